@@ -1,0 +1,60 @@
+# `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROTOS := $(wildcard protos/fslr/advisor/v1/*.proto)
+GENERATED := clients/python
+# Generated code refuses runtimes older than its generator: the generator is pinned low on purpose.
+PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types protos protos-check protos-release bench clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/installed ## Transfer a learning rate to a model 8 times wider, through the service (about 3 min)
+	$(BIN)/python -m benchmarks demo
+
+test: $(VENV)/installed ## Run the tests, with a real Redis and a real gRPC server
+	$(BIN)/python -m pytest
+
+check: lint types protos-check test ## Everything that CI checks
+
+lint: $(VENV)/installed ## Style of Python, Dockerfile
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/hadolint Dockerfile
+
+types: $(VENV)/installed ## Strict types
+	$(BIN)/mypy
+
+protos: $(VENV)/installed ## Generate the Python code from the protos
+	rm -f $(GENERATED)/fslr/advisor/v1/*_pb2*.py*
+	$(PROTOC) --python_out=$(GENERATED) --mypy_out=quiet:$(GENERATED) $(PROTOS)
+	$(PROTOC) --grpc_python_out=$(GENERATED) --mypy_grpc_out=quiet:$(GENERATED) \
+		$(filter %_service.proto,$(PROTOS))
+
+protos-check: $(VENV)/installed ## Contract: style, compatibility with the released one, generated code up to date
+	$(BIN)/buf lint protos
+	$(BIN)/buf format --diff --exit-code protos
+	$(BIN)/buf breaking protos --against protos/released.binpb
+	@rm -rf out/generated && mkdir -p out/generated
+	@$(MAKE) --no-print-directory protos GENERATED=out/generated
+	@diff -r -x '__*' out/generated/fslr/advisor/v1 clients/python/fslr/advisor/v1 \
+		|| { echo 'The generated code is stale: run `make protos` and commit the result.'; exit 1; }
+
+protos-release: $(VENV)/installed ## Make the present contract the one that later changes must not break
+	$(BIN)/buf build protos --output protos/released.binpb
+
+bench: $(VENV)/installed ## Measure the estimator against the exact oracle
+	$(BIN)/python -m benchmarks estimator
+
+clean: ## Remove the environment and all output
+	rm -rf $(VENV) out

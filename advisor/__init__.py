@@ -1,0 +1,1 @@
+"""The advisor: a stateless service that turns measured unit rates into multipliers."""

@@ -1,0 +1,115 @@
+"""One run's advice: a profile resolved and a layout mapped once, then an answer a measurement.
+
+This is what runs behind the RPC and, without any server, in process. It holds no state between
+measurements but what it was built from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from advisor.names import ProfileReference
+from advisor.policy import (
+    Layout,
+    LayoutMapping,
+    Measurement,
+    Policy,
+    Profile,
+    Recommendation,
+    Reference,
+    map_layout,
+    recommend,
+)
+from advisor.profiles import VersionInfo
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedProfile:
+    """A version that is ready to be asked.
+
+    Attributes:
+        info: What identifies it.
+        profile: Its rates and rules.
+        reference: Reads its rates at any step.
+    """
+
+    info: VersionInfo
+    profile: Profile
+    reference: Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a profile's name stands for.
+
+    Attributes:
+        loaded: The version.
+        stale: Whether the name was resolved from memory because the store is away.
+    """
+
+    loaded: LoadedProfile
+    stale: bool = False
+
+
+class ProfileSource(Protocol):
+    """Where profiles come from."""
+
+    async def resolve(self, reference: ProfileReference) -> Resolved:
+        """Return the version that a reference names, ready to be asked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a run wants to be compared with.
+
+    Attributes:
+        profile: The profile.
+        layout: The model's groups.
+        policy: Rules instead of the profile's own, or None.
+        total_steps: Planned steps; 0: unknown.
+    """
+
+    profile: ProfileReference
+    layout: Layout
+    policy: Policy | None = None
+    total_steps: int = 0
+
+
+class Advice:
+    """Answers the measurements of one run.
+
+    Args:
+        resolved: The profile.
+        opening: What the run said at its start.
+
+    Raises:
+        LayoutMismatchError: The layout does not map onto the profile.
+    """
+
+    def __init__(self, resolved: Resolved, opening: Opening) -> None:
+        loaded = resolved.loaded
+        self.info = loaded.info
+        self.stale = resolved.stale
+        self.layout = opening.layout
+        self.base_layout = loaded.profile.layout
+        self._profile = loaded.profile
+        self._reference = loaded.reference
+        self._policy = opening.policy or loaded.profile.policy
+        self.mapping: LayoutMapping = map_layout(
+            opening.layout,
+            loaded.profile.layout,
+            self._policy.depth_rule,
+            self._policy.unmatched_rule,
+        )
+
+    def recommend(self, measurement: Measurement) -> Recommendation:
+        """Return the multipliers for one measurement.
+
+        Raises:
+            InvalidValueError: The measurement is out of range.
+        """
+        return recommend(
+            self._profile, self._reference, self.mapping, self._policy, measurement
+        )

@@ -1,0 +1,155 @@
+"""Builds the service: the only place where its parts are put together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from advisor.cache import CachedProfiles
+from advisor.rpc.advisor_service import AdvisorServicer
+from advisor.rpc.interceptor import BoundaryInterceptor
+from advisor.rpc.profile_service import ProfileServicer
+from advisor.rpc.run_service import RunServicer
+from advisor.settings import Settings
+from advisor.store.connection import awaited, connect, store_errors
+from advisor.store.profiles import ProfileStore
+from advisor.store.runs import RunStore
+from advisor.telemetry import Telemetry
+from fslr.advisor.v1 import (
+    advisor_service_pb2,
+    advisor_service_pb2_grpc,
+    profile_service_pb2,
+    profile_service_pb2_grpc,
+    run_service_pb2,
+    run_service_pb2_grpc,
+)
+
+_SERVICES = (
+    advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name,
+    profile_service_pb2.DESCRIPTOR.services_by_name["ProfileService"].full_name,
+    run_service_pb2.DESCRIPTOR.services_by_name["RunService"].full_name,
+)
+# Messages beyond our limit are refused by us, with a reason; beyond this multiple of it by gRPC,
+# without one, before they fill the memory.
+_HARD_LIMIT = 4
+
+_log = structlog.get_logger()
+
+
+class ListenError(Exception):
+    """The service cannot listen where it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that answers.
+
+    Attributes:
+        address: ``host:port`` to call.
+        port: The port alone.
+    """
+
+    address: str
+    port: int
+
+
+@contextlib.asynccontextmanager
+async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[Service]:
+    """Run the service as long as the context lasts, then let open calls end.
+
+    Args:
+        settings: The settings.
+        redis_url: The Redis to use, the embedded one's or the settings'.
+
+    Yields:
+        The service, answering.
+
+    Raises:
+        ListenError: The port is taken, or the address is open to others without consent.
+        StoreUnavailableError: Redis does not answer at the start.
+    """
+    if not settings.is_loopback and not settings.allow_insecure:
+        raise ListenError(
+            f"{settings.host} can be reached from other machines, and nothing is encrypted; listen "
+            "on 127.0.0.1, or say --allow-insecure where the network itself is trusted"
+        )
+    # Telemetry is not retried: an event could be stored twice.
+    redis = connect(redis_url, timeout_s=settings.redis_timeout_s, retries=1)
+    telemetry_redis = connect(redis_url, timeout_s=settings.redis_timeout_s, retries=0)
+    async with redis, telemetry_redis:
+        with store_errors():
+            await awaited(redis.ping())
+        profile_store, run_store = ProfileStore(redis), RunStore(telemetry_redis)
+        profiles = CachedProfiles(profile_store, size=settings.cached_profiles)
+        telemetry = Telemetry(run_store, capacity=settings.telemetry_capacity)
+        server = grpc.aio.server(
+            interceptors=[BoundaryInterceptor(settings.max_message_bytes)],
+            options=[
+                ("grpc.max_receive_message_length", _HARD_LIMIT * settings.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # two services on one port are a mistake, not a cluster
+            ],
+        )
+        advisor_service_pb2_grpc.add_AdvisorServiceServicer_to_server(
+            AdvisorServicer(profiles, telemetry, _now), server
+        )
+        profile_service_pb2_grpc.add_ProfileServiceServicer_to_server(
+            ProfileServicer(profile_store, profiles, _now), server
+        )
+        run_service_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(run_store), server)
+        states = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(states, server)
+        reflection.enable_server_reflection(
+            (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        )
+        port = _listen(server, settings)
+        telemetry.start()
+        await server.start()
+        for name in ("", *_SERVICES):
+            await states.set(name, health_pb2.HealthCheckResponse.SERVING)
+        try:
+            yield Service(_address(settings.host, port), port)
+        finally:
+            _log.info("stopping", grace_s=settings.grace_s)
+            await asyncio.shield(_stop(server, states, telemetry, settings))
+
+
+def _listen(server: grpc.aio.Server, settings: Settings) -> int:
+    address = _address(settings.host, settings.port)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise ListenError(
+            f"cannot listen on {address}: the port is taken or the address is not this machine's; "
+            "choose another --port (0 takes a free one) or stop the program that holds it"
+        )
+    return port
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _stop(
+    server: grpc.aio.Server,
+    states: health.aio.HealthServicer,
+    telemetry: Telemetry,
+    settings: Settings,
+) -> None:
+    await states.enter_graceful_shutdown()
+    await server.stop(settings.grace_s)
+    await telemetry.stop(deadline_s=settings.grace_s)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,5 @@
+"""The command line ``advisor``."""
+
+from advisor.cli.app import app
+
+__all__ = ["app"]

@@ -1,0 +1,40 @@
+"""Puts the commands together."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from advisor.cli import profile, run, serve
+
+app = typer.Typer(
+    name="advisor",
+    help="Learning-rate transfer as a service: run the advisor, keep its profiles, look at runs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(serve.serve)
+app.command()(serve.health)
+app.add_typer(profile.app, name="profile")
+app.add_typer(run.app, name="run")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fslr-advisor {version('fslr-advisor')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options before any command."""

@@ -1,0 +1,85 @@
+"""What the commands share: where the service is, how results and errors are printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.markup import escape
+
+from fslr import AdvisorClient, FslrError
+from fslr.names import DEFAULT_PROJECT
+
+Address = Annotated[
+    str,
+    typer.Option(
+        "--address", "-a", envvar="ADVISOR_ADDRESS", help="host:port of the advisor service."
+    ),
+]
+Project = Annotated[
+    str, typer.Option("--project", "-p", envvar="ADVISOR_PROJECT", help="Project of short names.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+__all__ = ["DEFAULT_ADDRESS", "DEFAULT_PROJECT", "Address", "Json", "Project"]
+
+console = Console()
+_error_console = Console(stderr=True)
+
+
+def fail(message: str) -> typer.Exit:
+    """Print an error and return the exit to raise."""
+    _error_console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    return typer.Exit(1)
+
+
+@contextmanager
+def client(address: str) -> Iterator[AdvisorClient]:
+    """Give a client of the service; its errors end the command with a message.
+
+    Yields:
+        The client.
+
+    Raises:
+        Exit: The service refused or does not answer.
+    """
+    try:
+        with AdvisorClient(address) as connected:
+            yield connected
+    except FslrError as error:
+        raise fail(str(error)) from None
+    except BrokenPipeError:  # the reader of our output went away
+        sys.stderr.close()
+        raise typer.Exit(0) from None
+
+
+def print_message(message: Message) -> None:
+    """Print a message as JSON, field names as in the proto."""
+    print_json(message_dict(message))
+
+
+def message_dict(message: Message) -> dict[str, Any]:
+    """Return a message as plain data, field names as in the proto."""
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+
+
+def print_json(data: Any) -> None:
+    """Print plain data as JSON."""
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def short_name(resource_name: str) -> str:
+    """Return the last segment of a resource name."""
+    return resource_name.rsplit("/", 1)[-1]
+
+
+def number(value: float) -> str:
+    """Return a number with four significant digits."""
+    return f"{value:.4g}"

@@ -1,0 +1,152 @@
+"""``advisor profile``: the registry, for operators."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from advisor.cli.common import (
+    DEFAULT_ADDRESS,
+    DEFAULT_PROJECT,
+    Address,
+    Json,
+    Project,
+    client,
+    console,
+    message_dict,
+    number,
+    print_json,
+    print_message,
+    short_name,
+)
+from fslr import load_profile
+from fslr.advisor.v1 import profile_pb2
+
+app = typer.Typer(help="Register reference profiles and look at them.", no_args_is_help=True)
+
+ProfileArgument = Annotated[
+    str, typer.Argument(metavar="PROFILE", help="Such as char-gpt, char-gpt@3 or char-gpt@prod.")
+]
+
+
+@app.command()
+def register(
+    profile: ProfileArgument,
+    file: Annotated[Path, typer.Argument(help="Profile as JSON, as fslr.save_profile writes it.")],
+    address: Address = DEFAULT_ADDRESS,
+    project: Project = DEFAULT_PROJECT,
+    as_json: Json = False,
+) -> None:
+    """Store a profile from a file; the same content again is the same version."""
+    with client(address) as advisor:
+        response = advisor.register_profile(profile, load_profile(file), project=project)
+    if as_json:
+        print_message(response)
+        return
+    verb = "registered" if response.created else "there already, unchanged:"
+    console.print(f"{verb} [bold]{escape(response.profile.name)}[/]  {response.profile.digest[:12]}")
+
+
+@app.command("list")
+def list_(
+    label_filter: Annotated[
+        str, typer.Option("--filter", help="labels.KEY=VALUE, several joined by ' AND '.")
+    ] = "",
+    address: Address = DEFAULT_ADDRESS,
+    project: Project = DEFAULT_PROJECT,
+    as_json: Json = False,
+) -> None:
+    """List the latest version of each profile."""
+    with client(address) as advisor:
+        profiles = list(advisor.list_profiles(project=project, label_filter=label_filter))
+    if as_json:
+        print_json([message_dict(profile) for profile in profiles])
+        return
+    if not profiles:
+        console.print(f"no profiles in project {escape(project)}; `advisor profile register` adds one")
+        return
+    table = Table("profile", "groups", "base lr", "optimizer", "model", "aliases", "registered")
+    for profile in profiles:
+        content = profile.content
+        table.add_row(
+            escape(short_name(profile.name)),
+            str(len(content.layout.groups)),
+            number(content.base_learning_rate),
+            escape(content.provenance.optimizer),
+            escape(content.provenance.model),
+            ", ".join(profile.aliases),
+            profile.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M"),
+        )
+    console.print(table)
+
+
+@app.command()
+def show(
+    profile: ProfileArgument,
+    address: Address = DEFAULT_ADDRESS,
+    project: Project = DEFAULT_PROJECT,
+    as_json: Json = False,
+) -> None:
+    """Show one version: where it comes from, its rules, its unit rates."""
+    with client(address) as advisor:
+        response = advisor.get_profile(profile, project=project)
+    if as_json:
+        print_message(response)
+        return
+    shown = response.profile
+    content, provenance = shown.content, shown.content.provenance
+    facts = Table.grid(padding=(0, 2))
+    for key, value in (
+        ("name", shown.name),
+        ("digest", shown.digest),
+        ("registered", shown.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S UTC")),
+        ("aliases", ", ".join(shown.aliases)),
+        ("versions", ", ".join(str(version) for version in response.versions)),
+        ("base lr", number(content.base_learning_rate)),
+        ("steps", f"{content.total_steps}, recorded at {len(content.points)} of them"),
+        ("model", provenance.model),
+        ("optimizer", provenance.optimizer),
+        ("batch size", str(provenance.batch_size or "")),
+        ("dataset", provenance.dataset),
+        ("commit", provenance.commit),
+        ("author", provenance.author),
+        ("labels", ", ".join(f"{k}={v}" for k, v in sorted(content.labels.items()))),
+        ("policy", _policy_words(content)),
+    ):
+        if value:
+            facts.add_row(f"[dim]{key}[/]", escape(value))
+    console.print(facts)
+    if content.docs:
+        console.print(content.docs, markup=False)
+    console.print(_rates_table(content))
+
+
+def _policy_words(content: profile_pb2.ProfileContent) -> str:
+    policy = message_dict(content.policy)
+    return ", ".join(
+        f"{key.replace('_', ' ')} {_word(key, value)}" for key, value in policy.items()
+    )
+
+
+def _word(key: str, value: object) -> str:
+    if isinstance(value, str):
+        return value.removeprefix(f"{key.upper()}_").lower()
+    return number(float(value)) if isinstance(value, float) else str(value)
+
+
+def _rates_table(content: profile_pb2.ProfileContent) -> Table:
+    """Return each group's unit rate at the first, the middle and the last recorded point."""
+    picked = sorted({0, len(content.points) // 2, len(content.points) - 1})
+    points = [content.points[i] for i in picked]
+    table = Table("group", "role", *(f"unit rate, step {point.step}" for point in points))
+    for i, group in enumerate(content.layout.groups):
+        table.add_row(
+            escape(group.name),
+            escape(group.role) if group.role != group.name else "",
+            *(number(point.unit_rates[i]) for point in points),
+        )
+    return table

@@ -1,0 +1,161 @@
+"""``advisor run``: what training jobs measured and were told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from advisor.cli.common import (
+    DEFAULT_ADDRESS,
+    DEFAULT_PROJECT,
+    Address,
+    Json,
+    Project,
+    client,
+    console,
+    message_dict,
+    number,
+    print_json,
+    short_name,
+)
+from fslr.advisor.v1 import policy_pb2, run_service_pb2
+
+app = typer.Typer(help="Look at the training jobs that talked to the advisor.", no_args_is_help=True)
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's name.")]
+_OUTCOME_PREFIX = "OUTCOME_"
+_COLUMNS = ("step", "loss", "smallest", "median", "largest multiplier", "next", "outcomes")
+
+
+@app.command("list")
+def list_(
+    address: Address = DEFAULT_ADDRESS, project: Project = DEFAULT_PROJECT, as_json: Json = False
+) -> None:
+    """List the runs, the latest begun first."""
+    with client(address) as advisor:
+        runs = list(advisor.list_runs(project=project))
+    if as_json:
+        print_json([message_dict(run) for run in runs])
+        return
+    if not runs:
+        console.print(f"no runs in project {escape(project)}")
+        return
+    table = Table("run", "profile", "last step", "measurements", "lost", "begun", "last heard of")
+    for run in runs:
+        table.add_row(
+            escape(short_name(run.name)),
+            escape(short_name(run.opening.profile)),
+            str(run.last_step),
+            str(run.measurements),
+            str(run.lost_measurements),
+            run.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S"),
+            run.update_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S"),
+        )
+    console.print(table)
+
+
+@app.command()
+def show(
+    run: RunArgument,
+    address: Address = DEFAULT_ADDRESS,
+    project: Project = DEFAULT_PROJECT,
+    as_json: Json = False,
+) -> None:
+    """Show a run's history and the groups of its last measurement."""
+    with client(address) as advisor:
+        summary = advisor.get_run(run, project=project)
+        events = list(advisor.run_history(run, project=project))
+    if as_json:
+        print_json({"run": message_dict(summary), "events": [message_dict(e) for e in events]})
+        return
+    console.print(
+        f"[bold]{escape(summary.name)}[/]  profile {escape(short_name(summary.opening.profile))}, "
+        f"{summary.measurements} measurements, {summary.lost_measurements} lost"
+    )
+    history = Table(*_COLUMNS)
+    for event in events:
+        history.add_row(*_history_row(event))
+    console.print(history)
+    if events:
+        console.print(_groups_table(summary, events[-1]))
+
+
+@app.command()
+def watch(
+    run: RunArgument,
+    after_id: Annotated[str, typer.Option(help="Only events after the one with this id.")] = "",
+    count: Annotated[int, typer.Option(min=0, help="End after so many events; 0: never.")] = 0,
+    address: Address = DEFAULT_ADDRESS,
+    project: Project = DEFAULT_PROJECT,
+    as_json: Json = False,
+) -> None:
+    """Print a run's measurements as they come; Ctrl-C ends it."""
+    with client(address) as advisor, contextlib.suppress(KeyboardInterrupt):
+        events = advisor.watch_run(run, after_id=after_id, project=project)
+        if not as_json:
+            typer.echo(_line(_COLUMNS))
+        for event in _limited(events, count):
+            typer.echo(json.dumps(message_dict(event)) if as_json else _line(_history_row(event)))
+
+
+def _limited(
+    events: Iterator[run_service_pb2.RunEvent], count: int
+) -> Iterator[run_service_pb2.RunEvent]:
+    for i, event in enumerate(events, start=1):
+        yield event
+        if i == count:
+            return
+
+
+def _history_row(event: run_service_pb2.RunEvent) -> tuple[str, ...]:
+    measurement, answer = event.measurement, event.recommendation
+    outcomes = Counter(_outcome(outcome) for outcome in answer.outcomes)
+    return (
+        str(measurement.step),
+        number(measurement.loss) if measurement.HasField("loss") else "",
+        number(min(answer.multipliers)),
+        number(statistics.median(answer.multipliers)),
+        number(max(answer.multipliers)),
+        str(answer.next_measurement_step),
+        ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
+        + (" (stale)" if answer.stale else ""),
+    )
+
+
+def _line(cells: Sequence[str]) -> str:
+    """Return cells as a line of columns as wide as their headings, the last one open."""
+    widths = [max(len(column), 8) for column in _COLUMNS[:-1]]
+    padded = [cell.rjust(width) for cell, width in zip(cells[:-1], widths, strict=True)]
+    return "  ".join([*padded, cells[-1]])
+
+
+def _groups_table(run: run_service_pb2.Run, event: run_service_pb2.RunEvent) -> Table:
+    measurement, answer = event.measurement, event.recommendation
+    table = Table(
+        "group", "measured", "error", "reference", "multiplier", "outcome",
+        title=f"step {measurement.step}, against {short_name(answer.profile)}",
+    )  # fmt: skip
+    errors = measurement.relative_errors or [0.0] * len(answer.multipliers)
+    for i, group in enumerate(run.opening.layout.groups):
+        table.add_row(
+            escape(group.name),
+            number(measurement.unit_rates[i]),
+            f"{errors[i]:.0%}",
+            number(answer.reference_unit_rates[i]),
+            number(answer.multipliers[i]),
+            _outcome(answer.outcomes[i]),
+        )
+    return table
+
+
+def _outcome(outcome: policy_pb2.Outcome) -> str:
+    name = policy_pb2.Outcome.Name(outcome).removeprefix(_OUTCOME_PREFIX)
+    return name.lower().replace("_", " ")

@@ -1,0 +1,159 @@
+"""``advisor serve`` and ``advisor health``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import grpc
+import structlog
+import typer
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydantic import ValidationError
+
+from advisor.bootstrap import ListenError, running_service
+from advisor.cli.common import DEFAULT_ADDRESS, Address, Json, console, fail, print_json
+from advisor.errors import StoreUnavailableError
+from advisor.settings import Settings
+from advisor.store.embedded import EmbeddedRedis, EmbeddedRedisError
+
+_HEALTH_DEADLINE_S = 3.0
+
+
+def _described(field: str) -> str:
+    return f"{Settings.model_fields[field].description} [env: ADVISOR_{field.upper()}]"
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help=_described("host"))] = None,
+    port: Annotated[int | None, typer.Option(help=_described("port"))] = None,
+    redis_url: Annotated[str | None, typer.Option(help=_described("redis_url"))] = None,
+    data_dir: Annotated[Path | None, typer.Option(help=_described("data_dir"))] = None,
+    allow_insecure: Annotated[
+        bool | None, typer.Option("--allow-insecure", help=_described("allow_insecure"))
+    ] = None,
+    max_message_bytes: Annotated[
+        int | None, typer.Option(help=_described("max_message_bytes"))
+    ] = None,
+    grace_s: Annotated[float | None, typer.Option(help=_described("grace_s"))] = None,
+    address_file: Annotated[
+        Path | None, typer.Option(help="Write host:port here once the service answers.")
+    ] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
+) -> None:
+    """Run the advisor service.
+
+    Without --redis-url it brings a Redis of its own, whose data survive restarts and crashes.
+    """
+    _configure_logging(log_json)
+    given = {
+        "host": host,
+        "port": port,
+        "redis_url": redis_url,
+        "data_dir": data_dir,
+        "allow_insecure": allow_insecure,
+        "max_message_bytes": max_message_bytes,
+        "grace_s": grace_s,
+    }
+    try:
+        settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise fail(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    try:
+        with _redis(settings) as url:
+            _run(_serve(settings, url, address_file))
+    except EmbeddedRedisError as error:
+        raise fail(str(error)) from None
+    except ListenError as error:
+        raise fail(str(error)) from None
+    except (StoreUnavailableError, ValueError) as error:
+        raise fail(
+            f"the Redis at {settings.redis_url} cannot be used: {error}; check --redis-url and that "
+            "the server runs, or leave --redis-url out for an embedded one"
+        ) from None
+
+
+@contextlib.contextmanager
+def _redis(settings: Settings) -> Iterator[str]:
+    if settings.redis_url is not None:
+        yield settings.redis_url
+        return
+    with EmbeddedRedis(settings.data_dir) as redis:
+        yield redis.url
+
+
+async def _serve(settings: Settings, redis_url: str, address_file: Path | None) -> None:
+    log = structlog.get_logger()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for wanted in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(wanted, stop.set)
+    async with running_service(settings, redis_url) as service:
+        if address_file is not None:
+            _write_whole(address_file, service.address)
+        log.info(
+            "serving",
+            address=service.address,
+            redis="embedded" if settings.redis_url is None else "external",
+            data_dir=str(settings.data_dir) if settings.redis_url is None else None,
+        )
+        await stop.wait()
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that a waiting reader never sees half."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def _run(main: Any) -> None:
+    try:
+        import uvloop  # noqa: PLC0415 - faster where it is available
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+def _configure_logging(as_json: bool) -> None:
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if as_json:
+        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def health(address: Address = DEFAULT_ADDRESS, as_json: Json = False) -> None:
+    """Ask whether the service answers; the exit status is 0 if it does."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=_HEALTH_DEADLINE_S
+            )
+        except grpc.RpcError as error:
+            details = error.details() if isinstance(error, grpc.Call) else str(error)
+            raise fail(f"no advisor answers at {address} ({details})") from None
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    if as_json:
+        print_json({"address": address, "status": status})
+    else:
+        console.print(f"{address}: {status}")
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        raise typer.Exit(1)

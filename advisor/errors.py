@@ -1,0 +1,160 @@
+"""What the service refuses or cannot do, apart from bad values.
+
+::
+
+    AdvisorError
+    |- OpeningError
+    |  |- OpeningMissingError
+    |  `- OpeningRepeatedError
+    |- MessageError
+    |  |- MessageUnreadableError
+    |  `- MessageTooLargeError
+    |- NotFoundError
+    |  |- ProfileNotFoundError
+    |  |- VersionNotFoundError
+    |  `- RunNotFoundError
+    |- AliasMovedError
+    |- VersionInUseError
+    |- ProfileDamagedError
+    `- StoreUnavailableError
+
+A value out of its range is :class:`advisor.policy.InvalidValueError`, a layout that does not map
+:class:`advisor.policy.LayoutMismatchError`. :mod:`advisor.rpc.errors` holds the one table from
+exceptions to status codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class AdvisorError(Exception):
+    """Base of this package's errors."""
+
+
+class OpeningError(AdvisorError):
+    """The opening of a run is not where it belongs."""
+
+
+class OpeningMissingError(OpeningError):
+    """The first message has no opening."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the first message of a stream (and a one-shot call) must carry `opening` with the "
+            "profile and the layout; send it again together with the measurement"
+        )
+
+
+class OpeningRepeatedError(OpeningError):
+    """A later message has an opening."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "only the first message of a stream may carry `opening`; "
+            "open a new stream to change profile or layout"
+        )
+
+
+class MessageError(AdvisorError):
+    """A message cannot be taken."""
+
+
+class MessageUnreadableError(MessageError):
+    """The bytes are not a message of the contract."""
+
+    def __init__(self, message_name: str) -> None:
+        super().__init__(
+            f"the request's bytes are not a {message_name}; generate the client from the protos of "
+            "this service's version"
+        )
+
+
+class MessageTooLargeError(MessageError):
+    """The message is larger than the service accepts."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"the message has {size_bytes} bytes, but at most {limit_bytes} are accepted; send fewer "
+            "groups or points, or raise the service's --max-message-bytes"
+        )
+
+
+class NotFoundError(AdvisorError):
+    """There is no such resource."""
+
+
+class ProfileNotFoundError(NotFoundError):
+    """There is no such profile.
+
+    Attributes:
+        nearest: Similar names, the nearest first.
+    """
+
+    def __init__(self, name: str, nearest: Sequence[str]) -> None:
+        hint = (
+            f"did you mean {' or '.join(nearest)}?"
+            if nearest
+            else "register it first, or look at `advisor profile list`"
+        )
+        super().__init__(f"there is no profile {name}; {hint}")
+        self.nearest = tuple(nearest)
+
+
+class VersionNotFoundError(NotFoundError):
+    """The profile has no such version or alias.
+
+    Attributes:
+        known: The versions and aliases that there are.
+    """
+
+    def __init__(self, name: str, suffix: str, known: Sequence[str]) -> None:
+        there = ", ".join(known) if known else "none"
+        super().__init__(f"profile {name} has no version or alias {suffix!r}; there are: {there}")
+        self.known = tuple(known)
+
+
+class RunNotFoundError(NotFoundError):
+    """There is no such run."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"there is no run {name}; it has not measured yet, or its last measurement is more than "
+            "30 days ago (`advisor run list` shows the runs)"
+        )
+
+
+class AliasMovedError(AdvisorError):
+    """The alias names another version than the caller expected."""
+
+    def __init__(self, alias: str, expected: int, actual: int) -> None:
+        super().__init__(
+            f"alias {alias!r} names version {actual or 'none'}, not {expected or 'none'} as expected; "
+            "somebody else moved it: read it again and decide anew"
+        )
+
+
+class VersionInUseError(AdvisorError):
+    """An alias names the version that is to be deleted."""
+
+    def __init__(self, name: str, aliases: Sequence[str]) -> None:
+        super().__init__(
+            f"{name} is named by alias {', '.join(aliases)}; move the alias to another version first"
+        )
+
+
+class ProfileDamagedError(AdvisorError):
+    """Stored content does not match its digest."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(
+            f"the stored content of digest {digest} is damaged; restore the store from a backup or "
+            "register the profile again under another name"
+        )
+
+
+class StoreUnavailableError(AdvisorError):
+    """Redis does not answer."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"the store does not answer ({cause}); try again shortly")

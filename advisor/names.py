@@ -1,0 +1,134 @@
+"""Resource names: ``projects/{project}/profiles/{profile}@{suffix}`` and runs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from advisor.policy import InvalidValueError
+
+_ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_ID_RULE = "1 to 63 characters of [a-z0-9-], beginning with a letter"
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+
+
+def check_id(field: str, what: str, value: str) -> str:
+    """Return ``value`` if it is an identifier.
+
+    Raises:
+        InvalidValueError: It is not.
+    """
+    if not _ID.fullmatch(value):
+        raise InvalidValueError(field, f"{what} {value!r} is not an identifier: {_ID_RULE}")
+    return value
+
+
+def _segments(field: str, value: str, pattern: str, what: str) -> list[str]:
+    """Split ``value`` along a pattern such as ``projects/{project}/runs/{run}``."""
+    parts, wanted = value.split("/"), pattern.split("/")
+    fits = len(parts) == len(wanted) and all(
+        part == want for part, want in zip(parts, wanted, strict=True) if not want.startswith("{")
+    )
+    if not fits:
+        raise InvalidValueError(field, f"{value!r} is not a {what} name; it must read {pattern}")
+    return [part for part, want in zip(parts, wanted, strict=True) if want.startswith("{")]
+
+
+def parse_project(field: str, value: str) -> str:
+    """Return the project's identifier of ``projects/{project}``."""
+    (project,) = _segments(field, value, "projects/{project}", "project")
+    return check_id(field, "project", project)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ProfileName:
+    """A profile, without a version.
+
+    Attributes:
+        project: Identifier of the project.
+        profile: Identifier of the profile in it.
+    """
+
+    project: str
+    profile: str
+
+    def __str__(self) -> str:
+        """Return the resource name."""
+        return f"projects/{self.project}/profiles/{self.profile}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileReference:
+    """A profile and which version of it: a number, an alias, or the latest (empty suffix).
+
+    Attributes:
+        name: The profile.
+        suffix: A version number, an alias, or empty.
+    """
+
+    name: ProfileName
+    suffix: str = ""
+
+    @classmethod
+    def parse(cls, field: str, value: str) -> ProfileReference:
+        """Parse ``projects/{project}/profiles/{profile}`` with or without ``@{suffix}``.
+
+        Raises:
+            InvalidValueError: It is not such a name.
+        """
+        path, at, suffix = value.partition("@")
+        project, profile = _segments(
+            field, path, "projects/{project}/profiles/{profile}", "profile"
+        )
+        name = ProfileName(
+            check_id(field, "project", project), check_id(field, "profile", profile)
+        )
+        if at and not _VERSION.fullmatch(suffix):
+            check_id(field, "alias", suffix)
+        return cls(name, suffix)
+
+    @property
+    def version(self) -> int | None:
+        """The version number, or None where the suffix is an alias or empty."""
+        return int(self.suffix) if self.suffix.isdigit() else None
+
+    def __str__(self) -> str:
+        """Return the resource name with its suffix."""
+        return f"{self.name}@{self.suffix}" if self.suffix else str(self.name)
+
+
+def parse_profile_name(field: str, value: str) -> ProfileName:
+    """Parse a profile's name that must not have a suffix."""
+    reference = ProfileReference.parse(field, value)
+    if reference.suffix:
+        raise InvalidValueError(
+            field, f"{value!r} names a version; give the profile alone: {reference.name}"
+        )
+    return reference.name
+
+
+@dataclass(frozen=True, slots=True)
+class RunName:
+    """A run.
+
+    Attributes:
+        project: Identifier of the project.
+        run: Identifier of the run in it.
+    """
+
+    project: str
+    run: str
+
+    @classmethod
+    def parse(cls, field: str, value: str) -> RunName:
+        """Parse ``projects/{project}/runs/{run}``.
+
+        Raises:
+            InvalidValueError: It is not such a name.
+        """
+        project, run = _segments(field, value, "projects/{project}/runs/{run}", "run")
+        return cls(check_id(field, "project", project), check_id(field, "run", run))
+
+    def __str__(self) -> str:
+        """Return the resource name."""
+        return f"projects/{self.project}/runs/{self.run}"

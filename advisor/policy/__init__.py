@@ -1,0 +1,46 @@
+"""The transfer policy: rules that turn (profile, measurement) into multipliers.
+
+Theory of operation. A :class:`Profile` holds the unit rates of a base model over its training. For a
+model to be trained, :func:`map_layout` finds, once, which base groups each of its groups stands for
+and with which weights (name, else role and depth). Then, for each :class:`Measurement`,
+:func:`recommend` reads the reference unit rates at that moment, divides them by the measured ones
+and sends the ratios through the safeguards:
+
+    reference / measured -> unmatched? -> zero rate? -> low confidence? -> bounds -> multiplier
+
+A multiplier of ``reference / measured`` makes the group's rate, ``learning rate * multiplier *
+measured``, what it was in the base model at the same learning rate.
+
+Everything here is pure: no clock, no I/O, no protobuf, numpy alone. The same functions run behind
+the RPC, in process and in tests. Illegal input raises :class:`PolicyError`; expected trouble with one
+group is an :class:`Outcome`.
+
+Source: FLeRM in Milsom, Anson, Aitchison, "Function-Space Learning Rates", arXiv 2502.17405.
+"""
+
+from advisor.policy.decide import Measurement, Recommendation, recommend
+from advisor.policy.errors import InvalidValueError, LayoutMismatchError, PolicyError
+from advisor.policy.layout import Group, Layout
+from advisor.policy.mapping import LayoutMapping, map_layout
+from advisor.policy.reference import Profile, Reference
+from advisor.policy.rules import Alignment, DepthRule, Outcome, Policy, UnmatchedRule
+
+__all__ = [
+    "Alignment",
+    "DepthRule",
+    "Group",
+    "InvalidValueError",
+    "Layout",
+    "LayoutMapping",
+    "LayoutMismatchError",
+    "Measurement",
+    "Outcome",
+    "Policy",
+    "PolicyError",
+    "Profile",
+    "Recommendation",
+    "Reference",
+    "UnmatchedRule",
+    "map_layout",
+    "recommend",
+]

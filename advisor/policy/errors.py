@@ -1,0 +1,44 @@
+"""What the policy refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class PolicyError(ValueError):
+    """Input that the policy cannot work with."""
+
+
+class InvalidValueError(PolicyError):
+    """A value is out of its range or of the wrong length.
+
+    Attributes:
+        field: Path of the field that holds the value, such as ``unit_rates[3]``.
+        description: What is wrong with the value and what to do.
+    """
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}")
+        self.field = field
+        self.description = description
+
+    def under(self, parent: str) -> InvalidValueError:
+        """Return the same error with the field's path under ``parent``."""
+        return InvalidValueError(f"{parent}.{self.field}", self.description)
+
+
+class LayoutMismatchError(PolicyError):
+    """Groups of a layout have no counterpart in the profile.
+
+    Attributes:
+        unmatched: Names of the groups.
+    """
+
+    def __init__(self, unmatched: Sequence[str], total: int) -> None:
+        shown = ", ".join(unmatched[:10]) + (", ..." if len(unmatched) > 10 else "")
+        super().__init__(
+            f"{len(unmatched)} of {total} groups have no counterpart in the profile: {shown}. "
+            "Use a profile of the same architecture, give these groups the roles that the profile "
+            "knows, or set the policy's unmatched rule to hold"
+        )
+        self.unmatched = tuple(unmatched)

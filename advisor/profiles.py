@@ -1,0 +1,168 @@
+"""What the registry holds: the content of a profile and its registered versions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.names import ProfileName, ProfileReference
+from advisor.policy import InvalidValueError, Layout, Policy, Profile
+
+_LABEL_KEY = re.compile(r"[a-z0-9_.-]{1,63}")
+_MAX_LABELS = 64
+_MAX_LABEL_CHARACTERS = 255
+_MAX_DOCS_CHARACTERS = 65_536
+_MAX_PROVENANCE_CHARACTERS = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a profile comes from, in the recorder's words; all optional.
+
+    Attributes:
+        model: The base model.
+        optimizer: The optimizer's name.
+        batch_size: Examples a step; 0: unknown.
+        dataset: The data.
+        commit: Revision of the training code.
+        author: Who recorded it.
+    """
+
+    model: str = ""
+    optimizer: str = ""
+    batch_size: int = 0
+    dataset: str = ""
+    commit: str = ""
+    author: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.batch_size < 0:
+            raise InvalidValueError("provenance.batch_size", f"{self.batch_size} is below 0")
+        for name in ("model", "optimizer", "dataset", "commit", "author"):
+            if len(getattr(self, name)) > _MAX_PROVENANCE_CHARACTERS:
+                raise InvalidValueError(
+                    f"provenance.{name}",
+                    f"{len(getattr(self, name))} characters, but at most "
+                    f"{_MAX_PROVENANCE_CHARACTERS} are allowed",
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileHeader:
+    """What a profile says apart from its recorded points.
+
+    Attributes:
+        layout: The base model's groups.
+        base_learning_rate: The learning rate that is transferred, above 0.
+        total_steps: Planned optimizer steps of the recorded training.
+        policy: The rules for runs on the profile.
+        provenance: Where it comes from.
+        labels: Key-value pairs to filter lists by.
+        docs: A written guideline, in Markdown.
+    """
+
+    layout: Layout
+    base_learning_rate: float
+    total_steps: int
+    policy: Policy = field(default_factory=Policy)
+    provenance: Provenance = field(default_factory=Provenance)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    docs: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the ranges of what the policy does not check."""
+        if len(self.labels) > _MAX_LABELS:
+            raise InvalidValueError(
+                "labels", f"{len(self.labels)} labels, but at most {_MAX_LABELS} are allowed"
+            )
+        for key, value in self.labels.items():
+            if not _LABEL_KEY.fullmatch(key):
+                raise InvalidValueError(
+                    "labels", f"the key {key!r} is not 1 to 63 characters of [a-z0-9_.-]"
+                )
+            if len(value) > _MAX_LABEL_CHARACTERS:
+                raise InvalidValueError(
+                    f"labels[{key}]",
+                    f"{len(value)} characters, but at most {_MAX_LABEL_CHARACTERS} are allowed",
+                )
+        if len(self.docs) > _MAX_DOCS_CHARACTERS:
+            raise InvalidValueError(
+                "docs", f"{len(self.docs)} characters, but at most {_MAX_DOCS_CHARACTERS} are allowed"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProfileContent:
+    """What a profile says; never changed once registered.
+
+    Attributes:
+        header: Everything but the points.
+        steps: Step of each recorded point, shape [points], int64.
+        unit_rates: Recorded unit rates, shape [points, groups], float32.
+        relative_errors: Their relative errors, of the same shape; 0 where unknown.
+    """
+
+    header: ProfileHeader
+    steps: NDArray[np.int64]
+    unit_rates: NDArray[np.float32]
+    relative_errors: NDArray[np.float32]
+
+    def profile(self) -> Profile:
+        """Return the part that recommendations need, checked.
+
+        Raises:
+            InvalidValueError: A value is out of its range.
+        """
+        header = self.header
+        return Profile(
+            layout=header.layout,
+            steps=self.steps,
+            unit_rates=self.unit_rates,
+            relative_errors=self.relative_errors,
+            base_learning_rate=header.base_learning_rate,
+            total_steps=header.total_steps,
+            policy=header.policy,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """A registered version without its content.
+
+    Attributes:
+        name: The profile.
+        version: Counted from 1.
+        digest: SHA-256 of the content, lower-case hexadecimal.
+        create_time: When it was registered, UTC.
+        aliases: The aliases that name it now, sorted.
+    """
+
+    name: ProfileName
+    version: int
+    digest: str
+    create_time: datetime
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> ProfileReference:
+        """The resource name with the version."""
+        return ProfileReference(self.name, str(self.version))
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileVersion:
+    """A registered version with its content.
+
+    Attributes:
+        info: What identifies it.
+        content: What it says.
+    """
+
+    info: VersionInfo
+    content: ProfileContent

@@ -1,0 +1,96 @@
+"""AdvisorService: recommendations for running training jobs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any
+
+import grpc
+
+from advisor.advice import Advice, Opening, ProfileSource
+from advisor.errors import OpeningMissingError, OpeningRepeatedError
+from advisor.names import RunName
+from advisor.policy import InvalidValueError
+from advisor.rpc.convert import answer, opening_from
+from advisor.store.runs import EventToStore
+from advisor.telemetry import Telemetry
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import advisor_service_pb2_grpc, run_service_pb2
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class _OpenRun:
+    """What a stream holds between messages; its first message and the store can rebuild it."""
+
+    def __init__(self, message: pb.RunOpening, opening: Opening, advice: Advice) -> None:
+        self.opening = opening
+        self.advice = advice
+        self.name = RunName.parse("opening.run", message.run) if message.run else None
+        if self.name and self.name.project != opening.profile.name.project:
+            raise InvalidValueError(
+                "opening.profile",
+                f"{message.profile!r} is of another project than the run {message.run!r}; "
+                "a run uses profiles of its own project",
+            )
+        self.encoded = message.SerializeToString()
+
+
+class AdvisorServicer(advisor_service_pb2_grpc.AdvisorServiceServicer):
+    """Answers measurements.
+
+    Args:
+        profiles: Where profiles come from.
+        telemetry: Where measurements and answers go.
+        now: The clock.
+    """
+
+    def __init__(
+        self, profiles: ProfileSource, telemetry: Telemetry, now: Callable[[], datetime]
+    ) -> None:
+        self._profiles = profiles
+        self._telemetry = telemetry
+        self._now = now
+
+    async def RecommendLR(  # type: ignore[override]
+        self, request_iterator: AsyncIterator[pb.RecommendLRRequest], context: _Context
+    ) -> AsyncIterator[pb.RecommendLRResponse]:
+        """Answer each measurement of a stream."""
+        run: _OpenRun | None = None
+        async for request in request_iterator:
+            if run is None:
+                run = await self._open(request)
+            elif request.HasField("opening"):
+                raise OpeningRepeatedError
+            yield self._answer(run, request)
+
+    async def RecommendLROnce(  # type: ignore[override]
+        self, request: pb.RecommendLRRequest, context: _Context
+    ) -> pb.RecommendLRResponse:
+        """Answer one measurement that comes with its opening."""
+        return self._answer(await self._open(request), request)
+
+    async def _open(self, request: pb.RecommendLRRequest) -> _OpenRun:
+        if not request.HasField("opening"):
+            raise OpeningMissingError
+        opening = opening_from(request.opening)
+        resolved = await self._profiles.resolve(opening.profile)
+        return _OpenRun(request.opening, opening, Advice(resolved, opening))
+
+    def _answer(self, run: _OpenRun, request: pb.RecommendLRRequest) -> pb.RecommendLRResponse:
+        if not request.HasField("measurement"):
+            raise InvalidValueError("measurement", "missing; every message carries one")
+        response = answer(run.advice, run.opening, request.measurement)
+        if run.name is not None:
+            event = run_service_pb2.RunEvent(
+                measurement=request.measurement, recommendation=response
+            )
+            now = self._now()
+            event.time.FromDatetime(now)
+            self._telemetry.offer(
+                EventToStore(
+                    run.name, run.encoded, event.SerializeToString(), response.step, now
+                )
+            )
+        return response

@@ -1,0 +1,123 @@
+"""ProfileService: the registry of reference profiles."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import grpc
+
+from advisor.advice import Advice, Opening, ProfileSource
+from advisor.names import (
+    ProfileReference,
+    check_id,
+    parse_profile_name,
+    parse_project,
+)
+from advisor.policy import InvalidValueError
+from advisor.rpc import convert
+from advisor.rpc.paging import decode_token, encode_token, page_size, parse_filter
+from advisor.store.profiles import ProfileStore
+from fslr.advisor.v1 import profile_service_pb2 as pb
+from fslr.advisor.v1 import profile_service_pb2_grpc
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_CURSOR = re.compile(r"[a-z][a-z0-9-]{0,62}")
+
+
+class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
+    """Serves the registry.
+
+    Args:
+        store: Where profiles are kept.
+        profiles: Where dry runs get profiles from.
+        now: The clock.
+    """
+
+    def __init__(
+        self, store: ProfileStore, profiles: ProfileSource, now: Callable[[], datetime]
+    ) -> None:
+        self._store = store
+        self._profiles = profiles
+        self._now = now
+
+    async def RegisterProfile(  # type: ignore[override]
+        self, request: pb.RegisterProfileRequest, context: _Context
+    ) -> pb.RegisterProfileResponse:
+        """Store a version."""
+        name = parse_profile_name("name", request.name)
+        try:
+            content = convert.content_from(request.content)
+        except InvalidValueError as error:
+            raise error.under("content") from None
+        info, created = await self._store.register(name, content, self._now())
+        return pb.RegisterProfileResponse(
+            profile=convert.version_to(info, content.header), created=created
+        )
+
+    async def GetProfile(  # type: ignore[override]
+        self, request: pb.GetProfileRequest, context: _Context
+    ) -> pb.GetProfileResponse:
+        """Return one version."""
+        reference = ProfileReference.parse("name", request.name)
+        version = await self._store.get(reference)
+        return pb.GetProfileResponse(
+            profile=convert.version_to(version.info, version.content),
+            versions=await self._store.versions(reference.name),
+        )
+
+    async def ListProfiles(  # type: ignore[override]
+        self, request: pb.ListProfilesRequest, context: _Context
+    ) -> pb.ListProfilesResponse:
+        """Return a page of latest versions."""
+        found, after = await self._store.page(
+            parse_project("parent", request.parent),
+            after=decode_token(request.page_token, _CURSOR),
+            size=page_size(request.page_size),
+            labels=parse_filter(request.filter),
+        )
+        return pb.ListProfilesResponse(
+            profiles=[convert.version_to(info, header) for info, header in found],
+            next_page_token=encode_token(after),
+        )
+
+    async def SetProfileAlias(  # type: ignore[override]
+        self, request: pb.SetProfileAliasRequest, context: _Context
+    ) -> pb.SetProfileAliasResponse:
+        """Let an alias name a version."""
+        reference = ProfileReference.parse("name", request.name)
+        expected = request.expected_version if request.HasField("expected_version") else None
+        if expected is not None and expected < 0:
+            raise InvalidValueError("expected_version", f"{expected} is below 0")
+        info, before = await self._store.set_alias(
+            reference, check_id("alias", "alias", request.alias), expected
+        )
+        content = await self._store.content(info)
+        return pb.SetProfileAliasResponse(
+            profile=convert.version_to(info, content.header), previous_version=before
+        )
+
+    async def DeleteProfile(  # type: ignore[override]
+        self, request: pb.DeleteProfileRequest, context: _Context
+    ) -> pb.DeleteProfileResponse:
+        """Remove one version."""
+        await self._store.delete(ProfileReference.parse("name", request.name))
+        return pb.DeleteProfileResponse()
+
+    async def ValidateLayout(  # type: ignore[override]
+        self, request: pb.ValidateLayoutRequest, context: _Context
+    ) -> pb.ValidateLayoutResponse:
+        """Show how a layout maps onto a profile."""
+        try:
+            layout = convert.layout_from(request.layout)
+        except InvalidValueError as error:
+            raise error.under("layout") from None
+        try:
+            policy = convert.policy_from(request.policy) if request.HasField("policy") else None
+        except InvalidValueError as error:
+            raise error.under("policy") from None
+        opening = Opening(ProfileReference.parse("name", request.name), layout, policy)
+        resolved = await self._profiles.resolve(opening.profile)
+        return convert.mapping_to(Advice(resolved, opening))

@@ -1,0 +1,106 @@
+"""RunService: what training jobs measured and were told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from advisor.names import RunName, parse_project
+from advisor.policy import InvalidValueError
+from advisor.rpc.convert import timestamp
+from advisor.rpc.paging import decode_token, encode_token, page_size
+from advisor.store.runs import RunStore, StoredEvent, StoredRun
+from fslr.advisor.v1 import run_service_pb2 as pb
+from fslr.advisor.v1 import run_service_pb2_grpc
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_CURSOR = re.compile(r"[0-9]{15}:[a-z][a-z0-9-]{0,62}")
+_EVENT_ID = re.compile(r"([0-9]{1,18}-[0-9]{1,18})?")
+_WATCH_WAIT_MS = 500  # below the store's timeout, so that a watch notices that its caller left
+_WATCH_BATCH = 100
+
+
+class RunServicer(run_service_pb2_grpc.RunServiceServicer):
+    """Serves the stored runs.
+
+    Args:
+        store: Where runs are kept.
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+
+    async def ListRuns(  # type: ignore[override]
+        self, request: pb.ListRunsRequest, context: _Context
+    ) -> pb.ListRunsResponse:
+        """Return a page of runs."""
+        runs, after = await self._store.page(
+            parse_project("parent", request.parent),
+            after=decode_token(request.page_token, _CURSOR),
+            size=page_size(request.page_size),
+        )
+        messages = [_run(run) for run in runs]
+        for message in messages:
+            message.opening.ClearField("layout")
+        return pb.ListRunsResponse(runs=messages, next_page_token=encode_token(after))
+
+    async def GetRun(  # type: ignore[override]
+        self, request: pb.GetRunRequest, context: _Context
+    ) -> pb.GetRunResponse:
+        """Return one run."""
+        return pb.GetRunResponse(run=_run(await self._store.get(RunName.parse("name", request.name))))
+
+    async def GetRunHistory(  # type: ignore[override]
+        self, request: pb.GetRunHistoryRequest, context: _Context
+    ) -> pb.GetRunHistoryResponse:
+        """Return a page of a run's events."""
+        name = RunName.parse("name", request.name)
+        size = page_size(request.page_size)
+        after = _event_id(request.after_id)
+        await self._store.get(name)
+        events = await self._store.history(name, after=after, size=size + 1)
+        return pb.GetRunHistoryResponse(
+            events=[_event(event) for event in events[:size]], more=len(events) > size
+        )
+
+    async def WatchRun(  # type: ignore[override]
+        self, request: pb.WatchRunRequest, context: _Context
+    ) -> AsyncIterator[pb.WatchRunResponse]:
+        """Send a run's events as they come."""
+        name = RunName.parse("name", request.name)
+        after = _event_id(request.after_id)
+        while True:
+            events = await self._store.wait_for_events(
+                name, after=after, size=_WATCH_BATCH, wait_ms=_WATCH_WAIT_MS
+            )
+            for event in events:
+                yield pb.WatchRunResponse(event=_event(event))
+                after = event.id
+
+
+def _event_id(value: str) -> str:
+    if not _EVENT_ID.fullmatch(value):
+        raise InvalidValueError("after_id", f"{value!r} is not the id of an event")
+    return value
+
+
+def _run(run: StoredRun) -> pb.Run:
+    message = pb.Run(
+        name=str(run.name),
+        create_time=timestamp(run.create_time),
+        update_time=timestamp(run.update_time),
+        last_step=run.last_step,
+        measurements=run.measurements,
+        lost_measurements=run.lost,
+    )
+    message.opening.ParseFromString(run.opening)
+    return message
+
+
+def _event(event: StoredEvent) -> pb.RunEvent:
+    message = pb.RunEvent.FromString(event.event)
+    message.id = event.id
+    return message

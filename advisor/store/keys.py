@@ -1,0 +1,65 @@
+"""All keys, built in one place.
+
+Every key of a project carries the same hash tag ``{project}``, so that in a Redis Cluster the keys
+of one script lie on one node. Identifiers hold no character that has a meaning here (see
+:mod:`advisor.names`), so one project can never spell another's key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from advisor.names import ProfileName, RunName
+
+
+def profiles(project: str) -> str:
+    """Sorted set of the project's profile identifiers, all with score 0 (ordered by name)."""
+    return f"fslr:{{{project}}}:profiles"
+
+
+def runs(project: str) -> str:
+    """Sorted set of ``{creation time}:{run}``, all with score 0 (ordered by creation)."""
+    return f"fslr:{{{project}}}:runs"
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileKeys:
+    """The keys of one profile."""
+
+    name: ProfileName
+
+    @property
+    def index(self) -> str:
+        """Hash: ``last``, ``latest``, ``v:{version}`` -> digest, ``d:{digest}`` -> version, ``t:{version}``."""
+        return f"fslr:{{{self.name.project}}}:profile:{self.name.profile}:index"
+
+    @property
+    def aliases(self) -> str:
+        """Hash: alias -> version."""
+        return f"fslr:{{{self.name.project}}}:profile:{self.name.profile}:aliases"
+
+    @property
+    def content_prefix(self) -> str:
+        """What :meth:`content` puts before the digest."""
+        return f"fslr:{{{self.name.project}}}:profile:{self.name.profile}:content:"
+
+    def content(self, digest: str) -> str:
+        """Hash: ``header`` and ``arrays`` of one version."""
+        return self.content_prefix + digest
+
+
+@dataclass(frozen=True, slots=True)
+class RunKeys:
+    """The keys of one run."""
+
+    name: RunName
+
+    @property
+    def summary(self) -> str:
+        """Hash: opening, times, last step and counts."""
+        return f"fslr:{{{self.name.project}}}:run:{self.name.run}"
+
+    @property
+    def events(self) -> str:
+        """Capped stream of the run's events."""
+        return f"fslr:{{{self.name.project}}}:run:{self.name.run}:events"

@@ -1,0 +1,246 @@
+"""Profiles in Redis: immutable, content-addressed versions, and aliases that move."""
+
+from __future__ import annotations
+
+import difflib
+from datetime import UTC, datetime
+
+from redis.asyncio import Redis
+
+from advisor.errors import (
+    AliasMovedError,
+    ProfileDamagedError,
+    ProfileNotFoundError,
+    VersionInUseError,
+    VersionNotFoundError,
+)
+from advisor.names import ProfileName, ProfileReference
+from advisor.policy import InvalidValueError
+from advisor.profiles import ProfileContent, ProfileHeader, ProfileVersion, VersionInfo
+from advisor.store import keys
+from advisor.store.codec import EncodedProfile, decode, decode_header, encode
+from advisor.store.connection import awaited, load_script, store_errors
+
+_NEAREST_AMONG = 1_000  # names that an unknown one is compared with
+_SCAN_BATCH = 200  # names read at a time while filtering by label
+
+
+class ProfileStore:
+    """Reads and writes profiles; every write is one atomic script.
+
+    Args:
+        redis: The client.
+
+    Raises:
+        StoreUnavailableError: By every method, when Redis does not answer.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._register = load_script(redis, "register_profile")
+        self._resolve = load_script(redis, "resolve_profile")
+        self._set_alias = load_script(redis, "set_alias")
+        self._delete = load_script(redis, "delete_profile")
+
+    async def register(
+        self, name: ProfileName, content: ProfileContent, now: datetime
+    ) -> tuple[VersionInfo, bool]:
+        """Store a version, or find the one with the same content.
+
+        Returns:
+            The version, and whether this call made it.
+        """
+        content.profile()  # refuse what recommendations could not use
+        encoded = encode(content)
+        own = keys.ProfileKeys(name)
+        with store_errors():
+            version, created_ms, created = await self._register(
+                keys=[keys.profiles(name.project), own.index, own.content(encoded.digest)],
+                args=[
+                    encoded.digest,
+                    encoded.header,
+                    encoded.arrays,
+                    _milliseconds(now),
+                    name.profile,
+                ],
+            )
+        info = VersionInfo(name, version, encoded.digest, _time(created_ms))
+        return info, bool(created)
+
+    async def resolve(self, reference: ProfileReference) -> VersionInfo:
+        """Find the version that a reference names.
+
+        Raises:
+            ProfileNotFoundError: There is no such profile.
+            VersionNotFoundError: It has no such version or alias.
+        """
+        own = keys.ProfileKeys(reference.name)
+        with store_errors():
+            found = await self._resolve(keys=[own.index, own.aliases], args=[reference.suffix])
+        if not found:
+            raise ProfileNotFoundError(str(reference.name), await self._nearest(reference.name))
+        if len(found) == 1:
+            raise VersionNotFoundError(
+                str(reference.name), reference.suffix, await self._known(reference.name)
+            )
+        version, digest, created_ms, *pairs = found
+        aliases = zip(pairs[::2], pairs[1::2], strict=True)
+        naming = sorted(alias.decode() for alias, named in aliases if int(named) == version)
+        return VersionInfo(
+            reference.name, version, digest.decode(), _time(created_ms), tuple(naming)
+        )
+
+    async def content(self, info: VersionInfo) -> ProfileContent:
+        """Read the content of a version, checked against its digest.
+
+        Raises:
+            ProfileDamagedError: The stored bytes are missing or not those of the digest.
+        """
+        with store_errors():
+            header, arrays = await awaited(
+                self._redis.hmget(
+                    keys.ProfileKeys(info.name).content(info.digest), ["header", "arrays"]
+                )
+            )
+        if header is None or arrays is None:
+            raise ProfileDamagedError(info.digest)
+        return decode(EncodedProfile(info.digest, header, arrays))
+
+    async def get(self, reference: ProfileReference) -> ProfileVersion:
+        """Read one version with its content."""
+        info = await self.resolve(reference)
+        return ProfileVersion(info, await self.content(info))
+
+    async def versions(self, name: ProfileName) -> list[int]:
+        """Return the versions that are stored, rising."""
+        with store_errors():
+            fields = await awaited(self._redis.hkeys(keys.ProfileKeys(name).index))
+        return sorted(int(field[2:]) for field in fields if field.startswith(b"v:"))
+
+    async def page(
+        self, project: str, *, after: str, size: int, labels: dict[str, str]
+    ) -> tuple[list[tuple[VersionInfo, ProfileHeader]], str]:
+        """Return a page of latest versions by name, and the last name if there is more.
+
+        Args:
+            project: The project.
+            after: The identifier after which the page begins; empty: from the first.
+            size: Most entries, at least 1.
+            labels: Pairs that every listed version has.
+        """
+        found: list[tuple[VersionInfo, ProfileHeader]] = []
+        while True:
+            with store_errors():
+                batch = await awaited(
+                    self._redis.zrangebylex(
+                        keys.profiles(project),
+                        f"({after}" if after else "-",
+                        "+",
+                        start=0,
+                        num=_SCAN_BATCH if labels else size + 1,
+                    )
+                )
+            for raw in batch:
+                entry = await self._latest(ProfileName(project, raw.decode()))
+                if entry is None or not labels.items() <= entry[1].labels.items():
+                    continue
+                if len(found) == size:
+                    return found, found[-1][0].name.profile
+                found.append(entry)
+            if len(batch) < (_SCAN_BATCH if labels else size + 1):
+                return found, ""
+            after = batch[-1].decode()
+
+    async def _latest(self, name: ProfileName) -> tuple[VersionInfo, ProfileHeader] | None:
+        """Return the latest version, or None where it was deleted meanwhile."""
+        try:
+            info = await self.resolve(ProfileReference(name))
+        except (ProfileNotFoundError, VersionNotFoundError):
+            return None
+        with store_errors():
+            header = await awaited(
+                self._redis.hget(keys.ProfileKeys(name).content(info.digest), "header")
+            )
+        return None if header is None else (info, decode_header(header))
+
+    async def set_alias(
+        self, reference: ProfileReference, alias: str, expected_version: int | None
+    ) -> tuple[VersionInfo, int]:
+        """Point an alias at a version.
+
+        Args:
+            reference: The version.
+            alias: The alias.
+            expected_version: What the alias must name now; 0: nothing; None: anything.
+
+        Returns:
+            The version, and what the alias named before (0: nothing).
+
+        Raises:
+            AliasMovedError: The alias names another version than expected.
+        """
+        info = await self.resolve(reference)
+        own = keys.ProfileKeys(reference.name)
+        expected = "" if expected_version is None else expected_version
+        with store_errors():
+            moved, before = await self._set_alias(
+                keys=[own.index, own.aliases], args=[alias, info.version, expected]
+            )
+        if moved < 0:  # deleted between the two commands
+            raise VersionNotFoundError(
+                str(reference.name), str(info.version), await self._known(reference.name)
+            )
+        if not moved:
+            raise AliasMovedError(alias, expected_version or 0, before)
+        return await self.resolve(info.reference), before
+
+    async def delete(self, reference: ProfileReference) -> None:
+        """Remove one version; nothing happens if it is not there any more.
+
+        Raises:
+            InvalidValueError: The reference does not give a version number.
+            VersionInUseError: An alias names the version.
+        """
+        if reference.version is None:
+            raise InvalidValueError(
+                "name", f"{str(reference)!r} gives no version number; add @{{version}}"
+            )
+        try:
+            info = await self.resolve(reference)
+        except (ProfileNotFoundError, VersionNotFoundError):
+            return
+        own = keys.ProfileKeys(reference.name)
+        with store_errors():
+            naming = await self._delete(
+                keys=[
+                    keys.profiles(reference.name.project),
+                    own.index,
+                    own.aliases,
+                    own.content(info.digest),
+                ],
+                args=[info.version, info.digest, reference.name.profile],
+            )
+        if naming:
+            raise VersionInUseError(str(reference), [alias.decode() for alias in naming])
+
+    async def _nearest(self, name: ProfileName) -> list[str]:
+        with store_errors():
+            there = await awaited(
+                self._redis.zrange(keys.profiles(name.project), 0, _NEAREST_AMONG - 1)
+            )
+        near = difflib.get_close_matches(name.profile, [raw.decode() for raw in there], n=3)
+        return [str(ProfileName(name.project, profile)) for profile in near]
+
+    async def _known(self, name: ProfileName) -> list[str]:
+        with store_errors():
+            aliases = await awaited(self._redis.hkeys(keys.ProfileKeys(name).aliases))
+        versions = [str(version) for version in await self.versions(name)]
+        return versions[-10:] + sorted(alias.decode() for alias in aliases)
+
+
+def _milliseconds(time: datetime) -> int:
+    return round(time.timestamp() * 1000)
+
+
+def _time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,106 @@
+"""The way of measurements and answers to the store: in the background, bounded, losses counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import structlog
+
+from advisor.errors import StoreUnavailableError
+from advisor.names import RunName
+from advisor.store.runs import EventToStore, RunStore
+
+_BATCH = 100
+_RETRY_S = 0.5
+
+_log = structlog.get_logger()
+
+
+class Telemetry:
+    """Queues events and stores them in batches; never delays or fails its caller.
+
+    A full queue, or a store that is away, loses events. The count of a run's lost events is stored
+    with its next event; the total is logged when the store is back.
+
+    Args:
+        store: The store.
+        capacity: Most events that wait.
+    """
+
+    def __init__(self, store: RunStore, *, capacity: int) -> None:
+        self._store = store
+        self._queue: asyncio.Queue[EventToStore] = asyncio.Queue(capacity)
+        self._lost: Counter[RunName] = Counter()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def lost(self) -> int:
+        """Number of events lost whose count is not stored yet."""
+        return self._lost.total()
+
+    def offer(self, event: EventToStore) -> None:
+        """Queue an event, or count it as lost if the queue is full."""
+        try:
+            self._queue.put_nowait(event)
+        except asyncio.QueueFull:
+            self._lost[event.run] += 1
+
+    def start(self) -> None:
+        """Begin to store; call it inside the running event loop."""
+        self._task = asyncio.create_task(self._run(), name="telemetry")
+
+    async def stop(self, *, deadline_s: float) -> None:
+        """Store what waits, for at most ``deadline_s`` seconds, and end."""
+        if self._task is None:
+            return
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._queue.join()
+        except TimeoutError:
+            _log.warning("telemetry lost at the end", events=self._queue.qsize() + self.lost)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._task = None
+
+    async def _run(self) -> None:
+        away = False
+        while True:
+            batch = [await self._queue.get()]
+            while len(batch) < _BATCH and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            try:
+                await self._store_batch(batch)
+            except StoreUnavailableError as error:
+                for event in batch:
+                    self._lost[event.run] += 1
+                if not away:
+                    _log.warning("telemetry is being lost", cause=str(error))
+                away = True
+                await asyncio.sleep(_RETRY_S)
+            except Exception:
+                # One event that the store refuses must not end the telemetry of all.
+                for event in batch:
+                    self._lost[event.run] += 1
+                _log.exception("telemetry lost", events=len(batch))
+            else:
+                if away:
+                    _log.info("telemetry is stored again", lost=self.lost)
+                away = False
+            finally:
+                for _ in batch:
+                    self._queue.task_done()
+
+    async def _store_batch(self, batch: list[EventToStore]) -> None:
+        """Store a batch, each run's lost count with its first event of the batch."""
+        counted: Counter[RunName] = Counter()
+        events: list[tuple[EventToStore, int]] = []
+        for event in batch:
+            lost = self._lost[event.run] if event.run not in counted else 0
+            counted[event.run] = counted.get(event.run, 0) or lost
+            events.append((event, lost))
+        await self._store.record(events)
+        for run, lost in counted.items():
+            self._lost[run] -= lost
+            if not self._lost[run]:
+                del self._lost[run]

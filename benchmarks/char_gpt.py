@@ -1,0 +1,88 @@
+"""A character-level GPT: pre-norm blocks, learned positions, an untied head."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class CharGPTConfig:
+    """Shape of a :class:`CharGPT`.
+
+    Attributes:
+        vocabulary: Number of distinct characters.
+        width: Channels of the residual stream, a multiple of ``head_width``.
+        blocks: Number of blocks.
+        context: Longest sequence, in characters.
+        head_width: Channels of one attention head.
+    """
+
+    vocabulary: int
+    width: int
+    blocks: int = 2
+    context: int = 64
+    head_width: int = 16
+
+
+class Attention(nn.Module):
+    """Causal self-attention, written out so that forward-mode derivatives exist too."""
+
+    def __init__(self, config: CharGPTConfig) -> None:
+        super().__init__()
+        self.heads = config.width // config.head_width
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+        mask = torch.ones(config.context, config.context).triu(1).bool()
+        self.register_buffer("future", mask, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend, ``[B, T, width] -> [B, T, width]``."""
+        batch, length, width = x.shape
+        query, key, value = (
+            self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        )
+        scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+        scores = scores.masked_fill(self.future[:length, :length], -math.inf)
+        mixed = scores.softmax(-1) @ value
+        return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, config: CharGPTConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width)
+        self.attention = Attention(config)
+        self.norm2 = nn.LayerNorm(config.width)
+        self.up = nn.Linear(config.width, 4 * config.width)
+        self.down = nn.Linear(4 * config.width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add attention and feed-forward, ``[B, T, width] -> [B, T, width]``."""
+        x = x + self.attention(self.norm1(x))
+        return x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
+
+
+class CharGPT(nn.Module):
+    """Maps character indices ``[B, T]`` to next-character logits ``[B, T, vocabulary]``."""
+
+    def __init__(self, config: CharGPTConfig) -> None:
+        super().__init__()
+        self.characters = nn.Embedding(config.vocabulary, config.width)
+        self.positions = nn.Embedding(config.context, config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.norm = nn.LayerNorm(config.width)
+        self.head = nn.Linear(config.width, config.vocabulary)
+
+    def forward(self, indices: Tensor) -> Tensor:
+        """Return the logits of the next character at every position."""
+        positions = torch.arange(indices.shape[1], device=indices.device)
+        x = self.characters(indices) + self.positions(positions)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))

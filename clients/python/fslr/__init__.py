@@ -1,0 +1,52 @@
+"""The training side of learning-rate transfer: measure unit rates, ask an advisor, scale.
+
+Importing this package loads grpcio, protobuf and numpy at most; ``fslr.torch`` adds PyTorch.
+"""
+
+from fslr.advising import Advisor, RunSession
+from fslr.client import AdvisorClient
+from fslr.errors import (
+    AliasMovedError,
+    AttachError,
+    DeadlineExceededError,
+    FslrError,
+    InternalServiceError,
+    InvalidRequestError,
+    LayoutMismatchError,
+    MeasurementError,
+    MessageTooLargeError,
+    NotFoundError,
+    ProfileFileError,
+    ProfileNotFoundError,
+    RunNotFoundError,
+    ServiceError,
+    UnavailableError,
+    VersionInUseError,
+    VersionNotFoundError,
+)
+from fslr.profile_files import load_profile, save_profile
+
+__all__ = [
+    "Advisor",
+    "AdvisorClient",
+    "AliasMovedError",
+    "AttachError",
+    "DeadlineExceededError",
+    "FslrError",
+    "InternalServiceError",
+    "InvalidRequestError",
+    "LayoutMismatchError",
+    "MeasurementError",
+    "MessageTooLargeError",
+    "NotFoundError",
+    "ProfileFileError",
+    "ProfileNotFoundError",
+    "RunNotFoundError",
+    "RunSession",
+    "ServiceError",
+    "UnavailableError",
+    "VersionInUseError",
+    "VersionNotFoundError",
+    "load_profile",
+    "save_profile",
+]

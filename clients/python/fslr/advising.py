@@ -1,0 +1,40 @@
+"""The interface of an advisor, whether it is a service or lives in this process."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import profile_service_pb2
+
+
+class RunSession(Protocol):
+    """One run's conversation with an advisor."""
+
+    def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
+        """Return the answer to a measurement.
+
+        Raises:
+            ServiceError: The advisor refused, or could not answer.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the conversation."""
+        ...
+
+
+class Advisor(Protocol):
+    """Gives recommendations."""
+
+    def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
+        """Return how a run's layout maps onto its profile; fails exactly as the run would.
+
+        Raises:
+            ServiceError: The advisor refused, or could not answer.
+        """
+        ...
+
+    def open_run(self, opening: pb.RunOpening) -> RunSession:
+        """Begin a run; nothing is sent before its first measurement."""
+        ...

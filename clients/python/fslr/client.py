@@ -1,0 +1,274 @@
+"""A client of the service: profiles, runs and recommendations over one lazily opened channel."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from fslr.advisor.v1 import (
+    advisor_service_pb2,
+    advisor_service_pb2_grpc,
+    layout_pb2,
+    policy_pb2,
+    profile_pb2,
+    profile_service_pb2,
+    profile_service_pb2_grpc,
+    run_service_pb2,
+    run_service_pb2_grpc,
+)
+from fslr.errors import service_error
+from fslr.names import DEFAULT_PROJECT, profile_name, project_name, run_name
+from fslr.session import StreamSession
+
+_RETRIED = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+_SERVICES = ("AdvisorService", "ProfileService", "RunService")
+# Moving an alias is left out: an unconditional move that ran twice could undo another's.
+_UNREPEATABLE = {"service": "fslr.advisor.v1.ProfileService", "method": "SetProfileAlias"}
+_CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    (
+        "grpc.service_config",
+        json.dumps(
+            {
+                "methodConfig": [
+                    {
+                        "name": [{"service": f"fslr.advisor.v1.{name}"} for name in _SERVICES],
+                        "retryPolicy": _RETRIED,
+                    },
+                    {"name": [_UNREPEATABLE]},
+                ]
+            }
+        ),
+    ),
+]
+
+_Response = TypeVar("_Response")
+
+
+class AdvisorClient:
+    """Talks to one advisor service.
+
+    The channel opens at the first call, and anew in a forked process, so that attaching before data
+    loader workers are forked does no harm.
+
+    Args:
+        address: ``host:port`` of the service.
+        deadline_s: Longest wait for an answer, in seconds.
+
+    Raises:
+        ServiceError: By every method, when the advisor refuses or cannot answer.
+    """
+
+    def __init__(self, address: str, *, deadline_s: float = 10.0) -> None:
+        self.address = address
+        self.deadline_s = deadline_s
+        self._channel: grpc.Channel | None = None
+        self._channel_pid = 0
+
+    def __enter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the channel."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel; the next call opens it again."""
+        if self._channel is not None and self._channel_pid == os.getpid():
+            self._channel.close()
+        self._channel = None
+
+    def channel(self) -> grpc.Channel:
+        """Return the open channel of this process."""
+        if self._channel is None or self._channel_pid != os.getpid():
+            self._channel = grpc.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
+            self._channel_pid = os.getpid()
+        return self._channel
+
+    def _call(self, method: Callable[..., _Response], request: Any) -> _Response:
+        try:
+            return method(request, timeout=self.deadline_s)
+        except grpc.RpcError as error:
+            raise service_error(error, self.address) from error
+
+    # Recommendations
+
+    def validate_layout(
+        self, opening: advisor_service_pb2.RunOpening
+    ) -> profile_service_pb2.ValidateLayoutResponse:
+        """Return how a run's layout maps onto its profile; fails exactly as the run would."""
+        return self.check_layout(
+            opening.profile,
+            opening.layout,
+            opening.policy if opening.HasField("policy") else None,
+        )
+
+    def open_run(self, opening: advisor_service_pb2.RunOpening) -> StreamSession:
+        """Begin a run over a ``RecommendLR`` stream."""
+        return StreamSession(
+            lambda: advisor_service_pb2_grpc.AdvisorServiceStub(self.channel()),
+            opening,
+            address=self.address,
+            deadline_s=self.deadline_s,
+        )
+
+    def recommend_once(
+        self,
+        opening: advisor_service_pb2.RunOpening,
+        measurement: advisor_service_pb2.Measurement,
+    ) -> advisor_service_pb2.RecommendLRResponse:
+        """Return the answer to one measurement."""
+        stub = advisor_service_pb2_grpc.AdvisorServiceStub(self.channel())
+        request = advisor_service_pb2.RecommendLRRequest(opening=opening, measurement=measurement)
+        return self._call(stub.RecommendLROnce, request)
+
+    # Profiles
+
+    @property
+    def _profiles(self) -> profile_service_pb2_grpc.ProfileServiceStub:
+        return profile_service_pb2_grpc.ProfileServiceStub(self.channel())
+
+    def register_profile(
+        self, profile: str, content: profile_pb2.ProfileContent, *, project: str = DEFAULT_PROJECT
+    ) -> profile_service_pb2.RegisterProfileResponse:
+        """Store a version; the same content again is the same version."""
+        request = profile_service_pb2.RegisterProfileRequest(
+            name=profile_name(profile, project), content=content
+        )
+        return self._call(self._profiles.RegisterProfile, request)
+
+    def get_profile(
+        self, profile: str, *, project: str = DEFAULT_PROJECT
+    ) -> profile_service_pb2.GetProfileResponse:
+        """Return one version with its content, and the versions there are."""
+        request = profile_service_pb2.GetProfileRequest(name=profile_name(profile, project))
+        return self._call(self._profiles.GetProfile, request)
+
+    def list_profiles(
+        self, *, project: str = DEFAULT_PROJECT, label_filter: str = ""
+    ) -> Iterator[profile_pb2.Profile]:
+        """Iterate over the latest versions of a project's profiles, without their points.
+
+        Args:
+            project: The project.
+            label_filter: ``labels.KEY=VALUE``, several joined by ``" AND "``.
+        """
+        request = profile_service_pb2.ListProfilesRequest(
+            parent=project_name(project), filter=label_filter
+        )
+        while True:
+            page = self._call(self._profiles.ListProfiles, request)
+            yield from page.profiles
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def set_alias(
+        self,
+        profile: str,
+        alias: str,
+        *,
+        expected_version: int | None = None,
+        project: str = DEFAULT_PROJECT,
+    ) -> profile_service_pb2.SetProfileAliasResponse:
+        """Let an alias name a version.
+
+        Args:
+            profile: The version, such as ``char-gpt@3``.
+            alias: The alias, such as ``prod``.
+            expected_version: What the alias must name now; 0: nothing; None: anything.
+            project: The project.
+        """
+        request = profile_service_pb2.SetProfileAliasRequest(
+            name=profile_name(profile, project), alias=alias, expected_version=expected_version
+        )
+        return self._call(self._profiles.SetProfileAlias, request)
+
+    def delete_profile(self, profile: str, *, project: str = DEFAULT_PROJECT) -> None:
+        """Remove one version, given as ``{profile}@{version}``."""
+        request = profile_service_pb2.DeleteProfileRequest(name=profile_name(profile, project))
+        self._call(self._profiles.DeleteProfile, request)
+
+    def check_layout(
+        self,
+        profile: str,
+        layout: layout_pb2.Layout,
+        policy: policy_pb2.Policy | None = None,
+        *,
+        project: str = DEFAULT_PROJECT,
+    ) -> profile_service_pb2.ValidateLayoutResponse:
+        """Return how a layout maps onto a profile."""
+        request = profile_service_pb2.ValidateLayoutRequest(
+            name=profile_name(profile, project), layout=layout, policy=policy
+        )
+        return self._call(self._profiles.ValidateLayout, request)
+
+    # Runs
+
+    @property
+    def _runs(self) -> run_service_pb2_grpc.RunServiceStub:
+        return run_service_pb2_grpc.RunServiceStub(self.channel())
+
+    def list_runs(self, *, project: str = DEFAULT_PROJECT) -> Iterator[run_service_pb2.Run]:
+        """Iterate over a project's runs, the latest begun first."""
+        request = run_service_pb2.ListRunsRequest(parent=project_name(project))
+        while True:
+            page = self._call(self._runs.ListRuns, request)
+            yield from page.runs
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def get_run(self, run: str, *, project: str = DEFAULT_PROJECT) -> run_service_pb2.Run:
+        """Return one run."""
+        request = run_service_pb2.GetRunRequest(name=run_name(run, project))
+        return self._call(self._runs.GetRun, request).run
+
+    def run_history(
+        self, run: str, *, project: str = DEFAULT_PROJECT
+    ) -> Iterator[run_service_pb2.RunEvent]:
+        """Iterate over a run's stored events, oldest first."""
+        request = run_service_pb2.GetRunHistoryRequest(name=run_name(run, project))
+        while True:
+            page = self._call(self._runs.GetRunHistory, request)
+            yield from page.events
+            if not page.more:
+                return
+            request.after_id = page.events[-1].id
+
+    def watch_run(
+        self, run: str, *, after_id: str = "", project: str = DEFAULT_PROJECT
+    ) -> Iterator[run_service_pb2.RunEvent]:
+        """Iterate over a run's events as they come, until the caller stops.
+
+        Args:
+            run: The run.
+            after_id: Events after this one; empty: all that are kept, then new ones.
+            project: The project.
+        """
+        request = run_service_pb2.WatchRunRequest(name=run_name(run, project), after_id=after_id)
+        call = self._runs.WatchRun(request)
+        try:
+            for response in call:
+                yield response.event
+        except grpc.RpcError as error:
+            raise service_error(error, self.address) from error
+        finally:
+            call.cancel()

@@ -1,0 +1,86 @@
+"""The measurement batch: the arguments of one model call, cut along the example dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fslr.errors import MeasurementError
+
+
+def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Apply ``function`` to every tensor of nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_map_tensors(item, function) for item in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(_map_tensors(item, function) for item in value)
+    if isinstance(value, dict):
+        return {key: _map_tensors(item, function) for key, item in value.items()}
+    return value
+
+
+def _first_tensor(value: Any) -> Tensor | None:
+    found: list[Tensor] = []
+    _map_tensors(value, lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
+    return next((tensor for tensor in found if tensor.dim() > 0), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The arguments of one call of the model, ``examples`` examples along the leading dimension.
+
+    Attributes:
+        args: Positional arguments of the call.
+        kwargs: Keyword arguments of the call.
+        examples: Number of examples B: the leading dimension of the first tensor argument.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    examples: int
+
+    @classmethod
+    def of_call(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch:
+        """Return the batch of a model call.
+
+        Raises:
+            MeasurementError: No argument is a tensor with at least one dimension.
+        """
+        first = _first_tensor((args, kwargs))
+        if first is None:
+            raise MeasurementError(
+                "the model was called without a tensor argument, so its examples cannot be told "
+                "apart; pass the inputs as tensors whose leading dimension is the batch"
+            )
+        return cls(args, kwargs, first.shape[0])
+
+    def shapes(self) -> tuple[object, ...]:
+        """Return the shapes of all tensor arguments, in order: what decides how a call runs."""
+        found: list[object] = []
+        _map_tensors((self.args, self.kwargs), lambda t: found.append(tuple(t.shape)) or t)
+        return tuple(found)
+
+    def select(self, start: int, stop: int) -> Batch:
+        """Return the examples ``start`` (included) to ``stop`` (excluded) as a batch."""
+
+        def cut(tensor: Tensor) -> Tensor:
+            has_examples = tensor.dim() > 0 and tensor.shape[0] == self.examples
+            return tensor[start:stop] if has_examples else tensor
+
+        return Batch(
+            _map_tensors(self.args, cut), _map_tensors(self.kwargs, cut), stop - start
+        )
+
+    def chunks(self, count: int) -> list[Batch]:
+        """Return the batch cut into ``min(count, examples)`` chunks of nearly equal size."""
+        bounds = torch.linspace(0, self.examples, min(count, self.examples) + 1).round().int()
+        edges = [int(edge) for edge in bounds]
+        return [
+            self.select(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)
+        ]

@@ -1,0 +1,319 @@
+r"""The ``per_example`` estimator: unbiased unit rates with one degree of freedom per example.
+
+Theory. Outputs ``f`` hold ``N`` elements over ``B`` examples. For a group with unit update ``U`` the
+outputs move, to first order, by ``d f = J U``, and the unit rate is ``sqrt(|d f|^2 / N)``. A probe
+``z`` has independent entries of mean 0 and variance 1, so ``E[(z . d f)^2] = |d f|^2``. Write
+``z . d f = sum_b u_b`` with ``u_b`` the part of example ``b``. The entries of ``z`` that belong to
+different examples are independent, hence ``E[u_b u_c] = 0`` for ``b != c`` and
+
+.. math:: E\Big[\sum_b u_b^2\Big] = E\Big[\big(\sum_b u_b\big)^2\Big] = |d f|^2 .
+
+Squaring per example drops only cross terms of mean zero: the same expectation, ``B`` times the
+degrees of freedom.
+
+How ``u_b`` needs no per-example gradient. For a module that is linear in its own parameters
+``u_b`` is the sum over the rows of example ``b`` of ``<dL/dy, y(U; x)>``, where ``dL/dy`` is the
+cotangent at the module's output and ``y(U; x)`` its local map (see :mod:`fslr.torch.modules`). The
+local map does not depend on ``z``: K probes cost one forward pass, one set of local maps and K
+backward passes for activations alone.
+
+Two checks instead of guesses, at the first measurement of each batch shape. (1) Which row is whose:
+with ``z`` zero outside the first half of the examples, the rows of the other half must be exactly
+zero. Groups that fail are measured on chunks of the batch, one row a chunk: fewer degrees of
+freedom, still unbiased as long as examples do not see each other. (2) Nothing is missed: for one
+probe the rows of each group must add up to ``<dL/dW, U>`` of the true parameter gradient, which
+finds parameters that are used without calling their module.
+
+Source: the probe identity is Milsom, Anson, Aitchison, arXiv 2502.17405; squaring per example and
+the checks are this project's (docs/decisions/0002-per-example-estimator.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from fslr.errors import MeasurementError
+from fslr.torch.batch import Batch
+from fslr.torch.estimators.estimate import RateEstimate, rates_of_rows
+from fslr.torch.groups import ModelGroups
+from fslr.torch.isolation import isolated
+from fslr.torch.modules import Rule, rule_for, supported_layers
+
+_CHUNKS = 8  # rows a probe for groups whose rows belong to no example
+_MISSED_TOLERANCE = 0.01  # relative to the norm of the rows; float32 rounding stays below 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """One call of a measured module: where its cotangent arrives, and its local change."""
+
+    edge: GradientEdge
+    leading: int  # leading dimension of the module's output
+    parts: list[tuple[int, Tensor]]  # group index, output change (broadcasts over the output)
+
+
+class PerExampleEstimator:
+    """Estimates the unit rate of every group of a model, unbiased, from a few backward passes.
+
+    Relative standard error of a rate: about ``0.5 * sqrt(2 / (B * K))`` for groups measured per
+    example, ``0.5 * sqrt(2 / (8 * K))`` for groups measured on chunks.
+
+    Args:
+        model: The model to measure.
+        groups: Its groups.
+        output: Selects the output tensor, leading dimension B, from what the model returns.
+        probes: Number of probes K per measurement, >= 1.
+        seed: Seed of the probes' own generator; the global generators are never touched.
+
+    Raises:
+        MeasurementError: A group's parameter belongs to a layer type that has no local map, or
+            ``probes`` is below 1.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: ModelGroups,
+        *,
+        output: Callable[[Any], Tensor],
+        probes: int = 1,
+        seed: int = 0,
+    ) -> None:
+        if probes < 1:
+            raise MeasurementError(f"probes is {probes}; a measurement needs at least 1")
+        self._model = model
+        self._groups = groups
+        self._output = output
+        self._probes = probes
+        self._seed = seed
+        self._modules = self._measured_modules()
+        self._generators: dict[torch.device, torch.Generator] = {}
+        self._examplewise: dict[tuple[object, ...], Tensor] = {}
+
+    def estimate(self, batch: Batch, update_of: Callable[[nn.Parameter], Tensor]) -> RateEstimate:
+        """Measure all groups at the model's present weights.
+
+        Args:
+            batch: The measurement batch.
+            update_of: Gives the unit update of a group's parameter (of its shape, per learning
+                rate); called once per use of the parameter, so that no second copy of all
+                parameters is ever held.
+
+        Returns:
+            Unit rates and relative errors in layout order.
+
+        Raises:
+            MeasurementError: The output's leading dimension is not the batch, a parameter is used
+                without calling its module, or a rate is not finite.
+        """
+        with isolated(self._model), torch.enable_grad():
+            examplewise = self._examplewise.get(batch.shapes())
+            outputs, uses = None, None
+            if examplewise is None:
+                outputs, uses = self._forward(batch, update_of)
+                self._check_nothing_missed(outputs, uses, update_of)
+                examplewise = self._check_rows(batch, outputs, uses)
+            rows, elements = [], 0
+            for chunk in [batch] if bool(examplewise.all()) else batch.chunks(_CHUNKS):
+                if outputs is None or uses is None or chunk is not batch:
+                    outputs, uses = self._forward(chunk, update_of)
+                elements += outputs.numel()
+                rows.append(self._probe_rows(outputs, uses, examplewise))
+        rates, errors = rates_of_rows(torch.cat(rows), probes=self._probes, elements=elements)
+        if not bool(torch.isfinite(rates).all()):
+            names = [g.name for g, rate in zip(self._groups, rates, strict=True) if not rate.isfinite()]
+            raise MeasurementError(
+                f"the unit rate of {len(names)} group(s) is not finite, first {names[0]!r}; "
+                "the model's outputs, gradients or weights hold NaN or inf"
+            )
+        return RateEstimate(rates.tolist(), errors.tolist(), self._probes, batch.examples)
+
+    def _measured_modules(self) -> list[tuple[nn.Module, Rule]]:
+        """Return the modules that own a group's parameter, each with its rule."""
+        found: list[tuple[nn.Module, Rule]] = []
+        without_rule: list[str] = []
+        for name, module in self._model.named_modules():
+            own = [p for p in module.parameters(recurse=False) if self._groups.index_of(p) is not None]
+            rule = rule_for(module)
+            if own and rule is None:
+                without_rule.append(f"{name or 'the model itself'} ({type(module).__name__})")
+            elif own and rule is not None:
+                found.append((module, rule))
+        if without_rule:
+            raise MeasurementError(
+                f"no local map for {len(without_rule)} module(s) that own trained parameters: "
+                f"{', '.join(without_rule[:8])}; layers that can be measured: "
+                f"{', '.join(supported_layers())}. Leave these parameters out of the optimizer or "
+                "train them with an optimizer of their own"
+            )
+        return found
+
+    @contextmanager
+    def _taps(self, uses: list[_Use], update_of: Callable[[nn.Parameter], Tensor]) -> Iterator[None]:
+        """Record a :class:`_Use` for each call of a measured module made inside."""
+
+        def update_or_none(parameter: nn.Parameter | None) -> Tensor | None:
+            if parameter is None or self._groups.index_of(parameter) is None:
+                return None
+            return update_of(parameter)
+
+        def tap(rule: Rule) -> Callable[..., None]:
+            def record(module: nn.Module, args: Any, kwargs: dict[str, Any], result: Tensor) -> None:
+                if not result.requires_grad:
+                    return  # under no_grad: the outputs do not depend on this call
+                with torch.no_grad():
+                    change = rule(module, (*args, *kwargs.values()), update_or_none)
+                parts = [
+                    (index, part)
+                    for parameter, part in change
+                    if (index := self._groups.index_of(parameter)) is not None
+                ]
+                # The edge, not the tensor: it stays right if the output is changed in place later.
+                uses.append(_Use(get_gradient_edge(result), result.shape[0], parts))
+
+            return record
+
+        handles = [
+            module.register_forward_hook(tap(rule), with_kwargs=True)
+            for module, rule in self._modules
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _forward(
+        self, batch: Batch, update_of: Callable[[nn.Parameter], Tensor]
+    ) -> tuple[Tensor, list[_Use]]:
+        uses: list[_Use] = []
+        with self._taps(uses, update_of):
+            outputs = self._output(self._model(*batch.args, **batch.kwargs))
+        if outputs.dim() == 0 or outputs.shape[0] != batch.examples:
+            raise MeasurementError(
+                f"the output has shape {tuple(outputs.shape)}, but the batch has {batch.examples} "
+                "examples; select an output whose leading dimension is the batch (output=...), "
+                "such as the logits before any mean over the batch"
+            )
+        if not outputs.requires_grad or not uses:
+            raise MeasurementError(
+                "the output does not depend on any measured module; select another output "
+                "(output=...) and check that the model does not detach it"
+            )
+        return outputs, uses
+
+    def _cotangent(self, outputs: Tensor) -> Tensor:
+        """Return one probe: independent signs, the least variance of all unit-variance entries."""
+        generator = self._generators.get(outputs.device)
+        if generator is None:
+            generator = torch.Generator(outputs.device).manual_seed(self._seed)
+            self._generators[outputs.device] = generator
+        signs = torch.randint(0, 2, outputs.shape, generator=generator, device=outputs.device)
+        return signs.mul_(2).sub_(1).to(outputs.dtype)
+
+    def _project(self, outputs: Tensor, uses: list[_Use], cotangent: Tensor) -> Tensor:
+        """Return the projections ``u`` of one probe, shape [B, groups].
+
+        What belongs to no example (leading dimension other than B) is added to row 0; the caller
+        sums such a group's rows.
+        """
+        cotangents = torch.autograd.grad(
+            outputs, [use.edge for use in uses], cotangent, retain_graph=True, allow_unused=True
+        )
+        examples = outputs.shape[0]
+        rows = torch.zeros(examples, len(self._groups), device=outputs.device)
+        for use, at_output in zip(uses, cotangents, strict=True):
+            if at_output is None:
+                continue
+            count = examples if use.leading == examples else 1
+            for index, change in use.parts:
+                rows[:count, index] += _inner_products(at_output, change, count)
+        return rows
+
+    def _probe_rows(self, outputs: Tensor, uses: list[_Use], examplewise: Tensor) -> Tensor:
+        """Return the rows of all probes on one chunk, shape [K * B, groups]."""
+        leads = torch.ones(len(self._groups), dtype=torch.bool)
+        for use in uses:
+            for index, _ in use.parts:
+                leads[index] &= use.leading == outputs.shape[0]
+        keep = (examplewise & leads).to(outputs.device)
+        probes = []
+        for _ in range(self._probes):
+            rows = self._project(outputs, uses, self._cotangent(outputs))
+            summed = torch.zeros_like(rows)
+            summed[0] = rows.sum(0)
+            probes.append(torch.where(keep, rows, summed))
+        return torch.cat(probes)
+
+    def _check_rows(self, batch: Batch, outputs: Tensor, uses: list[_Use]) -> Tensor:
+        """Return which groups' rows belong to examples, a bool for each group on the CPU.
+
+        A verdict counts for the batch's shapes from then on, unless a group showed nothing but
+        zeros: then there is no evidence, and the next measurement checks again.
+        """
+        half = outputs.shape[0] // 2
+        cotangent = self._cotangent(outputs)
+        cotangent[half:] = 0
+        rows = self._project(outputs, uses, cotangent)
+        leads = torch.ones(len(self._groups), dtype=torch.bool)
+        for use in uses:
+            for index, _ in use.parts:
+                leads[index] &= use.leading == outputs.shape[0]
+        clean = (rows[half:] == 0).all(0).cpu()
+        examplewise = leads & clean
+        if half == 0 or bool(((rows != 0).any(0).cpu() | ~leads).all()):
+            self._examplewise[batch.shapes()] = examplewise
+        return examplewise
+
+    def _check_nothing_missed(
+        self, outputs: Tensor, uses: list[_Use], update_of: Callable[[nn.Parameter], Tensor]
+    ) -> None:
+        cotangent = self._cotangent(outputs)
+        rows = self._project(outputs, uses, cotangent)
+        gradients = torch.autograd.grad(
+            outputs,
+            [group.parameter for group in self._groups],
+            cotangent,
+            retain_graph=True,
+            allow_unused=True,
+        )
+        true = torch.stack(
+            [
+                torch.zeros((), device=rows.device)
+                if gradient is None
+                else (gradient.float() * update_of(group.parameter).float()).sum().to(rows.device)
+                for group, gradient in zip(self._groups, gradients, strict=True)
+            ]
+        )
+        missed = (rows.sum(0) - true).abs() > _MISSED_TOLERANCE * (
+            rows.norm(dim=0) + true.abs()
+        )
+        if bool(missed.any()):
+            names = [g.name for g, is_missed in zip(self._groups, missed, strict=True) if is_missed]
+            raise MeasurementError(
+                f"{len(names)} parameter(s) act on the output without a call of the module that "
+                f"owns them: {', '.join(names[:8])}; call the module (for example "
+                "`self.head(x)` instead of `F.linear(x, self.head.weight)`)"
+            )
+
+
+def _inner_products(cotangent: Tensor, change: Tensor, count: int) -> Tensor:
+    """Return ``<cotangent, change>`` per example, shape [count], in float32.
+
+    Args:
+        cotangent: At the module's output, its elements divisible into ``count`` leading rows.
+        change: Local change of the output's shape, or of trailing dimensions that repeat over it.
+        count: Number of examples, or 1 for the sum over everything.
+    """
+    change = change.float()
+    if change.shape == cotangent.shape:
+        return torch.linalg.vecdot(cotangent.float().reshape(count, -1), change.reshape(count, -1))
+    summed = cotangent.float().reshape(count, -1, change.numel()).sum(1)
+    return summed @ change.flatten()
