@@ -1,0 +1,23 @@
+"""``python -m benchmarks``."""
+
+from __future__ import annotations
+
+import typer
+
+from benchmarks.demo.command import demo
+
+app = typer.Typer(
+    help="Where every figure of the documentation comes from.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo)
+
+
+@app.callback()
+def _group() -> None:
+    """Benchmarks; each is a command."""
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,141 @@
+"""``python -m benchmarks demo``: run it, show it, write it down."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from advisor.localserver import LocalServer
+from benchmarks.demo.experiment import DemoPlan, DemoResult, run_demo
+from benchmarks.demo.pictures import draw_all
+from benchmarks.text import load_corpus
+
+_EXPECTED_GAIN = 0.25  # nats a character of validation loss
+
+_console = Console()
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for pictures and result.json.")] = Path(
+        "out/demo"
+    ),
+    width: Annotated[int, typer.Option(help="Channels of the big model.", min=32)] = 256,
+    steps: Annotated[int, typer.Option(help="Steps of each training.", min=50)] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+) -> None:
+    """Tune a learning rate on a small model, transfer it to a big one through the service."""
+    plan = DemoPlan(width=width, steps=steps, seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    begun = time.perf_counter()
+    corpus = load_corpus()
+    _console.print(
+        f"Text: {len(corpus.train):,} characters of the Python standard library for training, "
+        f"{len(corpus.validation):,} held out, {len(corpus.vocabulary)} distinct."
+    )
+    with LocalServer() as server:
+        _console.print(f"Advisor: {server.address}, with an embedded Redis.")
+        result = run_demo(plan, corpus, server.address, _bar)
+    pictures = draw_all(result, plan.width, out)
+    seconds = time.perf_counter() - begun
+    _print_result(result, plan)
+    file = out / "result.json"
+    file.write_text(json.dumps(_result_fields(result, plan, seconds), indent=2) + "\n", "utf-8")
+    _console.print(f"Took {seconds:.0f} s. Written: {', '.join(map(str, [file, *pictures]))}")
+    gain = result.plain.validation_loss - result.advised.validation_loss
+    if gain >= _EXPECTED_GAIN:
+        _console.print(f"[bold green]Advised ends {gain:.2f} nats below plain.[/]")
+    else:
+        _console.print(
+            f"[bold red]Advised ends only {gain:.2f} nats below plain; at least {_EXPECTED_GAIN} "
+            "were expected.[/] This run does not show the effect."
+        )
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _bar(what: str, steps: int) -> Iterator[Callable[[float], None]]:
+    columns = (
+        TextColumn("{task.description:<32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]:.2f}"),
+    )
+    with Progress(*columns, console=_console) as progress:
+        task = progress.add_task(what, total=steps, loss=float("nan"))
+        yield lambda loss: progress.update(task, advance=1, loss=loss)
+
+
+def _multipliers(result: DemoResult) -> list[float]:
+    return [m for event in result.advised_events for m in event.recommendation.multipliers]
+
+
+def _print_result(result: DemoResult, plan: DemoPlan) -> None:
+    sweep = ", ".join(
+        f"[bold]{rate:g}: {loss:.3f}[/]" if rate == result.learning_rate else f"{rate:g}: {loss:.3f}"
+        for rate, loss in result.sweep.items()
+    )
+    _console.print(f"Sweep of the base (learning rate: validation loss): {sweep}")
+    _console.print(f"Registered: {result.profile}")
+    multipliers = _multipliers(result)
+    table = Table("model", "width", "learning rate", "multipliers", "validation loss, nats")
+    rate = f"{result.learning_rate:g}"
+    table.add_row("base", str(plan.base_width), rate, "", f"{result.base.validation_loss:.3f}")
+    table.add_row("plain", str(plan.width), rate, "1", f"{result.plain.validation_loss:.3f}")
+    table.add_row(
+        "advised",
+        str(plan.width),
+        rate,
+        f"{min(multipliers):.3f} to {max(multipliers):.3f}",
+        f"{result.advised.validation_loss:.3f}",
+    )
+    _console.print(table)
+
+
+def _result_fields(result: DemoResult, plan: DemoPlan, seconds: float) -> dict[str, Any]:
+    multipliers = _multipliers(result)
+    return {
+        "base_loss": result.base.validation_loss,
+        "plain_loss": result.plain.validation_loss,
+        "advised_loss": result.advised.validation_loss,
+        "gain": result.plain.validation_loss - result.advised.validation_loss,
+        "seconds": seconds,
+        "learning_rate": result.learning_rate,
+        "sweep": {f"{rate:g}": loss for rate, loss in result.sweep.items()},
+        "multiplier_min": min(multipliers),
+        "multiplier_max": max(multipliers),
+        "measured_steps": [event.measurement.step for event in result.advised_events],
+        "plain_seconds": result.plain.seconds,
+        "advised_seconds": result.advised.seconds,
+        "base_width": plan.base_width,
+        "width": plan.width,
+        "blocks": plan.blocks,
+        "steps": plan.steps,
+        "seed": plan.seed,
+        "versions": {
+            "fslr-advisor": version("fslr-advisor"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "threads": torch.get_num_threads(),
+    }

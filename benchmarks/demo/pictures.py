@@ -1,0 +1,122 @@
+"""The demo's pictures: loss curves, rate per layer against the reference, multipliers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.demo.experiment import DemoResult
+from fslr.advisor.v1 import run_service_pb2
+
+# Told apart by lightness too, for those who do not see the colours.
+_BASE, _PLAIN, _ADVISED = "#7a7a7a", "#d1495b", "#00798c"
+_SMOOTHED_STEPS = 10
+_STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "figure.dpi": 130,
+    "legend.frameon": False,
+}
+
+
+def draw_all(result: DemoResult, width: int, folder: Path) -> list[Path]:
+    """Draw all pictures into a folder and return their paths."""
+    with mpl.rc_context(_STYLE):
+        return [
+            _losses(result, width, folder / "losses.png"),
+            _rates(result, folder / "rates.png"),
+            _multipliers(result, folder / "multipliers.png"),
+        ]
+
+
+def _smoothed(losses: list[float]) -> NDArray[np.float64]:
+    """Return the mean of each step's loss and the few before it."""
+    sums = np.cumsum(losses)
+    sums[_SMOOTHED_STEPS:] -= sums[:-_SMOOTHED_STEPS].copy()
+    return sums / np.minimum(np.arange(1, len(losses) + 1), _SMOOTHED_STEPS)
+
+
+def _losses(result: DemoResult, width: int, path: Path) -> Path:
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for training, label, colour in (
+        (result.base, "base (where the rate was tuned)", _BASE),
+        (result.plain, f"width {width}, plain", _PLAIN),
+        (result.advised, f"width {width}, advised", _ADVISED),
+    ):
+        axes.plot(
+            _smoothed(training.losses),
+            color=colour,
+            label=f"{label}: validation {training.validation_loss:.2f}",
+        )
+    top = float(np.percentile(_smoothed(result.plain.losses), 95))
+    axes.set_ylim(top=max(top, result.base.losses[0]) * 1.05)
+    axes.set(
+        xlabel="optimizer step",
+        ylabel=f"training loss, nats a character\n(mean of {_SMOOTHED_STEPS} steps)",
+        title=f"One learning rate, {result.learning_rate:g}, tuned on the base alone",
+    )
+    axes.legend()
+    return _saved(figure, path)
+
+
+def _rates(result: DemoResult, path: Path) -> Path:
+    """Draw the mean rate of each group over the run: base, plain and advised."""
+    rate = result.learning_rate
+    base = np.array([point.unit_rates for point in result.content.points]) * rate
+    plain = np.array([e.measurement.unit_rates for e in result.plain_events]) * rate
+    advised = np.array([e.measurement.unit_rates for e in result.advised_events]) * rate
+    # The multiplier that came of a measurement is the one in force for the steps that follow.
+    advised *= np.array([e.recommendation.multipliers for e in result.advised_events])
+    names = [group.name for group in result.content.layout.groups]
+    rows = np.arange(len(names))
+    figure, axes = plt.subplots(figsize=(7, 0.22 * len(names) + 1.3), layout="constrained")
+    for rates, label, colour, marker in (
+        (base, "base: the reference", _BASE, "|"),
+        (plain, "plain", _PLAIN, "x"),
+        (advised, "advised", _ADVISED, "."),
+    ):
+        means = np.exp(np.log(np.maximum(rates, 1e-12)).mean(axis=0))
+        size = 130 if marker == "|" else 45
+        axes.scatter(means, rows, color=colour, marker=marker, s=size, label=label, zorder=3)
+    axes.set(
+        xscale="log",
+        xlabel="rate: RMS output change of one step, logits (geometric mean over the run)",
+        title="How far one step of each layer moves the outputs",
+    )
+    axes.set_yticks(rows, names, fontsize=7)
+    axes.invert_yaxis()
+    axes.legend()
+    return _saved(figure, path)
+
+
+def _multipliers(result: DemoResult, path: Path) -> Path:
+    events: list[run_service_pb2.RunEvent] = result.advised_events
+    steps = [event.measurement.step for event in events]
+    values = np.log2([event.recommendation.multipliers for event in events])
+    names = [group.name for group in result.content.layout.groups]
+    reach = max(1.0, float(np.abs(values).max()))
+    figure, axes = plt.subplots(figsize=(7, 0.22 * len(names) + 1.3), layout="constrained")
+    axes.grid(visible=False)
+    image = axes.imshow(values.T, aspect="auto", cmap="RdBu_r", vmin=-reach, vmax=reach)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_xticks(range(len(steps)), [str(step) for step in steps])
+    axes.set(xlabel="measured at optimizer step", title="Multipliers that the advisor gave")
+    bar = figure.colorbar(image, ax=axes)
+    bar.set_label("octaves (-1: half the scheduled learning rate)")
+    return _saved(figure, path)
+
+
+def _saved(figure: plt.Figure, path: Path) -> Path:
+    figure.savefig(path)
+    plt.close(figure)
+    return path

@@ -1,0 +1,115 @@
+"""Trains a character GPT on the corpus: the loop that a user would write, with room for fslr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.char_gpt import CharGPT, CharGPTConfig
+from benchmarks.text import Corpus
+
+_VALIDATION_BATCHES = 20
+
+Attach = Callable[[nn.Module, torch.optim.Optimizer], AbstractContextManager[object]]
+
+
+def no_attachment(model: nn.Module, optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
+    """Attach nothing."""
+    return nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """What to train.
+
+    Attributes:
+        config: Shape of the model.
+        learning_rate: Absolute learning rate of Adam, constant.
+        steps: Optimizer steps.
+        batch_size: Examples a step.
+        seed: Seed of the initial weights and of the batches.
+    """
+
+    config: CharGPTConfig
+    learning_rate: float
+    steps: int
+    batch_size: int = 20
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class TrainingResult:
+    """What came of it.
+
+    Attributes:
+        losses: Training loss of each step, nats a character.
+        validation_loss: At the end, on held-out documents, nats a character.
+        seconds: Wall time of the training loop, validation left out.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    validation_loss: float = float("nan")
+    seconds: float = 0.0
+
+
+def loss_of(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy of the next character, in nats."""
+    return nn.functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+
+
+def train(
+    plan: TrainingPlan,
+    corpus: Corpus,
+    *,
+    attach: Attach = no_attachment,
+    on_step: Callable[[float], None] = lambda loss: None,
+) -> TrainingResult:
+    """Train a model and validate it.
+
+    Args:
+        plan: What to train.
+        corpus: The text.
+        attach: Attaches fslr to model and optimizer; called before the first step.
+        on_step: Called with the loss after each step.
+    """
+    torch.manual_seed(plan.seed)
+    batches = torch.Generator().manual_seed(plan.seed + 1)
+    model = CharGPT(plan.config)
+    optimizer = torch.optim.Adam(model.parameters(), lr=plan.learning_rate)
+    result = TrainingResult()
+    begun = time.perf_counter()
+    with attach(model, optimizer):
+        for _ in range(plan.steps):
+            inputs, targets = corpus.batch(
+                corpus.train, plan.batch_size, plan.config.context, batches
+            )
+            loss = loss_of(model, inputs, targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            result.losses.append(loss.item())
+            on_step(result.losses[-1])
+    result.seconds = time.perf_counter() - begun
+    result.validation_loss = _validate(model, plan, corpus)
+    return result
+
+
+@torch.no_grad()
+def _validate(model: nn.Module, plan: TrainingPlan, corpus: Corpus) -> float:
+    model.eval()
+    same_for_all = torch.Generator().manual_seed(0)
+    losses = [
+        loss_of(
+            model,
+            *corpus.batch(
+                corpus.validation, plan.batch_size, plan.config.context, same_for_all
+            ),
+        )
+        for _ in range(_VALIDATION_BATCHES)
+    ]
+    return float(torch.stack(losses).mean())

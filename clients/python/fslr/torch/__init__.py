@@ -1,0 +1,35 @@
+"""PyTorch: record a profile, or train with an advisor's multipliers.
+
+Record the base model::
+
+    recorder = fslr.torch.Recorder(model, optimizer, every=25)
+    ...  # the training loop
+    content = recorder.profile(model="char GPT, width 32")
+
+Train the big model::
+
+    advice = fslr.torch.attach(model, optimizer, profile="char-gpt@prod")
+    ...  # the training loop
+    advice.close()
+"""
+
+from fslr.torch.attachment import Attachment, attach
+from fslr.torch.batch import Batch
+from fslr.torch.estimators import PerExampleEstimator, RateEstimate, exact_unit_rates
+from fslr.torch.groups import ModelGroups, ParameterGroup
+from fslr.torch.measuring import MeasuringOptions, tensor_output
+from fslr.torch.recorder import Recorder
+
+__all__ = [
+    "Attachment",
+    "Batch",
+    "MeasuringOptions",
+    "ModelGroups",
+    "ParameterGroup",
+    "PerExampleEstimator",
+    "RateEstimate",
+    "Recorder",
+    "attach",
+    "exact_unit_rates",
+    "tensor_output",
+]
