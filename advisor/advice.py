@@ -110,6 +110,4 @@ class Advice:
         Raises:
             InvalidValueError: The measurement is out of range.
         """
-        return recommend(
-            self._profile, self._reference, self.mapping, self._policy, measurement
-        )
+        return recommend(self._profile, self._reference, self.mapping, self._policy, measurement)

@@ -75,8 +75,8 @@ class MessageTooLargeError(MessageError):
 
     def __init__(self, size_bytes: int, limit_bytes: int) -> None:
         super().__init__(
-            f"the message has {size_bytes} bytes, but at most {limit_bytes} are accepted; send fewer "
-            "groups or points, or raise the service's --max-message-bytes"
+            f"the message has {size_bytes} bytes, but at most {limit_bytes} are accepted; send "
+            "fewer groups or points, or raise the service's --max-message-bytes"
         )
 
 
@@ -119,8 +119,8 @@ class RunNotFoundError(NotFoundError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"there is no run {name}; it has not measured yet, or its last measurement is more than "
-            "30 days ago (`advisor run list` shows the runs)"
+            f"there is no run {name}; it has not measured yet, or its last measurement is more "
+            "than 30 days ago (`advisor run list` shows the runs)"
         )
 
 
@@ -129,8 +129,8 @@ class AliasMovedError(AdvisorError):
 
     def __init__(self, alias: str, expected: int, actual: int) -> None:
         super().__init__(
-            f"alias {alias!r} names version {actual or 'none'}, not {expected or 'none'} as expected; "
-            "somebody else moved it: read it again and decide anew"
+            f"alias {alias!r} names version {actual or 'none'}, not {expected or 'none'} as "
+            "expected; somebody else moved it: read it again and decide anew"
         )
 
 
@@ -139,7 +139,8 @@ class VersionInUseError(AdvisorError):
 
     def __init__(self, name: str, aliases: Sequence[str]) -> None:
         super().__init__(
-            f"{name} is named by alias {', '.join(aliases)}; move the alias to another version first"
+            f"{name} is named by alias {', '.join(aliases)}; "
+            "move the alias to another version first"
         )
 
 

@@ -1,4 +1,4 @@
-"""Runs ``advisor serve`` as a process beside this one: for demos, notebooks and integration tests."""
+"""Runs ``advisor serve`` as a process beside this one: for demos and integration tests."""
 
 from __future__ import annotations
 

@@ -80,9 +80,7 @@ class ProfileReference:
         project, profile = _segments(
             field, path, "projects/{project}/profiles/{profile}", "profile"
         )
-        name = ProfileName(
-            check_id(field, "project", project), check_id(field, "profile", profile)
-        )
+        name = ProfileName(check_id(field, "project", project), check_id(field, "profile", profile))
         if at and not _VERSION.fullmatch(suffix):
             check_id(field, "alias", suffix)
         return cls(name, suffix)

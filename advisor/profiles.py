@@ -93,7 +93,8 @@ class ProfileHeader:
                 )
         if len(self.docs) > _MAX_DOCS_CHARACTERS:
             raise InvalidValueError(
-                "docs", f"{len(self.docs)} characters, but at most {_MAX_DOCS_CHARACTERS} are allowed"
+                "docs",
+                f"{len(self.docs)} characters, but at most {_MAX_DOCS_CHARACTERS} are allowed",
             )
 
 

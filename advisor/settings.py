@@ -28,7 +28,7 @@ class Settings(BaseSettings):
         description="Where the embedded Redis keeps its data.",
     )
     redis_timeout_s: float = Field(
-        2.0, gt=0, description="Longest wait for an answer of Redis, in seconds."
+        2.0, ge=1, description="Longest wait for an answer of Redis, in seconds."
     )
     max_message_bytes: int = Field(
         16 * 2**20, ge=1024, description="Largest request that is accepted, in bytes."

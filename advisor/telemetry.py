@@ -66,9 +66,7 @@ class Telemetry:
     async def _run(self) -> None:
         away = False
         while True:
-            batch = [await self._queue.get()]
-            while len(batch) < _BATCH and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
+            batch = await self._next_batch()
             try:
                 await self._store_batch(batch)
             except StoreUnavailableError as error:
@@ -78,7 +76,7 @@ class Telemetry:
                     _log.warning("telemetry is being lost", cause=str(error))
                 away = True
                 await asyncio.sleep(_RETRY_S)
-            except Exception:
+            except Exception:  # noqa: BLE001 - see above
                 # One event that the store refuses must not end the telemetry of all.
                 for event in batch:
                     self._lost[event.run] += 1
@@ -90,6 +88,13 @@ class Telemetry:
             finally:
                 for _ in batch:
                     self._queue.task_done()
+
+    async def _next_batch(self) -> list[EventToStore]:
+        """Wait for an event, and return it with those that wait behind it."""
+        batch = [await self._queue.get()]
+        while len(batch) < _BATCH and not self._queue.empty():
+            batch.append(self._queue.get_nowait())
+        return batch
 
     async def _store_batch(self, batch: list[EventToStore]) -> None:
         """Store a batch, each run's lost count with its first event of the batch."""

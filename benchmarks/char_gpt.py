@@ -37,6 +37,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.out = nn.Linear(config.width, config.width)
         mask = torch.ones(config.context, config.context).triu(1).bool()
+        self.future: Tensor
         self.register_buffer("future", mask, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +49,8 @@ class Attention(nn.Module):
         scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
         scores = scores.masked_fill(self.future[:length, :length], -math.inf)
         mixed = scores.softmax(-1) @ value
-        return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+        attended: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+        return attended
 
 
 class Block(nn.Module):
@@ -65,7 +67,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Add attention and feed-forward, ``[B, T, width] -> [B, T, width]``."""
         x = x + self.attention(self.norm1(x))
-        return x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
+        fed: Tensor = self.down(nn.functional.gelu(self.up(self.norm2(x))))
+        return x + fed
 
 
 class CharGPT(nn.Module):
@@ -85,4 +88,5 @@ class CharGPT(nn.Module):
         x = self.characters(indices) + self.positions(positions)
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x))
+        logits: Tensor = self.head(self.norm(x))
+        return logits

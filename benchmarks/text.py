@@ -42,8 +42,10 @@ def load_corpus() -> Corpus:
     library = Path(sysconfig.get_path("stdlib"))
     documents = [topics[name] for name in sorted(topics)]
     for package in _PACKAGES:
-        for path in sorted((library / package).rglob("*.py")):
-            documents.append(path.read_text(encoding="utf-8", errors="ignore"))
+        documents += [
+            path.read_text(encoding="utf-8", errors="ignore")
+            for path in sorted((library / package).rglob("*.py"))
+        ]
     # Beyond ASCII lie a few characters of tests and names: one stand-in keeps the vocabulary small.
     documents = ["".join(c if c.isascii() else "?" for c in text) for text in documents]
     vocabulary = "".join(sorted(set("".join(documents))))

@@ -18,7 +18,9 @@ _VALIDATION_BATCHES = 20
 Attach = Callable[[nn.Module, torch.optim.Optimizer], AbstractContextManager[object]]
 
 
-def no_attachment(model: nn.Module, optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
+def no_attachment(
+    _model: nn.Module, _optimizer: torch.optim.Optimizer
+) -> AbstractContextManager[None]:
     """Attach nothing."""
     return nullcontext()
 
@@ -67,7 +69,7 @@ def train(
     corpus: Corpus,
     *,
     attach: Attach = no_attachment,
-    on_step: Callable[[float], None] = lambda loss: None,
+    on_step: Callable[[float], None] = lambda _loss: None,
 ) -> TrainingResult:
     """Train a model and validate it.
 
@@ -90,7 +92,7 @@ def train(
             )
             loss = loss_of(model, inputs, targets)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             result.losses.append(loss.item())
             on_step(result.losses[-1])
@@ -106,9 +108,7 @@ def _validate(model: nn.Module, plan: TrainingPlan, corpus: Corpus) -> float:
     losses = [
         loss_of(
             model,
-            *corpus.batch(
-                corpus.validation, plan.batch_size, plan.config.context, same_for_all
-            ),
+            *corpus.batch(corpus.validation, plan.batch_size, plan.config.context, same_for_all),
         )
         for _ in range(_VALIDATION_BATCHES)
     ]

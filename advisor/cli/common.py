@@ -6,16 +6,15 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
+from fslr import AdvisorClient, FslrError
+from fslr.names import DEFAULT_PROJECT
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.markup import escape
-
-from fslr import AdvisorClient, FslrError
-from fslr.names import DEFAULT_PROJECT
 
 Address = Annotated[
     str,
@@ -34,10 +33,14 @@ console = Console()
 _error_console = Console(stderr=True)
 
 
-def fail(message: str) -> typer.Exit:
-    """Print an error and return the exit to raise."""
+def fail(message: str) -> NoReturn:
+    """Print an error and end the command with status 1.
+
+    Raises:
+        Exit: Always.
+    """
     _error_console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
-    return typer.Exit(1)
+    raise typer.Exit(1)
 
 
 @contextmanager
@@ -54,7 +57,7 @@ def client(address: str) -> Iterator[AdvisorClient]:
         with AdvisorClient(address) as connected:
             yield connected
     except FslrError as error:
-        raise fail(str(error)) from None
+        fail(str(error))
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         raise typer.Exit(0) from None

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from fslr import load_profile
+from fslr.advisor.v1 import profile_pb2
 from rich.markup import escape
 from rich.table import Table
 
@@ -23,8 +25,6 @@ from advisor.cli.common import (
     print_message,
     short_name,
 )
-from fslr import load_profile
-from fslr.advisor.v1 import profile_pb2
 
 app = typer.Typer(help="Register reference profiles and look at them.", no_args_is_help=True)
 
@@ -48,7 +48,9 @@ def register(
         print_message(response)
         return
     verb = "registered" if response.created else "there already, unchanged:"
-    console.print(f"{verb} [bold]{escape(response.profile.name)}[/]  {response.profile.digest[:12]}")
+    console.print(
+        f"{verb} [bold]{escape(response.profile.name)}[/]  {response.profile.digest[:12]}"
+    )
 
 
 @app.command("list")
@@ -67,7 +69,9 @@ def list_(
         print_json([message_dict(profile) for profile in profiles])
         return
     if not profiles:
-        console.print(f"no profiles in project {escape(project)}; `advisor profile register` adds one")
+        console.print(
+            f"no profiles in project {escape(project)}; `advisor profile register` adds one"
+        )
         return
     table = Table("profile", "groups", "base lr", "optimizer", "model", "aliases", "registered")
     for profile in profiles:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
+from fslr.advisor.v1 import policy_pb2, run_service_pb2
 from rich.markup import escape
 from rich.table import Table
 
@@ -26,9 +27,10 @@ from advisor.cli.common import (
     print_json,
     short_name,
 )
-from fslr.advisor.v1 import policy_pb2, run_service_pb2
 
-app = typer.Typer(help="Look at the training jobs that talked to the advisor.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at the training jobs that talked to the advisor.", no_args_is_help=True
+)
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's name.")]
 _OUTCOME_PREFIX = "OUTCOME_"
@@ -156,6 +158,6 @@ def _groups_table(run: run_service_pb2.Run, event: run_service_pb2.RunEvent) -> 
     return table
 
 
-def _outcome(outcome: policy_pb2.Outcome) -> str:
+def _outcome(outcome: policy_pb2.Outcome.ValueType) -> str:
     name = policy_pb2.Outcome.Name(outcome).removeprefix(_OUTCOME_PREFIX)
     return name.lower().replace("_", " ")

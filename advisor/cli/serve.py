@@ -65,19 +65,19 @@ def serve(
         settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
-        raise fail(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        fail(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}")
     try:
         with _redis(settings) as url:
             _run(_serve(settings, url, address_file))
     except EmbeddedRedisError as error:
-        raise fail(str(error)) from None
+        fail(str(error))
     except ListenError as error:
-        raise fail(str(error)) from None
+        fail(str(error))
     except (StoreUnavailableError, ValueError) as error:
-        raise fail(
-            f"the Redis at {settings.redis_url} cannot be used: {error}; check --redis-url and that "
-            "the server runs, or leave --redis-url out for an embedded one"
-        ) from None
+        fail(
+            f"the Redis at {settings.redis_url} cannot be used: {error}; check --redis-url and "
+            "that the server runs, or leave --redis-url out for an embedded one"
+        )
 
 
 @contextlib.contextmanager
@@ -149,7 +149,7 @@ def health(address: Address = DEFAULT_ADDRESS, as_json: Json = False) -> None:
             )
         except grpc.RpcError as error:
             details = error.details() if isinstance(error, grpc.Call) else str(error)
-            raise fail(f"no advisor answers at {address} ({details})") from None
+            fail(f"no advisor answers at {address} ({details})")
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     if as_json:
         print_json({"address": address, "status": status})

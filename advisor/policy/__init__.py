@@ -1,8 +1,8 @@
 """The transfer policy: rules that turn (profile, measurement) into multipliers.
 
-Theory of operation. A :class:`Profile` holds the unit rates of a base model over its training. For a
-model to be trained, :func:`map_layout` finds, once, which base groups each of its groups stands for
-and with which weights (name, else role and depth). Then, for each :class:`Measurement`,
+Theory of operation. A :class:`Profile` holds the unit rates of a base model over its training. For
+a model to be trained, :func:`map_layout` finds, once, which base groups each of its groups stands
+for and with which weights (name, else role and depth). Then, for each :class:`Measurement`,
 :func:`recommend` reads the reference unit rates at that moment, divides them by the measured ones
 and sends the ratios through the safeguards:
 
@@ -12,8 +12,8 @@ A multiplier of ``reference / measured`` makes the group's rate, ``learning rate
 measured``, what it was in the base model at the same learning rate.
 
 Everything here is pure: no clock, no I/O, no protobuf, numpy alone. The same functions run behind
-the RPC, in process and in tests. Illegal input raises :class:`PolicyError`; expected trouble with one
-group is an :class:`Outcome`.
+the RPC, in process and in tests. Illegal input raises :class:`PolicyError`; expected trouble with
+one group is an :class:`Outcome`.
 
 Source: FLeRM in Milsom, Anson, Aitchison, "Function-Space Learning Rates", arXiv 2502.17405.
 """

@@ -52,9 +52,7 @@ class Measurement:
         """
         for field in ("step", "interval_steps"):
             if not 0 <= getattr(self, field) <= _MAX_STEP:
-                raise InvalidValueError(
-                    field, f"{getattr(self, field)} is not in [0, {_MAX_STEP}]"
-                )
+                raise InvalidValueError(field, f"{getattr(self, field)} is not in [0, {_MAX_STEP}]")
         for field, positive in (
             ("unit_rates", False),
             ("relative_errors", False),
@@ -113,11 +111,11 @@ class _Draft:
 _Stage = Callable[[_Draft, Policy], None]
 
 
-def _hold_unmatched(draft: _Draft, policy: Policy) -> None:
+def _hold_unmatched(draft: _Draft, _policy: Policy) -> None:
     draft.hold(~draft.matched, Outcome.UNMATCHED)
 
 
-def _hold_zero_rates(draft: _Draft, policy: Policy) -> None:
+def _hold_zero_rates(draft: _Draft, _policy: Policy) -> None:
     zero = (draft.measurement.unit_rates == 0) | (draft.references == 0)
     draft.hold(zero, Outcome.HELD_ZERO_RATE)
 

@@ -1,9 +1,9 @@
 r"""Map a layout onto a profile's layout: which base groups each group stands for.
 
-A group finds its counterpart by name where the depths agree, else by role and depth. A role of depth
-:math:`m` in the base and :math:`n` in the run is thought of as the stretch [0, 1], cut into m and
-into n equal parts; :math:`o_{ij}` is the overlap of the base's part i and the run's part j. With
-:math:`r_i` the base's rates the references are
+A group finds its counterpart by name where the depths agree, else by role and depth. A role of
+depth :math:`m` in the base and :math:`n` in the run is thought of as the stretch [0, 1], cut into m
+and into n equal parts; :math:`o_{ij}` is the overlap of the base's part i and the run's part j.
+With :math:`r_i` the base's rates the references are
 
 * ``sum``:  :math:`R_j = \sum_i m\,o_{ij}\, r_i`: the parts of a base block add up to its rate,
   :math:`\sum_j R_j = \sum_i r_i` exactly;
@@ -55,7 +55,7 @@ class LayoutMapping:
         rates = base_rates[self.sources]
         terms = self.weights * (np.square(rates) if self.squared else rates)
         summed = np.bincount(self.targets, weights=terms, minlength=len(self.matched))
-        return np.sqrt(summed) if self.squared else summed
+        return np.sqrt(summed) if self.squared else summed.astype(np.float64)
 
     def depth_factors(self) -> Floats:
         """Return reference over base rate where all sources have one rate, shape [groups]."""
@@ -68,14 +68,15 @@ class LayoutMapping:
 
 
 def overlaps(index: int, count: int, base_count: int) -> list[tuple[int, float]]:
-    """Return (i, o) for each of ``base_count`` parts of [0, 1] that part ``index`` of ``count`` meets.
+    """Return (i, o) of the ``base_count`` parts of [0, 1] that part ``index`` of ``count`` meets.
 
     Exact for integer ratios: computed in integers, in units of ``1 / (count * base_count)``.
     """
     start, stop = index * base_count, (index + 1) * base_count
     met = range(start // count, -(-stop // count))
     return [
-        (i, (min(stop, (i + 1) * count) - max(start, i * count)) / (count * base_count)) for i in met
+        (i, (min(stop, (i + 1) * count) - max(start, i * count)) / (count * base_count))
+        for i in met
     ]
 
 
@@ -91,7 +92,7 @@ def map_layout(
         unmatched_rule: What happens to groups without a counterpart.
 
     Raises:
-        LayoutMismatchError: A group has no counterpart and the rule says error, or no group has one.
+        LayoutMismatchError: A group has no counterpart and the rule says error, or none has one.
     """
     by_name = {group.name: i for i, group in enumerate(base.groups)}
     by_role: defaultdict[str, dict[int, int]] = defaultdict(dict)

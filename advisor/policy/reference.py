@@ -1,4 +1,4 @@
-"""The reference unit rates of a profile at any moment: interpolated in log space, held at the ends."""
+"""A profile's unit rates at any moment: interpolated in log space, held at the ends."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ class Profile:
             )
         if self.total_steps <= self.steps[-1]:
             raise InvalidValueError(
-                "total_steps", f"{self.total_steps} is not above the last point's step {self.steps[-1]}"
+                "total_steps",
+                f"{self.total_steps} is not above the last point's step {self.steps[-1]}",
             )
 
 
@@ -109,5 +110,7 @@ class Reference:
             left = right - 1
             t = (step - self._steps[left]) / (self._steps[right] - self._steps[left])
             # At a recorded point (t = 0) the point itself, also where it is minus infinity.
-            logs = self._logs[left] if t == 0 else (1 - t) * self._logs[left] + t * self._logs[right]
+            logs = (
+                self._logs[left] if t == 0 else (1 - t) * self._logs[left] + t * self._logs[right]
+            )
         return np.where(self._zero, 0.0, np.exp(logs))

@@ -76,7 +76,8 @@ class Policy:
                 raise InvalidValueError(field, f"{value} is not a finite number above 0")
         if self.max_multiplier < self.min_multiplier:
             raise InvalidValueError(
-                "max_multiplier", f"{self.max_multiplier} is below min_multiplier {self.min_multiplier}"
+                "max_multiplier",
+                f"{self.max_multiplier} is below min_multiplier {self.min_multiplier}",
             )
         if self.min_interval_steps < 1:
             raise InvalidValueError("min_interval_steps", f"{self.min_interval_steps} is below 1")

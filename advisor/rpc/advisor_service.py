@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any
 
 import grpc
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import advisor_service_pb2_grpc, run_service_pb2
 
 from advisor.advice import Advice, Opening, ProfileSource
 from advisor.errors import OpeningMissingError, OpeningRepeatedError
@@ -15,8 +17,6 @@ from advisor.policy import InvalidValueError
 from advisor.rpc.convert import answer, opening_from
 from advisor.store.runs import EventToStore
 from advisor.telemetry import Telemetry
-from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import advisor_service_pb2_grpc, run_service_pb2
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -53,7 +53,7 @@ class AdvisorServicer(advisor_service_pb2_grpc.AdvisorServiceServicer):
         self._telemetry = telemetry
         self._now = now
 
-    async def RecommendLR(  # type: ignore[override]
+    async def RecommendLR(
         self, request_iterator: AsyncIterator[pb.RecommendLRRequest], context: _Context
     ) -> AsyncIterator[pb.RecommendLRResponse]:
         """Answer each measurement of a stream."""
@@ -65,7 +65,7 @@ class AdvisorServicer(advisor_service_pb2_grpc.AdvisorServiceServicer):
                 raise OpeningRepeatedError
             yield self._answer(run, request)
 
-    async def RecommendLROnce(  # type: ignore[override]
+    async def RecommendLROnce(
         self, request: pb.RecommendLRRequest, context: _Context
     ) -> pb.RecommendLRResponse:
         """Answer one measurement that comes with its opening."""
@@ -89,8 +89,6 @@ class AdvisorServicer(advisor_service_pb2_grpc.AdvisorServiceServicer):
             now = self._now()
             event.time.FromDatetime(now)
             self._telemetry.offer(
-                EventToStore(
-                    run.name, run.encoded, event.SerializeToString(), response.step, now
-                )
+                EventToStore(run.name, run.encoded, event.SerializeToString(), response.step, now)
             )
         return response

@@ -7,6 +7,13 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import numpy as np
+from fslr.advisor.v1 import (
+    advisor_service_pb2,
+    layout_pb2,
+    policy_pb2,
+    profile_pb2,
+    profile_service_pb2,
+)
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from advisor.advice import Advice, Opening
@@ -24,13 +31,6 @@ from advisor.policy import (
     UnmatchedRule,
 )
 from advisor.profiles import ProfileContent, ProfileHeader, Provenance, VersionInfo
-from fslr.advisor.v1 import (
-    advisor_service_pb2,
-    layout_pb2,
-    policy_pb2,
-    profile_pb2,
-    profile_service_pb2,
-)
 
 _DEPTH_RULES = {
     policy_pb2.DEPTH_RULE_UNSPECIFIED: DepthRule.SUM,
@@ -87,13 +87,9 @@ def policy_from(message: policy_pb2.Policy) -> Policy:
     given = {field: getattr(message, field) for field in _POLICY_NUMBERS if message.HasField(field)}  # type: ignore[arg-type]
     defaults = Policy()
     if "min_interval_steps" in given and "max_interval_steps" not in given:
-        given["max_interval_steps"] = max(
-            defaults.max_interval_steps, given["min_interval_steps"]
-        )
+        given["max_interval_steps"] = max(defaults.max_interval_steps, given["min_interval_steps"])
     if "max_interval_steps" in given and "min_interval_steps" not in given:
-        given["min_interval_steps"] = min(
-            defaults.min_interval_steps, given["max_interval_steps"]
-        )
+        given["min_interval_steps"] = min(defaults.min_interval_steps, given["max_interval_steps"])
     return Policy(
         depth_rule=_rule("depth_rule", _DEPTH_RULES, message.depth_rule),
         alignment=_rule("alignment", _ALIGNMENTS, message.alignment),
@@ -234,14 +230,9 @@ def content_to(content: ProfileContent) -> profile_pb2.ProfileContent:
     return message
 
 
-def version_to(
-    info: VersionInfo, content: ProfileContent | ProfileHeader
-) -> profile_pb2.Profile:
+def version_to(info: VersionInfo, content: ProfileContent | ProfileHeader) -> profile_pb2.Profile:
     """Return the message of a version, with its points if the whole content is given."""
-    if isinstance(content, ProfileContent):
-        message = content_to(content)
-    else:
-        message = _header_to(content)
+    message = content_to(content) if isinstance(content, ProfileContent) else _header_to(content)
     return profile_pb2.Profile(
         name=str(info.reference),
         version=info.version,
@@ -283,9 +274,7 @@ def opening_from(message: advisor_service_pb2.RunOpening) -> Opening:
     )
 
 
-def measurement_from(
-    message: advisor_service_pb2.Measurement, opening: Opening
-) -> Measurement:
+def measurement_from(message: advisor_service_pb2.Measurement, opening: Opening) -> Measurement:
     """Return the measurement of a message, defaults for what is absent; the policy checks it.
 
     Raises:
@@ -295,7 +284,8 @@ def measurement_from(
     rates = np.array(message.learning_rates, dtype=np.float64)
     if len(rates) not in (0, groups):
         raise InvalidValueError(
-            "measurement.learning_rates", f"{len(rates)} entries, but the layout has {groups} groups"
+            "measurement.learning_rates",
+            f"{len(rates)} entries, but the layout has {groups} groups",
         )
     if not (np.isfinite(rates) & (rates >= 0)).all():
         i = int(np.argmin(np.isfinite(rates) & (rates >= 0)))

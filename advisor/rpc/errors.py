@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import grpc
+from fslr.advisor.v1 import error_pb2
 
 from advisor import errors
 from advisor.policy import InvalidValueError, LayoutMismatchError
-from fslr.advisor.v1 import error_pb2
 
 _REASON_PREFIX = "ERROR_REASON_"
 _LISTED = 100  # entries of a list in the metadata
@@ -19,7 +19,7 @@ class Verdict:
     """How an exception is told to a caller."""
 
     code: grpc.StatusCode
-    reason_number: error_pb2.ErrorReason
+    reason_number: error_pb2.ErrorReason.ValueType
 
     @property
     def reason(self) -> str:
@@ -35,12 +35,8 @@ TABLE: dict[type[Exception], Verdict] = {
     LayoutMismatchError: Verdict(_C.FAILED_PRECONDITION, _R.ERROR_REASON_LAYOUT_MISMATCH),
     errors.OpeningMissingError: Verdict(_C.INVALID_ARGUMENT, _R.ERROR_REASON_OPENING_MISSING),
     errors.OpeningRepeatedError: Verdict(_C.INVALID_ARGUMENT, _R.ERROR_REASON_OPENING_REPEATED),
-    errors.MessageUnreadableError: Verdict(
-        _C.INVALID_ARGUMENT, _R.ERROR_REASON_MESSAGE_UNREADABLE
-    ),
-    errors.MessageTooLargeError: Verdict(
-        _C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_MESSAGE_TOO_LARGE
-    ),
+    errors.MessageUnreadableError: Verdict(_C.INVALID_ARGUMENT, _R.ERROR_REASON_MESSAGE_UNREADABLE),
+    errors.MessageTooLargeError: Verdict(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_MESSAGE_TOO_LARGE),
     errors.ProfileNotFoundError: Verdict(_C.NOT_FOUND, _R.ERROR_REASON_PROFILE_NOT_FOUND),
     errors.VersionNotFoundError: Verdict(_C.NOT_FOUND, _R.ERROR_REASON_VERSION_NOT_FOUND),
     errors.RunNotFoundError: Verdict(_C.NOT_FOUND, _R.ERROR_REASON_RUN_NOT_FOUND),
@@ -50,7 +46,6 @@ TABLE: dict[type[Exception], Verdict] = {
     errors.ProfileDamagedError: Verdict(_C.DATA_LOSS, _R.ERROR_REASON_PROFILE_DAMAGED),
 }
 DEFECT = Verdict(_C.INTERNAL, _R.ERROR_REASON_INTERNAL)
-
 
 
 def verdict_of(error: Exception) -> Verdict:

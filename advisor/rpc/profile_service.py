@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 
 import grpc
+from fslr.advisor.v1 import profile_service_pb2 as pb
+from fslr.advisor.v1 import profile_service_pb2_grpc
 
 from advisor.advice import Advice, Opening, ProfileSource
 from advisor.names import (
@@ -20,8 +22,6 @@ from advisor.policy import InvalidValueError
 from advisor.rpc import convert
 from advisor.rpc.paging import decode_token, encode_token, page_size, parse_filter
 from advisor.store.profiles import ProfileStore
-from fslr.advisor.v1 import profile_service_pb2 as pb
-from fslr.advisor.v1 import profile_service_pb2_grpc
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _CURSOR = re.compile(r"[a-z][a-z0-9-]{0,62}")
@@ -43,7 +43,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         self._profiles = profiles
         self._now = now
 
-    async def RegisterProfile(  # type: ignore[override]
+    async def RegisterProfile(
         self, request: pb.RegisterProfileRequest, context: _Context
     ) -> pb.RegisterProfileResponse:
         """Store a version."""
@@ -57,7 +57,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             profile=convert.version_to(info, content.header), created=created
         )
 
-    async def GetProfile(  # type: ignore[override]
+    async def GetProfile(
         self, request: pb.GetProfileRequest, context: _Context
     ) -> pb.GetProfileResponse:
         """Return one version."""
@@ -68,7 +68,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             versions=await self._store.versions(reference.name),
         )
 
-    async def ListProfiles(  # type: ignore[override]
+    async def ListProfiles(
         self, request: pb.ListProfilesRequest, context: _Context
     ) -> pb.ListProfilesResponse:
         """Return a page of latest versions."""
@@ -83,7 +83,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             next_page_token=encode_token(after),
         )
 
-    async def SetProfileAlias(  # type: ignore[override]
+    async def SetProfileAlias(
         self, request: pb.SetProfileAliasRequest, context: _Context
     ) -> pb.SetProfileAliasResponse:
         """Let an alias name a version."""
@@ -99,14 +99,14 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             profile=convert.version_to(info, content.header), previous_version=before
         )
 
-    async def DeleteProfile(  # type: ignore[override]
+    async def DeleteProfile(
         self, request: pb.DeleteProfileRequest, context: _Context
     ) -> pb.DeleteProfileResponse:
         """Remove one version."""
         await self._store.delete(ProfileReference.parse("name", request.name))
         return pb.DeleteProfileResponse()
 
-    async def ValidateLayout(  # type: ignore[override]
+    async def ValidateLayout(
         self, request: pb.ValidateLayoutRequest, context: _Context
     ) -> pb.ValidateLayoutResponse:
         """Show how a layout maps onto a profile."""

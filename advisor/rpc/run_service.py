@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+from fslr.advisor.v1 import run_service_pb2 as pb
+from fslr.advisor.v1 import run_service_pb2_grpc
 
 from advisor.names import RunName, parse_project
 from advisor.policy import InvalidValueError
 from advisor.rpc.convert import timestamp
 from advisor.rpc.paging import decode_token, encode_token, page_size
 from advisor.store.runs import RunStore, StoredEvent, StoredRun
-from fslr.advisor.v1 import run_service_pb2 as pb
-from fslr.advisor.v1 import run_service_pb2_grpc
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _CURSOR = re.compile(r"[0-9]{15}:[a-z][a-z0-9-]{0,62}")
@@ -33,9 +33,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     def __init__(self, store: RunStore) -> None:
         self._store = store
 
-    async def ListRuns(  # type: ignore[override]
-        self, request: pb.ListRunsRequest, context: _Context
-    ) -> pb.ListRunsResponse:
+    async def ListRuns(self, request: pb.ListRunsRequest, context: _Context) -> pb.ListRunsResponse:
         """Return a page of runs."""
         runs, after = await self._store.page(
             parse_project("parent", request.parent),
@@ -47,13 +45,13 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
             message.opening.ClearField("layout")
         return pb.ListRunsResponse(runs=messages, next_page_token=encode_token(after))
 
-    async def GetRun(  # type: ignore[override]
-        self, request: pb.GetRunRequest, context: _Context
-    ) -> pb.GetRunResponse:
+    async def GetRun(self, request: pb.GetRunRequest, context: _Context) -> pb.GetRunResponse:
         """Return one run."""
-        return pb.GetRunResponse(run=_run(await self._store.get(RunName.parse("name", request.name))))
+        return pb.GetRunResponse(
+            run=_run(await self._store.get(RunName.parse("name", request.name)))
+        )
 
-    async def GetRunHistory(  # type: ignore[override]
+    async def GetRunHistory(
         self, request: pb.GetRunHistoryRequest, context: _Context
     ) -> pb.GetRunHistoryResponse:
         """Return a page of a run's events."""
@@ -66,7 +64,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
             events=[_event(event) for event in events[:size]], more=len(events) > size
         )
 
-    async def WatchRun(  # type: ignore[override]
+    async def WatchRun(
         self, request: pb.WatchRunRequest, context: _Context
     ) -> AsyncIterator[pb.WatchRunResponse]:
         """Send a run's events as they come."""

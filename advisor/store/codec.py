@@ -1,8 +1,8 @@
 """Profiles as bytes: one canonical form, so that equal content has equal bytes and an equal digest.
 
 A profile is a header and arrays. The header is JSON with sorted keys and no spaces; the arrays are
-the steps (int64), the unit rates and their relative errors (float32), little-endian, in C order, one
-after the other. The digest is the SHA-256 of both with a newline between. Stored arrays are
+the steps (int64), the unit rates and their relative errors (float32), little-endian, in C order,
+one after the other. The digest is the SHA-256 of both with a newline between. Stored arrays are
 compressed; the digest is of the uncompressed ones.
 """
 
@@ -43,13 +43,11 @@ def encode(content: ProfileContent) -> EncodedProfile:
     header = json.dumps(
         _header_fields(content), sort_keys=True, separators=(",", ":"), ensure_ascii=False
     ).encode()
-    arrays = b"".join(
-        (
-            content.steps.astype("<i8").tobytes(),
-            content.unit_rates.astype("<f4").tobytes(),
-            content.relative_errors.astype("<f4").tobytes(),
-        )
-    )
+    arrays = b"".join((
+        content.steps.astype("<i8").tobytes(),
+        content.unit_rates.astype("<f4").tobytes(),
+        content.relative_errors.astype("<f4").tobytes(),
+    ))
     return EncodedProfile(_digest(header, arrays), header, zlib.compress(arrays))
 
 
@@ -84,14 +82,12 @@ def decode_header(header: bytes) -> ProfileHeader:
         layout=Layout(tuple(Group(*group) for group in fields["layout"])),
         base_learning_rate=fields["base_learning_rate"],
         total_steps=fields["total_steps"],
-        policy=Policy(
-            **{
-                **policy,
-                "depth_rule": DepthRule(policy["depth_rule"]),
-                "alignment": Alignment(policy["alignment"]),
-                "unmatched_rule": UnmatchedRule(policy["unmatched_rule"]),
-            }
-        ),
+        policy=Policy(**{
+            **policy,
+            "depth_rule": DepthRule(policy["depth_rule"]),
+            "alignment": Alignment(policy["alignment"]),
+            "unmatched_rule": UnmatchedRule(policy["unmatched_rule"]),
+        }),
         provenance=Provenance(**fields["provenance"]),
         labels=fields["labels"],
         docs=fields["docs"],

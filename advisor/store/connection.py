@@ -18,7 +18,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from advisor.errors import StoreUnavailableError
 
 
-
 def connect(url: str, *, timeout_s: float, retries: int) -> Redis:
     """Return a client for the Redis at ``url``; it connects at its first command.
 
@@ -40,13 +39,12 @@ def connect(url: str, *, timeout_s: float, retries: int) -> Redis:
 def load_script(redis: Redis, name: str) -> AsyncScript:
     """Return the Lua script of the given file name, without ``.lua``."""
     text = resources.files("advisor.store").joinpath(f"scripts/{name}.lua").read_text("utf-8")
-    script: Any = redis.register_script(text)
-    return script
+    return redis.register_script(text)
 
 
 async def awaited(result: Any) -> Any:
     """Await a command; redis-py types asynchronous results as either kind."""
-    return await cast(Awaitable[Any], result)
+    return await cast("Awaitable[Any]", result)
 
 
 @contextmanager

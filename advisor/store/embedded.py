@@ -138,7 +138,7 @@ class EmbeddedRedis:
             return
 
     def _choose_socket(self) -> Path:
-        """Return where the socket lies: with the data, unless that path is too long for a socket."""
+        """Return where the socket lies: with the data, unless that path is too long."""
         socket = self._data_dir.resolve() / "redis.sock"
         if len(os.fsencode(socket)) > _MAX_SOCKET_PATH_BYTES:
             self._socket_dir = Path(tempfile.mkdtemp(prefix="fslr-"))
@@ -174,7 +174,7 @@ class EmbeddedRedis:
             ],
             pass_fds=[lock],  # the lock lasts as long as the server, whatever becomes of us
             process_group=0,  # an interrupt from the keyboard is ours to handle
-            preexec_fn=die_with_parent,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - started before there are threads
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -30,7 +30,11 @@ class ProfileKeys:
 
     @property
     def index(self) -> str:
-        """Hash: ``last``, ``latest``, ``v:{version}`` -> digest, ``d:{digest}`` -> version, ``t:{version}``."""
+        """Hash of a profile's versions.
+
+        ``last``: the highest number given; ``latest``: the highest that is stored; ``v:{version}``:
+        its digest; ``d:{digest}``: its version; ``t:{version}``: when, in milliseconds.
+        """
         return f"fslr:{{{self.name.project}}}:profile:{self.name.profile}:index"
 
     @property

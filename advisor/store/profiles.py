@@ -178,6 +178,7 @@ class ProfileStore:
 
         Raises:
             AliasMovedError: The alias names another version than expected.
+            VersionNotFoundError: The profile has no such version.
         """
         info = await self.resolve(reference)
         own = keys.ProfileKeys(reference.name)

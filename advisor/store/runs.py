@@ -141,7 +141,11 @@ class RunStore:
             with store_errors():
                 batch = await awaited(
                     self._redis.zrevrangebylex(
-                        keys.runs(project), f"({after}" if after else "+", "-", start=0, num=size + 1
+                        keys.runs(project),
+                        f"({after}" if after else "+",
+                        "-",
+                        start=0,
+                        num=size + 1,
                     )
                 )
             for raw in batch:
@@ -178,7 +182,9 @@ class RunStore:
                     {keys.RunKeys(name).events: after or "0"}, count=size, block=wait_ms
                 )
             )
-        streams = list(answer.values()) if isinstance(answer, dict) else [s[1] for s in answer or []]
+        streams = (
+            list(answer.values()) if isinstance(answer, dict) else [s[1] for s in answer or []]
+        )
         return _events(streams[0]) if streams else []
 
     async def _summary(self, name: RunName) -> StoredRun | None:

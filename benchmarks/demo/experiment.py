@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 
+import fslr.torch
 import torch
+from fslr.advisor.v1 import profile_pb2, run_service_pb2
 from torch import nn
 
-import fslr.torch
 from benchmarks.char_gpt import CharGPTConfig
 from benchmarks.text import Corpus
 from benchmarks.training import TrainingPlan, TrainingResult, train
-from fslr.advisor.v1 import profile_pb2, run_service_pb2
 
 _EVERY = 25  # steps between recorded points
 PROFILE = "char-gpt"
@@ -95,10 +96,11 @@ def run_demo(plan: DemoPlan, corpus: Corpus, address: str, progress: Progress) -
     big_plan = TrainingPlan(replace(shape, width=plan.width), best, plan.steps, seed=plan.seed)
     with fslr.AdvisorClient(address) as client:
         profile = client.register_profile(PROFILE, contents[best]).profile.name
+        train_big = partial(_train_attached, big_plan, corpus, profile=profile, address=address)
         with progress(f"plain: width {plan.width}", plan.steps) as on_step:
-            plain = _train_attached(big_plan, corpus, on_step, profile, address, "plain")
+            plain = train_big(on_step, run="plain")
         with progress(f"advised: width {plan.width}", plan.steps) as on_step:
-            advised = _train_attached(big_plan, corpus, on_step, profile, address, "advised")
+            advised = train_big(on_step, run="advised")
         return DemoResult(
             sweep=sweep,
             learning_rate=best,
@@ -136,6 +138,7 @@ def _train_attached(
     plan: TrainingPlan,
     corpus: Corpus,
     on_step: Callable[[float], None],
+    *,
     profile: str,
     address: str,
     run: str,

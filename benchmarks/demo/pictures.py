@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -10,15 +11,16 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from fslr.advisor.v1 import run_service_pb2
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.demo.experiment import DemoResult
-from fslr.advisor.v1 import run_service_pb2
 
 # Told apart by lightness too, for those who do not see the colours.
 _BASE, _PLAIN, _ADVISED = "#7a7a7a", "#d1495b", "#00798c"
 _SMOOTHED_STEPS = 10
-_STYLE = {
+_STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -70,13 +72,20 @@ def _losses(result: DemoResult, width: int, path: Path) -> Path:
 
 
 def _rates(result: DemoResult, path: Path) -> Path:
-    """Draw the mean rate of each group over the run: base, plain and advised."""
+    """Draw the median rate of each group over the run: base, plain and advised.
+
+    Of the advised run what its measured steps really did: with the multipliers in force then, which
+    came of the measurement before. The first step was rescaled with its own answer.
+    """
     rate = result.learning_rate
     base = np.array([point.unit_rates for point in result.content.points]) * rate
     plain = np.array([e.measurement.unit_rates for e in result.plain_events]) * rate
     advised = np.array([e.measurement.unit_rates for e in result.advised_events]) * rate
-    # The multiplier that came of a measurement is the one in force for the steps that follow.
-    advised *= np.array([e.recommendation.multipliers for e in result.advised_events])
+    first, *later = result.advised_events
+    advised *= np.array([
+        first.recommendation.multipliers,
+        *(e.measurement.multipliers for e in later),
+    ])
     names = [group.name for group in result.content.layout.groups]
     rows = np.arange(len(names))
     figure, axes = plt.subplots(figsize=(7, 0.22 * len(names) + 1.3), layout="constrained")
@@ -85,12 +94,19 @@ def _rates(result: DemoResult, path: Path) -> Path:
         (plain, "plain", _PLAIN, "x"),
         (advised, "advised", _ADVISED, "."),
     ):
-        means = np.exp(np.log(np.maximum(rates, 1e-12)).mean(axis=0))
         size = 130 if marker == "|" else 45
-        axes.scatter(means, rows, color=colour, marker=marker, s=size, label=label, zorder=3)
+        axes.scatter(
+            np.median(rates, axis=0),
+            rows,
+            color=colour,
+            marker=marker,
+            s=size,
+            label=label,
+            zorder=3,
+        )
     axes.set(
         xscale="log",
-        xlabel="rate: RMS output change of one step, logits (geometric mean over the run)",
+        xlabel="rate: RMS output change of one step, logits (median over the run)",
         title="How far one step of each layer moves the outputs",
     )
     axes.set_yticks(rows, names, fontsize=7)
@@ -116,7 +132,7 @@ def _multipliers(result: DemoResult, path: Path) -> Path:
     return _saved(figure, path)
 
 
-def _saved(figure: plt.Figure, path: Path) -> Path:
+def _saved(figure: Figure, path: Path) -> Path:
     figure.savefig(path)
     plt.close(figure)
     return path

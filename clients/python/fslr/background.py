@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -59,10 +60,8 @@ class BackgroundSession:
         """End the conversation; what waits is still sent, for at most ``wait_s`` seconds."""
         thread = self._thread
         if thread is not None and thread.is_alive():
-            try:
+            with contextlib.suppress(queue.Full):
                 self._waiting.put(None, timeout=wait_s)
-            except queue.Full:
-                pass
             thread.join(wait_s)
         self._session.close()
 
@@ -71,7 +70,7 @@ class BackgroundSession:
         while (measurement := self._waiting.get()) is not None:
             try:
                 answer = self._session.recommend(measurement)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, training goes on
                 self.failed += 1
                 if not told:
                     _log.warning("no advice for step %d: %s", measurement.step, error)

@@ -21,7 +21,7 @@ from fslr.advisor.v1 import (
     run_service_pb2,
     run_service_pb2_grpc,
 )
-from fslr.errors import service_error
+from fslr.errors import ServiceError, service_error
 from fslr.names import DEFAULT_PROJECT, profile_name, project_name, run_name
 from fslr.session import StreamSession
 
@@ -39,17 +39,15 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     (
         "grpc.service_config",
-        json.dumps(
-            {
-                "methodConfig": [
-                    {
-                        "name": [{"service": f"fslr.advisor.v1.{name}"} for name in _SERVICES],
-                        "retryPolicy": _RETRIED,
-                    },
-                    {"name": [_UNREPEATABLE]},
-                ]
-            }
-        ),
+        json.dumps({
+            "methodConfig": [
+                {
+                    "name": [{"service": f"fslr.advisor.v1.{name}"} for name in _SERVICES],
+                    "retryPolicy": _RETRIED,
+                },
+                {"name": [_UNREPEATABLE]},
+            ]
+        }),
     ),
 ]
 
@@ -262,6 +260,12 @@ class AdvisorClient:
             run: The run.
             after_id: Events after this one; empty: all that are kept, then new ones.
             project: The project.
+
+        Yields:
+            The events.
+
+        Raises:
+            ServiceError: The advisor refused, or ended the watch.
         """
         request = run_service_pb2.WatchRunRequest(name=run_name(run, project), after_id=after_id)
         call = self._runs.WatchRun(request)
@@ -269,6 +273,7 @@ class AdvisorClient:
             for response in call:
                 yield response.event
         except grpc.RpcError as error:
-            raise service_error(error, self.address) from error
+            told: ServiceError = service_error(error, self.address)
+            raise told from error
         finally:
             call.cancel()

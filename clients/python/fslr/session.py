@@ -32,6 +32,7 @@ class _Stream:
         Raises:
             DeadlineExceededError: It did not come in time.
             UnavailableError: The service ended the stream.
+            RpcError: The call failed.
         """
         late = threading.Event()
 
@@ -50,7 +51,8 @@ class _Stream:
         except grpc.RpcError:
             if late.is_set():
                 raise DeadlineExceededError(
-                    f"the advisor did not answer within {deadline_s} s; the multipliers in force stay"
+                    f"the advisor did not answer within {deadline_s} s; "
+                    "the multipliers in force stay"
                 ) from None
             raise
         finally:
@@ -95,7 +97,9 @@ class StreamSession:
         once: a measurement changes nothing that asking twice could harm.
 
         Raises:
-            ServiceError: The advisor refused, or could not answer; the next call opens a new stream.
+            DeadlineExceededError: The answer did not come in time.
+            UnavailableError: Nobody answers.
+            ServiceError: The advisor refused, or could not answer; the next call begins anew.
         """
         had_stream = self._stream is not None
         try:

@@ -132,9 +132,9 @@ class Attachment(StepObserver):
         before = self.multipliers
         self._adopt(answer)
         if not self._observe_only:
-            self._meter.rescale_step(
-                [new / old for new, old in zip(self.multipliers, before, strict=True)]
-            )
+            self._meter.rescale_step([
+                new / old for new, old in zip(self.multipliers, before, strict=True)
+            ])
 
     def _adopt(self, answer: pb.RecommendLRResponse) -> None:
         usable = len(answer.multipliers) == len(self.groups) and all(
@@ -167,9 +167,9 @@ def attach(
     """Let an advisor set the learning-rate multipliers of a training job.
 
     From now on the optimizer's steps are measured where the advisor wants them measured, and each
-    tensor steps with ``scheduled learning rate * multiplier``. The very first step is taken with the
-    first answer; later answers come in the background, and no step waits for them. The training loop
-    needs no change; build learning-rate schedulers after this call.
+    tensor steps with ``scheduled learning rate * multiplier``. The very first step is taken with
+    the first answer; later answers come in the background, and no step waits for them. The training
+    loop needs no change; build learning-rate schedulers after this call.
 
     Args:
         model: The model that the training loop calls.
@@ -209,4 +209,3 @@ def attach(
         options=options or MeasuringOptions(),
         strict=strict,
     )
-

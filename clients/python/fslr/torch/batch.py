@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,10 +26,16 @@ def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def _first_tensor(value: Any) -> Tensor | None:
+def _tensors(value: Any) -> list[Tensor]:
+    """Return every tensor of nested tuples, lists and dicts, in order."""
     found: list[Tensor] = []
-    _map_tensors(value, lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
-    return next((tensor for tensor in found if tensor.dim() > 0), None)
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    _map_tensors(value, note)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,7 @@ class Batch:
         Raises:
             MeasurementError: No argument is a tensor with at least one dimension.
         """
-        first = _first_tensor((args, kwargs))
+        first = next((t for t in _tensors((args, kwargs)) if t.dim() > 0), None)
         if first is None:
             raise MeasurementError(
                 "the model was called without a tensor argument, so its examples cannot be told "
@@ -62,9 +69,7 @@ class Batch:
 
     def shapes(self) -> tuple[object, ...]:
         """Return the shapes of all tensor arguments, in order: what decides how a call runs."""
-        found: list[object] = []
-        _map_tensors((self.args, self.kwargs), lambda t: found.append(tuple(t.shape)) or t)
-        return tuple(found)
+        return tuple(tuple(tensor.shape) for tensor in _tensors((self.args, self.kwargs)))
 
     def select(self, start: int, stop: int) -> Batch:
         """Return the examples ``start`` (included) to ``stop`` (excluded) as a batch."""
@@ -73,14 +78,10 @@ class Batch:
             has_examples = tensor.dim() > 0 and tensor.shape[0] == self.examples
             return tensor[start:stop] if has_examples else tensor
 
-        return Batch(
-            _map_tensors(self.args, cut), _map_tensors(self.kwargs, cut), stop - start
-        )
+        return Batch(_map_tensors(self.args, cut), _map_tensors(self.kwargs, cut), stop - start)
 
     def chunks(self, count: int) -> list[Batch]:
         """Return the batch cut into ``min(count, examples)`` chunks of nearly equal size."""
         bounds = torch.linspace(0, self.examples, min(count, self.examples) + 1).round().int()
         edges = [int(edge) for edge in bounds]
-        return [
-            self.select(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)
-        ]
+        return [self.select(start, stop) for start, stop in pairwise(edges)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ class ParameterGroup:
     parameter: nn.Parameter
 
 
-class ModelGroups(Sequence[ParameterGroup]):
+class ModelGroups:
     """The groups of a model in layout order, one per trainable tensor that the optimizer updates.
 
     Tied parameters (one tensor under several names) are one group, named by the first name.
@@ -63,10 +63,6 @@ class ModelGroups(Sequence[ParameterGroup]):
     def __len__(self) -> int:
         """Return the number of groups."""
         return len(self._groups)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def, override]
-        """Return the group at ``index`` in layout order, or the groups of a slice."""
-        return self._groups[index]
 
     def __iter__(self) -> Iterator[ParameterGroup]:
         """Iterate over the groups in layout order."""

@@ -39,18 +39,19 @@ def isolated(model: nn.Module) -> Iterator[None]:
     Args:
         model: The model that is called inside.
     """
-    buffers = [(module, dict(module._buffers)) for module in model.modules()]
+    # PyTorch has no public way to put another tensor in a buffer's place and the old one back.
+    buffers = [(module._buffers, dict(module._buffers)) for module in model.modules()]  # noqa: SLF001
     devices = sorted(
         {p.device.index for p in model.parameters() if p.device.type == "cuda"}, key=str
     )
     with torch.random.fork_rng(devices=devices):
         try:
-            for module, own in buffers:
+            for present, own in buffers:
                 for name, buffer in own.items():
                     if buffer is not None:
-                        module._buffers[name] = buffer.detach().clone()
+                        present[name] = buffer.detach().clone()
             yield
         finally:
-            for module, own in buffers:
-                module._buffers.clear()
-                module._buffers.update(own)
+            for present, own in buffers:
+                present.clear()
+                present.update(own)

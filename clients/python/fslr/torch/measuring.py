@@ -30,8 +30,8 @@ def tensor_output(result: Any) -> Tensor:
     if isinstance(result, Tensor):
         return result
     raise MeasurementError(
-        f"the model returns a {type(result).__name__}, not a tensor; say which tensor is the output, "
-        "for example output=lambda result: result.logits"
+        f"the model returns a {type(result).__name__}, not a tensor; say which tensor is the "
+        "output, for example output=lambda result: result.logits"
     )
 
 
@@ -77,15 +77,13 @@ class StepMeter:
         self._handle = model.register_forward_pre_hook(self._see_call, with_kwargs=True)
 
     def _see_call(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Remember the arguments of the latest training call; tensors are referred to, not copied."""
+        """Remember the latest training call; its tensors are referred to, not copied."""
         if model.training and torch.is_grad_enabled() and not self._measuring:
             self._batch = Batch.of_call(args, kwargs)
 
     def begin_step(self) -> None:
         """Keep the weights, for the step that follows is to be measured."""
-        self._before = {
-            group.parameter: group.parameter.detach().clone() for group in self._groups
-        }
+        self._before = {group.parameter: group.parameter.detach().clone() for group in self._groups}
 
     def end_step(self, learning_rates: Sequence[float]) -> RateEstimate:
         """Measure the step that began with :meth:`begin_step`.
@@ -108,15 +106,16 @@ class StepMeter:
         batch, before = self._batch, self._before
         if self._examples is not None and self._examples < batch.examples:
             batch = batch.select(0, self._examples)
-        after = {parameter: parameter.data for parameter in before}
+        after = {id(parameter): parameter.data for parameter in before}
+        start = {id(parameter): tensor for parameter, tensor in before.items()}
         rate_of = {
-            group.parameter: rate
+            id(group.parameter): rate
             for group, rate in zip(self._groups, learning_rates, strict=True)
         }
 
-        def unit_update(parameter: nn.Parameter) -> Tensor:
-            rate = rate_of[parameter]
-            change = after[parameter] - before[parameter]
+        def unit_update(parameter: Tensor) -> Tensor:
+            rate = rate_of[id(parameter)]
+            change = after[id(parameter)] - start[id(parameter)]
             return change / rate if rate > 0 else torch.zeros_like(change)
 
         self._measuring = True
@@ -131,6 +130,9 @@ class StepMeter:
 
         Args:
             factors: One for each group.
+
+        Raises:
+            MeasurementError: No step was begun with :meth:`begin_step`.
         """
         if self._before is None:
             raise MeasurementError(

@@ -1,9 +1,9 @@
 """Local maps: what a module's output would change by if its parameters changed, layer by layer.
 
 A module that is linear in its own parameters maps an update ``U`` of them to an output change
-``y(U; x)`` that depends on its input ``x`` alone. Each rule below computes that change for one layer
-type, one tensor a parameter, of a shape that broadcasts over the module's output. A rule knows
-nothing of probes or rates; what is computed with the change is the estimators' business.
+``y(U; x)`` that depends on its input ``x`` alone. Each rule below computes that change for one
+layer type, one tensor a parameter, of a shape that broadcasts over the module's output. A rule
+knows nothing of probes or rates; what is computed with the change is the estimators' business.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
-UpdateOf = Callable[[nn.Parameter | None], Tensor | None]
+UpdateOf = Callable[[Tensor | None], Tensor | None]
 """Gives a parameter's unit update, or None for a parameter that is not measured."""
 
-LocalChange = list[tuple[nn.Parameter, Tensor]]
+LocalChange = list[tuple[Tensor, Tensor]]
 """Pairs of a parameter and the output change its unit update causes."""
 
 Rule = Callable[[Any, tuple[Any, ...], UpdateOf], LocalChange]
@@ -27,7 +27,7 @@ Rule = Callable[[Any, tuple[Any, ...], UpdateOf], LocalChange]
 def _linear(module: nn.Linear, inputs: tuple[Any, ...], update_of: UpdateOf) -> LocalChange:
     change: LocalChange = []
     if (weight := update_of(module.weight)) is not None:
-        change.append((module.weight, F.linear(inputs[0], weight)))
+        change.append((module.weight, functional.linear(inputs[0], weight)))
     if (bias := update_of(module.bias)) is not None:
         change.append((module.bias, bias))
     return change
@@ -36,13 +36,15 @@ def _linear(module: nn.Linear, inputs: tuple[Any, ...], update_of: UpdateOf) -> 
 def _embedding(module: nn.Embedding, inputs: tuple[Any, ...], update_of: UpdateOf) -> LocalChange:
     if (weight := update_of(module.weight)) is None:
         return []
-    return [(module.weight, F.embedding(inputs[0], weight))]
+    return [(module.weight, functional.embedding(inputs[0], weight))]
 
 
 def _layer_norm(module: nn.LayerNorm, inputs: tuple[Any, ...], update_of: UpdateOf) -> LocalChange:
     change: LocalChange = []
     if (weight := update_of(module.weight)) is not None:
-        normalized = F.layer_norm(inputs[0], module.normalized_shape, None, None, module.eps)
+        normalized = functional.layer_norm(
+            inputs[0], module.normalized_shape, None, None, module.eps
+        )
         change.append((module.weight, normalized * weight))
     if (bias := update_of(module.bias)) is not None:
         change.append((module.bias, bias))

@@ -95,7 +95,7 @@ class StepObserver(ABC):
     def _before(self, *_: Any) -> None:
         try:
             self._scaler.restore()  # after a step that raised, nobody else did
-            # A step at learning rate 0 (the first of a warm-up) moves nothing that could be measured.
+            # A step at learning rate 0 (the first of a warm-up) moves nothing to be measured.
             self._due = self._is_due() and any(rate > 0 for rate in self._scaler.scheduled())
             if self._due:
                 self._meter.begin_step()

@@ -54,7 +54,7 @@ class Recorder(StepObserver):
     def _in_force(self) -> list[float]:
         return [1.0] * len(self.groups)
 
-    def _take(self, estimate: RateEstimate, scheduled: list[float]) -> None:
+    def _take(self, estimate: RateEstimate, scheduled: list[float]) -> None:  # noqa: ARG002
         self._next = self.step + self._every
         self._points.append(
             profile_pb2.ProfilePoint(

@@ -31,8 +31,8 @@ def rates_of_rows(rows: Tensor, *, probes: int, elements: int) -> tuple[Tensor, 
     r"""Turn the projections ``u`` of a measurement into unit rates and their relative errors.
 
     The rate is :math:`\sqrt{\sum u^2 / (K N)}`; its square is unbiased. For the error each row
-    counts as Gaussian with a variance :math:`v` of its own, so :math:`\mathrm{Var}(u^2) = 2 v^2` and
-    :math:`E u^4 = 3 v^2`. Of :math:`n` equal rows the ratio
+    counts as Gaussian with a variance :math:`v` of its own, so :math:`\mathrm{Var}(u^2) = 2 v^2`
+    and :math:`E u^4 = 3 v^2`. Of :math:`n` equal rows the ratio
     :math:`\rho = \sum u^4 / (\sum u^2)^2` has the mean :math:`3 / (n + 2)`, so
     :math:`n = 3 / \rho - 2` is the number of effective rows (at least 1, because
     :math:`\rho \le 1`), and the relative error of the rate is :math:`\frac12 \sqrt{2 / n}`.

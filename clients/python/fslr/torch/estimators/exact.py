@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from fslr.torch.isolation import isolated
 
 def exact_unit_rates(
     model: nn.Module,
-    groups: Sequence[ParameterGroup],
+    groups: Iterable[ParameterGroup],
     batch: Batch,
     updates: Mapping[nn.Parameter, Tensor],
     output: Callable[[Any], Tensor],
@@ -50,6 +50,6 @@ def exact_unit_rates(
                 return output(functional_call(model, {name: weight}, batch.args, batch.kwargs))
 
             parameter = group.parameter
-            _, change = jvp(outputs_at, (parameter.detach(),), (updates[parameter],))
+            change = jvp(outputs_at, (parameter.detach(),), (updates[parameter],))[1]
             rates.append(float(change.float().square().mean().sqrt()))
     return rates

@@ -1,8 +1,8 @@
 r"""The ``per_example`` estimator: unbiased unit rates with one degree of freedom per example.
 
-Theory. Outputs ``f`` hold ``N`` elements over ``B`` examples. For a group with unit update ``U`` the
-outputs move, to first order, by ``d f = J U``, and the unit rate is ``sqrt(|d f|^2 / N)``. A probe
-``z`` has independent entries of mean 0 and variance 1, so ``E[(z . d f)^2] = |d f|^2``. Write
+Theory. Outputs ``f`` hold ``N`` elements over ``B`` examples. For a group with unit update ``U``
+the outputs move, to first order, by ``d f = J U``, and the unit rate is ``sqrt(|d f|^2 / N)``. A
+probe ``z`` has independent entries of mean 0 and variance 1, so ``E[(z . d f)^2] = |d f|^2``. Write
 ``z . d f = sum_b u_b`` with ``u_b`` the part of example ``b``. The entries of ``z`` that belong to
 different examples are independent, hence ``E[u_b u_c] = 0`` for ``b != c`` and
 
@@ -97,7 +97,7 @@ class PerExampleEstimator:
         self._generators: dict[torch.device, torch.Generator] = {}
         self._examplewise: dict[tuple[object, ...], Tensor] = {}
 
-    def estimate(self, batch: Batch, update_of: Callable[[nn.Parameter], Tensor]) -> RateEstimate:
+    def estimate(self, batch: Batch, update_of: Callable[[Tensor], Tensor]) -> RateEstimate:
         """Measure all groups at the model's present weights.
 
         Args:
@@ -128,7 +128,9 @@ class PerExampleEstimator:
                 rows.append(self._probe_rows(outputs, uses, examplewise))
         rates, errors = rates_of_rows(torch.cat(rows), probes=self._probes, elements=elements)
         if not bool(torch.isfinite(rates).all()):
-            names = [g.name for g, rate in zip(self._groups, rates, strict=True) if not rate.isfinite()]
+            names = [
+                g.name for g, rate in zip(self._groups, rates, strict=True) if not rate.isfinite()
+            ]
             raise MeasurementError(
                 f"the unit rate of {len(names)} group(s) is not finite, first {names[0]!r}; "
                 "the model's outputs, gradients or weights hold NaN or inf"
@@ -140,7 +142,9 @@ class PerExampleEstimator:
         found: list[tuple[nn.Module, Rule]] = []
         without_rule: list[str] = []
         for name, module in self._model.named_modules():
-            own = [p for p in module.parameters(recurse=False) if self._groups.index_of(p) is not None]
+            own = [
+                p for p in module.parameters(recurse=False) if self._groups.index_of(p) is not None
+            ]
             rule = rule_for(module)
             if own and rule is None:
                 without_rule.append(f"{name or 'the model itself'} ({type(module).__name__})")
@@ -156,16 +160,18 @@ class PerExampleEstimator:
         return found
 
     @contextmanager
-    def _taps(self, uses: list[_Use], update_of: Callable[[nn.Parameter], Tensor]) -> Iterator[None]:
+    def _taps(self, uses: list[_Use], update_of: Callable[[Tensor], Tensor]) -> Iterator[None]:
         """Record a :class:`_Use` for each call of a measured module made inside."""
 
-        def update_or_none(parameter: nn.Parameter | None) -> Tensor | None:
+        def update_or_none(parameter: Tensor | None) -> Tensor | None:
             if parameter is None or self._groups.index_of(parameter) is None:
                 return None
             return update_of(parameter)
 
         def tap(rule: Rule) -> Callable[..., None]:
-            def record(module: nn.Module, args: Any, kwargs: dict[str, Any], result: Tensor) -> None:
+            def record(
+                module: nn.Module, args: Any, kwargs: dict[str, Any], result: Tensor
+            ) -> None:
                 if not result.requires_grad:
                     return  # under no_grad: the outputs do not depend on this call
                 with torch.no_grad():
@@ -191,7 +197,7 @@ class PerExampleEstimator:
                 handle.remove()
 
     def _forward(
-        self, batch: Batch, update_of: Callable[[nn.Parameter], Tensor]
+        self, batch: Batch, update_of: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, list[_Use]]:
         uses: list[_Use] = []
         with self._taps(uses, update_of):
@@ -273,7 +279,7 @@ class PerExampleEstimator:
         return examplewise
 
     def _check_nothing_missed(
-        self, outputs: Tensor, uses: list[_Use], update_of: Callable[[nn.Parameter], Tensor]
+        self, outputs: Tensor, uses: list[_Use], update_of: Callable[[Tensor], Tensor]
     ) -> None:
         cotangent = self._cotangent(outputs)
         rows = self._project(outputs, uses, cotangent)
@@ -284,17 +290,13 @@ class PerExampleEstimator:
             retain_graph=True,
             allow_unused=True,
         )
-        true = torch.stack(
-            [
-                torch.zeros((), device=rows.device)
-                if gradient is None
-                else (gradient.float() * update_of(group.parameter).float()).sum().to(rows.device)
-                for group, gradient in zip(self._groups, gradients, strict=True)
-            ]
-        )
-        missed = (rows.sum(0) - true).abs() > _MISSED_TOLERANCE * (
-            rows.norm(dim=0) + true.abs()
-        )
+        true = torch.stack([
+            torch.zeros((), device=rows.device)
+            if gradient is None
+            else (gradient.float() * update_of(group.parameter).float()).sum().to(rows.device)
+            for group, gradient in zip(self._groups, gradients, strict=True)
+        ])
+        missed = (rows.sum(0) - true).abs() > _MISSED_TOLERANCE * (rows.norm(dim=0) + true.abs())
         if bool(missed.any()):
             names = [g.name for g, is_missed in zip(self._groups, missed, strict=True) if is_missed]
             raise MeasurementError(
@@ -314,6 +316,7 @@ def _inner_products(cotangent: Tensor, change: Tensor, count: int) -> Tensor:
     """
     change = change.float()
     if change.shape == cotangent.shape:
-        return torch.linalg.vecdot(cotangent.float().reshape(count, -1), change.reshape(count, -1))
+        left, right = cotangent.float().reshape(count, -1), change.reshape(count, -1)
+        return torch.bmm(left.unsqueeze(1), right.unsqueeze(2)).flatten()
     summed = cotangent.float().reshape(count, -1, change.numel()).sum(1)
     return summed @ change.flatten()
