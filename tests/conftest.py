@@ -1,0 +1,37 @@
+"""Real parts for all tests: a service process with its embedded Redis, and a client of it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from advisor.localserver import LocalServer
+from fslr import AdvisorClient
+
+# Machines that run these tests are shared: a slow example is not a failure.
+settings.register_profile("shared-machine", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("shared-machine")
+
+_projects = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[LocalServer]:
+    with LocalServer(None, "--max-message-bytes", str(2**20)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: LocalServer) -> Iterator[AdvisorClient]:
+    with AdvisorClient(server.address) as connected:
+        yield connected
+
+
+@pytest.fixture
+def project() -> str:
+    """Return a project that no other test uses."""
+    return f"test-{next(_projects)}"

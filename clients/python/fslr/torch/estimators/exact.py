@@ -47,7 +47,10 @@ def exact_unit_rates(
 
             def outputs_at(weight: Tensor, name: str = group.name) -> Tensor:
                 torch.set_rng_state(state)  # the same dropout masks for every group
-                return output(functional_call(model, {name: weight}, batch.args, batch.kwargs))
+                # Copies made in here may be written to under the transformation, captured ones not.
+                buffers = {key: buffer.clone() for key, buffer in model.named_buffers()}
+                call = {**buffers, name: weight}
+                return output(functional_call(model, call, batch.args, batch.kwargs))
 
             parameter = group.parameter
             change = jvp(outputs_at, (parameter.detach(),), (updates[parameter],))[1]

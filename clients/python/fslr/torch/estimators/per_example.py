@@ -17,12 +17,13 @@ cotangent at the module's output and ``y(U; x)`` its local map (see :mod:`fslr.t
 local map does not depend on ``z``: K probes cost one forward pass, one set of local maps and K
 backward passes for activations alone.
 
-Two checks instead of guesses, at the first measurement of each batch shape. (1) Which row is whose:
-with ``z`` zero outside the first half of the examples, the rows of the other half must be exactly
-zero. Groups that fail are measured on chunks of the batch, one row a chunk: fewer degrees of
-freedom, still unbiased as long as examples do not see each other. (2) Nothing is missed: for one
-probe the rows of each group must add up to ``<dL/dW, U>`` of the true parameter gradient, which
-finds parameters that are used without calling their module.
+Three checks instead of guesses, at the first measurement of each batch shape. (1) Which row is
+whose: with ``z`` zero outside the first half of the examples, the rows of the other half must be
+exactly zero. Groups that fail have their rows summed: one degree of freedom a probe, still unbiased.
+(2) Whether the batch may be cut: if the model gives the same outputs on chunks of the batch as on
+all of it, such groups get a row a chunk at no further cost; else (batch norm) more probes. (3)
+Nothing is missed: for one probe the rows of each group must add up to ``<dL/dW, U>`` of the true
+parameter gradient, which finds parameters that are used without calling their module.
 
 Source: the probe identity is Milsom, Anson, Aitchison, arXiv 2502.17405; squaring per example and
 the checks are this project's (docs/decisions/0002-per-example-estimator.md).
@@ -46,7 +47,8 @@ from fslr.torch.groups import ModelGroups
 from fslr.torch.isolation import isolated
 from fslr.torch.modules import Rule, rule_for, supported_layers
 
-_CHUNKS = 8  # rows a probe for groups whose rows belong to no example
+_SUMMED_ROWS = 8  # rows a probe for groups whose rows belong to no example
+_CUT_TOLERANCE = 1e-3  # relative to the largest output; other kernels for other shapes stay below
 _MISSED_TOLERANCE = 0.01  # relative to the norm of the rows; float32 rounding stays below 1e-4
 
 
@@ -59,11 +61,20 @@ class _Use:
     parts: list[tuple[int, Tensor]]  # group index, output change (broadcasts over the output)
 
 
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """How a batch of some shape is measured."""
+
+    examplewise: Tensor  # whether each group's rows belong to examples, bool [groups], on the CPU
+    chunks: int  # into how many chunks the batch is cut
+    probes: int  # probes on each chunk
+
+
 class PerExampleEstimator:
     """Estimates the unit rate of every group of a model, unbiased, from a few backward passes.
 
     Relative standard error of a rate: about ``0.5 * sqrt(2 / (B * K))`` for groups measured per
-    example, ``0.5 * sqrt(2 / (8 * K))`` for groups measured on chunks.
+    example, ``0.5 * sqrt(2 / (8 * K))`` for groups whose rows are summed.
 
     Args:
         model: The model to measure.
@@ -95,7 +106,7 @@ class PerExampleEstimator:
         self._seed = seed
         self._modules = self._measured_modules()
         self._generators: dict[torch.device, torch.Generator] = {}
-        self._examplewise: dict[tuple[object, ...], Tensor] = {}
+        self._routes: dict[tuple[object, ...], _Route] = {}
 
     def estimate(self, batch: Batch, update_of: Callable[[Tensor], Tensor]) -> RateEstimate:
         """Measure all groups at the model's present weights.
@@ -114,19 +125,14 @@ class PerExampleEstimator:
                 without calling its module, or a rate is not finite.
         """
         with isolated(self._model), torch.enable_grad():
-            examplewise = self._examplewise.get(batch.shapes())
-            outputs, uses = None, None
-            if examplewise is None:
-                outputs, uses = self._forward(batch, update_of)
-                self._check_nothing_missed(outputs, uses, update_of)
-                examplewise = self._check_rows(batch, outputs, uses)
+            route = self._routes.get(batch.shapes()) or self._find_route(batch, update_of)
             rows, elements = [], 0
-            for chunk in [batch] if bool(examplewise.all()) else batch.chunks(_CHUNKS):
-                if outputs is None or uses is None or chunk is not batch:
-                    outputs, uses = self._forward(chunk, update_of)
+            for chunk in batch.chunks(route.chunks):
+                outputs, uses = self._forward(chunk, update_of)
                 elements += outputs.numel()
-                rows.append(self._probe_rows(outputs, uses, examplewise))
-        rates, errors = rates_of_rows(torch.cat(rows), probes=self._probes, elements=elements)
+                rows.append(self._probe_rows(outputs, uses, route))
+                del outputs, uses  # before the next chunk's are made
+        rates, errors = rates_of_rows(torch.cat(rows), probes=route.probes, elements=elements)
         if not bool(torch.isfinite(rates).all()):
             names = [
                 g.name for g, rate in zip(self._groups, rates, strict=True) if not rate.isfinite()
@@ -135,7 +141,7 @@ class PerExampleEstimator:
                 f"the unit rate of {len(names)} group(s) is not finite, first {names[0]!r}; "
                 "the model's outputs, gradients or weights hold NaN or inf"
             )
-        return RateEstimate(rates.tolist(), errors.tolist(), self._probes, batch.examples)
+        return RateEstimate(rates.tolist(), errors.tolist(), route.probes, batch.examples)
 
     def _measured_modules(self) -> list[tuple[nn.Module, Rule]]:
         """Return the modules that own a group's parameter, each with its rule."""
@@ -190,11 +196,21 @@ class PerExampleEstimator:
             module.register_forward_hook(tap(rule), with_kwargs=True)
             for module, rule in self._modules
         ]
+        # A padding row gets no gradient, yet it acts on the output: measure what it does.
+        padded = [
+            (module, module.padding_idx)
+            for module, _ in self._modules
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None
+        ]
         try:
+            for module, _ in padded:
+                module.padding_idx = None
             yield
         finally:
             for handle in handles:
                 handle.remove()
+            for module, index in padded:
+                module.padding_idx = index
 
     def _forward(
         self, batch: Batch, update_of: Callable[[Tensor], Tensor]
@@ -243,40 +259,78 @@ class PerExampleEstimator:
                 rows[:count, index] += _inner_products(at_output, change, count)
         return rows
 
-    def _probe_rows(self, outputs: Tensor, uses: list[_Use], examplewise: Tensor) -> Tensor:
+    def _probe_rows(self, outputs: Tensor, uses: list[_Use], route: _Route) -> Tensor:
         """Return the rows of all probes on one chunk, shape [K * B, groups]."""
-        leads = torch.ones(len(self._groups), dtype=torch.bool)
-        for use in uses:
-            for index, _ in use.parts:
-                leads[index] &= use.leading == outputs.shape[0]
-        keep = (examplewise & leads).to(outputs.device)
+        keep = (route.examplewise & self._leading(outputs, uses)).to(outputs.device)
         probes = []
-        for _ in range(self._probes):
+        for _ in range(route.probes):
             rows = self._project(outputs, uses, self._cotangent(outputs))
             summed = torch.zeros_like(rows)
             summed[0] = rows.sum(0)
             probes.append(torch.where(keep, rows, summed))
         return torch.cat(probes)
 
-    def _check_rows(self, batch: Batch, outputs: Tensor, uses: list[_Use]) -> Tensor:
-        """Return which groups' rows belong to examples, a bool for each group on the CPU.
+    def _leading(self, outputs: Tensor, uses: list[_Use]) -> Tensor:
+        """Return whether every use of a group has the leading dimension B, bool [groups], CPU."""
+        leading = torch.ones(len(self._groups), dtype=torch.bool)
+        for use in uses:
+            for index, _ in use.parts:
+                leading[index] &= use.leading == outputs.shape[0]
+        return leading
 
-        A verdict counts for the batch's shapes from then on, unless a group showed nothing but
-        zeros: then there is no evidence, and the next measurement checks again.
+    def _find_route(self, batch: Batch, update_of: Callable[[Tensor], Tensor]) -> _Route:
+        """Check how a batch of this shape is to be measured.
+
+        The route counts for the shape from then on, unless a group showed nothing but zeros: then
+        there is no evidence, and the next measurement checks again.
         """
+        outputs, uses = self._forward(batch, update_of)
+        self._check_nothing_missed(outputs, uses, update_of)
         half = outputs.shape[0] // 2
         cotangent = self._cotangent(outputs)
         cotangent[half:] = 0
         rows = self._project(outputs, uses, cotangent)
-        leads = torch.ones(len(self._groups), dtype=torch.bool)
-        for use in uses:
-            for index, _ in use.parts:
-                leads[index] &= use.leading == outputs.shape[0]
-        clean = (rows[half:] == 0).all(0).cpu()
-        examplewise = leads & clean
-        if half == 0 or bool(((rows != 0).any(0).cpu() | ~leads).all()):
-            self._examplewise[batch.shapes()] = examplewise
-        return examplewise
+        leading = self._leading(outputs, uses)
+        examplewise = leading & (rows[half:] == 0).all(0).cpu()
+        if bool(examplewise.all()) or batch.examples == 1:
+            route = _Route(examplewise, chunks=1, probes=self._probes)
+        elif self._may_be_cut(batch):
+            route = _Route(examplewise, chunks=_SUMMED_ROWS, probes=self._probes)
+        else:
+            route = _Route(examplewise, chunks=1, probes=self._probes * _SUMMED_ROWS)
+        if half == 0 or bool(((rows != 0).any(0).cpu() | ~leading).all()):
+            self._routes[batch.shapes()] = route
+        return route
+
+    @torch.no_grad()
+    def _may_be_cut(self, batch: Batch) -> bool:
+        """Return whether the model's outputs on chunks are those on the whole batch.
+
+        Dropout modules are off meanwhile; a model that draws random numbers elsewhere differs from
+        itself and counts as one that must not be cut.
+        """
+        dropouts = [
+            module
+            for module in self._model.modules()
+            if isinstance(module, nn.modules.dropout._DropoutNd) and module.training  # noqa: SLF001
+        ]
+        try:
+            for module in dropouts:
+                module.training = False
+            whole = self._output(self._model(*batch.args, **batch.kwargs)).float()
+            parts = [
+                self._output(self._model(*chunk.args, **chunk.kwargs)).float()
+                for chunk in batch.chunks(_SUMMED_ROWS)
+            ]
+        except (RuntimeError, ValueError):
+            return False  # such as batch norm, which refuses a single example
+        finally:
+            for module in dropouts:
+                module.training = True
+        if sum(part.shape[0] for part in parts) != whole.shape[0]:
+            return False
+        difference = (torch.cat(parts) - whole).abs().max()
+        return bool(difference <= _CUT_TOLERANCE * whole.abs().max())
 
     def _check_nothing_missed(
         self, outputs: Tensor, uses: list[_Use], update_of: Callable[[Tensor], Tensor]

@@ -1,0 +1,67 @@
+"""Small profiles, layouts and measurements for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from advisor.policy import Layout, Policy, Profile
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2
+
+NAMES = ("embed.weight", "blocks.0.up.weight", "blocks.1.up.weight", "head.weight")
+
+
+def layout_message(names: Sequence[str] = NAMES) -> layout_pb2.Layout:
+    return layout_pb2.Layout(groups=[layout_pb2.Group(name=name) for name in names])
+
+
+def content_message(
+    names: Sequence[str] = NAMES,
+    *,
+    steps: Sequence[int] = (0, 10, 20),
+    rate: float = 1.0,
+    policy: policy_pb2.Policy | None = None,
+    labels: dict[str, str] | None = None,
+) -> profile_pb2.ProfileContent:
+    """Unit rates ``rate * (1 + group index)`` at every step."""
+    return profile_pb2.ProfileContent(
+        layout=layout_message(names),
+        points=[
+            profile_pb2.ProfilePoint(
+                step=step, unit_rates=[rate * (1 + i) for i in range(len(names))]
+            )
+            for step in steps
+        ],
+        base_learning_rate=0.01,
+        policy=policy,
+        labels=labels,
+    )
+
+
+def opening_message(
+    profile: str, names: Sequence[str] = NAMES, *, run: str = "", total_steps: int = 0
+) -> pb.RunOpening:
+    return pb.RunOpening(
+        profile=profile, layout=layout_message(names), run=run, total_steps=total_steps
+    )
+
+
+def profile_of(
+    names: Sequence[str],
+    rates: Sequence[Sequence[float]],
+    steps: Sequence[int] | None = None,
+    policy: Policy | None = None,
+) -> Profile:
+    unit_rates = np.array(rates, dtype=np.float32)
+    at = np.array(steps if steps is not None else range(len(rates)), dtype=np.int64)
+    return Profile(
+        layout=Layout.of_names(names),
+        steps=at,
+        unit_rates=unit_rates,
+        relative_errors=np.zeros_like(unit_rates),
+        base_learning_rate=0.01,
+        total_steps=int(at[-1]) + 1,
+        policy=policy or Policy(),
+    )

@@ -1,0 +1,58 @@
+"""A small real training job: a character GPT that trains on real text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import nn
+
+import fslr.torch
+from advisor.inprocess import InProcessAdvisor
+from benchmarks.char_gpt import CharGPTConfig
+from benchmarks.text import Corpus, load_corpus
+from benchmarks.training import Attach, TrainingPlan, TrainingResult, no_attachment, train
+from fslr.advisor.v1 import profile_pb2
+
+
+@cache
+def corpus() -> Corpus:
+    return load_corpus()
+
+
+def plan(*, width: int = 16, blocks: int = 1, steps: int = 6, lr: float = 0.01) -> TrainingPlan:
+    config = CharGPTConfig(len(corpus().vocabulary), width, blocks, context=16)
+    return TrainingPlan(config, lr, steps, batch_size=8)
+
+
+def run(job: TrainingPlan, attach: Attach = no_attachment) -> TrainingResult:
+    return train(job, corpus(), attach=attach)
+
+
+@cache
+def recorded(width: int = 16, blocks: int = 1) -> profile_pb2.ProfileContent:
+    recorders: list[fslr.torch.Recorder] = []
+
+    def attach(model: nn.Module, optimizer: torch.optim.Optimizer) -> fslr.torch.Recorder:
+        recorders.append(fslr.torch.Recorder(model, optimizer, every=2))
+        return recorders[0]
+
+    run(plan(width=width, blocks=blocks), attach)
+    return recorders[0].profile(model="char GPT", dataset="standard library", batch_size=8)
+
+
+def in_process() -> InProcessAdvisor:
+    return InProcessAdvisor(recorded())
+
+
+def attaching(
+    seen: list[fslr.torch.Attachment], make: Callable[..., fslr.torch.Attachment]
+) -> Attach:
+    """Keep the attachment that a training makes."""
+
+    def attach(model: nn.Module, optimizer: torch.optim.Optimizer) -> fslr.torch.Attachment:
+        seen.append(make(model, optimizer))
+        return seen[-1]
+
+    return attach

@@ -1,0 +1,412 @@
+"""The attachment in one process: the same decisions as the service's, without it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fslr.torch
+from advisor.inprocess import InProcessAdvisor
+from fslr import AttachError, LayoutMismatchError, MeasurementError, UnavailableError
+from fslr.advising import RunSession
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import policy_pb2, profile_service_pb2
+from fslr.torch import Attachment, MeasuringOptions, Recorder, attach
+from benchmarks.training import no_attachment
+from tests.building import content_message
+from tests.training_jobs import attaching, in_process, plan, recorded, run
+
+
+class Watched:
+    """An advisor that keeps what it was asked, and fails when told to."""
+
+    def __init__(self, inner: InProcessAdvisor) -> None:
+        self.inner = inner
+        self.asked: list[pb.Measurement] = []
+        self.answers: list[pb.RecommendLRResponse] = []
+        self.failing_from: int | None = None
+
+    def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
+        return self.inner.validate_layout(opening)
+
+    def open_run(self, opening: pb.RunOpening) -> RunSession:
+        self.opening = opening
+        self.session = self.inner.open_run(opening)
+        return self
+
+    def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
+        self.asked.append(measurement)
+        if self.failing_from is not None and measurement.step >= self.failing_from:
+            raise UnavailableError("the advisor is away")
+        self.answers.append(self.session.recommend(measurement))
+        return self.answers[-1]
+
+    def close(self) -> None:
+        pass
+
+
+OFTEN = policy_pb2.Policy(min_interval_steps=2, max_interval_steps=4)
+
+
+def wide() -> tuple[nn.Module, torch.optim.Optimizer, Callable[[], Tensor]]:
+    """Return a model twice as wide as the recorded one, its optimizer, and a backward pass."""
+    from benchmarks.char_gpt import CharGPT
+
+    torch.manual_seed(0)
+    model = CharGPT(plan(width=32).config)
+    inputs = torch.randint(0, 90, (8, 16))
+
+    def backward() -> Tensor:
+        loss: Tensor = nn.functional.cross_entropy(model(inputs).flatten(0, 1), inputs.flatten())
+        model.zero_grad()
+        loss.backward()
+        return loss
+
+    return model, torch.optim.Adam(model.parameters(), lr=0.01), backward
+
+
+def test_training_with_advice_matches_the_reference_rates() -> None:
+    seen: list[Attachment] = []
+    advisor = Watched(in_process())
+    run(
+        plan(width=32, steps=12),
+        attaching(seen, lambda m, o: attach(m, o, profile="x", advisor=advisor, policy=OFTEN)),
+    )
+    first = advisor.answers[0]
+    rates = [u * m for u, m in zip(advisor.asked[0].unit_rates, first.multipliers, strict=True)]
+    assert rates == pytest.approx(list(first.reference_unit_rates), rel=1e-5)
+    assert len(advisor.asked) >= 4
+    assert [m.step for m in advisor.asked] == sorted({m.step for m in advisor.asked})
+    # Each later measurement was made under the multipliers that came of the one before it, or,
+    # where that answer was late, of an earlier one.
+    given = [list(answer.multipliers) for answer in advisor.answers]
+    for i, measurement in enumerate(advisor.asked[1:], start=1):
+        assert list(measurement.multipliers) in given[:i]
+    assert (seen[0].failures, seen[0].unanswered, seen[0].step) == (0, 0, 12)
+
+
+def test_the_first_step_is_the_optimizer_s_step_times_the_multipliers() -> None:
+    model, optimizer, backward = wide()
+    backward()
+    start = [p.detach().clone() for p in model.parameters()]
+    optimizer.step()
+    plain_moves = [p.detach() - s for p, s in zip(model.parameters(), start, strict=True)]
+
+    model, optimizer, backward = wide()
+    with attach(model, optimizer, profile="x", advisor=in_process()) as attachment:
+        backward()
+        optimizer.step()
+        assert max(abs(m - 1) for m in attachment.multipliers) > 0.1
+        for p, s, move, multiplier in zip(
+            model.parameters(), start, plain_moves, attachment.multipliers, strict=True
+        ):
+            torch.testing.assert_close(p.detach() - s, move * multiplier, rtol=2e-3, atol=1e-7)
+        assert all(group["lr"] == 0.01 for group in optimizer.param_groups)
+
+
+class Delicate(nn.Module):
+    """Dropout and batch-norm statistics: what a forward pass too many would change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 8)
+        self.statistics = nn.BatchNorm1d(8, affine=False)
+        self.dropout = nn.Dropout(0.4)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.dropout(self.statistics(torch.relu(self.inner(x)))))
+        return out
+
+
+def train_delicate(attached: Callable[..., Any]) -> tuple[dict[str, Tensor], Tensor]:
+    torch.manual_seed(3)
+    model = Delicate()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=201)
+    with attached(model, optimizer):
+        for _ in range(200):
+            optimizer.zero_grad()
+            model(torch.randn(12, 6)).square().sum().backward()
+            optimizer.step()
+            scheduler.step()
+    return dict(model.state_dict()), torch.get_rng_state()
+
+
+@pytest.mark.parametrize("how", ["observed", "recorded"])
+def test_observing_changes_no_bit_of_the_training(how: str) -> None:
+    content = content_message(["inner.weight", "inner.bias", "head.weight", "head.bias"])
+    observers: list[Any] = []
+
+    def attached(model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+        if how == "recorded":
+            observers.append(Recorder(model, optimizer, every=7))
+        else:
+            observers.append(
+                attach(
+                    model,
+                    optimizer,
+                    profile="x",
+                    advisor=InProcessAdvisor(content),
+                    observe_only=True,
+                    policy=OFTEN,
+                )
+            )
+        return observers[0]
+
+    plain, plain_rng = train_delicate(no_attachment)
+    watched, watched_rng = train_delicate(attached)
+    assert plain.keys() == watched.keys()
+    assert all(torch.equal(plain[name], watched[name]) for name in plain)
+    assert torch.equal(plain_rng, watched_rng)
+    assert observers[0].failures == 0
+    if how == "recorded":
+        assert len(observers[0].profile(model="x").points) == 29
+
+
+def test_advice_scales_later_steps_and_leaves_the_scheduler_alone() -> None:
+    model, optimizer, backward = wide()
+    with attach(model, optimizer, profile="x", advisor=in_process()) as attachment:
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+        in_force = []
+        optimizer.register_step_pre_hook(
+            lambda *_: in_force.append([g["lr"] for g in optimizer.param_groups])
+        )
+        for _ in range(3):
+            backward()
+            optimizer.step()
+            scheduler.step()
+    assert in_force[1] == pytest.approx([0.01 / 2 * m for m in attachment.multipliers])
+    assert in_force[2] == pytest.approx([0.01 / 3 * m for m in attachment.multipliers])
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.01 / 4] * len(in_force[0]))
+
+
+def test_a_warm_up_from_zero_is_measured_from_its_first_real_step() -> None:
+    model, optimizer, backward = wide()
+    advisor = Watched(in_process())
+    with attach(model, optimizer, profile="x", advisor=advisor):
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 10)
+        for _ in range(3):
+            backward()
+            optimizer.step()
+            scheduler.step()
+    assert [m.step for m in advisor.asked] == [1]
+
+
+def test_an_advisor_that_goes_away_leaves_the_last_multipliers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seen: list[Attachment] = []
+    advisor = Watched(in_process())
+    advisor.failing_from = 1
+    with caplog.at_level(logging.WARNING, "fslr"):
+        run(
+            plan(width=32, steps=60),
+            attaching(seen, lambda m, o: attach(m, o, profile="x", advisor=advisor, policy=OFTEN)),
+        )
+    assert seen[0].multipliers == list(advisor.answers[0].multipliers)
+    assert seen[0].unanswered == len(advisor.asked) - 1 > 5
+    assert [r.getMessage() for r in caplog.records] == [
+        "no advice for step 2: the advisor is away"
+    ]
+
+
+@pytest.mark.parametrize("when", ["first", "later"])
+def test_a_failing_measurement_is_strict_at_first_and_harmless_later(
+    when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, optimizer, backward = wide()
+    unlucky = when == "first"
+
+    def output(result: Tensor) -> Tensor:
+        if unlucky:
+            raise MeasurementError("out of luck")
+        return result
+
+    options = MeasuringOptions(output=output)
+    hooks = sum(len(m._forward_hooks) for m in model.modules())
+    with (
+        caplog.at_level(logging.WARNING, "fslr"),
+        attach(
+            model, optimizer, profile="x", advisor=in_process(), policy=OFTEN, options=options
+        ) as attachment,
+    ):
+        backward()
+        if when == "first":
+            with pytest.raises(MeasurementError, match="out of luck"):
+                optimizer.step()
+            return
+        for _ in range(12):
+            optimizer.step()
+            backward()
+            unlucky = True
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        state = torch.get_rng_state()
+        weights = [p.data_ptr() for p in model.parameters()]
+        optimizer.step()
+        assert attachment.failures >= 2
+        assert weights == [p.data_ptr() for p in model.parameters()]
+        assert torch.equal(state, torch.get_rng_state())
+        assert all(
+            torch.equal(g, p.grad)
+            for g, p in zip(gradients, model.parameters(), strict=True)
+            if p.grad is not None
+        )
+    assert sum(len(m._forward_hooks) for m in model.modules()) == hooks
+    assert len(caplog.records) == 1
+    assert "was not measured, training goes on as it is" in caplog.records[0].getMessage()
+
+
+def test_not_strict_trains_on_without_any_advisor(caplog: pytest.LogCaptureFixture) -> None:
+    model, optimizer, backward = wide()
+    with (
+        caplog.at_level(logging.WARNING, "fslr"),
+        attach(
+            model,
+            optimizer,
+            profile="x",
+            advisor=fslr.AdvisorClient("127.0.0.1:9", deadline_s=1.0),
+            strict=False,
+        ) as attachment,
+    ):
+        for _ in range(3):
+            backward()
+            optimizer.step()
+        assert set(attachment.multipliers) == {1.0}
+    assert "training begins without advice: no advisor answers" in caplog.records[0].getMessage()
+
+
+def test_trouble_at_the_start_is_an_error_before_the_first_step() -> None:
+    model, optimizer, _ = wide()
+    groups = len(optimizer.param_groups)
+    with pytest.raises(UnavailableError, match=r"no advisor answers at 127\.0\.0\.1:9 .*advisor serve"):
+        attach(
+            model,
+            optimizer,
+            profile="x",
+            advisor=fslr.AdvisorClient("127.0.0.1:9", deadline_s=1.0),
+        )
+    with pytest.raises(LayoutMismatchError, match=r"16 of 18 groups have no counterpart.*: characters\.weight, "):
+        attach(model, optimizer, profile="x", advisor=InProcessAdvisor(content_message()))
+    torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    with pytest.raises(AttachError, match="attach fslr first"):
+        attach(model, optimizer, profile="x", advisor=in_process())
+    assert len(optimizer.param_groups) == groups
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+    assert not model._forward_pre_hooks
+
+
+def test_a_model_that_is_never_called_is_named_as_the_reason() -> None:
+    model, optimizer, _ = wide()
+    with (
+        attach(model, optimizer, profile="x", advisor=in_process()),
+        pytest.raises(MeasurementError, match="attach the module that the training loop calls"),
+    ):
+        optimizer.step()
+
+
+def test_an_answer_that_cannot_be_applied_is_not() -> None:
+    class Broken(Watched):
+        def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
+            answer = super().recommend(measurement)
+            if measurement.step:
+                answer.multipliers[0] = float("nan")
+            return answer
+
+    seen: list[Attachment] = []
+    advisor = Broken(in_process())
+    run(
+        plan(width=32, steps=20),
+        attaching(seen, lambda m, o: attach(m, o, profile="x", advisor=advisor, policy=OFTEN)),
+    )
+    assert seen[0].multipliers == list(advisor.answers[0].multipliers)
+    assert seen[0].failures > 0
+
+
+def test_examples_limits_the_batch_that_is_measured() -> None:
+    model, optimizer, backward = wide()
+    advisor = Watched(in_process())
+    with attach(
+        model,
+        optimizer,
+        profile="x",
+        advisor=advisor,
+        options=MeasuringOptions(examples=3, probes=2),
+    ) as attachment:
+        backward()
+        attachment.report_loss(2.5)
+        optimizer.step()
+    assert (advisor.asked[0].examples, advisor.asked[0].probes) == (3, 2)
+    assert advisor.asked[0].loss == 2.5
+    assert list(advisor.asked[0].learning_rates) == pytest.approx([0.01] * len(advisor.asked[0].unit_rates))
+
+
+def test_nothing_of_a_closed_attachment_stays_behind() -> None:
+    model, optimizer, backward = wide()
+    attachment = attach(model, optimizer, profile="x", advisor=in_process())
+    backward()
+    optimizer.step()
+    attachment.close()
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not model._forward_pre_hooks
+    backward()
+    optimizer.step()
+    assert attachment.step == 1
+
+
+def test_a_measurement_keeps_no_memory() -> None:
+    model, optimizer, backward = wide()
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(1 for o in gc.get_objects() if type(o) is Tensor)
+
+    with Recorder(model, optimizer, every=2):
+        counts: list[int] = []
+        for i in range(9):
+            backward()
+            optimizer.step()
+            if i % 4 == 0:
+                counts.append(tensors())
+    assert counts[1] == counts[2]
+
+
+class TestRecorder:
+    def test_it_records_every_so_many_steps(self) -> None:
+        content = recorded()
+        assert [point.step for point in content.points] == [0, 2, 4]
+        assert content.total_steps == 6
+        assert content.base_learning_rate == pytest.approx(0.01)
+        assert content.provenance.optimizer == "Adam"
+        names = [group.name for group in content.layout.groups]
+        assert names[0] == "characters.weight"
+        assert all(len(point.unit_rates) == len(names) for point in content.points)
+        assert all(rate > 0 for rate in content.points[1].unit_rates)
+
+    def test_without_a_step_there_is_no_profile(self) -> None:
+        model, optimizer, _ = wide()
+        with Recorder(model, optimizer) as recorder, pytest.raises(
+            MeasurementError, match="no step was measured, so there is no profile"
+        ):
+            recorder.profile(model="x")
+
+    def test_an_interval_below_one_is_refused(self) -> None:
+        model, optimizer, _ = wide()
+        with pytest.raises(AttachError, match="every is 0; measure every step"):
+            Recorder(model, optimizer, every=0)
+
+
+@pytest.fixture(autouse=True)
+def _single_thread() -> Iterator[None]:
+    """Small tensors are faster on one thread, and sums then always add up in one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advisor.policy import InvalidValueError, Reference
+from tests.building import profile_of
+
+
+def test_between_points_the_rate_is_interpolated_in_log_space() -> None:
+    reference = Reference(profile_of(["a"], [[1.0], [100.0]], steps=[0, 10]))
+    assert reference.at(5) == pytest.approx([10.0])
+
+
+def test_before_the_first_and_after_the_last_point_the_rate_is_held() -> None:
+    reference = Reference(profile_of(["a"], [[2.0], [8.0]], steps=[10, 20]))
+    assert [float(reference.at(step)[0]) for step in (0, 10, 20, 1e9)] == pytest.approx(
+        [2.0, 2.0, 8.0, 8.0]
+    )
+
+
+def test_a_zero_among_positive_rates_counts_as_not_recorded() -> None:
+    rates = [[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [4.0, 0.0]]
+    reference = Reference(profile_of(["a", "b"], rates, steps=[0, 10, 20, 30]))
+    assert reference.at(0) == pytest.approx([1.0, 0.0])
+    assert reference.at(20) == pytest.approx([2.0, 0.0])
+
+
+@given(
+    st.lists(st.floats(2.0**-60, 2.0**60, width=32), min_size=2, max_size=8),
+    st.floats(-1, 10),
+)
+def test_the_rate_lies_between_the_neighbouring_points(rates: list[float], step: float) -> None:
+    reference = Reference(profile_of(["a"], [[rate] for rate in rates]))
+    left = int(np.clip(np.floor(step), 0, len(rates) - 1))
+    right = int(np.clip(np.ceil(step), 0, len(rates) - 1))
+    low, high = sorted((rates[left], rates[right]))
+    assert low * (1 - 1e-9) <= float(reference.at(step)[0]) <= high * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"unit_rates": np.array([[1.0], [np.nan]], np.float32)}, r"points\[1\]\.unit_rates\[0\]: "),
+        ({"unit_rates": np.array([[-1.0], [1]], np.float32)}, r"-1\.0 of group 'a' is not a finite"),
+        ({"relative_errors": np.array([[np.inf], [1]], np.float32)}, r"relative_errors\[0\]: inf"),
+        ({"steps": np.array([5, 5])}, r"points\[1\]\.step: 5 does not rise above 5"),
+        ({"steps": np.array([-1, 5])}, r"points\[0\]\.step: -1 is below 0"),
+        ({"steps": np.array([], np.int64)}, r"points: 0 points"),
+        ({"base_learning_rate": 0.0}, r"base_learning_rate: 0\.0 is not a finite number above 0"),
+        ({"base_learning_rate": np.nan}, r"base_learning_rate: nan"),
+        ({"total_steps": 1}, r"total_steps: 1 is not above the last point's step 1"),
+    ],
+)
+def test_a_bad_profile_is_refused_with_the_field(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidValueError, match=message):
+        dataclasses.replace(profile_of(["a"], [[1.0], [2.0]]), **change)  # type: ignore[arg-type]
