@@ -79,7 +79,7 @@ class Normalized(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inner = nn.Linear(4, 6)
+        self.inner = nn.Linear(4, 6, bias=False)  # a bias would be normalised away: rate zero
         self.statistics = nn.BatchNorm1d(6, affine=False)
         self.head = nn.Linear(6, 2)
 

@@ -1,0 +1,287 @@
+"""The registry over gRPC, on a real Redis."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from fslr import (
+    AdvisorClient,
+    AliasMovedError,
+    InvalidRequestError,
+    LayoutMismatchError,
+    ProfileNotFoundError,
+    VersionInUseError,
+    VersionNotFoundError,
+)
+from fslr.advisor.v1 import policy_pb2, profile_pb2
+from tests.building import NAMES, content_message, layout_message
+
+
+def test_the_same_content_is_the_same_version(client: AdvisorClient, project: str) -> None:
+    first = client.register_profile("gpt", content_message(), project=project)
+    again = client.register_profile("gpt", content_message(), project=project)
+    other = client.register_profile("gpt", content_message(rate=2.0), project=project)
+    assert (first.created, again.created, other.created) == (True, False, True)
+    assert first.profile == again.profile
+    assert first.profile.name == f"projects/{project}/profiles/gpt@1"
+    assert (other.profile.version, other.profile.digest != first.profile.digest) == (2, True)
+
+
+def test_a_version_comes_back_whole(client: AdvisorClient, project: str) -> None:
+    content = content_message(labels={"team": "nlp"})
+    content.docs = "Use with *warm-up*."
+    content.provenance.model = "char GPT"
+    client.register_profile("gpt", content, project=project)
+    client.register_profile("gpt", content_message(rate=3.0), project=project)
+    response = client.get_profile("gpt@1", project=project)
+    got = response.profile.content
+    assert list(response.versions) == [1, 2]
+    assert [list(p.unit_rates) for p in got.points] == [list(p.unit_rates) for p in content.points]
+    assert (got.docs, got.provenance.model, dict(got.labels)) == (
+        content.docs,
+        "char GPT",
+        {"team": "nlp"},
+    )
+    assert [g.role for g in got.layout.groups][1:3] == ["blocks.*.up.weight"] * 2
+    assert (got.total_steps, got.policy.max_multiplier) == (21, 1024.0)
+    assert client.get_profile("gpt", project=project).profile.version == 2  # the latest
+
+
+def test_lists_are_ordered_paged_and_filtered(client: AdvisorClient, project: str) -> None:
+    for i in range(7):
+        labels = {"team": "nlp" if i % 2 else "vision", "size": "small"}
+        client.register_profile(f"p{i}", content_message(labels=labels), project=project)
+    listed = list(client.list_profiles(project=project))
+    assert [p.name.split("/")[-1] for p in listed] == [f"p{i}@1" for i in range(7)]
+    assert all(not p.content.points and p.content.base_learning_rate for p in listed)
+
+    def names(label_filter: str) -> list[str]:
+        found = client.list_profiles(project=project, label_filter=label_filter)
+        return [p.name.split("/")[-1] for p in found]
+
+    assert names("labels.team=nlp") == ["p1@1", "p3@1", "p5@1"]
+    assert names("labels.team=nlp AND labels.size=small") == ["p1@1", "p3@1", "p5@1"]
+    assert names("labels.team=audio") == []
+    with pytest.raises(InvalidRequestError, match=r"filter: 'team' is not of the form labels\.KEY"):
+        names("team")
+
+
+def test_every_page_of_any_size_adds_up(client: AdvisorClient, project: str) -> None:
+    from fslr.advisor.v1 import profile_service_pb2 as pb
+    from fslr.advisor.v1 import profile_service_pb2_grpc
+
+    for i in range(5):
+        client.register_profile(f"p{i}", content_message(labels={"k": "v"}), project=project)
+    stub = profile_service_pb2_grpc.ProfileServiceStub(client.channel())
+    for label_filter in ("", "labels.k=v"):
+        for size in (1, 2, 4, 5, 6):
+            request = pb.ListProfilesRequest(
+                parent=f"projects/{project}", page_size=size, filter=label_filter
+            )
+            pages = []
+            while True:
+                page = stub.ListProfiles(request)
+                pages.append([p.name.split("/")[-1] for p in page.profiles])
+                if not page.next_page_token:
+                    break
+                request.page_token = page.next_page_token
+            assert [name for p in pages for name in p] == [f"p{i}@1" for i in range(5)]
+            assert all(len(p) == size for p in pages[:-1])
+
+
+@pytest.mark.parametrize("token", ["!", "cDA", "W3A=", "../x", "é"])
+def test_a_forged_page_token_is_refused(
+    client: AdvisorClient, project: str, token: str
+) -> None:
+    from fslr.advisor.v1 import profile_service_pb2 as pb
+    from fslr.advisor.v1 import profile_service_pb2_grpc
+    from fslr.errors import service_error
+    import grpc
+
+    stub = profile_service_pb2_grpc.ProfileServiceStub(client.channel())
+    with pytest.raises(grpc.RpcError, match="not a token of this list") as caught:
+        stub.ListProfiles(pb.ListProfilesRequest(parent=f"projects/{project}", page_token=token))
+    assert service_error(caught.value, "").reason == "INVALID_VALUE"
+
+
+def test_an_alias_moves_only_from_where_it_is_expected(
+    client: AdvisorClient, project: str
+) -> None:
+    for rate in (1.0, 2.0, 3.0):
+        client.register_profile("gpt", content_message(rate=rate), project=project)
+    assert client.set_alias("gpt@1", "prod", project=project).previous_version == 0
+    moved = client.set_alias("gpt@2", "prod", expected_version=1, project=project)
+    assert (moved.previous_version, list(moved.profile.aliases)) == (1, ["prod"])
+    assert client.get_profile("gpt@prod", project=project).profile.version == 2
+    with pytest.raises(AliasMovedError, match=r"'prod' names version 2, not 1 as expected; .*again"):
+        client.set_alias("gpt@3", "prod", expected_version=1, project=project)
+    # The same move again is no lost race: a retry must not lose to itself.
+    client.set_alias("gpt@2", "prod", expected_version=1, project=project)
+    with pytest.raises(AliasMovedError, match=r"names version 2, not none as expected"):
+        client.set_alias("gpt@1", "prod", expected_version=0, project=project)
+
+
+def test_a_deleted_version_is_gone_and_its_number_with_it(
+    client: AdvisorClient, project: str
+) -> None:
+    for rate in (1.0, 2.0):
+        client.register_profile("gpt", content_message(rate=rate), project=project)
+    client.set_alias("gpt@2", "prod", project=project)
+    with pytest.raises(VersionInUseError, match=r"gpt@2 is named by alias prod; move the alias"):
+        client.delete_profile("gpt@2", project=project)
+    client.set_alias("gpt@1", "prod", project=project)
+    client.delete_profile("gpt@2", project=project)
+    client.delete_profile("gpt@2", project=project)  # again: nothing to do
+    with pytest.raises(VersionNotFoundError, match=r"no version or alias '2'; there are: 1, prod"):
+        client.get_profile("gpt@2", project=project)
+    assert client.get_profile("gpt", project=project).profile.version == 1
+    back = client.register_profile("gpt", content_message(rate=2.0), project=project)
+    assert (back.created, back.profile.version) == (True, 3)
+
+
+def test_a_profile_without_versions_is_not_listed(client: AdvisorClient, project: str) -> None:
+    client.register_profile("gpt", content_message(), project=project)
+    client.delete_profile("gpt@1", project=project)
+    assert list(client.list_profiles(project=project)) == []
+    with pytest.raises(ProfileNotFoundError, match=r"no profile .*gpt; register it first"):
+        client.get_profile("gpt", project=project)
+    assert client.register_profile("gpt", content_message(), project=project).profile.version == 2
+
+
+def test_an_unknown_profile_names_the_nearest_ones(client: AdvisorClient, project: str) -> None:
+    client.register_profile("char-gpt", content_message(), project=project)
+    with pytest.raises(ProfileNotFoundError, match=r"did you mean .*/char-gpt\?") as caught:
+        client.get_profile("char-gtp", project=project)
+    assert caught.value.reason == "PROFILE_NOT_FOUND"
+    assert caught.value.metadata == {"nearest": f"projects/{project}/profiles/char-gpt"}
+
+
+def test_an_unknown_alias_names_what_there_is(client: AdvisorClient, project: str) -> None:
+    client.register_profile("gpt", content_message(), project=project)
+    with pytest.raises(VersionNotFoundError, match=r"no version or alias 'prod'; there are: 1"):
+        client.get_profile("gpt@prod", project=project)
+
+
+def test_projects_do_not_see_each_other(client: AdvisorClient, project: str) -> None:
+    client.register_profile("gpt", content_message(), project=project)
+    with pytest.raises(ProfileNotFoundError, match="there is no profile"):
+        client.get_profile("gpt", project=f"{project}-b")
+    assert list(client.list_profiles(project=f"{project}-b")) == []
+
+
+def test_racing_registrations_make_each_version_once(client: AdvisorClient, project: str) -> None:
+    barrier = threading.Barrier(8)
+
+    def register(i: int) -> tuple[str, int, bool]:
+        barrier.wait()
+        response = client.register_profile("gpt", content_message(rate=1 + i % 4), project=project)
+        return response.profile.digest, response.profile.version, response.created
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(register, range(8)))
+    assert sum(created for _, _, created in made) == 4
+    assert len({(digest, version) for digest, version, _ in made}) == 4
+    assert {version for _, version, _ in made} == {1, 2, 3, 4}
+
+
+def test_racing_moves_of_an_alias_have_one_winner_a_round(
+    client: AdvisorClient, project: str
+) -> None:
+    versions = 6
+    for i in range(versions):
+        client.register_profile("gpt", content_message(rate=1.0 + i), project=project)
+    client.set_alias("gpt@1", "prod", project=project)
+    for _ in range(5):
+        now = client.get_profile("gpt@prod", project=project).profile.version
+        others = [v for v in range(1, versions + 1) if v != now]
+        barrier = threading.Barrier(len(others))
+
+        def move(version: int) -> int | None:
+            barrier.wait()
+            try:
+                client.set_alias(f"gpt@{version}", "prod", expected_version=now, project=project)
+            except AliasMovedError:
+                return None
+            return version
+
+        with ThreadPoolExecutor(len(others)) as pool:
+            winners = [v for v in pool.map(move, others) if v is not None]
+        assert winners == [client.get_profile("gpt@prod", project=project).profile.version]
+
+
+def test_a_dry_run_shows_how_a_layout_maps(client: AdvisorClient, project: str) -> None:
+    client.register_profile("gpt", content_message(), project=project)
+    deep = [NAMES[0], *(f"blocks.{i}.up.weight" for i in range(4)), NAMES[-1]]
+    response = client.check_layout("gpt", layout_message(deep), project=project)
+    assert response.profile == f"projects/{project}/profiles/gpt@1"
+    shown = [(m.group, list(m.sources), m.depth_factor) for m in response.mappings]
+    assert shown[0] == ("embed.weight", ["embed.weight"], 1.0)
+    assert shown[4] == ("blocks.3.up.weight", ["blocks.1.up.weight"], 0.5)
+    assert not response.unmatched
+    with pytest.raises(LayoutMismatchError, match=r"1 of 2 groups .*: stranger\.") as caught:
+        client.check_layout("gpt", layout_message([NAMES[0], "stranger"]), project=project)
+    assert caught.value.metadata == {"unmatched": "stranger"}
+    hold = policy_pb2.Policy(unmatched_rule=policy_pb2.UNMATCHED_RULE_HOLD)
+    held = client.check_layout("gpt", layout_message([NAMES[0], "stranger"]), hold, project=project)
+    assert list(held.unmatched) == ["stranger"]
+
+
+def broken(change: str) -> profile_pb2.ProfileContent:
+    content = content_message()
+    match change:
+        case "nan":
+            content.points[1].unit_rates[2] = float("nan")
+        case "negative":
+            content.points[0].unit_rates[0] = -1.0
+        case "short":
+            del content.points[2].unit_rates[3]
+        case "errors":
+            content.points[0].relative_errors.append(0.1)
+        case "order":
+            content.points[1].step = 0
+        case "empty":
+            content.ClearField("points")
+        case "layout":
+            content.ClearField("layout")
+        case "rate":
+            content.base_learning_rate = float("inf")
+        case "policy":
+            content.policy.max_multiplier = -1.0
+        case "enum":
+            content.policy.depth_rule = 77  # type: ignore[assignment]
+        case "label":
+            content.labels["Not A Key"] = "x"
+    return content
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("nan", r"content\.points\[1\]\.unit_rates\[2\]: nan of group 'blocks\.1\.up\.weight'"),
+        ("negative", r"content\.points\[0\]\.unit_rates\[0\]: -1\.0 of group"),
+        ("short", r"content\.points\[2\]\.unit_rates: 3 entries, but the layout has 4 groups"),
+        ("errors", r"content\.points\[0\]\.relative_errors: 1 entries, but"),
+        ("order", r"content\.points\[1\]\.step: 0 does not rise above 0"),
+        ("empty", r"content\.points: 0 points"),
+        ("layout", r"content\.layout\.groups: the layout has no group"),
+        ("rate", r"content\.base_learning_rate: inf is not a finite number above 0"),
+        ("policy", r"content\.policy\.max_multiplier: -1\.0 is not a finite number above 0"),
+        ("enum", r"content\.policy\.depth_rule: 77 is not a known value"),
+        ("label", r"content\.labels: the key 'Not A Key' is not"),
+    ],
+)
+def test_a_bad_profile_is_refused_with_the_field_s_path(
+    client: AdvisorClient, project: str, change: str, message: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        client.register_profile("gpt", broken(change), project=project)
+    assert list(client.list_profiles(project=project)) == []
+
+
+@pytest.mark.parametrize("name", ["UPPER", "a/b", "x@1", "", "ä", "x" * 64, "..", "{x}", "a:b"])
+def test_a_bad_name_is_refused(client: AdvisorClient, project: str, name: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^name: "):
+        client.register_profile(name, content_message(), project=project)
