@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from advisor.names import ProfileReference
+from advisor.names import ProfileReference, RunName
 from advisor.policy import (
     Layout,
     LayoutMapping,
@@ -20,6 +20,7 @@ from advisor.policy import (
     Reference,
     map_layout,
     recommend,
+    refusal,
 )
 from advisor.profiles import VersionInfo
 
@@ -67,12 +68,14 @@ class Opening:
     Attributes:
         profile: The profile.
         layout: The model's groups.
+        run: Under which name it is stored; None: not at all.
         policy: Rules instead of the profile's own, or None.
         total_steps: Planned steps; 0: unknown.
     """
 
     profile: ProfileReference
     layout: Layout
+    run: RunName | None = None
     policy: Policy | None = None
     total_steps: int = 0
 
@@ -84,8 +87,13 @@ class Advice:
         resolved: The profile.
         opening: What the run said at its start.
 
-    Raises:
-        LayoutMismatchError: The layout does not map onto the profile.
+    Attributes:
+        info: The version that the advice comes from.
+        stale: Whether its name was resolved from memory because the store is away.
+        layout: The run's layout.
+        base_layout: The profile's layout.
+        mapping: The one mapped onto the other.
+        refusal: Why there is no advice for this layout, or None.
     """
 
     def __init__(self, resolved: Resolved, opening: Opening) -> None:
@@ -101,13 +109,16 @@ class Advice:
             opening.layout,
             loaded.profile.layout,
             self._policy.depth_rule,
-            self._policy.unmatched_rule,
         )
+        self.refusal = refusal(opening.layout, self.mapping, self._policy.unmatched_rule)
 
     def recommend(self, measurement: Measurement) -> Recommendation:
         """Return the multipliers for one measurement.
 
         Raises:
+            LayoutMismatchError: The layout does not map onto the profile.
             InvalidValueError: The measurement is out of range.
         """
+        if self.refusal is not None:
+            raise self.refusal
         return recommend(self._profile, self._reference, self.mapping, self._policy, measurement)

@@ -81,13 +81,13 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
             f"{settings.host} can be reached from other machines, and nothing is encrypted; listen "
             "on 127.0.0.1, or say --allow-insecure where the network itself is trusted"
         )
-    # Telemetry is not retried: an event could be stored twice.
     redis = connect(redis_url, timeout_s=settings.redis_timeout_s, retries=1)
-    telemetry_redis = connect(redis_url, timeout_s=settings.redis_timeout_s, retries=0)
-    async with redis, telemetry_redis:
+    # For what must not happen twice: telemetry, moves of aliases.
+    unrepeated = connect(redis_url, timeout_s=settings.redis_timeout_s, retries=0)
+    async with redis, unrepeated:
         with store_errors():
             await awaited(redis.ping())
-        profile_store, run_store = ProfileStore(redis), RunStore(telemetry_redis)
+        profile_store, run_store = ProfileStore(redis, unrepeated), RunStore(unrepeated)
         profiles = CachedProfiles(profile_store, size=settings.cached_profiles)
         telemetry = Telemetry(run_store, capacity=settings.telemetry_capacity)
         server = grpc.aio.server(

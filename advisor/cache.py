@@ -6,7 +6,7 @@ import structlog
 from cachetools import LRUCache
 
 from advisor.advice import LoadedProfile, Resolved
-from advisor.errors import StoreUnavailableError
+from advisor.errors import NotFoundError, StoreUnavailableError
 from advisor.names import ProfileReference
 from advisor.policy import Reference
 from advisor.profiles import VersionInfo
@@ -33,8 +33,7 @@ class CachedProfiles:
 
         Raises:
             StoreUnavailableError: The store is away and this name was not resolved before.
-            ProfileNotFoundError: There is no such profile.
-            VersionNotFoundError: It has no such version or alias.
+            NotFoundError: There is no such profile, version or alias.
         """
         try:
             info = await self._store.resolve(reference)
@@ -45,6 +44,11 @@ class CachedProfiles:
                 raise
             _log.warning("answering from memory, the store is away", profile=str(reference))
             return Resolved(loaded, stale=True)
+        except NotFoundError:
+            self._names.pop(
+                reference, None
+            )  # what is gone must not come back while the store is away
+            raise
         self._names[reference] = info
         loaded = self._loaded.get(_key(info))
         if loaded is None:

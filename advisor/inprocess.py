@@ -52,6 +52,7 @@ class InProcessSession:
         """Return the answer to a measurement.
 
         Raises:
+            LayoutMismatchError: Groups have no counterpart in the profile.
             InvalidRequestError: The measurement is out of range.
         """
         with _told_as_service_errors():
@@ -91,10 +92,9 @@ class InProcessAdvisor:
         return cls(load_profile(path))
 
     def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
-        """Return how a run's layout maps onto the profile; fails exactly as the run would.
+        """Return how a run's layout maps onto the profile, or why the run would be refused.
 
         Raises:
-            LayoutMismatchError: Groups have no counterpart in the profile.
             InvalidRequestError: The opening is out of range.
         """
         with _told_as_service_errors():
@@ -104,7 +104,6 @@ class InProcessAdvisor:
         """Begin a run.
 
         Raises:
-            LayoutMismatchError: Groups have no counterpart in the profile.
             InvalidRequestError: The opening is out of range.
         """
         return InProcessSession(self._profile, opening)

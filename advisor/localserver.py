@@ -64,22 +64,28 @@ class LocalServer:
                     *(sys.executable, "-m", "advisor", "serve", "--port", "0"),
                     *("--data-dir", str(self._data_dir or scratch / "data")),
                     *("--address-file", str(address_file)),
+                    "--until-eof",  # should this process die, the pipe closes and the service stops
                     *self._arguments,
                 ],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,
             )
+        try:
+            self._await_address(self._process, address_file)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _await_address(self, process: subprocess.Popen[bytes], address_file: Path) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not address_file.is_file():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                said = self.log().strip()
-                self.stop()
-                raise LocalServerError(f"the advisor did not start: {said}")
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise LocalServerError(f"the advisor did not start: {self.log().strip()}")
             time.sleep(0.02)
         self.address = address_file.read_text("utf-8")
-        return self
 
     def __exit__(
         self,
@@ -100,6 +106,8 @@ class LocalServer:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
         if self._scratch is not None:
             self._scratch.cleanup()
             self._scratch = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from advisor.policy import InvalidValueError
+from advisor.policy import InvalidValueError, shown
 
 _ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _ID_RULE = "1 to 63 characters of [a-z0-9-], beginning with a letter"
@@ -19,7 +19,7 @@ def check_id(field: str, what: str, value: str) -> str:
         InvalidValueError: It is not.
     """
     if not _ID.fullmatch(value):
-        raise InvalidValueError(field, f"{what} {value!r} is not an identifier: {_ID_RULE}")
+        raise InvalidValueError(field, f"{what} {shown(value)} is not an identifier: {_ID_RULE}")
     return value
 
 
@@ -30,7 +30,9 @@ def _segments(field: str, value: str, pattern: str, what: str) -> list[str]:
         part == want for part, want in zip(parts, wanted, strict=True) if not want.startswith("{")
     )
     if not fits:
-        raise InvalidValueError(field, f"{value!r} is not a {what} name; it must read {pattern}")
+        raise InvalidValueError(
+            field, f"{shown(value)} is not a {what} name; it must read {pattern}"
+        )
     return [part for part, want in zip(parts, wanted, strict=True) if want.startswith("{")]
 
 
@@ -100,7 +102,7 @@ def parse_profile_name(field: str, value: str) -> ProfileName:
     reference = ProfileReference.parse(field, value)
     if reference.suffix:
         raise InvalidValueError(
-            field, f"{value!r} names a version; give the profile alone: {reference.name}"
+            field, f"{shown(value)} names a version; give the profile alone: {reference.name}"
         )
     return reference.name
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.names import ProfileName, ProfileReference
-from advisor.policy import InvalidValueError, Layout, Policy, Profile
+from advisor.policy import InvalidValueError, Layout, Policy, Profile, shown
 
 _LABEL_KEY = re.compile(r"[a-z0-9_.-]{1,63}")
 _MAX_LABELS = 64
@@ -84,7 +84,7 @@ class ProfileHeader:
         for key, value in self.labels.items():
             if not _LABEL_KEY.fullmatch(key):
                 raise InvalidValueError(
-                    "labels", f"the key {key!r} is not 1 to 63 characters of [a-z0-9_.-]"
+                    "labels", f"the key {shown(key)} is not 1 to 63 characters of [a-z0-9_.-]"
                 )
             if len(value) > _MAX_LABEL_CHARACTERS:
                 raise InvalidValueError(

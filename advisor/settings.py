@@ -6,7 +6,7 @@ import ipaddress
 from pathlib import Path
 
 from platformdirs import user_data_path
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -40,6 +40,13 @@ class Settings(BaseSettings):
     grace_s: float = Field(
         5.0, ge=0, description="Longest wait for open calls when stopping, in seconds."
     )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _has_a_known_scheme(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return url
 
     @property
     def is_loopback(self) -> bool:

@@ -97,15 +97,17 @@ class Telemetry:
         return batch
 
     async def _store_batch(self, batch: list[EventToStore]) -> None:
-        """Store a batch, each run's lost count with its first event of the batch."""
-        counted: Counter[RunName] = Counter()
-        events: list[tuple[EventToStore, int]] = []
-        for event in batch:
-            lost = self._lost[event.run] if event.run not in counted else 0
-            counted[event.run] = counted.get(event.run, 0) or lost
-            events.append((event, lost))
-        await self._store.record(events)
-        for run, lost in counted.items():
-            self._lost[run] -= lost
-            if not self._lost[run]:
-                del self._lost[run]
+        """Store a batch, each run's count of lost events with its first event of the batch."""
+        counts = Counter({event.run: self._lost[event.run] for event in reversed(batch)})
+        untold = dict(counts)
+        stored = await self._store.record([(event, untold.pop(event.run, 0)) for event in batch])
+        told = set()
+        for event, was_stored in zip(batch, stored, strict=True):
+            first = event.run not in told
+            told.add(event.run)
+            if not was_stored:
+                self._lost[event.run] += 1
+                _log.error("telemetry refused by the store", run=str(event.run))
+            elif first:
+                self._lost[event.run] -= counts[event.run]
+        self._lost += Counter()  # drops the zeros

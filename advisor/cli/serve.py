@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ from advisor.settings import Settings
 from advisor.store.embedded import EmbeddedRedis, EmbeddedRedisError
 
 _HEALTH_DEADLINE_S = 3.0
+_WATCH_S = 0.5
+
+_log = structlog.get_logger()
 
 
 def _described(field: str) -> str:
@@ -45,6 +49,9 @@ def serve(
     address_file: Annotated[
         Path | None, typer.Option(help="Write host:port here once the service answers.")
     ] = None,
+    until_eof: Annotated[
+        bool, typer.Option("--until-eof", help="Stop when standard input ends, as a child process.")
+    ] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
 ) -> None:
     """Run the advisor service.
@@ -67,51 +74,80 @@ def serve(
         first = error.errors()[0]
         fail(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}")
     try:
-        with _redis(settings) as url:
-            _run(_serve(settings, url, address_file))
+        with _embedded(settings) as embedded:
+            _run(_serve(settings, embedded, address_file=address_file, until_eof=until_eof))
     except EmbeddedRedisError as error:
         fail(str(error))
     except ListenError as error:
         fail(str(error))
-    except (StoreUnavailableError, ValueError) as error:
+    except StoreUnavailableError as error:
         fail(
             f"the Redis at {settings.redis_url} cannot be used: {error}; check --redis-url and "
             "that the server runs, or leave --redis-url out for an embedded one"
         )
 
 
-@contextlib.contextmanager
-def _redis(settings: Settings) -> Iterator[str]:
+def _embedded(settings: Settings) -> contextlib.AbstractContextManager[EmbeddedRedis | None]:
     if settings.redis_url is not None:
-        yield settings.redis_url
-        return
-    with EmbeddedRedis(settings.data_dir) as redis:
-        yield redis.url
+        return contextlib.nullcontext()
+    return EmbeddedRedis(settings.data_dir)
 
 
-async def _serve(settings: Settings, redis_url: str, address_file: Path | None) -> None:
-    log = structlog.get_logger()
+async def _serve(
+    settings: Settings,
+    embedded: EmbeddedRedis | None,
+    *,
+    address_file: Path | None,
+    until_eof: bool,
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for wanted in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(wanted, stop.set)
+    if until_eof:
+        loop.add_reader(sys.stdin.fileno(), _stop_at_eof, stop)
+    redis_url = embedded.url if embedded else settings.redis_url or ""
     async with running_service(settings, redis_url) as service:
-        if address_file is not None:
-            _write_whole(address_file, service.address)
-        log.info(
-            "serving",
-            address=service.address,
-            redis="embedded" if settings.redis_url is None else "external",
-            data_dir=str(settings.data_dir) if settings.redis_url is None else None,
-        )
-        await stop.wait()
+        with _announced(service.address, address_file):
+            _log.info(
+                "serving",
+                address=service.address,
+                redis="embedded" if embedded else "external",
+                data_dir=str(settings.data_dir) if embedded else None,
+            )
+            await _watch_until(stop, embedded)
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file that a waiting reader never sees half."""
+def _stop_at_eof(stop: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        stop.set()
+
+
+async def _watch_until(stop: asyncio.Event, embedded: EmbeddedRedis | None) -> None:
+    """Wait for the end; start the embedded Redis again should it die."""
+    while not stop.is_set():
+        if embedded is not None and embedded.revive():
+            _log.error("the embedded Redis died and was started again")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _WATCH_S)
+
+
+@contextlib.contextmanager
+def _announced(address: str, path: Path | None) -> Iterator[None]:
+    """Keep the address in a file as long as the service answers; nobody ever reads half of it."""
+    if path is None:
+        yield
+        return
     beside = path.with_name(path.name + ".new")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    try:
+        beside.write_text(address, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise ListenError(f"the address file {path} cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _run(main: Any) -> None:
@@ -132,7 +168,11 @@ def _configure_logging(as_json: bool) -> None:
     if as_json:
         processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+        processors.append(
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        )
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

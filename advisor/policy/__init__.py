@@ -19,9 +19,9 @@ Source: FLeRM in Milsom, Anson, Aitchison, "Function-Space Learning Rates", arXi
 """
 
 from advisor.policy.decide import Measurement, Recommendation, recommend
-from advisor.policy.errors import InvalidValueError, LayoutMismatchError, PolicyError
+from advisor.policy.errors import InvalidValueError, LayoutMismatchError, PolicyError, shown
 from advisor.policy.layout import Group, Layout
-from advisor.policy.mapping import LayoutMapping, map_layout
+from advisor.policy.mapping import LayoutMapping, map_layout, refusal
 from advisor.policy.reference import Profile, Reference
 from advisor.policy.rules import Alignment, DepthRule, Outcome, Policy, UnmatchedRule
 
@@ -43,4 +43,6 @@ __all__ = [
     "UnmatchedRule",
     "map_layout",
     "recommend",
+    "refusal",
+    "shown",
 ]

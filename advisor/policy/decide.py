@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from advisor.policy.errors import InvalidValueError
 from advisor.policy.mapping import LayoutMapping
-from advisor.policy.reference import Profile, Reference
+from advisor.policy.reference import MAX_STEP, Profile, Reference
 from advisor.policy.rules import Alignment, Outcome, Policy
 
 Floats = NDArray[np.float64]
@@ -18,7 +18,6 @@ Floats = NDArray[np.float64]
 # A move of multipliers below this (RMS of the logarithms) is rest: measure half as often; above
 # twice this it is motion: measure twice as often.
 _REST = 0.1
-_MAX_STEP = 2**53  # beyond it steps are not exact as floating-point numbers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,8 +50,8 @@ class Measurement:
             InvalidValueError: An array has another length, or a value is out of its range.
         """
         for field in ("step", "interval_steps"):
-            if not 0 <= getattr(self, field) <= _MAX_STEP:
-                raise InvalidValueError(field, f"{getattr(self, field)} is not in [0, {_MAX_STEP}]")
+            if not 0 <= getattr(self, field) <= MAX_STEP:
+                raise InvalidValueError(field, f"{getattr(self, field)} is not in [0, {MAX_STEP}]")
         for field, positive in (
             ("unit_rates", False),
             ("relative_errors", False),

@@ -9,6 +9,12 @@ class PolicyError(ValueError):
     """Input that the policy cannot work with."""
 
 
+def shown(value: object, limit: int = 80) -> str:
+    """Return a caller's value for a message: quoted, and cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 4]}...{text[-1]}"
+
+
 class InvalidValueError(PolicyError):
     """A value is out of its range or of the wrong length.
 
@@ -35,9 +41,11 @@ class LayoutMismatchError(PolicyError):
     """
 
     def __init__(self, unmatched: Sequence[str], total: int) -> None:
-        shown = ", ".join(unmatched[:10]) + (", ..." if len(unmatched) > 10 else "")
+        first = ", ".join(name[:80] for name in unmatched[:10])
+        more = ", ..." if len(unmatched) > 10 else ""
         super().__init__(
-            f"{len(unmatched)} of {total} groups have no counterpart in the profile: {shown}. "
+            f"{len(unmatched)} of {total} groups have no counterpart in the profile: "
+            f"{first}{more}. "
             "Use a profile of the same architecture, give these groups the roles that the profile "
             "knows, or set the policy's unmatched rule to hold"
         )

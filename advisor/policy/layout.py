@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from advisor.policy.errors import InvalidValueError
+from advisor.policy.errors import InvalidValueError, shown
 
 MAX_NAME_CHARACTERS = 512
 MAX_GROUPS = 20_000
@@ -61,11 +61,13 @@ class Layout:
             if group.name in seen:
                 raise InvalidValueError(
                     f"groups[{i}].name",
-                    f"{group.name!r} is also the name of groups[{seen[group.name]}]; "
+                    f"{shown(group.name)} is also the name of groups[{seen[group.name]}]; "
                     "names must be unique",
                 )
             seen[group.name] = i
-        return cls(_with_roles(checked))
+        layout = cls(_with_roles(checked))
+        _check_roles(layout.groups)
+        return layout
 
     @classmethod
     def of_names(cls, names: Sequence[str]) -> Layout:
@@ -95,6 +97,31 @@ def _check_group(index: int, group: Group) -> None:
             f"groups[{index}].depth_index",
             f"{group.depth_index} is not in [0, depth_count = {group.depth_count})",
         )
+    if group.role and group.depth_count > MAX_GROUPS:
+        raise InvalidValueError(
+            f"groups[{index}].depth_count", f"{group.depth_count} is above {MAX_GROUPS}"
+        )
+
+
+def _check_roles(groups: tuple[Group, ...]) -> None:
+    """Refuse roles that say two things: references would silently be those of one of them."""
+    counts: dict[str, int] = {}
+    positions: dict[tuple[str, int], int] = {}
+    for i, group in enumerate(groups):
+        count = counts.setdefault(group.role, group.depth_count)
+        if count != group.depth_count:
+            raise InvalidValueError(
+                f"groups[{i}].depth_count",
+                f"{group.depth_count}, but another group of the role {shown(group.role)} says "
+                f"{count}",
+            )
+        other = positions.setdefault((group.role, group.depth_index), i)
+        if other != i:
+            raise InvalidValueError(
+                f"groups[{i}].depth_index",
+                f"{group.depth_index} is also that of groups[{other}] of the role "
+                f"{shown(group.role)}; give one of the two groups another role",
+            )
 
 
 def split_role(name: str) -> tuple[str, int]:

@@ -1,9 +1,9 @@
 r"""Map a layout onto a profile's layout: which base groups each group stands for.
 
-A group finds its counterpart by name where the depths agree, else by role and depth. A role of
-depth :math:`m` in the base and :math:`n` in the run is thought of as the stretch [0, 1], cut into m
-and into n equal parts; :math:`o_{ij}` is the overlap of the base's part i and the run's part j.
-With :math:`r_i` the base's rates the references are
+A group finds its counterpart by name where role and depth agree too, else by role and depth. A
+role of depth :math:`m` in the base and :math:`n` in the run is thought of as the stretch [0, 1],
+cut into m and into n equal parts; :math:`o_{ij}` is the overlap of the base's part i and the run's part
+j. With :math:`r_i` the base's rates the references are
 
 * ``sum``:  :math:`R_j = \sum_i m\,o_{ij}\, r_i`: the parts of a base block add up to its rate,
   :math:`\sum_j R_j = \sum_i r_i` exactly;
@@ -80,36 +80,24 @@ def overlaps(index: int, count: int, base_count: int) -> list[tuple[int, float]]
     ]
 
 
-def map_layout(
-    layout: Layout, base: Layout, depth_rule: DepthRule, unmatched_rule: UnmatchedRule
-) -> LayoutMapping:
-    """Map a run's layout onto a profile's.
+def map_layout(layout: Layout, base: Layout, depth_rule: DepthRule) -> LayoutMapping:
+    """Map a run's layout onto a profile's; groups without a counterpart are marked, not refused.
 
     Args:
         layout: The run's layout.
         base: The profile's layout.
         depth_rule: How depth differences are bridged.
-        unmatched_rule: What happens to groups without a counterpart.
-
-    Raises:
-        LayoutMismatchError: A group has no counterpart and the rule says error, or none has one.
     """
     by_name = {group.name: i for i, group in enumerate(base.groups)}
     by_role: defaultdict[str, dict[int, int]] = defaultdict(dict)
     for i, group in enumerate(base.groups):
         by_role[group.role][group.depth_index] = i
 
-    entries: list[tuple[int, int, float]] = []
-    unmatched: list[str] = []
-    for target, group in enumerate(layout.groups):
-        found = _sources(group, base, by_name, by_role, depth_rule)
-        if not found:
-            unmatched.append(group.name)
-        entries.extend((target, source, weight) for source, weight in found)
-    refuse = unmatched_rule is UnmatchedRule.ERROR or len(unmatched) == len(layout)
-    if unmatched and refuse:
-        raise LayoutMismatchError(unmatched, len(layout))
-
+    entries = [
+        (target, source, weight)
+        for target, group in enumerate(layout.groups)
+        for source, weight in _sources(group, base, by_name, by_role, depth_rule)
+    ]
     matched = np.zeros(len(layout), dtype=np.bool_)
     matched[[target for target, _, _ in entries]] = True
     return LayoutMapping(
@@ -121,6 +109,27 @@ def map_layout(
     )
 
 
+def refusal(
+    layout: Layout, mapping: LayoutMapping, unmatched_rule: UnmatchedRule
+) -> LayoutMismatchError | None:
+    """Return why a mapped layout gets no advice, or None if it does.
+
+    Args:
+        layout: The run's layout.
+        mapping: The layout, mapped.
+        unmatched_rule: What happens to groups without a counterpart.
+    """
+    unmatched = [
+        group.name
+        for group, matched in zip(layout.groups, mapping.matched, strict=True)
+        if not matched
+    ]
+    nothing_maps = len(unmatched) == len(layout)
+    if unmatched and (nothing_maps or unmatched_rule is UnmatchedRule.ERROR):
+        return LayoutMismatchError(unmatched, len(layout))
+    return None
+
+
 def _sources(
     group: Group,
     base: Layout,
@@ -130,7 +139,7 @@ def _sources(
 ) -> list[tuple[int, float]]:
     """Return the base groups (index, weight) of one group; empty where it has no counterpart."""
     namesake = by_name.get(group.name)
-    if namesake is not None and base.groups[namesake].depth_count == group.depth_count:
+    if namesake is not None and _same_place(base.groups[namesake], group):
         return [(namesake, 1.0)]
     positions = by_role.get(group.role)
     if positions is None:
@@ -141,3 +150,12 @@ def _sources(
     if any(i not in positions for i, _ in met):
         return []  # the base lacks a block of this stretch: half a reference would be a wrong one
     return [(positions[i], scale * overlap) for i, overlap in met]
+
+
+def _same_place(one: Group, other: Group) -> bool:
+    """Return whether two groups have the same role, position and depth."""
+    return (one.role, one.depth_index, one.depth_count) == (
+        other.role,
+        other.depth_index,
+        other.depth_count,
+    )

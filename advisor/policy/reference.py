@@ -13,6 +13,8 @@ from advisor.policy.layout import Layout
 from advisor.policy.rules import Policy
 
 MAX_POINTS = 100_000
+MAX_STEP = 2**53  # beyond it steps are not exact as floating-point numbers
+MAX_RATE = 1e30  # references are sums of rates, and travel as float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,9 +48,13 @@ class Profile:
             raise InvalidValueError(
                 "points", f"{len(self.steps)} points, but 1 to {MAX_POINTS} are needed"
             )
-        if self.steps[0] < 0:
-            raise InvalidValueError("points[0].step", f"{self.steps[0]} is below 0")
-        falling = np.flatnonzero(np.diff(self.steps) <= 0)
+        outside = np.flatnonzero((self.steps < 0) | (self.steps > MAX_STEP))
+        if outside.size:
+            i = int(outside[0])
+            raise InvalidValueError(
+                f"points[{i}].step", f"{self.steps[i]} is not in [0, {MAX_STEP}]"
+            )
+        falling = np.flatnonzero(self.steps[1:] <= self.steps[:-1])
         if falling.size:
             i = int(falling[0]) + 1
             raise InvalidValueError(
@@ -59,22 +65,23 @@ class Profile:
             ("unit_rates", self.unit_rates),
             ("relative_errors", self.relative_errors),
         ):
-            bad = np.argwhere(~(np.isfinite(values) & (values >= 0)))
+            bad = np.argwhere(~((values >= 0) & (values <= MAX_RATE)))
             if bad.size:
                 point, group = (int(v) for v in bad[0])
                 raise InvalidValueError(
                     f"points[{point}].{field}[{group}]",
                     f"{values[point, group]} of group {self.layout.groups[group].name!r} is not a "
-                    "finite number of at least 0",
+                    f"number in [0, {MAX_RATE:g}]",
                 )
         if not (math.isfinite(self.base_learning_rate) and self.base_learning_rate > 0):
             raise InvalidValueError(
                 "base_learning_rate", f"{self.base_learning_rate} is not a finite number above 0"
             )
-        if self.total_steps <= self.steps[-1]:
+        if not self.steps[-1] < self.total_steps <= MAX_STEP + 1:
             raise InvalidValueError(
                 "total_steps",
-                f"{self.total_steps} is not above the last point's step {self.steps[-1]}",
+                f"{self.total_steps} is not above the last point's step {self.steps[-1]}, "
+                f"or above {MAX_STEP + 1}",
             )
 
 
@@ -98,19 +105,16 @@ class Reference:
             some = rates[:, group] > 0
             logs[:, group] = np.interp(self._steps, self._steps[some], logs[some, group])
         self._logs = logs
+        self._rates = np.where(rates > 0, rates, np.where(self._zero, 0.0, np.exp(logs)))
 
     def at(self, step: float) -> NDArray[np.float64]:
         """Return the unit rates at a step of the profile's training, shape [groups], each >= 0."""
         right = int(np.searchsorted(self._steps, step, side="right"))
-        if right == 0:
-            logs = self._logs[0]
-        elif right == len(self._steps):
-            logs = self._logs[-1]
-        else:
-            left = right - 1
-            t = (step - self._steps[left]) / (self._steps[right] - self._steps[left])
-            # At a recorded point (t = 0) the point itself, also where it is minus infinity.
-            logs = (
-                self._logs[left] if t == 0 else (1 - t) * self._logs[left] + t * self._logs[right]
-            )
+        left = max(right - 1, 0)
+        if right in (0, len(self._steps)) or step == self._steps[left]:
+            held: NDArray[np.float64] = self._rates[left].copy()
+            return held
+        t = (step - self._steps[left]) / (self._steps[right] - self._steps[left])
+        with np.errstate(invalid="ignore"):  # groups of zeros alone, replaced in the next line
+            logs = (1 - t) * self._logs[left] + t * self._logs[right]
         return np.where(self._zero, 0.0, np.exp(logs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,6 @@ from fslr.advisor.v1 import advisor_service_pb2_grpc, run_service_pb2
 
 from advisor.advice import Advice, Opening, ProfileSource
 from advisor.errors import OpeningMissingError, OpeningRepeatedError
-from advisor.names import RunName
 from advisor.policy import InvalidValueError
 from advisor.rpc.convert import answer, opening_from
 from advisor.store.runs import EventToStore
@@ -21,20 +21,13 @@ from advisor.telemetry import Telemetry
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
+@dataclass(frozen=True, slots=True)
 class _OpenRun:
     """What a stream holds between messages; its first message and the store can rebuild it."""
 
-    def __init__(self, message: pb.RunOpening, opening: Opening, advice: Advice) -> None:
-        self.opening = opening
-        self.advice = advice
-        self.name = RunName.parse("opening.run", message.run) if message.run else None
-        if self.name and self.name.project != opening.profile.name.project:
-            raise InvalidValueError(
-                "opening.profile",
-                f"{message.profile!r} is of another project than the run {message.run!r}; "
-                "a run uses profiles of its own project",
-            )
-        self.encoded = message.SerializeToString()
+    opening: Opening
+    advice: Advice
+    encoded: bytes
 
 
 class AdvisorServicer(advisor_service_pb2_grpc.AdvisorServiceServicer):
@@ -76,19 +69,21 @@ class AdvisorServicer(advisor_service_pb2_grpc.AdvisorServiceServicer):
             raise OpeningMissingError
         opening = opening_from(request.opening)
         resolved = await self._profiles.resolve(opening.profile)
-        return _OpenRun(request.opening, opening, Advice(resolved, opening))
+        return _OpenRun(opening, Advice(resolved, opening), request.opening.SerializeToString())
 
     def _answer(self, run: _OpenRun, request: pb.RecommendLRRequest) -> pb.RecommendLRResponse:
         if not request.HasField("measurement"):
             raise InvalidValueError("measurement", "missing; every message carries one")
         response = answer(run.advice, run.opening, request.measurement)
-        if run.name is not None:
+        if run.opening.run is not None:
             event = run_service_pb2.RunEvent(
                 measurement=request.measurement, recommendation=response
             )
             now = self._now()
             event.time.FromDatetime(now)
             self._telemetry.offer(
-                EventToStore(run.name, run.encoded, event.SerializeToString(), response.step, now)
+                EventToStore(
+                    run.opening.run, run.encoded, event.SerializeToString(), response.step, now
+                )
             )
         return response

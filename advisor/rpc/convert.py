@@ -17,7 +17,7 @@ from fslr.advisor.v1 import (
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from advisor.advice import Advice, Opening
-from advisor.names import ProfileReference
+from advisor.names import ProfileReference, RunName
 from advisor.policy import (
     Alignment,
     DepthRule,
@@ -29,6 +29,7 @@ from advisor.policy import (
     Policy,
     Recommendation,
     UnmatchedRule,
+    shown,
 )
 from advisor.profiles import ProfileContent, ProfileHeader, Provenance, VersionInfo
 
@@ -226,7 +227,8 @@ def content_to(content: ProfileContent) -> profile_pb2.ProfileContent:
     for step, rates, errors in zip(
         content.steps, content.unit_rates, content.relative_errors, strict=True
     ):
-        message.points.add(step=int(step), unit_rates=rates, relative_errors=errors)
+        known = errors if errors.any() else None
+        message.points.add(step=int(step), unit_rates=rates, relative_errors=known)
     return message
 
 
@@ -266,8 +268,17 @@ def opening_from(message: advisor_service_pb2.RunOpening) -> Opening:
         raise error.under("opening.policy") from None
     if message.total_steps < 0:
         raise InvalidValueError("opening.total_steps", f"{message.total_steps} is below 0")
+    profile = ProfileReference.parse("opening.profile", message.profile)
+    run = RunName.parse("opening.run", message.run) if message.run else None
+    if run and run.project != profile.name.project:
+        raise InvalidValueError(
+            "opening.profile",
+            f"{shown(message.profile)} is of another project than the run {shown(message.run)}; "
+            "a run uses profiles of its own project",
+        )
     return Opening(
-        profile=ProfileReference.parse("opening.profile", message.profile),
+        profile=profile,
+        run=run,
         layout=layout,
         policy=policy,
         total_steps=message.total_steps,
@@ -363,4 +374,5 @@ def mapping_to(advice: Advice) -> profile_service_pb2.ValidateLayoutResponse:
             for group, matched in zip(groups, advice.mapping.matched, strict=True)
             if not matched
         ],
+        refusal=str(advice.refusal or ""),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -11,7 +12,7 @@ from advisor import errors
 from advisor.policy import InvalidValueError, LayoutMismatchError
 
 _REASON_PREFIX = "ERROR_REASON_"
-_LISTED = 100  # entries of a list in the metadata
+_LISTED_BYTES = 1_024  # of a list in the metadata; gRPC allows all of an error about 8 KiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,23 @@ def metadata_of(error: Exception) -> dict[str, str]:
     """Return the facts for programs that go with an exception."""
     match error:
         case LayoutMismatchError():
-            return {"unmatched": ",".join(error.unmatched[:_LISTED])}
+            return {
+                "unmatched": _joined(error.unmatched),
+                "unmatched_count": str(len(error.unmatched)),
+            }
         case errors.ProfileNotFoundError():
-            return {"nearest": ",".join(error.nearest)}
+            return {"nearest": _joined(error.nearest)}
         case _:
             return {}
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Return as many of the names as fit, one a line."""
+    lines: list[str] = []
+    left = _LISTED_BYTES
+    for name in names:
+        left -= len(name.encode()) + 1
+        if left < 0:
+            break
+        lines.append(name)
+    return "\n".join(lines)

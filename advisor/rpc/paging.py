@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 
-from advisor.policy import InvalidValueError
+from advisor.policy import InvalidValueError, shown
 
 _DEFAULT_SIZE = 100
 _MAX_SIZE = 1_000
@@ -63,7 +63,9 @@ def parse_filter(text: str) -> dict[str, str]:
         match = _TERM.fullmatch(term.strip())
         if match is None:
             raise InvalidValueError(
-                "filter", f"{term!r} is not of the form labels.KEY=VALUE; join several by ' AND '"
+                "filter",
+                f"{shown(term)} is not of the form labels.KEY=VALUE; join several by ' AND '",
             )
-        pairs[match[1]] = match[2]
+        if pairs.setdefault(match[1], match[2]) != match[2]:
+            raise InvalidValueError("filter", f"labels.{match[1]} is given two values")
     return pairs

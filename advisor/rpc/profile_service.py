@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -49,7 +50,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         """Store a version."""
         name = parse_profile_name("name", request.name)
         try:
-            content = convert.content_from(request.content)
+            content = await asyncio.to_thread(convert.content_from, request.content)
         except InvalidValueError as error:
             raise error.under("content") from None
         info, created = await self._store.register(name, content, self._now())
@@ -64,7 +65,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         reference = ProfileReference.parse("name", request.name)
         version = await self._store.get(reference)
         return pb.GetProfileResponse(
-            profile=convert.version_to(version.info, version.content),
+            profile=await asyncio.to_thread(convert.version_to, version.info, version.content),
             versions=await self._store.versions(reference.name),
         )
 
@@ -118,6 +119,6 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             policy = convert.policy_from(request.policy) if request.HasField("policy") else None
         except InvalidValueError as error:
             raise error.under("policy") from None
-        opening = Opening(ProfileReference.parse("name", request.name), layout, policy)
+        opening = Opening(ProfileReference.parse("name", request.name), layout, policy=policy)
         resolved = await self._profiles.resolve(opening.profile)
         return convert.mapping_to(Advice(resolved, opening))

@@ -11,13 +11,13 @@ from fslr.advisor.v1 import run_service_pb2 as pb
 from fslr.advisor.v1 import run_service_pb2_grpc
 
 from advisor.names import RunName, parse_project
-from advisor.policy import InvalidValueError
+from advisor.policy import InvalidValueError, shown
 from advisor.rpc.convert import timestamp
 from advisor.rpc.paging import decode_token, encode_token, page_size
-from advisor.store.runs import RunStore, StoredEvent, StoredRun
+from advisor.store.runs import RunCursor, RunStore, StoredEvent, StoredRun
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-_CURSOR = re.compile(r"[0-9]{15}:[a-z][a-z0-9-]{0,62}")
+_CURSOR = re.compile(r"[0-9]{1,15}:[a-z][a-z0-9-]{0,62}")
 _EVENT_ID = re.compile(r"([0-9]{1,18}-[0-9]{1,18})?")
 _WATCH_WAIT_MS = 500  # below the store's timeout, so that a watch notices that its caller left
 _WATCH_BATCH = 100
@@ -37,13 +37,16 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         """Return a page of runs."""
         runs, after = await self._store.page(
             parse_project("parent", request.parent),
-            after=decode_token(request.page_token, _CURSOR),
+            after=_cursor(decode_token(request.page_token, _CURSOR)),
             size=page_size(request.page_size),
         )
         messages = [_run(run) for run in runs]
         for message in messages:
             message.opening.ClearField("layout")
-        return pb.ListRunsResponse(runs=messages, next_page_token=encode_token(after))
+        return pb.ListRunsResponse(
+            runs=messages,
+            next_page_token=encode_token(f"{after.created_ms}:{after.run}" if after else ""),
+        )
 
     async def GetRun(self, request: pb.GetRunRequest, context: _Context) -> pb.GetRunResponse:
         """Return one run."""
@@ -79,9 +82,14 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
                 after = event.id
 
 
+def _cursor(text: str) -> RunCursor | None:
+    created_ms, _, run = text.partition(":")
+    return RunCursor(int(created_ms), run) if text else None
+
+
 def _event_id(value: str) -> str:
     if not _EVENT_ID.fullmatch(value):
-        raise InvalidValueError("after_id", f"{value!r} is not the id of an event")
+        raise InvalidValueError("after_id", f"{shown(value)} is not the id of an event")
     return value
 
 

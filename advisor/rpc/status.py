@@ -13,6 +13,7 @@ from advisor.policy import InvalidValueError
 from advisor.rpc.errors import DEFECT, metadata_of, verdict_of
 
 _RETRY_MS = 1_000
+_MESSAGE_CHARACTERS = 1_500  # sent twice, and not-ASCII threefold, within gRPC's 8 KiB for an error
 
 _log = structlog.get_logger()
 
@@ -23,7 +24,7 @@ def status_of(error: Exception) -> status_pb2.Status:
     A defect is logged, and the caller learns nothing of the service's inside.
     """
     verdict = verdict_of(error)
-    message = str(error)
+    message = _cut(str(error))
     if verdict is DEFECT:
         _log.error("defect", exc_info=error)
         message = "the service failed; its log says why, please report it"
@@ -34,7 +35,7 @@ def status_of(error: Exception) -> status_pb2.Status:
     ]
     if isinstance(error, InvalidValueError):
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=error.description
+            field=_cut(error.field), description=_cut(error.description)
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, StoreUnavailableError):
@@ -44,6 +45,11 @@ def status_of(error: Exception) -> status_pb2.Status:
     return status_pb2.Status(
         code=code_pb2.Code.Value(verdict.code.name), message=message, details=_packed(details)
     )
+
+
+def _cut(text: str) -> str:
+    limit = _MESSAGE_CHARACTERS if text.isascii() else _MESSAGE_CHARACTERS // 4
+    return text if len(text) <= limit else f"{text[: limit - 4]} ..."
 
 
 def _packed(details: list[Message]) -> list[any_pb2.Any]:

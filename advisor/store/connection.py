@@ -12,10 +12,17 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.commands.core import AsyncScript
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from advisor.errors import StoreUnavailableError
+
+# Refusals that pass: a failover, a full disk or memory, a replica that catches up.
+_PASSING = (OutOfMemoryError, ReadOnlyError)
+_PASSING_PREFIXES = (
+    *("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF"),
+    *("NOREPLICAS", "OOM", "READONLY", "TRYAGAIN"),
+)
 
 
 def connect(url: str, *, timeout_s: float, retries: int) -> Redis:
@@ -54,7 +61,9 @@ def store_errors() -> Iterator[None]:
         yield
     except (RedisConnectionError, RedisTimeoutError) as error:
         raise StoreUnavailableError(str(error) or type(error).__name__) from error
-    except ResponseError:
-        raise  # a defect of ours: a command or script that Redis refuses
+    except ResponseError as error:
+        if not isinstance(error, _PASSING) and not str(error).startswith(_PASSING_PREFIXES):
+            raise  # a defect of ours: a command or script that Redis does not understand
+        raise StoreUnavailableError(str(error)) from error
     except RedisError as error:
         raise StoreUnavailableError(str(error) or type(error).__name__) from error

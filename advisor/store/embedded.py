@@ -19,11 +19,12 @@ import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
 import redis
 
 _PROGRAMS = ("valkey-server", "redis-server")
-_START_TIMEOUT_S = 30.0  # a large append-only file takes its time to load
+_START_TIMEOUT_S = 30.0  # until it answers at all
 _LOCK_TIMEOUT_S = 5.0  # the server of a killed service needs a moment to die
 _STOP_TIMEOUT_S = 10.0
 _MAX_SOCKET_PATH_BYTES = 107
@@ -81,7 +82,7 @@ class EmbeddedRedis:
         """The URL under which the server answers."""
         if self._socket is None:
             raise EmbeddedRedisError("the embedded Redis does not run; enter its context first")
-        return f"unix://{self._socket}"
+        return f"unix://{quote(str(self._socket))}"
 
     @property
     def pid(self) -> int:
@@ -92,9 +93,31 @@ class EmbeddedRedis:
 
     def __enter__(self) -> Self:
         """Lock the data directory and start the server."""
+        try:
+            self._start()
+            self._await_ready()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def revive(self) -> bool:
+        """Start the server again if it died, and return whether it had; its data are still there.
+
+        Returns at once: until the data are loaded, callers find nobody or a server that loads.
+
+        Raises:
+            EmbeddedRedisError: It cannot be started.
+        """
+        if self._process is None or self._process.poll() is None:
+            return False
+        self._start()
+        return True
+
+    def _start(self) -> None:
         program = find_program()
         try:
-            self._data_dir.mkdir(parents=True, exist_ok=True)
+            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self._data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise EmbeddedRedisError(
@@ -103,15 +126,10 @@ class EmbeddedRedis:
             ) from error
         try:
             self._lock(lock)
-            self._socket = self._choose_socket()
+            self._socket = self._socket or self._choose_socket()
             self._process = self._launch(program, lock)
-            self._await_ready(self._process)
-        except BaseException:
-            self._stop()
-            raise
         finally:
             os.close(lock)  # the server holds it now
-        return self
 
     def __exit__(
         self,
@@ -156,6 +174,7 @@ class EmbeddedRedis:
 
         def die_with_parent() -> None:
             prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            os.umask(0o077)
             if os.getppid() != parent:  # the parent died before the line above
                 os._exit(1)
 
@@ -184,17 +203,20 @@ class EmbeddedRedis:
     def _log(self) -> Path:
         return self._data_dir.resolve() / "redis.log"
 
-    def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
+    def _await_ready(self) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_S
         with redis.Redis.from_url(self.url, socket_timeout=1.0) as client:
             while True:
-                if process.poll() is not None:
+                status = self._process.poll() if self._process else None
+                if status is not None:
                     raise EmbeddedRedisError(
-                        f"the embedded Redis ended at its start (status {process.returncode}); "
+                        f"the embedded Redis ended at its start (status {status}); "
                         f"its log {self._log} ends: {self._log_end()}"
                     )
                 try:
                     client.ping()
+                except redis.BusyLoadingError:  # a large append-only file takes its time
+                    time.sleep(0.1)
                 except (redis.ConnectionError, redis.TimeoutError):
                     if time.monotonic() > deadline:
                         raise EmbeddedRedisError(

@@ -18,7 +18,7 @@ def profiles(project: str) -> str:
 
 
 def runs(project: str) -> str:
-    """Sorted set of ``{creation time}:{run}``, all with score 0 (ordered by creation)."""
+    """Sorted set of the project's run identifiers, scored by creation time in milliseconds."""
     return f"fslr:{{{project}}}:runs"
 
 

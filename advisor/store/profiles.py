@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 from datetime import UTC, datetime
 
@@ -30,16 +31,18 @@ class ProfileStore:
 
     Args:
         redis: The client.
+        unrepeated: A client without retries, for moves of aliases: one that ran twice could undo
+            another's.
 
     Raises:
         StoreUnavailableError: By every method, when Redis does not answer.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, unrepeated: Redis) -> None:
         self._redis = redis
         self._register = load_script(redis, "register_profile")
         self._resolve = load_script(redis, "resolve_profile")
-        self._set_alias = load_script(redis, "set_alias")
+        self._set_alias = load_script(unrepeated, "set_alias")
         self._delete = load_script(redis, "delete_profile")
 
     async def register(
@@ -51,7 +54,7 @@ class ProfileStore:
             The version, and whether this call made it.
         """
         content.profile()  # refuse what recommendations could not use
-        encoded = encode(content)
+        encoded = await asyncio.to_thread(encode, content)
         own = keys.ProfileKeys(name)
         with store_errors():
             version, created_ms, created = await self._register(
@@ -65,7 +68,7 @@ class ProfileStore:
                 ],
             )
         info = VersionInfo(name, version, encoded.digest, _time(created_ms))
-        return info, bool(created)
+        return info if created else await self.resolve(info.reference), bool(created)
 
     async def resolve(self, reference: ProfileReference) -> VersionInfo:
         """Find the version that a reference names.
@@ -94,6 +97,7 @@ class ProfileStore:
         """Read the content of a version, checked against its digest.
 
         Raises:
+            VersionNotFoundError: The version was deleted meanwhile.
             ProfileDamagedError: The stored bytes are missing or not those of the digest.
         """
         with store_errors():
@@ -103,8 +107,9 @@ class ProfileStore:
                 )
             )
         if header is None or arrays is None:
+            await self.resolve(info.reference)
             raise ProfileDamagedError(info.digest)
-        return decode(EncodedProfile(info.digest, header, arrays))
+        return await asyncio.to_thread(decode, EncodedProfile(info.digest, header, arrays))
 
     async def get(self, reference: ProfileReference) -> ProfileVersion:
         """Read one version with its content."""

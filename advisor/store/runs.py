@@ -65,6 +65,19 @@ class StoredRun:
 
 
 @dataclass(frozen=True, slots=True)
+class RunCursor:
+    """A place in the list of a project's runs.
+
+    Attributes:
+        created_ms: Creation time of the run before it, in milliseconds since 1970.
+        run: The identifier of that run.
+    """
+
+    created_ms: int
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoredEvent:
     """An event of a run's history.
 
@@ -91,8 +104,8 @@ class RunStore:
         self._redis = redis
         self._record = load_script(redis, "record_event")
 
-    async def record(self, events: Sequence[tuple[EventToStore, int]]) -> None:
-        """Store events in order, in one round trip.
+    async def record(self, events: Sequence[tuple[EventToStore, int]]) -> list[bool]:
+        """Store events in order, in one round trip, and return which of them are stored.
 
         Args:
             events: Pairs of an event and the number of the run's events lost before it.
@@ -115,7 +128,8 @@ class RunStore:
                         ],
                         client=pipeline,
                     )
-                await pipeline.execute()
+                results = await pipeline.execute(raise_on_error=False)
+        return [not isinstance(result, Exception) for result in results]
 
     async def get(self, name: RunName) -> StoredRun:
         """Read a run's summary.
@@ -128,39 +142,43 @@ class RunStore:
             raise RunNotFoundError(str(name))
         return run
 
-    async def page(self, project: str, *, after: str, size: int) -> tuple[list[StoredRun], str]:
+    async def page(
+        self, project: str, *, after: RunCursor | None, size: int
+    ) -> tuple[list[StoredRun], RunCursor | None]:
         """Return a page of runs, the latest begun first, and a cursor if there is more.
 
         Args:
             project: The project.
-            after: The cursor after which the page begins; empty: from the latest.
+            after: The cursor after which the page begins; None: from the latest.
             size: Most entries, at least 1.
         """
         found: list[StoredRun] = []
+        key = keys.runs(project)
         while True:
             with store_errors():
+                start = await self._rank_after(key, after) if after else 0
                 batch = await awaited(
-                    self._redis.zrevrangebylex(
-                        keys.runs(project),
-                        f"({after}" if after else "+",
-                        "-",
-                        start=0,
-                        num=size + 1,
-                    )
+                    self._redis.zrevrange(key, start, start + size, withscores=True)
                 )
-            for raw in batch:
-                member = raw.decode()
-                run = await self._summary(RunName(project, member.partition(":")[2]))
+            for raw, score in batch:
+                run = await self._summary(RunName(project, raw.decode()))
                 if run is None:  # its lifetime ended
                     with store_errors():
-                        await awaited(self._redis.zrem(keys.runs(project), member))
+                        await awaited(self._redis.zrem(key, raw))
                     continue
                 if len(found) == size:
                     return found, after
                 found.append(run)
-                after = member
+                after = RunCursor(int(score), run.name.run)
             if len(batch) <= size:
-                return found, ""
+                return found, None
+
+    async def _rank_after(self, key: str, cursor: RunCursor) -> int:
+        """Return the rank that follows a cursor, also if its run is gone meanwhile."""
+        rank = await awaited(self._redis.zrevrank(key, cursor.run))
+        if rank is not None:
+            return int(rank) + 1
+        return int(await awaited(self._redis.zcount(key, f"({cursor.created_ms}", "+inf")))
 
     async def history(self, name: RunName, *, after: str, size: int) -> list[StoredEvent]:
         """Return up to ``size`` events after the id ``after`` (empty: from the oldest)."""

@@ -7,17 +7,17 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import fslr.torch
 import pytest
 import torch
-from torch import Tensor, nn
-
-import fslr.torch
-from advisor.inprocess import InProcessAdvisor
 from fslr import AttachError, LayoutMismatchError, MeasurementError, UnavailableError
 from fslr.advising import RunSession
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, profile_service_pb2
 from fslr.torch import Attachment, MeasuringOptions, Recorder, attach
+from torch import Tensor, nn
+
+from advisor.inprocess import InProcessAdvisor
 from benchmarks.training import no_attachment
 from tests.building import content_message
 from tests.training_jobs import attaching, in_process, plan, recorded, run
@@ -212,9 +212,7 @@ def test_an_advisor_that_goes_away_leaves_the_last_multipliers(
         )
     assert seen[0].multipliers == list(advisor.answers[0].multipliers)
     assert seen[0].unanswered == len(advisor.asked) - 1 > 5
-    assert [r.getMessage() for r in caplog.records] == [
-        "no advice for step 2: the advisor is away"
-    ]
+    assert [r.getMessage() for r in caplog.records] == ["no advice for step 2: the advisor is away"]
 
 
 @pytest.mark.parametrize("when", ["first", "later"])
@@ -285,14 +283,18 @@ def test_not_strict_trains_on_without_any_advisor(caplog: pytest.LogCaptureFixtu
 def test_trouble_at_the_start_is_an_error_before_the_first_step() -> None:
     model, optimizer, _ = wide()
     groups = len(optimizer.param_groups)
-    with pytest.raises(UnavailableError, match=r"no advisor answers at 127\.0\.0\.1:9 .*advisor serve"):
+    with pytest.raises(
+        UnavailableError, match=r"no advisor answers at 127\.0\.0\.1:9 .*advisor serve"
+    ):
         attach(
             model,
             optimizer,
             profile="x",
             advisor=fslr.AdvisorClient("127.0.0.1:9", deadline_s=1.0),
         )
-    with pytest.raises(LayoutMismatchError, match=r"16 of 18 groups have no counterpart.*: characters\.weight, "):
+    with pytest.raises(
+        LayoutMismatchError, match=r"16 of 18 groups have no counterpart.*: characters\.weight, "
+    ):
         attach(model, optimizer, profile="x", advisor=InProcessAdvisor(content_message()))
     torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
     with pytest.raises(AttachError, match="attach fslr first"):
@@ -345,7 +347,9 @@ def test_examples_limits_the_batch_that_is_measured() -> None:
         optimizer.step()
     assert (advisor.asked[0].examples, advisor.asked[0].probes) == (3, 2)
     assert advisor.asked[0].loss == 2.5
-    assert list(advisor.asked[0].learning_rates) == pytest.approx([0.01] * len(advisor.asked[0].unit_rates))
+    assert list(advisor.asked[0].learning_rates) == pytest.approx(
+        [0.01] * len(advisor.asked[0].unit_rates)
+    )
 
 
 def test_nothing_of_a_closed_attachment_stays_behind() -> None:
@@ -392,8 +396,9 @@ class TestRecorder:
 
     def test_without_a_step_there_is_no_profile(self) -> None:
         model, optimizer, _ = wide()
-        with Recorder(model, optimizer) as recorder, pytest.raises(
-            MeasurementError, match="no step was measured, so there is no profile"
+        with (
+            Recorder(model, optimizer) as recorder,
+            pytest.raises(MeasurementError, match="no step was measured, so there is no profile"),
         ):
             recorder.profile(model="x")
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from fslr.advisor.v1 import policy_pb2, profile_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +13,6 @@ from advisor.policy import Alignment, DepthRule, Policy, UnmatchedRule
 from advisor.profiles import ProfileContent
 from advisor.rpc.convert import content_from, content_to, policy_from, policy_to
 from advisor.store.codec import decode, decode_header, encode
-from fslr.advisor.v1 import policy_pb2, profile_pb2
 from tests.building import content_message
 
 
@@ -40,9 +40,10 @@ def test_equal_content_has_an_equal_digest_whatever_the_order_of_labels() -> Non
 
 
 def test_derived_and_given_roles_are_the_same_content() -> None:
-    assert encode(content_from(content_message())).digest == encode(
-        content_from(content_to(content_from(content_message())))
-    ).digest
+    assert (
+        encode(content_from(content_message())).digest
+        == encode(content_from(content_to(content_from(content_message())))).digest
+    )
 
 
 @given(st.integers(0, 2), st.integers(0, 3), st.floats(0.5, 2.0, width=32))

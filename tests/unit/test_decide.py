@@ -56,7 +56,7 @@ def advise(
     profile = profile_of(base_names, base)
     policy = policy or Policy()
     layout = Layout.of_names(names or base_names)
-    mapping = map_layout(layout, profile.layout, policy.depth_rule, policy.unmatched_rule)
+    mapping = map_layout(layout, profile.layout, policy.depth_rule)
     return recommend(profile, Reference(profile), mapping, policy, measurement)
 
 
@@ -65,7 +65,7 @@ def test_multipliers_are_always_finite_and_inside_the_bounds(
     groups: list[tuple[float, float, float, float]],
 ) -> None:
     base, rates, errors, in_force = (list(column) for column in zip(*groups, strict=True))
-    base32 = [float(np.float32(min(rate, 1e38))) for rate in base]
+    base32 = [float(np.float32(min(rate, 1e29))) for rate in base]
     policy = Policy(min_multiplier=0.1, max_multiplier=7.0)
     answer = advise([base32], measured(rates, errors=errors, multipliers=in_force), policy)
     assert np.isfinite(answer.multipliers).all()

@@ -6,13 +6,13 @@ import inspect
 
 import grpc
 import pytest
+from fslr import errors as fslr_errors
+from fslr.advisor.v1 import error_pb2
 
 from advisor import errors as advisor_errors
 from advisor import policy
 from advisor.rpc.errors import TABLE, verdict_of
 from advisor.rpc.status import status_of
-from fslr import errors as fslr_errors
-from fslr.advisor.v1 import error_pb2
 
 
 def leaves(module: object, base: type[Exception]) -> set[type[Exception]]:
@@ -78,7 +78,11 @@ class _Call(grpc.RpcError, grpc.Call):
     ("code", "kind", "message"),
     [
         (grpc.StatusCode.UNAVAILABLE, fslr_errors.UnavailableError, "no advisor answers at host:1"),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, fslr_errors.DeadlineExceededError, "not answer in time"),
+        (
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            fslr_errors.DeadlineExceededError,
+            "not answer in time",
+        ),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, fslr_errors.MessageTooLargeError, "what gRPC says"),
         (grpc.StatusCode.PERMISSION_DENIED, fslr_errors.ServiceError, "PERMISSION_DENIED: what"),
     ],

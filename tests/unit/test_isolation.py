@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
-
 from fslr.torch.isolation import isolated, weights_swapped
+from torch import nn
 
 
 def test_swapped_weights_come_back_bit_for_bit_after_an_exception() -> None:
     layer = nn.Linear(3, 2)
     original, pointer = layer.weight.detach().clone(), layer.weight.data_ptr()
     version = layer.weight._version
-    with pytest.raises(RuntimeError, match="inside"), weights_swapped({layer.weight: torch.ones(2, 3)}):
+    with (
+        pytest.raises(RuntimeError, match="inside"),
+        weights_swapped({layer.weight: torch.ones(2, 3)}),
+    ):
         assert torch.equal(layer.weight, torch.ones(2, 3))
         raise RuntimeError("inside")
     assert torch.equal(layer.weight, original)

@@ -49,6 +49,16 @@ def test_a_given_role_is_kept() -> None:
         ([Group("a", role="r")], r"groups\[0\]\.depth_index: 0 is not in \[0, depth_count = 0\)"),
         ([Group("a", role="r", depth_index=-1, depth_count=2)], r"depth_index: -1 is not in"),
         ([Group("a", parameter_count=-1)], r"groups\[0\]\.parameter_count: -1 is below 0"),
+        (
+            [Group("a", "r", 0, 2), Group("b", "r", 1, 3)],
+            r"groups\[1\]\.depth_count: 3, but another group of the role 'r' says 2",
+        ),
+        (
+            [Group("a", "r", 0, 2), Group("b", "r", 0, 2)],
+            r"groups\[1\]\.depth_index: 0 is also that of groups\[0\] of the role 'r'; give one",
+        ),
+        ([Group("x.1.w"), Group("x.01.w")], r"groups\[1\]\.depth_index: 0 is also that of"),
+        ([Group("a", "r", 0, 2**31 - 1)], r"depth_count: 2147483647 is above 20000"),
         ([Group(str(i)) for i in range(MAX_GROUPS + 1)], r"20001 groups, but at most 20000"),
     ],
 )

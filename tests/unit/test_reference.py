@@ -18,9 +18,12 @@ def test_between_points_the_rate_is_interpolated_in_log_space() -> None:
 
 def test_before_the_first_and_after_the_last_point_the_rate_is_held() -> None:
     reference = Reference(profile_of(["a"], [[2.0], [8.0]], steps=[10, 20]))
-    assert [float(reference.at(step)[0]) for step in (0, 10, 20, 1e9)] == pytest.approx(
-        [2.0, 2.0, 8.0, 8.0]
-    )
+    assert [float(reference.at(step)[0]) for step in (0, 10, 20, 1e9)] == pytest.approx([
+        2.0,
+        2.0,
+        8.0,
+        8.0,
+    ])
 
 
 def test_a_zero_among_positive_rates_counts_as_not_recorded() -> None:
@@ -45,11 +48,23 @@ def test_the_rate_lies_between_the_neighbouring_points(rates: list[float], step:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"unit_rates": np.array([[1.0], [np.nan]], np.float32)}, r"points\[1\]\.unit_rates\[0\]: "),
-        ({"unit_rates": np.array([[-1.0], [1]], np.float32)}, r"-1\.0 of group 'a' is not a finite"),
+        (
+            {"unit_rates": np.array([[1.0], [np.nan]], np.float32)},
+            r"points\[1\]\.unit_rates\[0\]: ",
+        ),
+        (
+            {"unit_rates": np.array([[-1.0], [1]], np.float32)},
+            r"-1\.0 of group 'a' is not a number in",
+        ),
         ({"relative_errors": np.array([[np.inf], [1]], np.float32)}, r"relative_errors\[0\]: inf"),
         ({"steps": np.array([5, 5])}, r"points\[1\]\.step: 5 does not rise above 5"),
-        ({"steps": np.array([-1, 5])}, r"points\[0\]\.step: -1 is below 0"),
+        ({"steps": np.array([-1, 5])}, r"points\[0\]\.step: -1 is not in \[0, "),
+        ({"steps": np.array([2**63 - 1, 5])}, r"points\[0\]\.step: 9223372036854775807 is not in"),
+        (
+            {"unit_rates": np.array([[1.0], [1e31]], np.float32)},
+            r"is not a number in \[0, 1e\+30\]",
+        ),
+        ({"total_steps": 2**60}, r"or above 9007199254740993"),
         ({"steps": np.array([], np.int64)}, r"points: 0 points"),
         ({"base_learning_rate": 0.0}, r"base_learning_rate: 0\.0 is not a finite number above 0"),
         ({"base_learning_rate": np.nan}, r"base_learning_rate: nan"),

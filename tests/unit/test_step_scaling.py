@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
-
 from fslr import AttachError
 from fslr.torch import ModelGroups
 from fslr.torch.optimizer import StepScaler, split_groups
+from torch import nn
 
 OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
     "SGD": lambda m: torch.optim.SGD(m.parameters(), lr=0.001, momentum=0.9, weight_decay=0.01),
@@ -52,7 +51,9 @@ def test_splitting_keeps_options_and_state_bit_for_bit(name: str) -> None:
         step(plain, plain_optimizer, seed)
         step(split, split_optimizer, seed)
     assert all(p.isfinite().all() for p in plain.parameters())
-    assert all(torch.equal(p, q) for p, q in zip(plain.parameters(), split.parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(plain.parameters(), split.parameters(), strict=True)
+    )
     options = {k: v for k, v in plain_optimizer.param_groups[0].items() if "param" not in k}
     for key, value in options.items():
         assert split_optimizer.param_groups[0][key] == value

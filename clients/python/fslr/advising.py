@@ -28,10 +28,10 @@ class Advisor(Protocol):
     """Gives recommendations."""
 
     def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
-        """Return how a run's layout maps onto its profile; fails exactly as the run would.
+        """Return how a run's layout maps onto its profile, or why the run would be refused.
 
         Raises:
-            ServiceError: The advisor refused, or could not answer.
+            ServiceError: The advisor could not answer.
         """
         ...
 

@@ -27,7 +27,7 @@ from fslr.session import StreamSession
 
 _RETRIED = {
     "maxAttempts": 4,
-    "initialBackoff": "0.1s",
+    "initialBackoff": "0.05s",
     "maxBackoff": "1s",
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"],
@@ -111,7 +111,7 @@ class AdvisorClient:
     def validate_layout(
         self, opening: advisor_service_pb2.RunOpening
     ) -> profile_service_pb2.ValidateLayoutResponse:
-        """Return how a run's layout maps onto its profile; fails exactly as the run would."""
+        """Return how a run's layout maps onto its profile, or why the run would be refused."""
         return self.check_layout(
             opening.profile,
             opening.layout,
@@ -212,7 +212,7 @@ class AdvisorClient:
         *,
         project: str = DEFAULT_PROJECT,
     ) -> profile_service_pb2.ValidateLayoutResponse:
-        """Return how a layout maps onto a profile."""
+        """Return how a layout maps onto a profile, or why a run with it would be refused."""
         request = profile_service_pb2.ValidateLayoutRequest(
             name=profile_name(profile, project), layout=layout, policy=policy
         )

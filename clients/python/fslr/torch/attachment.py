@@ -13,7 +13,7 @@ from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2
 from fslr.background import BackgroundSession
 from fslr.client import AdvisorClient
-from fslr.errors import ServiceError
+from fslr.errors import LayoutMismatchError, ServiceError
 from fslr.names import DEFAULT_PROJECT, profile_name, run_name
 from fslr.torch.estimators import RateEstimate
 from fslr.torch.measuring import MeasuringOptions
@@ -82,10 +82,13 @@ class Attachment(StepObserver):
         """Ask whether the layout maps, before the first step.
 
         Raises:
-            ServiceError: It does not, or nobody answers, and the start is strict.
+            LayoutMismatchError: It does not, and the start is strict.
+            ServiceError: Nobody answers, or the profile is not there, and the start is strict.
         """
         try:
-            advisor.validate_layout(opening)
+            mapped = advisor.validate_layout(opening)
+            if mapped.refusal:
+                raise LayoutMismatchError(mapped.refusal, metadata={"profile": mapped.profile})
         except ServiceError as error:
             if self._strict:
                 raise

@@ -39,9 +39,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 5
     """RESOURCE_EXHAUSTED: the message is larger than the service accepts."""
     ERROR_REASON_LAYOUT_MISMATCH: _ErrorReason.ValueType  # 6
-    """FAILED_PRECONDITION: groups have no counterpart in the profile; metadata `unmatched` lists them."""
+    """FAILED_PRECONDITION: groups have no counterpart in the profile; metadata `unmatched` lists as
+    many as fit, one a line (ValidateLayout lists all), `unmatched_count` says how many there are.
+    """
     ERROR_REASON_PROFILE_NOT_FOUND: _ErrorReason.ValueType  # 7
-    """NOT_FOUND: there is no such profile; metadata `nearest` lists similar names."""
+    """NOT_FOUND: there is no such profile; metadata `nearest` lists similar names, one a line."""
     ERROR_REASON_VERSION_NOT_FOUND: _ErrorReason.ValueType  # 8
     """NOT_FOUND: the profile has no such version or alias."""
     ERROR_REASON_RUN_NOT_FOUND: _ErrorReason.ValueType  # 9
@@ -75,9 +77,11 @@ ERROR_REASON_MESSAGE_UNREADABLE: ErrorReason.ValueType  # 4
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 5
 """RESOURCE_EXHAUSTED: the message is larger than the service accepts."""
 ERROR_REASON_LAYOUT_MISMATCH: ErrorReason.ValueType  # 6
-"""FAILED_PRECONDITION: groups have no counterpart in the profile; metadata `unmatched` lists them."""
+"""FAILED_PRECONDITION: groups have no counterpart in the profile; metadata `unmatched` lists as
+many as fit, one a line (ValidateLayout lists all), `unmatched_count` says how many there are.
+"""
 ERROR_REASON_PROFILE_NOT_FOUND: ErrorReason.ValueType  # 7
-"""NOT_FOUND: there is no such profile; metadata `nearest` lists similar names."""
+"""NOT_FOUND: there is no such profile; metadata `nearest` lists similar names, one a line."""
 ERROR_REASON_VERSION_NOT_FOUND: ErrorReason.ValueType  # 8
 """NOT_FOUND: the profile has no such version or alias."""
 ERROR_REASON_RUN_NOT_FOUND: ErrorReason.ValueType  # 9

@@ -373,15 +373,18 @@ class ValidateLayoutResponse(_message.Message):
     PROFILE_FIELD_NUMBER: _builtins.int
     MAPPINGS_FIELD_NUMBER: _builtins.int
     UNMATCHED_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
     profile: _builtins.str
     """The version that was resolved."""
+    refusal: _builtins.str
+    """Why a run with this layout would be refused under the policy; empty if it would be advised."""
     @_builtins.property
     def mappings(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupMapping]:
         """One entry for each group in layout order."""
 
     @_builtins.property
     def unmatched(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the groups that found no counterpart."""
+        """Names of all groups that found no counterpart."""
 
     def __init__(
         self,
@@ -389,10 +392,11 @@ class ValidateLayoutResponse(_message.Message):
         profile: _builtins.str = ...,
         mappings: _abc.Iterable[Global___GroupMapping] | None = ...,
         unmatched: _abc.Iterable[_builtins.str] | None = ...,
+        refusal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mappings", b"mappings", "profile", b"profile", "unmatched", b"unmatched"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mappings", b"mappings", "profile", b"profile", "refusal", b"refusal", "unmatched", b"unmatched"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -116,7 +116,8 @@ class ProfileServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ValidateLayout(self, request, context):
-        """ValidateLayout shows how a layout maps onto a profile, before any training.
+        """ValidateLayout shows how a layout maps onto a profile, before any training. A layout that a run
+        would be refused for is shown too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,7 +51,9 @@ class ProfileServiceStub:
     DeleteProfile: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.DeleteProfileRequest, _profile_service_pb2.DeleteProfileResponse]
     """DeleteProfile removes one version. Its number is never given again."""
     ValidateLayout: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.ValidateLayoutRequest, _profile_service_pb2.ValidateLayoutResponse]
-    """ValidateLayout shows how a layout maps onto a profile, before any training."""
+    """ValidateLayout shows how a layout maps onto a profile, before any training. A layout that a run
+    would be refused for is shown too.
+    """
 
 @_typing.type_check_only
 class ProfileServiceAsyncStub(ProfileServiceStub):
@@ -76,7 +78,9 @@ class ProfileServiceAsyncStub(ProfileServiceStub):
     DeleteProfile: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.DeleteProfileRequest, _profile_service_pb2.DeleteProfileResponse]  # type: ignore[assignment]
     """DeleteProfile removes one version. Its number is never given again."""
     ValidateLayout: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.ValidateLayoutRequest, _profile_service_pb2.ValidateLayoutResponse]  # type: ignore[assignment]
-    """ValidateLayout shows how a layout maps onto a profile, before any training."""
+    """ValidateLayout shows how a layout maps onto a profile, before any training. A layout that a run
+    would be refused for is shown too.
+    """
 
 class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
     """ProfileService stores profiles as immutable, content-addressed versions.
@@ -134,6 +138,8 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _profile_service_pb2.ValidateLayoutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_profile_service_pb2.ValidateLayoutResponse, _abc.Awaitable[_profile_service_pb2.ValidateLayoutResponse]]:
-        """ValidateLayout shows how a layout maps onto a profile, before any training."""
+        """ValidateLayout shows how a layout maps onto a profile, before any training. A layout that a run
+        would be refused for is shown too.
+        """
 
 def add_ProfileServiceServicer_to_server(servicer: ProfileServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
