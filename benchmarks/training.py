@@ -92,7 +92,7 @@ def train(
             )
             loss = loss_of(model, inputs, targets)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             result.losses.append(loss.item())
             on_step(result.losses[-1])

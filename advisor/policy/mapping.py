@@ -2,8 +2,8 @@ r"""Map a layout onto a profile's layout: which base groups each group stands fo
 
 A group finds its counterpart by name where role and depth agree too, else by role and depth. A
 role of depth :math:`m` in the base and :math:`n` in the run is thought of as the stretch [0, 1],
-cut into m and into n equal parts; :math:`o_{ij}` is the overlap of the base's part i and the run's part
-j. With :math:`r_i` the base's rates the references are
+cut into m and into n equal parts; :math:`o_{ij}` is the overlap of the base's part i and the run's
+part j. With :math:`r_i` the base's rates the references are
 
 * ``sum``:  :math:`R_j = \sum_i m\,o_{ij}\, r_i`: the parts of a base block add up to its rate,
   :math:`\sum_j R_j = \sum_i r_i` exactly;

@@ -98,7 +98,6 @@ def test_every_page_of_any_size_adds_up(client: AdvisorClient, project: str) -> 
 def test_a_forged_page_token_is_refused(client: AdvisorClient, project: str, token: str) -> None:
     from fslr.advisor.v1 import profile_service_pb2 as pb
     from fslr.advisor.v1 import profile_service_pb2_grpc
-    from fslr.errors import service_error
 
     stub = profile_service_pb2_grpc.ProfileServiceStub(client.channel())
     with pytest.raises(grpc.RpcError, match="not a token of this list") as caught:

@@ -64,7 +64,9 @@ def test_damaged_bytes_are_noticed(field: str) -> None:
     if damaged == getattr(encoded, field):
         damaged = damaged[:-1] + bytes([damaged[-1] ^ 1])
     with pytest.raises(ProfileDamagedError, match=rf"{encoded.digest} is damaged; restore"):
-        decode(dataclasses.replace(encoded, **{field: damaged}))
+        decode(
+            dataclasses.replace(encoded, **{field: damaged})  # type: ignore[arg-type]
+        )
 
 
 @given(

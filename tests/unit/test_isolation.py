@@ -8,11 +8,12 @@ from torch import nn
 
 def test_swapped_weights_come_back_bit_for_bit_after_an_exception() -> None:
     layer = nn.Linear(3, 2)
+    weight: nn.Parameter = layer.weight  # type: ignore[assignment]
     original, pointer = layer.weight.detach().clone(), layer.weight.data_ptr()
     version = layer.weight._version
     with (
         pytest.raises(RuntimeError, match="inside"),
-        weights_swapped({layer.weight: torch.ones(2, 3)}),
+        weights_swapped({weight: torch.ones(2, 3)}),
     ):
         assert torch.equal(layer.weight, torch.ones(2, 3))
         raise RuntimeError("inside")

@@ -127,6 +127,12 @@ def measurable(
     return groups, Batch.of_call((inputs,), {}), updates
 
 
+def given(updates: dict[nn.Parameter, Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return what an estimator asks for each parameter's unit update."""
+    by_id = {id(parameter): update for parameter, update in updates.items()}
+    return lambda parameter: by_id[id(parameter)]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_it_converges_to_the_exact_rates(case: str) -> None:
     torch.manual_seed(0)
@@ -136,11 +142,11 @@ def test_it_converges_to_the_exact_rates(case: str) -> None:
     torch.manual_seed(1)  # the same dropout masks for both
     exact = exact_unit_rates(model, groups, batch, updates, tensor_output)
     torch.manual_seed(1)
-    estimate = estimator.estimate(batch, lambda p: updates[p])  # type: ignore[index]
+    estimate = estimator.estimate(batch, given(updates))
     if "dropout" in case:
         # The checks of the first measurement are forward passes of their own, all from one state.
         torch.manual_seed(1)
-        estimate = estimator.estimate(batch, lambda p: updates[p])  # type: ignore[index]
+        estimate = estimator.estimate(batch, given(updates))
     assert len(estimate.unit_rates) == len(exact) == len(groups)
     for group, rate, error, true in zip(
         groups, estimate.unit_rates, estimate.relative_errors, exact, strict=True
@@ -153,7 +159,7 @@ def test_the_stated_relative_error_is_the_spread_of_single_probes() -> None:
     torch.manual_seed(0)
     groups, batch, updates = measurable(model := gpt(12), characters(8, 12))
     estimator = PerExampleEstimator(model, groups, output=tensor_output, probes=1)
-    estimates = [estimator.estimate(batch, lambda p: updates[p]) for _ in range(150)]  # type: ignore[index]
+    estimates = [estimator.estimate(batch, given(updates)) for _ in range(150)]
     rates = torch.tensor([estimate.unit_rates for estimate in estimates])
     stated = torch.tensor([estimate.relative_errors for estimate in estimates]).mean(0)
     spread = rates.std(0) / rates.mean(0)
@@ -168,7 +174,7 @@ def test_more_examples_make_the_error_smaller_as_stated() -> None:
         torch.manual_seed(0)
         groups, batch, updates = measurable(model := nn.Linear(6, 9), torch.randn(examples, 6))
         estimator = PerExampleEstimator(model, groups, output=tensor_output, probes=50)
-        errors.append(estimator.estimate(batch, lambda p: updates[p]).relative_errors[0])  # type: ignore[index]
+        errors.append(estimator.estimate(batch, given(updates)).relative_errors[0])
     assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.3)
 
 
@@ -191,7 +197,7 @@ def test_a_parameter_that_did_not_move_has_the_rate_zero() -> None:
     groups, batch, updates = measurable(model := nn.Linear(4, 3), torch.randn(8, 4))
     updates[model.bias].zero_()
     estimator = PerExampleEstimator(model, groups, output=tensor_output)
-    estimate = estimator.estimate(batch, lambda p: updates[p])  # type: ignore[index]
+    estimate = estimator.estimate(batch, given(updates))
     assert estimate.unit_rates[0] > 0
     assert (estimate.unit_rates[1], estimate.relative_errors[1]) == (0.0, 0.0)
 
@@ -202,7 +208,7 @@ def test_frozen_parameters_are_no_groups() -> None:
     groups, batch, updates = measurable(model, torch.randn(8, 4))
     estimator = PerExampleEstimator(model, groups, output=tensor_output)
     assert [group.name for group in groups] == ["0.bias", "1.weight", "1.bias"]
-    assert all(rate > 0 for rate in estimator.estimate(batch, lambda p: updates[p]).unit_rates)  # type: ignore[index]
+    assert all(rate > 0 for rate in estimator.estimate(batch, given(updates)).unit_rates)
 
 
 def test_layers_without_a_local_map_are_named() -> None:
@@ -232,7 +238,7 @@ def test_a_parameter_that_acts_without_its_module_is_named() -> None:
     groups, batch, _ = measurable(model, torch.randn(8, 4))
     estimator = PerExampleEstimator(model, groups, output=tensor_output)
     with pytest.raises(MeasurementError, match=r"1 parameter\(s\) act .*: head\.weight; call"):
-        estimator.estimate(batch, lambda p: torch.ones_like(p))
+        estimator.estimate(batch, torch.ones_like)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +255,7 @@ def test_an_output_that_cannot_be_measured_is_refused(
 ) -> None:
     groups, batch, updates = measurable(model := nn.Linear(4, 3), torch.randn(8, 4))
     with pytest.raises(MeasurementError, match=message):
-        PerExampleEstimator(model, groups, output=output).estimate(batch, lambda p: updates[p])  # type: ignore[index]
+        PerExampleEstimator(model, groups, output=output).estimate(batch, given(updates))
 
 
 def test_a_result_that_is_no_tensor_asks_for_the_output() -> None:

@@ -20,12 +20,12 @@ backward passes for activations alone.
 Three checks instead of guesses, at the first measurement of each batch shape.
 
 1. Which row is whose: with ``z`` zero outside the first half of the examples, the rows of the other
-   half must be exactly zero. Groups that fail have their rows summed: one degree of freedom a probe,
-   and still no bias.
-2. Whether the batch may be cut: if the model gives the same outputs on chunks of the batch as on all
-   of it, such groups get a row a chunk at no further cost; else (batch norm) more probes.
-3. Nothing is missed: for one probe the rows of each group must add up to ``<dL/dW, U>`` of the true
-   parameter gradient, which finds parameters that are used without calling their module.
+   half must be exactly zero. Groups that fail have their rows summed: one degree of freedom a
+   probe, and still no bias.
+2. Whether the batch may be cut: if the model gives the same outputs on chunks of the batch as on
+   all of it, such groups get a row a chunk at no further cost; else (batch norm) more probes.
+3. Nothing is missed: for one probe the rows of each group must add up to ``<dL/dW, U>`` of the
+   true parameter gradient, which finds parameters that are used without calling their module.
 
 Source: the probe identity is Milsom, Anson, Aitchison, arXiv 2502.17405; squaring per example and
 the checks are this project's (docs/decisions/0002-per-example-estimator.md).

@@ -1,0 +1,155 @@
+"""The command line, against a real service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fslr import AdvisorClient, ProfileFileError, load_profile, save_profile
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from typer.testing import CliRunner, Result
+
+from advisor.cli import app
+from advisor.localserver import LocalServer
+from tests.building import content_message, opening_message
+from tests.waiting import eventually
+
+
+class Cli:
+    """Runs commands against the service, in one project."""
+
+    def __init__(self, address: str, project: str) -> None:
+        self._env = {"ADVISOR_ADDRESS": address, "ADVISOR_PROJECT": project, "COLUMNS": "200"}
+
+    def run(self, *arguments: str, ok: bool = True) -> Result:
+        result = CliRunner().invoke(app, arguments, env=self._env)
+        assert (result.exit_code == 0) == ok, result.output
+        return result
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+
+@pytest.fixture
+def cli(server: LocalServer, project: str) -> Cli:
+    return Cli(server.address, project)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    content = content_message(labels={"team": "nlp"})
+    content.provenance.model = "char GPT [32]"
+    content.docs = "Use with *warm-up*."
+    save_profile(content, tmp_path / "profile.json")
+    return str(tmp_path / "profile.json")
+
+
+def test_a_file_is_registered_once(cli: Cli, file: str, project: str) -> None:
+    first = cli.run("profile", "register", "gpt", file).stdout
+    assert first.startswith(f"registered projects/{project}/profiles/gpt@1  ")
+    again = cli.run("profile", "register", "gpt", file).stdout
+    assert "there already, unchanged: " in again
+    assert again.split()[-2:] == first.split()[-2:]
+    answer = cli.json("profile", "register", "gpt", file)
+    assert answer["profile"]["version"] == "1"
+    assert "created" not in answer  # false, as protobuf's JSON leaves it out
+
+
+def test_lists_show_what_there_is(cli: Cli, file: str, project: str) -> None:
+    assert f"no profiles in project {project}" in cli.run("profile", "list").stdout
+    assert cli.json("profile", "list") == []
+    cli.run("profile", "register", "gpt", file)
+    table = cli.run("profile", "list").stdout
+    assert "gpt@1" in table
+    assert "char GPT [32]" in table  # brackets are no markup
+    (listed,) = cli.json("profile", "list", "--filter", "labels.team=nlp")
+    assert listed["name"] == f"projects/{project}/profiles/gpt@1"
+    assert cli.json("profile", "list", "--filter", "labels.team=x") == []
+
+
+def test_show_says_where_a_profile_comes_from_and_its_rates(cli: Cli, file: str) -> None:
+    cli.run("profile", "register", "gpt", file)
+    shown = cli.run("profile", "show", "gpt").stdout
+    for expected in (
+        *("char GPT [32]", "team=nlp", "Use with *warm-up*.", "depth rule sum"),
+        *("blocks.*.up.weight", "unit rate, step 10", "21, recorded at 3 of them"),
+    ):
+        assert expected in shown
+    assert len(cli.json("profile", "show", "gpt@1")["profile"]["content"]["points"]) == 3
+
+
+def test_runs_are_listed_shown_and_watched(cli: Cli, client: AdvisorClient, project: str) -> None:
+    assert f"no runs in project {project}" in cli.run("run", "list").stdout
+    client.register_profile("gpt", content_message(), project=project)
+    run = f"projects/{project}/runs/night"
+    opening = opening_message(f"projects/{project}/profiles/gpt", run=run)
+    session = client.open_run(opening)
+    for step in (0, 25):
+        session.recommend(pb.Measurement(step=step, unit_rates=[1, 0, 1, 1e-9], loss=2.5))
+    session.close()
+    eventually(lambda: [r.measurements for r in client.list_runs(project=project)] == [2])
+    assert "night" in cli.run("run", "list").stdout
+    assert cli.json("run", "list")[0]["measurements"] == "2"
+    shown = cli.run("run", "show", "night").stdout
+    for expected in ("2 measurements, 0 lost", "held zero rate", "clamped", "embed.weight", "2.5"):
+        assert expected in shown
+    assert len(cli.json("run", "show", "night")["events"]) == 2
+    watched = cli.run("run", "watch", "night", "--count", "2").stdout.splitlines()
+    assert [line.split()[0] for line in watched] == ["step", "0", "25"]
+    lines = cli.run("run", "watch", "night", "--count", "2", "--json").stdout.splitlines()
+    assert [json.loads(line)["measurement"].get("step", "0") for line in lines] == ["0", "25"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["profile", "show", "gtp"], "there is no profile projects/"),
+        (["profile", "show", "Not/a/name"], "must read projects/{project}/profiles/{profile}"),
+        (["profile", "register", "gpt", "missing.json"], "missing.json cannot be read"),
+        (["profile", "list", "--filter", "x"], "is not of the form labels.KEY=VALUE"),
+        (["run", "show", "night"], "there is no run projects/"),
+        (["run", "watch", "night", "--after-id", "x"], "is not the id of an event"),
+        (["health", "-a", "127.0.0.1:1"], "no advisor answers at 127.0.0.1:1"),
+        (["profile", "list", "-a", "127.0.0.1:1"], "start one with `advisor serve`"),
+        (["serve", "--port", "70000"], "setting port: Input should be less than or equal to 65535"),
+        (["serve", "--redis-url", "http://x"], "must begin with redis://, rediss:// or unix://"),
+    ],
+)
+def test_errors_are_one_line_with_the_remedy(cli: Cli, arguments: list[str], message: str) -> None:
+    result = cli.run(*arguments, ok=False)
+    assert result.exit_code == 1
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+    assert result.stdout == "" or arguments[:2] == ["run", "watch"]
+
+
+def test_health_says_serving(cli: Cli, server: LocalServer) -> None:
+    assert cli.run("health").stdout.strip() == f"{server.address}: SERVING"
+    assert cli.json("health") == {"address": server.address, "status": "SERVING"}
+
+
+def test_the_version_is_told(cli: Cli) -> None:
+    assert cli.run("--version").stdout.startswith("fslr-advisor ")
+
+
+def test_profile_files_come_back_as_they_were_saved(tmp_path: Path) -> None:
+    save_profile(content_message(), tmp_path / "p.json")
+    assert load_profile(tmp_path / "p.json") == content_message()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not a profile: Failed to load JSON"),
+        ('{"layuot": {}}', 'is not a profile: .*no field named "layuot"'),
+    ],
+)
+def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "p.json").write_text(text, "utf-8")
+    with pytest.raises(ProfileFileError, match=message):
+        load_profile(tmp_path / "p.json")
+    (tmp_path / "p.json").write_bytes(b"\xff")
+    with pytest.raises(ProfileFileError, match="cannot be read"):
+        load_profile(tmp_path / "p.json")
