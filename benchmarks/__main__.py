@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from benchmarks.demo.command import demo
+from benchmarks.estimator import estimator
 
 app = typer.Typer(
     help="Where every figure of the documentation comes from.",
@@ -12,6 +13,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo)
+app.command()(estimator)
 
 
 @app.callback()

@@ -76,6 +76,7 @@ class CharGPT(nn.Module):
 
     def __init__(self, config: CharGPTConfig) -> None:
         super().__init__()
+        self.config = config
         self.characters = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Embedding(config.context, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
