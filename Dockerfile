@@ -14,7 +14,7 @@ COPY --from=build /opt/advisor /opt/advisor
 ENV PATH=/opt/advisor/bin:$PATH \
     ADVISOR_DATA_DIR=/data \
     PYTHONUNBUFFERED=1
-USER advisor
+USER 10001
 VOLUME /data
 EXPOSE 50051
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \

@@ -10,14 +10,6 @@ from datetime import UTC, datetime
 
 import grpc
 import structlog
-from fslr.advisor.v1 import (
-    advisor_service_pb2,
-    advisor_service_pb2_grpc,
-    profile_service_pb2,
-    profile_service_pb2_grpc,
-    run_service_pb2,
-    run_service_pb2_grpc,
-)
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -31,6 +23,14 @@ from advisor.store.connection import awaited, connect, store_errors
 from advisor.store.profiles import ProfileStore
 from advisor.store.runs import RunStore
 from advisor.telemetry import Telemetry
+from fslr.advisor.v1 import (
+    advisor_service_pb2,
+    advisor_service_pb2_grpc,
+    profile_service_pb2,
+    profile_service_pb2_grpc,
+    run_service_pb2,
+    run_service_pb2_grpc,
+)
 
 _SERVICES = (
     advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name,

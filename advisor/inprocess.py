@@ -11,11 +11,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import profile_pb2, profile_service_pb2
-from fslr.errors import BY_REASON
-from fslr.profile_files import load_profile
-
 from advisor.advice import Advice, LoadedProfile, Opening, Resolved
 from advisor.names import ProfileReference
 from advisor.policy import Reference
@@ -23,6 +18,10 @@ from advisor.profiles import VersionInfo
 from advisor.rpc.convert import answer, content_from, mapping_to, opening_from
 from advisor.rpc.errors import metadata_of, verdict_of
 from advisor.store.codec import encode
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import profile_pb2, profile_service_pb2
+from fslr.errors import BY_REASON
+from fslr.profile_files import load_profile
 
 _NEVER = datetime.fromtimestamp(0, UTC)
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks estimator``: the estimator against the exact oracle, on the demo's model."""
+"""``python -m benchmarks estimator``: the estimator against exact rates, on the demo's model."""
 
 from __future__ import annotations
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2
 
 from advisor.policy import Layout, Policy, Profile
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2
 
 NAMES = ("embed.weight", "blocks.0.up.weight", "blocks.1.up.weight", "head.weight")
 

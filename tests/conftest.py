@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from fslr import AdvisorClient
 from hypothesis import settings
 
 from advisor.localserver import LocalServer
+from fslr import AdvisorClient
 
 # Machines that run these tests are shared: a slow example is not a failure.
 settings.register_profile("shared-machine", deadline=None, derandomize=bool(os.environ.get("CI")))

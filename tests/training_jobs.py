@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-import fslr.torch
 import torch
-from fslr.advisor.v1 import profile_pb2
 from torch import nn
 
+import fslr.torch
 from advisor.inprocess import InProcessAdvisor
 from benchmarks.char_gpt import CharGPTConfig
 from benchmarks.text import Corpus, load_corpus
 from benchmarks.training import Attach, TrainingPlan, TrainingResult, no_attachment, train
+from fslr.advisor.v1 import profile_pb2
 
 
 @cache

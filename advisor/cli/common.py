@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
-from fslr import AdvisorClient, FslrError
-from fslr.names import DEFAULT_PROJECT
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.markup import escape
+
+from fslr import AdvisorClient, FslrError
+from fslr.names import DEFAULT_PROJECT
 
 Address = Annotated[
     str,

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fslr import load_profile
-from fslr.advisor.v1 import profile_pb2
 from rich.markup import escape
 from rich.table import Table
 
@@ -25,6 +23,8 @@ from advisor.cli.common import (
     print_message,
     short_name,
 )
+from fslr import load_profile
+from fslr.advisor.v1 import profile_pb2
 
 app = typer.Typer(help="Register reference profiles and look at them.", no_args_is_help=True)
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
-from fslr.advisor.v1 import policy_pb2, run_service_pb2
 from rich.markup import escape
 from rich.table import Table
 
@@ -27,6 +26,7 @@ from advisor.cli.common import (
     print_json,
     short_name,
 )
+from fslr.advisor.v1 import policy_pb2, run_service_pb2
 
 app = typer.Typer(
     help="Look at the training jobs that talked to the advisor.", no_args_is_help=True

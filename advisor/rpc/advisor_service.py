@@ -8,8 +8,6 @@ from datetime import datetime
 from typing import Any
 
 import grpc
-from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import advisor_service_pb2_grpc, run_service_pb2
 
 from advisor.advice import Advice, Opening, ProfileSource
 from advisor.errors import OpeningMissingError, OpeningRepeatedError
@@ -17,6 +15,8 @@ from advisor.policy import InvalidValueError
 from advisor.rpc.convert import answer, opening_from
 from advisor.store.runs import EventToStore
 from advisor.telemetry import Telemetry
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import advisor_service_pb2_grpc, run_service_pb2
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

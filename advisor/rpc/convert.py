@@ -7,13 +7,6 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import numpy as np
-from fslr.advisor.v1 import (
-    advisor_service_pb2,
-    layout_pb2,
-    policy_pb2,
-    profile_pb2,
-    profile_service_pb2,
-)
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from advisor.advice import Advice, Opening
@@ -32,6 +25,13 @@ from advisor.policy import (
     shown,
 )
 from advisor.profiles import ProfileContent, ProfileHeader, Provenance, VersionInfo
+from fslr.advisor.v1 import (
+    advisor_service_pb2,
+    layout_pb2,
+    policy_pb2,
+    profile_pb2,
+    profile_service_pb2,
+)
 
 _DEPTH_RULES = {
     policy_pb2.DEPTH_RULE_UNSPECIFIED: DepthRule.SUM,

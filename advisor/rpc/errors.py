@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
-from fslr.advisor.v1 import error_pb2
 
 from advisor import errors
 from advisor.policy import InvalidValueError, LayoutMismatchError
+from fslr.advisor.v1 import error_pb2
 
 _REASON_PREFIX = "ERROR_REASON_"
 _LISTED_BYTES = 1_024  # of a list in the metadata; gRPC allows all of an error about 8 KiB

@@ -9,8 +9,6 @@ from datetime import datetime
 from typing import Any
 
 import grpc
-from fslr.advisor.v1 import profile_service_pb2 as pb
-from fslr.advisor.v1 import profile_service_pb2_grpc
 
 from advisor.advice import Advice, Opening, ProfileSource
 from advisor.names import (
@@ -23,6 +21,8 @@ from advisor.policy import InvalidValueError
 from advisor.rpc import convert
 from advisor.rpc.paging import decode_token, encode_token, page_size, parse_filter
 from advisor.store.profiles import ProfileStore
+from fslr.advisor.v1 import profile_service_pb2 as pb
+from fslr.advisor.v1 import profile_service_pb2_grpc
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _CURSOR = re.compile(r"[a-z][a-z0-9-]{0,62}")

@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from fslr.advisor.v1 import run_service_pb2 as pb
-from fslr.advisor.v1 import run_service_pb2_grpc
 
 from advisor.names import RunName, parse_project
 from advisor.policy import InvalidValueError, shown
 from advisor.rpc.convert import timestamp
 from advisor.rpc.paging import decode_token, encode_token, page_size
 from advisor.store.runs import RunCursor, RunStore, StoredEvent, StoredRun
+from fslr.advisor.v1 import run_service_pb2 as pb
+from fslr.advisor.v1 import run_service_pb2_grpc
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _CURSOR = re.compile(r"[0-9]{1,15}:[a-z][a-z0-9-]{0,62}")

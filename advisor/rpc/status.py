@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import structlog
-from fslr.errors import ERROR_DOMAIN
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -11,6 +10,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from advisor.errors import StoreUnavailableError
 from advisor.policy import InvalidValueError
 from advisor.rpc.errors import DEFECT, metadata_of, verdict_of
+from fslr.errors import ERROR_DOMAIN
 
 _RETRY_MS = 1_000
 _MESSAGE_CHARACTERS = 1_500  # sent twice, and not-ASCII threefold, within gRPC's 8 KiB for an error

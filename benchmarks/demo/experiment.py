@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 
-import fslr.torch
 import torch
-from fslr.advisor.v1 import profile_pb2, run_service_pb2
 from torch import nn
 
+import fslr.torch
 from benchmarks.char_gpt import CharGPTConfig
 from benchmarks.text import Corpus
 from benchmarks.training import TrainingPlan, TrainingResult, train
+from fslr.advisor.v1 import profile_pb2, run_service_pb2
 
 _EVERY = 25  # steps between recorded points
 PROFILE = "char-gpt"

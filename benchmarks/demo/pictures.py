@@ -11,11 +11,11 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-from fslr.advisor.v1 import run_service_pb2
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.demo.experiment import DemoResult
+from fslr.advisor.v1 import run_service_pb2
 
 # Told apart by lightness too, for those who do not see the colours.
 _BASE, _PLAIN, _ADVISED = "#7a7a7a", "#d1495b", "#00798c"

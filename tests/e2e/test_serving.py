@@ -12,11 +12,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-from fslr import AdvisorClient, FslrError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from advisor.localserver import LocalServer, LocalServerError
+from fslr import AdvisorClient, FslrError
 from tests.building import content_message
 from tests.waiting import eventually
 

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import fslr.torch
 import pytest
 import torch
-from fslr import AdvisorClient
-from fslr.advisor.v1 import policy_pb2
 
+import fslr.torch
 from advisor.localserver import LocalServer
 from benchmarks.demo.experiment import DemoPlan
 from benchmarks.demo.pictures import draw_all
+from fslr import AdvisorClient
+from fslr.advisor.v1 import policy_pb2
 from tests.training_jobs import attaching, plan, recorded, run
 from tests.waiting import eventually
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fslr import AdvisorClient, ProfileFileError, load_profile, save_profile
-from fslr.advisor.v1 import advisor_service_pb2 as pb
 from typer.testing import CliRunner, Result
 
 from advisor.cli import app
 from advisor.localserver import LocalServer
+from fslr import AdvisorClient, ProfileFileError, load_profile, save_profile
+from fslr.advisor.v1 import advisor_service_pb2 as pb
 from tests.building import content_message, opening_message
 from tests.waiting import eventually
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+
 from fslr import (
     AdvisorClient,
     AliasMovedError,
@@ -21,7 +22,6 @@ from fslr import (
 from fslr.advisor.v1 import policy_pb2, profile_pb2, profile_service_pb2_grpc
 from fslr.advisor.v1 import profile_service_pb2 as pb
 from fslr.errors import service_error
-
 from tests.building import NAMES, content_message, layout_message
 
 

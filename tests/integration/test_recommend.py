@@ -8,16 +8,16 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from advisor.inprocess import InProcessAdvisor
 from fslr import AdvisorClient, DeadlineExceededError, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import advisor_service_pb2_grpc, policy_pb2
 from fslr.advisor.v1.advisor_service_pb2 import Measurement
 from fslr.advisor.v1.advisor_service_pb2 import RecommendLRRequest as Request
 from fslr.advisor.v1.advisor_service_pb2_grpc import AdvisorServiceStub
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
-
-from advisor.inprocess import InProcessAdvisor
 from tests.building import NAMES, content_message, layout_message, opening_message
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 
 import pytest
+
 from fslr import AdvisorClient, InvalidRequestError, RunNotFoundError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import run_service_pb2
-
 from tests.building import content_message, opening_message
 from tests.waiting import eventually
 

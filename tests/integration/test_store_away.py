@@ -9,14 +9,14 @@ from pathlib import Path
 
 import grpc
 import pytest
-from fslr import AdvisorClient, FslrError, ProfileNotFoundError, UnavailableError
-from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import profile_service_pb2, profile_service_pb2_grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from advisor.localserver import LocalServer
 from advisor.store.embedded import EmbeddedRedis
+from fslr import AdvisorClient, FslrError, ProfileNotFoundError, UnavailableError
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import profile_service_pb2, profile_service_pb2_grpc
 from tests.building import content_message, opening_message
 from tests.waiting import eventually
 

@@ -7,18 +7,18 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import fslr.torch
 import pytest
 import torch
+from torch import Tensor, nn
+
+import fslr.torch
+from advisor.inprocess import InProcessAdvisor
+from benchmarks.training import no_attachment
 from fslr import AttachError, LayoutMismatchError, MeasurementError, UnavailableError
 from fslr.advising import RunSession
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, profile_service_pb2
 from fslr.torch import Attachment, MeasuringOptions, Recorder, attach
-from torch import Tensor, nn
-
-from advisor.inprocess import InProcessAdvisor
-from benchmarks.training import no_attachment
 from tests.building import content_message
 from tests.training_jobs import attaching, in_process, plan, recorded, run
 

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from fslr.advisor.v1 import policy_pb2, profile_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from advisor.policy import Alignment, DepthRule, Policy, UnmatchedRule
 from advisor.profiles import ProfileContent
 from advisor.rpc.convert import content_from, content_to, policy_from, policy_to
 from advisor.store.codec import decode, decode_header, encode
+from fslr.advisor.v1 import policy_pb2, profile_pb2
 from tests.building import content_message
 
 

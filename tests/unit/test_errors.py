@@ -7,13 +7,13 @@ from typing import Any
 
 import grpc
 import pytest
-from fslr import errors as fslr_errors
-from fslr.advisor.v1 import error_pb2
 
 from advisor import errors as advisor_errors
 from advisor import policy
 from advisor.rpc.errors import TABLE, verdict_of
 from advisor.rpc.status import status_of
+from fslr import errors as fslr_errors
+from fslr.advisor.v1 import error_pb2
 
 
 def leaves(module: object, base: type[Exception]) -> set[type[Exception]]:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fslr.torch.isolation import isolated, weights_swapped
 from torch import nn
+
+from fslr.torch.isolation import isolated, weights_swapped
 
 
 def test_swapped_weights_come_back_bit_for_bit_after_an_exception() -> None:

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from fslr.names import profile_name, project_name, run_name
 
 from advisor.names import ProfileReference, RunName, parse_profile_name, parse_project
 from advisor.policy import InvalidValueError
 from advisor.store import keys
+from fslr.names import profile_name, project_name, run_name
 
 
 def test_a_reference_has_a_version_an_alias_or_neither() -> None:

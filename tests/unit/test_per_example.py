@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from fslr import MeasurementError
-from fslr.torch import Batch, ModelGroups, PerExampleEstimator, exact_unit_rates, tensor_output
-from fslr.torch.estimators.estimate import rates_of_rows
 from torch import Tensor, nn
 
 from benchmarks.char_gpt import CharGPT, CharGPTConfig
+from fslr import MeasurementError
+from fslr.torch import Batch, ModelGroups, PerExampleEstimator, exact_unit_rates, tensor_output
+from fslr.torch.estimators.estimate import rates_of_rows
 
 _SIGMAS = 5.0  # one group in two million falls outside by chance
 

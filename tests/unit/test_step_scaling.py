@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
+
 from fslr import AttachError
 from fslr.torch import ModelGroups
 from fslr.torch.optimizer import StepScaler, split_groups
-from torch import nn
 
 OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
     "SGD": lambda m: torch.optim.SGD(m.parameters(), lr=0.001, momentum=0.9, weight_decay=0.01),
