@@ -92,9 +92,9 @@ def _multipliers(result: DemoResult) -> list[float]:
 
 def _print_result(result: DemoResult, plan: DemoPlan) -> None:
     sweep = ", ".join(
-        f"[bold]{rate:g}: {loss:.3f}[/]"
+        f"[bold]{rate:.4g}: {loss:.3f}[/]"
         if rate == result.learning_rate
-        else f"{rate:g}: {loss:.3f}"
+        else f"{rate:.4g}: {loss:.3f}"
         for rate, loss in result.sweep.items()
     )
     _console.print(f"Sweep of the base (learning rate: validation loss): {sweep}")
