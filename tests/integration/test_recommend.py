@@ -90,6 +90,9 @@ def test_a_stream_stays_on_the_version_it_began_with(client: AdvisorClient, proj
     later = session.recommend(measurement(1))
     assert (first.profile, first.digest) == (later.profile, later.digest)
     session.close()
+    with pytest.raises(UnavailableError, match="session is closed; open the run again"):
+        session.recommend(measurement(2))
+    session = client.open_run(opening)
     reopened = session.recommend(measurement(2))
     assert reopened.profile.endswith("@2")
     assert list(reopened.multipliers) == pytest.approx([10, 20, 30, 40])

@@ -89,6 +89,7 @@ class StreamSession:
         self._address = address
         self._deadline_s = deadline_s
         self._stream: _Stream | None = None
+        self._closed = False
 
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         """Return the answer to a measurement.
@@ -113,22 +114,28 @@ class StreamSession:
 
     def _ask(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         request = pb.RecommendLRRequest(measurement=measurement)
-        if self._stream is not None and self._stream.pid != os.getpid():
-            self._stream = None  # of the process that this one was forked from
-        if self._stream is None:
-            self._stream = _Stream(self._stub())
+        stream = self._stream
+        if self._closed:
+            raise UnavailableError("the run's session is closed; open the run again")
+        if stream is None or stream.pid != os.getpid():  # the other process's stream is not ours
+            stream = self._stream = _Stream(self._stub())
             request.opening.CopyFrom(self._opening)
         try:
-            return self._stream.ask(request, self._deadline_s)
+            return stream.ask(request, self._deadline_s)
         except grpc.RpcError as error:
-            self.close()
+            self._drop()
             raise service_error(error, self._address) from error
         except BaseException:
-            self.close()
+            self._drop()
             raise
 
     def close(self) -> None:
+        """End the run's conversation for good, from whatever thread."""
+        self._closed = True
+        self._drop()
+
+    def _drop(self) -> None:
         """End the stream; a later measurement opens a new one."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -44,6 +45,7 @@ class Attachment(StepObserver):
         *,
         options: MeasuringOptions,
         strict: bool,
+        on_close: Callable[[], None],
     ) -> None:
         super().__init__(model, optimizer, options, strict=strict)
         try:
@@ -58,6 +60,7 @@ class Attachment(StepObserver):
             super().close()
             raise
         self._background = BackgroundSession(self._session)
+        self._on_close = on_close
         self.multipliers = [1.0] * len(self.groups)
         self.answer: pb.RecommendLRResponse | None = None
         self._next = 0
@@ -77,6 +80,7 @@ class Attachment(StepObserver):
         """Let go of the model, the optimizer and the advisor."""
         super().close()
         self._background.close()
+        self._on_close()
 
     def _check(self, advisor: Advisor, opening: pb.RunOpening) -> None:
         """Ask whether the layout maps, before the first step.
@@ -204,11 +208,20 @@ def attach(
         policy=policy,
         observe_only=observe_only,
     )
-    return Attachment(
-        model,
-        optimizer,
-        AdvisorClient(advisor) if isinstance(advisor, str) else advisor,
-        opening,
-        options=options or MeasuringOptions(),
-        strict=strict,
-    )
+    options = options or MeasuringOptions()
+    if not isinstance(advisor, str):
+        return Attachment(
+            model, optimizer, advisor, opening, options=options, strict=strict, on_close=_nothing
+        )
+    client = AdvisorClient(advisor)  # ours to close
+    try:
+        return Attachment(
+            model, optimizer, client, opening, options=options, strict=strict, on_close=client.close
+        )
+    except BaseException:
+        client.close()
+        raise
+
+
+def _nothing() -> None:
+    """Leave the caller's advisor open."""
