@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -350,6 +352,80 @@ def test_examples_limits_the_batch_that_is_measured() -> None:
     assert list(advisor.asked[0].learning_rates) == pytest.approx(
         [0.01] * len(advisor.asked[0].unit_rates)
     )
+
+
+def test_a_step_is_scaled_even_if_its_measurement_cannot_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, optimizer, backward = wide()
+    with attach(model, optimizer, profile="x", advisor=in_process(), policy=OFTEN) as attachment:
+        used: list[float] = []
+        optimizer.register_step_pre_hook(lambda *_: used.append(optimizer.param_groups[0]["lr"]))
+        backward()
+        optimizer.step()
+
+        def out_of_memory() -> None:
+            raise torch.OutOfMemoryError("no room for the weights before")
+
+        monkeypatch.setattr(attachment._meter, "begin_step", out_of_memory)
+        in_force = attachment.multipliers[0]
+        for _ in range(4):
+            backward()
+            optimizer.step()
+        assert attachment.failures > 0
+        assert used[1:] == pytest.approx([0.01 * in_force] * 4)
+
+
+@pytest.mark.parametrize("error", [AttributeError("logits"), torch.OutOfMemoryError("no room")])
+def test_any_error_is_raised_at_a_strict_start(error: Exception) -> None:
+    model, optimizer, backward = wide()
+
+    def output(_result: Tensor) -> Tensor:
+        raise error
+
+    with attach(
+        model,
+        optimizer,
+        profile="x",
+        advisor=in_process(),
+        options=MeasuringOptions(output=output),
+    ):
+        backward()
+        with pytest.raises(type(error), match=str(error)):
+            optimizer.step()
+
+
+def test_copies_and_pickles_of_an_attached_model_are_not_attached() -> None:
+    model, optimizer, backward = wide()
+    with Recorder(model, optimizer, every=1) as recorder:
+        backward()
+        # A batch that cannot be copied must not hinder a copy of the model.
+        recorder._meter._call = ((torch.ones(2, requires_grad=True) * 2,), {})
+        copied, pickled = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+        averaged = torch.optim.swa_utils.AveragedModel(model)
+        recorder._meter.forget_step()
+        for other in (copied, pickled, averaged):
+            other.train()
+            other(torch.zeros(2, 4, dtype=torch.int64))
+        assert recorder._meter._call is None
+
+
+def test_a_call_without_tensors_reaches_the_model_as_it_is() -> None:
+    class TakesWords(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(1, 2)
+
+        def forward(self, words: str) -> Tensor:
+            out: Tensor = self.layer(torch.tensor([[float(len(words))]]))
+            return out
+
+    model = TakesWords()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Recorder(model, optimizer):
+        model("three").sum().backward()
+        with pytest.raises(MeasurementError, match="called without a tensor argument"):
+            optimizer.step()
 
 
 def test_nothing_of_a_closed_attachment_stays_behind() -> None:

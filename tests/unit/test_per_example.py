@@ -221,6 +221,23 @@ def test_layers_without_a_local_map_are_named() -> None:
         PerExampleEstimator(model, groups, output=tensor_output)
 
 
+def test_a_hook_of_the_user_that_changes_an_output_is_measured_too() -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
+    model[0].register_forward_hook(lambda _module, _inputs, output: 3 * output)
+    groups, batch, updates = measurable(model, torch.randn(16, 4))
+    exact = exact_unit_rates(model, groups, batch, updates, tensor_output)
+    estimator = PerExampleEstimator(model, groups, output=tensor_output, probes=100)
+    estimate = estimator.estimate(batch, given(updates))
+    assert estimate.unit_rates == pytest.approx(exact, rel=0.1)
+
+
+def test_the_default_device_does_not_matter() -> None:
+    groups, batch, updates = measurable(model := nn.Linear(4, 3), torch.randn(8, 4))
+    estimator = PerExampleEstimator(model, groups, output=tensor_output)
+    with torch.device("meta"):
+        assert estimator.estimate(batch, given(updates)).unit_rates[0] > 0
+
+
 class UsedWithoutCall(nn.Module):
     """The head's weight acts without its module being called."""
 

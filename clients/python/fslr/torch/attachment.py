@@ -101,10 +101,12 @@ class Attachment(StepObserver):
     def _is_due(self) -> bool:
         return self.step >= self._next
 
-    def _prepare(self) -> None:
+    def _take_news(self) -> None:
         answer = self._background.take_answer()
         if answer is not None:
             self._adopt(answer)
+
+    def _scale(self) -> None:
         if not self._observe_only:
             self._scaler.scale(self.multipliers)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fslr.errors import MeasurementError
@@ -82,6 +81,6 @@ class Batch:
 
     def chunks(self, count: int) -> list[Batch]:
         """Return the batch cut into ``min(count, examples)`` chunks of nearly equal size."""
-        bounds = torch.linspace(0, self.examples, min(count, self.examples) + 1).round().int()
-        edges = [int(edge) for edge in bounds]
+        pieces = min(count, self.examples)
+        edges = [round(self.examples * i / pieces) for i in range(pieces + 1)]
         return [self.select(start, stop) for start, stop in pairwise(edges)]

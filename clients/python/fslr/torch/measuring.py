@@ -53,6 +53,28 @@ class MeasuringOptions:
     seed: int = 0
 
 
+class _CallWatcher:
+    """A forward pre-hook that copies and pickles of the model do not take along."""
+
+    def __init__(self, see: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]) -> None:
+        self._see = see
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._see(model, args, kwargs)
+
+    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
+        return _watch_nothing, ()  # deepcopy comes this way too
+
+
+def _watch_nothing() -> Callable[..., None]:
+    """Return what stands in a copy of a model where the watcher stood."""
+    return _ignore_call
+
+
+def _ignore_call(_model: nn.Module, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+    """Let a call of a copied model pass."""
+
+
 class StepMeter:
     """Measures optimizer steps of a model.
 
@@ -71,15 +93,17 @@ class StepMeter:
         self._estimator = PerExampleEstimator(
             model, groups, output=options.output, probes=options.probes, seed=options.seed
         )
-        self._batch: Batch | None = None
+        self._call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._before: dict[nn.Parameter, Tensor] | None = None
         self._measuring = False
-        self._handle = model.register_forward_pre_hook(self._see_call, with_kwargs=True)
+        self._handle = model.register_forward_pre_hook(
+            _CallWatcher(self._see_call), with_kwargs=True
+        )
 
     def _see_call(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Remember the latest training call; its tensors are referred to, not copied."""
         if model.training and torch.is_grad_enabled() and not self._measuring:
-            self._batch = Batch.of_call(args, kwargs)
+            self._call = args, kwargs  # looked at after the step: here nothing may be raised
 
     def begin_step(self) -> None:
         """Keep the weights, for the step that follows is to be measured."""
@@ -93,17 +117,17 @@ class StepMeter:
                 a group with 0 did not move and has the unit rate 0.
 
         Raises:
-            MeasurementError: The model was not called for training since the last measurement, or
-                cannot be measured.
+            MeasurementError: The model was not called for training since the last step, or cannot
+                be measured.
         """
         if self._before is None:
             raise MeasurementError("end_step without begin_step: the weights before are not known")
-        if self._batch is None:
+        if self._call is None:
             raise MeasurementError(
                 "the model was not called in training mode before the optimizer's step; attach the "
                 "module that the training loop calls"
             )
-        batch, before = self._batch, self._before
+        batch, before = Batch.of_call(*self._call), self._before
         if self._examples is not None and self._examples < batch.examples:
             batch = batch.select(0, self._examples)
         after = {id(parameter): parameter.data for parameter in before}
@@ -147,7 +171,7 @@ class StepMeter:
     def forget_step(self) -> None:
         """Let go of the weights and the batch that a measurement kept."""
         self._before = None
-        self._batch = None
+        self._call = None
 
     def close(self) -> None:
         """Stop looking at the model's calls."""

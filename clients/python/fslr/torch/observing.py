@@ -10,7 +10,6 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from fslr.errors import FslrError
 from fslr.torch.estimators import RateEstimate
 from fslr.torch.groups import ModelGroups
 from fslr.torch.measuring import MeasuringOptions, StepMeter
@@ -81,8 +80,12 @@ class StepObserver(ABC):
         """Return whether the step that begins is to be measured."""
 
     @abstractmethod
-    def _prepare(self) -> None:
-        """Act before a step, measured or not."""
+    def _take_news(self) -> None:
+        """Take what came in since the last step."""
+
+    @abstractmethod
+    def _scale(self) -> None:
+        """Put the multipliers in force for the step that begins."""
 
     @abstractmethod
     def _in_force(self) -> list[float]:
@@ -93,16 +96,19 @@ class StepObserver(ABC):
         """Act on a measurement of the step that ended."""
 
     def _before(self, *_: Any) -> None:
-        try:
-            self._scaler.restore()  # after a step that raised, nobody else did
-            # A step at learning rate 0 (the first of a warm-up) moves nothing to be measured.
-            self._due = self._is_due() and any(rate > 0 for rate in self._scaler.scheduled())
-            if self._due:
-                self._meter.begin_step()
-            self._prepare()
-        except Exception as error:  # noqa: BLE001 - whatever it is, training goes on
-            self._due = False
-            self._absorb(error)
+        # One after the other, each on its own: whatever goes wrong before, the step is scaled.
+        self._due = False
+        for act in (self._scaler.restore, self._take_news, self._begin_if_due, self._scale):
+            try:
+                act()
+            except Exception as error:  # noqa: BLE001 - whatever it is, training goes on
+                self._absorb(error)
+
+    def _begin_if_due(self) -> None:
+        # A step at learning rate 0 (the first of a warm-up) moves nothing to be measured.
+        if self._is_due() and any(rate > 0 for rate in self._scaler.scheduled()):
+            self._meter.begin_step()
+            self._due = True
 
     def _after(self, *_: Any) -> None:
         try:
@@ -123,9 +129,9 @@ class StepObserver(ABC):
         """Log an exception the first time; raise it if it belongs to a strict start.
 
         Raises:
-            FslrError: The start is strict, and nothing was measured before.
+            error: The start is strict, and nothing was measured before.
         """
-        if self._strict and not self._started and isinstance(error, FslrError):
+        if self._strict and not self._started:
             raise error
         self._started = True
         self.failures += 1

@@ -48,8 +48,11 @@ class Recorder(StepObserver):
     def _is_due(self) -> bool:
         return self.step >= self._next
 
-    def _prepare(self) -> None:
+    def _take_news(self) -> None:
         self._largest_rate = max(self._largest_rate, *self._scaler.scheduled())
+
+    def _scale(self) -> None:
+        """Leave the learning rates as they are scheduled."""
 
     def _in_force(self) -> list[float]:
         return [1.0] * len(self.groups)

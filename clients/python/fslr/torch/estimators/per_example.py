@@ -52,6 +52,7 @@ from fslr.torch.modules import Rule, rule_for, supported_layers
 _SUMMED_ROWS = 8  # rows a probe for groups whose rows belong to no example
 _CUT_TOLERANCE = 1e-3  # relative to the largest output; other kernels for other shapes stay below
 _MISSED_TOLERANCE = 0.01  # relative to the norm of the rows; float32 rounding stays below 1e-4
+_MISSED_TOLERANCE_16_BIT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,8 @@ class PerExampleEstimator:
             return record
 
         handles = [
-            module.register_forward_hook(tap(rule), with_kwargs=True)
+            # First, so that it sees the module's own output, whatever other hooks make of it.
+            module.register_forward_hook(tap(rule), with_kwargs=True, prepend=True)
             for module, rule in self._modules
         ]
         # A padding row gets no gradient, yet it acts on the output: measure what it does.
@@ -274,7 +276,7 @@ class PerExampleEstimator:
 
     def _leading(self, outputs: Tensor, uses: list[_Use]) -> Tensor:
         """Return whether every use of a group has the leading dimension B, bool [groups], CPU."""
-        leading = torch.ones(len(self._groups), dtype=torch.bool)
+        leading = torch.ones(len(self._groups), dtype=torch.bool, device="cpu")
         for use in uses:
             for index, _ in use.parts:
                 leading[index] &= use.leading == outputs.shape[0]
@@ -352,7 +354,9 @@ class PerExampleEstimator:
             else (gradient.float() * update_of(group.parameter).float()).sum().to(rows.device)
             for group, gradient in zip(self._groups, gradients, strict=True)
         ])
-        missed = (rows.sum(0) - true).abs() > _MISSED_TOLERANCE * (rows.norm(dim=0) + true.abs())
+        tolerance = _MISSED_TOLERANCE if outputs.element_size() > 2 else _MISSED_TOLERANCE_16_BIT
+        scale = rows.norm(dim=0) + true.abs()
+        missed = (rows.sum(0) - true).abs() > tolerance * scale
         if bool(missed.any()):
             names = [g.name for g, is_missed in zip(self._groups, missed, strict=True) if is_missed]
             raise MeasurementError(
