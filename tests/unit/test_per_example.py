@@ -74,6 +74,47 @@ class Flattened(nn.Module):
         return out.view(*x.shape[:2], 2)
 
 
+class PairsMixed(nn.Module):
+    """Neighbouring examples see each other: no half of the batch sees the other half."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = self.inner(x).view(-1, 2, 6)
+        mixed = pairs.mean(1, keepdim=True) + 0.1 * pairs
+        out: Tensor = self.head(torch.tanh(mixed.reshape(-1, 6)))
+        return out
+
+
+class TimeLeads(nn.Module):
+    """Time steps in the place of examples, the later ones seeing the earlier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.tanh(self.inner(x).cumsum(0)))
+        return out
+
+
+class EmbeddingOptions(nn.Module):
+    """An embedding whose gradient is not the derivative of its output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 5, padding_idx=0, scale_grad_by_freq=True)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.tanh(self.embed(x)))
+        return out
+
+
 class Normalized(nn.Module):
     """Batch norm in train mode: examples see each other, so the batch must not be cut."""
 
@@ -105,6 +146,9 @@ CASES: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "called twice, dropout": lambda: (CalledTwice(), torch.randn(16, 5)),
     "sequence first": lambda: (SequenceFirst(), torch.randn(8, 6, 4)),
     "sequence first, square": lambda: (SequenceFirst(), torch.randn(6, 6, 4)),
+    "pairs mixed": lambda: (PairsMixed(), torch.randn(16, 4)),
+    "time leads": lambda: (TimeLeads(), torch.randn(16, 3, 4)),
+    "embedding options": lambda: (EmbeddingOptions(), torch.randint(0, 7, (8, 5))),
     "batch norm": lambda: (Normalized(), torch.randn(8, 4)),
     "flattened": lambda: (Flattened(), torch.randn(8, 6, 4)),
 }

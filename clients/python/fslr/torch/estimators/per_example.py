@@ -19,9 +19,9 @@ backward passes for activations alone.
 
 Three checks instead of guesses, at the first measurement of each batch shape.
 
-1. Which row is whose: with ``z`` zero outside the first half of the examples, the rows of the other
-   half must be exactly zero. Groups that fail have their rows summed: one degree of freedom a
-   probe, and still no bias.
+1. Which row is whose: with ``z`` zero on a random half of the examples, the rows of that half must
+   be exactly zero. Groups that fail have their rows summed: one degree of freedom a probe, and
+   still no bias.
 2. Whether the batch may be cut: if the model gives the same outputs on chunks of the batch as on
    all of it, such groups get a row a chunk at no further cost; else (batch norm) more probes.
 3. Nothing is missed: for one probe the rows of each group must add up to ``<dL/dW, U>`` of the
@@ -53,6 +53,9 @@ _SUMMED_ROWS = 8  # rows a probe for groups whose rows belong to no example
 _CUT_TOLERANCE = 1e-3  # relative to the largest output; other kernels for other shapes stay below
 _MISSED_TOLERANCE = 0.01  # relative to the norm of the rows; float32 rounding stays below 1e-4
 _MISSED_TOLERANCE_16_BIT = 0.1
+# An embedding's options for its gradient do not change what it puts out, and that is measured: a
+# padding row gets no gradient, yet acts.
+_EMBEDDING_GRADIENTS = {"padding_idx": None, "scale_grad_by_freq": False, "sparse": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,21 +203,17 @@ class PerExampleEstimator:
             module.register_forward_hook(tap(rule), with_kwargs=True, prepend=True)
             for module, rule in self._modules
         ]
-        # A padding row gets no gradient, yet it acts on the output: measure what it does.
-        padded = [
-            (module, module.padding_idx)
-            for module, _ in self._modules
-            if isinstance(module, nn.Embedding) and module.padding_idx is not None
-        ]
+        embeddings = [m for m, _ in self._modules if isinstance(m, nn.Embedding)]
+        kept = [{name: getattr(m, name) for name in _EMBEDDING_GRADIENTS} for m in embeddings]
         try:
-            for module, _ in padded:
-                module.padding_idx = None
+            for module in embeddings:
+                vars(module).update(_EMBEDDING_GRADIENTS)
             yield
         finally:
             for handle in handles:
                 handle.remove()
-            for module, index in padded:
-                module.padding_idx = index
+            for module, options in zip(embeddings, kept, strict=True):
+                vars(module).update(options)
 
     def _forward(
         self, batch: Batch, update_of: Callable[[Tensor], Tensor]
@@ -235,12 +234,16 @@ class PerExampleEstimator:
             )
         return outputs, uses
 
+    def _generator(self, device: torch.device) -> torch.Generator:
+        generator = self._generators.get(device)
+        if generator is None:
+            generator = torch.Generator(device).manual_seed(self._seed)
+            self._generators[device] = generator
+        return generator
+
     def _cotangent(self, outputs: Tensor) -> Tensor:
         """Return one probe: independent signs, the least variance of all unit-variance entries."""
-        generator = self._generators.get(outputs.device)
-        if generator is None:
-            generator = torch.Generator(outputs.device).manual_seed(self._seed)
-            self._generators[outputs.device] = generator
+        generator = self._generator(outputs.device)
         signs = torch.randint(0, 2, outputs.shape, generator=generator, device=outputs.device)
         return signs.mul_(2).sub_(1).to(outputs.dtype)
 
@@ -290,21 +293,32 @@ class PerExampleEstimator:
         """
         outputs, uses = self._forward(batch, update_of)
         self._check_nothing_missed(outputs, uses, update_of)
-        half = outputs.shape[0] // 2
+        silent = self._silent_examples(outputs)
         cotangent = self._cotangent(outputs)
-        cotangent[half:] = 0
+        cotangent[silent] = 0
         rows = self._project(outputs, uses, cotangent)
         leading = self._leading(outputs, uses)
-        examplewise = leading & (rows[half:] == 0).all(0).cpu()
+        examplewise = leading & (rows[silent] == 0).all(0).cpu()
         if bool(examplewise.all()) or batch.examples == 1:
             route = _Route(examplewise, chunks=1, probes=self._probes)
         elif self._may_be_cut(batch):
             route = _Route(examplewise, chunks=_SUMMED_ROWS, probes=self._probes)
         else:
             route = _Route(examplewise, chunks=1, probes=self._probes * _SUMMED_ROWS)
-        if half == 0 or bool(((rows != 0).any(0).cpu() | ~leading).all()):
+        if batch.examples == 1 or bool(((rows != 0).any(0).cpu() | ~leading).all()):
             self._routes[batch.shapes()] = route
         return route
+
+    def _silent_examples(self, outputs: Tensor) -> Tensor:
+        """Return half of the examples (none of one), drawn at random, bool [B].
+
+        At random, because neighbours that see each other, or time steps of which the later see the
+        earlier, would not cross the boundary between a first and a second half.
+        """
+        count = outputs.shape[0]
+        generator = self._generator(outputs.device)
+        drawn = torch.randperm(count, generator=generator, device=outputs.device)
+        return drawn < count // 2
 
     @torch.no_grad()
     def _may_be_cut(self, batch: Batch) -> bool:
