@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from advisor.processes import end
+
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 15.0
 
@@ -100,12 +102,7 @@ class LocalServer:
         """Stop the service as an operator would, and remove what it leaves."""
         process, self._process = self._process, None
         if process is not None:
-            process.terminate()
-            try:
-                process.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, grace_s=_STOP_TIMEOUT_S)
             if process.stdin is not None:
                 process.stdin.close()
         if self._scratch is not None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import torch
 from hypothesis import settings
 
 from advisor.localserver import LocalServer
@@ -35,3 +36,12 @@ def client(server: LocalServer) -> Iterator[AdvisorClient]:
 def project() -> str:
     """Return a project that no other test uses."""
     return f"test-{next(_projects)}"
+
+
+@pytest.fixture(autouse=True)
+def _single_thread() -> Iterator[None]:
+    """Small tensors are faster on one thread, and sums then always add up in one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import fslr.torch
 from advisor.inprocess import InProcessAdvisor
-from benchmarks.char_gpt import CharGPTConfig
+from benchmarks.char_gpt import CharGPT, CharGPTConfig
 from benchmarks.text import Corpus, load_corpus
 from benchmarks.training import Attach, TrainingPlan, TrainingResult, no_attachment, train
-from fslr.advisor.v1 import profile_pb2
+from fslr.advisor.v1 import policy_pb2, profile_pb2
 
 
 @cache
@@ -56,3 +56,21 @@ def attaching(
         return seen[-1]
 
     return attach
+
+
+OFTEN = policy_pb2.Policy(min_interval_steps=2, max_interval_steps=4)
+
+
+def wide() -> tuple[nn.Module, torch.optim.Optimizer, Callable[[], Tensor]]:
+    """Return a model twice as wide as the recorded one, its optimizer, and a backward pass."""
+    torch.manual_seed(0)
+    model = CharGPT(plan(width=32).config)
+    inputs = torch.randint(0, 90, (8, 16))
+
+    def backward() -> Tensor:
+        loss: Tensor = nn.functional.cross_entropy(model(inputs).flatten(0, 1), inputs.flatten())
+        model.zero_grad()
+        loss.backward()
+        return loss
+
+    return model, torch.optim.Adam(model.parameters(), lr=0.01), backward

@@ -23,6 +23,8 @@ from urllib.parse import quote
 
 import redis
 
+from advisor.processes import end
+
 _PROGRAMS = ("valkey-server", "redis-server")
 _START_TIMEOUT_S = 30.0  # until it answers at all
 _LOCK_TIMEOUT_S = 5.0  # the server of a killed service needs a moment to die
@@ -237,12 +239,7 @@ class EmbeddedRedis:
     def _stop(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            process.terminate()
-            try:
-                process.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, grace_s=_STOP_TIMEOUT_S)
         socket_dir, self._socket_dir = self._socket_dir, None
         if socket_dir is not None:
             shutil.rmtree(socket_dir, ignore_errors=True)

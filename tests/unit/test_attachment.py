@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import gc
 import logging
-import pickle
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -15,14 +10,13 @@ from torch import Tensor, nn
 
 import fslr.torch
 from advisor.inprocess import InProcessAdvisor
-from benchmarks.training import no_attachment
 from fslr import AttachError, LayoutMismatchError, MeasurementError, UnavailableError
 from fslr.advising import RunSession
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import policy_pb2, profile_service_pb2
+from fslr.advisor.v1 import profile_service_pb2
 from fslr.torch import Attachment, MeasuringOptions, Recorder, attach
 from tests.building import content_message
-from tests.training_jobs import attaching, in_process, plan, recorded, run
+from tests.training_jobs import OFTEN, attaching, in_process, plan, run, wide
 
 
 class Watched:
@@ -51,26 +45,6 @@ class Watched:
 
     def close(self) -> None:
         pass
-
-
-OFTEN = policy_pb2.Policy(min_interval_steps=2, max_interval_steps=4)
-
-
-def wide() -> tuple[nn.Module, torch.optim.Optimizer, Callable[[], Tensor]]:
-    """Return a model twice as wide as the recorded one, its optimizer, and a backward pass."""
-    from benchmarks.char_gpt import CharGPT
-
-    torch.manual_seed(0)
-    model = CharGPT(plan(width=32).config)
-    inputs = torch.randint(0, 90, (8, 16))
-
-    def backward() -> Tensor:
-        loss: Tensor = nn.functional.cross_entropy(model(inputs).flatten(0, 1), inputs.flatten())
-        model.zero_grad()
-        loss.backward()
-        return loss
-
-    return model, torch.optim.Adam(model.parameters(), lr=0.01), backward
 
 
 def test_training_with_advice_matches_the_reference_rates() -> None:
@@ -110,66 +84,6 @@ def test_the_first_step_is_the_optimizer_s_step_times_the_multipliers() -> None:
         ):
             torch.testing.assert_close(p.detach() - s, move * multiplier, rtol=2e-3, atol=1e-7)
         assert all(group["lr"] == 0.01 for group in optimizer.param_groups)
-
-
-class Delicate(nn.Module):
-    """Dropout and batch-norm statistics: what a forward pass too many would change."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Linear(6, 8)
-        self.statistics = nn.BatchNorm1d(8, affine=False)
-        self.dropout = nn.Dropout(0.4)
-        self.head = nn.Linear(8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.head(self.dropout(self.statistics(torch.relu(self.inner(x)))))
-        return out
-
-
-def train_delicate(attached: Callable[..., Any]) -> tuple[dict[str, Tensor], Tensor]:
-    torch.manual_seed(3)
-    model = Delicate()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=201)
-    with attached(model, optimizer):
-        for _ in range(200):
-            optimizer.zero_grad()
-            model(torch.randn(12, 6)).square().sum().backward()
-            optimizer.step()
-            scheduler.step()
-    return dict(model.state_dict()), torch.get_rng_state()
-
-
-@pytest.mark.parametrize("how", ["observed", "recorded"])
-def test_observing_changes_no_bit_of_the_training(how: str) -> None:
-    content = content_message(["inner.weight", "inner.bias", "head.weight", "head.bias"])
-    observers: list[Any] = []
-
-    def attached(model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
-        if how == "recorded":
-            observers.append(Recorder(model, optimizer, every=7))
-        else:
-            observers.append(
-                attach(
-                    model,
-                    optimizer,
-                    profile="x",
-                    advisor=InProcessAdvisor(content),
-                    observe_only=True,
-                    policy=OFTEN,
-                )
-            )
-        return observers[0]
-
-    plain, plain_rng = train_delicate(no_attachment)
-    watched, watched_rng = train_delicate(attached)
-    assert plain.keys() == watched.keys()
-    assert all(torch.equal(plain[name], watched[name]) for name in plain)
-    assert torch.equal(plain_rng, watched_rng)
-    assert observers[0].failures == 0
-    if how == "recorded":
-        assert len(observers[0].profile(model="x").points) == 29
 
 
 def test_advice_scales_later_steps_and_leaves_the_scheduler_alone() -> None:
@@ -395,21 +309,6 @@ def test_any_error_is_raised_at_a_strict_start(error: Exception) -> None:
             optimizer.step()
 
 
-def test_copies_and_pickles_of_an_attached_model_are_not_attached() -> None:
-    model, optimizer, backward = wide()
-    with Recorder(model, optimizer, every=1) as recorder:
-        backward()
-        # A batch that cannot be copied must not hinder a copy of the model.
-        recorder._meter._call = ((torch.ones(2, requires_grad=True) * 2,), {})
-        copied, pickled = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
-        averaged = torch.optim.swa_utils.AveragedModel(model)
-        recorder._meter.forget_step()
-        for other in (copied, pickled, averaged):
-            other.train()
-            other(torch.zeros(2, 4, dtype=torch.int64))
-        assert recorder._meter._call is None
-
-
 def test_a_call_without_tensors_reaches_the_model_as_it_is() -> None:
     class TakesWords(nn.Module):
         def __init__(self) -> None:
@@ -439,55 +338,3 @@ def test_nothing_of_a_closed_attachment_stays_behind() -> None:
     backward()
     optimizer.step()
     assert attachment.step == 1
-
-
-def test_a_measurement_keeps_no_memory() -> None:
-    model, optimizer, backward = wide()
-
-    def tensors() -> int:
-        gc.collect()
-        return sum(1 for o in gc.get_objects() if type(o) is Tensor)
-
-    with Recorder(model, optimizer, every=2):
-        counts: list[int] = []
-        for i in range(9):
-            backward()
-            optimizer.step()
-            if i % 4 == 0:
-                counts.append(tensors())
-    assert counts[1] == counts[2]
-
-
-class TestRecorder:
-    def test_it_records_every_so_many_steps(self) -> None:
-        content = recorded()
-        assert [point.step for point in content.points] == [0, 2, 4]
-        assert content.total_steps == 6
-        assert content.base_learning_rate == pytest.approx(0.01)
-        assert content.provenance.optimizer == "Adam"
-        names = [group.name for group in content.layout.groups]
-        assert names[0] == "characters.weight"
-        assert all(len(point.unit_rates) == len(names) for point in content.points)
-        assert all(rate > 0 for rate in content.points[1].unit_rates)
-
-    def test_without_a_step_there_is_no_profile(self) -> None:
-        model, optimizer, _ = wide()
-        with (
-            Recorder(model, optimizer) as recorder,
-            pytest.raises(MeasurementError, match="no step was measured, so there is no profile"),
-        ):
-            recorder.profile(model="x")
-
-    def test_an_interval_below_one_is_refused(self) -> None:
-        model, optimizer, _ = wide()
-        with pytest.raises(AttachError, match="every is 0; measure every step"):
-            Recorder(model, optimizer, every=0)
-
-
-@pytest.fixture(autouse=True)
-def _single_thread() -> Iterator[None]:
-    """Small tensors are faster on one thread, and sums then always add up in one order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
