@@ -146,7 +146,11 @@ def _rates_table(content: profile_pb2.ProfileContent) -> Table:
     """Return each group's unit rate at the first, the middle and the last recorded point."""
     picked = sorted({0, len(content.points) // 2, len(content.points) - 1})
     points = [content.points[i] for i in picked]
-    table = Table("group", "role", *(f"unit rate, step {point.step}" for point in points))
+    table = Table(title="unit rates, output units per learning rate", title_justify="left")
+    table.add_column("group", overflow="fold")
+    table.add_column("role", overflow="fold")
+    for point in points:
+        table.add_column(f"step {point.step}", no_wrap=True)
     for i, group in enumerate(content.layout.groups):
         table.add_row(
             escape(group.name),

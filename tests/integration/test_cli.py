@@ -74,7 +74,7 @@ def test_show_says_where_a_profile_comes_from_and_its_rates(cli: Cli, file: str)
     shown = cli.run("profile", "show", "gpt").stdout
     for expected in (
         *("char GPT [32]", "team=nlp", "Use with *warm-up*.", "depth rule sum"),
-        *("blocks.*.up.weight", "unit rate, step 10", "21, recorded at 3 of them"),
+        *("blocks.*.up.weight", "step 10", "21, recorded at 3 of them"),
     ):
         assert expected in shown
     assert len(cli.json("profile", "show", "gpt@1")["profile"]["content"]["points"]) == 3
