@@ -102,7 +102,7 @@ def test_copies_and_pickles_of_an_attached_model_are_not_attached() -> None:
     with Recorder(model, optimizer, every=1) as recorder:
         backward()
         # A batch that cannot be copied must not hinder a copy of the model.
-        recorder._meter._call = ((torch.ones(2, requires_grad=True) * 2,), {})
+        recorder._meter._call = ((torch.ones(2, requires_grad=True) * 2,), {}, ())
         copied, pickled = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
         averaged = torch.optim.swa_utils.AveragedModel(model)
         recorder._meter.forget_step()

@@ -15,21 +15,36 @@ Train the big model::
 
 from fslr.torch.attachment import Attachment, attach
 from fslr.torch.batch import Batch
-from fslr.torch.estimators import PerExampleEstimator, RateEstimate, exact_unit_rates
+from fslr.torch.estimators import (
+    ESTIMATORS,
+    Estimator,
+    FullEstimator,
+    IidEstimator,
+    KroneckerEstimator,
+    PerExampleEstimator,
+    RateEstimate,
+    exact_unit_rates,
+)
 from fslr.torch.groups import ModelGroups, ParameterGroup
-from fslr.torch.measuring import MeasuringOptions, tensor_output
+from fslr.torch.measuring import MeasuringOptions
 from fslr.torch.recorder import Recorder
+from fslr.torch.update import Update
 
 __all__ = [
+    "ESTIMATORS",
     "Attachment",
     "Batch",
+    "Estimator",
+    "FullEstimator",
+    "IidEstimator",
+    "KroneckerEstimator",
     "MeasuringOptions",
     "ModelGroups",
     "ParameterGroup",
     "PerExampleEstimator",
     "RateEstimate",
     "Recorder",
+    "Update",
     "attach",
     "exact_unit_rates",
-    "tensor_output",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fslr.advisor.v1 import layout_pb2
 from fslr.errors import AttachError
+from fslr.torch.forward import unwrapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,9 @@ class ModelGroups:
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        model = unwrapped(model)
         updated = {id(p): p for group in optimizer.param_groups for p in group["params"]}
-        named = {id(p): (name, p) for name, p in model.named_parameters()}
+        named = {id(p): (name.replace("_orig_mod.", ""), p) for name, p in model.named_parameters()}
         strangers = [p for key, p in updated.items() if key not in named]
         if strangers:
             raise AttachError(

@@ -15,24 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from fslr.errors import MeasurementError
-from fslr.torch.batch import Batch
-from fslr.torch.estimators import PerExampleEstimator, RateEstimate
+from fslr.torch.batch import Autocast, Batch
+from fslr.torch.estimators import ESTIMATORS, Estimator, PerExampleEstimator, RateEstimate
+from fslr.torch.forward import Output
 from fslr.torch.groups import ModelGroups
-from fslr.torch.isolation import weights_swapped
-
-
-def tensor_output(result: Any) -> Tensor:
-    """Return a model's result where it is a tensor.
-
-    Raises:
-        MeasurementError: It is something else.
-    """
-    if isinstance(result, Tensor):
-        return result
-    raise MeasurementError(
-        f"the model returns a {type(result).__name__}, not a tensor; say which tensor is the "
-        "output, for example output=lambda result: result.logits"
-    )
+from fslr.torch.snapshot import Snapshot
+from fslr.torch.update import Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +28,53 @@ class MeasuringOptions:
     """How to measure.
 
     Attributes:
-        output: Selects the output tensor, leading dimension the batch, from the model's result.
+        output: Which tensor of the model's result is the output, its leading dimension the batch: a
+            key, attribute or index (``"logits"``, ``0``), or a function of the result. None: the
+            result is the tensor.
+        estimator: Name of the estimator, one of ``ESTIMATORS``.
         probes: Number of probes K, >= 1; the relative error falls with ``1 / sqrt(K)``.
         examples: Most examples B to measure on, taken from the front of the training batch; None:
             all of them.
+        micro_batch: Most examples in one forward pass of the measurement, where the model allows to
+            cut a batch: less memory, somewhat more time. None: all of them.
+        linearity: Whether one more forward pass tells the linearity error.
+        snapshot_on_host: Whether the weights before a measured step wait in the host's memory.
         seed: Seed of the probes.
     """
 
-    output: Callable[[Any], Tensor] = tensor_output
+    output: Output = None
+    estimator: str = "per_example"
     probes: int = 1
     examples: int | None = None
+    micro_batch: int | None = None
+    linearity: bool = True
+    snapshot_on_host: bool = False
     seed: int = 0
+
+    def estimator_of(self, model: nn.Module, groups: ModelGroups) -> Estimator:
+        """Return the estimator that these options describe.
+
+        Raises:
+            MeasurementError: There is no such estimator, or an option is out of its range.
+        """
+        kind = ESTIMATORS.get(self.estimator)
+        if kind is None:
+            raise MeasurementError(
+                f"there is no estimator {self.estimator!r}; there are {', '.join(ESTIMATORS)}"
+            )
+        if kind is PerExampleEstimator:
+            return PerExampleEstimator(
+                model,
+                groups,
+                output=self.output,
+                probes=self.probes,
+                seed=self.seed,
+                micro_batch=self.micro_batch,
+            )
+        return kind(model, groups, output=self.output, probes=self.probes, seed=self.seed)
+
+
+_Call = tuple[tuple[Any, ...], dict[str, Any], tuple[Autocast, ...]]
 
 
 class _CallWatcher:
@@ -89,12 +113,11 @@ class StepMeter:
 
     def __init__(self, model: nn.Module, groups: ModelGroups, options: MeasuringOptions) -> None:
         self._groups = groups
-        self._examples = options.examples
-        self._estimator = PerExampleEstimator(
-            model, groups, output=options.output, probes=options.probes, seed=options.seed
-        )
-        self._call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-        self._before: dict[nn.Parameter, Tensor] | None = None
+        self._options = options
+        self._estimator = options.estimator_of(model, groups)
+        self._device_types = sorted({group.parameter.device.type for group in groups} | {"cpu"})
+        self._call: _Call | None = None
+        self._before: Snapshot | None = None
         self._measuring = False
         self._handle = model.register_forward_pre_hook(
             _CallWatcher(self._see_call), with_kwargs=True
@@ -103,11 +126,14 @@ class StepMeter:
     def _see_call(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Remember the latest training call; its tensors are referred to, not copied."""
         if model.training and torch.is_grad_enabled() and not self._measuring:
-            self._call = args, kwargs  # looked at after the step: here nothing may be raised
+            # Looked at after the step: here nothing may be raised.
+            autocasts = tuple(Autocast.present(kind) for kind in self._device_types)
+            self._call = args, kwargs, autocasts
 
     def begin_step(self) -> None:
         """Keep the weights, for the step that follows is to be measured."""
-        self._before = {group.parameter: group.parameter.detach().clone() for group in self._groups}
+        parameters = [group.parameter for group in self._groups]
+        self._before = Snapshot(parameters, on_host=self._options.snapshot_on_host)
 
     def end_step(self, learning_rates: Sequence[float]) -> RateEstimate:
         """Measure the step that began with :meth:`begin_step`.
@@ -127,25 +153,21 @@ class StepMeter:
                 "the model was not called in training mode before the optimizer's step; attach the "
                 "module that the training loop calls"
             )
-        batch, before = Batch.of_call(*self._call), self._before
-        if self._examples is not None and self._examples < batch.examples:
-            batch = batch.select(0, self._examples)
-        after = {id(parameter): parameter.data for parameter in before}
-        start = {id(parameter): tensor for parameter, tensor in before.items()}
-        rate_of = {
-            id(group.parameter): rate
-            for group, rate in zip(self._groups, learning_rates, strict=True)
-        }
-
-        def unit_update(parameter: Tensor) -> Tensor:
-            rate = rate_of[id(parameter)]
-            change = after[id(parameter)] - start[id(parameter)]
-            return change / rate if rate > 0 else torch.zeros_like(change)
-
+        batch, examples = Batch.of_call(*self._call), self._options.examples
+        if examples is not None and examples < batch.examples:
+            batch = batch.select(0, examples)
         self._measuring = True
         try:
-            with weights_swapped(before):
-                return self._estimator.estimate(batch, unit_update)
+            with self._before.restored() as step:
+
+                def unit_update(index: int) -> Tensor:
+                    rate = learning_rates[index]
+                    return step.change(index).mul_(1 / rate if rate > 0 else 0.0)
+
+                update = Update(
+                    unit_update, learning_rates, step.applied if self._options.linearity else None
+                )
+                return self._estimator.estimate(batch, update)
         finally:
             self._measuring = False
 
@@ -162,11 +184,7 @@ class StepMeter:
             raise MeasurementError(
                 "rescale_step without begin_step: the weights before are not known"
             )
-        with torch.no_grad():
-            for group, factor in zip(self._groups, factors, strict=True):
-                if factor != 1.0:
-                    before = self._before[group.parameter]
-                    group.parameter.copy_(torch.lerp(before, group.parameter, factor))
+        self._before.rescale(factors)
 
     def forget_step(self) -> None:
         """Let go of the weights and the batch that a measurement kept."""

@@ -1,12 +1,15 @@
-"""What an estimator returns: unit rates with their relative errors."""
+r"""What estimators gather (:class:`ProjectionSums`) and what they tell (:class:`RateEstimate`)."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from fslr.errors import MeasurementError
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,41 +19,168 @@ class RateEstimate:
     Attributes:
         unit_rates: One per group in layout order, in output units per learning rate, >= 0.
         relative_errors: Standard error of each unit rate divided by it, in [0, 0.71]; 0 where the
-            unit rate is 0.
+            unit rate is 0. An estimator's bias is not part of it.
         probes: Number of probes K, >= 1.
         examples: Number of examples B, >= 1.
+        gram: Inner products of the groups' output changes per output element, float64 of shape
+            [groups, groups], in (output units per learning rate)^2; its diagonal holds the squared
+            unit rates. Unbiased, so single entries may break the bounds of a true Gram matrix.
+            None: the estimator has none.
+        total_rate: RMS change of the outputs by all groups together, in output units, >= 0. None:
+            not known.
+        shares: Signed part of each group in the squared total rate; they add up to 1. None: not
+            known, or nothing moved.
+        linearity_error: RMS of what the outputs' real change is off the first-order one, over the
+            total rate, >= 0. None: not measured, or nothing moved.
     """
 
     unit_rates: list[float]
     relative_errors: list[float]
     probes: int
     examples: int
+    gram: Tensor | None = None
+    total_rate: float | None = None
+    shares: list[float] | None = None
+    linearity_error: float | None = None
 
 
-def rates_of_rows(rows: Tensor, *, probes: int, elements: int) -> tuple[Tensor, Tensor]:
-    r"""Turn the projections ``u`` of a measurement into unit rates and their relative errors.
+@dataclass(frozen=True, slots=True)
+class ProjectionSums:
+    """Sums over the projections ``u`` of a measurement; sums of several parts just add up.
 
-    The rate is :math:`\sqrt{\sum u^2 / (K N)}`; its square is unbiased. For the error each row
-    counts as Gaussian with a variance :math:`v` of its own, so :math:`\mathrm{Var}(u^2) = 2 v^2`
-    and :math:`E u^4 = 3 v^2`. Of :math:`n` equal rows the ratio
-    :math:`\rho = \sum u^4 / (\sum u^2)^2` has the mean :math:`3 / (n + 2)`, so
-    :math:`n = 3 / \rho - 2` is the number of effective rows (at least 1, because
-    :math:`\rho \le 1`), and the relative error of the rate is :math:`\frac12 \sqrt{2 / n}`.
+    All tensors are float64 on the CPU.
+
+    Attributes:
+        squares: Sum of ``u^2`` of each group, shape [groups].
+        fourths: Sum of ``u^4`` of each group, shape [groups].
+        elements: Number of output elements N that the probes cover, all parts together.
+        examples: Number of examples B, all parts together.
+        probes: Number of probes K on each part.
+        gram: Sum of ``u_g u_h``, shape [groups, groups], or None.
+        changes: Sum of the squared projections of the whole step's first-order change, or None.
+        residuals: Sum of the squared projections of what the real change is off that, or None.
+    """
+
+    squares: Tensor
+    fourths: Tensor
+    elements: int
+    examples: int
+    probes: int
+    gram: Tensor | None = None
+    changes: float | None = None
+    residuals: float | None = None
+
+    def __add__(self, other: ProjectionSums) -> ProjectionSums:
+        """Return the sums over both parts, which have the same number of probes."""
+        return ProjectionSums(
+            self.squares + other.squares,
+            self.fourths + other.fourths,
+            self.elements + other.elements,
+            self.examples + other.examples,
+            self.probes,
+            None if self.gram is None or other.gram is None else self.gram + other.gram,
+            None if self.changes is None or other.changes is None else self.changes + other.changes,
+            None
+            if self.residuals is None or other.residuals is None
+            else self.residuals + other.residuals,
+        )
+
+    def estimate(
+        self, names: Sequence[str], learning_rates: Sequence[float] | None = None
+    ) -> RateEstimate:
+        r"""Return unit rates and, where learning rates are known, what the step did as a whole.
+
+        The rate is :math:`\sqrt{\sum u^2 / (K N)}`; its square is unbiased. For the error each
+        projection counts as Gaussian with a variance :math:`v` of its own, so
+        :math:`\mathrm{Var}(u^2) = 2 v^2` and :math:`E u^4 = 3 v^2`. Of :math:`n` equal ones the
+        ratio :math:`\rho = \sum u^4 / (\sum u^2)^2` has the mean :math:`3 / (n + 2)`, so
+        :math:`n = 3 / \rho - 2` is their effective number (at least 1, because
+        :math:`\rho \le 1`), and the relative error of the rate is :math:`\frac12 \sqrt{2 / n}`.
+
+        Args:
+            names: The groups' names, for messages.
+            learning_rates: Absolute learning rate of each group, multiplier included.
+
+        Raises:
+            MeasurementError: A rate is not finite.
+        """
+        if not bool(torch.isfinite(self.squares).all()):
+            first = next(n for n, s in zip(names, self.squares, strict=True) if not s.isfinite())
+            count = int((~self.squares.isfinite()).sum())
+            raise MeasurementError(
+                f"the unit rate of {count} group(s) is not finite, first {first!r}; "
+                "the model's outputs, gradients or weights hold NaN or inf"
+            )
+        scale = self.probes * self.elements
+        some = self.squares > 0
+        ratio = torch.where(some, self.fourths / self.squares.square(), 1.0)
+        errors = 0.5 * math.sqrt(2.0) / (3.0 / ratio - 2.0).clamp(min=1.0).sqrt()
+        estimate = RateEstimate(
+            (self.squares / scale).sqrt().tolist(),
+            torch.where(some, errors, 0.0).tolist(),
+            self.probes,
+            self.examples,
+            None if self.gram is None else self.gram / scale,
+        )
+        if estimate.gram is None or learning_rates is None:
+            return estimate
+        rates = torch.tensor(learning_rates, dtype=torch.float64)
+        parts = rates * (estimate.gram @ rates)
+        total = float(parts.sum())
+        if total <= 0:  # nothing moved; or noise outweighs what did, so its shares mean nothing
+            return replace(estimate, total_rate=0.0)
+        moved = self.changes is not None and self.residuals is not None and self.changes > 0
+        return replace(
+            estimate,
+            total_rate=math.sqrt(total),
+            shares=(parts / total).tolist(),
+            linearity_error=math.sqrt((self.residuals or 0.0) / (self.changes or 1.0))
+            if moved
+            else None,
+        )
+
+
+def sums_of_rows(
+    rows: Tensor,
+    examplewise: Tensor,
+    *,
+    elements: int,
+    probes: int,
+    learning_rates: Tensor | None = None,
+    real: Tensor | None = None,
+) -> ProjectionSums:
+    """Return the sums over the projections of one or more probes on one part of a batch.
+
+    A group whose rows belong to examples is squared row by row; of any other group only the sum
+    over the rows of a probe has a meaning. So do products of two groups.
 
     Args:
-        rows: Projections ``u``, shape [rows, groups]; rows of zeros do not count.
-        probes: Number of probes K that the rows come from.
-        elements: Number of output elements N that each probe covers.
-
-    Returns:
-        Unit rates and relative errors, each of shape [groups], float32.
+        rows: Projections, float64 of shape [probes, B, groups].
+        examplewise: Whether each group's rows belong to examples, bool [groups].
+        elements: Number of output elements N of the part.
+        probes: The number K that the measurement has on each part.
+        learning_rates: Absolute learning rate of each group, float64 of shape [groups].
+        real: Projections of the outputs' real change, float64 of shape [probes, B].
     """
-    peak = rows.abs().amax(0)
-    some = peak > 0
-    # Normalised first, so that the fourth powers of small projections do not underflow.
-    scaled = (rows / torch.where(some, peak, 1.0)).square()
-    squares = scaled.sum(0)
-    rates = peak * (squares / (probes * elements)).sqrt()
-    ratio = torch.where(some, scaled.square().sum(0) / squares.square(), 1.0)
-    errors = 0.5 * math.sqrt(2.0) / (3.0 / ratio - 2.0).clamp(min=1.0).sqrt()
-    return rates, torch.where(some, errors, 0.0)
+    totals = rows.sum(1)
+    changes = residuals = None
+    if learning_rates is not None:
+        # Of groups that are known in sum alone, so is the whole.
+        by_example = bool(examplewise.all())
+        change = rows @ learning_rates if by_example else totals @ learning_rates
+        changes = float(change.square().sum())
+        if real is not None:
+            moved = real if by_example else real.sum(1)
+            residuals = float((moved - change).square().sum())
+    flat = rows.flatten(0, 1)
+    both = examplewise[:, None] & examplewise[None, :]
+    return ProjectionSums(
+        torch.where(examplewise, flat.square().sum(0), totals.square().sum(0)),
+        torch.where(examplewise, flat.pow(4).sum(0), totals.pow(4).sum(0)),
+        elements,
+        rows.shape[1],
+        probes,
+        torch.where(both, flat.T @ flat, totals.T @ totals),
+        changes,
+        residuals,
+    )

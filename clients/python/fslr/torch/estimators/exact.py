@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,18 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fslr.torch.batch import Batch
+from fslr.torch.forward import Output, plainly_called, select_output, unwrapped
 from fslr.torch.groups import ParameterGroup
 from fslr.torch.isolation import isolated
+from fslr.torch.update import Update
 
 
 def exact_unit_rates(
     model: nn.Module,
     groups: Iterable[ParameterGroup],
     batch: Batch,
-    updates: Mapping[nn.Parameter, Tensor],
-    output: Callable[[Any], Tensor],
+    update: Update,
+    output: Output = None,
 ) -> list[float]:
     """Return the exact unit rate of every group from a Jacobian-vector product each.
 
@@ -31,8 +33,8 @@ def exact_unit_rates(
         model: The model, at the weights at which to expand.
         groups: The groups in layout order.
         batch: The measurement batch.
-        updates: Unit update of each group's parameter, of the parameter's shape.
-        output: Selects the output tensor from what the model returns.
+        update: The step.
+        output: Which tensor of what the model returns.
 
     Returns:
         One unit rate per group, in output units per learning rate.
@@ -41,18 +43,36 @@ def exact_unit_rates(
     of the function-space learning rate.
     """
     rates: list[float] = []
-    with isolated(model), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+    model = unwrapped(model)
+    kernels = sdpa_kernel(SDPBackend.MATH), _without_mkldnn()
+    with isolated(model), plainly_called(), kernels[0], kernels[1], torch.no_grad():
         state = torch.get_rng_state()
-        for group in groups:
+        for index, group in enumerate(groups):
+            names = [
+                name
+                for name, parameter in model.named_parameters(remove_duplicate=False)
+                if parameter is group.parameter
+            ]
 
-            def outputs_at(weight: Tensor, name: str = group.name) -> Tensor:
+            def outputs_at(weight: Tensor, names: list[str] = names) -> Tensor:
                 torch.set_rng_state(state)  # the same dropout masks for every group
                 # Copies made in here may be written to under the transformation, captured ones not.
                 buffers = {key: buffer.clone() for key, buffer in model.named_buffers()}
-                call = {**buffers, name: weight}
-                return output(functional_call(model, call, batch.args, batch.kwargs))
+                call = {**buffers, **dict.fromkeys(names, weight)}
+                result = functional_call(model, call, batch.args, batch.kwargs, tie_weights=False)
+                return select_output(result, output)
 
-            parameter = group.parameter
-            change = jvp(outputs_at, (parameter.detach(),), (updates[parameter],))[1]
+            before = group.parameter.detach()
+            change = jvp(outputs_at, (before,), (update.of_group(index),))[1]
             rates.append(float(change.float().square().mean().sqrt()))
     return rates
+
+
+@contextmanager
+def _without_mkldnn() -> Iterator[None]:
+    """Use kernels that have forward-mode derivatives; the recurrent ones of oneDNN have none."""
+    enabled = torch.backends.mkldnn.set_flags(_enabled=False, _allow_tf32=None)[0]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=enabled, _allow_tf32=None)

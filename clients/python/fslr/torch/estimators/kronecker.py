@@ -1,0 +1,31 @@
+r"""The ``kronecker`` estimator: the paper's own.
+
+With :math:`P = G * U`, a tensor of :math:`n` dimensions:
+:math:`\prod_d \sum (\sum_d P)^2 \, / \, (\sum P^2)^{n - 1}`, where :math:`\sum_d` sums over
+dimension :math:`d` alone. Exact where the covariance of the gradient is a Kronecker product of one
+factor a dimension; else biased, by up to tens of per cent, with a sign that depends on the layer.
+For vectors it is the ``full`` estimator.
+
+Source: Milsom, Anson, Aitchison, arXiv 2502.17405, the Kronecker-factored estimate.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fslr.torch.estimators.gradient import GradientEstimator
+
+
+class KroneckerEstimator(GradientEstimator):
+    """Multiplies one factor for each dimension of gradient times update."""
+
+    @staticmethod
+    def square(product: Tensor) -> Tensor:
+        """Return the product over dimensions, in logarithms so that no power overflows."""
+        if product.dim() == 0:
+            return product.square()
+        whole = product.square().sum()
+        factors = torch.stack([product.sum(d).square().sum() for d in range(product.dim())])
+        estimate = (factors.log().sum() - (product.dim() - 1) * whole.log()).exp()
+        return torch.where(whole > 0, estimate, 0.0)

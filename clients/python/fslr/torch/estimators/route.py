@@ -1,0 +1,399 @@
+"""How a batch of some pattern is measured, found by checks instead of guesses.
+
+Three checks at the first measurement of each pattern of batches:
+
+1. Which row is whose: with the probe zero on a random half of the examples, a use's rows of that
+   half must be exactly zero. Every way in which the result's shape may carry the examples is tried;
+   if none passes, the rows of the groups that act there are summed: one degree of freedom a probe,
+   and still no bias. At random, because neighbours that see each other, or time steps of which the
+   later see the earlier, would not cross the boundary between a first and a second half.
+2. Nothing is missed: for one probe the parts of each group must add up to ``<dL/dW, U>`` of the
+   true parameter gradient. A group that fails is from then on measured by that.
+3. Whether the batch may be cut: if the model gives the same outputs on chunks of the batch as on
+   all of it, summed groups get a row a chunk at no further cost; else (batch norm) from more
+   probes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+
+from fslr.errors import MeasurementError
+from fslr.torch.batch import Batch
+from fslr.torch.estimators.base import Probes
+from fslr.torch.estimators.gradient import NOTHING_MEASURED
+from fslr.torch.forward import Forward
+from fslr.torch.groups import ModelGroups
+from fslr.torch.modes import WithoutDropout
+from fslr.torch.rows import RowLayout, inner_products, is_silent, possible_layouts
+from fslr.torch.tracing import LocalMapTracer, Use, UseKey
+from fslr.torch.update import Update
+
+_SUMMED_ROWS = 8  # rows a probe for groups whose rows belong to no example
+_CUT_TOLERANCE = 1e-3  # relative to the largest output; other kernels for other shapes stay below
+_CUT_TOLERANCE_16_BIT = 0.05
+_MISSED_TOLERANCE = 1e-3  # relative to the norm of the terms; float32 rounding stays below 1e-5
+_MISSED_TOLERANCE_16_BIT = 0.03
+_GRADIENT_SLICE = 0.2  # part of all parameters whose true gradients are held at a time
+
+_NOT_FOLLOWED = "its way to the output cannot be followed, so its gradient is projected"
+_MISSED = "not all of its way to the output is seen, so its gradient is projected"
+_NO_EXAMPLES = "its rows belong to no example, or examples see each other, so they are summed"
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One forward pass with what is needed to project it.
+
+    Attributes:
+        outputs: The output, leading dimension B.
+        uses: Where groups act on the examples.
+        by_gradient: Groups to be projected on their gradients, with their parameters.
+        update: The step.
+        groups: Number of groups.
+        scales: By what each group's unit update was divided, so that it fits a 16-bit type.
+    """
+
+    outputs: Tensor
+    uses: list[Use]
+    by_gradient: dict[int, Tensor]
+    update: Update
+    groups: int
+    scales: dict[int, Tensor]
+
+    def examplewise(self, layouts: list[RowLayout | None]) -> Tensor:
+        """Return whether each group's rows belong to examples, bool [groups], on the CPU."""
+        kept = torch.ones(self.groups, dtype=torch.bool, device="cpu")
+        kept[list(self.by_gradient)] = False
+        for use, layout in zip(self.uses, layouts, strict=True):
+            if layout is None:
+                kept[[index for index, _ in use.parts]] = False
+        return kept
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How batches of some pattern are measured.
+
+    Attributes:
+        layouts: Where each use carries its examples; uses that are not in it are summed.
+        by_gradient: Groups that are projected on their true gradients.
+        slow: Groups whose rows are summed, with the reason.
+        chunks: Into how many chunks the batch is cut.
+        probes: Probes on each chunk.
+        complete: Whether every group showed something, so that the checks need no repetition.
+    """
+
+    layouts: dict[UseKey, RowLayout]
+    by_gradient: frozenset[int]
+    slow: dict[int, str]
+    chunks: int
+    probes: int
+    complete: bool
+
+    def layouts_of(self, trace: Trace) -> list[RowLayout | None]:
+        """Return the layout of each use of a forward pass, as far as it is known and fits."""
+        examples = trace.outputs.shape[0]
+        found = (self.layouts.get(use.key) for use in trace.uses)
+        return [
+            layout if layout is not None and layout.fits(use.shape, examples) else None
+            for use, layout in zip(trace.uses, found, strict=True)
+        ]
+
+
+class Projector:
+    """Runs a model and projects what its groups do on probes.
+
+    Args:
+        forward: Calls the model.
+        groups: Its groups.
+    """
+
+    def __init__(self, forward: Forward, groups: ModelGroups) -> None:
+        self.forward = forward
+        self.groups = groups
+
+    def trace(self, batch: Batch, update: Update, *, by_gradient: Collection[int] = ()) -> Trace:
+        """Run the model on a batch and follow its parameters.
+
+        Args:
+            batch: The examples.
+            update: The step.
+            by_gradient: Groups that need not be followed.
+        """
+        scales: dict[int, Tensor] = {}
+        half = any(a.enabled and a.dtype == torch.float16 for a in batch.autocasts)
+
+        def update_of(index: int) -> Tensor:
+            unit = update.of_group(index)
+            if not half and unit.dtype != torch.float16:
+                return unit
+            largest = unit.abs().amax().float()
+            scales[index] = torch.where(largest > 0, largest, 1.0)
+            return unit / scales[index].to(unit.dtype)
+
+        tracer = LocalMapTracer(update_of, batch, ignored=by_gradient)
+        for index, group in enumerate(self.groups):
+            tracer.follow(index, group.parameter)
+        with tracer:
+            outputs = self.forward(batch)
+        parameters = [group.parameter for group in self.groups]
+        unfollowed = sorted({*tracer.unfollowed, *by_gradient})
+        return Trace(
+            outputs,
+            tracer.followed_uses(),
+            {index: parameters[index] for index in unfollowed},
+            update,
+            len(parameters),
+            scales,
+        )
+
+    @torch.no_grad()
+    def outputs_after(self, batch: Batch, update: Update) -> Tensor | None:
+        """Return the outputs at the weights after the step, or None if those are not known.
+
+        The random generators are left as they stood: the traced pass draws the same numbers.
+        """
+        if update.applied is None:
+            return None
+        devices = sorted({
+            group.parameter.device.index
+            for group in self.groups
+            if group.parameter.device.type == "cuda"
+        })
+        with torch.random.fork_rng(devices=devices), update.applied():
+            return self.forward(batch)
+
+    def rows(
+        self,
+        trace: Trace,
+        cotangent: Tensor,
+        layouts: list[RowLayout | None],
+        *,
+        last: bool = False,
+    ) -> Tensor:
+        """Return the projections ``u`` of one probe, float32 of shape [B, groups].
+
+        What belongs to no example is in row 0; only the sum of such a group's rows has a meaning.
+
+        Args:
+            trace: The forward pass.
+            cotangent: The probe, of the outputs' shape.
+            layouts: Where each use carries its examples.
+            last: Whether the forward pass is not needed any more.
+        """
+        leaves = [get_gradient_edge(parameter) for parameter in trace.by_gradient.values()]
+        found = torch.autograd.grad(
+            trace.outputs,
+            [use.edge for use in trace.uses] + leaves,
+            cotangent,
+            retain_graph=not last,
+            allow_unused=True,
+        )
+        examples = trace.outputs.shape[0]
+        columns: list[Tensor | None] = [None] * trace.groups
+
+        def add(index: int, values: Tensor) -> None:
+            if index in trace.scales:
+                values = values * trace.scales[index]
+            values = nn.functional.pad(values, (0, examples - len(values)))
+            present = columns[index]
+            columns[index] = values if present is None else present + values
+
+        at_uses, gradients = found[: len(trace.uses)], found[len(trace.uses) :]
+        for use, layout, at_result in zip(trace.uses, layouts, at_uses, strict=True):
+            if at_result is not None:
+                for index, change in use.parts:
+                    add(index, inner_products(at_result, change, layout, examples))
+        for index, gradient in zip(trace.by_gradient, gradients, strict=True):
+            if gradient is not None:
+                unit = trace.update.of_group(index)
+                add(index, inner_products(gradient, unit, None, examples) / _one_if(trace, index))
+        zero = torch.zeros(examples, device=trace.outputs.device)
+        return torch.stack([zero if column is None else column for column in columns], dim=1)
+
+
+def _one_if(trace: Trace, index: int) -> Tensor | float:
+    """Return what undoes the scale of a followed change, for one that was not scaled."""
+    return trace.scales.get(index, 1.0)
+
+
+def find_route(
+    projector: Projector,
+    drawn: Probes,
+    batch: Batch,
+    update: Update,
+    *,
+    probes: int,
+    micro_batch: int | None,
+) -> Route:
+    """Check how batches like this one are to be measured.
+
+    Args:
+        projector: Runs the model.
+        drawn: Draws the probes.
+        batch: The measurement batch.
+        update: The step.
+        probes: Probes a measurement.
+        micro_batch: Most examples in one forward pass, or None.
+
+    Raises:
+        MeasurementError: The output does not depend on any group.
+    """
+    pieces = 1 if micro_batch is None else -(-batch.examples // micro_batch)
+    if pieces > 1 and not _may_be_cut(projector.forward, batch, pieces):
+        pieces = 1
+    part = batch.chunks(pieces)[0]
+    trace = projector.trace(part, update)
+    if not trace.outputs.requires_grad:
+        raise MeasurementError(NOTHING_MEASURED)
+    layouts, shown = _check_rows(trace, drawn, part)
+    seen, missed = _check_nothing_missed(projector, trace, drawn)
+    slow = dict.fromkeys(trace.by_gradient, _NOT_FOLLOWED) | dict.fromkeys(missed, _MISSED)
+    for use in trace.uses:
+        if use.key not in layouts:
+            slow = dict.fromkeys((index for index, _ in use.parts), _NO_EXAMPLES) | slow
+    by_gradient = frozenset({*trace.by_gradient, *missed})
+    del trace
+    if slow and part.examples > 1:
+        wanted = max(pieces, min(_SUMMED_ROWS, batch.examples))
+        if wanted == pieces or _may_be_cut(projector.forward, batch, wanted):
+            pieces = wanted
+        elif pieces == 1:
+            probes *= _SUMMED_ROWS
+    return Route(layouts, by_gradient, slow, pieces, probes, complete=shown and seen)
+
+
+def _check_rows(trace: Trace, drawn: Probes, batch: Batch) -> tuple[dict[UseKey, RowLayout], bool]:
+    """Return the layouts that pass, and whether every use showed something."""
+    if batch.examples == 1:
+        return {}, True
+    outputs = trace.outputs
+    silent = drawn.half_of(batch.examples, outputs.device)
+    cotangent = drawn.cotangent(outputs)
+    cotangent[silent] = 0
+    cotangents = torch.autograd.grad(
+        outputs,
+        [use.edge for use in trace.uses],
+        cotangent,
+        retain_graph=True,
+        allow_unused=True,
+    ) if trace.uses else ()  # fmt: skip
+    flattened = batch.flattened_sizes()
+    layouts: dict[UseKey, RowLayout] = {}
+    shown = True
+    for use, at_result in zip(trace.uses, cotangents, strict=True):
+        if at_result is None or not bool(at_result.any()):
+            shown = False
+            continue
+        for layout in possible_layouts(use.shape, batch.examples, flattened):
+            if is_silent(at_result, layout, silent):
+                layouts[use.key] = layout
+                break
+    return layouts, shown
+
+
+def _check_nothing_missed(
+    projector: Projector, trace: Trace, drawn: Probes
+) -> tuple[bool, list[int]]:
+    """Compare what was followed with true gradients.
+
+    Returns:
+        Whether every followed group showed something, and the groups whose parts do not add up to
+        the projection of their gradient.
+    """
+    outputs = trace.outputs
+    cotangent = drawn.cotangent(outputs)
+    totals, norms = _sums_and_norms(trace, cotangent)
+    followed = [i for i in range(trace.groups) if i not in trace.by_gradient]
+    parameters = [group.parameter for group in projector.groups]
+    missed: list[int] = []
+    shown = True
+    sixteen_bit = outputs.element_size() <= 2
+    tolerance = _MISSED_TOLERANCE_16_BIT if sixteen_bit else _MISSED_TOLERANCE
+    for some in _slices(followed, [p.numel() for p in parameters]):
+        gradients = torch.autograd.grad(
+            outputs,
+            [parameters[i] for i in some],
+            cotangent,
+            retain_graph=True,
+            allow_unused=True,
+        )
+        for index, gradient in zip(some, gradients, strict=True):
+            true = 0.0
+            if gradient is not None:
+                unit = trace.update.of_group(index)
+                true = float(inner_products(gradient, unit, None, 1))
+            scale = norms[index] + abs(true)
+            shown &= scale > 0
+            if abs(totals[index] - true) > tolerance * scale:
+                missed.append(index)
+    return shown, missed
+
+
+def _sums_and_norms(trace: Trace, cotangent: Tensor) -> tuple[list[float], list[float]]:
+    """Return each group's projection, and the norm of the terms that it is the sum of."""
+    sums, norms = [0.0] * trace.groups, [0.0] * trace.groups
+    if not trace.uses:
+        return sums, norms
+    found = torch.autograd.grad(
+        trace.outputs,
+        [use.edge for use in trace.uses],
+        cotangent,
+        retain_graph=True,
+        allow_unused=True,
+    )
+    for use, at_result in zip(trace.uses, found, strict=True):
+        if at_result is None:
+            continue
+        for index, change in use.parts:
+            scale = float(trace.scales.get(index, 1.0))
+            terms = at_result.float().square(), change.float().square()
+            sums[index] += float(inner_products(at_result, change, None, 1)) * scale
+            norms[index] += float(inner_products(*terms, None, 1)) ** 0.5 * scale
+    return sums, norms
+
+
+def _slices(indices: list[int], sizes: list[int]) -> Iterator[list[int]]:
+    """Cut a list of groups so that each slice holds a bounded part of all parameters."""
+    limit = _GRADIENT_SLICE * sum(sizes)
+    some: list[int] = []
+    held = 0
+    for index in indices:
+        if some and held + sizes[index] > limit:
+            yield some
+            some, held = [], 0
+        some.append(index)
+        held += sizes[index]
+    if some:
+        yield some
+
+
+@torch.no_grad()
+def _may_be_cut(forward: Forward, batch: Batch, pieces: int) -> bool:
+    """Return whether the model's outputs on chunks are those on the whole batch.
+
+    Nothing is dropped meanwhile; a model that draws random numbers elsewhere differs from itself
+    and counts as one that must not be cut.
+
+    Raises:
+        OutOfMemoryError: There is no room for the whole batch.
+    """
+    try:
+        with WithoutDropout():
+            whole = forward(batch)
+            parts = [forward(chunk) for chunk in batch.chunks(pieces)]
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, IndexError, MeasurementError):
+        return False  # such as batch norm, which refuses a single example
+    if any(part.shape[1:] != whole.shape[1:] for part in parts):
+        return False
+    difference = (torch.cat(parts).float() - whole.float()).abs().max()
+    tolerance = _CUT_TOLERANCE_16_BIT if whole.element_size() <= 2 else _CUT_TOLERANCE
+    return bool(difference <= tolerance * whole.abs().max().float())

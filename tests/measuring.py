@@ -1,0 +1,108 @@
+"""A measured step of any model, and its comparison with the exact oracle."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fslr.torch import Batch, ModelGroups, PerExampleEstimator, Update, exact_unit_rates
+from fslr.torch.forward import Output, select_output
+
+SIGMAS = 5.0  # one group in two million falls outside by chance
+
+
+@dataclass
+class Measurable:
+    """A model at the weights before a first Adam step on random targets, and the step."""
+
+    model: nn.Module
+    groups: ModelGroups
+    batch: Batch
+    updates: list[Tensor]
+    output: Output = None
+
+    @property
+    def update(self) -> Update:
+        return Update(lambda index: self.updates[index])
+
+    @property
+    def names(self) -> list[str]:
+        return [group.name for group in self.groups]
+
+    def exact(self) -> list[float]:
+        return exact_unit_rates(self.model, self.groups, self.batch, self.update, self.output)
+
+    def differences(self, epsilon: float = 1e-4) -> list[float]:
+        """Rates from central differences in float64: needs no derivatives, so knows no layers."""
+        model = copy.deepcopy(self.model).double()
+        parameters = dict(zip(self.names, _parameters(model, self.names), strict=True))
+        args = [a.double() if a.is_floating_point() else a for a in self.batch.args]
+        rates: list[float] = []
+        for name, update in zip(self.names, self.updates, strict=True):
+            sides = []
+            for sign in (1, -1):
+                start = parameters[name].detach().clone()
+                with torch.no_grad():
+                    parameters[name].add_(sign * epsilon * update.double())
+                    sides.append(select_output(model(*args), self.output))
+                    parameters[name].copy_(start)
+            rates.append(float((sides[0] - sides[1]).square().mean().sqrt() / (2 * epsilon)))
+        return rates
+
+    def estimator(self, **options: Any) -> PerExampleEstimator:
+        return PerExampleEstimator(self.model, self.groups, output=self.output, **options)
+
+
+def _parameters(model: nn.Module, names: list[str]) -> list[nn.Parameter]:
+    named = dict(model.named_parameters())
+    return [named[name] for name in names]
+
+
+def measurable(model: nn.Module, inputs: Any, output: Output = None) -> Measurable:
+    args, kwargs = ((), inputs) if isinstance(inputs, Mapping) else (inputs, {})
+    if isinstance(inputs, Tensor):
+        args = (inputs,)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=1e-3)
+    groups = ModelGroups(model, optimizer)
+    before = [group.parameter.detach().clone() for group in groups]
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    outputs = select_output(model(*args, **kwargs), output)
+    nn.functional.mse_loss(outputs.float(), torch.randn(outputs.shape)).backward()
+    optimizer.step()
+    updates = [(g.parameter.detach() - b) / 1e-3 for g, b in zip(groups, before, strict=True)]
+    with torch.no_grad():
+        for group, start in zip(groups, before, strict=True):
+            group.parameter.copy_(start)
+            group.parameter.grad = None
+        for buffer, start in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(start)
+    return Measurable(model, groups, Batch.of_call(args, dict(kwargs)), updates, output)
+
+
+def assert_converges(
+    case: Measurable, *, probes: int = 150, exact: list[float] | None = None
+) -> None:
+    """Compare rates of many probes with the exact ones, within their own relative errors."""
+    estimator = case.estimator(probes=probes)
+    torch.manual_seed(1)  # the same dropout masks for both
+    exact = case.exact() if exact is None else exact
+    estimator.estimate(case.batch, case.update)  # the first one's checks draw masks of their own
+    torch.manual_seed(1)
+    estimate = estimator.estimate(case.batch, case.update)
+    assert len(estimate.unit_rates) == len(exact) == len(case.groups)
+    largest = max(exact)
+    for name, rate, error, true in zip(
+        case.names, estimate.unit_rates, estimate.relative_errors, exact, strict=True
+    ):
+        if true < 1e-5 * largest:  # zero but for rounding, such as a bias before batch norm
+            assert rate < 1e-4 * largest, (name, rate, true)
+            continue
+        assert abs(math.log(rate / true)) <= SIGMAS * error, (name, rate, true, error)
+        assert error <= 0.5 * math.sqrt(2 / probes) * 1.5, (name, error)
