@@ -212,9 +212,8 @@ def test_trouble_at_the_start_is_an_error_before_the_first_step() -> None:
         LayoutMismatchError, match=r"16 of 18 groups have no counterpart.*: characters\.weight, "
     ):
         attach(model, optimizer, profile="x", advisor=InProcessAdvisor(content_message()))
-    torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
-    with pytest.raises(AttachError, match="attach fslr first"):
-        attach(model, optimizer, profile="x", advisor=in_process())
+    with pytest.raises(AttachError, match="LBFGS steps along one direction"):
+        attach(model, torch.optim.LBFGS(model.parameters()), profile="x", advisor=in_process())
     assert len(optimizer.param_groups) == groups
     assert not optimizer._optimizer_step_pre_hooks
     assert not optimizer._optimizer_step_post_hooks

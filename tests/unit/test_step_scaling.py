@@ -1,9 +1,9 @@
-"""Splitting an optimizer's groups and scaling its learning rates change nothing else."""
+"""Scaling a step changes the step, and nothing else of the optimizer."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 
 from fslr import AttachError
 from fslr.torch import ModelGroups
-from fslr.torch.optimizer import StepScaler, split_groups
+from fslr.torch.optimizer import StepScaler, refuse_unscalable
 
 OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
     "SGD": lambda m: torch.optim.SGD(m.parameters(), lr=0.001, momentum=0.9, weight_decay=0.01),
@@ -39,45 +39,92 @@ def step(net: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
     optimizer.step()
 
 
+class Counting(torch.optim.Optimizer):
+    """A user's own optimizer, which counts its steps in the group."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
+        super().__init__(params, {"lr": lr, "count": 0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            group["count"] += 1
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.sub_(group["lr"] * parameter.grad / group["count"])
+
+
+OPTIMIZERS["Counting"] = lambda m: Counting(m.parameters(), lr=0.01)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_splitting_keeps_options_and_state_bit_for_bit(name: str) -> None:
-    plain, split = model(), model()
-    plain_optimizer, split_optimizer = OPTIMIZERS[name](plain), OPTIMIZERS[name](split)
+def test_a_step_moves_each_parameter_by_its_multiplier(name: str) -> None:
+    plain, scaled = model(), model()
+    optimizers = OPTIMIZERS[name](plain), OPTIMIZERS[name](scaled)
+    scaler = StepScaler(optimizers[1], list(scaled.parameters()))
+    multipliers = [0.5, 2.0, 1.0, 2.0, 3.0, 0.5]
     for seed in range(3):
-        step(plain, plain_optimizer, seed)
-        step(split, split_optimizer, seed)
-    split_groups(split_optimizer)
-    assert [len(group["params"]) for group in split_optimizer.param_groups] == [1] * 6
-    for seed in range(3, 6):
-        step(plain, plain_optimizer, seed)
-        step(split, split_optimizer, seed)
-    assert all(p.isfinite().all() for p in plain.parameters())
-    assert all(
-        torch.equal(p, q) for p, q in zip(plain.parameters(), split.parameters(), strict=True)
-    )
-    options = {k: v for k, v in plain_optimizer.param_groups[0].items() if "param" not in k}
-    for key, value in options.items():
-        assert split_optimizer.param_groups[0][key] == value
+        scaled.load_state_dict(plain.state_dict())
+        start = [p.detach().clone() for p in plain.parameters()]
+        own = optimizers[1].param_groups
+        step(plain, optimizers[0], seed)
+        scaler.scale(multipliers)
+        step(scaled, optimizers[1], seed)
+        scaler.restore()
+        assert optimizers[1].param_groups is own
+        for p, q, s, m in zip(
+            plain.parameters(), scaled.parameters(), start, multipliers, strict=True
+        ):
+            torch.testing.assert_close(q - s, (p - s) * m, rtol=1e-4, atol=1e-6)
 
 
-def test_a_scheduler_that_is_attached_already_is_refused_with_the_remedy() -> None:
-    optimizer = OPTIMIZERS["Adam"](model())
-    torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
-    before = copy.deepcopy(optimizer.state_dict())
-    with pytest.raises(AttachError, match=r"attach fslr first, then build the scheduler"):
-        split_groups(optimizer)
-    assert optimizer.state_dict() == before
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_s_state_and_checkpoint_are_those_without_us(name: str) -> None:
+    plain, scaled = model(), model()
+    optimizers = OPTIMIZERS[name](plain), OPTIMIZERS[name](scaled)
+    scaler = StepScaler(optimizers[1], list(scaled.parameters()))
+    for seed in range(3):
+        scaled.load_state_dict(plain.state_dict())
+        step(plain, optimizers[0], seed)
+        scaler.scale([0.5, 2.0, 1.0, 2.0, 3.0, 0.5])
+        step(scaled, optimizers[1], seed)
+        scaler.restore()
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    assert states[0]["param_groups"] == states[1]["param_groups"]
+    assert states[0]["state"].keys() == states[1]["state"].keys()
+    for key, own in states[0]["state"].items():
+        torch.testing.assert_close(own, states[1]["state"][key], rtol=0, atol=0)
+
+
+def test_equal_multipliers_share_a_group() -> None:
+    net = model()
+    optimizer = OPTIMIZERS["two groups"](net)
+    scaler = StepScaler(optimizer, list(net.parameters()))
+    scaler.scale([2.0] * 6)
+    assert len(optimizer.param_groups) == 2
+    scaler.scale([1.0, 2.0, 2.0, 2.0, 2.0, 2.0])
+    assert len(optimizer.param_groups) == 3
+    scaler.restore()
+
+
+def test_a_group_that_is_added_during_a_step_stays() -> None:
+    net, more = model(), nn.Linear(2, 2)
+    optimizer = OPTIMIZERS["SGD"](net)
+    scaler = StepScaler(optimizer, list(net.parameters()))
+    scaler.scale([2.0] * 6)
+    optimizer.add_param_group({"params": list(more.parameters())})
+    scaler.restore()
+    assert [len(group["params"]) for group in optimizer.param_groups] == [6, 2]
 
 
 def test_lbfgs_is_refused() -> None:
     with pytest.raises(AttachError, match=r"LBFGS steps along one direction.*another optimizer"):
-        split_groups(torch.optim.LBFGS(model().parameters()))
+        refuse_unscalable(torch.optim.LBFGS(model().parameters()))
 
 
 def test_multipliers_act_on_the_scheduled_rate_and_schedulers_do_not_see_them() -> None:
     plain, scaled = model(), model()
     optimizers = [torch.optim.SGD(net.parameters(), lr=0.1) for net in (plain, scaled)]
-    split_groups(optimizers[1])
     schedulers = [torch.optim.lr_scheduler.ExponentialLR(o, 0.5) for o in optimizers]
     scaler = StepScaler(optimizers[1], list(scaled.parameters()))
     for seed in range(3):
@@ -104,7 +151,6 @@ def test_multipliers_act_on_the_scheduled_rate_and_schedulers_do_not_see_them() 
 def test_scaling_again_after_a_step_that_raised_does_not_scale_twice() -> None:
     net = model()
     optimizer = OPTIMIZERS["SGD"](net)
-    split_groups(optimizer)
     scaler = StepScaler(optimizer, list(net.parameters()))
     scaler.scale([2.0] * 6)
     scaler.scale([2.0] * 6)

@@ -19,7 +19,7 @@ from fslr.names import DEFAULT_PROJECT, profile_name, run_name
 from fslr.torch.estimators import RateEstimate
 from fslr.torch.measuring import MeasuringOptions
 from fslr.torch.observing import StepObserver
-from fslr.torch.optimizer import split_groups
+from fslr.torch.optimizer import refuse_unscalable
 
 _log = logging.getLogger("fslr")
 _FIRST_INTERVAL_STEPS = 25  # after a first measurement that nobody answered
@@ -54,7 +54,7 @@ class Attachment(StepObserver):
             self._observe_only = opening.observe_only
             self._check(advisor, opening)
             if not self._observe_only:
-                split_groups(optimizer)
+                refuse_unscalable(optimizer)
             self._session = advisor.open_run(opening)
         except BaseException:
             super().close()

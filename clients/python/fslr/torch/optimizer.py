@@ -1,8 +1,12 @@
-"""Multipliers on an optimizer: one group a tensor, scaled learning rates for the time of a step."""
+"""Multipliers on an optimizer: its groups are split, with scaled rates, for the time of a step.
+
+Before and after a step the optimizer is as its user built it: schedulers, checkpoints and
+``add_param_group`` find the groups that they know, and never see a multiplier.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,54 +15,30 @@ from torch import Tensor, nn
 from fslr.errors import AttachError
 
 
-def split_groups(optimizer: torch.optim.Optimizer) -> None:
-    """Give every tensor of an optimizer a param group of its own, options and state kept.
-
-    Order, options (``lr``, ``weight_decay``, ...) and the state by parameter stay as they are, so
-    the next step computes what it would have computed.
+def refuse_unscalable(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer whose step cannot be scaled group by group.
 
     Args:
-        optimizer: The optimizer, changed in place. Nothing happens if it is split already.
+        optimizer: The optimizer.
 
     Raises:
-        AttachError: A learning-rate scheduler is attached: it remembers one learning rate a group.
-            Or the optimizer takes one group only (LBFGS).
+        AttachError: It is LBFGS.
     """
-    if all(len(group["params"]) == 1 for group in optimizer.param_groups):
-        return
     if isinstance(optimizer, torch.optim.LBFGS):
         raise AttachError(
             "LBFGS steps along one direction for all parameters, so groups cannot have learning "
             "rates of their own; use another optimizer"
         )
-    if has_scheduler(optimizer):
-        raise AttachError(
-            "a learning-rate scheduler is attached to the optimizer already, and it remembers the "
-            "groups as they were; attach fslr first, then build the scheduler"
-        )
-    split: list[dict[str, Any]] = []
-    for group in optimizer.param_groups:
-        names = group.get("param_names")
-        for i, parameter in enumerate(group["params"]):
-            own = {**group, "params": [parameter]}
-            if names is not None:
-                own["param_names"] = [names[i]]
-            split.append(own)
-    optimizer.param_groups[:] = split
-
-
-def has_scheduler(optimizer: torch.optim.Optimizer) -> bool:
-    """Return whether a learning-rate scheduler was built on the optimizer."""
-    return any("initial_lr" in group for group in optimizer.param_groups)
 
 
 class StepScaler:
     """Scales the learning rates of an optimizer for the time of one step.
 
-    Schedulers see the scheduled learning rates alone: they are back before anyone else looks.
+    Parameters of one group that have equal multipliers stay together; the step then costs no more
+    than it has to.
 
     Args:
-        optimizer: The optimizer. To :meth:`scale` it must have one param group a tensor.
+        optimizer: The optimizer.
         parameters: The parameters that have multipliers; others keep the scheduled rate.
     """
 
@@ -67,34 +47,59 @@ class StepScaler:
     ) -> None:
         self._optimizer = optimizer
         self._parameters = parameters
-        self._scheduled: list[float | Tensor] | None = None
+        self._own: list[dict[str, Any]] | None = None
+        self._origins: list[int] = []
 
     def scheduled(self) -> list[float]:
         """Return the scheduled learning rate of each parameter."""
-        by_parameter = {
-            id(parameter): group["lr"]
-            for group in self._optimizer.param_groups
-            for parameter in group["params"]
-        }
-        return [float(by_parameter[id(parameter)]) for parameter in self._parameters]
+        groups = self._optimizer.param_groups if self._own is None else self._own
+        by_parameter: dict[int, float] = {}
+        for group in groups:
+            rate = float(group["lr"])
+            by_parameter.update((id(parameter), rate) for parameter in group["params"])
+        return [by_parameter[id(parameter)] for parameter in self._parameters]
 
     def scale(self, multipliers: Sequence[float]) -> None:
         """Put ``scheduled * multiplier`` in force, until :meth:`restore`."""
         self.restore()  # after a step that raised, nobody else did
-        factors: Mapping[int, float] = dict(
-            zip(map(id, self._parameters), multipliers, strict=True)
-        )
-        groups = self._optimizer.param_groups
-        self._scheduled = [group["lr"] for group in groups]
-        for group in groups:
-            factor = factors.get(id(group["params"][0]), 1.0)
-            if factor != 1.0:
-                group["lr"] = group["lr"] * factor
+        if all(multiplier == 1.0 for multiplier in multipliers):
+            return
+        factors = dict(zip(map(id, self._parameters), multipliers, strict=True))
+        own = self._optimizer.param_groups
+        split: list[dict[str, Any]] = []
+        origins: list[int] = []
+        for origin, group in enumerate(own):
+            parts: dict[float, dict[str, Any]] = {}
+            names = group.get("param_names")
+            for place, parameter in enumerate(group["params"]):
+                factor = factors.get(id(parameter), 1.0)
+                part = parts.get(factor)
+                if part is None:
+                    rate: float | Tensor = group["lr"] if factor == 1.0 else group["lr"] * factor
+                    part = parts[factor] = {**group, "params": [], "lr": rate}
+                    if names is not None:
+                        part["param_names"] = []
+                part["params"].append(parameter)
+                if names is not None:
+                    part["param_names"].append(names[place])
+            split += parts.values()
+            origins += [origin] * len(parts)
+        self._own, self._origins = own, origins
+        self._optimizer.param_groups = split
 
     def restore(self) -> None:
-        """Put the scheduled learning rates back."""
-        if self._scheduled is None:
+        """Put the optimizer's own groups back, with what the step itself noted in them."""
+        if self._own is None:
             return
-        for group, rate in zip(self._optimizer.param_groups, self._scheduled, strict=True):
-            group["lr"] = rate
-        self._scheduled = None
+        own, split = self._own, self._optimizer.param_groups
+        self._own = None
+        self._optimizer.param_groups = own
+        for origin, part in zip(self._origins, split, strict=False):
+            # Some optimizers count their steps in the group.
+            group = own[origin]
+            group.update({
+                key: value
+                for key, value in part.items()
+                if key not in {"params", "param_names", "lr"}
+            })
+        own += split[len(self._origins) :]  # a group that was added meanwhile
