@@ -34,7 +34,10 @@ app = typer.Typer(
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's name.")]
 _OUTCOME_PREFIX = "OUTCOME_"
-_COLUMNS = ("step", "loss", "smallest", "median", "largest multiplier", "next", "outcomes")
+_COLUMNS = (
+    "step", "loss", "total rate", "off linear", "smallest", "median", "largest multiplier", "next",
+    "outcomes",
+)  # fmt: skip
 
 
 @app.command("list")
@@ -123,6 +126,8 @@ def _history_row(event: run_service_pb2.RunEvent) -> tuple[str, ...]:
     return (
         str(measurement.step),
         number(measurement.loss) if measurement.HasField("loss") else "",
+        number(measurement.total_rate) if measurement.HasField("total_rate") else "",
+        f"{measurement.linearity_error:.0%}" if measurement.HasField("linearity_error") else "",
         number(min(answer.multipliers)),
         number(statistics.median(answer.multipliers)),
         number(max(answer.multipliers)),
@@ -142,7 +147,7 @@ def _line(cells: Sequence[str]) -> str:
 def _groups_table(run: run_service_pb2.Run, event: run_service_pb2.RunEvent) -> Table:
     measurement, answer = event.measurement, event.recommendation
     table = Table(
-        "group", "measured", "error", "reference", "multiplier", "outcome",
+        "group", "measured", "error", "share", "reference", "multiplier", "outcome",
         title=f"step {measurement.step}, against {short_name(answer.profile)}",
     )  # fmt: skip
     errors = measurement.relative_errors or [0.0] * len(answer.multipliers)
@@ -151,6 +156,7 @@ def _groups_table(run: run_service_pb2.Run, event: run_service_pb2.RunEvent) -> 
             escape(group.name),
             number(measurement.unit_rates[i]),
             f"{errors[i]:.0%}",
+            f"{measurement.shares[i]:.1%}" if measurement.shares else "",
             number(answer.reference_unit_rates[i]),
             number(answer.multipliers[i]),
             _outcome(answer.outcomes[i]),

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from advisor.advice import Advice, Opening
@@ -308,6 +309,13 @@ def measurement_from(message: advisor_service_pb2.Measurement, opening: Opening)
         raise InvalidValueError(
             "measurement.loss", f"{message.loss} is not finite; leave it out instead"
         )
+    for field in ("total_rate", "linearity_error"):
+        value = getattr(message, field)
+        if not (np.isfinite(value) and value >= 0):
+            raise InvalidValueError(
+                f"measurement.{field}", f"{value} is not a finite number of at least 0"
+            )
+    _check_shares(np.array(message.shares, dtype=np.float64), groups)
     for field in ("probes", "examples"):
         if getattr(message, field) < 0:
             raise InvalidValueError(f"measurement.{field}", f"{getattr(message, field)} is below 0")
@@ -319,6 +327,16 @@ def measurement_from(message: advisor_service_pb2.Measurement, opening: Opening)
         interval_steps=message.interval_steps,
         total_steps=opening.total_steps,
     )
+
+
+def _check_shares(shares: npt.NDArray[np.float64], groups: int) -> None:
+    if len(shares) not in (0, groups):
+        raise InvalidValueError(
+            "measurement.shares", f"{len(shares)} entries, but the layout has {groups} groups"
+        )
+    if not np.isfinite(shares).all():
+        i = int(np.argmin(np.isfinite(shares)))
+        raise InvalidValueError(f"measurement.shares[{i}]", f"{shares[i]} is not finite")
 
 
 def answer(

@@ -139,6 +139,16 @@ def bad_requests(profile: str) -> dict[str, list[Request]]:
         ],
         "rates": [good, Request(measurement=Measurement(unit_rates=[1] * 4, learning_rates=[1]))],
         "loss": [good, Request(measurement=Measurement(unit_rates=[1] * 4, loss=float("nan")))],
+        "total rate": [good, Request(measurement=Measurement(unit_rates=[1] * 4, total_rate=-1))],
+        "linearity": [
+            good,
+            Request(measurement=Measurement(unit_rates=[1] * 4, linearity_error=float("inf"))),
+        ],
+        "few shares": [good, Request(measurement=Measurement(unit_rates=[1] * 4, shares=[1]))],
+        "no share": [
+            good,
+            Request(measurement=Measurement(unit_rates=[1] * 4, shares=[1, 0, float("nan"), 0])),
+        ],
         "unknown profile": [
             Request(opening=opening_message(f"{profile}x"), measurement=measurement())
         ],
@@ -175,6 +185,10 @@ INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
         ("in force", INVALID, "INVALID_VALUE", "measurement.multipliers[0]", "above 0"),
         ("rates", INVALID, "INVALID_VALUE", "measurement.learning_rates", "1 entries"),
         ("loss", INVALID, "INVALID_VALUE", "measurement.loss", "leave it out instead"),
+        ("total rate", INVALID, "INVALID_VALUE", "measurement.total_rate", "-1.0 is not a finite"),
+        ("linearity", INVALID, "INVALID_VALUE", "measurement.linearity_error", "inf is not a"),
+        ("few shares", INVALID, "INVALID_VALUE", "measurement.shares", "1 entries"),
+        ("no share", INVALID, "INVALID_VALUE", "measurement.shares[2]", "nan is not finite"),
         ("unknown profile", NOT_FOUND, "PROFILE_NOT_FOUND", "", "did you mean"),
         ("unknown version", NOT_FOUND, "VERSION_NOT_FOUND", "", "there are: 1"),
         ("bad name", INVALID, "INVALID_VALUE", "opening.profile", "must read projects/"),

@@ -164,7 +164,7 @@ def test_a_failing_measurement_is_strict_at_first_and_harmless_later(
         state = torch.get_rng_state()
         weights = [p.data_ptr() for p in model.parameters()]
         optimizer.step()
-        assert attachment.failures >= 2
+        assert attachment.failures == 1  # and a pause before the next attempt
         assert weights == [p.data_ptr() for p in model.parameters()]
         assert torch.equal(state, torch.get_rng_state())
         assert all(

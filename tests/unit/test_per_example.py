@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -195,7 +196,7 @@ def test_an_output_that_cannot_be_measured_is_refused(
         ({"micro_batch": 0}, "micro_batch is 0; a pass needs at least 1 example"),
     ],
 )
-def test_options_out_of_range_are_refused(options: dict[str, int], message: str) -> None:
+def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     model = nn.Linear(2, 2)
     groups = ModelGroups(model, torch.optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(MeasurementError, match=message):

@@ -46,7 +46,7 @@ class Counting(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "count": 0})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002
         for group in self.param_groups:
             group["count"] += 1
             for parameter in group["params"]:

@@ -29,12 +29,19 @@ class BackgroundSession:
         self._lock = threading.Lock()
         self._answer: pb.RecommendLRResponse | None = None
         self._thread: threading.Thread | None = None
+        self.submitted = 0
         self.answered = 0
         self.failed = 0
         self.replaced = 0
 
+    @property
+    def outstanding(self) -> int:
+        """Number of measurements whose answer may still come."""
+        return self.submitted - self.answered - self.failed - self.replaced
+
     def submit(self, measurement: pb.Measurement) -> None:
         """Hand over a measurement; returns at once."""
+        self.submitted += 1
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="fslr-advice", daemon=True)
             self._thread.start()
@@ -77,6 +84,6 @@ class BackgroundSession:
                 told = True
                 continue
             told = False
-            self.answered += 1
             with self._lock:
                 self._answer = answer
+            self.answered += 1  # last: while it is outstanding, somebody still looks for it

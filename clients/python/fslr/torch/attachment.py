@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,13 +12,14 @@ from torch import nn
 from fslr.advising import Advisor
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2
-from fslr.background import BackgroundSession
 from fslr.client import AdvisorClient
-from fslr.errors import LayoutMismatchError, ServiceError
+from fslr.errors import ServiceError
 from fslr.names import DEFAULT_PROJECT, profile_name, run_name
+from fslr.torch.conversation import Advice, Conversation
+from fslr.torch.distributed import Group
 from fslr.torch.estimators import RateEstimate
 from fslr.torch.measuring import MeasuringOptions
-from fslr.torch.observing import StepObserver
+from fslr.torch.observing import Scaling, StepObserver
 from fslr.torch.optimizer import refuse_unscalable
 
 _log = logging.getLogger("fslr")
@@ -31,7 +32,8 @@ class Attachment(StepObserver):
     Attributes:
         groups: The model's groups, in layout order.
         multipliers: The factors in force on the scheduled learning rates, in layout order.
-        answer: The advisor's newest answer, or None before the first.
+        answer: The advisor's newest answer, or None before the first; on the rank that talks.
+        estimate: The newest measurement, or None before the first.
         step: Number of optimizer steps so far.
         failures: Number of steps that were due and not measured.
     """
@@ -46,26 +48,34 @@ class Attachment(StepObserver):
         options: MeasuringOptions,
         strict: bool,
         on_close: Callable[[], None],
+        process_group: Group = None,
+        scaling: Scaling = "learning_rates",
     ) -> None:
-        super().__init__(model, optimizer, options, strict=strict)
+        super().__init__(
+            model,
+            optimizer,
+            options,
+            strict=strict,
+            process_group=process_group,
+            scaling=scaling,
+        )
+        self.multipliers = [1.0] * len(self.groups)
+        self.answer: pb.RecommendLRResponse | None = None
+        self.estimate: RateEstimate | None = None
+        self._measured_at: int | None = None
+        self._loss: float | None = None
+        self._on_close = on_close
         try:
             opening.layout.CopyFrom(self.groups.layout())
             opening.optimizer = opening.optimizer or type(optimizer).__name__
             self._observe_only = opening.observe_only
-            self._check(advisor, opening)
             if not self._observe_only:
                 refuse_unscalable(optimizer)
-            self._session = advisor.open_run(opening)
+            self._conversation = Conversation(advisor, opening, self._ranks)
+            self._check()
         except BaseException:
             super().close()
             raise
-        self._background = BackgroundSession(self._session)
-        self._on_close = on_close
-        self.multipliers = [1.0] * len(self.groups)
-        self.answer: pb.RecommendLRResponse | None = None
-        self._next = 0
-        self._measured_at: int | None = None
-        self._loss: float | None = None
 
     def report_loss(self, loss: float) -> None:
         """Send a training loss along with the next measurement, for the run's page."""
@@ -74,15 +84,33 @@ class Attachment(StepObserver):
     @property
     def unanswered(self) -> int:
         """Number of measurements that the advisor did not answer."""
-        return self._background.failed + self._background.replaced
+        return self._conversation.unanswered
 
     def close(self) -> None:
         """Let go of the model, the optimizer and the advisor."""
         super().close()
-        self._background.close()
+        self._conversation.close()
         self._on_close()
 
-    def _check(self, advisor: Advisor, opening: pb.RunOpening) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs; the multipliers in force are part of it."""
+        return {
+            **super().state_dict(),
+            "multipliers": list(self.multipliers),
+            "measured_at": self._measured_at,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken.
+
+        Args:
+            state: What it returned.
+        """
+        super().load_state_dict(state)
+        self.multipliers = [float(multiplier) for multiplier in state["multipliers"]]
+        self._measured_at = state["measured_at"]
+
+    def _check(self) -> None:
         """Ask whether the layout maps, before the first step.
 
         Raises:
@@ -90,73 +118,55 @@ class Attachment(StepObserver):
             ServiceError: Nobody answers, or the profile is not there, and the start is strict.
         """
         try:
-            mapped = advisor.validate_layout(opening)
-            if mapped.refusal:
-                raise LayoutMismatchError(mapped.refusal, metadata={"profile": mapped.profile})
+            self._conversation.check()
         except ServiceError as error:
             if self._strict:
                 raise
             _log.warning("training begins without advice: %s", error)
 
-    def _is_due(self) -> bool:
-        return self.step >= self._next
-
     def _take_news(self) -> None:
-        answer = self._background.take_answer()
-        if answer is not None:
-            self._adopt(answer)
+        advice = self._conversation.news()
+        if advice is not None:
+            self._adopt(advice)
 
-    def _scale(self) -> None:
-        if not self._observe_only:
-            self._scaler.scale(self.multipliers)
-
-    def _in_force(self) -> list[float]:
+    def _factors(self) -> list[float]:
         return [1.0] * len(self.groups) if self._observe_only else self.multipliers
 
     def _take(self, estimate: RateEstimate, scheduled: list[float]) -> None:
+        self.estimate = estimate
+        since = None if self._measured_at is None else self.step - self._measured_at
         measurement = pb.Measurement(
             step=self.step,
             unit_rates=estimate.unit_rates,
             relative_errors=estimate.relative_errors,
-            multipliers=self._in_force(),
+            multipliers=self._factors(),
             learning_rates=scheduled,
-            interval_steps=0 if self._measured_at is None else self.step - self._measured_at,
+            interval_steps=since or 0,
             probes=estimate.probes,
             examples=estimate.examples,
             loss=self._loss,
+            total_rate=estimate.total_rate,
+            shares=estimate.shares,
+            linearity_error=estimate.linearity_error,
         )
-        interval = _FIRST_INTERVAL_STEPS
-        if self._measured_at is not None:
-            interval = self.step - self._measured_at
         self._measured_at = self.step
-        self._next = self.step + interval  # until an answer says otherwise
+        # Until an answer says otherwise.
+        self._next = self.step + (since or _FIRST_INTERVAL_STEPS)
         if self._started:
-            self._background.submit(measurement)
-        else:
-            # The first step is taken with the first answer: asked at once, and the step rescaled.
-            self._begin(measurement)
-
-    def _begin(self, measurement: pb.Measurement) -> None:
-        answer = self._session.recommend(measurement)
+            self._conversation.submit(measurement)
+            return
+        # The first step is taken with the first answer: asked at once, and the step rescaled.
         before = self.multipliers
-        self._adopt(answer)
+        self._adopt(self._conversation.ask(measurement))
         if not self._observe_only:
             self._meter.rescale_step([
                 new / old for new, old in zip(self.multipliers, before, strict=True)
             ])
 
-    def _adopt(self, answer: pb.RecommendLRResponse) -> None:
-        usable = len(answer.multipliers) == len(self.groups) and all(
-            math.isfinite(multiplier) and multiplier > 0 for multiplier in answer.multipliers
-        )
-        if not usable:
-            raise ServiceError(
-                f"the advisor answered step {answer.step} with multipliers that cannot be applied; "
-                "those in force stay"
-            )
-        self.answer = answer
-        self.multipliers = list(answer.multipliers)
-        self._next = max(answer.next_measurement_step, self.step)
+    def _adopt(self, advice: Advice) -> None:
+        self.answer = advice.answer
+        self.multipliers = advice.multipliers
+        self._next = max(advice.next_measurement_step, self.step)
 
 
 def attach(
@@ -172,18 +182,23 @@ def attach(
     policy: policy_pb2.Policy | None = None,
     options: MeasuringOptions | None = None,
     strict: bool = True,
+    scaling: Scaling = "learning_rates",
+    process_group: Group = None,
 ) -> Attachment:
     """Let an advisor set the learning-rate multipliers of a training job.
 
     From now on the optimizer's steps are measured where the advisor wants them measured, and each
     tensor steps with ``scheduled learning rate * multiplier``. The very first step is taken with
     the first answer; later answers come in the background, and no step waits for them. The training
-    loop needs no change; build learning-rate schedulers after this call.
+    loop needs no change: outside of a step the optimizer is as it was, for schedulers and for
+    checkpoints.
+
+    Where several ranks train the model, all of them call this; each measures its own examples, the
+    first rank talks to the advisor, and all act on its answer in the same step.
 
     Args:
         model: The model that the training loop calls.
-        optimizer: Its optimizer; its param groups are split into one a tensor (not if
-            ``observe_only``).
+        optimizer: Its optimizer.
         profile: The reference, such as ``char-gpt``, ``char-gpt@3`` or ``char-gpt@prod``.
         advisor: ``host:port`` of the service, or an advisor in this process.
         run: Name under which the run is stored; empty: it is not stored.
@@ -194,13 +209,19 @@ def attach(
         options: How to measure.
         strict: Whether trouble before and at the first measured step is raised. If not, it is
             logged and the multipliers stay 1 until an answer comes. Later trouble never is raised.
+        scaling: ``"learning_rates"``: the optimizer's groups are split for the time of a step.
+            ``"update"``: the update is scaled after the step, for optimizers that are slow with
+            many groups or that want to know nothing of learning rates; costs a copy of the weights.
+        process_group: Who trains the model together: a process group; ``"alone"``; None: as the
+            model's wrapper (DistributedDataParallel, FSDP2) says.
 
     Returns:
         The attachment; close it, or use it as a context manager, when training ends.
 
     Raises:
-        AttachError: The optimizer does not fit the model, or a scheduler is attached already.
-        MeasurementError: A layer type cannot be measured.
+        AttachError: The optimizer does not fit the model, or several processes train the model and
+            nothing says how.
+        MeasurementError: An option is out of its range.
         ServiceError: No advisor answers, the profile is not there, or the layout does not map.
     """
     opening = pb.RunOpening(
@@ -211,15 +232,25 @@ def attach(
         observe_only=observe_only,
     )
     options = options or MeasuringOptions()
-    if not isinstance(advisor, str):
+
+    def attached(to: Advisor, on_close: Callable[[], None]) -> Attachment:
         return Attachment(
-            model, optimizer, advisor, opening, options=options, strict=strict, on_close=_nothing
+            model,
+            optimizer,
+            to,
+            opening,
+            options=options,
+            strict=strict,
+            on_close=on_close,
+            process_group=process_group,
+            scaling=scaling,
         )
+
+    if not isinstance(advisor, str):
+        return attached(advisor, _nothing)
     client = AdvisorClient(advisor)  # ours to close
     try:
-        return Attachment(
-            model, optimizer, client, opening, options=options, strict=strict, on_close=client.close
-        )
+        return attached(client, client.close)
     except BaseException:
         client.close()
         raise

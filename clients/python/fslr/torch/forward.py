@@ -13,6 +13,7 @@ from torch.utils import checkpoint
 
 from fslr.errors import MeasurementError
 from fslr.torch.batch import Batch
+from fslr.torch.sharding import reshard
 
 Output = Callable[[Any], Tensor] | str | int | None
 """Which tensor of a model's result is the output: a key, attribute or index, or a function."""
@@ -93,6 +94,7 @@ class Forward:
         Raises:
             MeasurementError: There is no such output, or its leading dimension is not the batch.
         """
+        reshard(self.model)
         with ExitStack() as stack:
             for autocast in batch.autocasts:
                 stack.enter_context(autocast.again())

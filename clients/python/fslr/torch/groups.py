@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fslr.advisor.v1 import layout_pb2
 from fslr.errors import AttachError
 from fslr.torch.forward import unwrapped
+from fslr.torch.sharding import reshard
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class ModelGroups:
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         model = unwrapped(model)
+        reshard(model)  # else other tensors stand in the parameters' places
         updated = {id(p): p for group in optimizer.param_groups for p in group["params"]}
         named = {id(p): (name.replace("_orig_mod.", ""), p) for name, p in model.named_parameters()}
         strangers = [p for key, p in updated.items() if key not in named]

@@ -15,8 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from fslr.errors import MeasurementError
+from fslr.torch.averaging import RunningAverage
 from fslr.torch.batch import Autocast, Batch
-from fslr.torch.estimators import ESTIMATORS, Estimator, PerExampleEstimator, RateEstimate
+from fslr.torch.distributed import Ranks, is_sharded
+from fslr.torch.estimators import (
+    ESTIMATORS,
+    Estimator,
+    PerExampleEstimator,
+    ProjectionSums,
+    RateEstimate,
+)
 from fslr.torch.forward import Output
 from fslr.torch.groups import ModelGroups
 from fslr.torch.snapshot import Snapshot
@@ -39,6 +47,8 @@ class MeasuringOptions:
             cut a batch: less memory, somewhat more time. None: all of them.
         linearity: Whether one more forward pass tells the linearity error.
         snapshot_on_host: Whether the weights before a measured step wait in the host's memory.
+        averaging: Decay of a running average of the unit rates over measurements, in [0, 1); 0: no
+            average.
         seed: Seed of the probes.
     """
 
@@ -49,10 +59,18 @@ class MeasuringOptions:
     micro_batch: int | None = None
     linearity: bool = True
     snapshot_on_host: bool = False
+    averaging: float = 0.0
     seed: int = 0
 
-    def estimator_of(self, model: nn.Module, groups: ModelGroups) -> Estimator:
+    def estimator_of(
+        self, model: nn.Module, groups: ModelGroups, ranks: Ranks | None = None
+    ) -> Estimator:
         """Return the estimator that these options describe.
+
+        Args:
+            model: The model.
+            groups: Its groups.
+            ranks: The processes that train it.
 
         Raises:
             MeasurementError: There is no such estimator, or an option is out of its range.
@@ -62,17 +80,27 @@ class MeasuringOptions:
             raise MeasurementError(
                 f"there is no estimator {self.estimator!r}; there are {', '.join(ESTIMATORS)}"
             )
+        ranks = ranks or Ranks()
+        seed = self.seed + _RANK_STRIDE * ranks.rank  # each rank draws probes of its own
         if kind is PerExampleEstimator:
             return PerExampleEstimator(
                 model,
                 groups,
                 output=self.output,
                 probes=self.probes,
-                seed=self.seed,
+                seed=seed,
                 micro_batch=self.micro_batch,
+                any_rank=ranks.any if is_sharded(model) else None,
             )
-        return kind(model, groups, output=self.output, probes=self.probes, seed=self.seed)
+        if is_sharded(model):
+            raise MeasurementError(
+                f"the estimator {self.estimator!r} needs whole gradients, and the model is "
+                'sharded; use "per_example"'
+            )
+        return kind(model, groups, output=self.output, probes=self.probes, seed=seed)
 
+
+_RANK_STRIDE = 1_000_003
 
 _Call = tuple[tuple[Any, ...], dict[str, Any], tuple[Autocast, ...]]
 
@@ -100,21 +128,30 @@ def _ignore_call(_model: nn.Module, _args: tuple[Any, ...], _kwargs: dict[str, A
 
 
 class StepMeter:
-    """Measures optimizer steps of a model.
+    """Measures optimizer steps of a model, together with the other ranks that train it.
 
     Args:
-        model: The model.
+        model: The model that the training loop calls.
         groups: Its groups.
         options: How to measure.
+        ranks: The processes that train the model.
 
     Raises:
-        MeasurementError: A group's parameter belongs to a layer type that cannot be measured.
+        MeasurementError: An option is out of its range.
     """
 
-    def __init__(self, model: nn.Module, groups: ModelGroups, options: MeasuringOptions) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: ModelGroups,
+        options: MeasuringOptions,
+        ranks: Ranks | None = None,
+    ) -> None:
         self._groups = groups
         self._options = options
-        self._estimator = options.estimator_of(model, groups)
+        self._ranks = ranks or Ranks()
+        self._estimator = options.estimator_of(model, groups, self._ranks)
+        self._average = RunningAverage(options.averaging)
         self._device_types = sorted({group.parameter.device.type for group in groups} | {"cpu"})
         self._call: _Call | None = None
         self._before: Snapshot | None = None
@@ -130,22 +167,46 @@ class StepMeter:
             autocasts = tuple(Autocast.present(kind) for kind in self._device_types)
             self._call = args, kwargs, autocasts
 
+    @property
+    def slow_groups(self) -> dict[str, str]:
+        """Names of the groups that are measured the slow way, with the reason."""
+        slow: dict[str, str] = getattr(self._estimator, "slow_groups", {})
+        return slow
+
     def begin_step(self) -> None:
-        """Keep the weights, for the step that follows is to be measured."""
+        """Keep the weights, for the step that follows is to be measured or rescaled."""
         parameters = [group.parameter for group in self._groups]
         self._before = Snapshot(parameters, on_host=self._options.snapshot_on_host)
 
     def end_step(self, learning_rates: Sequence[float]) -> RateEstimate:
-        """Measure the step that began with :meth:`begin_step`.
+        """Measure the step that began with :meth:`begin_step`; all ranks do so together.
 
         Args:
             learning_rates: Absolute learning rate of each group in the step, multiplier included;
                 a group with 0 did not move and has the unit rate 0.
 
         Raises:
-            MeasurementError: The model was not called for training since the last step, or cannot
-                be measured.
+            MeasurementError: The model was not called for training since the last step, cannot be
+                measured, or could not be measured on another rank.
         """
+        own: ProjectionSums | None = None
+        failure: Exception | None = None
+        try:
+            own = self._measured(learning_rates)
+        except Exception as error:  # noqa: BLE001 - the other ranks wait for this one
+            failure = error
+        if failure is not None and self._ranks.count == 1:
+            raise failure
+        try:
+            sums = self._ranks.sum(own, len(self._groups))
+        except MeasurementError:
+            if failure is not None:
+                raise failure from None
+            raise
+        estimate = sums.estimate([group.name for group in self._groups], learning_rates)
+        return self._average.add(estimate)
+
+    def _measured(self, learning_rates: Sequence[float]) -> ProjectionSums:
         if self._before is None:
             raise MeasurementError("end_step without begin_step: the weights before are not known")
         if self._call is None:
@@ -167,7 +228,7 @@ class StepMeter:
                 update = Update(
                     unit_update, learning_rates, step.applied if self._options.linearity else None
                 )
-                return self._estimator.estimate(batch, update)
+                return self._estimator.measure(batch, update)
         finally:
             self._measuring = False
 
@@ -195,3 +256,12 @@ class StepMeter:
         """Stop looking at the model's calls."""
         self._handle.remove()
         self.forget_step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a later process needs to measure on: averages, and where probes stand."""
+        return {"average": self._average.state_dict(), "probes": self._estimator.probe_states()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        self._average.load_state_dict(state["average"])
+        self._estimator.load_probe_states(state["probes"])

@@ -5,17 +5,25 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import nn
 
+from fslr.errors import AttachError
+from fslr.torch.distributed import Group, ranks_of
 from fslr.torch.estimators import RateEstimate
 from fslr.torch.groups import ModelGroups
 from fslr.torch.measuring import MeasuringOptions, StepMeter
 from fslr.torch.optimizer import StepScaler
 
 _log = logging.getLogger("fslr")
+
+Scaling = Literal["learning_rates", "update"]
+"""Where multipliers act: on the learning rates of a step, or on the update that it made."""
+
+_FIRST_PAUSE_STEPS = 25  # after a failed measurement; doubled while they go on failing
+_LONGEST_PAUSE_STEPS = 1000
 
 
 class StepObserver(ABC):
@@ -28,10 +36,14 @@ class StepObserver(ABC):
         optimizer: Its optimizer.
         options: How to measure.
         strict: Whether the first measurement's errors are raised.
+        process_group: Who trains the model together: a process group; ``"alone"``; None: as the
+            model's wrapper says.
+        scaling: Whether multipliers act on the learning rates during a step, or on its update.
 
     Raises:
-        AttachError: The optimizer does not fit the model.
-        MeasurementError: A layer type cannot be measured.
+        AttachError: The optimizer does not fit the model, or several processes train it and
+            nothing says how.
+        MeasurementError: An option is out of its range.
     """
 
     def __init__(
@@ -41,14 +53,25 @@ class StepObserver(ABC):
         options: MeasuringOptions,
         *,
         strict: bool,
+        process_group: Group = None,
+        scaling: Scaling = "learning_rates",
     ) -> None:
+        if scaling not in get_args(Scaling):
+            raise AttachError(
+                f"there is no scaling {scaling!r}; there are {', '.join(get_args(Scaling))}"
+            )
         self.groups = ModelGroups(model, optimizer)
         self.step = 0
         self.failures = 0
+        self._ranks = ranks_of(model, process_group)
         self._strict = strict
         self._started = False
         self._due = False
-        self._meter = StepMeter(model, self.groups, options)
+        self._next = 0
+        self._pause_steps = _FIRST_PAUSE_STEPS
+        self._scales_updates = scaling == "update"
+        self._rescales = False  # of the step that is under way
+        self._meter = StepMeter(model, self.groups, options, self._ranks)
         self._scaler = StepScaler(optimizer, [group.parameter for group in self.groups])
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
@@ -75,21 +98,52 @@ class StepObserver(ABC):
         self._meter.close()
         self._scaler.restore()
 
-    @abstractmethod
-    def _is_due(self) -> bool:
-        """Return whether the step that begins is to be measured."""
+    @property
+    def slow_groups(self) -> dict[str, str]:
+        """Names of the groups that are measured the slow way, with the reason.
+
+        Known from the first measurement on; what to do about it: docs/measurement.md.
+        """
+        return self._meter.slow_groups
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs so that a resumed job goes on as this one would."""
+        return {
+            "groups": [group.name for group in self.groups],
+            "step": self.step,
+            "next": self._next,
+            "started": self._started,
+            "meter": self._meter.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken.
+
+        Args:
+            state: What it returned.
+
+        Raises:
+            AttachError: It was taken of a model with other groups.
+        """
+        names = [group.name for group in self.groups]
+        if state["groups"] != names:
+            other = sorted(set(state["groups"]) ^ set(names)) or names
+            raise AttachError(
+                f"the checkpoint was taken of a model with other groups ({len(state['groups'])} "
+                f"there, {len(names)} here; first difference: {other[0]!r}); load the one that "
+                "belongs to this model"
+            )
+        self.step, self._next = int(state["step"]), int(state["next"])
+        self._started = bool(state["started"])
+        self._meter.load_state_dict(state["meter"])
 
     @abstractmethod
     def _take_news(self) -> None:
         """Take what came in since the last step."""
 
     @abstractmethod
-    def _scale(self) -> None:
-        """Put the multipliers in force for the step that begins."""
-
-    @abstractmethod
-    def _in_force(self) -> list[float]:
-        """Return the multiplier of each group in the step that ended."""
+    def _factors(self) -> list[float]:
+        """Return the multiplier of each group for the step that begins, or that ended."""
 
     @abstractmethod
     def _take(self, estimate: RateEstimate, scheduled: list[float]) -> None:
@@ -98,32 +152,52 @@ class StepObserver(ABC):
     def _before(self, *_: Any) -> None:
         # One after the other, each on its own: whatever goes wrong before, the step is scaled.
         self._due = False
-        for act in (self._scaler.restore, self._take_news, self._begin_if_due, self._scale):
+        for act in (self._scaler.restore, self._take_news, self._begin, self._scale):
             try:
                 act()
             except Exception as error:  # noqa: BLE001 - whatever it is, training goes on
                 self._absorb(error)
 
-    def _begin_if_due(self) -> None:
+    def _begin(self) -> None:
         # A step at learning rate 0 (the first of a warm-up) moves nothing to be measured.
-        if self._is_due() and any(rate > 0 for rate in self._scaler.scheduled()):
-            self._meter.begin_step()
-            self._due = True
+        self._due = self.step >= self._next and any(rate > 0 for rate in self._scaler.scheduled())
+        self._rescales = self._scales_updates and any(factor != 1.0 for factor in self._factors())
+        if self._due or self._rescales:
+            try:
+                self._meter.begin_step()
+            except BaseException:
+                self._rescales = False  # without the weights before, learning rates it is
+                raise
+
+    def _scale(self) -> None:
+        if not self._rescales:
+            self._scaler.scale(self._factors())
 
     def _after(self, *_: Any) -> None:
         try:
             self._scaler.restore()
+            if self._rescales:
+                self._meter.rescale_step(self._factors())
             if self._due:
-                scheduled = self._scaler.scheduled()
-                rates = [rate * m for rate, m in zip(scheduled, self._in_force(), strict=True)]
-                self._take(self._meter.end_step(rates), scheduled)
-                self._started = True
+                self._measure()
         except Exception as error:  # noqa: BLE001 - whatever it is, training goes on
+            self._next = self.step + self._pause_steps
+            self._pause_steps = min(2 * self._pause_steps, _LONGEST_PAUSE_STEPS)
             self._absorb(error)
         finally:
             self._meter.forget_step()
             self._due = False
             self.step += 1
+
+    def _measure(self) -> None:
+        scheduled = self._scaler.scheduled()
+        rates = [rate * m for rate, m in zip(scheduled, self._factors(), strict=True)]
+        estimate = self._meter.end_step(rates)
+        if not any(estimate.unit_rates):
+            return  # a step that was skipped (a gradient scaler found infinities): the next one
+        self._take(estimate, scheduled)
+        self._started = True
+        self._pause_steps = _FIRST_PAUSE_STEPS
 
     def _absorb(self, error: Exception) -> None:
         """Log an exception the first time; raise it if it belongs to a strict start.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from fslr.errors import AttachError, MeasurementError
+from fslr.torch.distributed import Group
 from fslr.torch.estimators import RateEstimate
 from fslr.torch.measuring import MeasuringOptions
 from fslr.torch.observing import StepObserver
@@ -22,10 +24,16 @@ class Recorder(StepObserver):
         optimizer: Its optimizer; left as it is, schedulers may be attached.
         every: Steps between measurements, >= 1.
         options: How to measure.
+        process_group: Who trains the model together: a process group; ``"alone"``; None: as the
+            model's wrapper says. All ranks record the same.
+
+    Attributes:
+        estimate: The newest measurement, or None before the first.
 
     Raises:
-        AttachError: The optimizer does not fit the model, or ``every`` is below 1.
-        MeasurementError: A layer type cannot be measured.
+        AttachError: The optimizer does not fit the model, ``every`` is below 1, or several
+            processes train the model and nothing says how.
+        MeasurementError: An option is out of its range.
     """
 
     def __init__(
@@ -35,29 +43,49 @@ class Recorder(StepObserver):
         *,
         every: int = 25,
         options: MeasuringOptions | None = None,
+        process_group: Group = None,
     ) -> None:
         if every < 1:
             raise AttachError(f"every is {every}; measure every step (1) or more seldom")
-        super().__init__(model, optimizer, options or MeasuringOptions(), strict=True)
+        super().__init__(
+            model,
+            optimizer,
+            options or MeasuringOptions(),
+            strict=True,
+            process_group=process_group,
+        )
         self._every = every
         self._optimizer_name = type(optimizer).__name__
-        self._next = 0
         self._largest_rate = 0.0
         self._points: list[profile_pb2.ProfilePoint] = []
+        self.estimate: RateEstimate | None = None
 
-    def _is_due(self) -> bool:
-        return self.step >= self._next
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs; what was recorded so far is part of it."""
+        return {
+            **super().state_dict(),
+            "largest_rate": self._largest_rate,
+            "points": [point.SerializeToString() for point in self._points],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken.
+
+        Args:
+            state: What it returned.
+        """
+        super().load_state_dict(state)
+        self._largest_rate = float(state["largest_rate"])
+        self._points = [profile_pb2.ProfilePoint.FromString(p) for p in state["points"]]
 
     def _take_news(self) -> None:
         self._largest_rate = max(self._largest_rate, *self._scaler.scheduled())
 
-    def _scale(self) -> None:
-        """Leave the learning rates as they are scheduled."""
-
-    def _in_force(self) -> list[float]:
+    def _factors(self) -> list[float]:
         return [1.0] * len(self.groups)
 
     def _take(self, estimate: RateEstimate, scheduled: list[float]) -> None:  # noqa: ARG002
+        self.estimate = estimate
         self._next = self.step + self._every
         self._points.append(
             profile_pb2.ProfilePoint(

@@ -91,6 +91,9 @@ class Measurement(_message.Message):
     PROBES_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
+    TOTAL_RATE_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
+    LINEARITY_ERROR_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimizer steps completed before the measured step, at least 0."""
     interval_steps: _builtins.int
@@ -101,6 +104,14 @@ class Measurement(_message.Message):
     """Number of examples, at least 0. Default 0: unknown."""
     loss: _builtins.float
     """Training loss at this step, in the user's own unit, finite. Default (absent): unknown."""
+    total_rate: _builtins.float
+    """Total rate: RMS change of the outputs by all groups together in the measured step, in output
+    units. Finite, at least 0. Default (absent): unknown. Used for telemetry alone.
+    """
+    linearity_error: _builtins.float
+    """Linearity error: how far the real change of the outputs is from the first-order one, a ratio.
+    Finite, at least 0. Default (absent): unknown. Used for telemetry alone.
+    """
     @_builtins.property
     def unit_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Unit rates in output units per learning rate. Required. Finite, at least 0."""
@@ -119,6 +130,12 @@ class Measurement(_message.Message):
         Default (empty): unknown. Used for telemetry alone.
         """
 
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Signed part of each group in the squared total rate, ratios that add up to 1. Finite.
+        Default (empty): unknown. Used for telemetry alone.
+        """
+
     def __init__(
         self,
         *,
@@ -131,14 +148,26 @@ class Measurement(_message.Message):
         probes: _builtins.int = ...,
         examples: _builtins.int = ...,
         loss: _builtins.float | None = ...,
+        total_rate: _builtins.float | None = ...,
+        shares: _abc.Iterable[_builtins.float] | None = ...,
+        linearity_error: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_loss", b"_loss", "loss", b"loss"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_total_rate", b"_total_rate", "linearity_error", b"linearity_error", "loss", b"loss", "total_rate", b"total_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_loss", b"_loss", "examples", b"examples", "interval_steps", b"interval_steps", "learning_rates", b"learning_rates", "loss", b"loss", "multipliers", b"multipliers", "probes", b"probes", "relative_errors", b"relative_errors", "step", b"step", "unit_rates", b"unit_rates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_total_rate", b"_total_rate", "examples", b"examples", "interval_steps", b"interval_steps", "learning_rates", b"learning_rates", "linearity_error", b"linearity_error", "loss", b"loss", "multipliers", b"multipliers", "probes", b"probes", "relative_errors", b"relative_errors", "shares", b"shares", "step", b"step", "total_rate", b"total_rate", "unit_rates", b"unit_rates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__linearity_error: _TypeAlias = _typing.Literal["linearity_error"]  # noqa: Y015
+    _WhichOneofArgType__linearity_error: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error"]  # noqa: Y015
     _WhichOneofReturnType__loss: _TypeAlias = _typing.Literal["loss"]  # noqa: Y015
     _WhichOneofArgType__loss: _TypeAlias = _typing.Literal["_loss", b"_loss"]  # noqa: Y015
+    _WhichOneofReturnType__total_rate: _TypeAlias = _typing.Literal["total_rate"]  # noqa: Y015
+    _WhichOneofArgType__total_rate: _TypeAlias = _typing.Literal["_total_rate", b"_total_rate"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__linearity_error) -> _WhichOneofReturnType__linearity_error | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__loss) -> _WhichOneofReturnType__loss | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_rate) -> _WhichOneofReturnType__total_rate | None: ...
 
 Global___Measurement: _TypeAlias = Measurement  # noqa: Y015
 

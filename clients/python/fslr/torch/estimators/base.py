@@ -13,6 +13,7 @@ from fslr.torch.estimators.estimate import ProjectionSums, RateEstimate
 from fslr.torch.forward import Forward, Output, plainly_called, unwrapped
 from fslr.torch.groups import ModelGroups
 from fslr.torch.isolation import isolated
+from fslr.torch.sharding import reshard
 from fslr.torch.update import Update
 
 
@@ -39,6 +40,15 @@ class Probes:
         generator = self._generator(outputs.device)
         signs = torch.empty(outputs.shape, dtype=outputs.dtype, device=outputs.device)
         return signs.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+
+    def states(self) -> dict[str, Tensor]:
+        """Return where each device's generator stands."""
+        return {str(device): g.get_state() for device, g in self._generators.items()}
+
+    def load_states(self, states: dict[str, Tensor]) -> None:
+        """Go on where :meth:`states` was taken."""
+        for device, state in states.items():
+            self._generator(torch.device(device)).set_state(state)
 
     def half_of(self, examples: int, device: torch.device) -> Tensor:
         """Return half of the examples (none of one), drawn at random, bool [B]."""
@@ -88,8 +98,11 @@ class Estimator(ABC):
             MeasurementError: The output's leading dimension is not the batch, or the output does
                 not depend on any group.
         """
-        with isolated(self._model), plainly_called(), torch.enable_grad():
-            return self._sums(batch, update)
+        try:
+            with isolated(self._model), plainly_called(), torch.enable_grad():
+                return self._sums(batch, update)
+        finally:
+            reshard(self._model)
 
     def estimate(self, batch: Batch, update: Update) -> RateEstimate:
         """Measure all groups and return what comes of it.
@@ -103,6 +116,14 @@ class Estimator(ABC):
         """
         sums = self.measure(batch, update)
         return sums.estimate([group.name for group in self._groups], update.learning_rates)
+
+    def probe_states(self) -> dict[str, Tensor]:
+        """Return where the probes' generators stand, for a checkpoint."""
+        return self._probes.states()
+
+    def load_probe_states(self, states: dict[str, Tensor]) -> None:
+        """Go on where :meth:`probe_states` was taken."""
+        self._probes.load_states(states)
 
     @abstractmethod
     def _sums(self, batch: Batch, update: Update) -> ProjectionSums:

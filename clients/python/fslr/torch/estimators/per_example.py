@@ -38,7 +38,7 @@ from fslr.torch.batch import Batch
 from fslr.torch.estimators.base import Estimator
 from fslr.torch.estimators.estimate import ProjectionSums, sums_of_rows
 from fslr.torch.estimators.gradient import NOTHING_MEASURED
-from fslr.torch.estimators.route import Projector, Route, find_route
+from fslr.torch.estimators.route import AnyRank, Projector, Route, find_route
 from fslr.torch.forward import Output
 from fslr.torch.groups import ModelGroups
 from fslr.torch.update import Update
@@ -58,6 +58,8 @@ class PerExampleEstimator(Estimator):
         seed: Seed of the probes' own generators.
         micro_batch: Most examples in one forward pass, >= 1, where the model allows to cut the
             batch; less memory for somewhat more time. None: all of them.
+        any_rank: Of a sharded model, tells for each of some flags whether it is set on any rank:
+            the ranks then take one route. None: this process decides alone.
 
     Raises:
         MeasurementError: ``probes`` or ``micro_batch`` is below 1.
@@ -72,11 +74,13 @@ class PerExampleEstimator(Estimator):
         probes: int = 1,
         seed: int = 0,
         micro_batch: int | None = None,
+        any_rank: AnyRank | None = None,
     ) -> None:
         super().__init__(model, groups, output=output, probes=probes, seed=seed)
         if micro_batch is not None and micro_batch < 1:
             raise MeasurementError(f"micro_batch is {micro_batch}; a pass needs at least 1 example")
         self._micro_batch = micro_batch
+        self._any_rank = any_rank or list
         self._projector = Projector(self._forward, groups)
         self._routes: dict[tuple[object, ...], Route] = {}
 
@@ -93,7 +97,7 @@ class PerExampleEstimator(Estimator):
     def _sums(self, batch: Batch, update: Update) -> ProjectionSums:
         pattern = batch.pattern()
         route = self._routes.get(pattern)
-        if route is None:
+        if self._any_rank([route is None])[0] or route is None:
             route = find_route(
                 self._projector,
                 self._probes,
@@ -101,6 +105,7 @@ class PerExampleEstimator(Estimator):
                 update,
                 probes=self._probe_count,
                 micro_batch=self._micro_batch,
+                any_rank=self._any_rank,
             )
             if route.complete:
                 self._routes[pattern] = route

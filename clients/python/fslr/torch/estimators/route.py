@@ -16,7 +16,7 @@ Three checks at the first measurement of each pattern of batches:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,7 @@ from fslr.torch.forward import Forward
 from fslr.torch.groups import ModelGroups
 from fslr.torch.modes import WithoutDropout
 from fslr.torch.rows import RowLayout, inner_products, is_silent, possible_layouts
+from fslr.torch.sharding import ParameterPlaces
 from fslr.torch.tracing import LocalMapTracer, Use, UseKey
 from fslr.torch.update import Update
 
@@ -53,7 +54,9 @@ class Trace:
     Attributes:
         outputs: The output, leading dimension B.
         uses: Where groups act on the examples.
-        by_gradient: Groups to be projected on their gradients, with their parameters.
+        leaves: The tensor of each group that is in the graph, as far as one was seen: of a sharded
+            model the gathered parameter.
+        by_gradient: Groups to be projected on their gradients.
         update: The step.
         groups: Number of groups.
         scales: By what each group's unit update was divided, so that it fits a 16-bit type.
@@ -61,7 +64,8 @@ class Trace:
 
     outputs: Tensor
     uses: list[Use]
-    by_gradient: dict[int, Tensor]
+    leaves: dict[int, Tensor]
+    by_gradient: list[int]
     update: Update
     groups: int
     scales: dict[int, Tensor]
@@ -69,7 +73,7 @@ class Trace:
     def examplewise(self, layouts: list[RowLayout | None]) -> Tensor:
         """Return whether each group's rows belong to examples, bool [groups], on the CPU."""
         kept = torch.ones(self.groups, dtype=torch.bool, device="cpu")
-        kept[list(self.by_gradient)] = False
+        kept[self.by_gradient] = False
         for use, layout in zip(self.uses, layouts, strict=True):
             if layout is None:
                 kept[[index for index, _ in use.parts]] = False
@@ -106,6 +110,10 @@ class Route:
         ]
 
 
+AnyRank = Callable[[list[bool]], list[bool]]
+"""Tells for each of some flags whether it is set on any rank that trains the model."""
+
+
 class Projector:
     """Runs a model and projects what its groups do on probes.
 
@@ -117,6 +125,7 @@ class Projector:
     def __init__(self, forward: Forward, groups: ModelGroups) -> None:
         self.forward = forward
         self.groups = groups
+        self._places = ParameterPlaces(forward.model, (group.parameter for group in groups))
 
     def trace(self, batch: Batch, update: Update, *, by_gradient: Collection[int] = ()) -> Trace:
         """Run the model on a batch and follow its parameters.
@@ -138,20 +147,11 @@ class Projector:
             return unit / scales[index].to(unit.dtype)
 
         tracer = LocalMapTracer(update_of, batch, ignored=by_gradient)
-        for index, group in enumerate(self.groups):
-            tracer.follow(index, group.parameter)
-        with tracer:
+        with self._places.followed(tracer.follow) as leaves, tracer:
             outputs = self.forward(batch)
-        parameters = [group.parameter for group in self.groups]
-        unfollowed = sorted({*tracer.unfollowed, *by_gradient})
-        return Trace(
-            outputs,
-            tracer.followed_uses(),
-            {index: parameters[index] for index in unfollowed},
-            update,
-            len(parameters),
-            scales,
-        )
+        by_gradient = sorted({*tracer.unfollowed, *by_gradient})
+        uses = tracer.followed_uses()
+        return Trace(outputs, uses, leaves, by_gradient, update, len(self.groups), scales)
 
     @torch.no_grad()
     def outputs_after(self, batch: Batch, update: Update) -> Tensor | None:
@@ -187,7 +187,8 @@ class Projector:
             layouts: Where each use carries its examples.
             last: Whether the forward pass is not needed any more.
         """
-        leaves = [get_gradient_edge(parameter) for parameter in trace.by_gradient.values()]
+        slow = [index for index in trace.by_gradient if index in trace.leaves]
+        leaves = [get_gradient_edge(trace.leaves[index]) for index in slow]
         found = torch.autograd.grad(
             trace.outputs,
             [use.edge for use in trace.uses] + leaves,
@@ -210,17 +211,14 @@ class Projector:
             if at_result is not None:
                 for index, change in use.parts:
                     add(index, inner_products(at_result, change, layout, examples))
-        for index, gradient in zip(trace.by_gradient, gradients, strict=True):
+        for index, gradient in zip(slow, gradients, strict=True):
             if gradient is not None:
                 unit = trace.update.of_group(index)
-                add(index, inner_products(gradient, unit, None, examples) / _one_if(trace, index))
+                # Where a part of it was followed before it got lost, the scale is undone in add.
+                scale = trace.scales.get(index, 1.0)
+                add(index, inner_products(gradient, unit, None, examples) / scale)
         zero = torch.zeros(examples, device=trace.outputs.device)
         return torch.stack([zero if column is None else column for column in columns], dim=1)
-
-
-def _one_if(trace: Trace, index: int) -> Tensor | float:
-    """Return what undoes the scale of a followed change, for one that was not scaled."""
-    return trace.scales.get(index, 1.0)
 
 
 def find_route(
@@ -231,6 +229,7 @@ def find_route(
     *,
     probes: int,
     micro_batch: int | None,
+    any_rank: AnyRank = list,
 ) -> Route:
     """Check how batches like this one are to be measured.
 
@@ -241,28 +240,38 @@ def find_route(
         update: The step.
         probes: Probes a measurement.
         micro_batch: Most examples in one forward pass, or None.
+        any_rank: Tells for each of some flags whether it is set on any rank.
 
     Raises:
         MeasurementError: The output does not depend on any group.
     """
+
+    def may_be_cut(pieces: int) -> bool:
+        return not any_rank([not _may_be_cut(projector.forward, batch, pieces)])[0]
+
     pieces = 1 if micro_batch is None else -(-batch.examples // micro_batch)
-    if pieces > 1 and not _may_be_cut(projector.forward, batch, pieces):
+    if pieces > 1 and not may_be_cut(pieces):
         pieces = 1
     part = batch.chunks(pieces)[0]
     trace = projector.trace(part, update)
     if not trace.outputs.requires_grad:
         raise MeasurementError(NOTHING_MEASURED)
     layouts, shown = _check_rows(trace, drawn, part)
-    seen, missed = _check_nothing_missed(projector, trace, drawn)
+    seen, missed = _check_nothing_missed(trace, drawn)
+    # Ranks that differ agree on the slower way.
+    lost = any_rank([use.key not in layouts for use in trace.uses])
+    missed = [i for i, is_missed in enumerate(any_rank([i in missed for i in range(trace.groups)]))
+              if is_missed]  # fmt: skip
     slow = dict.fromkeys(trace.by_gradient, _NOT_FOLLOWED) | dict.fromkeys(missed, _MISSED)
-    for use in trace.uses:
-        if use.key not in layouts:
+    for use, is_lost in zip(trace.uses, lost, strict=True):
+        if is_lost:
+            layouts.pop(use.key, None)
             slow = dict.fromkeys((index for index, _ in use.parts), _NO_EXAMPLES) | slow
     by_gradient = frozenset({*trace.by_gradient, *missed})
     del trace
     if slow and part.examples > 1:
         wanted = max(pieces, min(_SUMMED_ROWS, batch.examples))
-        if wanted == pieces or _may_be_cut(projector.forward, batch, wanted):
+        if wanted == pieces or may_be_cut(wanted):
             pieces = wanted
         elif pieces == 1:
             probes *= _SUMMED_ROWS
@@ -298,9 +307,7 @@ def _check_rows(trace: Trace, drawn: Probes, batch: Batch) -> tuple[dict[UseKey,
     return layouts, shown
 
 
-def _check_nothing_missed(
-    projector: Projector, trace: Trace, drawn: Probes
-) -> tuple[bool, list[int]]:
+def _check_nothing_missed(trace: Trace, drawn: Probes) -> tuple[bool, list[int]]:
     """Compare what was followed with true gradients.
 
     Returns:
@@ -311,15 +318,15 @@ def _check_nothing_missed(
     cotangent = drawn.cotangent(outputs)
     totals, norms = _sums_and_norms(trace, cotangent)
     followed = [i for i in range(trace.groups) if i not in trace.by_gradient]
-    parameters = [group.parameter for group in projector.groups]
+    followed = [index for index in followed if index in trace.leaves]
     missed: list[int] = []
     shown = True
     sixteen_bit = outputs.element_size() <= 2
     tolerance = _MISSED_TOLERANCE_16_BIT if sixteen_bit else _MISSED_TOLERANCE
-    for some in _slices(followed, [p.numel() for p in parameters]):
+    for some in _slices(followed, trace.leaves):
         gradients = torch.autograd.grad(
             outputs,
-            [parameters[i] for i in some],
+            [trace.leaves[i] for i in some],
             cotangent,
             retain_graph=True,
             allow_unused=True,
@@ -359,9 +366,10 @@ def _sums_and_norms(trace: Trace, cotangent: Tensor) -> tuple[list[float], list[
     return sums, norms
 
 
-def _slices(indices: list[int], sizes: list[int]) -> Iterator[list[int]]:
+def _slices(indices: list[int], leaves: dict[int, Tensor]) -> Iterator[list[int]]:
     """Cut a list of groups so that each slice holds a bounded part of all parameters."""
-    limit = _GRADIENT_SLICE * sum(sizes)
+    sizes = {index: leaf.numel() for index, leaf in leaves.items()}
+    limit = _GRADIENT_SLICE * sum(sizes.values())
     some: list[int] = []
     held = 0
     for index in indices:

@@ -1,0 +1,73 @@
+"""Running averages of unit rates over measurements, with bias correction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from fslr.errors import MeasurementError
+from fslr.torch.estimators import RateEstimate
+
+
+class RunningAverage:
+    r"""Averages squared unit rates over measurements with weights that fall exponentially.
+
+    After measurement :math:`n` the weight of measurement :math:`i` is
+    :math:`\beta^{n-i} (1 - \beta) / (1 - \beta^n)`: the weights add up to 1 from the first
+    measurement on. The average is of squares, of which single measurements are unbiased. It lags
+    behind rates that change, by about :math:`\beta / (1 - \beta)` measurements.
+
+    Total rate, shares and linearity error are those of the newest measurement.
+
+    Args:
+        decay: :math:`\beta`, in [0, 1); 0 keeps the newest measurement alone.
+
+    Raises:
+        MeasurementError: ``decay`` is out of its range.
+    """
+
+    def __init__(self, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise MeasurementError(
+                f"averaging is {decay}; a decay lies in [0, 1), and 0 averages nothing"
+            )
+        self._decay = decay
+        self._weight = 0.0
+        self._squares: torch.Tensor | None = None
+        self._variances: torch.Tensor | None = None
+
+    def add(self, estimate: RateEstimate) -> RateEstimate:
+        """Return the average of all measurements up to this one.
+
+        Args:
+            estimate: The newest measurement.
+        """
+        if self._decay == 0:
+            return estimate
+        squares = torch.tensor(estimate.unit_rates, dtype=torch.float64).square()
+        errors = torch.tensor(estimate.relative_errors, dtype=torch.float64)
+        # The relative error of a square is twice that of its root.
+        variances = (2 * errors * squares).square()
+        if self._squares is None or self._variances is None:
+            self._squares, self._variances = torch.zeros_like(squares), torch.zeros_like(squares)
+        new = 1 - self._decay
+        self._weight = self._decay * self._weight + new
+        self._squares = self._decay * self._squares + new * squares
+        self._variances = self._decay**2 * self._variances + new**2 * variances
+        averaged = self._squares / self._weight
+        spread = self._variances.sqrt() / self._weight
+        errors = torch.where(averaged > 0, 0.5 * spread / averaged.clamp(min=1e-300), 0.0)
+        return replace(
+            estimate, unit_rates=averaged.sqrt().tolist(), relative_errors=errors.tolist()
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a later process needs to go on."""
+        return {"weight": self._weight, "squares": self._squares, "variances": self._variances}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        self._weight = float(state["weight"])
+        self._squares, self._variances = state["squares"], state["variances"]

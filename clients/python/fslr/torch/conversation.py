@@ -1,0 +1,149 @@
+"""One run's conversation with its advisor, shared by all ranks that train the model.
+
+The speaking rank asks; the others learn what was answered. Every method is a collective, and what
+it does depends on nothing that could differ from rank to rank, so no rank waits in vain.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fslr.advising import Advisor
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.background import BackgroundSession
+from fslr.errors import LayoutMismatchError, ServiceError
+from fslr.torch.distributed import Ranks
+
+_NOTHING, _ANSWER, _UNUSABLE = 0.0, 1.0, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What an answer says, on every rank.
+
+    Attributes:
+        multipliers: One for each group.
+        next_measurement_step: When to measure next.
+        answer: The answer itself, on the speaking rank alone.
+    """
+
+    multipliers: list[float]
+    next_measurement_step: int
+    answer: pb.RecommendLRResponse | None
+
+
+class Conversation:
+    """A run's conversation.
+
+    Args:
+        advisor: Whom to ask.
+        opening: The run.
+        ranks: Who trains the model.
+    """
+
+    def __init__(self, advisor: Advisor, opening: pb.RunOpening, ranks: Ranks) -> None:
+        self._advisor = advisor
+        self._opening = opening
+        self._ranks = ranks
+        self._groups = len(opening.layout.groups)
+        self._session = advisor.open_run(opening) if ranks.speaks else None
+        self._background = None if self._session is None else BackgroundSession(self._session)
+        self._waiting = False
+
+    @property
+    def unanswered(self) -> int:
+        """Number of measurements that the advisor did not answer; 0 on ranks that do not speak."""
+        background = self._background
+        return 0 if background is None else background.failed + background.replaced
+
+    def check(self) -> None:
+        """Ask whether the layout maps, before the first step.
+
+        Raises:
+            LayoutMismatchError: It does not.
+            ServiceError: Nobody answers, or the profile is not there.
+        """
+        refusal: ServiceError | None = None
+        if self._ranks.speaks:
+            try:
+                mapped = self._advisor.validate_layout(self._opening)
+                if mapped.refusal:
+                    refusal = LayoutMismatchError(
+                        mapped.refusal, metadata={"profile": mapped.profile}
+                    )
+            except ServiceError as error:
+                refusal = error
+        words = self._ranks.words_from_speaker("" if refusal is None else str(refusal))
+        if words:
+            raise refusal or ServiceError(words)
+
+    def ask(self, measurement: pb.Measurement) -> Advice:
+        """Return the advice on a measurement; training waits for it.
+
+        Args:
+            measurement: What was measured.
+
+        Raises:
+            ServiceError: There is no answer, or none that can be applied.
+        """
+        answer: pb.RecommendLRResponse | None = None
+        failure: ServiceError | None = None
+        if self._session is not None:
+            try:
+                answer = self._session.recommend(measurement)
+            except ServiceError as error:
+                failure = error
+        words = self._ranks.words_from_speaker("" if failure is None else str(failure))
+        if words:
+            raise failure or ServiceError(words)
+        return self._shared(answer)
+
+    def submit(self, measurement: pb.Measurement) -> None:
+        """Ask in the background."""
+        if self._background is not None:
+            self._background.submit(measurement)
+        self._waiting = True
+
+    def news(self) -> Advice | None:
+        """Return the newest advice that came in the background since the last call, or None.
+
+        Costs the ranks one small broadcast, and that only while an answer is due.
+
+        Raises:
+            ServiceError: There is an answer that cannot be applied.
+        """
+        if not self._waiting:
+            return None
+        background = self._background
+        waiting = background is not None and background.outstanding > 0
+        answer = None if background is None else background.take_answer()
+        (still,) = self._ranks.from_speaker([float(waiting)])
+        self._waiting = still > 0
+        kind = _NOTHING if answer is None else _ANSWER
+        (kind,) = self._ranks.from_speaker([kind])
+        return None if kind == _NOTHING else self._shared(answer)
+
+    def close(self) -> None:
+        """End the conversation."""
+        if self._background is not None:
+            self._background.close()
+
+    def _shared(self, answer: pb.RecommendLRResponse | None) -> Advice:
+        values = [_UNUSABLE, 0.0, 0.0] + [1.0] * self._groups
+        if answer is not None and self._usable(answer):
+            kinds = [_ANSWER, float(answer.step), float(answer.next_measurement_step)]
+            values = kinds + list(answer.multipliers)
+        kind, step, following, *multipliers = self._ranks.from_speaker(values)
+        if kind == _UNUSABLE:
+            at = "a step" if answer is None else f"step {answer.step}"
+            raise ServiceError(
+                f"the advisor answered {at} with multipliers that cannot be applied; "
+                "those in force stay"
+            )
+        return Advice(multipliers, max(int(following), int(step) + 1), answer)
+
+    def _usable(self, answer: pb.RecommendLRResponse) -> bool:
+        return len(answer.multipliers) == self._groups and all(
+            math.isfinite(multiplier) and multiplier > 0 for multiplier in answer.multipliers
+        )

@@ -1,0 +1,171 @@
+"""Several processes that train one model: sums over ranks, and one rank that talks for all.
+
+Each rank measures its own examples with probes of its own; sums of projections are added up. Every
+method here is a collective: all ranks call it, at the same steps, whatever went wrong on one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fslr.errors import AttachError, MeasurementError
+from fslr.torch.estimators import ProjectionSums
+from fslr.torch.sharding import is_shard
+
+Group = dist.ProcessGroup | Literal["alone"] | None
+"""Who trains the model together: a process group, ``"alone"``, or None to look at the model."""
+
+
+class Ranks:
+    """The processes that train one model; one process alone unless given a group.
+
+    Args:
+        group: The process group, or None.
+        device: Device of the tensors that are exchanged.
+    """
+
+    def __init__(
+        self, group: dist.ProcessGroup | None = None, device: torch.device | None = None
+    ) -> None:
+        self._group = group
+        self._device = device
+        self.rank = 0 if group is None else dist.get_rank(group)
+        self.count = 1 if group is None else dist.get_world_size(group)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank talks to the advisor."""
+        return self.rank == 0
+
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """Return for each flag whether it is set on any rank."""
+        return [value > 0 for value in self._sum([float(flag) for flag in flags])]
+
+    def sum(self, sums: ProjectionSums | None, groups: int) -> ProjectionSums:
+        """Return the sums over all ranks.
+
+        Args:
+            sums: This rank's; None if it could not measure.
+            groups: Number of groups.
+
+        Raises:
+            MeasurementError: A rank could not measure.
+        """
+        if self.count == 1 and sums is not None:
+            return sums
+        gram = None if sums is None else sums.gram
+        parts = [torch.zeros(7), torch.zeros(groups), torch.zeros(groups), torch.zeros(groups**2)]
+        if sums is not None:
+            parts[0] = torch.tensor(
+                [
+                    0.0,
+                    sums.elements,
+                    sums.examples,
+                    sums.probes,
+                    0.0 if sums.changes is None else sums.changes,
+                    0.0 if sums.residuals is None else sums.residuals,
+                    float(gram is None),
+                ],
+                dtype=torch.float64,
+            )
+            parts[1:3] = [sums.squares, sums.fourths]
+            if gram is not None:
+                parts[3] = gram.flatten()
+        else:
+            parts[0][0] = 1.0
+        total = self._sum(torch.cat([part.double() for part in parts]).tolist())
+        failed, elements, examples, probes, changes, residuals, without = total[:7]
+        if failed or sums is None:
+            raise MeasurementError(f"{int(failed)} of {self.count} ranks could not measure")
+        rest = torch.tensor(total[7:], dtype=torch.float64)
+        squares, fourths, products = rest.split([groups, groups, groups**2])
+        return ProjectionSums(
+            squares,
+            fourths,
+            int(elements),
+            int(examples),
+            int(probes) // self.count,
+            None if without else products.view(groups, groups),
+            None if sums.changes is None else changes,
+            None if sums.residuals is None else residuals,
+        )
+
+    def from_speaker(self, values: Sequence[float]) -> list[float]:
+        """Return the speaking rank's values; all ranks give as many."""
+        if self.count == 1:
+            return list(values)
+        tensor = self._tensor(values)
+        dist.broadcast(tensor, group=self._group, group_src=0)
+        return [float(value) for value in tensor.cpu()]
+
+    def words_from_speaker(self, words: str) -> str:
+        """Return the speaking rank's words."""
+        if self.count == 1:
+            return words
+        box = [words]
+        dist.broadcast_object_list(box, group=self._group, group_src=0, device=self._device)
+        return box[0]
+
+    def _tensor(self, values: Sequence[float]) -> Tensor:
+        return torch.tensor(list(values), dtype=torch.float64, device=self._device)
+
+    def _sum(self, values: list[float]) -> list[float]:
+        if self.count == 1:
+            return values
+        tensor = self._tensor(values)
+        dist.all_reduce(tensor, group=self._group)
+        return [float(value) for value in tensor.cpu()]
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Return whether a model's parameters lie in shards on several ranks (FSDP2)."""
+    return any(is_shard(parameter) for parameter in model.parameters())
+
+
+def ranks_of(model: nn.Module, group: Group = None) -> Ranks:
+    """Return the ranks that train a model.
+
+    Args:
+        model: The model, in its wrapper if it has one.
+        group: Who trains it; None: as its wrapper says.
+
+    Raises:
+        AttachError: There are several processes, and nothing says whether they train one model.
+    """
+    if group == "alone" or not (dist.is_available() and dist.is_initialized()):
+        return Ranks()
+    if group is None:
+        group = _group_of(model)
+    if group is None:
+        if dist.get_world_size() == 1:
+            return Ranks()
+        raise AttachError(
+            f"there are {dist.get_world_size()} processes, and the model is not wrapped; pass the "
+            "DistributedDataParallel module or the one that fully_shard was applied to, or say "
+            "process_group=torch.distributed.group.WORLD if they train one model, "
+            'process_group="alone" if each trains its own'
+        )
+    device = next(model.parameters()).device
+    return Ranks(group, torch.device("cpu") if dist.get_backend(group) == "gloo" else device)
+
+
+def _group_of(model: nn.Module) -> dist.ProcessGroup | None:
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        group: dist.ProcessGroup = model.process_group
+        return group
+    for parameter in model.parameters():
+        mesh = getattr(parameter, "device_mesh", None)
+        if mesh is not None:
+            if mesh.ndim > 1:
+                raise AttachError(
+                    f"the parameters lie on a device mesh of {mesh.ndim} dimensions; say which "
+                    "processes train the model together (process_group=...)"
+                )
+            sharded: dist.ProcessGroup = mesh.get_group()
+            return sharded
+    return None

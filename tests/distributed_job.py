@@ -1,0 +1,123 @@
+"""One rank of a training job on two; started by tests/e2e/test_distributed.py, prints JSON.
+
+Usage: python -m tests.distributed_job KIND RANK PORT, with KIND one of plain, ddp,
+fsdp, failing (DDP, and rank 1 cannot measure from step 3 on), unwrapped (and nothing says who
+trains the model).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+import fslr.torch
+from advisor.inprocess import InProcessAdvisor
+from benchmarks.char_gpt import CharGPT, CharGPTConfig
+from fslr import AttachError
+from fslr.advisor.v1 import policy_pb2
+from fslr.torch import MeasuringOptions
+from tests.building import content_message
+
+_STEPS = 12
+_EXAMPLES = 8  # on both ranks together
+_POLICY = policy_pb2.Policy(min_interval_steps=2, max_interval_steps=4)
+
+
+def build() -> nn.Module:
+    torch.manual_seed(0)
+    return CharGPT(CharGPTConfig(vocabulary=23, width=16, blocks=2, context=8))
+
+
+def wrapped(kind: str) -> nn.Module:
+    model = build()
+    if kind in {"ddp", "failing"}:
+        return nn.parallel.DistributedDataParallel(model)
+    if kind == "fsdp":
+        from torch.distributed.fsdp import fully_shard
+
+        assert isinstance(model, CharGPT)
+        for block in model.blocks:
+            fully_shard(block)
+        fully_shard(model)
+    return model
+
+
+def advisor_for(model: nn.Module, *, speaks: bool) -> InProcessAdvisor:
+    names = [name.removeprefix("module.") for name, _ in model.named_parameters()]
+    advisor = InProcessAdvisor(content_message(names, rate=0.3))
+    if not speaks:
+
+        def refuse(*_: object) -> None:
+            raise AssertionError("only rank 0 talks to the advisor")
+
+        advisor.validate_layout = advisor.open_run = refuse  # type: ignore[method-assign,assignment]
+    return advisor
+
+
+def train(kind: str, rank: int, ranks: int) -> dict[str, object]:
+    model = wrapped(kind)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+    data = torch.Generator().manual_seed(1)
+    multipliers: list[list[float]] = []
+
+    def output(result: Tensor) -> Tensor:
+        if kind == "failing" and rank == 1 and len(multipliers) > 2:
+            raise torch.OutOfMemoryError("no room on this rank")
+        return result
+
+    options = MeasuringOptions(probes=100, output=output)
+    attachment = fslr.torch.attach(
+        model,
+        optimizer,
+        profile="x",
+        advisor=advisor_for(model, speaks=rank == 0),
+        policy=_POLICY,
+        options=options,
+    )
+    first: list[float] = []
+    with attachment:
+        for _ in range(_STEPS):
+            inputs = torch.randint(0, 23, (_EXAMPLES, 8), generator=data)
+            own = inputs[rank :: ranks]
+            loss: Tensor = nn.functional.cross_entropy(model(own).flatten(0, 1), own.flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            multipliers.append(list(attachment.multipliers))
+            if not first and attachment.estimate is not None:
+                first = attachment.estimate.unit_rates
+        weights = [
+            (p.full_tensor() if hasattr(p, "full_tensor") else p).double().sum().item()
+            for p in model.parameters()
+        ]
+    return {
+        "rates": first,
+        "multipliers": multipliers,
+        "weights": weights,
+        "failures": attachment.failures,
+        "slow": sorted(attachment.slow_groups),
+    }
+
+
+def main(kind: str, rank: int, port: int) -> None:
+    torch.set_num_threads(1)
+    if kind == "plain":
+        print(json.dumps(train(kind, 0, 1)))
+        return
+    dist.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    try:
+        print(json.dumps(train(kind, rank, 2)))
+    except AttachError as error:
+        print(json.dumps({"error": str(error)}))
+    finally:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,78 @@
+"""Two processes train one model, with DistributedDataParallel and with FSDP2, over gloo."""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+import pytest
+
+_TIMEOUT_S = 90
+_PROBES = 100
+_EXAMPLES = 8
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@cache
+def job(kind: str) -> list[dict[str, Any]]:
+    """Return what each rank of a job printed."""
+    port = free_port()
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.distributed_job", kind, str(r), str(port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for r in range(1 if kind == "plain" else 2)
+    ]
+    try:
+        ended = [rank.communicate(timeout=_TIMEOUT_S) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    for rank, (_, errors) in zip(ranks, ended, strict=True):
+        assert rank.returncode == 0, errors[-2000:]
+    return [json.loads(output.splitlines()[-1]) for output, _ in ended]
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_rates_are_those_of_one_process(kind: str) -> None:
+    (alone,), ranks = job("plain"), job(kind)
+    # Both are estimates from as many rows in all.
+    error = math.sqrt(2) * 0.5 * math.sqrt(2 / (_EXAMPLES * _PROBES))
+    for mine, single in zip(ranks[0]["rates"], alone["rates"], strict=True):
+        assert abs(math.log(mine / single)) < 5 * 1.5 * error
+    assert not ranks[0]["slow"]
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_all_ranks_act_on_the_first_one_s_answer_in_the_same_step(kind: str) -> None:
+    first, second = job(kind)  # the second rank's advisor raises when it is asked
+    assert first["rates"] == second["rates"]
+    assert first["multipliers"] == second["multipliers"]
+    assert first["weights"] == second["weights"]
+    assert (first["failures"], second["failures"]) == (0, 0)
+    assert len({tuple(multipliers) for multipliers in first["multipliers"]}) > 3
+
+
+@pytest.mark.parametrize("kind", ["failing", "unwrapped"])
+def test_trouble_on_one_rank_is_known_to_all(kind: str) -> None:
+    first, second = job(kind)
+    if kind == "unwrapped":
+        assert "2 processes, and the model is not wrapped" in first["error"] == second["error"]
+        return
+    assert (first["failures"], second["failures"]) == (1, 1)
+    assert first["multipliers"] == second["multipliers"]
+    assert first["weights"] == second["weights"]
