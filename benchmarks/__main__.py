@@ -6,6 +6,7 @@ import typer
 
 from benchmarks.demo.command import demo
 from benchmarks.estimator import estimator
+from benchmarks.overhead import overhead
 
 app = typer.Typer(
     help="Where every figure of the documentation comes from.",
@@ -14,6 +15,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(estimator)
+app.command()(overhead)
 
 
 @app.callback()

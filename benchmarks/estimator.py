@@ -1,129 +1,238 @@
-"""``python -m benchmarks estimator``: the estimator against exact rates, on the demo's model."""
+"""``python -m benchmarks estimator``: every estimator against exact rates, on three models."""
 
 from __future__ import annotations
 
 import json
-import math
+import platform
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import torch
 import typer
+from rich import box
 from rich.console import Console
-from torch import Tensor, nn
+from rich.table import Column, Table
+from torch import Tensor
 
-from benchmarks.char_gpt import CharGPT, CharGPTConfig
-from benchmarks.text import load_corpus
-from benchmarks.training import loss_of
-from fslr.torch import Batch, ModelGroups, PerExampleEstimator, exact_unit_rates, tensor_output
+from benchmarks.workloads import Workload, char_gpt, conv_net, loss_of, res_mlp
+from fslr.torch import (
+    ESTIMATORS,
+    Batch,
+    Estimator,
+    ModelGroups,
+    Update,
+    exact_unit_rates,
+)
 
 _WARM_STEPS = 100  # optimizer steps before the measured one: rates of a model that trains
-_EXAMPLES = 20
-_LEARNING_RATE = 2.0**-8
+_TIMING_ROUNDS = 15
+_NEGLIGIBLE = 1e-5  # of the largest rate: zero but for rounding, so no ratio means anything
+_MANY_PROBES = 4
+
+WORKLOADS: dict[str, Callable[[], Workload]] = {
+    "char_gpt": lambda: char_gpt(width=64, blocks=2, examples=20),
+    "res_mlp": res_mlp,
+    "conv_net": conv_net,
+    "char_gpt_3m": lambda: char_gpt(width=256, blocks=4, examples=16, name="char_gpt_3m"),
+}
 
 _console = Console()
 
 
 @dataclass(frozen=True, slots=True)
 class EstimatorFigures:
-    """How well single-probe estimates hit the exact rates.
+    """How well and how fast an estimator measures a model.
 
     Attributes:
-        width: Channels of the measured model.
-        groups: Number of groups.
-        measurements: Number of independent single-probe measurements.
-        rmse: Relative RMSE of a single-probe rate, mean over groups.
+        rmse: Relative RMSE of a rate from one probe, mean over groups.
         stated_error: Relative error that the measurements state themselves, mean over groups.
-        abs_log_bias: ``|log|`` of RMS estimate over exact rate, mean over groups; includes noise of
-            about ``rmse / sqrt(measurements)``.
+        abs_log_bias: ``|log|`` of RMS estimate over exact rate, mean over groups; noise included.
+        noise: What ``abs_log_bias`` would be of an unbiased estimator with this ``rmse``.
         worst_bias: The largest relative deviation of a group's RMS estimate from its exact rate.
-        step_ratio: Time of one measurement over time of one training step, median of pairs.
+        probes: Probes that a measurement takes where one is asked for: more than one where examples
+            see each other. ``rmse`` is of such a measurement.
+        time_ratio: Time per asked probe over that of ``kronecker`` with one, median of paired runs.
+        time_ratio_k4: The same with four probes a measurement.
+        variance_times_cost: ``rmse^2 * time_ratio`` over that of ``kronecker``.
     """
 
-    width: int
-    groups: int
-    measurements: int
     rmse: float
     stated_error: float
     abs_log_bias: float
+    noise: float
     worst_bias: float
-    step_ratio: float
+    probes: int
+    time_ratio: float
+    time_ratio_k4: float
+    variance_times_cost: float
 
 
-def measure_estimator(width: int, measurements: int, seed: int = 0) -> EstimatorFigures:
-    """Train a character GPT for a while, then measure one step many times over."""
-    corpus = load_corpus()
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A trained model, a batch, and the step that Adam made on it."""
+
+    model: torch.nn.Module
+    groups: ModelGroups
+    batch: Batch
+    update: Update
+
+
+def _trained(workload: Workload, device: torch.device, seed: int) -> _Measured:
+    """Train for a while, and come back to the weights before the last step."""
     torch.manual_seed(seed)
     batches = torch.Generator().manual_seed(seed + 1)
-    model = CharGPT(CharGPTConfig(len(corpus.vocabulary), width))
-    optimizer = torch.optim.Adam(model.parameters(), lr=_LEARNING_RATE)
+    model = workload.build().to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=workload.learning_rate)
     groups = ModelGroups(model, optimizer)
-
-    def train_step() -> Tensor:
-        inputs, targets = corpus.batch(corpus.train, _EXAMPLES, model.config.context, batches)
+    before: list[Tensor] = []
+    for step in range(_WARM_STEPS + 1):
+        inputs, targets = (tensor.to(device) for tensor in workload.draw(batches))
         optimizer.zero_grad()
         loss_of(model, inputs, targets).backward()
+        if step == _WARM_STEPS:
+            before = [group.parameter.detach().clone() for group in groups]
         optimizer.step()
-        return inputs
-
-    for _ in range(_WARM_STEPS):
-        train_step()
-    before = {group.parameter: group.parameter.detach().clone() for group in groups}
-    batch = Batch.of_call((train_step(),), {})
-    updates: dict[nn.Parameter, Tensor] = {}
+    optimizer.zero_grad()
+    updates: list[Tensor] = []
     with torch.no_grad():
-        for parameter, start in before.items():
-            updates[parameter] = (parameter - start) / _LEARNING_RATE
-            parameter.copy_(start)
-    by_id = {id(parameter): update for parameter, update in updates.items()}
-    exact = torch.tensor(exact_unit_rates(model, groups, batch, updates, tensor_output))
-
-    estimator = PerExampleEstimator(model, groups, output=tensor_output, seed=seed)
-    estimator.estimate(batch, lambda p: by_id[id(p)])  # finds its route
-    rates, errors, ratios = [], [], []
-    for _ in range(measurements):
-        begun = time.perf_counter()
-        estimate = estimator.estimate(batch, lambda p: by_id[id(p)])
-        measured = time.perf_counter()
-        train_step()
-        ratios.append((measured - begun) / (time.perf_counter() - measured))
-        with torch.no_grad():
-            for parameter, start in before.items():
-                parameter.copy_(start)
-        rates.append(estimate.unit_rates)
-        errors.append(estimate.relative_errors)
-    sampled = torch.tensor(rates) / exact
-    root_mean_square = sampled.square().mean(0).sqrt()  # of it the square is unbiased
-    return EstimatorFigures(
-        width=width,
-        groups=len(groups),
-        measurements=measurements,
-        rmse=float((sampled - 1).square().mean(0).sqrt().mean()),
-        stated_error=float(torch.tensor(errors).mean()),
-        abs_log_bias=float(root_mean_square.log().abs().mean()),
-        worst_bias=float(max(root_mean_square - 1, key=abs)),
-        step_ratio=statistics.median(ratios),
+        for group, start in zip(groups, before, strict=True):
+            updates.append((group.parameter - start) / workload.learning_rate)
+            group.parameter.copy_(start)
+    return _Measured(
+        model, groups, Batch.of_call((inputs,), {}), Update(lambda index: updates[index])
     )
+
+
+def measure_estimators(
+    workload: Workload,
+    measurements: int,
+    *,
+    device: torch.device,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, EstimatorFigures]:
+    """Compare single-probe estimates with exact rates, estimator by estimator.
+
+    Args:
+        workload: The model.
+        measurements: Number of independent measurements by each estimator.
+        device: Where to measure.
+        seed: Of weights, data and probes.
+        say: Told what is being done.
+    """
+    measured = _trained(workload, device, seed)
+    exact = torch.tensor(
+        exact_unit_rates(measured.model, measured.groups, measured.batch, measured.update)
+    )
+    some = exact > _NEGLIGIBLE * exact.max()
+    say(f"{workload.name}: {len(exact)} groups, {int((~some).sum())} with a rate of zero left out")
+    times = _times(measured, seed)
+    cost = times["kronecker", 1]
+    accuracy: dict[str, tuple[Tensor, Tensor, int]] = {}
+    for name, kind in ESTIMATORS.items():
+        say(f"{workload.name}: {measurements} measurements by {name}")
+        estimator = kind(measured.model, measured.groups, seed=seed)
+        estimates = [
+            estimator.estimate(measured.batch, measured.update) for _ in range(measurements)
+        ]
+        rates = torch.tensor([estimate.unit_rates for estimate in estimates])
+        errors = torch.tensor([estimate.relative_errors for estimate in estimates])
+        accuracy[name] = rates[:, some] / exact[some], errors[:, some], estimates[-1].probes
+    figures: dict[str, EstimatorFigures] = {}
+    for name, (ratio, errors, probes) in accuracy.items():
+        deviations = (ratio - 1).square().mean(0).sqrt()
+        rmse = float(deviations.mean())
+        root_mean_square = ratio.square().mean(0).sqrt()  # of it the square is unbiased
+        reference = float((accuracy["kronecker"][0] - 1).square().mean(0).sqrt().mean())
+        figures[name] = EstimatorFigures(
+            rmse=rmse,
+            stated_error=float(errors.mean()),
+            abs_log_bias=float(root_mean_square.log().abs().mean()),
+            # The mean absolute value of a Gaussian is sqrt(2 / pi) of its deviation.
+            noise=float((2 / torch.pi) ** 0.5 * ratio.std(0).mean() / measurements**0.5),
+            worst_bias=float(max(root_mean_square - 1, key=abs)),
+            probes=probes,
+            time_ratio=times[name, 1] / cost,
+            time_ratio_k4=times[name, _MANY_PROBES] / _MANY_PROBES / cost,
+            variance_times_cost=rmse**2 * times[name, 1] / (reference**2 * cost),
+        )
+    return figures
+
+
+def _times(measured: _Measured, seed: int) -> dict[tuple[str, int], float]:
+    """Return the median time of a measurement, in seconds, by estimator and number of probes."""
+    estimators: dict[tuple[str, int], Estimator] = {
+        (name, probes): kind(measured.model, measured.groups, probes=probes, seed=seed)
+        for name, kind in ESTIMATORS.items()
+        for probes in (1, _MANY_PROBES)
+    }
+    taken: dict[tuple[str, int], list[float]] = {key: [] for key in estimators}
+    for _ in range(_TIMING_ROUNDS + 2):  # the first two find routes and warm caches
+        for key, estimator in estimators.items():  # side by side, so that all see the same noise
+            begun = time.perf_counter()
+            estimator.estimate(measured.batch, measured.update)
+            taken[key].append(time.perf_counter() - begun)
+    return {key: statistics.median(seconds[2:]) for key, seconds in taken.items()}
 
 
 def estimator(
-    width: Annotated[int, typer.Option(help="Channels of the model.", min=16)] = 64,
-    measurements: Annotated[int, typer.Option(help="Single-probe measurements.", min=2)] = 200,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help=f"One of {', '.join(WORKLOADS)}; all.")
+    ] = None,
+    measurements: Annotated[int, typer.Option(help="Measurements by each.", min=2)] = 200,
+    device: Annotated[str, typer.Option(help="Where to measure, such as cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare single-probe estimates of a character GPT's rates with the exact ones."""
-    figures = measure_estimator(width, measurements)
+    """Compare single-probe estimates of every estimator with exact rates (about 15 min)."""
+    unknown = sorted(set(models or []) - set(WORKLOADS))
+    if unknown:
+        raise typer.BadParameter(f"no model {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
+    say: Callable[[str], None] = (lambda _: None) if as_json else _console.print
+    found = {
+        name: measure_estimators(
+            WORKLOADS[name](), measurements, device=torch.device(device), seed=seed, say=say
+        )
+        for name in models or WORKLOADS
+    }
+    where = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
     if as_json:
-        typer.echo(json.dumps({"models": {"char_gpt": {"per_example": asdict(figures)}}}, indent=2))
+        figures = {m: {e: asdict(f) for e, f in each.items()} for m, each in found.items()}
+        typer.echo(
+            json.dumps({"models": figures, "measurements": measurements, "device": where}, indent=2)
+        )
         return
-    noise = figures.rmse / math.sqrt(figures.measurements)
-    _console.print(
-        f"Character GPT, width {figures.width}, {figures.groups} groups, {_EXAMPLES} examples, "
-        f"{figures.measurements} single-probe measurements against exact rates:\n"
-        f"  relative RMSE of a rate      {figures.rmse:.3f}  (stated: {figures.stated_error:.3f})\n"
-        f"  mean |log bias|              {figures.abs_log_bias:.4f}  (noise alone: {noise:.4f})\n"
-        f"  worst bias of a group        {figures.worst_bias:+.1%}\n"
-        f"  time of a measurement        {figures.step_ratio:.2f} training steps"
-    )
+    for name, each in found.items():
+        _console.print(_table(name, each, measurements))
+        probes = each["per_example"].probes
+        if probes > 1:
+            _console.print(
+                f"Examples of {name} see each other: a measurement by per_example takes {probes} "
+                "probes where one is asked for."
+            )
+
+
+def _table(name: str, each: dict[str, EstimatorFigures], measurements: int) -> Table:
+    table = Table(
+        Column("estimator", no_wrap=True), "RMSE", "stated", "bias", "noise", "worst",
+        "time", "K=4", "var*cost",
+        title=f"{name}: {measurements} measurements; bias is mean |log|, times per probe and "
+        "variance times cost are relative to kronecker",
+        box=box.SIMPLE,
+    )  # fmt: skip
+    for key, figures in each.items():
+        table.add_row(
+            key,
+            f"{figures.rmse:.3f}",
+            f"{figures.stated_error:.3f}",
+            f"{figures.abs_log_bias:.4f}",
+            f"{figures.noise:.4f}",
+            f"{figures.worst_bias:+.1%}",
+            f"{figures.time_ratio:.2f}",
+            f"{figures.time_ratio_k4:.2f}",
+            f"{figures.variance_times_cost:.3f}",
+        )
+    return table

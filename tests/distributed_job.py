@@ -82,7 +82,7 @@ def train(kind: str, rank: int, ranks: int) -> dict[str, object]:
     with attachment:
         for _ in range(_STEPS):
             inputs = torch.randint(0, 23, (_EXAMPLES, 8), generator=data)
-            own = inputs[rank :: ranks]
+            own = inputs[rank::ranks]
             loss: Tensor = nn.functional.cross_entropy(model(own).flatten(0, 1), own.flatten())
             optimizer.zero_grad()
             loss.backward()
@@ -108,9 +108,7 @@ def main(kind: str, rank: int, port: int) -> None:
     if kind == "plain":
         print(json.dumps(train(kind, 0, 1)))
         return
-    dist.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     try:
         print(json.dumps(train(kind, rank, 2)))
     except AttachError as error:

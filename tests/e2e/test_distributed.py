@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+_PYTHON = (sys.executable, "-W", "ignore")
 _TIMEOUT_S = 90
 _PROBES = 100
 _EXAMPLES = 8
@@ -30,7 +31,16 @@ def job(kind: str) -> list[dict[str, Any]]:
     port = free_port()
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.distributed_job", kind, str(r), str(port)],
+            [
+                sys.executable,
+                "-W",
+                "ignore",
+                "-m",
+                "tests.distributed_job",
+                kind,
+                str(r),
+                str(port),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

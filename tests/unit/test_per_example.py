@@ -107,7 +107,7 @@ def test_micro_batches_measure_the_same() -> None:
     torch.manual_seed(0)
     case = measurable(gpt(12), characters(8, 12))
     exact = case.exact()
-    estimate = case.estimator(probes=150, micro_batch=3).estimate(case.batch, case.update)
+    estimate = case.estimator(probes=150, micro_batches=2).estimate(case.batch, case.update)
     assert estimate.examples == 8
     assert estimate.unit_rates == pytest.approx(exact, rel=0.15)
     assert max(estimate.relative_errors) < 0.5 * (2 / 8 / 150) ** 0.5 * 2
@@ -193,7 +193,7 @@ def test_an_output_that_cannot_be_measured_is_refused(
     ("options", "message"),
     [
         ({"probes": 0}, "probes is 0; a measurement needs at least 1"),
-        ({"micro_batch": 0}, "micro_batch is 0; a pass needs at least 1 example"),
+        ({"micro_batches": 0}, "micro_batches is 0; a batch is at least 1 part"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

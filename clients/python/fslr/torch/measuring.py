@@ -43,8 +43,9 @@ class MeasuringOptions:
         probes: Number of probes K, >= 1; the relative error falls with ``1 / sqrt(K)``.
         examples: Most examples B to measure on, taken from the front of the training batch; None:
             all of them.
-        micro_batch: Most examples in one forward pass of the measurement, where the model allows to
-            cut a batch: less memory, somewhat more time. None: all of them.
+        micro_batches: Into how many parts the batch is cut, >= 1, where the model allows it and at
+            least 4 examples remain in each. With the default a measurement needs less memory for
+            activations than a training step; 1 is somewhat faster.
         linearity: Whether one more forward pass tells the linearity error.
         snapshot_on_host: Whether the weights before a measured step wait in the host's memory.
         averaging: Decay of a running average of the unit rates over measurements, in [0, 1); 0: no
@@ -56,7 +57,7 @@ class MeasuringOptions:
     estimator: str = "per_example"
     probes: int = 1
     examples: int | None = None
-    micro_batch: int | None = None
+    micro_batches: int = 4
     linearity: bool = True
     snapshot_on_host: bool = False
     averaging: float = 0.0
@@ -89,7 +90,7 @@ class MeasuringOptions:
                 output=self.output,
                 probes=self.probes,
                 seed=seed,
-                micro_batch=self.micro_batch,
+                micro_batches=self.micro_batches,
                 any_rank=ranks.any if is_sharded(model) else None,
             )
         if is_sharded(model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,11 @@ def exact_unit_rates(
     rates: list[float] = []
     model = unwrapped(model)
     kernels = sdpa_kernel(SDPBackend.MATH), _without_mkldnn()
-    with isolated(model), plainly_called(), kernels[0], kernels[1], torch.no_grad():
+    with ExitStack() as stack:
+        for context in (isolated(model), plainly_called(), *kernels, torch.no_grad()):
+            stack.enter_context(context)
+        for autocast in batch.autocasts:
+            stack.enter_context(autocast.again())
         state = torch.get_rng_state()
         for index, group in enumerate(groups):
             names = [

@@ -56,13 +56,13 @@ class PerExampleEstimator(Estimator):
         output: Which tensor, leading dimension B, of what the model returns.
         probes: Number of probes K per measurement, >= 1.
         seed: Seed of the probes' own generators.
-        micro_batch: Most examples in one forward pass, >= 1, where the model allows to cut the
-            batch; less memory for somewhat more time. None: all of them.
+        micro_batches: Into how many parts the batch is cut, >= 1, where the model allows it and at
+            least 4 examples remain in each: less memory for somewhat more time.
         any_rank: Of a sharded model, tells for each of some flags whether it is set on any rank:
             the ranks then take one route. None: this process decides alone.
 
     Raises:
-        MeasurementError: ``probes`` or ``micro_batch`` is below 1.
+        MeasurementError: ``probes`` or ``micro_batches`` is below 1.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class PerExampleEstimator(Estimator):
         output: Output = None,
         probes: int = 1,
         seed: int = 0,
-        micro_batch: int | None = None,
+        micro_batches: int = 1,
         any_rank: AnyRank | None = None,
     ) -> None:
         super().__init__(model, groups, output=output, probes=probes, seed=seed)
-        if micro_batch is not None and micro_batch < 1:
-            raise MeasurementError(f"micro_batch is {micro_batch}; a pass needs at least 1 example")
-        self._micro_batch = micro_batch
+        if micro_batches < 1:
+            raise MeasurementError(f"micro_batches is {micro_batches}; a batch is at least 1 part")
+        self._micro_batches = micro_batches
         self._any_rank = any_rank or list
         self._projector = Projector(self._forward, groups)
         self._routes: dict[tuple[object, ...], Route] = {}
@@ -104,7 +104,7 @@ class PerExampleEstimator(Estimator):
                 batch,
                 update,
                 probes=self._probe_count,
-                micro_batch=self._micro_batch,
+                micro_batches=self._micro_batches,
                 any_rank=self._any_rank,
             )
             if route.complete:

@@ -36,6 +36,8 @@ from fslr.torch.tracing import LocalMapTracer, Use, UseKey
 from fslr.torch.update import Update
 
 _SUMMED_ROWS = 8  # rows a probe for groups whose rows belong to no example
+_LEAST_EXAMPLES = 4  # in a part of a batch that is cut to save memory
+_CHECKED_EXAMPLES = 8  # on which rows and gradients are checked: structure does not need more
 _CUT_TOLERANCE = 1e-3  # relative to the largest output; other kernels for other shapes stay below
 _CUT_TOLERANCE_16_BIT = 0.05
 _MISSED_TOLERANCE = 1e-3  # relative to the norm of the terms; float32 rounding stays below 1e-5
@@ -228,7 +230,7 @@ def find_route(
     update: Update,
     *,
     probes: int,
-    micro_batch: int | None,
+    micro_batches: int,
     any_rank: AnyRank = list,
 ) -> Route:
     """Check how batches like this one are to be measured.
@@ -239,7 +241,7 @@ def find_route(
         batch: The measurement batch.
         update: The step.
         probes: Probes a measurement.
-        micro_batch: Most examples in one forward pass, or None.
+        micro_batches: Into how many parts the batch is cut, where the model allows it.
         any_rank: Tells for each of some flags whether it is set on any rank.
 
     Raises:
@@ -249,10 +251,10 @@ def find_route(
     def may_be_cut(pieces: int) -> bool:
         return not any_rank([not _may_be_cut(projector.forward, batch, pieces)])[0]
 
-    pieces = 1 if micro_batch is None else -(-batch.examples // micro_batch)
+    pieces = max(1, min(micro_batches, batch.examples // _LEAST_EXAMPLES))
     if pieces > 1 and not may_be_cut(pieces):
         pieces = 1
-    part = batch.chunks(pieces)[0]
+    part = _few(batch)
     trace = projector.trace(part, update)
     if not trace.outputs.requires_grad:
         raise MeasurementError(NOTHING_MEASURED)
@@ -269,13 +271,22 @@ def find_route(
             slow = dict.fromkeys((index for index, _ in use.parts), _NO_EXAMPLES) | slow
     by_gradient = frozenset({*trace.by_gradient, *missed})
     del trace
-    if slow and part.examples > 1:
+    if slow and batch.examples > 1:
         wanted = max(pieces, min(_SUMMED_ROWS, batch.examples))
         if wanted == pieces or may_be_cut(wanted):
             pieces = wanted
         elif pieces == 1:
             probes *= _SUMMED_ROWS
     return Route(layouts, by_gradient, slow, pieces, probes, complete=shown and seen)
+
+
+def _few(batch: Batch) -> Batch:
+    """Return few examples of a batch, in whose sizes nothing coincides that did not before."""
+    for count in range(min(_CHECKED_EXAMPLES, batch.examples), 3, -1):
+        part = batch.select(0, count)
+        if part.pattern() == batch.pattern():
+            return part
+    return batch
 
 
 def _check_rows(trace: Trace, drawn: Probes, batch: Batch) -> tuple[dict[UseKey, RowLayout], bool]:

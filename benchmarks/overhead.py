@@ -1,0 +1,241 @@
+"""``python -m benchmarks overhead``: what attaching costs a training, beside the paper's way."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from torch import Tensor, nn
+
+from advisor.inprocess import InProcessAdvisor
+from benchmarks.memory import PeakMemory
+from benchmarks.workloads import Workload, char_gpt, loss_of
+from fslr.advisor.v1 import policy_pb2, profile_pb2
+from fslr.torch import Attachment, MeasuringOptions, Recorder, attach
+from fslr.torch.estimators import RateEstimate
+
+_EVERY = 100
+_START = 40  # steps that the paper's procedure measures one by one at the start
+
+_console = Console()
+
+Attach = Callable[[nn.Module, torch.optim.Optimizer], Attachment | Recorder | None]
+
+
+class PaperProcedure(Recorder):
+    """The paper's estimator, one probe, at each of the first 40 steps and every 100th after."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        options = MeasuringOptions(estimator="kronecker", linearity=False, averaging=0.9)
+        super().__init__(model, optimizer, every=1, options=options)
+
+    def _take(self, estimate: RateEstimate, scheduled: list[float]) -> None:
+        super()._take(estimate, scheduled)
+        self._next = self.step + (1 if self.step + 1 < _START else _EVERY)
+
+
+@dataclass(slots=True)
+class _Training:
+    """One training of several that advance side by side."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    observer: Attachment | Recorder | None
+    batches: torch.Generator
+    seconds: list[float] = field(default_factory=list)
+    measured: list[bool] = field(default_factory=list)
+
+    def step(self, workload: Workload, device: torch.device) -> None:
+        """Take a step, and note how long it took."""
+        inputs, targets = (tensor.to(device) for tensor in workload.draw(self.batches))
+        before = self._estimate()
+        _wait(device)
+        begun = time.perf_counter()
+        loss: Tensor = loss_of(self.model, inputs, targets)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        _wait(device)
+        self.seconds.append(time.perf_counter() - begun)
+        self.measured.append(self._estimate() is not before)
+
+    def _estimate(self) -> RateEstimate | None:
+        return None if self.observer is None else self.observer.estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a procedure costs a training.
+
+    Attributes:
+        overhead: Time of the whole training over that of the plain one, minus 1.
+        extra_memory_ratio: Peak memory of tensors over that of the plain training, minus it, over
+            the parameters' bytes.
+        relative_error: Mean over groups of the stated relative error of a unit rate at the end.
+        measurements: Number of measurements in the training.
+        step_ratio: Time of a step that is measured over that of one that is not, medians.
+    """
+
+    overhead: float
+    extra_memory_ratio: float
+    relative_error: float
+    measurements: int
+    step_ratio: float
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _reference(workload: Workload, seed: int) -> profile_pb2.ProfileContent:
+    """Record one step of the model itself, for an advisor to compare with."""
+    torch.manual_seed(seed)
+    model = workload.build()
+    optimizer = torch.optim.Adam(model.parameters(), lr=workload.learning_rate)
+    with Recorder(model, optimizer) as recorder:
+        inputs, targets = workload.draw(torch.Generator().manual_seed(seed))
+        loss_of(model, inputs, targets).backward()
+        optimizer.step()
+    return recorder.profile(model=workload.name)
+
+
+def procedures(workload: Workload, *, host: bool, seed: int) -> dict[str, Attach]:
+    """Return how each training is observed."""
+    advisor = InProcessAdvisor(_reference(workload, seed))
+    policy = policy_pb2.Policy(min_interval_steps=_EVERY, max_interval_steps=_EVERY)
+    options = MeasuringOptions(snapshot_on_host=host)
+
+    def ours(model: nn.Module, optimizer: torch.optim.Optimizer) -> Attachment:
+        return attach(
+            model, optimizer, profile="x", advisor=advisor, policy=policy, options=options
+        )
+
+    return {"plain": lambda *_: None, "ours": ours, "paper": PaperProcedure}
+
+
+def _begun(workload: Workload, procedure: Attach, device: torch.device, seed: int) -> _Training:
+    torch.manual_seed(seed)
+    model = workload.build().to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=workload.learning_rate)
+    batches = torch.Generator().manual_seed(seed + 1)
+    return _Training(model, optimizer, procedure(model, optimizer), batches)
+
+
+def _peak_bytes(workload: Workload, procedure: Attach, device: torch.device, seed: int) -> int:
+    """Return the peak of a few steps, the first measurement and its checks among them."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        held = torch.cuda.memory_allocated(device)
+        training = _begun(workload, procedure, device, seed)
+        for _ in range(3):
+            training.step(workload, device)
+        peak: int = torch.cuda.max_memory_allocated(device)
+        return peak - held
+    with PeakMemory() as memory:
+        training = _begun(workload, procedure, device, seed)
+        for _ in range(3):
+            training.step(workload, device)
+    return memory.peak_bytes
+
+
+def measure_overhead(
+    workload: Workload,
+    steps: int,
+    *,
+    device: torch.device,
+    host: bool = False,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[int, dict[str, Cost]]:
+    """Train plainly, with us, and with the paper's procedure, step by step side by side.
+
+    Args:
+        workload: What to train.
+        steps: Steps of each training.
+        device: Where.
+        host: Whether our snapshot waits in the host's memory.
+        seed: Of weights, data and probes.
+        say: Told what is being done.
+
+    Returns:
+        The number of parameters, and the costs of ``ours`` and ``paper``.
+
+    Raises:
+        RuntimeError: A procedure measured nothing.
+    """
+    ways = procedures(workload, host=host, seed=seed)
+    peaks = {name: _peak_bytes(workload, way, device, seed) for name, way in ways.items()}
+    trainings = {name: _begun(workload, way, device, seed) for name, way in ways.items()}
+    names = list(trainings)
+    for step in range(steps):
+        turn = step % len(names)  # nobody always comes first
+        for name in names[turn:] + names[:turn]:
+            trainings[name].step(workload, device)
+        if (step + 1) % 50 == 0:
+            say(f"step {step + 1} of {steps}")
+    parameters = sum(p.numel() for p in trainings["plain"].model.parameters())
+    plain = trainings["plain"].seconds
+    costs: dict[str, Cost] = {}
+    for name in ("ours", "paper"):
+        training = trainings[name]
+        observer = training.observer
+        estimate = None if observer is None else observer.estimate
+        if observer is None or estimate is None:
+            raise RuntimeError(f"{name} measured nothing")
+        pairs = list(zip(training.seconds, training.measured, strict=True))
+        measured = [seconds for seconds, is_measured in pairs if is_measured]
+        rest = [seconds for seconds, is_measured in pairs if not is_measured]
+        costs[name] = Cost(
+            overhead=sum(training.seconds) / sum(plain) - 1,
+            extra_memory_ratio=(peaks[name] - peaks["plain"]) / (4 * parameters),
+            relative_error=statistics.fmean(estimate.relative_errors),
+            measurements=len(measured),
+            step_ratio=statistics.median(measured) / statistics.median(rest),
+        )
+        observer.close()
+    return parameters, costs
+
+
+def overhead(
+    steps: Annotated[int, typer.Option(help="Steps of each training.", min=2)] = 400,
+    width: Annotated[int, typer.Option(help="Channels of the model.", min=16)] = 256,
+    examples: Annotated[int, typer.Option(help="Examples a batch.", min=4)] = 64,
+    device: Annotated[str, typer.Option(help="Where to train, such as cuda.")] = "cpu",
+    host: Annotated[
+        bool, typer.Option("--host", help="Keep our snapshot in the host's memory.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare a training with us, one by the paper's procedure, and a plain one (about 6 min)."""
+    workload = char_gpt(width=width, blocks=4, examples=examples, context=32)
+    say: Callable[[str], None] = (lambda _: None) if as_json else _console.print
+    parameters, costs = measure_overhead(
+        workload, steps, device=torch.device(device), host=host, seed=seed, say=say
+    )
+    where = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+    if as_json:
+        figures = {name: asdict(cost) for name, cost in costs.items()}
+        typer.echo(
+            json.dumps(
+                {"parameters": parameters, "steps": steps, "device": where, **figures}, indent=2
+            )
+        )
+        return
+    _console.print(f"{parameters:,} parameters, {steps} steps, {examples} examples, {where}:")
+    for name, cost in costs.items():
+        _console.print(
+            f"  {name:5}  overhead {cost.overhead:+.1%}, extra memory "
+            f"{cost.extra_memory_ratio:.2f} of the parameters, relative error of a rate "
+            f"{cost.relative_error:.2f}; {cost.measurements} measurements, a measured step takes "
+            f"{cost.step_ratio:.2f} of another"
+        )
