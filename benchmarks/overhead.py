@@ -144,7 +144,7 @@ def _peak_bytes(workload: Workload, procedure: Attach, device: torch.device, see
         training = _begun(workload, procedure, device, seed)
         for _ in range(3):
             training.step(workload, device)
-    return memory.peak_bytes
+    return int(memory.peak_bytes)
 
 
 def measure_overhead(

@@ -38,30 +38,39 @@ class Measurable:
     def exact(self) -> list[float]:
         return exact_unit_rates(self.model, self.groups, self.batch, self.update, self.output)
 
-    def differences(self, epsilon: float = 1e-4) -> list[float]:
-        """Rates from central differences in float64: needs no derivatives, so knows no layers."""
+    def changes(self, scales: list[float] | None = None, epsilon: float = 1e-4) -> list[Tensor]:
+        """Output changes by central differences in float64: needs no derivatives, knows no layers.
+
+        Args:
+            scales: Factors of the unit updates, applied all at once: one change comes back. None:
+                one change for each unit update alone.
+            epsilon: Half the distance.
+        """
         model = copy.deepcopy(self.model).double()
-        parameters = dict(zip(self.names, _parameters(model, self.names), strict=True))
+        named = dict(model.named_parameters())
         args = [a.double() if a.is_floating_point() else a for a in self.batch.args]
-        rates: list[float] = []
-        for name, update in zip(self.names, self.updates, strict=True):
-            sides = []
+        steps = [update.double() for update in self.updates]
+        chosen = [[i] for i in range(len(steps))] if scales is None else [list(range(len(steps)))]
+        found: list[Tensor] = []
+        for indices in chosen:
+            sides: list[Tensor] = []
             for sign in (1, -1):
-                start = parameters[name].detach().clone()
+                start = {i: named[self.names[i]].detach().clone() for i in indices}
                 with torch.no_grad():
-                    parameters[name].add_(sign * epsilon * update.double())
+                    for i in indices:
+                        scale = epsilon if scales is None else epsilon * scales[i]
+                        named[self.names[i]].add_(sign * scale * steps[i])
                     sides.append(select_output(model(*args), self.output))
-                    parameters[name].copy_(start)
-            rates.append(float((sides[0] - sides[1]).square().mean().sqrt() / (2 * epsilon)))
-        return rates
+                    for i in indices:
+                        named[self.names[i]].copy_(start[i])
+            found.append((sides[0] - sides[1]) / (2 * epsilon))
+        return found
+
+    def differences(self) -> list[float]:
+        return [float(change.square().mean().sqrt()) for change in self.changes()]
 
     def estimator(self, **options: Any) -> PerExampleEstimator:
         return PerExampleEstimator(self.model, self.groups, output=self.output, **options)
-
-
-def _parameters(model: nn.Module, names: list[str]) -> list[nn.Parameter]:
-    named = dict(model.named_parameters())
-    return [named[name] for name in names]
 
 
 def measurable(model: nn.Module, inputs: Any, output: Output = None) -> Measurable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -209,3 +211,21 @@ def test_gradients_stay_as_they_were() -> None:
         parameter.grad = torch.full_like(parameter, 2.5)
     case.estimator().estimate(case.batch, Update(lambda index: case.updates[index]))
     assert all((p.grad == 2.5).all() for p in case.model.parameters() if p.grad is not None)
+
+
+def test_nothing_of_a_measurement_stays_in_memory() -> None:
+    case = measurable(gpt(12), characters(8, 12))
+    estimator = case.estimator(probes=2, micro_batches=2)
+    inner: list[weakref.ref[Tensor]] = []
+    handle = case.model.blocks[0].register_forward_hook(  # type: ignore[index,union-attr]
+        lambda _module, _inputs, output: inner.append(weakref.ref(output))
+    )
+    gc.disable()  # what waits for the collector waits too long, on a device whose memory is full
+    try:
+        estimator.estimate(case.batch, case.update)
+        alive = [reference for reference in inner if reference() is not None]
+    finally:
+        gc.enable()
+        handle.remove()
+    assert len(inner) > 4
+    assert not alive

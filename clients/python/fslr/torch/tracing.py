@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -97,8 +98,9 @@ class LocalMapTracer(TorchFunctionMode):
     def follow(self, index: int, parameter: Tensor) -> None:
         """Follow a parameter, from now on, as the one of a group."""
         if index not in self._ignored:
+            # Not a method of this object: in a ring of references, tensors would stay alive.
             self._followed[id(parameter)] = _Followed(
-                parameter, {index: lambda: self._update_of(index)}
+                parameter, {index: partial(self._update_of, index)}
             )
 
     def followed_uses(self) -> list[Use]:
