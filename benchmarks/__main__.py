@@ -7,6 +7,7 @@ import typer
 from benchmarks.demo.command import demo
 from benchmarks.estimator import estimator
 from benchmarks.overhead import overhead
+from benchmarks.scaling import scaling
 
 app = typer.Typer(
     help="Where every figure of the documentation comes from.",
@@ -16,6 +17,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(estimator)
 app.command()(overhead)
+app.command()(scaling)
 
 
 @app.callback()

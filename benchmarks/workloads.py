@@ -53,7 +53,13 @@ def _digits() -> tuple[Tensor, Tensor]:
 
 
 def char_gpt(
-    *, width: int, blocks: int, examples: int, context: int = 64, name: str = "char_gpt"
+    *,
+    width: int,
+    blocks: int,
+    examples: int,
+    context: int = 64,
+    learning_rate: float = 2.0**-8,
+    name: str = "char_gpt",
 ) -> Workload:
     """Return a character GPT on the sources of the standard library."""
     corpus = _corpus()
@@ -62,7 +68,7 @@ def char_gpt(
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return corpus.batch(corpus.train, examples, context, generator)
 
-    return Workload(name, lambda: CharGPT(config), draw, 2.0**-8, examples)
+    return Workload(name, lambda: CharGPT(config), draw, learning_rate, examples)
 
 
 def _on_digits(name: str, build: Callable[[], nn.Module], examples: int) -> Workload:

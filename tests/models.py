@@ -80,6 +80,19 @@ class PairsMixed(nn.Module):
         return out
 
 
+class FixedBatch(nn.Module):
+    """Takes a batch of 16 and no other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.tanh(self.inner(x)).view(16, 6))
+        return out
+
+
 class TimeLeads(nn.Module):
     """Time steps in the place of examples, the later ones seeing the earlier."""
 

@@ -18,6 +18,7 @@ from tests.measuring import assert_converges, measurable
 from tests.models import (
     CalledTwice,
     EmbeddingOptions,
+    FixedBatch,
     Flattened,
     Normalized,
     OwnFunction,
@@ -53,6 +54,7 @@ CASES: dict[str, tuple[Callable[[], tuple[nn.Module, Tensor]], str]] = {
     "sequence first": (lambda: (SequenceFirst(), torch.randn(8, 6, 4)), ""),
     "sequence first, square": (lambda: (SequenceFirst(), torch.randn(6, 6, 4)), ""),
     "pairs mixed": (lambda: (PairsMixed(), torch.randn(16, 4)), "inner.weight inner.bias"),
+    "fixed batch": (lambda: (FixedBatch(), torch.randn(16, 4)), ""),
     "time leads": (lambda: (TimeLeads(), torch.randn(16, 3, 4)), "inner.weight inner.bias"),
     "embedding options": (lambda: (EmbeddingOptions(), torch.randint(0, 7, (8, 5))), ""),
     "batch norm": (

@@ -46,7 +46,8 @@ class MeasuringOptions:
         micro_batches: Into how many parts the batch is cut, >= 1, where the model allows it and at
             least 4 examples remain in each. With the default a measurement needs less memory for
             activations than a training step; 1 is somewhat faster.
-        linearity: Whether one more forward pass tells the linearity error.
+        linearity: Whether one more forward pass, on one part of the batch, tells the linearity
+            error.
         snapshot_on_host: Whether the weights before a measured step wait in the host's memory.
         averaging: Decay of a running average of the unit rates over measurements, in [0, 1); 0: no
             average.

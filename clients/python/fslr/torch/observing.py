@@ -16,6 +16,7 @@ from fslr.torch.estimators import RateEstimate
 from fslr.torch.groups import ModelGroups
 from fslr.torch.measuring import MeasuringOptions, StepMeter
 from fslr.torch.optimizer import StepScaler
+from fslr.torch.pace import Pace
 
 _log = logging.getLogger("fslr")
 
@@ -73,6 +74,8 @@ class StepObserver(ABC):
         self._rescales = False  # of the step that is under way
         self._meter = StepMeter(model, self.groups, options, self._ranks)
         self._scaler = StepScaler(optimizer, [group.parameter for group in self.groups])
+        self._pace = Pace(optimizer, len(self.groups))
+        self._undisturbed = False
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -170,8 +173,12 @@ class StepObserver(ABC):
                 raise
 
     def _scale(self) -> None:
-        if not self._rescales:
-            self._scaler.scale(self._factors())
+        if self._rescales:
+            return
+        factors = self._factors()
+        self._scaler.scale(factors)
+        if any(factor != 1.0 for factor in factors):
+            self._pace.note(undisturbed=self._undisturbed)
 
     def _after(self, *_: Any) -> None:
         try:
@@ -186,6 +193,7 @@ class StepObserver(ABC):
             self._absorb(error)
         finally:
             self._meter.forget_step()
+            self._undisturbed = not self._due
             self._due = False
             self.step += 1
 

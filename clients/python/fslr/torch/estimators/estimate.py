@@ -57,8 +57,10 @@ class ProjectionSums:
         examples: Number of examples B, all parts together.
         probes: Number of probes K on each part.
         gram: Sum of ``u_g u_h``, shape [groups, groups], or None.
-        changes: Sum of the squared projections of the whole step's first-order change, or None.
-        residuals: Sum of the squared projections of what the real change is off that, or None.
+        changes: Sum of the squared projections of the whole step's first-order change, over the
+            parts on which the real one is known; None: on none.
+        residuals: Sum over the same parts of the squared projections of what the real change is off
+            the first-order one, or None.
     """
 
     squares: Tensor
@@ -140,6 +142,10 @@ class ProjectionSums:
         )
 
 
+def _sum_of_known(one: float | None, other: float | None) -> float | None:
+    return other if one is None else one if other is None else one + other
+
+
 def sums_of_rows(
     rows: Tensor,
     examplewise: Tensor,
@@ -164,14 +170,13 @@ def sums_of_rows(
     """
     totals = rows.sum(1)
     changes = residuals = None
-    if learning_rates is not None:
+    if learning_rates is not None and real is not None:
         # Of groups that are known in sum alone, so is the whole.
         by_example = bool(examplewise.all())
         change = rows @ learning_rates if by_example else totals @ learning_rates
+        moved = real if by_example else real.sum(1)
         changes = float(change.square().sum())
-        if real is not None:
-            moved = real if by_example else real.sum(1)
-            residuals = float((moved - change).square().sum())
+        residuals = float((moved - change).square().sum())
     flat = rows.flatten(0, 1)
     both = examplewise[:, None] & examplewise[None, :]
     return ProjectionSums(

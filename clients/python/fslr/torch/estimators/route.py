@@ -44,6 +44,9 @@ _MISSED_TOLERANCE = 1e-3  # relative to the norm of the terms; float32 rounding 
 _MISSED_TOLERANCE_16_BIT = 0.03
 _GRADIENT_SLICE = 0.2  # part of all parameters whose true gradients are held at a time
 
+_REFUSALS = RuntimeError, ValueError, IndexError, AssertionError, MeasurementError
+"""What a model raises that does not take a batch of some size."""
+
 _NOT_FOLLOWED = "its way to the output cannot be followed, so its gradient is projected"
 _MISSED = "not all of its way to the output is seen, so its gradient is projected"
 _NO_EXAMPLES = "its rows belong to no example, or examples see each other, so they are summed"
@@ -254,8 +257,7 @@ def find_route(
     pieces = max(1, min(micro_batches, batch.examples // _LEAST_EXAMPLES))
     if pieces > 1 and not may_be_cut(pieces):
         pieces = 1
-    part = _few(batch)
-    trace = projector.trace(part, update)
+    part, trace = _few_traced(projector, batch, update)
     if not trace.outputs.requires_grad:
         raise MeasurementError(NOTHING_MEASURED)
     layouts, shown = _check_rows(trace, drawn, part)
@@ -280,13 +282,18 @@ def find_route(
     return Route(layouts, by_gradient, slow, pieces, probes, complete=shown and seen)
 
 
-def _few(batch: Batch) -> Batch:
-    """Return few examples of a batch, in whose sizes nothing coincides that did not before."""
-    for count in range(min(_CHECKED_EXAMPLES, batch.examples), 3, -1):
+def _few_traced(projector: Projector, batch: Batch, update: Update) -> tuple[Batch, Trace]:
+    """Return few examples of a batch, or all where the model takes no others, and their trace."""
+    for count in range(min(_CHECKED_EXAMPLES, batch.examples), _LEAST_EXAMPLES - 1, -1):
         part = batch.select(0, count)
-        if part.pattern() == batch.pattern():
-            return part
-    return batch
+        if part.pattern() == batch.pattern():  # nothing coincides that did not before
+            try:
+                return part, projector.trace(part, update)
+            except torch.OutOfMemoryError:
+                raise
+            except _REFUSALS:
+                break
+    return batch, projector.trace(batch, update)
 
 
 def _check_rows(trace: Trace, drawn: Probes, batch: Batch) -> tuple[dict[UseKey, RowLayout], bool]:
@@ -409,7 +416,7 @@ def _may_be_cut(forward: Forward, batch: Batch, pieces: int) -> bool:
             parts = [forward(chunk) for chunk in batch.chunks(pieces)]
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, ValueError, IndexError, MeasurementError):
+    except _REFUSALS:
         return False  # such as batch norm, which refuses a single example
     if any(part.shape[1:] != whole.shape[1:] for part in parts):
         return False
