@@ -81,10 +81,8 @@ class ProjectionSums:
             self.examples + other.examples,
             self.probes,
             None if self.gram is None or other.gram is None else self.gram + other.gram,
-            None if self.changes is None or other.changes is None else self.changes + other.changes,
-            None
-            if self.residuals is None or other.residuals is None
-            else self.residuals + other.residuals,
+            _sum_of_known(self.changes, other.changes),
+            _sum_of_known(self.residuals, other.residuals),
         )
 
     def estimate(
