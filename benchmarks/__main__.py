@@ -8,6 +8,7 @@ from benchmarks.demo.command import demo
 from benchmarks.estimator import estimator
 from benchmarks.overhead import overhead
 from benchmarks.scaling import scaling
+from benchmarks.tables import tables
 
 app = typer.Typer(
     help="Where every figure of the documentation comes from.",
@@ -18,6 +19,7 @@ app.command()(demo)
 app.command()(estimator)
 app.command()(overhead)
 app.command()(scaling)
+app.command()(tables)
 
 
 @app.callback()

@@ -240,6 +240,28 @@ class Recurrent(nn.Module):
         return out
 
 
+class RelativeBias(nn.Module):
+    """Attention with a learned bias by distance, which enters as a mask."""
+
+    def __init__(self, *, masked: bool) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(6, 18)
+        self.bias = nn.Embedding(5, 1)
+        self.scale = nn.Parameter(torch.tensor(0.5))
+        self.masked = masked
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = torch.arange(x.shape[1])
+        distance = (places[:, None] - places[None, :]).abs().clamp(max=4)
+        bias = self.bias(distance).permute(2, 0, 1).unsqueeze(0) * self.scale
+        if self.masked:
+            bias = bias.masked_fill(distance > 3, -10.0)
+            bias = torch.where(distance > 2, bias, bias + 0.5)
+        query, key, value = self.qkv(x).unsqueeze(1).chunk(3, dim=-1)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return torch.tanh(mixed.squeeze(1))
+
+
 class SelfAttention(nn.Module):
     """``nn.MultiheadAttention``, whose output projection is never called as a module."""
 

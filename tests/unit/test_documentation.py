@@ -6,6 +6,10 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
+from benchmarks.tables import FIGURES, PAGES, with_figures
+
 _ROOT = Path(__file__).parents[2]
 
 
@@ -22,6 +26,30 @@ def test_the_readme_s_demo_figures_are_those_of_the_stored_run() -> None:
         assert float(found[1]) == round(result[key], 3)
     assert f"ends {result['gain']:.2f} nats below plain" in readme
     assert result["gain"] >= 0.25
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_tables_are_those_of_the_stored_figures(page: Path) -> None:
+    text = (_ROOT / page).read_text("utf-8")
+    assert text.count("<!-- figures: ") > 2
+    assert with_figures(text, _ROOT / FIGURES) == text
+
+
+def test_the_stored_figures_meet_what_is_promised() -> None:
+    estimator = json.loads((_ROOT / FIGURES / "estimator.json").read_text("utf-8"))
+    models = estimator["models"]
+    assert estimator["measurements"] >= 200
+    assert all(each["per_example"]["abs_log_bias"] <= 0.02 for each in models.values())
+    small, large = models["char_gpt"], models["char_gpt_3m"]
+    assert small["per_example"]["rmse"] <= 0.45 * small["kronecker"]["rmse"]
+    assert small["per_example"]["variance_times_cost"] <= 0.2
+    assert large["per_example"]["time_ratio"] <= 1.15
+    assert large["per_example"]["time_ratio_k4"] <= 0.6
+    overhead = json.loads((_ROOT / FIGURES / "overhead.json").read_text("utf-8"))
+    assert overhead["parameters"] >= 3_000_000
+    assert overhead["ours"]["overhead"] <= 0.02
+    assert overhead["ours"]["extra_memory_ratio"] <= 1.25
+    assert overhead["ours"]["relative_error"] <= 0.1
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:

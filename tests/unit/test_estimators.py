@@ -198,7 +198,9 @@ def test_the_linearity_error_is_the_part_of_the_change_that_is_not_linear(
         exact = off / float(linear.square().mean().sqrt())
         estimator = case.estimator(probes=1500, micro_batches=micro_batches)
         estimate = estimator.estimate(case.batch, step)
-        assert estimate.linearity_error == pytest.approx(exact, rel=0.4 if micro_batches > 1 else 0.15)
+        assert estimate.linearity_error == pytest.approx(
+            exact, rel=0.4 if micro_batches > 1 else 0.15
+        )
         found.append(exact)
     assert found[0] > 5 * found[1]  # it falls with the size of the step
 

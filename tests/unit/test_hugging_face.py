@@ -134,7 +134,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], dict[str, Any]], t
     "Llama": (llama, masked_tokens, ()),
     "BERT": (bert, masked_tokens, ()),
     "ViT": (vit, images, ()),
-    "T5": (t5, pairs, ("relative_attention_bias",)),
+    "T5": (t5, pairs, ()),
     "Mixtral": (mixtral, tokens, ("experts",)),
     "LoRA on GPT-2": (lambda: with_lora(gpt2(), "c_attn", "c_proj"), tokens, ()),
     "LoRA on Llama": (lambda: with_lora(llama(), "q_proj", "v_proj"), tokens, ()),

@@ -25,6 +25,7 @@ from tests.models import (
     PairsMixed,
     Parametrized,
     RawParameters,
+    RelativeBias,
     SequenceFirst,
     Tied,
     TimeLeads,
@@ -64,6 +65,8 @@ CASES: dict[str, tuple[Callable[[], tuple[nn.Module, Tensor]], str]] = {
     "flattened": (lambda: (Flattened(), torch.randn(8, 6, 4)), ""),
     "used without call": (lambda: (UsedWithoutCall(), torch.randn(8, 4)), ""),
     "raw parameters": (lambda: (RawParameters(), torch.randn(8, 5, 6)), "scale"),
+    "bias as a mask": (lambda: (RelativeBias(masked=False), torch.randn(8, 5, 6)), ""),
+    "bias as a mask, masked": (lambda: (RelativeBias(masked=True), torch.randn(8, 5, 6)), ""),
     "parametrized": (
         lambda: (Parametrized(), torch.randn(8, 4)),
         "inner.parametrizations.weight.original",

@@ -204,6 +204,18 @@ def _einsum(call: Call, place: Place, change: Tensor) -> Any:
     return call.with_change(place, change) if str(place).startswith("operand") else NotImplemented
 
 
+def _where(call: Call, place: Place, change: Tensor) -> Any:
+    """Takes the change where its argument is chosen, and zero elsewhere."""
+    zero = torch.zeros((), dtype=change.dtype, device=change.device)
+    if place == "input":
+        return torch.where(call.arguments["condition"], change, zero)
+    return torch.where(call.arguments["condition"], zero, change)
+
+
+def _masked_fill(call: Call, place: Place, change: Tensor) -> Any:
+    return change.masked_fill(call.arguments["mask"], 0.0) if place == "input" else NotImplemented
+
+
 def _joined(call: Call, place: Place, change: Tensor) -> Any:
     """Joins the change with zeros in the places of all other tensors."""
     tensors = call.arguments["tensors"]
@@ -306,6 +318,9 @@ _enter(
     _rearrangement,
 )
 _enter([torch.cat, torch.concat, torch.concatenate, torch.stack], "tensors dim", _joined)
+_enter([torch.where], "condition input other", _where)
+_enter([_T.where], "input condition other", _where)
+_enter([torch.masked_fill, _T.masked_fill], "input mask value", _masked_fill)
 _enter([_T.view_as, _T.expand_as, _T.reshape_as, _T.type_as], "input other", _like_another)
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from fslr.torch.batch import Batch
@@ -129,10 +130,33 @@ class LocalMapTracer(TorchFunctionMode):
             with self:
                 return inside(*args, **kwargs)
         args, kwargs = as_measured(func, args, kwargs)
+        if func is functional.scaled_dot_product_attention:
+            args, kwargs = self._with_own_mask(func, args, kwargs)
+            involved = list(self._involved(args, kwargs))
         result = func(*args, **kwargs)
-        if any(t.requires_grad for t in _tensors_in(result)):
+        if involved and any(t.requires_grad for t in _tensors_in(result)):
             self._note(func, args, kwargs, result, involved)
         return result
+
+    def _with_own_mask(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give each example an attention mask of its own, if the mask is a followed one.
+
+        The mask (a bias by relative position) is the same for all examples, and attention is not
+        linear in it; but at a copy for each example the cotangent arrives example by example.
+        """
+        names = ("query", "key", "value", "attn_mask")
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        query, mask = given["query"], given.get("attn_mask")
+        followed = self._followed.get(id(mask))
+        if followed is None or not isinstance(mask, Tensor) or not mask.requires_grad:
+            return args, kwargs
+        own = mask.expand(*query.shape[:-2], *mask.shape[-2:])
+        self._use(func, own, [(index, change) for index, change in followed.changes.items()])
+        if "attn_mask" in kwargs:
+            return args, {**kwargs, "attn_mask": own}
+        return (*args[:3], own, *args[4:]), kwargs
 
     def _involved(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[_Followed]:
         """Yield the followed tensors among a call's arguments."""

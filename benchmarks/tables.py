@@ -1,0 +1,135 @@
+"""``python -m benchmarks tables``: writes the figures of docs/figures into the documentation."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+FIGURES = Path("docs/figures")
+PAGES = (Path("docs/measurement.md"),)
+
+_console = Console()
+
+
+def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _estimator(figures: dict[str, Any]) -> str:
+    heads = ("model", "estimator", "RMSE", "bias", "noise", "worst group", "time", "time, K=4")
+    return _markdown(
+        heads,
+        (
+            (
+                f"`{model}`",
+                f"`{name}`",
+                f"{found['rmse']:.3f}",
+                f"{found['abs_log_bias']:.4f}",
+                f"{found['noise']:.4f}",
+                f"{found['worst_bias']:+.1%}",
+                f"{found['time_ratio']:.2f}",
+                f"{found['time_ratio_k4']:.2f}",
+            )
+            for model, each in figures["models"].items()
+            for name, found in each.items()
+        ),
+    )
+
+
+def _overhead(figures: dict[str, Any]) -> str:
+    table = _markdown(
+        ("procedure", "time", "memory, of the parameters'", "relative error", "measurements"),
+        (
+            (
+                {"ours": "ours, every 100 steps", "paper": "the paper's"}[name],
+                f"{figures[name]['overhead']:+.1%}",
+                f"{figures[name]['extra_memory_ratio']:+.2f}",
+                f"{figures[name]['relative_error']:.2f}",
+                str(figures[name]["measurements"]),
+            )
+            for name in ("ours", "paper")
+        ),
+    )
+    return (
+        f"Character GPT, {figures['parameters']:,} parameters, {figures['steps']} steps, "
+        f"{figures['device']}:\n\n{table}"
+    )
+
+
+def _measuring(figures: dict[str, Any]) -> str:
+    return _markdown(
+        ("blocks", "width", "groups", "parameters", "ms", "training steps", "us a group"),
+        (
+            (
+                str(cost["blocks"]),
+                str(cost["width"]),
+                str(cost["groups"]),
+                f"{cost['parameters']:,}",
+                f"{cost['measurement_ms']:.1f}",
+                f"{cost['step_ratio']:.2f}",
+                f"{cost['us_per_group']:.0f}",
+            )
+            for cost in figures["measuring"]
+        ),
+    )
+
+
+def _stepping(figures: dict[str, Any]) -> str:
+    return _markdown(
+        ("AdamW", "tensors", "one group, ms", "scaled rates, ms", "scaled update, ms"),
+        (
+            (
+                cost["kind"],
+                str(cost["groups"]),
+                f"{cost['plain_ms']:.2f}",
+                f"{cost['split_ms']:.2f}",
+                f"{cost['update_ms']:.2f}",
+            )
+            for cost in figures["stepping"]
+        ),
+    )
+
+
+_TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "estimator": ("estimator.json", _estimator),
+    "overhead": ("overhead.json", _overhead),
+    "measuring": ("scaling.json", _measuring),
+    "stepping": ("scaling.json", _stepping),
+}
+
+
+def with_figures(text: str, folder: Path = FIGURES) -> str:
+    """Return a page with its tables made anew from the stored figures.
+
+    A table stands between ``<!-- figures: NAME -->`` and ``<!-- end -->``.
+
+    Args:
+        text: The page.
+        folder: Where the figures are.
+    """
+
+    def table(found: re.Match[str]) -> str:
+        file, render = _TABLES[found[1]]
+        figures = json.loads((folder / file).read_text("utf-8"))
+        return f"<!-- figures: {found[1]} -->\n{render(figures)}\n<!-- end -->"
+
+    return re.sub(r"<!-- figures: (\w+) -->.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def tables(
+    root: Annotated[Path, typer.Option(help="The repository.")] = Path(),
+) -> None:
+    """Write the figures of docs/figures into the documentation."""
+    for page in PAGES:
+        before = (root / page).read_text("utf-8")
+        after = with_figures(before, root / FIGURES)
+        if after != before:
+            (root / page).write_text(after, "utf-8")
+        _console.print(f"{page}: {'as it was' if after == before else 'written'}")
