@@ -16,6 +16,7 @@ _LOOKED_AT_STEP = 20
 _LEAST_STEPS = 5
 _TRIALS = 5
 _WORTH_A_WORD = 0.05  # of a training step
+_MANY_GROUPS = 64  # a model with fewer tensors, and steps so short, is a toy
 
 
 def splitting_cost_s(optimizer: torch.optim.Optimizer, groups: int) -> float | None:
@@ -71,7 +72,7 @@ class Pace:
         self._groups = groups
         self._periods_s: list[float] = []
         self._last: float | None = None
-        self._done = False
+        self._done = groups < _MANY_GROUPS
 
     def note(self, *, undisturbed: bool) -> None:
         """Note that a step begins.
