@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 FIGURES = Path("docs/figures")
-PAGES = (Path("docs/measurement.md"),)
+PAGES = (Path("README.md"), Path("docs/measurement.md"))
 
 _console = Console()
 
@@ -97,11 +97,38 @@ def _stepping(figures: dict[str, Any]) -> str:
     )
 
 
-_TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
-    "estimator": ("estimator.json", _estimator),
-    "overhead": ("overhead.json", _overhead),
-    "measuring": ("scaling.json", _measuring),
-    "stepping": ("scaling.json", _stepping),
+def _summary(estimator: dict[str, Any], overhead: dict[str, Any]) -> str:
+    found = estimator["models"]["char_gpt"]
+    pairs = [found[name] for name in ("per_example", "kronecker")]
+    costs = [overhead[name] for name in ("ours", "paper")]
+    size = f"{overhead['parameters'] / 1e6:.1f}M parameters"
+    return _markdown(
+        ("a character GPT, against exact rates", "ours", "the paper's estimator"),
+        (
+            ("relative RMSE of a rate from one probe", *(f"{f['rmse']:.2f}" for f in pairs)),
+            ("bias of the worst tensor's rate", *(f"{f['worst_bias']:+.0%}" for f in pairs)),
+            (
+                f"time added to a training of {overhead['steps']} steps, {size}",
+                *(f"{cost['overhead']:+.1%}" for cost in costs),
+            ),
+            (
+                "relative error of its rates",
+                *(f"{cost['relative_error']:.2f}" for cost in costs),
+            ),
+            (
+                "peak memory added, relative to the parameters",
+                *(f"{cost['extra_memory_ratio']:+.2f}" for cost in costs),
+            ),
+        ),
+    )
+
+
+_TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
+    "summary": (("estimator.json", "overhead.json"), _summary),
+    "estimator": (("estimator.json",), _estimator),
+    "overhead": (("overhead.json",), _overhead),
+    "measuring": (("scaling.json",), _measuring),
+    "stepping": (("scaling.json",), _stepping),
 }
 
 
@@ -116,9 +143,9 @@ def with_figures(text: str, folder: Path = FIGURES) -> str:
     """
 
     def table(found: re.Match[str]) -> str:
-        file, render = _TABLES[found[1]]
-        figures = json.loads((folder / file).read_text("utf-8"))
-        return f"<!-- figures: {found[1]} -->\n{render(figures)}\n<!-- end -->"
+        files, render = _TABLES[found[1]]
+        figures = [json.loads((folder / file).read_text("utf-8")) for file in files]
+        return f"<!-- figures: {found[1]} -->\n{render(*figures)}\n<!-- end -->"
 
     return re.sub(r"<!-- figures: (\w+) -->.*?<!-- end -->", table, text, flags=re.DOTALL)
 

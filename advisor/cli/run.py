@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
@@ -35,7 +36,7 @@ app = typer.Typer(
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's name.")]
 _OUTCOME_PREFIX = "OUTCOME_"
 _COLUMNS = (
-    "step", "loss", "total rate", "off linear", "smallest", "median", "largest multiplier", "next",
+    "step", "loss", "total rate", "off linear", "multipliers: least, median, most", "next",
     "outcomes",
 )  # fmt: skip
 
@@ -85,7 +86,7 @@ def show(
         f"[bold]{escape(summary.name)}[/]  profile {escape(short_name(summary.opening.profile))}, "
         f"{summary.measurements} measurements, {summary.lost_measurements} lost"
     )
-    history = Table(*_COLUMNS)
+    history = Table(*_COLUMNS, box=box.SIMPLE)
     for event in events:
         history.add_row(*_history_row(event))
     console.print(history)
@@ -128,9 +129,14 @@ def _history_row(event: run_service_pb2.RunEvent) -> tuple[str, ...]:
         number(measurement.loss) if measurement.HasField("loss") else "",
         number(measurement.total_rate) if measurement.HasField("total_rate") else "",
         f"{measurement.linearity_error:.0%}" if measurement.HasField("linearity_error") else "",
-        number(min(answer.multipliers)),
-        number(statistics.median(answer.multipliers)),
-        number(max(answer.multipliers)),
+        ", ".join(
+            number(value)
+            for value in (
+                min(answer.multipliers),
+                statistics.median(answer.multipliers),
+                max(answer.multipliers),
+            )
+        ),
         str(answer.next_measurement_step),
         ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
         + (" (stale)" if answer.stale else ""),
@@ -147,8 +153,10 @@ def _line(cells: Sequence[str]) -> str:
 def _groups_table(run: run_service_pb2.Run, event: run_service_pb2.RunEvent) -> Table:
     measurement, answer = event.measurement, event.recommendation
     table = Table(
-        "group", "measured", "error", "share", "reference", "multiplier", "outcome",
-        title=f"step {measurement.step}, against {short_name(answer.profile)}",
+        Column("group", overflow="fold"), "measured", "error", "share", "reference", "multiplier",
+        "outcome",
+        title=f"step {measurement.step}, against {short_name(answer.profile)}", box=box.SIMPLE,
+        padding=(0, 1, 0, 0), pad_edge=False,
     )  # fmt: skip
     errors = measurement.relative_errors or [0.0] * len(answer.multipliers)
     for i, group in enumerate(run.opening.layout.groups):

@@ -87,13 +87,25 @@ def test_runs_are_listed_shown_and_watched(cli: Cli, client: AdvisorClient, proj
     opening = opening_message(f"projects/{project}/profiles/gpt", run=run)
     session = client.open_run(opening)
     for step in (0, 25):
-        session.recommend(pb.Measurement(step=step, unit_rates=[1, 0, 1, 1e-9], loss=2.5))
+        session.recommend(
+            pb.Measurement(
+                step=step,
+                unit_rates=[1, 0, 1, 1e-9],
+                loss=2.5,
+                total_rate=0.125,
+                shares=[0.625, 0.5, -0.125, 0],
+                linearity_error=0.03,
+            )
+        )
     session.close()
     eventually(lambda: [r.measurements for r in client.list_runs(project=project)] == [2])
     assert "night" in cli.run("run", "list").stdout
     assert cli.json("run", "list")[0]["measurements"] == "2"
     shown = cli.run("run", "show", "night").stdout
-    for expected in ("2 measurements, 0 lost", "held zero rate", "clamped", "embed.weight", "2.5"):
+    for expected in (
+        "2 measurements, 0 lost", "held zero rate", "clamped", "embed.weight", "2.5",
+        "0.125", "62.5%", "-12.5%", "3%",
+    ):  # fmt: skip
         assert expected in shown
     assert len(cli.json("run", "show", "night")["events"]) == 2
     watched = cli.run("run", "watch", "night", "--count", "2").stdout.splitlines()

@@ -31,7 +31,7 @@ def test_the_readme_s_demo_figures_are_those_of_the_stored_run() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_tables_are_those_of_the_stored_figures(page: Path) -> None:
     text = (_ROOT / page).read_text("utf-8")
-    assert text.count("<!-- figures: ") > 2
+    assert text.count("<!-- figures: ") > 0
     assert with_figures(text, _ROOT / FIGURES) == text
 
 
