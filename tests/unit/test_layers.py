@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.image_models import ConvNet, ResMLP
 from tests.measuring import assert_converges, measurable
 from tests.models import Recurrent, Residual, SelfAttention
 
@@ -134,6 +135,8 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], bool]] = 
         lambda: torch.randn(8, 5, 4),
         False,
     ),
+    "ResMLP": (lambda: ResMLP(16, 24, 3), lambda: torch.randn(8, 1, 4, 4), True),
+    "ResNet-18 shape": (lambda: ConvNet(4), lambda: torch.randn(8, 1, 8, 8), False),
     "ResNet block": (
         lambda: nn.Sequential(Residual(4, 6, 2), nn.Flatten(), nn.Linear(24, 3)),
         images(4, 4),

@@ -1,0 +1,43 @@
+"""The examples run as their users run them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parents[2]
+
+
+def example(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error::FutureWarning:fslr", *arguments],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+def test_the_hugging_face_example_prints_a_table_and_saves_a_chart(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    chart = tmp_path / "charts" / "shares.png"
+    done = example(
+        "examples/measure_hf_model.py", "--steps", "11", "--examples", "4", "--out", str(chart)
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for expected in ("relative error", "wte.weight", "%", "Slow groups: none."):
+        assert expected in done.stdout
+    assert chart.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_hugging_face_example_says_why_it_has_nothing_to_show(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    done = example(
+        "examples/measure_hf_model.py", "--steps", "0", "--out", str(tmp_path / "shares.png")
+    )
+    assert done.returncode == 1
+    assert "train for a step at least" in done.stderr
