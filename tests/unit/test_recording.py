@@ -137,3 +137,24 @@ def test_an_interval_below_one_is_refused() -> None:
     model, optimizer, _ = wide()
     with pytest.raises(AttachError, match="every is 0; measure every step"):
         Recorder(model, optimizer, every=0)
+
+
+def test_a_model_that_is_trained_in_eval_mode_is_measured() -> None:
+    model, optimizer, backward = wide()
+    model.eval()
+    with Recorder(model, optimizer, every=1) as recorder:
+        backward()
+        optimizer.step()
+    assert recorder.estimate is not None
+
+
+def test_a_validation_between_backward_and_step_does_not_hide_the_training_batch() -> None:
+    model, optimizer, backward = wide()
+    with Recorder(model, optimizer, every=1) as recorder:
+        backward()
+        model.eval()
+        model(torch.zeros(3, 16, dtype=torch.int64))
+        model.train()
+        optimizer.step()
+    assert recorder.estimate is not None
+    assert recorder.estimate.examples == 8

@@ -164,7 +164,10 @@ class StepMeter:
 
     def _see_call(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Remember the latest training call; its tensors are referred to, not copied."""
-        if model.training and torch.is_grad_enabled() and not self._measuring:
+        if self._measuring or not torch.is_grad_enabled():
+            return
+        # A model may be trained in eval mode; but a validation must not hide the training's batch.
+        if model.training or self._call is None:
             # Looked at after the step: here nothing may be raised.
             autocasts = tuple(Autocast.present(kind) for kind in self._device_types)
             self._call = args, kwargs, autocasts
@@ -188,7 +191,7 @@ class StepMeter:
                 a group with 0 did not move and has the unit rate 0.
 
         Raises:
-            MeasurementError: The model was not called for training since the last step, cannot be
+            MeasurementError: The model was not called since the last step, cannot be
                 measured, or could not be measured on another rank.
         """
         own: ProjectionSums | None = None
@@ -213,8 +216,8 @@ class StepMeter:
             raise MeasurementError("end_step without begin_step: the weights before are not known")
         if self._call is None:
             raise MeasurementError(
-                "the model was not called in training mode before the optimizer's step; attach the "
-                "module that the training loop calls"
+                "the model was not called, with gradients enabled, before the optimizer's step; "
+                "attach the module that the training loop calls"
             )
         batch, examples = Batch.of_call(*self._call), self._options.examples
         if examples is not None and examples < batch.examples:
@@ -261,9 +264,14 @@ class StepMeter:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a later process needs to measure on: averages, and where probes stand."""
-        return {"average": self._average.state_dict(), "probes": self._estimator.probe_states()}
+        return {
+            "average": self._average.state_dict(),
+            "probes": self._estimator.probe_states(),
+            "rank": self._ranks.rank,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken."""
         self._average.load_state_dict(state["average"])
-        self._estimator.load_probe_states(state["probes"])
+        if state["rank"] == self._ranks.rank:  # each rank draws probes of its own
+            self._estimator.load_probe_states(state["probes"])
