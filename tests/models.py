@@ -80,6 +80,24 @@ class PairsMixed(nn.Module):
         return out
 
 
+class Adapted(nn.Module):
+    """A frozen layer with an adapter that begins at zero, and a layer that nobody uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base = nn.Linear(4, 6).requires_grad_(False)
+        self.down = nn.Linear(4, 2, bias=False)
+        self.up = nn.Linear(2, 6, bias=False)
+        nn.init.zeros_(self.up.weight)
+        self.unused = nn.Linear(3, 3)
+        self.pooler = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.tanh(self.base(x) + self.up(self.down(x)))
+        self.pooler(out)  # called, and its result left lying
+        return out
+
+
 class FixedBatch(nn.Module):
     """Takes a batch of 16 and no other."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from benchmarks.char_gpt import CharGPT, CharGPTConfig
 from fslr import MeasurementError
 from fslr.torch import ModelGroups, PerExampleEstimator, Update
-from tests.measuring import assert_converges, measurable
+from tests.measuring import SIGMAS, assert_converges, measurable
 from tests.models import (
+    Adapted,
     CalledTwice,
     EmbeddingOptions,
     FixedBatch,
@@ -155,6 +157,40 @@ def test_parameters_that_begin_at_zero_are_measured() -> None:
     estimate = case.estimator(probes=100).estimate(case.batch, case.update)
     assert estimate.unit_rates[:2] == [0.0, 0.0]  # nothing passes through the zero weight
     assert estimate.unit_rates[2:] == pytest.approx(case.exact()[2:], rel=0.15)
+
+
+def test_an_adapter_that_begins_at_zero_is_measured_right_once_it_acts() -> None:
+    torch.manual_seed(0)
+    model = Adapted()
+    case = measurable(model, torch.randn(16, 4))
+    estimator = case.estimator(probes=100)
+    for _ in range(2):
+        first = estimator.estimate(case.batch, case.update).unit_rates
+        assert first[0] == 0.0  # the other half of the adapter is zero
+        assert first[1] == pytest.approx(case.exact()[1], rel=0.1)
+    case.updates[0].normal_()
+    nn.init.normal_(model.up.weight)
+    for measurement in range(10):
+        estimate = estimator.estimate(case.batch, case.update)
+        exact = case.exact()
+        for rate, error, true in zip(
+            estimate.unit_rates[:2], estimate.relative_errors, exact[:2], strict=False
+        ):
+            assert abs(math.log(rate / true)) < SIGMAS * error, measurement
+        assert estimate.unit_rates[2:] == [0.0] * 4  # nobody uses these
+    assert max(estimate.relative_errors[:2]) < 0.05  # by example again
+    assert not estimator.slow_groups
+
+
+def test_what_never_acts_is_looked_at_more_and_more_seldom() -> None:
+    case = measurable(Adapted(), torch.randn(16, 4))
+    estimator = case.estimator()
+    calls: list[None] = []
+    handle = case.model.register_forward_hook(lambda *_: calls.append(None))
+    for _ in range(100):
+        estimator.estimate(case.batch, case.update)
+    handle.remove()
+    assert len(calls) <= 100 + 2 * 8  # checks at 0, 1, 2, 4, ... 64, of a pass or two each
 
 
 def test_frozen_parameters_are_no_groups() -> None:

@@ -83,6 +83,7 @@ class PerExampleEstimator(Estimator):
         self._any_rank = any_rank or list
         self._projector = Projector(self._forward, groups)
         self._routes: dict[tuple[object, ...], Route] = {}
+        self._measured: dict[tuple[object, ...], int] = {}  # measurements of each pattern
 
     @property
     def slow_groups(self) -> dict[str, str]:
@@ -97,7 +98,10 @@ class PerExampleEstimator(Estimator):
     def _sums(self, batch: Batch, update: Update) -> ProjectionSums:
         pattern = batch.pattern()
         route = self._routes.get(pattern)
-        if self._any_rank([route is None])[0] or route is None:
+        count = self._measured[pattern] = self._measured.get(pattern, -1) + 1
+        # What showed nothing so far is looked at again, more and more seldom.
+        again = route is None or (not route.complete and count.bit_count() == 1)
+        if self._any_rank([again])[0] or route is None:
             route = find_route(
                 self._projector,
                 self._probes,
@@ -107,8 +111,7 @@ class PerExampleEstimator(Estimator):
                 micro_batches=self._micro_batches,
                 any_rank=self._any_rank,
             )
-            if route.complete:
-                self._routes[pattern] = route
+            self._routes[pattern] = route
         sums: ProjectionSums | None = None
         for chunk in batch.chunks(route.chunks):
             # Of the linearity error, which is no matter of digits, one part tells enough.

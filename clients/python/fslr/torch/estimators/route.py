@@ -95,7 +95,9 @@ class Route:
         slow: Groups whose rows are summed, with the reason.
         chunks: Into how many chunks the batch is cut.
         probes: Probes on each chunk.
-        complete: Whether every group showed something, so that the checks need no repetition.
+        complete: Whether every group showed something. If not (an expert without tokens, an adapter
+            that begins at zero), the others are projected on their true gradients, which is always
+            right, until the checks are repeated and show something.
     """
 
     layouts: dict[UseKey, RowLayout]
@@ -260,26 +262,31 @@ def find_route(
     part, trace = _few_traced(projector, batch, update)
     if not trace.outputs.requires_grad:
         raise MeasurementError(NOTHING_MEASURED)
-    layouts, shown = _check_rows(trace, drawn, part)
-    seen, missed = _check_nothing_missed(trace, drawn)
-    # Ranks that differ agree on the slower way.
-    lost = any_rank([use.key not in layouts for use in trace.uses])
-    missed = [i for i, is_missed in enumerate(any_rank([i in missed for i in range(trace.groups)]))
-              if is_missed]  # fmt: skip
-    slow = dict.fromkeys(trace.by_gradient, _NOT_FOLLOWED) | dict.fromkeys(missed, _MISSED)
-    for use, is_lost in zip(trace.uses, lost, strict=True):
-        if is_lost:
-            layouts.pop(use.key, None)
-            slow = dict.fromkeys((index for index, _ in use.parts), _NO_EXAMPLES) | slow
-    by_gradient = frozenset({*trace.by_gradient, *missed})
+    layouts, dark = _check_rows(trace, drawn, part)
+    missed, silent = _check_nothing_missed(trace, drawn)
+    for use in trace.uses:
+        if use.key in dark:
+            silent |= {index for index, _ in use.parts}
+    # The ranks of a sharded model agree on whose gradients are asked for, and on passes below.
+    missed, silent = _any_of(missed, trace, any_rank), _any_of(silent, trace, any_rank)
+    summed = [use for use in trace.uses if use.key not in layouts and use.key not in dark]
+    slow = dict.fromkeys((index for use in summed for index, _ in use.parts), _NO_EXAMPLES)
+    slow |= dict.fromkeys(trace.by_gradient, _NOT_FOLLOWED) | dict.fromkeys(missed, _MISSED)
+    by_gradient = frozenset({*trace.by_gradient, *missed, *silent})
     del trace
-    if slow and batch.examples > 1:
+    if any_rank([bool(slow)])[0] and batch.examples > 1:
         wanted = max(pieces, min(_SUMMED_ROWS, batch.examples))
         if wanted == pieces or may_be_cut(wanted):
             pieces = wanted
         elif pieces == 1:
             probes *= _SUMMED_ROWS
-    return Route(layouts, by_gradient, slow, pieces, probes, complete=shown and seen)
+    return Route(layouts, by_gradient, slow, pieces, probes, complete=not silent)
+
+
+def _any_of(indices: set[int], trace: Trace, any_rank: AnyRank) -> set[int]:
+    """Return the groups that are in a set on any rank."""
+    flags = any_rank([index in indices for index in range(trace.groups)])
+    return {index for index, flag in enumerate(flags) if flag}
 
 
 def _few_traced(projector: Projector, batch: Batch, update: Update) -> tuple[Batch, Trace]:
@@ -296,10 +303,12 @@ def _few_traced(projector: Projector, batch: Batch, update: Update) -> tuple[Bat
     return batch, projector.trace(batch, update)
 
 
-def _check_rows(trace: Trace, drawn: Probes, batch: Batch) -> tuple[dict[UseKey, RowLayout], bool]:
-    """Return the layouts that pass, and whether every use showed something."""
+def _check_rows(
+    trace: Trace, drawn: Probes, batch: Batch
+) -> tuple[dict[UseKey, RowLayout], set[UseKey]]:
+    """Return the layouts that pass, and the uses whose cotangents showed nothing."""
     if batch.examples == 1:
-        return {}, True
+        return {}, set()
     outputs = trace.outputs
     silent = drawn.half_of(batch.examples, outputs.device)
     cotangent = drawn.cotangent(outputs)
@@ -313,32 +322,32 @@ def _check_rows(trace: Trace, drawn: Probes, batch: Batch) -> tuple[dict[UseKey,
     ) if trace.uses else ()  # fmt: skip
     flattened = batch.flattened_sizes()
     layouts: dict[UseKey, RowLayout] = {}
-    shown = True
+    dark: set[UseKey] = set()
     for use, at_result in zip(trace.uses, cotangents, strict=True):
         if at_result is None or not bool(at_result.any()):
-            shown = False
+            dark.add(use.key)
             continue
         for layout in possible_layouts(use.shape, batch.examples, flattened):
             if is_silent(at_result, layout, silent):
                 layouts[use.key] = layout
                 break
-    return layouts, shown
+    return layouts, dark
 
 
-def _check_nothing_missed(trace: Trace, drawn: Probes) -> tuple[bool, list[int]]:
+def _check_nothing_missed(trace: Trace, drawn: Probes) -> tuple[set[int], set[int]]:
     """Compare what was followed with true gradients.
 
     Returns:
-        Whether every followed group showed something, and the groups whose parts do not add up to
-        the projection of their gradient.
+        The groups whose parts do not add up to the projection of their gradient, and the followed
+        groups that showed nothing.
     """
     outputs = trace.outputs
     cotangent = drawn.cotangent(outputs)
     totals, norms = _sums_and_norms(trace, cotangent)
     followed = [i for i in range(trace.groups) if i not in trace.by_gradient]
     followed = [index for index in followed if index in trace.leaves]
-    missed: list[int] = []
-    shown = True
+    missed: set[int] = set()
+    silent = {index for index in range(trace.groups) if index not in trace.leaves}
     sixteen_bit = outputs.element_size() <= 2
     tolerance = _MISSED_TOLERANCE_16_BIT if sixteen_bit else _MISSED_TOLERANCE
     for some in _slices(followed, trace.leaves):
@@ -355,10 +364,11 @@ def _check_nothing_missed(trace: Trace, drawn: Probes) -> tuple[bool, list[int]]
                 unit = trace.update.of_group(index)
                 true = float(inner_products(gradient, unit, None, 1))
             scale = norms[index] + abs(true)
-            shown &= scale > 0
+            if scale == 0:
+                silent.add(index)
             if abs(totals[index] - true) > tolerance * scale:
-                missed.append(index)
-    return shown, missed
+                missed.add(index)
+    return missed, silent
 
 
 def _sums_and_norms(trace: Trace, cotangent: Tensor) -> tuple[list[float], list[float]]:
