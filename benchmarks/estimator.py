@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor
 
-from benchmarks.workloads import Workload, char_gpt, conv_net, loss_of, res_mlp
+from benchmarks.training import loss_of
+from benchmarks.workloads import Workload, char_gpt, conv_net, res_mlp
 from fslr.torch import (
     ESTIMATORS,
     Batch,

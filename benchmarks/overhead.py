@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from advisor.inprocess import InProcessAdvisor
 from benchmarks.memory import PeakMemory
-from benchmarks.workloads import Workload, char_gpt, loss_of
+from benchmarks.training import loss_of
+from benchmarks.workloads import Workload, char_gpt
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from fslr.torch import Attachment, MeasuringOptions, Recorder, attach
 from fslr.torch.estimators import RateEstimate

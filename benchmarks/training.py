@@ -60,8 +60,9 @@ class TrainingResult:
 
 
 def loss_of(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy of the next character, in nats."""
-    return nn.functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+    """Return the mean cross-entropy, in nats, over examples and whatever comes after them."""
+    logits = model(inputs)
+    return nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten())
 
 
 def train(

@@ -34,12 +34,6 @@ class Workload:
     examples: int
 
 
-def loss_of(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy, in nats, over examples and whatever comes after them."""
-    logits = model(inputs)
-    return nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten())
-
-
 @cache
 def _corpus() -> Corpus:
     return load_corpus()

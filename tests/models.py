@@ -294,23 +294,3 @@ class SelfAttention(nn.Module):
         mixed = self.attention(x, x, x, need_weights=False)[0]
         out: Tensor = self.head(mixed if self.batch_first else mixed.transpose(0, 1))
         return out
-
-
-class Residual(nn.Module):
-    """Two convolutions with batch norm around a shortcut: the basic block of ResNet-18."""
-
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or channels_in != channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = torch.relu_(self.norm1(self.conv1(x)))
-        return torch.relu_(self.norm2(self.conv2(inner)) + self.shortcut(x))

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.image_models import ConvNet, ResMLP
+from benchmarks.image_models import BasicBlock, ConvNet, ResMLP
 from tests.measuring import assert_converges, measurable
-from tests.models import Recurrent, Residual, SelfAttention
+from tests.models import Recurrent, SelfAttention
 
 
 def before_a_head(layer: nn.Module, features: int) -> nn.Module:
@@ -138,7 +138,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], bool]] = 
     "ResMLP": (lambda: ResMLP(16, 24, 3), lambda: torch.randn(8, 1, 4, 4), True),
     "ResNet-18 shape": (lambda: ConvNet(4), lambda: torch.randn(8, 1, 8, 8), False),
     "ResNet block": (
-        lambda: nn.Sequential(Residual(4, 6, 2), nn.Flatten(), nn.Linear(24, 3)),
+        lambda: nn.Sequential(BasicBlock(4, 6, 2), nn.Flatten(), nn.Linear(24, 3)),
         images(4, 4),
         False,
     ),
