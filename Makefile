@@ -53,7 +53,7 @@ protos-check: $(VENV)/installed ## Contract: style, compatibility with the relea
 protos-release: $(VENV)/installed ## Make the present contract the one that later changes must not break
 	$(BIN)/buf build protos --output protos/released.binpb
 
-bench: $(VENV)/installed ## Measure the estimator against the exact oracle
+bench: $(VENV)/installed ## Measure every estimator against exact rates (about 4 min)
 	$(BIN)/python -m benchmarks estimator
 
 clean: ## Remove the environment and all output

@@ -213,7 +213,7 @@ def measure_overhead(
 
 
 def overhead(
-    steps: Annotated[int, typer.Option(help="Steps of each training.", min=2)] = 400,
+    steps: Annotated[int, typer.Option(help="Steps of each training.", min=_START + 10)] = 400,
     width: Annotated[int, typer.Option(help="Channels of the model.", min=16)] = 256,
     examples: Annotated[int, typer.Option(help="Examples a batch.", min=4)] = 64,
     device: Annotated[str, typer.Option(help="Where to train, such as cuda.")] = "cpu",
@@ -223,7 +223,7 @@ def overhead(
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare a training with us, one by the paper's procedure, and a plain one (about 6 min)."""
+    """Compare a training with us, one by the paper's procedure, and a plain one (about 5 min)."""
     workload = char_gpt(width=width, blocks=4, examples=examples, context=32, learning_rate=2.0**-9)
     say: Callable[[str], None] = (lambda _: None) if as_json else _console.print
     parameters, costs = measure_overhead(

@@ -163,9 +163,9 @@ def scaling(
         typer.echo(json.dumps(figures, indent=2))
         return
     table = Table(
-        "blocks", "width", "groups", "parameters", "measurement, ms", "training steps",
-        "us/group", "ns/parameter",
-        title="A measurement with one probe of a residual MLP", box=box.SIMPLE,
+        "blocks", "width", "groups", "parameters", "ms", "steps",
+        "us/group", "ns/param.",
+        title="A measurement of a residual MLP: time, alone and in training steps", box=box.SIMPLE,
     )  # fmt: skip
     for cost in measuring:
         table.add_row(
