@@ -108,7 +108,7 @@ def test_more_examples_make_the_error_smaller_as_stated() -> None:
         torch.manual_seed(0)
         case = measurable(nn.Linear(6, 9), torch.randn(examples, 6))
         estimate = case.estimator(probes=50).estimate(case.batch, case.update)
-        errors.append(estimate.relative_errors[0])
+        errors.append(estimate.relative_errors[1])  # the bias moves all examples alike
     assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.3)
 
 

@@ -50,11 +50,6 @@ class Probes:
         for device, state in states.items():
             self._generator(torch.device(device)).set_state(state)
 
-    def half_of(self, examples: int, device: torch.device) -> Tensor:
-        """Return half of the examples (none of one), drawn at random, bool [B]."""
-        drawn = torch.randperm(examples, generator=self._generator(device), device=device)
-        return drawn < examples // 2
-
 
 class Estimator(ABC):
     """Estimates the unit rate of every group of a model from a few backward passes.

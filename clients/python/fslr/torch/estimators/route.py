@@ -2,11 +2,11 @@
 
 Three checks at the first measurement of each pattern of batches:
 
-1. Which row is whose: with the probe zero on a random half of the examples, a use's rows of that
-   half must be exactly zero. Every way in which the result's shape may carry the examples is tried;
-   if none passes, the rows of the groups that act there are summed: one degree of freedom a probe,
-   and still no bias. At random, because neighbours that see each other, or time steps of which the
-   later see the earlier, would not cross the boundary between a first and a second half.
+1. Which row is whose: with the probe zero on some of the examples, a use's rows of those must be
+   exactly zero. Every way in which the result's shape may carry the examples is tried; if none
+   passes, the rows of the groups that act there are summed: one degree of freedom a probe, and
+   still no bias. The sets of silent examples separate any two: neighbours that see each other, or
+   time steps of which the later see the earlier, do not hide in a half.
 2. Nothing is missed: for one probe the parts of each group must add up to ``<dL/dW, U>`` of the
    true parameter gradient. A group that fails is from then on measured by that.
 3. Whether the batch may be cut: if the model gives the same outputs on chunks of the batch as on
@@ -37,7 +37,7 @@ from fslr.torch.update import Update
 
 _SUMMED_ROWS = 8  # rows a probe for groups whose rows belong to no example
 _LEAST_EXAMPLES = 4  # in a part of a batch that is cut to save memory
-_CHECKED_EXAMPLES = 8  # on which rows and gradients are checked: structure does not need more
+_CHECKED_EXAMPLES = 8  # at most, for rows and gradients: structure does not show better on more
 _CUT_TOLERANCE = 1e-3  # relative to the largest output; other kernels for other shapes stay below
 _CUT_TOLERANCE_16_BIT = 0.05
 _MISSED_TOLERANCE = 1e-3  # relative to the norm of the terms; float32 rounding stays below 1e-5
@@ -259,7 +259,8 @@ def find_route(
     pieces = max(1, min(micro_batches, batch.examples // _LEAST_EXAMPLES))
     if pieces > 1 and not may_be_cut(pieces):
         pieces = 1
-    part, trace = _few_traced(projector, batch, update)
+    few = max(_LEAST_EXAMPLES, min(_CHECKED_EXAMPLES, batch.examples // micro_batches))
+    part, trace = _few_traced(projector, batch, update, few)
     if not trace.outputs.requires_grad:
         raise MeasurementError(NOTHING_MEASURED)
     layouts, dark = _check_rows(trace, drawn, part)
@@ -289,9 +290,13 @@ def _any_of(indices: set[int], trace: Trace, any_rank: AnyRank) -> set[int]:
     return {index for index, flag in enumerate(flags) if flag}
 
 
-def _few_traced(projector: Projector, batch: Batch, update: Update) -> tuple[Batch, Trace]:
+def _few_traced(
+    projector: Projector, batch: Batch, update: Update, few: int
+) -> tuple[Batch, Trace]:
     """Return few examples of a batch, or all where the model takes no others, and their trace."""
-    for count in range(min(_CHECKED_EXAMPLES, batch.examples), _LEAST_EXAMPLES - 1, -1):
+    for count in (few, few + 1, few + 2, *range(few - 1, _LEAST_EXAMPLES - 1, -1)):
+        if count >= batch.examples:
+            continue
         part = batch.select(0, count)
         if part.pattern() == batch.pattern():  # nothing coincides that did not before
             try:
@@ -309,29 +314,42 @@ def _check_rows(
     """Return the layouts that pass, and the uses whose cotangents showed nothing."""
     if batch.examples == 1:
         return {}, set()
-    outputs = trace.outputs
-    silent = drawn.half_of(batch.examples, outputs.device)
-    cotangent = drawn.cotangent(outputs)
-    cotangent[silent] = 0
-    cotangents = torch.autograd.grad(
-        outputs,
-        [use.edge for use in trace.uses],
-        cotangent,
-        retain_graph=True,
-        allow_unused=True,
-    ) if trace.uses else ()  # fmt: skip
     flattened = batch.flattened_sizes()
-    layouts: dict[UseKey, RowLayout] = {}
-    dark: set[UseKey] = set()
-    for use, at_result in zip(trace.uses, cotangents, strict=True):
-        if at_result is None or not bool(at_result.any()):
-            dark.add(use.key)
-            continue
-        for layout in possible_layouts(use.shape, batch.examples, flattened):
-            if is_silent(at_result, layout, silent):
-                layouts[use.key] = layout
-                break
+    possible = [possible_layouts(use.shape, batch.examples, flattened) for use in trace.uses]
+    dark = {use.key for use in trace.uses}
+    for silent in _silent_examples(batch.examples, trace.outputs.device) if trace.uses else ():
+        cotangent = drawn.cotangent(trace.outputs)
+        cotangent[silent] = 0
+        cotangents = torch.autograd.grad(
+            trace.outputs,
+            [use.edge for use in trace.uses],
+            cotangent,
+            retain_graph=True,
+            allow_unused=True,
+        )
+        for place, (use, at_result) in enumerate(zip(trace.uses, cotangents, strict=True)):
+            if at_result is not None and bool(at_result.any()):
+                dark.discard(use.key)
+                possible[place] = [
+                    layout for layout in possible[place] if is_silent(at_result, layout, silent)
+                ]
+    layouts = {
+        use.key: passed[0]
+        for use, passed in zip(trace.uses, possible, strict=True)
+        if passed and use.key not in dark
+    }
     return layouts, dark
+
+
+def _silent_examples(examples: int, device: torch.device) -> Iterator[Tensor]:
+    """Yield sets of examples, bool [B], such that of any two each is once silent alone.
+
+    The sets are those whose index has some bit set, or not set: twice the binary logarithm of B.
+    """
+    index = torch.arange(examples, device=device)
+    for bit in range((examples - 1).bit_length()):
+        for value in (0, 1):
+            yield (index >> bit) & 1 == value
 
 
 def _check_nothing_missed(trace: Trace, drawn: Probes) -> tuple[set[int], set[int]]:
