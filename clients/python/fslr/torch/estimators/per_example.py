@@ -38,7 +38,8 @@ from fslr.torch.batch import Batch
 from fslr.torch.estimators.base import Estimator
 from fslr.torch.estimators.estimate import ProjectionSums, sums_of_rows
 from fslr.torch.estimators.gradient import NOTHING_MEASURED
-from fslr.torch.estimators.route import AnyRank, Projector, Route, find_route
+from fslr.torch.estimators.projector import Projector
+from fslr.torch.estimators.route import AnyRank, Route, find_route
 from fslr.torch.forward import Output
 from fslr.torch.groups import ModelGroups
 from fslr.torch.update import Update
