@@ -52,7 +52,17 @@ def test_training_with_advice_matches_the_reference_rates() -> None:
     advisor = Watched(in_process())
     run(
         plan(width=32, steps=12),
-        attaching(seen, lambda m, o: attach(m, o, profile="x", advisor=advisor, policy=OFTEN)),
+        attaching(
+            seen,
+            lambda m, o: attach(
+                m,
+                o,
+                profile="x",
+                advisor=advisor,
+                policy=OFTEN,
+                options=MeasuringOptions(probes=8),  # no group is held for its low confidence
+            ),
+        ),
     )
     first = advisor.answers[0]
     rates = [u * m for u, m in zip(advisor.asked[0].unit_rates, first.multipliers, strict=True)]
