@@ -64,7 +64,7 @@ class Conversation:
             LayoutMismatchError: It does not.
             ServiceError: Nobody answers, or the profile is not there.
         """
-        refusal: ServiceError | None = None
+        refusal: Exception | None = None
         if self._ranks.speaks:
             try:
                 mapped = self._advisor.validate_layout(self._opening)
@@ -72,9 +72,9 @@ class Conversation:
                     refusal = LayoutMismatchError(
                         mapped.refusal, metadata={"profile": mapped.profile}
                     )
-            except ServiceError as error:
+            except Exception as error:  # noqa: BLE001 - the other ranks wait for this one
                 refusal = error
-        words = self._ranks.words_from_speaker("" if refusal is None else str(refusal))
+        words = self._ranks.words_from_speaker(_words(refusal))
         if words:
             raise refusal or ServiceError(words)
 
@@ -88,13 +88,13 @@ class Conversation:
             ServiceError: There is no answer, or none that can be applied.
         """
         answer: pb.RecommendLRResponse | None = None
-        failure: ServiceError | None = None
+        failure: Exception | None = None
         if self._session is not None:
             try:
                 answer = self._session.recommend(measurement)
-            except ServiceError as error:
+            except Exception as error:  # noqa: BLE001 - the other ranks wait for this one
                 failure = error
-        words = self._ranks.words_from_speaker("" if failure is None else str(failure))
+        words = self._ranks.words_from_speaker(_words(failure))
         if words:
             raise failure or ServiceError(words)
         return self._shared(answer)
@@ -118,10 +118,9 @@ class Conversation:
         background = self._background
         waiting = background is not None and background.outstanding > 0
         answer = None if background is None else background.take_answer()
-        (still,) = self._ranks.from_speaker([float(waiting)])
-        self._waiting = still > 0
         kind = _NOTHING if answer is None else _ANSWER
-        (kind,) = self._ranks.from_speaker([kind])
+        still, kind = self._ranks.from_speaker([float(waiting), kind])
+        self._waiting = still > 0
         return None if kind == _NOTHING else self._shared(answer)
 
     def close(self) -> None:
@@ -147,3 +146,8 @@ class Conversation:
         return len(answer.multipliers) == self._groups and all(
             math.isfinite(multiplier) and multiplier > 0 for multiplier in answer.multipliers
         )
+
+
+def _words(error: Exception | None) -> str:
+    """Return what an error says, never nothing; nothing where there is none."""
+    return "" if error is None else str(error) or type(error).__name__

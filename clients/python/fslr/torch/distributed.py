@@ -73,9 +73,10 @@ class Ranks:
                 ],
                 dtype=torch.float64,
             )
-            parts[1:3] = [sums.squares, sums.fourths]
+            # Ranks may take another number of probes (their batches another route): a mean of each.
+            parts[1:3] = [sums.squares / sums.probes, sums.fourths / sums.probes**2]
             if gram is not None:
-                parts[3] = gram.flatten()
+                parts[3] = gram.flatten() / sums.probes
         else:
             parts[0][0] = 1.0
         total = self._sum(torch.cat([part.double() for part in parts]).tolist())
@@ -84,13 +85,14 @@ class Ranks:
             raise MeasurementError(f"{int(failed)} of {self.count} ranks could not measure")
         rest = torch.tensor(total[7:], dtype=torch.float64)
         squares, fourths, products = rest.split([groups, groups, groups**2])
+        mean_probes = int(probes) // self.count
         return ProjectionSums(
-            squares,
-            fourths,
+            squares * mean_probes,
+            fourths * mean_probes**2,
             int(elements),
             int(examples),
-            int(probes) // self.count,
-            None if without else products.view(groups, groups),
+            mean_probes,
+            None if without else products.view(groups, groups) * mean_probes,
             None if sums.changes is None else changes,
             None if sums.residuals is None else residuals,
         )

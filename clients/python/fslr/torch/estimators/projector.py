@@ -41,6 +41,15 @@ class Trace:
     groups: int
     scales: dict[int, Tensor]
 
+    def at_uses(self, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the cotangent at each use, for one at the outputs; the graph is kept."""
+        if not self.uses:
+            return ()
+        edges = [use.edge for use in self.uses]
+        return torch.autograd.grad(
+            self.outputs, edges, cotangent, retain_graph=True, allow_unused=True
+        )
+
     def examplewise(self, layouts: list[RowLayout | None]) -> Tensor:
         """Return whether each group's rows belong to examples, bool [groups], on the CPU."""
         kept = torch.ones(self.groups, dtype=torch.bool, device="cpu")

@@ -175,17 +175,11 @@ def _check_rows(
     flattened = batch.flattened_sizes()
     possible = [possible_layouts(use.shape, batch.examples, flattened) for use in trace.uses]
     dark = {use.key for use in trace.uses}
-    for silent in _silent_examples(batch.examples, trace.outputs.device) if trace.uses else ():
+    for silent in _silent_examples(batch.examples, trace.outputs.device):
         cotangent = drawn.cotangent(trace.outputs)
         cotangent[silent] = 0
-        cotangents = torch.autograd.grad(
-            trace.outputs,
-            [use.edge for use in trace.uses],
-            cotangent,
-            retain_graph=True,
-            allow_unused=True,
-        )
-        for place, (use, at_result) in enumerate(zip(trace.uses, cotangents, strict=True)):
+        found = trace.at_uses(cotangent)
+        for place, (use, at_result) in enumerate(zip(trace.uses, found, strict=True)):
             if at_result is not None and bool(at_result.any()):
                 dark.discard(use.key)
                 possible[place] = [
@@ -250,16 +244,7 @@ def _check_nothing_missed(trace: Trace, drawn: Probes) -> tuple[set[int], set[in
 def _sums_and_norms(trace: Trace, cotangent: Tensor) -> tuple[list[float], list[float]]:
     """Return each group's projection, and the norm of the terms that it is the sum of."""
     sums, norms = [0.0] * trace.groups, [0.0] * trace.groups
-    if not trace.uses:
-        return sums, norms
-    found = torch.autograd.grad(
-        trace.outputs,
-        [use.edge for use in trace.uses],
-        cotangent,
-        retain_graph=True,
-        allow_unused=True,
-    )
-    for use, at_result in zip(trace.uses, found, strict=True):
+    for use, at_result in zip(trace.uses, trace.at_uses(cotangent), strict=True):
         if at_result is None:
             continue
         for index, change in use.parts:
