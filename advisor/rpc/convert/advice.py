@@ -1,0 +1,169 @@
+"""Openings, measurements and answers: messages to domain objects and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from advisor.advice import Advice, Opening
+from advisor.names import ProfileReference, RunName
+from advisor.policy import (
+    InvalidValueError,
+    Measurement,
+    Outcome,
+    Recommendation,
+    shown,
+)
+from advisor.rpc.convert.rules import layout_from, policy_from
+from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_service_pb2
+
+_OUTCOMES = {
+    Outcome.MATCHED: policy_pb2.OUTCOME_MATCHED,
+    Outcome.CLAMPED: policy_pb2.OUTCOME_CLAMPED,
+    Outcome.HELD_LOW_CONFIDENCE: policy_pb2.OUTCOME_HELD_LOW_CONFIDENCE,
+    Outcome.HELD_ZERO_RATE: policy_pb2.OUTCOME_HELD_ZERO_RATE,
+    Outcome.UNMATCHED: policy_pb2.OUTCOME_UNMATCHED,
+}
+
+
+def opening_from(message: advisor_service_pb2.RunOpening) -> Opening:
+    """Return the opening of a message.
+
+    Raises:
+        InvalidValueError: A value is out of its range; the field's path begins at ``opening``.
+    """
+    try:
+        layout = layout_from(message.layout)
+    except InvalidValueError as error:
+        raise error.under("opening.layout") from None
+    try:
+        policy = policy_from(message.policy) if message.HasField("policy") else None
+    except InvalidValueError as error:
+        raise error.under("opening.policy") from None
+    if message.total_steps < 0:
+        raise InvalidValueError("opening.total_steps", f"{message.total_steps} is below 0")
+    profile = ProfileReference.parse("opening.profile", message.profile)
+    run = RunName.parse("opening.run", message.run) if message.run else None
+    if run and run.project != profile.name.project:
+        raise InvalidValueError(
+            "opening.profile",
+            f"{shown(message.profile)} is of another project than the run {shown(message.run)}; "
+            "a run uses profiles of its own project",
+        )
+    return Opening(
+        profile=profile,
+        run=run,
+        layout=layout,
+        policy=policy,
+        total_steps=message.total_steps,
+    )
+
+
+def measurement_from(message: advisor_service_pb2.Measurement, opening: Opening) -> Measurement:
+    """Return the measurement of a message, defaults for what is absent; the policy checks it.
+
+    Raises:
+        InvalidValueError: A value that the policy does not look at is out of its range.
+    """
+    groups = len(opening.layout)
+    rates = np.array(message.learning_rates, dtype=np.float64)
+    if len(rates) not in (0, groups):
+        raise InvalidValueError(
+            "measurement.learning_rates",
+            f"{len(rates)} entries, but the layout has {groups} groups",
+        )
+    if not (np.isfinite(rates) & (rates >= 0)).all():
+        i = int(np.argmin(np.isfinite(rates) & (rates >= 0)))
+        raise InvalidValueError(
+            f"measurement.learning_rates[{i}]",
+            f"{rates[i]} is not a finite number of at least 0",
+        )
+    if message.HasField("loss") and not np.isfinite(message.loss):
+        raise InvalidValueError(
+            "measurement.loss", f"{message.loss} is not finite; leave it out instead"
+        )
+    for field in ("total_rate", "linearity_error"):
+        value = getattr(message, field)
+        if not (np.isfinite(value) and value >= 0):
+            raise InvalidValueError(
+                f"measurement.{field}", f"{value} is not a finite number of at least 0"
+            )
+    _check_shares(np.array(message.shares, dtype=np.float64), groups)
+    for field in ("probes", "examples"):
+        if getattr(message, field) < 0:
+            raise InvalidValueError(f"measurement.{field}", f"{getattr(message, field)} is below 0")
+    return Measurement(
+        step=message.step,
+        unit_rates=np.array(message.unit_rates, dtype=np.float64),
+        relative_errors=np.array(message.relative_errors or np.zeros(groups), dtype=np.float64),
+        multipliers=np.array(message.multipliers or np.ones(groups), dtype=np.float64),
+        interval_steps=message.interval_steps,
+        total_steps=opening.total_steps,
+    )
+
+
+def _check_shares(shares: npt.NDArray[np.float64], groups: int) -> None:
+    if len(shares) not in (0, groups):
+        raise InvalidValueError(
+            "measurement.shares", f"{len(shares)} entries, but the layout has {groups} groups"
+        )
+    if not np.isfinite(shares).all():
+        i = int(np.argmin(np.isfinite(shares)))
+        raise InvalidValueError(f"measurement.shares[{i}]", f"{shares[i]} is not finite")
+
+
+def answer(
+    advice: Advice, opening: Opening, message: advisor_service_pb2.Measurement
+) -> advisor_service_pb2.RecommendLRResponse:
+    """Answer a measurement: decode, decide, encode. The same for the RPC and in process.
+
+    Raises:
+        InvalidValueError: The measurement is out of range; the field's path begins at
+            ``measurement``.
+    """
+    measurement = measurement_from(message, opening)
+    try:
+        recommendation = advice.recommend(measurement)
+    except InvalidValueError as error:
+        parent = "opening" if error.field == "total_steps" else "measurement"
+        raise error.under(parent) from None
+    return _response(advice, measurement, recommendation)
+
+
+def _response(
+    advice: Advice, measurement: Measurement, recommendation: Recommendation
+) -> advisor_service_pb2.RecommendLRResponse:
+    return advisor_service_pb2.RecommendLRResponse(
+        step=measurement.step,
+        profile=str(advice.info.reference),
+        digest=advice.info.digest,
+        multipliers=recommendation.multipliers,
+        outcomes=[_OUTCOMES[outcome] for outcome in recommendation.outcomes],
+        reference_unit_rates=recommendation.references,
+        next_measurement_step=recommendation.next_measurement_step,
+        stale=advice.stale,
+    )
+
+
+def mapping_to(advice: Advice) -> profile_service_pb2.ValidateLayoutResponse:
+    """Return how a layout maps onto a profile."""
+    groups, base = advice.layout.groups, advice.base_layout.groups
+    factors = advice.mapping.depth_factors()
+    sources: list[list[str]] = [[] for _ in groups]
+    for target, source in zip(advice.mapping.targets, advice.mapping.sources, strict=True):
+        sources[target].append(base[source].name)
+    return profile_service_pb2.ValidateLayoutResponse(
+        profile=str(advice.info.reference),
+        mappings=[
+            profile_service_pb2.GroupMapping(
+                group=group.name, role=group.role, sources=sources[i], depth_factor=factors[i]
+            )
+            for i, group in enumerate(groups)
+        ],
+        unmatched=[
+            group.name
+            for group, matched in zip(groups, advice.mapping.matched, strict=True)
+            if not matched
+        ],
+        refusal=str(advice.refusal or ""),
+    )

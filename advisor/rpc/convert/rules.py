@@ -1,0 +1,119 @@
+"""Layouts and policies: messages to domain objects and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from advisor.policy import (
+    Alignment,
+    DepthRule,
+    Group,
+    InvalidValueError,
+    Layout,
+    Policy,
+    UnmatchedRule,
+)
+from fslr.advisor.v1 import layout_pb2, policy_pb2
+
+_DEPTH_RULES = {
+    policy_pb2.DEPTH_RULE_UNSPECIFIED: DepthRule.SUM,
+    policy_pb2.DEPTH_RULE_SUM: DepthRule.SUM,
+    policy_pb2.DEPTH_RULE_SQRT: DepthRule.SQRT,
+    policy_pb2.DEPTH_RULE_COPY: DepthRule.COPY,
+}
+_ALIGNMENTS = {
+    policy_pb2.ALIGNMENT_UNSPECIFIED: Alignment.STEP,
+    policy_pb2.ALIGNMENT_STEP: Alignment.STEP,
+    policy_pb2.ALIGNMENT_PROGRESS: Alignment.PROGRESS,
+}
+_UNMATCHED_RULES = {
+    policy_pb2.UNMATCHED_RULE_UNSPECIFIED: UnmatchedRule.ERROR,
+    policy_pb2.UNMATCHED_RULE_ERROR: UnmatchedRule.ERROR,
+    policy_pb2.UNMATCHED_RULE_HOLD: UnmatchedRule.HOLD,
+}
+_POLICY_NUMBERS = (
+    "min_multiplier",
+    "max_multiplier",
+    "max_relative_error",
+    "min_interval_steps",
+    "max_interval_steps",
+)
+
+_Rule = TypeVar("_Rule")
+
+
+def _rule(field: str, table: Mapping[Any, _Rule], value: int) -> _Rule:
+    try:
+        return table[value]
+    except KeyError:
+        raise InvalidValueError(field, f"{value} is not a known value") from None
+
+
+def _number_of(table: Mapping[Any, _Rule], rule: _Rule) -> Any:
+    """Return the specified enum number of a rule (0 means the same as one of the others)."""
+    return next(number for number, value in table.items() if number and value is rule)
+
+
+def policy_from(message: policy_pb2.Policy) -> Policy:
+    """Return the policy of a message, defaults for what is absent.
+
+    Raises:
+        InvalidValueError: A rule is out of its range.
+    """
+    given = {field: getattr(message, field) for field in _POLICY_NUMBERS if message.HasField(field)}  # type: ignore[arg-type]
+    defaults = Policy()
+    if "min_interval_steps" in given and "max_interval_steps" not in given:
+        given["max_interval_steps"] = max(defaults.max_interval_steps, given["min_interval_steps"])
+    if "max_interval_steps" in given and "min_interval_steps" not in given:
+        given["min_interval_steps"] = min(defaults.min_interval_steps, given["max_interval_steps"])
+    return Policy(
+        depth_rule=_rule("depth_rule", _DEPTH_RULES, message.depth_rule),
+        alignment=_rule("alignment", _ALIGNMENTS, message.alignment),
+        unmatched_rule=_rule("unmatched_rule", _UNMATCHED_RULES, message.unmatched_rule),
+        **given,
+    )
+
+
+def policy_to(policy: Policy) -> policy_pb2.Policy:
+    """Return the message of a policy, every field given."""
+    return policy_pb2.Policy(
+        depth_rule=_number_of(_DEPTH_RULES, policy.depth_rule),
+        alignment=_number_of(_ALIGNMENTS, policy.alignment),
+        unmatched_rule=_number_of(_UNMATCHED_RULES, policy.unmatched_rule),
+        **{field: getattr(policy, field) for field in _POLICY_NUMBERS},
+    )
+
+
+def layout_from(message: layout_pb2.Layout) -> Layout:
+    """Return the layout of a message, roles derived where they are not given.
+
+    Raises:
+        InvalidValueError: It is no layout.
+    """
+    return Layout.of(
+        Group(
+            name=group.name,
+            role=group.role,
+            depth_index=group.depth_index,
+            depth_count=group.depth_count,
+            parameter_count=group.parameter_count,
+        )
+        for group in message.groups
+    )
+
+
+def layout_to(layout: Layout) -> layout_pb2.Layout:
+    """Return the message of a layout."""
+    return layout_pb2.Layout(
+        groups=[
+            layout_pb2.Group(
+                name=group.name,
+                role=group.role,
+                depth_index=group.depth_index,
+                depth_count=group.depth_count,
+                parameter_count=group.parameter_count,
+            )
+            for group in layout.groups
+        ]
+    )
