@@ -6,9 +6,13 @@ measurements but what it was built from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.comparison import Difference, Training, differences, nearest_roles_used, warmup
 from advisor.names import ProfileReference, RunName
 from advisor.policy import (
     Layout,
@@ -18,11 +22,12 @@ from advisor.policy import (
     Profile,
     Recommendation,
     Reference,
+    check_coherences,
     map_layout,
     recommend,
     refusal,
 )
-from advisor.profiles import VersionInfo
+from advisor.profiles import Provenance, VersionInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +38,13 @@ class LoadedProfile:
         info: What identifies it.
         profile: Its rates and rules.
         reference: Reads its rates at any step.
+        provenance: Where it comes from.
     """
 
     info: VersionInfo
     profile: Profile
     reference: Reference
+    provenance: Provenance = field(default_factory=Provenance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,7 @@ class Opening:
         run: Under which name it is stored; None: not at all.
         policy: Rules instead of the profile's own, or None.
         total_steps: Planned steps; 0: unknown.
+        training: What else is known about it, for warnings.
     """
 
     profile: ProfileReference
@@ -78,6 +86,7 @@ class Opening:
     run: RunName | None = None
     policy: Policy | None = None
     total_steps: int = 0
+    training: Training = field(default_factory=Training)
 
 
 class Advice:
@@ -102,13 +111,18 @@ class Advice:
         self.stale = resolved.stale
         self.layout = opening.layout
         self.base_layout = loaded.profile.layout
+        self._opening = opening
         self._profile = loaded.profile
+        self._provenance = loaded.provenance
         self._reference = loaded.reference
         self._policy = opening.policy or loaded.profile.policy
+        check_coherences(self._policy, loaded.profile.coherences)
         self.mapping: LayoutMapping = map_layout(
             opening.layout,
             loaded.profile.layout,
             self._policy.depth_rule,
+            aliases=loaded.profile.aliases,
+            unmatched_rule=self._policy.unmatched_rule,
         )
         self.refusal = refusal(opening.layout, self.mapping, self._policy.unmatched_rule)
 
@@ -122,3 +136,31 @@ class Advice:
         if self.refusal is not None:
             raise self.refusal
         return recommend(self._profile, self._reference, self.mapping, self._policy, measurement)
+
+    def first_depth_factors(self) -> NDArray[np.float64]:
+        """Return each group's depth factor at the profile's first point, shape [groups].
+
+        A base block without a rate there counts like any other.
+        """
+        step = float(self._profile.steps[0])
+        rates = self._reference.at(step)
+        rates[rates == 0] = 1.0
+        references = self.mapping.references(rates, self._reference.coherences_at(step))
+        return self.mapping.depth_factors(references, rates)
+
+    def differences(self, measurement: Measurement, profile_step: float) -> list[Difference]:
+        """Return what differs between the run and the profile, in words.
+
+        Args:
+            measurement: The measurement; the first of a run also brings what its opening shows.
+            profile_step: The step of the profile that it is compared with.
+        """
+        found = warmup(
+            self._profile, profile_step, self._opening.training, measurement.learning_rate
+        )
+        if measurement.interval_steps == 0:
+            found += differences(
+                self._profile.base_learning_rate, self._provenance, self._opening.training
+            )
+            found += nearest_roles_used(self.layout, self.base_layout, self.mapping)
+        return found

@@ -52,8 +52,9 @@ class CachedProfiles:
         self._names[reference] = info
         loaded = self._loaded.get(_key(info))
         if loaded is None:
-            profile = (await self._store.content(info)).profile()
-            loaded = LoadedProfile(info, profile, Reference(profile))
+            content = await self._store.content(info)
+            profile = content.profile()
+            loaded = LoadedProfile(info, profile, Reference(profile), content.header.provenance)
             self._loaded[_key(info)] = loaded
         return Resolved(loaded)
 

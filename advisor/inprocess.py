@@ -79,7 +79,7 @@ class InProcessAdvisor:
             profile = domain.profile()
             reference = ProfileReference.parse("profile", "projects/default/profiles/in-process")
             info = VersionInfo(reference.name, 1, encode(domain).digest, _NEVER)
-        self._profile = LoadedProfile(info, profile, Reference(profile))
+        self._profile = LoadedProfile(info, profile, Reference(profile), domain.header.provenance)
 
     @classmethod
     def from_file(cls, path: str | Path) -> InProcessAdvisor:

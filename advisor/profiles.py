@@ -11,8 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.names import ProfileName, ProfileReference
-from advisor.policy import InvalidValueError, Layout, Policy, Profile, shown
+from advisor.policy import GroupAlias, InvalidValueError, Layout, Policy, Profile, shown
 
+_REQUIRED_PROVENANCE = (
+    *("model", "width", "depth", "optimizer", "batch_size"),
+    *("dataset", "commit", "author", "record_time"),
+)
+_METHOD = re.compile(r"[a-z0-9-]{1,63}")
 _LABEL_KEY = re.compile(r"[a-z0-9_.-]{1,63}")
 _MAX_LABELS = 64
 _MAX_LABEL_CHARACTERS = 255
@@ -22,7 +27,10 @@ _MAX_PROVENANCE_CHARACTERS = 1_024
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a profile comes from, in the recorder's words; all optional.
+    """Where a profile comes from, in the recorder's words.
+
+    All of it is optional, as a profile in a file may be somebody's sketch; :meth:`check_complete`
+    is what registration asks for.
 
     Attributes:
         model: The base model.
@@ -31,6 +39,12 @@ class Provenance:
         dataset: The data.
         commit: Revision of the training code.
         author: Who recorded it.
+        width: Width of the model; 0: unknown.
+        depth: Number of blocks; 0: unknown.
+        method: The method that the numbers come from; empty: function-space learning rates.
+        record_time: When it was recorded, UTC; None: unknown.
+        loss: The loss; empty: unknown.
+        recordings: How many recordings were merged into it; 0: one.
     """
 
     model: str = ""
@@ -39,18 +53,43 @@ class Provenance:
     dataset: str = ""
     commit: str = ""
     author: str = ""
+    width: int = 0
+    depth: int = 0
+    method: str = ""
+    record_time: datetime | None = None
+    loss: str = ""
+    recordings: int = 0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.batch_size < 0:
-            raise InvalidValueError("provenance.batch_size", f"{self.batch_size} is below 0")
-        for name in ("model", "optimizer", "dataset", "commit", "author"):
+        for name in ("batch_size", "width", "depth", "recordings"):
+            if getattr(self, name) < 0:
+                raise InvalidValueError(f"provenance.{name}", f"{getattr(self, name)} is below 0")
+        if self.method and not _METHOD.fullmatch(self.method):
+            raise InvalidValueError(
+                "provenance.method", f"{shown(self.method)} is not 1 to 63 characters of [a-z0-9-]"
+            )
+        for name in ("model", "optimizer", "dataset", "commit", "author", "loss"):
             if len(getattr(self, name)) > _MAX_PROVENANCE_CHARACTERS:
                 raise InvalidValueError(
                     f"provenance.{name}",
                     f"{len(getattr(self, name))} characters, but at most "
                     f"{_MAX_PROVENANCE_CHARACTERS} are allowed",
                 )
+
+    def check_complete(self) -> None:
+        """Refuse a provenance that would leave a later reader guessing.
+
+        Raises:
+            InvalidValueError: Something that registration requires is missing; all of it is named.
+        """
+        missing = [name for name in _REQUIRED_PROVENANCE if not getattr(self, name)]
+        if missing:
+            raise InvalidValueError(
+                "provenance",
+                f"{', '.join(missing)} missing; a registered profile says of what model, data and "
+                "code it is, who recorded it and when",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +104,7 @@ class ProfileHeader:
         provenance: Where it comes from.
         labels: Key-value pairs to filter lists by.
         docs: A written guideline, in Markdown.
+        aliases: Other spellings of the groups.
     """
 
     layout: Layout
@@ -74,6 +114,7 @@ class ProfileHeader:
     provenance: Provenance = field(default_factory=Provenance)
     labels: Mapping[str, str] = field(default_factory=dict)
     docs: str = ""
+    aliases: tuple[GroupAlias, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the ranges of what the policy does not check."""
@@ -107,12 +148,16 @@ class ProfileContent:
         steps: Step of each recorded point, shape [points], int64.
         unit_rates: Recorded unit rates, shape [points, groups], float32.
         relative_errors: Their relative errors, of the same shape; 0 where unknown.
+        coherences: Mean correlation of the blocks' changes, shape [points, roles]; None: unknown.
+        learning_rates: Scheduled learning rates, absolute, shape [points]; None: unknown.
     """
 
     header: ProfileHeader
     steps: NDArray[np.int64]
     unit_rates: NDArray[np.float32]
     relative_errors: NDArray[np.float32]
+    coherences: NDArray[np.float32] | None = None
+    learning_rates: NDArray[np.float64] | None = None
 
     def profile(self) -> Profile:
         """Return the part that recommendations need, checked.
@@ -129,6 +174,9 @@ class ProfileContent:
             base_learning_rate=header.base_learning_rate,
             total_steps=header.total_steps,
             policy=header.policy,
+            aliases=header.aliases,
+            coherences=self.coherences,
+            learning_rates=self.learning_rates,
         )
 
 

@@ -6,7 +6,8 @@ for and with which weights (name, else role and depth). Then, for each :class:`M
 :func:`recommend` reads the reference unit rates at that moment, divides them by the measured ones
 and sends the ratios through the safeguards:
 
-    reference / measured -> unmatched? -> zero rate? -> low confidence? -> bounds -> multiplier
+    reference / measured -> unmatched? -> frozen? -> zero rate? -> low confidence?
+        -> weighed by confidence -> damped -> slew limit -> bounds -> multiplier
 
 A multiplier of ``reference / measured`` makes the group's rate, ``learning rate * multiplier *
 measured``, what it was in the base model at the same learning rate.
@@ -18,21 +19,25 @@ one group is an :class:`Outcome`.
 Source: FLeRM in Milsom, Anson, Aitchison, "Function-Space Learning Rates", arXiv 2502.17405.
 """
 
-from advisor.policy.decide import Measurement, Recommendation, recommend
+from advisor.policy.decide import Measurement, Recommendation, aligned_step, recommend
 from advisor.policy.errors import InvalidValueError, LayoutMismatchError, PolicyError, shown
 from advisor.policy.layout import Group, Layout
 from advisor.policy.mapping import LayoutMapping, map_layout, refusal
-from advisor.policy.reference import Profile, Reference
-from advisor.policy.rules import Alignment, DepthRule, Outcome, Policy, UnmatchedRule
+from advisor.policy.naming import GroupAlias
+from advisor.policy.reference import Profile, Reference, check_coherences
+from advisor.policy.rules import Alignment, DepthRule, Limit, Match, Outcome, Policy, UnmatchedRule
 
 __all__ = [
     "Alignment",
     "DepthRule",
     "Group",
+    "GroupAlias",
     "InvalidValueError",
     "Layout",
     "LayoutMapping",
     "LayoutMismatchError",
+    "Limit",
+    "Match",
     "Measurement",
     "Outcome",
     "Policy",
@@ -41,6 +46,8 @@ __all__ = [
     "Recommendation",
     "Reference",
     "UnmatchedRule",
+    "aligned_step",
+    "check_coherences",
     "map_layout",
     "recommend",
     "refusal",

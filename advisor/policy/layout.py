@@ -1,12 +1,13 @@
-"""The ordered groups of a model, and how a role is read off a name."""
+"""The ordered groups of a model, each with its place: a role and block indices."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from advisor.policy.errors import InvalidValueError, shown
+from advisor.policy.naming import check_templates, clean_names, split_role
 
 MAX_NAME_CHARACTERS = 512
 MAX_GROUPS = 20_000
@@ -22,6 +23,9 @@ class Group:
         depth_index: Position among the groups of the same role, from 0 at the input.
         depth_count: Number of positions of the role, at least 1 where the role is given.
         parameter_count: Number of scalar parameters; 0: unknown.
+        inner_indices: Where a role has several indices (stage and block, layer and expert): the
+            positions along the further ones, from the outermost.
+        inner_counts: Number of positions along each of them, inside the same outer block.
     """
 
     name: str
@@ -29,6 +33,18 @@ class Group:
     depth_index: int = 0
     depth_count: int = 0
     parameter_count: int = 0
+    inner_indices: tuple[int, ...] = ()
+    inner_counts: tuple[int, ...] = ()
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Position along each index of the role, outermost first."""
+        return (self.depth_index, *self.inner_indices)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of positions along each index of the role."""
+        return (self.depth_count, *self.inner_counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +53,21 @@ class Layout:
 
     Attributes:
         groups: The groups.
+        role_templates: How names are to be read, see :mod:`advisor.policy.naming`.
+        given: The groups before roles were derived.
     """
 
     groups: tuple[Group, ...]
+    role_templates: tuple[str, ...] = ()
+    given: tuple[Group, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
-    def of(cls, groups: Iterable[Group]) -> Layout:
+    def of(cls, groups: Iterable[Group], role_templates: Sequence[str] = ()) -> Layout:
         """Check the groups and derive the roles that are not given.
+
+        Args:
+            groups: The groups.
+            role_templates: Tried in order before block indices are looked for.
 
         Raises:
             InvalidValueError: No group, too many, a bad name or depth, or a name given twice.
@@ -65,7 +89,8 @@ class Layout:
                     "names must be unique",
                 )
             seen[group.name] = i
-        layout = cls(_with_roles(checked))
+        templates = check_templates("role_templates", role_templates)
+        layout = cls(_with_roles(checked, templates), templates, checked)
         _check_roles(layout.groups)
         return layout
 
@@ -74,16 +99,25 @@ class Layout:
         """Return the layout of the given names, roles derived."""
         return cls.of(Group(name) for name in names)
 
+    def read_by(self, role_templates: Sequence[str]) -> Layout:
+        """Return the layout with the roles that were derived read by other templates."""
+        return Layout.of(self.given or self.groups, role_templates)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles in the order of their first groups."""
+        return tuple(dict.fromkeys(group.role for group in self.groups))
+
     def __len__(self) -> int:
         """Return the number of groups."""
         return len(self.groups)
 
 
 def _check_group(index: int, group: Group) -> None:
-    for field, text in (("name", group.name), ("role", group.role)):
+    for attribute, text in (("name", group.name), ("role", group.role)):
         if len(text) > MAX_NAME_CHARACTERS:
             raise InvalidValueError(
-                f"groups[{index}].{field}",
+                f"groups[{index}].{attribute}",
                 f"{len(text)} characters, but at most {MAX_NAME_CHARACTERS} are allowed",
             )
     if not group.name:
@@ -101,57 +135,75 @@ def _check_group(index: int, group: Group) -> None:
         raise InvalidValueError(
             f"groups[{index}].depth_count", f"{group.depth_count} is above {MAX_GROUPS}"
         )
+    if group.role:
+        _check_inner(index, group)
+
+
+def _check_inner(index: int, group: Group) -> None:
+    if len(group.inner_indices) != len(group.inner_counts):
+        raise InvalidValueError(
+            f"groups[{index}].inner_counts",
+            f"{len(group.inner_counts)} entries, but inner_indices has "
+            f"{len(group.inner_indices)}; give one for each",
+        )
+    for i, (inner, count) in enumerate(zip(group.inner_indices, group.inner_counts, strict=True)):
+        if not (0 <= inner < count <= MAX_GROUPS):
+            raise InvalidValueError(
+                f"groups[{index}].inner_indices[{i}]",
+                f"{inner} is not in [0, inner_counts[{i}] = {count}), or that is above "
+                f"{MAX_GROUPS}",
+            )
 
 
 def _check_roles(groups: tuple[Group, ...]) -> None:
     """Refuse roles that say two things: references would silently be those of one of them."""
-    counts: dict[str, int] = {}
-    positions: dict[tuple[str, int], int] = {}
+    counts: dict[tuple[str, tuple[int, ...]], tuple[int, int]] = {}
+    positions: dict[tuple[str, tuple[int, ...]], int] = {}
     for i, group in enumerate(groups):
-        count = counts.setdefault(group.role, group.depth_count)
-        if count != group.depth_count:
-            raise InvalidValueError(
-                f"groups[{i}].depth_count",
-                f"{group.depth_count}, but another group of the role {shown(group.role)} says "
-                f"{count}",
+        for axis, count in enumerate(group.counts):
+            known = counts.setdefault(
+                (group.role, group.indices[:axis]), (count, len(group.counts))
             )
-        other = positions.setdefault((group.role, group.depth_index), i)
+            if known != (count, len(group.counts)):
+                field = "depth_count" if axis == 0 else f"inner_counts[{axis - 1}]"
+                raise InvalidValueError(
+                    f"groups[{i}].{field}",
+                    f"{count} of {len(group.counts)} indices, but another group of the role "
+                    f"{shown(group.role)} says {known[0]} of {known[1]}",
+                )
+        other = positions.setdefault((group.role, group.indices), i)
         if other != i:
             raise InvalidValueError(
                 f"groups[{i}].depth_index",
-                f"{group.depth_index} is also that of groups[{other}] of the role "
+                f"{', '.join(map(str, group.indices))} is also that of groups[{other}] of the role "
                 f"{shown(group.role)}; give one of the two groups another role",
             )
 
 
-def split_role(name: str) -> tuple[str, int]:
-    """Return the role of a name and its block index, or the name itself and -1.
+def _with_roles(groups: tuple[Group, ...], templates: tuple[str, ...]) -> tuple[Group, ...]:
+    """Derive role and place of the groups that give none: ranks of block indices in a role."""
+    names = clean_names([group.name for group in groups])
+    derived = {
+        i: split_role(names[i], templates) for i, group in enumerate(groups) if not group.role
+    }
+    siblings: defaultdict[tuple[str, tuple[int, ...]], set[int]] = defaultdict(set)
+    for role, indices in derived.values():
+        for axis, index in enumerate(indices):
+            siblings[role, indices[:axis]].add(index)
+    ranks = {key: {v: rank for rank, v in enumerate(sorted(s))} for key, s in siblings.items()}
 
-    The first path segment that is a number is the block index: ``blocks.3.up.weight`` has the role
-    ``blocks.*.up.weight`` and the index 3.
-    """
-    segments = name.split(".")
-    for i, segment in enumerate(segments):
-        if segment.isascii() and segment.isdigit():
-            return ".".join([*segments[:i], "*", *segments[i + 1 :]]), int(segment)
-    return name, -1
-
-
-def _with_roles(groups: tuple[Group, ...]) -> tuple[Group, ...]:
-    """Derive role and depth of the groups that give none: ranks of block indices within a role."""
-    derived = {i: split_role(group.name) for i, group in enumerate(groups) if not group.role}
-    indices: defaultdict[str, set[int]] = defaultdict(set)
-    for role, index in derived.values():
-        indices[role].add(index)
-    ranks = {role: {v: rank for rank, v in enumerate(sorted(s))} for role, s in indices.items()}
-    return tuple(
-        replace(
+    def placed(group: Group, role: str, indices: tuple[int, ...]) -> Group:
+        axes = [ranks[role, indices[:axis]] for axis in range(len(indices))] or [{-1: 0}]
+        position = [axis[index] for axis, index in zip(axes, indices or (-1,), strict=True)]
+        return replace(
             group,
-            role=derived[i][0],
-            depth_index=ranks[derived[i][0]][derived[i][1]],
-            depth_count=len(ranks[derived[i][0]]),
+            role=role,
+            depth_index=position[0],
+            depth_count=len(axes[0]),
+            inner_indices=tuple(position[1:]),
+            inner_counts=tuple(len(axis) for axis in axes[1:]),
         )
-        if i in derived
-        else group
-        for i, group in enumerate(groups)
+
+    return tuple(
+        placed(group, *derived[i]) if i in derived else group for i, group in enumerate(groups)
     )

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from advisor.policy.errors import InvalidValueError
 from advisor.policy.layout import Layout
-from advisor.policy.rules import Policy
+from advisor.policy.naming import GroupAlias, check_aliases
+from advisor.policy.rules import DepthRule, Policy
 
 MAX_POINTS = 100_000
 MAX_STEP = 2**53  # beyond it steps are not exact as floating-point numbers
@@ -29,6 +30,11 @@ class Profile:
         base_learning_rate: The learning rate that is transferred, above 0.
         total_steps: Planned optimizer steps of the recorded training, above the last point's step.
         policy: The rules for runs on this profile.
+        aliases: Other spellings of the groups.
+        coherences: Mean correlation of the output changes of the blocks of each role, in [-1, 1],
+            shape [points, roles] in the order of ``layout.roles``; None: not measured.
+        learning_rates: Scheduled learning rate at each point, absolute, at least 0, shape [points];
+            None: unknown.
 
     Raises:
         InvalidValueError: A value is out of its range or of the wrong shape.
@@ -41,6 +47,9 @@ class Profile:
     base_learning_rate: float
     total_steps: int
     policy: Policy
+    aliases: tuple[GroupAlias, ...] = ()
+    coherences: NDArray[np.float32] | None = None
+    learning_rates: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         """Check ranges and shapes."""
@@ -73,6 +82,7 @@ class Profile:
                     f"{values[point, group]} of group {self.layout.groups[group].name!r} is not a "
                     f"number in [0, {MAX_RATE:g}]",
                 )
+        self._check_optional()
         if not (math.isfinite(self.base_learning_rate) and self.base_learning_rate > 0):
             raise InvalidValueError(
                 "base_learning_rate", f"{self.base_learning_rate} is not a finite number above 0"
@@ -84,12 +94,46 @@ class Profile:
                 f"or above {MAX_STEP + 1}",
             )
 
+    def _check_optional(self) -> None:
+        for field, values, low, high in (
+            ("coherences", self.coherences, -1.0, 1.0),
+            ("learning_rates", self.learning_rates, 0.0, MAX_RATE),
+        ):
+            if values is None:
+                continue
+            bad = np.argwhere(~((values >= low) & (values <= high)))
+            if bad.size:
+                place = tuple(int(v) for v in bad[0])
+                name = f"coherences[{place[1]}]" if field == "coherences" else "learning_rate"
+                raise InvalidValueError(
+                    f"points[{place[0]}].{name}",
+                    f"{values[place]} is not a number in [{low:g}, {high:g}]",
+                )
+        check_coherences(self.policy, self.coherences)
+        check_aliases("aliases", self.aliases)
+
+
+def check_coherences(policy: Policy, coherences: NDArray[np.float32] | None) -> None:
+    """Refuse the depth rule ``measured`` for a profile without the numbers that it needs.
+
+    Raises:
+        InvalidValueError: The policy wants coherences and there are none.
+    """
+    if policy.depth_rule is DepthRule.MEASURED and coherences is None:
+        raise InvalidValueError(
+            "policy.depth_rule",
+            "measured needs the coherences of the profile's roles, and it has none; record the "
+            "profile with them, or choose sum, sqrt or copy",
+        )
+
 
 class Reference:
     """Reads a profile's unit rates at any step.
 
     A zero among positive rates of a group counts as not recorded (a logarithm has no place for it)
-    and is filled by interpolation; a group with zeros alone has the rate 0.
+    and is filled by interpolation. Zeros before the first positive rate and after the last one are
+    believed: from the last zero to the first positive point, and from the last positive point on to
+    the next zero, the rate is 0. (LoRA's A has no rate until B has moved.)
 
     Args:
         profile: The profile.
@@ -98,23 +142,45 @@ class Reference:
     def __init__(self, profile: Profile) -> None:
         self._steps = profile.steps.astype(np.float64)
         rates = profile.unit_rates.astype(np.float64)
-        self._zero = ~(rates > 0).any(axis=0)
+        positive = rates > 0
+        self._zero = ~(
+            np.logical_or.accumulate(positive) & np.logical_or.accumulate(positive[::-1])[::-1]
+        )
         with np.errstate(divide="ignore"):
             logs = np.log(rates)
-        for group in np.flatnonzero((rates == 0).any(axis=0) & ~self._zero):
-            some = rates[:, group] > 0
-            logs[:, group] = np.interp(self._steps, self._steps[some], logs[some, group])
+        for group in np.flatnonzero((~positive & ~self._zero).any(axis=0)):
+            some = positive[:, group]
+            inside = ~self._zero[:, group]
+            filled = np.interp(self._steps, self._steps[some], logs[some, group])
+            logs[inside, group] = np.where(some, logs[:, group], filled)[inside]
         self._logs = logs
-        self._rates = np.where(rates > 0, rates, np.where(self._zero, 0.0, np.exp(logs)))
+        self._rates = np.where(positive, rates, np.where(self._zero, 0.0, np.exp(logs)))
+        self._coherences = profile.coherences
 
     def at(self, step: float) -> NDArray[np.float64]:
         """Return the unit rates at a step of the profile's training, shape [groups], each >= 0."""
+        left, right, t = self._place(step)
+        if t == 0:
+            held: NDArray[np.float64] = self._rates[left].copy()
+            return held
+        with np.errstate(invalid="ignore"):  # zeros, replaced in the next line
+            logs = (1 - t) * self._logs[left] + t * self._logs[right]
+        return np.where(self._zero[left] | self._zero[right], 0.0, np.exp(logs))
+
+    def coherences_at(self, step: float) -> NDArray[np.float64] | None:
+        """Return the coherences at a step, interpolated linearly, shape [roles]; None: unknown."""
+        if self._coherences is None:
+            return None
+        left, right, t = self._place(step)
+        known = self._coherences.astype(np.float64)
+        between: NDArray[np.float64] = (1 - t) * known[left] + t * known[right]
+        return between
+
+    def _place(self, step: float) -> tuple[int, int, float]:
+        """Return the points around a step and how far it is from the left to the right one."""
         right = int(np.searchsorted(self._steps, step, side="right"))
         left = max(right - 1, 0)
         if right in (0, len(self._steps)) or step == self._steps[left]:
-            held: NDArray[np.float64] = self._rates[left].copy()
-            return held
+            return left, left, 0.0
         t = (step - self._steps[left]) / (self._steps[right] - self._steps[left])
-        with np.errstate(invalid="ignore"):  # groups of zeros alone, replaced in the next line
-            logs = (1 - t) * self._logs[left] + t * self._logs[right]
-        return np.where(self._zero, 0.0, np.exp(logs))
+        return left, right, float(t)

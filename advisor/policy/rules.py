@@ -15,6 +15,7 @@ class DepthRule(enum.Enum):
     SUM = "sum"
     SQRT = "sqrt"
     COPY = "copy"
+    MEASURED = "measured"
 
 
 class Alignment(enum.Enum):
@@ -29,6 +30,17 @@ class UnmatchedRule(enum.Enum):
 
     ERROR = "error"
     HOLD = "hold"
+    NEAREST_ROLE = "nearest role"
+
+
+class Match(enum.Enum):
+    """How a group found its counterpart in the profile."""
+
+    NONE = "none"
+    NAME = "name"
+    ROLE = "role"
+    ALIAS = "alias"
+    NEAREST_ROLE = "nearest role"
 
 
 class Outcome(enum.Enum):
@@ -39,6 +51,18 @@ class Outcome(enum.Enum):
     HELD_LOW_CONFIDENCE = "held: low confidence"
     HELD_ZERO_RATE = "held: zero rate"
     UNMATCHED = "unmatched"
+    HELD_FROZEN = "held: frozen"
+    LIMITED = "limited"
+
+
+class Limit(enum.IntFlag):
+    """The safeguards that changed a multiplier on its way from the ratio to the answer."""
+
+    MIN_MULTIPLIER = 1
+    MAX_MULTIPLIER = 2
+    SLEW = 4
+    DAMPING = 8
+    CONFIDENCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +78,17 @@ class Policy:
         max_relative_error: Largest relative error with which a measurement is used, above 0.
         min_interval_steps: Fewest optimizer steps between measurements, at least 1.
         max_interval_steps: Most optimizer steps between measurements.
+        slew_limit: Largest factor, up or down, between a multiplier in force and its successor;
+            above 1; None: no limit.
+        max_linearity_error: Linearity error above which raises are damped, above 0; None: never.
+        min_rate_ratio: A rate below this part of the model's median rate counts as zero, in [0, 1);
+            rounding alone leaves about 1e-7 of a rate.
+        weigh_by_confidence: Whether moves no larger than the relative error are shrunk.
+        first_step_only: Whether the multipliers of the first measurement stay for good.
+        freeze_after_step: Step from which on multipliers stay as they are; None: never.
+        target_relative_error: Relative error that measurements are to have, above 0; the number of
+            probes that it takes is part of every answer. None: as the client likes.
+        max_probes: Most probes that are asked for, at least 1.
 
     Raises:
         InvalidValueError: A rule is out of its range.
@@ -67,22 +102,42 @@ class Policy:
     max_relative_error: float = 0.5
     min_interval_steps: int = 25
     max_interval_steps: int = 100
+    slew_limit: float | None = None
+    max_linearity_error: float | None = None
+    min_rate_ratio: float = 1e-6
+    weigh_by_confidence: bool = True
+    first_step_only: bool = False
+    freeze_after_step: int | None = None
+    target_relative_error: float | None = None
+    max_probes: int = 64
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for field in ("min_multiplier", "max_multiplier", "max_relative_error"):
+        for field, above in (
+            ("min_multiplier", 0),
+            ("max_multiplier", 0),
+            ("max_relative_error", 0),
+            ("slew_limit", 1),
+            ("max_linearity_error", 0),
+            ("target_relative_error", 0),
+        ):
             value = getattr(self, field)
-            if not (math.isfinite(value) and value > 0):
-                raise InvalidValueError(field, f"{value} is not a finite number above 0")
+            if value is not None and not (math.isfinite(value) and value > above):
+                raise InvalidValueError(field, f"{value} is not a finite number above {above}")
         if self.max_multiplier < self.min_multiplier:
             raise InvalidValueError(
                 "max_multiplier",
                 f"{self.max_multiplier} is below min_multiplier {self.min_multiplier}",
             )
-        if self.min_interval_steps < 1:
-            raise InvalidValueError("min_interval_steps", f"{self.min_interval_steps} is below 1")
+        if not 0 <= self.min_rate_ratio < 1:
+            raise InvalidValueError("min_rate_ratio", f"{self.min_rate_ratio} is not in [0, 1)")
+        for field in ("min_interval_steps", "max_probes"):
+            if getattr(self, field) < 1:
+                raise InvalidValueError(field, f"{getattr(self, field)} is below 1")
         if self.max_interval_steps < self.min_interval_steps:
             raise InvalidValueError(
                 "max_interval_steps",
                 f"{self.max_interval_steps} is below min_interval_steps {self.min_interval_steps}",
             )
+        if self.freeze_after_step is not None and self.freeze_after_step < 0:
+            raise InvalidValueError("freeze_after_step", f"{self.freeze_after_step} is below 0")

@@ -2,25 +2,40 @@
 
 A profile is a header and arrays. The header is JSON with sorted keys and no spaces; the arrays are
 the steps (int64), the unit rates and their relative errors (float32), little-endian, in C order,
-one after the other. The digest is the SHA-256 of both with a newline between. Stored arrays are
+one after the other; where they are known, the coherences (float32) and the scheduled learning rates
+(float64) follow. The digest is the SHA-256 of both with a newline between. Stored arrays are
 compressed; the digest is of the uncompressed ones.
+
+What was added to the form later is left out of the header where it says nothing, so that content
+has the digest that it had before.
 """
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import json
+import math
 import zlib
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from advisor.errors import ProfileDamagedError
-from advisor.policy import Alignment, DepthRule, Group, Layout, Policy, UnmatchedRule
+from advisor.policy import Alignment, DepthRule, Group, GroupAlias, Layout, Policy, UnmatchedRule
 from advisor.profiles import ProfileContent, ProfileHeader, Provenance
 
 _FORMAT = 1
+_FIRST_PROVENANCE = frozenset({
+    *("model", "optimizer", "batch_size", "dataset", "commit", "author"),
+})
+_FIRST_RULES = frozenset({
+    *("depth_rule", "alignment", "unmatched_rule", "min_multiplier", "max_multiplier"),
+    *("max_relative_error", "min_interval_steps", "max_interval_steps"),
+})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +58,14 @@ def encode(content: ProfileContent) -> EncodedProfile:
     header = json.dumps(
         _header_fields(content), sort_keys=True, separators=(",", ":"), ensure_ascii=False
     ).encode()
-    arrays = b"".join((
-        content.steps.astype("<i8").tobytes(),
-        content.unit_rates.astype("<f4").tobytes(),
-        content.relative_errors.astype("<f4").tobytes(),
-    ))
+    parts: list[tuple[NDArray[Any] | None, str]] = [
+        (content.steps, "<i8"),
+        (content.unit_rates, "<f4"),
+        (content.relative_errors, "<f4"),
+        (content.coherences, "<f4"),
+        (content.learning_rates, "<f8"),
+    ]
+    arrays = b"".join(part.astype(kind).tobytes() for part, kind in parts if part is not None)
     return EncodedProfile(_digest(header, arrays), header, zlib.compress(arrays))
 
 
@@ -65,12 +83,26 @@ def decode(encoded: EncodedProfile) -> ProfileContent:
         raise ProfileDamagedError(encoded.digest)
     header = decode_header(encoded.header)
     points, groups = json.loads(encoded.header)["points"], len(header.layout)
-    split = points * 8, points * 8 + points * groups * 4
+    shapes = [("<i8", (points,)), ("<f4", (points, groups)), ("<f4", (points, groups))]
+    optional = json.loads(encoded.header).get("optional", [])
+    if "coherences" in optional:
+        shapes.append(("<f4", (points, len(header.layout.roles))))
+    if "learning_rates" in optional:
+        shapes.append(("<f8", (points,)))
+    parts: list[NDArray[Any]] = []
+    offset = 0
+    for kind, shape in shapes:
+        count = math.prod(shape)
+        parts.append(np.frombuffer(arrays, kind, count, offset).reshape(shape))
+        offset += parts[-1].nbytes
+    extra = dict(zip(optional, parts[3:], strict=True))
     return ProfileContent(
         header,
-        np.frombuffer(arrays[: split[0]], "<i8"),
-        np.frombuffer(arrays[split[0] : split[1]], "<f4").reshape(points, groups),
-        np.frombuffer(arrays[split[1] :], "<f4").reshape(points, groups),
+        parts[0],
+        parts[1],
+        parts[2],
+        coherences=extra.get("coherences"),
+        learning_rates=extra.get("learning_rates"),
     )
 
 
@@ -79,7 +111,10 @@ def decode_header(header: bytes) -> ProfileHeader:
     fields: dict[str, Any] = json.loads(header)
     policy = fields["policy"]
     return ProfileHeader(
-        layout=Layout(tuple(Group(*group) for group in fields["layout"])),
+        layout=Layout(
+            tuple(_group(group) for group in fields["layout"]),
+            tuple(fields.get("role_templates", ())),
+        ),
         base_learning_rate=fields["base_learning_rate"],
         total_steps=fields["total_steps"],
         policy=Policy(**{
@@ -88,32 +123,68 @@ def decode_header(header: bytes) -> ProfileHeader:
             "alignment": Alignment(policy["alignment"]),
             "unmatched_rule": UnmatchedRule(policy["unmatched_rule"]),
         }),
-        provenance=Provenance(**fields["provenance"]),
+        provenance=_provenance(fields["provenance"]),
         labels=fields["labels"],
         docs=fields["docs"],
+        aliases=tuple(GroupAlias(*alias) for alias in fields.get("aliases", ())),
     )
+
+
+def _group(fields: list[Any]) -> Group:
+    plain, inner = fields[:5], fields[5:]
+    return Group(*plain, *(tuple(axis) for axis in inner))
 
 
 def _header_fields(content: ProfileContent) -> dict[str, Any]:
     header = content.header
+    templates = header.layout.role_templates
+    optional = [
+        name for name in ("coherences", "learning_rates") if getattr(content, name) is not None
+    ]
     return {
         "format": _FORMAT,
         "points": len(content.steps),
         "layout": [
             [g.name, g.role, g.depth_index, g.depth_count, g.parameter_count]
+            + ([g.inner_indices, g.inner_counts] if g.inner_indices else [])
             for g in header.layout.groups
         ],
         "base_learning_rate": float(header.base_learning_rate),
         "total_steps": header.total_steps,
-        "policy": {
-            **asdict(header.policy),
-            "depth_rule": header.policy.depth_rule.value,
-            "alignment": header.policy.alignment.value,
-            "unmatched_rule": header.policy.unmatched_rule.value,
-        },
-        "provenance": asdict(header.provenance),
+        "policy": _policy_fields(header.policy),
+        "provenance": _provenance_fields(header.provenance),
         "labels": dict(header.labels),
         "docs": header.docs,
+        **({"optional": optional} if optional else {}),
+        **({"role_templates": templates} if templates else {}),
+        **({"aliases": [[a.pattern, a.target] for a in header.aliases]} if header.aliases else {}),
+    }
+
+
+def _provenance_fields(provenance: Provenance) -> dict[str, Any]:
+    fields = asdict(provenance)
+    if provenance.record_time is not None:
+        fields["record_time"] = provenance.record_time.astimezone(UTC).isoformat()
+    return {name: value for name, value in fields.items() if name in _FIRST_PROVENANCE or value}
+
+
+def _provenance(fields: dict[str, Any]) -> Provenance:
+    if "record_time" in fields:
+        fields = {**fields, "record_time": datetime.fromisoformat(fields["record_time"])}
+    return Provenance(**fields)
+
+
+def _policy_fields(policy: Policy) -> dict[str, Any]:
+    """Return the rules; those that were added later only where they are not the default."""
+    fields = {
+        name: value.value if isinstance(value, enum.Enum) else value
+        for name, value in asdict(policy).items()
+    }
+    defaults = asdict(Policy())
+    return {
+        name: value
+        for name, value in fields.items()
+        if name in _FIRST_RULES or value != defaults[name]
     }
 
 

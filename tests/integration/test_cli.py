@@ -90,7 +90,7 @@ def test_runs_are_listed_shown_and_watched(cli: Cli, client: AdvisorClient, proj
         session.recommend(
             pb.Measurement(
                 step=step,
-                unit_rates=[1, 0, 1, 1e-9],
+                unit_rates=[1, 0, 1, 1e-5],
                 loss=2.5,
                 total_rate=0.125,
                 shares=[0.625, 0.5, -0.125, 0],

@@ -59,7 +59,7 @@ def test_one_shot_stream_and_in_process_agree_bit_for_bit(
     content = client.get_profile(profile).profile.content
     asked = Measurement(
         step=7,
-        unit_rates=[0.3, 1e-20, 0.0, 7e9],
+        unit_rates=[0.3, 1e-5, 0.0, 7e9],
         relative_errors=[0.1, 0.2, 0.1, 0.9],
         multipliers=[1.0, 0.3, 2.5, 0.7],
         interval_steps=10,

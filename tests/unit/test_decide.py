@@ -11,6 +11,7 @@ from advisor.policy import (
     Alignment,
     InvalidValueError,
     Layout,
+    Limit,
     Measurement,
     Outcome,
     Policy,
@@ -34,6 +35,8 @@ def measured(
     multipliers: list[float] | None = None,
     interval_steps: int = 0,
     total_steps: int = 0,
+    linearity_error: float | None = None,
+    probes: int = 0,
 ) -> Measurement:
     return Measurement(
         step,
@@ -42,6 +45,8 @@ def measured(
         np.array(multipliers if multipliers is not None else [1.0] * len(rates)),
         interval_steps,
         total_steps,
+        linearity_error,
+        probes,
     )
 
 
@@ -76,7 +81,7 @@ def test_multipliers_are_always_finite_and_inside_the_bounds(
 
 @given(st.lists(st.floats(2.0**-60, 2.0**60, width=32), min_size=1, max_size=12))
 def test_a_rate_equal_to_the_reference_gives_one(rates: list[float]) -> None:
-    answer = advise([rates], measured(rates))
+    answer = advise([rates], measured(rates), Policy(min_rate_ratio=0.0))
     assert answer.multipliers == pytest.approx(1.0, rel=1e-12)
     assert set(answer.outcomes) == {Outcome.MATCHED}
 
@@ -111,7 +116,7 @@ def test_every_outcome_says_why() -> None:
     answer = advise(
         [[2.0, 1.0, 1.0, 0.0, 1.0, 1.0]],
         measured(
-            [1.0, 1e-9, 0.0, 1.0, 1.0, 1.0],
+            [1.0, 1e-5, 0.0, 1.0, 1.0, 1.0],
             errors=[0.1, 0.1, 0.1, 0.1, 0.6, 0.1],
             multipliers=[1.0, 1.0, 3.0, 4.0, 5.0, 6.0],
         ),
@@ -126,6 +131,180 @@ def test_every_outcome_says_why() -> None:
         (5.0, Outcome.HELD_LOW_CONFIDENCE),
         (6.0, Outcome.UNMATCHED),
     ]
+
+
+POLICIES = st.builds(
+    Policy,
+    unmatched_rule=st.just(UnmatchedRule.HOLD),
+    min_multiplier=st.just(0.1),
+    max_multiplier=st.just(7.0),
+    slew_limit=st.none() | st.floats(1.01, 100),
+    max_linearity_error=st.none() | st.floats(0.01, 10),
+    min_rate_ratio=st.sampled_from([0.0, 1e-6, 0.1]),
+    weigh_by_confidence=st.booleans(),
+    first_step_only=st.booleans(),
+    freeze_after_step=st.none() | st.integers(0, 20),
+    target_relative_error=st.none() | st.floats(0.01, 1),
+)
+GROUP = st.tuples(RATES.map(lambda rate: min(rate, 1e29)), RATES, st.floats(0, 1e30), FACTORS)
+
+
+@given(
+    st.lists(GROUP, min_size=1, max_size=8),
+    POLICIES,
+    st.integers(0, 30),
+    st.integers(0, 30),
+    st.none() | st.floats(0, 1e9),
+    st.integers(0, 64),
+)
+def test_under_every_policy_answers_are_finite_in_bounds_and_the_same_again(
+    groups: list[tuple[float, float, float, float]],
+    policy: Policy,
+    step: int,
+    interval: int,
+    linearity_error: float | None,
+    probes: int,
+) -> None:
+    base, rates, errors, in_force = (list(column) for column in zip(*groups, strict=True))
+    measurement = measured(
+        rates,
+        step=step,
+        errors=errors,
+        multipliers=in_force,
+        interval_steps=interval,
+        linearity_error=linearity_error,
+        probes=probes,
+    )
+    base32 = [float(np.float32(rate)) for rate in base]
+    answer = advise([base32], measurement, policy)
+    assert ((answer.multipliers >= 0.1) & (answer.multipliers <= 7.0)).all()
+    assert np.isfinite(answer.ratios).all()
+    assert np.isfinite(answer.depth_factors).all()
+    assert 0 <= answer.probes <= policy.max_probes
+    assert answer.next_measurement_step > step
+    again = advise([base32], measurement, policy)
+    assert again.multipliers.tobytes() == answer.multipliers.tobytes()
+    assert again.outcomes == answer.outcomes
+    assert again.limits.tolist() == answer.limits.tolist()
+
+
+@given(st.floats(0.02, 50), st.floats(0.5, 2), st.floats(1.01, 4))
+def test_a_successor_stays_within_the_slew_limit(
+    rate: float, in_force: float, limit: float
+) -> None:
+    policy = Policy(slew_limit=limit)
+    later = measured([rate], multipliers=[in_force], interval_steps=25)
+    answer = advise([[1.0]], later, policy)
+    factor = answer.multipliers[0] / in_force
+    assert 1 / limit * (1 - 1e-12) <= factor <= limit * (1 + 1e-12)
+    jumped = not 1 / limit <= 1 / rate / in_force <= limit
+    assert bool(answer.limits[0] & Limit.SLEW) == jumped
+    assert (answer.outcomes[0] is Outcome.LIMITED) == jumped
+    first = measured([rate], multipliers=[in_force])
+    assert advise([[1.0]], first, policy).multipliers[0] == pytest.approx(1 / rate)
+
+
+def test_confidence_makes_large_moves_whole_and_leaves_noise_alone() -> None:
+    def moved(ratio: float, error: float) -> float:
+        answer = advise([[ratio]], measured([1.0], errors=[error], interval_steps=25))
+        return float(np.log(answer.multipliers[0]) / np.log(ratio))
+
+    assert moved(0.05, 0.2) == pytest.approx(1.0, abs=0.01)
+    assert moved(np.exp(0.2), 0.2) == pytest.approx(0.5)
+    assert moved(1.01, 0.2) < 0.01
+    assert moved(1.01, 0.0) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_weighing_by_confidence_brings_noisy_measurements_nearer_to_the_truth() -> None:
+    """Thirty noisy answers to a run at rest: the weighed multipliers wander less."""
+    rng = np.random.default_rng(0)
+    wandered = {}
+    for weigh in (True, False):
+        policy = Policy(weigh_by_confidence=weigh, max_relative_error=1.0)
+        multipliers = np.ones(200)
+        wandered[weigh] = 0.0
+        for _ in range(30):
+            rates = np.exp(0.2 * rng.standard_normal(200))
+            measurement = Measurement(5, rates, np.full(200, 0.2), multipliers, 25)
+            multipliers = advise([[1.0] * 200], measurement, policy).multipliers
+            wandered[weigh] += float(np.mean(np.square(np.log(multipliers))))
+    assert wandered[True] < 0.7 * wandered[False]
+
+
+def test_raises_are_damped_where_steps_are_not_linear_and_cuts_are_not() -> None:
+    policy = Policy(max_linearity_error=0.5)
+    measurement = measured([0.25, 4.0], linearity_error=1.0)
+    answer = advise([[1.0, 1.0]], measurement, policy)
+    assert answer.multipliers == pytest.approx([2.0, 0.25])  # half of the way to 4, in logarithms
+    assert answer.limits.tolist() == [Limit.DAMPING, 0]
+    calm = advise([[1.0, 1.0]], measured([0.25, 4.0], linearity_error=0.5), policy)
+    assert calm.multipliers == pytest.approx([4.0, 0.25])
+
+
+def test_rates_that_vanish_beside_the_others_are_held_as_zeros_are() -> None:
+    answer = advise([[1.0, 1e-9, 1.0, 1.0, 1.0]], measured([1.0, 3e-9, 1e-8, 1.0, 1.0]))
+    assert answer.outcomes == (
+        Outcome.MATCHED,
+        Outcome.HELD_ZERO_RATE,
+        Outcome.HELD_ZERO_RATE,
+        Outcome.MATCHED,
+        Outcome.MATCHED,
+    )
+    assert answer.multipliers.tolist() == [1.0] * 5
+
+
+def test_one_exploding_group_does_not_hold_the_others() -> None:
+    answer = advise([[1.0] * 4], measured([1e20, 1.0, 2.0, 4.0]))
+    assert answer.multipliers[1:].tolist() == [1.0, 0.5, 0.25]
+
+
+def test_only_the_first_measurement_counts_where_the_policy_says_so() -> None:
+    policy = Policy(first_step_only=True)
+    assert advise([[2.0]], measured([1.0]), policy).multipliers[0] == 2.0
+    later = advise([[2.0]], measured([0.1], step=25, multipliers=[2.0], interval_steps=25), policy)
+    assert later.multipliers[0] == 2.0
+    assert later.outcomes == (Outcome.HELD_FROZEN,)
+    assert later.next_measurement_step == 25 + policy.max_interval_steps
+
+
+def test_multipliers_freeze_at_the_step_that_the_policy_names() -> None:
+    policy = Policy(freeze_after_step=10)
+    assert advise([[2.0]], measured([1.0], step=9), policy).multipliers[0] == 2.0
+    assert advise([[2.0]], measured([1.0], step=10), policy).outcomes == (Outcome.HELD_FROZEN,)
+
+
+@pytest.mark.parametrize(
+    ("errors", "probes", "target", "expected"),
+    [
+        ([0.2] * 10, 4, 0.1, 16),
+        ([0.1] * 10, 4, 0.2, 1),
+        ([0.1] * 9 + [50.0], 4, 0.1, 4),  # nine of ten
+        ([9.0] * 10, 4, 0.1, 64),  # the policy's most
+        ([0.0] * 10, 4, 0.1, 4),  # errors unknown
+        ([0.2] * 10, 0, 0.1, 0),  # probes unknown
+        ([0.2] * 10, 4, None, 0),
+    ],
+)
+def test_it_says_how_many_probes_the_wanted_error_takes(
+    errors: list[float], probes: int, target: float | None, expected: int
+) -> None:
+    measurement = measured([1.0] * 10, errors=errors, probes=probes)
+    answer = advise([[1.0] * 10], measurement, Policy(target_relative_error=target))
+    assert answer.probes == expected
+
+
+def test_an_answer_explains_itself() -> None:
+    base = profile_of(["blocks.0.w"], [[8.0]])
+    policy = Policy(max_multiplier=2.0)
+    mapping = map_layout(
+        Layout.of_names(["blocks.0.w", "blocks.1.w"]), base.layout, policy.depth_rule
+    )
+    answer = recommend(base, Reference(base), mapping, policy, measured([1.0, 4.0]))
+    assert answer.references.tolist() == [4.0, 4.0]
+    assert answer.depth_factors.tolist() == [0.5, 0.5]
+    assert answer.ratios.tolist() == [4.0, 1.0]
+    assert answer.limits.tolist() == [Limit.MAX_MULTIPLIER, 0]
+    assert answer.outcomes == (Outcome.CLAMPED, Outcome.MATCHED)
 
 
 def test_alignment_by_progress_compares_the_same_fraction_of_the_training() -> None:
@@ -168,6 +347,8 @@ def test_it_measures_sooner_while_multipliers_move(
         ({"multipliers": np.array([0.0, 1.0])}, r"multipliers\[0\]: 0\.0 .* above 0"),
         ({"step": -1}, r"step: -1 is not in \[0, "),
         ({"step": 2**60}, r"step: \d+ is not in \[0, "),
+        ({"probes": -1}, r"probes: -1 is below 0"),
+        ({"linearity_error": float("nan")}, r"linearity_error: nan is not a finite number"),
         ({"interval_steps": -1}, r"interval_steps: -1 is not in"),
     ],
 )
@@ -186,6 +367,12 @@ def test_a_bad_measurement_is_refused_with_the_field(
         ({"max_multiplier": float("inf")}, r"max_multiplier: inf"),
         ({"min_multiplier": 3.0, "max_multiplier": 2.0}, r"max_multiplier: 2\.0 is below"),
         ({"max_relative_error": float("nan")}, r"max_relative_error: nan"),
+        ({"slew_limit": 1.0}, r"slew_limit: 1\.0 is not a finite number above 1"),
+        ({"max_linearity_error": -1.0}, r"max_linearity_error: -1\.0"),
+        ({"min_rate_ratio": 1.0}, r"min_rate_ratio: 1\.0 is not in \[0, 1\)"),
+        ({"target_relative_error": 0.0}, r"target_relative_error: 0\.0 is not a finite"),
+        ({"max_probes": 0}, r"max_probes: 0 is below 1"),
+        ({"freeze_after_step": -1}, r"freeze_after_step: -1 is below 0"),
         ({"min_interval_steps": 0}, r"min_interval_steps: 0 is below 1"),
         ({"max_interval_steps": 3}, r"max_interval_steps: 3 is below min_interval_steps 25"),
     ],

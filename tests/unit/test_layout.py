@@ -3,22 +3,7 @@ from __future__ import annotations
 import pytest
 
 from advisor.policy import Group, InvalidValueError, Layout
-from advisor.policy.layout import MAX_GROUPS, split_role
-
-
-@pytest.mark.parametrize(
-    ("name", "role", "index"),
-    [
-        ("blocks.3.attn.qkv.weight", "blocks.*.attn.qkv.weight", 3),
-        ("transformer.h.11.mlp.c_fc.bias", "transformer.h.*.mlp.c_fc.bias", 11),
-        ("head.weight", "head.weight", -1),
-        ("norm1.weight", "norm1.weight", -1),  # a digit inside a word is no index
-        ("layers.2.experts.5.w", "layers.*.experts.5.w", 2),
-        ("blocks.².weight", "blocks.².weight", -1),  # a digit to Unicode, not to a number
-    ],
-)
-def test_the_role_is_the_name_without_its_first_index(name: str, role: str, index: int) -> None:
-    assert split_role(name) == (role, index)
+from advisor.policy.layout import MAX_GROUPS
 
 
 def test_depth_is_the_rank_among_the_indices_of_a_role() -> None:
@@ -30,6 +15,39 @@ def test_depth_is_the_rank_among_the_indices_of_a_role() -> None:
         ("blocks.*.w", 1, 3),
         ("blocks.*.b", 0, 1),
         ("head", 0, 1),
+    ]
+
+
+def test_a_role_of_two_indices_counts_blocks_inside_their_stage() -> None:
+    layout = Layout.of_names([
+        *("layer1.0.w", "layer1.1.w"),
+        *("layer3.0.w", "layer3.1.w", "layer3.2.w"),
+    ])
+    assert {group.role for group in layout.groups} == {"layer*.*.w"}
+    assert [(group.indices, group.counts) for group in layout.groups] == [
+        ((0, 0), (2, 2)),
+        ((0, 1), (2, 2)),
+        ((1, 0), (2, 3)),
+        ((1, 1), (2, 3)),
+        ((1, 2), (2, 3)),
+    ]
+
+
+def test_role_templates_decide_where_indices_stand() -> None:
+    groups = [Group("net.s1.u0.conv2.w"), Group("net.s1.u4.conv2.w"), Group("blocks.0.w")]
+    layout = Layout.of(groups, ["net.s*.u*"])
+    assert [(group.role, group.indices) for group in layout.groups] == [
+        ("net.s*.u*.conv2.w", (0, 0)),
+        ("net.s*.u*.conv2.w", (0, 1)),
+        ("blocks.*.w", (0,)),  # no template fits: found by itself
+    ]
+
+
+def test_wrappers_do_not_count_as_part_of_a_role() -> None:
+    layout = Layout.of_names(["module._orig_mod.blocks.0.w", "module._orig_mod.blocks.1.w"])
+    assert [(group.role, group.depth_index) for group in layout.groups] == [
+        ("blocks.*.w", 0),
+        ("blocks.*.w", 1),
     ]
 
 
@@ -51,13 +69,19 @@ def test_a_given_role_is_kept() -> None:
         ([Group("a", parameter_count=-1)], r"groups\[0\]\.parameter_count: -1 is below 0"),
         (
             [Group("a", "r", 0, 2), Group("b", "r", 1, 3)],
-            r"groups\[1\]\.depth_count: 3, but another group of the role 'r' says 2",
+            r"groups\[1\]\.depth_count: 3 of 1 indices, but .* of the role 'r' says 2 of 1",
         ),
         (
             [Group("a", "r", 0, 2), Group("b", "r", 0, 2)],
             r"groups\[1\]\.depth_index: 0 is also that of groups\[0\] of the role 'r'; give one",
         ),
         ([Group("x.1.w"), Group("x.01.w")], r"groups\[1\]\.depth_index: 0 is also that of"),
+        ([Group("a", "r", 0, 2, 0, (1,))], r"inner_counts: 0 entries, but inner_indices has 1"),
+        ([Group("a", "r", 0, 2, 0, (3,), (3,))], r"inner_indices\[0\]: 3 is not in \[0, "),
+        (
+            [Group("a", "r", 0, 2, 0, (0,), (2,)), Group("b", "r", 0, 2, 0, (1,), (3,))],
+            r"groups\[1\]\.inner_counts\[0\]: 3 of 2 indices, but another group",
+        ),
         ([Group("a", "r", 0, 2**31 - 1)], r"depth_count: 2147483647 is above 20000"),
         ([Group(str(i)) for i in range(MAX_GROUPS + 1)], r"20001 groups, but at most 20000"),
     ],

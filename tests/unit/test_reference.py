@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.policy import InvalidValueError, Reference
+from advisor.policy import DepthRule, InvalidValueError, Policy, Reference
 from tests.building import profile_of
 
 
@@ -27,10 +27,32 @@ def test_before_the_first_and_after_the_last_point_the_rate_is_held() -> None:
 
 
 def test_a_zero_among_positive_rates_counts_as_not_recorded() -> None:
-    rates = [[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [4.0, 0.0]]
-    reference = Reference(profile_of(["a", "b"], rates, steps=[0, 10, 20, 30]))
-    assert reference.at(0) == pytest.approx([1.0, 0.0])
+    rates = [[1.0, 0.0], [0.0, 0.0], [4.0, 0.0]]
+    reference = Reference(profile_of(["a", "b"], rates, steps=[10, 20, 30]))
     assert reference.at(20) == pytest.approx([2.0, 0.0])
+    assert reference.at(15) == pytest.approx([2**0.5, 0.0])
+
+
+def test_zeros_at_the_ends_are_believed() -> None:
+    """LoRA's A has no rate until B has moved: a later rate says nothing about the time before."""
+    rates = [[0.0, 1.0], [4.0, 2.0], [4.0, 0.0]]
+    reference = Reference(profile_of(["A", "B"], rates, steps=[0, 10, 20]))
+    assert reference.at(0).tolist() == [0.0, 1.0]
+    assert reference.at(5) == pytest.approx([0.0, 2**0.5])
+    assert reference.at(10).tolist() == [4.0, 2.0]
+    assert reference.at(15) == pytest.approx([4.0, 0.0])
+    assert reference.at(99) == pytest.approx([4.0, 0.0])
+
+
+def test_coherences_are_interpolated_and_held() -> None:
+    profile = dataclasses.replace(
+        profile_of(["a"], [[1.0], [1.0]], steps=[0, 10]),
+        coherences=np.array([[0.0], [0.5]], np.float32),
+    )
+    reference = Reference(profile)
+    read = [reference.coherences_at(step) for step in (0, 5, 10, 99)]
+    assert [float(c[0]) for c in read if c is not None] == pytest.approx([0.0, 0.25, 0.5, 0.5])
+    assert Reference(profile_of(["a"], [[1.0]])).coherences_at(0) is None
 
 
 @given(
@@ -66,6 +88,12 @@ def test_the_rate_lies_between_the_neighbouring_points(rates: list[float], step:
         ),
         ({"total_steps": 2**60}, r"or above 9007199254740993"),
         ({"steps": np.array([], np.int64)}, r"points: 0 points"),
+        ({"coherences": np.array([[0.0], [2.0]])}, r"points\[1\]\.coherences\[0\]: 2\.0 is not"),
+        ({"learning_rates": np.array([0.1, -1.0])}, r"points\[1\]\.learning_rate: -1\.0 is not"),
+        (
+            {"policy": Policy(depth_rule=DepthRule.MEASURED)},
+            r"policy\.depth_rule: measured needs the coherences",
+        ),
         ({"base_learning_rate": 0.0}, r"base_learning_rate: 0\.0 is not a finite number above 0"),
         ({"base_learning_rate": np.nan}, r"base_learning_rate: nan"),
         ({"total_steps": 1}, r"total_steps: 1 is not above the last point's step 1"),

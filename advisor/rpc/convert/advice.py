@@ -6,9 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from advisor.advice import Advice, Opening
+from advisor.comparison import Kind, Training
 from advisor.names import ProfileReference, RunName
 from advisor.policy import (
     InvalidValueError,
+    Match,
     Measurement,
     Outcome,
     Recommendation,
@@ -23,6 +25,23 @@ _OUTCOMES = {
     Outcome.HELD_LOW_CONFIDENCE: policy_pb2.OUTCOME_HELD_LOW_CONFIDENCE,
     Outcome.HELD_ZERO_RATE: policy_pb2.OUTCOME_HELD_ZERO_RATE,
     Outcome.UNMATCHED: policy_pb2.OUTCOME_UNMATCHED,
+    Outcome.HELD_FROZEN: policy_pb2.OUTCOME_HELD_FROZEN,
+    Outcome.LIMITED: policy_pb2.OUTCOME_LIMITED,
+}
+_MATCHES = {
+    Match.NONE: policy_pb2.MATCH_NONE,
+    Match.NAME: policy_pb2.MATCH_NAME,
+    Match.ROLE: policy_pb2.MATCH_ROLE,
+    Match.ALIAS: policy_pb2.MATCH_ALIAS,
+    Match.NEAREST_ROLE: policy_pb2.MATCH_NEAREST_ROLE,
+}
+_KINDS = {
+    Kind.BASE_LEARNING_RATE: advisor_service_pb2.WARNING_KIND_BASE_LEARNING_RATE,
+    Kind.OPTIMIZER: advisor_service_pb2.WARNING_KIND_OPTIMIZER,
+    Kind.BATCH_SIZE: advisor_service_pb2.WARNING_KIND_BATCH_SIZE,
+    Kind.LOSS: advisor_service_pb2.WARNING_KIND_LOSS,
+    Kind.WARMUP: advisor_service_pb2.WARNING_KIND_WARMUP,
+    Kind.NEAREST_ROLE: advisor_service_pb2.WARNING_KIND_NEAREST_ROLE,
 }
 
 
@@ -42,6 +61,13 @@ def opening_from(message: advisor_service_pb2.RunOpening) -> Opening:
         raise error.under("opening.policy") from None
     if message.total_steps < 0:
         raise InvalidValueError("opening.total_steps", f"{message.total_steps} is below 0")
+    if message.batch_size < 0:
+        raise InvalidValueError("opening.batch_size", f"{message.batch_size} is below 0")
+    rate = message.base_learning_rate
+    if not (np.isfinite(rate) and rate >= 0):
+        raise InvalidValueError(
+            "opening.base_learning_rate", f"{rate} is not a finite number of at least 0"
+        )
     profile = ProfileReference.parse("opening.profile", message.profile)
     run = RunName.parse("opening.run", message.run) if message.run else None
     if run and run.project != profile.name.project:
@@ -56,6 +82,7 @@ def opening_from(message: advisor_service_pb2.RunOpening) -> Opening:
         layout=layout,
         policy=policy,
         total_steps=message.total_steps,
+        training=Training(rate, message.optimizer, message.batch_size, message.loss),
     )
 
 
@@ -82,16 +109,13 @@ def measurement_from(message: advisor_service_pb2.Measurement, opening: Opening)
         raise InvalidValueError(
             "measurement.loss", f"{message.loss} is not finite; leave it out instead"
         )
-    for field in ("total_rate", "linearity_error"):
-        value = getattr(message, field)
-        if not (np.isfinite(value) and value >= 0):
-            raise InvalidValueError(
-                f"measurement.{field}", f"{value} is not a finite number of at least 0"
-            )
+    if not (np.isfinite(message.total_rate) and message.total_rate >= 0):
+        raise InvalidValueError(
+            "measurement.total_rate", f"{message.total_rate} is not a finite number of at least 0"
+        )
     _check_shares(np.array(message.shares, dtype=np.float64), groups)
-    for field in ("probes", "examples"):
-        if getattr(message, field) < 0:
-            raise InvalidValueError(f"measurement.{field}", f"{getattr(message, field)} is below 0")
+    if message.examples < 0:
+        raise InvalidValueError("measurement.examples", f"{message.examples} is below 0")
     return Measurement(
         step=message.step,
         unit_rates=np.array(message.unit_rates, dtype=np.float64),
@@ -99,6 +123,9 @@ def measurement_from(message: advisor_service_pb2.Measurement, opening: Opening)
         multipliers=np.array(message.multipliers or np.ones(groups), dtype=np.float64),
         interval_steps=message.interval_steps,
         total_steps=opening.total_steps,
+        linearity_error=message.linearity_error if message.HasField("linearity_error") else None,
+        probes=message.probes,
+        learning_rate=float(rates.max(initial=0.0)),
     )
 
 
@@ -142,13 +169,22 @@ def _response(
         reference_unit_rates=recommendation.references,
         next_measurement_step=recommendation.next_measurement_step,
         stale=advice.stale,
+        depth_factors=recommendation.depth_factors,
+        raw_multipliers=recommendation.ratios,
+        limits=recommendation.limits,
+        probes=recommendation.probes,
+        profile_step=recommendation.profile_step,
+        warnings=[
+            advisor_service_pb2.Warning(kind=_KINDS[found.kind], message=found.message)
+            for found in advice.differences(measurement, recommendation.profile_step)
+        ],
     )
 
 
 def mapping_to(advice: Advice) -> profile_service_pb2.ValidateLayoutResponse:
     """Return how a layout maps onto a profile."""
     groups, base = advice.layout.groups, advice.base_layout.groups
-    factors = advice.mapping.depth_factors()
+    factors = advice.first_depth_factors()
     sources: list[list[str]] = [[] for _ in groups]
     for target, source in zip(advice.mapping.targets, advice.mapping.sources, strict=True):
         sources[target].append(base[source].name)
@@ -156,7 +192,11 @@ def mapping_to(advice: Advice) -> profile_service_pb2.ValidateLayoutResponse:
         profile=str(advice.info.reference),
         mappings=[
             profile_service_pb2.GroupMapping(
-                group=group.name, role=group.role, sources=sources[i], depth_factor=factors[i]
+                group=group.name,
+                role=group.role,
+                sources=sources[i],
+                depth_factor=factors[i],
+                match=_MATCHES[advice.mapping.matches[i]],
             )
             for i, group in enumerate(groups)
         ],

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from advisor.policy import InvalidValueError
+from advisor.policy import GroupAlias, InvalidValueError
 from advisor.profiles import ProfileContent, ProfileHeader, Provenance, VersionInfo
 from advisor.rpc.convert.rules import layout_from, layout_to, policy_from, policy_to
 from fslr.advisor.v1 import profile_pb2
+
+_PROVENANCE_FIELDS = (
+    *("model", "optimizer", "batch_size", "dataset", "commit", "author"),
+    *("width", "depth", "method", "loss", "recordings"),
+)
 
 
 def content_from(message: profile_pb2.ProfileContent) -> ProfileContent:
@@ -39,66 +44,114 @@ def content_from(message: profile_pb2.ProfileContent) -> ProfileContent:
                 f"points[{i}].relative_errors",
                 f"{len(point.relative_errors)} entries, but the layout has {groups} groups",
             )
+    _check_optional(message, len(layout.roles))
     points = len(message.points)
     rates = np.array([p.unit_rates for p in message.points], dtype=np.float32)
     errors = np.array(
         [p.relative_errors or np.zeros(groups) for p in message.points], dtype=np.float32
     )
     last_step = message.points[-1].step if points else 0
-    provenance = message.provenance
     content = ProfileContent(
         ProfileHeader(
             layout=layout,
             base_learning_rate=message.base_learning_rate,
             total_steps=message.total_steps or last_step + 1,
             policy=policy,
-            provenance=Provenance(
-                model=provenance.model,
-                optimizer=provenance.optimizer,
-                batch_size=provenance.batch_size,
-                dataset=provenance.dataset,
-                commit=provenance.commit,
-                author=provenance.author,
-            ),
+            provenance=_provenance_from(message.provenance),
             labels=dict(message.labels),
             docs=message.docs,
+            aliases=tuple(GroupAlias(a.pattern, a.target) for a in message.group_aliases),
         ),
         np.array([p.step for p in message.points], dtype=np.int64),
         rates.reshape(points, groups),
         errors.reshape(points, groups),
+        coherences=(
+            np.array([p.coherences for p in message.points], dtype=np.float32)
+            if points and message.points[0].coherences
+            else None
+        ),
+        learning_rates=(
+            np.array([p.learning_rate for p in message.points], dtype=np.float64)
+            if points and message.points[0].HasField("learning_rate")
+            else None
+        ),
     )
     content.profile()
     return content
 
 
+def _check_optional(message: profile_pb2.ProfileContent, roles: int) -> None:
+    """Refuse what is there in some points and missing in others."""
+    if not message.points:
+        return
+    first = message.points[0]
+    wanted = roles if first.coherences else 0
+    for i, point in enumerate(message.points):
+        if len(point.coherences) != wanted:
+            raise InvalidValueError(
+                f"points[{i}].coherences",
+                f"{len(point.coherences)} entries, but the layout has {roles} roles; give one for "
+                "each role in every point, or none at all",
+            )
+        if point.HasField("learning_rate") != first.HasField("learning_rate"):
+            raise InvalidValueError(
+                f"points[{i}].learning_rate",
+                "given in some points and not in others; give it in every point, or in none",
+            )
+
+
+def _provenance_from(message: profile_pb2.Provenance) -> Provenance:
+    record_time = None
+    if message.HasField("record_time"):
+        try:
+            record_time = message.record_time.ToDatetime(UTC)
+        except (ValueError, OverflowError):
+            raise InvalidValueError(
+                "provenance.record_time", "not a time in the years 1 to 9999"
+            ) from None
+    return Provenance(
+        **{name: getattr(message, name) for name in _PROVENANCE_FIELDS}, record_time=record_time
+    )
+
+
+def _provenance_to(provenance: Provenance) -> profile_pb2.Provenance:
+    message = profile_pb2.Provenance(**{
+        name: getattr(provenance, name) for name in _PROVENANCE_FIELDS
+    })
+    if provenance.record_time is not None:
+        message.record_time.FromDatetime(provenance.record_time)
+    return message
+
+
 def _header_to(header: ProfileHeader) -> profile_pb2.ProfileContent:
-    provenance = header.provenance
     return profile_pb2.ProfileContent(
         layout=layout_to(header.layout),
         base_learning_rate=header.base_learning_rate,
         total_steps=header.total_steps,
         policy=policy_to(header.policy),
-        provenance=profile_pb2.Provenance(
-            model=provenance.model,
-            optimizer=provenance.optimizer,
-            batch_size=provenance.batch_size,
-            dataset=provenance.dataset,
-            commit=provenance.commit,
-            author=provenance.author,
-        ),
+        provenance=_provenance_to(header.provenance),
         labels=dict(header.labels),
         docs=header.docs,
+        group_aliases=[
+            profile_pb2.GroupAlias(pattern=a.pattern, target=a.target) for a in header.aliases
+        ],
     )
 
 
 def content_to(content: ProfileContent) -> profile_pb2.ProfileContent:
     """Return the message of a profile's content."""
     message = _header_to(content.header)
-    for step, rates, errors in zip(
-        content.steps, content.unit_rates, content.relative_errors, strict=True
+    for i, (step, rates, errors) in enumerate(
+        zip(content.steps, content.unit_rates, content.relative_errors, strict=True)
     ):
         known = errors if errors.any() else None
-        message.points.add(step=int(step), unit_rates=rates, relative_errors=known)
+        message.points.add(
+            step=int(step),
+            unit_rates=rates,
+            relative_errors=known,
+            coherences=None if content.coherences is None else content.coherences[i],
+            learning_rate=None if content.learning_rates is None else content.learning_rates[i],
+        )
     return message
 
 

@@ -21,6 +21,7 @@ _DEPTH_RULES = {
     policy_pb2.DEPTH_RULE_SUM: DepthRule.SUM,
     policy_pb2.DEPTH_RULE_SQRT: DepthRule.SQRT,
     policy_pb2.DEPTH_RULE_COPY: DepthRule.COPY,
+    policy_pb2.DEPTH_RULE_MEASURED: DepthRule.MEASURED,
 }
 _ALIGNMENTS = {
     policy_pb2.ALIGNMENT_UNSPECIFIED: Alignment.STEP,
@@ -31,13 +32,22 @@ _UNMATCHED_RULES = {
     policy_pb2.UNMATCHED_RULE_UNSPECIFIED: UnmatchedRule.ERROR,
     policy_pb2.UNMATCHED_RULE_ERROR: UnmatchedRule.ERROR,
     policy_pb2.UNMATCHED_RULE_HOLD: UnmatchedRule.HOLD,
+    policy_pb2.UNMATCHED_RULE_NEAREST_ROLE: UnmatchedRule.NEAREST_ROLE,
 }
-_POLICY_NUMBERS = (
+_POLICY_FIELDS = (
     "min_multiplier",
     "max_multiplier",
     "max_relative_error",
     "min_interval_steps",
     "max_interval_steps",
+    "slew_limit",
+    "max_linearity_error",
+    "min_rate_ratio",
+    "weigh_by_confidence",
+    "first_step_only",
+    "freeze_after_step",
+    "target_relative_error",
+    "max_probes",
 )
 
 _Rule = TypeVar("_Rule")
@@ -61,7 +71,7 @@ def policy_from(message: policy_pb2.Policy) -> Policy:
     Raises:
         InvalidValueError: A rule is out of its range.
     """
-    given = {field: getattr(message, field) for field in _POLICY_NUMBERS if message.HasField(field)}  # type: ignore[arg-type]
+    given = {field: getattr(message, field) for field in _POLICY_FIELDS if message.HasField(field)}  # type: ignore[arg-type]
     defaults = Policy()
     if "min_interval_steps" in given and "max_interval_steps" not in given:
         given["max_interval_steps"] = max(defaults.max_interval_steps, given["min_interval_steps"])
@@ -76,12 +86,12 @@ def policy_from(message: policy_pb2.Policy) -> Policy:
 
 
 def policy_to(policy: Policy) -> policy_pb2.Policy:
-    """Return the message of a policy, every field given."""
+    """Return the message of a policy, every rule given that has a value."""
     return policy_pb2.Policy(
         depth_rule=_number_of(_DEPTH_RULES, policy.depth_rule),
         alignment=_number_of(_ALIGNMENTS, policy.alignment),
         unmatched_rule=_number_of(_UNMATCHED_RULES, policy.unmatched_rule),
-        **{field: getattr(policy, field) for field in _POLICY_NUMBERS},
+        **{field: getattr(policy, field) for field in _POLICY_FIELDS},
     )
 
 
@@ -92,14 +102,19 @@ def layout_from(message: layout_pb2.Layout) -> Layout:
         InvalidValueError: It is no layout.
     """
     return Layout.of(
-        Group(
-            name=group.name,
-            role=group.role,
-            depth_index=group.depth_index,
-            depth_count=group.depth_count,
-            parameter_count=group.parameter_count,
-        )
-        for group in message.groups
+        (
+            Group(
+                name=group.name,
+                role=group.role,
+                depth_index=group.depth_index,
+                depth_count=group.depth_count,
+                parameter_count=group.parameter_count,
+                inner_indices=tuple(group.inner_indices) if group.role else (),
+                inner_counts=tuple(group.inner_counts) if group.role else (),
+            )
+            for group in message.groups
+        ),
+        message.role_templates,
     )
 
 
@@ -113,7 +128,10 @@ def layout_to(layout: Layout) -> layout_pb2.Layout:
                 depth_index=group.depth_index,
                 depth_count=group.depth_count,
                 parameter_count=group.parameter_count,
+                inner_indices=group.inner_indices,
+                inner_counts=group.inner_counts,
             )
             for group in layout.groups
-        ]
+        ],
+        role_templates=layout.role_templates,
     )

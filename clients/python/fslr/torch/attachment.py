@@ -64,10 +64,12 @@ class Attachment(StepObserver):
         self.estimate: RateEstimate | None = None
         self._measured_at: int | None = None
         self._loss: float | None = None
+        self._told: set[str] = set()
         self._on_close = on_close
         try:
             opening.layout.CopyFrom(self.groups.layout())
             opening.optimizer = opening.optimizer or type(optimizer).__name__
+            opening.base_learning_rate = _base_learning_rate(optimizer)
             self._observe_only = opening.observe_only
             if not self._observe_only:
                 refuse_unscalable(optimizer)
@@ -166,7 +168,20 @@ class Attachment(StepObserver):
     def _adopt(self, advice: Advice) -> None:
         self.answer = advice.answer
         self.multipliers = advice.multipliers
+        self._tell(advice.answer)
         self._next = max(advice.next_measurement_step, self.step)
+
+    def _tell(self, answer: pb.RecommendLRResponse | None) -> None:
+        """Log each of the answer's warnings once."""
+        for warning in () if answer is None else answer.warnings:
+            if warning.message not in self._told:
+                self._told.add(warning.message)
+                _log.warning("%s", warning.message)
+
+
+def _base_learning_rate(optimizer: torch.optim.Optimizer) -> float:
+    """Return the largest learning rate that schedules are built on."""
+    return max(float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups)
 
 
 def attach(
@@ -179,6 +194,8 @@ def attach(
     project: str = DEFAULT_PROJECT,
     total_steps: int = 0,
     observe_only: bool = False,
+    batch_size: int = 0,
+    loss: str = "",
     policy: policy_pb2.Policy | None = None,
     options: MeasuringOptions | None = None,
     strict: bool = True,
@@ -205,6 +222,8 @@ def attach(
         project: Project of profile and run.
         total_steps: Planned optimizer steps; needed by policies that align by progress.
         observe_only: Measure and report alone; the training is not changed by a bit.
+        batch_size: Examples a step, to be warned where the profile's is another; 0: unknown.
+        loss: The loss in words, such as ``cross-entropy``, for the same; empty: unknown.
         policy: Rules instead of the profile's own.
         options: How to measure.
         strict: Whether trouble before and at the first measured step is raised. If not, it is
@@ -230,6 +249,8 @@ def attach(
         total_steps=total_steps,
         policy=policy,
         observe_only=observe_only,
+        batch_size=batch_size,
+        loss=loss,
     )
     options = options or MeasuringOptions()
 

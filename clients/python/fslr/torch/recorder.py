@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from google.protobuf.timestamp_pb2 import Timestamp
 from torch import nn
 
 from fslr.advisor.v1 import policy_pb2, profile_pb2
@@ -84,7 +85,7 @@ class Recorder(StepObserver):
     def _factors(self) -> list[float]:
         return [1.0] * len(self.groups)
 
-    def _take(self, estimate: RateEstimate, scheduled: list[float]) -> None:  # noqa: ARG002
+    def _take(self, estimate: RateEstimate, scheduled: list[float]) -> None:
         self.estimate = estimate
         self._next = self.step + self._every
         self._points.append(
@@ -92,6 +93,7 @@ class Recorder(StepObserver):
                 step=self.step,
                 unit_rates=estimate.unit_rates,
                 relative_errors=estimate.relative_errors,
+                learning_rate=max(scheduled),
             )
         )
 
@@ -99,8 +101,11 @@ class Recorder(StepObserver):
         self,
         *,
         model: str,
+        width: int = 0,
+        depth: int = 0,
         dataset: str = "",
         batch_size: int = 0,
+        loss: str = "",
         commit: str = "",
         author: str = "",
         base_learning_rate: float | None = None,
@@ -112,8 +117,12 @@ class Recorder(StepObserver):
 
         Args:
             model: The base model in words.
+            width: Its width. Registration requires it, and all that follows down to ``author``
+                but the loss.
+            depth: Its number of blocks.
             dataset: The data in words.
             batch_size: Examples a step.
+            loss: The loss in words, such as ``cross-entropy``.
             commit: Revision of the training code.
             author: Who recorded it.
             base_learning_rate: The learning rate to transfer, absolute. Default: the largest
@@ -130,6 +139,8 @@ class Recorder(StepObserver):
                 "no step was measured, so there is no profile; train first, and look for a warning "
                 "of the logger 'fslr'"
             )
+        record_time = Timestamp()
+        record_time.GetCurrentTime()
         return profile_pb2.ProfileContent(
             layout=self.groups.layout(),
             points=self._points,
@@ -145,6 +156,10 @@ class Recorder(StepObserver):
                 dataset=dataset,
                 commit=commit,
                 author=author,
+                width=width,
+                depth=depth,
+                loss=loss,
+                record_time=record_time,
             ),
             labels=labels or {},
             docs=docs,

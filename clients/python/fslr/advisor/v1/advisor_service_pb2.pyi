@@ -9,6 +9,7 @@ from fslr.advisor.v1 import policy_pb2 as _policy_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,46 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _WarningKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WarningKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WarningKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WARNING_KIND_UNSPECIFIED: _WarningKind.ValueType  # 0
+    """Never sent."""
+    WARNING_KIND_BASE_LEARNING_RATE: _WarningKind.ValueType  # 1
+    """The base learning rate."""
+    WARNING_KIND_OPTIMIZER: _WarningKind.ValueType  # 2
+    """The optimizer's family."""
+    WARNING_KIND_BATCH_SIZE: _WarningKind.ValueType  # 3
+    """The batch size."""
+    WARNING_KIND_LOSS: _WarningKind.ValueType  # 4
+    """The loss."""
+    WARNING_KIND_WARMUP: _WarningKind.ValueType  # 5
+    """One of the two warms its learning rate up and the other does not."""
+    WARNING_KIND_NEAREST_ROLE: _WarningKind.ValueType  # 6
+    """Groups take the reference of the nearest role."""
+
+class WarningKind(_WarningKind, metaclass=_WarningKindEnumTypeWrapper):
+    """WarningKind says what differs between a run and its profile."""
+
+WARNING_KIND_UNSPECIFIED: WarningKind.ValueType  # 0
+"""Never sent."""
+WARNING_KIND_BASE_LEARNING_RATE: WarningKind.ValueType  # 1
+"""The base learning rate."""
+WARNING_KIND_OPTIMIZER: WarningKind.ValueType  # 2
+"""The optimizer's family."""
+WARNING_KIND_BATCH_SIZE: WarningKind.ValueType  # 3
+"""The batch size."""
+WARNING_KIND_LOSS: WarningKind.ValueType  # 4
+"""The loss."""
+WARNING_KIND_WARMUP: WarningKind.ValueType  # 5
+"""One of the two warms its learning rate up and the other does not."""
+WARNING_KIND_NEAREST_ROLE: WarningKind.ValueType  # 6
+"""Groups take the reference of the nearest role."""
+Global___WarningKind: _TypeAlias = WarningKind  # noqa: Y015
 
 @_typing.final
 class RunOpening(_message.Message):
@@ -33,6 +74,9 @@ class RunOpening(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     OPTIMIZER_FIELD_NUMBER: _builtins.int
     OBSERVE_ONLY_FIELD_NUMBER: _builtins.int
+    BASE_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """The run: `projects/{project}/runs/{run}`, run 1 to 63 characters of `[a-z0-9-]`, beginning with
     a letter. Its measurements are stored under this name. Default (empty): nothing is stored.
@@ -49,6 +93,12 @@ class RunOpening(_message.Message):
     """The optimizer's name, such as `Adam`. Default (empty): unknown."""
     observe_only: _builtins.bool
     """Whether the job only reports and applies no multiplier. Default: it applies them."""
+    base_learning_rate: _builtins.float
+    """The learning rate that the run's schedule is built on, absolute, at least 0. Default 0: unknown."""
+    batch_size: _builtins.int
+    """Examples a step, at least 0. Default 0: unknown."""
+    loss: _builtins.str
+    """The loss in words, such as `cross-entropy`. Default (empty): unknown."""
     @_builtins.property
     def layout(self) -> _layout_pb2.Layout:
         """The model's groups. Required."""
@@ -67,10 +117,13 @@ class RunOpening(_message.Message):
         policy: _policy_pb2.Policy | None = ...,
         optimizer: _builtins.str = ...,
         observe_only: _builtins.bool = ...,
+        base_learning_rate: _builtins.float = ...,
+        batch_size: _builtins.int = ...,
+        loss: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "observe_only", b"observe_only", "optimizer", b"optimizer", "policy", b"policy", "profile", b"profile", "run", b"run", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "batch_size", b"batch_size", "layout", b"layout", "loss", b"loss", "observe_only", b"observe_only", "optimizer", b"optimizer", "policy", b"policy", "profile", b"profile", "run", b"run", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -110,7 +163,8 @@ class Measurement(_message.Message):
     """
     linearity_error: _builtins.float
     """Linearity error: how far the real change of the outputs is from the first-order one, a ratio.
-    Finite, at least 0. Default (absent): unknown. Used for telemetry alone.
+    Finite, at least 0. Default (absent): unknown. Damps raises where the policy says
+    so.
     """
     @_builtins.property
     def unit_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -127,7 +181,7 @@ class Measurement(_message.Message):
     @_builtins.property
     def learning_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The scheduled learning rates, before multipliers, absolute. Finite, at least 0.
-        Default (empty): unknown. Used for telemetry alone.
+        Default (empty): unknown. Compared with the profile's schedule, for a warning.
         """
 
     @_builtins.property
@@ -202,6 +256,32 @@ class RecommendLRRequest(_message.Message):
 Global___RecommendLRRequest: _TypeAlias = RecommendLRRequest  # noqa: Y015
 
 @_typing.final
+class Warning(_message.Message):
+    """Warning is advice to a person; the recommendation is given all the same."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    kind: Global___WarningKind.ValueType
+    """What it is about."""
+    message: _builtins.str
+    """What differs, with both values, and what to do."""
+    def __init__(
+        self,
+        *,
+        kind: Global___WarningKind.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Warning: _TypeAlias = Warning  # noqa: Y015
+
+@_typing.final
 class RecommendLRResponse(_message.Message):
     """RecommendLRResponse is the answer to one measurement. Arrays are in layout order."""
 
@@ -215,6 +295,12 @@ class RecommendLRResponse(_message.Message):
     REFERENCE_UNIT_RATES_FIELD_NUMBER: _builtins.int
     NEXT_MEASUREMENT_STEP_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
+    DEPTH_FACTORS_FIELD_NUMBER: _builtins.int
+    RAW_MULTIPLIERS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    PROFILE_STEP_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """The measurement's step."""
     profile: _builtins.str
@@ -229,6 +315,10 @@ class RecommendLRResponse(_message.Message):
     """Whether the profile's name was resolved from a cache because the store was away. Recommendations
     are still those of `digest`; the name may have moved since.
     """
+    probes: _builtins.int
+    """With how many probes to measure next. 0: as the client likes."""
+    profile_step: _builtins.float
+    """The step of the profile's training that was compared with."""
     @_builtins.property
     def multipliers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Factors on the scheduled learning rates. Always finite and inside the policy's bounds."""
@@ -243,6 +333,24 @@ class RecommendLRResponse(_message.Message):
         unmatched.
         """
 
+    @_builtins.property
+    def depth_factors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Reference over the mean base rate of the blocks that a group stands for; 0 where there is none."""
+
+    @_builtins.property
+    def raw_multipliers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Reference over measured unit rate before any safeguard; 0 where one is missing or zero."""
+
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The safeguards that changed each multiplier, `Limit` values added up."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]:
+        """What differs between the run and its profile. What the opening shows comes with the answers to
+        first measurements (`interval_steps` 0) alone.
+        """
+
     def __init__(
         self,
         *,
@@ -254,10 +362,16 @@ class RecommendLRResponse(_message.Message):
         reference_unit_rates: _abc.Iterable[_builtins.float] | None = ...,
         next_measurement_step: _builtins.int = ...,
         stale: _builtins.bool = ...,
+        depth_factors: _abc.Iterable[_builtins.float] | None = ...,
+        raw_multipliers: _abc.Iterable[_builtins.float] | None = ...,
+        limits: _abc.Iterable[_builtins.int] | None = ...,
+        probes: _builtins.int = ...,
+        warnings: _abc.Iterable[Global___Warning] | None = ...,
+        profile_step: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "multipliers", b"multipliers", "next_measurement_step", b"next_measurement_step", "outcomes", b"outcomes", "profile", b"profile", "reference_unit_rates", b"reference_unit_rates", "stale", b"stale", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_factors", b"depth_factors", "digest", b"digest", "limits", b"limits", "multipliers", b"multipliers", "next_measurement_step", b"next_measurement_step", "outcomes", b"outcomes", "probes", b"probes", "profile", b"profile", "profile_step", b"profile_step", "raw_multipliers", b"raw_multipliers", "reference_unit_rates", b"reference_unit_rates", "stale", b"stale", "step", b"step", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

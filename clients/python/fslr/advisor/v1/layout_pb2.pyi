@@ -29,6 +29,8 @@ class Group(_message.Message):
     DEPTH_INDEX_FIELD_NUMBER: _builtins.int
     DEPTH_COUNT_FIELD_NUMBER: _builtins.int
     PARAMETER_COUNT_FIELD_NUMBER: _builtins.int
+    INNER_INDICES_FIELD_NUMBER: _builtins.int
+    INNER_COUNTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The parameter's name in its model, such as `blocks.3.attn.qkv.weight`. Required, unique within
     the layout, 1 to 512 characters.
@@ -47,6 +49,16 @@ class Group(_message.Message):
     """
     parameter_count: _builtins.int
     """Number of scalar parameters in the group, at least 0. Default 0: unknown."""
+    @_builtins.property
+    def inner_indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Where `role` has several indices (stage and block, layer and expert): positions along the
+        further ones, from the outermost. Ignored where `role` is empty.
+        """
+
+    @_builtins.property
+    def inner_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Number of positions along each of them inside the same outer block, as many entries."""
+
     def __init__(
         self,
         *,
@@ -55,10 +67,12 @@ class Group(_message.Message):
         depth_index: _builtins.int = ...,
         depth_count: _builtins.int = ...,
         parameter_count: _builtins.int = ...,
+        inner_indices: _abc.Iterable[_builtins.int] | None = ...,
+        inner_counts: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_count", b"depth_count", "depth_index", b"depth_index", "name", b"name", "parameter_count", b"parameter_count", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_count", b"depth_count", "depth_index", b"depth_index", "inner_counts", b"inner_counts", "inner_indices", b"inner_indices", "name", b"name", "parameter_count", b"parameter_count", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -71,18 +85,27 @@ class Layout(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     GROUPS_FIELD_NUMBER: _builtins.int
+    ROLE_TEMPLATES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___Group]:
         """The groups in the model's own order. At least 1, at most 20,000."""
+
+    @_builtins.property
+    def role_templates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """How names are read where block indices are not found by themselves: beginnings of names with
+        `*` for each index, such as `encoder.s*.u*`, tried in order. At most 256 of 1 to 512
+        characters. Default (empty): a run takes its profile's.
+        """
 
     def __init__(
         self,
         *,
         groups: _abc.Iterable[Global___Group] | None = ...,
+        role_templates: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "role_templates", b"role_templates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

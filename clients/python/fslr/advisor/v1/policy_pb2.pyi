@@ -31,6 +31,10 @@ class _DepthRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DepthRule.V
     """The parts' squared rates add up to the base block's squared rate."""
     DEPTH_RULE_COPY: _DepthRule.ValueType  # 3
     """Each part keeps the base block's rate."""
+    DEPTH_RULE_MEASURED: _DepthRule.ValueType  # 4
+    """The parts together change the outputs as much as the base blocks together did, as measured by
+    the profile's coherences. Needs a profile that has them.
+    """
 
 class DepthRule(_DepthRule, metaclass=_DepthRuleEnumTypeWrapper):
     """DepthRule says how a block's reference rate is shared out when the model has another depth."""
@@ -43,6 +47,10 @@ DEPTH_RULE_SQRT: DepthRule.ValueType  # 2
 """The parts' squared rates add up to the base block's squared rate."""
 DEPTH_RULE_COPY: DepthRule.ValueType  # 3
 """Each part keeps the base block's rate."""
+DEPTH_RULE_MEASURED: DepthRule.ValueType  # 4
+"""The parts together change the outputs as much as the base blocks together did, as measured by
+the profile's coherences. Needs a profile that has them.
+"""
 Global___DepthRule: _TypeAlias = DepthRule  # noqa: Y015
 
 class _Alignment:
@@ -81,6 +89,10 @@ class _UnmatchedRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Unmatch
     """The layout is refused with FAILED_PRECONDITION and the list of such groups."""
     UNMATCHED_RULE_HOLD: _UnmatchedRule.ValueType  # 2
     """The group keeps the multiplier it has, with the outcome `OUTCOME_UNMATCHED`."""
+    UNMATCHED_RULE_NEAREST_ROLE: _UnmatchedRule.ValueType  # 3
+    """The group takes the reference of the role that shares most words with its own; where there is
+    none that shares more than half of them, it is held.
+    """
 
 class UnmatchedRule(_UnmatchedRule, metaclass=_UnmatchedRuleEnumTypeWrapper):
     """UnmatchedRule says what happens to a group for which the profile has no counterpart."""
@@ -91,6 +103,10 @@ UNMATCHED_RULE_ERROR: UnmatchedRule.ValueType  # 1
 """The layout is refused with FAILED_PRECONDITION and the list of such groups."""
 UNMATCHED_RULE_HOLD: UnmatchedRule.ValueType  # 2
 """The group keeps the multiplier it has, with the outcome `OUTCOME_UNMATCHED`."""
+UNMATCHED_RULE_NEAREST_ROLE: UnmatchedRule.ValueType  # 3
+"""The group takes the reference of the role that shares most words with its own; where there is
+none that shares more than half of them, it is held.
+"""
 Global___UnmatchedRule: _TypeAlias = UnmatchedRule  # noqa: Y015
 
 class _Outcome:
@@ -111,6 +127,10 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """The measured or the reference unit rate is zero; the multiplier in force stays."""
     OUTCOME_UNMATCHED: _Outcome.ValueType  # 5
     """The profile has no counterpart; the multiplier in force stays."""
+    OUTCOME_HELD_FROZEN: _Outcome.ValueType  # 6
+    """The policy lets multipliers rest from here on; the multiplier in force stays."""
+    OUTCOME_LIMITED: _Outcome.ValueType  # 7
+    """The slew limit or the damping shortened the way from the multiplier in force."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
     """Outcome says why a group's multiplier is what it is."""
@@ -127,7 +147,83 @@ OUTCOME_HELD_ZERO_RATE: Outcome.ValueType  # 4
 """The measured or the reference unit rate is zero; the multiplier in force stays."""
 OUTCOME_UNMATCHED: Outcome.ValueType  # 5
 """The profile has no counterpart; the multiplier in force stays."""
+OUTCOME_HELD_FROZEN: Outcome.ValueType  # 6
+"""The policy lets multipliers rest from here on; the multiplier in force stays."""
+OUTCOME_LIMITED: Outcome.ValueType  # 7
+"""The slew limit or the damping shortened the way from the multiplier in force."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
+
+class _Limit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LimitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Limit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIMIT_UNSPECIFIED: _Limit.ValueType  # 0
+    """None acted."""
+    LIMIT_MIN_MULTIPLIER: _Limit.ValueType  # 1
+    """The policy's smallest multiplier."""
+    LIMIT_MAX_MULTIPLIER: _Limit.ValueType  # 2
+    """The policy's largest multiplier."""
+    LIMIT_SLEW: _Limit.ValueType  # 4
+    """The largest factor between a multiplier and its successor."""
+    LIMIT_DAMPING: _Limit.ValueType  # 8
+    """Damping while steps are too large for first-order rates."""
+    LIMIT_CONFIDENCE: _Limit.ValueType  # 16
+    """The relative error: a move inside the noise is made in part."""
+
+class Limit(_Limit, metaclass=_LimitEnumTypeWrapper):
+    """Limit is a safeguard that changed a multiplier. Values are bits, so that several fit one number."""
+
+LIMIT_UNSPECIFIED: Limit.ValueType  # 0
+"""None acted."""
+LIMIT_MIN_MULTIPLIER: Limit.ValueType  # 1
+"""The policy's smallest multiplier."""
+LIMIT_MAX_MULTIPLIER: Limit.ValueType  # 2
+"""The policy's largest multiplier."""
+LIMIT_SLEW: Limit.ValueType  # 4
+"""The largest factor between a multiplier and its successor."""
+LIMIT_DAMPING: Limit.ValueType  # 8
+"""Damping while steps are too large for first-order rates."""
+LIMIT_CONFIDENCE: Limit.ValueType  # 16
+"""The relative error: a move inside the noise is made in part."""
+Global___Limit: _TypeAlias = Limit  # noqa: Y015
+
+class _Match:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MatchEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Match.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MATCH_UNSPECIFIED: _Match.ValueType  # 0
+    """Never sent."""
+    MATCH_NONE: _Match.ValueType  # 1
+    """It did not."""
+    MATCH_NAME: _Match.ValueType  # 2
+    """By its name, at the same place."""
+    MATCH_ROLE: _Match.ValueType  # 3
+    """By its role and depth."""
+    MATCH_ALIAS: _Match.ValueType  # 4
+    """By the profile's alias table."""
+    MATCH_NEAREST_ROLE: _Match.ValueType  # 5
+    """By the nearest role, as the policy allows."""
+
+class Match(_Match, metaclass=_MatchEnumTypeWrapper):
+    """Match says how a group found its counterpart in the profile."""
+
+MATCH_UNSPECIFIED: Match.ValueType  # 0
+"""Never sent."""
+MATCH_NONE: Match.ValueType  # 1
+"""It did not."""
+MATCH_NAME: Match.ValueType  # 2
+"""By its name, at the same place."""
+MATCH_ROLE: Match.ValueType  # 3
+"""By its role and depth."""
+MATCH_ALIAS: Match.ValueType  # 4
+"""By the profile's alias table."""
+MATCH_NEAREST_ROLE: Match.ValueType  # 5
+"""By the nearest role, as the policy allows."""
+Global___Match: _TypeAlias = Match  # noqa: Y015
 
 @_typing.final
 class Policy(_message.Message):
@@ -143,6 +239,14 @@ class Policy(_message.Message):
     MAX_RELATIVE_ERROR_FIELD_NUMBER: _builtins.int
     MIN_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     MAX_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
+    SLEW_LIMIT_FIELD_NUMBER: _builtins.int
+    MAX_LINEARITY_ERROR_FIELD_NUMBER: _builtins.int
+    MIN_RATE_RATIO_FIELD_NUMBER: _builtins.int
+    WEIGH_BY_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    FIRST_STEP_ONLY_FIELD_NUMBER: _builtins.int
+    FREEZE_AFTER_STEP_FIELD_NUMBER: _builtins.int
+    TARGET_RELATIVE_ERROR_FIELD_NUMBER: _builtins.int
+    MAX_PROBES_FIELD_NUMBER: _builtins.int
     depth_rule: Global___DepthRule.ValueType
     """How depth differences are bridged. Default: sum."""
     alignment: Global___Alignment.ValueType
@@ -159,6 +263,32 @@ class Policy(_message.Message):
     """Fewest optimizer steps between two measurements, at least 1. Default 25."""
     max_interval_steps: _builtins.int
     """Most optimizer steps between two measurements, at least `min_interval_steps`. Default 100."""
+    slew_limit: _builtins.float
+    """Largest factor, up or down, between a multiplier in force and its successor, above 1. The first
+    answer of a run is free of it. Default (absent): no limit.
+    """
+    max_linearity_error: _builtins.float
+    """Linearity error above which raises are damped, a ratio above 0: `limit / error` of the way up,
+    in logarithms, is left. Default (absent): never.
+    """
+    min_rate_ratio: _builtins.float
+    """A rate below this part of the median rate of its model counts as zero, in [0, 1).
+    Default 1e-6.
+    """
+    weigh_by_confidence: _builtins.bool
+    """Whether moves d (of the logarithm) are made d^2 / (d^2 + relative error^2) of the way. The
+    first answer of a run is free of it. Default true.
+    """
+    first_step_only: _builtins.bool
+    """Whether the multipliers of a run's first measurement stay for good. Default false."""
+    freeze_after_step: _builtins.int
+    """Step from which on multipliers stay as they are, at least 0. Default (absent): never."""
+    target_relative_error: _builtins.float
+    """Relative error that measurements are to have, above 0; answers then say how many probes it
+    takes. Default (absent): as the client likes.
+    """
+    max_probes: _builtins.int
+    """Most probes that are asked for, at least 1. Default 64."""
     def __init__(
         self,
         *,
@@ -170,30 +300,70 @@ class Policy(_message.Message):
         max_relative_error: _builtins.float | None = ...,
         min_interval_steps: _builtins.int | None = ...,
         max_interval_steps: _builtins.int | None = ...,
+        slew_limit: _builtins.float | None = ...,
+        max_linearity_error: _builtins.float | None = ...,
+        min_rate_ratio: _builtins.float | None = ...,
+        weigh_by_confidence: _builtins.bool | None = ...,
+        first_step_only: _builtins.bool | None = ...,
+        freeze_after_step: _builtins.int | None = ...,
+        target_relative_error: _builtins.float | None = ...,
+        max_probes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_interval_steps", b"_max_interval_steps", "_max_multiplier", b"_max_multiplier", "_max_relative_error", b"_max_relative_error", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "max_interval_steps", b"max_interval_steps", "max_multiplier", b"max_multiplier", "max_relative_error", b"max_relative_error", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_rate_ratio", b"_min_rate_ratio", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_rate_ratio", b"min_rate_ratio", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_interval_steps", b"_max_interval_steps", "_max_multiplier", b"_max_multiplier", "_max_relative_error", b"_max_relative_error", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "alignment", b"alignment", "depth_rule", b"depth_rule", "max_interval_steps", b"max_interval_steps", "max_multiplier", b"max_multiplier", "max_relative_error", b"max_relative_error", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "unmatched_rule", b"unmatched_rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_rate_ratio", b"_min_rate_ratio", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "alignment", b"alignment", "depth_rule", b"depth_rule", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_rate_ratio", b"min_rate_ratio", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "unmatched_rule", b"unmatched_rule", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__first_step_only: _TypeAlias = _typing.Literal["first_step_only"]  # noqa: Y015
+    _WhichOneofArgType__first_step_only: _TypeAlias = _typing.Literal["_first_step_only", b"_first_step_only"]  # noqa: Y015
+    _WhichOneofReturnType__freeze_after_step: _TypeAlias = _typing.Literal["freeze_after_step"]  # noqa: Y015
+    _WhichOneofArgType__freeze_after_step: _TypeAlias = _typing.Literal["_freeze_after_step", b"_freeze_after_step"]  # noqa: Y015
     _WhichOneofReturnType__max_interval_steps: _TypeAlias = _typing.Literal["max_interval_steps"]  # noqa: Y015
     _WhichOneofArgType__max_interval_steps: _TypeAlias = _typing.Literal["_max_interval_steps", b"_max_interval_steps"]  # noqa: Y015
+    _WhichOneofReturnType__max_linearity_error: _TypeAlias = _typing.Literal["max_linearity_error"]  # noqa: Y015
+    _WhichOneofArgType__max_linearity_error: _TypeAlias = _typing.Literal["_max_linearity_error", b"_max_linearity_error"]  # noqa: Y015
     _WhichOneofReturnType__max_multiplier: _TypeAlias = _typing.Literal["max_multiplier"]  # noqa: Y015
     _WhichOneofArgType__max_multiplier: _TypeAlias = _typing.Literal["_max_multiplier", b"_max_multiplier"]  # noqa: Y015
+    _WhichOneofReturnType__max_probes: _TypeAlias = _typing.Literal["max_probes"]  # noqa: Y015
+    _WhichOneofArgType__max_probes: _TypeAlias = _typing.Literal["_max_probes", b"_max_probes"]  # noqa: Y015
     _WhichOneofReturnType__max_relative_error: _TypeAlias = _typing.Literal["max_relative_error"]  # noqa: Y015
     _WhichOneofArgType__max_relative_error: _TypeAlias = _typing.Literal["_max_relative_error", b"_max_relative_error"]  # noqa: Y015
     _WhichOneofReturnType__min_interval_steps: _TypeAlias = _typing.Literal["min_interval_steps"]  # noqa: Y015
     _WhichOneofArgType__min_interval_steps: _TypeAlias = _typing.Literal["_min_interval_steps", b"_min_interval_steps"]  # noqa: Y015
     _WhichOneofReturnType__min_multiplier: _TypeAlias = _typing.Literal["min_multiplier"]  # noqa: Y015
     _WhichOneofArgType__min_multiplier: _TypeAlias = _typing.Literal["_min_multiplier", b"_min_multiplier"]  # noqa: Y015
+    _WhichOneofReturnType__min_rate_ratio: _TypeAlias = _typing.Literal["min_rate_ratio"]  # noqa: Y015
+    _WhichOneofArgType__min_rate_ratio: _TypeAlias = _typing.Literal["_min_rate_ratio", b"_min_rate_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__slew_limit: _TypeAlias = _typing.Literal["slew_limit"]  # noqa: Y015
+    _WhichOneofArgType__slew_limit: _TypeAlias = _typing.Literal["_slew_limit", b"_slew_limit"]  # noqa: Y015
+    _WhichOneofReturnType__target_relative_error: _TypeAlias = _typing.Literal["target_relative_error"]  # noqa: Y015
+    _WhichOneofArgType__target_relative_error: _TypeAlias = _typing.Literal["_target_relative_error", b"_target_relative_error"]  # noqa: Y015
+    _WhichOneofReturnType__weigh_by_confidence: _TypeAlias = _typing.Literal["weigh_by_confidence"]  # noqa: Y015
+    _WhichOneofArgType__weigh_by_confidence: _TypeAlias = _typing.Literal["_weigh_by_confidence", b"_weigh_by_confidence"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_step_only) -> _WhichOneofReturnType__first_step_only | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__freeze_after_step) -> _WhichOneofReturnType__freeze_after_step | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_interval_steps) -> _WhichOneofReturnType__max_interval_steps | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_linearity_error) -> _WhichOneofReturnType__max_linearity_error | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_multiplier) -> _WhichOneofReturnType__max_multiplier | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_probes) -> _WhichOneofReturnType__max_probes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_relative_error) -> _WhichOneofReturnType__max_relative_error | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_interval_steps) -> _WhichOneofReturnType__min_interval_steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_multiplier) -> _WhichOneofReturnType__min_multiplier | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_rate_ratio) -> _WhichOneofReturnType__min_rate_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__slew_limit) -> _WhichOneofReturnType__slew_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target_relative_error) -> _WhichOneofReturnType__target_relative_error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weigh_by_confidence) -> _WhichOneofReturnType__weigh_by_confidence | None: ...
 
 Global___Policy: _TypeAlias = Policy  # noqa: Y015

@@ -30,8 +30,12 @@ class ProfilePoint(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     UNIT_RATES_FIELD_NUMBER: _builtins.int
     RELATIVE_ERRORS_FIELD_NUMBER: _builtins.int
+    COHERENCES_FIELD_NUMBER: _builtins.int
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimizer steps completed before the measured step, at least 0; strictly rising over points."""
+    learning_rate: _builtins.float
+    """Scheduled learning rate at this step, absolute, at least 0. Absent in all points: unknown."""
     @_builtins.property
     def unit_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Unit rate of each group in layout order, in output units per learning rate. Finite, at least 0."""
@@ -40,24 +44,67 @@ class ProfilePoint(_message.Message):
     def relative_errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Relative error of each unit rate, a ratio. Finite, at least 0. Empty: unknown."""
 
+    @_builtins.property
+    def coherences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Coherence of each role, in the order of the roles' first groups: the mean correlation of the
+        output changes of the role's blocks, in [-1, 1]; 0 for roles of one block. Empty in all
+        points: not measured.
+        """
+
     def __init__(
         self,
         *,
         step: _builtins.int = ...,
         unit_rates: _abc.Iterable[_builtins.float] | None = ...,
         relative_errors: _abc.Iterable[_builtins.float] | None = ...,
+        coherences: _abc.Iterable[_builtins.float] | None = ...,
+        learning_rate: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["relative_errors", b"relative_errors", "step", b"step", "unit_rates", b"unit_rates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "coherences", b"coherences", "learning_rate", b"learning_rate", "relative_errors", b"relative_errors", "step", b"step", "unit_rates", b"unit_rates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
 
 Global___ProfilePoint: _TypeAlias = ProfilePoint  # noqa: Y015
 
 @_typing.final
+class GroupAlias(_message.Message):
+    """GroupAlias is another spelling of groups, such as that of another framework."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATTERN_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    pattern: _builtins.str
+    """The other spelling: a whole name with `*` for a block index and `**` for any further text, such
+    as `blocks_*/attn/kernel`. 1 to 512 characters.
+    """
+    target: _builtins.str
+    """The profile's own spelling with the same wildcards in the same order, such as
+    `blocks.*.attn.weight`. 1 to 512 characters.
+    """
+    def __init__(
+        self,
+        *,
+        pattern: _builtins.str = ...,
+        target: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pattern", b"pattern", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupAlias: _TypeAlias = GroupAlias  # noqa: Y015
+
+@_typing.final
 class Provenance(_message.Message):
-    """Provenance says where a profile comes from."""
+    """Provenance says where a profile comes from. Registration requires `model`, `width`, `depth`,
+    `optimizer`, `batch_size`, `dataset`, `commit`, `author` and `record_time`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -67,18 +114,40 @@ class Provenance(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     COMMIT_FIELD_NUMBER: _builtins.int
     AUTHOR_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    RECORD_TIME_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
+    RECORDINGS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The base model in words, such as `char GPT, width 32, 2 blocks`."""
     optimizer: _builtins.str
     """The optimizer's name, such as `Adam`."""
     batch_size: _builtins.int
-    """Examples a step, at least 0. Default 0: unknown."""
+    """Examples a step, at least 1. 0: unknown."""
     dataset: _builtins.str
     """The data in words."""
     commit: _builtins.str
     """Revision of the training code."""
     author: _builtins.str
     """Who recorded it."""
+    width: _builtins.int
+    """Width of the model, at least 1. 0: unknown."""
+    depth: _builtins.int
+    """Number of blocks, at least 1. 0: unknown."""
+    method: _builtins.str
+    """The method that the numbers come from, 1 to 63 characters of `[a-z0-9-]`. Default (empty):
+    `function-space-learning-rates`.
+    """
+    loss: _builtins.str
+    """The loss in words, such as `cross-entropy`. Default (empty): unknown."""
+    recordings: _builtins.int
+    """How many recordings were merged into the profile, at least 1. Default 0: one."""
+    @_builtins.property
+    def record_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was recorded."""
+
     def __init__(
         self,
         *,
@@ -88,10 +157,16 @@ class Provenance(_message.Message):
         dataset: _builtins.str = ...,
         commit: _builtins.str = ...,
         author: _builtins.str = ...,
+        width: _builtins.int = ...,
+        depth: _builtins.int = ...,
+        method: _builtins.str = ...,
+        record_time: _timestamp_pb2.Timestamp | None = ...,
+        loss: _builtins.str = ...,
+        recordings: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record_time", b"record_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "batch_size", b"batch_size", "commit", b"commit", "dataset", b"dataset", "model", b"model", "optimizer", b"optimizer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "batch_size", b"batch_size", "commit", b"commit", "dataset", b"dataset", "depth", b"depth", "loss", b"loss", "method", b"method", "model", b"model", "optimizer", b"optimizer", "record_time", b"record_time", "recordings", b"recordings", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -131,6 +206,7 @@ class ProfileContent(_message.Message):
     PROVENANCE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     DOCS_FIELD_NUMBER: _builtins.int
+    GROUP_ALIASES_FIELD_NUMBER: _builtins.int
     base_learning_rate: _builtins.float
     """The learning rate that is transferred, absolute, above 0. Required."""
     total_steps: _builtins.int
@@ -161,6 +237,10 @@ class ProfileContent(_message.Message):
         characters, at most 64 pairs.
         """
 
+    @_builtins.property
+    def group_aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupAlias]:
+        """Other spellings of the groups; the first that fits decides. At most 256."""
+
     def __init__(
         self,
         *,
@@ -172,10 +252,11 @@ class ProfileContent(_message.Message):
         provenance: Global___Provenance | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         docs: _builtins.str = ...,
+        group_aliases: _abc.Iterable[Global___GroupAlias] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "policy", b"policy", "provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "docs", b"docs", "labels", b"labels", "layout", b"layout", "points", b"points", "policy", b"policy", "provenance", b"provenance", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "docs", b"docs", "group_aliases", b"group_aliases", "labels", b"labels", "layout", b"layout", "points", b"points", "policy", b"policy", "provenance", b"provenance", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

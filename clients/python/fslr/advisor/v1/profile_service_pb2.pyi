@@ -336,6 +336,7 @@ class GroupMapping(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
     DEPTH_FACTOR_FIELD_NUMBER: _builtins.int
+    MATCH_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     """The group's name in the layout."""
     role: _builtins.str
@@ -344,6 +345,8 @@ class GroupMapping(_message.Message):
     """Reference over the mean unit rate of the sources under the policy's depth rule, a ratio; 1 where
     depths agree, 0 where unmatched.
     """
+    match: _policy_pb2.Match.ValueType
+    """How the group found them."""
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The profile's groups that the reference is made of; empty where unmatched."""
@@ -355,10 +358,11 @@ class GroupMapping(_message.Message):
         role: _builtins.str = ...,
         sources: _abc.Iterable[_builtins.str] | None = ...,
         depth_factor: _builtins.float = ...,
+        match: _policy_pb2.Match.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_factor", b"depth_factor", "group", b"group", "role", b"role", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_factor", b"depth_factor", "group", b"group", "match", b"match", "role", b"role", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

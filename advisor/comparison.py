@@ -1,0 +1,191 @@
+"""What differs between a run and the profile that it uses, in words for the people who train.
+
+None of it stops a recommendation: a profile of another batch size may serve well. But whoever
+wonders later why a transfer disappointed should have read it here first.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from advisor.policy import Layout, LayoutMapping, Match, Profile
+from advisor.profiles import Provenance
+
+
+class Kind(enum.Enum):
+    """What differs."""
+
+    BASE_LEARNING_RATE = "base learning rate"
+    OPTIMIZER = "optimizer"
+    BATCH_SIZE = "batch size"
+    LOSS = "loss"
+    WARMUP = "warm-up"
+    NEAREST_ROLE = "nearest role"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One difference.
+
+    Attributes:
+        kind: What differs.
+        message: With both values, and what to do.
+    """
+
+    kind: Kind
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a run says about itself beyond its layout; all may be unknown.
+
+    Attributes:
+        base_learning_rate: The learning rate that its schedule is built on; 0: unknown.
+        optimizer: The optimizer's name.
+        batch_size: Examples a step; 0: unknown.
+        loss: The loss.
+    """
+
+    base_learning_rate: float = 0.0
+    optimizer: str = ""
+    batch_size: int = 0
+    loss: str = ""
+
+
+_FAMILIES = {
+    "Adam": ("adam", "adamw", "nadam", "radam", "adamax", "fusedadam", "adamw8bit", "adam8bit"),
+    "SGD": ("sgd", "momentum", "nesterov", "asgd"),
+    "sign descent": ("lion", "signsgd", "signum", "tiger"),
+    "second order": ("shampoo", "soap", "distributedshampoo", "kfac"),
+    "orthogonalized": ("muon",),
+    "factored": ("adafactor", "came"),
+}
+_FAMILY_OF = {name: family for family, names in _FAMILIES.items() for name in names}
+_SAME_RATE = 0.01  # relative
+_WARMING = 0.5  # a schedule below this part of its peak, before it, is warming up
+_FULL = 0.9  # one above this part is not
+
+
+def family(optimizer: str) -> str:
+    """Return the family of an optimizer's name; a name that is not known is its own family."""
+    plain = "".join(c for c in optimizer.lower() if c.isalnum())
+    return _FAMILY_OF.get(plain, plain)
+
+
+def differences(
+    base_learning_rate: float, provenance: Provenance, training: Training
+) -> list[Difference]:
+    """Return what a run's own words show to be different; unknown values differ from nothing.
+
+    Args:
+        base_learning_rate: The profile's.
+        provenance: The profile's.
+        training: The run's words.
+    """
+    found: list[Difference] = []
+    own = training.base_learning_rate
+    if own and abs(own - base_learning_rate) > _SAME_RATE * base_learning_rate:
+        found.append(
+            Difference(
+                Kind.BASE_LEARNING_RATE,
+                f"the run's base learning rate is {own:g}, the profile's {base_learning_rate:g}: "
+                "the profile's is the one that transfers, so outputs will move by "
+                f"{own / base_learning_rate:.3g} times what they did; use {base_learning_rate:g} "
+                "unless you mean it",
+            )
+        )
+    if training.optimizer and provenance.optimizer:
+        families = family(training.optimizer), family(provenance.optimizer)
+        if families[0] != families[1]:
+            found.append(
+                Difference(
+                    Kind.OPTIMIZER,
+                    f"the run's optimizer is {training.optimizer}, the profile was recorded with "
+                    f"{provenance.optimizer}: updates of other families have other shapes; "
+                    "record a profile with this optimizer",
+                )
+            )
+    if (
+        training.batch_size
+        and provenance.batch_size
+        and training.batch_size != provenance.batch_size
+    ):
+        found.append(
+            Difference(
+                Kind.BATCH_SIZE,
+                f"the run's batch size is {training.batch_size}, the profile's "
+                f"{provenance.batch_size}: rates match, but the best learning rate may depend on "
+                "the batch size",
+            )
+        )
+    if training.loss and provenance.loss and _plain(training.loss) != _plain(provenance.loss):
+        found.append(
+            Difference(
+                Kind.LOSS,
+                f"the run's loss is {training.loss}, the profile's {provenance.loss}: outputs of "
+                "another meaning need not move by the same amount; record a profile with this loss",
+            )
+        )
+    return found
+
+
+def warmup(
+    profile: Profile, profile_step: float, training: Training, learning_rate: float
+) -> list[Difference]:
+    """Return whether exactly one of profile and run is warming its learning rate up at a step.
+
+    Args:
+        profile: The profile.
+        profile_step: The step of the profile that the run's step is compared with.
+        training: The run's words.
+        learning_rate: The run's scheduled learning rate now, the largest over its groups; 0:
+            unknown.
+    """
+    rates = profile.learning_rates
+    if rates is None or not training.base_learning_rate or not learning_rate or not rates.max():
+        return []
+    at = max(int(profile.steps.searchsorted(profile_step, side="right")) - 1, 0)
+    before_peak = at < int(rates.argmax())
+    recorded = float(rates[at] / rates.max())
+    own = learning_rate / training.base_learning_rate
+    if before_peak and recorded < _WARMING and own > _FULL:
+        words = (
+            f"the profile was recorded with warm-up and the run has none: at step "
+            f"{profile.steps[at]} its learning rate was {recorded:.0%} of its peak, the run's is "
+            f"{own:.0%} of its base; unit rates early in training depend on it"
+        )
+    elif own < _WARMING and recorded > _FULL and not before_peak and at == 0:
+        words = (
+            f"the run warms up and the profile was recorded without: its learning rate was "
+            f"{recorded:.0%} of its peak from the start, the run's is {own:.0%} of its base; unit "
+            "rates early in training depend on it"
+        )
+    else:
+        return []
+    return [Difference(Kind.WARMUP, f"{words}; record a profile with the run's schedule")]
+
+
+def nearest_roles_used(layout: Layout, base: Layout, mapping: LayoutMapping) -> list[Difference]:
+    """Return which groups take the reference of the nearest role, if any do."""
+    used = {
+        layout.groups[i].role: base.roles[int(mapping.families[i])]
+        for i, match in enumerate(mapping.matches)
+        if match is Match.NEAREST_ROLE
+    }
+    if not used:
+        return []
+    listed = ", ".join(f"{role} -> {other}" for role, other in list(used.items())[:10])
+    more = f" and {len(used) - 10} more" if len(used) > 10 else ""
+    return [
+        Difference(
+            Kind.NEAREST_ROLE,
+            f"the profile lacks {len(used)} roles of the run, and the nearest ones stand in: "
+            f"{listed}{more}; if they are the same layers, put them into its alias table",
+        )
+    ]
+
+
+def _plain(text: str) -> str:
+    return "".join(c for c in text.lower() if c.isalnum())
