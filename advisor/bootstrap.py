@@ -15,10 +15,12 @@ from grpc_reflection.v1alpha import reflection
 
 from advisor.cache import CachedProfiles
 from advisor.rpc.advisor_service import AdvisorServicer
+from advisor.rpc.audit_service import AuditServicer
 from advisor.rpc.interceptor import BoundaryInterceptor
 from advisor.rpc.profile_service import ProfileServicer
 from advisor.rpc.run_service import RunServicer
 from advisor.settings import Settings
+from advisor.store.audit import AuditStore
 from advisor.store.connection import awaited, connect, store_errors
 from advisor.store.profiles import ProfileStore
 from advisor.store.runs import RunStore
@@ -26,6 +28,8 @@ from advisor.telemetry import Telemetry
 from fslr.advisor.v1 import (
     advisor_service_pb2,
     advisor_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     profile_service_pb2,
     profile_service_pb2_grpc,
     run_service_pb2,
@@ -34,6 +38,7 @@ from fslr.advisor.v1 import (
 
 _SERVICES = (
     advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name,
+    audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
     profile_service_pb2.DESCRIPTOR.services_by_name["ProfileService"].full_name,
     run_service_pb2.DESCRIPTOR.services_by_name["RunService"].full_name,
 )
@@ -82,12 +87,12 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
             "on 127.0.0.1, or say --allow-insecure where the network itself is trusted"
         )
     redis = connect(redis_url, timeout_s=settings.redis_timeout_s, retries=1)
-    # For what must not happen twice: telemetry, moves of aliases.
+    # For what must not happen twice: telemetry.
     unrepeated = connect(redis_url, timeout_s=settings.redis_timeout_s, retries=0)
     async with redis, unrepeated:
         with store_errors():
             await awaited(redis.ping())
-        profile_store, run_store = ProfileStore(redis, unrepeated), RunStore(unrepeated)
+        profile_store, run_store = ProfileStore(redis), RunStore(unrepeated)
         profiles = CachedProfiles(profile_store, size=settings.cached_profiles)
         telemetry = Telemetry(run_store, capacity=settings.telemetry_capacity)
         server = grpc.aio.server(
@@ -103,6 +108,9 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
         )
         profile_service_pb2_grpc.add_ProfileServiceServicer_to_server(
             ProfileServicer(profile_store, profiles, _now), server
+        )
+        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
+            AuditServicer(AuditStore(redis)), server
         )
         run_service_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(run_store), server)
         states = health.aio.HealthServicer()

@@ -15,6 +15,8 @@
     |  `- RunNotFoundError
     |- AliasMovedError
     |- VersionInUseError
+    |- RequestReusedError
+    |- AuditUnavailableError
     |- ProfileDamagedError
     `- StoreUnavailableError
 
@@ -127,10 +129,15 @@ class RunNotFoundError(NotFoundError):
 class AliasMovedError(AdvisorError):
     """The alias names another version than the caller expected."""
 
-    def __init__(self, alias: str, expected: int, actual: int) -> None:
+    def __init__(self, alias: str, expected: int | None, actual: int) -> None:
+        since = (
+            "and moved since it was read"
+            if expected is None
+            else f"not {expected or 'none'} as expected"
+        )
         super().__init__(
-            f"alias {alias!r} names version {actual or 'none'}, not {expected or 'none'} as "
-            "expected; somebody else moved it: read it again and decide anew"
+            f"alias {alias!r} names version {actual or 'none'}, {since}; "
+            "somebody else moved it: read it again and decide anew"
         )
 
 
@@ -159,3 +166,23 @@ class StoreUnavailableError(AdvisorError):
 
     def __init__(self, cause: str) -> None:
         super().__init__(f"the store does not answer ({cause}); try again shortly")
+
+
+class RequestReusedError(AdvisorError):
+    """A request identifier was used for another request before."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "request_id was used for another request within the last day; give every request its "
+            "own, and the same one to its retries alone"
+        )
+
+
+class AuditUnavailableError(AdvisorError):
+    """A write was refused because it could not be written down who made it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the audit record cannot be written ({reason}), so nothing was changed; "
+            "recommendations go on. Repair the project's audit stream in Redis, then try again"
+        )

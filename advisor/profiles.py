@@ -205,6 +205,21 @@ class VersionInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Alias:
+    """A movable name for a version.
+
+    Attributes:
+        name: The alias.
+        version: The version that it names.
+        moves: How often it was moved, made and taken away; never falls.
+    """
+
+    name: str
+    version: int
+    moves: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProfileVersion:
     """A registered version with its content.
 

@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from advisor.policy import Layout, Policy, Profile
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2
 
 NAMES = ("embed.weight", "blocks.0.up.weight", "blocks.1.up.weight", "head.weight")
+
+
+PROVENANCE = profile_pb2.Provenance(
+    model="toy",
+    width=8,
+    depth=2,
+    optimizer="Adam",
+    batch_size=4,
+    dataset="numbers",
+    commit="0123abc",
+    author="a test",
+    record_time=Timestamp(seconds=1_700_000_000),
+)
 
 
 def layout_message(names: Sequence[str] = NAMES) -> layout_pb2.Layout:
@@ -24,6 +38,7 @@ def content_message(
     rate: float = 1.0,
     policy: policy_pb2.Policy | None = None,
     labels: dict[str, str] | None = None,
+    docs: str = "",
 ) -> profile_pb2.ProfileContent:
     """Unit rates ``rate * (1 + group index)`` at every step."""
     return profile_pb2.ProfileContent(
@@ -37,6 +52,8 @@ def content_message(
         base_learning_rate=0.01,
         policy=policy,
         labels=labels,
+        docs=docs,
+        provenance=PROVENANCE,
     )
 
 

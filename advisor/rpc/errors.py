@@ -43,6 +43,8 @@ TABLE: dict[type[Exception], Verdict] = {
     errors.RunNotFoundError: Verdict(_C.NOT_FOUND, _R.ERROR_REASON_RUN_NOT_FOUND),
     errors.AliasMovedError: Verdict(_C.ABORTED, _R.ERROR_REASON_ALIAS_MOVED),
     errors.VersionInUseError: Verdict(_C.FAILED_PRECONDITION, _R.ERROR_REASON_VERSION_IN_USE),
+    errors.RequestReusedError: Verdict(_C.INVALID_ARGUMENT, _R.ERROR_REASON_REQUEST_REUSED),
+    errors.AuditUnavailableError: Verdict(_C.UNAVAILABLE, _R.ERROR_REASON_AUDIT_UNAVAILABLE),
     errors.StoreUnavailableError: Verdict(_C.UNAVAILABLE, _R.ERROR_REASON_STORE_UNAVAILABLE),
     errors.ProfileDamagedError: Verdict(_C.DATA_LOSS, _R.ERROR_REASON_PROFILE_DAMAGED),
 }

@@ -17,8 +17,10 @@ from advisor.names import (
     parse_profile_name,
     parse_project,
 )
-from advisor.policy import InvalidValueError
+from advisor.policy import InvalidValueError, shown
+from advisor.profiles import Alias
 from advisor.rpc import convert
+from advisor.rpc.origin import origin_of
 from advisor.rpc.paging import decode_token, encode_token, page_size, parse_filter
 from advisor.store.profiles import ProfileStore
 from fslr.advisor.v1 import profile_service_pb2 as pb
@@ -53,7 +55,11 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             content = await asyncio.to_thread(convert.content_from, request.content)
         except InvalidValueError as error:
             raise error.under("content") from None
-        info, created = await self._store.register(name, content, self._now())
+        origin = origin_of(context, self._now(), request.request_id)
+        try:
+            info, created = await self._store.register(name, content, origin)
+        except InvalidValueError as error:
+            raise error.under("content") from None
         return pb.RegisterProfileResponse(
             profile=convert.version_to(info, content.header), created=created
         )
@@ -67,6 +73,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         return pb.GetProfileResponse(
             profile=await asyncio.to_thread(convert.version_to, version.info, version.content),
             versions=await self._store.versions(reference.name),
+            aliases=[_alias(alias) for alias in await self._store.aliases(reference.name)],
         )
 
     async def ListProfiles(
@@ -92,19 +99,40 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         expected = request.expected_version if request.HasField("expected_version") else None
         if expected is not None and expected < 0:
             raise InvalidValueError("expected_version", f"{expected} is below 0")
-        info, before = await self._store.set_alias(
-            reference, check_id("alias", "alias", request.alias), expected
+        info, before, alias = await self._store.set_alias(
+            reference,
+            check_id("alias", "alias", request.alias),
+            origin_of(context, self._now(), request.request_id),
+            expected_version=expected,
+            expected_moves=_moves(request.etag),
         )
         content = await self._store.content(info)
         return pb.SetProfileAliasResponse(
-            profile=convert.version_to(info, content.header), previous_version=before
+            profile=convert.version_to(info, content.header),
+            previous_version=before,
+            alias=_alias(alias),
         )
+
+    async def DeleteProfileAlias(
+        self, request: pb.DeleteProfileAliasRequest, context: _Context
+    ) -> pb.DeleteProfileAliasResponse:
+        """Take an alias away."""
+        await self._store.delete_alias(
+            parse_profile_name("name", request.name),
+            check_id("alias", "alias", request.alias),
+            origin_of(context, self._now(), request.request_id),
+            expected_moves=_moves(request.etag),
+        )
+        return pb.DeleteProfileAliasResponse()
 
     async def DeleteProfile(
         self, request: pb.DeleteProfileRequest, context: _Context
     ) -> pb.DeleteProfileResponse:
         """Remove one version."""
-        await self._store.delete(ProfileReference.parse("name", request.name))
+        await self._store.delete(
+            ProfileReference.parse("name", request.name),
+            origin_of(context, self._now(), request.request_id),
+        )
         return pb.DeleteProfileResponse()
 
     async def ValidateLayout(
@@ -122,3 +150,15 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         opening = Opening(ProfileReference.parse("name", request.name), layout, policy=policy)
         resolved = await self._profiles.resolve(opening.profile)
         return convert.mapping_to(Advice(resolved, opening))
+
+
+def _alias(alias: Alias) -> pb.Alias:
+    return pb.Alias(name=alias.name, version=alias.version, etag=str(alias.moves))
+
+
+def _moves(etag: str) -> int | None:
+    if not etag:
+        return None
+    if not (etag.isascii() and etag.isdigit() and len(etag) < 16):
+        raise InvalidValueError("etag", f"{shown(etag)} is none of ours; read the alias again")
+    return int(etag)

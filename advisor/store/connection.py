@@ -15,10 +15,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from advisor.errors import StoreUnavailableError
+from advisor.errors import AuditUnavailableError, RequestReusedError, StoreUnavailableError
 
 # Refusals that pass: a failover, a full disk or memory, a replica that catches up.
 _PASSING = (OutOfMemoryError, ReadOnlyError)
+_AUDIT_FAILED, _REQUEST_REUSED = "AUDITFAILED", "REQUESTREUSED"  # of our own scripts
 _PASSING_PREFIXES = (
     *("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF"),
     *("NOREPLICAS", "OOM", "READONLY", "TRYAGAIN"),
@@ -43,10 +44,11 @@ def connect(url: str, *, timeout_s: float, retries: int) -> Redis:
     )
 
 
-def load_script(redis: Redis, name: str) -> AsyncScript:
-    """Return the Lua script of the given file name, without ``.lua``."""
-    text = resources.files("advisor.store").joinpath(f"scripts/{name}.lua").read_text("utf-8")
-    return redis.register_script(text)
+def load_script(redis: Redis, *names: str) -> AsyncScript:
+    """Return the Lua script of the given file names, without ``.lua``, one after the other."""
+    folder = resources.files("advisor.store").joinpath("scripts")
+    texts = [folder.joinpath(f"{name}.lua").read_text("utf-8") for name in names]
+    return redis.register_script("\n".join(texts))
 
 
 async def awaited(result: Any) -> Any:
@@ -62,8 +64,14 @@ def store_errors() -> Iterator[None]:
     except (RedisConnectionError, RedisTimeoutError) as error:
         raise StoreUnavailableError(str(error) or type(error).__name__) from error
     except ResponseError as error:
-        if not isinstance(error, _PASSING) and not str(error).startswith(_PASSING_PREFIXES):
-            raise  # a defect of ours: a command or script that Redis does not understand
-        raise StoreUnavailableError(str(error)) from error
+        if str(error).startswith(_REQUEST_REUSED):
+            raise RequestReusedError from error
+        audit = str(error).startswith(_AUDIT_FAILED)
+        reason = str(error).removeprefix(_AUDIT_FAILED).strip()
+        if isinstance(error, _PASSING) or reason.startswith(_PASSING_PREFIXES):
+            raise StoreUnavailableError(reason) from error
+        if audit:
+            raise AuditUnavailableError(reason) from error
+        raise  # a defect of ours: a command or script that Redis does not understand
     except RedisError as error:
         raise StoreUnavailableError(str(error) or type(error).__name__) from error

@@ -22,6 +22,16 @@ def runs(project: str) -> str:
     return f"fslr:{{{project}}}:runs"
 
 
+def audit(project: str) -> str:
+    """Stream of the project's writes; never trimmed."""
+    return f"fslr:{{{project}}}:audit"
+
+
+def request(project: str, request_id: str) -> str:
+    """Hash: fingerprint and answer of a write, kept for a day."""
+    return f"fslr:{{{project}}}:request:{request_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class ProfileKeys:
     """The keys of one profile."""
@@ -33,7 +43,8 @@ class ProfileKeys:
         """Hash of a profile's versions.
 
         ``last``: the highest number given; ``latest``: the highest that is stored; ``v:{version}``:
-        its digest; ``d:{digest}``: its version; ``t:{version}``: when, in milliseconds.
+        its digest; ``d:{digest}``: its version; ``t:{version}``: when, in milliseconds;
+        ``g:{alias}``: how often the alias moved.
         """
         return f"fslr:{{{self.name.project}}}:profile:{self.name.profile}:index"
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from redis.asyncio import Redis
 
+from advisor.audit import Origin
 from advisor.errors import (
     AliasMovedError,
     ProfileDamagedError,
@@ -17,8 +18,9 @@ from advisor.errors import (
 )
 from advisor.names import ProfileName, ProfileReference
 from advisor.policy import InvalidValueError
-from advisor.profiles import ProfileContent, ProfileHeader, ProfileVersion, VersionInfo
+from advisor.profiles import Alias, ProfileContent, ProfileHeader, ProfileVersion, VersionInfo
 from advisor.store import keys
+from advisor.store.audit import write_arguments, write_keys
 from advisor.store.codec import EncodedProfile, decode, decode_header, encode
 from advisor.store.connection import awaited, load_script, store_errors
 
@@ -30,41 +32,51 @@ class ProfileStore:
     """Reads and writes profiles; every write is one atomic script.
 
     Args:
-        redis: The client.
-        unrepeated: A client without retries, for moves of aliases: one that ran twice could undo
-            another's.
+        redis: The client. It may repeat writes: each has an identifier.
 
     Raises:
         StoreUnavailableError: By every method, when Redis does not answer.
     """
 
-    def __init__(self, redis: Redis, unrepeated: Redis) -> None:
+    def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._register = load_script(redis, "register_profile")
+        self._register = load_script(redis, "write", "register_profile")
         self._resolve = load_script(redis, "resolve_profile")
-        self._set_alias = load_script(unrepeated, "set_alias")
-        self._delete = load_script(redis, "delete_profile")
+        self._set_alias = load_script(redis, "write", "set_alias")
+        self._delete = load_script(redis, "write", "delete_profile")
 
     async def register(
-        self, name: ProfileName, content: ProfileContent, now: datetime
+        self, name: ProfileName, content: ProfileContent, origin: Origin
     ) -> tuple[VersionInfo, bool]:
         """Store a version, or find the one with the same content.
 
         Returns:
-            The version, and whether this call made it.
+            The version, and whether this request made it.
+
+        Raises:
+            InvalidValueError: The provenance is not complete, or a value is out of its range.
+            RequestReusedError: The request's identifier was another request's.
+            AuditUnavailableError: It cannot be written down who writes.
         """
+        content.header.provenance.check_complete()
         content.profile()  # refuse what recommendations could not use
         encoded = await asyncio.to_thread(encode, content)
         own = keys.ProfileKeys(name)
         with store_errors():
             version, created_ms, created = await self._register(
-                keys=[keys.profiles(name.project), own.index, own.content(encoded.digest)],
+                keys=[
+                    keys.profiles(name.project),
+                    own.index,
+                    own.content(encoded.digest),
+                    *write_keys(name.project, origin),
+                ],
                 args=[
                     encoded.digest,
                     encoded.header,
                     encoded.arrays,
-                    _milliseconds(now),
+                    _milliseconds(origin.time),
                     name.profile,
+                    *write_arguments(origin, ("register", name, encoded.digest)),
                 ],
             )
         info = VersionInfo(name, version, encoded.digest, _time(created_ms))
@@ -168,39 +180,85 @@ class ProfileStore:
             )
         return None if header is None else (info, decode_header(header))
 
+    async def aliases(self, name: ProfileName) -> list[Alias]:
+        """Return a profile's aliases by name."""
+        own = keys.ProfileKeys(name)
+        with store_errors():
+            named = await awaited(self._redis.hgetall(own.aliases))
+            if not named:
+                return []
+            order = sorted(named)
+            moves = await awaited(self._redis.hmget(own.index, [b"g:" + alias for alias in order]))
+        return [
+            Alias(alias.decode(), int(named[alias]), int(count or 0))
+            for alias, count in zip(order, moves, strict=True)
+        ]
+
     async def set_alias(
-        self, reference: ProfileReference, alias: str, expected_version: int | None
-    ) -> tuple[VersionInfo, int]:
+        self,
+        reference: ProfileReference,
+        alias: str,
+        origin: Origin,
+        *,
+        expected_version: int | None = None,
+        expected_moves: int | None = None,
+    ) -> tuple[VersionInfo, int, Alias]:
         """Point an alias at a version.
 
         Args:
             reference: The version.
             alias: The alias.
+            origin: Where the write comes from.
             expected_version: What the alias must name now; 0: nothing; None: anything.
+            expected_moves: How often it must have moved; None: any number of times.
 
         Returns:
-            The version, and what the alias named before (0: nothing).
+            The version, what the alias named before (0: nothing), and the alias.
 
         Raises:
             AliasMovedError: The alias names another version than expected.
             VersionNotFoundError: The profile has no such version.
         """
         info = await self.resolve(reference)
-        own = keys.ProfileKeys(reference.name)
-        expected = "" if expected_version is None else expected_version
+        before, moves = await self._move_alias(
+            reference.name, alias, str(info.version), origin, (expected_version, expected_moves)
+        )
+        return await self.resolve(info.reference), before, Alias(alias, info.version, moves)
+
+    async def delete_alias(
+        self, name: ProfileName, alias: str, origin: Origin, *, expected_moves: int | None = None
+    ) -> None:
+        """Take an alias away; nothing happens if it is not there.
+
+        Raises:
+            AliasMovedError: It moved another number of times than expected.
+        """
+        await self._move_alias(name, alias, "", origin, (None, expected_moves))
+
+    async def _move_alias(
+        self,
+        name: ProfileName,
+        alias: str,
+        version: str,
+        origin: Origin,
+        wanted: tuple[int | None, int | None],
+    ) -> tuple[int, int]:
+        """Move an alias (version "": take it away) if version and moves are the wanted ones."""
+        own = keys.ProfileKeys(name)
+        expected = ["" if value is None else value for value in wanted]
+        request = ("alias", name, alias, version, *expected)
         with store_errors():
-            moved, before = await self._set_alias(
-                keys=[own.index, own.aliases], args=[alias, info.version, expected]
+            moved, before, moves = await self._set_alias(
+                keys=[own.index, own.aliases, *write_keys(name.project, origin)],
+                args=[alias, version, *expected, name.profile, *write_arguments(origin, request)],
             )
         if moved < 0:  # deleted between the two commands
-            raise VersionNotFoundError(
-                str(reference.name), str(info.version), await self._known(reference.name)
-            )
+            raise VersionNotFoundError(str(name), version, await self._known(name))
         if not moved:
-            raise AliasMovedError(alias, expected_version or 0, before)
-        return await self.resolve(info.reference), before
+            raise AliasMovedError(alias, wanted[0], before)
+        return before, moves
 
-    async def delete(self, reference: ProfileReference) -> None:
+    async def delete(self, reference: ProfileReference, origin: Origin) -> None:
         """Remove one version; nothing happens if it is not there any more.
 
         Raises:
@@ -223,8 +281,14 @@ class ProfileStore:
                     own.index,
                     own.aliases,
                     own.content(info.digest),
+                    *write_keys(reference.name.project, origin),
                 ],
-                args=[info.version, info.digest, reference.name.profile],
+                args=[
+                    info.version,
+                    info.digest,
+                    reference.name.profile,
+                    *write_arguments(origin, ("delete", reference)),
+                ],
             )
         if naming:
             raise VersionInUseError(str(reference), [alias.decode() for alias in naming])

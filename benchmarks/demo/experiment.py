@@ -127,6 +127,10 @@ def _record(
     result = train(plan, corpus, attach=attach, on_step=on_step)
     content = recorders[0].profile(
         model=f"char GPT, width {plan.config.width}, {plan.config.blocks} blocks",
+        width=plan.config.width,
+        depth=plan.config.blocks,
+        loss="cross-entropy",
+        author="the demo",
         dataset="pydoc topics and sources of the Python standard library",
         batch_size=plan.batch_size,
         commit=f"fslr-advisor {version('fslr-advisor')}",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import grpc
 
 from fslr.advisor.v1 import (
     advisor_service_pb2,
     advisor_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     layout_pb2,
     policy_pb2,
     profile_pb2,
@@ -32,9 +37,9 @@ _RETRIED = {
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
-_SERVICES = ("AdvisorService", "ProfileService", "RunService")
-# Moving an alias is left out: an unconditional move that ran twice could undo another's.
-_UNREPEATABLE = {"service": "fslr.advisor.v1.ProfileService", "method": "SetProfileAlias"}
+# Writes too: each carries an identifier, by which the service knows its retries.
+_SERVICES = ("AdvisorService", "AuditService", "ProfileService", "RunService")
+_ACTOR_KEY = "fslr-actor"
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     (
@@ -45,13 +50,24 @@ _CHANNEL_OPTIONS = [
                     "name": [{"service": f"fslr.advisor.v1.{name}"} for name in _SERVICES],
                     "retryPolicy": _RETRIED,
                 },
-                {"name": [_UNREPEATABLE]},
             ]
         }),
     ),
 ]
 
 _Response = TypeVar("_Response")
+
+
+def _user() -> str:
+    """Return the name of this process's user; empty where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's bare user number
+        return ""
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
 
 
 class AdvisorClient:
@@ -63,13 +79,15 @@ class AdvisorClient:
     Args:
         address: ``host:port`` of the service.
         deadline_s: Longest wait for an answer, in seconds.
+        actor: Who makes the calls, for the record of writes. Default: the user of this process.
 
     Raises:
         ServiceError: By every method, when the advisor refuses or cannot answer.
     """
 
-    def __init__(self, address: str, *, deadline_s: float = 10.0) -> None:
+    def __init__(self, address: str, *, deadline_s: float = 10.0, actor: str | None = None) -> None:
         self.address = address
+        self.actor = _user() if actor is None else actor
         self.deadline_s = deadline_s
         self._channel: grpc.Channel | None = None
         self._channel_pid = 0
@@ -102,7 +120,9 @@ class AdvisorClient:
 
     def _call(self, method: Callable[..., _Response], request: Any) -> _Response:
         try:
-            return method(request, timeout=self.deadline_s)
+            return method(
+                request, timeout=self.deadline_s, metadata=((_ACTOR_KEY, quote(self.actor)),)
+            )
         except grpc.RpcError as error:
             raise service_error(error, self.address) from error
 
@@ -144,11 +164,24 @@ class AdvisorClient:
         return profile_service_pb2_grpc.ProfileServiceStub(self.channel())
 
     def register_profile(
-        self, profile: str, content: profile_pb2.ProfileContent, *, project: str = DEFAULT_PROJECT
+        self,
+        profile: str,
+        content: profile_pb2.ProfileContent,
+        *,
+        project: str = DEFAULT_PROJECT,
+        request_id: str = "",
     ) -> profile_service_pb2.RegisterProfileResponse:
-        """Store a version; the same content again is the same version."""
+        """Store a version; the same content again is the same version.
+
+        Args:
+            profile: The profile.
+            content: What it says, with a complete provenance.
+            project: The project.
+            request_id: Names the request for a retry of the caller's own. Default: a new one, which
+                the retries of this call share.
+        """
         request = profile_service_pb2.RegisterProfileRequest(
-            name=profile_name(profile, project), content=content
+            name=profile_name(profile, project), content=content, request_id=request_id or _new_id()
         )
         return self._call(self._profiles.RegisterProfile, request)
 
@@ -184,7 +217,9 @@ class AdvisorClient:
         alias: str,
         *,
         expected_version: int | None = None,
+        etag: str = "",
         project: str = DEFAULT_PROJECT,
+        request_id: str = "",
     ) -> profile_service_pb2.SetProfileAliasResponse:
         """Let an alias name a version.
 
@@ -192,16 +227,40 @@ class AdvisorClient:
             profile: The version, such as ``char-gpt@3``.
             alias: The alias, such as ``prod``.
             expected_version: What the alias must name now; 0: nothing; None: anything.
+            etag: The alias must not have moved since it was read with this; empty: not checked.
             project: The project.
+            request_id: As in :meth:`register_profile`.
         """
         request = profile_service_pb2.SetProfileAliasRequest(
-            name=profile_name(profile, project), alias=alias, expected_version=expected_version
+            name=profile_name(profile, project),
+            alias=alias,
+            expected_version=expected_version,
+            etag=etag,
+            request_id=request_id or _new_id(),
         )
         return self._call(self._profiles.SetProfileAlias, request)
 
+    def delete_alias(
+        self, profile: str, alias: str, *, etag: str = "", project: str = DEFAULT_PROJECT
+    ) -> None:
+        """Take an alias away; the version that it named stays.
+
+        Args:
+            profile: The profile, without a suffix.
+            alias: The alias.
+            etag: The alias must not have moved since it was read with this; empty: not checked.
+            project: The project.
+        """
+        request = profile_service_pb2.DeleteProfileAliasRequest(
+            name=profile_name(profile, project), alias=alias, etag=etag, request_id=_new_id()
+        )
+        self._call(self._profiles.DeleteProfileAlias, request)
+
     def delete_profile(self, profile: str, *, project: str = DEFAULT_PROJECT) -> None:
         """Remove one version, given as ``{profile}@{version}``."""
-        request = profile_service_pb2.DeleteProfileRequest(name=profile_name(profile, project))
+        request = profile_service_pb2.DeleteProfileRequest(
+            name=profile_name(profile, project), request_id=_new_id()
+        )
         self._call(self._profiles.DeleteProfile, request)
 
     def check_layout(
@@ -217,6 +276,19 @@ class AdvisorClient:
             name=profile_name(profile, project), layout=layout, policy=policy
         )
         return self._call(self._profiles.ValidateLayout, request)
+
+    def audit_events(
+        self, *, project: str = DEFAULT_PROJECT
+    ) -> Iterator[audit_service_pb2.AuditEvent]:
+        """Iterate over the writes of a project, the newest first."""
+        stub = audit_service_pb2_grpc.AuditServiceStub(self.channel())
+        request = audit_service_pb2.ListAuditEventsRequest(parent=project_name(project))
+        while True:
+            page = self._call(stub.ListAuditEvents, request)
+            yield from page.events
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     # Runs
 

@@ -126,6 +126,8 @@ BY_REASON: dict[str, type[ServiceError]] = {
     "RUN_NOT_FOUND": RunNotFoundError,
     "ALIAS_MOVED": AliasMovedError,
     "VERSION_IN_USE": VersionInUseError,
+    "REQUEST_REUSED": InvalidRequestError,
+    "AUDIT_UNAVAILABLE": UnavailableError,
     "STORE_UNAVAILABLE": UnavailableError,
     "PROFILE_DAMAGED": InternalServiceError,
     "INTERNAL": InternalServiceError,

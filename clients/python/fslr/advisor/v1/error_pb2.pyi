@@ -58,6 +58,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DATA_LOSS: a stored profile does not have the content that its digest names."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 14
     """INTERNAL: a defect of the service."""
+    ERROR_REASON_REQUEST_REUSED: _ErrorReason.ValueType  # 15
+    """INVALID_ARGUMENT: the request identifier was another request's."""
+    ERROR_REASON_AUDIT_UNAVAILABLE: _ErrorReason.ValueType  # 16
+    """UNAVAILABLE: a write was refused because the audit record cannot be written."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is what `google.rpc.ErrorInfo.reason` says, without the prefix `ERROR_REASON_`; the
@@ -96,6 +100,10 @@ ERROR_REASON_PROFILE_DAMAGED: ErrorReason.ValueType  # 13
 """DATA_LOSS: a stored profile does not have the content that its digest names."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 14
 """INTERNAL: a defect of the service."""
+ERROR_REASON_REQUEST_REUSED: ErrorReason.ValueType  # 15
+"""INVALID_ARGUMENT: the request identifier was another request's."""
+ERROR_REASON_AUDIT_UNAVAILABLE: ErrorReason.ValueType  # 16
+"""UNAVAILABLE: a write was refused because the audit record cannot be written."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

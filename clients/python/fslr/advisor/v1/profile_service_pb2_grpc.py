@@ -59,6 +59,11 @@ class ProfileServiceStub(object):
                 request_serializer=fslr_dot_advisor_dot_v1_dot_profile__service__pb2.SetProfileAliasRequest.SerializeToString,
                 response_deserializer=fslr_dot_advisor_dot_v1_dot_profile__service__pb2.SetProfileAliasResponse.FromString,
                 _registered_method=True)
+        self.DeleteProfileAlias = channel.unary_unary(
+                '/fslr.advisor.v1.ProfileService/DeleteProfileAlias',
+                request_serializer=fslr_dot_advisor_dot_v1_dot_profile__service__pb2.DeleteProfileAliasRequest.SerializeToString,
+                response_deserializer=fslr_dot_advisor_dot_v1_dot_profile__service__pb2.DeleteProfileAliasResponse.FromString,
+                _registered_method=True)
         self.DeleteProfile = channel.unary_unary(
                 '/fslr.advisor.v1.ProfileService/DeleteProfile',
                 request_serializer=fslr_dot_advisor_dot_v1_dot_profile__service__pb2.DeleteProfileRequest.SerializeToString,
@@ -108,6 +113,13 @@ class ProfileServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteProfileAlias(self, request, context):
+        """DeleteProfileAlias takes an alias away; the version stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteProfile(self, request, context):
         """DeleteProfile removes one version. Its number is never given again.
         """
@@ -145,6 +157,11 @@ def add_ProfileServiceServicer_to_server(servicer, server):
                     servicer.SetProfileAlias,
                     request_deserializer=fslr_dot_advisor_dot_v1_dot_profile__service__pb2.SetProfileAliasRequest.FromString,
                     response_serializer=fslr_dot_advisor_dot_v1_dot_profile__service__pb2.SetProfileAliasResponse.SerializeToString,
+            ),
+            'DeleteProfileAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProfileAlias,
+                    request_deserializer=fslr_dot_advisor_dot_v1_dot_profile__service__pb2.DeleteProfileAliasRequest.FromString,
+                    response_serializer=fslr_dot_advisor_dot_v1_dot_profile__service__pb2.DeleteProfileAliasResponse.SerializeToString,
             ),
             'DeleteProfile': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteProfile,
@@ -270,6 +287,33 @@ class ProfileService(object):
             '/fslr.advisor.v1.ProfileService/SetProfileAlias',
             fslr_dot_advisor_dot_v1_dot_profile__service__pb2.SetProfileAliasRequest.SerializeToString,
             fslr_dot_advisor_dot_v1_dot_profile__service__pb2.SetProfileAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProfileAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fslr.advisor.v1.ProfileService/DeleteProfileAlias',
+            fslr_dot_advisor_dot_v1_dot_profile__service__pb2.DeleteProfileAliasRequest.SerializeToString,
+            fslr_dot_advisor_dot_v1_dot_profile__service__pb2.DeleteProfileAliasResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,8 @@ class ProfileServiceStub:
     """ListProfiles returns the latest version of each profile of a project, ordered by name."""
     SetProfileAlias: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.SetProfileAliasRequest, _profile_service_pb2.SetProfileAliasResponse]
     """SetProfileAlias lets an alias name a version, from one moment to the next for all readers."""
+    DeleteProfileAlias: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.DeleteProfileAliasRequest, _profile_service_pb2.DeleteProfileAliasResponse]
+    """DeleteProfileAlias takes an alias away; the version stays."""
     DeleteProfile: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.DeleteProfileRequest, _profile_service_pb2.DeleteProfileResponse]
     """DeleteProfile removes one version. Its number is never given again."""
     ValidateLayout: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.ValidateLayoutRequest, _profile_service_pb2.ValidateLayoutResponse]
@@ -75,6 +77,8 @@ class ProfileServiceAsyncStub(ProfileServiceStub):
     """ListProfiles returns the latest version of each profile of a project, ordered by name."""
     SetProfileAlias: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.SetProfileAliasRequest, _profile_service_pb2.SetProfileAliasResponse]  # type: ignore[assignment]
     """SetProfileAlias lets an alias name a version, from one moment to the next for all readers."""
+    DeleteProfileAlias: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.DeleteProfileAliasRequest, _profile_service_pb2.DeleteProfileAliasResponse]  # type: ignore[assignment]
+    """DeleteProfileAlias takes an alias away; the version stays."""
     DeleteProfile: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.DeleteProfileRequest, _profile_service_pb2.DeleteProfileResponse]  # type: ignore[assignment]
     """DeleteProfile removes one version. Its number is never given again."""
     ValidateLayout: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.ValidateLayoutRequest, _profile_service_pb2.ValidateLayoutResponse]  # type: ignore[assignment]
@@ -123,6 +127,14 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_profile_service_pb2.SetProfileAliasResponse, _abc.Awaitable[_profile_service_pb2.SetProfileAliasResponse]]:
         """SetProfileAlias lets an alias name a version, from one moment to the next for all readers."""
+
+    @_abc_1.abstractmethod
+    def DeleteProfileAlias(
+        self,
+        request: _profile_service_pb2.DeleteProfileAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_profile_service_pb2.DeleteProfileAliasResponse, _abc.Awaitable[_profile_service_pb2.DeleteProfileAliasResponse]]:
+        """DeleteProfileAlias takes an alias away; the version stays."""
 
     @_abc_1.abstractmethod
     def DeleteProfile(

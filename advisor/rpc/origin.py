@@ -1,0 +1,35 @@
+"""Where a write comes from, read off a call."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+
+from advisor.audit import Origin
+
+ACTOR_KEY = "fslr-actor"
+
+
+def origin_of(
+    context: grpc.aio.ServicerContext[Any, Any], now: datetime, request_id: str
+) -> Origin:
+    """Return the origin of a write.
+
+    The actor is what the caller says; nothing proves it as long as calls are not authenticated.
+
+    Args:
+        context: The call.
+        now: The time.
+        request_id: The request's identifier.
+
+    Raises:
+        InvalidValueError: The actor or the identifier is too long.
+    """
+    said = dict(context.invocation_metadata() or ()).get(ACTOR_KEY, "")
+    actor = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+    # Without an identifier of the caller's, one of ours: our own retries towards the store need it.
+    return Origin(now, unquote(actor), unquote(context.peer()), request_id or uuid.uuid4().hex)

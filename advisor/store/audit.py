@@ -1,0 +1,73 @@
+"""The record of all writes of a project: an append-only stream.
+
+The scripts that write append to it in the same step (``scripts/write.lua``); here is what they need
+for that, and the reader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from redis.asyncio import Redis
+
+from advisor.audit import AuditEvent, Origin
+from advisor.store import keys
+from advisor.store.connection import awaited, store_errors
+
+
+def write_keys(project: str, origin: Origin) -> list[str]:
+    """Return the keys that ``write.lua`` takes last."""
+    return [keys.audit(project), keys.request(project, origin.request_id)]
+
+
+def write_arguments(origin: Origin, request: Sequence[object]) -> list[str | int]:
+    """Return the arguments that ``write.lua`` takes last.
+
+    Args:
+        origin: Where the write comes from.
+        request: What is asked for: action, name and all values.
+    """
+    fingerprint = hashlib.sha256(repr([str(part) for part in request]).encode()).hexdigest()
+    milliseconds = round(origin.time.timestamp() * 1000)
+    return [origin.actor, origin.peer, milliseconds, origin.request_id, fingerprint]
+
+
+class AuditStore:
+    """Reads the record.
+
+    Args:
+        redis: The client.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def page(self, project: str, *, before: str, size: int) -> tuple[list[AuditEvent], str]:
+        """Return a page of events, the newest first, and the last id if there is more.
+
+        Args:
+            project: The project.
+            before: The id before which the page begins; empty: from the newest.
+            size: Most events, at least 1.
+        """
+        with store_errors():
+            entries = await awaited(
+                self._redis.xrevrange(
+                    keys.audit(project), max=f"({before}" if before else "+", count=size + 1
+                )
+            )
+        events = [_event(raw.decode(), fields) for raw, fields in entries[:size]]
+        return events, events[-1].id if len(entries) > size else ""
+
+
+def _event(event_id: str, fields: dict[bytes, bytes]) -> AuditEvent:
+    text = {key.decode(): value.decode() for key, value in fields.items()}
+    origin = Origin(
+        datetime.fromtimestamp(int(text["time"]) / 1000, UTC),
+        text["actor"],
+        text["peer"],
+        text["request"],
+    )
+    return AuditEvent(event_id, origin, text["action"], text["name"], text["detail"])
