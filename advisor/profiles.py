@@ -150,6 +150,8 @@ class ProfileContent:
         relative_errors: Their relative errors, of the same shape; 0 where unknown.
         coherences: Mean correlation of the blocks' changes, shape [points, roles]; None: unknown.
         learning_rates: Scheduled learning rates, absolute, shape [points]; None: unknown.
+        spreads: Standard deviation of the logarithms of the unit rates between the recordings that
+            were merged, of the shape of the unit rates; None: one recording.
     """
 
     header: ProfileHeader
@@ -158,6 +160,7 @@ class ProfileContent:
     relative_errors: NDArray[np.float32]
     coherences: NDArray[np.float32] | None = None
     learning_rates: NDArray[np.float64] | None = None
+    spreads: NDArray[np.float32] | None = None
 
     def profile(self) -> Profile:
         """Return the part that recommendations need, checked.
@@ -166,6 +169,14 @@ class ProfileContent:
             InvalidValueError: A value is out of its range.
         """
         header = self.header
+        if self.spreads is not None:
+            bad = np.argwhere(~(np.isfinite(self.spreads) & (self.spreads >= 0)))
+            if bad.size:
+                point, group = (int(v) for v in bad[0])
+                raise InvalidValueError(
+                    f"points[{point}].spreads[{group}]",
+                    f"{self.spreads[point, group]} is not a finite number of at least 0",
+                )
         return Profile(
             layout=header.layout,
             steps=self.steps,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from advisor.cli import profile, run, serve
+from advisor.cli import audit, mapping, profile, profile_exchange, profile_versions, run, serve
 
 app = typer.Typer(
     name="advisor",
@@ -18,6 +18,15 @@ app = typer.Typer(
 )
 app.command()(serve.serve)
 app.command()(serve.health)
+app.command()(mapping.explain)
+app.command()(audit.audit)
+profile.app.command()(mapping.check)
+profile.app.command()(profile_versions.alias)
+profile.app.command()(profile_versions.delete)
+profile.app.command()(profile_versions.diff)
+profile.app.command()(profile_exchange.export)
+profile.app.command("import")(profile_exchange.import_)
+profile.app.command()(profile_exchange.merge)
 app.add_typer(profile.app, name="profile")
 app.add_typer(run.app, name="run")
 

@@ -2,9 +2,9 @@
 
 A profile is a header and arrays. The header is JSON with sorted keys and no spaces; the arrays are
 the steps (int64), the unit rates and their relative errors (float32), little-endian, in C order,
-one after the other; where they are known, the coherences (float32) and the scheduled learning rates
-(float64) follow. The digest is the SHA-256 of both with a newline between. Stored arrays are
-compressed; the digest is of the uncompressed ones.
+one after the other; where they are known, the coherences (float32), the scheduled learning rates
+(float64) and the spreads (float32) follow. The digest is the SHA-256 of both, a newline between.
+Stored arrays are compressed; the digest is of the uncompressed ones.
 
 What was added to the form later is left out of the header where it says nothing, so that content
 has the digest that it had before.
@@ -29,6 +29,7 @@ from advisor.policy import Alignment, DepthRule, Group, GroupAlias, Layout, Poli
 from advisor.profiles import ProfileContent, ProfileHeader, Provenance
 
 _FORMAT = 1
+_OPTIONAL = ("coherences", "learning_rates", "spreads")
 _FIRST_PROVENANCE = frozenset({
     *("model", "optimizer", "batch_size", "dataset", "commit", "author"),
 })
@@ -64,6 +65,7 @@ def encode(content: ProfileContent) -> EncodedProfile:
         (content.relative_errors, "<f4"),
         (content.coherences, "<f4"),
         (content.learning_rates, "<f8"),
+        (content.spreads, "<f4"),
     ]
     arrays = b"".join(part.astype(kind).tobytes() for part, kind in parts if part is not None)
     return EncodedProfile(_digest(header, arrays), header, zlib.compress(arrays))
@@ -89,6 +91,8 @@ def decode(encoded: EncodedProfile) -> ProfileContent:
         shapes.append(("<f4", (points, len(header.layout.roles))))
     if "learning_rates" in optional:
         shapes.append(("<f8", (points,)))
+    if "spreads" in optional:
+        shapes.append(("<f4", (points, groups)))
     parts: list[NDArray[Any]] = []
     offset = 0
     for kind, shape in shapes:
@@ -103,6 +107,7 @@ def decode(encoded: EncodedProfile) -> ProfileContent:
         parts[2],
         coherences=extra.get("coherences"),
         learning_rates=extra.get("learning_rates"),
+        spreads=extra.get("spreads"),
     )
 
 
@@ -138,9 +143,7 @@ def _group(fields: list[Any]) -> Group:
 def _header_fields(content: ProfileContent) -> dict[str, Any]:
     header = content.header
     templates = header.layout.role_templates
-    optional = [
-        name for name in ("coherences", "learning_rates") if getattr(content, name) is not None
-    ]
+    optional = [name for name in _OPTIONAL if getattr(content, name) is not None]
     return {
         "format": _FORMAT,
         "points": len(content.steps),

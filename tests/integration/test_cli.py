@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 from typer.testing import CliRunner, Result
 
 from advisor.cli import app
@@ -154,7 +155,7 @@ def test_profile_files_come_back_as_they_were_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not a profile: Failed to load JSON"),
+        ("{", "is not JSON: "),
         ('{"layuot": {}}', 'is not a profile: .*no field named "layuot"'),
     ],
 )
@@ -165,3 +166,102 @@ def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, text: str, message
     (tmp_path / "p.json").write_bytes(b"\xff")
     with pytest.raises(ProfileFileError, match="cannot be read"):
         load_profile(tmp_path / "p.json")
+
+
+def test_aliases_move_and_versions_go(cli: Cli, file: str) -> None:
+    cli.run("profile", "register", "gpt", file)
+    assert (
+        "prod names gpt@1 now, it is new  etag 1"
+        in cli.run("profile", "alias", "gpt@1", "prod").stdout
+    )
+    refused = cli.run("profile", "delete", "gpt@1", ok=False)
+    assert "is named by alias prod; move the alias to another version first" in refused.output
+    lost = cli.run("profile", "alias", "gpt@1", "prod", "--etag", "0", ok=False)
+    assert "moved since it was read" in lost.output
+    cli.run("profile", "alias", "gpt", "prod", "--delete")
+    assert "deleted gpt@1" in cli.run("profile", "delete", "gpt@1").stdout
+    written = cli.json("audit")
+    assert [event["action"] for event in written] == [
+        *("delete", "delete alias", "set alias", "register"),
+    ]
+    assert "set alias" in cli.run("audit").stdout
+
+
+def test_a_version_goes_out_and_comes_in_again(cli: Cli, file: str, tmp_path: Path) -> None:
+    cli.run("profile", "register", "gpt", file)
+    for name in ("gpt.yaml", "gpt.json"):
+        out = str(tmp_path / name)
+        cli.run("profile", "export", "gpt", "--output", out)
+        assert "there already, unchanged: " in cli.run("profile", "import", out).stdout
+    edited = cli.run("profile", "export", "gpt").stdout.replace("char GPT [32]", "char GPT, edited")
+    (tmp_path / "other.yaml").write_text(edited)
+    assert "registered" in cli.run("profile", "import", str(tmp_path / "other.yaml")).stdout
+    difference = cli.json("profile", "diff", "gpt", "other")
+    assert difference["changed"] == {
+        "provenance model": {"old": "char GPT [32]", "new": "char GPT, edited"}
+    }
+    assert difference["ratios"]["head.weight"] == [1.0, 1.0, 1.0]
+    shown = cli.run("profile", "diff", "gpt", "other").stdout
+    assert "char GPT, edited" in shown
+    assert "▅▅▅" in shown
+    assert "say the same" in cli.run("profile", "diff", "gpt", "gpt@1").stdout
+
+
+def test_a_check_shows_how_a_layout_maps(cli: Cli, file: str, tmp_path: Path) -> None:
+    cli.run("profile", "register", "gpt", file)
+    layout = tmp_path / "layout.yaml"
+    layout.write_text("- embed.weight\n- blocks.0.up.weight\n")
+    shown = cli.run("profile", "check", "gpt", str(layout)).stdout
+    assert "1 by name, 1 by role" in shown
+    layout.write_text("- embed.weight\n- stranger\n")
+    refused = cli.run("profile", "check", "gpt", str(layout), ok=False)
+    assert "1 of 2 groups have no counterpart in the profile: stranger" in refused.output
+    layout.write_text("groups: 7")
+    assert "is no layout: " in cli.run("profile", "check", "gpt", str(layout), ok=False).output
+    layout.write_text("a: [")
+    assert "is not YAML: " in cli.run("profile", "check", "gpt", str(layout), ok=False).output
+
+
+def test_explain_shows_where_a_multiplier_comes_from(
+    cli: Cli, client: AdvisorClient, file: str, project: str, tmp_path: Path
+) -> None:
+    cli.run("profile", "register", "gpt", file)
+    request = pb.RecommendLRRequest(
+        opening=opening_message(f"projects/{project}/profiles/gpt"),
+        measurement=pb.Measurement(step=5, unit_rates=[0.5, 1e-5, 3.0, 0.0]),
+    )
+    asked = tmp_path / "asked.json"
+    asked.write_text(json.dumps(json_format.MessageToDict(request)))
+    rows = cli.json("explain", "gpt", str(asked))["groups"]
+    assert [(row["raw"], row["multiplier"], row["limits"]) for row in rows] == [
+        (2.0, 2.0, []),
+        (pytest.approx(2e5), 1024.0, ["max multiplier"]),
+        (pytest.approx(1.0), pytest.approx(1.0), []),
+        (0.0, 1.0, []),
+    ]
+    assert "raw = reference / measured" in cli.run("explain", "gpt", str(asked)).stdout
+    names = tmp_path / "names.json"
+    names.write_text(json.dumps(["embed.weight", "head.weight"]))
+    assert "references at step 5" in cli.run("explain", "gpt", str(names), "--step", "5").stdout
+    request.opening.run = f"projects/{project}/runs/night"
+    client.recommend_once(request.opening, request.measurement)
+
+    def stored() -> bool:
+        return bool(list(client.list_runs(project=project)))
+
+    eventually(stored)
+    assert cli.json("explain", "--run", "night")["groups"] == rows
+    missing = cli.run("explain", "--run", "night", "--step", "6", ok=False)
+    assert "run night has no measurement at step 6; it has 5" in missing.output
+    assert "give a profile and a layout file, or --run" in cli.run("explain", ok=False).output
+
+
+def test_recordings_are_merged_into_one_file(cli: Cli, tmp_path: Path) -> None:
+    for i, rate in enumerate((1.0, 4.0)):
+        save_profile(content_message(rate=rate), tmp_path / f"seed{i}.yaml")
+    files = [str(tmp_path / f"seed{i}.yaml") for i in range(2)]
+    out = str(tmp_path / "merged.yaml")
+    assert "2 recordings, median spread 98" in cli.run("profile", "merge", *files, "-o", out).stdout
+    assert load_profile(out).points[0].unit_rates[0] == pytest.approx(2.0)
+    refused = cli.run("profile", "merge", files[0], "-o", out, ok=False)
+    assert "recordings: 1, but at least 2 are needed" in refused.output

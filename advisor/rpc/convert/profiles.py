@@ -70,6 +70,11 @@ def content_from(message: profile_pb2.ProfileContent) -> ProfileContent:
             if points and message.points[0].coherences
             else None
         ),
+        spreads=(
+            np.array([p.spreads for p in message.points], dtype=np.float32)
+            if points and message.points[0].spreads
+            else None
+        ),
         learning_rates=(
             np.array([p.learning_rate for p in message.points], dtype=np.float64)
             if points and message.points[0].HasField("learning_rate")
@@ -86,12 +91,18 @@ def _check_optional(message: profile_pb2.ProfileContent, roles: int) -> None:
         return
     first = message.points[0]
     wanted = roles if first.coherences else 0
+    groups = len(first.unit_rates) if first.spreads else 0
     for i, point in enumerate(message.points):
         if len(point.coherences) != wanted:
             raise InvalidValueError(
                 f"points[{i}].coherences",
                 f"{len(point.coherences)} entries, but the layout has {roles} roles; give one for "
                 "each role in every point, or none at all",
+            )
+        if len(point.spreads) != groups:
+            raise InvalidValueError(
+                f"points[{i}].spreads",
+                f"{len(point.spreads)} entries; give one for each group in every point, or none",
             )
         if point.HasField("learning_rate") != first.HasField("learning_rate"):
             raise InvalidValueError(
@@ -150,6 +161,7 @@ def content_to(content: ProfileContent) -> profile_pb2.ProfileContent:
             unit_rates=rates,
             relative_errors=known,
             coherences=None if content.coherences is None else content.coherences[i],
+            spreads=None if content.spreads is None else content.spreads[i],
             learning_rate=None if content.learning_rates is None else content.learning_rates[i],
         )
     return message

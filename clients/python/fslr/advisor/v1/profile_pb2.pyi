@@ -32,6 +32,7 @@ class ProfilePoint(_message.Message):
     RELATIVE_ERRORS_FIELD_NUMBER: _builtins.int
     COHERENCES_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    SPREADS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimizer steps completed before the measured step, at least 0; strictly rising over points."""
     learning_rate: _builtins.float
@@ -51,6 +52,12 @@ class ProfilePoint(_message.Message):
         points: not measured.
         """
 
+    @_builtins.property
+    def spreads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Where recordings were merged: standard deviation of each unit rate's logarithm between them, a
+        ratio, at least 0. Empty in all points: one recording.
+        """
+
     def __init__(
         self,
         *,
@@ -59,10 +66,11 @@ class ProfilePoint(_message.Message):
         relative_errors: _abc.Iterable[_builtins.float] | None = ...,
         coherences: _abc.Iterable[_builtins.float] | None = ...,
         learning_rate: _builtins.float | None = ...,
+        spreads: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "coherences", b"coherences", "learning_rate", b"learning_rate", "relative_errors", b"relative_errors", "step", b"step", "unit_rates", b"unit_rates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "coherences", b"coherences", "learning_rate", b"learning_rate", "relative_errors", b"relative_errors", "spreads", b"spreads", "step", b"step", "unit_rates", b"unit_rates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
