@@ -31,7 +31,7 @@ class Settings(BaseSettings):
         2.0, ge=1, description="Longest wait for an answer of Redis, in seconds."
     )
     max_message_bytes: int = Field(
-        16 * 2**20, ge=1024, description="Largest request that is accepted, in bytes."
+        64 * 2**20, ge=1024, description="Largest request that is accepted, in bytes."
     )
     cached_profiles: int = Field(256, ge=1, description="Most profile versions kept in memory.")
     telemetry_capacity: int = Field(

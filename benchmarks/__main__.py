@@ -7,6 +7,7 @@ import typer
 from benchmarks.demo.command import demo
 from benchmarks.estimator import estimator
 from benchmarks.overhead import overhead
+from benchmarks.registry import registry
 from benchmarks.scaling import scaling
 from benchmarks.tables import tables
 
@@ -18,6 +19,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(estimator)
 app.command()(overhead)
+app.command()(registry)
 app.command()(scaling)
 app.command()(tables)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 
 import numpy as np
 import pytest
@@ -100,3 +101,25 @@ def test_the_stored_form_is_pinned() -> None:
     assert encode(content).digest == (
         "848dfcd3829ffacd160924cdf85d818398751ead4dc03956bf57cf5594031140"
     )
+
+
+def test_long_headers_and_arrays_are_stored_compressed_and_come_back() -> None:
+    names = [f"blocks.{i}.attention.projection.weight" for i in range(200)]
+    content = content_from(content_message(names, steps=range(50)))
+    encoded = encode(content)
+    assert len(encoded.header) < 4_000
+    assert len(encoded.arrays) < 50 * 200 * 2  # bytes; 8 of each rate with its error before
+    decoded = decode(encoded)
+    assert decoded.header == content.header
+    assert decoded.unit_rates.tolist() == content.unit_rates.tolist()
+
+
+def test_arrays_that_earlier_versions_stored_are_read() -> None:
+    content = content_from(content_message())
+    encoded = encode(content)
+    plain = b"".join(
+        part.tobytes() for part in (content.steps, content.unit_rates, content.relative_errors)
+    )
+    for stored in (zlib.compress(plain), b"=" + plain):
+        old = dataclasses.replace(encoded, arrays=stored)
+        assert encode(decode(old)).digest == encoded.digest

@@ -58,9 +58,7 @@ def test_only_recordings_of_one_training_are_merged() -> None:
     one = recording([[1.0, 2.0]])
     with pytest.raises(InvalidValueError, match="recordings: 1, but at least 2 are needed"):
         merge([one])
-    with pytest.raises(
-        InvalidValueError, match=r"recordings\[1\]: the list of .* differs"
-    ):
+    with pytest.raises(InvalidValueError, match=r"recordings\[1\]: the list of .* differs"):
         merge([one, recording([[1.0, 2.0], [1.0, 2.0]])])
     header = dataclasses.replace(one.header, base_learning_rate=0.5)
     other = dataclasses.replace(one, header=header)

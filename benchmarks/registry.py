@@ -1,0 +1,164 @@
+"""``python -m benchmarks registry``: what the registry costs with 10 profiles and with 100,000."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from advisor.audit import Origin
+from advisor.localserver import LocalServer
+from advisor.names import ProfileName, ProfileReference
+from advisor.policy import Group, Layout
+from advisor.profiles import ProfileContent, ProfileHeader, Provenance
+from advisor.rpc.convert import content_to
+from advisor.store.codec import encode
+from advisor.store.connection import connect
+from advisor.store.embedded import EmbeddedRedis
+from advisor.store.profiles import ProfileStore
+from fslr import AdvisorClient
+
+_FEW = 10
+_AT_ONCE = 100  # registrations under way while filling
+_NOW = datetime(2026, 1, 1, tzinfo=UTC)
+_PROVENANCE = Provenance(
+    model="benchmark",
+    optimizer="Adam",
+    batch_size=1,
+    dataset="none",
+    commit="none",
+    author="the benchmark",
+    width=1,
+    depth=1,
+    record_time=_NOW,
+)
+
+_Task = Callable[[ProfileStore, ProfileName], Awaitable[object]]
+
+
+async def _get(store: ProfileStore, name: ProfileName) -> object:
+    return await store.get(ProfileReference(name))
+
+
+async def _resolve_alias(store: ProfileStore, name: ProfileName) -> object:
+    return await store.resolve(ProfileReference(name, "prod"))
+
+
+async def _list(store: ProfileStore, name: ProfileName) -> object:
+    # Both list the same number of entries, from the middle of what there is.
+    return await store.page(name.project, after=name.profile, size=_FEW // 2 - 2, labels={})
+
+
+_TASKS: dict[str, _Task] = {"get": _get, "alias": _resolve_alias, "list": _list}
+
+
+def registry(
+    profiles: Annotated[
+        int, typer.Option(min=20, help="Profiles in the large registry.")
+    ] = 100_000,
+    rounds: Annotated[int, typer.Option(min=10, help="Paired measurements.")] = 2_000,
+    groups: Annotated[int, typer.Option(min=1, help="Groups of the large profile.")] = 10_000,
+    points: Annotated[int, typer.Option(min=1, help="Points of the large profile.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
+) -> None:
+    """Time the registry with 10 profiles and with many, and one very large profile."""
+    notes = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as folder:
+        ratios = asyncio.run(_ratios(Path(folder), profiles, rounds, notes))
+    large = _large_profile(groups, points)
+    result = {**{f"{name}_ratio": ratio for name, ratio in ratios.items()}, "large_profile": large}
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    table = Table("figure", "value", title=f"{profiles:,} profiles against {_FEW}")
+    for name, ratio in ratios.items():
+        table.add_row(f"time to {name}, ratio", f"{ratio:.2f}")
+    for name, value in large.items():
+        table.add_row(f"{groups:,} groups x {points} points: {name}", f"{value:,.4g}")
+    Console().print(table)
+
+
+def _small(i: int) -> ProfileContent:
+    layout = Layout.of_names([f"blocks.{b}.weight" for b in range(4)])
+    header = ProfileHeader(layout, 0.01, 100, provenance=_PROVENANCE, labels={"i": str(i)})
+    steps = np.arange(10, dtype=np.int64) * 10
+    rates = np.full((10, 4), 1 + i, dtype=np.float32)
+    return ProfileContent(header, steps, rates, np.zeros_like(rates))
+
+
+def _name(i: int) -> ProfileName:
+    return ProfileName("bench", f"p{i:07d}")
+
+
+async def _fill(store: ProfileStore, count: int, notes: Console) -> None:
+    async def one(i: int) -> None:
+        await store.register(_name(i), _small(i), Origin(_NOW))
+        await store.set_alias(ProfileReference(_name(i)), "prod", Origin(_NOW))
+
+    for start in range(0, count, _AT_ONCE):
+        await asyncio.gather(*(one(i) for i in range(start, min(start + _AT_ONCE, count))))
+        if start and start % 20_000 == 0:
+            notes.print(f"{start:,} profiles stored", style="dim")
+
+
+async def _ratios(folder: Path, profiles: int, rounds: int, notes: Console) -> dict[str, float]:
+    """Return median time with many profiles over that with few, measured in turns."""
+    with EmbeddedRedis(folder / "few") as few, EmbeddedRedis(folder / "many") as many:
+        async with (
+            connect(few.url, timeout_s=10, retries=0) as one,
+            connect(many.url, timeout_s=10, retries=0) as other,
+        ):
+            stores = ProfileStore(one), ProfileStore(other)
+            await _fill(stores[0], _FEW, notes)
+            await _fill(stores[1], profiles, notes)
+            middles = _name(_FEW // 2), _name(profiles // 2)
+            ratios: dict[str, float] = {}
+            for name, task in _TASKS.items():
+                times: tuple[list[float], list[float]] = ([], [])
+                for turn in range(rounds):
+                    for which in (0, 1) if turn % 2 else (1, 0):
+                        start = time.perf_counter()
+                        await task(stores[which], middles[which])
+                        times[which].append(time.perf_counter() - start)
+                ratios[name] = statistics.median(times[1]) / statistics.median(times[0])
+            return ratios
+
+
+def _large_profile(groups: int, points: int) -> dict[str, float]:
+    """Return size and times of one large profile, through the service."""
+    rng = np.random.default_rng(0)
+    blocks = 50
+    layout = Layout.of([
+        Group(f"blocks.{i % blocks}.kind{i // blocks}.weight") for i in range(groups)
+    ])
+    header = ProfileHeader(layout, 0.01, points * 10, provenance=_PROVENANCE)
+    # As real ones are: rates over several decades that fall over training, with noise of 10 %.
+    falling = -np.linspace(0, 1, points)[:, None] * rng.uniform(0, 2, groups)
+    noise = rng.normal(0, 0.1, (points, groups))
+    rates = np.exp(rng.normal(-2, 2, groups) + falling + noise).astype(np.float32)
+    errors = np.abs(rng.normal(0.1, 0.03, (points, groups))).astype(np.float32)
+    content = ProfileContent(header, np.arange(points, dtype=np.int64) * 10, rates, errors)
+    encoded = encode(content)
+    message = content_to(content)
+    with LocalServer(None) as server, AdvisorClient(server.address, deadline_s=120) as client:
+        start = time.perf_counter()
+        client.register_profile("large", message)
+        registered = time.perf_counter()
+        client.check_layout("large", message.layout)  # loads the profile, for the first time
+        resolved = time.perf_counter()
+    return {
+        "bytes": len(encoded.header) + len(encoded.arrays),
+        "register_s": registered - start,
+        "resolve_s": resolved - registered,
+    }
