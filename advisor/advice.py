@@ -39,12 +39,14 @@ class LoadedProfile:
         profile: Its rates and rules.
         reference: Reads its rates at any step.
         provenance: Where it comes from.
+        policy_name: The stored policy that its runs follow; empty: it has rules of its own.
     """
 
     info: VersionInfo
     profile: Profile
     reference: Reference
     provenance: Provenance = field(default_factory=Provenance)
+    policy_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,13 @@ class Resolved:
     Attributes:
         loaded: The version.
         stale: Whether the name was resolved from memory because the store is away.
+        policy: The rules of the stored policy that it names, and that policy's name with its
+            version; None: it names none.
     """
 
     loaded: LoadedProfile
     stale: bool = False
+    policy: tuple[Policy, str] | None = None
 
 
 class ProfileSource(Protocol):
@@ -102,6 +107,7 @@ class Advice:
         layout: The run's layout.
         base_layout: The profile's layout.
         mapping: The one mapped onto the other.
+        policy_name: The stored policy that is followed, with its version; empty: none.
         refusal: Why there is no advice for this layout, or None.
     """
 
@@ -115,7 +121,10 @@ class Advice:
         self._profile = loaded.profile
         self._provenance = loaded.provenance
         self._reference = loaded.reference
-        self._policy = opening.policy or loaded.profile.policy
+        stored, self.policy_name = resolved.policy or (loaded.profile.policy, "")
+        if opening.policy:
+            self.policy_name = ""
+        self._policy = opening.policy or stored
         check_coherences(self._policy, loaded.profile.coherences)
         self.mapping: LayoutMapping = map_layout(
             opening.layout,

@@ -17,11 +17,13 @@ from advisor.cache import CachedProfiles
 from advisor.rpc.advisor_service import AdvisorServicer
 from advisor.rpc.audit_service import AuditServicer
 from advisor.rpc.interceptor import BoundaryInterceptor
+from advisor.rpc.policy_service import PolicyServicer
 from advisor.rpc.profile_service import ProfileServicer
 from advisor.rpc.run_service import RunServicer
 from advisor.settings import Settings
 from advisor.store.audit import AuditStore
 from advisor.store.connection import awaited, connect, store_errors
+from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
 from advisor.store.runs import RunStore
 from advisor.telemetry import Telemetry
@@ -30,6 +32,8 @@ from fslr.advisor.v1 import (
     advisor_service_pb2_grpc,
     audit_service_pb2,
     audit_service_pb2_grpc,
+    policy_service_pb2,
+    policy_service_pb2_grpc,
     profile_service_pb2,
     profile_service_pb2_grpc,
     run_service_pb2,
@@ -39,6 +43,7 @@ from fslr.advisor.v1 import (
 _SERVICES = (
     advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name,
     audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
+    policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name,
     profile_service_pb2.DESCRIPTOR.services_by_name["ProfileService"].full_name,
     run_service_pb2.DESCRIPTOR.services_by_name["RunService"].full_name,
 )
@@ -93,7 +98,8 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
         with store_errors():
             await awaited(redis.ping())
         profile_store, run_store = ProfileStore(redis), RunStore(unrepeated)
-        profiles = CachedProfiles(profile_store, size=settings.cached_profiles)
+        policy_store = PolicyStore(redis)
+        profiles = CachedProfiles(profile_store, policy_store, size=settings.cached_profiles)
         telemetry = Telemetry(run_store, capacity=settings.telemetry_capacity)
         server = grpc.aio.server(
             interceptors=[BoundaryInterceptor(settings.max_message_bytes)],
@@ -107,7 +113,10 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
             AdvisorServicer(profiles, telemetry, _now), server
         )
         profile_service_pb2_grpc.add_ProfileServiceServicer_to_server(
-            ProfileServicer(profile_store, profiles, _now), server
+            ProfileServicer(profile_store, policy_store, profiles, _now), server
+        )
+        policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(
+            PolicyServicer(policy_store, _now), server
         )
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
             AuditServicer(AuditStore(redis)), server

@@ -7,9 +7,10 @@ from cachetools import LRUCache
 
 from advisor.advice import LoadedProfile, Resolved
 from advisor.errors import NotFoundError, StoreUnavailableError
-from advisor.names import ProfileReference
-from advisor.policy import Reference
+from advisor.names import PolicyReference, ProfileReference
+from advisor.policy import Policy, Reference
 from advisor.profiles import VersionInfo
+from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
 
 _log = structlog.get_logger()
@@ -20,11 +21,14 @@ class CachedProfiles:
 
     Args:
         store: The store.
+        policies: The store of policies.
         size: Most versions, and most names, kept in memory.
     """
 
-    def __init__(self, store: ProfileStore, *, size: int) -> None:
+    def __init__(self, store: ProfileStore, policies: PolicyStore, *, size: int) -> None:
         self._store = store
+        self._policy_store = policies
+        self._policies: LRUCache[str, tuple[Policy, str]] = LRUCache(size)
         self._loaded: LRUCache[tuple[str, int, str], LoadedProfile] = LRUCache(size)
         self._names: LRUCache[ProfileReference, VersionInfo] = LRUCache(size)
 
@@ -40,10 +44,10 @@ class CachedProfiles:
         except StoreUnavailableError:
             known = self._names.get(reference)
             loaded = self._loaded.get(_key(known)) if known else None
-            if loaded is None:
+            if loaded is None or (loaded.policy_name and loaded.policy_name not in self._policies):
                 raise
             _log.warning("answering from memory, the store is away", profile=str(reference))
-            return Resolved(loaded, stale=True)
+            return Resolved(loaded, True, self._policies.get(loaded.policy_name))
         except NotFoundError:
             self._names.pop(
                 reference, None
@@ -54,9 +58,29 @@ class CachedProfiles:
         if loaded is None:
             content = await self._store.content(info)
             profile = content.profile()
-            loaded = LoadedProfile(info, profile, Reference(profile), content.header.provenance)
+            loaded = LoadedProfile(
+                info,
+                profile,
+                Reference(profile),
+                content.header.provenance,
+                content.header.policy_name,
+            )
             self._loaded[_key(info)] = loaded
-        return Resolved(loaded)
+        return Resolved(loaded, policy=await self._policy(loaded.policy_name))
+
+    async def _policy(self, name: str) -> tuple[Policy, str] | None:
+        """Return the rules of the stored policy that a profile names."""
+        if not name:
+            return None
+        try:
+            stored = await self._policy_store.get(PolicyReference.parse("policy_name", name))
+        except StoreUnavailableError:
+            known = self._policies.get(name)
+            if known is None:
+                raise
+            return known
+        found = self._policies[name] = (stored.policy, str(stored.reference))
+        return found
 
 
 def _key(info: VersionInfo) -> tuple[str, int, str]:

@@ -12,8 +12,10 @@
     |- NotFoundError
     |  |- ProfileNotFoundError
     |  |- VersionNotFoundError
-    |  `- RunNotFoundError
+    |  |- RunNotFoundError
+    |  `- PolicyNotFoundError
     |- AliasMovedError
+    |- PolicyMovedError
     |- VersionInUseError
     |- RequestReusedError
     |- AuditUnavailableError
@@ -185,4 +187,25 @@ class AuditUnavailableError(AdvisorError):
         super().__init__(
             f"the audit record cannot be written ({reason}), so nothing was changed; "
             "recommendations go on. Repair the project's audit stream in Redis, then try again"
+        )
+
+
+class PolicyNotFoundError(NotFoundError):
+    """There is no such policy, or not that version of it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"there is no policy {name!r}; `advisor policy list` shows what there is, "
+            "`advisor policy set` makes one"
+        )
+
+
+class PolicyMovedError(AdvisorError):
+    """The policy's latest version is another than the caller expected."""
+
+    def __init__(self, name: str, expected: int, actual: int) -> None:
+        super().__init__(
+            f"the latest version of policy {name!r} is {actual or 'none'}, not "
+            f"{expected or 'none'} as expected; somebody else changed it: read it again and decide "
+            "anew"
         )

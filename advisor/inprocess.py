@@ -13,7 +13,7 @@ from pathlib import Path
 
 from advisor.advice import Advice, LoadedProfile, Opening, Resolved
 from advisor.names import ProfileReference
-from advisor.policy import Reference
+from advisor.policy import InvalidValueError, Reference
 from advisor.profiles import VersionInfo
 from advisor.rpc.convert import answer, content_from, mapping_to, opening_from
 from advisor.rpc.errors import metadata_of, verdict_of
@@ -79,6 +79,12 @@ class InProcessAdvisor:
             profile = domain.profile()
             reference = ProfileReference.parse("profile", "projects/default/profiles/in-process")
             info = VersionInfo(reference.name, 1, encode(domain).digest, _NEVER)
+            if domain.header.policy_name:
+                raise InvalidValueError(
+                    "policy_name",
+                    f"{domain.header.policy_name} lives in the service; write its rules into the "
+                    "file's policy (`advisor policy show` prints them)",
+                )
         self._profile = LoadedProfile(info, profile, Reference(profile), domain.header.provenance)
 
     @classmethod

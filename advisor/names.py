@@ -132,3 +132,38 @@ class RunName:
     def __str__(self) -> str:
         """Return the resource name."""
         return f"projects/{self.project}/runs/{self.run}"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyReference:
+    """A policy and which version of it.
+
+    Attributes:
+        project: Identifier of the project.
+        policy: Identifier of the policy in it.
+        version: The version; 0: the latest.
+    """
+
+    project: str
+    policy: str
+    version: int = 0
+
+    @classmethod
+    def parse(cls, field: str, value: str) -> PolicyReference:
+        """Parse ``projects/{project}/policies/{policy}`` with or without ``@{version}``.
+
+        Raises:
+            InvalidValueError: It is not such a name.
+        """
+        path, at, version = value.partition("@")
+        project, policy = _segments(field, path, "projects/{project}/policies/{policy}", "policy")
+        check_id(field, "project", project)
+        check_id(field, "policy", policy)
+        if at and not _VERSION.fullmatch(version):
+            raise InvalidValueError(field, f"{shown(version)} is no version number of a policy")
+        return cls(project, policy, int(version or 0))
+
+    def __str__(self) -> str:
+        """Return the resource name, with the version if one is given."""
+        name = f"projects/{self.project}/policies/{self.policy}"
+        return f"{name}@{self.version}" if self.version else name

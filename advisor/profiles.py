@@ -105,6 +105,7 @@ class ProfileHeader:
         labels: Key-value pairs to filter lists by.
         docs: A written guideline, in Markdown.
         aliases: Other spellings of the groups.
+        policy_name: The stored policy that runs follow instead of ``policy``; empty: none.
     """
 
     layout: Layout
@@ -115,6 +116,7 @@ class ProfileHeader:
     labels: Mapping[str, str] = field(default_factory=dict)
     docs: str = ""
     aliases: tuple[GroupAlias, ...] = ()
+    policy_name: str = ""
 
     def __post_init__(self) -> None:
         """Check the ranges of what the policy does not check."""

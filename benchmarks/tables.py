@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 FIGURES = Path("docs/figures")
-PAGES = (Path("README.md"), Path("docs/measurement.md"))
+PAGES = (Path("README.md"), Path("docs/measurement.md"), Path("docs/operators.md"))
 
 _console = Console()
 
@@ -123,11 +123,30 @@ def _summary(estimator: dict[str, Any], overhead: dict[str, Any]) -> str:
     )
 
 
+def _registry(figures: dict[str, Any]) -> str:
+    large = figures["large_profile"]
+    rows = [
+        (f"time to {words}, with 100,000 profiles over with 10", f"{figures[f'{name}_ratio']:.2f}")
+        for name, words in (
+            ("get", "get a profile"),
+            ("alias", "resolve an alias"),
+            ("list", "list a page"),
+        )
+    ]
+    rows += [
+        ("a profile of 10,000 groups x 200 points, stored", f"{large['bytes'] / 1e6:.1f} MB"),
+        ("the same, registered through the service", f"{large['register_s']:.1f} s"),
+        ("the same, resolved for the first time", f"{large['resolve_s']:.1f} s"),
+    ]
+    return _markdown(("figure", "value"), rows)
+
+
 _TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "summary": (("estimator.json", "overhead.json"), _summary),
     "estimator": (("estimator.json",), _estimator),
     "overhead": (("overhead.json",), _overhead),
     "measuring": (("scaling.json",), _measuring),
+    "registry": (("registry.json",), _registry),
     "stepping": (("scaling.json",), _stepping),
 }
 

@@ -39,7 +39,15 @@ def recorded(width: int = 16, blocks: int = 1) -> profile_pb2.ProfileContent:
         return recorders[0]
 
     run(plan(width=width, blocks=blocks), attach)
-    return recorders[0].profile(model="char GPT", dataset="standard library", batch_size=8)
+    return recorders[0].profile(
+        model="char GPT",
+        width=width,
+        depth=blocks,
+        dataset="standard library",
+        batch_size=8,
+        commit="0123abc",
+        author="a test",
+    )
 
 
 def in_process() -> InProcessAdvisor:

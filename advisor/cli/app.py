@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from advisor.cli import audit, mapping, profile, profile_exchange, profile_versions, run, serve
+from advisor.cli import (
+    audit,
+    mapping,
+    policy,
+    profile,
+    profile_exchange,
+    profile_versions,
+    run,
+    serve,
+)
 
 app = typer.Typer(
     name="advisor",
@@ -28,6 +37,7 @@ profile.app.command()(profile_exchange.export)
 profile.app.command("import")(profile_exchange.import_)
 profile.app.command()(profile_exchange.merge)
 app.add_typer(profile.app, name="profile")
+app.add_typer(policy.app, name="policy")
 app.add_typer(run.app, name="run")
 
 

@@ -41,6 +41,8 @@ TABLE: dict[type[Exception], Verdict] = {
     errors.ProfileNotFoundError: Verdict(_C.NOT_FOUND, _R.ERROR_REASON_PROFILE_NOT_FOUND),
     errors.VersionNotFoundError: Verdict(_C.NOT_FOUND, _R.ERROR_REASON_VERSION_NOT_FOUND),
     errors.RunNotFoundError: Verdict(_C.NOT_FOUND, _R.ERROR_REASON_RUN_NOT_FOUND),
+    errors.PolicyNotFoundError: Verdict(_C.NOT_FOUND, _R.ERROR_REASON_POLICY_NOT_FOUND),
+    errors.PolicyMovedError: Verdict(_C.ABORTED, _R.ERROR_REASON_POLICY_MOVED),
     errors.AliasMovedError: Verdict(_C.ABORTED, _R.ERROR_REASON_ALIAS_MOVED),
     errors.VersionInUseError: Verdict(_C.FAILED_PRECONDITION, _R.ERROR_REASON_VERSION_IN_USE),
     errors.RequestReusedError: Verdict(_C.INVALID_ARGUMENT, _R.ERROR_REASON_REQUEST_REUSED),

@@ -12,6 +12,7 @@ import grpc
 
 from advisor.advice import Advice, Opening, ProfileSource
 from advisor.names import (
+    PolicyReference,
     ProfileReference,
     check_id,
     parse_profile_name,
@@ -22,6 +23,7 @@ from advisor.profiles import Alias
 from advisor.rpc import convert
 from advisor.rpc.origin import origin_of
 from advisor.rpc.paging import decode_token, encode_token, page_size, parse_filter
+from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
 from fslr.advisor.v1 import profile_service_pb2 as pb
 from fslr.advisor.v1 import profile_service_pb2_grpc
@@ -35,14 +37,20 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
 
     Args:
         store: Where profiles are kept.
+        policies: Where the policies are that profiles name.
         profiles: Where dry runs get profiles from.
         now: The clock.
     """
 
     def __init__(
-        self, store: ProfileStore, profiles: ProfileSource, now: Callable[[], datetime]
+        self,
+        store: ProfileStore,
+        policies: PolicyStore,
+        profiles: ProfileSource,
+        now: Callable[[], datetime],
     ) -> None:
         self._store = store
+        self._policies = policies
         self._profiles = profiles
         self._now = now
 
@@ -55,6 +63,13 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             content = await asyncio.to_thread(convert.content_from, request.content)
         except InvalidValueError as error:
             raise error.under("content") from None
+        if content.header.policy_name:
+            named = PolicyReference.parse("content.policy_name", content.header.policy_name)
+            if named.project != name.project:
+                raise InvalidValueError(
+                    "content.policy_name", f"{named} is of another project than the profile {name}"
+                )
+            await self._policies.get(named)  # it must be there
         origin = origin_of(context, self._now(), request.request_id)
         try:
             info, created = await self._store.register(name, content, origin)

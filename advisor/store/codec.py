@@ -120,7 +120,6 @@ def decode_header(header: bytes) -> ProfileHeader:
 
 
 def _header(fields: dict[str, Any]) -> ProfileHeader:
-    policy = fields["policy"]
     return ProfileHeader(
         layout=Layout(
             tuple(_group(group) for group in fields["layout"]),
@@ -128,16 +127,12 @@ def _header(fields: dict[str, Any]) -> ProfileHeader:
         ),
         base_learning_rate=fields["base_learning_rate"],
         total_steps=fields["total_steps"],
-        policy=Policy(**{
-            **policy,
-            "depth_rule": DepthRule(policy["depth_rule"]),
-            "alignment": Alignment(policy["alignment"]),
-            "unmatched_rule": UnmatchedRule(policy["unmatched_rule"]),
-        }),
+        policy=_policy(fields["policy"]),
         provenance=_provenance(fields["provenance"]),
         labels=fields["labels"],
         docs=fields["docs"],
         aliases=tuple(GroupAlias(*alias) for alias in fields.get("aliases", ())),
+        policy_name=fields.get("policy_name", ""),
     )
 
 
@@ -166,8 +161,28 @@ def _header_fields(content: ProfileContent) -> dict[str, Any]:
         "docs": header.docs,
         **({"optional": optional} if optional else {}),
         **({"role_templates": templates} if templates else {}),
+        **({"policy_name": header.policy_name} if header.policy_name else {}),
         **({"aliases": [[a.pattern, a.target] for a in header.aliases]} if header.aliases else {}),
     }
+
+
+def encode_policy(policy: Policy) -> bytes:
+    """Return a policy's rules as canonical JSON."""
+    return json.dumps(_policy_fields(policy), sort_keys=True, separators=(",", ":")).encode()
+
+
+def decode_policy(rules: bytes) -> Policy:
+    """Return the policy that canonical JSON spells."""
+    return _policy(json.loads(rules))
+
+
+def _policy(fields: dict[str, Any]) -> Policy:
+    return Policy(**{
+        **fields,
+        "depth_rule": DepthRule(fields["depth_rule"]),
+        "alignment": Alignment(fields["alignment"]),
+        "unmatched_rule": UnmatchedRule(fields["unmatched_rule"]),
+    })
 
 
 def _provenance_fields(provenance: Provenance) -> dict[str, Any]:

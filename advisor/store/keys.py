@@ -27,6 +27,16 @@ def audit(project: str) -> str:
     return f"fslr:{{{project}}}:audit"
 
 
+def policies(project: str) -> str:
+    """Sorted set of the project's policy identifiers, all with score 0 (ordered by name)."""
+    return f"fslr:{{{project}}}:policies"
+
+
+def policy(project: str, policy: str) -> str:
+    """Hash: ``latest``: a version; ``v:{version}``: its rules; ``t:{version}``: when, in ms."""
+    return f"fslr:{{{project}}}:policy:{policy}"
+
+
 def request(project: str, request_id: str) -> str:
     """Hash: fingerprint and answer of a write, kept for a day."""
     return f"fslr:{{{project}}}:request:{request_id}"

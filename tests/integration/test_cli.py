@@ -265,3 +265,57 @@ def test_recordings_are_merged_into_one_file(cli: Cli, tmp_path: Path) -> None:
     assert load_profile(out).points[0].unit_rates[0] == pytest.approx(2.0)
     refused = cli.run("profile", "merge", files[0], "-o", out, ok=False)
     assert "recordings: 1, but at least 2 are needed" in refused.output
+
+
+def test_policies_are_set_shown_compared_and_tried(
+    cli: Cli, client: AdvisorClient, file: str, project: str, tmp_path: Path
+) -> None:
+    assert "no policies" in cli.run("policy", "list").stdout
+    set_ = cli.run("policy", "set", "team", "-r", "max_multiplier=4", "-r", "depth_rule=copy")
+    assert set_.stdout.startswith(f"set projects/{project}/policies/team@1")
+    assert "max_multiplier=4, " in cli.run("policy", "list").stdout.replace(
+        "depth_rule=copy, max_multiplier=4", "max_multiplier=4, "
+    )
+    rules = cli.run("policy", "show", "team").stdout
+    assert "max_multiplier: 4.0" in rules
+    edited = tmp_path / "team.yaml"
+    edited.write_text(rules.replace("max_multiplier: 4.0", "max_multiplier: 2.0"))
+    again = cli.run("policy", "set", "team", str(edited), "--expected-version", "1").stdout
+    assert "team@2" in again
+    lost = cli.run("policy", "set", "team", str(edited), "--expected-version", "1", ok=False)
+    assert "somebody else changed it" in lost.output
+    assert cli.json("policy", "diff", "team@1", "team@2") == {
+        "max_multiplier": {"old": 4.0, "new": 2.0}
+    }
+    assert "the rules are the same" in cli.run("policy", "diff", "team@1", "team@1").stdout
+    for wrong, message in (
+        ("slew", "has no value; write slew=VALUE"),
+        ("sloth=3", "these are no rules of a policy: "),
+        ("slew_limit=0.5", r"policy.slew_limit: 0.5 is not a finite number above 1"),
+    ):
+        assert message in cli.run("policy", "set", "x", "-r", wrong, ok=False).output
+
+    assert "there is no stored run" in cli.run("policy", "try", "team", ok=False).output
+    cli.run("profile", "register", "gpt", file)
+    opening = opening_message(
+        f"projects/{project}/profiles/gpt", run=f"projects/{project}/runs/night"
+    )
+    multipliers = [1.0] * 4
+    for step in (0, 25):
+        measurement = pb.Measurement(
+            step=step,
+            interval_steps=step,
+            unit_rates=[0.1, 2.0, 3.0, 4.0],
+            multipliers=multipliers,
+        )
+        multipliers = list(client.recommend_once(opening, measurement).multipliers)
+    eventually(lambda: len(list(client.run_history("night", project=project))) == 2)
+    tried = cli.json("policy", "try", "team")["night"]
+    assert [event["before"][0] for event in tried] == pytest.approx([10.0, 10.0])
+    stored = [
+        list(e.recommendation.multipliers) for e in client.run_history("night", project=project)
+    ]
+    assert [event["before"] for event in tried] == stored  # bit for bit
+    assert [event["after"][0] for event in tried] == [2.0, 2.0]
+    shown = cli.run("policy", "try", str(edited), "--run", "night").stdout
+    assert "1 of 4" in shown

@@ -174,6 +174,7 @@ def _response(
         limits=recommendation.limits,
         probes=recommendation.probes,
         profile_step=recommendation.profile_step,
+        policy=advice.policy_name,
         warnings=[
             advisor_service_pb2.Warning(kind=_KINDS[found.kind], message=found.message)
             for found in advice.differences(measurement, recommendation.profile_step)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from advisor.names import PolicyReference
 from advisor.policy import GroupAlias, InvalidValueError
 from advisor.profiles import ProfileContent, ProfileHeader, Provenance, VersionInfo
 from advisor.rpc.convert.rules import layout_from, layout_to, policy_from, policy_to
@@ -60,6 +61,7 @@ def content_from(message: profile_pb2.ProfileContent) -> ProfileContent:
             provenance=_provenance_from(message.provenance),
             labels=dict(message.labels),
             docs=message.docs,
+            policy_name=_policy_name(message),
             aliases=tuple(GroupAlias(a.pattern, a.target) for a in message.group_aliases),
         ),
         np.array([p.step for p in message.points], dtype=np.int64),
@@ -83,6 +85,16 @@ def content_from(message: profile_pb2.ProfileContent) -> ProfileContent:
     )
     content.profile()
     return content
+
+
+def _policy_name(message: profile_pb2.ProfileContent) -> str:
+    if not message.policy_name:
+        return ""
+    if message.HasField("policy"):
+        raise InvalidValueError(
+            "policy_name", "given together with policy; give the rules or a policy's name, not both"
+        )
+    return str(PolicyReference.parse("policy_name", message.policy_name))
 
 
 def _check_optional(message: profile_pb2.ProfileContent, roles: int) -> None:
@@ -139,10 +151,11 @@ def _header_to(header: ProfileHeader) -> profile_pb2.ProfileContent:
         layout=layout_to(header.layout),
         base_learning_rate=header.base_learning_rate,
         total_steps=header.total_steps,
-        policy=policy_to(header.policy),
+        policy=None if header.policy_name else policy_to(header.policy),
         provenance=_provenance_to(header.provenance),
         labels=dict(header.labels),
         docs=header.docs,
+        policy_name=header.policy_name,
         group_aliases=[
             profile_pb2.GroupAlias(pattern=a.pattern, target=a.target) for a in header.aliases
         ],

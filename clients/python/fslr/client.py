@@ -20,6 +20,8 @@ from fslr.advisor.v1 import (
     audit_service_pb2_grpc,
     layout_pb2,
     policy_pb2,
+    policy_service_pb2,
+    policy_service_pb2_grpc,
     profile_pb2,
     profile_service_pb2,
     profile_service_pb2_grpc,
@@ -27,7 +29,7 @@ from fslr.advisor.v1 import (
     run_service_pb2_grpc,
 )
 from fslr.errors import ServiceError, service_error
-from fslr.names import DEFAULT_PROJECT, profile_name, project_name, run_name
+from fslr.names import DEFAULT_PROJECT, policy_name, profile_name, project_name, run_name
 from fslr.session import StreamSession
 
 _RETRIED = {
@@ -38,7 +40,7 @@ _RETRIED = {
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
 # Writes too: each carries an identifier, by which the service knows its retries.
-_SERVICES = ("AdvisorService", "AuditService", "ProfileService", "RunService")
+_SERVICES = ("AdvisorService", "AuditService", "PolicyService", "ProfileService", "RunService")
 _ACTOR_KEY = "fslr-actor"
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -276,6 +278,53 @@ class AdvisorClient:
             name=profile_name(profile, project), layout=layout, policy=policy
         )
         return self._call(self._profiles.ValidateLayout, request)
+
+    def set_policy(
+        self,
+        policy: str,
+        rules: policy_pb2.Policy,
+        *,
+        expected_version: int | None = None,
+        project: str = DEFAULT_PROJECT,
+    ) -> policy_service_pb2.SetPolicyResponse:
+        """Store a version of a policy; the rules that it has already make no new one.
+
+        Args:
+            policy: The policy, such as ``careful``.
+            rules: The rules; absent ones mean their defaults.
+            expected_version: What the latest version must be; 0: none; None: any.
+            project: The project.
+        """
+        request = policy_service_pb2.SetPolicyRequest(
+            name=policy_name(policy, project),
+            policy=rules,
+            expected_version=expected_version,
+            request_id=_new_id(),
+        )
+        return self._call(self._policies.SetPolicy, request)
+
+    def get_policy(
+        self, policy: str, *, project: str = DEFAULT_PROJECT
+    ) -> policy_service_pb2.PolicyVersion:
+        """Return one version of a policy."""
+        request = policy_service_pb2.GetPolicyRequest(name=policy_name(policy, project))
+        return self._call(self._policies.GetPolicy, request).policy
+
+    def list_policies(
+        self, *, project: str = DEFAULT_PROJECT
+    ) -> Iterator[policy_service_pb2.PolicyVersion]:
+        """Iterate over the latest versions of a project's policies."""
+        request = policy_service_pb2.ListPoliciesRequest(parent=project_name(project))
+        while True:
+            page = self._call(self._policies.ListPolicies, request)
+            yield from page.policies
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    @property
+    def _policies(self) -> policy_service_pb2_grpc.PolicyServiceStub:
+        return policy_service_pb2_grpc.PolicyServiceStub(self.channel())
 
     def audit_events(
         self, *, project: str = DEFAULT_PROJECT

@@ -11,9 +11,11 @@
        |- NotFoundError
        |  |- ProfileNotFoundError
        |  |- VersionNotFoundError
-       |  `- RunNotFoundError
+       |  |- RunNotFoundError
+       |  `- PolicyNotFoundError
        |- LayoutMismatchError   groups have no counterpart in the profile
        |- AliasMovedError       somebody else moved the alias
+       |- PolicyMovedError      somebody else changed the policy
        |- VersionInUseError     an alias names the version
        |- MessageTooLargeError
        |- UnavailableError      the advisor or its store does not answer
@@ -94,6 +96,14 @@ class AliasMovedError(ServiceError):
     """Somebody else moved the alias."""
 
 
+class PolicyNotFoundError(NotFoundError):
+    """There is no such policy, or not that version of it."""
+
+
+class PolicyMovedError(ServiceError):
+    """Somebody else changed the policy."""
+
+
 class VersionInUseError(ServiceError):
     """An alias names the version."""
 
@@ -124,6 +134,8 @@ BY_REASON: dict[str, type[ServiceError]] = {
     "PROFILE_NOT_FOUND": ProfileNotFoundError,
     "VERSION_NOT_FOUND": VersionNotFoundError,
     "RUN_NOT_FOUND": RunNotFoundError,
+    "POLICY_NOT_FOUND": PolicyNotFoundError,
+    "POLICY_MOVED": PolicyMovedError,
     "ALIAS_MOVED": AliasMovedError,
     "VERSION_IN_USE": VersionInUseError,
     "REQUEST_REUSED": InvalidRequestError,

@@ -24,3 +24,8 @@ def profile_name(profile: str, project: str = DEFAULT_PROJECT) -> str:
 def run_name(run: str, project: str = DEFAULT_PROJECT) -> str:
     """Return the resource name of a run, given as an identifier or as the whole name."""
     return run if "/" in run else f"{project_name(project)}/runs/{run}"
+
+
+def policy_name(policy: str, project: str = DEFAULT_PROJECT) -> str:
+    """Return the resource name of a policy, given as an identifier or as the whole name."""
+    return policy if "/" in policy else f"{project_name(project)}/policies/{policy}"

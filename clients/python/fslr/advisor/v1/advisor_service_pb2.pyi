@@ -301,6 +301,7 @@ class RecommendLRResponse(_message.Message):
     PROBES_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     PROFILE_STEP_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """The measurement's step."""
     profile: _builtins.str
@@ -319,6 +320,10 @@ class RecommendLRResponse(_message.Message):
     """With how many probes to measure next. 0: as the client likes."""
     profile_step: _builtins.float
     """The step of the profile's training that was compared with."""
+    policy: _builtins.str
+    """The policy's version that was followed: `projects/{project}/policies/{policy}@{version}`.
+    Empty: rules of the profile's own, or of the opening.
+    """
     @_builtins.property
     def multipliers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Factors on the scheduled learning rates. Always finite and inside the policy's bounds."""
@@ -368,10 +373,11 @@ class RecommendLRResponse(_message.Message):
         probes: _builtins.int = ...,
         warnings: _abc.Iterable[Global___Warning] | None = ...,
         profile_step: _builtins.float = ...,
+        policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_factors", b"depth_factors", "digest", b"digest", "limits", b"limits", "multipliers", b"multipliers", "next_measurement_step", b"next_measurement_step", "outcomes", b"outcomes", "probes", b"probes", "profile", b"profile", "profile_step", b"profile_step", "raw_multipliers", b"raw_multipliers", "reference_unit_rates", b"reference_unit_rates", "stale", b"stale", "step", b"step", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_factors", b"depth_factors", "digest", b"digest", "limits", b"limits", "multipliers", b"multipliers", "next_measurement_step", b"next_measurement_step", "outcomes", b"outcomes", "policy", b"policy", "probes", b"probes", "profile", b"profile", "profile_step", b"profile_step", "raw_multipliers", b"raw_multipliers", "reference_unit_rates", b"reference_unit_rates", "stale", b"stale", "step", b"step", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

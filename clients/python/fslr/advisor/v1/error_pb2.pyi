@@ -62,6 +62,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: the request identifier was another request's."""
     ERROR_REASON_AUDIT_UNAVAILABLE: _ErrorReason.ValueType  # 16
     """UNAVAILABLE: a write was refused because the audit record cannot be written."""
+    ERROR_REASON_POLICY_NOT_FOUND: _ErrorReason.ValueType  # 17
+    """NOT_FOUND: there is no such policy, or not that version of it."""
+    ERROR_REASON_POLICY_MOVED: _ErrorReason.ValueType  # 18
+    """ABORTED: the policy's latest version is another than expected; read it again."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is what `google.rpc.ErrorInfo.reason` says, without the prefix `ERROR_REASON_`; the
@@ -104,6 +108,10 @@ ERROR_REASON_REQUEST_REUSED: ErrorReason.ValueType  # 15
 """INVALID_ARGUMENT: the request identifier was another request's."""
 ERROR_REASON_AUDIT_UNAVAILABLE: ErrorReason.ValueType  # 16
 """UNAVAILABLE: a write was refused because the audit record cannot be written."""
+ERROR_REASON_POLICY_NOT_FOUND: ErrorReason.ValueType  # 17
+"""NOT_FOUND: there is no such policy, or not that version of it."""
+ERROR_REASON_POLICY_MOVED: ErrorReason.ValueType  # 18
+"""ABORTED: the policy's latest version is another than expected; read it again."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -215,6 +215,7 @@ class ProfileContent(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     DOCS_FIELD_NUMBER: _builtins.int
     GROUP_ALIASES_FIELD_NUMBER: _builtins.int
+    POLICY_NAME_FIELD_NUMBER: _builtins.int
     base_learning_rate: _builtins.float
     """The learning rate that is transferred, absolute, above 0. Required."""
     total_steps: _builtins.int
@@ -223,6 +224,11 @@ class ProfileContent(_message.Message):
     """
     docs: _builtins.str
     """A written guideline for users of the profile, in Markdown, at most 65,536 characters."""
+    policy_name: _builtins.str
+    """The policy that runs on the profile follow instead of rules of its own:
+    `projects/{project}/policies/{policy}` of the profile's project, optionally with `@{version}`;
+    without it the latest version at a run's opening counts. Not together with `policy`.
+    """
     @_builtins.property
     def layout(self) -> _layout_pb2.Layout:
         """The base model's groups. Required."""
@@ -261,10 +267,11 @@ class ProfileContent(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         docs: _builtins.str = ...,
         group_aliases: _abc.Iterable[Global___GroupAlias] | None = ...,
+        policy_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "policy", b"policy", "provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "docs", b"docs", "group_aliases", b"group_aliases", "labels", b"labels", "layout", b"layout", "points", b"points", "policy", b"policy", "provenance", b"provenance", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "docs", b"docs", "group_aliases", b"group_aliases", "labels", b"labels", "layout", b"layout", "points", b"points", "policy", b"policy", "policy_name", b"policy_name", "provenance", b"provenance", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,86 @@
+"""PolicyService: policies that many profiles share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import grpc
+
+from advisor.names import PolicyReference, parse_project
+from advisor.policy import InvalidValueError
+from advisor.rpc.convert import policy_from, policy_to, timestamp
+from advisor.rpc.origin import origin_of
+from advisor.rpc.paging import decode_token, encode_token, page_size
+from advisor.store.policies import PolicyStore, StoredPolicy
+from fslr.advisor.v1 import policy_service_pb2 as pb
+from fslr.advisor.v1 import policy_service_pb2_grpc
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_CURSOR = re.compile(r"[a-z][a-z0-9-]{0,62}")
+
+
+class PolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
+    """Serves the policies.
+
+    Args:
+        store: Where they are kept.
+        now: The clock.
+    """
+
+    def __init__(self, store: PolicyStore, now: Callable[[], datetime]) -> None:
+        self._store = store
+        self._now = now
+
+    async def SetPolicy(
+        self, request: pb.SetPolicyRequest, context: _Context
+    ) -> pb.SetPolicyResponse:
+        """Store a version."""
+        reference = PolicyReference.parse("name", request.name)
+        if reference.version:
+            raise InvalidValueError("name", f"{request.name!r} names a version; leave it out")
+        expected = request.expected_version if request.HasField("expected_version") else None
+        if expected is not None and expected < 0:
+            raise InvalidValueError("expected_version", f"{expected} is below 0")
+        try:
+            policy = policy_from(request.policy)
+        except InvalidValueError as error:
+            raise error.under("policy") from None
+        stored, created = await self._store.set(
+            reference,
+            policy,
+            origin_of(context, self._now(), request.request_id),
+            expected_version=expected,
+        )
+        return pb.SetPolicyResponse(policy=_version(stored), created=created)
+
+    async def GetPolicy(
+        self, request: pb.GetPolicyRequest, context: _Context
+    ) -> pb.GetPolicyResponse:
+        """Return one version."""
+        stored = await self._store.get(PolicyReference.parse("name", request.name))
+        return pb.GetPolicyResponse(policy=_version(stored))
+
+    async def ListPolicies(
+        self, request: pb.ListPoliciesRequest, context: _Context
+    ) -> pb.ListPoliciesResponse:
+        """Return a page of latest versions."""
+        found, after = await self._store.page(
+            parse_project("parent", request.parent),
+            after=decode_token(request.page_token, _CURSOR),
+            size=page_size(request.page_size),
+        )
+        return pb.ListPoliciesResponse(
+            policies=[_version(stored) for stored in found], next_page_token=encode_token(after)
+        )
+
+
+def _version(stored: StoredPolicy) -> pb.PolicyVersion:
+    return pb.PolicyVersion(
+        name=str(stored.reference),
+        version=stored.reference.version,
+        create_time=timestamp(stored.create_time),
+        policy=policy_to(stored.policy),
+    )

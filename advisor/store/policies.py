@@ -1,0 +1,124 @@
+"""Policies in Redis: immutable versions, the latest of which counts unless one is named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from redis.asyncio import Redis
+
+from advisor.audit import Origin
+from advisor.errors import PolicyMovedError, PolicyNotFoundError
+from advisor.names import PolicyReference
+from advisor.policy import Policy
+from advisor.store import keys
+from advisor.store.audit import write_arguments, write_keys
+from advisor.store.codec import decode_policy, encode_policy
+from advisor.store.connection import awaited, load_script, store_errors
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPolicy:
+    """One version of a policy.
+
+    Attributes:
+        reference: Its name, version included.
+        policy: The rules.
+        create_time: When it was stored, UTC.
+    """
+
+    reference: PolicyReference
+    policy: Policy
+    create_time: datetime
+
+
+class PolicyStore:
+    """Reads and writes policies.
+
+    Args:
+        redis: The client. It may repeat writes: each has an identifier.
+
+    Raises:
+        StoreUnavailableError: By every method, when Redis does not answer.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._set = load_script(redis, "write", "set_policy")
+
+    async def set(
+        self,
+        reference: PolicyReference,
+        policy: Policy,
+        origin: Origin,
+        *,
+        expected_version: int | None = None,
+    ) -> tuple[StoredPolicy, bool]:
+        """Store a version, or find that the latest one has the same rules.
+
+        Args:
+            reference: The policy, without a version.
+            policy: The rules.
+            origin: Where the write comes from.
+            expected_version: What the latest version must be; 0: none; None: any.
+
+        Returns:
+            The version, and whether this request made it.
+
+        Raises:
+            PolicyMovedError: The latest version is another than expected.
+        """
+        rules = encode_policy(policy)
+        expected = "" if expected_version is None else expected_version
+        request = ("policy", reference, rules, expected)
+        with store_errors():
+            version, created_ms, created = await self._set(
+                keys=[
+                    keys.policies(reference.project),
+                    keys.policy(reference.project, reference.policy),
+                    *write_keys(reference.project, origin),
+                ],
+                args=[
+                    reference.policy,
+                    rules,
+                    expected,
+                    round(origin.time.timestamp() * 1000),
+                    *write_arguments(origin, request),
+                ],
+            )
+        if version < 0:
+            raise PolicyMovedError(str(reference), expected_version or 0, created_ms)
+        stored = PolicyReference(reference.project, reference.policy, version)
+        return StoredPolicy(stored, policy, _time(created_ms)), bool(created)
+
+    async def get(self, reference: PolicyReference) -> StoredPolicy:
+        """Read one version.
+
+        Raises:
+            PolicyNotFoundError: There is no such policy, or not that version of it.
+        """
+        key = keys.policy(reference.project, reference.policy)
+        with store_errors():
+            version = reference.version or int(await awaited(self._redis.hget(key, "latest")) or 0)
+            rules, created_ms = await awaited(
+                self._redis.hmget(key, [f"v:{version}", f"t:{version}"])
+            )
+        if rules is None:
+            raise PolicyNotFoundError(str(reference))
+        stored = PolicyReference(reference.project, reference.policy, version)
+        return StoredPolicy(stored, decode_policy(rules), _time(int(created_ms)))
+
+    async def page(self, project: str, *, after: str, size: int) -> tuple[list[StoredPolicy], str]:
+        """Return a page of latest versions by name, and the last name if there is more."""
+        with store_errors():
+            batch = await awaited(
+                self._redis.zrangebylex(
+                    keys.policies(project), f"({after}" if after else "-", "+", 0, size + 1
+                )
+            )
+        found = [await self.get(PolicyReference(project, raw.decode())) for raw in batch[:size]]
+        return found, found[-1].reference.policy if len(batch) > size else ""
+
+
+def _time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

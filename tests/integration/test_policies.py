@@ -1,0 +1,129 @@
+"""Policies as resources: versions, and profiles that follow them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from advisor.inprocess import InProcessAdvisor
+from advisor.localserver import LocalServer
+from advisor.store.embedded import EmbeddedRedis
+from fslr import (
+    AdvisorClient,
+    InvalidRequestError,
+    PolicyMovedError,
+    PolicyNotFoundError,
+)
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import policy_pb2
+from tests.building import content_message, opening_message
+
+CAREFUL = policy_pb2.Policy(max_multiplier=2.0)
+BOLD = policy_pb2.Policy(max_multiplier=8.0, slew_limit=3.0, first_step_only=True)
+
+
+def ask(client: AdvisorClient, project: str) -> pb.RecommendLRResponse:
+    opening = opening_message(f"projects/{project}/profiles/gpt")
+    return client.recommend_once(opening, pb.Measurement(unit_rates=[0.01] * 4))
+
+
+def test_a_policy_has_versions(client: AdvisorClient, project: str) -> None:
+    first = client.set_policy("team", CAREFUL, project=project)
+    again = client.set_policy("team", CAREFUL, project=project)
+    second = client.set_policy("team", BOLD, project=project)
+    assert [(r.policy.version, r.created) for r in (first, again, second)] == [
+        *((1, True), (1, False), (2, True)),
+    ]
+    latest = client.get_policy("team", project=project)
+    assert latest.name == f"projects/{project}/policies/team@2"
+    assert (latest.policy.slew_limit, latest.policy.first_step_only) == (3.0, True)
+    assert client.get_policy("team@1", project=project).policy.max_multiplier == 2.0
+    client.set_policy("other", CAREFUL, project=project)
+    assert [p.version for p in client.list_policies(project=project)] == [1, 2]
+    actions = [event.action for event in client.audit_events(project=project)]
+    assert actions == ["set policy"] * 3
+
+
+def test_a_lost_race_for_a_policy_is_told(client: AdvisorClient, project: str) -> None:
+    client.set_policy("team", CAREFUL, expected_version=0, project=project)
+    with pytest.raises(PolicyMovedError, match=r"latest version of policy .*/team' is 1, not none"):
+        client.set_policy("team", BOLD, expected_version=0, project=project)
+
+    def race(i: int) -> bool:
+        rules = policy_pb2.Policy(max_multiplier=10.0 + i)
+        try:
+            client.set_policy("team", rules, expected_version=1, project=project)
+        except PolicyMovedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(20) as pool:
+        assert sum(pool.map(race, range(20))) == 1
+    assert client.get_policy("team", project=project).version == 2
+
+
+def test_a_profile_follows_the_policy_that_it_names(client: AdvisorClient, project: str) -> None:
+    client.set_policy("team", CAREFUL, project=project)
+    content = content_message()
+    content.policy_name = f"projects/{project}/policies/team"
+    digest = client.register_profile("gpt", content, project=project).profile.digest
+    answer = ask(client, project)
+    assert max(answer.multipliers) == 2.0
+    assert answer.policy == f"projects/{project}/policies/team@1"
+    client.set_policy("team", BOLD, project=project)
+    later = ask(client, project)
+    assert max(later.multipliers) == 8.0
+    assert (later.policy, later.digest) == (f"projects/{project}/policies/team@2", digest)
+    pinned = content_message()
+    pinned.policy_name = f"projects/{project}/policies/team@1"
+    client.register_profile("gpt", pinned, project=project)
+    assert max(ask(client, project).multipliers) == 2.0
+    opening = opening_message(f"projects/{project}/profiles/gpt")
+    opening.policy.max_multiplier = 5.0
+    own = client.recommend_once(opening, pb.Measurement(unit_rates=[0.01] * 4))
+    assert (max(own.multipliers), own.policy) == (5.0, "")
+
+
+def test_bad_references_to_policies_are_refused(client: AdvisorClient, project: str) -> None:
+    content = content_message()
+    for name, message in (
+        ("team", r"content\.policy_name: "),
+        ("projects/x/policies/team", "is of another project than the profile"),
+        (f"projects/{project}/policies/team@x", "no version number"),
+    ):
+        content.policy_name = name
+        with pytest.raises(InvalidRequestError, match=message):
+            client.register_profile("gpt", content, project=project)
+    content.policy_name = f"projects/{project}/policies/team"
+    with pytest.raises(PolicyNotFoundError, match=r"there is no policy .*/team'; `advisor policy"):
+        client.register_profile("gpt", content, project=project)
+    with pytest.raises(InvalidRequestError, match=r"policy_name: .* lives in the service"):
+        InProcessAdvisor(content)
+    content.policy.max_multiplier = 3.0
+    with pytest.raises(InvalidRequestError, match="give the rules or a policy's name, not both"):
+        client.register_profile("gpt", content, project=project)
+    with pytest.raises(InvalidRequestError, match=r"policy\.slew_limit: 0\.5 is not"):
+        client.set_policy("team", policy_pb2.Policy(slew_limit=0.5), project=project)
+    with pytest.raises(InvalidRequestError, match="names a version; leave it out"):
+        client.set_policy("team@1", CAREFUL, project=project)
+
+
+def test_a_followed_policy_is_remembered_while_the_store_is_away(tmp_path: Path) -> None:
+    with (
+        EmbeddedRedis(tmp_path / "redis") as store,
+        LocalServer(None, "--redis-url", store.url) as service,
+        AdvisorClient(service.address) as client,
+    ):
+        client.set_policy("team", CAREFUL)
+        content = content_message()
+        content.policy_name = "projects/default/policies/team"
+        client.register_profile("gpt", content)
+        before = ask(client, "default")
+        os.kill(store.pid, signal.SIGKILL)
+        after = ask(client, "default")
+    assert after.stale
+    assert (after.policy, list(after.multipliers)) == (before.policy, list(before.multipliers))
