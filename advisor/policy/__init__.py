@@ -19,6 +19,7 @@ one group is an :class:`Outcome`.
 Source: FLeRM in Milsom, Anson, Aitchison, "Function-Space Learning Rates", arXiv 2502.17405.
 """
 
+from advisor.policy.coherence import role_coherences
 from advisor.policy.decide import Measurement, Recommendation, aligned_step, recommend
 from advisor.policy.errors import InvalidValueError, LayoutMismatchError, PolicyError, shown
 from advisor.policy.layout import Group, Layout
@@ -51,5 +52,6 @@ __all__ = [
     "map_layout",
     "recommend",
     "refusal",
+    "role_coherences",
     "shown",
 ]

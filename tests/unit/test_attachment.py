@@ -13,7 +13,7 @@ from advisor.inprocess import InProcessAdvisor
 from fslr import AttachError, LayoutMismatchError, MeasurementError, UnavailableError
 from fslr.advising import RunSession
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import profile_service_pb2
+from fslr.advisor.v1 import policy_pb2, profile_service_pb2
 from fslr.torch import Attachment, MeasuringOptions, Recorder, attach
 from tests.building import content_message
 from tests.training_jobs import OFTEN, attaching, in_process, plan, run, wide
@@ -275,6 +275,32 @@ def test_examples_limits_the_batch_that_is_measured() -> None:
     assert list(advisor.asked[0].learning_rates) == pytest.approx(
         [0.01] * len(advisor.asked[0].unit_rates)
     )
+
+
+@pytest.mark.parametrize("factor", [1, 8])
+def test_it_measures_with_as_many_probes_as_the_advisor_asks_for(factor: int) -> None:
+    class Counted(nn.BatchNorm1d if factor == 8 else nn.Identity):  # type: ignore[misc]
+        """Batch norm lets examples see each other: 8 probes for each one that is asked for."""
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), Counted(8), nn.Tanh(), nn.Linear(8, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    inputs = torch.randn(16, 6)
+    base = content_message([name for name, _ in model.named_parameters()])
+    policy = policy_pb2.Policy(
+        min_interval_steps=2, max_interval_steps=2, target_relative_error=0.03, max_probes=64
+    )
+    advisor = Watched(InProcessAdvisor(base))
+    with attach(model, optimizer, profile="x", advisor=advisor, policy=policy):
+        for _ in range(4):
+            optimizer.zero_grad()
+            model(inputs).square().mean().backward()
+            optimizer.step()
+    first, second = advisor.asked
+    assert first.probes == factor
+    assert advisor.answers[0].probes > factor
+    assert second.probes == -(-advisor.answers[0].probes // factor) * factor
+    assert max(second.relative_errors) < max(first.relative_errors)
 
 
 def test_a_step_is_scaled_even_if_its_measurement_cannot_begin(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import re
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,6 +134,28 @@ def test_without_a_step_there_is_no_profile() -> None:
         pytest.raises(MeasurementError, match="no step was measured, so there is no profile"),
     ):
         recorder.profile(model="x")
+
+
+def test_a_profile_says_whose_it_is_and_of_which_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer, backward = wide()
+    with Recorder(model, optimizer) as recorder:
+        backward()
+        optimizer.step()
+        monkeypatch.setenv("LOGNAME", "somebody")
+        monkeypatch.chdir(tmp_path)
+        assert not recorder.profile(model="x").provenance.commit
+        for command in ("init -q", "commit -q --allow-empty -m first"):
+            subprocess.run(
+                ["git", "-c", "user.name=n", "-c", "user.email=e", *command.split()], check=True
+            )
+        own = recorder.profile(model="x", role_templates=["blocks.*"])
+        given = recorder.profile(model="x", commit="", author="the team")
+    assert own.provenance.author == "somebody"
+    assert re.fullmatch(r"[0-9a-f]{40}", own.provenance.commit)
+    assert list(own.layout.role_templates) == ["blocks.*"]
+    assert (given.provenance.commit, given.provenance.author) == ("", "the team")
 
 
 def test_an_interval_below_one_is_refused() -> None:

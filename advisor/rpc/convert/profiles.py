@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
 
 from advisor.names import PolicyReference
-from advisor.policy import GroupAlias, InvalidValueError
+from advisor.policy import GroupAlias, InvalidValueError, Layout, role_coherences
 from advisor.profiles import ProfileContent, ProfileHeader, Provenance, VersionInfo
 from advisor.rpc.convert.rules import layout_from, layout_to, policy_from, policy_to
 from fslr.advisor.v1 import profile_pb2
@@ -67,11 +68,7 @@ def content_from(message: profile_pb2.ProfileContent) -> ProfileContent:
         np.array([p.step for p in message.points], dtype=np.int64),
         rates.reshape(points, groups),
         errors.reshape(points, groups),
-        coherences=(
-            np.array([p.coherences for p in message.points], dtype=np.float32)
-            if points and message.points[0].coherences
-            else None
-        ),
+        coherences=_coherences(message, layout, rates.reshape(points, groups)),
         spreads=(
             np.array([p.spreads for p in message.points], dtype=np.float32)
             if points and message.points[0].spreads
@@ -95,6 +92,33 @@ def _policy_name(message: profile_pb2.ProfileContent) -> str:
             "policy_name", "given together with policy; give the rules or a policy's name, not both"
         )
     return str(PolicyReference.parse("policy_name", message.policy_name))
+
+
+def _coherences(
+    message: profile_pb2.ProfileContent, layout: Layout, unit_rates: NDArray[np.float32]
+) -> NDArray[np.float32] | None:
+    """Return the coherences as they are given, or as they follow from correlations."""
+    pairs = [(pair.first, pair.second) for pair in message.correlated_groups]
+    for i, point in enumerate(message.points):
+        if len(point.correlations) != len(pairs):
+            raise InvalidValueError(
+                f"points[{i}].correlations",
+                f"{len(point.correlations)} entries, but there are {len(pairs)} correlated_groups; "
+                "give one for each pair in every point",
+            )
+        if pairs and point.coherences:
+            raise InvalidValueError(
+                f"points[{i}].coherences",
+                "given together with correlations, which say the same; give one of them",
+            )
+    if pairs:
+        correlations = np.array([p.correlations for p in message.points], dtype=np.float32)
+        return role_coherences(
+            layout, pairs, correlations.reshape(len(message.points), len(pairs)), unit_rates
+        )
+    if message.points and message.points[0].coherences:
+        return np.array([p.coherences for p in message.points], dtype=np.float32)
+    return None
 
 
 def _check_optional(message: profile_pb2.ProfileContent, roles: int) -> None:

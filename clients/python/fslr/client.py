@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import uuid
@@ -31,6 +30,7 @@ from fslr.advisor.v1 import (
 from fslr.errors import ServiceError, service_error
 from fslr.names import DEFAULT_PROJECT, policy_name, profile_name, project_name, run_name
 from fslr.session import StreamSession
+from fslr.surroundings import user_name
 
 _RETRIED = {
     "maxAttempts": 4,
@@ -60,14 +60,6 @@ _CHANNEL_OPTIONS = [
 _Response = TypeVar("_Response")
 
 
-def _user() -> str:
-    """Return the name of this process's user; empty where it has none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's bare user number
-        return ""
-
-
 def _new_id() -> str:
     return uuid.uuid4().hex
 
@@ -89,7 +81,7 @@ class AdvisorClient:
 
     def __init__(self, address: str, *, deadline_s: float = 10.0, actor: str | None = None) -> None:
         self.address = address
-        self.actor = _user() if actor is None else actor
+        self.actor = user_name() if actor is None else actor
         self.deadline_s = deadline_s
         self._channel: grpc.Channel | None = None
         self._channel_pid = 0

@@ -168,6 +168,8 @@ class Attachment(StepObserver):
     def _adopt(self, advice: Advice) -> None:
         self.answer = advice.answer
         self.multipliers = advice.multipliers
+        if advice.probes > 0:
+            self._meter.take_probes(advice.probes)
         self._tell(advice.answer)
         self._next = max(advice.next_measurement_step, self.step)
 

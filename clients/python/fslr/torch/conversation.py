@@ -25,11 +25,13 @@ class Advice:
     Attributes:
         multipliers: One for each group.
         next_measurement_step: When to measure next.
+        probes: With how many probes; 0: as many as before.
         answer: The answer itself, on the speaking rank alone.
     """
 
     multipliers: list[float]
     next_measurement_step: int
+    probes: int
     answer: pb.RecommendLRResponse | None
 
 
@@ -129,18 +131,18 @@ class Conversation:
             self._background.close()
 
     def _shared(self, answer: pb.RecommendLRResponse | None) -> Advice:
-        values = [_UNUSABLE, 0.0, 0.0] + [1.0] * self._groups
+        values = [_UNUSABLE, 0.0, 0.0, 0.0] + [1.0] * self._groups
         if answer is not None and self._usable(answer):
-            kinds = [_ANSWER, float(answer.step), float(answer.next_measurement_step)]
-            values = kinds + list(answer.multipliers)
-        kind, step, following, *multipliers = self._ranks.from_speaker(values)
+            plan = [float(answer.step), float(answer.next_measurement_step), float(answer.probes)]
+            values = [_ANSWER, *plan, *answer.multipliers]
+        kind, step, following, probes, *multipliers = self._ranks.from_speaker(values)
         if kind == _UNUSABLE:
             at = "a step" if answer is None else f"step {answer.step}"
             raise ServiceError(
                 f"the advisor answered {at} with multipliers that cannot be applied; "
                 "those in force stay"
             )
-        return Advice(multipliers, max(int(following), int(step) + 1), answer)
+        return Advice(multipliers, max(int(following), int(step) + 1), int(probes), answer)
 
     def _usable(self, answer: pb.RecommendLRResponse) -> bool:
         return len(answer.multipliers) == self._groups and all(

@@ -7,6 +7,7 @@ the batch that the model saw last.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,9 @@ class MeasuringOptions:
             key, attribute or index (``"logits"``, ``0``), or a function of the result. None: the
             result is the tensor.
         estimator: Name of the estimator, one of ``ESTIMATORS``.
-        probes: Number of probes K, >= 1; the relative error falls with ``1 / sqrt(K)``.
+        probes: Number of probes K, >= 1; the relative error falls with ``1 / sqrt(K)``. Where the
+            advisor's policy names the error that it wants (``target_relative_error``), it is the
+            number to begin with.
         examples: Most examples B to measure on, taken from the front of the training batch; None:
             all of them.
         micro_batches: Into how many parts the batch is cut, >= 1, where the model allows it and at
@@ -153,6 +156,7 @@ class StepMeter:
         self._options = options
         self._ranks = ranks or Ranks()
         self._estimator = options.estimator_of(model, groups, self._ranks)
+        self._probes_per_asked = 1.0  # a slow route takes several for each one that is asked for
         self._average = RunningAverage(options.averaging)
         self._device_types = sorted({group.parameter.device.type for group in groups} | {"cpu"})
         self._call: _Call | None = None
@@ -177,6 +181,14 @@ class StepMeter:
         """Names of the groups that are measured the slow way, with the reason."""
         slow: dict[str, str] = getattr(self._estimator, "slow_groups", {})
         return slow
+
+    def take_probes(self, probes: int) -> None:
+        """Measure later steps with so many probes, as :attr:`RateEstimate.probes` counts them.
+
+        Args:
+            probes: The number, >= 1.
+        """
+        self._estimator.probes = max(1, math.ceil(probes / self._probes_per_asked))
 
     def begin_step(self) -> None:
         """Keep the weights, for the step that follows is to be measured or rescaled."""
@@ -209,6 +221,7 @@ class StepMeter:
                 raise failure from None
             raise
         estimate = sums.estimate([group.name for group in self._groups], learning_rates)
+        self._probes_per_asked = estimate.probes / self._estimator.probes
         return self._average.add(estimate)
 
     def _measured(self, learning_rates: Sequence[float]) -> ProjectionSums:
@@ -267,11 +280,15 @@ class StepMeter:
         return {
             "average": self._average.state_dict(),
             "probes": self._estimator.probe_states(),
+            "probe_count": self._estimator.probes,
+            "probes_per_asked": self._probes_per_asked,
             "rank": self._ranks.rank,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken."""
         self._average.load_state_dict(state["average"])
+        self._estimator.probes = int(state["probe_count"])
+        self._probes_per_asked = float(state["probes_per_asked"])
         if state["rank"] == self._ranks.rank:  # each rank draws probes of its own
             self._estimator.load_probe_states(state["probes"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch import nn
 
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from fslr.errors import AttachError, MeasurementError
+from fslr.surroundings import code_revision, user_name
+from fslr.torch.correlations import alike_pairs, correlations
 from fslr.torch.distributed import Group
 from fslr.torch.estimators import RateEstimate
 from fslr.torch.measuring import MeasuringOptions
@@ -59,6 +61,7 @@ class Recorder(StepObserver):
         self._optimizer_name = type(optimizer).__name__
         self._largest_rate = 0.0
         self._points: list[profile_pb2.ProfilePoint] = []
+        self._pairs = alike_pairs([group.name for group in self.groups])
         self.estimate: RateEstimate | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -94,6 +97,9 @@ class Recorder(StepObserver):
                 unit_rates=estimate.unit_rates,
                 relative_errors=estimate.relative_errors,
                 learning_rate=max(scheduled),
+                correlations=(
+                    None if estimate.gram is None else correlations(estimate.gram, self._pairs)
+                ),
             )
         )
 
@@ -106,30 +112,33 @@ class Recorder(StepObserver):
         dataset: str = "",
         batch_size: int = 0,
         loss: str = "",
-        commit: str = "",
-        author: str = "",
+        commit: str | None = None,
+        author: str | None = None,
         base_learning_rate: float | None = None,
         labels: Mapping[str, str] | None = None,
         docs: str = "",
         policy: policy_pb2.Policy | None = None,
+        role_templates: Sequence[str] = (),
     ) -> profile_pb2.ProfileContent:
         """Return what was recorded so far as the content of a profile.
 
         Args:
             model: The base model in words.
-            width: Its width. Registration requires it, and all that follows down to ``author``
-                but the loss.
+            width: Its width. Registration requires it, and depth, dataset and batch size.
             depth: Its number of blocks.
             dataset: The data in words.
             batch_size: Examples a step.
             loss: The loss in words, such as ``cross-entropy``.
-            commit: Revision of the training code.
-            author: Who recorded it.
+            commit: Revision of the training code. Default: that of the working directory's git
+                repository; empty outside of one.
+            author: Who recorded it. Default: this process's user.
             base_learning_rate: The learning rate to transfer, absolute. Default: the largest
                 scheduled one.
             labels: Key-value pairs to filter lists by.
             docs: A written guideline, in Markdown.
             policy: The rules for runs on the profile.
+            role_templates: How block indices are read off names, where they are not found by
+                themselves: beginnings of names with ``*`` for each index.
 
         Raises:
             MeasurementError: No step was measured.
@@ -141,9 +150,18 @@ class Recorder(StepObserver):
             )
         record_time = Timestamp()
         record_time.GetCurrentTime()
+        layout = self.groups.layout()
+        layout.role_templates.extend(role_templates)
+        pairs = self._pairs
+        points = [profile_pb2.ProfilePoint.FromString(p.SerializeToString()) for p in self._points]
+        if any(len(point.correlations) != len(pairs) for point in points):
+            pairs = []  # resumed with an estimator that knows no correlations
+            for point in points:
+                point.ClearField("correlations")
         return profile_pb2.ProfileContent(
-            layout=self.groups.layout(),
-            points=self._points,
+            layout=layout,
+            points=points,
+            correlated_groups=[profile_pb2.GroupPair(first=i, second=j) for i, j in pairs],
             base_learning_rate=(
                 self._largest_rate if base_learning_rate is None else base_learning_rate
             ),
@@ -154,8 +172,8 @@ class Recorder(StepObserver):
                 optimizer=self._optimizer_name,
                 batch_size=batch_size,
                 dataset=dataset,
-                commit=commit,
-                author=author,
+                commit=code_revision() if commit is None else commit,
+                author=user_name() if author is None else author,
                 width=width,
                 depth=depth,
                 loss=loss,

@@ -33,6 +33,7 @@ class ProfilePoint(_message.Message):
     COHERENCES_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     SPREADS_FIELD_NUMBER: _builtins.int
+    CORRELATIONS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimizer steps completed before the measured step, at least 0; strictly rising over points."""
     learning_rate: _builtins.float
@@ -58,6 +59,12 @@ class ProfilePoint(_message.Message):
         ratio, at least 0. Empty in all points: one recording.
         """
 
+    @_builtins.property
+    def correlations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Correlation of the output changes of each of the content's `correlated_groups`, in [-1, 1].
+        Not together with `coherences`. Input only: the service keeps the coherences that follow.
+        """
+
     def __init__(
         self,
         *,
@@ -67,16 +74,43 @@ class ProfilePoint(_message.Message):
         coherences: _abc.Iterable[_builtins.float] | None = ...,
         learning_rate: _builtins.float | None = ...,
         spreads: _abc.Iterable[_builtins.float] | None = ...,
+        correlations: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "coherences", b"coherences", "learning_rate", b"learning_rate", "relative_errors", b"relative_errors", "spreads", b"spreads", "step", b"step", "unit_rates", b"unit_rates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "coherences", b"coherences", "correlations", b"correlations", "learning_rate", b"learning_rate", "relative_errors", b"relative_errors", "spreads", b"spreads", "step", b"step", "unit_rates", b"unit_rates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
 
 Global___ProfilePoint: _TypeAlias = ProfilePoint  # noqa: Y015
+
+@_typing.final
+class GroupPair(_message.Message):
+    """GroupPair is two groups of a layout."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    SECOND_FIELD_NUMBER: _builtins.int
+    first: _builtins.int
+    """Index of the one in the layout, from 0."""
+    second: _builtins.int
+    """Index of the other, another one."""
+    def __init__(
+        self,
+        *,
+        first: _builtins.int = ...,
+        second: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "second", b"second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupPair: _TypeAlias = GroupPair  # noqa: Y015
 
 @_typing.final
 class GroupAlias(_message.Message):
@@ -216,6 +250,7 @@ class ProfileContent(_message.Message):
     DOCS_FIELD_NUMBER: _builtins.int
     GROUP_ALIASES_FIELD_NUMBER: _builtins.int
     POLICY_NAME_FIELD_NUMBER: _builtins.int
+    CORRELATED_GROUPS_FIELD_NUMBER: _builtins.int
     base_learning_rate: _builtins.float
     """The learning rate that is transferred, absolute, above 0. Required."""
     total_steps: _builtins.int
@@ -255,6 +290,13 @@ class ProfileContent(_message.Message):
     def group_aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupAlias]:
         """Other spellings of the groups; the first that fits decides. At most 256."""
 
+    @_builtins.property
+    def correlated_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupPair]:
+        """The pairs of groups that the points give correlations of. A role's coherence is the mean over
+        its pairs, weighted by the product of their rates; pairs of two roles are left out, and a role
+        of several blocks without pairs counts as coherent. Input only, as `correlations` are.
+        """
+
     def __init__(
         self,
         *,
@@ -268,10 +310,11 @@ class ProfileContent(_message.Message):
         docs: _builtins.str = ...,
         group_aliases: _abc.Iterable[Global___GroupAlias] | None = ...,
         policy_name: _builtins.str = ...,
+        correlated_groups: _abc.Iterable[Global___GroupPair] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "policy", b"policy", "provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "docs", b"docs", "group_aliases", b"group_aliases", "labels", b"labels", "layout", b"layout", "points", b"points", "policy", b"policy", "policy_name", b"policy_name", "provenance", b"provenance", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "correlated_groups", b"correlated_groups", "docs", b"docs", "group_aliases", b"group_aliases", "labels", b"labels", "layout", b"layout", "points", b"points", "policy", b"policy", "policy_name", b"policy_name", "provenance", b"provenance", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -61,6 +61,9 @@ class Estimator(ABC):
         probes: Number of probes K per measurement, >= 1.
         seed: Seed of the probes' own generators; the global generators are never touched.
 
+    Attributes:
+        probes: The number K that later measurements take; a slow route may take a multiple of it.
+
     Raises:
         MeasurementError: ``probes`` is below 1.
     """
@@ -79,8 +82,8 @@ class Estimator(ABC):
         self._model = unwrapped(model)
         self._forward = Forward(self._model, output)
         self._groups = groups
-        self._probe_count = probes
-        self._probes = Probes(seed)
+        self.probes = probes
+        self._drawn = Probes(seed)
 
     def measure(self, batch: Batch, update: Update) -> ProjectionSums:
         """Measure all groups at the model's present weights; the model is left as it was.
@@ -114,11 +117,11 @@ class Estimator(ABC):
 
     def probe_states(self) -> dict[str, Tensor]:
         """Return where the probes' generators stand, for a checkpoint."""
-        return self._probes.states()
+        return self._drawn.states()
 
     def load_probe_states(self, states: dict[str, Tensor]) -> None:
         """Go on where :meth:`probe_states` was taken."""
-        self._probes.load_states(states)
+        self._drawn.load_states(states)
 
     @abstractmethod
     def _sums(self, batch: Batch, update: Update) -> ProjectionSums:

@@ -35,11 +35,11 @@ class GradientEstimator(Estimator):
             raise MeasurementError(NOTHING_MEASURED)
         parameters = [group.parameter for group in self._groups]
         probes: list[Tensor] = []
-        for _ in range(self._probe_count):
+        for _ in range(self.probes):
             gradients = torch.autograd.grad(
                 outputs,
                 parameters,
-                self._probes.cotangent(outputs),
+                self._drawn.cotangent(outputs),
                 retain_graph=True,
                 allow_unused=True,
             )
@@ -57,7 +57,7 @@ class GradientEstimator(Estimator):
             squares.square().sum(0),
             outputs.numel(),
             batch.examples,
-            self._probe_count,
+            self.probes,
         )
 
 

@@ -105,10 +105,9 @@ class PerExampleEstimator(Estimator):
         if self._any_rank([again])[0] or route is None:
             route = find_route(
                 self._projector,
-                self._probes,
+                self._drawn,
                 batch,
                 update,
-                probes=self._probe_count,
                 micro_batches=self._micro_batches,
                 any_rank=self._any_rank,
             )
@@ -133,9 +132,10 @@ class PerExampleEstimator(Estimator):
         change = None if after is None else after.float().sub_(trace.outputs.detach())
         rows: list[Tensor] = []
         real: list[Tensor] = []
-        for probe in range(route.probes):
-            cotangent = self._probes.cotangent(trace.outputs)
-            last = probe == route.probes - 1
+        probes = route.probe_factor * self.probes
+        for probe in range(probes):
+            cotangent = self._drawn.cotangent(trace.outputs)
+            last = probe == probes - 1
             rows.append(self._projector.rows(trace, cotangent, layouts, last=last))
             if change is not None:
                 real.append(torch.linalg.vecdot(cotangent.float().flatten(1), change.flatten(1)))
@@ -144,7 +144,7 @@ class PerExampleEstimator(Estimator):
             torch.stack(rows).to("cpu", torch.float64),
             trace.examplewise(layouts),
             elements=trace.outputs.numel(),
-            probes=route.probes,
+            probes=probes,
             learning_rates=None
             if learning_rates is None
             else torch.tensor(learning_rates, dtype=torch.float64, device="cpu"),

@@ -59,7 +59,7 @@ class Route:
         by_gradient: Groups that are projected on their true gradients.
         slow: Groups whose rows are summed, with the reason.
         chunks: Into how many chunks the batch is cut.
-        probes: Probes on each chunk.
+        probe_factor: Probes on each chunk for each one that is asked for.
         complete: Whether every group showed something. If not (an expert without tokens, an adapter
             that begins at zero), the others are projected on their true gradients, which is always
             right, until the checks are repeated and show something.
@@ -69,7 +69,7 @@ class Route:
     by_gradient: frozenset[int]
     slow: dict[int, str]
     chunks: int
-    probes: int
+    probe_factor: int
     complete: bool
 
     def layouts_of(self, trace: Trace) -> list[RowLayout | None]:
@@ -92,7 +92,6 @@ def find_route(
     batch: Batch,
     update: Update,
     *,
-    probes: int,
     micro_batches: int,
     any_rank: AnyRank = list,
 ) -> Route:
@@ -103,7 +102,6 @@ def find_route(
         drawn: Draws the probes.
         batch: The measurement batch.
         update: The step.
-        probes: Probes a measurement.
         micro_batches: Into how many parts the batch is cut, where the model allows it.
         any_rank: Tells for each of some flags whether it is set on any rank.
 
@@ -133,13 +131,14 @@ def find_route(
     slow |= dict.fromkeys(trace.by_gradient, _NOT_FOLLOWED) | dict.fromkeys(missed, _MISSED)
     by_gradient = frozenset({*trace.by_gradient, *missed, *silent})
     del trace
+    probe_factor = 1
     if any_rank([bool(slow)])[0] and batch.examples > 1:
         wanted = max(pieces, min(_SUMMED_ROWS, batch.examples))
         if wanted == pieces or may_be_cut(wanted):
             pieces = wanted
         elif pieces == 1:
-            probes *= _SUMMED_ROWS
-    return Route(layouts, by_gradient, slow, pieces, probes, complete=not silent)
+            probe_factor = _SUMMED_ROWS
+    return Route(layouts, by_gradient, slow, pieces, probe_factor, complete=not silent)
 
 
 def _any_of(indices: set[int], trace: Trace, any_rank: AnyRank) -> set[int]:

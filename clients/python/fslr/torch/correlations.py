@@ -1,0 +1,52 @@
+"""What a profile keeps of a Gram matrix: how far alike blocks move the outputs the same way.
+
+Which groups share a role, the advisor decides. Whatever it decides, names of one role differ in
+their block indices, which are numbers; so the pairs of groups whose names differ in numbers alone
+hold every pair that it can ask for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_NUMBER = re.compile(r"[0-9]+")
+_MOST_ALIKE = 64  # pairs grow with the square: of more groups none are kept
+
+
+def alike_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the pairs (i, j), i < j, of groups whose names differ in numbers alone.
+
+    Args:
+        names: The groups' names, in layout order.
+    """
+    families: defaultdict[str, list[int]] = defaultdict(list)
+    for index, name in enumerate(names):
+        families[_NUMBER.sub("*", name)].append(index)
+    return [
+        (first, second)
+        for family in families.values()
+        if len(family) <= _MOST_ALIKE
+        for place, first in enumerate(family)
+        for second in family[place + 1 :]
+    ]
+
+
+def correlations(gram: Tensor, pairs: Sequence[tuple[int, int]]) -> list[float]:
+    """Return the correlation of the output changes of each pair, in [-1, 1]; 0 where one is zero.
+
+    Args:
+        gram: Inner products of the groups' output changes, shape [groups, groups].
+        pairs: Indices of groups.
+    """
+    if not pairs:
+        return []
+    first, second = torch.tensor(pairs).T
+    norms = (gram[first, first] * gram[second, second]).clamp(min=0).sqrt()
+    found = torch.where(norms > 0, gram[first, second] / norms, 0.0)
+    # Entries of an unbiased Gram matrix may break the bounds of a true one.
+    return [float(value) for value in found.clamp(-1.0, 1.0)]
