@@ -129,6 +129,8 @@ class ProfileHeader:
                 raise InvalidValueError(
                     "labels", f"the key {shown(key)} is not 1 to 63 characters of [a-z0-9_.-]"
                 )
+            if "\0" in value:
+                raise InvalidValueError(f"labels[{key}]", f"{shown(value)} holds a NUL character")
             if len(value) > _MAX_LABEL_CHARACTERS:
                 raise InvalidValueError(
                     f"labels[{key}]",

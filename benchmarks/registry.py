@@ -60,7 +60,18 @@ async def _list(store: ProfileStore, name: ProfileName) -> object:
     return await store.page(name.project, after=name.profile, size=_FEW // 2 - 2, labels={})
 
 
-_TASKS: dict[str, _Task] = {"get": _get, "alias": _resolve_alias, "list": _list}
+async def _filter(store: ProfileStore, name: ProfileName) -> object:
+    # One profile has both labels; half of all have the one.
+    labels = {"half": "1", "i": str(int(name.profile[1:]))}
+    return await store.page(name.project, after="", size=_FEW, labels=labels)
+
+
+_TASKS: dict[str, _Task] = {
+    "get": _get,
+    "alias": _resolve_alias,
+    "list": _list,
+    "filter": _filter,
+}
 
 
 def registry(
@@ -91,7 +102,9 @@ def registry(
 
 def _small(i: int) -> ProfileContent:
     layout = Layout.of_names([f"blocks.{b}.weight" for b in range(4)])
-    header = ProfileHeader(layout, 0.01, 100, provenance=_PROVENANCE, labels={"i": str(i)})
+    header = ProfileHeader(
+        layout, 0.01, 100, provenance=_PROVENANCE, labels={"i": str(i), "half": str(i % 2)}
+    )
     steps = np.arange(10, dtype=np.int64) * 10
     rates = np.full((10, 4), 1 + i, dtype=np.float32)
     return ProfileContent(header, steps, rates, np.zeros_like(rates))
@@ -122,7 +135,7 @@ async def _ratios(folder: Path, profiles: int, rounds: int, notes: Console) -> d
             stores = ProfileStore(one), ProfileStore(other)
             await _fill(stores[0], _FEW, notes)
             await _fill(stores[1], profiles, notes)
-            middles = _name(_FEW // 2), _name(profiles // 2)
+            middles = _name(_FEW // 2), _name(profiles // 2 + 1 - profiles // 2 % 2)
             ratios: dict[str, float] = {}
             for name, task in _TASKS.items():
                 times: tuple[list[float], list[float]] = ([], [])

@@ -131,6 +131,7 @@ def _registry(figures: dict[str, Any]) -> str:
             ("get", "get a profile"),
             ("alias", "resolve an alias"),
             ("list", "list a page"),
+            ("filter", "find one profile by two labels"),
         )
     ]
     rows += [

@@ -121,9 +121,8 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             expected_version=expected,
             expected_moves=_moves(request.etag),
         )
-        content = await self._store.content(info)
         return pb.SetProfileAliasResponse(
-            profile=convert.version_to(info, content.header),
+            profile=convert.version_to(info, await self._store.header(info)),
             previous_version=before,
             alias=_alias(alias),
         )

@@ -22,6 +22,11 @@ def runs(project: str) -> str:
     return f"fslr:{{{project}}}:runs"
 
 
+def labels(project: str) -> str:
+    """Sorted set of ``key NUL value NUL profile``, the labels of latest versions, with score 0."""
+    return f"fslr:{{{project}}}:labels"
+
+
 def audit(project: str) -> str:
     """Stream of the project's writes; never trimmed."""
     return f"fslr:{{{project}}}:audit"
@@ -54,7 +59,8 @@ class ProfileKeys:
 
         ``last``: the highest number given; ``latest``: the highest that is stored; ``v:{version}``:
         its digest; ``d:{digest}``: its version; ``t:{version}``: when, in milliseconds;
-        ``g:{alias}``: how often the alias moved.
+        ``l:{version}``: its labels, as JSON list of ``key NUL value``; ``g:{alias}``: how often the
+        alias moved.
         """
         return f"fslr:{{{self.name.project}}}:profile:{self.name.profile}:index"
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -24,8 +27,9 @@ from advisor.store.audit import write_arguments, write_keys
 from advisor.store.codec import EncodedProfile, decode, decode_header, encode
 from advisor.store.connection import awaited, load_script, store_errors
 
-_NEAREST_AMONG = 1_000  # names that an unknown one is compared with
-_SCAN_BATCH = 200  # names read at a time while filtering by label
+_NEAREST_AMONG = 500  # names before, and after, an unknown one that it is compared with
+_SIFTED = 500  # names read at a time where several labels are wanted
+_LAST = "\x7f"  # after every character of a profile's identifier
 
 
 class ProfileStore:
@@ -40,10 +44,10 @@ class ProfileStore:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._register = load_script(redis, "write", "register_profile")
+        self._register = load_script(redis, "write", "labels", "register_profile")
         self._resolve = load_script(redis, "resolve_profile")
         self._set_alias = load_script(redis, "write", "set_alias")
-        self._delete = load_script(redis, "write", "delete_profile")
+        self._delete = load_script(redis, "write", "labels", "delete_profile")
 
     async def register(
         self, name: ProfileName, content: ProfileContent, origin: Origin
@@ -66,6 +70,7 @@ class ProfileStore:
             version, created_ms, created = await self._register(
                 keys=[
                     keys.profiles(name.project),
+                    keys.labels(name.project),
                     own.index,
                     own.content(encoded.digest),
                     *write_keys(name.project, origin),
@@ -76,6 +81,7 @@ class ProfileStore:
                     encoded.arrays,
                     _milliseconds(origin.time),
                     name.profile,
+                    json.dumps([_pair(*label) for label in sorted(content.header.labels.items())]),
                     *write_arguments(origin, ("register", name, encoded.digest)),
                 ],
             )
@@ -98,12 +104,7 @@ class ProfileStore:
             raise VersionNotFoundError(
                 str(reference.name), reference.suffix, await self._known(reference.name)
             )
-        version, digest, created_ms, *pairs = found
-        aliases = zip(pairs[::2], pairs[1::2], strict=True)
-        naming = sorted(alias.decode() for alias, named in aliases if int(named) == version)
-        return VersionInfo(
-            reference.name, version, digest.decode(), _time(created_ms), tuple(naming)
-        )
+        return _info(reference.name, found)
 
     async def content(self, info: VersionInfo) -> ProfileContent:
         """Read the content of a version, checked against its digest.
@@ -122,6 +123,22 @@ class ProfileStore:
             await self.resolve(info.reference)
             raise ProfileDamagedError(info.digest)
         return await asyncio.to_thread(decode, EncodedProfile(info.digest, header, arrays))
+
+    async def header(self, info: VersionInfo) -> ProfileHeader:
+        """Read what a version says apart from its points.
+
+        Raises:
+            VersionNotFoundError: The version was deleted meanwhile.
+            ProfileDamagedError: The stored bytes are missing.
+        """
+        with store_errors():
+            header = await awaited(
+                self._redis.hget(keys.ProfileKeys(info.name).content(info.digest), "header")
+            )
+        if header is None:
+            await self.resolve(info.reference)
+            raise ProfileDamagedError(info.digest)
+        return decode_header(header)
 
     async def get(self, reference: ProfileReference) -> ProfileVersion:
         """Read one version with its content."""
@@ -146,39 +163,90 @@ class ProfileStore:
             labels: Pairs that every listed version has.
         """
         found: list[tuple[VersionInfo, ProfileHeader]] = []
-        while True:
-            with store_errors():
-                batch = await awaited(
-                    self._redis.zrangebylex(
-                        keys.profiles(project),
-                        f"({after}" if after else "-",
-                        "+",
-                        start=0,
-                        num=_SCAN_BATCH if labels else size + 1,
-                    )
-                )
-            for raw in batch:
-                entry = await self._latest(ProfileName(project, raw.decode()))
-                if entry is None or not labels.items() <= entry[1].labels.items():
-                    continue
-                if len(found) == size:
-                    return found, found[-1][0].name.profile
-                found.append(entry)
-            if len(batch) < (_SCAN_BATCH if labels else size + 1):
-                return found, ""
-            after = batch[-1].decode()
-
-    async def _latest(self, name: ProfileName) -> tuple[VersionInfo, ProfileHeader] | None:
-        """Return the latest version, or None where it was deleted meanwhile."""
-        try:
-            info = await self.resolve(ProfileReference(name))
-        except (ProfileNotFoundError, VersionNotFoundError):
-            return None
         with store_errors():
-            header = await awaited(
-                self._redis.hget(keys.ProfileKeys(name).content(info.digest), "header")
+            source = await self._narrowest(project, labels)
+        while True:
+            wanted = size + 1 - len(found)
+            count = wanted if len(labels) < 2 else max(wanted, _SIFTED)
+            with store_errors():
+                batch = await self._names(project, source, after, count)
+                fitting = await self._labelled(project, batch, labels)
+                entries = await self._latest([ProfileName(project, name) for name in fitting])
+            found += [entry for entry in entries if labels.items() <= entry[1].labels.items()]
+            if len(found) > size:
+                return found[:size], found[size - 1][0].name.profile
+            if len(batch) < count:
+                return found, ""
+            after = batch[-1]
+
+    async def _narrowest(self, project: str, labels: Mapping[str, str]) -> str:
+        """Return the beginning of the label index that has the fewest of the wanted profiles.
+
+        Empty where no labels are wanted.
+        """
+        prefixes = [f"{_pair(key, value)}\0" for key, value in sorted(labels.items())]
+        if len(prefixes) < 2:
+            return "".join(prefixes)
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for prefix in prefixes:
+                pipeline.zlexcount(keys.labels(project), f"[{prefix}", f"({prefix}{_LAST}")
+            counts = await pipeline.execute()
+        return prefixes[counts.index(min(counts))]
+
+    async def _names(self, project: str, source: str, after: str, count: int) -> list[str]:
+        """Return the first profiles after one, of all or of a part of the label index."""
+        batch = await awaited(
+            self._redis.zrangebylex(
+                keys.labels(project) if source else keys.profiles(project),
+                f"({source}{after}" if after else f"[{source}" if source else "-",
+                f"({source}{_LAST}" if source else "+",
+                start=0,
+                num=count,
             )
-        return None if header is None else (info, decode_header(header))
+        )
+        return [raw.decode().removeprefix(source) for raw in batch]
+
+    async def _labelled(
+        self, project: str, profiles: Sequence[str], labels: Mapping[str, str]
+    ) -> list[str]:
+        """Return those of some profiles that have all labels, by the index alone."""
+        if not (profiles and labels):
+            return list(profiles)
+        members = [
+            f"{_pair(key, value)}\0{profile}"
+            for profile in profiles
+            for key, value in labels.items()
+        ]
+        scores = await awaited(self._redis.zmscore(keys.labels(project), members))
+        count = len(labels)
+        return [
+            profile
+            for i, profile in enumerate(profiles)
+            if None not in scores[i * count : (i + 1) * count]
+        ]
+
+    async def _latest(
+        self, names: Sequence[ProfileName]
+    ) -> list[tuple[VersionInfo, ProfileHeader]]:
+        """Return the latest versions of those profiles that were not deleted meanwhile."""
+        own = [keys.ProfileKeys(name) for name in names]
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for profile in own:
+                await self._resolve([profile.index, profile.aliases], [""], client=pipeline)
+            replies = await pipeline.execute()
+            infos = [
+                _info(name, found)
+                for name, found in zip(names, replies, strict=True)
+                if len(found) > 1
+            ]
+            for info in infos:
+                pipeline.hget(keys.ProfileKeys(info.name).content(info.digest), "header")
+            headers = await pipeline.execute()
+        return [
+            (info, decode_header(header))
+            for info, header in zip(infos, headers, strict=True)
+            if header is not None
+        ]
 
     async def aliases(self, name: ProfileName) -> list[Alias]:
         """Return a profile's aliases by name."""
@@ -278,6 +346,7 @@ class ProfileStore:
             naming = await self._delete(
                 keys=[
                     keys.profiles(reference.name.project),
+                    keys.labels(reference.name.project),
                     own.index,
                     own.aliases,
                     own.content(info.digest),
@@ -294,9 +363,13 @@ class ProfileStore:
             raise VersionInUseError(str(reference), [alias.decode() for alias in naming])
 
     async def _nearest(self, name: ProfileName) -> list[str]:
+        key, most = keys.profiles(name.project), _NEAREST_AMONG
         with store_errors():
             there = await awaited(
-                self._redis.zrange(keys.profiles(name.project), 0, _NEAREST_AMONG - 1)
+                self._redis.zrevrangebylex(key, f"({name.profile}", "-", start=0, num=most)
+            )
+            there += await awaited(
+                self._redis.zrangebylex(key, f"({name.profile}", "+", start=0, num=most)
             )
         near = difflib.get_close_matches(name.profile, [raw.decode() for raw in there], n=3)
         return [str(ProfileName(name.project, profile)) for profile in near]
@@ -306,6 +379,19 @@ class ProfileStore:
             aliases = await awaited(self._redis.hkeys(keys.ProfileKeys(name).aliases))
         versions = [str(version) for version in await self.versions(name)]
         return versions[-10:] + sorted(alias.decode() for alias in aliases)
+
+
+def _info(name: ProfileName, found: Sequence[Any]) -> VersionInfo:
+    """Return the version that ``resolve_profile.lua`` found."""
+    version, digest, created_ms, *pairs = found
+    aliases = zip(pairs[::2], pairs[1::2], strict=True)
+    naming = sorted(alias.decode() for alias, named in aliases if int(named) == version)
+    return VersionInfo(name, version, digest.decode(), _time(created_ms), tuple(naming))
+
+
+def _pair(key: str, value: str) -> str:
+    """Return a label as the index spells it; neither part holds a NUL."""
+    return f"{key}\0{value}"
 
 
 def _milliseconds(time: datetime) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -72,6 +73,59 @@ def test_lists_are_ordered_paged_and_filtered(client: AdvisorClient, project: st
     assert names("labels.team=audio") == []
     with pytest.raises(InvalidRequestError, match=r"filter: 'team' is not of the form labels\.KEY"):
         names("team")
+
+
+def test_labels_are_those_of_the_latest_version(client: AdvisorClient, project: str) -> None:
+    def register(rate: float, labels: dict[str, str]) -> None:
+        client.register_profile("gpt", content_message(rate=rate, labels=labels), project=project)
+
+    def found(label_filter: str) -> list[int]:
+        listed = client.list_profiles(project=project, label_filter=label_filter)
+        return [profile.version for profile in listed]
+
+    register(1.0, {"team": "nlp", "state": "draft"})
+    register(2.0, {"team": "nlp", "state": "ready = set", "sprache": "größer\n\x7f"})
+    client.register_profile("other", content_message(labels={"team": "nlp"}), project=project)
+    assert found("labels.team=nlp") == [2, 1]
+    assert found("labels.state=draft") == []
+    assert found("labels.state=ready = set AND labels.team=nlp") == [2]
+    assert found("labels.sprache=größer\n\x7f AND labels.team=nlp") == [2]
+    assert found("labels.sprache=größer") == []
+    register(1.0, {"team": "nlp", "state": "draft"})  # there already: not the latest
+    assert found("labels.state=draft") == []
+    client.delete_profile("gpt@2", project=project)
+    assert found("labels.state=draft") == [1]
+    assert found("labels.sprache=größer\n\x7f") == []
+    client.delete_profile("gpt@1", project=project)
+    assert found("labels.team=nlp") == [1]
+    with pytest.raises(InvalidRequestError, match=r"content\.labels\[a\]: 'x\\x00y' holds a NUL"):
+        client.register_profile("gpt", content_message(labels={"a": "x\0y"}), project=project)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_filters_find_what_a_look_at_all_profiles_finds(
+    client: AdvisorClient, project: str, seed: int
+) -> None:
+    rng = random.Random(seed)
+    terms = [f"labels.{key}={value}" for key in "ab" for value in "xy"]
+    for step in range(40):
+        name = f"p{rng.randrange(8)}"
+        if rng.random() < 0.3:
+            with contextlib.suppress(NotFoundError):
+                last = client.get_profile(name, project=project).profile.version
+                client.delete_profile(f"{name}@{last}", project=project)
+        else:
+            labels = {key: rng.choice("xy") for key in "ab" if rng.random() < 0.7}
+            content = content_message(rate=1.0 + step, labels=labels)
+            client.register_profile(name, content, project=project)
+        wanted = rng.sample(terms, rng.choice([1, 2]))
+        pairs = {term.split("=")[0][-1]: term[-1] for term in wanted}
+        if len(pairs) < len(wanted):
+            continue  # one label cannot have two values
+        listed = list(client.list_profiles(project=project))
+        assert [
+            p.name for p in client.list_profiles(project=project, label_filter=" AND ".join(wanted))
+        ] == [p.name for p in listed if pairs.items() <= dict(p.content.labels).items()]
 
 
 def test_every_page_of_any_size_adds_up(client: AdvisorClient, project: str) -> None:
