@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from advisor.comparison import Difference, Training, differences, nearest_roles_used, warmup
 from advisor.names import ProfileReference, RunName
 from advisor.policy import (
+    DepthRule,
     Layout,
     LayoutMapping,
     Measurement,
@@ -149,11 +150,14 @@ class Advice:
     def first_depth_factors(self) -> NDArray[np.float64]:
         """Return each group's depth factor at the profile's first point, shape [groups].
 
-        A base block without a rate there counts like any other.
+        Only under the rule ``measured`` does it depend on the rates; else all count as equal.
         """
         step = float(self._profile.steps[0])
         rates = self._reference.at(step)
-        rates[rates == 0] = 1.0
+        if self._policy.depth_rule is DepthRule.MEASURED and rates.any():
+            rates[rates == 0] = np.median(rates[rates > 0])
+        else:
+            rates = np.ones_like(rates)
         references = self.mapping.references(rates, self._reference.coherences_at(step))
         return self.mapping.depth_factors(references, rates)
 
@@ -164,9 +168,7 @@ class Advice:
             measurement: The measurement; the first of a run also brings what its opening shows.
             profile_step: The step of the profile that it is compared with.
         """
-        found = warmup(
-            self._profile, profile_step, self._opening.training, measurement.learning_rate
-        )
+        found = warmup(self._profile, profile_step, self._opening.training, measurement)
         if measurement.interval_steps == 0:
             found += differences(
                 self._profile.base_learning_rate, self._provenance, self._opening.training

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import structlog
 from cachetools import LRUCache
 
 from advisor.advice import LoadedProfile, Resolved
-from advisor.errors import NotFoundError, StoreUnavailableError
+from advisor.errors import NotFoundError, StoreUnavailableError, VersionNotFoundError
 from advisor.names import PolicyReference, ProfileReference
 from advisor.policy import Policy, Reference
-from advisor.profiles import VersionInfo
+from advisor.profiles import ProfileContent, VersionInfo
 from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
 
 _log = structlog.get_logger()
+_ATTEMPTS = 5  # to read what an alias names while versions come and go
 
 
 class CachedProfiles:
@@ -40,47 +43,62 @@ class CachedProfiles:
             NotFoundError: There is no such profile, version or alias.
         """
         try:
-            info = await self._store.resolve(reference)
+            loaded = await self._load(reference)
         except StoreUnavailableError:
             known = self._names.get(reference)
-            loaded = self._loaded.get(_key(known)) if known else None
-            if loaded is None or (loaded.policy_name and loaded.policy_name not in self._policies):
+            loaded_before = self._loaded.get(_key(known)) if known else None
+            if loaded_before is None:
+                raise
+            policy = self._policies.get(loaded_before.policy_name)
+            if loaded_before.policy_name and policy is None:
                 raise
             _log.warning("answering from memory, the store is away", profile=str(reference))
-            return Resolved(loaded, True, self._policies.get(loaded.policy_name))
+            return Resolved(loaded_before, True, policy)
         except NotFoundError:
-            self._names.pop(
-                reference, None
-            )  # what is gone must not come back while the store is away
+            # What is gone must not come back while the store is away.
+            self._names.pop(reference, None)
             raise
-        self._names[reference] = info
-        loaded = self._loaded.get(_key(info))
-        if loaded is None:
-            content = await self._store.content(info)
-            profile = content.profile()
-            loaded = LoadedProfile(
-                info,
-                profile,
-                Reference(profile),
-                content.header.provenance,
-                content.header.policy_name,
-            )
-            self._loaded[_key(info)] = loaded
-        return Resolved(loaded, policy=await self._policy(loaded.policy_name))
+        policy, stale = await self._policy(loaded.policy_name)
+        return Resolved(loaded, stale, policy)
 
-    async def _policy(self, name: str) -> tuple[Policy, str] | None:
-        """Return the rules of the stored policy that a profile names."""
+    async def _load(self, reference: ProfileReference) -> LoadedProfile:
+        """Return the version that a reference names at present."""
+        attempts = 0
+        while True:
+            attempts += 1
+            info = await self._store.resolve(reference)
+            self._names[reference] = info
+            known = self._loaded.get(_key(info))
+            if known is not None:
+                return known
+            try:
+                content = await self._store.content(info)
+            except VersionNotFoundError:
+                # Deleted since. An alias or the latest names another version by now.
+                if reference.version is not None or attempts == _ATTEMPTS:
+                    raise
+            else:
+                loaded = self._loaded[_key(info)] = await asyncio.to_thread(_ready, info, content)
+                return loaded
+
+    async def _policy(self, name: str) -> tuple[tuple[Policy, str] | None, bool]:
+        """Return the rules of the stored policy that a profile names, and whether from memory."""
         if not name:
-            return None
+            return None, False
         try:
             stored = await self._policy_store.get(PolicyReference.parse("policy_name", name))
         except StoreUnavailableError:
             known = self._policies.get(name)
             if known is None:
                 raise
-            return known
+            return known, True
         found = self._policies[name] = (stored.policy, str(stored.reference))
-        return found
+        return found, False
+
+
+def _ready(info: VersionInfo, content: ProfileContent) -> LoadedProfile:
+    profile, header = content.profile(), content.header
+    return LoadedProfile(info, profile, Reference(profile), header.provenance, header.policy_name)
 
 
 def _key(info: VersionInfo) -> tuple[str, int, str]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from advisor.policy import Layout, LayoutMapping, Match, Profile
+import numpy as np
+
+from advisor.policy import Layout, LayoutMapping, Match, Measurement, Profile
 from advisor.profiles import Provenance
 
 
@@ -54,24 +56,34 @@ class Training:
     loss: str = ""
 
 
+# Stems of the names in PyTorch, optax, bitsandbytes, DeepSpeed and Hugging Face's arguments, such
+# as adamw_torch_fused; the longest that a name holds decides.
 _FAMILIES = {
-    "Adam": ("adam", "adamw", "nadam", "radam", "adamax", "fusedadam", "adamw8bit", "adam8bit"),
-    "SGD": ("sgd", "momentum", "nesterov", "asgd"),
+    "Adam": ("adam", "adamw", "nadam", "radam", "adamax", "lamb"),
+    "Adagrad": ("adagrad",),
+    "Adadelta": ("adadelta",),
+    "RMSprop": ("rmsprop",),
+    "SGD": ("sgd", "momentum", "nesterov"),
     "sign descent": ("lion", "signsgd", "signum", "tiger"),
-    "second order": ("shampoo", "soap", "distributedshampoo", "kfac"),
+    "second order": ("shampoo", "soap", "kfac", "sophia"),
     "orthogonalized": ("muon",),
     "factored": ("adafactor", "came"),
 }
-_FAMILY_OF = {name: family for family, names in _FAMILIES.items() for name in names}
+_STEMS = sorted(
+    ((stem, family) for family, stems in _FAMILIES.items() for stem in stems),
+    key=lambda pair: len(pair[0]),
+    reverse=True,
+)
 _SAME_RATE = 0.01  # relative
 _WARMING = 0.5  # a schedule below this part of its peak, before it, is warming up
 _FULL = 0.9  # one above this part is not
+_EARLY = 0.1  # part of a training after which a low learning rate is a decay and no warm-up
 
 
 def family(optimizer: str) -> str:
     """Return the family of an optimizer's name; a name that is not known is its own family."""
-    plain = "".join(c for c in optimizer.lower() if c.isalnum())
-    return _FAMILY_OF.get(plain, plain)
+    plain = _plain(optimizer)
+    return next((name for stem, name in _STEMS if stem in plain), plain)
 
 
 def differences(
@@ -132,7 +144,7 @@ def differences(
 
 
 def warmup(
-    profile: Profile, profile_step: float, training: Training, learning_rate: float
+    profile: Profile, profile_step: float, training: Training, measurement: Measurement
 ) -> list[Difference]:
     """Return whether exactly one of profile and run is warming its learning rate up at a step.
 
@@ -140,37 +152,35 @@ def warmup(
         profile: The profile.
         profile_step: The step of the profile that the run's step is compared with.
         training: The run's words.
-        learning_rate: The run's scheduled learning rate now, the largest over its groups; 0:
-            unknown.
+        measurement: The run's, with its step and its scheduled learning rate.
     """
-    rates = profile.learning_rates
-    if rates is None or not training.base_learning_rate or not learning_rate or not rates.max():
+    rates, now = profile.learning_rates, measurement.learning_rate
+    if rates is None or now is None or not training.base_learning_rate or not rates.any():
         return []
-    at = max(int(profile.steps.searchsorted(profile_step, side="right")) - 1, 0)
-    before_peak = at < int(rates.argmax())
-    recorded = float(rates[at] / rates.max())
-    own = learning_rate / training.base_learning_rate
+    recorded = float(np.interp(profile_step, profile.steps, rates) / rates.max())
+    own = now / training.base_learning_rate
+    before_peak = profile_step < profile.steps[int(rates.argmax())]
+    early = measurement.step < _EARLY * max(measurement.total_steps, profile.total_steps)
     if before_peak and recorded < _WARMING and own > _FULL:
-        words = (
-            f"the profile was recorded with warm-up and the run has none: at step "
-            f"{profile.steps[at]} its learning rate was {recorded:.0%} of its peak, the run's is "
-            f"{own:.0%} of its base; unit rates early in training depend on it"
-        )
-    elif own < _WARMING and recorded > _FULL and not before_peak and at == 0:
-        words = (
-            f"the run warms up and the profile was recorded without: its learning rate was "
-            f"{recorded:.0%} of its peak from the start, the run's is {own:.0%} of its base; unit "
-            "rates early in training depend on it"
-        )
+        words = "the profile was recorded with warm-up and the run has none, or a shorter one"
+    elif early and recorded > _FULL and own < _WARMING:
+        words = "the run warms up and the profile was recorded without warm-up, or a shorter one"
     else:
         return []
-    return [Difference(Kind.WARMUP, f"{words}; record a profile with the run's schedule")]
+    return [
+        Difference(
+            Kind.WARMUP,
+            f"{words}: at step {measurement.step} the profile's learning rate is {recorded:.0%} of "
+            f"its peak, the run's {own:.0%} of its base; unit rates early in training depend on "
+            "it; record a profile with the run's schedule",
+        )
+    ]
 
 
 def nearest_roles_used(layout: Layout, base: Layout, mapping: LayoutMapping) -> list[Difference]:
     """Return which groups take the reference of the nearest role, if any do."""
     used = {
-        layout.groups[i].role: base.roles[int(mapping.families[i])]
+        layout.groups[i].role: base.roles[int(mapping.base_roles[mapping.families[i]])]
         for i, match in enumerate(mapping.matches)
         if match is Match.NEAREST_ROLE
     }

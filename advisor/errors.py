@@ -20,6 +20,8 @@
     |- RequestReusedError
     |- AuditUnavailableError
     |- ProfileDamagedError
+    |- ProfileTooNewError
+    |- StoreDamagedError
     `- StoreUnavailableError
 
 A value out of its range is :class:`advisor.policy.InvalidValueError`, a layout that does not map
@@ -159,7 +161,27 @@ class ProfileDamagedError(AdvisorError):
     def __init__(self, digest: str) -> None:
         super().__init__(
             f"the stored content of digest {digest} is damaged; restore the store from a backup or "
-            "register the profile again under another name"
+            "register the same profile again, which puts it back"
+        )
+
+
+class ProfileTooNewError(AdvisorError):
+    """Stored content says what this service does not know."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(
+            f"the stored content of digest {digest} was written by a newer service; upgrade this "
+            "one"
+        )
+
+
+class StoreDamagedError(AdvisorError):
+    """A key of the store holds another kind of value than it must."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"the store is damaged, and nothing was changed: {what}; something else writes to this "
+            "Redis: remove the key or restore it from a backup"
         )
 
 
@@ -191,13 +213,21 @@ class AuditUnavailableError(AdvisorError):
 
 
 class PolicyNotFoundError(NotFoundError):
-    """There is no such policy, or not that version of it."""
+    """There is no such policy, or not that version of it.
 
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"there is no policy {name!r}; `advisor policy list` shows what there is, "
-            "`advisor policy set` makes one"
-        )
+    Attributes:
+        nearest: Similar names, the nearest first.
+    """
+
+    def __init__(self, name: str, nearest: Sequence[str] = (), latest: int = 0) -> None:
+        if latest:
+            hint = f"its versions are 1 to {latest}"
+        elif nearest:
+            hint = f"did you mean {' or '.join(nearest)}?"
+        else:
+            hint = "`advisor policy list` shows what there is, `advisor policy set` makes one"
+        super().__init__(f"there is no policy {name}; {hint}")
+        self.nearest = tuple(nearest)
 
 
 class PolicyMovedError(AdvisorError):

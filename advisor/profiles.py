@@ -196,6 +196,19 @@ class ProfileContent:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileSummary:
+    """What lists show of a profile.
+
+    Attributes:
+        header: Everything but points and layout, which is left empty.
+        group_count: Number of groups of the layout.
+    """
+
+    header: ProfileHeader
+    group_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class VersionInfo:
     """A registered version without its content.
 
@@ -236,12 +249,16 @@ class Alias:
 
 @dataclass(frozen=True, slots=True)
 class ProfileVersion:
-    """A registered version with its content.
+    """A registered version with its content, and what stood around it at the same moment.
 
     Attributes:
         info: What identifies it.
         content: What it says.
+        aliases: All aliases of the profile, by name.
+        versions: All versions of the profile, rising.
     """
 
     info: VersionInfo
     content: ProfileContent
+    aliases: tuple[Alias, ...] = ()
+    versions: tuple[int, ...] = ()

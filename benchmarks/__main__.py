@@ -10,6 +10,7 @@ from benchmarks.overhead import overhead
 from benchmarks.registry import registry
 from benchmarks.scaling import scaling
 from benchmarks.tables import tables
+from benchmarks.templates import templates
 
 app = typer.Typer(
     help="Where every figure of the documentation comes from.",
@@ -22,6 +23,7 @@ app.command()(overhead)
 app.command()(registry)
 app.command()(scaling)
 app.command()(tables)
+app.command()(templates)
 
 
 @app.callback()

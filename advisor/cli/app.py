@@ -11,6 +11,7 @@ from advisor.cli import (
     audit,
     mapping,
     policy,
+    policy_try,
     profile,
     profile_exchange,
     profile_versions,
@@ -37,6 +38,7 @@ profile.app.command()(profile_exchange.export)
 profile.app.command("import")(profile_exchange.import_)
 profile.app.command()(profile_exchange.merge)
 app.add_typer(profile.app, name="profile")
+policy.app.command("try")(policy_try.try_)
 app.add_typer(policy.app, name="policy")
 app.add_typer(run.app, name="run")
 

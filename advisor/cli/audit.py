@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.markup import escape
 from rich.table import Column, Table
 
 from advisor.cli.common import (
@@ -19,6 +18,7 @@ from advisor.cli.common import (
     client,
     console,
     message_dict,
+    plain,
     print_json,
 )
 
@@ -36,7 +36,7 @@ def audit(
         print_json([message_dict(event) for event in events])
         return
     if not events:
-        console.print(f"nothing was written in project {escape(project)} yet")
+        console.print(f"nothing was written in project {plain(project)} yet")
         return
     table = Table(
         "time (UTC)", "who", "from", "what", Column("name", overflow="fold"),
@@ -45,10 +45,10 @@ def audit(
     for event in events:
         table.add_row(
             event.time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S"),
-            escape(event.actor),
-            escape(event.peer),
+            plain(event.actor),
+            plain(event.peer),
             event.action,
-            escape(event.name),
-            escape(event.detail),
+            plain(event.name),
+            plain(event.detail),
         )
     console.print(table)

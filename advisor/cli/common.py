@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,8 +31,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 __all__ = ["DEFAULT_ADDRESS", "DEFAULT_PROJECT", "Address", "Json", "Project"]
 
-console = Console()
-_error_console = Console(stderr=True)
+console = Console(emoji=False)
+_error_console = Console(stderr=True, emoji=False)
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+LARGEST = 2**63 - 1  # of a number in a message
+
+
+def plain(text: str) -> str:
+    """Return what somebody else wrote, for the terminal: no markup, no control characters."""
+    return escape(_CONTROLS.sub("\ufffd", text))
 
 
 def fail(message: str) -> NoReturn:
@@ -40,7 +49,7 @@ def fail(message: str) -> NoReturn:
     Raises:
         Exit: Always.
     """
-    _error_console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    _error_console.print(f"[bold red]error:[/] {plain(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(1)
 
 
@@ -59,6 +68,8 @@ def client(address: str) -> Iterator[AdvisorClient]:
             yield connected
     except FslrError as error:
         fail(str(error))
+    except UnicodeEncodeError as error:  # an argument that is no text
+        fail(f"{error.object!a} is not text; use UTF-8")
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         raise typer.Exit(0) from None

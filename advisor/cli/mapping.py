@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.markup import escape
 from rich.table import Column, Table
 
 from advisor.cli.common import (
@@ -22,6 +21,7 @@ from advisor.cli.common import (
     fail,
     message_dict,
     number,
+    plain,
     print_json,
     print_message,
     short_name,
@@ -59,15 +59,15 @@ def check(
         table = Table(
             Column("group", overflow="fold"), "found by", "depth factor",
             Column("from", overflow="fold"), box=box.SIMPLE,
-            title=f"{len(found.mappings)} groups against {escape(short_name(found.profile))}",
+            title=f"{len(found.mappings)} groups against {plain(short_name(found.profile))}",
             title_justify="left",
         )  # fmt: skip
         for mapping in found.mappings:
             table.add_row(
-                escape(mapping.group),
+                plain(mapping.group),
                 _word(policy_pb2.Match.Name(mapping.match)),
                 number(mapping.depth_factor) if mapping.sources else "",
-                escape(_listed(list(mapping.sources))),
+                plain(_listed(list(mapping.sources))),
             )
         console.print(table)
         counts = Counter(_word(policy_pb2.Match.Name(m.match)) for m in found.mappings)
@@ -120,7 +120,7 @@ def explain(
     measured = any(request.measurement.unit_rates)
     console.print(_explained(answer, rows) if measured else _references(answer, rows))
     for warning in answer.warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning.message)}", soft_wrap=True)
+        console.print(f"[yellow]warning:[/] {plain(warning.message)}", soft_wrap=True)
 
 
 def _stored(
@@ -178,14 +178,14 @@ def _explained(
         Column("group", overflow="fold"), "measured", "error", "depth", "reference", "in force",
         "raw", "multiplier", "outcome", "limits",
         box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left",
-        title=f"step {answer.step}, against {escape(short_name(answer.profile))} at its step "
+        title=f"step {answer.step}, against {plain(short_name(answer.profile))} at its step "
         f"{number(answer.profile_step)}",
         caption="raw = reference / measured; outcome and limits say what became of it",
         caption_justify="left",
     )  # fmt: skip
     for row in rows:
         table.add_row(
-            escape(row["group"]),
+            plain(row["group"]),
             number(row["measured"]) if row["measured"] else "",
             f"{row['relative_error']:.0%}" if row["relative_error"] else "",
             number(row["depth_factor"]) if row["depth_factor"] else "",
@@ -204,12 +204,12 @@ def _references(
 ) -> Table:
     table = Table(
         Column("group", overflow="fold"), "depth", "reference", box=box.SIMPLE,
-        title=f"references at step {answer.step}, from {escape(short_name(answer.profile))}",
+        title=f"references at step {answer.step}, from {plain(short_name(answer.profile))}",
         title_justify="left", caption_justify="left",
         caption="multiplier = reference / measured unit rate; the file has no measurement",
     )  # fmt: skip
     for row in rows:
-        table.add_row(escape(row["group"]), number(row["depth_factor"]), number(row["reference"]))
+        table.add_row(plain(row["group"]), number(row["depth_factor"]), number(row["reference"]))
     return table
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from advisor.cli.common import (
@@ -19,6 +18,7 @@ from advisor.cli.common import (
     console,
     message_dict,
     number,
+    plain,
     print_json,
     print_message,
     short_name,
@@ -48,9 +48,7 @@ def register(
         print_message(response)
         return
     verb = "registered" if response.created else "there already, unchanged:"
-    console.print(
-        f"{verb} [bold]{escape(response.profile.name)}[/]  {response.profile.digest[:12]}"
-    )
+    console.print(f"{verb} [bold]{plain(response.profile.name)}[/]  {response.profile.digest[:12]}")
 
 
 @app.command("list")
@@ -70,18 +68,18 @@ def list_(
         return
     if not profiles:
         console.print(
-            f"no profiles in project {escape(project)}; `advisor profile register` adds one"
+            f"no profiles in project {plain(project)}; `advisor profile register` adds one"
         )
         return
     table = Table("profile", "groups", "base lr", "optimizer", "model", "aliases", "registered")
     for profile in profiles:
         content = profile.content
         table.add_row(
-            escape(short_name(profile.name)),
+            plain(short_name(profile.name)),
             str(len(content.layout.groups)),
             number(content.base_learning_rate),
-            escape(content.provenance.optimizer),
-            escape(content.provenance.model),
+            plain(content.provenance.optimizer),
+            plain(content.provenance.model),
             ", ".join(profile.aliases),
             profile.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M"),
         )
@@ -122,7 +120,7 @@ def show(
         ("policy", _policy_words(content)),
     ):
         if value:
-            facts.add_row(f"[dim]{key}[/]", escape(value))
+            facts.add_row(f"[dim]{key}[/]", plain(value))
     console.print(facts)
     if content.docs:
         console.print(content.docs, markup=False)
@@ -153,8 +151,8 @@ def _rates_table(content: profile_pb2.ProfileContent) -> Table:
         table.add_column(f"step {point.step}", no_wrap=True)
     for i, group in enumerate(content.layout.groups):
         table.add_row(
-            escape(group.name),
-            escape(group.role) if group.role != group.name else "",
+            plain(group.name),
+            plain(group.role) if group.role != group.name else "",
             *(number(point.unit_rates[i]) for point in points),
         )
     return table

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
@@ -17,6 +16,7 @@ from advisor.cli.common import (
     console,
     fail,
     message_dict,
+    plain,
 )
 from advisor.cli.profile import ProfileArgument
 from advisor.merging import merge as merged
@@ -42,7 +42,7 @@ def export(
             typer.echo(formatted(message_dict(found.content), yaml=True), nl=False)
             return
         save_profile(found.content, output)
-    console.print(f"wrote [bold]{escape(str(output))}[/]  {escape(found.name)}")
+    console.print(f"wrote [bold]{plain(str(output))}[/]  {plain(found.name)}")
 
 
 def import_(
@@ -56,7 +56,7 @@ def import_(
         for name, content in contents:
             response = advisor.register_profile(name, content, project=project)
             verb = "registered" if response.created else "there already, unchanged:"
-            console.print(f"{verb} [bold]{escape(response.profile.name)}[/]")
+            console.print(f"{verb} [bold]{plain(response.profile.name)}[/]")
 
 
 def merge(
@@ -72,6 +72,6 @@ def merge(
         fail(str(error))
     spreads = sorted(s for point in content.points for s in point.spreads)
     console.print(
-        f"wrote [bold]{escape(str(output))}[/]: {len(files)} recordings, median spread "
+        f"wrote [bold]{plain(str(output))}[/]: {len(files)} recordings, median spread "
         f"{spreads[len(spreads) // 2]:.1%}, largest {spreads[-1]:.1%}"
     )

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.markup import escape
 from rich.table import Column, Table
 
 from advisor.cli.common import (
@@ -21,6 +20,7 @@ from advisor.cli.common import (
     console,
     message_dict,
     number,
+    plain,
     print_json,
     print_message,
     short_name,
@@ -47,7 +47,7 @@ def alias(
     with client(address) as advisor:
         if delete:
             advisor.delete_alias(profile, name, etag=etag, project=project)
-            console.print(f"alias [bold]{escape(name)}[/] of {escape(profile)} is gone")
+            console.print(f"alias [bold]{plain(name)}[/] of {plain(profile)} is gone")
             return
         response = advisor.set_alias(profile, name, etag=etag, project=project)
     if as_json:
@@ -55,7 +55,7 @@ def alias(
         return
     before = response.previous_version
     console.print(
-        f"[bold]{escape(name)}[/] names {escape(short_name(response.profile.name))} now"
+        f"[bold]{plain(name)}[/] names {plain(short_name(response.profile.name))} now"
         + (f", it named @{before}" if before else ", it is new")
         + f"  [dim]etag {response.alias.etag}[/]"
     )
@@ -71,7 +71,7 @@ def delete(
     """Remove one version that no alias names; its number is never given again."""
     with client(address) as advisor:
         advisor.delete_profile(profile, project=project)
-    console.print(f"deleted [bold]{escape(profile)}[/]")
+    console.print(f"deleted [bold]{plain(profile)}[/]")
 
 
 def diff(
@@ -96,18 +96,18 @@ def diff(
             "only_new": _only(pair[1].content, pair[0].content),
         })
         return
-    names = [escape(short_name(version.name)) for version in pair]
+    names = [plain(short_name(version.name)) for version in pair]
     if pair[0].digest == pair[1].digest:
         console.print(f"{names[0]} and {names[1]} say the same")
         return
     table = Table(Column("", overflow="fold"), *names, box=box.SIMPLE, title_justify="left")
     for key, (a, b) in facts.items():
-        table.add_row(key, escape(a), escape(b))
+        table.add_row(key, plain(a), plain(b))
     if facts:
         console.print(table)
     for which, other, name in ((0, 1, names[0]), (1, 0, names[1])):
         if only := _only(pair[which].content, pair[other].content):
-            console.print(f"only in {name}: {escape(', '.join(only))}")
+            console.print(f"only in {name}: {plain(', '.join(only))}")
     console.print(_rates_table(rates, names))
 
 
@@ -181,7 +181,7 @@ def _rates_table(rates: _Rates, names: Sequence[str]) -> Table:
         table.caption = "no step is recorded in both"
     for name, (a, b, ratios) in rates.items():
         table.add_row(
-            escape(name), number(a), number(b), number(b / a) if a > 0 else "", sparkline(ratios)
+            plain(name), number(a), number(b), number(b / a) if a > 0 else "", sparkline(ratios)
         )
     return table
 

@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.markup import escape
 from rich.table import Column, Table
 
 from advisor.cli.common import (
@@ -24,6 +23,7 @@ from advisor.cli.common import (
     console,
     message_dict,
     number,
+    plain,
     print_json,
     short_name,
 )
@@ -52,13 +52,13 @@ def list_(
         print_json([message_dict(run) for run in runs])
         return
     if not runs:
-        console.print(f"no runs in project {escape(project)}")
+        console.print(f"no runs in project {plain(project)}")
         return
     table = Table("run", "profile", "last step", "measurements", "lost", "begun", "last heard of")
     for run in runs:
         table.add_row(
-            escape(short_name(run.name)),
-            escape(short_name(run.opening.profile)),
+            plain(short_name(run.name)),
+            plain(short_name(run.opening.profile)),
             str(run.last_step),
             str(run.measurements),
             str(run.lost_measurements),
@@ -83,7 +83,7 @@ def show(
         print_json({"run": message_dict(summary), "events": [message_dict(e) for e in events]})
         return
     console.print(
-        f"[bold]{escape(summary.name)}[/]  profile {escape(short_name(summary.opening.profile))}, "
+        f"[bold]{plain(summary.name)}[/]  profile {plain(short_name(summary.opening.profile))}, "
         f"{summary.measurements} measurements, {summary.lost_measurements} lost"
     )
     history = Table(*_COLUMNS, box=box.SIMPLE)
@@ -161,7 +161,7 @@ def _groups_table(run: run_service_pb2.Run, event: run_service_pb2.RunEvent) -> 
     errors = measurement.relative_errors or [0.0] * len(answer.multipliers)
     for i, group in enumerate(run.opening.layout.groups):
         table.add_row(
-            escape(group.name),
+            plain(group.name),
             number(measurement.unit_rates[i]),
             f"{errors[i]:.0%}",
             f"{measurement.shares[i]:.1%}" if measurement.shares else "",

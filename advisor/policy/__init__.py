@@ -19,12 +19,13 @@ one group is an :class:`Outcome`.
 Source: FLeRM in Milsom, Anson, Aitchison, "Function-Space Learning Rates", arXiv 2502.17405.
 """
 
+from advisor.policy.aliases import GroupAlias
 from advisor.policy.coherence import role_coherences
-from advisor.policy.decide import Measurement, Recommendation, aligned_step, recommend
+from advisor.policy.decide import Recommendation, aligned_step, recommend
 from advisor.policy.errors import InvalidValueError, LayoutMismatchError, PolicyError, shown
 from advisor.policy.layout import Group, Layout
 from advisor.policy.mapping import LayoutMapping, map_layout, refusal
-from advisor.policy.naming import GroupAlias
+from advisor.policy.measurement import Measurement
 from advisor.policy.reference import Profile, Reference, check_coherences
 from advisor.policy.rules import Alignment, DepthRule, Limit, Match, Outcome, Policy, UnmatchedRule
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from advisor.policy.errors import InvalidValueError
 from advisor.policy.mapping import LayoutMapping
-from advisor.policy.reference import MAX_STEP, Profile, Reference
+from advisor.policy.measurement import Measurement
+from advisor.policy.reference import Profile, Reference
 from advisor.policy.rules import Alignment, Limit, Outcome, Policy
 
 Floats = NDArray[np.float64]
@@ -25,75 +26,8 @@ Floats = NDArray[np.float64]
 # A move of multipliers below this (RMS of the logarithms) is rest: measure half as often; above
 # twice this it is motion: measure twice as often.
 _REST = 0.1
+_LARGEST = float(np.finfo(np.float64).max)
 _WHOLE = 1e-3  # a move made whole but for this part is left alone
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Measurement:
-    """Unit rates of one step, in layout order.
-
-    Attributes:
-        step: Optimizer steps completed before the measured step, >= 0.
-        unit_rates: In output units per learning rate, finite, >= 0, shape [groups].
-        relative_errors: Ratios, finite, >= 0, shape [groups].
-        multipliers: In force during the measured step, finite, > 0, shape [groups].
-        interval_steps: Steps since the measurement before; 0: there was none.
-        total_steps: Planned steps of the run; 0: unknown.
-        linearity_error: How far the real change of the outputs is from the first-order one, a ratio
-            of at least 0; None: not measured.
-        probes: Number of probes behind the unit rates; 0: unknown.
-        learning_rate: The scheduled learning rate now, the largest over groups; 0: unknown.
-    """
-
-    step: int
-    unit_rates: Floats
-    relative_errors: Floats
-    multipliers: Floats
-    interval_steps: int = 0
-    total_steps: int = 0
-    linearity_error: float | None = None
-    probes: int = 0
-    learning_rate: float = 0.0
-
-    def check(self, groups: int) -> None:
-        """Check lengths and ranges.
-
-        Args:
-            groups: Number of groups of the layout.
-
-        Raises:
-            InvalidValueError: An array has another length, or a value is out of its range.
-        """
-        if self.linearity_error is not None and not (
-            np.isfinite(self.linearity_error) and self.linearity_error >= 0
-        ):
-            raise InvalidValueError(
-                "linearity_error", f"{self.linearity_error} is not a finite number of at least 0"
-            )
-        if self.probes < 0:
-            raise InvalidValueError("probes", f"{self.probes} is below 0")
-        for field in ("step", "interval_steps"):
-            if not 0 <= getattr(self, field) <= MAX_STEP:
-                raise InvalidValueError(field, f"{getattr(self, field)} is not in [0, {MAX_STEP}]")
-        for field, positive in (
-            ("unit_rates", False),
-            ("relative_errors", False),
-            ("multipliers", True),
-        ):
-            values = getattr(self, field)
-            if len(values) != groups:
-                raise InvalidValueError(
-                    field,
-                    f"{len(values)} entries, but the layout has {groups} groups; "
-                    "send one entry for each group in layout order",
-                )
-            good = np.isfinite(values) & ((values > 0) if positive else (values >= 0))
-            if not good.all():
-                i = int(np.argmin(good))
-                wanted = "above 0" if positive else "of at least 0"
-                raise InvalidValueError(
-                    f"{field}[{i}]", f"{values[i]} is not a finite number {wanted}"
-                )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,6 +66,7 @@ class _Draft:
     measurement: Measurement
     matched: NDArray[np.bool_]
     references: Floats
+    reference_errors: Floats
     multipliers: Floats
     outcomes: NDArray[np.object_]
     limits: NDArray[np.int64]
@@ -169,11 +104,10 @@ def _hold_unmatched(draft: _Draft, _policy: Policy) -> None:
 
 
 def _hold_frozen(draft: _Draft, policy: Policy) -> None:
-    everywhere = np.ones(len(draft.matched), dtype=np.bool_)
     after = policy.freeze_after_step
     late = after is not None and draft.measurement.step >= after
-    again = policy.first_step_only and draft.measurement.interval_steps > 0
-    draft.hold(everywhere & (late or again), Outcome.HELD_FROZEN)
+    again = draft.measurement.moves & policy.first_step_only
+    draft.hold(again | late, Outcome.HELD_FROZEN)
 
 
 def _hold_zero_rates(draft: _Draft, policy: Policy) -> None:
@@ -189,8 +123,9 @@ def _hold_zero_rates(draft: _Draft, policy: Policy) -> None:
 
 
 def _hold_low_confidence(draft: _Draft, policy: Policy) -> None:
-    unsure = draft.measurement.relative_errors > policy.max_relative_error
-    draft.hold(unsure, Outcome.HELD_LOW_CONFIDENCE)
+    """Hold where the ratio's relative error, of both its parts, is above the limit."""
+    errors = np.hypot(draft.measurement.relative_errors, draft.reference_errors)
+    draft.hold(errors > policy.max_relative_error, Outcome.HELD_LOW_CONFIDENCE)
 
 
 def _weigh(draft: _Draft, policy: Policy) -> None:
@@ -198,16 +133,16 @@ def _weigh(draft: _Draft, policy: Policy) -> None:
 
     A move that stands far out of the noise is made whole, one inside it hardly at all (Wiener's
     filter for a signal of size d in noise of size e; e is the error of a logarithm to first order).
+    A first recommendation has nothing yet to be weighed against.
     """
     errors = draft.measurement.relative_errors
-    first = draft.measurement.interval_steps == 0  # nothing yet to weigh the measurement against
-    if not policy.weigh_by_confidence or first or not errors.any():
+    if not policy.weigh_by_confidence or not errors.any():
         return
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         moves = np.log(draft.multipliers) - np.log(draft.measurement.multipliers)
         weights = 1 / (1 + np.square(errors / moves))
     weights = np.where(errors == 0, 1.0, np.where(moves == 0, 0.0, weights))
-    noticed = draft.free & (weights < 1 - _WHOLE)
+    noticed = draft.free & draft.measurement.moves & (weights < 1 - _WHOLE)
     draft.replace(noticed, draft.moved(weights), Limit.CONFIDENCE)
 
 
@@ -221,20 +156,19 @@ def _damp(draft: _Draft, policy: Policy) -> None:
 
 
 def _slew(draft: _Draft, policy: Policy) -> None:
-    """Bound each step; the first answer is free, for there is nothing yet that could jump."""
-    if policy.slew_limit is None or draft.measurement.interval_steps == 0:
+    """Bound each step; a first recommendation is free: there is nothing yet that could jump."""
+    if policy.slew_limit is None:
         return
     before = draft.measurement.multipliers
     slower = np.clip(draft.multipliers, before / policy.slew_limit, before * policy.slew_limit)
-    draft.replace(draft.free, slower, Limit.SLEW)
+    draft.replace(draft.free & draft.measurement.moves, slower, Limit.SLEW)
 
 
 def _bound(draft: _Draft, policy: Policy) -> None:
-    everywhere = np.ones(len(draft.matched), dtype=np.bool_)
     raised = np.maximum(draft.multipliers, policy.min_multiplier)
-    draft.replace(everywhere, raised, Limit.MIN_MULTIPLIER)
+    draft.replace(raised > draft.multipliers, raised, Limit.MIN_MULTIPLIER)
     lowered = np.minimum(draft.multipliers, policy.max_multiplier)
-    draft.replace(everywhere, lowered, Limit.MAX_MULTIPLIER)
+    draft.replace(lowered < draft.multipliers, lowered, Limit.MAX_MULTIPLIER)
 
 
 def _name_limits(draft: _Draft, _policy: Policy) -> None:
@@ -291,6 +225,7 @@ def recommend(
         measurement,
         mapping.matched,
         references,
+        mapping.combined(reference.errors_at(profile_step)),
         ratios.copy(),
         np.full(len(ratios), Outcome.MATCHED, dtype=np.object_),
         np.zeros(len(ratios), dtype=np.int64),
@@ -302,7 +237,7 @@ def recommend(
         outcomes=tuple(draft.outcomes),
         references=references,
         depth_factors=mapping.depth_factors(references, base_rates),
-        ratios=np.where(np.isfinite(ratios), ratios, 0.0),
+        ratios=np.where(measurement.unit_rates > 0, np.minimum(ratios, _LARGEST), 0.0),
         limits=draft.limits,
         next_measurement_step=measurement.step
         + _interval(policy, measurement, draft.multipliers, draft.outcomes),
@@ -340,11 +275,12 @@ def _interval(
     outcomes: NDArray[np.object_],
 ) -> int:
     """Return after how many steps to measure next: sooner while multipliers move."""
-    if (outcomes == Outcome.HELD_FROZEN).any():
+    resting = (outcomes == Outcome.HELD_FROZEN) | (outcomes == Outcome.UNMATCHED)
+    if resting.all():
         return policy.max_interval_steps  # nothing depends on it but what people look at
     if measurement.interval_steps == 0:
         return policy.min_interval_steps
-    moves = np.log(multipliers / measurement.multipliers)
+    moves = np.log(multipliers) - np.log(measurement.multipliers)
     move = float(np.sqrt(np.mean(np.square(moves))))
     factor = min(max(_REST / move, 0.5), 2.0) if move > 0 else 2.0
     wanted = round(measurement.interval_steps * factor)
@@ -364,5 +300,6 @@ def _probes(policy: Policy, measurement: Measurement, outcomes: NDArray[np.objec
     if not errors.any():
         return min(measurement.probes, policy.max_probes)  # errors unknown: nothing to go by
     error = float(np.quantile(errors, 0.9, method="inverted_cdf"))
-    wanted = measurement.probes * (error / policy.target_relative_error) ** 2
+    ratio = min(error / policy.target_relative_error, float(policy.max_probes))
+    wanted = measurement.probes * ratio**2
     return int(min(max(np.ceil(wanted * (1 - 1e-9)), 1), policy.max_probes))

@@ -46,7 +46,8 @@ class LayoutMismatchError(PolicyError):
         super().__init__(
             f"{len(unmatched)} of {total} groups have no counterpart in the profile: "
             f"{first}{more}. "
-            "Use a profile of the same architecture, give these groups the roles that the profile "
-            "knows, or set the policy's unmatched rule to hold"
+            "Use a profile of the same architecture, give the profile an alias for them (or role "
+            "templates, where numbers in names are block indices), or set the policy's unmatched "
+            "rule to hold"
         )
         self.unmatched = tuple(unmatched)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from advisor.policy.errors import InvalidValueError, shown
-from advisor.policy.naming import check_templates, clean_names, split_role
+from advisor.policy.naming import Spelling, check_templates, clean_names, spell, without_wrappers
 
 MAX_NAME_CHARACTERS = 512
 MAX_GROUPS = 20_000
+MAX_FROZEN_NAMES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,7 @@ class Group:
     Attributes:
         name: The parameter's name, 1 to 512 characters.
         role: The name with its block index taken out; empty: to be derived from the name.
-        depth_index: Position among the groups of the same role, from 0 at the input.
+        depth_index: Position among the parameters of the same role, from 0 at the input.
         depth_count: Number of positions of the role, at least 1 where the role is given.
         parameter_count: Number of scalar parameters; 0: unknown.
         inner_indices: Where a role has several indices (stage and block, layer and expert): the
@@ -48,49 +51,96 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a group stands in its model.
+
+    Attributes:
+        role: Its role, without wrappers.
+        numbers: Its block indices, outermost first: as the name has them, or the given positions;
+            a name without any counts as block 0 of 1.
+        siblings: For each index all numbers that the container holds.
+        members: For each index the numbers of those blocks that have this role, rising.
+        fixed: For each other number of the path all numbers that its container holds; None: the
+            role is given, so nothing is known of them.
+    """
+
+    role: str
+    numbers: tuple[int, ...]
+    siblings: tuple[frozenset[int], ...]
+    members: tuple[tuple[int, ...], ...]
+    fixed: tuple[frozenset[int], ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """Groups in order, each with role and depth. Build it with :meth:`of`.
 
     Attributes:
         groups: The groups.
         role_templates: How names are to be read, see :mod:`advisor.policy.naming`.
-        given: The groups before roles were derived.
+        frozen_names: Names of the parameters that are not trained. They have no multipliers, but
+            count where blocks are counted.
+        places: Where each group stands.
     """
 
     groups: tuple[Group, ...]
     role_templates: tuple[str, ...] = ()
-    given: tuple[Group, ...] = field(default=(), repr=False, compare=False)
+    frozen_names: tuple[str, ...] = ()
+    places: tuple[Place, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
-    def of(cls, groups: Iterable[Group], role_templates: Sequence[str] = ()) -> Layout:
+    def of(
+        cls,
+        groups: Iterable[Group],
+        role_templates: Sequence[str] = (),
+        frozen_names: Sequence[str] = (),
+    ) -> Layout:
         """Check the groups and derive the roles that are not given.
 
         Args:
             groups: The groups.
             role_templates: Tried in order before block indices are looked for.
+            frozen_names: Names of the parameters that are not trained.
 
         Raises:
             InvalidValueError: No group, too many, a bad name or depth, or a name given twice.
         """
-        checked = tuple(groups)
+        checked, frozen = tuple(groups), tuple(frozen_names)
         if not checked:
             raise InvalidValueError("groups", "the layout has no group; name at least one")
         if len(checked) > MAX_GROUPS:
             raise InvalidValueError(
                 "groups", f"{len(checked)} groups, but at most {MAX_GROUPS} are served; merge some"
             )
-        seen: dict[str, int] = {}
+        if len(frozen) > MAX_FROZEN_NAMES:
+            raise InvalidValueError(
+                "frozen_names", f"{len(frozen)} names, but at most {MAX_FROZEN_NAMES} are served"
+            )
+        seen: dict[str, str] = {}
         for i, group in enumerate(checked):
             _check_group(i, group)
-            if group.name in seen:
+            _check_unseen(f"groups[{i}].name", f"groups[{i}]", group.name, seen)
+        for i, name in enumerate(frozen):
+            if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
                 raise InvalidValueError(
-                    f"groups[{i}].name",
-                    f"{shown(group.name)} is also the name of groups[{seen[group.name]}]; "
-                    "names must be unique",
+                    f"frozen_names[{i}]",
+                    f"{len(name)} characters, but 1 to {MAX_NAME_CHARACTERS} are needed",
                 )
-            seen[group.name] = i
+            _check_unseen(f"frozen_names[{i}]", f"frozen_names[{i}]", name, seen)
         templates = check_templates("role_templates", role_templates)
-        layout = cls(_with_roles(checked, templates), templates, checked)
+        derived = _derived(checked, templates, frozen)
+        layout = cls(
+            tuple(
+                group if group.role else _filled(group, place)
+                for group, place in zip(checked, derived, strict=True)
+            ),
+            templates,
+            frozen,
+            tuple(
+                place if _says(group, place) else _given(group)
+                for group, place in zip(checked, derived, strict=True)
+            ),
+        )
         _check_roles(layout.groups)
         return layout
 
@@ -98,10 +148,6 @@ class Layout:
     def of_names(cls, names: Sequence[str]) -> Layout:
         """Return the layout of the given names, roles derived."""
         return cls.of(Group(name) for name in names)
-
-    def read_by(self, role_templates: Sequence[str]) -> Layout:
-        """Return the layout with the roles that were derived read by other templates."""
-        return Layout.of(self.given or self.groups, role_templates)
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -111,6 +157,14 @@ class Layout:
     def __len__(self) -> int:
         """Return the number of groups."""
         return len(self.groups)
+
+
+def _check_unseen(field_name: str, where: str, name: str, seen: dict[str, str]) -> None:
+    if name in seen:
+        raise InvalidValueError(
+            field_name, f"{shown(name)} is also the name of {seen[name]}; names must be unique"
+        )
+    seen[name] = where
 
 
 def _check_group(index: int, group: Group) -> None:
@@ -180,30 +234,91 @@ def _check_roles(groups: tuple[Group, ...]) -> None:
             )
 
 
-def _with_roles(groups: tuple[Group, ...], templates: tuple[str, ...]) -> tuple[Group, ...]:
-    """Derive role and place of the groups that give none: ranks of block indices in a role."""
-    names = clean_names([group.name for group in groups])
-    derived = {
-        i: split_role(names[i], templates) for i, group in enumerate(groups) if not group.role
-    }
+def _derived(
+    groups: tuple[Group, ...], templates: tuple[str, ...], frozen: tuple[str, ...]
+) -> list[Place]:
+    """Return the place of each group as its name tells it."""
+    names = clean_names([*(group.name for group in groups), *frozen])
+    spellings = [spell(name, templates) for name in names]
+    uneven = _uneven(groups, spellings)
+    for i, spelling in enumerate(spellings):
+        if spelling.bare and (spelling.role, spelling.numbers[:-1]) in uneven:
+            spellings[i] = spell(names[i], templates, innermost_fixed=True)
     siblings: defaultdict[tuple[str, tuple[int, ...]], set[int]] = defaultdict(set)
-    for role, indices in derived.values():
-        for axis, index in enumerate(indices):
-            siblings[role, indices[:axis]].add(index)
-    ranks = {key: {v: rank for rank, v in enumerate(sorted(s))} for key, s in siblings.items()}
-
-    def placed(group: Group, role: str, indices: tuple[int, ...]) -> Group:
-        axes = [ranks[role, indices[:axis]] for axis in range(len(indices))] or [{-1: 0}]
-        position = [axis[index] for axis, index in zip(axes, indices or (-1,), strict=True)]
-        return replace(
-            group,
-            role=role,
-            depth_index=position[0],
-            depth_count=len(axes[0]),
-            inner_indices=tuple(position[1:]),
-            inner_counts=tuple(len(axis) for axis in axes[1:]),
+    members: defaultdict[tuple[str, tuple[int, ...]], set[int]] = defaultdict(set)
+    fixed: defaultdict[str, set[int]] = defaultdict(set)
+    for spelling in spellings:
+        for axis, number in enumerate(spelling.numbers):
+            siblings[spelling.prefixes[axis], spelling.numbers[:axis]].add(number)
+            members[spelling.role, spelling.numbers[:axis]].add(number)
+        for prefix, number in spelling.fixed:
+            fixed[prefix].add(number)
+    whole = {key: frozenset(found) for key, found in siblings.items()}
+    own = {key: tuple(sorted(found)) for key, found in members.items()}
+    others = {prefix: frozenset(found) for prefix, found in fixed.items()}
+    return [
+        Place(
+            spelling.role,
+            spelling.numbers or (0,),
+            tuple(
+                whole[prefix, spelling.numbers[:axis]]
+                for axis, prefix in enumerate(spelling.prefixes)
+            )
+            or _counted(1)[:1],
+            tuple(
+                own[spelling.role, spelling.numbers[:axis]] for axis in range(len(spelling.numbers))
+            )
+            or _counted(1)[1:],
+            tuple(others[prefix] for prefix, _ in spelling.fixed),
         )
+        for spelling in spellings[: len(groups)]
+    ]
 
-    return tuple(
-        placed(group, *derived[i]) if i in derived else group for i, group in enumerate(groups)
+
+def _uneven(
+    groups: tuple[Group, ...], spellings: Sequence[Spelling]
+) -> set[tuple[str, tuple[int, ...]]]:
+    """Return the rows of parameters without a module of their own that are not of one size.
+
+    Their first and last are other layers than those between, so depth cannot be bridged.
+    """
+    sizes: defaultdict[tuple[str, tuple[int, ...]], set[int]] = defaultdict(set)
+    for group, spelling in zip(groups, spellings, strict=False):  # frozen ones have no size
+        if spelling.bare and group.parameter_count:
+            sizes[spelling.role, spelling.numbers[:-1]].add(group.parameter_count)
+    return {row for row, found in sizes.items() if len(found) > 1}
+
+
+def _filled(group: Group, place: Place) -> Group:
+    """Return a group with role and depth as its place has them."""
+    ranks = [bisect_left(own, n) for own, n in zip(place.members, place.numbers, strict=True)]
+    counts = [len(own) for own in place.members]
+    return replace(
+        group,
+        role=place.role,
+        depth_index=ranks[0],
+        depth_count=counts[0],
+        inner_indices=tuple(ranks[1:]),
+        inner_counts=tuple(counts[1:]),
     )
+
+
+def _says(group: Group, place: Place) -> bool:
+    """Return whether a group says nothing that its name does not tell."""
+    return not group.role or group == _filled(group, place)
+
+
+def _given(group: Group) -> Place:
+    """Return the place that a group gives."""
+    return Place(
+        without_wrappers(group.role),
+        group.indices,
+        tuple(_counted(count)[0] for count in group.counts),
+        tuple(_counted(count)[1] for count in group.counts),
+        None,
+    )
+
+
+@lru_cache(maxsize=256)
+def _counted(count: int) -> tuple[frozenset[int], tuple[int, ...]]:
+    return frozenset(range(count)), tuple(range(count))

@@ -1,37 +1,48 @@
 r"""Map a layout onto a profile's layout: which base groups each group stands for.
 
-A group finds its counterpart by the first matcher that has one: by name where the place in the
-model agrees too; by role and depth; by the profile's alias table, then name or role; and, where the
-policy allows it, by the nearest role.
+Both layouts are brought into one spelling first: wrappers leave the names, and names that the
+profile does not know are rewritten by its alias table. Then a group finds the groups of its role,
+index by index, from the outermost on.
 
-A role of depth :math:`m` in the base and :math:`n` in the run is thought of as the stretch [0, 1],
-cut into m and into n equal parts; :math:`o_{ij}` is the overlap of the base's part i and the run's
-part j. With :math:`r_i` the base's rates the references are
+* Where the containers hold the same blocks in both models, a block stands for the block of the same
+  number. So it is in a model of the same depth, whatever part of it is trained.
+* Else depth is bridged: the :math:`m` blocks of the role in the base and the :math:`n` in the run
+  are thought of as the stretch [0, 1], cut into m and into n equal parts, and :math:`o_{ij}` is the
+  overlap of the base's part i and the run's part j. At most one index of a role may be bridged so;
+  stages never are.
+* Experts of another number stand for each other in the same way, but each sees tokens of its own:
+  their changes are orthogonal, whatever the depth rule.
+
+With :math:`r_i` the base's rates the references are
 
 * ``sum``:  :math:`R_j = \sum_i m\,o_{ij}\, r_i`: the parts of a base block add up to its rate,
   :math:`\sum_j R_j = \sum_i r_i` exactly;
 * ``sqrt``: :math:`R_j^2 = \sum_i m\,o_{ij}\, r_i^2`: the same for squares;
 * ``copy``: :math:`R_j = \sum_i n\,o_{ij}\, r_i`: each part keeps the (mean) rate of what it covers;
-* ``measured``: ``sum`` times the factor that keeps the size of the role's whole output change, see
-  :func:`_kept_size`.
+* ``measured``: ``sum`` times the factor that keeps the size of the whole output change of what is
+  covered, see :func:`_kept_size`.
 
-Where a role has several indices, each has its own stretch and the shares multiply.
+Experts take :math:`R_j = \sqrt{m / n} \sum_i n\,o_{ij}\, r_i`. Where a role has several indices the
+parts multiply.
 
 Source of ``sum``: FLeRM's depth rule, Milsom, Anson, Aitchison, arXiv 2502.17405.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.policy.errors import LayoutMismatchError
-from advisor.policy.layout import Group, Layout
-from advisor.policy.naming import AliasTable, GroupAlias, clean_names, without_wrappers
+from advisor.policy.aliases import AliasTable, GroupAlias
+from advisor.policy.errors import InvalidValueError, LayoutMismatchError
+from advisor.policy.layout import Group, Layout, Place
+from advisor.policy.naming import Axis, axes_of, clean_names
 from advisor.policy.nearest import nearest_roles
 from advisor.policy.rules import DepthRule, Match, UnmatchedRule
 
@@ -46,12 +57,14 @@ class LayoutMapping:
         depth_rule: How depth differences are bridged.
         targets: Index of the run's group of each entry, shape [entries].
         sources: Index of the base's group of each entry, shape [entries].
-        shares: Part of the source that the target covers, in (0, 1], shape [entries].
+        shares: Part of the source's rate (its squared rate under ``sqrt``) that the target takes,
+            shape [entries].
         spans: Part of the target that the source covers, shape [entries]; a target's add up to 1.
         matches: How each group of the run found its counterpart, shape [groups].
-        families: For each group of the run the role of the base that it was mapped to by depth, as
-            an index of ``Layout.roles``; -1: none, shape [groups].
-        base_roles: The role of each base group, as an index of ``Layout.roles``, shape [base].
+        families: Which groups of the run are bridged together: an index, the same for groups of one
+            role that stand for groups of one role; -1: no counterpart, shape [groups].
+        base_roles: The base role that each family stands for, as an index of the base's
+            ``Layout.roles``, shape [families].
     """
 
     depth_rule: DepthRule
@@ -77,18 +90,12 @@ class LayoutMapping:
                 [base roles]; needed for the rule ``measured`` alone.
         """
         rates = base_rates[self.sources]
-        match self.depth_rule:
-            case DepthRule.SUM:
-                return self._added(self.shares * rates)
-            case DepthRule.SQRT:
-                return np.sqrt(self._added(self.shares * np.square(rates)))
-            case DepthRule.COPY:
-                return self._added(self.spans * rates)
-            case DepthRule.MEASURED:
-                summed = self._added(self.shares * rates)
-                if coherences is None:
-                    coherences = np.ones(int(self.base_roles.max(initial=-1)) + 1)
-                return summed * self._kept_size(summed, base_rates, coherences)
+        if self.depth_rule is DepthRule.SQRT:
+            return np.sqrt(self._added(self.shares * np.square(rates)))
+        references = self._added(self.shares * rates)
+        if self.depth_rule is DepthRule.MEASURED and coherences is not None:
+            references *= self._kept_size(references, base_rates, coherences)
+        return references
 
     def depth_factors(self, references: Floats, base_rates: Floats) -> Floats:
         """Return reference over mean base rate of what each group covers, 0 where that is 0.
@@ -106,38 +113,57 @@ class LayoutMapping:
         """Return the indices of the base groups that a group's reference is made of."""
         return [int(source) for source in self.sources[self.targets == group]]
 
+    def combined(self, base_errors: Floats) -> Floats:
+        """Return the mean over what each group covers, 0 where unmatched, shape [groups].
+
+        Args:
+            base_errors: A number for each base group, shape [base groups].
+        """
+        return self._added(self.spans * base_errors[self.sources])
+
     def _added(self, terms: Floats) -> Floats:
         summed = np.bincount(self.targets, weights=terms, minlength=len(self.matches))
         return summed.astype(np.float64)
 
     def _kept_size(self, summed: Floats, base_rates: Floats, coherences: Floats) -> Floats:
-        r"""Return the factors on sums that keep the size of each role's whole change.
+        r"""Return the factors on sums that keep the size of each family's whole change.
 
         With coherence :math:`\rho` (the mean correlation of the output changes of a role's blocks)
-        the blocks together change the outputs by :math:`T^2 = (1-\rho)\sum_i r_i^2 +
-        \rho(\sum_i r_i)^2`. The run's blocks get the sums :math:`S_j` times one factor per role, so
-        that the same formula gives the same T. Coherence 1 is the rule ``sum``, 0 is ``sqrt`` where
-        depth grows by an integer; negative ones count as 0.
+        blocks of rates r change the outputs by :math:`T^2 = (1-\rho)\sum_i r_i^2 + \rho(\sum_i
+        r_i)^2`. A family of the run's groups covers the parts :math:`c_i r_i` of the base's; they
+        get the sums :math:`S_j` times one factor, so that the same formula gives the same T.
+        Coherence 1 is the rule ``sum``, 0 is ``sqrt`` where depth grows by an integer; negative
+        ones count as 0.
         """
+        count = len(self.base_roles)
+        rho = np.clip(coherences[self.base_roles], 0.0, 1.0)
+        # Of each family, what it covers of each source; then the sums over families.
+        pairs = self.families[self.targets] * len(base_rates) + self.sources
+        pairs, places = np.unique(pairs, return_inverse=True)
+        parts = np.bincount(places, weights=self.shares, minlength=len(pairs)).astype(np.float64)
+        wanted = _size(parts * base_rates[pairs % len(base_rates)], pairs // len(base_rates), rho)
+        there = self.families >= 0
+        given = _size(summed[there], self.families[there], rho)
+        ratios = np.ones(count)
+        np.divide(wanted, given, out=ratios, where=given > 0)
         factors = np.ones(len(summed))
-        for family in np.unique(self.families[self.families >= 0]):
-            rho = float(np.clip(coherences[family], 0.0, 1.0))
-            own = self.families == family
-            wanted = _size(base_rates[self.base_roles == family], rho)
-            given = _size(summed[own], rho)
-            if given > 0:
-                factors[own] = wanted / given
+        factors[there] = ratios[self.families[there]]
         return factors
 
 
-def _size(rates: Floats, coherence: float) -> float:
-    """Return the RMS change of blocks together whose changes have this mean correlation."""
-    largest = float(rates.max(initial=0.0))
-    if largest == 0:
-        return 0.0
-    scaled = rates / largest  # squares of the largest rates would overflow
-    squares, sums = float(np.square(scaled).sum()), float(scaled.sum())
-    return largest * float(np.sqrt((1 - coherence) * squares + coherence * sums * sums))
+def _size(rates: Floats, families: NDArray[np.intp], coherences: Floats) -> Floats:
+    """Return the RMS change of each family's blocks together, shape [families].
+
+    Args:
+        rates: RMS change of each block, shape [blocks].
+        families: The family of each block, shape [blocks].
+        coherences: Mean correlation of the changes in each family, shape [families].
+    """
+    order = np.lexsort((rates, families))  # sums do not hang on the order of groups by one bit
+    rates, families = rates[order], families[order]
+    sums = np.bincount(families, weights=rates, minlength=len(coherences))
+    squares = np.bincount(families, weights=np.square(rates), minlength=len(coherences))
+    return np.sqrt((1 - coherences) * squares + coherences * np.square(sums))
 
 
 def overlaps(index: int, count: int, base_count: int) -> list[tuple[int, float, float]]:
@@ -152,68 +178,98 @@ def overlaps(index: int, count: int, base_count: int) -> list[tuple[int, float, 
     return [(i, length / count, length / base_count) for i, length in lengths]
 
 
-_Source = tuple[int, float, float]
-
-
 @dataclass(frozen=True, slots=True)
+class _Counterparts:
+    """What a group stands for: (base group, share, span) each, and its family."""
+
+    sources: tuple[tuple[int, float, float], ...]
+    family: tuple[object, ...]
+
+
 class _Base:
-    """The base's groups by name and by role and place."""
+    """The base's groups by role and place.
 
-    layout: Layout
-    by_name: dict[str, int]
-    by_role: dict[str, dict[tuple[int, ...], int]]
-    counts: dict[tuple[str, tuple[int, ...]], int]
+    Args:
+        layout: The base's layout.
+        rule: How depth differences are bridged.
+    """
 
-    @classmethod
-    def of(cls, layout: Layout) -> _Base:
-        names = clean_names([group.name for group in layout.groups])
-        by_role: defaultdict[str, dict[tuple[int, ...], int]] = defaultdict(dict)
-        counts: dict[tuple[str, tuple[int, ...]], int] = {}
-        for i, group in enumerate(layout.groups):
-            role = without_wrappers(group.role)
-            by_role[role][group.indices] = i
-            for axis, count in enumerate(group.counts):
-                counts[role, group.indices[:axis]] = count
-        return cls(layout, {name: i for i, name in enumerate(names)}, dict(by_role), counts)
+    def __init__(self, layout: Layout, rule: DepthRule) -> None:
+        self._rule = rule
+        self._places = layout.places
+        self._index = {(place.role, place.numbers): i for i, place in enumerate(layout.places)}
+        self._axes = {
+            (place.role, place.numbers[:axis]): (place.siblings[axis], place.members[axis])
+            for place in layout.places
+            for axis in range(len(place.numbers))
+        }
+        self._same: dict[tuple[int, int], bool] = {}
+        self.roles = list(dict.fromkeys(place.role for place in layout.places))
 
-    def named(self, group: Group) -> list[_Source]:
-        """Return the group of the same name at the same place."""
-        index = self.by_name.get(group.name)
-        if index is None:
-            return []
-        found = self.layout.groups[index]
-        same = (without_wrappers(found.role), found.indices, found.counts) == (
-            group.role,
-            group.indices,
-            group.counts,
-        )
-        return [(index, 1.0, 1.0)] if same else []
+    def counterparts(self, place: Place, role: str) -> _Counterparts | None:
+        """Return what a group stands for among the groups of a role, or None.
 
-    def in_role(self, group: Group) -> list[_Source]:
-        """Return the groups of the same role that the group's stretch meets."""
-        positions = self.by_role.get(group.role)
-        if positions is None:
-            return []
-        met = list(self._met(group, ()))
-        complete = all(len(path) == len(group.indices) for path, _, _ in met)
-        if not complete or any(path not in positions for path, _, _ in met):
-            return []  # the base lacks a block of this stretch: half a reference would be wrong
-        return [(positions[path], share, span) for path, share, span in met]
+        Args:
+            place: The group's place.
+            role: Its own role, or another one that stands in.
+        """
+        met: list[tuple[tuple[int, ...], float, float]] = [((), 1.0, 1.0)]
+        followed: list[int | None] = []
+        bridged = 0
+        for axis, kind in enumerate(axes_of(role, len(place.numbers))):
+            inner = [self._along(place, role, axis, kind, path) for path, _, _ in met]
+            if any(found is None for found in inner):
+                return None
+            crossed = any(found[1] for found in inner if found)
+            bridged += crossed and kind is Axis.DEPTH
+            met = [
+                ((*path, number), share * next_share, span * next_span)
+                for (path, share, span), found in zip(met, inner, strict=True)
+                for number, next_share, next_span in (found[0] if found else ())
+            ]
+            numbers = {path[-1] for path, _, _ in met}
+            followed.append(None if crossed or len(numbers) > 1 else numbers.pop())
+        if bridged > 1:
+            return None
+        sources = [(self._index.get((role, path)), share, span) for path, share, span in met]
+        # The base lacks a block of this stretch: half a reference would be wrong.
+        whole = tuple((i, share, span) for i, share, span in sources if i is not None)
+        if len(whole) < len(sources) or not whole:
+            return None
+        base = self._places[whole[0][0]]
+        both_read = base.role == place.role and None not in {base.fixed, place.fixed}
+        if both_read and base.fixed != place.fixed:
+            return None
+        return _Counterparts(whole, (place.role, role, *followed))
 
-    def _met(
-        self, group: Group, path: tuple[int, ...]
-    ) -> Iterator[tuple[tuple[int, ...], float, float]]:
-        axis = len(path)
-        if axis == len(group.indices):
-            yield path, 1.0, 1.0
-            return
-        base_count = self.counts.get((group.role, path))
-        if base_count is None:
-            yield path, 1.0, 1.0  # the base has fewer indices, or lacks this block
-            return
-        for i, share, span in overlaps(group.indices[axis], group.counts[axis], base_count):
-            for met, inner_share, inner_span in self._met(group, (*path, i)):
-                yield met, share * inner_share, span * inner_span
+    def _along(
+        self, place: Place, role: str, axis: int, kind: Axis, path: tuple[int, ...]
+    ) -> tuple[list[tuple[int, float, float]], bool] | None:
+        """Return the blocks along one index, with share and span, and whether depth is bridged."""
+        found = self._axes.get((role, path))
+        if found is None:
+            return None
+        siblings, members = found
+        number, own = place.numbers[axis], place.members[axis]
+        if self._equal(place.siblings[axis], siblings):
+            return [(number, 1.0, 1.0)], False
+        count, base_count = len(own), len(members)
+        if kind is Axis.STAGE and count != base_count:
+            return None
+        stretch = overlaps(bisect_left(own, number), count, base_count)
+        experts = 1.0 if self._rule is DepthRule.SQRT else math.sqrt(base_count / count)
+        by_span = kind is Axis.EXPERT and self._rule is not DepthRule.SQRT
+        by_span = by_span or self._rule is DepthRule.COPY
+        factor = experts if kind is Axis.EXPERT else 1.0
+        return [
+            (members[i], (span if by_span else share) * factor, span) for i, share, span in stretch
+        ], count != base_count
+
+    def _equal(self, one: frozenset[int], other: frozenset[int]) -> bool:
+        key = (id(one), id(other))
+        if key not in self._same:
+            self._same[key] = one == other
+        return self._same[key]
 
 
 def map_layout(
@@ -233,45 +289,38 @@ def map_layout(
         aliases: The profile's alias table, checked.
         unmatched_rule: Whether the nearest role may stand in for a missing one.
     """
-    known = _Base.of(base)
-    found: list[list[_Source]] = [[] for _ in layout.groups]
+    base_names = clean_names([group.name for group in base.groups])
+    base_role = {role: i for i, role in enumerate(base.roles)}
+    base_roles = [base_role[group.role] for group in base.groups]
+    if not base.role_templates:
+        base = _read_by(base, layout.role_templates)
+    if not layout.role_templates:
+        layout = _read_by(layout, base.role_templates)
+    known = _Base(base, depth_rule)
+    layout, rewritten = _rewritten(layout, aliases, frozenset(known.roles))
+    names = clean_names([group.name for group in layout.groups])
+
+    found = [known.counterparts(place, place.role) for place in layout.places]
     matches = [Match.NONE] * len(layout)
-
-    def settle(groups: dict[int, Group], ways: Sequence[tuple[Match, _Way]]) -> None:
-        for i, group in groups.items():
-            for match, way in ways:
-                if sources := way(group):
-                    found[i], matches[i] = sources, match
-                    break
-
-    def left() -> list[int]:
-        return [i for i, match in enumerate(matches) if match is Match.NONE]
-
-    if base.role_templates and not layout.role_templates:
-        layout = layout.read_by(base.role_templates)
-    plain = _plain(layout)
-    settle(plain, [(Match.NAME, known.named), (Match.ROLE, known.in_role)])
-    aliased = _aliased({i: plain[i] for i in left()}, aliases, base.role_templates)
-    settle(aliased, [(Match.ALIAS, known.named), (Match.ALIAS, known.in_role)])
+    for i, counterparts in enumerate(found):
+        if counterparts:
+            sources = counterparts.sources
+            named = len(sources) == 1 and base_names[sources[0][0]] == names[i]
+            plain = Match.NAME if named else Match.ROLE
+            matches[i] = Match.ALIAS if i in rewritten else plain
     if unmatched_rule is UnmatchedRule.NEAREST_ROLE:
-        nearest = nearest_roles({plain[i].role for i in left()}, list(known.by_role))
-        settle(
-            {
-                i: replace(plain[i], role=nearest[plain[i].role])
-                for i in left()
-                if plain[i].role in nearest
-            },
-            [(Match.NEAREST_ROLE, known.in_role)],
-        )
+        missing = [i for i, match in enumerate(matches) if match is Match.NONE]
+        nearest = nearest_roles({layout.places[i].role for i in missing}, known.roles)
+        for i in missing:
+            place = layout.places[i]
+            if place.role in nearest:
+                found[i] = known.counterparts(place, nearest[place.role])
+                matches[i] = Match.NEAREST_ROLE if found[i] else Match.NONE
 
-    entries = [(i, *source) for i, sources in enumerate(found) for source in sources]
+    entries = [(i, *source) for i, some in enumerate(found) if some for source in some.sources]
     targets, sources, shares, spans = zip(*entries, strict=True) if entries else ((),) * 4
-    roles = {role: i for i, role in enumerate(base.roles)}
-    base_roles = np.array([roles[group.role] for group in base.groups], dtype=np.intp)
-    families = np.full(len(layout), -1, dtype=np.intp)
-    for i, met in enumerate(found):
-        if met:
-            families[i] = base_roles[met[0][0]]
+    families = {some.family: some for some in found if some}
+    places = {family: i for i, family in enumerate(families)}
     return LayoutMapping(
         depth_rule=depth_rule,
         targets=np.array(targets, dtype=np.intp),
@@ -279,41 +328,61 @@ def map_layout(
         shares=np.array(shares, dtype=np.float64),
         spans=np.array(spans, dtype=np.float64),
         matches=tuple(matches),
-        families=families,
-        base_roles=base_roles,
+        families=np.array([places[some.family] if some else -1 for some in found], dtype=np.intp),
+        base_roles=np.array(
+            [base_roles[some.sources[0][0]] for some in families.values()], dtype=np.intp
+        ),
     )
 
 
-_Way = Callable[[Group], list[_Source]]
+def _read_by(layout: Layout, role_templates: Sequence[str]) -> Layout:
+    """Return a layout with the roles that come of names read by other templates."""
+    if not role_templates:
+        return layout
+    unread = map(_unread, layout.groups, layout.places)
+    return Layout.of(unread, role_templates, layout.frozen_names)
 
 
-def _plain(layout: Layout) -> dict[int, Group]:
-    """Return the groups with the wrappers taken out of names and given roles."""
-    names = clean_names([group.name for group in layout.groups])
-    return {
-        i: replace(group, name=names[i], role=without_wrappers(group.role))
-        for i, group in enumerate(layout.groups)
-    }
+def _unread(group: Group, place: Place) -> Group:
+    """Return a group as its name alone gives it; as it is where its role was given."""
+    if place.fixed is None:
+        return group
+    return Group(group.name, parameter_count=group.parameter_count)
 
 
-def _aliased(
-    groups: dict[int, Group], aliases: Sequence[GroupAlias], templates: Sequence[str]
-) -> dict[int, Group]:
-    """Return those groups that the alias table rewrites, in the base model's spelling."""
+def _rewritten(
+    layout: Layout, aliases: Sequence[GroupAlias], base_roles: frozenset[str]
+) -> tuple[Layout, set[int]]:
+    """Return a layout in the base model's spelling, and which groups the alias table rewrote.
+
+    Where the base knows a role, its groups keep their names. Groups that would get one name keep
+    theirs too: which of them an alias meant cannot be told.
+    """
     table = AliasTable(aliases)
-    rewritten: dict[int, Group] = {}
-    for i, group in groups.items():
-        if (name := table.rewritten(group.name)) is not None:
-            rewritten[i] = Group(name)
-        elif (role := table.rewritten(group.role)) is not None:
-            rewritten[i] = replace(group, role=role)
-    if not rewritten:
-        return {}
-    by_name = {group.name: i for i, group in rewritten.items()}
-    if len(by_name) < len(rewritten):
-        return {}  # two groups of one name: which of them the alias meant cannot be told
-    placed = Layout.of(rewritten.values(), templates).groups
-    return {by_name[group.name]: group for group in placed}
+    names = clean_names([*(group.name for group in layout.groups), *layout.frozen_names])
+    unknown = [place.role not in base_roles for place in layout.places]
+    spelled = [
+        (table.rewritten(name) or name) if i >= len(unknown) or unknown[i] else name
+        for i, name in enumerate(names)
+    ]
+    counts = Counter(spelled)
+    kept = [new if counts[new] == 1 else old for old, new in zip(names, spelled, strict=True)]
+    groups, changed = [], set()
+    for i, (group, place) in enumerate(zip(layout.groups, layout.places, strict=True)):
+        role = table.rewritten(place.role) if unknown[i] and place.fixed is None else None
+        if kept[i] != names[i]:
+            groups.append(Group(kept[i], parameter_count=group.parameter_count))
+        else:
+            groups.append(replace(_unread(group, place), name=kept[i]))
+            groups[-1] = replace(groups[-1], role=role) if role else groups[-1]
+        if role or kept[i] != names[i]:
+            changed.add(i)
+    if not changed:
+        return layout, changed
+    try:
+        return Layout.of(groups, layout.role_templates, kept[len(groups) :]), changed
+    except InvalidValueError:  # roles that were given and do not fit together once rewritten
+        return layout, set()
 
 
 def refusal(

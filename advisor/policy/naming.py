@@ -1,17 +1,25 @@
-"""What is read off a parameter's name: wrappers, block indices, and other frameworks' spellings.
+"""What is read off a parameter's name: wrappers, block indices, other numbers.
 
-A **role** is a name with its block indices taken out, ``*`` in their place. Indices are found by
-themselves: the first number of a name counts as one (``blocks.3.mlp.0.weight`` has the role
-``blocks.*.mlp.0.weight``), and so does a later number whose container says that it holds blocks
-(``layers.2.experts.5.w`` has two: layer and expert; so has ``layer1.0.conv1.weight``: stage and
-block). Numbers that end a word count where the word says block, layer, stage or expert, or where
-Flax numbered a module at the top (``Dense_0/kernel``). Where that guess is wrong, **role
-templates** say it: a template is the beginning of a name with ``*`` for each index, such as
-``encoder.s*.u*``; the first that fits decides, and no other number of the name is an index.
+A **role** is a name with its block indices taken out, ``*`` in their place. Which numbers are block
+indices is found out from the path:
+
+* a number whose container says that it holds blocks (``layers.2``, ``layer1``, ``encoderblock_3``);
+* a number right after another index (``stages.2.0``: stage and block);
+* the first number of a name, whatever its container is called (``net.3``, Flax's ``Net_3``);
+
+but of the last two only those that hold a module with parts of its own. ``features.4.weight`` is
+the fifth layer of a sequence, and the sixth may be of another kind; so it is with
+``layers.4.weight`` where the layers are not of one size. Such a number is **fixed**: it stays in
+the role, and stands for the same only where its container holds the same numbers.
+
+Where that is not what a model means, **role templates** say it: a template is the beginning of a
+name with ``*`` for each index, such as ``encoder.s*.u*``; the first that fits decides, and no other
+number of the name is an index.
 """
 
 from __future__ import annotations
 
+import enum
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -23,15 +31,14 @@ MAX_TEMPLATES = 256
 MAX_PATTERN_CHARACTERS = 512
 
 _SEPARATORS = re.compile(r"([./])")
-# Containers that hold repeated blocks, in the spelling of torchvision, Hugging Face, diffusers,
-# fairseq, Flax and Megatron.
-_BLOCK_WORDS = frozenset({
-    *("block", "blocks", "cell", "cells", "h", "layer", "layers", "level", "levels"),
-    *("expert", "experts", "stage", "stages", "unit", "units"),
-    *("resnet", "resnets", "resblock", "resblocks", "attentions", "transformers"),
-})
+# How containers of repeated blocks are called in torchvision, Hugging Face, diffusers, fairseq,
+# Flax and Megatron: whole words, and ends of words such as encoderblock or DecoderLayer.
+_BLOCK_WORDS = frozenset({"h", "cell", "cells", "unit", "units", "attentions", "transformers"})
+_STAGE_WORDS = frozenset({"stage", "stages", "level", "levels"})
+_BLOCK_ENDS = ("block", "blocks", "layer", "layers", "resnet", "resnets", "stage", "stages")
+_EXPERT_ENDS = ("expert", "experts")
 _NUMBERED_WORD = re.compile(r"([A-Za-z][A-Za-z_]*?)_?([0-9]+)")
-_NUMBERED_MODULE = re.compile(r"[A-Z][A-Za-z]*_[0-9]+")
+_FLAX_MODULE = re.compile(r"[A-Z][A-Za-z]*_[0-9]+")
 _NUMBER = re.compile(r"[0-9]+")
 _WORDS = re.compile(r"[A-Za-z]+")
 
@@ -62,50 +69,140 @@ def clean_names(names: Sequence[str]) -> list[str]:
     ]
 
 
-def split_role(name: str, templates: Sequence[str] = ()) -> tuple[str, tuple[int, ...]]:
-    """Return the role of a name and its block indices, outermost first; none: ``(name, ())``.
+class Axis(enum.Enum):
+    """What the blocks along an index are."""
+
+    DEPTH = "depth"
+    STAGE = "stage"
+    EXPERT = "expert"
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How a name is read.
+
+    Attributes:
+        role: The name with ``*`` for each block index.
+        numbers: The block indices, outermost first, as they are written.
+        prefixes: What stands before each of them, further indices as ``*``.
+        fixed: What stands before each other number of the path, indices as ``*``, and that number.
+        bare: Whether the innermost index holds parameters and no module.
+    """
+
+    role: str
+    numbers: tuple[int, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    fixed: tuple[tuple[str, int], ...] = ()
+    bare: bool = False
+
+
+def spell(name: str, templates: Sequence[str] = (), *, innermost_fixed: bool = False) -> Spelling:
+    """Return how a name is read.
 
     Args:
         name: The name.
         templates: Role templates, tried in order before the indices are looked for.
+        innermost_fixed: Whether the index that holds parameters and no module is none.
     """
     for template in templates:
         fitting = _template_pattern(template).match(name)
         if fitting:
-            return _starred(name, [fitting.span(i + 1) for i in range(len(fitting.groups()))])
-    spans: list[tuple[int, int]] = []
-    position, container = 0, ""
-    for part in _SEPARATORS.split(name):
-        if span := _index_span(part, container, first=not spans):
-            spans.append((position + span[0], position + span[1]))
-        if part not in {".", "/"}:
-            container = part
-        position += len(part)
-    return _starred(name, spans)
+            spans = [fitting.span(i + 1) for i in range(len(fitting.groups()))]
+            others = [span for span, _ in _numbers(name) if span not in spans]
+            return _spelling(name, spans, others, bare=False)
+    spans, others, bare = [], [], False
+    for span, index in _numbers(name):
+        if index is _Index.NONE or (index is _Index.BARE and innermost_fixed):
+            others.append(span)
+        else:
+            spans.append(span)
+            bare = bare or index is _Index.BARE
+    return _spelling(name, spans, others, bare=bare)
 
 
-def _index_span(segment: str, container: str, *, first: bool) -> tuple[int, int] | None:
-    """Return where in a path segment a block index stands, or None."""
-    if _NUMBER.fullmatch(segment):
-        return (0, len(segment)) if first or _says_block(container) else None
-    numbered = _NUMBERED_WORD.fullmatch(segment)
-    if numbered is None:
-        return None
-    if _says_block(numbered[1]) or (first and _NUMBERED_MODULE.fullmatch(segment)):
-        return numbered.span(2)
-    return None
+def axes_of(role: str, count: int) -> tuple[Axis, ...]:
+    """Return what the blocks along each index of a role are.
+
+    Args:
+        role: The role.
+        count: Number of its indices; a given role may show another number of ``*``.
+    """
+    before = role.split("*")[:-1]
+    if len(before) != count:
+        return (Axis.DEPTH,) * count
+    return tuple(_axis(text) for text in before)
+
+
+class _Index(enum.Enum):
+    """Whether a number of a path is a block index."""
+
+    NONE = enum.auto()
+    BARE = enum.auto()  # it is, and holds parameters and no module
+    BLOCK = enum.auto()
+
+
+def _numbers(name: str) -> list[tuple[tuple[int, int], _Index]]:
+    """Return where each number of a name's path stands, and whether it is a block index."""
+    parts = _SEPARATORS.split(name)
+    segments, last = parts[::2], len(parts) // 2
+    found: list[tuple[tuple[int, int], _Index]] = []
+    position, any_index, after_index = 0, False, False
+    for i, segment in enumerate(segments[:-1]):
+        plain = _NUMBER.fullmatch(segment)
+        numbered = _NUMBERED_WORD.fullmatch(segment)
+        index = _Index.NONE
+        if plain or numbered:
+            container = numbered[1] if numbered else segments[i - 1] if i else ""
+            holds_modules = i < last - 1
+            implied = not any_index if plain or _FLAX_MODULE.fullmatch(segment) else False
+            if _says_block(container):
+                index = _Index.BLOCK if holds_modules else _Index.BARE
+            elif holds_modules and (implied or (plain and after_index)):
+                index = _Index.BLOCK
+            start, stop = numbered.span(2) if numbered else (0, len(segment))
+            found.append(((position + start, position + stop), index))
+        after_index = index is not _Index.NONE
+        any_index = any_index or after_index
+        position += len(segment) + 1
+    return found
+
+
+def _last_word(text: str) -> str:
+    words = _WORDS.findall(text.lower())
+    return words[-1] if words else ""
 
 
 def _says_block(text: str) -> bool:
-    words = _WORDS.findall(text.lower())
-    return bool(words) and words[-1] in _BLOCK_WORDS
+    word = _last_word(text)
+    return word in _BLOCK_WORDS | _STAGE_WORDS or word.endswith(_BLOCK_ENDS + _EXPERT_ENDS)
 
 
-def _starred(name: str, spans: Sequence[tuple[int, int]]) -> tuple[str, tuple[int, ...]]:
-    indices = tuple(int(name[start:stop]) for start, stop in spans)
-    for start, stop in reversed(spans):
-        name = f"{name[:start]}*{name[stop:]}"
-    return name, indices
+def _axis(text: str) -> Axis:
+    word = _last_word(text.rstrip("./_"))
+    if word.endswith(_EXPERT_ENDS):
+        return Axis.EXPERT
+    return Axis.STAGE if word in _STAGE_WORDS else Axis.DEPTH
+
+
+def _spelling(
+    name: str, spans: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]], *, bare: bool
+) -> Spelling:
+    def starred(stop: int) -> str:
+        text, position = "", 0
+        for start, end in spans:
+            if end > stop:
+                break
+            text += name[position:start] + "*"
+            position = end
+        return text + name[position:stop]
+
+    return Spelling(
+        starred(len(name)),
+        tuple(int(name[start:stop]) for start, stop in spans),
+        tuple(starred(start) for start, _ in spans),
+        tuple((starred(start), int(name[start:stop])) for start, stop in others),
+        bare,
+    )
 
 
 def check_templates(field: str, templates: Sequence[str]) -> tuple[str, ...]:
@@ -114,97 +211,48 @@ def check_templates(field: str, templates: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InvalidValueError: Too many, too long, or one without ``*``.
     """
-    _check_count(field, len(templates))
+    check_count(field, len(templates))
     for i, template in enumerate(templates):
-        _check_pattern(f"{field}[{i}]", template)
-        if "*" not in template:
+        check_pattern(f"{field}[{i}]", template)
+        if "*" not in template or "**" in template:
+            what = "**, which stands for no index" if "**" in template else "no *"
             raise InvalidValueError(
                 f"{field}[{i}]",
-                f"{shown(template)} has no *; write the beginning of the names with * where a "
+                f"{shown(template)} has {what}; write the beginning of the names with * where a "
                 "block index stands, such as encoder.s*.u*",
             )
     return tuple(templates)
 
 
-def _template_pattern(template: str) -> re.Pattern[str]:
-    body = re.escape(template.rstrip("./")).replace(r"\*", "([0-9]+)")
-    return re.compile(rf"{body}(?=[./]|$)")
-
-
-@dataclass(frozen=True, slots=True)
-class GroupAlias:
-    """Another spelling of a base model's groups.
-
-    Attributes:
-        pattern: The other spelling: a whole name with ``*`` for a block index and ``**`` for any
-            further text, such as ``blocks_*/attn/qkv/kernel``.
-        target: The base model's spelling with the same wildcards in the same order, such as
-            ``blocks.*.attn.qkv.weight``.
-    """
-
-    pattern: str
-    target: str
-
-
-def check_aliases(field: str, aliases: Sequence[GroupAlias]) -> tuple[GroupAlias, ...]:
-    """Return the alias table, checked.
+def check_count(field: str, count: int) -> None:
+    """Refuse too many templates or aliases.
 
     Raises:
-        InvalidValueError: Too many, too long, empty, or with other wildcards on the two sides.
+        InvalidValueError: There are.
     """
-    _check_count(field, len(aliases))
-    for i, alias in enumerate(aliases):
-        _check_pattern(f"{field}[{i}].pattern", alias.pattern)
-        _check_pattern(f"{field}[{i}].target", alias.target)
-        if _wildcards(alias.pattern) != _wildcards(alias.target):
-            raise InvalidValueError(
-                f"{field}[{i}].target",
-                f"{shown(alias.target)} has other wildcards than the pattern "
-                f"{shown(alias.pattern)}; write the same ones in the same order",
-            )
-    return tuple(aliases)
-
-
-class AliasTable:
-    """Rewrites other spellings into the base model's; the first alias that fits decides.
-
-    Args:
-        aliases: The aliases, checked.
-    """
-
-    def __init__(self, aliases: Sequence[GroupAlias]) -> None:
-        self._rules = [(_alias_pattern(a.pattern), re.split(r"\*+", a.target)) for a in aliases]
-
-    def rewritten(self, name: str) -> str | None:
-        """Return the base model's spelling of a name or role, or None if no alias fits."""
-        for pattern, pieces in self._rules:
-            fitting = pattern.fullmatch(name)
-            if fitting:
-                filled = [*fitting.groups(), ""]
-                return "".join(piece + fill for piece, fill in zip(pieces, filled, strict=True))
-        return None
-
-
-def _wildcards(text: str) -> list[str]:
-    return re.findall(r"\*+", text)
-
-
-def _alias_pattern(pattern: str) -> re.Pattern[str]:
-    # A `*` also stands for itself: the table rewrites roles that a client gave, too.
-    parts = re.split(r"(\*+)", pattern)
-    kinds = {"*": r"([0-9]+|\*)", "**": "(.+)"}
-    return re.compile("".join(kinds.get(part, re.escape(part)) for part in parts))
-
-
-def _check_count(field: str, count: int) -> None:
     if count > MAX_TEMPLATES:
         raise InvalidValueError(field, f"{count} entries, but at most {MAX_TEMPLATES} are allowed")
 
 
-def _check_pattern(field: str, text: str) -> None:
+def check_pattern(field: str, text: str) -> None:
+    """Refuse a pattern that is empty, too long, or not clear.
+
+    Raises:
+        InvalidValueError: It is.
+    """
     if not 1 <= len(text) <= MAX_PATTERN_CHARACTERS:
         raise InvalidValueError(
             field, f"{len(text)} characters, but 1 to {MAX_PATTERN_CHARACTERS} are needed"
         )
     if "***" in text:
         raise InvalidValueError(field, f"{shown(text)} has ***; write * for an index or ** for any")
+    # So each * ends where its digits end, and matching takes time in proportion to the name.
+    if re.search(r"\*[0-9]|[0-9]\*", text):
+        raise InvalidValueError(
+            field, f"{shown(text)} has a digit beside a *; an index is the whole number"
+        )
+
+
+def _template_pattern(template: str) -> re.Pattern[str]:
+    body = re.escape(template.rstrip("./")).replace(r"\*", "([0-9]++)")
+    return re.compile(rf"{body}(?=[./]|$)")

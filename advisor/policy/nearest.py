@@ -15,7 +15,8 @@ def nearest_roles(roles: Iterable[str], base_roles: Sequence[str]) -> dict[str, 
     """Return for each role the base role that shares most words with it.
 
     Similarity is Dice's coefficient of the two sets of words, in [0, 1]. Only roles of the same
-    number of indices and of the same kind (the last word: weight, bias, ...) are compared; at a
+    number of indices and of the same kind (the last word: weight, bias, ...; and whether they
+    belong to a norm, whose weights are gains) are compared; at a
     similarity of 1/2 or less there is no nearest role. Ties go to the base role that comes first.
 
     Args:
@@ -45,6 +46,7 @@ def _words(role: str) -> list[str]:
     return [_KINDS.get(word, word) for word in _WORD.findall(role.lower())]
 
 
-def _shape(role: str) -> tuple[int, str]:
+def _shape(role: str) -> tuple[int, str, bool]:
     words = _words(role)
-    return words.count("*"), words[-1] if words else ""
+    of_norm = any(word == "ln" or "norm" in word for word in words)
+    return words.count("*"), words[-1] if words else "", of_norm

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.policy.aliases import GroupAlias, check_aliases
 from advisor.policy.errors import InvalidValueError
 from advisor.policy.layout import Layout
-from advisor.policy.naming import GroupAlias, check_aliases
 from advisor.policy.rules import DepthRule, Policy
 
 MAX_POINTS = 100_000
@@ -57,6 +57,7 @@ class Profile:
             raise InvalidValueError(
                 "points", f"{len(self.steps)} points, but 1 to {MAX_POINTS} are needed"
             )
+        self._check_shapes()
         outside = np.flatnonzero((self.steps < 0) | (self.steps > MAX_STEP))
         if outside.size:
             i = int(outside[0])
@@ -93,6 +94,23 @@ class Profile:
                 f"{self.total_steps} is not above the last point's step {self.steps[-1]}, "
                 f"or above {MAX_STEP + 1}",
             )
+
+    def _check_shapes(self) -> None:
+        points, groups = len(self.steps), len(self.layout)
+        for field, shape in (
+            ("steps", (points,)),
+            ("unit_rates", (points, groups)),
+            ("relative_errors", (points, groups)),
+            ("coherences", (points, len(self.layout.roles))),
+            ("learning_rates", (points,)),
+        ):
+            values = getattr(self, field)
+            if values is not None and values.shape != shape:
+                raise InvalidValueError(
+                    field,
+                    f"the shape is {values.shape}, but {points} points of a layout of {groups} "
+                    f"groups have {shape}",
+                )
 
     def _check_optional(self) -> None:
         for field, values, low, high in (
@@ -133,15 +151,19 @@ class Reference:
     A zero among positive rates of a group counts as not recorded (a logarithm has no place for it)
     and is filled by interpolation. Zeros before the first positive rate and after the last one are
     believed: from the last zero to the first positive point, and from the last positive point on to
-    the next zero, the rate is 0. (LoRA's A has no rate until B has moved.)
+    the next zero, the rate is 0. (LoRA's A has no rate until B has moved.) A point at the learning
+    rate 0, the first of a warm-up, says nothing and is left out.
 
     Args:
         profile: The profile.
     """
 
     def __init__(self, profile: Profile) -> None:
-        self._steps = profile.steps.astype(np.float64)
-        rates = profile.unit_rates.astype(np.float64)
+        kept = np.ones(len(profile.steps), dtype=np.bool_)
+        if profile.learning_rates is not None and profile.learning_rates.any():
+            kept = profile.learning_rates > 0
+        self._steps = profile.steps[kept].astype(np.float64)
+        rates = profile.unit_rates[kept].astype(np.float64)
         positive = rates > 0
         self._zero = ~(
             np.logical_or.accumulate(positive) & np.logical_or.accumulate(positive[::-1])[::-1]
@@ -155,7 +177,10 @@ class Reference:
             logs[inside, group] = np.where(some, logs[:, group], filled)[inside]
         self._logs = logs
         self._rates = np.where(positive, rates, np.where(self._zero, 0.0, np.exp(logs)))
-        self._coherences = profile.coherences
+        self._errors = profile.relative_errors[kept].astype(np.float64)
+        self._coherences = (
+            None if profile.coherences is None else profile.coherences[kept].astype(np.float64)
+        )
 
     def at(self, step: float) -> NDArray[np.float64]:
         """Return the unit rates at a step of the profile's training, shape [groups], each >= 0."""
@@ -169,10 +194,14 @@ class Reference:
 
     def coherences_at(self, step: float) -> NDArray[np.float64] | None:
         """Return the coherences at a step, interpolated linearly, shape [roles]; None: unknown."""
-        if self._coherences is None:
-            return None
+        return None if self._coherences is None else self._between(self._coherences, step)
+
+    def errors_at(self, step: float) -> NDArray[np.float64]:
+        """Return the unit rates' relative errors at a step, interpolated linearly, [groups]."""
+        return self._between(self._errors, step)
+
+    def _between(self, known: NDArray[np.float64], step: float) -> NDArray[np.float64]:
         left, right, t = self._place(step)
-        known = self._coherences.astype(np.float64)
         between: NDArray[np.float64] = (1 - t) * known[left] + t * known[right]
         return between
 

@@ -14,7 +14,8 @@ from advisor.store.audit import AuditStore
 from fslr.advisor.v1 import audit_service_pb2 as pb
 from fslr.advisor.v1 import audit_service_pb2_grpc
 
-_CURSOR = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+# Ids that a stream can hold: 64 bits each, above 0-0.
+_CURSOR = re.compile(r"(?!0+-0+$)[0-9]{1,19}-[0-9]{1,19}")
 
 
 class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):

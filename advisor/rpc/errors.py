@@ -49,6 +49,8 @@ TABLE: dict[type[Exception], Verdict] = {
     errors.AuditUnavailableError: Verdict(_C.UNAVAILABLE, _R.ERROR_REASON_AUDIT_UNAVAILABLE),
     errors.StoreUnavailableError: Verdict(_C.UNAVAILABLE, _R.ERROR_REASON_STORE_UNAVAILABLE),
     errors.ProfileDamagedError: Verdict(_C.DATA_LOSS, _R.ERROR_REASON_PROFILE_DAMAGED),
+    errors.StoreDamagedError: Verdict(_C.DATA_LOSS, _R.ERROR_REASON_STORE_DAMAGED),
+    errors.ProfileTooNewError: Verdict(_C.FAILED_PRECONDITION, _R.ERROR_REASON_PROFILE_TOO_NEW),
 }
 DEFECT = Verdict(_C.INTERNAL, _R.ERROR_REASON_INTERNAL)
 
@@ -66,7 +68,7 @@ def metadata_of(error: Exception) -> dict[str, str]:
                 "unmatched": _joined(error.unmatched),
                 "unmatched_count": str(len(error.unmatched)),
             }
-        case errors.ProfileNotFoundError():
+        case errors.ProfileNotFoundError() | errors.PolicyNotFoundError():
             return {"nearest": _joined(error.nearest)}
         case _:
             return {}

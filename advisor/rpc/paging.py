@@ -10,7 +10,10 @@ from advisor.policy import InvalidValueError, shown
 
 _DEFAULT_SIZE = 100
 _MAX_SIZE = 1_000
-_TERM = re.compile(r"labels\.([a-z0-9_.-]{1,63})=(.{0,255})", re.DOTALL)
+_TERM = re.compile(
+    r'labels\.([a-z0-9_.-]{1,63})=(?:"((?:[^"\\]|\\.)*)"|(?!")(.*?))(?: AND (?=labels\.)|$)',
+    re.DOTALL,
+)
 
 
 def page_size(requested: int) -> int:
@@ -55,17 +58,28 @@ def decode_token(token: str, shape: re.Pattern[str]) -> str:
 def parse_filter(text: str) -> dict[str, str]:
     """Return the label pairs of a filter such as ``labels.team=nlp AND labels.size=small``.
 
+    A value may stand in double quotes, and must where it holds `` AND labels.``.
+
     Raises:
         InvalidValueError: It is not such a filter.
     """
     pairs: dict[str, str] = {}
-    for term in text.split(" AND ") if text else []:
-        match = _TERM.fullmatch(term.strip())
+    position = 0
+    while position < len(text):
+        match = _TERM.match(text, position)
         if match is None:
             raise InvalidValueError(
                 "filter",
-                f"{shown(term)} is not of the form labels.KEY=VALUE; join several by ' AND '",
+                f"{shown(text[position:])} is not of the form labels.KEY=VALUE; join several by "
+                "' AND '",
             )
-        if pairs.setdefault(match[1], match[2]) != match[2]:
-            raise InvalidValueError("filter", f"labels.{match[1]} is given two values")
+        key, quoted, plain = match.groups()
+        value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        if quoted is None and re.search(r"\sand\s+labels\.", value, re.IGNORECASE):
+            raise InvalidValueError(
+                "filter", f"{shown(value)} holds another label; write ' AND ' in capitals"
+            )
+        if pairs.setdefault(key, value) != value:
+            raise InvalidValueError("filter", f"labels.{key} is given two values")
+        position = match.end()
     return pairs

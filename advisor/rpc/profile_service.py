@@ -87,8 +87,8 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         version = await self._store.get(reference)
         return pb.GetProfileResponse(
             profile=await asyncio.to_thread(convert.version_to, version.info, version.content),
-            versions=await self._store.versions(reference.name),
-            aliases=[_alias(alias) for alias in await self._store.aliases(reference.name)],
+            versions=version.versions,
+            aliases=[_alias(alias) for alias in version.aliases],
         )
 
     async def ListProfiles(
@@ -102,7 +102,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             labels=parse_filter(request.filter),
         )
         return pb.ListProfilesResponse(
-            profiles=[convert.version_to(info, header) for info, header in found],
+            profiles=[convert.summary_to(info, summary) for info, summary in found],
             next_page_token=encode_token(after),
         )
 
@@ -122,7 +122,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             expected_moves=_moves(request.etag),
         )
         return pb.SetProfileAliasResponse(
-            profile=convert.version_to(info, await self._store.header(info)),
+            profile=convert.summary_to(info, None),
             previous_version=before,
             alias=_alias(alias),
         )

@@ -1,15 +1,16 @@
 """Profiles as bytes: one canonical form, so that equal content has equal bytes and an equal digest.
 
-A profile is a header and arrays. The header is JSON with sorted keys and no spaces; the arrays are
-the steps (int64), the unit rates and their relative errors (float32), little-endian, in C order,
-one after the other; where they are known, the coherences (float32), the scheduled learning rates
-(float64) and the spreads (float32) follow. The digest is the SHA-256 of both, a newline between.
-Both are stored compressed where that pays; the digest is of the uncompressed ones. Numbers compress
-better by their bytes' places (all first bytes, all second bytes, ...), for the first bytes of rates
-are much alike; the steps are few, so all of it is taken as numbers of 4 bytes.
+A profile is a header and arrays. The header is JSON with sorted keys and no spaces, every rule of
+the policy spelled out, so that a default that changes one day changes no stored profile. The arrays
+are the steps (int64), the unit rates and their relative errors (float32), little-endian, in C
+order, one after the other; where they are known, the coherences (float32), the scheduled learning
+rates (float64) and the spreads (float32) follow. The digest is the SHA-256 of both, a newline
+between. Both are stored compressed where that pays; the digest is of the uncompressed ones. Numbers
+compress better by their bytes' places (all first bytes, all second bytes, ...), for the first bytes
+of rates are much alike; the steps are few, so all of it is taken as numbers of 4 bytes.
 
-What was added to the form later is left out of the header where it says nothing, so that content
-has the digest that it had before.
+What says nothing (no alias, no template) is left out of the header. Beside it a summary is stored,
+the header without the layout, for lists.
 """
 
 from __future__ import annotations
@@ -26,19 +27,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.errors import ProfileDamagedError
+from advisor.errors import ProfileDamagedError, ProfileTooNewError
 from advisor.policy import Alignment, DepthRule, Group, GroupAlias, Layout, Policy, UnmatchedRule
-from advisor.profiles import ProfileContent, ProfileHeader, Provenance
+from advisor.profiles import ProfileContent, ProfileHeader, ProfileSummary, Provenance
 
 _FORMAT = 1
 _OPTIONAL = ("coherences", "learning_rates", "spreads")
-_FIRST_PROVENANCE = frozenset({
-    *("model", "optimizer", "batch_size", "dataset", "commit", "author"),
-})
-_FIRST_RULES = frozenset({
-    *("depth_rule", "alignment", "unmatched_rule", "min_multiplier", "max_multiplier"),
-    *("max_relative_error", "min_interval_steps", "max_interval_steps"),
-})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +43,20 @@ class EncodedProfile:
         digest: SHA-256 of the content, lower-case hexadecimal.
         header: Canonical JSON, compressed where it is long.
         arrays: The arrays, compressed where that pays.
+        summary: What lists show of it: JSON, without layout and arrays.
     """
 
     digest: str
     header: bytes
     arrays: bytes
+    summary: bytes = b""
 
 
 def encode(content: ProfileContent) -> EncodedProfile:
     """Return the canonical bytes of a profile and their digest."""
-    header = json.dumps(
-        _header_fields(content), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-    ).encode()
+    fields = _header_fields(content)
+    header = _canonical(fields)
+    summary = _canonical({**fields, "layout": [], "groups": len(content.header.layout)})
     parts: list[tuple[NDArray[Any] | None, str]] = [
         (content.steps, "<i8"),
         (content.unit_rates, "<f4"),
@@ -70,7 +66,9 @@ def encode(content: ProfileContent) -> EncodedProfile:
         (content.spreads, "<f4"),
     ]
     arrays = b"".join(part.astype(kind).tobytes() for part, kind in parts if part is not None)
-    return EncodedProfile(_digest(header, arrays), _packed_header(header), _packed(arrays))
+    return EncodedProfile(
+        _digest(header, arrays), _packed_header(header), _packed(arrays), _packed_header(summary)
+    )
 
 
 def decode(encoded: EncodedProfile) -> ProfileContent:
@@ -78,6 +76,7 @@ def decode(encoded: EncodedProfile) -> ProfileContent:
 
     Raises:
         ProfileDamagedError: The bytes are not those that the digest names.
+        ProfileTooNewError: They are, and this service does not know all that they say.
     """
     try:
         text, arrays = _unpacked_header(encoded.header), _unpacked(encoded.arrays)
@@ -85,8 +84,11 @@ def decode(encoded: EncodedProfile) -> ProfileContent:
         raise ProfileDamagedError(encoded.digest) from None
     if _digest(text, arrays) != encoded.digest:
         raise ProfileDamagedError(encoded.digest)
-    fields: dict[str, Any] = json.loads(text)
-    header = _header(fields)
+    try:
+        fields: dict[str, Any] = json.loads(text)
+        header = _header(fields)
+    except (ValueError, TypeError, KeyError):
+        raise ProfileTooNewError(encoded.digest) from None
     points, groups = fields["points"], len(header.layout)
     shapes = [("<i8", (points,)), ("<f4", (points, groups)), ("<f4", (points, groups))]
     optional = fields.get("optional", [])
@@ -114,17 +116,28 @@ def decode(encoded: EncodedProfile) -> ProfileContent:
     )
 
 
-def decode_header(header: bytes) -> ProfileHeader:
-    """Return the header alone, for lists."""
-    return _header(json.loads(_unpacked_header(header)))
+def decode_summary(digest: str, summary: bytes) -> ProfileSummary:
+    """Return what lists show of a profile.
+
+    Args:
+        digest: Its digest, for messages; the summary's bytes are not checked against it.
+        summary: The stored summary.
+
+    Raises:
+        ProfileDamagedError: The bytes are no summary that this service can read.
+    """
+    try:
+        fields: dict[str, Any] = json.loads(_unpacked_header(summary))
+        return ProfileSummary(_header({**fields, "layout": None}), fields["groups"])
+    except (zlib.error, ValueError, TypeError, KeyError):
+        raise ProfileDamagedError(digest) from None
 
 
 def _header(fields: dict[str, Any]) -> ProfileHeader:
+    if fields["format"] != _FORMAT:
+        raise ValueError(f"format {fields['format']}")
     return ProfileHeader(
-        layout=Layout(
-            tuple(_group(group) for group in fields["layout"]),
-            tuple(fields.get("role_templates", ())),
-        ),
+        layout=_layout(fields),
         base_learning_rate=fields["base_learning_rate"],
         total_steps=fields["total_steps"],
         policy=_policy(fields["policy"]),
@@ -133,6 +146,16 @@ def _header(fields: dict[str, Any]) -> ProfileHeader:
         docs=fields["docs"],
         aliases=tuple(GroupAlias(*alias) for alias in fields.get("aliases", ())),
         policy_name=fields.get("policy_name", ""),
+    )
+
+
+def _layout(fields: dict[str, Any]) -> Layout:
+    if fields["layout"] is None:
+        return Layout(())  # a summary
+    return Layout.of(
+        [_group(group) for group in fields["layout"]],
+        fields.get("role_templates", ()),
+        fields.get("frozen", ()),
     )
 
 
@@ -161,6 +184,7 @@ def _header_fields(content: ProfileContent) -> dict[str, Any]:
         "docs": header.docs,
         **({"optional": optional} if optional else {}),
         **({"role_templates": templates} if templates else {}),
+        **({"frozen": header.layout.frozen_names} if header.layout.frozen_names else {}),
         **({"policy_name": header.policy_name} if header.policy_name else {}),
         **({"aliases": [[a.pattern, a.target] for a in header.aliases]} if header.aliases else {}),
     }
@@ -168,7 +192,12 @@ def _header_fields(content: ProfileContent) -> dict[str, Any]:
 
 def encode_policy(policy: Policy) -> bytes:
     """Return a policy's rules as canonical JSON."""
-    return json.dumps(_policy_fields(policy), sort_keys=True, separators=(",", ":")).encode()
+    return _canonical(_policy_fields(policy))
+
+
+def _canonical(fields: dict[str, Any]) -> bytes:
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode()
 
 
 def decode_policy(rules: bytes) -> Policy:
@@ -189,7 +218,7 @@ def _provenance_fields(provenance: Provenance) -> dict[str, Any]:
     fields = asdict(provenance)
     if provenance.record_time is not None:
         fields["record_time"] = provenance.record_time.astimezone(UTC).isoformat()
-    return {name: value for name, value in fields.items() if name in _FIRST_PROVENANCE or value}
+    return {name: value for name, value in fields.items() if value}
 
 
 def _provenance(fields: dict[str, Any]) -> Provenance:
@@ -199,16 +228,9 @@ def _provenance(fields: dict[str, Any]) -> Provenance:
 
 
 def _policy_fields(policy: Policy) -> dict[str, Any]:
-    """Return the rules; those that were added later only where they are not the default."""
-    fields = {
+    return {
         name: value.value if isinstance(value, enum.Enum) else value
         for name, value in asdict(policy).items()
-    }
-    defaults = asdict(Policy())
-    return {
-        name: value
-        for name, value in fields.items()
-        if name in _FIRST_RULES or value != defaults[name]
     }
 
 

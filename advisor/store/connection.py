@@ -15,11 +15,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from advisor.errors import AuditUnavailableError, RequestReusedError, StoreUnavailableError
+from advisor.errors import (
+    AuditUnavailableError,
+    RequestReusedError,
+    StoreDamagedError,
+    StoreUnavailableError,
+)
 
 # Refusals that pass: a failover, a full disk or memory, a replica that catches up.
 _PASSING = (OutOfMemoryError, ReadOnlyError)
-_AUDIT_FAILED, _REQUEST_REUSED = "AUDITFAILED", "REQUESTREUSED"  # of our own scripts
+# What our own scripts reply.
+_AUDIT_FAILED, _REQUEST_REUSED, _MISFIT = "AUDITFAILED", "REQUESTREUSED", "MISFIT"
 _PASSING_PREFIXES = (
     *("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF"),
     *("NOREPLICAS", "OOM", "READONLY", "TRYAGAIN"),
@@ -66,6 +72,8 @@ def store_errors() -> Iterator[None]:
     except ResponseError as error:
         if str(error).startswith(_REQUEST_REUSED):
             raise RequestReusedError from error
+        if str(error).startswith(_MISFIT):
+            raise StoreDamagedError(str(error).removeprefix(_MISFIT).strip()) from error
         audit = str(error).startswith(_AUDIT_FAILED)
         reason = str(error).removeprefix(_AUDIT_FAILED).strip()
         if isinstance(error, _PASSING) or reason.startswith(_PASSING_PREFIXES):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,6 +16,8 @@ from advisor.store import keys
 from advisor.store.audit import write_arguments, write_keys
 from advisor.store.codec import decode_policy, encode_policy
 from advisor.store.connection import awaited, load_script, store_errors
+
+_LOOKED_AT = 1_000  # names that an unknown one is compared with; a project has few policies
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +106,18 @@ class PolicyStore:
             rules, created_ms = await awaited(
                 self._redis.hmget(key, [f"v:{version}", f"t:{version}"])
             )
-        if rules is None:
-            raise PolicyNotFoundError(str(reference))
+            if rules is None:
+                latest = int(await awaited(self._redis.hget(key, "latest")) or 0)
+                near = [] if latest else await self._nearest(reference)
+                raise PolicyNotFoundError(str(reference), near, latest)
         stored = PolicyReference(reference.project, reference.policy, version)
         return StoredPolicy(stored, decode_policy(rules), _time(int(created_ms)))
+
+    async def _nearest(self, reference: PolicyReference) -> list[str]:
+        there = await awaited(self._redis.zrange(keys.policies(reference.project), 0, _LOOKED_AT))
+        names = [raw.decode() for raw in there]
+        near = difflib.get_close_matches(reference.policy, names, n=3)
+        return [str(PolicyReference(reference.project, name)) for name in near]
 
     async def page(self, project: str, *, after: str, size: int) -> tuple[list[StoredPolicy], str]:
         """Return a page of latest versions by name, and the last name if there is more."""

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 from redis.asyncio import Redis
 
 from advisor.audit import Origin
 from advisor.errors import (
     AliasMovedError,
+    NotFoundError,
     ProfileDamagedError,
     ProfileNotFoundError,
     VersionInUseError,
@@ -21,15 +23,19 @@ from advisor.errors import (
 )
 from advisor.names import ProfileName, ProfileReference
 from advisor.policy import InvalidValueError
-from advisor.profiles import Alias, ProfileContent, ProfileHeader, ProfileVersion, VersionInfo
+from advisor.profiles import Alias, ProfileContent, ProfileSummary, ProfileVersion, VersionInfo
 from advisor.store import keys
 from advisor.store.audit import write_arguments, write_keys
-from advisor.store.codec import EncodedProfile, decode, decode_header, encode
+from advisor.store.codec import EncodedProfile, decode, decode_summary, encode
 from advisor.store.connection import awaited, load_script, store_errors
 
+_ATTEMPTS = 5  # to read what an alias names while versions come and go
 _NEAREST_AMONG = 500  # names before, and after, an unknown one that it is compared with
 _SIFTED = 500  # names read at a time where several labels are wanted
 _LAST = "\x7f"  # after every character of a profile's identifier
+
+
+_log = structlog.get_logger()
 
 
 class ProfileStore:
@@ -67,11 +73,12 @@ class ProfileStore:
         encoded = await asyncio.to_thread(encode, content)
         own = keys.ProfileKeys(name)
         with store_errors():
-            version, created_ms, created = await self._register(
+            version, created_ms, created, *naming = await self._register(
                 keys=[
                     keys.profiles(name.project),
                     keys.labels(name.project),
                     own.index,
+                    own.aliases,
                     own.content(encoded.digest),
                     *write_keys(name.project, origin),
                 ],
@@ -79,14 +86,14 @@ class ProfileStore:
                     encoded.digest,
                     encoded.header,
                     encoded.arrays,
+                    encoded.summary,
                     _milliseconds(origin.time),
                     name.profile,
                     json.dumps([_pair(*label) for label in sorted(content.header.labels.items())]),
                     *write_arguments(origin, ("register", name, encoded.digest)),
                 ],
             )
-        info = VersionInfo(name, version, encoded.digest, _time(created_ms))
-        return info if created else await self.resolve(info.reference), bool(created)
+        return _info(name, [version, encoded.digest, created_ms], naming), bool(created)
 
     async def resolve(self, reference: ProfileReference) -> VersionInfo:
         """Find the version that a reference names.
@@ -95,16 +102,25 @@ class ProfileStore:
             ProfileNotFoundError: There is no such profile.
             VersionNotFoundError: It has no such version or alias.
         """
+        return (await self._look(reference, all_versions=False))[0]
+
+    async def _look(
+        self, reference: ProfileReference, *, all_versions: bool
+    ) -> tuple[VersionInfo, list[Alias], list[int]]:
+        """Return a version, all aliases of its profile and, if wanted, all its versions."""
         own = keys.ProfileKeys(reference.name)
         with store_errors():
-            found = await self._resolve(keys=[own.index, own.aliases], args=[reference.suffix])
+            found = await self._resolve(
+                keys=[own.index, own.aliases], args=[reference.suffix, int(all_versions)]
+            )
         if not found:
             raise ProfileNotFoundError(str(reference.name), await self._nearest(reference.name))
         if len(found) == 1:
             raise VersionNotFoundError(
                 str(reference.name), reference.suffix, await self._known(reference.name)
             )
-        return _info(reference.name, found)
+        aliases = _aliases(found[3])
+        return _resolved(reference.name, found), aliases, sorted(found[4])
 
     async def content(self, info: VersionInfo) -> ProfileContent:
         """Read the content of a version, checked against its digest.
@@ -124,37 +140,33 @@ class ProfileStore:
             raise ProfileDamagedError(info.digest)
         return await asyncio.to_thread(decode, EncodedProfile(info.digest, header, arrays))
 
-    async def header(self, info: VersionInfo) -> ProfileHeader:
-        """Read what a version says apart from its points.
+    async def get(self, reference: ProfileReference) -> ProfileVersion:
+        """Read one version with its content, and the aliases and versions beside it.
 
         Raises:
-            VersionNotFoundError: The version was deleted meanwhile.
-            ProfileDamagedError: The stored bytes are missing.
+            ProfileNotFoundError: There is no such profile.
+            VersionNotFoundError: It has no such version or alias.
+            ProfileDamagedError: The stored bytes are missing or not those of the digest.
         """
-        with store_errors():
-            header = await awaited(
-                self._redis.hget(keys.ProfileKeys(info.name).content(info.digest), "header")
-            )
-        if header is None:
-            await self.resolve(info.reference)
-            raise ProfileDamagedError(info.digest)
-        return decode_header(header)
-
-    async def get(self, reference: ProfileReference) -> ProfileVersion:
-        """Read one version with its content."""
-        info = await self.resolve(reference)
-        return ProfileVersion(info, await self.content(info))
-
-    async def versions(self, name: ProfileName) -> list[int]:
-        """Return the versions that are stored, rising."""
-        with store_errors():
-            fields = await awaited(self._redis.hkeys(keys.ProfileKeys(name).index))
-        return sorted(int(field[2:]) for field in fields if field.startswith(b"v:"))
+        attempts = 0
+        while True:
+            attempts += 1
+            info, aliases, versions = await self._look(reference, all_versions=True)
+            try:
+                content = await self.content(info)
+            except VersionNotFoundError:
+                # Deleted since. An alias or the latest names another version by now.
+                if reference.version is not None or attempts == _ATTEMPTS:
+                    raise
+            else:
+                return ProfileVersion(info, content, tuple(aliases), tuple(versions))
 
     async def page(
         self, project: str, *, after: str, size: int, labels: dict[str, str]
-    ) -> tuple[list[tuple[VersionInfo, ProfileHeader]], str]:
+    ) -> tuple[list[tuple[VersionInfo, ProfileSummary | None]], str]:
         """Return a page of latest versions by name, and the last name if there is more.
+
+        What cannot be read of a version is None, so that one damaged profile hides no other.
 
         Args:
             project: The project.
@@ -162,7 +174,7 @@ class ProfileStore:
             size: Most entries, at least 1.
             labels: Pairs that every listed version has.
         """
-        found: list[tuple[VersionInfo, ProfileHeader]] = []
+        found: list[tuple[VersionInfo, ProfileSummary | None]] = []
         with store_errors():
             source = await self._narrowest(project, labels)
         while True:
@@ -172,7 +184,11 @@ class ProfileStore:
                 batch = await self._names(project, source, after, count)
                 fitting = await self._labelled(project, batch, labels)
                 entries = await self._latest([ProfileName(project, name) for name in fitting])
-            found += [entry for entry in entries if labels.items() <= entry[1].labels.items()]
+            found += [
+                (info, summary)
+                for info, summary in entries
+                if summary is None or labels.items() <= summary.header.labels.items()
+            ]
             if len(found) > size:
                 return found[:size], found[size - 1][0].name.profile
             if len(batch) < count:
@@ -227,39 +243,23 @@ class ProfileStore:
 
     async def _latest(
         self, names: Sequence[ProfileName]
-    ) -> list[tuple[VersionInfo, ProfileHeader]]:
+    ) -> list[tuple[VersionInfo, ProfileSummary | None]]:
         """Return the latest versions of those profiles that were not deleted meanwhile."""
         own = [keys.ProfileKeys(name) for name in names]
         async with self._redis.pipeline(transaction=False) as pipeline:
             for profile in own:
-                await self._resolve([profile.index, profile.aliases], [""], client=pipeline)
+                await self._resolve([profile.index, profile.aliases], ["", 0], client=pipeline)
             replies = await pipeline.execute()
             infos = [
-                _info(name, found)
+                _resolved(name, found)
                 for name, found in zip(names, replies, strict=True)
                 if len(found) > 1
             ]
             for info in infos:
-                pipeline.hget(keys.ProfileKeys(info.name).content(info.digest), "header")
-            headers = await pipeline.execute()
+                pipeline.hget(keys.ProfileKeys(info.name).content(info.digest), "summary")
+            summaries = await pipeline.execute()
         return [
-            (info, decode_header(header))
-            for info, header in zip(infos, headers, strict=True)
-            if header is not None
-        ]
-
-    async def aliases(self, name: ProfileName) -> list[Alias]:
-        """Return a profile's aliases by name."""
-        own = keys.ProfileKeys(name)
-        with store_errors():
-            named = await awaited(self._redis.hgetall(own.aliases))
-            if not named:
-                return []
-            order = sorted(named)
-            moves = await awaited(self._redis.hmget(own.index, [b"g:" + alias for alias in order]))
-        return [
-            Alias(alias.decode(), int(named[alias]), int(count or 0))
-            for alias, count in zip(order, moves, strict=True)
+            (info, _readable(info, summary)) for info, summary in zip(infos, summaries, strict=True)
         ]
 
     async def set_alias(
@@ -287,80 +287,109 @@ class ProfileStore:
             AliasMovedError: The alias names another version than expected.
             VersionNotFoundError: The profile has no such version.
         """
-        info = await self.resolve(reference)
-        before, moves = await self._move_alias(
-            reference.name, alias, str(info.version), origin, (expected_version, expected_moves)
-        )
-        return await self.resolve(info.reference), before, Alias(alias, info.version, moves)
+        expected = ["" if v is None else v for v in (expected_version, expected_moves)]
+        own = keys.ProfileKeys(reference.name)
+        request = ("alias", reference, alias, *expected)
+        with store_errors():
+            outcome, *rest = await self._set_alias(
+                keys=[own.index, own.aliases, *write_keys(reference.name.project, origin)],
+                args=[
+                    alias,
+                    0,
+                    reference.suffix,
+                    *expected,
+                    reference.name.profile,
+                    *write_arguments(origin, request),
+                ],
+            )
+        await self._check_moved(reference, alias, outcome, rest, expected_version)
+        before, moves, version, digest, created_ms, *naming = rest
+        info = _info(reference.name, [version, digest.decode(), created_ms], naming)
+        return info, before, Alias(alias, version, moves)
 
     async def delete_alias(
         self, name: ProfileName, alias: str, origin: Origin, *, expected_moves: int | None = None
     ) -> None:
-        """Take an alias away; nothing happens if it is not there.
+        """Take an alias away.
 
         Raises:
-            AliasMovedError: It moved another number of times than expected.
+            ProfileNotFoundError: There is no such profile.
+            VersionNotFoundError: It has no such alias.
+            AliasMovedError: It moved another number of times.
         """
-        await self._move_alias(name, alias, "", origin, (None, expected_moves))
-
-    async def _move_alias(
-        self,
-        name: ProfileName,
-        alias: str,
-        version: str,
-        origin: Origin,
-        wanted: tuple[int | None, int | None],
-    ) -> tuple[int, int]:
-        """Move an alias (version "": take it away) if version and moves are the wanted ones."""
         own = keys.ProfileKeys(name)
-        expected = ["" if value is None else value for value in wanted]
-        request = ("alias", name, alias, version, *expected)
+        expected = ["", "" if expected_moves is None else expected_moves]
+        request = ("delete alias", name, alias, *expected)
         with store_errors():
-            moved, before, moves = await self._set_alias(
+            outcome, *rest = await self._set_alias(
                 keys=[own.index, own.aliases, *write_keys(name.project, origin)],
-                args=[alias, version, *expected, name.profile, *write_arguments(origin, request)],
+                args=[alias, 1, "", *expected, name.profile, *write_arguments(origin, request)],
             )
-        if moved < 0:  # deleted between the two commands
-            raise VersionNotFoundError(str(name), version, await self._known(name))
-        if not moved:
-            raise AliasMovedError(alias, wanted[0], before)
-        return before, moves
+        await self._check_moved(ProfileReference(name, alias), alias, outcome, rest, None)
+
+    async def _check_moved(
+        self,
+        reference: ProfileReference,
+        alias: str,
+        outcome: int,
+        rest: Sequence[int],
+        expected_version: int | None,
+    ) -> None:
+        """Raise what ``set_alias.lua`` refused."""
+        name = reference.name
+        match outcome:
+            case 0:
+                raise AliasMovedError(alias, expected_version, rest[0])
+            case -1:
+                raise VersionNotFoundError(str(name), reference.suffix, await self._known(name))
+            case -2:
+                raise ProfileNotFoundError(str(name), await self._nearest(name))
+            case -3:
+                raise VersionNotFoundError(str(name), alias, await self._known(name))
 
     async def delete(self, reference: ProfileReference, origin: Origin) -> None:
-        """Remove one version; nothing happens if it is not there any more.
+        """Remove one version.
 
         Raises:
             InvalidValueError: The reference does not give a version number.
+            ProfileNotFoundError: There is no such profile.
+            VersionNotFoundError: It has no such version.
             VersionInUseError: An alias names the version.
         """
         if reference.version is None:
             raise InvalidValueError(
                 "name", f"{str(reference)!r} gives no version number; add @{{version}}"
             )
+        missing: NotFoundError | None = None
+        digest = ""
         try:
-            info = await self.resolve(reference)
-        except (ProfileNotFoundError, VersionNotFoundError):
-            return
+            digest = (await self.resolve(reference)).digest
+        except NotFoundError as error:
+            missing = error  # unless the same request removed it before: the script knows
         own = keys.ProfileKeys(reference.name)
         with store_errors():
-            naming = await self._delete(
+            outcome, *naming = await self._delete(
                 keys=[
                     keys.profiles(reference.name.project),
                     keys.labels(reference.name.project),
                     own.index,
                     own.aliases,
-                    own.content(info.digest),
+                    own.content(digest),
                     *write_keys(reference.name.project, origin),
                 ],
                 args=[
-                    info.version,
-                    info.digest,
+                    reference.version,
+                    digest,
                     reference.name.profile,
                     *write_arguments(origin, ("delete", reference)),
                 ],
             )
-        if naming:
+        if outcome < 0:
             raise VersionInUseError(str(reference), [alias.decode() for alias in naming])
+        if outcome == 0:
+            raise missing or VersionNotFoundError(
+                str(reference.name), reference.suffix, await self._known(reference.name)
+            )
 
     async def _nearest(self, name: ProfileName) -> list[str]:
         key, most = keys.profiles(name.project), _NEAREST_AMONG
@@ -375,18 +404,39 @@ class ProfileStore:
         return [str(ProfileName(name.project, profile)) for profile in near]
 
     async def _known(self, name: ProfileName) -> list[str]:
+        own = keys.ProfileKeys(name)
         with store_errors():
-            aliases = await awaited(self._redis.hkeys(keys.ProfileKeys(name).aliases))
-        versions = [str(version) for version in await self.versions(name)]
-        return versions[-10:] + sorted(alias.decode() for alias in aliases)
+            fields = await awaited(self._redis.hkeys(own.index))
+            aliases = await awaited(self._redis.hkeys(own.aliases))
+        versions = sorted(int(field[2:]) for field in fields if field.startswith(b"v:"))
+        return [str(v) for v in versions[-10:]] + sorted(alias.decode() for alias in aliases)
 
 
-def _info(name: ProfileName, found: Sequence[Any]) -> VersionInfo:
+def _info(name: ProfileName, found: Sequence[Any], naming: Sequence[bytes]) -> VersionInfo:
+    version, digest, created_ms = found
+    aliases = tuple(alias.decode() for alias in naming)
+    return VersionInfo(name, version, digest, _time(created_ms), aliases)
+
+
+def _resolved(name: ProfileName, found: Sequence[Any]) -> VersionInfo:
     """Return the version that ``resolve_profile.lua`` found."""
-    version, digest, created_ms, *pairs = found
-    aliases = zip(pairs[::2], pairs[1::2], strict=True)
-    naming = sorted(alias.decode() for alias, named in aliases if int(named) == version)
-    return VersionInfo(name, version, digest.decode(), _time(created_ms), tuple(naming))
+    version, digest, created_ms, aliases, _ = found
+    naming = [alias.name.encode() for alias in _aliases(aliases) if alias.version == version]
+    return _info(name, [version, digest.decode(), created_ms], naming)
+
+
+def _aliases(flat: Sequence[Any]) -> list[Alias]:
+    triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+    found = [Alias(alias.decode(), version, moves) for alias, version, moves in triples]
+    return sorted(found, key=lambda alias: alias.name)
+
+
+def _readable(info: VersionInfo, summary: bytes | None) -> ProfileSummary | None:
+    try:
+        return decode_summary(info.digest, summary or b"")
+    except ProfileDamagedError:
+        _log.exception("a stored profile cannot be read", profile=str(info.reference))
+        return None
 
 
 def _pair(key: str, value: str) -> str:

@@ -288,6 +288,13 @@ def test_policies_are_set_shown_compared_and_tried(
         "max_multiplier": {"old": 4.0, "new": 2.0}
     }
     assert "the rules are the same" in cli.run("policy", "diff", "team@1", "team@1").stdout
+    changed = cli.run("policy", "set", "team", "-r", "slew_limit=2").stdout
+    assert "team@3" in changed
+    assert "slew_limit" in changed
+    assert "max_multiplier" not in changed  # what was set before stays
+    assert client.get_policy("team", project=project).policy.max_multiplier == 2.0
+    assert "nothing to set; give a file" in cli.run("policy", "set", "team", ok=False).output
+    cli.run("policy", "set", "team", "-r", "slew_limit=none")
     for wrong, message in (
         ("slew", "has no value; write slew=VALUE"),
         ("sloth=3", "these are no rules of a policy: "),
@@ -310,7 +317,7 @@ def test_policies_are_set_shown_compared_and_tried(
         )
         multipliers = list(client.recommend_once(opening, measurement).multipliers)
     eventually(lambda: len(list(client.run_history("night", project=project))) == 2)
-    tried = cli.json("policy", "try", "team")["night"]
+    tried = cli.json("policy", "try", "team")["runs"]["night"]
     assert [event["before"][0] for event in tried] == pytest.approx([10.0, 10.0])
     stored = [
         list(e.recommendation.multipliers) for e in client.run_history("night", project=project)

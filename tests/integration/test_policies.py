@@ -99,7 +99,7 @@ def test_bad_references_to_policies_are_refused(client: AdvisorClient, project: 
         with pytest.raises(InvalidRequestError, match=message):
             client.register_profile("gpt", content, project=project)
     content.policy_name = f"projects/{project}/policies/team"
-    with pytest.raises(PolicyNotFoundError, match=r"there is no policy .*/team'; `advisor policy"):
+    with pytest.raises(PolicyNotFoundError, match=r"there is no policy .*/team; `advisor policy"):
         client.register_profile("gpt", content, project=project)
     with pytest.raises(InvalidRequestError, match=r"policy_name: .* lives in the service"):
         InProcessAdvisor(content)
@@ -127,3 +127,32 @@ def test_a_followed_policy_is_remembered_while_the_store_is_away(tmp_path: Path)
         after = ask(client, "default")
     assert after.stale
     assert (after.policy, list(after.multipliers)) == (before.policy, list(before.multipliers))
+
+
+def test_a_policy_that_is_not_there_says_what_is(client: AdvisorClient, project: str) -> None:
+    client.set_policy("team", CAREFUL, project=project)
+    client.set_policy("team", BOLD, project=project)
+    with pytest.raises(PolicyNotFoundError, match=r"did you mean projects/.*/policies/team\?"):
+        client.get_policy("taem", project=project)
+    with pytest.raises(PolicyNotFoundError, match=r"policies/team@9; its versions are 1 to 2"):
+        client.get_policy("team@9", project=project)
+
+
+def test_projects_do_not_see_each_other_s_policies(client: AdvisorClient, project: str) -> None:
+    client.set_policy("team", CAREFUL, project=project)
+    other = f"{project}-b"
+    assert list(client.list_policies(project=other)) == []
+    with pytest.raises(PolicyNotFoundError, match=r"there is no policy .*-b/policies/team"):
+        client.get_policy("team", project=other)
+    assert client.set_policy("team", BOLD, project=other).policy.version == 1
+    assert client.get_policy("team", project=project).policy.max_multiplier == 2.0
+
+
+def test_a_policy_set_twice_by_one_request_is_one_version(
+    client: AdvisorClient, project: str
+) -> None:
+    first = client.set_policy("team", CAREFUL, project=project, request_id="r")
+    client.set_policy("team", BOLD, project=project)
+    again = client.set_policy("team", CAREFUL, project=project, request_id="r")
+    assert (again.policy.version, again.created) == (first.policy.version, True)
+    assert client.get_policy("team", project=project).version == 2

@@ -170,8 +170,8 @@ def test_an_alias_moves_only_from_where_it_is_expected(client: AdvisorClient, pr
         AliasMovedError, match=r"'prod' names version 2, not 1 as expected; .*again"
     ):
         client.set_alias("gpt@3", "prod", expected_version=1, project=project)
-    # The same move again is no lost race: a retry must not lose to itself.
-    client.set_alias("gpt@2", "prod", expected_version=1, project=project)
+    client.set_alias("gpt@2", "prod", expected_version=2, project=project)  # nothing to do
+    assert client.get_profile("gpt", project=project).aliases[0].etag == "2"
     with pytest.raises(AliasMovedError, match=r"names version 2, not none as expected"):
         client.set_alias("gpt@1", "prod", expected_version=0, project=project)
 
@@ -186,7 +186,10 @@ def test_a_deleted_version_is_gone_and_its_number_with_it(
         client.delete_profile("gpt@2", project=project)
     client.set_alias("gpt@1", "prod", project=project)
     client.delete_profile("gpt@2", project=project)
-    client.delete_profile("gpt@2", project=project)  # again: nothing to do
+    with pytest.raises(VersionNotFoundError, match=r"no version or alias '2'; there are: 1, prod"):
+        client.delete_profile("gpt@2", project=project)
+    with pytest.raises(ProfileNotFoundError, match=r"did you mean .*/gpt\?"):
+        client.delete_profile("gtp@2", project=project)
     with pytest.raises(VersionNotFoundError, match=r"no version or alias '2'; there are: 1, prod"):
         client.get_profile("gpt@2", project=project)
     assert client.get_profile("gpt", project=project).profile.version == 1

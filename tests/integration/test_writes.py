@@ -11,8 +11,14 @@ import pytest
 
 from advisor.localserver import LocalServer
 from advisor.store.embedded import EmbeddedRedis
-from fslr import AdvisorClient, AliasMovedError, InvalidRequestError, UnavailableError
-from fslr.advisor.v1 import advisor_service_pb2, audit_service_pb2
+from fslr import (
+    AdvisorClient,
+    AliasMovedError,
+    InvalidRequestError,
+    UnavailableError,
+    VersionNotFoundError,
+)
+from fslr.advisor.v1 import advisor_service_pb2, audit_service_pb2, policy_pb2
 from tests.building import content_message, opening_message
 
 WRITERS = 50
@@ -112,7 +118,8 @@ def test_an_alias_can_be_taken_away(client: AdvisorClient, project: str) -> None
     with pytest.raises(AliasMovedError, match="moved since it was read"):
         client.delete_alias("gpt", "prod", etag="0", project=project)
     client.delete_alias("gpt", "prod", etag=etag, project=project)
-    client.delete_alias("gpt", "prod", project=project)  # there is nothing to do
+    with pytest.raises(VersionNotFoundError, match=r"no version or alias 'prod'; there are: 1"):
+        client.delete_alias("gpt", "prod", project=project)
     assert list(client.get_profile("gpt", project=project).aliases) == []
     again = client.set_alias("gpt@1", "prod", project=project).alias
     assert int(again.etag) > int(etag) + 1  # it never counts from the start again
@@ -184,24 +191,29 @@ def test_writes_are_refused_where_they_cannot_be_written_down_and_advice_is_not(
         redis.Redis.from_url(store.url) as admin,
     ):
         client.register_profile("gpt", content_message())
+        client.register_profile("other", content_message(rate=3.0))
+        client.set_alias("gpt@1", "kept")
         admin.rename("fslr:{default}:audit", "kept")
         admin.set("fslr:{default}:audit", "in the way")
         message = r"audit record cannot be written \(.*WRONGTYPE.*\), so nothing was changed"
         for write in (
             lambda: client.register_profile("gpt", content_message(rate=2)),
             lambda: client.set_alias("gpt@1", "prod"),
-            lambda: client.delete_profile("gpt@1"),
+            lambda: client.delete_profile("other@1"),
+            lambda: client.delete_alias("gpt", "kept"),
+            lambda: client.set_policy("team", policy_pb2.Policy(slew_limit=2.0)),
         ):
             with pytest.raises(UnavailableError, match=message):
                 write()
         found = client.get_profile("gpt")
-        assert (list(found.versions), list(found.aliases)) == ([1], [])
+        assert (list(found.versions), [a.name for a in found.aliases]) == ([1], ["kept"])
+        assert list(client.list_policies()) == []
         measurement = advisor_service_pb2.Measurement(unit_rates=[1, 1, 1, 1])
         opening = opening_message("projects/default/profiles/gpt")
         assert len(client.recommend_once(opening, measurement).multipliers) == 4
         admin.rename("kept", "fslr:{default}:audit")
         assert client.register_profile("gpt", content_message(rate=2)).profile.version == 2
-        assert len(list(client.audit_events())) == 2
+        assert len(list(client.audit_events())) == 4
 
 
 def test_a_profile_without_its_story_is_not_registered(client: AdvisorClient, project: str) -> None:

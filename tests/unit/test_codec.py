@@ -12,7 +12,7 @@ from advisor.errors import ProfileDamagedError
 from advisor.policy import Alignment, DepthRule, Policy, UnmatchedRule
 from advisor.profiles import ProfileContent
 from advisor.rpc.convert import content_from, content_to, policy_from, policy_to
-from advisor.store.codec import decode, decode_header, encode
+from advisor.store.codec import decode, decode_summary, encode
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from tests.building import content_message
 
@@ -31,7 +31,9 @@ def whole() -> profile_pb2.ProfileContent:
 def test_a_profile_comes_back_as_it_was_stored() -> None:
     content = content_from(whole())
     assert content_to(decode(encode(content))) == whole()
-    assert decode_header(encode(content).header) == content.header
+    summary = decode_summary("", encode(content).summary)
+    assert summary.group_count == len(content.header.layout)
+    assert dataclasses.replace(summary.header, layout=content.header.layout) == content.header
 
 
 def test_equal_content_has_an_equal_digest_whatever_the_order_of_labels() -> None:
@@ -99,7 +101,7 @@ def test_the_stored_form_is_pinned() -> None:
     message.ClearField("provenance")
     content: ProfileContent = content_from(message)
     assert encode(content).digest == (
-        "848dfcd3829ffacd160924cdf85d818398751ead4dc03956bf57cf5594031140"
+        "f403db6192e3fc3bbf9a447b2f248562bb17a87df08340ccd64051bd97d20d2f"
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import fslr.torch
 from advisor.inprocess import InProcessAdvisor
 from advisor.policy import DepthRule, InvalidValueError, Layout, map_layout, role_coherences
-from advisor.policy.naming import split_role
+from advisor.policy.naming import spell
 from advisor.rpc.convert import content_from
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2
@@ -25,7 +25,7 @@ NAMES = st.lists(WORDS, min_size=1, max_size=5).map(".".join)
 @given(st.lists(NAMES, min_size=2, max_size=12, unique=True))
 def test_every_pair_of_one_role_is_kept(names: list[str]) -> None:
     kept = set(alike_pairs(names))
-    roles = [split_role(name)[0] for name in names]
+    roles = [spell(name).role for name in names]
     for j in range(len(names)):
         for i in range(j):
             assert (roles[i] != roles[j]) or (i, j) in kept
@@ -62,7 +62,7 @@ def test_a_coherence_gives_the_size_of_the_whole_change(blocks: int, seed: int) 
 
 
 def test_blocks_without_pairs_count_as_coherent_and_zero_rates_have_a_mean() -> None:
-    layout = Layout.of_names(["a.0.w", "a.1.w", "b.0.w", "b.1.w", "b.2.w"])
+    layout = Layout.of_names(["a.0.m.w", "a.1.m.w", "b.0.m.w", "b.1.m.w", "b.2.m.w"])
     pairs = [(2, 3), (3, 4), (0, 2)]
     pairwise = np.array([[0.2, 0.6, 0.9]], np.float32)
     found = role_coherences(layout, pairs, pairwise, np.zeros((1, 5), np.float32))
@@ -89,7 +89,7 @@ def test_bad_pairs_are_refused(pair: tuple[int, int], correlation: float, messag
 
 def _content(**point: object) -> profile_pb2.ProfileContent:
     return profile_pb2.ProfileContent(
-        layout=layout_pb2.Layout(groups=[layout_pb2.Group(name=n) for n in ("a.0.w", "a.1.w")]),
+        layout=layout_pb2.Layout(groups=[layout_pb2.Group(name=n) for n in ("a.0.m.w", "a.1.m.w")]),
         points=[profile_pb2.ProfilePoint(unit_rates=[1.0, 1.0], **point)],  # type: ignore[arg-type]
         correlated_groups=[profile_pb2.GroupPair(first=0, second=1)],
         base_learning_rate=0.1,

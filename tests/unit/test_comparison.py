@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 
 from advisor.comparison import Kind, Training, differences, family, nearest_roles_used, warmup
-from advisor.policy import DepthRule, Layout, UnmatchedRule, map_layout
+from advisor.policy import DepthRule, Layout, Measurement, UnmatchedRule, map_layout
 from advisor.profiles import Provenance
 from tests.building import profile_of
 
@@ -36,7 +37,7 @@ def test_each_difference_is_told_with_both_values(
     [
         Training(),
         Training(0.01, "Adam", 32, "Cross Entropy"),
-        Training(0.01005, "torch.adamw".removeprefix("torch."), 32, "cross_entropy"),
+        Training(0.01005, "torch.optim.AdamW", 32, "cross_entropy"),
     ],
 )
 def test_what_is_unknown_or_the_same_in_other_words_is_no_difference(training: Training) -> None:
@@ -45,33 +46,77 @@ def test_what_is_unknown_or_the_same_in_other_words_is_no_difference(training: T
 
 
 def test_an_optimizer_that_nobody_knows_is_its_own_family() -> None:
-    assert family("AdamW") == family("adam") == family("Fused-Adam")
     assert family("MyOptimizer") != family("Adam")
 
 
-def recorded_with(rates: list[float]) -> float:
-    """Return how many of the first three steps of a run at full rate are warned about."""
-    profile = dataclasses.replace(
-        profile_of(["a"], [[1.0]] * len(rates)), learning_rates=np.array(rates)
-    )
-    training = Training(base_learning_rate=0.01)
-    return sum(len(warmup(profile, step, training, 0.01)) for step in (0, 1, 2))
+@pytest.mark.parametrize(
+    ("names", "same"),
+    [
+        (("AdamW", "adam", "Fused-Adam", "adamw_torch_fused", "PagedAdamW8bit", "optax.adamw",
+          "DeepSpeedCPUAdam", "NAdam"), "Adam"),
+        (("SGD", "torch.optim.SGD", "sgd with momentum"), "SGD"),
+        (("Adafactor", "adafactor"), "factored"),
+        (("adagrad", "Adagrad"), "Adagrad"),
+        (("Muon", "muon"), "orthogonalized"),
+    ],
+)  # fmt: skip
+def test_the_family_is_found_in_every_spelling(names: tuple[str, ...], same: str) -> None:
+    assert {family(name) for name in names} == {same}
+
+
+STEPS = (0, 25, 50, 100, 200, 500, 900)
+
+
+def schedule(warmup_steps: int, *, decaying: bool = False) -> np.ndarray[tuple[int], Any]:
+    steps = np.array(STEPS)
+    rates = np.minimum(steps / max(warmup_steps, 1), 1.0) if warmup_steps else np.ones(len(steps))
+    return np.array(rates * (np.cos(steps / 1000 * np.pi / 2) if decaying else 1.0) * 0.01)
+
+
+def warned(
+    recorded: np.ndarray[tuple[int], Any], run: np.ndarray[tuple[int], Any]
+) -> dict[int, str]:
+    """Return what is said at which steps."""
+    profile = profile_of(["a"], [[1.0]] * len(STEPS), steps=STEPS)
+    profile = dataclasses.replace(profile, learning_rates=recorded, total_steps=1000)
+    told = {}
+    for step, rate in zip(STEPS, run, strict=True):
+        one = np.ones(1)
+        measurement = Measurement(step, one, one, one, learning_rate=float(rate))
+        found = warmup(profile, step, Training(base_learning_rate=0.01), measurement)
+        if found:
+            told[step] = found[0].message
+    return told
 
 
 def test_a_profile_recorded_with_warm_up_is_told_to_a_run_without() -> None:
-    assert recorded_with([0.001, 0.004, 0.01, 0.01]) == 2
-    assert recorded_with([0.01, 0.01, 0.01]) == 0
-    assert recorded_with([0.01, 0.005, 0.001]) == 0  # decay is no warm-up
+    told = warned(schedule(100), schedule(0))
+    assert list(told) == [0, 25]
+    assert "at step 25 the profile's learning rate is 25% of its peak, the run's 100%" in told[25]
+    assert list(warned(schedule(400), schedule(50))) == [50, 100]
 
 
 def test_a_run_that_warms_up_is_told_that_the_profile_did_not() -> None:
-    profile = dataclasses.replace(
-        profile_of(["a"], [[1.0]] * 2, steps=[0, 100]), learning_rates=np.array([0.01, 0.01])
-    )
-    (found,) = warmup(profile, 3, Training(base_learning_rate=0.01), 0.001)
-    assert "the run warms up and the profile was recorded without" in found.message
-    unknown = dataclasses.replace(profile, learning_rates=None)
-    assert warmup(unknown, 3, Training(base_learning_rate=0.01), 0.001) == []
+    told = warned(schedule(0), schedule(200))
+    assert list(told) == [0, 25, 50]
+    assert "the run warms up and the profile was recorded without" in told[0]
+    assert list(warned(schedule(25), schedule(200))) == [25, 50]
+
+
+def test_equal_schedules_and_decays_are_no_warm_up() -> None:
+    assert warned(schedule(100), schedule(100)) == {}
+    assert warned(schedule(0), schedule(0, decaying=True)) == {}
+    assert warned(schedule(0, decaying=True), schedule(0)) == {}
+
+
+def test_what_is_not_known_is_not_compared() -> None:
+    profile = profile_of(["a"], [[1.0]] * 2)
+    one = np.ones(1)
+    unknown = Measurement(0, one, one, one)
+    training = Training(base_learning_rate=0.01)
+    assert warmup(profile, 0, training, dataclasses.replace(unknown, learning_rate=0.001)) == []
+    profile = dataclasses.replace(profile, learning_rates=np.array([0.01, 0.01]))
+    assert warmup(profile, 0, training, unknown) == []
 
 
 def test_the_nearest_roles_that_stand_in_are_named() -> None:

@@ -156,13 +156,11 @@ def test_each_expert_stands_for_itself_in_a_deeper_model() -> None:
     assert references == pytest.approx([0.5, 3.0, 0.5, 3.0])
 
 
-COUNT_LISTS = st.lists(st.integers(1, 6), min_size=1, max_size=4)
-
-
-@given(COUNT_LISTS, COUNT_LISTS, st.data())
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4), st.data())
 def test_sum_preserves_the_sum_over_ragged_stages(
-    blocks: list[int], base_blocks: list[int], data: st.DataObject
+    stages: list[tuple[int, int]], data: st.DataObject
 ) -> None:
+    blocks, base_blocks = zip(*stages, strict=True)
     size = sum(base_blocks)
     rates = np.array(data.draw(st.lists(st.floats(1e-6, 1e6), min_size=size, max_size=size)))
     mapping = map_layout(resnet(*blocks), resnet(*base_blocks), DepthRule.SUM)
@@ -220,7 +218,8 @@ def test_the_alias_table_finds_another_framework_s_groups() -> None:
     aliases = [
         GroupAlias("Dense_0/kernel", "0.weight"),
         GroupAlias("Dense_1/kernel", "2.weight"),
-        GroupAlias("Dense_*/bias", "*.bias"),
+        GroupAlias("Dense_0/**", "0.**"),
+        GroupAlias("Dense_1/**", "2.**"),
         GroupAlias("Block_*/kernel", "blocks.*.w"),
     ]
     mapping = map_layout(run, base, DepthRule.SUM, aliases=aliases)
@@ -236,11 +235,155 @@ def test_an_alias_also_rewrites_a_given_role() -> None:
     assert mapping.references(np.array([1.0, 2.0])).tolist() == [1.0, 2.0]
 
 
-def test_aliases_that_make_two_groups_one_match_none() -> None:
-    run = Layout.of_names(["a", "b", "c"])
-    aliases = [GroupAlias("a", "w"), GroupAlias("b", "w")]
-    mapping = map_layout(run, Layout.of_names(["w", "c"]), DepthRule.SUM, aliases=aliases)
-    assert mapping.matches == (Match.NONE, Match.NONE, Match.NAME)
+def test_aliases_that_make_two_groups_one_match_neither_and_leave_the_others() -> None:
+    run = Layout.of_names(["a", "b", "c", "d"])
+    aliases = [GroupAlias("a", "w"), GroupAlias("b", "w"), GroupAlias("d", "v")]
+    mapping = map_layout(run, Layout.of_names(["w", "c", "v"]), DepthRule.SUM, aliases=aliases)
+    assert mapping.matches == (Match.NONE, Match.NONE, Match.NAME, Match.ALIAS)
+
+
+def test_given_roles_that_an_alias_makes_one_are_marked_and_not_refused() -> None:
+    run = Layout.of([Group("x", "p", 0, 1), Group("y", "q", 0, 1)])
+    aliases = [GroupAlias("p", "r"), GroupAlias("q", "r")]
+    mapping = map_layout(run, Layout.of([Group("z", "r", 0, 1)]), DepthRule.SUM, aliases=aliases)
+    assert mapping.matches == (Match.NONE, Match.NONE)
+
+
+def test_aliased_blocks_count_together_with_those_that_need_no_alias() -> None:
+    run = Layout.of_names(["blocks.0.a.w", "layer_1/k"])
+    base = Layout.of_names(["blocks.0.a.w", "blocks.1.a.w"])
+    aliases = [GroupAlias("layer_*/k", "blocks.*.a.w")]
+    mapping = map_layout(run, base, DepthRule.SUM, aliases=aliases)
+    assert mapping.references(np.array([1.0, 2.0])).tolist() == [1.0, 2.0]
+    assert mapping.matches == (Match.NAME, Match.ALIAS)
+
+
+GPT = ["wte.weight", *(f"h.{i}.{part}.w" for i in range(12) for part in ("attn", "mlp"))]
+
+
+def test_frozen_blocks_leave_the_others_in_their_places() -> None:
+    base = Layout.of_names(GPT)
+    rates = np.arange(1.0, len(GPT) + 1)
+    trained = [name for name in GPT if name.startswith(("h.10.", "h.11."))]
+    run = Layout.of(map(Group, trained), frozen_names=[n for n in GPT if n not in trained])
+    mapping = map_layout(run, base, DepthRule.SUM)
+    assert set(mapping.matches) == {Match.NAME}
+    assert mapping.references(rates).tolist() == rates[-4:].tolist()
+    # Of a deeper model, the last two of 24 blocks share the last one of 12.
+    deep = [f"h.{i}.{part}.w" for i in range(24) for part in ("attn", "mlp")]
+    run = Layout.of(map(Group, deep[-4:]), frozen_names=deep[:-4])
+    mapping = map_layout(run, base, DepthRule.SUM)
+    assert mapping.references(rates) == pytest.approx([rates[-2] / 2, rates[-1] / 2] * 2)
+    # A profile of the last blocks alone says nothing of the first ones.
+    mapping = map_layout(Layout.of_names(GPT), Layout.of(run.groups, (), deep[:-4]), DepthRule.SUM)
+    assert [GPT[i] for i in np.flatnonzero(mapping.matched)] == trained[-2:]
+
+
+def test_layers_of_a_sequence_are_no_blocks() -> None:
+    """Linear and norm in turn: the sixth layer is of another kind than the third, and longer
+    sequences end elsewhere.
+    """
+
+    def mlp(layers: int) -> Layout:
+        return Layout.of_names([f"net.{i}.weight" for i in range(layers)] + ["other.weight"])
+
+    assert set(map_layout(mlp(5), mlp(5), DepthRule.SUM).matches) == {Match.NAME}
+    mapping = map_layout(mlp(9), mlp(5), DepthRule.SUM)
+    assert mapping.matches == (Match.NONE,) * 9 + (Match.NAME,)
+    inside = Layout.of_names([f"blocks.{i}.mlp.{j}.weight" for i in range(4) for j in (0, 2)])
+    base = Layout.of_names([f"blocks.{i}.mlp.{j}.weight" for i in range(2) for j in (0, 2)])
+    assert map_layout(inside, base, DepthRule.SUM).matched.all()
+
+
+def test_layers_that_are_not_of_one_size_are_no_blocks() -> None:
+    def mlp(*sizes: int) -> Layout:
+        return Layout.of(
+            Group(f"layers.{i}.weight", parameter_count=s) for i, s in enumerate(sizes)
+        )
+
+    assert not map_layout(mlp(8, 64, 64, 16), mlp(8, 64, 16), DepthRule.SUM).matched.any()
+    assert map_layout(mlp(8, 256, 16), mlp(8, 64, 16), DepthRule.SUM).matched.all()
+    even = map_layout(mlp(64, 64, 64, 64), mlp(16, 16), DepthRule.SUM)
+    assert even.references(np.array([1.0, 2.0])).tolist() == [0.5, 0.5, 1.0, 1.0]
+
+
+def test_a_part_that_a_stage_has_but_once_is_not_shared_out() -> None:
+    def net(*blocks: int, down: tuple[int, ...]) -> Layout:
+        names = [f"layer{s}.{b}.conv.w" for s, n in enumerate(blocks, 1) for b in range(n)]
+        return Layout.of_names(names + [f"layer{s}.0.downsample.0.weight" for s in down])
+
+    run, base = net(3, 4, down=(1, 2)), net(2, 2, down=(2,))
+    mapping = map_layout(run, base, DepthRule.SUM)
+    references = dict(
+        zip((g.name for g in run.groups), mapping.references(np.ones(5)), strict=True)
+    )
+    assert references["layer2.0.downsample.0.weight"] == 1.0
+    assert references["layer2.3.conv.w"] == 0.5
+    assert references["layer1.0.downsample.0.weight"] == 0.0  # the base has none in this stage
+    assert not mapping.matched[[g.name.startswith("layer1.0.down") for g in run.groups]].any()
+
+
+def test_only_one_index_is_bridged_and_stages_never_are() -> None:
+    def net(stages: int, blocks: int, word: str) -> Layout:
+        return Layout.of_names([
+            f"{word}.{s}.layers.{b}.conv.w" for s in range(stages) for b in range(blocks)
+        ])
+
+    assert map_layout(net(2, 6, "parts"), net(2, 3, "parts"), DepthRule.SUM).matched.all()
+    assert map_layout(net(4, 3, "parts"), net(2, 3, "parts"), DepthRule.SUM).matched.all()
+    assert not map_layout(net(4, 6, "parts"), net(2, 3, "parts"), DepthRule.SUM).matched.any()
+    assert not map_layout(net(4, 3, "stages"), net(2, 3, "stages"), DepthRule.SUM).matched.any()
+    assert map_layout(net(2, 6, "stages"), net(2, 3, "stages"), DepthRule.SUM).matched.all()
+
+
+@pytest.mark.parametrize("rule", [DepthRule.SUM, DepthRule.SQRT, DepthRule.COPY])
+def test_more_experts_have_orthogonal_changes_under_every_rule(rule: DepthRule) -> None:
+    def moe(experts: int) -> Layout:
+        return Layout.of_names([f"layers.0.experts.{e}.w" for e in range(experts)])
+
+    references = map_layout(moe(4), moe(2), rule).references(np.array([1.0, 3.0]))
+    assert references == pytest.approx(np.array([1.0, 1.0, 3.0, 3.0]) / np.sqrt(2))
+
+
+def test_templates_of_either_side_read_both() -> None:
+    names = [f"features.{i}.weight" for i in range(3)]
+    run, base = Layout.of(map(Group, names), ["features.*"]), Layout.of_names(names)
+    for one, other in ((run, base), (base, run)):
+        assert set(map_layout(one, other, DepthRule.SUM).matches) == {Match.NAME}
+
+
+def test_wrapped_and_plain_copies_of_a_block_are_not_mixed_up() -> None:
+    names = ["blocks.0.a.w", "blocks.1.a.w", "module.blocks.0.a.w", "module.blocks.1.a.w"]
+    base = Layout.of_names(names)
+    run = Layout.of_names(["blocks.0.a.w", "blocks.1.a.w", "blocks.2.a.w"])
+    mapping = map_layout(run, base, DepthRule.SUM)
+    assert mapping.references(np.array([1.0, 2.0, 10.0, 20.0])).sum() == pytest.approx(3.0)
+
+
+def test_measured_leaves_alone_what_is_not_bridged() -> None:
+    rho = np.array([0.5])
+    base = Layout.of([Group(f"b{i}", "r", i, 4) for i in range(4)])
+    one = map_layout(Layout.of([Group("x", "r", 2, 4)]), base, DepthRule.MEASURED)
+    assert one.references(np.array([1.0, 2.0, 3.0, 4.0]), rho).tolist() == [3.0]
+    base = Layout.of_names(["blocks.0.attn.qkv.w", "blocks.1.attn.qkv.w"])
+    run = Layout.of_names([
+        f"blocks.{i}.attn.{part}.w" for i in range(2) for part in ("q", "k", "v", "qkv")
+    ])
+    shared = map_layout(run, base, DepthRule.MEASURED, unmatched_rule=UnmatchedRule.NEAREST_ROLE)
+    assert shared.references(np.array([1.0, 2.0]), rho).tolist() == [1.0] * 4 + [2.0] * 4
+
+
+@given(st.permutations(range(12)), st.floats(0, 1))
+def test_the_order_of_groups_does_not_matter_by_one_bit(order: list[int], rho: float) -> None:
+    names = [f"blocks.{i}.{part}.w" for i in range(6) for part in "ab"]
+    base = Layout.of_names([f"blocks.{i}.{part}.w" for i in range(4) for part in "ab"])
+    rates = np.array([0.1, 0.7, 1.3, 2.9, 0.3, 1.7, 11.0, 0.013])
+    coherences = np.array([rho, 1 - rho])
+    for rule in DepthRule:
+        straight = map_layout(Layout.of_names(names), base, rule)
+        shuffled = map_layout(Layout.of_names([names[i] for i in order]), base, rule)
+        expected = straight.references(rates, coherences)[order]
+        assert shuffled.references(rates, coherences).tolist() == expected.tolist()
 
 
 def test_the_nearest_role_stands_in_where_the_policy_says_so() -> None:

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.policy import InvalidValueError
+from advisor.policy.aliases import AliasTable, GroupAlias, check_aliases
 from advisor.policy.naming import (
-    AliasTable,
-    GroupAlias,
-    check_aliases,
+    Axis,
+    axes_of,
     check_templates,
     clean_names,
-    split_role,
+    spell,
     without_wrappers,
 )
 from advisor.policy.nearest import nearest_roles
@@ -22,8 +24,15 @@ from advisor.policy.nearest import nearest_roles
     [
         ("blocks.3.attn.qkv.weight", "blocks.*.attn.qkv.weight", (3,)),
         ("blocks.3.mlp.0.weight", "blocks.*.mlp.0.weight", (3,)),  # up and down are no blocks
+        ("blocks.3.1.weight", "blocks.*.1.weight", (3,)),
+        ("stages.2.0.conv1.weight", "stages.*.*.conv1.weight", (2, 0)),
+        ("features.5.17.block.0.weight", "features.*.*.block.*.weight", (5, 17, 0)),
+        ("features.4.weight", "features.4.weight", ()),  # its neighbour may be of another kind
+        ("encoder.3.attn.weight", "encoder.*.attn.weight", (3,)),
+        ("layers.4.weight", "layers.*.weight", (4,)),
         ("transformer.h.11.mlp.c_fc.bias", "transformer.h.*.mlp.c_fc.bias", (11,)),
-        ("0.weight", "*.weight", (0,)),
+        ("0.weight", "0.weight", ()),
+        ("0.attn.weight", "*.attn.weight", (0,)),
         ("head.weight", "head.weight", ()),
         ("norm1.weight", "norm1.weight", ()),  # a digit inside a word is no index
         ("fc2.weight", "fc2.weight", ()),
@@ -31,7 +40,18 @@ from advisor.policy.nearest import nearest_roles
         ("layers.2.experts.5.w", "layers.*.experts.*.w", (2, 5)),
         ("layer1.0.conv1.weight", "layer*.*.conv1.weight", (1, 0)),
         ("down_blocks.0.resnets.1.conv1.w", "down_blocks.*.resnets.*.conv1.w", (0, 1)),
-        ("Dense_0/kernel", "Dense_*/kernel", (0,)),
+        ("Dense_0/kernel", "Dense_0/kernel", ()),
+        ("Net_0/Dense_0/kernel", "Net_*/Dense_0/kernel", (0,)),
+        (
+            "Transformer/encoderblock_3/Dense_1/kernel",
+            "Transformer/encoderblock_*/Dense_1/kernel",
+            (3,),
+        ),
+        (
+            "features.denseblock1.denselayer2.conv1.weight",
+            "features.denseblock*.denselayer*.conv1.weight",
+            (1, 2),
+        ),
         ("Block_3/Dense_0/kernel", "Block_*/Dense_0/kernel", (3,)),
         ("encoder/layers_3/mlp/kernel", "encoder/layers_*/mlp/kernel", (3,)),
     ],
@@ -39,24 +59,53 @@ from advisor.policy.nearest import nearest_roles
 def test_the_role_is_the_name_without_its_block_indices(
     name: str, role: str, indices: tuple[int, ...]
 ) -> None:
-    assert split_role(name) == (role, indices)
+    assert (spell(name).role, spell(name).numbers) == (role, indices)
 
 
 @given(st.from_regex(r"[A-Za-z0-9_./]{1,40}", fullmatch=True))
 def test_role_and_indices_spell_the_name_again(name: str) -> None:
-    role, indices = split_role(name)
-    assert role.count("*") == len(indices)
-    for index in indices:
+    found = spell(name)
+    role = found.role
+    assert role.count("*") == len(found.numbers) == len(found.prefixes)
+    assert len(axes_of(role, len(found.numbers))) == len(found.numbers)
+    for index, prefix in zip(found.numbers, found.prefixes, strict=True):
+        assert found.role.startswith(f"{prefix}*")
         role = role.replace("*", str(index), 1)
+    for prefix, number in found.fixed:
+        assert found.role.startswith(prefix)
+        assert str(number) in name
     if "0" not in name:  # leading zeros are not kept
         assert role == name
 
 
 def test_the_first_template_that_fits_decides() -> None:
     templates = ["net.s*.u*", "net"]
-    assert split_role("net.s1.u2.3.w", templates) == ("net.s*.u*.3.w", (1, 2))
-    assert split_role("net.7.w", templates) == ("net.7.w", ())
-    assert split_role("network.7.w", templates) == ("network.*.w", (7,))
+
+    def read(name: str) -> tuple[str, tuple[int, ...]]:
+        return spell(name, templates).role, spell(name, templates).numbers
+
+    assert read("net.s1.u2.3.w") == ("net.s*.u*.3.w", (1, 2))
+    assert read("net.7.w") == ("net.7.w", ())
+    assert read("network.7.a.w") == ("network.*.a.w", (7,))
+
+
+def test_the_word_before_an_index_says_what_its_blocks_are() -> None:
+    assert axes_of("stages.*.layers.*.experts.*.w", 3) == (Axis.STAGE, Axis.DEPTH, Axis.EXPERT)
+    assert axes_of("Stage_*/Expert_*/kernel", 2) == (Axis.STAGE, Axis.EXPERT)
+    assert axes_of("mlp", 1) == (Axis.DEPTH,)  # a role that was given
+
+
+def test_patterns_take_time_in_proportion_to_the_name() -> None:
+    """Each would try 200 ^ 4 ways if a * could end anywhere."""
+    begun = time.perf_counter()
+    with pytest.raises(InvalidValueError, match=r"'\*1\*1.*has a digit beside a \*"):
+        check_templates("t", ["*1*1*1*1*1x"])
+    with pytest.raises(InvalidValueError, match=r"has more than one \*\*; write an alias for each"):
+        check_aliases("a", [GroupAlias("**a**a**ab", "**a**a**ab")])
+    assert spell("1" * 500 + ".w", ["*x"]).role == "1" * 500 + ".w"
+    table = AliasTable([GroupAlias("*x*x*x*x**b", "*x*x*x*x**b")])
+    assert table.rewritten("1x1x1x1x" + "1x" * 250) is None
+    assert time.perf_counter() - begun < 1
 
 
 @pytest.mark.parametrize(

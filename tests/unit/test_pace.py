@@ -52,7 +52,7 @@ def test_a_hint_is_given_once_where_splitting_costs_more_than_a_twentieth(
         optimizer.step()
         for _ in range(60):  # no forward pass: as if the model took no time at all
             if slow_model:
-                time.sleep(0.05)
+                time.sleep(0.1)
             optimizer.step()
     hints = [r.getMessage() for r in caplog.records if "scaling" in r.getMessage()]
     assert torch.equal(state, torch.get_rng_state())

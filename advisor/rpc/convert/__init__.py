@@ -1,7 +1,7 @@
 """Messages to domain objects and back, for all services: one module a part of the contract."""
 
 from advisor.rpc.convert.advice import answer, mapping_to, measurement_from, opening_from
-from advisor.rpc.convert.profiles import content_from, content_to, timestamp, version_to
+from advisor.rpc.convert.profiles import content_from, content_to, summary_to, timestamp, version_to
 from advisor.rpc.convert.rules import layout_from, layout_to, policy_from, policy_to
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "opening_from",
     "policy_from",
     "policy_to",
+    "summary_to",
     "timestamp",
     "version_to",
 ]

@@ -125,7 +125,8 @@ def measurement_from(message: advisor_service_pb2.Measurement, opening: Opening)
         total_steps=opening.total_steps,
         linearity_error=message.linearity_error if message.HasField("linearity_error") else None,
         probes=message.probes,
-        learning_rate=float(rates.max(initial=0.0)),
+        learning_rate=float(rates.max()) if rates.size else None,
+        advised=np.array(message.advised, dtype=np.bool_) if message.advised else None,
     )
 
 

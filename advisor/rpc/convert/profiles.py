@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from advisor.names import PolicyReference
 from advisor.policy import GroupAlias, InvalidValueError, Layout, role_coherences
-from advisor.profiles import ProfileContent, ProfileHeader, Provenance, VersionInfo
+from advisor.profiles import (
+    ProfileContent,
+    ProfileHeader,
+    ProfileSummary,
+    Provenance,
+    VersionInfo,
+)
 from advisor.rpc.convert.rules import layout_from, layout_to, policy_from, policy_to
 from fslr.advisor.v1 import profile_pb2
 
@@ -48,10 +54,11 @@ def content_from(message: profile_pb2.ProfileContent) -> ProfileContent:
             )
     _check_optional(message, len(layout.roles))
     points = len(message.points)
-    rates = np.array([p.unit_rates for p in message.points], dtype=np.float32)
+    # Adding 0 makes 0 of -0, which is the same number in other bytes.
+    rates = np.array([p.unit_rates for p in message.points], dtype=np.float32) + np.float32(0)
     errors = np.array(
         [p.relative_errors or np.zeros(groups) for p in message.points], dtype=np.float32
-    )
+    ) + np.float32(0)
     last_step = message.points[-1].step if points else 0
     content = ProfileContent(
         ProfileHeader(
@@ -204,9 +211,13 @@ def content_to(content: ProfileContent) -> profile_pb2.ProfileContent:
     return message
 
 
-def version_to(info: VersionInfo, content: ProfileContent | ProfileHeader) -> profile_pb2.Profile:
+def version_to(
+    info: VersionInfo, content: ProfileContent | ProfileHeader | None
+) -> profile_pb2.Profile:
     """Return the message of a version, with its points if the whole content is given."""
-    message = content_to(content) if isinstance(content, ProfileContent) else _header_to(content)
+    message = content_to(content) if isinstance(content, ProfileContent) else None
+    if isinstance(content, ProfileHeader):
+        message = _header_to(content)
     return profile_pb2.Profile(
         name=str(info.reference),
         version=info.version,
@@ -214,7 +225,19 @@ def version_to(info: VersionInfo, content: ProfileContent | ProfileHeader) -> pr
         create_time=timestamp(info.create_time),
         aliases=info.aliases,
         content=message,
+        group_count=0 if message is None else len(message.layout.groups),
     )
+
+
+def summary_to(info: VersionInfo, summary: ProfileSummary | None) -> profile_pb2.Profile:
+    """Return the message of a version without layout and points; without content if None."""
+    if summary is None:
+        message = version_to(info, None)
+    else:
+        message = version_to(info, summary.header)
+        message.content.ClearField("layout")
+        message.group_count = summary.group_count
+    return message
 
 
 def timestamp(time: datetime) -> Timestamp:

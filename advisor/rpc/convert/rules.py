@@ -115,6 +115,7 @@ def layout_from(message: layout_pb2.Layout) -> Layout:
             for group in message.groups
         ),
         message.role_templates,
+        message.frozen_names,
     )
 
 
@@ -134,4 +135,5 @@ def layout_to(layout: Layout) -> layout_pb2.Layout:
             for group in layout.groups
         ],
         role_templates=layout.role_templates,
+        frozen_names=layout.frozen_names,
     )

@@ -1,23 +1,25 @@
 -- Removes a version that no alias names. Its number is never given again: `last` stays.
 -- KEYS: profiles, labels, index, aliases, content, and those of write.lua
--- ARGV: version, digest, profile identifier, and those of write.lua
--- Returns the aliases that name the version (nothing was removed), else {}.
+-- ARGV: version, digest (empty: it was not there), profile identifier, and those of write.lua
+-- Returns {1} when removed, {0} if it is not there, {-1, aliases that name it ...} if it is named.
 local before = remembered()
 if before then
   return before
 end
-local naming = {}
-local aliases = redis.call('HGETALL', KEYS[4])
-for i = 1, #aliases, 2 do
-  if aliases[i + 1] == ARGV[1] then
-    naming[#naming + 1] = aliases[i]
-  end
+local wrong = misfit(KEYS[1], 'zset', KEYS[2], 'zset', KEYS[3], 'hash', KEYS[4], 'hash', KEYS[5],
+  'hash')
+if wrong then
+  return wrong
 end
-if #naming > 0 then
-  return naming
+if ARGV[2] == '' or redis.call('HGET', KEYS[3], 'v:' .. ARGV[1]) ~= ARGV[2] then
+  return {0}
 end
-if redis.call('HGET', KEYS[3], 'v:' .. ARGV[1]) ~= ARGV[2] then
-  return {}
+local answer = {-1}
+for _, alias in ipairs(naming(KEYS[4], ARGV[1])) do
+  answer[#answer + 1] = alias
+end
+if #answer > 1 then
+  return answer
 end
 local failed = audited('delete', 'profiles/' .. ARGV[3] .. '@' .. ARGV[1], ARGV[2])
 if failed then
@@ -30,16 +32,16 @@ if is_latest then
 end
 redis.call('HDEL', KEYS[3], 'v:' .. ARGV[1], 't:' .. ARGV[1], 'l:' .. ARGV[1], 'd:' .. ARGV[2])
 if is_latest then
-  local version = tonumber(ARGV[1]) - 1
-  while version > 0 and redis.call('HEXISTS', KEYS[3], 'v:' .. version) == 0 do
-    version = version - 1
+  local latest = 0
+  for _, field in ipairs(redis.call('HKEYS', KEYS[3])) do
+    latest = math.max(latest, tonumber(string.match(field, '^v:(%d+)$') or 0))
   end
-  if version > 0 then
-    redis.call('HSET', KEYS[3], 'latest', version)
-    label(KEYS[2], KEYS[3], version, ARGV[3])
+  if latest > 0 then
+    redis.call('HSET', KEYS[3], 'latest', latest)
+    label(KEYS[2], KEYS[3], latest, ARGV[3])
   else
     redis.call('HDEL', KEYS[3], 'latest')
     redis.call('ZREM', KEYS[1], ARGV[3])
   end
 end
-return answered({})
+return answered({1})

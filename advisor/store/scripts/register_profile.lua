@@ -1,25 +1,39 @@
--- Stores a version unless the same content is stored already.
--- KEYS: profiles, labels, index, content, and those of write.lua
--- ARGV: digest, header, arrays, time in ms, profile identifier, labels (JSON list of
+-- Stores a version unless the same content is stored already. Content that was lost is put back.
+-- KEYS: profiles, labels, index, aliases, content, and those of write.lua
+-- ARGV: digest, header, arrays, summary, time in ms, profile identifier, labels (JSON list of
 -- `key NUL value`), and those of write.lua
--- Returns {version, time in ms, 1 if this request made it}.
+-- Returns {version, time in ms, 1 if this request made it, aliases that name it ...}.
 local before = remembered()
 if before then
   return before
 end
+local wrong = misfit(KEYS[1], 'zset', KEYS[2], 'zset', KEYS[3], 'hash', KEYS[4], 'hash', KEYS[5],
+  'hash')
+if wrong then
+  return wrong
+end
 local known = redis.call('HGET', KEYS[3], 'd:' .. ARGV[1])
-if known then
-  return answered({tonumber(known), tonumber(redis.call('HGET', KEYS[3], 't:' .. known)), 0})
+local version = known or tonumber(redis.call('HGET', KEYS[3], 'last') or 0) + 1
+local name = 'profiles/' .. ARGV[6] .. '@' .. version
+local stored = redis.call('HMGET', KEYS[5], 'header', 'arrays', 'summary')
+local whole = known and stored[1] and stored[2] and stored[3]
+if not whole then
+  local failed = audited(known and 'restore' or 'register', name, ARGV[1])
+  if failed then
+    return failed
+  end
+  redis.call('HSET', KEYS[5], 'header', ARGV[2], 'arrays', ARGV[3], 'summary', ARGV[4])
 end
-local version = tonumber(redis.call('HGET', KEYS[3], 'last') or 0) + 1
-local failed = audited('register', 'profiles/' .. ARGV[5] .. '@' .. version, ARGV[1])
-if failed then
-  return failed
+if not known then
+  unlabel(KEYS[2], KEYS[3], redis.call('HGET', KEYS[3], 'latest'), ARGV[6])
+  redis.call('HSET', KEYS[3], 'last', version, 'latest', version, 'v:' .. version, ARGV[1],
+    'd:' .. ARGV[1], version, 't:' .. version, ARGV[5], 'l:' .. version, ARGV[7])
+  label(KEYS[2], KEYS[3], version, ARGV[6])
+  redis.call('ZADD', KEYS[1], 0, ARGV[6])
 end
-unlabel(KEYS[2], KEYS[3], redis.call('HGET', KEYS[3], 'latest'), ARGV[5])
-redis.call('HSET', KEYS[4], 'header', ARGV[2], 'arrays', ARGV[3])
-redis.call('HSET', KEYS[3], 'last', version, 'latest', version, 'v:' .. version, ARGV[1],
-  'd:' .. ARGV[1], version, 't:' .. version, ARGV[4], 'l:' .. version, ARGV[6])
-label(KEYS[2], KEYS[3], version, ARGV[5])
-redis.call('ZADD', KEYS[1], 0, ARGV[5])
-return answered({version, tonumber(ARGV[4]), 1})
+local time = tonumber(redis.call('HGET', KEYS[3], 't:' .. version))
+local answer = {tonumber(version), time, known and 0 or 1}
+for _, alias in ipairs(naming(KEYS[4], version)) do
+  answer[#answer + 1] = alias
+end
+return answered(answer)

@@ -1,7 +1,9 @@
--- Finds the version that a suffix names.
--- KEYS: index, aliases    ARGV: suffix: a version, an alias, or empty for the latest
+-- Finds the version that a suffix names, with what moves around it, in one step.
+-- KEYS: index, aliases    ARGV: suffix (a version, an alias, or empty for the latest), 1 to list all
+-- versions
 -- Returns {} if there is no such profile, {0} if it has no such version, else
--- {version, digest, time in ms, alias, version, alias, version, ...}.
+-- {version, digest, time in ms, {alias, version, moves, ...}, {version, ...}}: all aliases of the
+-- profile, and all versions if asked for, in no order.
 if redis.call('HEXISTS', KEYS[1], 'latest') == 0 then
   return {}
 end
@@ -15,8 +17,15 @@ local digest = version and redis.call('HGET', KEYS[1], 'v:' .. version)
 if not digest then
   return {0}
 end
-local found = {tonumber(version), digest, tonumber(redis.call('HGET', KEYS[1], 't:' .. version))}
-for _, item in ipairs(redis.call('HGETALL', KEYS[2])) do
-  found[#found + 1] = item
+local aliases, versions = {}, {}
+local named = redis.call('HGETALL', KEYS[2])
+for i = 1, #named, 2 do
+  aliases[#aliases + 1] = named[i]
+  aliases[#aliases + 1] = tonumber(named[i + 1])
+  aliases[#aliases + 1] = tonumber(redis.call('HGET', KEYS[1], 'g:' .. named[i]) or 0)
 end
-return found
+for _, field in ipairs(ARGV[2] == '1' and redis.call('HKEYS', KEYS[1]) or {}) do
+  versions[#versions + 1] = tonumber(string.match(field, '^v:(%d+)$'))
+end
+local time = tonumber(redis.call('HGET', KEYS[1], 't:' .. version))
+return {tonumber(version), digest, time, aliases, versions}

@@ -7,6 +7,10 @@ local before = remembered()
 if before then
   return before
 end
+local wrong = misfit(KEYS[1], 'zset', KEYS[2], 'hash')
+if wrong then
+  return wrong
+end
 local latest = tonumber(redis.call('HGET', KEYS[2], 'latest') or 0)
 if ARGV[3] ~= '' and tonumber(ARGV[3]) ~= latest then
   return {-1, latest, 0}

@@ -31,6 +31,34 @@ local function answered(answer)
   return answer
 end
 
+-- Returns an error reply if a key holds another kind of value than it must, or nil. Comes before the
+-- audit record, for what Lua has written stays when a later command fails. Arguments: key, kind, ...
+local function misfit(...)
+  local wanted = {...}
+  wanted[#wanted + 1], wanted[#wanted + 2] = MEMORY, 'hash'
+  for i = 1, #wanted, 2 do
+    local kind = redis.call('TYPE', wanted[i]).ok
+    if kind ~= 'none' and kind ~= wanted[i + 1] then
+      return redis.error_reply('MISFIT ' .. wanted[i] .. ' holds a ' .. kind .. ', not a '
+        .. wanted[i + 1])
+    end
+  end
+  return nil
+end
+
+-- Returns the aliases that name a version, by name.
+local function naming(aliases_key, version)
+  local found = {}
+  local named = redis.call('HGETALL', aliases_key)
+  for i = 1, #named, 2 do
+    if tonumber(named[i + 1]) == tonumber(version) then
+      found[#found + 1] = named[i]
+    end
+  end
+  table.sort(found)
+  return found
+end
+
 -- Writes down who does what; comes before the write itself. Returns an error reply if it cannot.
 local function audited(action, name, detail)
   local result = redis.pcall('XADD', AUDIT, '*', 'actor', ARGV[#ARGV - 4], 'peer', ARGV[#ARGV - 3],

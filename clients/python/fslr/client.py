@@ -115,7 +115,9 @@ class AdvisorClient:
     def _call(self, method: Callable[..., _Response], request: Any) -> _Response:
         try:
             return method(
-                request, timeout=self.deadline_s, metadata=((_ACTOR_KEY, quote(self.actor)),)
+                request,
+                timeout=self.deadline_s,
+                metadata=((_ACTOR_KEY, quote(self.actor, errors="replace")),),
             )
         except grpc.RpcError as error:
             raise service_error(error, self.address) from error
@@ -235,7 +237,13 @@ class AdvisorClient:
         return self._call(self._profiles.SetProfileAlias, request)
 
     def delete_alias(
-        self, profile: str, alias: str, *, etag: str = "", project: str = DEFAULT_PROJECT
+        self,
+        profile: str,
+        alias: str,
+        *,
+        etag: str = "",
+        project: str = DEFAULT_PROJECT,
+        request_id: str = "",
     ) -> None:
         """Take an alias away; the version that it named stays.
 
@@ -244,16 +252,28 @@ class AdvisorClient:
             alias: The alias.
             etag: The alias must not have moved since it was read with this; empty: not checked.
             project: The project.
+            request_id: Names the request for retries of the caller's own. Default: a new one.
         """
         request = profile_service_pb2.DeleteProfileAliasRequest(
-            name=profile_name(profile, project), alias=alias, etag=etag, request_id=_new_id()
+            name=profile_name(profile, project),
+            alias=alias,
+            etag=etag,
+            request_id=request_id or _new_id(),
         )
         self._call(self._profiles.DeleteProfileAlias, request)
 
-    def delete_profile(self, profile: str, *, project: str = DEFAULT_PROJECT) -> None:
-        """Remove one version, given as ``{profile}@{version}``."""
+    def delete_profile(
+        self, profile: str, *, project: str = DEFAULT_PROJECT, request_id: str = ""
+    ) -> None:
+        """Remove one version.
+
+        Args:
+            profile: The version, such as ``char-gpt@3``.
+            project: The project.
+            request_id: Names the request for retries of the caller's own. Default: a new one.
+        """
         request = profile_service_pb2.DeleteProfileRequest(
-            name=profile_name(profile, project), request_id=_new_id()
+            name=profile_name(profile, project), request_id=request_id or _new_id()
         )
         self._call(self._profiles.DeleteProfile, request)
 
@@ -278,6 +298,7 @@ class AdvisorClient:
         *,
         expected_version: int | None = None,
         project: str = DEFAULT_PROJECT,
+        request_id: str = "",
     ) -> policy_service_pb2.SetPolicyResponse:
         """Store a version of a policy; the rules that it has already make no new one.
 
@@ -286,12 +307,13 @@ class AdvisorClient:
             rules: The rules; absent ones mean their defaults.
             expected_version: What the latest version must be; 0: none; None: any.
             project: The project.
+            request_id: Names the request for retries of the caller's own. Default: a new one.
         """
         request = policy_service_pb2.SetPolicyRequest(
             name=policy_name(policy, project),
             policy=rules,
             expected_version=expected_version,
-            request_id=_new_id(),
+            request_id=request_id or _new_id(),
         )
         return self._call(self._policies.SetPolicy, request)
 

@@ -142,6 +142,8 @@ BY_REASON: dict[str, type[ServiceError]] = {
     "AUDIT_UNAVAILABLE": UnavailableError,
     "STORE_UNAVAILABLE": UnavailableError,
     "PROFILE_DAMAGED": InternalServiceError,
+    "PROFILE_TOO_NEW": InternalServiceError,
+    "STORE_DAMAGED": InternalServiceError,
     "INTERNAL": InternalServiceError,
 }
 

@@ -23,6 +23,11 @@ from fslr.torch.observing import Scaling, StepObserver
 from fslr.torch.optimizer import refuse_unscalable
 
 _log = logging.getLogger("fslr")
+_RECOMMENDED = {
+    policy_pb2.OUTCOME_MATCHED,
+    policy_pb2.OUTCOME_CLAMPED,
+    policy_pb2.OUTCOME_LIMITED,
+}
 _FIRST_INTERVAL_STEPS = 25  # after a first measurement that nobody answered
 
 
@@ -63,6 +68,7 @@ class Attachment(StepObserver):
         self.answer: pb.RecommendLRResponse | None = None
         self.estimate: RateEstimate | None = None
         self._measured_at: int | None = None
+        self._advised = [False] * len(self.groups)
         self._loss: float | None = None
         self._told: set[str] = set()
         self._on_close = on_close
@@ -100,6 +106,7 @@ class Attachment(StepObserver):
             **super().state_dict(),
             "multipliers": list(self.multipliers),
             "measured_at": self._measured_at,
+            "advised": list(self._advised),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -111,6 +118,7 @@ class Attachment(StepObserver):
         super().load_state_dict(state)
         self.multipliers = [float(multiplier) for multiplier in state["multipliers"]]
         self._measured_at = state["measured_at"]
+        self._advised = [bool(advised) for advised in state["advised"]]
 
     def _check(self) -> None:
         """Ask whether the layout maps, before the first step.
@@ -150,6 +158,7 @@ class Attachment(StepObserver):
             total_rate=estimate.total_rate,
             shares=estimate.shares,
             linearity_error=estimate.linearity_error,
+            advised=self._advised,
         )
         self._measured_at = self.step
         # Until an answer says otherwise.
@@ -170,6 +179,11 @@ class Attachment(StepObserver):
         self.multipliers = advice.multipliers
         if advice.probes > 0:
             self._meter.take_probes(advice.probes)
+        if advice.answer is not None and not self._observe_only:
+            self._advised = [
+                before or outcome in _RECOMMENDED
+                for before, outcome in zip(self._advised, advice.answer.outcomes, strict=False)
+            ]
         self._tell(advice.answer)
         self._next = max(advice.next_measurement_step, self.step)
 

@@ -62,6 +62,8 @@ class ModelGroups:
                 "the optimizer updates no trainable parameter of the model; "
                 "check requires_grad and what the optimizer was built with"
             )
+        kept = {group.name for group in self._groups}
+        self._frozen = [name for name, _ in named.values() if name not in kept]
         self._index = {id(group.parameter): i for i, group in enumerate(self._groups)}
 
     def __len__(self) -> int:
@@ -77,10 +79,14 @@ class ModelGroups:
         return self._index.get(id(parameter))
 
     def layout(self) -> layout_pb2.Layout:
-        """Return the layout message: names and parameter counts; the advisor derives the roles."""
+        """Return the layout message: names and parameter counts; the advisor derives the roles.
+
+        Parameters that are not trained are named too, for they count where blocks are counted.
+        """
         return layout_pb2.Layout(
             groups=[
                 layout_pb2.Group(name=group.name, parameter_count=group.parameter.numel())
                 for group in self._groups
-            ]
+            ],
+            frozen_names=self._frozen,
         )

@@ -147,6 +147,7 @@ class Measurement(_message.Message):
     TOTAL_RATE_FIELD_NUMBER: _builtins.int
     SHARES_FIELD_NUMBER: _builtins.int
     LINEARITY_ERROR_FIELD_NUMBER: _builtins.int
+    ADVISED_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimizer steps completed before the measured step, at least 0."""
     interval_steps: _builtins.int
@@ -190,6 +191,13 @@ class Measurement(_message.Message):
         Default (empty): unknown. Used for telemetry alone.
         """
 
+    @_builtins.property
+    def advised(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """Whether each group's multiplier in force was once recommended, and not only held. Rules about
+        moves (slew limit, weighing, first step only) leave the others free. Default (empty): all of
+        them if `interval_steps` is above 0, else none.
+        """
+
     def __init__(
         self,
         *,
@@ -205,10 +213,11 @@ class Measurement(_message.Message):
         total_rate: _builtins.float | None = ...,
         shares: _abc.Iterable[_builtins.float] | None = ...,
         linearity_error: _builtins.float | None = ...,
+        advised: _abc.Iterable[_builtins.bool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_total_rate", b"_total_rate", "linearity_error", b"linearity_error", "loss", b"loss", "total_rate", b"total_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_total_rate", b"_total_rate", "examples", b"examples", "interval_steps", b"interval_steps", "learning_rates", b"learning_rates", "linearity_error", b"linearity_error", "loss", b"loss", "multipliers", b"multipliers", "probes", b"probes", "relative_errors", b"relative_errors", "shares", b"shares", "step", b"step", "total_rate", b"total_rate", "unit_rates", b"unit_rates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_total_rate", b"_total_rate", "advised", b"advised", "examples", b"examples", "interval_steps", b"interval_steps", "learning_rates", b"learning_rates", "linearity_error", b"linearity_error", "loss", b"loss", "multipliers", b"multipliers", "probes", b"probes", "relative_errors", b"relative_errors", "shares", b"shares", "step", b"step", "total_rate", b"total_rate", "unit_rates", b"unit_rates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__linearity_error: _TypeAlias = _typing.Literal["linearity_error"]  # noqa: Y015
     _WhichOneofArgType__linearity_error: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error"]  # noqa: Y015

@@ -66,6 +66,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: there is no such policy, or not that version of it."""
     ERROR_REASON_POLICY_MOVED: _ErrorReason.ValueType  # 18
     """ABORTED: the policy's latest version is another than expected; read it again."""
+    ERROR_REASON_STORE_DAMAGED: _ErrorReason.ValueType  # 19
+    """DATA_LOSS: a key of the store holds another kind of value than it must; nothing was changed."""
+    ERROR_REASON_PROFILE_TOO_NEW: _ErrorReason.ValueType  # 20
+    """FAILED_PRECONDITION: a newer service wrote the profile; upgrade this one."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is what `google.rpc.ErrorInfo.reason` says, without the prefix `ERROR_REASON_`; the
@@ -112,6 +116,10 @@ ERROR_REASON_POLICY_NOT_FOUND: ErrorReason.ValueType  # 17
 """NOT_FOUND: there is no such policy, or not that version of it."""
 ERROR_REASON_POLICY_MOVED: ErrorReason.ValueType  # 18
 """ABORTED: the policy's latest version is another than expected; read it again."""
+ERROR_REASON_STORE_DAMAGED: ErrorReason.ValueType  # 19
+"""DATA_LOSS: a key of the store holds another kind of value than it must; nothing was changed."""
+ERROR_REASON_PROFILE_TOO_NEW: ErrorReason.ValueType  # 20
+"""FAILED_PRECONDITION: a newer service wrote the profile; upgrade this one."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -40,11 +40,12 @@ class Group(_message.Message):
     characters. Default (empty): derived from the name, together with the two depth fields.
     """
     depth_index: _builtins.int
-    """Position among the groups of the same role, counted from 0 at the input. Below `depth_count`.
+    """Position among the parameters of the same role, counted from 0 at the input. Below
+    `depth_count`.
     Ignored where `role` is empty.
     """
     depth_count: _builtins.int
-    """Number of positions that the groups of this role occupy, at least 1 where `role` is given.
+    """Number of positions that the parameters of this role occupy, at least 1 where `role` is given.
     Ignored where `role` is empty.
     """
     parameter_count: _builtins.int
@@ -86,6 +87,7 @@ class Layout(_message.Message):
 
     GROUPS_FIELD_NUMBER: _builtins.int
     ROLE_TEMPLATES_FIELD_NUMBER: _builtins.int
+    FROZEN_NAMES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___Group]:
         """The groups in the model's own order. At least 1, at most 20,000."""
@@ -97,15 +99,23 @@ class Layout(_message.Message):
         characters. Default (empty): a run takes its profile's.
         """
 
+    @_builtins.property
+    def frozen_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the model's parameters that are not trained, at most 100,000. They have no multipliers,
+        but count where blocks are counted: without them the last two of twelve blocks, trained alone,
+        would be taken for a model of two blocks. Default (empty): every parameter is in `groups`.
+        """
+
     def __init__(
         self,
         *,
         groups: _abc.Iterable[Global___Group] | None = ...,
         role_templates: _abc.Iterable[_builtins.str] | None = ...,
+        frozen_names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "role_templates", b"role_templates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frozen_names", b"frozen_names", "groups", b"groups", "role_templates", b"role_templates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

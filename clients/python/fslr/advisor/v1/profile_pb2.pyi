@@ -332,6 +332,7 @@ class Profile(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    GROUP_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name with version: `projects/{project}/profiles/{profile}@{version}`. Output only."""
     version: _builtins.int
@@ -340,6 +341,8 @@ class Profile(_message.Message):
     """SHA-256 of the content in lower-case hexadecimal; equal content has an equal digest.
     Output only.
     """
+    group_count: _builtins.int
+    """Number of groups of the layout. Output only."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When this version was registered. Output only."""
@@ -350,7 +353,9 @@ class Profile(_message.Message):
 
     @_builtins.property
     def content(self) -> Global___ProfileContent:
-        """What the profile says. Lists leave `points` empty."""
+        """What the profile says. Lists leave `layout` and `points` empty, and the whole of it where it
+        cannot be read.
+        """
 
     def __init__(
         self,
@@ -361,10 +366,11 @@ class Profile(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         content: Global___ProfileContent | None = ...,
+        group_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "content", b"content", "create_time", b"create_time", "digest", b"digest", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "content", b"content", "create_time", b"create_time", "digest", b"digest", "group_count", b"group_count", "name", b"name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -158,7 +158,9 @@ class ListProfilesRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before. Default (empty): the first page."""
     filter: _builtins.str
-    """`labels.KEY=VALUE`, several joined by ` AND `. Default (empty): all profiles."""
+    """`labels.KEY=VALUE`, several joined by ` AND `; a value may stand in double quotes, with `\\`
+    before a quote or `\\`. Default (empty): all profiles.
+    """
     def __init__(
         self,
         *,
@@ -187,7 +189,7 @@ class ListProfilesResponse(_message.Message):
     """Token of the next page; empty on the last."""
     @_builtins.property
     def profiles(self) -> _containers.RepeatedCompositeFieldContainer[_profile_pb2.Profile]:
-        """Latest versions, ordered by name, without `content.points`."""
+        """Latest versions, ordered by name, without `content.layout` and `content.points`."""
 
     def __init__(
         self,
@@ -290,7 +292,7 @@ class SetProfileAliasResponse(_message.Message):
     """The version that the alias named before; 0 where it did not exist."""
     @_builtins.property
     def profile(self) -> _profile_pb2.Profile:
-        """The version, without `content.points`."""
+        """The version, without `content`."""
 
     @_builtins.property
     def alias(self) -> Global___Alias:
@@ -324,7 +326,7 @@ class DeleteProfileAliasRequest(_message.Message):
     name: _builtins.str
     """The profile, without a suffix. Required."""
     alias: _builtins.str
-    """The alias. Required. One that is not there is taken away already."""
+    """The alias. Required."""
     etag: _builtins.str
     """As in SetProfileAliasRequest."""
     request_id: _builtins.str

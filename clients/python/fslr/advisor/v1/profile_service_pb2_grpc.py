@@ -114,14 +114,16 @@ class ProfileServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProfileAlias(self, request, context):
-        """DeleteProfileAlias takes an alias away; the version stays.
+        """DeleteProfileAlias takes an alias away; the version stays. One that is not there is NOT_FOUND,
+        to a retry with the same `request_id` OK.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProfile(self, request, context):
-        """DeleteProfile removes one version. Its number is never given again.
+        """DeleteProfile removes one version. Its number is never given again. One that is not there is
+        NOT_FOUND, to a retry with the same `request_id` OK.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,9 +49,13 @@ class ProfileServiceStub:
     SetProfileAlias: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.SetProfileAliasRequest, _profile_service_pb2.SetProfileAliasResponse]
     """SetProfileAlias lets an alias name a version, from one moment to the next for all readers."""
     DeleteProfileAlias: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.DeleteProfileAliasRequest, _profile_service_pb2.DeleteProfileAliasResponse]
-    """DeleteProfileAlias takes an alias away; the version stays."""
+    """DeleteProfileAlias takes an alias away; the version stays. One that is not there is NOT_FOUND,
+    to a retry with the same `request_id` OK.
+    """
     DeleteProfile: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.DeleteProfileRequest, _profile_service_pb2.DeleteProfileResponse]
-    """DeleteProfile removes one version. Its number is never given again."""
+    """DeleteProfile removes one version. Its number is never given again. One that is not there is
+    NOT_FOUND, to a retry with the same `request_id` OK.
+    """
     ValidateLayout: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.ValidateLayoutRequest, _profile_service_pb2.ValidateLayoutResponse]
     """ValidateLayout shows how a layout maps onto a profile, before any training. A layout that a run
     would be refused for is shown too.
@@ -78,9 +82,13 @@ class ProfileServiceAsyncStub(ProfileServiceStub):
     SetProfileAlias: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.SetProfileAliasRequest, _profile_service_pb2.SetProfileAliasResponse]  # type: ignore[assignment]
     """SetProfileAlias lets an alias name a version, from one moment to the next for all readers."""
     DeleteProfileAlias: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.DeleteProfileAliasRequest, _profile_service_pb2.DeleteProfileAliasResponse]  # type: ignore[assignment]
-    """DeleteProfileAlias takes an alias away; the version stays."""
+    """DeleteProfileAlias takes an alias away; the version stays. One that is not there is NOT_FOUND,
+    to a retry with the same `request_id` OK.
+    """
     DeleteProfile: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.DeleteProfileRequest, _profile_service_pb2.DeleteProfileResponse]  # type: ignore[assignment]
-    """DeleteProfile removes one version. Its number is never given again."""
+    """DeleteProfile removes one version. Its number is never given again. One that is not there is
+    NOT_FOUND, to a retry with the same `request_id` OK.
+    """
     ValidateLayout: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.ValidateLayoutRequest, _profile_service_pb2.ValidateLayoutResponse]  # type: ignore[assignment]
     """ValidateLayout shows how a layout maps onto a profile, before any training. A layout that a run
     would be refused for is shown too.
@@ -134,7 +142,9 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _profile_service_pb2.DeleteProfileAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_profile_service_pb2.DeleteProfileAliasResponse, _abc.Awaitable[_profile_service_pb2.DeleteProfileAliasResponse]]:
-        """DeleteProfileAlias takes an alias away; the version stays."""
+        """DeleteProfileAlias takes an alias away; the version stays. One that is not there is NOT_FOUND,
+        to a retry with the same `request_id` OK.
+        """
 
     @_abc_1.abstractmethod
     def DeleteProfile(
@@ -142,7 +152,9 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _profile_service_pb2.DeleteProfileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_profile_service_pb2.DeleteProfileResponse, _abc.Awaitable[_profile_service_pb2.DeleteProfileResponse]]:
-        """DeleteProfile removes one version. Its number is never given again."""
+        """DeleteProfile removes one version. Its number is never given again. One that is not there is
+        NOT_FOUND, to a retry with the same `request_id` OK.
+        """
 
     @_abc_1.abstractmethod
     def ValidateLayout(

@@ -1,0 +1,240 @@
+"""What readers see while others write, what retries are answered, and what damage does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+import redis
+
+from advisor.localserver import LocalServer
+from advisor.store.embedded import EmbeddedRedis
+from fslr import (
+    AdvisorClient,
+    InternalServiceError,
+    InvalidRequestError,
+    VersionInUseError,
+    VersionNotFoundError,
+)
+from fslr.advisor.v1 import audit_service_pb2, audit_service_pb2_grpc
+from tests.building import content_message
+
+
+@contextmanager
+def meanwhile(task: object, address: str) -> Iterator[None]:
+    """Do something again and again on a channel of its own."""
+    stop = threading.Event()
+
+    def again() -> None:
+        with AdvisorClient(address) as own:
+            while not stop.is_set():
+                task(own)  # type: ignore[operator]
+
+    thread = threading.Thread(target=again)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_an_alias_and_its_etag_are_read_in_one_piece(
+    client: AdvisorClient, server: LocalServer, project: str
+) -> None:
+    """A writer toggles the alias, so that odd etags belong to version 1 and even ones to 2."""
+    for rate in (1.0, 2.0):
+        client.register_profile("gpt", content_message(rate=rate), project=project)
+    client.set_alias("gpt@1", "prod", project=project)
+
+    def toggle(own: AdvisorClient) -> None:
+        own.set_alias("gpt@2", "prod", project=project)
+        own.set_alias("gpt@1", "prod", project=project)
+
+    seen = set()
+    with meanwhile(toggle, server.address):
+        for _ in range(400):
+            found = client.get_profile("gpt@prod", project=project)
+            (alias,) = found.aliases
+            assert alias.version == (1 if int(alias.etag) % 2 else 2)
+            assert found.profile.version == alias.version
+            assert list(found.profile.aliases) == ["prod"]
+            seen.add(alias.version)
+    assert seen == {1, 2}
+
+
+def test_an_alias_always_names_something_while_old_versions_are_retired(
+    client: AdvisorClient, server: LocalServer, project: str
+) -> None:
+    client.register_profile("gpt", content_message(rate=1.0), project=project)
+    client.set_alias("gpt@1", "prod", project=project)
+    count = 1.0
+
+    def renew(own: AdvisorClient) -> None:
+        nonlocal count
+        count += 1
+        profile = own.register_profile("gpt", content_message(rate=count), project=project).profile
+        own.set_alias(f"gpt@{profile.version}", "prod", project=project)
+        own.delete_profile(f"gpt@{profile.version - 1}", project=project)
+
+    with meanwhile(renew, server.address):
+        for _ in range(300):
+            client.get_profile("gpt@prod", project=project)
+    assert count > 5
+
+
+def test_registering_never_fails_because_somebody_deletes(
+    client: AdvisorClient, server: LocalServer, project: str
+) -> None:
+    def clear(own: AdvisorClient) -> None:
+        try:
+            version = own.get_profile("gpt", project=project).profile.version
+            own.delete_profile(f"gpt@{version}", project=project)
+        except (VersionNotFoundError, VersionInUseError):
+            pass
+        except Exception as error:  # noqa: BLE001 - the profile may be gone as a whole
+            assert "there is no profile" in str(error)  # noqa: PT017
+
+    with meanwhile(clear, server.address):
+        for _ in range(300):
+            client.register_profile("gpt", content_message(), project=project)
+
+
+def test_a_move_to_the_latest_is_the_same_request_after_others_registered(
+    client: AdvisorClient, project: str
+) -> None:
+    client.register_profile("gpt", content_message(rate=1.0), project=project)
+    first = client.set_alias("gpt", "prod", project=project, request_id="r")
+    client.register_profile("gpt", content_message(rate=2.0), project=project)
+    again = client.set_alias("gpt", "prod", project=project, request_id="r")
+    assert again == first
+    assert again.profile.version == 1
+    client.set_alias("gpt@2", "prod", project=project)
+    client.delete_profile("gpt@1", project=project)
+    assert client.set_alias("gpt", "prod", project=project, request_id="r") == first
+
+
+def test_deletions_that_come_again_are_answered_as_before(
+    client: AdvisorClient, project: str
+) -> None:
+    client.register_profile("gpt", content_message(), project=project)
+    client.set_alias("gpt@1", "prod", project=project)
+    for _ in range(2):
+        client.delete_alias("gpt", "prod", project=project, request_id="a")
+    for _ in range(2):
+        client.delete_profile("gpt@1", project=project, request_id="b")
+    actions = [event.action for event in client.audit_events(project=project)]
+    assert actions == ["delete", "delete alias", "set alias", "register"]
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Iterator[tuple[AdvisorClient, redis.Redis]]:
+    with (
+        EmbeddedRedis(tmp_path / "redis") as store,
+        LocalServer(None, "--redis-url", store.url) as service,
+        AdvisorClient(service.address) as client,
+        redis.Redis.from_url(store.url) as admin,
+    ):
+        yield client, admin
+
+
+def test_content_that_was_lost_comes_back_by_registering_it_again(
+    damaged: tuple[AdvisorClient, redis.Redis],
+) -> None:
+    client, admin = damaged
+    digest = client.register_profile("gpt", content_message()).profile.digest
+    admin.delete(f"fslr:{{default}}:profile:gpt:content:{digest}")
+    with pytest.raises(InternalServiceError, match=r"damaged; restore .* or register the same"):
+        client.get_profile("gpt")
+    assert not client.register_profile("gpt", content_message()).created
+    assert client.get_profile("gpt").profile.digest == digest
+    assert [event.action for event in client.audit_events()] == ["restore", "register"]
+
+
+def test_a_key_of_another_kind_is_named_and_nothing_is_written(
+    damaged: tuple[AdvisorClient, redis.Redis],
+) -> None:
+    client, admin = damaged
+    client.register_profile("gpt", content_message())
+    admin.set("fslr:{default}:profile:other:index", "in the way")
+    admin.set("fslr:{default}:policy:team", "in the way")
+    before = admin.keys("*")
+    from fslr.advisor.v1 import policy_pb2
+
+    for write in (
+        lambda: client.register_profile("other", content_message()),
+        lambda: client.set_alias("other", "prod"),
+        lambda: client.set_policy("team", policy_pb2.Policy()),
+    ):
+        with pytest.raises(InternalServiceError, match=r"in the way|holds a string, not a hash"):
+            write()
+    assert sorted(admin.keys("*")) == sorted(before)
+    assert [event.action for event in client.audit_events()] == ["register"]
+
+
+def test_one_profile_that_cannot_be_read_hides_no_other(
+    damaged: tuple[AdvisorClient, redis.Redis],
+) -> None:
+    client, admin = damaged
+    digests = {
+        name: client.register_profile(name, content_message(rate=rate)).profile.digest
+        for rate, name in enumerate(("a", "b", "c"), start=1)
+    }
+    key = f"fslr:{{default}}:profile:b:content:{digests['b']}"
+    admin.hset(key, "summary", b"{garbage")
+    listed = list(client.list_profiles())
+    assert [profile.name.split("/")[-1] for profile in listed] == ["a@1", "b@1", "c@1"]
+    assert [profile.HasField("content") for profile in listed] == [True, False, True]
+    assert [profile.group_count for profile in listed] == [4, 0, 4]
+    admin.hset(key, "header", b"{garbage")
+    client.set_alias("b@1", "prod")  # moves what it is asked to move, whatever it points to
+    with pytest.raises(InternalServiceError, match="is damaged; restore the store"):
+        client.get_profile("b@prod")
+
+
+@pytest.mark.parametrize(
+    "token", ["MC0w", "OTk5OTk5OTk5OTk5OTk5OTk5OTktMA==", "MS0xODQ0Njc0NDA3MzcwOTU1MTYxNg==", "!"]
+)  # 0-0, 99999999999999999999-0, 1-18446744073709551616
+def test_a_forged_token_of_the_record_is_refused(
+    client: AdvisorClient, project: str, token: str
+) -> None:
+    stub = audit_service_pb2_grpc.AuditServiceStub(client.channel())
+    request = audit_service_pb2.ListAuditEventsRequest(
+        parent=f"projects/{project}", page_token=token
+    )
+    with pytest.raises(grpc.RpcError, match="not a token of this list"):
+        stub.ListAuditEvents(request)
+
+
+@pytest.mark.parametrize(
+    ("label_filter", "message"),
+    [
+        ("labels.a=x and labels.b=y", "write ' AND ' in capitals"),
+        ("labels.a=x AND labels.a=y", "labels.a is given two values"),
+        ('labels.a="x', "is not of the form labels.KEY=VALUE"),
+        ('labels.a="x" labels.b=y', "is not of the form"),
+    ],
+)
+def test_a_filter_that_is_none_is_refused(
+    client: AdvisorClient, project: str, label_filter: str, message: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=f"filter: .*{message}"):
+        list(client.list_profiles(project=project, label_filter=label_filter))
+
+
+def test_values_with_quotes_and_conjunctions_are_found(client: AdvisorClient, project: str) -> None:
+    values = ["x AND y", 'say "hi"', "a\\b", "", "x AND labels.b=2", " x "]
+    for i, value in enumerate(values):
+        client.register_profile(
+            f"p{i}", content_message(rate=1.0 + i, labels={"a": value, "b": "1"}), project=project
+        )
+    for i, value in enumerate(values):
+        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+        found = client.list_profiles(
+            project=project, label_filter=f'labels.a="{quoted}" AND labels.b=1'
+        )
+        assert [profile.name.split("/")[-1] for profile in found] == [f"p{i}@1"]
