@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from advisor.policy import InvalidValueError
+from advisor.profiles import check_text
 
 _MAX_CHARACTERS = 256
 
@@ -35,6 +36,7 @@ class Origin:
                     f"{len(getattr(self, field))} characters, but at most {_MAX_CHARACTERS} are "
                     "allowed",
                 )
+            check_text(field, getattr(self, field))
 
 
 @dataclass(frozen=True, slots=True)

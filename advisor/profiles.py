@@ -25,6 +25,22 @@ _MAX_DOCS_CHARACTERS = 65_536
 _MAX_PROVENANCE_CHARACTERS = 1_024
 
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def check_text(field_name: str, text: str) -> None:
+    """Refuse control characters but line breaks and tabs: they would act on people's terminals.
+
+    Raises:
+        InvalidValueError: There is one.
+    """
+    found = _CONTROLS.search(text)
+    if found:
+        raise InvalidValueError(
+            field_name, f"{shown(text)} holds the control character {found[0]!a}; take it out"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """Where a profile comes from, in the recorder's words.
@@ -70,6 +86,7 @@ class Provenance:
                 "provenance.method", f"{shown(self.method)} is not 1 to 63 characters of [a-z0-9-]"
             )
         for name in ("model", "optimizer", "dataset", "commit", "author", "loss"):
+            check_text(f"provenance.{name}", getattr(self, name))
             if len(getattr(self, name)) > _MAX_PROVENANCE_CHARACTERS:
                 raise InvalidValueError(
                     f"provenance.{name}",
@@ -129,13 +146,13 @@ class ProfileHeader:
                 raise InvalidValueError(
                     "labels", f"the key {shown(key)} is not 1 to 63 characters of [a-z0-9_.-]"
                 )
-            if "\0" in value:
-                raise InvalidValueError(f"labels[{key}]", f"{shown(value)} holds a NUL character")
+            check_text(f"labels[{key}]", value)
             if len(value) > _MAX_LABEL_CHARACTERS:
                 raise InvalidValueError(
                     f"labels[{key}]",
                     f"{len(value)} characters, but at most {_MAX_LABEL_CHARACTERS} are allowed",
                 )
+        check_text("docs", self.docs)
         if len(self.docs) > _MAX_DOCS_CHARACTERS:
             raise InvalidValueError(
                 "docs",

@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from advisor.localserver import LocalServer
 from fslr import AdvisorClient
+from tests.commands import Cli
 
 # Machines that run these tests are shared: a slow example is not a failure.
 settings.register_profile("shared-machine", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -36,6 +37,11 @@ def client(server: LocalServer) -> Iterator[AdvisorClient]:
 def project() -> str:
     """Return a project that no other test uses."""
     return f"test-{next(_projects)}"
+
+
+@pytest.fixture
+def cli(server: LocalServer, project: str) -> Cli:
+    return Cli(server.address, project)
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,9 @@ from advisor.cli import (
     policy,
     policy_try,
     profile,
+    profile_diff,
     profile_exchange,
+    profile_templates,
     profile_versions,
     run,
     serve,
@@ -33,10 +35,11 @@ app.command()(audit.audit)
 profile.app.command()(mapping.check)
 profile.app.command()(profile_versions.alias)
 profile.app.command()(profile_versions.delete)
-profile.app.command()(profile_versions.diff)
+profile.app.command()(profile_diff.diff)
 profile.app.command()(profile_exchange.export)
 profile.app.command("import")(profile_exchange.import_)
 profile.app.command()(profile_exchange.merge)
+profile.app.command()(profile_templates.templates)
 app.add_typer(profile.app, name="profile")
 policy.app.command("try")(policy_try.try_)
 app.add_typer(policy.app, name="policy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from rich.table import Column, Table
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
     DEFAULT_PROJECT,
+    LARGEST,
     Address,
     Json,
     Project,
@@ -24,7 +26,9 @@ from advisor.cli.common import (
 
 
 def audit(
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Most writes to show.")] = 50,
+    count: Annotated[
+        int, typer.Option("--count", "-n", min=1, max=LARGEST, help="Most writes to show.")
+    ] = 50,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
@@ -40,7 +44,7 @@ def audit(
         return
     table = Table(
         "time (UTC)", "who", "from", "what", Column("name", overflow="fold"),
-        Column("detail", overflow="ellipsis", max_width=12, no_wrap=True), box=box.SIMPLE,
+        Column("detail", overflow="fold"), box=box.SIMPLE,
     )  # fmt: skip
     for event in events:
         table.add_row(
@@ -49,6 +53,11 @@ def audit(
             plain(event.peer),
             event.action,
             plain(event.name),
-            plain(event.detail),
+            _detail(plain(event.detail)),
         )
     console.print(table)
+
+
+def _detail(text: str) -> str:
+    """Return a digest cut to what people compare, and anything else whole."""
+    return text[:12] if re.fullmatch(r"[0-9a-f]{64}", text) else text

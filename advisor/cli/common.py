@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
-from google.protobuf import json_format
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.markup import escape
 
 from fslr import AdvisorClient, FslrError
 from fslr.names import DEFAULT_PROJECT
+from fslr.profile_files import fields_of
 
 Address = Annotated[
     str,
@@ -40,7 +40,12 @@ LARGEST = 2**63 - 1  # of a number in a message
 
 def plain(text: str) -> str:
     """Return what somebody else wrote, for the terminal: no markup, no control characters."""
-    return escape(_CONTROLS.sub("\ufffd", text))
+    return escape(unescaped(text))
+
+
+def unescaped(text: str) -> str:
+    """Return what somebody else wrote without control characters, its markup as it is."""
+    return _CONTROLS.sub("\ufffd", text)
 
 
 def fail(message: str) -> NoReturn:
@@ -82,7 +87,7 @@ def print_message(message: Message) -> None:
 
 def message_dict(message: Message) -> dict[str, Any]:
     """Return a message as plain data, field names as in the proto."""
-    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return fields_of(message)
 
 
 def print_json(data: Any) -> None:

@@ -10,9 +10,11 @@ import typer
 from rich import box
 from rich.table import Column, Table
 
+from advisor.cli import completion
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
     DEFAULT_PROJECT,
+    LARGEST,
     Address,
     Json,
     Project,
@@ -78,7 +80,12 @@ def check(
 
 def explain(
     profile: Annotated[
-        str, typer.Argument(metavar="[PROFILE]", help="The profile; not with --run.")
+        str,
+        typer.Argument(
+            metavar="[PROFILE]",
+            help="The profile; not with --run.",
+            autocompletion=completion.profiles,
+        ),
     ] = "",
     layout: Annotated[
         Path | None,
@@ -86,9 +93,15 @@ def explain(
             metavar="[LAYOUT]", help="As in `profile check`; with a measurement, or without."
         ),
     ] = None,
-    run: Annotated[str, typer.Option(help="A stored run instead of profile and layout.")] = "",
+    run: Annotated[
+        str,
+        typer.Option(
+            help="A stored run instead of profile and layout.", autocompletion=completion.runs
+        ),
+    ] = "",
     step: Annotated[
-        int | None, typer.Option(min=0, help="Step. Default: the run's last; without a run 0.")
+        int | None,
+        typer.Option(min=0, max=LARGEST, help="Step. Default: the run's last; without a run 0."),
     ] = None,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,

@@ -9,6 +9,7 @@ import typer
 from rich import box
 from rich.table import Table
 
+from advisor.cli import completion
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
     DEFAULT_PROJECT,
@@ -34,7 +35,12 @@ from fslr.profile_files import formatted, load_fields, message_of
 
 app = typer.Typer(help="Set the rules that profiles share, and try them.", no_args_is_help=True)
 
-PolicyArgument = Annotated[str, typer.Argument(metavar="POLICY", help="Such as team or team@3.")]
+PolicyArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="POLICY", help="Such as team or team@3.", autocompletion=completion.policies
+    ),
+]
 Rules = Annotated[
     list[str] | None,
     typer.Option("--rule", "-r", metavar="NAME=VALUE", help="Such as slew_limit=2; repeatable."),
@@ -43,7 +49,10 @@ Rules = Annotated[
 
 @app.command("set")
 def set_(
-    policy: Annotated[str, typer.Argument(metavar="POLICY", help="Such as team.")],
+    policy: Annotated[
+        str,
+        typer.Argument(metavar="POLICY", help="Such as team.", autocompletion=completion.policies),
+    ],
     file: Annotated[Path | None, typer.Argument(help="All rules, as JSON or YAML.")] = None,
     rule: Rules = None,
     reset: Annotated[

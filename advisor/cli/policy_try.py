@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from advisor.advice import LoadedProfile
+from advisor.cli import completion
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
     DEFAULT_PROJECT,
@@ -40,8 +41,16 @@ _FILES = (".json", ".yaml", ".yml")
 
 
 def try_(
-    policy: Annotated[str, typer.Argument(help="A policy, or a JSON or YAML file of rules.")],
-    run: Annotated[list[str] | None, typer.Option(help="A stored run; repeatable.")] = None,
+    policy: Annotated[
+        str,
+        typer.Argument(
+            help="A policy, or a JSON or YAML file of rules.", autocompletion=completion.policies
+        ),
+    ],
+    run: Annotated[
+        list[str] | None,
+        typer.Option(help="A stored run; repeatable.", autocompletion=completion.runs),
+    ] = None,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,

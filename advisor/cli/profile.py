@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markdown import Markdown
+from rich.padding import Padding
 from rich.table import Table
 
+from advisor.cli import completion
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
     DEFAULT_PROJECT,
@@ -22,21 +25,31 @@ from advisor.cli.common import (
     print_json,
     print_message,
     short_name,
+    unescaped,
 )
+from advisor.policy import Policy
+from advisor.rpc.convert import policy_to
 from fslr import load_profile
 from fslr.advisor.v1 import profile_pb2
 
 app = typer.Typer(help="Register reference profiles and look at them.", no_args_is_help=True)
 
 ProfileArgument = Annotated[
-    str, typer.Argument(metavar="PROFILE", help="Such as char-gpt, char-gpt@3 or char-gpt@prod.")
+    str,
+    typer.Argument(
+        metavar="PROFILE",
+        help="Such as char-gpt, char-gpt@3 or char-gpt@prod.",
+        autocompletion=completion.profiles,
+    ),
 ]
 
 
 @app.command()
 def register(
     profile: ProfileArgument,
-    file: Annotated[Path, typer.Argument(help="Profile as JSON, as fslr.save_profile writes it.")],
+    file: Annotated[
+        Path, typer.Argument(help="Profile as JSON or YAML, as fslr.save_profile writes it.")
+    ],
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
@@ -66,6 +79,9 @@ def list_(
     if as_json:
         print_json([message_dict(profile) for profile in profiles])
         return
+    if not profiles and label_filter:
+        console.print(f"no profile in project {plain(project)} has {plain(label_filter)}")
+        return
     if not profiles:
         console.print(
             f"no profiles in project {plain(project)}; `advisor profile register` adds one"
@@ -76,7 +92,7 @@ def list_(
         content = profile.content
         table.add_row(
             plain(short_name(profile.name)),
-            str(len(content.layout.groups)),
+            str(profile.group_count) if profile.HasField("content") else "unreadable",
             number(content.base_learning_rate),
             plain(content.provenance.optimizer),
             plain(content.provenance.model),
@@ -102,42 +118,53 @@ def show(
     shown = response.profile
     content, provenance = shown.content, shown.content.provenance
     facts = Table.grid(padding=(0, 2))
+    aliases = (f"{a.name} -> @{a.version} (etag {a.etag})" for a in response.aliases)
     for key, value in (
         ("name", shown.name),
         ("digest", shown.digest),
         ("registered", shown.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S UTC")),
-        ("aliases", ", ".join(shown.aliases)),
+        ("aliases", ", ".join(aliases)),
         ("versions", ", ".join(str(version) for version in response.versions)),
         ("base lr", number(content.base_learning_rate)),
         ("steps", f"{content.total_steps}, recorded at {len(content.points)} of them"),
-        ("model", provenance.model),
-        ("optimizer", provenance.optimizer),
-        ("batch size", str(provenance.batch_size or "")),
-        ("dataset", provenance.dataset),
-        ("commit", provenance.commit),
-        ("author", provenance.author),
+        *_provenance(provenance),
         ("labels", ", ".join(f"{k}={v}" for k, v in sorted(content.labels.items()))),
-        ("policy", _policy_words(content)),
+        ("policy", content.policy_name or _policy_words(content)),
+        ("spread", _spread(content)),
+        ("group aliases", "\n".join(f"{a.pattern} -> {a.target}" for a in content.group_aliases)),
     ):
         if value:
             facts.add_row(f"[dim]{key}[/]", plain(value))
     console.print(facts)
     if content.docs:
-        console.print(content.docs, markup=False)
+        console.print(Padding(Markdown(unescaped(content.docs)), (1, 2)))
     console.print(_rates_table(content))
 
 
+def _provenance(provenance: profile_pb2.Provenance) -> list[tuple[str, str]]:
+    """Return all that is said of where the profile comes from."""
+    words = message_dict(provenance)
+    if provenance.HasField("record_time"):
+        words["record_time"] = provenance.record_time.ToDatetime().strftime("%Y-%m-%d %H:%M UTC")
+    return [(key.replace("_", " "), str(value)) for key, value in words.items()]
+
+
+def _spread(content: profile_pb2.ProfileContent) -> str:
+    spreads = sorted(s for point in content.points for s in point.spreads)
+    return f"median {spreads[len(spreads) // 2]:.0%} between seeds" if spreads else ""
+
+
 def _policy_words(content: profile_pb2.ProfileContent) -> str:
-    policy = message_dict(content.policy)
-    return ", ".join(
-        f"{key.replace('_', ' ')} {_word(key, value)}" for key, value in policy.items()
-    )
+    """Return the rules that are not the default."""
+    defaults = message_dict(policy_to(Policy()))
+    own = {k: v for k, v in message_dict(content.policy).items() if v != defaults.get(k)}
+    return ", ".join(f"{key} {_word(key, value)}" for key, value in own.items()) or "the defaults"
 
 
 def _word(key: str, value: object) -> str:
     if isinstance(value, str):
         return value.removeprefix(f"{key.upper()}_").lower()
-    return number(float(value)) if isinstance(value, float) else str(value)
+    return number(value) if isinstance(value, float) else str(value).lower()
 
 
 def _rates_table(content: profile_pb2.ProfileContent) -> Table:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,19 +14,24 @@ from advisor.cli.common import (
     DEFAULT_ADDRESS,
     DEFAULT_PROJECT,
     Address,
+    Json,
     Project,
     client,
     console,
     fail,
     message_dict,
     plain,
+    print_json,
 )
 from advisor.cli.profile import ProfileArgument
 from advisor.merging import merge as merged
+from advisor.names import parse_profile_name
 from advisor.policy import InvalidValueError
+from advisor.profiles import ProfileContent
 from advisor.rpc.convert import content_from, content_to
 from fslr import FslrError, load_profile, save_profile
-from fslr.profile_files import formatted
+from fslr.names import profile_name
+from fslr.profile_files import profile_text
 
 
 def export(
@@ -34,14 +42,18 @@ def export(
     ] = None,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
+    as_json: Json = False,
 ) -> None:
     """Write a version as a file that can be read, edited and registered again."""
     with client(address) as advisor:
         found = advisor.get_profile(profile, project=project).profile
         if output is None:
-            typer.echo(formatted(message_dict(found.content), yaml=True), nl=False)
+            typer.echo(profile_text(found.content, yaml=not as_json), nl=False)
             return
         save_profile(found.content, output)
+    if as_json:
+        print_json({"output": str(output), "name": found.name, "digest": found.digest})
+        return
     console.print(f"wrote [bold]{plain(str(output))}[/]  {plain(found.name)}")
 
 
@@ -49,29 +61,74 @@ def import_(
     files: Annotated[list[Path], typer.Argument(help="Files, each named after its profile.")],
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
+    as_json: Json = False,
 ) -> None:
     """Register files under their own names: char-gpt.yaml as char-gpt."""
     with client(address) as advisor:
-        contents = [(file.stem, load_profile(file)) for file in files]  # all readable, or none
-        for name, content in contents:
-            response = advisor.register_profile(name, content, project=project)
-            verb = "registered" if response.created else "there already, unchanged:"
-            console.print(f"{verb} [bold]{plain(response.profile.name)}[/]")
+        # All that can be checked here is checked before the first is registered.
+        contents = [(file, load_profile(file), _checked(file)) for file in files]
+        for file, _, _ in contents:
+            with _naming(file):
+                parse_profile_name("name", profile_name(file.stem, project))
+        registered = []
+        for file, content, _ in contents:
+            response = advisor.register_profile(file.stem, content, project=project)
+            registered.append(message_dict(response))
+            if not as_json:
+                verb = "registered" if response.created else "there already, unchanged:"
+                console.print(f"{verb} [bold]{plain(response.profile.name)}[/]")
+    if as_json:
+        print_json(registered)
 
 
 def merge(
     files: Annotated[list[Path], typer.Argument(help="Recordings of one training, other seeds.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A .yaml or .json file.")],
+    as_json: Json = False,
 ) -> None:
     """Merge recordings into one profile: geometric mean rates, and the spread between seeds."""
+    contents = [_checked(file) for file in files]
     try:
-        contents = [content_from(load_profile(file)) for file in files]
         content = content_to(merged(contents))
         save_profile(content, output)
-    except (FslrError, InvalidValueError) as error:
+    except InvalidValueError as error:
+        place = re.fullmatch(r"recordings\[(\d+)\]", error.field)
+        fail(f"{files[int(place[1])]}: {error.description}" if place else str(error))
+    except FslrError as error:
         fail(str(error))
     spreads = sorted(s for point in content.points for s in point.spreads)
+    median, largest = spreads[len(spreads) // 2], spreads[-1]
+    if as_json:
+        print_json({
+            "output": str(output),
+            "recordings": content.provenance.recordings,
+            "median_spread": median,
+            "largest_spread": largest,
+        })
+        return
     console.print(
-        f"wrote [bold]{plain(str(output))}[/]: {len(files)} recordings, median spread "
-        f"{spreads[len(spreads) // 2]:.1%}, largest {spreads[-1]:.1%}"
+        f"wrote [bold]{plain(str(output))}[/]: {content.provenance.recordings} recordings, median "
+        f"spread {median:.1%}, largest {largest:.1%}"
     )
+
+
+def _checked(file: Path) -> ProfileContent:
+    """Return the content of a file, or end the command with what is wrong with it."""
+    with _naming(file):
+        try:
+            return content_from(load_profile(file))
+        except FslrError as error:
+            fail(str(error))
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """End the command with the file's name before what is wrong with its values.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    except InvalidValueError as error:
+        fail(f"{file}: {error}")

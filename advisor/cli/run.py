@@ -13,6 +13,7 @@ import typer
 from rich import box
 from rich.table import Column, Table
 
+from advisor.cli import completion
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
     DEFAULT_PROJECT,
@@ -33,7 +34,10 @@ app = typer.Typer(
     help="Look at the training jobs that talked to the advisor.", no_args_is_help=True
 )
 
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's name.")]
+RunArgument = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="The run's name.", autocompletion=completion.runs),
+]
 _OUTCOME_PREFIX = "OUTCOME_"
 _COLUMNS = (
     "step", "loss", "total rate", "off linear", "multipliers: least, median, most", "next",

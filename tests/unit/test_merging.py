@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from advisor.merging import merge
 from advisor.policy import InvalidValueError
@@ -61,6 +63,41 @@ def test_only_recordings_of_one_training_are_merged() -> None:
     with pytest.raises(InvalidValueError, match=r"recordings\[1\]: the list of .* differs"):
         merge([one, recording([[1.0, 2.0], [1.0, 2.0]])])
     header = dataclasses.replace(one.header, base_learning_rate=0.5)
-    other = dataclasses.replace(one, header=header)
-    with pytest.raises(InvalidValueError, match=r"learning rate differs .* 0\.5, not 0\.01"):
-        merge([one, one, other])
+    two = recording([[1.0, 3.0]])
+    other = dataclasses.replace(two, header=header)
+    with pytest.raises(InvalidValueError, match=r"\[2\]: base learning rate differs .* 0\.5, not"):
+        merge([one, two, other])
+    provenance = dataclasses.replace(one.header.provenance, model="another")
+    other = dataclasses.replace(two, header=dataclasses.replace(one.header, provenance=provenance))
+    with pytest.raises(InvalidValueError, match=r"model differs .* 'another', not 'toy'"):
+        merge([one, other])
+    scheduled = dataclasses.replace(two, learning_rates=np.array([0.1]))
+    for pair in ([one, scheduled], [scheduled, one]):
+        with pytest.raises(InvalidValueError, match="the schedule of learning rates differs"):
+            merge(pair)
+    with pytest.raises(InvalidValueError, match=r"recordings\[1\]: holds the same rates"):
+        merge([one, one])
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=3, max_size=9), st.data())
+def test_merging_step_by_step_is_merging_at_once(rates: list[float], data: st.DataObject) -> None:
+    rates = [rate * 1.01**i for i, rate in enumerate(rates)]
+    assume(len({np.float32(rate) for rate in rates}) == len(rates))
+    each = [recording([[rate, 1.0 + i]], errors=0.1) for i, rate in enumerate(rates)]
+    cut = data.draw(st.integers(2, len(each) - 1))
+    at_once = merge(each)
+    first = merge(each[:cut])
+    assume(not np.array_equal(first.unit_rates, each[cut].unit_rates))
+    for one in each[cut:]:
+        first = merge([first, one])
+    assert first.header.provenance.recordings == at_once.header.provenance.recordings == len(each)
+    for name in ("unit_rates", "spreads", "relative_errors"):
+        np.testing.assert_allclose(
+            getattr(first, name), getattr(at_once, name), rtol=1e-4, atol=1e-6
+        )
+
+
+def test_an_error_is_unknown_where_one_is_and_zeros_have_none() -> None:
+    one, two = recording([[1.0, 1.0]], errors=0.2), recording([[2.0, 1.0]], errors=0.2)
+    zero = recording([[0.0, 3.0]], errors=0.0)
+    assert merge([one, two, zero]).relative_errors[0] == pytest.approx([0.2 / 2**0.5, 0.0])

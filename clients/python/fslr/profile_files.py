@@ -1,4 +1,4 @@
-"""Profiles, layouts and measurements as JSON or YAML files that people can read and edit."""
+"""Profiles, layouts and rules as JSON or YAML files that people can read and edit."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from fslr.advisor.v1 import profile_pb2
 from fslr.errors import ProfileFileError
 
 _YAML_SUFFIXES = {".yaml", ".yml"}
+_TABLES = ("group_aliases", "layout", "correlated_groups", "points")
+_NO_YAML = "YAML files need PyYAML: pip install 'fslr-advisor[server]', or use JSON"
+_WIDE_INTEGERS = {FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64}
 
 _Message = TypeVar("_Message", bound=Message)
 
@@ -27,8 +31,7 @@ def save_profile(content: profile_pb2.ProfileContent, path: str | Path) -> None:
     Raises:
         ProfileFileError: The file cannot be written, or YAML is wanted and PyYAML is not installed.
     """
-    fields = json_format.MessageToDict(content, preserving_proto_field_name=True)
-    text = formatted(fields, yaml=Path(path).suffix in _YAML_SUFFIXES)
+    text = profile_text(content, yaml=_is_yaml(path))
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
@@ -48,29 +51,36 @@ def load_fields(path: str | Path) -> Any:
     """Read the plain data of a JSON or YAML file.
 
     Raises:
-        ProfileFileError: The file cannot be read, or is neither.
+        ProfileFileError: The file cannot be read, is neither, or gives a name twice.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProfileFileError(f"the profile file {path} cannot be read: {error}") from error
-    if Path(path).suffix in _YAML_SUFFIXES:
-        yaml = _yaml()
-        try:
-            return yaml.load(text, Loader=_strings_for_times(yaml))
-        except yaml.YAMLError as error:
-            raise ProfileFileError(f"{path} is not YAML: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ProfileFileError(f"the file {path} cannot be read: {error}") from error
+    kind = "YAML" if _is_yaml(path) else "JSON"
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ProfileFileError(f"{path} is not JSON: {error}") from error
+        if kind == "YAML":
+            from fslr._yaml import loaded  # noqa: PLC0415 - the base installation does without
+
+            return loaded(text)
+        return json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise ProfileFileError(f"{path} is not {kind}: {str(error) or 'too deep'}") from error
+    except ImportError as error:
+        raise ProfileFileError(_NO_YAML) from error
+
+
+def fields_of(message: Message) -> dict[str, Any]:
+    """Return a message as plain data: field names as in the proto, integers as integers."""
+    fields = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return _with_integers(fields, message.DESCRIPTOR)
 
 
 def message_of(fields: Any, message: _Message, what: str) -> _Message:
     """Return the message that plain data spells.
 
     Args:
-        fields: The data.
+        fields: The data. Numbers are taken for text where text is wanted (a commit of digits).
         message: An empty message of the wanted kind; it is filled.
         what: How the complaint begins.
 
@@ -80,40 +90,109 @@ def message_of(fields: Any, message: _Message, what: str) -> _Message:
     if not isinstance(fields, dict):
         raise ProfileFileError(f"{what}: it holds no fields; write `name: value` pairs")
     try:
-        return json_format.ParseDict(fields, message)
-    except (json_format.ParseError, TypeError, ValueError) as error:
-        raise ProfileFileError(f"{what}: {error}") from error
+        return json_format.ParseDict(_with_text(fields, message.DESCRIPTOR), message)
+    except (json_format.ParseError, TypeError, ValueError, AttributeError) as error:
+        raise ProfileFileError(f"{what}: {_in_our_words(error, message)}") from error
+
+
+def profile_text(content: profile_pb2.ProfileContent, *, yaml: bool) -> str:
+    """Return a profile's content as it stands in files.
+
+    Raises:
+        ProfileFileError: YAML is wanted and PyYAML is not installed.
+    """
+    return formatted(_tables_last(fields_of(content)), yaml=yaml)
 
 
 def formatted(fields: Any, *, yaml: bool) -> str:
-    """Return plain data as YAML, with arrays of numbers in one line, or as JSON."""
-    if yaml:
-        dumper = _yaml()
-        text = dumper.safe_dump(
-            fields, sort_keys=False, default_flow_style=None, width=100, allow_unicode=True
-        )
-        return str(text)
-    return json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
+    """Return plain data as YAML, made to be read and edited, or as JSON.
 
-
-def _yaml() -> Any:
+    Raises:
+        ProfileFileError: YAML is wanted and PyYAML is not installed.
+    """
+    if not yaml:
+        return json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
     try:
-        import yaml  # noqa: PLC0415 - the base installation does without
+        from fslr._yaml import dumped  # noqa: PLC0415 - the base installation does without
     except ImportError as error:
-        raise ProfileFileError(
-            "YAML files need PyYAML: pip install 'fslr-advisor[server]', or use JSON"
-        ) from error
-    return yaml
+        raise ProfileFileError(_NO_YAML) from error
+    return dumped(fields)
 
 
-def _strings_for_times(yaml: Any) -> Any:
-    """Return a safe loader that leaves times as they are written, as protobuf wants them."""
+def _tables_last(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a profile with its words before its long tables."""
+    words = {key: value for key, value in fields.items() if key not in _TABLES}
+    return {**words, **{key: fields[key] for key in _TABLES if key in fields}}
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        pass
 
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    return Loader
+def _is_yaml(path: str | Path) -> bool:
+    return Path(path).suffix.lower() in _YAML_SUFFIXES
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in fields:
+            raise ValueError(f"{key!r} is given twice")
+        fields[key] = value
+    return fields
+
+
+def _fields(fields: dict[str, Any], descriptor: Any) -> list[tuple[str, FieldDescriptor]]:
+    """Return those keys of plain data that are fields, with their descriptors."""
+    known = descriptor.fields_by_name
+    return [(key, known[key]) for key in fields if isinstance(key, str) and key in known]
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
+def _with_integers(fields: dict[str, Any], descriptor: Any) -> dict[str, Any]:
+    """Undo the protobuf mapping's strings for 64-bit integers; give each point its step."""
+    filled = dict(fields)
+    if descriptor.full_name == profile_pb2.ProfilePoint.DESCRIPTOR.full_name:
+        filled = {"step": 0, **filled}
+    for key, field in _fields(filled, descriptor):
+        value = filled[key]
+        if field.cpp_type in _WIDE_INTEGERS:
+            filled[key] = [int(v) for v in value] if isinstance(value, list) else int(value)
+        elif isinstance(value, dict) and not _is_map(field):
+            filled[key] = _with_integers(value, field.message_type)
+        elif isinstance(value, list) and field.message_type is not None:
+            filled[key] = [_with_integers(v, field.message_type) for v in value]
+    return filled
+
+
+def _with_text(fields: Any, descriptor: Any) -> Any:
+    """Write numbers as text where a field is text."""
+    if not isinstance(fields, dict):
+        return fields
+    filled = dict(fields)
+    for key, field in _fields(filled, descriptor):
+        value = filled[key]
+        if field.cpp_type == FieldDescriptor.CPPTYPE_STRING and _is_number(value):
+            filled[key] = str(value)
+        elif _is_map(field) and isinstance(value, dict):
+            filled[key] = {k: str(v) if _is_number(v) else v for k, v in value.items()}
+        elif field.message_type is not None:
+            inner = field.message_type
+            filled[key] = (
+                [_with_text(v, inner) for v in value]
+                if isinstance(value, list)
+                else _with_text(value, inner)
+            )
+    return filled
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _in_our_words(error: Exception, message: Message) -> str:
+    """Return protobuf's complaint without its lists of names in another spelling."""
+    text = str(error).split(" Available Fields", maxsplit=1)[0].rstrip(". \n")
+    if "no field named" in text:
+        known = ", ".join(field.name for field in message.DESCRIPTOR.fields)
+        text += f"; at the top there are {known}"
+    return text

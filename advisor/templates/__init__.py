@@ -1,0 +1,29 @@
+"""Profiles to begin with: recorded from small models, each with a written guideline.
+
+``python -m benchmarks templates`` makes them.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from fslr.advisor.v1 import profile_pb2
+from fslr.profile_files import load_profile
+
+_SUFFIX = ".yaml"
+
+
+def template_names() -> list[str]:
+    """Return the templates' names, in order."""
+    files = (entry.name for entry in resources.files(__name__).iterdir())
+    return sorted(name.removesuffix(_SUFFIX) for name in files if name.endswith(_SUFFIX))
+
+
+def load_template(name: str) -> profile_pb2.ProfileContent:
+    """Return a template's content.
+
+    Args:
+        name: One of :func:`template_names`.
+    """
+    with resources.as_file(resources.files(__name__).joinpath(name + _SUFFIX)) as path:
+        return load_profile(path)

@@ -1,0 +1,138 @@
+"""YAML as people expect it: no dates, no `on` for true, no numbers in disguise, no name twice.
+
+Needs PyYAML, which the base installation does without.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_WIDTH = 100
+
+
+class _PlainLoader(_Loader):  # type: ignore[misc]
+    """Takes for values what JSON takes for values, and for text all else."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        """Return a mapping, names checked.
+
+        Raises:
+            ValueError: A name is given twice.
+        """
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                line = key_node.start_mark.line + 1
+                raise ValueError(f"{key!r} is given twice, the second time in line {line}")
+            seen.add(key if isinstance(key, Hashable) else str(key))
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+_VALUES = {
+    "null": (r"null|~|", ["n", "~", ""]),
+    "bool": (r"true|false", ["t", "f"]),
+    "int": (r"-?(?:0|[1-9][0-9]{0,30})", list("-0123456789")),
+    "float": (
+        r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|-?\.inf|\.nan",
+        list("-.0123456789"),
+    ),
+}
+_VALUE = re.compile("|".join(f"(?:{pattern})" for pattern, _ in _VALUES.values()))
+
+
+def _float(_: Any, node: Any) -> float:
+    return float(node.value.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+for _tag, (_pattern, _first) in _VALUES.items():
+    _PlainLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first
+    )
+_PlainLoader.add_constructor("tag:yaml.org,2002:float", _float)
+
+
+class _Line(list[Any]):
+    """A list that stands in one line."""
+
+
+class _Pairs(dict[str, Any]):
+    """A mapping that stands in one line."""
+
+
+class _PlainDumper(_Dumper):  # type: ignore[misc]
+    """Writes texts of several lines as such, and shares nothing."""
+
+    def ignore_aliases(self, _data: Any) -> bool:
+        """Return True: what is written twice stands there twice."""
+        return True
+
+
+def _text(dumper: Any, text: str) -> Any:
+    style = "|" if "\n" in text else None
+    if _VALUE.fullmatch(text):
+        style = "'"  # what would be read as a number, a word of logic or nothing
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_PlainDumper.add_representer(str, _text)
+_PlainDumper.add_representer(
+    _Line,
+    lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True),
+)
+_PlainDumper.add_representer(
+    _Pairs,
+    lambda dumper, data: dumper.represent_mapping(
+        "tag:yaml.org,2002:map", data.items(), flow_style=True
+    ),
+)
+
+
+def loaded(text: str) -> Any:
+    """Return the plain data of a text.
+
+    Raises:
+        ValueError: It is not YAML, or gives a name twice.
+    """
+    try:
+        return yaml.load(text, Loader=_PlainLoader)  # noqa: S506 - a safe loader
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def dumped(fields: Any) -> str:
+    """Return plain data as YAML: lists of numbers and small mappings in lists in one line."""
+    text = yaml.dump(
+        _shaped(fields),
+        Dumper=_PlainDumper,
+        sort_keys=False,
+        default_flow_style=False,
+        width=_WIDTH,
+        allow_unicode=True,
+    )
+    return str(text)
+
+
+def _shaped(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _shaped(value) for key, value in data.items()}
+    if not isinstance(data, list):
+        return data
+    if not any(isinstance(item, (dict, list)) for item in data):
+        return _Line(data) if not any(isinstance(item, str) for item in data) else list(data)
+    return [
+        _Pairs(item)
+        if isinstance(item, dict)
+        and not any(isinstance(v, (dict, list)) or "\n" in str(v) for v in item.values())
+        else _shaped(item)
+        for item in data
+    ]

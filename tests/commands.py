@@ -1,0 +1,30 @@
+"""Runs commands of the command line against a service, in one project."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from typer.testing import CliRunner, Result
+
+from advisor.cli import app
+
+
+class Cli:
+    """Runs commands.
+
+    Args:
+        address: Of the service.
+        project: Of short names.
+    """
+
+    def __init__(self, address: str, project: str) -> None:
+        self._env = {"ADVISOR_ADDRESS": address, "ADVISOR_PROJECT": project, "COLUMNS": "200"}
+
+    def run(self, *arguments: str, ok: bool = True, env: dict[str, str] | None = None) -> Result:
+        result = CliRunner().invoke(app, arguments, env={**self._env, **(env or {})})
+        assert (result.exit_code == 0) == ok, result.output
+        return result
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments, "--json").stdout)
