@@ -13,6 +13,7 @@ from advisor.advice import Advice, Opening, ProfileSource
 from advisor.errors import OpeningMissingError, OpeningRepeatedError
 from advisor.policy import InvalidValueError
 from advisor.rpc.convert import answer, opening_from
+from advisor.rpc.offloading import computed
 from advisor.store.runs import EventToStore
 from advisor.telemetry import Telemetry
 from fslr.advisor.v1 import advisor_service_pb2 as pb
@@ -67,9 +68,11 @@ class AdvisorServicer(advisor_service_pb2_grpc.AdvisorServiceServicer):
     async def _open(self, request: pb.RecommendLRRequest) -> _OpenRun:
         if not request.HasField("opening"):
             raise OpeningMissingError
-        opening = opening_from(request.opening)
+        groups = len(request.opening.layout.groups)
+        opening = await computed(groups, opening_from, request.opening)
         resolved = await self._profiles.resolve(opening.profile)
-        return _OpenRun(opening, Advice(resolved, opening), request.opening.SerializeToString())
+        advice = await computed(groups, Advice, resolved, opening)
+        return _OpenRun(opening, advice, request.opening.SerializeToString())
 
     def _answer(self, run: _OpenRun, request: pb.RecommendLRRequest) -> pb.RecommendLRResponse:
         if not request.HasField("measurement"):

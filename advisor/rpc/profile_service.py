@@ -21,6 +21,7 @@ from advisor.names import (
 from advisor.policy import InvalidValueError, shown
 from advisor.profiles import Alias
 from advisor.rpc import convert
+from advisor.rpc.offloading import computed
 from advisor.rpc.origin import origin_of
 from advisor.rpc.paging import decode_token, encode_token, page_size, parse_filter
 from advisor.store.policies import PolicyStore
@@ -154,7 +155,8 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
     ) -> pb.ValidateLayoutResponse:
         """Show how a layout maps onto a profile."""
         try:
-            layout = convert.layout_from(request.layout)
+            groups = len(request.layout.groups)
+            layout = await computed(groups, convert.layout_from, request.layout)
         except InvalidValueError as error:
             raise error.under("layout") from None
         try:
@@ -163,7 +165,8 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             raise error.under("policy") from None
         opening = Opening(ProfileReference.parse("name", request.name), layout, policy=policy)
         resolved = await self._profiles.resolve(opening.profile)
-        return convert.mapping_to(Advice(resolved, opening))
+        advice = await computed(groups, Advice, resolved, opening)
+        return await computed(groups, convert.mapping_to, advice)
 
 
 def _alias(alias: Alias) -> pb.Alias:
