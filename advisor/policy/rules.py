@@ -75,16 +75,17 @@ class Policy:
         unmatched_rule: What happens to groups without a counterpart.
         min_multiplier: Smallest multiplier, above 0.
         max_multiplier: Largest multiplier, at least ``min_multiplier``.
-        max_relative_error: Largest relative error with which a measurement is used, above 0.
+        max_relative_error: Largest relative error of reference over measured rate (of both
+            together) with which it is used, above 0.
         min_interval_steps: Fewest optimizer steps between measurements, at least 1.
         max_interval_steps: Most optimizer steps between measurements.
         slew_limit: Largest factor, up or down, between a multiplier in force and its successor;
-            above 1; None: no limit.
+            above 1; None: no limit. A group's first recommendation is free of it.
         max_linearity_error: Linearity error above which raises are damped, above 0; None: never.
         min_rate_ratio: A rate below this part of the model's median rate counts as zero, in [0, 1);
             rounding alone leaves about 1e-7 of a rate.
         weigh_by_confidence: Whether moves no larger than the relative error are shrunk.
-        first_step_only: Whether the multipliers of the first measurement stay for good.
+        first_step_only: Whether each group's first recommendation stays for good.
         freeze_after_step: Step from which on multipliers stay as they are; None: never.
         target_relative_error: Relative error that measurements are to have, above 0; the number of
             probes that it takes is part of every answer. None: as the client likes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from advisor.localserver import LocalServer
 from advisor.store.embedded import EmbeddedRedis
 from fslr import (
     AdvisorClient,
+    AliasMovedError,
     InternalServiceError,
     InvalidRequestError,
     VersionInUseError,
@@ -85,6 +87,35 @@ def test_an_alias_always_names_something_while_old_versions_are_retired(
         for _ in range(300):
             client.get_profile("gpt@prod", project=project)
     assert count > 5
+
+
+def test_writers_at_two_replicas_have_one_winner_a_round(tmp_path: Path) -> None:
+    with (
+        EmbeddedRedis(tmp_path / "redis") as store,
+        LocalServer(None, "--redis-url", store.url) as one,
+        LocalServer(None, "--redis-url", store.url) as other,
+    ):
+        replicas = [AdvisorClient(s.address, deadline_s=60) for s in (one, other) * 10]
+        versions: list[int] = []
+        for turn in range(5):
+            barrier = threading.Barrier(len(replicas))
+
+            def write(i: int, turn: int = turn, barrier: threading.Barrier = barrier) -> bool:
+                content = content_message(rate=1.0 + i + 100 * turn)
+                barrier.wait()
+                version = replicas[i].register_profile("gpt", content).profile.version
+                versions.append(version)
+                try:
+                    replicas[i].set_alias(f"gpt@{version}", "prod", etag=str(turn))
+                except AliasMovedError:
+                    return False
+                return True
+
+            with ThreadPoolExecutor(len(replicas)) as pool:
+                assert sum(pool.map(write, range(len(replicas)))) == 1
+        assert sorted(versions) == list(range(1, 5 * len(replicas) + 1))
+        for own in replicas:
+            own.close()
 
 
 def test_registering_never_fails_because_somebody_deletes(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import fslr.torch
 from advisor.inprocess import InProcessAdvisor
+from benchmarks.char_gpt import CharGPT
 from fslr import AttachError, LayoutMismatchError, MeasurementError, UnavailableError
 from fslr.advising import RunSession
 from fslr.advisor.v1 import advisor_service_pb2 as pb
@@ -275,6 +276,39 @@ def test_examples_limits_the_batch_that_is_measured() -> None:
     assert list(advisor.asked[0].learning_rates) == pytest.approx(
         [0.01] * len(advisor.asked[0].unit_rates)
     )
+
+
+def test_blocks_keep_their_places_where_the_first_ones_are_frozen() -> None:
+    """The profile's own model, its first two blocks frozen: the others move as they did."""
+
+    def model_and_optimizer(*, frozen: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = CharGPT(plan(blocks=3).config)
+        for block in list(model.blocks)[:frozen]:
+            block.requires_grad_(False)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return model, torch.optim.Adam(trained, lr=0.01)
+
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        inputs = torch.randint(0, 90, (8, 16), generator=torch.Generator().manual_seed(1))
+        nn.functional.cross_entropy(model(inputs).flatten(0, 1), inputs.flatten()).backward()
+        optimizer.step()
+
+    model, optimizer = model_and_optimizer(frozen=0)
+    options = MeasuringOptions(probes=16)
+    with Recorder(model, optimizer, options=options) as recorder:
+        step(model, optimizer)
+        base = recorder.profile(model="x")
+    model, optimizer = model_and_optimizer(frozen=2)
+    advisor = InProcessAdvisor(base)
+    with attach(model, optimizer, profile="x", advisor=advisor, options=options) as attachment:
+        step(model, optimizer)
+        assert attachment.answer is not None
+        # Other groups, so other probes: within the noise of 16 probes on 8 examples.
+        assert attachment.multipliers == pytest.approx([1.0] * len(attachment.groups), rel=0.35)
+        assert list(attachment.answer.depth_factors) == [1.0] * len(attachment.groups)
+        names = [group.name for group in attachment.groups]
+    assert {name.split(".")[1] for name in names if name.startswith("blocks.")} == {"2"}
 
 
 @pytest.mark.parametrize("factor", [1, 8])

@@ -42,11 +42,13 @@ class AuditEvent(_message.Message):
     request_id: _builtins.str
     """The request's identifier. Empty: it had none."""
     action: _builtins.str
-    """What was done: `register`, `delete`, `set alias`, `delete alias`."""
+    """What was done: `register`, `restore` (content that was lost came back), `delete`, `set alias`,
+    `delete alias`, `set policy`.
+    """
     name: _builtins.str
     """To what, below the project, such as `profiles/gpt@prod`."""
     detail: _builtins.str
-    """The content's digest, or the versions that an alias named before and after."""
+    """The content's digest, the versions that an alias named before and after, or a policy's rules."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When the service took it."""

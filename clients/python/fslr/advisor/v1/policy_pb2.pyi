@@ -37,7 +37,9 @@ class _DepthRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DepthRule.V
     """
 
 class DepthRule(_DepthRule, metaclass=_DepthRuleEnumTypeWrapper):
-    """DepthRule says how a block's reference rate is shared out when the model has another depth."""
+    """DepthRule says how a block's reference rate is shared out when the model has another depth.
+    Experts of another number are shared out as `SQRT` says under every rule.
+    """
 
 DEPTH_RULE_UNSPECIFIED: DepthRule.ValueType  # 0
 """Default: the same as `DEPTH_RULE_SUM`."""
@@ -200,7 +202,7 @@ class _MatchEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Match.ValueType
     MATCH_NONE: _Match.ValueType  # 1
     """It did not."""
     MATCH_NAME: _Match.ValueType  # 2
-    """By its name, at the same place."""
+    """By its name, where both models hold the same blocks."""
     MATCH_ROLE: _Match.ValueType  # 3
     """By its role and depth."""
     MATCH_ALIAS: _Match.ValueType  # 4
@@ -216,7 +218,7 @@ MATCH_UNSPECIFIED: Match.ValueType  # 0
 MATCH_NONE: Match.ValueType  # 1
 """It did not."""
 MATCH_NAME: Match.ValueType  # 2
-"""By its name, at the same place."""
+"""By its name, where both models hold the same blocks."""
 MATCH_ROLE: Match.ValueType  # 3
 """By its role and depth."""
 MATCH_ALIAS: Match.ValueType  # 4
@@ -258,14 +260,16 @@ class Policy(_message.Message):
     max_multiplier: _builtins.float
     """Largest multiplier, a ratio, at least `min_multiplier`. Default 2^10."""
     max_relative_error: _builtins.float
-    """Largest relative error with which a measurement is used, above 0. Default 0.5."""
+    """Largest relative error of reference over measured unit rate (of both together) with which it is
+    used, above 0. Default 0.5.
+    """
     min_interval_steps: _builtins.int
     """Fewest optimizer steps between two measurements, at least 1. Default 25."""
     max_interval_steps: _builtins.int
     """Most optimizer steps between two measurements, at least `min_interval_steps`. Default 100."""
     slew_limit: _builtins.float
-    """Largest factor, up or down, between a multiplier in force and its successor, above 1. The first
-    answer of a run is free of it. Default (absent): no limit.
+    """Largest factor, up or down, between a multiplier in force and its successor, above 1. A group's
+    first recommendation is free of it. Default (absent): no limit.
     """
     max_linearity_error: _builtins.float
     """Linearity error above which raises are damped, a ratio above 0: `limit / error` of the way up,
@@ -276,11 +280,11 @@ class Policy(_message.Message):
     Default 1e-6.
     """
     weigh_by_confidence: _builtins.bool
-    """Whether moves d (of the logarithm) are made d^2 / (d^2 + relative error^2) of the way. The
-    first answer of a run is free of it. Default true.
+    """Whether moves d (of the logarithm) are made d^2 / (d^2 + relative error^2) of the way. A group's
+    first recommendation is free of it. Default true.
     """
     first_step_only: _builtins.bool
-    """Whether the multipliers of a run's first measurement stay for good. Default false."""
+    """Whether each group's first recommendation stays for good. Default false."""
     freeze_after_step: _builtins.int
     """Step from which on multipliers stay as they are, at least 0. Default (absent): never."""
     target_relative_error: _builtins.float

@@ -40,11 +40,11 @@ class ProfilePoint(_message.Message):
     """Scheduled learning rate at this step, absolute, at least 0. Absent in all points: unknown."""
     @_builtins.property
     def unit_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Unit rate of each group in layout order, in output units per learning rate. Finite, at least 0."""
+        """Unit rate of each group in layout order, in output units per learning rate, in [0, 1e30]."""
 
     @_builtins.property
     def relative_errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Relative error of each unit rate, a ratio. Finite, at least 0. Empty: unknown."""
+        """Relative error of each unit rate, a ratio in [0, 1e30]. Empty: unknown."""
 
     @_builtins.property
     def coherences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
