@@ -371,6 +371,10 @@ def test_measured_leaves_alone_what_is_not_bridged() -> None:
     ])
     shared = map_layout(run, base, DepthRule.MEASURED, unmatched_rule=UnmatchedRule.NEAREST_ROLE)
     assert shared.references(np.array([1.0, 2.0]), rho).tolist() == [1.0] * 4 + [2.0] * 4
+    stages = map_layout(resnet(2, 4), resnet(2, 2), DepthRule.MEASURED)
+    references = stages.references(np.array([1.0, 2.0, 3.0, 4.0]), rho)
+    assert references[:2].tolist() == [1.0, 2.0]  # of a stage that is not deeper
+    assert references[2] > 1.5  # more than the sum's
 
 
 @given(st.permutations(range(12)), st.floats(0, 1))
