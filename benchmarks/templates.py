@@ -107,7 +107,7 @@ def _templates() -> list[Template]:
             "residual-mlp-adam",
             res_mlp(),
             torch.optim.Adam,
-            (-6, -7, -8, -9, -10),
+            (-8, -9, -10, -11, -12),
             "residual MLP, pre-norm blocks of one linear layer and a ReLU",
             128,
             4,

@@ -22,7 +22,10 @@ from advisor.cli.common import (
     message_dict,
     plain,
     print_json,
+    rules_in_words,
 )
+from advisor.rpc.convert import policy_to
+from advisor.store.codec import decode_policy
 
 
 def audit(
@@ -53,11 +56,13 @@ def audit(
             plain(event.peer),
             event.action,
             plain(event.name),
-            _detail(plain(event.detail)),
+            plain(_detail(event.action, event.detail)),
         )
     console.print(table)
 
 
-def _detail(text: str) -> str:
-    """Return a digest cut to what people compare, and anything else whole."""
+def _detail(action: str, text: str) -> str:
+    """Return a digest cut to what people compare, rules in words, anything else as it is."""
+    if action == "set policy":
+        return rules_in_words(policy_to(decode_policy(text.encode())))
     return text[:12] if re.fullmatch(r"[0-9a-f]{64}", text) else text

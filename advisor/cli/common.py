@@ -14,7 +14,10 @@ from google.protobuf.message import Message
 from rich.console import Console
 from rich.markup import escape
 
+from advisor.policy import Policy
+from advisor.rpc.convert import policy_to
 from fslr import AdvisorClient, FslrError
+from fslr.advisor.v1 import policy_pb2
 from fslr.names import DEFAULT_PROJECT
 from fslr.profile_files import fields_of
 
@@ -93,6 +96,14 @@ def message_dict(message: Message) -> dict[str, Any]:
 def print_json(data: Any) -> None:
     """Print plain data as JSON."""
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def rules_in_words(policy: policy_pb2.Policy) -> str:
+    """Return the rules that are not the default, or that all are."""
+    defaults = fields_of(policy_to(Policy()), words=True)
+    own = {k: v for k, v in fields_of(policy, words=True).items() if v != defaults.get(k)}
+    words = (f"{k}={number(v) if isinstance(v, float) else str(v).lower()}" for k, v in own.items())
+    return ", ".join(words) or "the defaults"
 
 
 def short_name(resource_name: str) -> str:

@@ -25,13 +25,12 @@ from advisor.cli.common import (
     plain,
     print_json,
     print_message,
+    rules_in_words,
     short_name,
 )
-from advisor.policy import Policy
-from advisor.rpc.convert import policy_to
 from fslr import AdvisorClient, PolicyNotFoundError
 from fslr.advisor.v1 import policy_pb2, policy_service_pb2
-from fslr.profile_files import formatted, load_fields, message_of
+from fslr.profile_files import fields_of, formatted, load_fields, message_of
 
 app = typer.Typer(help="Set the rules that profiles share, and try them.", no_args_is_help=True)
 
@@ -116,13 +115,11 @@ def list_(
         console.print(f"no policies in project {plain(project)}; `advisor policy set` makes one")
         return
     table = Table("policy", "set", "rules that are not the default", box=box.SIMPLE)
-    defaults = message_dict(policy_to(Policy()))
     for policy in policies:
-        rules = message_dict(policy.policy)
         table.add_row(
             plain(short_name(policy.name)),
             policy.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M"),
-            ", ".join(f"{k}={_word(v)}" for k, v in rules.items() if v != defaults.get(k)),
+            plain(rules_in_words(policy.policy)),
         )
     console.print(table)
 
@@ -141,7 +138,7 @@ def show(
         print_message(found)
         return
     typer.echo(f"# {found.name}")
-    typer.echo(formatted(message_dict(found.policy), yaml=True), nl=False)
+    typer.echo(formatted(fields_of(found.policy, words=True), yaml=True), nl=False)
 
 
 @app.command()
@@ -165,7 +162,7 @@ def diff(
 
 
 def _changed(pair: list[policy_service_pb2.PolicyVersion]) -> dict[str, tuple[Any, Any]]:
-    rules = [message_dict(version.policy) for version in pair]
+    rules = [fields_of(version.policy, words=True) for version in pair]
     return {
         key: (rules[0].get(key), rules[1].get(key))
         for key in dict.fromkeys([*rules[0], *rules[1]])
@@ -193,25 +190,15 @@ def rules_of(fields: Any, given: list[str]) -> policy_pb2.Policy:
             fail(f"--rule {pair} has no value; write {name}=VALUE")
         merged[name] = {"true": True, "false": False, "none": None}.get(value.lower(), value)
     return message_of(
-        {key: _enum_name(key, value) for key, value in merged.items() if value is not None},
+        {key: value for key, value in merged.items() if value is not None},
         policy_pb2.Policy(),
         "these are no rules of a policy",
     )
-
-
-def _enum_name(key: str, value: Any) -> Any:
-    """Let people write `depth_rule: sum`."""
-    if key.endswith(("_rule", "alignment")) and isinstance(value, str):
-        word = value.upper().replace(" ", "_").replace("-", "_")
-        return word if word.startswith(key.upper()) else f"{key.upper()}_{word}"
-    return value
 
 
 def _word(value: object) -> str:
     if value is None:
         return "[dim]none[/]"
     if isinstance(value, str):
-        for prefix in ("DEPTH_RULE_", "ALIGNMENT_", "UNMATCHED_RULE_"):
-            value = value.removeprefix(prefix)
-        return plain(value.lower().replace("_", " "))
+        return plain(value)
     return number(value) if isinstance(value, float) else str(value).lower()

@@ -24,11 +24,10 @@ from advisor.cli.common import (
     plain,
     print_json,
     print_message,
+    rules_in_words,
     short_name,
     unescaped,
 )
-from advisor.policy import Policy
-from advisor.rpc.convert import policy_to
 from fslr import load_profile
 from fslr.advisor.v1 import profile_pb2
 
@@ -129,7 +128,7 @@ def show(
         ("steps", f"{content.total_steps}, recorded at {len(content.points)} of them"),
         *_provenance(provenance),
         ("labels", ", ".join(f"{k}={v}" for k, v in sorted(content.labels.items()))),
-        ("policy", content.policy_name or _policy_words(content)),
+        ("policy", content.policy_name or rules_in_words(content.policy)),
         ("spread", _spread(content)),
         ("group aliases", "\n".join(f"{a.pattern} -> {a.target}" for a in content.group_aliases)),
     ):
@@ -152,19 +151,6 @@ def _provenance(provenance: profile_pb2.Provenance) -> list[tuple[str, str]]:
 def _spread(content: profile_pb2.ProfileContent) -> str:
     spreads = sorted(s for point in content.points for s in point.spreads)
     return f"median {spreads[len(spreads) // 2]:.0%} between seeds" if spreads else ""
-
-
-def _policy_words(content: profile_pb2.ProfileContent) -> str:
-    """Return the rules that are not the default."""
-    defaults = message_dict(policy_to(Policy()))
-    own = {k: v for k, v in message_dict(content.policy).items() if v != defaults.get(k)}
-    return ", ".join(f"{key} {_word(key, value)}" for key, value in own.items()) or "the defaults"
-
-
-def _word(key: str, value: object) -> str:
-    if isinstance(value, str):
-        return value.removeprefix(f"{key.upper()}_").lower()
-    return number(value) if isinstance(value, float) else str(value).lower()
 
 
 def _rates_table(content: profile_pb2.ProfileContent) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
@@ -19,13 +20,15 @@ from advisor.cli.common import (
     Project,
     client,
     console,
-    message_dict,
     number,
     plain,
     print_json,
     short_name,
 )
+from advisor.policy import Policy
+from advisor.rpc.convert import policy_to
 from fslr.advisor.v1 import profile_pb2
+from fslr.profile_files import fields_of
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARKS = 24  # most characters of a sparkline
@@ -83,13 +86,20 @@ def diff(
 def changed_facts(old: profile_pb2.ProfileContent, new: profile_pb2.ProfileContent) -> _Facts:
     """Return all that differs between two contents, apart from unit rates; None: not said."""
     flat = dict(_flat(old)), dict(_flat(new))
+    if bool(old.policy_name) != bool(new.policy_name):
+        # Only one has rules of its own; those that are the default are not worth a line.
+        defaults = dict(_flat(profile_pb2.ProfileContent(policy=policy_to(Policy()))))
+        for own in flat:
+            for key in [key for key in own if key.startswith("policy ") and key != "policy name"]:
+                if own[key] == defaults.get(key):
+                    del own[key]
     keys = list(dict.fromkeys([*flat[0], *flat[1]]))
     both = {key: (flat[0].get(key), flat[1].get(key)) for key in keys}
     return {key: (a, b) for key, (a, b) in both.items() if a != b}
 
 
 def _flat(content: profile_pb2.ProfileContent) -> Iterator[tuple[str, Any]]:
-    fields = message_dict(content)
+    fields = fields_of(content, words=True)
     layout, points = fields.pop("layout", {}), fields.pop("points", [])
     fields["groups"] = len(layout.get("groups", []))
     fields["role_templates"] = layout.get("role_templates", [])
@@ -112,9 +122,19 @@ def _flat(content: profile_pb2.ProfileContent) -> Iterator[tuple[str, Any]]:
 def _told_apart(one: Any, other: Any) -> tuple[str, str]:
     """Return two different values in as few digits as show that they are."""
     words = _word(one), _word(other)
-    if words[0] == words[1]:
-        return repr(one), repr(other)
-    return words
+    if words[0] != words[1]:
+        return words
+    if isinstance(one, list) and isinstance(other, list):
+        pairs = zip(_values(one), _values(other), strict=False)
+        count = sum(a != b for a, b in pairs)
+        return words[0], f"{words[0]}, {count} of them others"
+    return repr(one), repr(other)
+
+
+def _values(nested: Any) -> list[Any]:
+    if not isinstance(nested, list):
+        return [nested]
+    return [value for item in nested for value in _values(item)]
 
 
 def _word(value: Any) -> str:
@@ -122,11 +142,15 @@ def _word(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return number(value)
-    if isinstance(value, list):
-        if any(isinstance(item, (list, dict)) for item in value):
-            return f"{len(value)} entries"
-        return ", ".join(map(_word, value)) or "-" if len(value) <= 4 else f"{len(value)} values"
-    return str(value)
+    if not isinstance(value, list):
+        return str(value)
+    flat = [item for item in _values(value) if item is not None]
+    if len(flat) <= 4 and not any(isinstance(item, (list, dict)) for item in value):
+        return ", ".join(map(_word, flat)) or "-"
+    numbers = [item for item in flat if isinstance(item, (int, float))]
+    if len(numbers) < len(flat):
+        return f"{len(flat)} entries"
+    return f"{len(flat)} values, median {number(statistics.median(numbers))}"
 
 
 def _only(one: profile_pb2.ProfileContent, other: profile_pb2.ProfileContent) -> list[str]:

@@ -14,6 +14,7 @@ import yaml
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _WIDTH = 100
+_FEW = 2  # items of a list that stands in one line with others
 
 
 class _PlainLoader(_Loader):  # type: ignore[misc]
@@ -130,9 +131,14 @@ def _shaped(data: Any) -> Any:
     if not any(isinstance(item, (dict, list)) for item in data):
         return _Line(data) if not any(isinstance(item, str) for item in data) else list(data)
     return [
-        _Pairs(item)
-        if isinstance(item, dict)
-        and not any(isinstance(v, (dict, list)) or "\n" in str(v) for v in item.values())
+        _Pairs({key: _shaped(value) for key, value in item.items()})
+        if isinstance(item, dict) and all(map(_short, item.values()))
         else _shaped(item)
         for item in data
     ]
+
+
+def _short(value: Any) -> bool:
+    if isinstance(value, list):
+        return len(value) <= _FEW and all(map(_short, value))
+    return not isinstance(value, dict) and "\n" not in str(value)

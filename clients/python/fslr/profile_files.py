@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,17 +71,23 @@ def load_fields(path: str | Path) -> Any:
         raise ProfileFileError(_NO_YAML) from error
 
 
-def fields_of(message: Message) -> dict[str, Any]:
-    """Return a message as plain data: field names as in the proto, integers as integers."""
+def fields_of(message: Message, *, words: bool = False) -> dict[str, Any]:
+    """Return a message as plain data: field names as in the proto, integers as integers.
+
+    Args:
+        message: The message.
+        words: Whether enum values are written as people say them, such as ``sum``.
+    """
     fields = json_format.MessageToDict(message, preserving_proto_field_name=True)
-    return _with_integers(fields, message.DESCRIPTOR)
+    return _as_people_write(fields, message.DESCRIPTOR, words=words)
 
 
 def message_of(fields: Any, message: _Message, what: str) -> _Message:
     """Return the message that plain data spells.
 
     Args:
-        fields: The data. Numbers are taken for text where text is wanted (a commit of digits).
+        fields: The data. Numbers are taken for text where text is wanted (a commit of digits), and
+            words such as ``sum`` for enum values.
         message: An empty message of the wanted kind; it is filled.
         what: How the complaint begins.
 
@@ -90,7 +97,7 @@ def message_of(fields: Any, message: _Message, what: str) -> _Message:
     if not isinstance(fields, dict):
         raise ProfileFileError(f"{what}: it holds no fields; write `name: value` pairs")
     try:
-        return json_format.ParseDict(_with_text(fields, message.DESCRIPTOR), message)
+        return json_format.ParseDict(_as_protobuf_wants(fields, message.DESCRIPTOR), message)
     except (json_format.ParseError, TypeError, ValueError, AttributeError) as error:
         raise ProfileFileError(f"{what}: {_in_our_words(error, message)}") from error
 
@@ -101,7 +108,7 @@ def profile_text(content: profile_pb2.ProfileContent, *, yaml: bool) -> str:
     Raises:
         ProfileFileError: YAML is wanted and PyYAML is not installed.
     """
-    return formatted(_tables_last(fields_of(content)), yaml=yaml)
+    return formatted(_tables_last(fields_of(content, words=yaml)), yaml=yaml)
 
 
 def formatted(fields: Any, *, yaml: bool) -> str:
@@ -122,6 +129,8 @@ def formatted(fields: Any, *, yaml: bool) -> str:
 def _tables_last(fields: dict[str, Any]) -> dict[str, Any]:
     """Return a profile with its words before its long tables."""
     words = {key: value for key, value in fields.items() if key not in _TABLES}
+    if "labels" in words:
+        words["labels"] = dict(sorted(words["labels"].items()))
     return {**words, **{key: fields[key] for key in _TABLES if key in fields}}
 
 
@@ -148,7 +157,7 @@ def _is_map(field: FieldDescriptor) -> bool:
     return field.message_type is not None and field.message_type.GetOptions().map_entry
 
 
-def _with_integers(fields: dict[str, Any], descriptor: Any) -> dict[str, Any]:
+def _as_people_write(fields: dict[str, Any], descriptor: Any, *, words: bool) -> dict[str, Any]:
     """Undo the protobuf mapping's strings for 64-bit integers; give each point its step."""
     filled = dict(fields)
     if descriptor.full_name == profile_pb2.ProfilePoint.DESCRIPTOR.full_name:
@@ -157,15 +166,17 @@ def _with_integers(fields: dict[str, Any], descriptor: Any) -> dict[str, Any]:
         value = filled[key]
         if field.cpp_type in _WIDE_INTEGERS:
             filled[key] = [int(v) for v in value] if isinstance(value, list) else int(value)
+        elif words and field.enum_type is not None and isinstance(value, str):
+            filled[key] = value.removeprefix(_prefix(field)).lower()
         elif isinstance(value, dict) and not _is_map(field):
-            filled[key] = _with_integers(value, field.message_type)
+            filled[key] = _as_people_write(value, field.message_type, words=words)
         elif isinstance(value, list) and field.message_type is not None:
-            filled[key] = [_with_integers(v, field.message_type) for v in value]
+            filled[key] = [_as_people_write(v, field.message_type, words=words) for v in value]
     return filled
 
 
-def _with_text(fields: Any, descriptor: Any) -> Any:
-    """Write numbers as text where a field is text."""
+def _as_protobuf_wants(fields: Any, descriptor: Any) -> Any:
+    """Write numbers as text where a field is text, and words as the names of enum values."""
     if not isinstance(fields, dict):
         return fields
     filled = dict(fields)
@@ -173,16 +184,25 @@ def _with_text(fields: Any, descriptor: Any) -> Any:
         value = filled[key]
         if field.cpp_type == FieldDescriptor.CPPTYPE_STRING and _is_number(value):
             filled[key] = str(value)
+        elif field.enum_type is not None and isinstance(value, str):
+            word = re.sub(r"[ -]", "_", value).upper()
+            filled[key] = word if word.startswith(_prefix(field)) else _prefix(field) + word
         elif _is_map(field) and isinstance(value, dict):
             filled[key] = {k: str(v) if _is_number(v) else v for k, v in value.items()}
         elif field.message_type is not None:
             inner = field.message_type
             filled[key] = (
-                [_with_text(v, inner) for v in value]
+                [_as_protobuf_wants(v, inner) for v in value]
                 if isinstance(value, list)
-                else _with_text(value, inner)
+                else _as_protobuf_wants(value, inner)
             )
     return filled
+
+
+def _prefix(field: FieldDescriptor) -> str:
+    """Return what the names of an enum's values begin with: `DEPTH_RULE_` of `DepthRule`."""
+    name = "" if field.enum_type is None else field.enum_type.name
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper() + "_"
 
 
 def _is_number(value: Any) -> bool:
