@@ -57,13 +57,13 @@ async def _resolve_alias(store: ProfileStore, name: ProfileName) -> object:
 
 async def _list(store: ProfileStore, name: ProfileName) -> object:
     # Both list the same number of entries, from the middle of what there is.
-    return await store.page(name.project, after=name.profile, size=_FEW // 2 - 2, labels={})
+    return await store.index.page(name.project, after=name.profile, size=_FEW // 2 - 2, labels={})
 
 
 async def _filter(store: ProfileStore, name: ProfileName) -> object:
     # One profile has both labels; half of all have the one.
     labels = {"half": "1", "i": str(int(name.profile[1:]))}
-    return await store.page(name.project, after="", size=_FEW, labels=labels)
+    return await store.index.page(name.project, after="", size=_FEW, labels=labels)
 
 
 _TASKS: dict[str, _Task] = {

@@ -96,7 +96,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         self, request: pb.ListProfilesRequest, context: _Context
     ) -> pb.ListProfilesResponse:
         """Return a page of latest versions."""
-        found, after = await self._store.page(
+        found, after = await self._store.index.page(
             parse_project("parent", request.parent),
             after=decode_token(request.page_token, _CURSOR),
             size=page_size(request.page_size),

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import json
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Sequence
+from datetime import datetime
 
-import structlog
 from redis.asyncio import Redis
 
 from advisor.audit import Origin
@@ -23,19 +20,15 @@ from advisor.errors import (
 )
 from advisor.names import ProfileName, ProfileReference
 from advisor.policy import InvalidValueError
-from advisor.profiles import Alias, ProfileContent, ProfileSummary, ProfileVersion, VersionInfo
+from advisor.profiles import Alias, ProfileContent, ProfileVersion, VersionInfo
 from advisor.store import keys
 from advisor.store.audit import write_arguments, write_keys
-from advisor.store.codec import EncodedProfile, decode, decode_summary, encode
+from advisor.store.codec import EncodedProfile, decode, encode
 from advisor.store.connection import awaited, load_script, store_errors
+from advisor.store.profile_index import ProfileIndex, label_pair
+from advisor.store.profile_replies import aliases_of, info_of, resolved
 
 _ATTEMPTS = 5  # to read what an alias names while versions come and go
-_NEAREST_AMONG = 500  # names before, and after, an unknown one that it is compared with
-_SIFTED = 500  # names read at a time where several labels are wanted
-_LAST = "\x7f"  # after every character of a profile's identifier
-
-
-_log = structlog.get_logger()
 
 
 class ProfileStore:
@@ -44,12 +37,16 @@ class ProfileStore:
     Args:
         redis: The client. It may repeat writes: each has an identifier.
 
+    Attributes:
+        index: Finds profiles by name and label.
+
     Raises:
         StoreUnavailableError: By every method, when Redis does not answer.
     """
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self.index = ProfileIndex(redis)
         self._register = load_script(redis, "write", "labels", "register_profile")
         self._resolve = load_script(redis, "resolve_profile")
         self._set_alias = load_script(redis, "write", "set_alias")
@@ -72,6 +69,7 @@ class ProfileStore:
         content.profile()  # refuse what recommendations could not use
         encoded = await asyncio.to_thread(encode, content)
         own = keys.ProfileKeys(name)
+        labels = [label_pair(*label) for label in sorted(content.header.labels.items())]
         with store_errors():
             version, created_ms, created, *naming = await self._register(
                 keys=[
@@ -89,11 +87,11 @@ class ProfileStore:
                     encoded.summary,
                     _milliseconds(origin.time),
                     name.profile,
-                    json.dumps([_pair(*label) for label in sorted(content.header.labels.items())]),
+                    json.dumps(labels),
                     *write_arguments(origin, ("register", name, encoded.digest)),
                 ],
             )
-        return _info(name, [version, encoded.digest, created_ms], naming), bool(created)
+        return info_of(name, [version, encoded.digest, created_ms], naming), bool(created)
 
     async def resolve(self, reference: ProfileReference) -> VersionInfo:
         """Find the version that a reference names.
@@ -114,13 +112,15 @@ class ProfileStore:
                 keys=[own.index, own.aliases], args=[reference.suffix, int(all_versions)]
             )
         if not found:
-            raise ProfileNotFoundError(str(reference.name), await self._nearest(reference.name))
+            raise ProfileNotFoundError(
+                str(reference.name), await self.index.nearest(reference.name)
+            )
         if len(found) == 1:
             raise VersionNotFoundError(
                 str(reference.name), reference.suffix, await self._known(reference.name)
             )
-        aliases = _aliases(found[3])
-        return _resolved(reference.name, found), aliases, sorted(found[4])
+        aliases = aliases_of(found[3])
+        return resolved(reference.name, found), aliases, sorted(found[4])
 
     async def content(self, info: VersionInfo) -> ProfileContent:
         """Read the content of a version, checked against its digest.
@@ -160,107 +160,6 @@ class ProfileStore:
                     raise
             else:
                 return ProfileVersion(info, content, tuple(aliases), tuple(versions))
-
-    async def page(
-        self, project: str, *, after: str, size: int, labels: dict[str, str]
-    ) -> tuple[list[tuple[VersionInfo, ProfileSummary | None]], str]:
-        """Return a page of latest versions by name, and the last name if there is more.
-
-        What cannot be read of a version is None, so that one damaged profile hides no other.
-
-        Args:
-            project: The project.
-            after: The identifier after which the page begins; empty: from the first.
-            size: Most entries, at least 1.
-            labels: Pairs that every listed version has.
-        """
-        found: list[tuple[VersionInfo, ProfileSummary | None]] = []
-        with store_errors():
-            source = await self._narrowest(project, labels)
-        while True:
-            wanted = size + 1 - len(found)
-            count = wanted if len(labels) < 2 else max(wanted, _SIFTED)
-            with store_errors():
-                batch = await self._names(project, source, after, count)
-                fitting = await self._labelled(project, batch, labels)
-                entries = await self._latest([ProfileName(project, name) for name in fitting])
-            found += [
-                (info, summary)
-                for info, summary in entries
-                if summary is None or labels.items() <= summary.header.labels.items()
-            ]
-            if len(found) > size:
-                return found[:size], found[size - 1][0].name.profile
-            if len(batch) < count:
-                return found, ""
-            after = batch[-1]
-
-    async def _narrowest(self, project: str, labels: Mapping[str, str]) -> str:
-        """Return the beginning of the label index that has the fewest of the wanted profiles.
-
-        Empty where no labels are wanted.
-        """
-        prefixes = [f"{_pair(key, value)}\0" for key, value in sorted(labels.items())]
-        if len(prefixes) < 2:
-            return "".join(prefixes)
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for prefix in prefixes:
-                pipeline.zlexcount(keys.labels(project), f"[{prefix}", f"({prefix}{_LAST}")
-            counts = await pipeline.execute()
-        return prefixes[counts.index(min(counts))]
-
-    async def _names(self, project: str, source: str, after: str, count: int) -> list[str]:
-        """Return the first profiles after one, of all or of a part of the label index."""
-        batch = await awaited(
-            self._redis.zrangebylex(
-                keys.labels(project) if source else keys.profiles(project),
-                f"({source}{after}" if after else f"[{source}" if source else "-",
-                f"({source}{_LAST}" if source else "+",
-                start=0,
-                num=count,
-            )
-        )
-        return [raw.decode().removeprefix(source) for raw in batch]
-
-    async def _labelled(
-        self, project: str, profiles: Sequence[str], labels: Mapping[str, str]
-    ) -> list[str]:
-        """Return those of some profiles that have all labels, by the index alone."""
-        if not (profiles and labels):
-            return list(profiles)
-        members = [
-            f"{_pair(key, value)}\0{profile}"
-            for profile in profiles
-            for key, value in labels.items()
-        ]
-        scores = await awaited(self._redis.zmscore(keys.labels(project), members))
-        count = len(labels)
-        return [
-            profile
-            for i, profile in enumerate(profiles)
-            if None not in scores[i * count : (i + 1) * count]
-        ]
-
-    async def _latest(
-        self, names: Sequence[ProfileName]
-    ) -> list[tuple[VersionInfo, ProfileSummary | None]]:
-        """Return the latest versions of those profiles that were not deleted meanwhile."""
-        own = [keys.ProfileKeys(name) for name in names]
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for profile in own:
-                await self._resolve([profile.index, profile.aliases], ["", 0], client=pipeline)
-            replies = await pipeline.execute()
-            infos = [
-                _resolved(name, found)
-                for name, found in zip(names, replies, strict=True)
-                if len(found) > 1
-            ]
-            for info in infos:
-                pipeline.hget(keys.ProfileKeys(info.name).content(info.digest), "summary")
-            summaries = await pipeline.execute()
-        return [
-            (info, _readable(info, summary)) for info, summary in zip(infos, summaries, strict=True)
-        ]
 
     async def set_alias(
         self,
@@ -304,7 +203,7 @@ class ProfileStore:
             )
         await self._check_moved(reference, alias, outcome, rest, expected_version)
         before, moves, version, digest, created_ms, *naming = rest
-        info = _info(reference.name, [version, digest.decode(), created_ms], naming)
+        info = info_of(reference.name, [version, digest.decode(), created_ms], naming)
         return info, before, Alias(alias, version, moves)
 
     async def delete_alias(
@@ -343,7 +242,7 @@ class ProfileStore:
             case -1:
                 raise VersionNotFoundError(str(name), reference.suffix, await self._known(name))
             case -2:
-                raise ProfileNotFoundError(str(name), await self._nearest(name))
+                raise ProfileNotFoundError(str(name), await self.index.nearest(name))
             case -3:
                 raise VersionNotFoundError(str(name), alias, await self._known(name))
 
@@ -391,18 +290,6 @@ class ProfileStore:
                 str(reference.name), reference.suffix, await self._known(reference.name)
             )
 
-    async def _nearest(self, name: ProfileName) -> list[str]:
-        key, most = keys.profiles(name.project), _NEAREST_AMONG
-        with store_errors():
-            there = await awaited(
-                self._redis.zrevrangebylex(key, f"({name.profile}", "-", start=0, num=most)
-            )
-            there += await awaited(
-                self._redis.zrangebylex(key, f"({name.profile}", "+", start=0, num=most)
-            )
-        near = difflib.get_close_matches(name.profile, [raw.decode() for raw in there], n=3)
-        return [str(ProfileName(name.project, profile)) for profile in near]
-
     async def _known(self, name: ProfileName) -> list[str]:
         own = keys.ProfileKeys(name)
         with store_errors():
@@ -412,41 +299,5 @@ class ProfileStore:
         return [str(v) for v in versions[-10:]] + sorted(alias.decode() for alias in aliases)
 
 
-def _info(name: ProfileName, found: Sequence[Any], naming: Sequence[bytes]) -> VersionInfo:
-    version, digest, created_ms = found
-    aliases = tuple(alias.decode() for alias in naming)
-    return VersionInfo(name, version, digest, _time(created_ms), aliases)
-
-
-def _resolved(name: ProfileName, found: Sequence[Any]) -> VersionInfo:
-    """Return the version that ``resolve_profile.lua`` found."""
-    version, digest, created_ms, aliases, _ = found
-    naming = [alias.name.encode() for alias in _aliases(aliases) if alias.version == version]
-    return _info(name, [version, digest.decode(), created_ms], naming)
-
-
-def _aliases(flat: Sequence[Any]) -> list[Alias]:
-    triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-    found = [Alias(alias.decode(), version, moves) for alias, version, moves in triples]
-    return sorted(found, key=lambda alias: alias.name)
-
-
-def _readable(info: VersionInfo, summary: bytes | None) -> ProfileSummary | None:
-    try:
-        return decode_summary(info.digest, summary or b"")
-    except ProfileDamagedError:
-        _log.exception("a stored profile cannot be read", profile=str(info.reference))
-        return None
-
-
-def _pair(key: str, value: str) -> str:
-    """Return a label as the index spells it; neither part holds a NUL."""
-    return f"{key}\0{value}"
-
-
 def _milliseconds(time: datetime) -> int:
     return round(time.timestamp() * 1000)
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

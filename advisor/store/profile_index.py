@@ -1,0 +1,165 @@
+"""Finding profiles: pages by name and by label, and names near to one that is not there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+import structlog
+from redis.asyncio import Redis
+
+from advisor.errors import ProfileDamagedError
+from advisor.names import ProfileName
+from advisor.profiles import ProfileSummary, VersionInfo
+from advisor.store import keys
+from advisor.store.codec import decode_summary
+from advisor.store.connection import awaited, load_script, store_errors
+from advisor.store.profile_replies import resolved
+
+_NEAREST_AMONG = 500  # names before, and after, an unknown one that it is compared with
+_SIFTED = 500  # names read at a time where several labels are wanted
+_LAST = "\x7f"  # after every character of a profile's identifier
+
+_log = structlog.get_logger()
+
+
+class ProfileIndex:
+    """Finds profiles; the scripts of the store keep what it reads.
+
+    Args:
+        redis: The client.
+
+    Raises:
+        StoreUnavailableError: By every method, when Redis does not answer.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._resolve = load_script(redis, "resolve_profile")
+
+    async def page(
+        self, project: str, *, after: str, size: int, labels: dict[str, str]
+    ) -> tuple[list[tuple[VersionInfo, ProfileSummary | None]], str]:
+        """Return a page of latest versions by name, and the last name if there is more.
+
+        What cannot be read of a version is None, so that one damaged profile hides no other.
+
+        Args:
+            project: The project.
+            after: The identifier after which the page begins; empty: from the first.
+            size: Most entries, at least 1.
+            labels: Pairs that every listed version has.
+        """
+        found: list[tuple[VersionInfo, ProfileSummary | None]] = []
+        with store_errors():
+            source = await self._narrowest(project, labels)
+        while True:
+            wanted = size + 1 - len(found)
+            count = wanted if len(labels) < 2 else max(wanted, _SIFTED)
+            with store_errors():
+                batch = await self._names(project, source, after, count)
+                fitting = await self._labelled(project, batch, labels)
+                entries = await self._latest([ProfileName(project, name) for name in fitting])
+            found += [
+                (info, summary)
+                for info, summary in entries
+                if summary is None or labels.items() <= summary.header.labels.items()
+            ]
+            if len(found) > size:
+                return found[:size], found[size - 1][0].name.profile
+            if len(batch) < count:
+                return found, ""
+            after = batch[-1]
+
+    async def _narrowest(self, project: str, labels: Mapping[str, str]) -> str:
+        """Return the beginning of the label index that has the fewest of the wanted profiles.
+
+        Empty where no labels are wanted.
+        """
+        prefixes = [f"{label_pair(key, value)}\0" for key, value in sorted(labels.items())]
+        if len(prefixes) < 2:
+            return "".join(prefixes)
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for prefix in prefixes:
+                pipeline.zlexcount(keys.labels(project), f"[{prefix}", f"({prefix}{_LAST}")
+            counts = await pipeline.execute()
+        return prefixes[counts.index(min(counts))]
+
+    async def _names(self, project: str, source: str, after: str, count: int) -> list[str]:
+        """Return the first profiles after one, of all or of a part of the label index."""
+        batch = await awaited(
+            self._redis.zrangebylex(
+                keys.labels(project) if source else keys.profiles(project),
+                f"({source}{after}" if after else f"[{source}" if source else "-",
+                f"({source}{_LAST}" if source else "+",
+                start=0,
+                num=count,
+            )
+        )
+        return [raw.decode().removeprefix(source) for raw in batch]
+
+    async def _labelled(
+        self, project: str, profiles: Sequence[str], labels: Mapping[str, str]
+    ) -> list[str]:
+        """Return those of some profiles that have all labels, by the index alone."""
+        if not (profiles and labels):
+            return list(profiles)
+        members = [
+            f"{label_pair(key, value)}\0{profile}"
+            for profile in profiles
+            for key, value in labels.items()
+        ]
+        scores = await awaited(self._redis.zmscore(keys.labels(project), members))
+        count = len(labels)
+        return [
+            profile
+            for i, profile in enumerate(profiles)
+            if None not in scores[i * count : (i + 1) * count]
+        ]
+
+    async def _latest(
+        self, names: Sequence[ProfileName]
+    ) -> list[tuple[VersionInfo, ProfileSummary | None]]:
+        """Return the latest versions of those profiles that were not deleted meanwhile."""
+        own = [keys.ProfileKeys(name) for name in names]
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for profile in own:
+                await self._resolve([profile.index, profile.aliases], ["", 0], client=pipeline)
+            replies = await pipeline.execute()
+            infos = [
+                resolved(name, found)
+                for name, found in zip(names, replies, strict=True)
+                if len(found) > 1
+            ]
+            for info in infos:
+                pipeline.hget(keys.ProfileKeys(info.name).content(info.digest), "summary")
+            summaries = await pipeline.execute()
+        return [
+            (info, _readable(info, summary)) for info, summary in zip(infos, summaries, strict=True)
+        ]
+
+    async def nearest(self, name: ProfileName) -> list[str]:
+        """Return the names most like one that is not there, the nearest first."""
+        key, most = keys.profiles(name.project), _NEAREST_AMONG
+        with store_errors():
+            there = await awaited(
+                self._redis.zrevrangebylex(key, f"({name.profile}", "-", start=0, num=most)
+            )
+            there += await awaited(
+                self._redis.zrangebylex(key, f"({name.profile}", "+", start=0, num=most)
+            )
+        near = difflib.get_close_matches(name.profile, [raw.decode() for raw in there], n=3)
+        return [str(ProfileName(name.project, profile)) for profile in near]
+
+
+def _readable(info: VersionInfo, summary: bytes | None) -> ProfileSummary | None:
+    try:
+        return decode_summary(info.digest, summary or b"")
+    except ProfileDamagedError:
+        _log.exception("a stored profile cannot be read", profile=str(info.reference))
+        return None
+
+
+def label_pair(key: str, value: str) -> str:
+    """Return a label as the index spells it; neither part holds a NUL."""
+    return f"{key}\0{value}"
