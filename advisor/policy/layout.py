@@ -9,7 +9,14 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from advisor.policy.errors import InvalidValueError, shown
-from advisor.policy.naming import Spelling, check_templates, clean_names, spell, without_wrappers
+from advisor.policy.naming import (
+    Spelling,
+    check_templates,
+    clean_names,
+    containers_of_modules,
+    spell,
+    without_wrappers,
+)
 
 MAX_NAME_CHARACTERS = 512
 MAX_GROUPS = 20_000
@@ -50,6 +57,24 @@ class Group:
         return (self.depth_count, *self.inner_counts)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """The blocks along one index, inside the same outer blocks.
+
+    Attributes:
+        siblings: All numbers that the container holds.
+        alike: The numbers of those blocks that share a role with the ones that have this role,
+            rising: what this role could stand in.
+        members: The numbers of those blocks that have this role, rising.
+        sizes: Numbers of scalar parameters of each member; 0: unknown.
+    """
+
+    siblings: frozenset[int]
+    alike: tuple[int, ...]
+    members: tuple[int, ...]
+    sizes: tuple[tuple[int, ...], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a group stands in its model.
@@ -58,16 +83,14 @@ class Place:
         role: Its role, without wrappers.
         numbers: Its block indices, outermost first: as the name has them, or the given positions;
             a name without any counts as block 0 of 1.
-        siblings: For each index all numbers that the container holds.
-        members: For each index the numbers of those blocks that have this role, rising.
+        rows: For each index the blocks along it.
         fixed: For each other number of the path all numbers that its container holds; None: the
             role is given, so nothing is known of them.
     """
 
     role: str
     numbers: tuple[int, ...]
-    siblings: tuple[frozenset[int], ...]
-    members: tuple[tuple[int, ...], ...]
+    rows: tuple[Row, ...]
     fixed: tuple[frozenset[int], ...] | None
 
 
@@ -80,12 +103,14 @@ class Layout:
         role_templates: How names are to be read, see :mod:`advisor.policy.naming`.
         frozen_names: Names of the parameters that are not trained. They have no multipliers, but
             count where blocks are counted.
+        frozen_parameter_counts: How many scalar parameters each of those has; empty: unknown.
         places: Where each group stands.
     """
 
     groups: tuple[Group, ...]
     role_templates: tuple[str, ...] = ()
     frozen_names: tuple[str, ...] = ()
+    frozen_parameter_counts: tuple[int, ...] = ()
     places: tuple[Place, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
@@ -94,6 +119,7 @@ class Layout:
         groups: Iterable[Group],
         role_templates: Sequence[str] = (),
         frozen_names: Sequence[str] = (),
+        frozen_parameter_counts: Sequence[int] = (),
     ) -> Layout:
         """Check the groups and derive the roles that are not given.
 
@@ -101,6 +127,7 @@ class Layout:
             groups: The groups.
             role_templates: Tried in order before block indices are looked for.
             frozen_names: Names of the parameters that are not trained.
+            frozen_parameter_counts: Their sizes, as many, or none.
 
         Raises:
             InvalidValueError: No group, too many, a bad name or depth, or a name given twice.
@@ -127,8 +154,17 @@ class Layout:
                     f"{len(name)} characters, but 1 to {MAX_NAME_CHARACTERS} are needed",
                 )
             _check_unseen(f"frozen_names[{i}]", f"frozen_names[{i}]", name, seen)
+        sizes = tuple(frozen_parameter_counts)
+        if len(sizes) not in {0, len(frozen)}:
+            raise InvalidValueError(
+                "frozen_parameter_counts",
+                f"{len(sizes)} entries, but there are {len(frozen)} frozen_names; give one for "
+                "each, or none",
+            )
+        if any(size < 0 for size in sizes):
+            raise InvalidValueError("frozen_parameter_counts", f"{min(sizes)} is below 0")
         templates = check_templates("role_templates", role_templates)
-        derived = _derived(checked, templates, frozen)
+        derived = _derived(checked, templates, frozen, sizes)
         layout = cls(
             tuple(
                 group if group.role else _filled(group, place)
@@ -136,6 +172,7 @@ class Layout:
             ),
             templates,
             frozen,
+            sizes,
             tuple(
                 place if _says(group, place) else _given(group)
                 for group, place in zip(checked, derived, strict=True)
@@ -234,65 +271,81 @@ def _check_roles(groups: tuple[Group, ...]) -> None:
             )
 
 
+_Key = tuple[str, tuple[int, ...]]
+
+
 def _derived(
-    groups: tuple[Group, ...], templates: tuple[str, ...], frozen: tuple[str, ...]
+    groups: tuple[Group, ...],
+    templates: tuple[str, ...],
+    frozen: tuple[str, ...],
+    frozen_sizes: tuple[int, ...],
 ) -> list[Place]:
     """Return the place of each group as its name tells it."""
     names = clean_names([*(group.name for group in groups), *frozen])
-    spellings = [spell(name, templates) for name in names]
-    uneven = _uneven(groups, spellings)
-    for i, spelling in enumerate(spellings):
-        if spelling.bare and (spelling.role, spelling.numbers[:-1]) in uneven:
-            spellings[i] = spell(names[i], templates, innermost_fixed=True)
-    siblings: defaultdict[tuple[str, tuple[int, ...]], set[int]] = defaultdict(set)
-    members: defaultdict[tuple[str, tuple[int, ...]], set[int]] = defaultdict(set)
+    sizes = [*(group.parameter_count for group in groups), *(frozen_sizes or [0] * len(frozen))]
+    containers = containers_of_modules(names)
+    spellings = [spell(name, templates, containers) for name in names]
+    rows = _rows(spellings, sizes)
     fixed: defaultdict[str, set[int]] = defaultdict(set)
     for spelling in spellings:
-        for axis, number in enumerate(spelling.numbers):
-            siblings[spelling.prefixes[axis], spelling.numbers[:axis]].add(number)
-            members[spelling.role, spelling.numbers[:axis]].add(number)
         for prefix, number in spelling.fixed:
             fixed[prefix].add(number)
-    whole = {key: frozenset(found) for key, found in siblings.items()}
-    own = {key: tuple(sorted(found)) for key, found in members.items()}
     others = {prefix: frozenset(found) for prefix, found in fixed.items()}
     return [
         Place(
             spelling.role,
             spelling.numbers or (0,),
             tuple(
-                whole[prefix, spelling.numbers[:axis]]
-                for axis, prefix in enumerate(spelling.prefixes)
+                rows[spelling.role, spelling.numbers[:axis]]
+                for axis in range(len(spelling.numbers))
             )
-            or _counted(1)[:1],
-            tuple(
-                own[spelling.role, spelling.numbers[:axis]] for axis in range(len(spelling.numbers))
-            )
-            or _counted(1)[1:],
+            or (_counted(1),),
             tuple(others[prefix] for prefix, _ in spelling.fixed),
         )
         for spelling in spellings[: len(groups)]
     ]
 
 
-def _uneven(
-    groups: tuple[Group, ...], spellings: Sequence[Spelling]
-) -> set[tuple[str, tuple[int, ...]]]:
-    """Return the rows of parameters without a module of their own that are not of one size.
-
-    Their first and last are other layers than those between, so depth cannot be bridged.
-    """
-    sizes: defaultdict[tuple[str, tuple[int, ...]], set[int]] = defaultdict(set)
-    for group, spelling in zip(groups, spellings, strict=False):  # frozen ones have no size
-        if spelling.bare and group.parameter_count:
-            sizes[spelling.role, spelling.numbers[:-1]].add(group.parameter_count)
-    return {row for row, found in sizes.items() if len(found) > 1}
+def _rows(spellings: Sequence[Spelling], sizes: Sequence[int]) -> dict[_Key, Row]:
+    """Return the rows of all roles, by role and outer block numbers."""
+    roles_of: defaultdict[_Key, defaultdict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    members: defaultdict[_Key, defaultdict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    containers: dict[_Key, _Key] = {}
+    for spelling, size in zip(spellings, sizes, strict=True):
+        for axis, number in enumerate(spelling.numbers):
+            container = spelling.prefixes[axis], spelling.numbers[:axis]
+            key = spelling.role, spelling.numbers[:axis]
+            roles_of[container][number].add(spelling.role)
+            members[key][number].append(size)
+            containers[key] = container
+    # Of each role in a container those that stand in the same blocks.
+    beside: defaultdict[tuple[_Key, str], set[str]] = defaultdict(set)
+    holding: defaultdict[tuple[_Key, str], set[int]] = defaultdict(set)
+    for container, blocks in roles_of.items():
+        for number, found in blocks.items():
+            for role in found:
+                beside[container, role] |= found
+                holding[container, role].add(number)
+    siblings = {container: frozenset(blocks) for container, blocks in roles_of.items()}
+    rows: dict[_Key, Row] = {}
+    for key, found_sizes in members.items():
+        container = containers[key]
+        alike = set().union(*(holding[container, role] for role in beside[container, key[0]]))
+        own = tuple(sorted(found_sizes))
+        rows[key] = Row(
+            siblings[container],
+            tuple(sorted(alike)),
+            own,
+            tuple(tuple(found_sizes[number]) for number in own),
+        )
+    return rows
 
 
 def _filled(group: Group, place: Place) -> Group:
     """Return a group with role and depth as its place has them."""
-    ranks = [bisect_left(own, n) for own, n in zip(place.members, place.numbers, strict=True)]
-    counts = [len(own) for own in place.members]
+    pairs = zip(place.rows, place.numbers, strict=True)
+    ranks = [bisect_left(row.members, number) for row, number in pairs]
+    counts = [len(row.members) for row in place.rows]
     return replace(
         group,
         role=place.role,
@@ -310,15 +363,11 @@ def _says(group: Group, place: Place) -> bool:
 
 def _given(group: Group) -> Place:
     """Return the place that a group gives."""
-    return Place(
-        without_wrappers(group.role),
-        group.indices,
-        tuple(_counted(count)[0] for count in group.counts),
-        tuple(_counted(count)[1] for count in group.counts),
-        None,
-    )
+    rows = tuple(_counted(count) for count in group.counts)
+    return Place(without_wrappers(group.role), group.indices, rows, None)
 
 
 @lru_cache(maxsize=256)
-def _counted(count: int) -> tuple[frozenset[int], tuple[int, ...]]:
-    return frozenset(range(count)), tuple(range(count))
+def _counted(count: int) -> Row:
+    numbers = tuple(range(count))
+    return Row(frozenset(numbers), numbers, numbers, ((0,),) * count)

@@ -2,18 +2,14 @@ r"""Map a layout onto a profile's layout: which base groups each group stands fo
 
 Both layouts are brought into one spelling first: wrappers leave the names, and names that the
 profile does not know are rewritten by its alias table. Then a group finds the groups of its role,
-index by index, from the outermost on.
+index by index, from the outermost on, as :mod:`advisor.policy.bridging` says: block for block where
+both models hold the same ones, by overlap where depth differs. At most one index of a role is
+bridged; stages never are, and blocks that hold rows of blocks only if their sizes are known, which
+tell stages apart. Experts of another number are bridged too, but each sees tokens of its own: their
+changes are orthogonal, whatever the depth rule.
 
-* Where the containers hold the same blocks in both models, a block stands for the block of the same
-  number. So it is in a model of the same depth, whatever part of it is trained.
-* Else depth is bridged: the :math:`m` blocks of the role in the base and the :math:`n` in the run
-  are thought of as the stretch [0, 1], cut into m and into n equal parts, and :math:`o_{ij}` is the
-  overlap of the base's part i and the run's part j. At most one index of a role may be bridged so;
-  stages never are.
-* Experts of another number stand for each other in the same way, but each sees tokens of its own:
-  their changes are orthogonal, whatever the depth rule.
-
-With :math:`r_i` the base's rates the references are
+With m blocks in the base, n in the run and the overlap :math:`o_{ij}` of the base's part i with the
+run's part j, :math:`r_i` being the base's rates, the references are
 
 * ``sum``:  :math:`R_j = \sum_i m\,o_{ij}\, r_i`: the parts of a base block add up to its rate,
   :math:`\sum_j R_j = \sum_i r_i` exactly;
@@ -31,7 +27,6 @@ Source of ``sum``: FLeRM's depth rule, Milsom, Anson, Aitchison, arXiv 2502.1740
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,8 +35,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.policy.aliases import AliasTable, GroupAlias
+from advisor.policy.bridging import Bridge
 from advisor.policy.errors import InvalidValueError, LayoutMismatchError
-from advisor.policy.layout import Group, Layout, Place
+from advisor.policy.layout import Group, Layout, Place, Row
 from advisor.policy.naming import Axis, axes_of, clean_names
 from advisor.policy.nearest import nearest_roles
 from advisor.policy.rules import DepthRule, Match, UnmatchedRule
@@ -60,6 +56,9 @@ class LayoutMapping:
         shares: Part of the source's rate (its squared rate under ``sqrt``) that the target takes,
             shape [entries].
         spans: Part of the target that the source covers, shape [entries]; a target's add up to 1.
+        blocks: Which base block of its family each entry takes from, experts of one block together:
+            an index, shape [entries].
+        block_families: The family of each of those, shape [blocks].
         matches: How each group of the run found its counterpart, shape [groups].
         families: Which groups of the run are bridged together: an index, the same for groups of one
             role that stand for groups of one role; -1: no counterpart, shape [groups].
@@ -72,6 +71,8 @@ class LayoutMapping:
     sources: NDArray[np.intp]
     shares: Floats
     spans: Floats
+    blocks: NDArray[np.intp]
+    block_families: NDArray[np.intp]
     matches: tuple[Match, ...]
     families: NDArray[np.intp]
     base_roles: NDArray[np.intp]
@@ -137,11 +138,12 @@ class LayoutMapping:
         """
         count = len(self.base_roles)
         rho = np.clip(coherences[self.base_roles], 0.0, 1.0)
-        # Of each family, what it covers of each source; then the sums over families.
-        pairs = self.families[self.targets] * len(base_rates) + self.sources
-        pairs, places = np.unique(pairs, return_inverse=True)
-        parts = np.bincount(places, weights=self.shares, minlength=len(pairs)).astype(np.float64)
-        wanted = _size(parts * base_rates[pairs % len(base_rates)], pairs // len(base_rates), rho)
+        covered = np.bincount(
+            self.blocks,
+            weights=self.shares * base_rates[self.sources],
+            minlength=len(self.block_families),
+        ).astype(np.float64)
+        wanted = _size(covered, self.block_families, rho)
         there = self.families >= 0
         given = _size(summed[there], self.families[there], rho)
         ratios = np.ones(count)
@@ -166,24 +168,19 @@ def _size(rates: Floats, families: NDArray[np.intp], coherences: Floats) -> Floa
     return np.sqrt((1 - coherences) * squares + coherences * np.square(sums))
 
 
-def overlaps(index: int, count: int, base_count: int) -> list[tuple[int, float, float]]:
-    """Return (i, share, span) of the ``base_count`` parts of [0, 1] that part ``index`` meets.
-
-    ``share`` is the part of the base's part i that is met, ``span`` the part of this one. Computed
-    in integers, in units of ``1 / (count * base_count)``, so that integer ratios are exact.
-    """
-    start, stop = index * base_count, (index + 1) * base_count
-    met = range(start // count, -(-stop // count))
-    lengths = [(i, min(stop, (i + 1) * count) - max(start, i * count)) for i in met]
-    return [(i, length / count, length / base_count) for i, length in lengths]
-
-
 @dataclass(frozen=True, slots=True)
 class _Counterparts:
-    """What a group stands for: (base group, share, span) each, and its family."""
+    """What a group stands for.
 
-    sources: tuple[tuple[int, float, float], ...]
+    Attributes:
+        sources: Base group, share, span and base block (experts of one block together) each.
+        family: What is bridged together.
+        crossed: Whether anything is bridged.
+    """
+
+    sources: tuple[tuple[int, float, float, tuple[int, ...]], ...]
     family: tuple[object, ...]
+    crossed: bool
 
 
 class _Base:
@@ -198,12 +195,15 @@ class _Base:
         self._rule = rule
         self._places = layout.places
         self._index = {(place.role, place.numbers): i for i, place in enumerate(layout.places)}
-        self._axes = {
-            (place.role, place.numbers[:axis]): (place.siblings[axis], place.members[axis])
+        self._rows = {
+            (place.role, place.numbers[:axis]): row
             for place in layout.places
-            for axis in range(len(place.numbers))
+            for axis, row in enumerate(place.rows)
         }
-        self._same: dict[tuple[int, int], bool] = {}
+        self._long = {
+            (role, len(path)) for (role, path), row in self._rows.items() if row.members[1:]
+        }
+        self._bridges: dict[tuple[int, int], Bridge] = {}
         self.roles = list(dict.fromkeys(place.role for place in layout.places))
 
     def counterparts(self, place: Place, role: str) -> _Counterparts | None:
@@ -213,63 +213,77 @@ class _Base:
             place: The group's place.
             role: Its own role, or another one that stands in.
         """
-        met: list[tuple[tuple[int, ...], float, float]] = [((), 1.0, 1.0)]
+        # Path of numbers, share, span, and the path without experts.
+        met: list[tuple[tuple[int, ...], float, float, tuple[int, ...]]] = [((), 1.0, 1.0, ())]
         followed: list[int | None] = []
-        bridged = 0
-        for axis, kind in enumerate(axes_of(role, len(place.numbers))):
-            inner = [self._along(place, role, axis, kind, path) for path, _, _ in met]
-            if any(found is None for found in inner):
+        depths = 0
+        any_crossed = False
+        axes = axes_of(role, len(place.numbers))
+        for axis, kind in enumerate(axes):
+            row, number = place.rows[axis], place.numbers[axis]
+            bridges = [self._bridge(row, role, path) for path, _, _, _ in met]
+            crossed = any(bridge is not None and bridge.crossed for bridge in bridges)
+            sized = all(bridge is not None and bridge.sized for bridge in bridges)
+            like_stages = not sized and self._has_rows_inside(place, role, axis, axes)
+            if crossed and (kind is Axis.STAGE or like_stages):
                 return None
-            crossed = any(found[1] for found in inner if found)
-            bridged += crossed and kind is Axis.DEPTH
-            met = [
-                ((*path, number), share * next_share, span * next_span)
-                for (path, share, span), found in zip(met, inner, strict=True)
-                for number, next_share, next_span in (found[0] if found else ())
-            ]
-            numbers = {path[-1] for path, _, _ in met}
-            followed.append(None if crossed or len(numbers) > 1 else numbers.pop())
-        if bridged > 1:
+            depths += crossed and kind is Axis.DEPTH
+            any_crossed |= crossed
+            further = []
+            for bridge, (path, share, span, block) in zip(bridges, met, strict=True):
+                stretch = None if bridge is None else bridge.counterparts(number)
+                if bridge is None or stretch is None:
+                    return None
+                further += [
+                    (
+                        (*path, n),
+                        share * self._weight(kind, own_share, own_span),
+                        span * own_span,
+                        block if kind is Axis.EXPERT else (*block, n),
+                    )
+                    for n, own_share, own_span in stretch
+                ]
+            met = further
+            bridged = crossed and kind is not Axis.EXPERT
+            followed.append(None if bridged else number)
+        if depths > 1:
             return None
-        sources = [(self._index.get((role, path)), share, span) for path, share, span in met]
-        # The base lacks a block of this stretch: half a reference would be wrong.
-        whole = tuple((i, share, span) for i, share, span in sources if i is not None)
-        if len(whole) < len(sources) or not whole:
-            return None
-        base = self._places[whole[0][0]]
+        if any((role, path) not in self._index for path, _, _, _ in met):
+            return None  # the base lacks a block of this stretch: half a reference would be wrong
+        sources = tuple(
+            (self._index[role, path], share, span, block) for path, share, span, block in met
+        )
+        base = self._places[sources[0][0]]
         both_read = base.role == place.role and None not in {base.fixed, place.fixed}
         if both_read and base.fixed != place.fixed:
             return None
-        return _Counterparts(whole, (place.role, role, *followed))
+        return _Counterparts(sources, (place.role, role, *followed), any_crossed)
 
-    def _along(
-        self, place: Place, role: str, axis: int, kind: Axis, path: tuple[int, ...]
-    ) -> tuple[list[tuple[int, float, float]], bool] | None:
-        """Return the blocks along one index, with share and span, and whether depth is bridged."""
-        found = self._axes.get((role, path))
-        if found is None:
+    def _bridge(self, row: Row, role: str, path: tuple[int, ...]) -> Bridge | None:
+        base = self._rows.get((role, path))
+        if base is None:
             return None
-        siblings, members = found
-        number, own = place.numbers[axis], place.members[axis]
-        if self._equal(place.siblings[axis], siblings):
-            return [(number, 1.0, 1.0)], False
-        count, base_count = len(own), len(members)
-        if kind is Axis.STAGE and count != base_count:
-            return None
-        stretch = overlaps(bisect_left(own, number), count, base_count)
-        experts = 1.0 if self._rule is DepthRule.SQRT else math.sqrt(base_count / count)
-        by_span = kind is Axis.EXPERT and self._rule is not DepthRule.SQRT
-        by_span = by_span or self._rule is DepthRule.COPY
-        factor = experts if kind is Axis.EXPERT else 1.0
-        return [
-            (members[i], (span if by_span else share) * factor, span) for i, share, span in stretch
-        ], count != base_count
+        key = id(row), id(base)
+        if key not in self._bridges:
+            self._bridges[key] = Bridge(row, base)
+        return self._bridges[key]
 
-    def _equal(self, one: frozenset[int], other: frozenset[int]) -> bool:
-        key = (id(one), id(other))
-        if key not in self._same:
-            self._same[key] = one == other
-        return self._same[key]
+    def _has_rows_inside(self, place: Place, role: str, axis: int, axes: Sequence[Axis]) -> bool:
+        """Return whether the blocks along an index hold rows of blocks of their own."""
+        return axes[axis] is Axis.DEPTH and any(
+            kind is Axis.DEPTH
+            and (len(place.rows[inner].members) > 1 or (role, inner) in self._long)
+            for inner, kind in enumerate(axes)
+            if inner > axis
+        )
+
+    def _weight(self, kind: Axis, share: float, span: float) -> float:
+        """Return which part of a block's rate (or squared rate) one that overlaps it takes."""
+        if self._rule is DepthRule.SQRT:
+            return share
+        if kind is Axis.EXPERT:
+            return math.sqrt(share * span)  # the span times the root of m / n
+        return span if self._rule is DepthRule.COPY else share
 
 
 def map_layout(
@@ -305,7 +319,7 @@ def map_layout(
     for i, counterparts in enumerate(found):
         if counterparts:
             sources = counterparts.sources
-            named = len(sources) == 1 and base_names[sources[0][0]] == names[i]
+            named = not counterparts.crossed and base_names[sources[0][0]] == names[i]
             plain = Match.NAME if named else Match.ROLE
             matches[i] = Match.ALIAS if i in rewritten else plain
     if unmatched_rule is UnmatchedRule.NEAREST_ROLE:
@@ -317,16 +331,24 @@ def map_layout(
                 found[i] = known.counterparts(place, nearest[place.role])
                 matches[i] = Match.NEAREST_ROLE if found[i] else Match.NONE
 
-    entries = [(i, *source) for i, some in enumerate(found) if some for source in some.sources]
-    targets, sources, shares, spans = zip(*entries, strict=True) if entries else ((),) * 4
     families = {some.family: some for some in found if some}
     places = {family: i for i, family in enumerate(families)}
+    blocks: dict[tuple[int, tuple[int, ...]], int] = {}
+    entries = [
+        (i, source, share, span, blocks.setdefault((places[some.family], block), len(blocks)))
+        for i, some in enumerate(found)
+        if some
+        for source, share, span, block in some.sources
+    ]
+    targets, sources, shares, spans, block_of = zip(*entries, strict=True) if entries else ((),) * 5
     return LayoutMapping(
         depth_rule=depth_rule,
         targets=np.array(targets, dtype=np.intp),
         sources=np.array(sources, dtype=np.intp),
         shares=np.array(shares, dtype=np.float64),
         spans=np.array(spans, dtype=np.float64),
+        blocks=np.array(block_of, dtype=np.intp),
+        block_families=np.array([family for family, _ in blocks], dtype=np.intp),
         matches=tuple(matches),
         families=np.array([places[some.family] if some else -1 for some in found], dtype=np.intp),
         base_roles=np.array(
@@ -340,7 +362,7 @@ def _read_by(layout: Layout, role_templates: Sequence[str]) -> Layout:
     if not role_templates:
         return layout
     unread = map(_unread, layout.groups, layout.places)
-    return Layout.of(unread, role_templates, layout.frozen_names)
+    return Layout.of(unread, role_templates, layout.frozen_names, layout.frozen_parameter_counts)
 
 
 def _unread(group: Group, place: Place) -> Group:
@@ -380,9 +402,12 @@ def _rewritten(
     if not changed:
         return layout, changed
     try:
-        return Layout.of(groups, layout.role_templates, kept[len(groups) :]), changed
+        spelled_anew = Layout.of(
+            groups, layout.role_templates, kept[len(groups) :], layout.frozen_parameter_counts
+        )
     except InvalidValueError:  # roles that were given and do not fit together once rewritten
         return layout, set()
+    return spelled_anew, changed
 
 
 def refusal(

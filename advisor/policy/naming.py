@@ -1,16 +1,18 @@
 """What is read off a parameter's name: wrappers, block indices, other numbers.
 
 A **role** is a name with its block indices taken out, ``*`` in their place. Which numbers are block
-indices is found out from the path:
+indices is found out from the paths of all names of a model:
 
-* a number whose container says that it holds blocks (``layers.2``, ``layer1``, ``encoderblock_3``);
+* a number whose container says that it holds blocks (``layers.2``, ``layer1``, ``encoderblock_3``,
+  the layers of a recurrent network: ``weight_hh_l0``);
 * a number right after another index (``stages.2.0``: stage and block);
 * the first number of a name, whatever its container is called (``net.3``, Flax's ``Net_3``);
 
-but of the last two only those that hold a module with parts of its own. ``features.4.weight`` is
-the fifth layer of a sequence, and the sixth may be of another kind; so it is with
-``layers.4.weight`` where the layers are not of one size. Such a number is **fixed**: it stays in
-the role, and stands for the same only where its container holds the same numbers.
+but of the last two only those whose container holds modules with parts of their own, at one number
+at least; and inside of a block only modules with parts, or experts, are blocks themselves.
+``features.4.weight`` is the fifth layer of a sequence, and the sixth may be of another kind. Such a
+number is **fixed**: it stays in the role, and stands for the same only where its container holds
+the same numbers.
 
 Where that is not what a model means, **role templates** say it: a template is the beginning of a
 name with ``*`` for each index, such as ``encoder.s*.u*``; the first that fits decides, and no other
@@ -22,7 +24,7 @@ from __future__ import annotations
 import enum
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from advisor.policy.errors import InvalidValueError, shown
@@ -39,6 +41,8 @@ _BLOCK_ENDS = ("block", "blocks", "layer", "layers", "resnet", "resnets", "stage
 _EXPERT_ENDS = ("expert", "experts")
 _NUMBERED_WORD = re.compile(r"([A-Za-z][A-Za-z_]*?)_?([0-9]+)")
 _FLAX_MODULE = re.compile(r"[A-Z][A-Za-z]*_[0-9]+")
+_RECURRENT_LAYER = re.compile(r"([A-Za-z_]+_l)([0-9]+)(?:_reverse)?")
+_TENSORS = frozenset({"weight", "bias"})
 _NUMBER = re.compile(r"[0-9]+")
 _WORDS = re.compile(r"[A-Za-z]+")
 
@@ -86,38 +90,59 @@ class Spelling:
         numbers: The block indices, outermost first, as they are written.
         prefixes: What stands before each of them, further indices as ``*``.
         fixed: What stands before each other number of the path, indices as ``*``, and that number.
-        bare: Whether the innermost index holds parameters and no module.
     """
 
     role: str
     numbers: tuple[int, ...] = ()
     prefixes: tuple[str, ...] = ()
     fixed: tuple[tuple[str, int], ...] = ()
-    bare: bool = False
 
 
-def spell(name: str, templates: Sequence[str] = (), *, innermost_fixed: bool = False) -> Spelling:
+def containers_of_modules(names: Iterable[str]) -> frozenset[str]:
+    """Return what stands before those numbers that hold a module in at least one name.
+
+    Args:
+        names: All names of a model.
+    """
+    return frozenset(
+        name[: number.start]
+        for name in names
+        for number in _numbers(name)
+        if number.segment < number.last - 1
+    )
+
+
+def spell(
+    name: str, templates: Sequence[str] = (), containers: frozenset[str] | None = None
+) -> Spelling:
     """Return how a name is read.
 
     Args:
         name: The name.
         templates: Role templates, tried in order before the indices are looked for.
-        innermost_fixed: Whether the index that holds parameters and no module is none.
+        containers: :func:`containers_of_modules` of the whole model; None: of this name alone.
     """
+    numbers = _numbers(name)
     for template in templates:
         fitting = _template_pattern(template).match(name)
         if fitting:
             spans = [fitting.span(i + 1) for i in range(len(fitting.groups()))]
-            others = [span for span, _ in _numbers(name) if span not in spans]
-            return _spelling(name, spans, others, bare=False)
-    spans, others, bare = [], [], False
-    for span, index in _numbers(name):
-        if index is _Index.NONE or (index is _Index.BARE and innermost_fixed):
-            others.append(span)
+            return _spelling(name, spans, [n.span for n in numbers if n.span not in spans])
+    if containers is None:
+        containers = containers_of_modules([name])
+    spans, others, after = [], [], None
+    for number in numbers:
+        follows = number.plain and after == number.segment - 1
+        implied = not spans and (number.plain or number.is_flax_module)
+        of_modules = name[: number.start] in containers
+        # Inside of a block, a numbered layer without parts (ff.layer_1) is one of its own kind.
+        in_blocks = number.in_blocks and (of_modules or not spans or number.of_experts)
+        if in_blocks or (of_modules and (implied or follows) and not number.is_leaf):
+            spans.append(number.span)
+            after = number.segment
         else:
-            spans.append(span)
-            bare = bare or index is _Index.BARE
-    return _spelling(name, spans, others, bare=bare)
+            others.append(number.span)
+    return _spelling(name, spans, others)
 
 
 def axes_of(role: str, count: int) -> tuple[Axis, ...]:
@@ -133,36 +158,59 @@ def axes_of(role: str, count: int) -> tuple[Axis, ...]:
     return tuple(_axis(text) for text in before)
 
 
-class _Index(enum.Enum):
-    """Whether a number of a path is a block index."""
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """A number in a path: where it stands, and what is said of it there."""
 
-    NONE = enum.auto()
-    BARE = enum.auto()  # it is, and holds parameters and no module
-    BLOCK = enum.auto()
+    start: int
+    stop: int
+    segment: int
+    last: int
+    plain: bool
+    is_flax_module: bool
+    in_blocks: bool
+    of_experts: bool
+
+    @property
+    def span(self) -> tuple[int, int]:
+        return self.start, self.stop
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.segment == self.last
 
 
-def _numbers(name: str) -> list[tuple[tuple[int, int], _Index]]:
-    """Return where each number of a name's path stands, and whether it is a block index."""
-    parts = _SEPARATORS.split(name)
-    segments, last = parts[::2], len(parts) // 2
-    found: list[tuple[tuple[int, int], _Index]] = []
-    position, any_index, after_index = 0, False, False
-    for i, segment in enumerate(segments[:-1]):
+def _numbers(name: str) -> list[_Number]:
+    """Return the numbers of a name's path."""
+    segments = _SEPARATORS.split(name)[::2]
+    last = len(segments) - 1
+    found: list[_Number] = []
+    position = 0
+    for i, segment in enumerate(segments):
         plain = _NUMBER.fullmatch(segment)
         numbered = _NUMBERED_WORD.fullmatch(segment)
-        index = _Index.NONE
+        if i == last:
+            numbered = _RECURRENT_LAYER.fullmatch(segment) or numbered
         if plain or numbered:
             container = numbered[1] if numbered else segments[i - 1] if i else ""
-            holds_modules = i < last - 1
-            implied = not any_index if plain or _FLAX_MODULE.fullmatch(segment) else False
-            if _says_block(container):
-                index = _Index.BLOCK if holds_modules else _Index.BARE
-            elif holds_modules and (implied or (plain and after_index)):
-                index = _Index.BLOCK
             start, stop = numbered.span(2) if numbered else (0, len(segment))
-            found.append(((position + start, position + stop), index))
-        after_index = index is not _Index.NONE
-        any_index = any_index or after_index
+            in_blocks = _says_block(container)
+            if i == last and numbered:
+                in_blocks = bool(_RECURRENT_LAYER.fullmatch(segment)) or (
+                    container in _TENSORS and any(map(_says_experts, segments[:i]))
+                )
+            found.append(
+                _Number(
+                    position + start,
+                    position + stop,
+                    i,
+                    last,
+                    bool(plain),
+                    bool(_FLAX_MODULE.fullmatch(segment)),
+                    in_blocks,
+                    in_blocks and (_says_experts(container) or container in _TENSORS),
+                )
+            )
         position += len(segment) + 1
     return found
 
@@ -177,15 +225,20 @@ def _says_block(text: str) -> bool:
     return word in _BLOCK_WORDS | _STAGE_WORDS or word.endswith(_BLOCK_ENDS + _EXPERT_ENDS)
 
 
+def _says_experts(text: str) -> bool:
+    return _last_word(text).endswith(_EXPERT_ENDS)
+
+
 def _axis(text: str) -> Axis:
     word = _last_word(text.rstrip("./_"))
-    if word.endswith(_EXPERT_ENDS):
+    within = word in _TENSORS and any(map(_says_experts, _SEPARATORS.split(text)[::2]))
+    if word.endswith(_EXPERT_ENDS) or within:  # experts.linear.weight3: a tensor for each expert
         return Axis.EXPERT
     return Axis.STAGE if word in _STAGE_WORDS else Axis.DEPTH
 
 
 def _spelling(
-    name: str, spans: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]], *, bare: bool
+    name: str, spans: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]
 ) -> Spelling:
     def starred(stop: int) -> str:
         text, position = "", 0
@@ -201,7 +254,6 @@ def _spelling(
         tuple(int(name[start:stop]) for start, stop in spans),
         tuple(starred(start) for start, _ in spans),
         tuple((starred(start), int(name[start:stop])) for start, stop in others),
-        bare,
     )
 
 

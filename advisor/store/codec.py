@@ -156,6 +156,7 @@ def _layout(fields: dict[str, Any]) -> Layout:
         [_group(group) for group in fields["layout"]],
         fields.get("role_templates", ()),
         fields.get("frozen", ()),
+        fields.get("frozen_sizes", ()),
     )
 
 
@@ -185,6 +186,11 @@ def _header_fields(content: ProfileContent) -> dict[str, Any]:
         **({"optional": optional} if optional else {}),
         **({"role_templates": templates} if templates else {}),
         **({"frozen": header.layout.frozen_names} if header.layout.frozen_names else {}),
+        **(
+            {"frozen_sizes": header.layout.frozen_parameter_counts}
+            if header.layout.frozen_parameter_counts
+            else {}
+        ),
         **({"policy_name": header.policy_name} if header.policy_name else {}),
         **({"aliases": [[a.pattern, a.target] for a in header.aliases]} if header.aliases else {}),
     }

@@ -20,10 +20,10 @@ def test_depth_is_the_rank_among_the_indices_of_a_role() -> None:
 
 def test_a_role_of_two_indices_counts_blocks_inside_their_stage() -> None:
     layout = Layout.of_names([
-        *("layer1.0.w", "layer1.1.w"),
-        *("layer3.0.w", "layer3.1.w", "layer3.2.w"),
+        *("layer1.0.m.w", "layer1.1.m.w"),
+        *("layer3.0.m.w", "layer3.1.m.w", "layer3.2.m.w"),
     ])
-    assert {group.role for group in layout.groups} == {"layer*.*.w"}
+    assert {group.role for group in layout.groups} == {"layer*.*.m.w"}
     assert [(group.indices, group.counts) for group in layout.groups] == [
         ((0, 0), (2, 2)),
         ((0, 1), (2, 2)),

@@ -26,7 +26,7 @@ from advisor.policy.nearest import nearest_roles
         ("blocks.3.mlp.0.weight", "blocks.*.mlp.0.weight", (3,)),  # up and down are no blocks
         ("blocks.3.1.weight", "blocks.*.1.weight", (3,)),
         ("stages.2.0.conv1.weight", "stages.*.*.conv1.weight", (2, 0)),
-        ("features.5.17.block.0.weight", "features.*.*.block.*.weight", (5, 17, 0)),
+        ("features.5.17.block.0.weight", "features.*.*.block.0.weight", (5, 17)),
         ("features.4.weight", "features.4.weight", ()),  # its neighbour may be of another kind
         ("encoder.3.attn.weight", "encoder.*.attn.weight", (3,)),
         ("layers.4.weight", "layers.*.weight", (4,)),

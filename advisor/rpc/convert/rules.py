@@ -116,6 +116,7 @@ def layout_from(message: layout_pb2.Layout) -> Layout:
         ),
         message.role_templates,
         message.frozen_names,
+        message.frozen_parameter_counts,
     )
 
 
@@ -136,4 +137,5 @@ def layout_to(layout: Layout) -> layout_pb2.Layout:
         ],
         role_templates=layout.role_templates,
         frozen_names=layout.frozen_names,
+        frozen_parameter_counts=layout.frozen_parameter_counts,
     )

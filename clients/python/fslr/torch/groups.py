@@ -63,7 +63,7 @@ class ModelGroups:
                 "check requires_grad and what the optimizer was built with"
             )
         kept = {group.name for group in self._groups}
-        self._frozen = [name for name, _ in named.values() if name not in kept]
+        self._frozen = {name: p.numel() for name, p in named.values() if name not in kept}
         self._index = {id(group.parameter): i for i, group in enumerate(self._groups)}
 
     def __len__(self) -> int:
@@ -89,4 +89,5 @@ class ModelGroups:
                 for group in self._groups
             ],
             frozen_names=self._frozen,
+            frozen_parameter_counts=self._frozen.values(),
         )

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66slr/advisor/v1/layout.proto\x12\x0f\x66slr.advisor.v1\"\x93\x01\n\x05Group\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65pth_index\x18\x03 \x01(\x05\x12\x13\n\x0b\x64\x65pth_count\x18\x04 \x01(\x05\x12\x17\n\x0fparameter_count\x18\x05 \x01(\x03\x12\x15\n\rinner_indices\x18\x06 \x03(\x05\x12\x14\n\x0cinner_counts\x18\x07 \x03(\x05\"^\n\x06Layout\x12&\n\x06groups\x18\x01 \x03(\x0b\x32\x16.fslr.advisor.v1.Group\x12\x16\n\x0erole_templates\x18\x02 \x03(\t\x12\x14\n\x0c\x66rozen_names\x18\x03 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66slr/advisor/v1/layout.proto\x12\x0f\x66slr.advisor.v1\"\x93\x01\n\x05Group\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65pth_index\x18\x03 \x01(\x05\x12\x13\n\x0b\x64\x65pth_count\x18\x04 \x01(\x05\x12\x17\n\x0fparameter_count\x18\x05 \x01(\x03\x12\x15\n\rinner_indices\x18\x06 \x03(\x05\x12\x14\n\x0cinner_counts\x18\x07 \x03(\x05\"\x7f\n\x06Layout\x12&\n\x06groups\x18\x01 \x03(\x0b\x32\x16.fslr.advisor.v1.Group\x12\x16\n\x0erole_templates\x18\x02 \x03(\t\x12\x14\n\x0c\x66rozen_names\x18\x03 \x03(\t\x12\x1f\n\x17\x66rozen_parameter_counts\x18\x04 \x03(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,5 +34,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GROUP']._serialized_start=50
   _globals['_GROUP']._serialized_end=197
   _globals['_LAYOUT']._serialized_start=199
-  _globals['_LAYOUT']._serialized_end=293
+  _globals['_LAYOUT']._serialized_end=326
 # @@protoc_insertion_point(module_scope)

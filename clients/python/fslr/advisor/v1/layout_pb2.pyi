@@ -88,6 +88,7 @@ class Layout(_message.Message):
     GROUPS_FIELD_NUMBER: _builtins.int
     ROLE_TEMPLATES_FIELD_NUMBER: _builtins.int
     FROZEN_NAMES_FIELD_NUMBER: _builtins.int
+    FROZEN_PARAMETER_COUNTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___Group]:
         """The groups in the model's own order. At least 1, at most 20,000."""
@@ -106,16 +107,21 @@ class Layout(_message.Message):
         would be taken for a model of two blocks. Default (empty): every parameter is in `groups`.
         """
 
+    @_builtins.property
+    def frozen_parameter_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Number of scalar parameters of each of `frozen_names`, at least 0. Default (empty): unknown."""
+
     def __init__(
         self,
         *,
         groups: _abc.Iterable[Global___Group] | None = ...,
         role_templates: _abc.Iterable[_builtins.str] | None = ...,
         frozen_names: _abc.Iterable[_builtins.str] | None = ...,
+        frozen_parameter_counts: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frozen_names", b"frozen_names", "groups", b"groups", "role_templates", b"role_templates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frozen_names", b"frozen_names", "frozen_parameter_counts", b"frozen_parameter_counts", "groups", b"groups", "role_templates", b"role_templates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
