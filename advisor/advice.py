@@ -84,6 +84,7 @@ class Opening:
         run: Under which name it is stored; None: not at all.
         policy: Rules instead of the profile's own, or None.
         total_steps: Planned steps; 0: unknown.
+        observe_only: Whether the run applies no multiplier.
         training: What else is known about it, for warnings.
     """
 
@@ -92,6 +93,7 @@ class Opening:
     run: RunName | None = None
     policy: Policy | None = None
     total_steps: int = 0
+    observe_only: bool = False
     training: Training = field(default_factory=Training)
 
 

@@ -92,6 +92,8 @@ class CachedProfiles:
             if known is None:
                 raise
             return known, True
+        if stored.policy is None:  # only in lists
+            return None, False
         found = self._policies[name] = (stored.policy, str(stored.reference))
         return found, False
 

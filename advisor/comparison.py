@@ -7,6 +7,7 @@ wonders later why a transfer disappointed should have read it here first.
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,23 +58,29 @@ class Training:
 
 
 # Stems of the names in PyTorch, optax, bitsandbytes, DeepSpeed and Hugging Face's arguments, such
-# as adamw_torch_fused; the longest that a name holds decides.
-_FAMILIES = {
-    "Adam": ("adam", "adamw", "nadam", "radam", "adamax", "lamb"),
-    "Adagrad": ("adagrad",),
-    "Adadelta": ("adadelta",),
-    "RMSprop": ("rmsprop",),
-    "SGD": ("sgd", "momentum", "nesterov"),
-    "sign descent": ("lion", "signsgd", "signum", "tiger"),
-    "second order": ("shampoo", "soap", "kfac", "sophia"),
-    "orthogonalized": ("muon",),
-    "factored": ("adafactor", "came"),
+# as adamw_torch_fused: the longest that a name holds decides. Short ones must be words of their
+# own, and what other optimizers have too comes last.
+_STEMS = {
+    **dict.fromkeys(("adam", "adamw", "nadam", "radam", "adamax"), "Adam"),
+    "adagrad": "Adagrad",
+    "adadelta": "Adadelta",
+    "rmsprop": "RMSprop",
+    "sgd": "SGD",
+    **dict.fromkeys(("signsgd", "signum"), "sign descent"),
+    **dict.fromkeys(("shampoo", "sophia"), "second order"),
+    "adafactor": "factored",
 }
-_STEMS = sorted(
-    ((stem, family) for family, stems in _FAMILIES.items() for stem in stems),
-    key=lambda pair: len(pair[0]),
-    reverse=True,
-)
+_WORDS = {
+    "lamb": "Adam",
+    "lion": "sign descent",
+    "tiger": "sign descent",
+    "muon": "orthogonalized",
+    "soap": "second order",
+    "kfac": "second order",
+    "came": "factored",
+}
+_LAST = {"momentum": "SGD", "nesterov": "SGD"}
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SAME_RATE = 0.01  # relative
 _WARMING = 0.5  # a schedule below this part of its peak, before it, is warming up
 _FULL = 0.9  # one above this part is not
@@ -83,7 +90,15 @@ _EARLY = 0.1  # part of a training after which a low learning rate is a decay an
 def family(optimizer: str) -> str:
     """Return the family of an optimizer's name; a name that is not known is its own family."""
     plain = _plain(optimizer)
-    return next((name for stem, name in _STEMS if stem in plain), plain)
+    words = [word.lower() for word in _WORD.findall(optimizer)]
+    for stem in sorted(_STEMS, key=len, reverse=True):
+        if stem in plain:
+            return _STEMS[stem]
+    for known in (_WORDS, _LAST):
+        for word in words:
+            if word in known:
+                return known[word]
+    return plain
 
 
 def differences(

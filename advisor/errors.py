@@ -181,7 +181,7 @@ class StoreDamagedError(AdvisorError):
     def __init__(self, what: str) -> None:
         super().__init__(
             f"the store is damaged, and nothing was changed: {what}; something else writes to this "
-            "Redis: remove the key or restore it from a backup"
+            "Redis, or a newer service does: restore it from a backup, or upgrade this service"
         )
 
 

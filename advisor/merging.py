@@ -46,6 +46,12 @@ def merge(contents: Sequence[ProfileContent]) -> ProfileContent:
     first = contents[0]
     for i, other in enumerate(contents[1:], start=1):
         _check_alike(i, first, other)
+        for j, before in enumerate(contents[:i]):
+            if np.array_equal(before.unit_rates, other.unit_rates):
+                raise InvalidValueError(
+                    f"recordings[{i}]",
+                    f"holds the same rates as recordings[{j}]; merge recordings of different seeds",
+                )
     counts = np.array([max(c.header.provenance.recordings, 1) for c in contents], dtype=np.float64)
     merged, spreads, errors = _merged(contents, counts[:, None, None])
     provenance = dataclasses.replace(first.header.provenance, recordings=int(counts.sum()))
@@ -95,11 +101,6 @@ def _mean(
 
 
 def _check_alike(index: int, first: ProfileContent, other: ProfileContent) -> None:
-    if np.array_equal(first.unit_rates, other.unit_rates):
-        raise InvalidValueError(
-            f"recordings[{index}]",
-            "holds the same rates as the first recording; merge recordings of different seeds",
-        )
     pairs: list[tuple[str, Any, Any]] = [
         ("the layout", first.header.layout, other.header.layout),
         ("the list of recorded steps", first.steps.tolist(), other.steps.tolist()),

@@ -91,7 +91,7 @@ def replay(
             ),
             None,
         )
-        if earlier is not None:
+        if earlier is not None and not opening.observe_only:
             measurement = dataclasses.replace(
                 measurement, multipliers=earlier.after.multipliers, advised=advised
             )

@@ -119,7 +119,7 @@ def list_(
         table.add_row(
             plain(short_name(policy.name)),
             policy.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M"),
-            plain(rules_in_words(policy.policy)),
+            plain(rules_in_words(policy.policy)) if policy.HasField("policy") else "unreadable",
         )
     console.print(table)
 

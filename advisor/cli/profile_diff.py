@@ -102,6 +102,7 @@ def _flat(content: profile_pb2.ProfileContent) -> Iterator[tuple[str, Any]]:
     fields = fields_of(content, words=True)
     layout, points = fields.pop("layout", {}), fields.pop("points", [])
     fields["groups"] = len(layout.get("groups", []))
+    fields["order_of_groups"] = [group["name"] for group in layout.get("groups", [])]
     fields["role_templates"] = layout.get("role_templates", [])
     fields["frozen_names"] = layout.get("frozen_names", [])
     fields["recorded_steps"] = [point["step"] for point in points]

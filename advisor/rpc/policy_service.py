@@ -82,5 +82,5 @@ def _version(stored: StoredPolicy) -> pb.PolicyVersion:
         name=str(stored.reference),
         version=stored.reference.version,
         create_time=timestamp(stored.create_time),
-        policy=policy_to(stored.policy),
+        policy=None if stored.policy is None else policy_to(stored.policy),
     )

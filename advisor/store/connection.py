@@ -26,6 +26,7 @@ from advisor.errors import (
 _PASSING = (OutOfMemoryError, ReadOnlyError)
 # What our own scripts reply.
 _AUDIT_FAILED, _REQUEST_REUSED, _MISFIT = "AUDITFAILED", "REQUESTREUSED", "MISFIT"
+_WRONG_KIND = "WRONGTYPE"  # of Redis itself, outside of our scripts' checks
 _PASSING_PREFIXES = (
     *("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF"),
     *("NOREPLICAS", "OOM", "READONLY", "TRYAGAIN"),
@@ -72,7 +73,7 @@ def store_errors() -> Iterator[None]:
     except ResponseError as error:
         if str(error).startswith(_REQUEST_REUSED):
             raise RequestReusedError from error
-        if str(error).startswith(_MISFIT):
+        if str(error).startswith((_MISFIT, _WRONG_KIND)):
             raise StoreDamagedError(str(error).removeprefix(_MISFIT).strip()) from error
         audit = str(error).startswith(_AUDIT_FAILED)
         reason = str(error).removeprefix(_AUDIT_FAILED).strip()

@@ -6,10 +6,11 @@ import difflib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import structlog
 from redis.asyncio import Redis
 
 from advisor.audit import Origin
-from advisor.errors import PolicyMovedError, PolicyNotFoundError
+from advisor.errors import PolicyMovedError, PolicyNotFoundError, StoreDamagedError
 from advisor.names import PolicyReference
 from advisor.policy import Policy
 from advisor.store import keys
@@ -17,6 +18,7 @@ from advisor.store.audit import write_arguments, write_keys
 from advisor.store.codec import decode_policy, encode_policy
 from advisor.store.connection import awaited, load_script, store_errors
 
+_log = structlog.get_logger()
 _LOOKED_AT = 1_000  # names that an unknown one is compared with; a project has few policies
 
 
@@ -26,12 +28,12 @@ class StoredPolicy:
 
     Attributes:
         reference: Its name, version included.
-        policy: The rules.
+        policy: The rules; None, in lists: they cannot be read.
         create_time: When it was stored, UTC.
     """
 
     reference: PolicyReference
-    policy: Policy
+    policy: Policy | None
     create_time: datetime
 
 
@@ -99,6 +101,7 @@ class PolicyStore:
 
         Raises:
             PolicyNotFoundError: There is no such policy, or not that version of it.
+            StoreDamagedError: What is stored is no policy that this service can read.
         """
         key = keys.policy(reference.project, reference.policy)
         with store_errors():
@@ -111,7 +114,10 @@ class PolicyStore:
                 near = [] if latest else await self._nearest(reference)
                 raise PolicyNotFoundError(str(reference), near, latest)
         stored = PolicyReference(reference.project, reference.policy, version)
-        return StoredPolicy(stored, decode_policy(rules), _time(int(created_ms)))
+        policy = _readable(stored, rules)
+        if policy is None:
+            raise StoreDamagedError(f"the rules of {stored} cannot be read")
+        return StoredPolicy(stored, policy, _time(int(created_ms or 0)))
 
     async def _nearest(self, reference: PolicyReference) -> list[str]:
         there = await awaited(self._redis.zrange(keys.policies(reference.project), 0, _LOOKED_AT))
@@ -127,8 +133,28 @@ class PolicyStore:
                     keys.policies(project), f"({after}" if after else "-", "+", 0, size + 1
                 )
             )
-        found = [await self.get(PolicyReference(project, raw.decode())) for raw in batch[:size]]
-        return found, found[-1].reference.policy if len(batch) > size else ""
+            names = [raw.decode() for raw in batch[:size]]
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for name in names:
+                    pipeline.hget(keys.policy(project, name), "latest")
+                latest = [int(version or 0) for version in await pipeline.execute()]
+                for name, version in zip(names, latest, strict=True):
+                    pipeline.hmget(keys.policy(project, name), [f"v:{version}", f"t:{version}"])
+                stored = await pipeline.execute()
+        found = []
+        for name, version, (rules, created_ms) in zip(names, latest, stored, strict=True):
+            reference = PolicyReference(project, name, version)
+            policy = _readable(reference, rules or b"")
+            found.append(StoredPolicy(reference, policy, _time(int(created_ms or 0))))
+        return found, names[-1] if len(batch) > size else ""
+
+
+def _readable(reference: PolicyReference, rules: bytes) -> Policy | None:
+    try:
+        return decode_policy(rules)
+    except (ValueError, TypeError, KeyError):
+        _log.exception("a stored policy cannot be read", policy=str(reference))
+        return None
 
 
 def _time(milliseconds: int) -> datetime:

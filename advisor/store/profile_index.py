@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import structlog
 from redis.asyncio import Redis
@@ -19,6 +20,8 @@ from advisor.store.profile_replies import resolved
 _NEAREST_AMONG = 500  # names before, and after, an unknown one that it is compared with
 _SIFTED = 500  # names read at a time where several labels are wanted
 _LAST = "\x7f"  # after every character of a profile's identifier
+
+_UNKNOWN = datetime.fromtimestamp(0, UTC)
 
 _log = structlog.get_logger()
 
@@ -125,17 +128,20 @@ class ProfileIndex:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for profile in own:
                 await self._resolve([profile.index, profile.aliases], ["", 0], client=pipeline)
-            replies = await pipeline.execute()
-            infos = [
-                resolved(name, found)
-                for name, found in zip(names, replies, strict=True)
-                if len(found) > 1
-            ]
+            replies = await pipeline.execute(raise_on_error=False)
+            infos: list[VersionInfo] = []
+            for name, found in zip(names, replies, strict=True):
+                if isinstance(found, Exception):
+                    _log.error("a stored profile cannot be read", profile=str(name), error=found)
+                    infos.append(VersionInfo(name, 0, "", _UNKNOWN))
+                elif len(found) > 1:
+                    infos.append(resolved(name, found))
             for info in infos:
                 pipeline.hget(keys.ProfileKeys(info.name).content(info.digest), "summary")
-            summaries = await pipeline.execute()
+            summaries = await pipeline.execute(raise_on_error=False)
         return [
-            (info, _readable(info, summary)) for info, summary in zip(infos, summaries, strict=True)
+            (info, _readable(info, None if isinstance(summary, Exception) else summary))
+            for info, summary in zip(infos, summaries, strict=True)
         ]
 
     async def nearest(self, name: ProfileName) -> list[str]:

@@ -33,7 +33,7 @@ def test_a_difference_is_never_hidden(cli: Cli, client: AdvisorClient, project: 
     for name in (
         *("policy_name", "group_aliases", "base_learning_rate", "labels a", "docs", "total_steps"),
         *("provenance commit", "role_templates", "points relative errors", "points learning rate"),
-        *("group head.weight", "policy slew limit", "frozen names"),
+        *("group head.weight", "policy slew limit", "frozen names", "order of groups"),
     ):
         changed[name] = profile_pb2.ProfileContent.FromString(base.SerializeToString())
     changed["policy_name"].policy_name = f"projects/{project}/policies/team"
@@ -51,6 +51,12 @@ def test_a_difference_is_never_hidden(cli: Cli, client: AdvisorClient, project: 
     changed["group head.weight"].layout.groups[3].parameter_count = 7
     changed["policy slew limit"].policy.slew_limit = 2.0
     changed["frozen names"].layout.frozen_names.append("frozen.weight")
+    groups = changed["order of groups"].layout.groups
+    for point in changed["order of groups"].points:
+        point.unit_rates[:] = [point.unit_rates[i] for i in (1, 0, 2, 3)]
+    swapped = [groups[1], groups[0], *groups[2:]]
+    changed["order of groups"].layout.ClearField("groups")
+    changed["order of groups"].layout.groups.extend(swapped)
     register(client, project, base, *changed.values())
     for version, name in enumerate(changed, start=2):
         words = name.replace("_", " ") if not name.startswith("group h") else name

@@ -22,7 +22,7 @@ from fslr import (
     VersionInUseError,
     VersionNotFoundError,
 )
-from fslr.advisor.v1 import audit_service_pb2, audit_service_pb2_grpc
+from fslr.advisor.v1 import audit_service_pb2, audit_service_pb2_grpc, policy_pb2
 from tests.building import content_message
 
 
@@ -178,12 +178,48 @@ def test_content_that_was_lost_comes_back_by_registering_it_again(
 ) -> None:
     client, admin = damaged
     digest = client.register_profile("gpt", content_message()).profile.digest
-    admin.delete(f"fslr:{{default}}:profile:gpt:content:{digest}")
-    with pytest.raises(InternalServiceError, match=r"damaged; restore .* or register the same"):
-        client.get_profile("gpt")
+    key = f"fslr:{{default}}:profile:gpt:content:{digest}"
+    for junk in (None, b"#junk"):
+        if junk is None:
+            admin.delete(key)
+        else:
+            admin.hset(key, "arrays", junk)
+        with pytest.raises(InternalServiceError, match=r"damaged; restore .* or register the same"):
+            client.get_profile("gpt")
+        assert not client.register_profile("gpt", content_message()).created
+        assert client.get_profile("gpt").profile.digest == digest
+    actions = [event.action for event in client.audit_events()]
+    assert actions == ["restore", "restore", "register"]
     assert not client.register_profile("gpt", content_message()).created
-    assert client.get_profile("gpt").profile.digest == digest
-    assert [event.action for event in client.audit_events()] == ["restore", "register"]
+    assert len(list(client.audit_events())) == 3  # there was nothing to restore
+
+
+def test_labels_that_were_lost_come_back_too(
+    damaged: tuple[AdvisorClient, redis.Redis],
+) -> None:
+    client, admin = damaged
+    content = content_message(labels={"team": "nlp"})
+    client.register_profile("gpt", content)
+    admin.delete("fslr:{default}:labels")
+    assert list(client.list_profiles(label_filter="labels.team=nlp")) == []
+    client.register_profile("gpt", content)
+    assert len(list(client.list_profiles(label_filter="labels.team=nlp"))) == 1
+
+
+def test_one_policy_that_cannot_be_read_hides_no_other(
+    damaged: tuple[AdvisorClient, redis.Redis],
+) -> None:
+    client, admin = damaged
+    for name in ("a", "b"):
+        client.set_policy(name, policy_pb2.Policy(slew_limit=2.0))
+    newer = admin.hget("fslr:{default}:policy:a", "v:1")
+    assert isinstance(newer, bytes)
+    for rules in (b'{"x": 1}', newer[:-1] + b',"a_rule_to_come":1}', b"{"):
+        admin.hset("fslr:{default}:policy:a", "v:1", rules)
+        listed = list(client.list_policies())
+        assert [policy.HasField("policy") for policy in listed] == [False, True]
+        with pytest.raises(InternalServiceError, match=r"policies/a@1 cannot be read"):
+            client.get_policy("a")
 
 
 def test_a_key_of_another_kind_is_named_and_nothing_is_written(
@@ -194,8 +230,6 @@ def test_a_key_of_another_kind_is_named_and_nothing_is_written(
     admin.set("fslr:{default}:profile:other:index", "in the way")
     admin.set("fslr:{default}:policy:team", "in the way")
     before = admin.keys("*")
-    from fslr.advisor.v1 import policy_pb2
-
     for write in (
         lambda: client.register_profile("other", content_message()),
         lambda: client.set_alias("other", "prod"),
@@ -221,6 +255,14 @@ def test_one_profile_that_cannot_be_read_hides_no_other(
     assert [profile.name.split("/")[-1] for profile in listed] == ["a@1", "b@1", "c@1"]
     assert [profile.HasField("content") for profile in listed] == [True, False, True]
     assert [profile.group_count for profile in listed] == [4, 0, 4]
+    index = "fslr:{default}:profile:c:index"
+    admin.hdel(index, "t:1")
+    admin.hset("fslr:{default}:profile:a:aliases", "odd", "no number")
+    admin.set("fslr:{default}:profile:d:index", "in the way")
+    admin.zadd("fslr:{default}:profiles", {"d": 0})
+    names = [profile.name.split("/")[-1] for profile in client.list_profiles()]
+    assert names == ["a@1", "b@1", "c@1", "d@0"]
+    assert client.get_profile("a").profile.version == 1
     admin.hset(key, "header", b"{garbage")
     client.set_alias("b@1", "prod")  # moves what it is asked to move, whatever it points to
     with pytest.raises(InternalServiceError, match="is damaged; restore the store"):

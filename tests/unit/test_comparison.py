@@ -47,14 +47,19 @@ def test_what_is_unknown_or_the_same_in_other_words_is_no_difference(training: T
 
 def test_an_optimizer_that_nobody_knows_is_its_own_family() -> None:
     assert family("MyOptimizer") != family("Adam")
+    assert family("million") == "million"
+    assert family("camel") == "camel"
 
 
 @pytest.mark.parametrize(
     ("names", "same"),
     [
         (("AdamW", "adam", "Fused-Adam", "adamw_torch_fused", "PagedAdamW8bit", "optax.adamw",
-          "DeepSpeedCPUAdam", "NAdam"), "Adam"),
-        (("SGD", "torch.optim.SGD", "sgd with momentum"), "SGD"),
+          "DeepSpeedCPUAdam", "NAdam", "FusedLAMB", "AdamW(momentum=0.9)",
+          "nesterov-adam"), "Adam"),
+        (("SGD", "torch.optim.SGD", "sgd with momentum", "Momentum"), "SGD"),
+        (("RMSprop", "rmsprop_momentum"), "RMSprop"),
+        (("Lion", "lion_8bit", "PagedLion"), "sign descent"),
         (("Adafactor", "adafactor"), "factored"),
         (("adagrad", "Adagrad"), "Adagrad"),
         (("Muon", "muon"), "orthogonalized"),

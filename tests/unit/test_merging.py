@@ -77,6 +77,8 @@ def test_only_recordings_of_one_training_are_merged() -> None:
             merge(pair)
     with pytest.raises(InvalidValueError, match=r"recordings\[1\]: holds the same rates"):
         merge([one, one])
+    with pytest.raises(InvalidValueError, match=r"\[2\]: holds the same rates as recordings\[1\]"):
+        merge([one, two, two])
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=3, max_size=9), st.data())

@@ -53,6 +53,21 @@ def test_numbers_are_taken_for_text_where_text_is_wanted() -> None:
     assert dict(content.labels) == {"release": "2024", "ratio": "0.5"}
 
 
+def test_numbers_are_the_text_that_was_written(tmp_path: Path) -> None:
+    text = (
+        "provenance: {commit: 1234567e1, model: 1.10, dataset: 1e3, width: 12}\n"
+        "labels: {3: x, torch: 2.10, fast: true}\n"
+    )
+    (tmp_path / "p.yaml").write_text(text)
+    content = load_profile(tmp_path / "p.yaml")
+    said = content.provenance
+    assert (said.commit, said.model, said.dataset, said.width) == ("1234567e1", "1.10", "1e3", 12)
+    assert dict(content.labels) == {"3": "x", "torch": "2.10", "fast": "true"}
+    (tmp_path / "p.json").write_text('{"provenance": {"commit": 1234567e1}, "labels": {"a": 1.0}}')
+    content = load_profile(tmp_path / "p.json")
+    assert (content.provenance.commit, content.labels["a"]) == ("1234567e1", "1.0")
+
+
 def test_plain_data_has_integers_and_each_point_its_step() -> None:
     fields = fields_of(content_message())
     assert [point["step"] for point in fields["points"]] == [0, 10, 20]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -64,8 +66,6 @@ def recorded(policy: Policy, events: list[tuple[list[float], float, int]]) -> li
 def test_the_same_policy_says_the_same_bits_again(
     events: list[tuple[list[float], float, int]], policy: Policy, rule: DepthRule
 ) -> None:
-    import dataclasses
-
     policy = dataclasses.replace(policy, depth_rule=rule)
     history = recorded(policy, events)
     for one in replay(LOADED, OPENING, history, policy):
@@ -94,6 +94,16 @@ def test_a_run_that_only_observes_is_not_taken_for_one_that_followed() -> None:
         answer = advice.recommend(measurement)
         history.append(Answered(measurement, answer.multipliers, answer.next_measurement_step))
     assert all(one.changed == 0 for one in replay(LOADED, OPENING, history, policy))
+    # Held at first, its answer is what is in force: still nobody followed it.
+    held = Measurement(0, rates, ones * 0.6, ones)
+    answer = Advice(Resolved(LOADED), OPENING).recommend(held)
+    assert answer.multipliers.tolist() == ones.tolist()
+    later = [Measurement(s, rates, ones * 0.6, ones, interval_steps=1) for s in (10, 20)]
+    history = [Answered(m, answer.multipliers, m.step + 1) for m in (held, *later)]
+    other = Policy(max_relative_error=0.7, freeze_after_step=10)
+    observing = dataclasses.replace(OPENING, observe_only=True)
+    told = [one.after.multipliers[-1] for one in replay(LOADED, observing, history, other)]
+    assert told == [4.0, 1.0, 1.0]
 
 
 @given(EVENTS, POLICIES)

@@ -82,6 +82,7 @@ def opening_from(message: advisor_service_pb2.RunOpening) -> Opening:
         layout=layout,
         policy=policy,
         total_steps=message.total_steps,
+        observe_only=message.observe_only,
         training=Training(rate, message.optimizer, message.batch_size, message.loss),
     )
 

@@ -1,4 +1,5 @@
--- Stores a version unless the same content is stored already. Content that was lost is put back.
+-- Stores a version unless the same content is stored already. Content that was lost or damaged is
+-- put back (the digest proves that it is the same), and so are its labels.
 -- KEYS: profiles, labels, index, aliases, content, and those of write.lua
 -- ARGV: digest, header, arrays, summary, time in ms, profile identifier, labels (JSON list of
 -- `key NUL value`), and those of write.lua
@@ -16,7 +17,7 @@ local known = redis.call('HGET', KEYS[3], 'd:' .. ARGV[1])
 local version = known or tonumber(redis.call('HGET', KEYS[3], 'last') or 0) + 1
 local name = 'profiles/' .. ARGV[6] .. '@' .. version
 local stored = redis.call('HMGET', KEYS[5], 'header', 'arrays', 'summary')
-local whole = known and stored[1] and stored[2] and stored[3]
+local whole = known and stored[1] == ARGV[2] and stored[2] == ARGV[3] and stored[3] == ARGV[4]
 if not whole then
   local failed = audited(known and 'restore' or 'register', name, ARGV[1])
   if failed then
@@ -27,11 +28,15 @@ end
 if not known then
   unlabel(KEYS[2], KEYS[3], redis.call('HGET', KEYS[3], 'latest'), ARGV[6])
   redis.call('HSET', KEYS[3], 'last', version, 'latest', version, 'v:' .. version, ARGV[1],
-    'd:' .. ARGV[1], version, 't:' .. version, ARGV[5], 'l:' .. version, ARGV[7])
-  label(KEYS[2], KEYS[3], version, ARGV[6])
+    'd:' .. ARGV[1], version)
   redis.call('ZADD', KEYS[1], 0, ARGV[6])
 end
-local time = tonumber(redis.call('HGET', KEYS[3], 't:' .. version))
+redis.call('HSETNX', KEYS[3], 't:' .. version, ARGV[5])
+redis.call('HSET', KEYS[3], 'l:' .. version, ARGV[7])
+if tonumber(redis.call('HGET', KEYS[3], 'latest')) == tonumber(version) then
+  label(KEYS[2], KEYS[3], version, ARGV[6])
+end
+local time = tonumber(redis.call('HGET', KEYS[3], 't:' .. version)) or 0
 local answer = {tonumber(version), time, known and 0 or 1}
 for _, alias in ipairs(naming(KEYS[4], version)) do
   answer[#answer + 1] = alias

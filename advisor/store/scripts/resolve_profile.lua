@@ -20,12 +20,14 @@ end
 local aliases, versions = {}, {}
 local named = redis.call('HGETALL', KEYS[2])
 for i = 1, #named, 2 do
-  aliases[#aliases + 1] = named[i]
-  aliases[#aliases + 1] = tonumber(named[i + 1])
-  aliases[#aliases + 1] = tonumber(redis.call('HGET', KEYS[1], 'g:' .. named[i]) or 0)
+  if tonumber(named[i + 1]) then
+    aliases[#aliases + 1] = named[i]
+    aliases[#aliases + 1] = tonumber(named[i + 1])
+    aliases[#aliases + 1] = tonumber(redis.call('HGET', KEYS[1], 'g:' .. named[i])) or 0
+  end
 end
 for _, field in ipairs(ARGV[2] == '1' and redis.call('HKEYS', KEYS[1]) or {}) do
   versions[#versions + 1] = tonumber(string.match(field, '^v:(%d+)$'))
 end
-local time = tonumber(redis.call('HGET', KEYS[1], 't:' .. version))
+local time = tonumber(redis.call('HGET', KEYS[1], 't:' .. version)) or 0
 return {tonumber(version), digest, time, aliases, versions}

@@ -57,7 +57,7 @@ if ARGV[5] ~= '' or tonumber(version) ~= now then
   redis.call('HSET', KEYS[1], 'g:' .. alias, generation)
   redis.call('HSET', KEYS[2], alias, version)
 end
-local time = tonumber(redis.call('HGET', KEYS[1], 't:' .. version))
+local time = tonumber(redis.call('HGET', KEYS[1], 't:' .. version)) or 0
 local answer = {1, now, generation, tonumber(version), digest, time}
 for _, other in ipairs(naming(KEYS[2], version)) do
   answer[#answer + 1] = other

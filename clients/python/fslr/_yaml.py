@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from fslr.written import WrittenFloat, WrittenInt
+
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _WIDTH = 100
@@ -52,7 +54,11 @@ _VALUE = re.compile("|".join(f"(?:{pattern})" for pattern, _ in _VALUES.values()
 
 
 def _float(_: Any, node: Any) -> float:
-    return float(node.value.replace(".inf", "inf").replace(".nan", "nan"))
+    return WrittenFloat(node.value)
+
+
+def _int(_: Any, node: Any) -> int:
+    return WrittenInt(node.value)
 
 
 for _tag, (_pattern, _first) in _VALUES.items():
@@ -60,6 +66,7 @@ for _tag, (_pattern, _first) in _VALUES.items():
         f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first
     )
 _PlainLoader.add_constructor("tag:yaml.org,2002:float", _float)
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _int)
 
 
 class _Line(list[Any]):

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from fslr.advisor.v1 import profile_pb2
 from fslr.errors import ProfileFileError
+from fslr.written import WrittenFloat, WrittenInt
 
 _YAML_SUFFIXES = {".yaml", ".yml"}
 _TABLES = ("group_aliases", "layout", "correlated_groups", "points")
@@ -64,7 +65,9 @@ def load_fields(path: str | Path) -> Any:
             from fslr._yaml import loaded  # noqa: PLC0415 - the base installation does without
 
             return loaded(text)
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(
+            text, object_pairs_hook=_once, parse_int=WrittenInt, parse_float=WrittenFloat
+        )
     except (ValueError, RecursionError) as error:
         raise ProfileFileError(f"{path} is not {kind}: {str(error) or 'too deep'}") from error
     except ImportError as error:
@@ -182,13 +185,13 @@ def _as_protobuf_wants(fields: Any, descriptor: Any) -> Any:
     filled = dict(fields)
     for key, field in _fields(filled, descriptor):
         value = filled[key]
-        if field.cpp_type == FieldDescriptor.CPPTYPE_STRING and _is_number(value):
-            filled[key] = str(value)
+        if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+            filled[key] = _as_text(value)
         elif field.enum_type is not None and isinstance(value, str):
             word = re.sub(r"[ -]", "_", value).upper()
             filled[key] = word if word.startswith(_prefix(field)) else _prefix(field) + word
         elif _is_map(field) and isinstance(value, dict):
-            filled[key] = {k: str(v) if _is_number(v) else v for k, v in value.items()}
+            filled[key] = {_as_text(k): _as_text(v) for k, v in value.items()}
         elif field.message_type is not None:
             inner = field.message_type
             filled[key] = (
@@ -205,8 +208,11 @@ def _prefix(field: FieldDescriptor) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper() + "_"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _as_text(value: Any) -> Any:
+    """Return a number or truth value as it was written; anything else as it is."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return getattr(value, "text", str(value)) if isinstance(value, (int, float)) else value
 
 
 def _in_our_words(error: Exception, message: Message) -> str:

@@ -40,7 +40,7 @@ class PolicyVersion(_message.Message):
 
     @_builtins.property
     def policy(self) -> _policy_pb2.Policy:
-        """The rules, every one that has a value given."""
+        """The rules, every one that has a value given. Absent in lists: they cannot be read."""
 
     def __init__(
         self,
