@@ -50,21 +50,23 @@ class Bridge:
     """
 
     def __init__(self, own: Row, base: Row) -> None:
-        self.same = own.siblings == base.siblings or own.alike == base.alike
+        self.same = own.siblings == base.siblings
         everything = own.members == own.alike and base.members == base.alike
         self._by_members = everything or _leave_out_the_same(own, base)
         self._rows = (own.members, base.members) if self._by_members else (own.alike, base.alike)
         self._pieces = _pieces(own), _pieces(base)
         self.sized = all(all(size) for row in (own, base) for size in row.sizes)
-        self._there = frozenset(base.members)
         self.crossed = not self.same and (
             len(self._rows[0]) != len(self._rows[1]) or _lengths(own) != _lengths(base)
         )
 
     def counterparts(self, number: int) -> Stretch | None:
-        """Return what the block of a number stands for, or None if that cannot be told."""
+        """Return what the block of a number stands for, or None if that cannot be told.
+
+        The base need not have the role in all of these blocks.
+        """
         if self.same:
-            return [(number, 1.0, 1.0)] if number in self._there else None
+            return [(number, 1.0, 1.0)]
         row, base_row = self._rows
         pieces, base_pieces = self._pieces
         if pieces is None or base_pieces is None or len(pieces) != len(base_pieces):
@@ -75,8 +77,7 @@ class Bridge:
             which = next(i for i, piece in enumerate(pieces) if number <= piece[-1])
             row, base_row = pieces[which], base_pieces[which]
         stretch = overlaps(bisect_left(row, number), len(row), len(base_row))
-        found = [(base_row[i], share, span) for i, share, span in stretch]
-        return found if all(met in self._there for met, _, _ in found) else None
+        return [(base_row[i], share, span) for i, share, span in stretch]
 
 
 def _lengths(row: Row) -> list[int]:

@@ -95,6 +95,17 @@ def test_adapters_on_some_layers_are_where_they_are() -> None:
     assert same.references(rates).tolist() == [2.0, 4.0]
 
 
+def test_chosen_layers_of_other_sizes_are_not_placed_by_guess() -> None:
+    def net(layers: int, adapted: Iterable[int]) -> Layout:
+        return Layout.of(
+            [Group(f"layers.{i}.q.lora.w", parameter_count=8 + i // 2) for i in adapted],
+            frozen_names=[f"layers.{i}.q.base.w" for i in range(layers)],
+        )
+
+    mapping = map_layout(net(8, (0, 1, 2, 3)), net(4, (1, 2)), DepthRule.SUM)
+    assert not mapping.matched.any()
+
+
 def test_what_a_model_has_in_some_layers_by_design_is_ranked() -> None:
     def net(layers: int, special: Iterable[int]) -> Layout:
         return Layout.of_names([
