@@ -95,6 +95,38 @@ def test_adapters_on_some_layers_are_where_they_are() -> None:
     assert same.references(rates).tolist() == [2.0, 4.0]
 
 
+def test_layers_that_were_chosen_otherwise_are_not_ranked() -> None:
+    rates = np.array([1.0, 2.0, 4.0])
+    lone = map_layout(adapters(8, (6,)), adapters(4, (1,)), DepthRule.SUM)
+    assert not lone.matched.any()  # layer 6 of 8 lies in layer 3 of 4
+    more = map_layout(adapters(8, (4, 5, 6, 7)), adapters(4, (1, 2, 3)), DepthRule.SUM)
+    assert more.references(rates).tolist() == [1.0, 1.0, 2.0, 2.0]
+    third = map_layout(adapters(12, (2, 5, 8, 11)), adapters(6, (1, 3, 5)), DepthRule.SUM)
+    assert third.matched.tolist() == [True, False, False, True]
+
+
+def test_rows_of_unknown_sizes_among_known_ones_are_not_bridged() -> None:
+    ends = [
+        Group("layers.0.weight", parameter_count=8),
+        Group("layers.3.weight", parameter_count=9),
+    ]
+    run = Layout.of(ends, frozen_names=["layers.1.weight", "layers.2.weight"])
+    assert not map_layout(run, sized("layers", 8, 64, 9), DepthRule.SUM).matched.any()
+    assert not map_layout(sized("layers", 8, 64, 9), run, DepthRule.SUM).matched.any()
+
+
+def test_two_indices_are_not_bridged_at_once_whatever_the_sizes() -> None:
+    def net(outer: int, inner: int) -> Layout:
+        return Layout.of(
+            Group(f"groups.{g}.layers.{b}.conv.w", parameter_count=5)
+            for g in range(outer)
+            for b in range(inner)
+        )
+
+    assert map_layout(net(4, 2), net(2, 2), DepthRule.SUM).matched.all()
+    assert not map_layout(net(4, 4), net(2, 2), DepthRule.SUM).matched.any()
+
+
 def test_chosen_layers_of_other_sizes_are_not_placed_by_guess() -> None:
     def net(layers: int, adapted: Iterable[int]) -> Layout:
         return Layout.of(
