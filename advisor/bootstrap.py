@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,12 +14,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from advisor.cache import CachedProfiles
+from advisor.metrics import Metrics
+from advisor.readiness import LIVENESS, Readiness
 from advisor.rpc.advisor_service import AdvisorServicer
 from advisor.rpc.audit_service import AuditServicer
 from advisor.rpc.interceptor import BoundaryInterceptor
 from advisor.rpc.policy_service import PolicyServicer
 from advisor.rpc.profile_service import ProfileServicer
 from advisor.rpc.run_service import RunServicer
+from advisor.rpc.traffic import Traffic
 from advisor.settings import Settings
 from advisor.store.audit import AuditStore
 from advisor.store.connection import awaited, connect, store_errors
@@ -50,6 +53,7 @@ _SERVICES = (
 # Messages beyond our limit are refused by us, with a reason; beyond this multiple of it by gRPC,
 # without one, before they fill the memory.
 _HARD_LIMIT = 4
+_KEEPALIVE_ANSWER_MS = 20_000
 
 _log = structlog.get_logger()
 
@@ -65,10 +69,12 @@ class Service:
     Attributes:
         address: ``host:port`` to call.
         port: The port alone.
+        metrics_port: Where metrics are served; None: nowhere.
     """
 
     address: str
     port: int
+    metrics_port: int | None = None
 
 
 @contextlib.asynccontextmanager
@@ -91,26 +97,38 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
             f"{settings.host} can be reached from other machines, and nothing is encrypted; listen "
             "on 127.0.0.1, or say --allow-insecure where the network itself is trusted"
         )
-    redis = connect(redis_url, timeout_s=settings.redis_timeout_s, retries=1)
+    metrics = Metrics()
+    observe = metrics.time_redis
+    timeout_s = settings.redis_timeout_s
+    redis = connect(redis_url, timeout_s=timeout_s, retries=1, observe=observe)
     # For what must not happen twice: telemetry.
-    unrepeated = connect(redis_url, timeout_s=settings.redis_timeout_s, retries=0)
+    unrepeated = connect(redis_url, timeout_s=timeout_s, retries=0, observe=observe)
     async with redis, unrepeated:
         with store_errors():
             await awaited(redis.ping())
         profile_store, run_store = ProfileStore(redis), RunStore(unrepeated)
         policy_store = PolicyStore(redis)
-        profiles = CachedProfiles(profile_store, policy_store, size=settings.cached_profiles)
-        telemetry = Telemetry(run_store, capacity=settings.telemetry_capacity)
+        profiles = CachedProfiles(
+            profile_store, policy_store, size=settings.cached_profiles, metrics=metrics
+        )
+        telemetry = Telemetry(run_store, capacity=settings.telemetry_capacity, metrics=metrics)
+        traffic = Traffic(max_calls=settings.max_calls, max_streams=settings.max_streams)
         server = grpc.aio.server(
-            interceptors=[BoundaryInterceptor(settings.max_message_bytes)],
+            interceptors=[BoundaryInterceptor(settings.max_message_bytes, traffic, metrics)],
             options=[
+                # Connections end now and then (gRPC adds up to 10 % of chance), so that streams
+                # find new replicas; open calls have the grace to end.
+                ("grpc.max_connection_age_ms", _ms(settings.max_connection_age_s)),
+                ("grpc.max_connection_age_grace_ms", _ms(settings.grace_s)),
+                ("grpc.keepalive_time_ms", _ms(settings.keepalive_s)),
+                ("grpc.keepalive_timeout_ms", _KEEPALIVE_ANSWER_MS),
                 ("grpc.max_receive_message_length", _HARD_LIMIT * settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # two services on one port are a mistake, not a cluster
             ],
         )
         advisor_service_pb2_grpc.add_AdvisorServiceServicer_to_server(
-            AdvisorServicer(profiles, telemetry, _now), server
+            AdvisorServicer(profiles, telemetry, metrics, _now), server
         )
         profile_service_pb2_grpc.add_ProfileServiceServicer_to_server(
             ProfileServicer(profile_store, policy_store, profiles, _now), server
@@ -124,19 +142,24 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
         run_service_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(run_store), server)
         states = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(states, server)
-        reflection.enable_server_reflection(
-            (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-        )
+        if settings.reflection:
+            reflection.enable_server_reflection(
+                (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+            )
         port = _listen(server, settings)
-        telemetry.start()
-        await server.start()
-        for name in ("", *_SERVICES):
-            await states.set(name, health_pb2.HealthCheckResponse.SERVING)
-        try:
-            yield Service(_address(settings.host, port), port)
-        finally:
-            _log.info("stopping", grace_s=settings.grace_s)
-            await asyncio.shield(_stop(server, states, telemetry, settings))
+        with _metrics_served(metrics, settings) as metrics_port:
+            readiness = Readiness(redis, states, metrics)
+            telemetry.start()
+            await server.start()
+            for name in ("", LIVENESS, *_SERVICES):
+                await states.set(name, health_pb2.HealthCheckResponse.SERVING)
+            await readiness.start()
+            try:
+                yield Service(_address(settings.host, port), port, metrics_port)
+            finally:
+                _log.info("stopping", grace_s=settings.grace_s)
+                await readiness.stop()
+                await asyncio.shield(_stop(server, states, traffic, telemetry, settings))
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:
@@ -153,6 +176,29 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> int:
     return port
 
 
+@contextlib.contextmanager
+def _metrics_served(metrics: Metrics, settings: Settings) -> Iterator[int | None]:
+    """Serve the metrics as long as the context lasts, if settings say where."""
+    if settings.metrics_port is None:
+        yield None
+        return
+    try:
+        port, stop = metrics.serve(settings.host, settings.metrics_port)
+    except OSError as error:
+        raise ListenError(
+            f"cannot serve metrics on {_address(settings.host, settings.metrics_port)}: "
+            f"{error.strerror}; choose another --metrics-port"
+        ) from error
+    try:
+        yield port
+    finally:
+        stop()
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -160,10 +206,12 @@ def _address(host: str, port: int) -> str:
 async def _stop(
     server: grpc.aio.Server,
     states: health.aio.HealthServicer,
+    traffic: Traffic,
     telemetry: Telemetry,
     settings: Settings,
 ) -> None:
     await states.enter_graceful_shutdown()
+    traffic.stop()
     await server.stop(settings.grace_s)
     await telemetry.stop(deadline_s=settings.grace_s)
 

@@ -9,6 +9,7 @@ from cachetools import LRUCache
 
 from advisor.advice import LoadedProfile, Resolved
 from advisor.errors import NotFoundError, StoreUnavailableError, VersionNotFoundError
+from advisor.metrics import Metrics
 from advisor.names import PolicyReference, ProfileReference
 from advisor.policy import Policy, Reference
 from advisor.profiles import ProfileContent, VersionInfo
@@ -26,11 +27,15 @@ class CachedProfiles:
         store: The store.
         policies: The store of policies.
         size: Most versions, and most names, kept in memory.
+        metrics: Where lookups are counted.
     """
 
-    def __init__(self, store: ProfileStore, policies: PolicyStore, *, size: int) -> None:
+    def __init__(
+        self, store: ProfileStore, policies: PolicyStore, *, size: int, metrics: Metrics
+    ) -> None:
         self._store = store
         self._policy_store = policies
+        self._lookups = metrics.profiles
         self._policies: LRUCache[str, tuple[Policy, str]] = LRUCache(size)
         self._loaded: LRUCache[tuple[str, int, str], LoadedProfile] = LRUCache(size)
         self._names: LRUCache[ProfileReference, VersionInfo] = LRUCache(size)
@@ -52,6 +57,7 @@ class CachedProfiles:
             policy = self._policies.get(loaded_before.policy_name)
             if loaded_before.policy_name and policy is None:
                 raise
+            self._lookups.labels("stale").inc()
             _log.warning("answering from memory, the store is away", profile=str(reference))
             return Resolved(loaded_before, True, policy)
         except NotFoundError:
@@ -70,6 +76,7 @@ class CachedProfiles:
             self._names[reference] = info
             known = self._loaded.get(_key(info))
             if known is not None:
+                self._lookups.labels("hit").inc()
                 return known
             try:
                 content = await self._store.content(info)
@@ -78,6 +85,7 @@ class CachedProfiles:
                 if reference.version is not None or attempts == _ATTEMPTS:
                     raise
             else:
+                self._lookups.labels("miss").inc()
                 loaded = self._loaded[_key(info)] = await asyncio.to_thread(_ready, info, content)
                 return loaded
 

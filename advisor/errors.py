@@ -22,6 +22,8 @@
     |- ProfileDamagedError
     |- ProfileTooNewError
     |- StoreDamagedError
+    |- TooBusyError
+    |- StoppingError
     `- StoreUnavailableError
 
 A value out of its range is :class:`advisor.policy.InvalidValueError`, a layout that does not map
@@ -183,6 +185,24 @@ class StoreDamagedError(AdvisorError):
             f"the store is damaged, and nothing was changed: {what}; something else writes to this "
             "Redis, or a newer service does: restore it from a backup, or upgrade this service"
         )
+
+
+class TooBusyError(AdvisorError):
+    """There is no room for another call."""
+
+    def __init__(self, most: int, *, is_stream: bool) -> None:
+        what, setting = ("streams", "max_streams") if is_stream else ("calls", "max_calls")
+        super().__init__(
+            f"{most} {what} are under way, which is as many as this service takes; try again "
+            f"shortly, run more replicas, or raise --{setting.replace('_', '-')}"
+        )
+
+
+class StoppingError(AdvisorError):
+    """The service is being stopped."""
+
+    def __init__(self) -> None:
+        super().__init__("the service is being stopped; connect again, to another replica")
 
 
 class StoreUnavailableError(AdvisorError):

@@ -33,6 +33,26 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(
         64 * 2**20, ge=1024, description="Largest request that is accepted, in bytes."
     )
+    max_calls: int = Field(
+        1_000, ge=1, description="Most calls of one message under way; more are refused."
+    )
+    max_streams: int = Field(10_000, ge=1, description="Most open streams; more are refused.")
+    max_connection_age_s: float = Field(
+        3600.0,
+        ge=1,
+        description="Longest life of a connection, in seconds, up to 10 % more or less by chance: "
+        "streams then find new replicas.",
+    )
+    keepalive_s: float = Field(
+        60.0, ge=10, description="How long a silent connection waits to be checked, in seconds."
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="TCP port of the metrics, for Prometheus; 0 takes a free one. Default: none.",
+    )
+    reflection: bool = Field(True, description="Tell callers the contract (gRPC reflection).")
     cached_profiles: int = Field(256, ge=1, description="Most profile versions kept in memory.")
     telemetry_capacity: int = Field(
         10_000, ge=1, description="Most measurements that wait for the store."

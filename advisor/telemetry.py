@@ -8,6 +8,7 @@ from collections import Counter
 import structlog
 
 from advisor.errors import StoreUnavailableError
+from advisor.metrics import Metrics
 from advisor.names import RunName
 from advisor.store.runs import EventToStore, RunStore
 
@@ -26,9 +27,11 @@ class Telemetry:
     Args:
         store: The store.
         capacity: Most events that wait.
+        metrics: Where losses are counted.
     """
 
-    def __init__(self, store: RunStore, *, capacity: int) -> None:
+    def __init__(self, store: RunStore, *, capacity: int, metrics: Metrics) -> None:
+        self._metric = metrics.telemetry_lost
         self._store = store
         self._queue: asyncio.Queue[EventToStore] = asyncio.Queue(capacity)
         self._lost: Counter[RunName] = Counter()
@@ -44,7 +47,11 @@ class Telemetry:
         try:
             self._queue.put_nowait(event)
         except asyncio.QueueFull:
-            self._lost[event.run] += 1
+            self._lose(event)
+
+    def _lose(self, event: EventToStore) -> None:
+        self._lost[event.run] += 1
+        self._metric.inc()
 
     def start(self) -> None:
         """Begin to store; call it inside the running event loop."""
@@ -71,7 +78,7 @@ class Telemetry:
                 await self._store_batch(batch)
             except StoreUnavailableError as error:
                 for event in batch:
-                    self._lost[event.run] += 1
+                    self._lose(event)
                 if not away:
                     _log.warning("telemetry is being lost", cause=str(error))
                 away = True
@@ -79,7 +86,7 @@ class Telemetry:
             except Exception:  # noqa: BLE001 - see above
                 # One event that the store refuses must not end the telemetry of all.
                 for event in batch:
-                    self._lost[event.run] += 1
+                    self._lose(event)
                 _log.exception("telemetry lost", events=len(batch))
             else:
                 if away:
@@ -106,7 +113,7 @@ class Telemetry:
             first = event.run not in told
             told.add(event.run)
             if not was_stored:
-                self._lost[event.run] += 1
+                self._lose(event)
                 _log.error("telemetry refused by the store", run=str(event.run))
             elif first:
                 self._lost[event.run] -= counts[event.run]

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from advisor.bootstrap import ListenError, running_service
 from advisor.cli.common import DEFAULT_ADDRESS, Address, Json, console, fail, print_json
 from advisor.errors import StoreUnavailableError
+from advisor.readiness import LIVENESS, READINESS
 from advisor.settings import Settings
 from advisor.store.embedded import EmbeddedRedis, EmbeddedRedisError
 
@@ -45,6 +46,16 @@ def serve(
     max_message_bytes: Annotated[
         int | None, typer.Option(help=_described("max_message_bytes"))
     ] = None,
+    max_calls: Annotated[int | None, typer.Option(help=_described("max_calls"))] = None,
+    max_streams: Annotated[int | None, typer.Option(help=_described("max_streams"))] = None,
+    max_connection_age_s: Annotated[
+        float | None, typer.Option(help=_described("max_connection_age_s"))
+    ] = None,
+    keepalive_s: Annotated[float | None, typer.Option(help=_described("keepalive_s"))] = None,
+    metrics_port: Annotated[int | None, typer.Option(help=_described("metrics_port"))] = None,
+    reflection: Annotated[
+        bool | None, typer.Option("--reflection/--no-reflection", help=_described("reflection"))
+    ] = None,
     grace_s: Annotated[float | None, typer.Option(help=_described("grace_s"))] = None,
     address_file: Annotated[
         Path | None, typer.Option(help="Write host:port here once the service answers.")
@@ -66,6 +77,12 @@ def serve(
         "data_dir": data_dir,
         "allow_insecure": allow_insecure,
         "max_message_bytes": max_message_bytes,
+        "max_calls": max_calls,
+        "max_streams": max_streams,
+        "max_connection_age_s": max_connection_age_s,
+        "keepalive_s": keepalive_s,
+        "metrics_port": metrics_port,
+        "reflection": reflection,
         "grace_s": grace_s,
     }
     try:
@@ -114,6 +131,7 @@ async def _serve(
                 address=service.address,
                 redis="embedded" if embedded else "external",
                 data_dir=str(settings.data_dir) if embedded else None,
+                metrics_port=service.metrics_port,
             )
             await _watch_until(stop, embedded)
 
@@ -181,12 +199,19 @@ def _configure_logging(as_json: bool) -> None:
     )
 
 
-def health(address: Address = DEFAULT_ADDRESS, as_json: Json = False) -> None:
-    """Ask whether the service answers; the exit status is 0 if it does."""
+def health(
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Ask whether Redis answers too (readiness).")
+    ] = False,
+    address: Address = DEFAULT_ADDRESS,
+    as_json: Json = False,
+) -> None:
+    """Ask whether the service answers (liveness); the exit status is 0 if it does."""
+    asked = READINESS if ready else LIVENESS
     with grpc.insecure_channel(address) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=_HEALTH_DEADLINE_S
+                health_pb2.HealthCheckRequest(service=asked), timeout=_HEALTH_DEADLINE_S
             )
         except grpc.RpcError as error:
             details = error.details() if isinstance(error, grpc.Call) else str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,13 +12,14 @@ import grpc
 
 from advisor.advice import Advice, Opening, ProfileSource
 from advisor.errors import OpeningMissingError, OpeningRepeatedError
+from advisor.metrics import Metrics
 from advisor.policy import InvalidValueError
 from advisor.rpc.convert import answer, opening_from
 from advisor.rpc.offloading import computed
 from advisor.store.runs import EventToStore
 from advisor.telemetry import Telemetry
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import advisor_service_pb2_grpc, run_service_pb2
+from fslr.advisor.v1 import advisor_service_pb2_grpc, policy_pb2, run_service_pb2
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -37,14 +39,20 @@ class AdvisorServicer(advisor_service_pb2_grpc.AdvisorServiceServicer):
     Args:
         profiles: Where profiles come from.
         telemetry: Where measurements and answers go.
+        metrics: Where answers are counted.
         now: The clock.
     """
 
     def __init__(
-        self, profiles: ProfileSource, telemetry: Telemetry, now: Callable[[], datetime]
+        self,
+        profiles: ProfileSource,
+        telemetry: Telemetry,
+        metrics: Metrics,
+        now: Callable[[], datetime],
     ) -> None:
         self._profiles = profiles
         self._telemetry = telemetry
+        self._metrics = metrics
         self._now = now
 
     async def RecommendLR(
@@ -78,6 +86,9 @@ class AdvisorServicer(advisor_service_pb2_grpc.AdvisorServiceServicer):
         if not request.HasField("measurement"):
             raise InvalidValueError("measurement", "missing; every message carries one")
         response = answer(run.advice, run.opening, request.measurement)
+        self._metrics.answers.labels(str(response.stale).lower()).inc()
+        for outcome, count in Counter(response.outcomes).items():
+            self._metrics.groups.labels(_word(outcome)).inc(count)
         if run.opening.run is not None:
             event = run_service_pb2.RunEvent(
                 measurement=request.measurement, recommendation=response
@@ -90,3 +101,7 @@ class AdvisorServicer(advisor_service_pb2_grpc.AdvisorServiceServicer):
                 )
             )
         return response
+
+
+def _word(outcome: policy_pb2.Outcome.ValueType) -> str:
+    return policy_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_").lower()

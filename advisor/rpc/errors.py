@@ -48,6 +48,8 @@ TABLE: dict[type[Exception], Verdict] = {
     errors.RequestReusedError: Verdict(_C.INVALID_ARGUMENT, _R.ERROR_REASON_REQUEST_REUSED),
     errors.AuditUnavailableError: Verdict(_C.UNAVAILABLE, _R.ERROR_REASON_AUDIT_UNAVAILABLE),
     errors.StoreUnavailableError: Verdict(_C.UNAVAILABLE, _R.ERROR_REASON_STORE_UNAVAILABLE),
+    errors.TooBusyError: Verdict(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_TOO_BUSY),
+    errors.StoppingError: Verdict(_C.UNAVAILABLE, _R.ERROR_REASON_STOPPING),
     errors.ProfileDamagedError: Verdict(_C.DATA_LOSS, _R.ERROR_REASON_PROFILE_DAMAGED),
     errors.StoreDamagedError: Verdict(_C.DATA_LOSS, _R.ERROR_REASON_STORE_DAMAGED),
     errors.ProfileTooNewError: Verdict(_C.FAILED_PRECONDITION, _R.ERROR_REASON_PROFILE_TOO_NEW),

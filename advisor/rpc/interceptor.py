@@ -1,7 +1,8 @@
-"""Around every method: bad messages are refused, exceptions become statuses."""
+"""Around every method: bad messages are refused, exceptions become statuses, all is counted."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,18 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from advisor.errors import MessageError, MessageTooLargeError, MessageUnreadableError
+from advisor.errors import (
+    MessageError,
+    MessageTooLargeError,
+    MessageUnreadableError,
+)
+from advisor.metrics import Metrics
+from advisor.rpc.metering import Method
 from advisor.rpc.status import status_of
+from advisor.rpc.traffic import Traffic
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_Handle = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +37,14 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
 
     Args:
         max_message_bytes: Largest request that is accepted.
+        traffic: How much there is, and may be.
+        metrics: Where it is counted.
     """
 
-    def __init__(self, max_message_bytes: int) -> None:
+    def __init__(self, max_message_bytes: int, traffic: Traffic, metrics: Metrics) -> None:
         self._max_message_bytes = max_message_bytes
+        self._traffic = traffic
+        self._metrics = metrics
 
     async def intercept_service(
         self,
@@ -44,13 +57,14 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/fslr."):
             return handler  # type: ignore[no-any-return]
+        method = Method.of(handler_call_details.method, handler, self._metrics)
         changed = {"request_deserializer": self._guarded(handler.request_deserializer)}
         if handler.stream_stream:
-            changed["stream_stream"] = _guarded_stream(handler.stream_stream, _checked)
+            changed["stream_stream"] = _guarded_stream(handler.stream_stream, method, self._traffic)
         elif handler.unary_stream:
-            changed["unary_stream"] = _guarded_stream(handler.unary_stream, _accepted)
+            changed["unary_stream"] = _guarded_watch(handler.unary_stream, method, self._traffic)
         else:
-            changed["unary_unary"] = _guarded_unary(handler.unary_unary)
+            changed["unary_unary"] = _guarded_unary(handler.unary_unary, method, self._traffic)
         return handler._replace(**changed)  # type: ignore[no-any-return]
 
     def _guarded(self, deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -74,36 +88,73 @@ def _accepted(request: Any) -> Any:
     return request
 
 
-async def _checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _accepted(request)
-
-
 async def _abort(context: _Context, error: Exception) -> None:
     status = rpc_status.to_status(status_of(error))
     await context.abort_with_status(status)
 
 
-def _guarded_unary(method: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded_unary(handle: _Handle, method: Method, traffic: Traffic) -> _Handle:
     async def guarded(request: Any, context: _Context) -> Any:
-        try:
-            return await method(_accepted(request), context)
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the boundary: all become statuses
-            await _abort(context, error)
+        with method.call() as ended:
+            try:
+                with traffic.call():
+                    method.received.inc()
+                    response = await handle(_accepted(request), context)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the boundary: all become statuses
+                ended(error)
+                await _abort(context, error)
+            else:
+                method.sent.inc()
+                return response
 
     return guarded
 
 
-def _guarded_stream(method: Callable[..., Any], accept: Callable[[Any], Any]) -> Callable[..., Any]:
+def _guarded_watch(handle: _Handle, method: Method, traffic: Traffic) -> _Handle:
+    """Guard a method that answers one message with many."""
+
     async def guarded(request: Any, context: _Context) -> AsyncIterator[Any]:
-        try:
-            async for response in method(accept(request), context):
-                yield response
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the boundary: all become statuses
-            await _abort(context, error)
+        with method.call() as ended:
+            try:
+                with traffic.stream():
+                    method.received.inc()
+                    async for response in handle(_accepted(request), context):
+                        yield response
+                        method.sent.inc()
+                        traffic.check_running()
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the boundary: all become statuses
+                ended(error)
+                await _abort(context, error)
+
+    return guarded
+
+
+def _guarded_stream(handle: _Handle, method: Method, traffic: Traffic) -> _Handle:
+    async def guarded(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+        with method.call(timed=False) as ended:
+            try:
+                with traffic.stream() as stream:
+                    begun = 0.0
+
+                    async def checked() -> AsyncIterator[Any]:
+                        nonlocal begun
+                        async for request in stream.messages(requests):
+                            begun = time.perf_counter()
+                            method.received.inc()
+                            yield _accepted(request)
+
+                    async for response in handle(checked(), context):
+                        yield response
+                        method.sent.inc()
+                        method.seconds.observe(time.perf_counter() - begun)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the boundary: all become statuses
+                ended(error)
+                await _abort(context, error)
 
     return guarded

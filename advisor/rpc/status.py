@@ -7,7 +7,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from advisor.errors import StoreUnavailableError
+from advisor.errors import StoppingError, StoreUnavailableError, TooBusyError
 from advisor.policy import InvalidValueError
 from advisor.rpc.errors import DEFECT, metadata_of, verdict_of
 from fslr.errors import ERROR_DOMAIN
@@ -38,7 +38,7 @@ def status_of(error: Exception) -> status_pb2.Status:
             field=_cut(error.field), description=_cut(error.description)
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if isinstance(error, StoreUnavailableError):
+    if isinstance(error, (StoreUnavailableError, TooBusyError, StoppingError)):
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(_RETRY_MS)
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from importlib import resources
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -33,7 +34,34 @@ _PASSING_PREFIXES = (
 )
 
 
-def connect(url: str, *, timeout_s: float, retries: int) -> Redis:
+class Observer(Protocol):
+    """Is told of each command."""
+
+    def __call__(self, command: str, seconds: float, *, failed: bool) -> None:
+        """Note a command: its name, how long it took, whether it raised."""
+
+
+class _ObservedRedis(Redis):
+    """A client that tells somebody how long its commands take."""
+
+    observe: Observer | None = None
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Carry out a command."""
+        execute: Any = super().execute_command
+        if self.observe is None:
+            return await execute(*args, **options)
+        begun = time.perf_counter()
+        failed = True
+        try:
+            reply = await execute(*args, **options)
+            failed = False
+        finally:
+            self.observe(str(args[0]), time.perf_counter() - begun, failed=failed)
+        return reply
+
+
+def connect(url: str, *, timeout_s: float, retries: int, observe: Observer | None = None) -> Redis:
     """Return a client for the Redis at ``url``; it connects at its first command.
 
     Args:
@@ -41,14 +69,20 @@ def connect(url: str, *, timeout_s: float, retries: int) -> Redis:
         timeout_s: Longest wait for a connection and for an answer, in seconds.
         retries: Further tries of a command whose connection broke. Above 0 only for commands that
             do no harm when they run twice.
+        observe: Is told of each command.
     """
-    return Redis.from_url(
-        url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), retries),
-        retry_on_error=[RedisConnectionError],
+    redis = cast(
+        "_ObservedRedis",
+        _ObservedRedis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), retries),
+            retry_on_error=[RedisConnectionError],
+        ),
     )
+    redis.observe = observe
+    return redis
 
 
 def load_script(redis: Redis, *names: str) -> AsyncScript:

@@ -116,6 +116,10 @@ class UnavailableError(ServiceError):
     """The advisor or its store does not answer."""
 
 
+class TooBusyError(UnavailableError):
+    """As many calls are under way as the advisor takes."""
+
+
 class DeadlineExceededError(UnavailableError):
     """The advisor did not answer in time."""
 
@@ -143,6 +147,8 @@ BY_REASON: dict[str, type[ServiceError]] = {
     "STORE_UNAVAILABLE": UnavailableError,
     "PROFILE_DAMAGED": InternalServiceError,
     "PROFILE_TOO_NEW": InternalServiceError,
+    "TOO_BUSY": TooBusyError,
+    "STOPPING": UnavailableError,
     "STORE_DAMAGED": InternalServiceError,
     "INTERNAL": InternalServiceError,
 }

@@ -70,6 +70,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DATA_LOSS: a key of the store holds another kind of value than it must; nothing was changed."""
     ERROR_REASON_PROFILE_TOO_NEW: _ErrorReason.ValueType  # 20
     """FAILED_PRECONDITION: a newer service wrote the profile; upgrade this one."""
+    ERROR_REASON_TOO_BUSY: _ErrorReason.ValueType  # 21
+    """RESOURCE_EXHAUSTED, with RetryInfo: as many calls or streams are under way as the service takes."""
+    ERROR_REASON_STOPPING: _ErrorReason.ValueType  # 22
+    """UNAVAILABLE, with RetryInfo: the service is being stopped; connect again."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is what `google.rpc.ErrorInfo.reason` says, without the prefix `ERROR_REASON_`; the
@@ -120,6 +124,10 @@ ERROR_REASON_STORE_DAMAGED: ErrorReason.ValueType  # 19
 """DATA_LOSS: a key of the store holds another kind of value than it must; nothing was changed."""
 ERROR_REASON_PROFILE_TOO_NEW: ErrorReason.ValueType  # 20
 """FAILED_PRECONDITION: a newer service wrote the profile; upgrade this one."""
+ERROR_REASON_TOO_BUSY: ErrorReason.ValueType  # 21
+"""RESOURCE_EXHAUSTED, with RetryInfo: as many calls or streams are under way as the service takes."""
+ERROR_REASON_STOPPING: ErrorReason.ValueType  # 22
+"""UNAVAILABLE, with RetryInfo: the service is being stopped; connect again."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

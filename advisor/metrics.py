@@ -1,0 +1,112 @@
+"""What the service counts, for Prometheus: names that gRPC servers have in common, and its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_METHOD = ("grpc_type", "grpc_service", "grpc_method")
+
+
+class Metrics:
+    """The service's counters.
+
+    Attributes:
+        registry: Where they are registered; one a service, so that two in one process do not mix.
+        methods: The counters of each gRPC method, by path, looked up once.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.methods: dict[str, Any] = {}
+
+        def counter(name: str, what: str, labels: tuple[str, ...] = ()) -> Counter:
+            return Counter(name, what, labels, registry=self.registry)
+
+        self.started = counter("grpc_server_started_total", "Calls begun.", _METHOD)
+        self.handled = counter(
+            "grpc_server_handled_total", "Calls ended, by status code.", (*_METHOD, "grpc_code")
+        )
+        self.handling_seconds = Histogram(
+            "grpc_server_handling_seconds",
+            "Time from the begin to the end of a call; of a stream, of one message.",
+            _METHOD,
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.received = counter("grpc_server_msg_received_total", "Messages received.", _METHOD)
+        self.sent = counter("grpc_server_msg_sent_total", "Messages sent.", _METHOD)
+        self.refused = counter(
+            "advisor_refused_calls_total", "Calls refused for want of room.", ("grpc_type",)
+        )
+        self.open_calls = Gauge(
+            "advisor_open_calls", "Calls under way.", ("grpc_type",), registry=self.registry
+        )
+        self.answers = counter("advisor_answers_total", "Recommendations answered.", ("stale",))
+        self.groups = counter(
+            "advisor_recommended_groups_total", "Groups in recommendations.", ("outcome",)
+        )
+        self.profiles = counter(
+            "advisor_profile_lookups_total",
+            "Profiles asked for by runs: from memory (hit), read (miss), stale.",
+            ("result",),
+        )
+        self.redis_seconds = Histogram(
+            "advisor_redis_seconds",
+            "Time of one command of Redis, pipelines left out.",
+            ("command",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.redis_errors = counter(
+            "advisor_redis_errors_total", "Commands of Redis that failed.", ("command",)
+        )
+        self.telemetry_lost = counter("advisor_telemetry_lost_total", "Measurements not stored.")
+        self.ready = Gauge(
+            "advisor_ready", "1 while Redis answers, else 0.", registry=self.registry
+        )
+
+    def time_redis(self, command: str, seconds: float, *, failed: bool) -> None:
+        """Note a command of Redis.
+
+        Args:
+            command: Its name.
+            seconds: How long it took.
+            failed: Whether it raised.
+        """
+        self.redis_seconds.labels(command).observe(seconds)
+        if failed:
+            self.redis_errors.labels(command).inc()
+
+    def names(self) -> list[str]:
+        """Return the names of all metrics as Prometheus shows them, sorted."""
+        found = set()
+        for metric in self.registry.collect():
+            suffix = "_total" if metric.type == "counter" else ""
+            found.add(metric.name + suffix)
+        return sorted(found)
+
+    def serve(self, host: str, port: int) -> tuple[int, Callable[[], None]]:
+        """Serve the metrics over HTTP at ``/metrics``, in a thread.
+
+        Args:
+            host: Address to listen on.
+            port: Port; 0 takes a free one.
+
+        Returns:
+            The port, and what ends it.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        server, thread = start_http_server(port, host, registry=self.registry)
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return server.server_port, stop

@@ -1,0 +1,102 @@
+"""Counts the calls of one method under the names that gRPC servers have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import structlog
+
+from advisor.errors import TooBusyError
+from advisor.metrics import Metrics
+from advisor.rpc.errors import verdict_of
+
+_log = structlog.get_logger()
+
+
+class Method:
+    """One method's counters.
+
+    Attributes:
+        received: Messages received.
+        sent: Messages sent.
+        seconds: Time of a call, or of one message of a stream.
+    """
+
+    def __init__(self, kind: str, path: str, metrics: Metrics) -> None:
+        service, name = path.strip("/").split("/")
+        self._labels = (kind, service, name)
+        self._metrics = metrics
+        self._is_stream = kind != "unary"
+        self.received = metrics.received.labels(*self._labels)
+        self.sent = metrics.sent.labels(*self._labels)
+        self.seconds = metrics.handling_seconds.labels(*self._labels)
+
+    @classmethod
+    def of(cls, path: str, handler: grpc.RpcMethodHandler[Any, Any], metrics: Metrics) -> Method:
+        """Return the counters of a handler's method.
+
+        Args:
+            path: ``/package.Service/Method``.
+            handler: Its handler.
+            metrics: Where to count.
+        """
+        streams: Any = handler
+        if streams.stream_stream:
+            kind = "bidi_stream"
+        else:
+            kind = "server_stream" if streams.unary_stream else "unary"
+        known = metrics.methods.get(path)
+        if known is None:
+            known = metrics.methods[path] = cls(kind, path, metrics)
+        return known
+
+    @contextmanager
+    def call(self, *, timed: bool = True) -> Iterator[Callable[[Exception], None]]:
+        """Count a call as long as the context lasts, and how it ended.
+
+        Args:
+            timed: Whether the whole call is timed.
+
+        Yields:
+            To be told of an error that ends the call.
+
+        Raises:
+            CancelledError: The caller is gone.
+            GeneratorExit: The caller is gone, while it was being answered.
+        """
+        code = grpc.StatusCode.OK
+        begun = time.perf_counter()
+        kind = self._labels[0]
+
+        def ended(error: Exception) -> None:
+            nonlocal code
+            code = verdict_of(error).code
+            if isinstance(error, TooBusyError):
+                self._metrics.refused.labels(kind).inc()
+
+        self._metrics.started.labels(*self._labels).inc()
+        open_calls = self._metrics.open_calls.labels(kind)
+        open_calls.inc()
+        try:
+            yield ended
+        except (asyncio.CancelledError, GeneratorExit):
+            code = grpc.StatusCode.CANCELLED  # the caller is gone
+            raise
+        finally:
+            open_calls.dec()
+            seconds = time.perf_counter() - begun
+            if timed:
+                self.seconds.observe(seconds)
+            self._metrics.handled.labels(*self._labels, code.name).inc()
+            if self._is_stream:
+                _log.info(
+                    "stream ended",
+                    method=self._labels[2],
+                    code=code.name,
+                    seconds=round(seconds, 3),
+                )
