@@ -137,7 +137,7 @@ def spell(
         of_modules = name[: number.start] in containers
         # Inside of a block, a numbered layer without parts (ff.layer_1) is one of its own kind.
         in_blocks = number.in_blocks and (of_modules or not spans or number.of_experts)
-        if in_blocks or (of_modules and (implied or follows) and not number.is_leaf):
+        if in_blocks or (of_modules and (implied or follows)):
             spans.append(number.span)
             after = number.segment
         else:
@@ -174,10 +174,6 @@ class _Number:
     @property
     def span(self) -> tuple[int, int]:
         return self.start, self.stop
-
-    @property
-    def is_leaf(self) -> bool:
-        return self.segment == self.last
 
 
 def _numbers(name: str) -> list[_Number]:

@@ -95,6 +95,20 @@ def test_adapters_on_some_layers_are_where_they_are() -> None:
     assert same.references(rates).tolist() == [2.0, 4.0]
 
 
+def test_blocks_of_other_kinds_are_not_in_the_row() -> None:
+    """Attention in every eighth block, Mamba in the others, and nothing that both have."""
+
+    def net(blocks: int) -> Layout:
+        kinds = ["attn" if i % 8 == 4 else "mamba" for i in range(blocks)]
+        return Layout.of_names([f"blocks.{i}.{kind}.w" for i, kind in enumerate(kinds)])
+
+    mapping = map_layout(net(16), net(8), DepthRule.SUM)
+    references = mapping.references(np.arange(1.0, 9.0))
+    assert mapping.matched.all()
+    assert references[[4, 12]].tolist() == [2.5, 2.5]
+    assert references.sum() == pytest.approx(36.0)
+
+
 def test_layers_that_were_chosen_otherwise_are_not_ranked() -> None:
     rates = np.array([1.0, 2.0, 4.0])
     lone = map_layout(adapters(8, (6,)), adapters(4, (1,)), DepthRule.SUM)
