@@ -49,6 +49,11 @@ class LoadedProfile:
     provenance: Provenance = field(default_factory=Provenance)
     policy_name: str = ""
 
+    @property
+    def names(self) -> int:
+        """Number of names in its layout, those of frozen parameters too."""
+        return len(self.profile.layout) + len(self.profile.layout.frozen_names)
+
 
 @dataclass(frozen=True, slots=True)
 class Resolved:

@@ -91,6 +91,8 @@ def family(optimizer: str) -> str:
     """Return the family of an optimizer's name; a name that is not known is its own family."""
     plain = _plain(optimizer)
     words = [word.lower() for word in _WORD.findall(optimizer)]
+    if "muon" in words:  # MuonWithAuxAdam too
+        return _WORDS["muon"]
     for stem in sorted(_STEMS, key=len, reverse=True):
         if stem in plain:
             return _STEMS[stem]

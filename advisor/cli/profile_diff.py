@@ -105,6 +105,7 @@ def _flat(content: profile_pb2.ProfileContent) -> Iterator[tuple[str, Any]]:
     fields["order_of_groups"] = [group["name"] for group in layout.get("groups", [])]
     fields["role_templates"] = layout.get("role_templates", [])
     fields["frozen_names"] = layout.get("frozen_names", [])
+    fields["frozen_parameter_counts"] = layout.get("frozen_parameter_counts", [])
     fields["recorded_steps"] = [point["step"] for point in points]
     for name in ("learning_rate", "relative_errors", "coherences", "spreads"):
         fields[f"points_{name}"] = [point.get(name) for point in points]

@@ -10,13 +10,13 @@ only some were chosen to be trained (adapters on the last layers), it is the row
 blocks.
 
 Blocks of other sizes are other layers (the first of a stage, the last of an MLP), so a row is cut
-at every change of size, and the pieces are compared one with one, if there are as many.
+wherever a block's tensors change their sizes, and the pieces are compared one with one, if there
+are as many.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from itertools import groupby
+from bisect import bisect_left, bisect_right
 
 from advisor.policy.layout import Row
 
@@ -51,37 +51,70 @@ class Bridge:
 
     def __init__(self, own: Row, base: Row) -> None:
         self.same = own.siblings == base.siblings
+        self.sized = own.sized and base.sized
+        self.crossed = False
+        self._pieces: tuple[list[tuple[int, ...]], list[tuple[int, ...]]] = [], []
+        if self.same:
+            self._comparable = _nested(own.cuts, base.cuts)
+            return
+        if own.cuts is None or base.cuts is None:
+            self._comparable, self.crossed = False, True
+            return
         everything = own.members == own.alike and base.members == base.alike
-        self._by_members = everything or _leave_out_the_same(own, base)
-        self._rows = (own.members, base.members) if self._by_members else (own.alike, base.alike)
-        self._pieces = _pieces(own), _pieces(base)
-        self.sized = all(all(size) for row in (own, base) for size in row.sizes)
-        self.crossed = not self.same and (
-            len(self._rows[0]) != len(self._rows[1]) or _lengths(own) != _lengths(base)
-        )
+        by_members = everything or _leave_out_the_same(own, base)
+        self._pieces = _pieces(own, by_members=by_members), _pieces(base, by_members=by_members)
+        lengths, base_lengths = ([len(piece) for piece in pieces] for pieces in self._pieces)
+        self._comparable = _fit(lengths, base_lengths)
+        self.crossed = lengths != base_lengths
 
     def counterparts(self, number: int) -> Stretch | None:
         """Return what the block of a number stands for, or None if that cannot be told.
 
         The base need not have the role in all of these blocks.
         """
+        if not self._comparable:
+            return None
         if self.same:
             return [(number, 1.0, 1.0)]
-        row, base_row = self._rows
         pieces, base_pieces = self._pieces
-        if pieces is None or base_pieces is None or len(pieces) != len(base_pieces):
-            return None
-        if len(pieces) > 1:
-            if not self._by_members:
-                return None
-            which = next(i for i, piece in enumerate(pieces) if number <= piece[-1])
-            row, base_row = pieces[which], base_pieces[which]
+        which = next(i for i, piece in enumerate(pieces) if number <= piece[-1])
+        row, base_row = pieces[which], base_pieces[which]
         stretch = overlaps(bisect_left(row, number), len(row), len(base_row))
         return [(base_row[i], share, span) for i, share, span in stretch]
 
 
-def _lengths(row: Row) -> list[int]:
-    return [len(piece) for piece in _pieces(row) or []]
+def _pieces(row: Row, *, by_members: bool) -> list[tuple[int, ...]]:
+    """Return the blocks that are compared, cut where sizes change."""
+    pieces: list[list[int]] = [[]]
+    cuts = sorted(row.cuts or ())
+    passed = 0
+    for number in row.members if by_members else row.alike:
+        after = bisect_right(cuts, number)
+        if after > passed and pieces[-1]:
+            pieces.append([])
+        passed = after
+        pieces[-1].append(number)
+    return [tuple(piece) for piece in pieces]
+
+
+def _fit(lengths: list[int], base_lengths: list[int]) -> bool:
+    """Return whether pieces can be compared one with one.
+
+    There must be as many; and where one model begins, or ends, with a layer of its own kind, so
+    must the other.
+    """
+    if len(lengths) != len(base_lengths):
+        return False
+    ends = [(lengths[i] == 1) == (base_lengths[i] == 1) for i in (0, -1)]
+    return len(lengths) == 1 or all(ends)
+
+
+def _nested(cuts: frozenset[int] | None, base_cuts: frozenset[int] | None) -> bool:
+    """Return whether rows of the same blocks can be of the same kinds.
+
+    Another width may make sizes differ that were equal, but not elsewhere.
+    """
+    return cuts is None or base_cuts is None or cuts <= base_cuts or base_cuts <= cuts
 
 
 def _leave_out_the_same(own: Row, base: Row) -> bool:
@@ -95,8 +128,7 @@ def _leave_out_the_same(own: Row, base: Row) -> bool:
         return all(a == b or length - a == base_length - b for a, b in pairs)
     if _is_run(places) and _is_run(base_places):  # all but the first, or the last, few
         return places[0] == base_places[0] and length - places[-1] == base_length - base_places[-1]
-    step, base_step = _step(places, length), _step(base_places, base_length)
-    return step is not None and step == base_step and places[0] == base_places[0]
+    return _period(places, length) == _period(base_places, base_length)
 
 
 def _places(row: Row) -> list[int]:
@@ -107,21 +139,11 @@ def _is_run(places: list[int]) -> bool:
     return places == list(range(places[0], places[-1] + 1))
 
 
-def _step(places: list[int], length: int) -> int | None:
-    """Return every how many-th place is taken up to the end; None: there is no such rule."""
-    if len(places) < 2:
-        return None
-    step = places[1] - places[0]
-    regular = list(range(places[0], length, step)) == places
-    return step if regular and places[0] < step else None
-
-
-def _pieces(row: Row) -> list[tuple[int, ...]] | None:
-    """Return the members cut where their sizes change; None: some are unknown, others differ."""
-    known = {size for size in row.sizes if all(size)}
-    if len(known) <= 1:
-        return [row.members]
-    if len(known) < len(set(row.sizes)):
-        return None
-    pairs = zip(row.sizes, row.members, strict=True)
-    return [tuple(n for _, n in piece) for _, piece in groupby(pairs, key=lambda pair: pair[0])]
+def _period(places: list[int], length: int) -> list[bool]:
+    """Return the shortest pattern of taken places that fills a row again and again."""
+    taken = set(places)
+    row = [place in taken for place in range(length)]
+    for period in range(1, length + 1):
+        if length % period == 0 and row == row[:period] * (length // period):
+            return row[:period]
+    return row

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from itertools import pairwise
 
 from advisor.policy.errors import InvalidValueError, shown
 from advisor.policy.naming import (
@@ -21,6 +21,7 @@ from advisor.policy.naming import (
 MAX_NAME_CHARACTERS = 512
 MAX_GROUPS = 20_000
 MAX_FROZEN_NAMES = 100_000
+_MOST_KINDS = 64  # of blocks in one container
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +67,16 @@ class Row:
         alike: The numbers of those blocks that share a role with the ones that have this role,
             rising: what this role could stand in.
         members: The numbers of those blocks that have this role, rising.
-        sizes: Numbers of scalar parameters of each member; 0: unknown.
+        cuts: The numbers at which blocks of other sizes begin, whichever of the roles that all
+            alike blocks have changes its size; None: sizes change, and where cannot be told.
+        sized: Whether the sizes of all members are known.
     """
 
     siblings: frozenset[int]
     alike: tuple[int, ...]
     members: tuple[int, ...]
-    sizes: tuple[tuple[int, ...], ...]
+    cuts: frozenset[int] | None = frozenset()
+    sized: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,7 @@ class Layout:
             raise InvalidValueError("frozen_parameter_counts", f"{min(sizes)} is below 0")
         templates = check_templates("role_templates", role_templates)
         derived = _derived(checked, templates, frozen, sizes)
+        given = _given(checked)
         layout = cls(
             tuple(
                 group if group.role else _filled(group, place)
@@ -174,7 +179,7 @@ class Layout:
             frozen,
             sizes,
             tuple(
-                place if _says(group, place) else _given(group)
+                place if _says(group, place) else _place_given(group, given)
                 for group, place in zip(checked, derived, strict=True)
             ),
         )
@@ -299,46 +304,87 @@ def _derived(
                 rows[spelling.role, spelling.numbers[:axis]]
                 for axis in range(len(spelling.numbers))
             )
-            or (_counted(1),),
+            or (_ALONE,),
             tuple(others[prefix] for prefix, _ in spelling.fixed),
         )
         for spelling in spellings[: len(groups)]
     ]
 
 
+_Sizes = dict[int, tuple[int, ...]]
+
+
 def _rows(spellings: Sequence[Spelling], sizes: Sequence[int]) -> dict[_Key, Row]:
     """Return the rows of all roles, by role and outer block numbers."""
-    roles_of: defaultdict[_Key, defaultdict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-    members: defaultdict[_Key, defaultdict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    containers: dict[_Key, _Key] = {}
+    found: defaultdict[_Key, defaultdict[str, defaultdict[int, list[int]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
     for spelling, size in zip(spellings, sizes, strict=True):
         for axis, number in enumerate(spelling.numbers):
             container = spelling.prefixes[axis], spelling.numbers[:axis]
-            key = spelling.role, spelling.numbers[:axis]
-            roles_of[container][number].add(spelling.role)
-            members[key][number].append(size)
-            containers[key] = container
-    # Of each role in a container those that stand in the same blocks.
-    beside: defaultdict[tuple[_Key, str], set[str]] = defaultdict(set)
-    holding: defaultdict[tuple[_Key, str], set[int]] = defaultdict(set)
-    for container, blocks in roles_of.items():
-        for number, found in blocks.items():
-            for role in found:
-                beside[container, role] |= found
-                holding[container, role].add(number)
-    siblings = {container: frozenset(blocks) for container, blocks in roles_of.items()}
+            found[container][spelling.role][number].append(size)
     rows: dict[_Key, Row] = {}
-    for key, found_sizes in members.items():
-        container = containers[key]
-        alike = set().union(*(holding[container, role] for role in beside[container, key[0]]))
-        own = tuple(sorted(found_sizes))
-        rows[key] = Row(
-            siblings[container],
-            tuple(sorted(alike)),
-            own,
-            tuple(tuple(found_sizes[number]) for number in own),
-        )
+    for (_, outer), roles in found.items():
+        sized = {
+            role: {number: tuple(sorted(own)) for number, own in blocks.items()}
+            for role, blocks in roles.items()
+        }
+        rows |= {(role, outer): row for role, row in _container_rows(sized).items()}
     return rows
+
+
+def _container_rows(roles: dict[str, _Sizes]) -> dict[str, Row]:
+    """Return the row of each role of one container.
+
+    Args:
+        roles: Of each role the sizes of its parameters, by block.
+    """
+    sets = {role: frozenset(blocks) for role, blocks in roles.items()}
+    siblings = frozenset().union(*sets.values())
+    distinct = set(sets.values())
+    if len(distinct) > _MOST_KINDS:
+        # No real model: blocks are told by their numbers alone, for all else would take its time.
+        return {
+            role: Row(siblings, (), tuple(sorted(own)), cuts=None) for role, own in sets.items()
+        }
+    alike = {
+        own: own.union(*(other for other in distinct if not own.isdisjoint(other)))
+        for own in distinct
+    }
+    cuts = {
+        row: frozenset[int]().union(
+            *(_changes(roles[role]) or () for role, own in sets.items() if own == row)
+        )
+        for row in set(alike.values())
+    }
+    ordered = {row: tuple(sorted(row)) for row in {*alike, *alike.values()}}
+    rows = {}
+    for role, own in sets.items():
+        row, changes = alike[own], _changes(roles[role])
+        told: frozenset[int] | None = cuts[row]
+        # Changes that nothing in all alike blocks shows, of a role that is not in all of them.
+        if changes is None or (own != row and not _explained(changes, ordered[own], cuts[row])):
+            told = None
+        sized = all(all(size) for size in roles[role].values())
+        rows[role] = Row(siblings, ordered[row], ordered[own], told, sized)
+    return rows
+
+
+def _changes(blocks: _Sizes) -> frozenset[int] | None:
+    """Return at which blocks the size is another than before; None: some known, some not."""
+    known = {size for size in blocks.values() if all(size)}
+    if len(known) <= 1:
+        return frozenset()
+    if not all(all(size) for size in blocks.values()):
+        return None
+    numbers = sorted(blocks)
+    return frozenset(b for a, b in pairwise(numbers) if blocks[a] != blocks[b])
+
+
+def _explained(changes: frozenset[int], numbers: Sequence[int], cuts: frozenset[int]) -> bool:
+    """Return whether between each block where a size changes and the one before lies a cut."""
+    before = dict(zip(numbers[1:], numbers, strict=False))
+    return all(any(before[b] < cut <= b for cut in cuts) for b in changes)
 
 
 def _filled(group: Group, place: Place) -> Group:
@@ -361,13 +407,28 @@ def _says(group: Group, place: Place) -> bool:
     return not group.role or group == _filled(group, place)
 
 
-def _given(group: Group) -> Place:
+def _place_given(group: Group, rows: dict[_Key, Row]) -> Place:
     """Return the place that a group gives."""
-    rows = tuple(_counted(count) for count in group.counts)
-    return Place(without_wrappers(group.role), group.indices, rows, None)
+    own = tuple(rows[group.role, group.indices[:axis]] for axis in range(len(group.indices)))
+    return Place(without_wrappers(group.role), group.indices, own, None)
 
 
-@lru_cache(maxsize=256)
-def _counted(count: int) -> Row:
-    numbers = tuple(range(count))
-    return Row(frozenset(numbers), numbers, numbers, ((0,),) * count)
+def _given(groups: tuple[Group, ...]) -> dict[_Key, Row]:
+    """Return the rows of the roles that are given, by role and outer positions."""
+    sizes: defaultdict[_Key, defaultdict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    counts: dict[_Key, int] = {}
+    for group in groups:
+        for axis, count in enumerate(group.counts if group.role else ()):
+            key = group.role, group.indices[:axis]
+            counts[key] = count
+            sizes[key][group.indices[axis]].append(group.parameter_count)
+    rows = {}
+    for key, count in counts.items():
+        numbers = tuple(range(count))
+        blocks = {n: tuple(sorted(sizes[key].get(n, [0]))) for n in numbers}
+        sized = all(all(size) for size in blocks.values())
+        rows[key] = Row(frozenset(numbers), numbers, numbers, _changes(blocks), sized)
+    return rows
+
+
+_ALONE = Row(frozenset({0}), (0,), (0,))

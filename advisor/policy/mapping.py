@@ -44,6 +44,8 @@ from advisor.policy.rules import DepthRule, Match, UnmatchedRule
 
 Floats = NDArray[np.float64]
 
+_MOST_STAND_INS = 4  # entries a group; more are no model's, and would fill the memory
+
 
 @dataclass(frozen=True, slots=True)
 class LayoutMapping:
@@ -324,12 +326,19 @@ def map_layout(
             matches[i] = Match.ALIAS if i in rewritten else plain
     if unmatched_rule is UnmatchedRule.NEAREST_ROLE:
         missing = [i for i, match in enumerate(matches) if match is Match.NONE]
-        nearest = nearest_roles({layout.places[i].role for i in missing}, known.roles)
+        # Layers with fixed numbers are one of a kind: nothing is near to the third of a sequence.
+        wanted = {layout.places[i].role for i in missing if not layout.places[i].fixed}
+        there = {place.role for place in base.places if not place.fixed}
+        nearest = nearest_roles(wanted, [role for role in known.roles if role in there])
+        room = _MOST_STAND_INS * (len(layout) + len(base))
         for i in missing:
             place = layout.places[i]
-            if place.role in nearest:
-                found[i] = known.counterparts(place, nearest[place.role])
-                matches[i] = Match.NEAREST_ROLE if found[i] else Match.NONE
+            stand_in = (
+                known.counterparts(place, nearest[place.role]) if place.role in nearest else None
+            )
+            room -= len(stand_in.sources) if stand_in else 0
+            if stand_in and room >= 0:
+                found[i], matches[i] = stand_in, Match.NEAREST_ROLE
 
     families = {some.family: some for some in found if some}
     places = {family: i for i, family in enumerate(families)}

@@ -43,6 +43,7 @@ _NUMBERED_WORD = re.compile(r"([A-Za-z][A-Za-z_]*?)_?([0-9]+)")
 _FLAX_MODULE = re.compile(r"[A-Z][A-Za-z]*_[0-9]+")
 _RECURRENT_LAYER = re.compile(r"([A-Za-z_]+_l)([0-9]+)(?:_reverse)?")
 _TENSORS = frozenset({"weight", "bias"})
+_MOST_NUMBERS = 8  # of a name that are looked at; no model nests deeper
 _NUMBER = re.compile(r"[0-9]+")
 _WORDS = re.compile(r"[A-Za-z]+")
 
@@ -183,6 +184,8 @@ def _numbers(name: str) -> list[_Number]:
     found: list[_Number] = []
     position = 0
     for i, segment in enumerate(segments):
+        if len(found) == _MOST_NUMBERS:
+            break
         plain = _NUMBER.fullmatch(segment)
         numbered = _NUMBERED_WORD.fullmatch(segment)
         if i == last:

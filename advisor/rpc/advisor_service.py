@@ -76,10 +76,11 @@ class AdvisorServicer(advisor_service_pb2_grpc.AdvisorServiceServicer):
     async def _open(self, request: pb.RecommendLRRequest) -> _OpenRun:
         if not request.HasField("opening"):
             raise OpeningMissingError
-        groups = len(request.opening.layout.groups)
-        opening = await computed(groups, opening_from, request.opening)
+        asked = request.opening.layout
+        names = len(asked.groups) + len(asked.frozen_names)
+        opening = await computed(names, opening_from, request.opening)
         resolved = await self._profiles.resolve(opening.profile)
-        advice = await computed(groups, Advice, resolved, opening)
+        advice = await computed(names + resolved.loaded.names, Advice, resolved, opening)
         return _OpenRun(opening, advice, request.opening.SerializeToString())
 
     def _answer(self, run: _OpenRun, request: pb.RecommendLRRequest) -> pb.RecommendLRResponse:

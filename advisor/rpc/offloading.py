@@ -9,11 +9,11 @@ from typing import ParamSpec, TypeVar
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
-_LARGE_GROUPS = 500  # a layout of fewer is mapped in less time than a thread is worth
+_LARGE = 500  # a layout of fewer names is mapped in less time than a thread is worth
 
 
 async def computed(
-    groups: int,
+    names: int,
     function: Callable[_Arguments, _Result],
     *args: _Arguments.args,
     **kwargs: _Arguments.kwargs,
@@ -21,11 +21,11 @@ async def computed(
     """Return what a function returns, from a thread if the layout is large.
 
     Args:
-        groups: Number of groups of the layout.
+        names: Number of names of the layouts that it works on, frozen ones too.
         function: What to compute; it shares nothing that others change.
         *args: Its arguments.
         **kwargs: Its keyword arguments.
     """
-    if groups < _LARGE_GROUPS:
+    if names < _LARGE:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)

@@ -155,8 +155,8 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
     ) -> pb.ValidateLayoutResponse:
         """Show how a layout maps onto a profile."""
         try:
-            groups = len(request.layout.groups)
-            layout = await computed(groups, convert.layout_from, request.layout)
+            names = len(request.layout.groups) + len(request.layout.frozen_names)
+            layout = await computed(names, convert.layout_from, request.layout)
         except InvalidValueError as error:
             raise error.under("layout") from None
         try:
@@ -165,8 +165,9 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             raise error.under("policy") from None
         opening = Opening(ProfileReference.parse("name", request.name), layout, policy=policy)
         resolved = await self._profiles.resolve(opening.profile)
-        advice = await computed(groups, Advice, resolved, opening)
-        return await computed(groups, convert.mapping_to, advice)
+        names += resolved.loaded.names
+        advice = await computed(names, Advice, resolved, opening)
+        return await computed(names, convert.mapping_to, advice)
 
 
 def _alias(alias: Alias) -> pb.Alias:

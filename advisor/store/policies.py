@@ -105,19 +105,19 @@ class PolicyStore:
         """
         key = keys.policy(reference.project, reference.policy)
         with store_errors():
-            version = reference.version or int(await awaited(self._redis.hget(key, "latest")) or 0)
+            version = reference.version or _number(await awaited(self._redis.hget(key, "latest")))
             rules, created_ms = await awaited(
                 self._redis.hmget(key, [f"v:{version}", f"t:{version}"])
             )
             if rules is None:
-                latest = int(await awaited(self._redis.hget(key, "latest")) or 0)
+                latest = _number(await awaited(self._redis.hget(key, "latest")))
                 near = [] if latest else await self._nearest(reference)
                 raise PolicyNotFoundError(str(reference), near, latest)
         stored = PolicyReference(reference.project, reference.policy, version)
         policy = _readable(stored, rules)
         if policy is None:
             raise StoreDamagedError(f"the rules of {stored} cannot be read")
-        return StoredPolicy(stored, policy, _time(int(created_ms or 0)))
+        return StoredPolicy(stored, policy, _time(_number(created_ms)))
 
     async def _nearest(self, reference: PolicyReference) -> list[str]:
         there = await awaited(self._redis.zrange(keys.policies(reference.project), 0, _LOOKED_AT))
@@ -137,15 +137,16 @@ class PolicyStore:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for name in names:
                     pipeline.hget(keys.policy(project, name), "latest")
-                latest = [int(version or 0) for version in await pipeline.execute()]
+                latest = [_number(version) for version in await pipeline.execute(False)]
                 for name, version in zip(names, latest, strict=True):
                     pipeline.hmget(keys.policy(project, name), [f"v:{version}", f"t:{version}"])
-                stored = await pipeline.execute()
+                stored = await pipeline.execute(False)  # what is damaged hides no other
         found = []
-        for name, version, (rules, created_ms) in zip(names, latest, stored, strict=True):
+        for name, version, entry in zip(names, latest, stored, strict=True):
+            rules, created_ms = (b"", 0) if isinstance(entry, Exception) else entry
             reference = PolicyReference(project, name, version)
             policy = _readable(reference, rules or b"")
-            found.append(StoredPolicy(reference, policy, _time(int(created_ms or 0))))
+            found.append(StoredPolicy(reference, policy, _time(_number(created_ms))))
         return found, names[-1] if len(batch) > size else ""
 
 
@@ -155,6 +156,14 @@ def _readable(reference: PolicyReference, rules: bytes) -> Policy | None:
     except (ValueError, TypeError, KeyError):
         _log.exception("a stored policy cannot be read", policy=str(reference))
         return None
+
+
+def _number(stored: object) -> int:
+    """Return a stored number; what is none is 0."""
+    try:
+        return int(stored)  # type: ignore[call-overload, no-any-return]
+    except (TypeError, ValueError):
+        return 0
 
 
 def _time(milliseconds: int) -> datetime:

@@ -34,6 +34,7 @@ def test_a_difference_is_never_hidden(cli: Cli, client: AdvisorClient, project: 
         *("policy_name", "group_aliases", "base_learning_rate", "labels a", "docs", "total_steps"),
         *("provenance commit", "role_templates", "points relative errors", "points learning rate"),
         *("group head.weight", "policy slew limit", "frozen names", "order of groups"),
+        "frozen parameter counts",
     ):
         changed[name] = profile_pb2.ProfileContent.FromString(base.SerializeToString())
     changed["policy_name"].policy_name = f"projects/{project}/policies/team"
@@ -50,7 +51,9 @@ def test_a_difference_is_never_hidden(cli: Cli, client: AdvisorClient, project: 
         point.learning_rate = 0.01
     changed["group head.weight"].layout.groups[3].parameter_count = 7
     changed["policy slew limit"].policy.slew_limit = 2.0
-    changed["frozen names"].layout.frozen_names.append("frozen.weight")
+    for name in ("frozen names", "frozen parameter counts"):
+        changed[name].layout.frozen_names[:] = ["frozen.weight"]
+    changed["frozen parameter counts"].layout.frozen_parameter_counts.append(7)
     groups = changed["order of groups"].layout.groups
     for point in changed["order of groups"].points:
         point.unit_rates[:] = [point.unit_rates[i] for i in (1, 0, 2, 3)]
@@ -217,7 +220,8 @@ def test_what_others_wrote_does_not_act_on_the_terminal(
     [
         ("slew_limit: 0b_", "these are no rules of a policy"),
         ("on: 3", 'no field named "on" at "Policy"; at the top there are depth_rule,'),
-        ("1: 3", "1 is no rule's name"),
+        ("1: 3", 'no field named "1"'),
+        ("[a]: 3", "line 1 has a list or a mapping for a name"),
         ("slew_limit: 2\nslew_limit: 3", "'slew_limit' is given twice, the second time in line 2"),
         ("[" * 3000, "is not YAML"),
         ("- a", "the file holds no rules"),

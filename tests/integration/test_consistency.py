@@ -194,6 +194,59 @@ def test_content_that_was_lost_comes_back_by_registering_it_again(
     assert len(list(client.audit_events())) == 3  # there was nothing to restore
 
 
+INDEX = "fslr:{default}:profile:gpt:index"
+
+
+def test_no_version_is_ever_given_twice_whatever_was_lost(
+    damaged: tuple[AdvisorClient, redis.Redis],
+) -> None:
+    client, admin = damaged
+    for rate in (1.0, 2.0):
+        client.register_profile("gpt", content_message(rate=rate))
+    client.set_alias("gpt@1", "prod")
+    admin.hdel(INDEX, "last")
+    assert client.register_profile("gpt", content_message(rate=3.0)).profile.version == 3
+    admin.hset(INDEX, "last", "garbage")
+    assert client.register_profile("gpt", content_message(rate=4.0)).profile.version == 4
+    admin.hset(INDEX, "last", 1)
+    assert client.register_profile("gpt", content_message(rate=5.0)).profile.version == 5
+    prod = client.get_profile("gpt@prod").profile
+    assert (prod.version, prod.content.points[0].unit_rates[0]) == (1, 1.0)
+
+
+def test_an_index_that_was_damaged_is_put_right(
+    damaged: tuple[AdvisorClient, redis.Redis],
+) -> None:
+    client, admin = damaged
+    contents = [content_message(rate=rate) for rate in (1.0, 2.0)]
+    for content in contents:
+        client.register_profile("gpt", content)
+    admin.hdel(INDEX, "v:2")
+    admin.delete("fslr:{default}:profiles")
+    assert client.register_profile("gpt", contents[1]).profile.version == 2
+    assert client.get_profile("gpt@2").profile.version == 2
+    assert [profile.version for profile in client.list_profiles()] == [2]
+    for junk in (None, "7", "garbage"):
+        if junk is None:
+            admin.hdel(INDEX, "latest")
+        else:
+            admin.hset(INDEX, "latest", junk)
+        client.register_profile("gpt", contents[0])
+        assert client.get_profile("gpt").profile.version == 2
+    admin.hset(INDEX, "l:2", "xx")  # damaged labels count as none
+    assert client.register_profile("gpt", content_message(rate=3.0)).profile.version == 3
+    client.delete_profile("gpt@2")
+    aliases = "fslr:{default}:profile:gpt:aliases"
+    admin.hset(aliases, "prod", "zz")
+    admin.hset(INDEX, "g:prod", "zz")
+    client.set_alias("gpt@1", "prod")
+    assert client.get_profile("gpt@prod").profile.version == 1
+    admin.hset(aliases, "prod", "zz")
+    client.delete_alias("gpt", "prod")
+    actions = [event.action for event in client.audit_events()]
+    assert actions.count("register") == 3
+
+
 def test_labels_that_were_lost_come_back_too(
     damaged: tuple[AdvisorClient, redis.Redis],
 ) -> None:
@@ -220,6 +273,18 @@ def test_one_policy_that_cannot_be_read_hides_no_other(
         assert [policy.HasField("policy") for policy in listed] == [False, True]
         with pytest.raises(InternalServiceError, match=r"policies/a@1 cannot be read"):
             client.get_policy("a")
+    key = "fslr:{default}:policy:a"
+    admin.hset(key, "v:1", newer)
+    admin.hset(key, "t:1", "garbage")
+    assert len(list(client.list_policies())) == 2
+    admin.hdel(key, "t:1")
+    assert not client.set_policy("a", policy_pb2.Policy(slew_limit=2.0)).created
+    admin.hset(key, "latest", "garbage")
+    assert client.set_policy("a", policy_pb2.Policy(slew_limit=3.0)).policy.version == 2
+    assert client.get_policy("a").policy.slew_limit == 3.0
+    admin.delete(key)
+    admin.set(key, "in the way")
+    assert [policy.HasField("policy") for policy in client.list_policies()] == [False, True]
 
 
 def test_a_key_of_another_kind_is_named_and_nothing_is_written(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+import tracemalloc
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from advisor.policy import DepthRule, Group, Layout, Match, map_layout
+from advisor.policy import DepthRule, Group, Layout, Match, UnmatchedRule, map_layout
 from advisor.policy.naming import spell
 
 
@@ -286,3 +289,98 @@ def test_a_block_s_own_layers_are_no_row_to_be_bridged() -> None:
 
     references = map_layout(net(5), net(3), DepthRule.SUM).references(np.ones(9))
     assert references.tolist() == [1.0] * 3 + [0.5] * 12
+
+
+def mlp(*widths: int) -> Layout:
+    """Weights and biases of layers between these widths."""
+    groups = []
+    for i, (a, b) in enumerate(pairwise(widths)):
+        groups.append(Group(f"layers.{i}.weight", parameter_count=a * b))
+        groups.append(Group(f"layers.{i}.bias", parameter_count=b))
+    return Layout.of(groups)
+
+
+def test_all_tensors_of_a_block_stand_for_the_same_blocks() -> None:
+    """Biases have the hidden size where the weights have the input's."""
+    run, base = mlp(100, *[64] * 5, 10), mlp(100, *[64] * 3, 10)
+    mapping = map_layout(run, base, DepthRule.SUM)
+    met = {run.groups[i].name: mapping.sources_of(i) for i in range(len(run))}
+    for i in range(6):
+        weight, bias = (met[f"layers.{i}.{part}"] for part in ("weight", "bias"))
+        assert [base.groups[s].name.split(".")[1] for s in weight] == [
+            base.groups[s].name.split(".")[1] for s in bias
+        ]
+    references = mapping.references(np.array([1.0, 1, 10, 10, 10, 10, 100, 100]))
+    assert references.tolist() == [1, 1, *[5] * 8, 100, 100]
+
+
+def test_rows_of_one_length_are_compared_by_number_only_if_they_change_at_the_same_places() -> None:
+    narrow, wide = sized("blocks", 8, 8, 8, 8, 16, 16), sized("blocks", 8, 8, 16, 16, 16, 16)
+    assert not map_layout(wide, narrow, DepthRule.SUM).matched.any()
+    assert map_layout(mlp(9, 8, 8, 9), mlp(8, 8, 8, 8), DepthRule.SUM).matched.all()  # a width more
+
+
+def test_a_model_that_ends_with_another_layer_is_not_one_that_begins_with_one() -> None:
+    last, first = mlp(64, 64, 64, 64, 10), mlp(10, *[64] * 6)
+    assert not map_layout(first, last, DepthRule.SUM).matched.any()
+
+
+def test_given_roles_have_sizes_too() -> None:
+    def given(*sizes: int) -> Layout:
+        return Layout.of(Group(f"p{i}", "blk", i, len(sizes), size) for i, size in enumerate(sizes))
+
+    mapping = map_layout(given(64, 64, 64, 64, 64, 10), given(64, 64, 10), DepthRule.SUM)
+    references = mapping.references(np.array([1.0, 1.0, 100.0]))
+    assert references == pytest.approx([0.4] * 5 + [100.0])
+
+
+def test_nothing_is_near_to_a_layer_of_a_sequence() -> None:
+    base = Layout.of_names([f"net.{i}.weight" for i in (0, 1, 3)])
+    run = Layout.of_names([f"net.{i}.weight" for i in (0, 1, 3, 4)])
+    mapping = map_layout(run, base, DepthRule.SUM, unmatched_rule=UnmatchedRule.NEAREST_ROLE)
+    assert not mapping.matched.any()
+
+
+@pytest.mark.parametrize("special", [lambda i: i % 8 == 4, lambda i: i % 4 == 3, lambda i: i < 1])
+def test_hybrids_are_ranked_where_their_pattern_repeats(special: Callable[[int], bool]) -> None:
+    """Attention in every eighth or fourth block, another mixer in the rest; all have an MLP."""
+
+    def net(blocks: int) -> Layout:
+        return Layout.of_names([
+            name
+            for i in range(blocks)
+            for name in (f"h.{i}.mlp.w", f"h.{i}.{'attn' if special(i) else 'mixer'}.w")
+        ])
+
+    for run, base in ((net(16), net(8)), (net(8), net(16)), (net(24), net(8))):
+        mapping = map_layout(run, base, DepthRule.SUM)
+        assert mapping.matched.all()
+        assert mapping.references(np.ones(len(base))).sum() == pytest.approx(len(base))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"layers.0.w{word}.weight" for word in range(5_000)],
+        [f"layers.{i}.{chr(97 + i % 26)}{i}.weight" for i in range(5_000)],
+        ["7" + ".0" * 240 + f".w{i}" for i in range(2_000)],
+        [f"layers.{i}.a.weight" for i in range(5_000)],
+        ["1" * 500 + f".{i}.w" for i in range(2_000)],
+    ],
+    ids=["roles", "roles in blocks", "nested", "deep", "long"],
+)
+def test_hostile_layouts_cost_little(names: list[str]) -> None:
+    tracemalloc.start()
+    begun = time.perf_counter()
+    layout = Layout.of_names(names)
+    map_layout(layout, layout, DepthRule.SUM)
+    assert time.perf_counter() - begun < 10  # of a machine that is shared, and traced
+    assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    tracemalloc.stop()
+
+
+def test_stand_ins_do_not_fill_the_memory() -> None:
+    base = Layout.of_names([f"blocks.{i}.attn.qkv.weight" for i in range(2_000)])
+    run = Layout.of_names([f"blocks.0.attn.q{chr(97 + i % 26)}x{i}.weight" for i in range(2_000)])
+    mapping = map_layout(run, base, DepthRule.SUM, unmatched_rule=UnmatchedRule.NEAREST_ROLE)
+    assert len(mapping.targets) <= 4 * 4_000

@@ -62,7 +62,7 @@ def test_an_optimizer_that_nobody_knows_is_its_own_family() -> None:
         (("Lion", "lion_8bit", "PagedLion"), "sign descent"),
         (("Adafactor", "adafactor"), "factored"),
         (("adagrad", "Adagrad"), "Adagrad"),
-        (("Muon", "muon"), "orthogonalized"),
+        (("Muon", "muon", "MuonWithAuxAdam"), "orthogonalized"),
     ],
 )  # fmt: skip
 def test_the_family_is_found_in_every_spelling(names: tuple[str, ...], same: str) -> None:

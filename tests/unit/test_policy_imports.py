@@ -9,7 +9,7 @@ import advisor.policy
 
 _ALLOWED = {
     *("__future__", "bisect", "collections", "dataclasses", "enum", "functools", "math", "numpy"),
-    "re",
+    *("itertools", "re"),
 }
 
 

@@ -63,6 +63,12 @@ def test_numbers_are_the_text_that_was_written(tmp_path: Path) -> None:
     said = content.provenance
     assert (said.commit, said.model, said.dataset, said.width) == ("1234567e1", "1.10", "1e3", 12)
     assert dict(content.labels) == {"3": "x", "torch": "2.10", "fast": "true"}
+    (tmp_path / "p.yaml").write_text(
+        "labels: {1: a, true: b, 1.0: c}\nlayout: {frozen_names: [12]}"
+    )
+    content = load_profile(tmp_path / "p.yaml")
+    assert dict(content.labels) == {"1": "a", "true": "b", "1.0": "c"}
+    assert list(content.layout.frozen_names) == ["12"]
     (tmp_path / "p.json").write_text('{"provenance": {"commit": 1234567e1}, "labels": {"a": 1.0}}')
     content = load_profile(tmp_path / "p.json")
     assert (content.provenance.commit, content.labels["a"]) == ("1234567e1", "1.0")

@@ -11,7 +11,7 @@ import torch
 import transformers as hf
 from torch import nn
 
-from advisor.policy import DepthRule, Group, Layout, Match, map_layout
+from advisor.policy import DepthRule, Group, Layout, LayoutMapping, Match, map_layout
 
 Build = Callable[[int], nn.Module]
 
@@ -63,6 +63,16 @@ def layout(model: nn.Module) -> Layout:
     )
 
 
+def _check_blocks_as_wholes(run: Layout, base: Layout, mapping: LayoutMapping) -> None:
+    """All tensors of a block that every block has stand for the same blocks."""
+    met: dict[tuple[str, int], set[tuple[int, ...]]] = {}
+    for i, place in enumerate(run.places):
+        if len(place.rows) == 1 and place.rows[0].members == place.rows[0].alike:
+            blocks = tuple(base.places[source].numbers[0] for source in mapping.sources_of(i))
+            met.setdefault((place.role.split("*")[0], place.numbers[0]), set()).add(blocks)
+    assert all(len(found) == 1 for found in met.values())
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_maps_onto_itself_by_name(name: str) -> None:
     own = layout(MODELS[name](4))
@@ -85,5 +95,6 @@ def test_a_deeper_or_shallower_one_maps_onto_tensors_of_its_own_shape(
     base_shapes = [tuple(parameter.shape) for parameter in base.parameters()]
     for target, source in zip(mapping.targets, mapping.sources, strict=True):
         assert shapes[target] == base_shapes[source]
+    _check_blocks_as_wholes(layout(run), layout(base), mapping)
     rates = np.linspace(1, 2, len(base_shapes))
     assert mapping.references(rates).sum() == pytest.approx(rates.sum())

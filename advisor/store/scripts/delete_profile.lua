@@ -32,10 +32,7 @@ if is_latest then
 end
 redis.call('HDEL', KEYS[3], 'v:' .. ARGV[1], 't:' .. ARGV[1], 'l:' .. ARGV[1], 'd:' .. ARGV[2])
 if is_latest then
-  local latest = 0
-  for _, field in ipairs(redis.call('HKEYS', KEYS[3])) do
-    latest = math.max(latest, tonumber(string.match(field, '^v:(%d+)$') or 0))
-  end
+  local latest = highest(KEYS[3])
   if latest > 0 then
     redis.call('HSET', KEYS[3], 'latest', latest)
     label(KEYS[2], KEYS[3], latest, ARGV[3])

@@ -14,7 +14,20 @@ if wrong then
   return wrong
 end
 local known = redis.call('HGET', KEYS[3], 'd:' .. ARGV[1])
-local version = known or tonumber(redis.call('HGET', KEYS[3], 'last') or 0) + 1
+local latest = tonumber(redis.call('HGET', KEYS[3], 'latest')) or 0
+local version = known
+if not known then
+  -- A number is never given twice, whatever was lost: above all that is stored, and all that aliases
+  -- name.
+  version = tonumber(redis.call('HGET', KEYS[3], 'last')) or 0
+  if version < latest or redis.call('HEXISTS', KEYS[3], 'v:' .. (version + 1)) == 1 or version == 0 then
+    version = math.max(version, latest, highest(KEYS[3]))
+  end
+  for _, named in ipairs(redis.call('HVALS', KEYS[4])) do
+    version = math.max(version, tonumber(named) or 0)
+  end
+  version = version + 1
+end
 local name = 'profiles/' .. ARGV[6] .. '@' .. version
 local stored = redis.call('HMGET', KEYS[5], 'header', 'arrays', 'summary')
 local whole = known and stored[1] == ARGV[2] and stored[2] == ARGV[3] and stored[3] == ARGV[4]
@@ -27,10 +40,12 @@ if not whole then
 end
 if not known then
   unlabel(KEYS[2], KEYS[3], redis.call('HGET', KEYS[3], 'latest'), ARGV[6])
-  redis.call('HSET', KEYS[3], 'last', version, 'latest', version, 'v:' .. version, ARGV[1],
-    'd:' .. ARGV[1], version)
-  redis.call('ZADD', KEYS[1], 0, ARGV[6])
+  redis.call('HSET', KEYS[3], 'last', version, 'latest', version, 'd:' .. ARGV[1], version)
+elseif redis.call('HEXISTS', KEYS[3], 'v:' .. latest) == 0 then
+  redis.call('HSET', KEYS[3], 'latest', math.max(highest(KEYS[3]), tonumber(version)))
 end
+redis.call('HSET', KEYS[3], 'v:' .. version, ARGV[1])
+redis.call('ZADD', KEYS[1], 0, ARGV[6])
 redis.call('HSETNX', KEYS[3], 't:' .. version, ARGV[5])
 redis.call('HSET', KEYS[3], 'l:' .. version, ARGV[7])
 if tonumber(redis.call('HGET', KEYS[3], 'latest')) == tonumber(version) then

@@ -19,14 +19,15 @@ local alias, version = ARGV[1], ARGV[3]
 if redis.call('HEXISTS', KEYS[1], 'latest') == 0 then
   return {-2}
 end
-local now = tonumber(redis.call('HGET', KEYS[2], alias) or 0)
-local generation = tonumber(redis.call('HGET', KEYS[1], 'g:' .. alias) or 0)
+local stored = redis.call('HGET', KEYS[2], alias)
+local now = tonumber(stored) or 0
+local generation = tonumber(redis.call('HGET', KEYS[1], 'g:' .. alias)) or 0
 if (ARGV[5] ~= '' and tonumber(ARGV[5]) ~= generation)
   or (ARGV[4] ~= '' and tonumber(ARGV[4]) ~= now) then
   return {0, now, generation}
 end
 if ARGV[2] == '1' then
-  if now == 0 then
+  if not stored then
     return {-3}
   end
   local failed = audited('delete alias', 'profiles/' .. ARGV[6] .. '@' .. alias, now .. ' -> ')

@@ -6,7 +6,6 @@ Needs PyYAML, which the base installation does without.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
 from typing import Any
 
 import yaml
@@ -24,20 +23,23 @@ class _PlainLoader(_Loader):  # type: ignore[misc]
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        """Return a mapping, names checked.
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[str, Any]:
+        """Return a mapping, its names as they are written.
 
         Raises:
-            ValueError: A name is given twice.
+            ValueError: A name is given twice, or is none.
         """
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                line = key_node.start_mark.line + 1
-                raise ValueError(f"{key!r} is given twice, the second time in line {line}")
-            seen.add(key if isinstance(key, Hashable) else str(key))
-        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        self.flatten_mapping(node)
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if key_node.id != "scalar":
+                raise ValueError(f"line {line} has a list or a mapping for a name")
+            if key_node.value in mapping:
+                raise ValueError(
+                    f"{key_node.value!r} is given twice, the second time in line {line}"
+                )
+            mapping[key_node.value] = self.construct_object(value_node, deep=deep)
         return mapping
 
 

@@ -186,7 +186,8 @@ def _as_protobuf_wants(fields: Any, descriptor: Any) -> Any:
     for key, field in _fields(filled, descriptor):
         value = filled[key]
         if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-            filled[key] = _as_text(value)
+            listed = isinstance(value, list)
+            filled[key] = [_as_text(v) for v in value] if listed else _as_text(value)
         elif field.enum_type is not None and isinstance(value, str):
             word = re.sub(r"[ -]", "_", value).upper()
             filled[key] = word if word.startswith(_prefix(field)) else _prefix(field) + word
