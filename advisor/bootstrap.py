@@ -22,6 +22,7 @@ from advisor.rpc.interceptor import BoundaryInterceptor
 from advisor.rpc.policy_service import PolicyServicer
 from advisor.rpc.profile_service import ProfileServicer
 from advisor.rpc.run_service import RunServicer
+from advisor.rpc.tls import server_credentials
 from advisor.rpc.traffic import Traffic
 from advisor.settings import Settings
 from advisor.store.audit import AuditStore
@@ -89,13 +90,15 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
         The service, answering.
 
     Raises:
+        CertificateError: The files for TLS cannot be used.
         ListenError: The port is taken, or the address is open to others without consent.
         StoreUnavailableError: Redis does not answer at the start.
     """
-    if not settings.is_loopback and not settings.allow_insecure:
+    if not (settings.is_loopback or settings.tls_client_ca or settings.allow_insecure):
         raise ListenError(
-            f"{settings.host} can be reached from other machines, and nothing is encrypted; listen "
-            "on 127.0.0.1, or say --allow-insecure where the network itself is trusted"
+            f"{settings.host} can be reached from other machines, and callers are not "
+            "authenticated; give --tls-cert, --tls-key and --tls-client-ca, listen on 127.0.0.1, "
+            "or say --allow-insecure where the network itself is trusted"
         )
     metrics = Metrics()
     observe = metrics.time_redis
@@ -165,7 +168,10 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:
     address = _address(settings.host, settings.port)
     try:
-        port = server.add_insecure_port(address)
+        if settings.tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, server_credentials(settings.tls))
     except RuntimeError:
         port = 0
     if port == 0:

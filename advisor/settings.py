@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
+from typing import Self
 
 from platformdirs import user_data_path
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fslr.certificates import CertificateFiles
 
 
 class Settings(BaseSettings):
@@ -18,7 +21,15 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(50051, ge=0, le=65535, description="TCP port; 0 takes a free one.")
     allow_insecure: bool = Field(
-        False, description="Listen beyond loopback although nothing is encrypted."
+        False, description="Listen beyond loopback although callers are not authenticated."
+    )
+    tls_cert: Path | None = Field(
+        None, description="PEM file of the certificate and its chain; default: no TLS."
+    )
+    tls_key: Path | None = Field(None, description="PEM file of its private key, not encrypted.")
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file of authorities; callers must then have a certificate of theirs.",
     )
     redis_url: str | None = Field(
         None, description="Redis to use: redis://, rediss:// or unix://. Default: an embedded one."
@@ -67,6 +78,21 @@ class Settings(BaseSettings):
         if url is not None and not url.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must begin with redis://, rediss:// or unix://")
         return url
+
+    @model_validator(mode="after")
+    def _has_the_whole_of_tls(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key come together; name both files or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        return self
+
+    @property
+    def tls(self) -> CertificateFiles | None:
+        """The files for TLS; None: nothing is encrypted."""
+        if self.tls_cert is None:
+            return None
+        return CertificateFiles(ca=self.tls_client_ca, cert=self.tls_cert, key=self.tls_key)
 
     @property
     def is_loopback(self) -> bool:

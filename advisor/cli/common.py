@@ -24,7 +24,11 @@ from fslr.profile_files import fields_of
 Address = Annotated[
     str,
     typer.Option(
-        "--address", "-a", envvar="ADVISOR_ADDRESS", help="host:port of the advisor service."
+        "--address",
+        "-a",
+        envvar="ADVISOR_ADDRESS",
+        help="host:port of the advisor service; for TLS, FSLR_TLS_CA, FSLR_TLS_CERT and "
+        "FSLR_TLS_KEY name files.",
     ),
 ]
 Project = Annotated[

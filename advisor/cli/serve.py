@@ -19,11 +19,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import ValidationError
 
 from advisor.bootstrap import ListenError, running_service
-from advisor.cli.common import DEFAULT_ADDRESS, Address, Json, console, fail, print_json
+from advisor.cli.common import DEFAULT_ADDRESS, Address, Json, client, console, fail, print_json
 from advisor.errors import StoreUnavailableError
 from advisor.readiness import LIVENESS, READINESS
 from advisor.settings import Settings
 from advisor.store.embedded import EmbeddedRedis, EmbeddedRedisError
+from fslr import CertificateError
 
 _HEALTH_DEADLINE_S = 3.0
 _WATCH_S = 0.5
@@ -43,6 +44,9 @@ def serve(
     allow_insecure: Annotated[
         bool | None, typer.Option("--allow-insecure", help=_described("allow_insecure"))
     ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help=_described("tls_cert"))] = None,
+    tls_key: Annotated[Path | None, typer.Option(help=_described("tls_key"))] = None,
+    tls_client_ca: Annotated[Path | None, typer.Option(help=_described("tls_client_ca"))] = None,
     max_message_bytes: Annotated[
         int | None, typer.Option(help=_described("max_message_bytes"))
     ] = None,
@@ -76,6 +80,9 @@ def serve(
         "redis_url": redis_url,
         "data_dir": data_dir,
         "allow_insecure": allow_insecure,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "tls_client_ca": tls_client_ca,
         "max_message_bytes": max_message_bytes,
         "max_calls": max_calls,
         "max_streams": max_streams,
@@ -89,13 +96,14 @@ def serve(
         settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
-        fail(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}")
+        where = ".".join(map(str, first["loc"])) or "tls"
+        fail(f"setting {where}: {first['msg'].removeprefix('Value error, ')}")
     try:
         with _embedded(settings) as embedded:
             _run(_serve(settings, embedded, address_file=address_file, until_eof=until_eof))
     except EmbeddedRedisError as error:
         fail(str(error))
-    except ListenError as error:
+    except (ListenError, CertificateError) as error:
         fail(str(error))
     except StoreUnavailableError as error:
         fail(
@@ -132,6 +140,7 @@ async def _serve(
                 redis="embedded" if embedded else "external",
                 data_dir=str(settings.data_dir) if embedded else None,
                 metrics_port=service.metrics_port,
+                tls=settings.tls is not None,
             )
             await _watch_until(stop, embedded)
 
@@ -208,14 +217,14 @@ def health(
 ) -> None:
     """Ask whether the service answers (liveness); the exit status is 0 if it does."""
     asked = READINESS if ready else LIVENESS
-    with grpc.insecure_channel(address) as channel:
+    with client(address) as connected:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(
+            answer = health_pb2_grpc.HealthStub(connected.channel()).Check(
                 health_pb2.HealthCheckRequest(service=asked), timeout=_HEALTH_DEADLINE_S
             )
         except grpc.RpcError as error:
             details = error.details() if isinstance(error, grpc.Call) else str(error)
-            fail(f"no advisor answers at {address} ({details})")
+            fail(f"no advisor answers at {address} ({details}); do both sides use TLS?")
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     if as_json:
         print_json({"address": address, "status": status})

@@ -4,10 +4,12 @@ Importing this package loads grpcio, protobuf and numpy at most; ``fslr.torch`` 
 """
 
 from fslr.advising import Advisor, RunSession
+from fslr.certificates import CertificateFiles
 from fslr.client import AdvisorClient
 from fslr.errors import (
     AliasMovedError,
     AttachError,
+    CertificateError,
     DeadlineExceededError,
     FslrError,
     InternalServiceError,
@@ -34,6 +36,8 @@ __all__ = [
     "AdvisorClient",
     "AliasMovedError",
     "AttachError",
+    "CertificateError",
+    "CertificateFiles",
     "DeadlineExceededError",
     "FslrError",
     "InternalServiceError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -27,7 +28,8 @@ from fslr.advisor.v1 import (
     run_service_pb2,
     run_service_pb2_grpc,
 )
-from fslr.errors import ServiceError, service_error
+from fslr.certificates import CertificateFiles, WatchedCertificates
+from fslr.errors import CertificateError, ServiceError, service_error
 from fslr.names import DEFAULT_PROJECT, policy_name, profile_name, project_name, run_name
 from fslr.session import StreamSession
 from fslr.surroundings import user_name
@@ -58,6 +60,7 @@ _CHANNEL_OPTIONS = [
 ]
 
 _Response = TypeVar("_Response")
+_log = logging.getLogger(__name__)
 
 
 def _new_id() -> str:
@@ -74,12 +77,25 @@ class AdvisorClient:
         address: ``host:port`` of the service.
         deadline_s: Longest wait for an answer, in seconds.
         actor: Who makes the calls, for the record of writes. Default: the user of this process.
+        tls: Files for TLS, read again when they change; without ``cert`` the client shows none.
+            Default: what ``FSLR_TLS_CA``, ``FSLR_TLS_CERT`` and ``FSLR_TLS_KEY`` name; where none
+            is set, nothing is encrypted.
 
     Raises:
+        CertificateError: The files cannot be used.
         ServiceError: By every method, when the advisor refuses or cannot answer.
     """
 
-    def __init__(self, address: str, *, deadline_s: float = 10.0, actor: str | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        deadline_s: float = 10.0,
+        actor: str | None = None,
+        tls: CertificateFiles | None = None,
+    ) -> None:
+        files = tls or CertificateFiles.of_environment()
+        self._certificates = None if files is None else WatchedCertificates(files)
         self.address = address
         self.actor = user_name() if actor is None else actor
         self.deadline_s = deadline_s
@@ -107,10 +123,26 @@ class AdvisorClient:
 
     def channel(self) -> grpc.Channel:
         """Return the open channel of this process."""
-        if self._channel is None or self._channel_pid != os.getpid():
-            self._channel = grpc.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
+        if self._channel is None or self._channel_pid != os.getpid() or self._is_outdated():
+            # Calls under way keep the channel that they began on.
+            self._channel = self._new_channel()
             self._channel_pid = os.getpid()
         return self._channel
+
+    def _is_outdated(self) -> bool:
+        """Return whether the certificates changed, and can be used."""
+        try:
+            return self._certificates is not None and self._certificates.refresh()
+        except CertificateError as error:
+            _log.warning("the last good certificate stays in use: %s", error)
+            return False
+
+    def _new_channel(self) -> grpc.Channel:
+        if self._certificates is None:
+            return grpc.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
+        now = self._certificates.current
+        credentials = grpc.ssl_channel_credentials(now.ca, *(now.pair or ()))
+        return grpc.secure_channel(self.address, credentials, options=_CHANNEL_OPTIONS)
 
     def _call(self, method: Callable[..., _Response], request: Any) -> _Response:
         try:

@@ -6,6 +6,7 @@
     |- AttachError              the training job cannot be attached; said before the first step
     |- MeasurementError         the model cannot be measured
     |- ProfileFileError         a profile file cannot be read
+    |- CertificateError         TLS files cannot be used
     `- ServiceError             the advisor refused, or could not answer
        |- InvalidRequestError   a value is out of its range
        |- NotFoundError
@@ -50,6 +51,10 @@ class MeasurementError(FslrError):
 
 class ProfileFileError(FslrError):
     """A profile file cannot be read."""
+
+
+class CertificateError(FslrError):
+    """TLS files cannot be used."""
 
 
 class ServiceError(FslrError):
@@ -181,7 +186,7 @@ def service_error(error: grpc.RpcError, address: str) -> ServiceError:
     if kind is UnavailableError:
         return kind(
             f"no advisor answers at {address} ({error.details()}); start one with `advisor serve`, "
-            "or check the address"
+            "or check the address, and whether both sides use TLS"
         )
     if kind is DeadlineExceededError:
         return kind(f"the advisor at {address} did not answer in time ({error.details()})")

@@ -1,0 +1,165 @@
+"""TLS between service and clients: who is let in, and certificates that change meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from advisor.localserver import LocalServer, LocalServerError
+from fslr import AdvisorClient, CertificateFiles, UnavailableError
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from tests.building import content_message, opening_message
+from tests.certificates import Authority
+from tests.commands import Cli
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@contextmanager
+def secured(
+    authority: Authority, *arguments: str, client_ca: Path | None = None
+) -> Iterator[LocalServer]:
+    cert, key = authority.issue("server")
+    both = ("--tls-client-ca", str(client_ca)) if client_ca else ()
+    with LocalServer(
+        None, "--tls-cert", str(cert), "--tls-key", str(key), *both, *arguments
+    ) as running:
+        yield running
+
+
+def lists(address: str, tls: CertificateFiles | None = None) -> bool:
+    """Return whether a new client gets an answer."""
+    with AdvisorClient(address, deadline_s=5, tls=tls) as client:
+        try:
+            list(client.list_profiles())
+        except UnavailableError:
+            return False
+    return True
+
+
+def test_only_those_who_know_the_authority_talk(authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = Authority(tmp_path / "other")
+    with secured(authority) as service:
+        assert lists(service.address, CertificateFiles(authority.ca()))
+        assert not lists(service.address, CertificateFiles(other.ca()))
+        with (
+            AdvisorClient(service.address) as client,
+            pytest.raises(UnavailableError, match=r"check .* whether both sides use TLS"),
+        ):
+            list(client.list_profiles())
+
+
+def test_with_a_client_authority_callers_show_a_certificate(
+    authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    stranger = Authority(tmp_path / "other").client()
+    with secured(authority, client_ca=authority.ca()) as service:
+        assert lists(service.address, authority.client())
+        assert not lists(service.address, CertificateFiles(authority.ca()))
+        assert not lists(
+            service.address, CertificateFiles(authority.ca(), stranger.cert, stranger.key)
+        )
+
+
+def test_certificates_change_without_a_restart(authority: Authority, tmp_path: Path) -> None:
+    old = authority.ca("old")
+    with secured(authority) as service:
+        assert lists(service.address, CertificateFiles(old))
+        renewed = Authority(tmp_path)
+        renewed.issue("server")
+        assert lists(service.address, CertificateFiles(renewed.ca("new")))
+        assert not lists(service.address, CertificateFiles(old))
+        assert renewed_in(service)
+
+        (tmp_path / "server.key").write_text("broken")
+        assert lists(service.address, CertificateFiles(tmp_path / "new.pem"))
+        assert lists(service.address, CertificateFiles(tmp_path / "new.pem"))
+        assert not lists(service.address)  # never plain text
+        assert service.log().count("the last good certificate stays in use") == 1
+        assert "BEGIN" not in service.log()
+
+
+def test_a_run_goes_on_while_every_certificate_is_replaced(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """Server, client and authority at once, and connections that live for a second."""
+    files = authority.client()
+    with (
+        secured(
+            authority, "--max-connection-age-s", "1", "--grace-s", "0", client_ca=authority.ca()
+        ) as service,
+        AdvisorClient(service.address, tls=files) as client,
+    ):
+        client.register_profile("gpt", content_message())
+        run = client.open_run(opening_message("projects/default/profiles/gpt"))
+        measurement = pb.Measurement(unit_rates=[1.0] * 4)
+        first = run.recommend(measurement).multipliers
+        renewed = Authority(tmp_path)
+        renewed.client()
+        renewed.issue("server")
+        eventually(lambda: run.recommend(measurement) and renewed_in(service))
+        assert run.recommend(measurement).multipliers == first
+        assert [profile.name for profile in client.list_profiles()] == [
+            "projects/default/profiles/gpt@1"
+        ]
+        run.close()
+
+
+def renewed_in(service: LocalServer) -> bool:
+    return "the certificate was read again" in service.log()
+
+
+def test_commands_take_their_files_from_the_environment(authority: Authority) -> None:
+    files = authority.client()
+    env = {
+        "FSLR_TLS_CA": str(files.ca),
+        "FSLR_TLS_CERT": str(files.cert),
+        "FSLR_TLS_KEY": str(files.key),
+    }
+    with secured(authority, client_ca=authority.ca()) as service:
+        cli = Cli(service.address, "default")
+        assert "SERVING" in cli.run("health", env=env).output
+        assert cli.run("profile", "list", env=env).exit_code == 0
+        assert "do both sides use TLS?" in cli.run("health", ok=False).output
+        refused = cli.run("profile", "list", ok=False, env={**env, "FSLR_TLS_KEY": "/no/key"})
+        assert "cannot be read: No such file" in refused.output
+        half = cli.run("profile", "list", ok=False, env={"FSLR_TLS_CERT": str(files.cert)})
+        assert "TLS has a certificate, but no key" in half.output
+
+
+def test_beyond_loopback_callers_are_authenticated(authority: Authority) -> None:
+    with (
+        pytest.raises(LocalServerError, match="callers are not authenticated"),
+        secured(authority, "--host", "0.0.0.0"),
+    ):
+        pass
+    with secured(authority, "--host", "0.0.0.0", client_ca=authority.ca()) as service:
+        port = service.address.rsplit(":", 1)[1]
+        assert lists(f"127.0.0.1:{port}", authority.client())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["--tls-cert", "{cert}"], "setting tls: tls_cert and tls_key come together"),
+        (["--tls-client-ca", "{cert}"], "setting tls: tls_client_ca needs tls_cert and tls_key"),
+        (["--tls-cert", "{cert}", "--tls-key", "/no/key"], "cannot be read: No such file"),
+        (["--tls-cert", "{cert}", "--tls-key", "{cert}"], "do not fit"),
+    ],
+)
+def test_it_does_not_start_with_half_of_tls(
+    authority: Authority, arguments: list[str], match: str
+) -> None:
+    cert, _ = authority.issue("server")
+    given = [argument.format(cert=cert) for argument in arguments]
+    with pytest.raises(LocalServerError, match=match), LocalServer(None, *given):
+        pass
