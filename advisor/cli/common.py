@@ -12,7 +12,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from google.protobuf.message import Message
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.markup import escape
+from rich.padding import Padding
 
 from advisor.policy import Policy
 from advisor.rpc.convert import policy_to
@@ -95,6 +97,12 @@ def print_message(message: Message) -> None:
 def message_dict(message: Message) -> dict[str, Any]:
     """Return a message as plain data, field names as in the proto."""
     return fields_of(message)
+
+
+def print_guideline(markdown: str) -> None:
+    """Print a profile's guideline, if it has one."""
+    if markdown:
+        console.print(Padding(Markdown(unescaped(markdown)), (1, 2)))
 
 
 def print_json(data: Any) -> None:

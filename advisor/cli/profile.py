@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markdown import Markdown
-from rich.padding import Padding
 from rich.table import Table
 
 from advisor.cli import completion
@@ -22,11 +20,11 @@ from advisor.cli.common import (
     message_dict,
     number,
     plain,
+    print_guideline,
     print_json,
     print_message,
     rules_in_words,
     short_name,
-    unescaped,
 )
 from fslr import load_profile
 from fslr.advisor.v1 import profile_pb2
@@ -135,8 +133,7 @@ def show(
         if value:
             facts.add_row(f"[dim]{key}[/]", plain(value))
     console.print(facts)
-    if content.docs:
-        console.print(Padding(Markdown(unescaped(content.docs)), (1, 2)))
+    print_guideline(content.docs)
     console.print(_rates_table(content))
 
 

@@ -20,6 +20,7 @@ from advisor.cli.common import (
     message_dict,
     number,
     plain,
+    print_guideline,
     print_json,
 )
 from advisor.templates import load_template, template_names
@@ -37,6 +38,8 @@ def templates(
     as_json: Json = False,
 ) -> None:
     """List the profiles that come with the service, or register them as a start for a team.
+
+    Of those that are named the guideline is printed.
 
     Once registered they are profiles like any other: `profile list --filter labels.kind=template`
     finds them, `profile show` prints their guidelines, `profile export` makes a file to edit.
@@ -75,4 +78,6 @@ def templates(
             f"depth {content.provenance.depth}",
         )
     console.print(table)
+    for name in names or ():
+        print_guideline(contents[name].docs)
     console.print("`advisor profile templates NAME --register` stores one in your project")

@@ -107,6 +107,8 @@ def test_templates_are_a_start(cli: Cli) -> None:
     names = template_names()
     assert "transformer-pre-norm-adamw" in names
     assert all(name in cli.run("profile", "templates").stdout for name in names)
+    assert "Look out for" not in cli.run("profile", "templates").stdout
+    assert "Look out for" in cli.run("profile", "templates", names[0]).stdout
     registered = cli.run("profile", "templates", "--register").stdout
     assert registered.count("registered projects/") == len(names)
     again = cli.run("profile", "templates", names[0], "--register").stdout
