@@ -234,3 +234,34 @@ def test_a_metrics_port_that_is_taken_is_named() -> None:
             LocalServer(None, "--metrics-port", port),
         ):
             pass
+
+
+def test_calls_go_round_the_replicas_and_past_those_that_are_gone(tmp_path: Path) -> None:
+    """A stop between two calls, and a kill between two others: no caller sees either."""
+    opening = opening_message("projects/default/profiles/gpt")
+    with (
+        EmbeddedRedis(tmp_path / "redis") as store,
+        LocalServer(None, "--redis-url", store.url, "--metrics-port", "0") as one,
+        LocalServer(None, "--redis-url", store.url, "--metrics-port", "0") as other,
+        LocalServer(None, "--redis-url", store.url) as third,
+        AdvisorClient(f"ipv4:{one.address},{other.address},{third.address}") as client,
+    ):
+        client.register_profile("gpt", content_message())
+        eventually(lambda: _answers(client, opening, one) and _answers(client, opening, other))
+        sessions = [client.open_run(opening) for _ in range(6)]
+        first = [session.recommend(MEASUREMENT) for session in sessions]
+        third.stop()
+        again = [session.recommend(MEASUREMENT) for session in sessions]
+        os.kill(other.pid, signal.SIGKILL)
+        last = [session.recommend(MEASUREMENT) for session in sessions]
+        for answers in (first, again, last):
+            assert [answer.multipliers for answer in answers] == [first[0].multipliers] * 6
+        client.recommend_once(opening, MEASUREMENT)
+        for session in sessions:
+            session.close()
+
+
+def _answers(client: AdvisorClient, opening: pb.RunOpening, replica: LocalServer) -> float:
+    """Return how many recommendations a replica made, after one more at whichever."""
+    client.recommend_once(opening, MEASUREMENT)
+    return scraped(replica.log()).get('advisor_answers_total{stale="false"}', 0)

@@ -49,12 +49,13 @@ _CHANNEL_OPTIONS = [
     (
         "grpc.service_config",
         json.dumps({
+            "loadBalancingConfig": [{"round_robin": {}}],
             "methodConfig": [
                 {
                     "name": [{"service": f"fslr.advisor.v1.{name}"} for name in _SERVICES],
                     "retryPolicy": _RETRIED,
                 },
-            ]
+            ],
         }),
     ),
 ]
@@ -74,7 +75,8 @@ class AdvisorClient:
     loader workers are forked does no harm.
 
     Args:
-        address: ``host:port`` of the service.
+        address: ``host:port`` of the service. Calls and streams go round the replicas, if the name
+            has several addresses; ``ipv4:HOST:PORT,HOST:PORT`` names them one by one.
         deadline_s: Longest wait for an answer, in seconds.
         actor: Who makes the calls, for the record of writes. Default: the user of this process.
         tls: Files for TLS, read again when they change; without ``cert`` the client shows none.
