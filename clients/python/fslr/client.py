@@ -125,7 +125,7 @@ class AdvisorClient:
 
     def channel(self) -> grpc.Channel:
         """Return the open channel of this process."""
-        if self._channel is None or self._channel_pid != os.getpid() or self._is_outdated():
+        if self._is_outdated() or self._channel is None or self._channel_pid != os.getpid():
             # Calls under way keep the channel that they began on.
             self._channel = self._new_channel()
             self._channel_pid = os.getpid()
