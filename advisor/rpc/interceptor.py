@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,26 +89,29 @@ def _accepted(request: Any) -> Any:
     return request
 
 
-async def _abort(context: _Context, error: Exception) -> None:
-    status = rpc_status.to_status(status_of(error))
-    await context.abort_with_status(status)
+@asynccontextmanager
+async def _boundary(
+    method: Method, context: _Context, *, timed: bool = True
+) -> AsyncIterator[None]:
+    """Count a call, and end it with the status that its exception stands for."""
+    with method.call(timed=timed) as ended:
+        try:
+            yield
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary: all become statuses
+            ended(error)
+            await context.abort_with_status(rpc_status.to_status(status_of(error)))
 
 
 def _guarded_unary(handle: _Handle, method: Method, traffic: Traffic) -> _Handle:
     async def guarded(request: Any, context: _Context) -> Any:
-        with method.call() as ended:
-            try:
-                with traffic.call():
-                    method.received.inc()
-                    response = await handle(_accepted(request), context)
-            except grpc.aio.AbortError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the boundary: all become statuses
-                ended(error)
-                await _abort(context, error)
-            else:
-                method.sent.inc()
-                return response
+        async with _boundary(method, context):
+            with traffic.call():
+                method.received.inc()
+                response = await handle(_accepted(request), context)
+            method.sent.inc()
+            return response
 
     return guarded
 
@@ -116,45 +120,33 @@ def _guarded_watch(handle: _Handle, method: Method, traffic: Traffic) -> _Handle
     """Guard a method that answers one message with many."""
 
     async def guarded(request: Any, context: _Context) -> AsyncIterator[Any]:
-        with method.call() as ended:
-            try:
-                with traffic.stream():
-                    method.received.inc()
-                    async for response in handle(_accepted(request), context):
-                        yield response
-                        method.sent.inc()
-                        traffic.check_running()
-            except grpc.aio.AbortError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the boundary: all become statuses
-                ended(error)
-                await _abort(context, error)
+        async with _boundary(method, context):
+            with traffic.stream():
+                method.received.inc()
+                async for response in handle(_accepted(request), context):
+                    yield response
+                    method.sent.inc()
+                    traffic.check_running()
 
     return guarded
 
 
 def _guarded_stream(handle: _Handle, method: Method, traffic: Traffic) -> _Handle:
     async def guarded(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
-        with method.call(timed=False) as ended:
-            try:
-                with traffic.stream() as stream:
-                    begun = 0.0
+        async with _boundary(method, context, timed=False):
+            with traffic.stream() as stream:
+                begun = 0.0
 
-                    async def checked() -> AsyncIterator[Any]:
-                        nonlocal begun
-                        async for request in stream.messages(requests):
-                            begun = time.perf_counter()
-                            method.received.inc()
-                            yield _accepted(request)
+                async def checked() -> AsyncIterator[Any]:
+                    nonlocal begun
+                    async for request in stream.messages(requests):
+                        begun = time.perf_counter()
+                        method.received.inc()
+                        yield _accepted(request)
 
-                    async for response in handle(checked(), context):
-                        yield response
-                        method.sent.inc()
-                        method.seconds.observe(time.perf_counter() - begun)
-            except grpc.aio.AbortError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the boundary: all become statuses
-                ended(error)
-                await _abort(context, error)
+                async for response in handle(checked(), context):
+                    yield response
+                    method.sent.inc()
+                    method.seconds.observe(time.perf_counter() - begun)
 
     return guarded

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from redis.asyncio import Redis
 
 from advisor.audit import AuditEvent, Origin
 from advisor.store import keys
 from advisor.store.connection import awaited, store_errors
+from advisor.store.times import from_ms, to_ms
 
 
 def write_keys(project: str, origin: Origin) -> list[str]:
@@ -30,7 +30,7 @@ def write_arguments(origin: Origin, request: Sequence[object]) -> list[str | int
         request: What is asked for: action, name and all values.
     """
     fingerprint = hashlib.sha256(repr([str(part) for part in request]).encode()).hexdigest()
-    milliseconds = round(origin.time.timestamp() * 1000)
+    milliseconds = to_ms(origin.time)
     return [origin.actor, origin.peer, milliseconds, origin.request_id, fingerprint]
 
 
@@ -65,7 +65,7 @@ class AuditStore:
 def _event(event_id: str, fields: dict[bytes, bytes]) -> AuditEvent:
     text = {key.decode(): value.decode() for key, value in fields.items()}
     origin = Origin(
-        datetime.fromtimestamp(int(text["time"]) / 1000, UTC),
+        from_ms(int(text["time"])),
         text["actor"],
         text["peer"],
         text["request"],

@@ -7,13 +7,12 @@ share one, not even while the orphan of a killed service is still going down.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import importlib
 import os
 import shutil
-import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -30,7 +29,16 @@ _START_TIMEOUT_S = 30.0  # until it answers at all
 _LOCK_TIMEOUT_S = 5.0  # the server of a killed service needs a moment to die
 _STOP_TIMEOUT_S = 10.0
 _MAX_SOCKET_PATH_BYTES = 107
-_PR_SET_PDEATHSIG = 1
+# Becomes the server, which is killed when its parent dies (PR_SET_PDEATHSIG). A program and not a
+# function of the forked process: where gRPC has threads, and a Redis that died is started again
+# beside them, such a fork can wait for ever.
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+parent, program = int(sys.argv[1]), sys.argv[2]
+if os.getppid() == parent:  # else it died before the line above
+    os.execv(program, sys.argv[2:])
+"""
 
 
 class EmbeddedRedisError(Exception):
@@ -171,17 +179,9 @@ class EmbeddedRedis:
         return socket
 
     def _launch(self, program: Path, lock: int) -> subprocess.Popen[bytes]:
-        parent = os.getpid()
-        prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-        def die_with_parent() -> None:
-            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            os.umask(0o077)
-            if os.getppid() != parent:  # the parent died before the line above
-                os._exit(1)
-
         return subprocess.Popen(
             [
+                *(sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())),
                 str(program),
                 *("--port", "0"),
                 *("--unixsocket", str(self._socket)),
@@ -195,7 +195,7 @@ class EmbeddedRedis:
             ],
             pass_fds=[lock],  # the lock lasts as long as the server, whatever becomes of us
             process_group=0,  # an interrupt from the keyboard is ours to handle
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - started before there are threads
+            umask=0o077,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import structlog
 from redis.asyncio import Redis
@@ -17,6 +17,7 @@ from advisor.store import keys
 from advisor.store.audit import write_arguments, write_keys
 from advisor.store.codec import decode_policy, encode_policy
 from advisor.store.connection import awaited, load_script, store_errors
+from advisor.store.times import from_ms, to_ms
 
 _log = structlog.get_logger()
 _LOOKED_AT = 1_000  # names that an unknown one is compared with; a project has few policies
@@ -87,14 +88,14 @@ class PolicyStore:
                     reference.policy,
                     rules,
                     expected,
-                    round(origin.time.timestamp() * 1000),
+                    to_ms(origin.time),
                     *write_arguments(origin, request),
                 ],
             )
         if version < 0:
             raise PolicyMovedError(str(reference), expected_version or 0, created_ms)
         stored = PolicyReference(reference.project, reference.policy, version)
-        return StoredPolicy(stored, policy, _time(created_ms)), bool(created)
+        return StoredPolicy(stored, policy, from_ms(created_ms)), bool(created)
 
     async def get(self, reference: PolicyReference) -> StoredPolicy:
         """Read one version.
@@ -117,7 +118,7 @@ class PolicyStore:
         policy = _readable(stored, rules)
         if policy is None:
             raise StoreDamagedError(f"the rules of {stored} cannot be read")
-        return StoredPolicy(stored, policy, _time(_number(created_ms)))
+        return StoredPolicy(stored, policy, from_ms(_number(created_ms)))
 
     async def _nearest(self, reference: PolicyReference) -> list[str]:
         there = await awaited(self._redis.zrange(keys.policies(reference.project), 0, _LOOKED_AT))
@@ -146,7 +147,7 @@ class PolicyStore:
             rules, created_ms = (b"", 0) if isinstance(entry, Exception) else entry
             reference = PolicyReference(project, name, version)
             policy = _readable(reference, rules or b"")
-            found.append(StoredPolicy(reference, policy, _time(_number(created_ms))))
+            found.append(StoredPolicy(reference, policy, from_ms(_number(created_ms))))
         return found, names[-1] if len(batch) > size else ""
 
 
@@ -164,7 +165,3 @@ def _number(stored: object) -> int:
         return int(stored)  # type: ignore[call-overload, no-any-return]
     except (TypeError, ValueError):
         return 0
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 import structlog
 from redis.asyncio import Redis
@@ -16,12 +15,11 @@ from advisor.store import keys
 from advisor.store.codec import decode_summary
 from advisor.store.connection import awaited, load_script, store_errors
 from advisor.store.profile_replies import resolved
+from advisor.store.times import from_ms
 
 _NEAREST_AMONG = 500  # names before, and after, an unknown one that it is compared with
 _SIFTED = 500  # names read at a time where several labels are wanted
 _LAST = "\x7f"  # after every character of a profile's identifier
-
-_UNKNOWN = datetime.fromtimestamp(0, UTC)
 
 _log = structlog.get_logger()
 
@@ -133,7 +131,7 @@ class ProfileIndex:
             for name, found in zip(names, replies, strict=True):
                 if isinstance(found, Exception):
                     _log.error("a stored profile cannot be read", profile=str(name), error=found)
-                    infos.append(VersionInfo(name, 0, "", _UNKNOWN))
+                    infos.append(VersionInfo(name, 0, "", from_ms(0)))
                 elif len(found) > 1:
                     infos.append(resolved(name, found))
             for info in infos:

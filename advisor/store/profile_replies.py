@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from advisor.names import ProfileName
 from advisor.profiles import Alias, VersionInfo
+from advisor.store.times import from_ms
 
 
 def info_of(name: ProfileName, found: Sequence[Any], naming: Sequence[bytes]) -> VersionInfo:
@@ -20,7 +20,7 @@ def info_of(name: ProfileName, found: Sequence[Any], naming: Sequence[bytes]) ->
     """
     version, digest, created_ms = found
     aliases = tuple(alias.decode() for alias in naming)
-    return VersionInfo(name, version, digest, _time(created_ms), aliases)
+    return VersionInfo(name, version, digest, from_ms(created_ms), aliases)
 
 
 def resolved(name: ProfileName, found: Sequence[Any]) -> VersionInfo:
@@ -35,7 +35,3 @@ def aliases_of(flat: Sequence[Any]) -> list[Alias]:
     triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
     found = [Alias(alias.decode(), version, moves) for alias, version, moves in triples]
     return sorted(found, key=lambda alias: alias.name)
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

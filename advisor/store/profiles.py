@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from datetime import datetime
 
 from redis.asyncio import Redis
 
@@ -27,6 +26,7 @@ from advisor.store.codec import EncodedProfile, decode, encode
 from advisor.store.connection import awaited, load_script, store_errors
 from advisor.store.profile_index import ProfileIndex, label_pair
 from advisor.store.profile_replies import aliases_of, info_of, resolved
+from advisor.store.times import to_ms
 
 _ATTEMPTS = 5  # to read what an alias names while versions come and go
 
@@ -85,7 +85,7 @@ class ProfileStore:
                     encoded.header,
                     encoded.arrays,
                     encoded.summary,
-                    _milliseconds(origin.time),
+                    to_ms(origin.time),
                     name.profile,
                     json.dumps(labels),
                     *write_arguments(origin, ("register", name, encoded.digest)),
@@ -297,7 +297,3 @@ class ProfileStore:
             aliases = await awaited(self._redis.hkeys(own.aliases))
         versions = sorted(int(field[2:]) for field in fields if field.startswith(b"v:"))
         return [str(v) for v in versions[-10:]] + sorted(alias.decode() for alias in aliases)
-
-
-def _milliseconds(time: datetime) -> int:
-    return round(time.timestamp() * 1000)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from redis.asyncio import Redis
@@ -17,6 +17,7 @@ from advisor.errors import RunNotFoundError
 from advisor.names import RunName
 from advisor.store import keys
 from advisor.store.connection import awaited, load_script, store_errors
+from advisor.store.times import from_ms, to_ms
 
 KEPT_EVENTS = 10_000
 KEPT_S = 30 * 24 * 3600
@@ -119,7 +120,7 @@ class RunStore:
                         args=[
                             event.event,
                             event.step,
-                            round(event.time.timestamp() * 1000),
+                            to_ms(event.time),
                             event.run.run,
                             event.opening,
                             lost,
@@ -213,8 +214,8 @@ class RunStore:
         return StoredRun(
             name=name,
             opening=fields[b"opening"],
-            create_time=datetime.fromtimestamp(int(fields[b"created"]) / 1000, UTC),
-            update_time=datetime.fromtimestamp(int(fields[b"updated"]) / 1000, UTC),
+            create_time=from_ms(int(fields[b"created"])),
+            update_time=from_ms(int(fields[b"updated"])),
             last_step=int(fields[b"step"]),
             measurements=int(fields[b"measurements"]),
             lost=int(fields[b"lost"]),

@@ -137,3 +137,13 @@ def test_without_any_program_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 def test_a_server_that_does_not_run_has_no_address(tmp_path: Path) -> None:
     with pytest.raises(EmbeddedRedisError, match="does not run; enter its context first"):
         _ = EmbeddedRedis(tmp_path).url
+
+
+def test_it_starts_without_a_fork_that_waits_for_other_threads(tmp_path: Path) -> None:
+    """Handlers of forks, such as gRPC's, can wait for ever beside threads; a restart has some."""
+    forks: list[bool] = []
+    os.register_at_fork(before=lambda: forks.append(True))
+    with EmbeddedRedis(tmp_path) as store:
+        os.kill(store.pid, signal.SIGKILL)
+        eventually(store.revive)
+    assert not forks

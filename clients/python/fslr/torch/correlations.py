@@ -49,4 +49,5 @@ def correlations(gram: Tensor, pairs: Sequence[tuple[int, int]]) -> list[float]:
     norms = (gram[first, first] * gram[second, second]).clamp(min=0).sqrt()
     found = torch.where(norms > 0, gram[first, second] / norms, 0.0)
     # Entries of an unbiased Gram matrix may break the bounds of a true one.
-    return [float(value) for value in found.clamp(-1.0, 1.0)]
+    values: list[float] = found.clamp(-1.0, 1.0).tolist()
+    return values
