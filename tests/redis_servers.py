@@ -1,0 +1,131 @@
+"""Redis servers as processes that a test can kill, freeze and start again."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import redis
+
+from advisor.processes import end
+from advisor.store.embedded import find_program
+
+_START_TIMEOUT_S = 20.0
+_STOP_TIMEOUT_S = 10.0
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RedisServer:
+    """One server on a loopback port, as a context manager; its data survive :meth:`kill`.
+
+    Args:
+        data_dir: Where its append-only file lies; made if missing.
+        arguments: Further arguments of the server.
+        port: Where it listens. Default: a free port.
+        client_options: What a client needs to be let in, as arguments of ``redis.Redis``.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *arguments: str,
+        port: int = 0,
+        client_options: dict[str, Any] | None = None,
+    ) -> None:
+        self.data_dir = data_dir
+        self.port = port or free_port()
+        self._arguments: Sequence[str] = arguments
+        self._client_options = client_options or {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The URL for ``--redis-url``."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def client(self) -> redis.Redis:
+        """Return a client of this very server; close it after use."""
+        return redis.Redis(
+            host="127.0.0.1", port=self.port, socket_timeout=5, **self._client_options
+        )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers with its data loaded."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self._process = subprocess.Popen(
+            [
+                *(str(find_program()), "--port", str(self.port), "--bind", "127.0.0.1"),
+                *("--dir", str(self.data_dir), "--save", ""),
+                *("--appendonly", "yes", "--appendfsync", "always"),
+                *("--logfile", str(self.data_dir / "redis.log")),
+                *self._arguments,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=0,
+        )
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        with self.client() as client:
+            while True:
+                try:
+                    client.ping()
+                except redis.RedisError:
+                    if self._process.poll() is not None or time.monotonic() > deadline:
+                        log = (self.data_dir / "redis.log").read_text("utf-8", "replace")
+                        raise AssertionError(f"the Redis server did not start: {log}") from None
+                    time.sleep(0.02)
+                else:
+                    return
+
+    def stop(self) -> None:
+        """Ask the server to end; one that is frozen goes on first."""
+        process, self._process = self._process, None
+        if process is not None:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+            end(process, grace_s=_STOP_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """End the server at once, as by SIGKILL; what it acknowledged is on the disk."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def freeze(self) -> None:
+        """Stop the server in its tracks (SIGSTOP): connections stay open, nobody answers."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen server go on (SIGCONT)."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is None:
+            raise AssertionError("the Redis server does not run")
+        self._process.send_signal(number)
