@@ -19,7 +19,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import ValidationError
 
 from advisor.bootstrap import ListenError, running_service
-from advisor.cli.common import DEFAULT_ADDRESS, Address, Json, client, console, fail, print_json
+from advisor.certificate_roles import CertificateRolesError
+from advisor.cli.common import (
+    DEFAULT_ADDRESS,
+    Address,
+    Json,
+    client,
+    console,
+    fail,
+    print_json,
+    setting_problem,
+)
 from advisor.errors import StoreUnavailableError
 from advisor.readiness import LIVENESS, READINESS
 from advisor.settings import Settings
@@ -44,14 +54,31 @@ def serve(
     allow_insecure: Annotated[
         bool | None, typer.Option("--allow-insecure", help=_described("allow_insecure"))
     ] = None,
+    authenticate: Annotated[
+        bool | None,
+        typer.Option("--authenticate/--no-authenticate", help=_described("authenticate")),
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help=_described("tls_cert"))] = None,
     tls_key: Annotated[Path | None, typer.Option(help=_described("tls_key"))] = None,
     tls_client_ca: Annotated[Path | None, typer.Option(help=_described("tls_client_ca"))] = None,
+    tls_client_roles: Annotated[
+        Path | None, typer.Option(help=_described("tls_client_roles"))
+    ] = None,
+    token_recheck_s: Annotated[
+        float | None, typer.Option(help=_described("token_recheck_s"))
+    ] = None,
     max_message_bytes: Annotated[
         int | None, typer.Option(help=_described("max_message_bytes"))
     ] = None,
+    max_groups: Annotated[int | None, typer.Option(help=_described("max_groups"))] = None,
     max_calls: Annotated[int | None, typer.Option(help=_described("max_calls"))] = None,
     max_streams: Annotated[int | None, typer.Option(help=_described("max_streams"))] = None,
+    max_token_streams: Annotated[
+        int | None, typer.Option(help=_described("max_token_streams"))
+    ] = None,
+    max_token_messages_per_s: Annotated[
+        float | None, typer.Option(help=_described("max_token_messages_per_s"))
+    ] = None,
     max_connection_age_s: Annotated[
         float | None, typer.Option(help=_described("max_connection_age_s"))
     ] = None,
@@ -80,12 +107,18 @@ def serve(
         "redis_url": redis_url,
         "data_dir": data_dir,
         "allow_insecure": allow_insecure,
+        "authenticate": authenticate,
         "tls_cert": tls_cert,
         "tls_key": tls_key,
         "tls_client_ca": tls_client_ca,
+        "tls_client_roles": tls_client_roles,
+        "token_recheck_s": token_recheck_s,
         "max_message_bytes": max_message_bytes,
+        "max_groups": max_groups,
         "max_calls": max_calls,
         "max_streams": max_streams,
+        "max_token_streams": max_token_streams,
+        "max_token_messages_per_s": max_token_messages_per_s,
         "max_connection_age_s": max_connection_age_s,
         "keepalive_s": keepalive_s,
         "metrics_port": metrics_port,
@@ -95,15 +128,13 @@ def serve(
     try:
         settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "tls"
-        fail(f"setting {where}: {first['msg'].removeprefix('Value error, ')}")
+        fail(setting_problem(error))
     try:
         with _embedded(settings) as embedded:
             _run(_serve(settings, embedded, address_file=address_file, until_eof=until_eof))
     except EmbeddedRedisError as error:
         fail(str(error))
-    except (ListenError, CertificateError) as error:
+    except (ListenError, CertificateError, CertificateRolesError) as error:
         fail(str(error))
     except StoreUnavailableError as error:
         fail(
@@ -141,6 +172,7 @@ async def _serve(
                 data_dir=str(settings.data_dir) if embedded else None,
                 metrics_port=service.metrics_port,
                 tls=settings.tls is not None,
+                authenticates=settings.authenticates,
             )
             await _watch_until(stop, embedded)
 
