@@ -26,6 +26,7 @@ from advisor.rpc.interceptor import BoundaryInterceptor
 from advisor.rpc.policy_service import PolicyServicer
 from advisor.rpc.profile_service import ProfileServicer
 from advisor.rpc.run_service import RunServicer
+from advisor.rpc.status_service import StatusServicer
 from advisor.rpc.tls import server_credentials
 from advisor.rpc.traffic import Traffic
 from advisor.settings import Settings
@@ -48,6 +49,8 @@ from fslr.advisor.v1 import (
     profile_service_pb2_grpc,
     run_service_pb2,
     run_service_pb2_grpc,
+    status_service_pb2,
+    status_service_pb2_grpc,
 )
 
 _SERVICES = (
@@ -56,6 +59,7 @@ _SERVICES = (
     policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name,
     profile_service_pb2.DESCRIPTOR.services_by_name["ProfileService"].full_name,
     run_service_pb2.DESCRIPTOR.services_by_name["RunService"].full_name,
+    status_service_pb2.DESCRIPTOR.services_by_name["StatusService"].full_name,
 )
 # Messages beyond our limit are refused by us, with a reason; beyond this multiple of it by gRPC,
 # without one, before they fill the memory.
@@ -153,6 +157,9 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
             AuditServicer(AuditStore(redis)), server
         )
         run_service_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(run_store), server)
+        status_service_pb2_grpc.add_StatusServiceServicer_to_server(
+            StatusServicer(settings, redis, _now), server
+        )
         states = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(states, server)
         if settings.reflection:

@@ -132,6 +132,12 @@ class Settings(BaseSettings):
         return self.authenticate
 
     @property
+    def topology(self) -> str:
+        """``standalone``, ``sentinel`` or ``cluster``."""
+        scheme = (self.redis_url or "").partition("://")[0]
+        return scheme.partition("+")[2] or "standalone"
+
+    @property
     def is_loopback(self) -> bool:
         """Whether the service can be reached from this machine alone."""
         if self.host == "localhost":

@@ -30,6 +30,7 @@ from advisor.cli.common import (
     print_json,
     setting_problem,
 )
+from advisor.cli.setting_options import with_setting_options
 from advisor.errors import StoreUnavailableError
 from advisor.readiness import LIVENESS, READINESS
 from advisor.settings import Settings
@@ -42,52 +43,10 @@ _WATCH_S = 0.5
 _log = structlog.get_logger()
 
 
-def _described(field: str) -> str:
-    return f"{Settings.model_fields[field].description} [env: ADVISOR_{field.upper()}]"
-
-
+@with_setting_options()
 def serve(
-    host: Annotated[str | None, typer.Option(help=_described("host"))] = None,
-    port: Annotated[int | None, typer.Option(help=_described("port"))] = None,
-    redis_url: Annotated[str | None, typer.Option(help=_described("redis_url"))] = None,
-    data_dir: Annotated[Path | None, typer.Option(help=_described("data_dir"))] = None,
-    allow_insecure: Annotated[
-        bool | None, typer.Option("--allow-insecure", help=_described("allow_insecure"))
-    ] = None,
-    authenticate: Annotated[
-        bool | None,
-        typer.Option("--authenticate/--no-authenticate", help=_described("authenticate")),
-    ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help=_described("tls_cert"))] = None,
-    tls_key: Annotated[Path | None, typer.Option(help=_described("tls_key"))] = None,
-    tls_client_ca: Annotated[Path | None, typer.Option(help=_described("tls_client_ca"))] = None,
-    tls_client_roles: Annotated[
-        Path | None, typer.Option(help=_described("tls_client_roles"))
-    ] = None,
-    token_recheck_s: Annotated[
-        float | None, typer.Option(help=_described("token_recheck_s"))
-    ] = None,
-    max_message_bytes: Annotated[
-        int | None, typer.Option(help=_described("max_message_bytes"))
-    ] = None,
-    max_groups: Annotated[int | None, typer.Option(help=_described("max_groups"))] = None,
-    max_calls: Annotated[int | None, typer.Option(help=_described("max_calls"))] = None,
-    max_streams: Annotated[int | None, typer.Option(help=_described("max_streams"))] = None,
-    max_token_streams: Annotated[
-        int | None, typer.Option(help=_described("max_token_streams"))
-    ] = None,
-    max_token_messages_per_s: Annotated[
-        float | None, typer.Option(help=_described("max_token_messages_per_s"))
-    ] = None,
-    max_connection_age_s: Annotated[
-        float | None, typer.Option(help=_described("max_connection_age_s"))
-    ] = None,
-    keepalive_s: Annotated[float | None, typer.Option(help=_described("keepalive_s"))] = None,
-    metrics_port: Annotated[int | None, typer.Option(help=_described("metrics_port"))] = None,
-    reflection: Annotated[
-        bool | None, typer.Option("--reflection/--no-reflection", help=_described("reflection"))
-    ] = None,
-    grace_s: Annotated[float | None, typer.Option(help=_described("grace_s"))] = None,
+    *,
+    given: dict[str, Any],
     address_file: Annotated[
         Path | None, typer.Option(help="Write host:port here once the service answers.")
     ] = None,
@@ -101,32 +60,8 @@ def serve(
     Without --redis-url it brings a Redis of its own, whose data survive restarts and crashes.
     """
     _configure_logging(log_json)
-    given = {
-        "host": host,
-        "port": port,
-        "redis_url": redis_url,
-        "data_dir": data_dir,
-        "allow_insecure": allow_insecure,
-        "authenticate": authenticate,
-        "tls_cert": tls_cert,
-        "tls_key": tls_key,
-        "tls_client_ca": tls_client_ca,
-        "tls_client_roles": tls_client_roles,
-        "token_recheck_s": token_recheck_s,
-        "max_message_bytes": max_message_bytes,
-        "max_groups": max_groups,
-        "max_calls": max_calls,
-        "max_streams": max_streams,
-        "max_token_streams": max_token_streams,
-        "max_token_messages_per_s": max_token_messages_per_s,
-        "max_connection_age_s": max_connection_age_s,
-        "keepalive_s": keepalive_s,
-        "metrics_port": metrics_port,
-        "reflection": reflection,
-        "grace_s": grace_s,
-    }
     try:
-        settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+        settings = Settings(**given)
     except ValidationError as error:
         fail(setting_problem(error))
     try:

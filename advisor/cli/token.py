@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -32,6 +31,7 @@ from advisor.cli.common import (
     print_json,
     setting_problem,
 )
+from advisor.cli.setting_options import with_setting_options
 from advisor.errors import AdvisorError
 from advisor.names import check_id
 from advisor.policy import InvalidValueError
@@ -45,30 +45,19 @@ app = typer.Typer(help="Tokens: who may call the service, and what for.", no_arg
 
 _Answer = TypeVar("_Answer")
 _PEER = "the command line"
+_STORE = ("redis_url", "data_dir", "redis_timeout_s")
 
 RoleWord = StrEnum("RoleWord", {role.name: role.word for role in Role})  # type: ignore[misc]
 
-RedisUrl = Annotated[
-    str | None,
-    typer.Option("--redis-url", help="Redis of the service. [env: ADVISOR_REDIS_URL]"),
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option("--data-dir", help="Data of its embedded Redis. [env: ADVISOR_DATA_DIR]"),
-]
-
 
 def _with_store(
-    redis_url: str | None,
-    data_dir: Path | None,
+    given: dict[str, Any],
     task: Callable[[TokenStore], Awaitable[_Answer]],
 ) -> _Answer:
     """Carry out a task with the store of tokens; its errors end the command with a message."""
-    given = {"redis_url": redis_url, "data_dir": data_dir}
 
     async def run() -> _Answer:
-        settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
-        async with opened_tokens(settings) as store:
+        async with opened_tokens(Settings(**given)) as store:
             return await task(store)
 
     try:
@@ -84,7 +73,10 @@ def _origin() -> Origin:
 
 
 @app.command()
+@with_setting_options(_STORE)
 def create(
+    *,
+    given: dict[str, Any],
     name: Annotated[str, typer.Argument(help="Whose it is, or what for, such as nightly-runs.")],
     role: Annotated[
         RoleWord,
@@ -98,8 +90,6 @@ def create(
         typer.Option(min=0.001, max=36_500, help="Days until it ends. Default: never."),
     ] = None,
     project: Project = DEFAULT_PROJECT,
-    redis_url: RedisUrl = None,
-    data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Make a token and print it: the only time that it is seen."""
@@ -115,7 +105,7 @@ def create(
             fail(f"a token with the id {token.id} is there already; try again")
         return token, record
 
-    token, record = _with_store(redis_url, data_dir, made)
+    token, record = _with_store(given, made)
     if as_json:
         print_json({"token": token.text, **_fields(record)})
         return
@@ -128,10 +118,11 @@ def create(
 
 
 @app.command("list")
+@with_setting_options(_STORE)
 def list_(
+    *,
+    given: dict[str, Any],
     project: Project = DEFAULT_PROJECT,
-    redis_url: RedisUrl = None,
-    data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Show a project's tokens, without what is secret of them."""
@@ -139,7 +130,7 @@ def list_(
     async def listed(store: TokenStore) -> list[TokenRecord]:
         return await store.list(check_id("project", "project", project))
 
-    found = _with_store(redis_url, data_dir, listed)
+    found = _with_store(given, listed)
     if as_json:
         print_json([_fields(record) for record in found])
         return
@@ -159,13 +150,14 @@ def list_(
 
 
 @app.command()
+@with_setting_options(_STORE)
 def revoke(
+    *,
+    given: dict[str, Any],
     token_id: Annotated[
         str, typer.Argument(metavar="ID", help="The token's id, as `list` shows it.")
     ],
     project: Project = DEFAULT_PROJECT,
-    redis_url: RedisUrl = None,
-    data_dir: DataDir = None,
 ) -> None:
     """Take a token away; services refuse it within their token_recheck_s (10 seconds)."""
 
@@ -175,7 +167,7 @@ def revoke(
             return None
         return record
 
-    record = _with_store(redis_url, data_dir, revoked)
+    record = _with_store(given, revoked)
     if record is None:
         fail(
             f"project {project!r} has no token {token_id!r}; `advisor token list` shows those that "
