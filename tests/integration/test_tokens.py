@@ -26,22 +26,15 @@ from fslr import (
     TooBusyError,
 )
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import run_service_pb2, status_service_pb2
 from tests.building import content_message, opening_message
 from tests.certificates import Authority
 from tests.commands import Cli
-from tests.integration.test_project_isolation import REQUESTS
+from tests.integration.test_project_isolation import REQUESTS, SHAPES
 from tests.redis_servers import RedisServer
 from tests.waiting import eventually
 
 PROJECT = "attacker"  # of the requests
 MEASUREMENT = pb.Measurement(unit_rates=[1.0] * 4)
-ALL_REQUESTS = {
-    **REQUESTS,
-    "AdvisorService/RecommendLR": REQUESTS["AdvisorService/RecommendLROnce"],
-    "RunService/WatchRun": run_service_pb2.WatchRunRequest(name="projects/attacker/runs/one"),
-    "StatusService/GetStatus": status_service_pb2.GetStatusRequest(),
-}
 
 
 class Tokens:
@@ -85,9 +78,8 @@ def service(store: EmbeddedRedis) -> Iterator[LocalServer]:
 
 def code_of(client: AdvisorClient, path: str, metadata: Any) -> grpc.StatusCode:
     """Send the method's request, and return how it ends; a stream's first answer is its end."""
-    request = ALL_REQUESTS[path]
-    shapes = {"AdvisorService/RecommendLR": "stream_stream", "RunService/WatchRun": "unary_stream"}
-    method: Any = getattr(client.channel(), shapes.get(path, "unary_unary"))(
+    request = REQUESTS[path]
+    method: Any = getattr(client.channel(), SHAPES.get(path, "unary_unary"))(
         f"/fslr.advisor.v1.{path}",
         request_serializer=type(request).SerializeToString,
         response_deserializer=bytes,
@@ -120,7 +112,7 @@ def filled(service: LocalServer, tokens: Tokens) -> LocalServer:
 
 
 def test_every_method_is_tried() -> None:
-    assert {f"/fslr.advisor.v1.{path}" for path in ALL_REQUESTS} == set(ROLES)
+    assert {f"/fslr.advisor.v1.{path}" for path in REQUESTS} == set(ROLES)
 
 
 @pytest.mark.parametrize("role", ["viewer", "trainer", "operator"])
@@ -128,7 +120,7 @@ def test_a_role_may_call_what_the_table_says_and_nothing_else(
     filled: LocalServer, tokens: Tokens, role: str
 ) -> None:
     with AdvisorClient(filled.address, token=tokens.create(role)["token"]) as client:
-        for path in ALL_REQUESTS:
+        for path in REQUESTS:
             allowed = Role[role.upper()] >= ROLES[f"/fslr.advisor.v1.{path}"]
             code = code_of(client, path, client.metadata())
             assert (code != grpc.StatusCode.PERMISSION_DENIED) == allowed, path
@@ -138,7 +130,7 @@ def test_a_role_may_call_what_the_table_says_and_nothing_else(
 def test_no_method_lets_a_token_into_another_project(filled: LocalServer, tokens: Tokens) -> None:
     made = tokens.create("operator", project="victim")
     with AdvisorClient(filled.address, token=made["token"]) as client:
-        for path in ALL_REQUESTS:
+        for path in REQUESTS:
             wanted = (
                 grpc.StatusCode.OK
                 if path == "StatusService/GetStatus"
@@ -171,7 +163,7 @@ def test_no_method_lets_a_token_into_another_project(filled: LocalServer, tokens
 )
 def test_without_a_token_nothing_is_answered(filled: LocalServer, metadata: Any, what: str) -> None:
     with AdvisorClient(filled.address) as client:
-        for path in ALL_REQUESTS:
+        for path in REQUESTS:
             assert code_of(client, path, metadata) == grpc.StatusCode.UNAUTHENTICATED, path
         call: Any = client.channel().unary_unary("/fslr.advisor.v1.StatusService/GetStatus")
         with pytest.raises(grpc.RpcError, match=what):
