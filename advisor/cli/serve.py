@@ -23,6 +23,7 @@ from advisor.cli.common import DEFAULT_ADDRESS, Address, Json, client, console, 
 from advisor.errors import StoreUnavailableError
 from advisor.readiness import LIVENESS, READINESS
 from advisor.settings import Settings
+from advisor.store.addresses import redacted
 from advisor.store.embedded import EmbeddedRedis, EmbeddedRedisError
 from fslr import CertificateError
 
@@ -47,6 +48,12 @@ def serve(
     tls_cert: Annotated[Path | None, typer.Option(help=_described("tls_cert"))] = None,
     tls_key: Annotated[Path | None, typer.Option(help=_described("tls_key"))] = None,
     tls_client_ca: Annotated[Path | None, typer.Option(help=_described("tls_client_ca"))] = None,
+    redis_timeout_s: Annotated[
+        float | None, typer.Option(help=_described("redis_timeout_s"))
+    ] = None,
+    redis_wait_replicas: Annotated[
+        int | None, typer.Option(help=_described("redis_wait_replicas"))
+    ] = None,
     max_message_bytes: Annotated[
         int | None, typer.Option(help=_described("max_message_bytes"))
     ] = None,
@@ -83,6 +90,8 @@ def serve(
         "tls_cert": tls_cert,
         "tls_key": tls_key,
         "tls_client_ca": tls_client_ca,
+        "redis_timeout_s": redis_timeout_s,
+        "redis_wait_replicas": redis_wait_replicas,
         "max_message_bytes": max_message_bytes,
         "max_calls": max_calls,
         "max_streams": max_streams,
@@ -106,8 +115,9 @@ def serve(
     except (ListenError, CertificateError) as error:
         fail(str(error))
     except StoreUnavailableError as error:
+        place = redacted(settings.redis_url) if settings.redis_url else "the embedded socket"
         fail(
-            f"the Redis at {settings.redis_url} cannot be used: {error}; check --redis-url and "
+            f"the Redis at {place} cannot be used: {error}; check --redis-url and "
             "that the server runs, or leave --redis-url out for an embedded one"
         )
 
