@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
@@ -26,6 +26,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 Command: TypeAlias = tuple[Any, ...]
 
 _T = TypeVar("_T")
+_left: set[asyncio.Task[Any]] = set()  # the event loop itself keeps no task alive
 
 _REDIRECTS = 3
 _AWAY = (RedisConnectionError, RedisTimeoutError, ClusterDownError)
@@ -55,7 +56,7 @@ class Conduct:
     wait_replicas: int = 0
     observe: Observer | None = None
 
-    async def carry_out(self, command: str, work: Awaitable[_T]) -> _T:
+    async def carry_out(self, command: str, work: Coroutine[Any, Any, _T]) -> _T:
         """Await a command's work, bounded and timed.
 
         Args:
@@ -67,16 +68,29 @@ class Conduct:
         """
         begun, limit_s = time.perf_counter(), 2 * self.timeout_s
         failed = True
+        # A task of its own, which is left to itself when its time is over: what redis-py does may
+        # outlive a cancellation (asyncio.wait_for of Python 3.11 swallows it at times).
+        task = asyncio.create_task(work)
         try:
-            async with asyncio.timeout(limit_s):
-                reply = await work
+            await asyncio.wait((task,), timeout=limit_s)
+            if not task.done():
+                raise RedisTimeoutError(f"no answer within {limit_s:g} s")
+            reply = task.result()
             failed = False
-        except TimeoutError:
-            raise RedisTimeoutError(f"no answer within {limit_s:g} s") from None
         finally:
+            if not task.done():
+                task.cancel()
+                _left.add(task)
+                task.add_done_callback(_forget)
             if self.observe is not None:
                 self.observe(command, time.perf_counter() - begun, failed=failed)
         return reply
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    _left.discard(task)
+    if not task.cancelled():
+        task.exception()  # told to nobody: its caller has left
 
 
 class Client(Protocol):
@@ -175,7 +189,8 @@ class Cluster(RedisCluster):
 
     async def parts(self, keys: Sequence[str]) -> list[list[int]]:
         """Return the keys by the nodes that have them."""
-        await self.initialize()
+        if self._initialize:
+            await self.conduct.carry_out("CLUSTER SLOTS", self.initialize())
         found: dict[str, list[int]] = {}
         for position, key in enumerate(keys):
             found.setdefault(self._node_of(key).name, []).append(position)
