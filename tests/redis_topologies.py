@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -226,6 +227,25 @@ class RedisCluster(_Members):
             return False
 
         eventually(whole, within_s=within_s)
+
+    def move_slot(self, project: str, source: RedisServer, target: RedisServer) -> Iterator[int]:
+        """Move a project's slot from one primary to another, key by key; yield between the steps.
+
+        Yields:
+            1, 2, 3 and so on, while the slot is in both places.
+        """
+        slot = key_slot(project.encode())
+        ids = [_ask(server, "CLUSTER MYID").decode() for server in (source, target)]
+        _ask(target, "CLUSTER SETSLOT", slot, "IMPORTING", ids[0])
+        _ask(source, "CLUSTER SETSLOT", slot, "MIGRATING", ids[1])
+        step = 1
+        yield step
+        while names := _ask(source, "CLUSTER GETKEYSINSLOT", slot, 1):
+            _ask(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *names)
+            step += 1
+            yield step
+        for server in (target, source, *self.servers):
+            _ask(server, "CLUSTER SETSLOT", slot, "NODE", ids[1])
 
     def primary_of(self, project: str) -> RedisServer:
         """Return the primary of the start that has a project's keys."""

@@ -11,14 +11,17 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
+    AskError,
+    ClusterDownError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
     SlotNotCoveredError,
+    TryAgainError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from advisor.errors import (
@@ -30,8 +33,8 @@ from advisor.errors import (
 from advisor.store.addresses import Credentials, RedisAddress, Topology, parse_address
 from advisor.store.clients import Client, Cluster, Conduct, Observer, Server
 
-# Refusals that pass: a failover, a full disk or memory, a replica that catches up.
-_PASSING = (OutOfMemoryError, ReadOnlyError)
+# Refusals that pass: a failover, a full disk or memory, a replica that catches up, slots that move.
+_PASSING = (AskError, ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
 # What our own scripts reply.
 _AUDIT_FAILED, _REQUEST_REUSED, _MISFIT = "AUDITFAILED", "REQUESTREUSED", "MISFIT"
 _WRONG_KIND = "WRONGTYPE"  # of Redis itself, outside of our scripts' checks
