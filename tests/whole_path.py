@@ -80,6 +80,7 @@ def _recommend(client: AdvisorClient, project: str) -> None:
     session.close()
     watcher.join(10)
     assert [event.measurement.step for event in seen] == [0, 1, 2]
+    assert [e.id for e in client.run_history("one", project=project)] == [e.id for e in seen]
     stored = client.get_run("one", project=project)
     assert (stored.measurements, stored.lost_measurements) == (3, 0)
     assert [run.name for run in client.list_runs(project=project)] == [

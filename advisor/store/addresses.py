@@ -114,20 +114,10 @@ def parse_address(url: str) -> RedisAddress:
         raise AddressError("it does not begin with a known scheme")
     if parts.fragment or url.endswith("#"):
         raise AddressError("it holds '#'; write %23 inside a name or password")
+    if "@" in parts.query:
+        raise AddressError("it holds '@' behind '?'; write %3F or %40 inside a name or password")
     topology, encrypted = _SCHEMES[parts.scheme]
-    hosts: tuple[tuple[str, int], ...] = ()
-    socket = None
-    if parts.scheme == "unix":
-        userinfo, at, _ = parts.netloc.rpartition("@")
-        if parts.netloc != userinfo + at or parts.path in {"", "/"}:
-            raise AddressError("unix:// takes the absolute path of a socket and no host")
-        socket = unquote(parts.path)
-    else:
-        userinfo, _, listed = parts.netloc.rpartition("@")
-        sentinel = topology is Topology.SENTINEL
-        hosts = _hosts(listed, _SENTINEL_PORT if sentinel else _PORT)
-        if topology is Topology.STANDALONE and len(hosts) > 1:
-            raise AddressError("redis:// takes one host; several are of Sentinels or of a Cluster")
+    userinfo, hosts, socket = _ends(parts, topology)
     options = _options(parts.query)
     service, database = _place(parts, topology, options)
     credentials = _credentials(userinfo, options)
@@ -161,6 +151,21 @@ def redacted(url: str) -> str:
     except AddressError:
         scheme = url.partition("://")[0]
         return f"{scheme}://..." if scheme in _SCHEMES else "..."
+
+
+def _ends(
+    parts: SplitResult, topology: Topology
+) -> tuple[str, tuple[tuple[str, int], ...], str | None]:
+    """Return user and password as they stand there, the hosts, and the path of a socket."""
+    userinfo, at, listed = parts.netloc.rpartition("@")
+    if parts.scheme == "unix":
+        if parts.netloc != userinfo + at or parts.path in {"", "/"}:
+            raise AddressError("unix:// takes the absolute path of a socket and no host")
+        return userinfo, (), unquote(parts.path)
+    hosts = _hosts(listed, _SENTINEL_PORT if topology is Topology.SENTINEL else _PORT)
+    if topology is Topology.STANDALONE and len(hosts) > 1:
+        raise AddressError("redis:// takes one host; several are of Sentinels or of a Cluster")
+    return userinfo, hosts, None
 
 
 def _hosts(listed: str, default_port: int) -> tuple[tuple[str, int], ...]:
