@@ -16,9 +16,11 @@ from typing import Any, Protocol, Self, TypeAlias, TypeVar
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.exceptions import (
+    AskError,
     ClusterDownError,
     MovedError,
     RedisClusterException,
+    RedisError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -107,6 +109,9 @@ class Client(Protocol):
     async def carry_out_together(self, key: str, commands: Sequence[Command], /) -> list[Any]:
         """Carry out commands, in order, on the server that has a key; return replies and errors."""
 
+    async def follow(self, error: RedisError, command: Command, /) -> Any:
+        """Carry out one command of a list that was refused because its slot moves."""
+
     async def check(self) -> None:
         """Raise unless Redis can do its work."""
 
@@ -139,6 +144,10 @@ class Server(Redis):
                 pipeline.execute_command(*command)
             return await pipeline.execute(raise_on_error=False)
 
+    async def follow(self, error: RedisError, _command: Command) -> Any:
+        """Raise the error: one server has all slots."""
+        raise error
+
     async def check(self) -> None:
         """Raise unless the server answers."""
         await self.execute_command("PING")
@@ -150,6 +159,24 @@ class Server(Redis):
             await sentinel.aclose()
 
 
+class _KeysOfOurCommands:
+    """Finds the keys of the commands that we send, without asking.
+
+    Redis-py asks one node for a table of all commands, each time that slots moved, and again for
+    each XREAD: were that one node away, all of them would be.
+    """
+
+    async def initialize(self, _node: object = None) -> None:
+        """Ask nobody."""
+
+    async def get_keys(self, name: str, *arguments: Any) -> tuple[Any, ...]:
+        """Return the keys: the first argument, but for XREAD what follows STREAMS."""
+        if name.upper() != "XREAD":
+            return arguments[:1]
+        behind = arguments[arguments.index(b"STREAMS") + 1 :]  # as redis-py spells it
+        return behind[: len(behind) // 2]
+
+
 class Cluster(RedisCluster):
     """A client of a Cluster.
 
@@ -159,6 +186,10 @@ class Cluster(RedisCluster):
 
     conduct: Conduct
     _failed_node: str | None = None
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands_parser: Any = _KeysOfOurCommands()
 
     async def initialize(self, *args: Any, **options: Any) -> Self:
         """Learn which node has which slots, from the node that failed last of all."""
@@ -241,6 +272,28 @@ class Cluster(RedisCluster):
             if not moved or len(moved) < sum(command[0] != "WAIT" for command in commands):
                 break
         return replies
+
+    async def follow(self, error: RedisError, command: Command) -> Any:
+        """Carry out one command of a list where its slot is now, or is about to be.
+
+        Args:
+            error: How it was refused.
+            command: The command.
+        """
+        if type(error) is not AskError:
+            return await self.execute_command(*command)
+        node = self.get_node(error.host, error.port)
+        if node is None:
+            raise error
+        # Redis-py asks over one connection and sends the command over another one at times.
+        pipeline = self.pipeline()
+        for part in (("ASKING",), command):
+            pipeline.execute_command(*part, target_nodes=[node])
+        work = pipeline.execute(raise_on_error=False, allow_redirections=False)
+        _, reply = await self.conduct.carry_out(str(command[0]), work)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     def _lost(self, node: ClusterNode) -> None:
         """Learn anew who has which slots before the next command: the node may have a successor."""

@@ -128,7 +128,7 @@ async def _together(client: Client, calls: Sequence[Call]) -> list[Any]:
             if call.script is not None:  # the other server may not know it
                 commands[position] = ("EVAL", call.script.text, *call.arguments)
             try:
-                replies[position] = await client.execute_command(*commands[position])
+                replies[position] = await client.follow(reply, commands[position])
             except RedisError as error:
                 replies[position] = error
     return replies
