@@ -31,7 +31,7 @@ from advisor.rpc.tls import server_credentials
 from advisor.rpc.traffic import Traffic
 from advisor.settings import Settings
 from advisor.store.audit import AuditStore
-from advisor.store.connection import awaited, connect, store_errors
+from advisor.store.connection import check, connect
 from advisor.store.embedded import EmbeddedRedis, running_url
 from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
@@ -116,12 +116,17 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
     metrics = Metrics()
     observe = metrics.time_redis
     timeout_s = settings.redis_timeout_s
-    redis = connect(redis_url, timeout_s=timeout_s, retries=1, observe=observe)
+    redis = connect(
+        redis_url,
+        timeout_s=timeout_s,
+        retries=1,
+        wait_replicas=settings.redis_wait_replicas,
+        observe=observe,
+    )
     # For what must not happen twice: telemetry.
     unrepeated = connect(redis_url, timeout_s=timeout_s, retries=0, observe=observe)
     async with redis, unrepeated:
-        with store_errors():
-            await awaited(redis.ping())
+        await check(redis)
         profile_store, run_store = ProfileStore(redis), RunStore(unrepeated)
         policy_store = PolicyStore(redis)
         profiles = CachedProfiles(

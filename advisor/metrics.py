@@ -56,7 +56,7 @@ class Metrics:
         )
         self.redis_seconds = Histogram(
             "advisor_redis_seconds",
-            "Time of one command of Redis, pipelines left out.",
+            "Time of one command of Redis; `pipeline`: of several at once.",
             ("command",),
             buckets=_SECONDS,
             registry=self.registry,

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from advisor.errors import StoreUnavailableError
 from advisor.metrics import Metrics
-from advisor.store.connection import awaited, store_errors
+from advisor.store.connection import check
 
 READINESS = "readiness"
 LIVENESS = "liveness"
@@ -56,8 +56,7 @@ class Readiness:
         while True:
             await asyncio.sleep(_PERIOD_S)
             try:
-                with store_errors():
-                    await awaited(self._redis.ping())
+                await check(self._redis)
                 now = True
             except StoreUnavailableError as error:
                 now = False

@@ -10,6 +10,7 @@ from platformdirs import user_data_path
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from advisor.store.addresses import parse_address
 from fslr.certificates import CertificateFiles
 
 
@@ -49,7 +50,9 @@ class Settings(BaseSettings):
         "revoked one ends within it.",
     )
     redis_url: str | None = Field(
-        None, description="Redis to use: redis://, rediss:// or unix://. Default: an embedded one."
+        None,
+        description="Redis to use: redis://, unix://, redis+sentinel:// or redis+cluster://; "
+        "rediss for TLS. Default: an embedded one.",
     )
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("fslr-advisor"),
@@ -57,6 +60,9 @@ class Settings(BaseSettings):
     )
     redis_timeout_s: float = Field(
         2.0, ge=1, description="Longest wait for an answer of Redis, in seconds."
+    )
+    redis_wait_replicas: int = Field(
+        0, ge=0, description="Replicas of Redis that must have a write before it is acknowledged."
     )
     max_message_bytes: int = Field(
         64 * 2**20, ge=1024, description="Largest request that is accepted, in bytes."
@@ -100,9 +106,9 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _has_a_known_scheme(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must begin with redis://, rediss:// or unix://")
+    def _has_a_known_form(cls, url: str | None) -> str | None:
+        if url is not None:
+            parse_address(url)
         return url
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from advisor.store.runs import EventToStore, RunStore
 
 _BATCH = 100
 _RETRY_S = 0.5
+_NAMED = 3  # runs in one line of the log
 
 _log = structlog.get_logger()
 
@@ -109,12 +110,19 @@ class Telemetry:
         untold = dict(counts)
         stored = await self._store.record([(event, untold.pop(event.run, 0)) for event in batch])
         told = set()
+        refused: Counter[RunName] = Counter()
         for event, was_stored in zip(batch, stored, strict=True):
             first = event.run not in told
             told.add(event.run)
             if not was_stored:
                 self._lose(event)
-                _log.error("telemetry refused by the store", run=str(event.run))
+                refused[event.run] += 1
             elif first:
                 self._lost[event.run] -= counts[event.run]
+        if refused:
+            _log.error(
+                "telemetry refused by the store",
+                events=refused.total(),
+                runs=[str(run) for run in sorted(refused, key=str)[:_NAMED]],
+            )
         self._lost += Counter()  # drops the zeros

@@ -77,13 +77,7 @@ class RedisServer:
         """Start the server, and wait until it answers with its data loaded."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
-            [
-                *(str(find_program()), "--port", str(self.port), "--bind", "127.0.0.1"),
-                *("--dir", str(self.data_dir), "--save", ""),
-                *("--appendonly", "yes", "--appendfsync", "always"),
-                *("--logfile", str(self.data_dir / "redis.log")),
-                *self._arguments,
-            ],
+            self._command(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -101,6 +95,16 @@ class RedisServer:
                     time.sleep(0.02)
                 else:
                     return
+
+    def _command(self) -> list[str]:
+        """Return the command line that starts the server."""
+        return [
+            *(str(find_program()), "--port", str(self.port), "--bind", "127.0.0.1"),
+            *("--dir", str(self.data_dir), "--save", ""),
+            *("--appendonly", "yes", "--appendfsync", "always"),
+            *("--logfile", str(self.data_dir / "redis.log")),
+            *self._arguments,
+        ]
 
     def stop(self) -> None:
         """Ask the server to end; one that is frozen goes on first."""
@@ -124,6 +128,11 @@ class RedisServer:
     def thaw(self) -> None:
         """Let a frozen server go on (SIGCONT)."""
         self._signal(signal.SIGCONT)
+
+    @property
+    def runs(self) -> bool:
+        """Whether the server was started, and neither stopped nor killed since."""
+        return self._process is not None
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is None:

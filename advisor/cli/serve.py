@@ -34,6 +34,7 @@ from advisor.cli.setting_options import with_setting_options
 from advisor.errors import StoreUnavailableError
 from advisor.readiness import LIVENESS, READINESS
 from advisor.settings import Settings
+from advisor.store.addresses import redacted
 from advisor.store.embedded import EmbeddedRedis, EmbeddedRedisError
 from fslr import CertificateError
 
@@ -72,8 +73,9 @@ def serve(
     except (ListenError, CertificateError, CertificateRolesError) as error:
         fail(str(error))
     except StoreUnavailableError as error:
+        place = redacted(settings.redis_url) if settings.redis_url else "the embedded socket"
         fail(
-            f"the Redis at {settings.redis_url} cannot be used: {error}; check --redis-url and "
+            f"the Redis at {place} cannot be used: {error}; check --redis-url and "
             "that the server runs, or leave --redis-url out for an embedded one"
         )
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from importlib import resources
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.commands.core import AsyncScript
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    SlotNotCoveredError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from advisor.errors import (
@@ -22,9 +30,11 @@ from advisor.errors import (
     StoreDamagedError,
     StoreUnavailableError,
 )
+from advisor.store.addresses import Credentials, RedisAddress, Topology, parse_address
+from advisor.store.clients import Client, Cluster, Conduct, Observer, Server
 
-# Refusals that pass: a failover, a full disk or memory, a replica that catches up.
-_PASSING = (OutOfMemoryError, ReadOnlyError)
+# Refusals that pass: a failover, a full disk or memory, a replica that catches up, slots that move.
+_PASSING = (AskError, ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
 # What our own scripts reply.
 _AUDIT_FAILED, _REQUEST_REUSED, _MISFIT = "AUDITFAILED", "REQUESTREUSED", "MISFIT"
 _WRONG_KIND = "WRONGTYPE"  # of Redis itself, outside of our scripts' checks
@@ -34,62 +44,83 @@ _PASSING_PREFIXES = (
 )
 
 
-class Observer(Protocol):
-    """Is told of each command."""
-
-    def __call__(self, command: str, seconds: float, *, failed: bool) -> None:
-        """Note a command: its name, how long it took, whether it raised."""
-
-
-class _ObservedRedis(Redis):
-    """A client that tells somebody how long its commands take."""
-
-    observe: Observer | None = None
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Carry out a command."""
-        execute: Any = super().execute_command
-        if self.observe is None:
-            return await execute(*args, **options)
-        begun = time.perf_counter()
-        failed = True
-        try:
-            reply = await execute(*args, **options)
-            failed = False
-        finally:
-            self.observe(str(args[0]), time.perf_counter() - begun, failed=failed)
-        return reply
-
-
-def connect(url: str, *, timeout_s: float, retries: int, observe: Observer | None = None) -> Redis:
+def connect(
+    url: str,
+    *,
+    timeout_s: float,
+    retries: int,
+    wait_replicas: int = 0,
+    observe: Observer | None = None,
+) -> Redis:
     """Return a client for the Redis at ``url``; it connects at its first command.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://`` URL.
-        timeout_s: Longest wait for a connection and for an answer, in seconds.
+        url: One of the forms of :mod:`advisor.store.addresses`.
+        timeout_s: Longest wait for a connection and for an answer, in seconds; a command with its
+            repetitions takes twice that at most.
         retries: Further tries of a command whose connection broke. Above 0 only for commands that
             do no harm when they run twice.
-        observe: Is told of each command.
+        wait_replicas: Replicas that must have a write before it is acknowledged.
+        observe: Is told of each command; of a list of commands as ``pipeline``.
+
+    Raises:
+        AddressError: The URL cannot be used.
     """
-    redis = cast(
-        "_ObservedRedis",
-        _ObservedRedis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), retries),
-            retry_on_error=[RedisConnectionError],
-        ),
-    )
-    redis.observe = observe
-    return redis
+    address = parse_address(url)
+    conduct = Conduct(timeout_s, retries, wait_replicas, observe)
+    if address.topology is Topology.CLUSTER:
+        cluster = Cluster(
+            startup_nodes=[ClusterNode(host, port) for host, port in address.hosts],
+            require_full_coverage=False,
+            retry=Retry(NoBackoff(), 0),  # it repeats commands itself
+            **_let_in(address, address.credentials, timeout_s),
+        )
+        cluster.conduct = conduct
+        return cast("Redis", cluster)  # the same commands, of another class
+    options = {
+        **_let_in(address, address.credentials, timeout_s),
+        "db": address.database,
+        "retry": Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), retries),
+        "retry_on_error": [RedisConnectionError],
+    }
+    if address.topology is Topology.SENTINEL:
+        # They are asked one after the other; one that is silent must leave time for the next.
+        asked = _let_in(address, address.sentinel_credentials, timeout_s / 2)
+        asked["retry"] = Retry(NoBackoff(), 0)
+        make: Any = Sentinel
+        sentinel = make(address.hosts, sentinel_kwargs=asked)
+        server = cast("Server", sentinel.master_for(address.service, redis_class=Server, **options))
+        server.sentinels = sentinel.sentinels
+    elif address.socket is not None:
+        server = Server(unix_socket_path=address.socket, **options)
+    else:
+        (host, port), *_ = address.hosts
+        server = Server(host=host, port=port, **options)
+    server.conduct = conduct
+    return server
 
 
-def load_script(redis: Redis, *names: str) -> AsyncScript:
-    """Return the Lua script of the given file names, without ``.lua``, one after the other."""
-    folder = resources.files("advisor.store").joinpath("scripts")
-    texts = [folder.joinpath(f"{name}.lua").read_text("utf-8") for name in names]
-    return redis.register_script("\n".join(texts))
+def _let_in(address: RedisAddress, credentials: Credentials, timeout_s: float) -> dict[str, Any]:
+    """Return the arguments of redis-py that say who we are and how long we wait."""
+    options: dict[str, Any] = {
+        "username": credentials.username,
+        "password": credentials.password,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+    }
+    if address.tls is not None:
+        options |= {"ssl": True, **address.tls}
+    return options
+
+
+async def check(redis: Redis) -> None:
+    """Find out whether Redis can do its work: a server answers, or a Cluster serves.
+
+    Raises:
+        StoreUnavailableError: It cannot.
+    """
+    with store_errors():
+        await cast("Client", redis).check()
 
 
 async def awaited(result: Any) -> Any:
@@ -102,7 +133,7 @@ def store_errors() -> Iterator[None]:
     """Turn Redis's own failures into :class:`StoreUnavailableError`."""
     try:
         yield
-    except (RedisConnectionError, RedisTimeoutError) as error:
+    except (RedisConnectionError, RedisTimeoutError, SlotNotCoveredError) as error:
         raise StoreUnavailableError(str(error) or type(error).__name__) from error
     except ResponseError as error:
         if str(error).startswith(_REQUEST_REUSED):

@@ -16,7 +16,8 @@ from advisor.policy import Policy
 from advisor.store import keys
 from advisor.store.audit import write_arguments, write_keys
 from advisor.store.codec import decode_policy, encode_policy
-from advisor.store.connection import awaited, load_script, store_errors
+from advisor.store.commands import batch, command, load_script
+from advisor.store.connection import awaited, store_errors
 from advisor.store.times import from_ms, to_ms
 
 _log = structlog.get_logger()
@@ -129,26 +130,29 @@ class PolicyStore:
     async def page(self, project: str, *, after: str, size: int) -> tuple[list[StoredPolicy], str]:
         """Return a page of latest versions by name, and the last name if there is more."""
         with store_errors():
-            batch = await awaited(
+            listed = await awaited(
                 self._redis.zrangebylex(
                     keys.policies(project), f"({after}" if after else "-", "+", 0, size + 1
                 )
             )
-            names = [raw.decode() for raw in batch[:size]]
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for name in names:
-                    pipeline.hget(keys.policy(project, name), "latest")
-                latest = [_number(version) for version in await pipeline.execute(False)]
-                for name, version in zip(names, latest, strict=True):
-                    pipeline.hmget(keys.policy(project, name), [f"v:{version}", f"t:{version}"])
-                stored = await pipeline.execute(False)  # what is damaged hides no other
+            names = [raw.decode() for raw in listed[:size]]
+            own = [keys.policy(project, name) for name in names]
+            versions = await batch(self._redis, [command("HGET", key, "latest") for key in own])
+            latest = [_number(version) for version in versions]
+            stored = await batch(  # what is damaged hides no other
+                self._redis,
+                [
+                    command("HMGET", key, f"v:{version}", f"t:{version}")
+                    for key, version in zip(own, latest, strict=True)
+                ],
+            )
         found = []
         for name, version, entry in zip(names, latest, stored, strict=True):
             rules, created_ms = (b"", 0) if isinstance(entry, Exception) else entry
             reference = PolicyReference(project, name, version)
             policy = _readable(reference, rules or b"")
             found.append(StoredPolicy(reference, policy, from_ms(_number(created_ms))))
-        return found, names[-1] if len(batch) > size else ""
+        return found, names[-1] if len(listed) > size else ""
 
 
 def _readable(reference: PolicyReference, rules: bytes) -> Policy | None:

@@ -13,7 +13,8 @@ from advisor.names import ProfileName
 from advisor.profiles import ProfileSummary, VersionInfo
 from advisor.store import keys
 from advisor.store.codec import decode_summary
-from advisor.store.connection import awaited, load_script, store_errors
+from advisor.store.commands import batch, command, load_script
+from advisor.store.connection import awaited, store_errors
 from advisor.store.profile_replies import resolved
 from advisor.store.times import from_ms
 
@@ -58,8 +59,8 @@ class ProfileIndex:
             wanted = size + 1 - len(found)
             count = wanted if len(labels) < 2 else max(wanted, _SIFTED)
             with store_errors():
-                batch = await self._names(project, source, after, count)
-                fitting = await self._labelled(project, batch, labels)
+                listed = await self._names(project, source, after, count)
+                fitting = await self._labelled(project, listed, labels)
                 entries = await self._latest([ProfileName(project, name) for name in fitting])
             found += [
                 (info, summary)
@@ -68,9 +69,9 @@ class ProfileIndex:
             ]
             if len(found) > size:
                 return found[:size], found[size - 1][0].name.profile
-            if len(batch) < count:
+            if len(listed) < count:
                 return found, ""
-            after = batch[-1]
+            after = listed[-1]
 
     async def _narrowest(self, project: str, labels: Mapping[str, str]) -> str:
         """Return the beginning of the label index that has the fewest of the wanted profiles.
@@ -80,15 +81,19 @@ class ProfileIndex:
         prefixes = [f"{label_pair(key, value)}\0" for key, value in sorted(labels.items())]
         if len(prefixes) < 2:
             return "".join(prefixes)
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for prefix in prefixes:
-                pipeline.zlexcount(keys.labels(project), f"[{prefix}", f"({prefix}{_LAST}")
-            counts = await pipeline.execute()
+        key = keys.labels(project)
+        counts = await batch(
+            self._redis,
+            [command("ZLEXCOUNT", key, f"[{start}", f"({start}{_LAST}") for start in prefixes],
+        )
+        for count in counts:
+            if isinstance(count, Exception):
+                raise count
         return prefixes[counts.index(min(counts))]
 
     async def _names(self, project: str, source: str, after: str, count: int) -> list[str]:
         """Return the first profiles after one, of all or of a part of the label index."""
-        batch = await awaited(
+        listed = await awaited(
             self._redis.zrangebylex(
                 keys.labels(project) if source else keys.profiles(project),
                 f"({source}{after}" if after else f"[{source}" if source else "-",
@@ -97,7 +102,7 @@ class ProfileIndex:
                 num=count,
             )
         )
-        return [raw.decode().removeprefix(source) for raw in batch]
+        return [raw.decode().removeprefix(source) for raw in listed]
 
     async def _labelled(
         self, project: str, profiles: Sequence[str], labels: Mapping[str, str]
@@ -123,20 +128,21 @@ class ProfileIndex:
     ) -> list[tuple[VersionInfo, ProfileSummary | None]]:
         """Return the latest versions of those profiles that were not deleted meanwhile."""
         own = [keys.ProfileKeys(name) for name in names]
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for profile in own:
-                await self._resolve([profile.index, profile.aliases], ["", 0], client=pipeline)
-            replies = await pipeline.execute(raise_on_error=False)
-            infos: list[VersionInfo] = []
-            for name, found in zip(names, replies, strict=True):
-                if isinstance(found, Exception):
-                    _log.error("a stored profile cannot be read", profile=str(name), error=found)
-                    infos.append(VersionInfo(name, 0, "", from_ms(0)))
-                elif len(found) > 1:
-                    infos.append(resolved(name, found))
-            for info in infos:
-                pipeline.hget(keys.ProfileKeys(info.name).content(info.digest), "summary")
-            summaries = await pipeline.execute(raise_on_error=False)
+        replies = await batch(
+            self._redis,
+            [self._resolve.call([profile.index, profile.aliases], ["", 0]) for profile in own],
+        )
+        infos: list[VersionInfo] = []
+        for name, found in zip(names, replies, strict=True):
+            if isinstance(found, Exception):
+                _log.error("a stored profile cannot be read", profile=str(name), error=found)
+                infos.append(VersionInfo(name, 0, "", from_ms(0)))
+            elif len(found) > 1:
+                infos.append(resolved(name, found))
+        contents = [keys.ProfileKeys(info.name).content(info.digest) for info in infos]
+        summaries = await batch(
+            self._redis, [command("HGET", content, "summary") for content in contents]
+        )
         return [
             (info, _readable(info, None if isinstance(summary, Exception) else summary))
             for info, summary in zip(infos, summaries, strict=True)

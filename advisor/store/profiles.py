@@ -23,7 +23,8 @@ from advisor.profiles import Alias, ProfileContent, ProfileVersion, VersionInfo
 from advisor.store import keys
 from advisor.store.audit import write_arguments, write_keys
 from advisor.store.codec import EncodedProfile, decode, encode
-from advisor.store.connection import awaited, load_script, store_errors
+from advisor.store.commands import load_script
+from advisor.store.connection import awaited, store_errors
 from advisor.store.profile_index import ProfileIndex, label_pair
 from advisor.store.profile_replies import aliases_of, info_of, resolved
 from advisor.store.times import to_ms

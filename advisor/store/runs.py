@@ -16,7 +16,8 @@ from redis.asyncio import Redis
 from advisor.errors import RunNotFoundError
 from advisor.names import RunName
 from advisor.store import keys
-from advisor.store.connection import awaited, load_script, store_errors
+from advisor.store.commands import Call, batch, load_script
+from advisor.store.connection import awaited, store_errors
 from advisor.store.times import from_ms, to_ms
 
 KEPT_EVENTS = 10_000
@@ -106,31 +107,30 @@ class RunStore:
         self._record = load_script(redis, "record_event")
 
     async def record(self, events: Sequence[tuple[EventToStore, int]]) -> list[bool]:
-        """Store events in order, in one round trip, and return which of them are stored.
+        """Store events in order, in one round trip a server, and return which of them are stored.
 
         Args:
             events: Pairs of an event and the number of the run's events lost before it.
         """
         with store_errors():
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for event, lost in events:
-                    own = keys.RunKeys(event.run)
-                    await self._record(
-                        keys=[keys.runs(event.run.project), own.summary, own.events],
-                        args=[
-                            event.event,
-                            event.step,
-                            to_ms(event.time),
-                            event.run.run,
-                            event.opening,
-                            lost,
-                            KEPT_EVENTS,
-                            KEPT_S,
-                        ],
-                        client=pipeline,
-                    )
-                results = await pipeline.execute(raise_on_error=False)
+            results = await batch(self._redis, [self._call(*pair) for pair in events])
         return [not isinstance(result, Exception) for result in results]
+
+    def _call(self, event: EventToStore, lost: int) -> Call:
+        own = keys.RunKeys(event.run)
+        return self._record.call(
+            keys=[keys.runs(event.run.project), own.summary, own.events],
+            args=[
+                event.event,
+                event.step,
+                to_ms(event.time),
+                event.run.run,
+                event.opening,
+                lost,
+                KEPT_EVENTS,
+                KEPT_S,
+            ],
+        )
 
     async def get(self, name: RunName) -> StoredRun:
         """Read a run's summary.

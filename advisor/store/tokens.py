@@ -14,7 +14,8 @@ from advisor.errors import StoreDamagedError
 from advisor.policy import InvalidValueError
 from advisor.store import keys
 from advisor.store.audit import write_arguments, write_keys
-from advisor.store.connection import awaited, load_script, store_errors
+from advisor.store.commands import load_script
+from advisor.store.connection import awaited, store_errors
 from advisor.store.times import from_ms, to_ms
 from advisor.tokens import TokenRecord
 

@@ -19,6 +19,7 @@ local function remembered()
   if known[1] ~= FINGERPRINT then
     return redis.error_reply('REQUESTREUSED')
   end
+  redis.call('EXPIRE', MEMORY, MEMORY_S)  -- a write, so that waiting for replicas covers the first
   return cjson.decode(known[2])
 end
 
@@ -64,7 +65,8 @@ local function audited(action, name, detail)
   local result = redis.pcall('XADD', AUDIT, '*', 'actor', ARGV[#ARGV - 4], 'peer', ARGV[#ARGV - 3],
     'time', ARGV[#ARGV - 2], 'request', REQUEST, 'action', action, 'name', name, 'detail', detail)
   if type(result) == 'table' and result.err then
-    return redis.error_reply('AUDITFAILED ' .. result.err)
+    local is_replica = string.find(result.err, '^%-?READONLY')  -- the client must look elsewhere
+    return redis.error_reply(is_replica and result.err or 'AUDITFAILED ' .. result.err)
   end
   return nil
 end

@@ -1,0 +1,204 @@
+"""How the service is let in by Redis: users with few rights, TLS, and no password shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from advisor.localserver import LocalServer, LocalServerError
+from fslr import AdvisorClient
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import run_service_pb2, run_service_pb2_grpc
+from tests.building import opening_message
+from tests.certificates import Authority
+from tests.proxy import TlsProxy
+from tests.redis_servers import RedisServer
+from tests.redis_topologies import RedisCluster, SentinelTrio
+from tests.waiting import eventually
+from tests.whole_path import is_stored, walk
+
+PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
+SECRET = "s3cr3t-of-mine"
+
+
+def rules(user: str) -> list[str]:
+    """Return the rules that the page states for a user, with a password put in."""
+    found = re.search(rf"^ACL SETUSER {user} ((?:.*\\\n)*.*)$", PAGE, re.MULTILINE)
+    assert found is not None
+    return found[1].replace("\\\n", " ").replace(">PASSWORD", f">{SECRET}").split()
+
+
+def refusals(client: redis.Redis) -> list[str]:
+    """Return what users were refused."""
+    return [str(entry["object"]) for entry in client.acl_log()]
+
+
+def test_the_stated_rights_are_enough_and_all_of_them_are_needed(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server, server.client() as admin:
+        admin.execute_command("ACL SETUSER", "advisor", *rules("advisor"))
+        url = f"redis://advisor:{SECRET}@127.0.0.1:{server.port}"
+        with (
+            LocalServer(None, "--redis-url", url, "--redis-wait-replicas", "0") as service,
+            AdvisorClient(service.address) as client,
+        ):
+            walk(client, "default")
+            _page_through_runs(client, admin)
+        assert refusals(admin) == []
+        used = _used(admin)
+        for right in rules("advisor"):
+            if right.startswith("+"):
+                command = right.removeprefix("+")
+                assert command in used | _ELSEWHERE, f"{right} is not used"
+
+
+# Of a Cluster, and of `redis_wait_replicas`.
+_ELSEWHERE = {"cluster|slots", "cluster|info", "asking", "wait"}
+
+
+def _page_through_runs(client: AdvisorClient, admin: redis.Redis) -> None:
+    """Read pages of runs, of which some ended and one is gone from behind its page's token."""
+    for run in ("two", "three"):
+        name = f"projects/default/runs/{run}"
+        opening = opening_message("projects/default/profiles/gpt", run=name)
+        client.recommend_once(opening, pb.Measurement(unit_rates=[1, 1, 1, 1]))
+        eventually(lambda run=run: is_stored(client, "default", run))  # type: ignore[misc]
+    admin.zadd("fslr:{default}:runs", {"ended": 1})
+    stub = run_service_pb2_grpc.RunServiceStub(client.channel())
+    request = run_service_pb2.ListRunsRequest(parent="projects/default", page_size=1)
+    request.page_token = stub.ListRuns(request).next_page_token
+    assert len(stub.ListRuns(request).runs) == 1
+    admin.zrem("fslr:{default}:runs", "three")
+    assert len(stub.ListRuns(request).runs) == 1
+    assert len(list(client.list_runs())) == 2
+
+
+def _used(admin: redis.Redis) -> set[str]:
+    stats = admin.info("commandstats")
+    return {str(name).removeprefix("cmdstat_") for name in stats}
+
+
+def test_the_stated_rights_are_enough_over_sentinel(tmp_path: Path) -> None:
+    with SentinelTrio(tmp_path) as trio:
+        for server in trio.servers:
+            with server.client() as admin:
+                admin.execute_command("ACL SETUSER", "advisor", *rules("advisor"))
+        for sentinel in trio.sentinels:
+            with sentinel.client() as admin:
+                admin.execute_command("ACL SETUSER", "asker", *rules("asker"))
+        url = trio.url.replace("://", f"://advisor:{SECRET}@") + (
+            f"?sentinel_username=asker&sentinel_password={SECRET}"
+        )
+        with (
+            LocalServer(None, "--redis-url", url, "--redis-wait-replicas", "1") as service,
+            AdvisorClient(service.address) as client,
+        ):
+            walk(client, "default")
+        for member in (*trio.servers, *trio.sentinels):
+            with member.client() as admin:
+                assert refusals(admin) == []
+
+
+def test_the_stated_rights_are_enough_over_a_cluster(tmp_path: Path) -> None:
+    with RedisCluster(tmp_path) as cluster:
+        for server in cluster.servers:
+            with server.client() as admin:
+                admin.execute_command("ACL SETUSER", "advisor", *rules("advisor"))
+        url = cluster.url.replace("://", f"://advisor:{SECRET}@")
+        with (
+            LocalServer(None, "--redis-url", url) as service,
+            AdvisorClient(service.address) as client,
+        ):
+            for project in cluster.projects():
+                walk(client, project)
+        for server in cluster.servers:
+            with server.client() as admin:
+                assert refusals(admin) == []
+
+
+def test_other_keys_are_out_of_reach(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server, server.client() as admin:
+        admin.execute_command("ACL SETUSER", "advisor", *rules("advisor"))
+        with (
+            redis.Redis(port=server.port, username="advisor", password=SECRET) as limited,
+            pytest.raises(redis.exceptions.NoPermissionError, match="key"),
+        ):
+            limited.eval("return redis.call('HGET', KEYS[1], 'f')", 1, "other")
+
+
+def test_no_password_is_shown_where_redis_cannot_be_used(tmp_path: Path) -> None:
+    right = {"password": "another"}
+    with RedisServer(tmp_path, "--requirepass", "another", client_options=right) as server:
+        port = server.port
+        for url in (
+            f"redis://:{SECRET}@127.0.0.1:{port}",
+            f"redis+sentinel://:{SECRET}@127.0.0.1:{port}/x?sentinel_password={SECRET}",
+            f"redis+cluster://me:{SECRET}@127.0.0.1:{port}",
+        ):
+            with pytest.raises(LocalServerError, match=r":\*\*\*@127.0.0.1") as caught:
+                LocalServer(None, "--redis-url", url).__enter__()
+            assert "cannot be used" in str(caught.value)
+            assert SECRET not in str(caught.value)
+
+
+def test_a_malformed_url_is_refused_at_the_start() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "advisor", "serve"],
+        env=os.environ | {"ADVISOR_REDIS_URL": f"redis+sentinel://:{SECRET}@h"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 1
+    assert "setting redis_url: the Sentinels' name of the service is missing" in said
+    assert SECRET not in said
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path, authority: Authority) -> Iterator[TlsProxy]:
+    with (
+        RedisServer(tmp_path / "redis") as server,
+        TlsProxy(*authority.issue("redis"), authority.ca(), server.port) as proxy,
+    ):
+        yield proxy
+
+
+def test_redis_is_reached_over_mutual_tls(encrypted: TlsProxy, authority: Authority) -> None:
+    cert, key = authority.issue("advisor")
+    files = f"ssl_ca_certs={authority.ca()}&ssl_certfile={cert}&ssl_keyfile={key}"
+    url = f"rediss://localhost:{encrypted.port}?{files}"
+    with (
+        LocalServer(None, "--redis-url", url) as service,
+        AdvisorClient(service.address) as client,
+    ):
+        walk(client, "default")
+
+
+@pytest.mark.parametrize("what", ["no certificate", "another authority", "another name"])
+def test_a_redis_that_is_not_the_right_one_is_not_used(
+    encrypted: TlsProxy, authority: Authority, tmp_path: Path, what: str
+) -> None:
+    cert, key = authority.issue("advisor")
+    ca, host = authority.ca(), "localhost"
+    if what == "another authority":
+        (tmp_path / "other").mkdir()
+        ca = Authority(tmp_path / "other").ca()
+    shown = "" if what == "no certificate" else f"&ssl_certfile={cert}&ssl_keyfile={key}"
+    if what == "another name":
+        host = "127.0.0.2"
+    url = f"rediss://{host}:{encrypted.port}?ssl_ca_certs={ca}{shown}"
+    with pytest.raises(LocalServerError, match="cannot be used"):
+        LocalServer(None, "--redis-url", url).__enter__()

@@ -1,0 +1,277 @@
+"""Redis as operators run it: a primary with replicas and Sentinels, and a Cluster."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import redis
+from redis.crc import key_slot
+
+from advisor.store.embedded import find_program
+from tests.redis_servers import RedisServer, free_port
+from tests.waiting import eventually
+
+SERVICE = "advisor"
+_SLOTS = 16384
+
+
+class SentinelServer(RedisServer):
+    """A Sentinel that watches a primary; two must agree that it is down, for half a second."""
+
+    def __init__(self, data_dir: Path, primary_port: int, *lines: str) -> None:
+        super().__init__(data_dir)
+        self._lines = (
+            f"port {self.port}",
+            "bind 127.0.0.1",
+            f'dir "{data_dir}"',
+            f'logfile "{data_dir / "redis.log"}"',
+            f"sentinel monitor {SERVICE} 127.0.0.1 {primary_port} 2",
+            f"sentinel down-after-milliseconds {SERVICE} 500",
+            f"sentinel failover-timeout {SERVICE} 2000",
+            *lines,
+        )
+
+    def _command(self) -> list[str]:
+        config = self.data_dir / "sentinel.conf"
+        if not config.exists():  # a Sentinel keeps there what it learns
+            config.write_text("\n".join(self._lines) + "\n", encoding="utf-8")
+        return [str(find_program()), str(config), "--sentinel"]
+
+
+class _Members:
+    """Servers that start and stop together."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as starting:
+            self._start(starting)
+            self._stack = starting.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def _start(self, stack: contextlib.ExitStack) -> None:
+        raise NotImplementedError
+
+
+class SentinelTrio(_Members):
+    """One primary, replicas, and three Sentinels of which two decide, as a context manager.
+
+    Args:
+        data_dir: Where all members keep their data.
+        replicas: Number of replicas.
+        arguments: Further arguments of the primary and of its replicas.
+
+    Attributes:
+        servers: The primary of the start, and its replicas.
+        sentinels: The Sentinels.
+    """
+
+    def __init__(self, data_dir: Path, *arguments: str, replicas: int = 1) -> None:
+        super().__init__()
+        first = RedisServer(data_dir / "server-0", *_LIVELY, *arguments)
+        follow = ("--replicaof", f"127.0.0.1 {first.port}")
+        self.servers = [
+            first,
+            *(
+                RedisServer(data_dir / f"server-{i + 1}", *_LIVELY, *follow, *arguments)
+                for i in range(replicas)
+            ),
+        ]
+        self.sentinels = [SentinelServer(data_dir / f"sentinel-{i}", first.port) for i in range(3)]
+
+    @property
+    def url(self) -> str:
+        """The URL for ``--redis-url``."""
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{hosts}/{SERVICE}"
+
+    def _start(self, stack: contextlib.ExitStack) -> None:
+        for server in self.servers:
+            stack.enter_context(server)
+        eventually(lambda: self._in_sync() == len(self.servers) - 1)
+        for sentinel in self.sentinels:
+            stack.enter_context(sentinel)
+        eventually(lambda: all(self._knows_all(sentinel) for sentinel in self.sentinels))
+
+    def _in_sync(self) -> int:
+        info = _info(self.servers[0])
+        return sum(
+            info.get(f"slave{i}", {}).get("state") == "online" for i in range(len(self.servers))
+        )
+
+    def _knows_all(self, sentinel: RedisServer) -> bool:
+        with sentinel.client() as client:
+            known: dict[str, Any] = client.sentinel_master(SERVICE)
+        others, replicas = known["num-other-sentinels"], known["num-slaves"]
+        return (others, replicas) == (len(self.sentinels) - 1, len(self.servers) - 1)
+
+    @property
+    def primary(self) -> RedisServer:
+        """The server that the first running Sentinel calls primary."""
+        for sentinel in self.sentinels:
+            if sentinel.runs:
+                with sentinel.client() as client:
+                    port = client.sentinel_master(SERVICE)["port"]
+                return next(server for server in self.servers if server.port == port)
+        raise AssertionError("no Sentinel runs")
+
+    @property
+    def replicas(self) -> list[RedisServer]:
+        """All servers but the primary."""
+        primary = self.primary
+        return [server for server in self.servers if server is not primary]
+
+    def await_failover(self, old: RedisServer, *, within_s: float = 15.0) -> RedisServer:
+        """Wait until another server than ``old`` is primary and says so itself; return it."""
+
+        def successor() -> RedisServer | None:
+            with contextlib.suppress(redis.RedisError):
+                new = self.primary
+                if new is not old and _info(new)["role"] == "master":
+                    return new
+            return None
+
+        found = eventually(successor, within_s=within_s)
+        assert found is not None
+        return found
+
+
+class RedisCluster(_Members):
+    """A Cluster of primaries, each with as many replicas as wanted, as a context manager.
+
+    A part of the slots that is away leaves the rest (``cluster-require-full-coverage no``).
+
+    Args:
+        data_dir: Where all members keep their data.
+        primaries: Number of primaries.
+        replicas: Number of replicas of each.
+        arguments: Further arguments of all members.
+
+    Attributes:
+        servers: The primaries of the start, in the order of their slots, then the replicas, one of
+            each primary after the other.
+    """
+
+    def __init__(
+        self, data_dir: Path, *arguments: str, primaries: int = 3, replicas: int = 0
+    ) -> None:
+        super().__init__()
+        self._primaries = primaries
+        self._bus_ports = [free_port() for _ in range(primaries * (1 + replicas))]
+        self.servers = [
+            RedisServer(
+                data_dir / f"node-{i}",
+                *_LIVELY,
+                *("--cluster-enabled", "yes", "--cluster-node-timeout", "1000"),
+                *("--cluster-port", str(bus_port), "--cluster-require-full-coverage", "no"),
+                *("--cluster-replica-validity-factor", "0"),
+                *arguments,
+            )
+            for i, bus_port in enumerate(self._bus_ports)
+        ]
+
+    @property
+    def url(self) -> str:
+        """The URL for ``--redis-url``."""
+        return f"redis+cluster://{','.join(f'127.0.0.1:{s.port}' for s in self.servers)}"
+
+    def _start(self, stack: contextlib.ExitStack) -> None:
+        for server in self.servers:
+            stack.enter_context(server)
+        first, count = self.servers[0], self._primaries
+        for i, server in enumerate(self.servers[:count]):
+            begin, end = i * _SLOTS // count, (i + 1) * _SLOTS // count - 1
+            _ask(server, "CLUSTER ADDSLOTSRANGE", begin, end)
+            _ask(server, "CLUSTER SET-CONFIG-EPOCH", i + 1)
+        for server, bus_port in zip(self.servers[1:], self._bus_ports[1:], strict=True):
+            _ask(first, "CLUSTER MEET", "127.0.0.1", server.port, bus_port)
+        eventually(lambda: all(self._knows(server) for server in self.servers))
+        for i, server in enumerate(self.servers[count:]):
+            primary = _ask(self.servers[i % count], "CLUSTER MYID").decode()
+            _ask(server, "CLUSTER REPLICATE", primary)
+        replicas = len(self.servers) // count - 1
+        eventually(
+            lambda: all(_info(s)["connected_slaves"] == replicas for s in self.servers[:count])
+        )
+        self.await_whole()
+
+    def _knows(self, server: RedisServer) -> bool:
+        info = _ask(server, "CLUSTER INFO")
+        return int(info["cluster_known_nodes"]) == len(self.servers)
+
+    def await_whole(self, *, within_s: float = 15.0) -> None:
+        """Wait until all running members say that all slots are served."""
+
+        def whole() -> bool:
+            with contextlib.suppress(redis.RedisError):
+                states = [_ask(server, "CLUSTER INFO") for server in self.servers if server.runs]
+                return all(
+                    state["cluster_state"] == "ok"
+                    and int(state["cluster_slots_ok"]) == _SLOTS
+                    and int(state["cluster_slots_fail"]) == 0
+                    for state in states
+                )
+            return False
+
+        eventually(whole, within_s=within_s)
+
+    def move_slot(self, project: str, source: RedisServer, target: RedisServer) -> Iterator[int]:
+        """Move a project's slot from one primary to another, key by key; yield between the steps.
+
+        Yields:
+            1, 2, 3 and so on, while the slot is in both places.
+        """
+        slot = key_slot(project.encode())
+        ids = [_ask(server, "CLUSTER MYID").decode() for server in (source, target)]
+        _ask(target, "CLUSTER SETSLOT", slot, "IMPORTING", ids[0])
+        _ask(source, "CLUSTER SETSLOT", slot, "MIGRATING", ids[1])
+        step = 1
+        yield step
+        while names := _ask(source, "CLUSTER GETKEYSINSLOT", slot, 1):
+            _ask(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *names)
+            step += 1
+            yield step
+        for server in (target, source, *self.servers):
+            _ask(server, "CLUSTER SETSLOT", slot, "NODE", ids[1])
+
+    def primary_of(self, project: str) -> RedisServer:
+        """Return the primary of the start that has a project's keys."""
+        slot = key_slot(project.encode())
+        return self.servers[slot * self._primaries // _SLOTS]
+
+    def projects(self, prefix: str = "p") -> list[str]:
+        """Return one project for each primary of the start, in their order."""
+        found: dict[int, str] = {}
+        number = 0
+        while len(found) < self._primaries:
+            project = f"{prefix}-{number}"
+            found.setdefault(self.servers.index(self.primary_of(project)), project)
+            number += 1
+        return [found[i] for i in range(self._primaries)]
+
+
+# Replicas notice a lost link at once, and acknowledge often enough for min-replicas-max-lag.
+_LIVELY = ("--repl-ping-replica-period", "1", "--repl-diskless-sync-delay", "0")
+
+
+def _info(server: RedisServer) -> dict[str, Any]:
+    with server.client() as client:
+        return dict(client.info("replication"))
+
+
+def _ask(server: RedisServer, *command: Any) -> Any:
+    with server.client() as client:
+        return client.execute_command(*command)
