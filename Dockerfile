@@ -10,7 +10,8 @@ COPY clients/python clients/python
 RUN python -m venv /opt/advisor \
     && /opt/advisor/bin/pip install --no-cache-dir --only-binary=:all: --no-binary=fslr-advisor \
         --constraint deploy/constraints.txt '.[server]' \
-    && /opt/advisor/bin/pip uninstall --yes pip
+    && /opt/advisor/bin/pip uninstall --yes pip \
+    && find /opt/advisor -type d -name tests -prune -exec rm -r {} +
 
 FROM ${BASE_IMAGE}
 LABEL org.opencontainers.image.title="fslr-advisor" \
