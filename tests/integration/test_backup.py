@@ -7,7 +7,7 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -52,7 +52,7 @@ def fill(client: AdvisorClient) -> None:
     client.set_policy("team", policy_pb2.Policy(max_multiplier=8))
     opening = opening_message("projects/default/profiles/gpt@prod", run="projects/default/runs/r")
     client.recommend_once(opening, pb.Measurement(step=3, unit_rates=[1, 1, 1, 1]))
-    assert eventually(lambda: list(client.run_history("r")))
+    assert eventually(lambda: list(client.list_runs()))
 
 
 def everything(client: AdvisorClient) -> list[object]:
@@ -110,7 +110,7 @@ def test_nothing_acknowledged_is_missing_from_a_backup_during_rewrites(tmp_path:
     acknowledged = [0]
     lowest, archives = [], [tmp_path / f"{i}.tar" for i in range(6)]
 
-    with EmbeddedRedis(tmp_path / "data") as server:
+    with EmbeddedRedis(tmp_path / "data") as server, redis.Redis.from_url(server.url) as admin:
 
         def count() -> None:
             with redis.Redis.from_url(server.url) as own:
@@ -119,32 +119,23 @@ def test_nothing_acknowledged_is_missing_from_a_backup_during_rewrites(tmp_path:
                     own.eval("redis.call('INCR', 'a'); redis.call('INCR', 'b')", 0)
                     acknowledged[0] += 1
 
-        def rewrite() -> None:
-            with redis.Redis.from_url(server.url) as own:
-                while not stop.is_set():
-                    try:
-                        own.bgrewriteaof()
-                    except redis.ResponseError:  # one is under way
-                        stop.wait(0.001)
-
-        def rewrites() -> int:
+        def rewrite() -> int:
+            with suppress(redis.ResponseError):  # one is under way
+                admin.bgrewriteaof()
             return int(admin.info("persistence")["aof_rewrites"])
 
-        threads = [threading.Thread(target=task) for task in (count, rewrite)]
-        with redis.Redis.from_url(server.url) as admin:
-            for thread in threads:
-                thread.start()
-            try:
-                for archive in archives:
-                    before = rewrites()
-                    eventually(lambda least=before: rewrites() > least)  # type: ignore[misc]
-                    lowest.append(acknowledged[0])
-                    with archive.open("wb") as file:
-                        write_backup(tmp_path / "data", file)
-            finally:
-                stop.set()
-                for thread in threads:
-                    thread.join()
+        writer = threading.Thread(target=count)
+        writer.start()
+        try:
+            for i, archive in enumerate(archives):
+                eventually(lambda i=i: rewrite() > i)  # type: ignore[misc]
+                rewrite()  # the next one is under way
+                lowest.append(acknowledged[0])
+                with archive.open("wb") as file:
+                    write_backup(tmp_path / "data", file)
+        finally:
+            stop.set()
+            writer.join()
 
     for archive, least in zip(archives, lowest, strict=True):
         restored = tmp_path / archive.stem
