@@ -1,9 +1,10 @@
 """A copy of an embedded Redis's data, taken while it runs.
 
 Its append-only file is a base, which never changes, and what was written since, which only grows;
-a manifest names them. A rewrite puts new files in their place and changes the manifest before it
-removes the old ones. So files that are open while the manifest still names them hold, up to the
-size that they have then, all that was acknowledged before, whatever becomes of them afterwards.
+a manifest names them. So whatever was acknowledged before the manifest is read is in the files that
+it names. A rewrite puts new ones in their place, under new names, and then removes the old ones: one
+that is open by then can be read to its end all the same, and where one is gone, there is a new
+manifest to begin again with.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def write_backup(data_dir: Path, target: BinaryIO) -> int:
 
 
 def _opened(folder: Path, opened: contextlib.ExitStack) -> tuple[bytes, list[BinaryIO]]:
-    """Return the manifest, and its files, opened while it named them.
+    """Return the manifest, and the files that it names, open.
 
     Raises:
         BackupError: It changes all the time.
@@ -68,19 +69,16 @@ def _opened(folder: Path, opened: contextlib.ExitStack) -> tuple[bytes, list[Bin
     """
     path = folder / _MANIFEST
     for _ in range(_ATTEMPTS):
-        before = path.read_bytes()
+        manifest = path.read_bytes()
         with contextlib.ExitStack() as attempt:
             try:
-                files = [
-                    attempt.enter_context((folder / name).open("rb")) for name in _named(before)
-                ]
-            except OSError:  # gone meanwhile, most likely
-                if path.read_bytes() == before:
+                files = [attempt.enter_context((folder / n).open("rb")) for n in _named(manifest)]
+            except OSError:
+                if path.read_bytes() == manifest:
                     raise
                 continue
-            if path.read_bytes() == before:
-                opened.push(attempt.pop_all())
-                return b"".join(_current(before)), list(files)
+            opened.push(attempt.pop_all())
+            return b"".join(_current(manifest)), list(files)
     raise BackupError(f"{path} changes all the time; try again")
 
 
