@@ -73,7 +73,7 @@ def check_compose_config() -> str:
     if subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
         raise SkippedError("tool docker compose is missing (the Docker CLI's compose plugin)")
     one, two = str(HERE / "compose.yaml"), str(HERE / "compose.tls.yaml")
-    environment = {**os.environ, "ADVISOR_NAME": "advisor.example.com"}
+    environment = {**os.environ, "SERVICE_NAME": "advisor.example.com"}
     run(docker, "compose", "--file", one, "config", "--quiet")
     run(docker, "compose", "--file", one, "--file", two, "config", "--quiet", env=environment)
     return "docker compose reads them"

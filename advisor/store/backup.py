@@ -2,8 +2,8 @@
 
 Its append-only file is a base, which never changes, and what was written since, which only grows;
 a manifest names them. So whatever was acknowledged before the manifest is read is in the files that
-it names. A rewrite puts new ones in their place, under new names, and then removes the old ones: one
-that is open by then can be read to its end all the same, and where one is gone, there is a new
+it names. A rewrite puts new ones in their place, under new names, and then removes the old ones:
+one that is open by then can be read to its end all the same, and where one is gone, there is a new
 manifest to begin again with.
 """
 
@@ -78,7 +78,7 @@ def _opened(folder: Path, opened: contextlib.ExitStack) -> tuple[bytes, list[Bin
                     raise
                 continue
             opened.push(attempt.pop_all())
-            return b"".join(_current(manifest)), list(files)
+            return b"".join(_current(manifest)), [*files]
     raise BackupError(f"{path} changes all the time; try again")
 
 
