@@ -373,3 +373,24 @@ def test_every_component_and_overlay_can_be_found() -> None:
     for group in ("overlays", "components"):
         for folder in (KUBERNETES / group).iterdir():
             assert (folder / "kustomization.yaml").is_file()
+
+
+def test_the_operations_page_names_files_that_exist_and_commands_that_parse() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    for path in re.findall(r"\]\(\.\./(deploy[^)]*)\)", page):
+        assert (ROOT / path).exists(), path
+    assert (ROOT / "deploy/kubernetes/overlays/production").is_dir()
+    shown = re.findall(r"^ {4}advisor (backup .*|serve .*)$", page, re.MULTILINE)
+    assert len(shown) >= 2
+    for line in shown:
+        parse(shlex.split(line))
+
+
+def test_every_failure_says_what_it_costs_whom() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    below = page.split("\n## What is lost in which failure\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line.strip("|").split("|") for line in below.splitlines() if line.startswith("| ")]
+    assert len(rows) > 10
+    for row in rows:
+        assert len(row) == 5, row
+        assert all(cell.strip() for cell in row), row
