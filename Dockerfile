@@ -1,27 +1,41 @@
 # syntax=docker/dockerfile:1
-FROM python:3.13-slim-bookworm AS build
+# Nothing here depends on the processor: every dependency has wheels for amd64 and arm64.
+ARG BASE_IMAGE=python:3.13-slim-bookworm
+FROM ${BASE_IMAGE} AS build
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
+COPY deploy/constraints.txt deploy/
 COPY advisor advisor
 COPY clients/python clients/python
 RUN python -m venv /opt/advisor \
-    && /opt/advisor/bin/pip install --no-cache-dir '.[server]'
+    && /opt/advisor/bin/pip install --no-cache-dir --only-binary=:all: --no-binary=fslr-advisor \
+        --constraint deploy/constraints.txt '.[server]' \
+    && /opt/advisor/bin/pip uninstall --yes pip \
+    && find /opt/advisor -type d -name tests -prune -exec rm -r {} +
 
-FROM python:3.13-slim-bookworm
-RUN useradd --system --uid 10001 --home-dir /nonexistent advisor \
+FROM ${BASE_IMAGE}
+LABEL org.opencontainers.image.title="fslr-advisor" \
+      org.opencontainers.image.description="Learning-rate transfer as a service" \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN groupadd --gid 10001 advisor \
+    && useradd --uid 10001 --gid advisor --home-dir /nonexistent \
+        --shell /usr/sbin/nologin advisor \
     && install -d -o advisor -g advisor -m 0700 /data
 COPY --from=build /opt/advisor /opt/advisor
 ENV PATH=/opt/advisor/bin:$PATH \
     ADVISOR_DATA_DIR=/data \
+    PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-USER 10001
+# A number, so that Kubernetes can see that it is not root.
+USER 10001:10001
+# All that is written, so the root file system may be read-only: /data by the embedded Redis (nothing
+# with ADVISOR_REDIS_URL), /tmp (a tmpfs will do) by what needs a socket or a scratch file.
 VOLUME /data
 EXPOSE 50051
-HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
-    CMD ["advisor", "health", "--address", "127.0.0.1:50051"]
-# Inside a container loopback reaches nobody. As it stands here callers are not authenticated: publish
-# the port on a network that is trusted, such as `--publish 127.0.0.1:50051:50051`, or mount
-# certificates and set ADVISOR_TLS_CERT, ADVISOR_TLS_KEY and ADVISOR_TLS_CLIENT_CA; the health check
-# then needs FSLR_TLS_CA, FSLR_TLS_CERT and FSLR_TLS_KEY, and 127.0.0.1 in the service's certificate.
+# With TLS it needs FSLR_TLS_CA, and ADVISOR_ADDRESS with a name that the certificate has and that
+# leads to this container: docs/operations.md, Deploying.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=15s --retries=3 CMD ["advisor", "health"]
+# Refuses to start until certificates are mounted (ADVISOR_TLS_CERT, ADVISOR_TLS_KEY), or until
+# ADVISOR_ALLOW_INSECURE=true says that the network which reaches the container is trusted.
 ENTRYPOINT ["advisor"]
-CMD ["serve", "--host", "0.0.0.0", "--allow-insecure", "--log-json"]
+CMD ["serve", "--host", "0.0.0.0", "--log-json"]

@@ -8,7 +8,7 @@ GENERATED := clients/python
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types protos protos-check protos-release bench clean
+.PHONY: help demo test check lint types protos protos-check protos-release bench deploy-check clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,10 +27,13 @@ test: $(VENV)/installed ## Run the tests, with a real Redis and a real gRPC serv
 
 check: lint types protos-check test ## Everything that CI checks
 
-lint: $(VENV)/installed ## Style of Python, Dockerfile
+lint: $(VENV)/installed ## Style of Python; Dockerfile, compose files, manifests, alerts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/hadolint Dockerfile
+	$(BIN)/python deploy/check.py
+
+deploy-check: $(VENV)/installed ## What lint checks of deploy/, and the image: built and run (as root)
+	$(BIN)/python deploy/check.py --image
 
 types: $(VENV)/installed ## Strict types
 	$(BIN)/mypy

@@ -9,6 +9,7 @@ import typer
 
 from advisor.cli import (
     audit,
+    backup,
     mapping,
     policy,
     policy_try,
@@ -33,6 +34,7 @@ app.command()(serve.serve)
 app.command()(serve.health)
 app.command()(mapping.explain)
 app.command()(audit.audit)
+app.command()(backup.backup)
 profile.app.command()(mapping.check)
 profile.app.command()(profile_versions.alias)
 profile.app.command()(profile_versions.delete)

@@ -1,0 +1,226 @@
+"""What is backed up can be restored: of the embedded Redis, and of one that others run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import redis
+
+from advisor.localserver import LocalServer
+from advisor.store import backup
+from advisor.store.backup import BackupError, write_backup
+from advisor.store.embedded import EmbeddedRedis
+from fslr import AdvisorClient, ProfileNotFoundError, VersionNotFoundError
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import policy_pb2, profile_pb2
+from tests.building import content_message, opening_message
+from tests.commands import Cli
+from tests.redis_servers import RedisServer
+from tests.waiting import eventually
+
+
+def restore(archive: Path, data_dir: Path) -> None:
+    """What docs/operations.md says."""
+    data_dir.mkdir(mode=0o700)
+    subprocess.run(["tar", "--extract", "--file", archive, "--directory", data_dir], check=True)
+
+
+@contextmanager
+def served(store: RedisServer) -> Iterator[AdvisorClient]:
+    with (
+        LocalServer(None, "--redis-url", store.url) as service,
+        AdvisorClient(service.address) as client,
+    ):
+        yield client
+
+
+def labelled(rate: float) -> profile_pb2.ProfileContent:
+    return content_message(rate=rate, labels={"team": "text"})
+
+
+def fill(client: AdvisorClient) -> None:
+    for rate in (1.0, 2.0):
+        client.register_profile("gpt", labelled(rate))
+    client.set_alias("gpt@1", "prod")
+    client.set_policy("team", policy_pb2.Policy(max_multiplier=8))
+    opening = opening_message("projects/default/profiles/gpt@prod", run="projects/default/runs/r")
+    client.recommend_once(opening, pb.Measurement(step=3, unit_rates=[1, 1, 1, 1]))
+    assert eventually(lambda: list(client.list_runs()))
+
+
+def everything(client: AdvisorClient) -> list[object]:
+    return [
+        *(client.get_profile(f"gpt@{suffix}") for suffix in ("1", "2", "prod")),
+        list(client.list_profiles(label_filter="labels.team=text")),
+        *client.list_policies(),
+        *client.audit_events(),
+        *client.list_runs(),
+        *client.run_history("r"),
+    ]
+
+
+def test_a_backup_of_a_running_service_brings_all_of_it_back(tmp_path: Path) -> None:
+    archive = tmp_path / "advisor.tar"
+    with LocalServer(tmp_path / "data") as service, AdvisorClient(service.address) as client:
+        fill(client)
+        before = everything(client)
+        said = Cli(service.address, "default").run(
+            "backup", str(archive), "--data-dir", str(tmp_path / "data")
+        )
+        assert f"wrote {archive}" in said.output
+        client.register_profile("gpt", content_message(rate=3))
+        client.register_profile("later", content_message())
+    assert archive.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.glob("*.new")) == []
+
+    restore(archive, tmp_path / "restored")
+    with LocalServer(tmp_path / "restored") as service, AdvisorClient(service.address) as client:
+        assert everything(client) == before
+        # What was written after the backup is gone, and its number comes again.
+        with pytest.raises(ProfileNotFoundError, match="there is no profile"):
+            client.get_profile("later")
+        with pytest.raises(VersionNotFoundError, match="3"):
+            client.get_profile("gpt@3")
+        again = client.register_profile("gpt", content_message(rate=4))
+        assert (again.profile.name, again.created) == ("projects/default/profiles/gpt@3", True)
+        assert not client.register_profile("gpt", labelled(2.0)).created
+
+
+def test_a_backup_of_a_stopped_service_does_too(tmp_path: Path) -> None:
+    with LocalServer(tmp_path / "data") as service, AdvisorClient(service.address) as client:
+        fill(client)
+        before = everything(client)
+    with (tmp_path / "advisor.tar").open("wb") as file:
+        assert write_backup(tmp_path / "data", file) > 0
+    restore(tmp_path / "advisor.tar", tmp_path / "restored")
+    with LocalServer(tmp_path / "restored") as service, AdvisorClient(service.address) as client:
+        assert everything(client) == before
+
+
+def test_nothing_acknowledged_is_missing_from_a_backup_during_rewrites(tmp_path: Path) -> None:
+    """Backups while a writer counts and the append-only file is rewritten all the time."""
+    stop = threading.Event()
+    acknowledged = [0]
+    lowest, archives = [], [tmp_path / f"{i}.tar" for i in range(6)]
+
+    with EmbeddedRedis(tmp_path / "data") as server, redis.Redis.from_url(server.url) as admin:
+
+        def count() -> None:
+            with redis.Redis.from_url(server.url) as own:
+                while not stop.is_set():
+                    # Two keys in one step: half of it must never be restored.
+                    own.eval("redis.call('INCR', 'a'); redis.call('INCR', 'b')", 0)
+                    acknowledged[0] += 1
+
+        def rewrite() -> int:
+            with suppress(redis.ResponseError):  # one is under way
+                admin.bgrewriteaof()
+            return int(admin.info("persistence")["aof_rewrites"])
+
+        writer = threading.Thread(target=count)
+        writer.start()
+        try:
+            for i, archive in enumerate(archives):
+                eventually(lambda i=i: rewrite() > i)  # type: ignore[misc]
+                rewrite()  # the next one is under way
+                lowest.append(acknowledged[0])
+                with archive.open("wb") as file:
+                    write_backup(tmp_path / "data", file)
+        finally:
+            stop.set()
+            writer.join()
+
+    for archive, least in zip(archives, lowest, strict=True):
+        restored = tmp_path / archive.stem
+        restore(archive, restored)
+        with EmbeddedRedis(restored) as server, redis.Redis.from_url(server.url) as own:
+            a, b = (int(value or 0) for value in own.mget("a", "b"))
+            assert a == b
+            assert a >= least
+
+
+def test_files_that_a_rewrite_takes_away_meanwhile_are_looked_for_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest changes between its reading and the opening of its files."""
+    with EmbeddedRedis(tmp_path / "data") as server, redis.Redis.from_url(server.url) as client:
+        client.set("key", "value")
+        rewritten: list[bytes] = []
+
+        def named(manifest: bytes) -> list[str]:
+            if not rewritten:
+                client.bgrewriteaof()
+                eventually(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0)
+                folder = tmp_path / "data" / "appendonlydir"
+                eventually(lambda: len(list(folder.iterdir())) == 3)  # the old ones are gone
+            rewritten.append(manifest)
+            return [line.decode().split()[1] for line in manifest.splitlines()]
+
+        monkeypatch.setattr(backup, "_named", named)
+        with (tmp_path / "b.tar").open("wb") as file:
+            write_backup(tmp_path / "data", file)
+    assert len(rewritten) == 2
+    restore(tmp_path / "b.tar", tmp_path / "restored")
+    with EmbeddedRedis(tmp_path / "restored") as server, redis.Redis.from_url(server.url) as client:
+        assert client.get("key") == b"value"
+
+
+def test_files_about_to_go_are_left_out(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path / "data") as server, redis.Redis.from_url(server.url) as client:
+        client.set("key", "value")
+    (manifest,) = (tmp_path / "data" / "appendonlydir").glob("*.manifest")
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole + b"file appendonly.aof.0.incr.aof seq 0 type h\n")
+    with (tmp_path / "b.tar").open("wb") as file:
+        write_backup(tmp_path / "data", file)
+    with tarfile.open(tmp_path / "b.tar") as archive:
+        stored = archive.extractfile("appendonlydir/appendonly.aof.manifest")
+        assert stored is not None
+        assert stored.read() == whole
+
+
+def test_where_no_data_are_it_says_so_and_leaves_no_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(BackupError, match=r"appendonlydir cannot be read .*name the service's"),
+        (tmp_path / "b.tar").open("wb") as file,
+    ):
+        write_backup(tmp_path, file)
+    cli = Cli("127.0.0.1:1", "default")
+    archive = tmp_path / "advisor.tar"
+    result = cli.run("backup", str(archive), "--data-dir", str(tmp_path), ok=False)
+    assert "back up that Redis" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["b.tar"]
+
+
+def test_a_snapshot_of_another_redis_is_restored_before_its_append_only_file_begins(
+    tmp_path: Path,
+) -> None:
+    """The steps of docs/operations.md, and the trap that they go round."""
+    with RedisServer(tmp_path / "old") as server, server.client() as admin:
+        with served(server) as client:
+            fill(client)
+            before = everything(client)
+        admin.save()
+    for name in ("trap", "new"):
+        (tmp_path / name).mkdir()
+        shutil.copy(tmp_path / "old" / "dump.rdb", tmp_path / name)
+
+    with RedisServer(tmp_path / "trap") as server, server.client() as admin:
+        assert (
+            admin.dbsize() == 0
+        )  # with appendonly yes from the start the snapshot is not looked at
+
+    with RedisServer(tmp_path / "new", "--appendonly", "no") as server, server.client() as admin:
+        assert admin.dbsize() > 0
+        admin.config_set("appendonly", "yes")
+        eventually(lambda: admin.info("persistence")["aof_rewrite_in_progress"] == 0)
+        assert admin.info("persistence")["aof_last_bgrewrite_status"] == "ok"
+    with RedisServer(tmp_path / "new") as server, served(server) as client:
+        assert everything(client) == before

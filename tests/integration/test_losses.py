@@ -1,0 +1,151 @@
+"""What is lost in which failure: rows of docs/operations.md that no other test proves."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from advisor.localserver import LocalServer
+from fslr import AdvisorClient, ProfileNotFoundError, UnavailableError
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from tests.building import content_message, opening_message
+from tests.redis_servers import RedisServer
+from tests.waiting import eventually
+
+PROFILE, RUN = "projects/default/profiles/gpt", "projects/default/runs/r"
+MEASUREMENT = pb.Measurement(unit_rates=[1, 1, 1, 1])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path / "redis") as running:
+        yield running
+
+
+@pytest.fixture
+def service(store: RedisServer) -> Iterator[LocalServer]:
+    with LocalServer(None, "--redis-url", store.url) as running:
+        yield running
+
+
+def stored(client: AdvisorClient) -> int:
+    return sum(run.measurements for run in client.list_runs())
+
+
+def test_open_streams_go_on_fresh_while_redis_is_away_and_their_losses_are_told(
+    store: RedisServer, service: LocalServer
+) -> None:
+    with AdvisorClient(service.address) as client:
+        client.register_profile("gpt", content_message())
+        session = client.open_run(opening_message(PROFILE, run=RUN))
+        session.recommend(MEASUREMENT)
+        eventually(lambda: stored(client) == 1)
+        store.kill()
+        for _ in range(3):
+            assert not session.recommend(MEASUREMENT).stale  # its profile was read at the opening
+        eventually(lambda: "telemetry is being lost" in service.log())
+        eventually(lambda: "not ready" in service.log())
+        store.start()
+        eventually(lambda: "ready again" in service.log())
+
+        def told() -> bool:
+            session.recommend(MEASUREMENT)
+            return client.get_run("r").lost_measurements == 3
+
+        assert eventually(told)
+
+
+def test_a_replica_does_not_start_while_redis_is_away(store: RedisServer) -> None:
+    store.kill()
+    with (
+        pytest.raises(Exception, match=r"the Redis at redis://.* cannot be used"),
+        LocalServer(None, "--redis-url", store.url),
+    ):
+        pass
+
+
+def test_what_waits_in_a_killed_service_is_lost_and_nobody_counts_it(store: RedisServer) -> None:
+    asked = 20
+    with (
+        LocalServer(None, "--redis-url", store.url) as first,
+        AdvisorClient(first.address) as client,
+    ):
+        client.register_profile("gpt", content_message())
+        session = client.open_run(opening_message(PROFILE, run=RUN))
+        session.recommend(MEASUREMENT)
+        eventually(lambda: stored(client) == 1)
+        store.freeze()
+        for _ in range(asked):
+            session.recommend(MEASUREMENT)
+        os.kill(first.pid, signal.SIGKILL)
+        store.thaw()
+    with (
+        LocalServer(None, "--redis-url", store.url) as second,
+        AdvisorClient(second.address) as client,
+    ):
+        assert client.get_profile("gpt").profile.version == 1
+        # At most the batch that was on its way when Redis froze is there.
+        assert stored(client) < 1 + asked
+        assert client.get_run("r").lost_measurements == 0
+
+
+def test_a_full_redis_answers_and_refuses_writes(store: RedisServer, service: LocalServer) -> None:
+    with AdvisorClient(service.address) as client, store.client() as admin:
+        client.register_profile("gpt", content_message())
+        admin.config_set("maxmemory", "1000")
+        opening = opening_message(PROFILE, run=RUN)
+        assert not client.recommend_once(opening, MEASUREMENT).stale  # and read for the first time
+        with pytest.raises(UnavailableError, match="maxmemory"):
+            client.set_alias("gpt@1", "prod")
+        eventually(lambda: "telemetry refused by the store" in service.log())
+        admin.config_set("maxmemory", "0")
+        client.recommend_once(opening, MEASUREMENT)
+        assert eventually(lambda: stored(client) == 1)
+        assert client.get_run("r").lost_measurements == 1
+
+
+def test_data_that_are_gone_do_not_live_on_in_memory_but_in_open_streams(
+    store: RedisServer, service: LocalServer
+) -> None:
+    with AdvisorClient(service.address) as client, store.client() as admin:
+        client.register_profile("gpt", content_message(rate=1))
+        client.register_profile("gpt", content_message(rate=2))
+        session = client.open_run(opening_message(PROFILE))
+        before = session.recommend(MEASUREMENT)
+        admin.flushall()
+        assert session.recommend(MEASUREMENT) == before
+        with pytest.raises(ProfileNotFoundError, match="there is no profile"):
+            client.recommend_once(opening_message(PROFILE), MEASUREMENT)
+        # The same content gets the next number, which once named another content.
+        again = client.register_profile("gpt", content_message(rate=2))
+        assert again.profile.name == f"{PROFILE}@1"
+        answer = client.recommend_once(opening_message(f"{PROFILE}@1"), MEASUREMENT)
+        assert list(answer.multipliers) == list(before.multipliers)
+
+
+def test_what_was_acknowledged_survives_the_kill_of_redis_with_everysec(tmp_path: Path) -> None:
+    """It is written before the answer, and flushed later: only the machine's end takes it away."""
+    with (
+        RedisServer(tmp_path, "--appendfsync", "everysec") as store,
+        LocalServer(None, "--redis-url", store.url) as service,
+        AdvisorClient(service.address) as client,
+    ):
+        for rate in range(1, 21):
+            client.register_profile("gpt", content_message(rate=rate))
+        store.kill()
+        store.start()
+        assert _version(client) == 20
+
+
+def _version(client: AdvisorClient) -> int:
+    def found() -> int:
+        try:
+            return client.get_profile("gpt").profile.version
+        except UnavailableError:
+            return 0
+
+    return eventually(found)
