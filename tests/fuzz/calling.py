@@ -1,0 +1,70 @@
+"""Sends inputs as they are, through a channel that knows no messages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from tests.fuzz.inputs import Input
+from tests.fuzz.judging import Answer
+from tests.fuzz.methods import Method
+
+DEADLINE_S = 30.0
+_WATCH_S = 0.15
+_MOST_RESPONSES = 50  # of a watch
+
+
+class Caller:
+    """Calls the methods of a service.
+
+    Args:
+        channel: The way to it.
+        methods: Its methods.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, methods: list[Method]) -> None:
+        self._calls: dict[str, tuple[Method, Any]] = {}
+        for method in methods:
+            kind = "stream" if method.takes_stream else "unary"
+            kind += "_stream" if method.gives_stream else "_unary"
+            self._calls[method.short] = method, getattr(channel, kind)(method.path)
+
+    def method(self, short: str) -> Method:
+        """Return the method of a name."""
+        return self._calls[short][0]
+
+    async def send(self, sent: Input) -> Answer:
+        """Send an input, and return how the call ended."""
+        method, call = self._calls[sent.method]
+        watch = method.gives_stream and not method.takes_stream
+        request: Any = _each(sent.messages) if method.takes_stream else sent.messages[0]
+        under_way = call(
+            request, timeout=_WATCH_S if watch else DEADLINE_S, metadata=sent.metadata or None
+        )
+        responses: list[bytes] = []
+        cut = watch
+        try:
+            if method.gives_stream:
+                async for response in under_way:
+                    responses.append(response)
+                    if watch and len(responses) == _MOST_RESPONSES:
+                        cut = under_way.cancel()
+                        break
+            else:
+                responses.append(await under_way)
+        except grpc.aio.AioRpcError:
+            pass
+        return Answer(
+            await under_way.code(),
+            await under_way.details() or "",
+            tuple(await under_way.trailing_metadata() or ()),
+            tuple(responses),
+            cut=cut,
+        )
+
+
+async def _each(messages: tuple[bytes, ...]) -> AsyncIterator[bytes]:
+    for message in messages:
+        yield message
