@@ -13,6 +13,7 @@ from advisor.policy.naming import (
     Spelling,
     check_templates,
     clean_names,
+    compiled,
     containers_of_modules,
     spell,
     without_wrappers,
@@ -289,7 +290,8 @@ def _derived(
     names = clean_names([*(group.name for group in groups), *frozen])
     sizes = [*(group.parameter_count for group in groups), *(frozen_sizes or [0] * len(frozen))]
     containers = containers_of_modules(names)
-    spellings = [spell(name, templates, containers) for name in names]
+    patterns = compiled(templates)
+    spellings = [spell(name, patterns, containers) for name in names]
     rows = _rows(spellings, sizes)
     fixed: defaultdict[str, set[int]] = defaultdict(set)
     for spelling in spellings:

@@ -114,18 +114,20 @@ def containers_of_modules(names: Iterable[str]) -> frozenset[str]:
 
 
 def spell(
-    name: str, templates: Sequence[str] = (), containers: frozenset[str] | None = None
+    name: str,
+    templates: Sequence[re.Pattern[str]] = (),
+    containers: frozenset[str] | None = None,
 ) -> Spelling:
     """Return how a name is read.
 
     Args:
         name: The name.
-        templates: Role templates, tried in order before the indices are looked for.
+        templates: Role templates, compiled, tried in order before the indices are looked for.
         containers: :func:`containers_of_modules` of the whole model; None: of this name alone.
     """
     numbers = _numbers(name)
     for template in templates:
-        fitting = _template_pattern(template).match(name)
+        fitting = template.match(name)
         if fitting:
             spans = [fitting.span(i + 1) for i in range(len(fitting.groups()))]
             return _spelling(name, spans, [n.span for n in numbers if n.span not in spans])
@@ -304,6 +306,9 @@ def check_pattern(field: str, text: str) -> None:
         )
 
 
-def _template_pattern(template: str) -> re.Pattern[str]:
-    body = re.escape(template.rstrip("./")).replace(r"\*", "([0-9]++)")
-    return re.compile(rf"{body}(?=[./]|$)")
+def compiled(templates: Sequence[str]) -> tuple[re.Pattern[str], ...]:
+    """Return role templates as :func:`spell` takes them: once a layout, not once a name."""
+    bodies = [
+        re.escape(template.rstrip("./")).replace(r"\*", "([0-9]++)") for template in templates
+    ]
+    return tuple(re.compile(rf"{body}(?=[./]|$)") for body in bodies)
