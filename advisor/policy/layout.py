@@ -22,6 +22,7 @@ from advisor.policy.naming import (
 MAX_NAME_CHARACTERS = 512
 MAX_GROUPS = 20_000
 MAX_FROZEN_NAMES = 100_000
+MAX_POSITIONS = 1_000_000  # of all roles that are given, together
 _MOST_KINDS = 64  # of blocks in one container
 
 
@@ -416,20 +417,34 @@ def _place_given(group: Group, rows: dict[_Key, Row]) -> Place:
 
 
 def _given(groups: tuple[Group, ...]) -> dict[_Key, Row]:
-    """Return the rows of the roles that are given, by role and outer positions."""
+    """Return the rows of the roles that are given, by role and outer positions.
+
+    Raises:
+        InvalidValueError: They are longer than any model's, and would fill the memory.
+    """
+    room = MAX_POSITIONS
     sizes: defaultdict[_Key, defaultdict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     counts: dict[_Key, int] = {}
-    for group in groups:
+    for i, group in enumerate(groups):
         for axis, count in enumerate(group.counts if group.role else ()):
             key = group.role, group.indices[:axis]
+            room -= count if key not in counts else 0
+            if room < 0:
+                raise InvalidValueError(
+                    f"groups[{i}].depth_count",
+                    f"with {count} more the given roles have over {MAX_POSITIONS} positions in "
+                    "all, most of them without a group; give the counts of the model's own blocks",
+                )
             counts[key] = count
             sizes[key][group.indices[axis]].append(group.parameter_count)
     rows = {}
+    whole = {count: tuple(range(count)) for count in counts.values()}
+    held = {count: frozenset(numbers) for count, numbers in whole.items()}
     for key, count in counts.items():
-        numbers = tuple(range(count))
+        numbers = whole[count]
         blocks = {n: tuple(sorted(sizes[key].get(n, [0]))) for n in numbers}
         sized = all(all(size) for size in blocks.values())
-        rows[key] = Row(frozenset(numbers), numbers, numbers, _changes(blocks), sized)
+        rows[key] = Row(held[count], numbers, numbers, _changes(blocks), sized)
     return rows
 
 

@@ -210,7 +210,7 @@ class Campaign:
         for line in log.splitlines():
             if not _is_well(line):
                 self.report.unexpected += 1
-                if len(self.report.complaints) < _MOST_KEPT:
+                if self.report.unexpected < _MOST_KEPT:
                     self.report.complaints.append(f"logged: {line[:2_000]}")
 
 

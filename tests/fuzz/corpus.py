@@ -83,7 +83,7 @@ def opening(chance: random.Random, project: str, profile: str) -> advisor.RunOpe
         layout.frozen_parameter_counts.append(7)
     return advisor.RunOpening(
         run=f"projects/{project}/runs/{chance.choice(RUNS)}",
-        profile=f"projects/{project}/profiles/{profile}{chance.choice(('', '@1', '@prod'))}",
+        profile=f"projects/{project}/profiles/{profile}{chance.choice(('', '', '', '', '@1', '@prod'))}",
         layout=layout,
         total_steps=1_000,
         policy=_rules(chance) if chance.random() < 0.5 else None,
@@ -136,7 +136,7 @@ def valid_request(method: str, chance: random.Random) -> Message | None:
     parent, name = f"projects/{project}", f"projects/{project}/profiles/{profile}"
     page = chance.choice((0, 1, 2, 5))
     # Versions that are deleted come back as new ones when they are registered again.
-    old = chance.randrange(1, 20)
+    old = chance.randrange(1, 200)
     profiles = profile_service_pb2
     match method:
         case "AdvisorService/RecommendLR" | "AdvisorService/RecommendLROnce":

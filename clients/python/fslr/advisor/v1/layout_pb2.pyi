@@ -45,7 +45,8 @@ class Group(_message.Message):
     Ignored where `role` is empty.
     """
     depth_count: _builtins.int
-    """Number of positions that the parameters of this role occupy, at least 1 where `role` is given.
+    """Number of positions that the parameters of this role occupy, 1 to 20,000 where `role` is given;
+    those of all given roles add up to 1,000,000 at most.
     Ignored where `role` is empty.
     """
     parameter_count: _builtins.int
