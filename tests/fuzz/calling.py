@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
 from typing import Any
 
 import grpc
@@ -44,43 +44,59 @@ class Caller:
         grpc.aio has a status of its own for what could not be written; the input is sent again
         then, each message after the answer to the one before.
         """
-        answer = await self._sent(sent, in_turn=False)
-        if answer.message == _COULD_NOT_WRITE and len(sent.messages) > 1:
-            answer = await self._sent(sent, in_turn=True)
-        return answer
-
-    async def _sent(self, sent: Input, *, in_turn: bool) -> Answer:
         method, call = self._calls[sent.method]
-        watch = method.gives_stream and not method.takes_stream
-        answered = asyncio.Semaphore(1 if in_turn else len(sent.messages))
-        request: Any = _each(sent.messages, answered) if method.takes_stream else sent.messages[0]
-        under_way = call(
-            request, timeout=_WATCH_S if watch else DEADLINE_S, metadata=sent.metadata or None
-        )
-        responses: list[bytes] = []
-        cut = watch
-        try:
-            if method.gives_stream:
-                async for response in under_way:
-                    responses.append(response)
-                    answered.release()
-                    if watch and len(responses) == _MOST_RESPONSES:
-                        cut = under_way.cancel()
-                        break
-            else:
-                responses.append(await under_way)
-        except grpc.aio.AioRpcError:
+        metadata = sent.metadata or None
+        if method.takes_stream:
+            answer = await _streamed(call(timeout=DEADLINE_S, metadata=metadata), sent)
+            if answer.message == _COULD_NOT_WRITE:
+                under_way = call(timeout=DEADLINE_S, metadata=metadata)
+                answer = await _streamed(under_way, sent, in_turn=True)
+            return answer
+        if method.gives_stream:
+            return await _watched(call(sent.messages[0], timeout=_WATCH_S, metadata=metadata))
+        under_way = call(sent.messages[0], timeout=DEADLINE_S, metadata=metadata)
+        responses = []
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            responses.append(await under_way)
+        return await _answer(under_way, responses)
+
+
+async def _streamed(under_way: Any, sent: Input, *, in_turn: bool = False) -> Answer:
+    responses: list[bytes] = []
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        for message in sent.messages:
+            await under_way.write(message)
+            if in_turn and not await _read(under_way, responses):
+                break
+        await under_way.done_writing()
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        while await _read(under_way, responses):
             pass
-        return Answer(
-            await under_way.code(),
-            await under_way.details() or "",
-            tuple(await under_way.trailing_metadata() or ()),
-            tuple(responses),
-            cut=cut,
-        )
+    return await _answer(under_way, responses)
 
 
-async def _each(messages: tuple[bytes, ...], answered: asyncio.Semaphore) -> AsyncIterator[bytes]:
-    for message in messages:
-        await answered.acquire()
-        yield message
+async def _read(under_way: Any, responses: list[bytes]) -> bool:
+    response = await under_way.read()
+    if response is grpc.aio.EOF:
+        return False
+    responses.append(response)
+    return True
+
+
+async def _watched(under_way: Any) -> Answer:
+    responses: list[bytes] = []
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        while len(responses) < _MOST_RESPONSES and await _read(under_way, responses):
+            pass
+        under_way.cancel()
+    return await _answer(under_way, responses, cut=True)
+
+
+async def _answer(under_way: Any, responses: list[bytes], *, cut: bool = False) -> Answer:
+    return Answer(
+        await under_way.code(),
+        await under_way.details() or "",
+        tuple(await under_way.trailing_metadata() or ()),
+        tuple(responses),
+        cut=cut,
+    )
