@@ -19,7 +19,7 @@ _REQUIRED_PROVENANCE = (
 )
 _METHOD = re.compile(r"[a-z0-9-]{1,63}")
 _LABEL_KEY = re.compile(r"[a-z0-9_.-]{1,63}")
-_MAX_LABELS = 64
+MAX_LABELS = 64
 _MAX_LABEL_CHARACTERS = 255
 _MAX_DOCS_CHARACTERS = 65_536
 _MAX_PROVENANCE_CHARACTERS = 1_024
@@ -137,9 +137,9 @@ class ProfileHeader:
 
     def __post_init__(self) -> None:
         """Check the ranges of what the policy does not check."""
-        if len(self.labels) > _MAX_LABELS:
+        if len(self.labels) > MAX_LABELS:
             raise InvalidValueError(
-                "labels", f"{len(self.labels)} labels, but at most {_MAX_LABELS} are allowed"
+                "labels", f"{len(self.labels)} labels, but at most {MAX_LABELS} are allowed"
             )
         for key, value in self.labels.items():
             if not _LABEL_KEY.fullmatch(key):
