@@ -29,6 +29,16 @@ _EXPERTS = (
     *(f"stages.{i}.{j}.conv.weight" for i in range(2) for j in range(2)),
     "head.weight",
 )
+_DEPTH_RULES = (
+    policy_pb2.DEPTH_RULE_SUM,
+    policy_pb2.DEPTH_RULE_SQRT,
+    policy_pb2.DEPTH_RULE_COPY,
+)
+_UNMATCHED_RULES = (
+    policy_pb2.UNMATCHED_RULE_ERROR,
+    policy_pb2.UNMATCHED_RULE_HOLD,
+    policy_pb2.UNMATCHED_RULE_NEAREST_ROLE,
+)
 _LAYOUTS = {"gpt": None, "mlp": _DEEP, "conv": _EXPERTS}
 
 
@@ -62,8 +72,8 @@ def _content(project: str, profile: str, chance: random.Random) -> profile_pb2.P
 
 def _rules(chance: random.Random) -> policy_pb2.Policy:
     return policy_pb2.Policy(
-        depth_rule=chance.choice((1, 2, 3)),
-        unmatched_rule=chance.choice((1, 2, 3)),
+        depth_rule=chance.choice(_DEPTH_RULES),
+        unmatched_rule=chance.choice(_UNMATCHED_RULES),
         min_multiplier=0.01,
         max_multiplier=100.0,
         slew_limit=3.0,
@@ -81,9 +91,10 @@ def opening(chance: random.Random, project: str, profile: str) -> advisor.RunOpe
     if chance.random() < 0.3:
         layout.frozen_names.append("frozen.weight")
         layout.frozen_parameter_counts.append(7)
+    suffix = chance.choice(("", "", "", "", "@1", "@prod"))
     return advisor.RunOpening(
         run=f"projects/{project}/runs/{chance.choice(RUNS)}",
-        profile=f"projects/{project}/profiles/{profile}{chance.choice(('', '', '', '', '@1', '@prod'))}",
+        profile=f"projects/{project}/profiles/{profile}{suffix}",
         layout=layout,
         total_steps=1_000,
         policy=_rules(chance) if chance.random() < 0.5 else None,
@@ -150,7 +161,9 @@ def valid_request(method: str, chance: random.Random) -> Message | None:
         case "PolicyService/ListPolicies":
             return policy_service_pb2.ListPoliciesRequest(parent=parent, page_size=page)
         case "ProfileService/RegisterProfile":
-            return profiles.RegisterProfileRequest(name=name, content=_content(project, profile, chance))
+            return profiles.RegisterProfileRequest(
+                name=name, content=_content(project, profile, chance)
+            )
         case "ProfileService/GetProfile":
             return profiles.GetProfileRequest(name=name)
         case "ProfileService/ListProfiles":

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from tests.fuzz import values
+from tests.fuzz import methods, values
 from tests.fuzz.methods import class_of
 
 _DEEPEST = 6
@@ -37,7 +37,7 @@ class Builder:
         """Give a field of a message another value."""
         message.ClearField(field.name)
         kind = field.message_type
-        if kind is not None and kind.GetOptions().map_entry:
+        if methods.is_map(field):
             self._fill_map(message, field, depth)
         elif field.is_repeated:
             here = getattr(message, field.name)
@@ -84,7 +84,7 @@ class Builder:
 
     def _fill_map(self, message: Any, field: FieldDescriptor, depth: int) -> None:
         here = getattr(message, field.name)
-        key, value = (field.message_type.fields_by_name[name] for name in ("key", "value"))
+        key, value = methods.map_fields(field)
         for _ in range(self._size(depth)):
             if value.message_type is None:
                 here[self.scalar(key)] = self.scalar(value)

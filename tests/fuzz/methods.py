@@ -1,13 +1,14 @@
-"""Every method of the contract, found from its descriptors, so that a new one is never forgotten."""
+"""Every method of the contract, found from its descriptors: a new one is never forgotten."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf import message_factory
-from google.protobuf.descriptor import Descriptor, FileDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
 from google.protobuf.message import Message
 
 import fslr.advisor.v1
@@ -73,3 +74,14 @@ def all_methods() -> list[Method]:
 def class_of(descriptor: Descriptor) -> type[Message]:
     """Return the class of a descriptor's messages."""
     return message_factory.GetMessageClass(descriptor)
+
+
+def is_map(field: FieldDescriptor) -> bool:
+    """Return whether a field is a map."""
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
+def map_fields(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescriptor]:
+    """Return the fields of a map's keys and of its values."""
+    fields: Any = field.message_type
+    return fields.fields_by_name["key"], fields.fields_by_name["value"]

@@ -44,10 +44,10 @@ def _somewhere(message: Message, chance: random.Random) -> Message:
 
 
 def _change(message: Message, builder: Builder, chance: random.Random) -> None:
-    fields: list[FieldDescriptor] = list(message.DESCRIPTOR.fields)
+    fields: list[Any] = list(message.DESCRIPTOR.fields)
     if not fields:
         return
-    field = chance.choice(fields)
+    field: FieldDescriptor = chance.choice(fields)
     is_list = field.is_repeated and not (
         field.message_type is not None and field.message_type.GetOptions().map_entry
     )
@@ -59,7 +59,9 @@ def _change(message: Message, builder: Builder, chance: random.Random) -> None:
         builder.set(message, field)
 
 
-def _change_list(here: Any, field: FieldDescriptor, builder: Builder, chance: random.Random) -> None:
+def _change_list(
+    here: Any, field: FieldDescriptor, builder: Builder, chance: random.Random
+) -> None:
     at = chance.randrange(len(here))
     match chance.randrange(4):
         case 0:

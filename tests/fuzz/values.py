@@ -59,15 +59,51 @@ PATTERNS = (
     *("a**b", "**a**", "*0", "0*", "(*)", "[*", "\\*", "x" * 513, "", "." * 512, "*/" * 200),
 )
 _FILTERS = (
-    *("labels.team=nlp", "labels.team=nlp AND labels.size=small", 'labels.team="nl\\"p"', "labels."),
-    *("labels.team=", "labels.team", "team=nlp", "labels.team=a AND labels.team=b", "labels.x=" * 50),
-    *('labels.team="' + "\\" * 99, "labels.team=nlp\n", "labels.a=b and labels.c=d", "labels.a=\x00"),
+    *(
+        "labels.team=nlp",
+        "labels.team=nlp AND labels.size=small",
+        'labels.team="nl\\"p"',
+        "labels.",
+    ),
+    *(
+        "labels.team=",
+        "labels.team",
+        "team=nlp",
+        "labels.team=a AND labels.team=b",
+        "labels.x=" * 50,
+    ),
+    *(
+        'labels.team="' + "\\" * 99,
+        "labels.team=nlp\n",
+        "labels.a=b and labels.c=d",
+        "labels.a=\x00",
+    ),
     " AND ".join(f"labels.k{i}=v" for i in range(70)),
     "labels.team=" + " AND" * 200,
 )
 _WORDS = (
-    *("", "x", "Adam", "AdamW, fused", "cross-entropy", "char GPT", "a" * 255, "a" * 256, "a" * 1_025),
-    *("\x00", "\x1b]0;x\x07", "line\nbreak", "tab\t", "\x7f", "\u0085", "\ue000", "\ue001", "\ue002"),
+    *(
+        "",
+        "x",
+        "Adam",
+        "AdamW, fused",
+        "cross-entropy",
+        "char GPT",
+        "a" * 255,
+        "a" * 256,
+        "a" * 1_025,
+    ),
+    *(
+        "\x00",
+        "\x1b]0;x\x07",
+        "line\nbreak",
+        "tab\t",
+        "\x7f",
+        "\u0085",
+        "\ue000",
+        "\ue001",
+        "\ue002",
+    ),
     *("🧪" * 64, "e\u0301", "\ufeff", "\ufffd", "%s%n{}", "{0.__class__}", "\u202e", "a" * 70_000),
 )
 
@@ -78,9 +114,13 @@ def _token(cursor: str) -> str:
 
 _TOKENS = (
     *("", "x", "====", "A", "AAAA", "é", "\x00", _token("gpt"), _token("a"), _token("z" * 63)),
-    *map(_token, ("1:one", "0:one", "999999999999999:z", "1e3:one", "-1:one", ":", "1:", "1:two\n")),
+    *map(
+        _token, ("1:one", "0:one", "999999999999999:z", "1e3:one", "-1:one", ":", "1:", "1:two\n")
+    ),
     *map(_token, ("1-0", "0-0", "0-1", "9999999999999999999-9999999999999999999", "1-", "+", "-")),
-    *map(_token, ("18446744073709551616-0", "gpt\x00", "\xff", "[gpt", "(gpt", "gpt\n", "..", "٣-0")),
+    *map(
+        _token, ("18446744073709551616-0", "gpt\x00", "\xff", "[gpt", "(gpt", "gpt\n", "..", "٣-0")
+    ),
 )
 _EVENT_IDS = (
     *("", "0", "0-0", "1-1", "$", "+", "-", "(1-1", "1", "999999999999999999-999999999999999999"),
@@ -97,7 +137,7 @@ def text(chance: random.Random, service: str, field: FieldDescriptor) -> str:
         service: The service whose request it stands in; tells what a name names.
         field: The field.
     """
-    kind = field.containing_type.name
+    kind = field.containing_type.name if field.containing_type else ""
     match field.name:
         case "name" if kind == "Group":
             return group_name(chance)
@@ -121,7 +161,7 @@ def text(chance: random.Random, service: str, field: FieldDescriptor) -> str:
             return chance.choice(_ETAGS)
         case "request_id" if chance.random() < 0.5:
             return f"request-{chance.randrange(1_000_000)}"
-        case "key" if field.containing_type.GetOptions().map_entry and chance.random() < 0.7:
+        case "key" if _is_of_map(field) and chance.random() < 0.7:
             return chance.choice(("team", "size", "a.b", "x_-", "a" * 63, "a" * 64, "A", ""))
     return any_text(chance)
 
@@ -149,8 +189,19 @@ def resource(chance: random.Random, collection: str) -> str:
     if collection != "runs" or chance.random() < 0.05:
         name += chance.choice(_SUFFIXES[:5]) if chance.random() < 0.7 else chance.choice(_SUFFIXES)
     if chance.random() < 0.05:
-        name = chance.choice((name.upper(), name + "/", "/" + name, name * 9, name.replace("/", "")))
+        name = chance.choice((
+            name.upper(),
+            name + "/",
+            "/" + name,
+            name * 9,
+            name.replace("/", ""),
+        ))
     return name
+
+
+def _is_of_map(field: FieldDescriptor) -> bool:
+    kind = field.containing_type
+    return kind is not None and kind.GetOptions().map_entry
 
 
 def _identifier(chance: random.Random, known: tuple[str, ...]) -> str:
