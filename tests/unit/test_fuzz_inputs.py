@@ -84,7 +84,7 @@ def test_changes_of_fields_are_changes_and_mostly_readable(method: Any) -> None:
     changed = [mutated_fields(valid, builder, chance) for _ in range(200)]
     assert valid.SerializeToString(deterministic=True) == before  # the original stays
     spellings = {message.SerializeToString(deterministic=True) for message in changed}
-    assert len(spellings - {before}) > 5
+    assert len(spellings - {before}) > 5 or not method.request.fields
     assert all(isinstance(message, class_of(method.request)) for message in changed)
 
 
