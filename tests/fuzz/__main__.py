@@ -13,7 +13,7 @@ import grpc
 
 from tests.fuzz import corpus
 from tests.fuzz.calling import Caller
-from tests.fuzz.campaign import Campaign, fuzzed_service
+from tests.fuzz.campaign import CHANNEL_OPTIONS, Campaign, fuzzed_service
 from tests.fuzz.inputs import Input
 from tests.fuzz.judging import complaint
 from tests.fuzz.methods import all_methods
@@ -53,7 +53,7 @@ def replay(path: Path) -> int:
 
 
 async def _replayed(address: str, sent: Input) -> str:
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) as channel:
         caller = Caller(channel, all_methods())
         for method, message in corpus.seeding():
             await caller.send(Input(method, "valid", (message.SerializeToString(),)))

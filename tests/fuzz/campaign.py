@@ -39,6 +39,7 @@ _SETTINGS = {
 }
 _MOST_KEPT = 20
 _SAMPLE_S = 0.5
+CHANNEL_OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
 # 100,000 valid requests grow it by 2 MiB between a third and the end, fuzzed ones by 2 to 4; a leak
 # of 250 bytes a call would add 16.
 MAX_GROWTH_KIB = 16 * 1024
@@ -138,8 +139,7 @@ class Campaign:
         self._identity = _identity(service.pid)
         self._memory: list[tuple[int, int]] = []
         channels = [
-            grpc.aio.insecure_channel(service.address, [("grpc.use_local_subchannel_pool", 1)])
-            for _ in range(CHANNELS)
+            grpc.aio.insecure_channel(service.address, CHANNEL_OPTIONS) for _ in range(CHANNELS)
         ]
         callers = [Caller(channel, methods) for channel in channels]
         begun = time.monotonic()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from advisor.localserver import LocalServer
 from fslr import AdvisorClient, ServiceError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import advisor_service_pb2_grpc
+from fslr.advisor.v1 import advisor_service_pb2_grpc, run_service_pb2_grpc
+from fslr.advisor.v1.run_service_pb2 import WatchRunRequest
 from tests.building import content_message, opening_message
 from tests.collector import Collector, attributes
 from tests.waiting import eventually
@@ -116,18 +116,20 @@ def test_a_stream_tells_how_it_ended(traced: AdvisorClient, collector: Collector
     span = span_of(collector, STREAM)
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE_ID, SPAN_ID)
     assert attributes(span)["error.type"] == "OPENING_REPEATED"
-    left = threading.Event()
 
-    def one_and_no_more() -> Iterator[pb.RecommendLRRequest]:
-        yield asking()
-        left.wait(10)
 
-    under_way = stub.RecommendLR(one_and_no_more())
-    next(under_way)
-    under_way.cancel()
-    left.set()
-    eventually(lambda: len(collector.spans(STREAM)) == 2)
-    assert attributes(span_of(collector, STREAM))["rpc.grpc.status_code"] == 1
+def test_a_watch_that_its_caller_leaves_is_cancelled(
+    traced: AdvisorClient, collector: Collector
+) -> None:
+    stub = run_service_pb2_grpc.RunServiceStub(traced.channel())
+    watch = stub.WatchRun(WatchRunRequest(name="projects/default/runs/nobody-began-this"))
+    time.sleep(0.2)
+    watch.cancel()
+    span = span_of(collector, "fslr.advisor.v1.RunService/WatchRun")
+    assert attributes(span)["rpc.grpc.status_code"] == grpc.StatusCode.CANCELLED.value[0]
+    assert [inside.parent_span_id for inside in collector.spans("redis XREAD")][:1] == [
+        span.span_id
+    ]
 
 
 def test_spans_hold_nothing_that_calls_say(traced: AdvisorClient, collector: Collector) -> None:
@@ -139,7 +141,7 @@ def test_spans_hold_nothing_that_calls_say(traced: AdvisorClient, collector: Col
     with pytest.raises(grpc.RpcError, match=r"-987\.5"):
         stub.RecommendLROnce(bad, metadata=(secret,))
     eventually(lambda: len(collector.spans(ONCE)) == 2)
-    for word in ("not-for-others", "987", "secret-run", "traced", "somebody", "3.5"):
+    for word in ("not-for-others", "987.5", "secret-run", "traced", "somebody", "3.5"):
         assert word not in collector.text(), word
 
 
