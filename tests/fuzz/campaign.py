@@ -53,7 +53,7 @@ class Report:
         inputs: How many were sent.
         methods: How many methods got one.
         internal: Answers that say INTERNAL or UNKNOWN.
-        crashes: How often the service was gone.
+        crashes: 1 if the service was gone, or another one; the run ends there.
         unexpected: All other complaints, those about its log and its last answers included.
         kib_growth: How much more resident memory the service had in the last tenth of the run than
             after the first third of it, KiB.
@@ -162,7 +162,7 @@ class Campaign:
             for channel in channels:
                 await channel.close()
         if _identity(service.pid) != self._identity:
-            self.report.crashes += 1
+            self.report.crashes = 1
         self.report.methods = len(self.report.codes)
         self.report.kib_growth = growth_kib(self._memory)
 
@@ -188,7 +188,7 @@ class Campaign:
         seconds = time.monotonic() - begun
         self._note(caller, sent, answer, seconds)
         if answer.code is grpc.StatusCode.UNAVAILABLE and _identity(pid) != self._identity:
-            self.report.crashes += 1
+            self.report.crashes = 1
             sent.save(self._folder, "the service was gone; this was under way")
         return seconds
 
