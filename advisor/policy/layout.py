@@ -11,6 +11,7 @@ from itertools import pairwise
 from advisor.policy.errors import InvalidValueError, shown
 from advisor.policy.naming import (
     Spelling,
+    check_controls,
     check_templates,
     clean_names,
     compiled,
@@ -159,6 +160,7 @@ class Layout:
                     f"frozen_names[{i}]",
                     f"{len(name)} characters, but 1 to {MAX_NAME_CHARACTERS} are needed",
                 )
+            check_controls(f"frozen_names[{i}]", name)
             _check_unseen(f"frozen_names[{i}]", f"frozen_names[{i}]", name, seen)
         sizes = tuple(frozen_parameter_counts)
         if len(sizes) not in {0, len(frozen)}:
@@ -218,6 +220,7 @@ def _check_group(index: int, group: Group) -> None:
                 f"groups[{index}].{attribute}",
                 f"{len(text)} characters, but at most {MAX_NAME_CHARACTERS} are allowed",
             )
+        check_controls(f"groups[{index}].{attribute}", text)
     if not group.name:
         raise InvalidValueError(f"groups[{index}].name", "empty; give the parameter's name")
     if group.parameter_count < 0:

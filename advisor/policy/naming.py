@@ -44,6 +44,7 @@ _FLAX_MODULE = re.compile(r"[A-Z][A-Za-z]*_[0-9]+")
 _RECURRENT_LAYER = re.compile(r"([A-Za-z_]+_l)([0-9]+)(?:_reverse)?")
 _TENSORS = frozenset({"weight", "bias"})
 _MOST_NUMBERS = 8  # of a name that are looked at; no model nests deeper
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NUMBER = re.compile(r"[0-9]+")
 _WORDS = re.compile(r"[A-Za-z]+")
 
@@ -277,6 +278,19 @@ def check_templates(field: str, templates: Sequence[str]) -> tuple[str, ...]:
     return tuple(templates)
 
 
+def check_controls(field: str, text: str) -> None:
+    """Refuse control characters in a name: lists have a name a line, and people's terminals act.
+
+    Raises:
+        InvalidValueError: There is one.
+    """
+    found = _CONTROLS.search(text)
+    if found:
+        raise InvalidValueError(
+            field, f"{shown(text)} holds the control character {found[0]!a}; take it out"
+        )
+
+
 def check_count(field: str, count: int) -> None:
     """Refuse too many templates or aliases.
 
@@ -297,6 +311,7 @@ def check_pattern(field: str, text: str) -> None:
         raise InvalidValueError(
             field, f"{len(text)} characters, but 1 to {MAX_PATTERN_CHARACTERS} are needed"
         )
+    check_controls(field, text)
     if "***" in text:
         raise InvalidValueError(field, f"{shown(text)} has ***; write * for an index or ** for any")
     # So each * ends where its digits end, and matching takes time in proportion to the name.

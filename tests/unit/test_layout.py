@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from advisor.policy import Group, InvalidValueError, Layout
@@ -111,3 +113,17 @@ def test_a_full_layout_of_given_roles_is_served() -> None:
         for j in range(200)
     ]
     assert Layout.of(experts).groups == tuple(experts)
+
+
+@pytest.mark.parametrize("character", ["\n", "\x1b", "\x00", "\x85"])
+def test_no_name_of_a_layout_has_control_characters(character: str) -> None:
+    bad = f"a{character}b"
+    builds: dict[str, Callable[[], Layout]] = {
+        r"groups\[0\]\.name": lambda: Layout.of_names([bad]),
+        r"groups\[0\]\.role": lambda: Layout.of([Group("a", role=bad, depth_count=1)]),
+        r"frozen_names\[0\]": lambda: Layout.of([Group("a")], (), [bad]),
+        r"role_templates\[0\]": lambda: Layout.of([Group("a")], [f"{bad}.*"]),
+    }
+    for field, build in builds.items():
+        with pytest.raises(InvalidValueError, match=rf"{field}: .*holds the control character"):
+            build()
