@@ -38,6 +38,7 @@ from advisor.store.profiles import ProfileStore
 from advisor.store.runs import RunStore
 from advisor.store.tokens import TokenStore
 from advisor.telemetry import Telemetry
+from advisor.tracing import Tracing
 from fslr.advisor.v1 import (
     advisor_service_pb2,
     advisor_service_pb2_grpc,
@@ -104,6 +105,7 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
         CertificateRolesError: The file of certificates' roles cannot be used.
         ListenError: The port is taken, or the address is open to others without consent.
         StoreUnavailableError: Redis does not answer at the start.
+        TracingError: Traces are asked for, and the packages for them are missing.
     """
     is_secure = settings.tls is not None and settings.authenticates
     if not (settings.is_loopback or is_secure or settings.allow_insecure):
@@ -114,7 +116,8 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
             "--allow-insecure where the network itself is trusted"
         )
     metrics = Metrics()
-    observe = metrics.time_redis
+    tracing = Tracing.started(enabled=settings.tracing)
+    observe = tracing.observing(metrics.time_redis)
     timeout_s = settings.redis_timeout_s
     redis = connect(
         redis_url,
@@ -136,7 +139,10 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
         traffic = Traffic(max_calls=settings.max_calls, max_streams=settings.max_streams)
         gate = _gate(settings, TokenStore(redis))
         server = grpc.aio.server(
-            interceptors=[BoundaryInterceptor(settings.max_message_bytes, traffic, gate, metrics)],
+            interceptors=[
+                *tracing.interceptors,
+                BoundaryInterceptor(settings.max_message_bytes, traffic, gate, metrics),
+            ],
             options=[
                 # Connections end now and then (gRPC adds up to 10 % of chance), so that streams
                 # find new replicas; open calls have the grace to end.
@@ -185,6 +191,7 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
                 _log.info("stopping", grace_s=settings.grace_s)
                 await readiness.stop()
                 await asyncio.shield(_stop(server, states, traffic, telemetry, settings))
+                await tracing.stop(deadline_s=settings.grace_s)
 
 
 @contextlib.asynccontextmanager

@@ -19,10 +19,10 @@ _REQUIRED_PROVENANCE = (
 )
 _METHOD = re.compile(r"[a-z0-9-]{1,63}")
 _LABEL_KEY = re.compile(r"[a-z0-9_.-]{1,63}")
-_MAX_LABELS = 64
+MAX_LABELS = 64
 _MAX_LABEL_CHARACTERS = 255
 _MAX_DOCS_CHARACTERS = 65_536
-_MAX_PROVENANCE_CHARACTERS = 1_024
+_MAX_WORDS_CHARACTERS = 1_024
 
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -38,6 +38,20 @@ def check_text(field_name: str, text: str) -> None:
     if found:
         raise InvalidValueError(
             field_name, f"{shown(text)} holds the control character {found[0]!a}; take it out"
+        )
+
+
+def check_words(field_name: str, text: str) -> None:
+    """Refuse what is too long, or unfit, to be shown to people in a line.
+
+    Raises:
+        InvalidValueError: It is.
+    """
+    check_text(field_name, text)
+    if len(text) > _MAX_WORDS_CHARACTERS:
+        raise InvalidValueError(
+            field_name,
+            f"{len(text)} characters, but at most {_MAX_WORDS_CHARACTERS} are allowed",
         )
 
 
@@ -86,13 +100,7 @@ class Provenance:
                 "provenance.method", f"{shown(self.method)} is not 1 to 63 characters of [a-z0-9-]"
             )
         for name in ("model", "optimizer", "dataset", "commit", "author", "loss"):
-            check_text(f"provenance.{name}", getattr(self, name))
-            if len(getattr(self, name)) > _MAX_PROVENANCE_CHARACTERS:
-                raise InvalidValueError(
-                    f"provenance.{name}",
-                    f"{len(getattr(self, name))} characters, but at most "
-                    f"{_MAX_PROVENANCE_CHARACTERS} are allowed",
-                )
+            check_words(f"provenance.{name}", getattr(self, name))
 
     def check_complete(self) -> None:
         """Refuse a provenance that would leave a later reader guessing.
@@ -137,9 +145,9 @@ class ProfileHeader:
 
     def __post_init__(self) -> None:
         """Check the ranges of what the policy does not check."""
-        if len(self.labels) > _MAX_LABELS:
+        if len(self.labels) > MAX_LABELS:
             raise InvalidValueError(
-                "labels", f"{len(self.labels)} labels, but at most {_MAX_LABELS} are allowed"
+                "labels", f"{len(self.labels)} labels, but at most {MAX_LABELS} are allowed"
             )
         for key, value in self.labels.items():
             if not _LABEL_KEY.fullmatch(key):

@@ -95,6 +95,9 @@ class Settings(BaseSettings):
         le=65535,
         description="TCP port of the metrics, for Prometheus; 0 takes a free one. Default: none.",
     )
+    tracing: bool = Field(
+        False, description="Send traces of calls (OpenTelemetry) to where OTEL_... says."
+    )
     reflection: bool = Field(True, description="Tell callers the contract (gRPC reflection).")
     cached_profiles: int = Field(256, ge=1, description="Most profile versions kept in memory.")
     telemetry_capacity: int = Field(

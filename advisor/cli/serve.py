@@ -36,6 +36,7 @@ from advisor.readiness import LIVENESS, READINESS
 from advisor.settings import Settings
 from advisor.store.addresses import redacted
 from advisor.store.embedded import EmbeddedRedis, EmbeddedRedisError
+from advisor.tracing import TracingError
 from fslr import CertificateError
 
 _HEALTH_DEADLINE_S = 3.0
@@ -70,7 +71,7 @@ def serve(
             _run(_serve(settings, embedded, address_file=address_file, until_eof=until_eof))
     except EmbeddedRedisError as error:
         fail(str(error))
-    except (ListenError, CertificateError, CertificateRolesError) as error:
+    except (ListenError, CertificateError, CertificateRolesError, TracingError) as error:
         fail(str(error))
     except StoreUnavailableError as error:
         place = redacted(settings.redis_url) if settings.redis_url else "the embedded socket"

@@ -160,7 +160,8 @@ def _slew(draft: _Draft, policy: Policy) -> None:
     if policy.slew_limit is None:
         return
     before = draft.measurement.multipliers
-    slower = np.clip(draft.multipliers, before / policy.slew_limit, before * policy.slew_limit)
+    with np.errstate(over="ignore"):  # what leaves the range of numbers is no bound
+        slower = np.clip(draft.multipliers, before / policy.slew_limit, before * policy.slew_limit)
     draft.replace(draft.free & draft.measurement.moves, slower, Limit.SLEW)
 
 

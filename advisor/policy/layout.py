@@ -11,8 +11,10 @@ from itertools import pairwise
 from advisor.policy.errors import InvalidValueError, shown
 from advisor.policy.naming import (
     Spelling,
+    check_controls,
     check_templates,
     clean_names,
+    compiled,
     containers_of_modules,
     spell,
     without_wrappers,
@@ -21,6 +23,7 @@ from advisor.policy.naming import (
 MAX_NAME_CHARACTERS = 512
 MAX_GROUPS = 20_000
 MAX_FROZEN_NAMES = 100_000
+MAX_POSITIONS = 1_000_000  # of all roles that are given, together
 _MOST_KINDS = 64  # of blocks in one container
 
 
@@ -157,6 +160,7 @@ class Layout:
                     f"frozen_names[{i}]",
                     f"{len(name)} characters, but 1 to {MAX_NAME_CHARACTERS} are needed",
                 )
+            check_controls(f"frozen_names[{i}]", name)
             _check_unseen(f"frozen_names[{i}]", f"frozen_names[{i}]", name, seen)
         sizes = tuple(frozen_parameter_counts)
         if len(sizes) not in {0, len(frozen)}:
@@ -216,6 +220,7 @@ def _check_group(index: int, group: Group) -> None:
                 f"groups[{index}].{attribute}",
                 f"{len(text)} characters, but at most {MAX_NAME_CHARACTERS} are allowed",
             )
+        check_controls(f"groups[{index}].{attribute}", text)
     if not group.name:
         raise InvalidValueError(f"groups[{index}].name", "empty; give the parameter's name")
     if group.parameter_count < 0:
@@ -289,7 +294,8 @@ def _derived(
     names = clean_names([*(group.name for group in groups), *frozen])
     sizes = [*(group.parameter_count for group in groups), *(frozen_sizes or [0] * len(frozen))]
     containers = containers_of_modules(names)
-    spellings = [spell(name, templates, containers) for name in names]
+    patterns = compiled(templates)
+    spellings = [spell(name, patterns, containers) for name in names]
     rows = _rows(spellings, sizes)
     fixed: defaultdict[str, set[int]] = defaultdict(set)
     for spelling in spellings:
@@ -414,20 +420,34 @@ def _place_given(group: Group, rows: dict[_Key, Row]) -> Place:
 
 
 def _given(groups: tuple[Group, ...]) -> dict[_Key, Row]:
-    """Return the rows of the roles that are given, by role and outer positions."""
+    """Return the rows of the roles that are given, by role and outer positions.
+
+    Raises:
+        InvalidValueError: They are longer than any model's, and would fill the memory.
+    """
+    room = MAX_POSITIONS
     sizes: defaultdict[_Key, defaultdict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     counts: dict[_Key, int] = {}
-    for group in groups:
+    for i, group in enumerate(groups):
         for axis, count in enumerate(group.counts if group.role else ()):
             key = group.role, group.indices[:axis]
+            room -= count if key not in counts else 0
+            if room < 0:
+                raise InvalidValueError(
+                    f"groups[{i}].depth_count",
+                    f"with {count} more the given roles have over {MAX_POSITIONS} positions in "
+                    "all, most of them without a group; give the counts of the model's own blocks",
+                )
             counts[key] = count
             sizes[key][group.indices[axis]].append(group.parameter_count)
     rows = {}
+    whole = {count: tuple(range(count)) for count in counts.values()}
+    held = {count: frozenset(numbers) for count, numbers in whole.items()}
     for key, count in counts.items():
-        numbers = tuple(range(count))
+        numbers = whole[count]
         blocks = {n: tuple(sorted(sizes[key].get(n, [0]))) for n in numbers}
         sized = all(all(size) for size in blocks.values())
-        rows[key] = Row(frozenset(numbers), numbers, numbers, _changes(blocks), sized)
+        rows[key] = Row(held[count], numbers, numbers, _changes(blocks), sized)
     return rows
 
 

@@ -44,6 +44,7 @@ _FLAX_MODULE = re.compile(r"[A-Z][A-Za-z]*_[0-9]+")
 _RECURRENT_LAYER = re.compile(r"([A-Za-z_]+_l)([0-9]+)(?:_reverse)?")
 _TENSORS = frozenset({"weight", "bias"})
 _MOST_NUMBERS = 8  # of a name that are looked at; no model nests deeper
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NUMBER = re.compile(r"[0-9]+")
 _WORDS = re.compile(r"[A-Za-z]+")
 
@@ -114,18 +115,20 @@ def containers_of_modules(names: Iterable[str]) -> frozenset[str]:
 
 
 def spell(
-    name: str, templates: Sequence[str] = (), containers: frozenset[str] | None = None
+    name: str,
+    templates: Sequence[re.Pattern[str]] = (),
+    containers: frozenset[str] | None = None,
 ) -> Spelling:
     """Return how a name is read.
 
     Args:
         name: The name.
-        templates: Role templates, tried in order before the indices are looked for.
+        templates: Role templates, compiled, tried in order before the indices are looked for.
         containers: :func:`containers_of_modules` of the whole model; None: of this name alone.
     """
     numbers = _numbers(name)
     for template in templates:
-        fitting = _template_pattern(template).match(name)
+        fitting = template.match(name)
         if fitting:
             spans = [fitting.span(i + 1) for i in range(len(fitting.groups()))]
             return _spelling(name, spans, [n.span for n in numbers if n.span not in spans])
@@ -275,6 +278,19 @@ def check_templates(field: str, templates: Sequence[str]) -> tuple[str, ...]:
     return tuple(templates)
 
 
+def check_controls(field: str, text: str) -> None:
+    """Refuse control characters in a name: lists have a name a line, and people's terminals act.
+
+    Raises:
+        InvalidValueError: There is one.
+    """
+    found = _CONTROLS.search(text)
+    if found:
+        raise InvalidValueError(
+            field, f"{shown(text)} holds the control character {found[0]!a}; take it out"
+        )
+
+
 def check_count(field: str, count: int) -> None:
     """Refuse too many templates or aliases.
 
@@ -295,6 +311,7 @@ def check_pattern(field: str, text: str) -> None:
         raise InvalidValueError(
             field, f"{len(text)} characters, but 1 to {MAX_PATTERN_CHARACTERS} are needed"
         )
+    check_controls(field, text)
     if "***" in text:
         raise InvalidValueError(field, f"{shown(text)} has ***; write * for an index or ** for any")
     # So each * ends where its digits end, and matching takes time in proportion to the name.
@@ -304,6 +321,9 @@ def check_pattern(field: str, text: str) -> None:
         )
 
 
-def _template_pattern(template: str) -> re.Pattern[str]:
-    body = re.escape(template.rstrip("./")).replace(r"\*", "([0-9]++)")
-    return re.compile(rf"{body}(?=[./]|$)")
+def compiled(templates: Sequence[str]) -> tuple[re.Pattern[str], ...]:
+    """Return role templates as :func:`spell` takes them: once a layout, not once a name."""
+    bodies = [
+        re.escape(template.rstrip("./")).replace(r"\*", "([0-9]++)") for template in templates
+    ]
+    return tuple(re.compile(rf"{body}(?=[./]|$)") for body in bodies)

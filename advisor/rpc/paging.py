@@ -7,6 +7,7 @@ import binascii
 import re
 
 from advisor.policy import InvalidValueError, shown
+from advisor.profiles import MAX_LABELS
 
 _DEFAULT_SIZE = 100
 _MAX_SIZE = 1_000
@@ -81,5 +82,9 @@ def parse_filter(text: str) -> dict[str, str]:
             )
         if pairs.setdefault(key, value) != value:
             raise InvalidValueError("filter", f"labels.{key} is given two values")
+        if len(pairs) > MAX_LABELS:
+            raise InvalidValueError(
+                "filter", f"more than {MAX_LABELS} labels, which is as many as a profile can have"
+            )
         position = match.end()
     return pairs

@@ -71,6 +71,9 @@ def test_lists_are_ordered_paged_and_filtered(client: AdvisorClient, project: st
     assert names("labels.team=nlp") == ["p1@1", "p3@1", "p5@1"]
     assert names("labels.team=nlp AND labels.size=small") == ["p1@1", "p3@1", "p5@1"]
     assert names("labels.team=audio") == []
+    endless = " AND ".join(f"labels.k{i}=v" for i in range(65))
+    with pytest.raises(InvalidRequestError, match="filter: more than 64 labels"):
+        names(endless)
     with pytest.raises(InvalidRequestError, match=r"filter: 'team' is not of the form labels\.KEY"):
         names("team")
 

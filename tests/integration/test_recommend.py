@@ -121,7 +121,14 @@ def bad_requests(profile: str) -> dict[str, list[Request]]:
     progress = opening_message(profile)
     progress.policy.alignment = policy_pb2.ALIGNMENT_PROGRESS
     negative = opening_message(profile, total_steps=-1)
+    words = {
+        name: Request(opening=opening_message(profile), measurement=measurement())
+        for name in ("escape", "long")
+    }
+    words["escape"].opening.optimizer = "Adam\x1b[31m"
+    words["long"].opening.loss = "x" * 1_025
     return {
+        **{name: [request] for name, request in words.items()},
         "no opening": [Request(measurement=measurement())],
         "opening again": [good, good],
         "no measurement": [Request(opening=opening_message(profile))],
@@ -202,6 +209,8 @@ INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
         ("other project", INVALID, "INVALID_VALUE", "opening.profile", "of another project"),
         ("progress", INVALID, "INVALID_VALUE", "opening.total_steps", "give total_steps"),
         ("total", INVALID, "INVALID_VALUE", "opening.total_steps", "-1 is below 0"),
+        ("escape", INVALID, "INVALID_VALUE", "opening.optimizer", "the control character"),
+        ("long", INVALID, "INVALID_VALUE", "opening.loss", "1025 characters, but at most 1024"),
     ],
 )
 def test_a_bad_request_is_refused_with_code_reason_and_remedy(

@@ -188,6 +188,13 @@ def test_under_every_policy_answers_are_finite_in_bounds_and_the_same_again(
     assert again.limits.tolist() == answer.limits.tolist()
 
 
+def test_a_slew_limit_beyond_the_range_of_numbers_is_none() -> None:
+    """It was, but with a warning of numpy's in the service's log."""
+    measurement = measured([1.0], multipliers=[1e300], interval_steps=1)
+    advice = advise([[1.0]], measurement, Policy(slew_limit=1e300))
+    assert advice.multipliers.tolist() == [1.0]
+
+
 @given(st.floats(0.02, 50), st.floats(0.5, 2), st.floats(1.01, 4))
 def test_a_successor_stays_within_the_slew_limit(
     rate: float, in_force: float, limit: float

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from advisor.policy import Group, InvalidValueError, Layout
@@ -89,3 +91,39 @@ def test_a_given_role_is_kept() -> None:
 def test_a_bad_layout_is_refused_with_the_field(groups: list[Group], message: str) -> None:
     with pytest.raises(InvalidValueError, match=message):
         Layout.of(groups)
+
+
+def test_given_roles_cannot_fill_the_memory() -> None:
+    """20,000 roles of 20,000 positions each, in a message of a megabyte, took all there was."""
+    groups = [Group(f"g{i}", role=f"r{i}", depth_count=MAX_GROUPS) for i in range(MAX_GROUPS)]
+    with pytest.raises(InvalidValueError, match=r"groups\[50\].depth_count: .*1000000 positions"):
+        Layout.of(groups)
+    inner = [
+        Group(f"g{i}", "r", i, MAX_GROUPS, inner_indices=(0,), inner_counts=(MAX_GROUPS,))
+        for i in range(MAX_GROUPS)
+    ]
+    with pytest.raises(InvalidValueError, match=r"groups\[49\].depth_count: .*1000000 positions"):
+        Layout.of(inner)
+
+
+def test_a_full_layout_of_given_roles_is_served() -> None:
+    experts = [
+        Group(f"g{i}.{j}", "r.*.experts.*.w", i, 100, inner_indices=(j,), inner_counts=(200,))
+        for i in range(100)
+        for j in range(200)
+    ]
+    assert Layout.of(experts).groups == tuple(experts)
+
+
+@pytest.mark.parametrize("character", ["\n", "\x1b", "\x00", "\x85"])
+def test_no_name_of_a_layout_has_control_characters(character: str) -> None:
+    bad = f"a{character}b"
+    builds: dict[str, Callable[[], Layout]] = {
+        r"groups\[0\]\.name": lambda: Layout.of_names([bad]),
+        r"groups\[0\]\.role": lambda: Layout.of([Group("a", role=bad, depth_count=1)]),
+        r"frozen_names\[0\]": lambda: Layout.of([Group("a")], (), [bad]),
+        r"role_templates\[0\]": lambda: Layout.of([Group("a")], [f"{bad}.*"]),
+    }
+    for field, build in builds.items():
+        with pytest.raises(InvalidValueError, match=rf"{field}: .*holds the control character"):
+            build()

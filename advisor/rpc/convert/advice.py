@@ -16,6 +16,7 @@ from advisor.policy import (
     Recommendation,
     shown,
 )
+from advisor.profiles import check_words
 from advisor.rpc.convert.rules import layout_from, policy_from
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_service_pb2
 
@@ -68,6 +69,8 @@ def opening_from(message: advisor_service_pb2.RunOpening) -> Opening:
         raise InvalidValueError(
             "opening.base_learning_rate", f"{rate} is not a finite number of at least 0"
         )
+    check_words("opening.optimizer", message.optimizer)
+    check_words("opening.loss", message.loss)
     profile = ProfileReference.parse("opening.profile", message.profile)
     run = RunName.parse("opening.run", message.run) if message.run else None
     if run and run.project != profile.name.project:

@@ -36,6 +36,7 @@ from fslr.names import DEFAULT_PROJECT, policy_name, profile_name, project_name,
 from fslr.session import StreamSession
 from fslr.surroundings import user_name
 from fslr.tokens import TokenSource, stays_on_this_machine
+from fslr.traces import trace_metadata
 
 _RETRIED = {
     "maxAttempts": 4,
@@ -169,8 +170,9 @@ class AdvisorClient:
         return grpc.secure_channel(self.address, credentials, options=_CHANNEL_OPTIONS)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return what every call carries: who says to make it, and the token."""
-        return ((_ACTOR_KEY, quote(self.actor, errors="replace")), *self._token.metadata())
+        """Return what every call carries: who says to make it, the token, the caller's trace."""
+        actor = (_ACTOR_KEY, quote(self.actor, errors="replace"))
+        return (actor, *self._token.metadata(), *trace_metadata())
 
     def _call(self, method: Callable[..., _Response], request: Any) -> _Response:
         try:

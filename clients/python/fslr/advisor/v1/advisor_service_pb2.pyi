@@ -90,7 +90,9 @@ class RunOpening(_message.Message):
     progress.
     """
     optimizer: _builtins.str
-    """The optimizer's name, such as `Adam`. Default (empty): unknown."""
+    """The optimizer's name, such as `Adam`, at most 1,024 characters without control characters.
+    Default (empty): unknown.
+    """
     observe_only: _builtins.bool
     """Whether the job only reports and applies no multiplier. Default: it applies them."""
     base_learning_rate: _builtins.float
@@ -98,7 +100,7 @@ class RunOpening(_message.Message):
     batch_size: _builtins.int
     """Examples a step, at least 0. Default 0: unknown."""
     loss: _builtins.str
-    """The loss in words, such as `cross-entropy`. Default (empty): unknown."""
+    """The loss in words, such as `cross-entropy`, under the same limits. Default (empty): unknown."""
     @_builtins.property
     def layout(self) -> _layout_pb2.Layout:
         """The model's groups. Required."""

@@ -33,7 +33,7 @@ class Group(_message.Message):
     INNER_COUNTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The parameter's name in its model, such as `blocks.3.attn.qkv.weight`. Required, unique within
-    the layout, 1 to 512 characters.
+    the layout, 1 to 512 characters without control characters; so are all names here.
     """
     role: _builtins.str
     """The name with its block index taken out, such as `blocks.*.attn.qkv.weight`. At most 512
@@ -45,7 +45,8 @@ class Group(_message.Message):
     Ignored where `role` is empty.
     """
     depth_count: _builtins.int
-    """Number of positions that the parameters of this role occupy, at least 1 where `role` is given.
+    """Number of positions that the parameters of this role occupy, 1 to 20,000 where `role` is given;
+    those of all given roles add up to 1,000,000 at most.
     Ignored where `role` is empty.
     """
     parameter_count: _builtins.int

@@ -159,7 +159,7 @@ class ListProfilesRequest(_message.Message):
     """`next_page_token` of the page before. Default (empty): the first page."""
     filter: _builtins.str
     """`labels.KEY=VALUE`, several joined by ` AND `; a value may stand in double quotes, with `\\`
-    before a quote or `\\`. Default (empty): all profiles.
+    before a quote or `\\`. At most 64 labels. Default (empty): all profiles.
     """
     def __init__(
         self,

@@ -1,0 +1,95 @@
+"""The service's way from a message to an answer, in this process: no gRPC, no Redis."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from advisor.advice import Advice, LoadedProfile, Opening, Resolved
+from advisor.names import ProfileName, ProfileReference
+from advisor.policy import Reference
+from advisor.profiles import ProfileContent, VersionInfo
+from advisor.rpc import convert
+from advisor.rpc.errors import DEFECT, verdict_of
+from advisor.store.codec import decode, encode
+from fslr.advisor.v1 import (
+    advisor_service_pb2,
+    policy_service_pb2,
+    profile_service_pb2,
+)
+from tests.building import content_message
+
+_REFERENCE = ProfileReference(ProfileName("a", "b"))
+_INFO = VersionInfo(_REFERENCE.name, 1, "0" * 64, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def _loaded(content: ProfileContent) -> Resolved:
+    profile = content.profile()
+    return Resolved(LoadedProfile(_INFO, profile, Reference(profile), content.header.provenance))
+
+
+@functools.cache
+def _registered() -> Resolved:
+    return _loaded(convert.content_from(content_message()))
+
+
+def register(request: Any) -> None:
+    """Take a profile's content as far as Redis and back, and let its own model ask for advice."""
+    content = convert.content_from(request.content)
+    again = decode(encode(content))
+    convert.version_to(_INFO, again)
+    opening = Opening(_REFERENCE, again.header.layout, total_steps=10)
+    measurement = advisor_service_pb2.Measurement(unit_rates=[1.0] * len(opening.layout))
+    convert.answer(Advice(_loaded(again), opening), opening, measurement)
+
+
+def recommend(request: Any) -> None:
+    """Answer a measurement."""
+    opening = convert.opening_from(request.opening)
+    convert.answer(Advice(_registered(), opening), opening, request.measurement)
+
+
+def validate(request: Any) -> None:
+    """Map a layout."""
+    layout = convert.layout_from(request.layout)
+    policy = convert.policy_from(request.policy) if request.HasField("policy") else None
+    convert.mapping_to(Advice(_registered(), Opening(_REFERENCE, layout, policy=policy)))
+
+
+def set_policy(request: Any) -> None:
+    """Take rules, and give them back."""
+    convert.policy_to(convert.policy_from(request.policy))
+
+
+TARGETS: dict[type[Any], Callable[[Any], None]] = {
+    profile_service_pb2.RegisterProfileRequest: register,
+    advisor_service_pb2.RecommendLRRequest: recommend,
+    profile_service_pb2.ValidateLayoutRequest: validate,
+    policy_service_pb2.SetPolicyRequest: set_policy,
+}
+
+
+def take(request: Any) -> None:
+    """Handle a request.
+
+    Raises:
+        Exception: What the service would have to call its own defect.
+    """
+    try:
+        TARGETS[type(request)](request)
+    except Exception as error:
+        if verdict_of(error) is DEFECT:
+            raise
+
+
+def take_bytes(kind: type[Any], data: bytes) -> None:
+    """Handle bytes that stand for a request, as :func:`take` does."""
+    try:
+        request = kind.FromString(data)
+    except DecodeError:
+        return
+    take(request)

@@ -1,0 +1,73 @@
+"""Fuzzing led by coverage, of the way from bytes to an answer: ``python -m tests.fuzz.guided``.
+
+Needs atheris, which exists for some machines and versions of Python alone; without it this says so
+and does nothing. What fails is written to ``out/fuzz/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+
+_FOLDER = Path("out/fuzz")
+_SEEDS = 20  # of each kind
+_LONGEST_BYTES = 4_096
+_NAMES = (
+    "ProfileService/RegisterProfile",
+    "AdvisorService/RecommendLROnce",
+    "ProfileService/ValidateLayout",
+    "PolicyService/SetPolicy",
+)
+
+
+def main() -> None:
+    """Run what the command line asks for; libFuzzer ends the process."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.guided", description=__doc__)
+    parser.add_argument("--inputs", type=int, default=300_000, help="how many inputs to try")
+    parser.add_argument("--seconds", type=int, default=60, help="stop after as many at most")
+    parser.add_argument("--seed", type=int, default=1, help="of the mutations, above 0")
+    asked = parser.parse_args()
+    try:
+        import atheris
+    except ImportError:
+        print("skipped: atheris is not installed (it has no package for this Python or machine)")
+        return
+    with atheris.instrument_imports(include=["advisor.rpc.convert", "advisor.policy"]):
+        # Nothing of ours is imported before: what is, cannot be led any more.
+        from tests.fuzz import corpus
+        from tests.fuzz.decoding import TARGETS, take_bytes
+    kinds = list(TARGETS)
+
+    def take(data: bytes) -> None:
+        if data:
+            take_bytes(kinds[data[0] % len(kinds)], data[1:])
+
+    _FOLDER.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="fslr-fuzz-") as seeds:
+        _write_seeds(Path(seeds), corpus)
+        arguments = [
+            *(sys.argv[0], seeds, f"-runs={asked.inputs}", f"-max_total_time={asked.seconds}"),
+            *(f"-seed={asked.seed}", f"-max_len={_LONGEST_BYTES}"),
+            *(f"-artifact_prefix={_FOLDER}/guided-", "-timeout=20", "-rss_limit_mb=1024"),
+        ]
+        atheris.Setup(arguments, take)
+        atheris.Fuzz()
+
+
+def _write_seeds(folder: Path, corpus: ModuleType) -> None:
+    """Write valid requests, each behind the number of its kind."""
+    chance = random.Random(0)
+    for number, name in enumerate(_NAMES):
+        for i in range(_SEEDS):
+            request = corpus.valid_request(name, chance)
+            if request is not None:
+                data = bytes([number]) + request.SerializeToString(deterministic=True)
+                (folder / f"{number}-{i}").write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()
