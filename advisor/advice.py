@@ -111,6 +111,7 @@ class Advice:
 
     Attributes:
         info: The version that the advice comes from.
+        version_name: Its resource name.
         stale: Whether its name was resolved from memory because the store is away.
         layout: The run's layout.
         base_layout: The profile's layout.
@@ -122,6 +123,7 @@ class Advice:
     def __init__(self, resolved: Resolved, opening: Opening) -> None:
         loaded = resolved.loaded
         self.info = loaded.info
+        self.version_name = str(loaded.info.reference)
         self.stale = resolved.stale
         self.layout = opening.layout
         self.base_layout = loaded.profile.layout

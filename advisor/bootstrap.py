@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from advisor.cache import CachedProfiles
 from advisor.metrics import Metrics
 from advisor.readiness import LIVENESS, Readiness
-from advisor.rpc.advisor_service import AdvisorServicer
+from advisor.rpc.advisor_service import AdvisorServicer, add_to_server
 from advisor.rpc.audit_service import AuditServicer
 from advisor.rpc.interceptor import BoundaryInterceptor
 from advisor.rpc.policy_service import PolicyServicer
@@ -33,7 +33,6 @@ from advisor.store.runs import RunStore
 from advisor.telemetry import Telemetry
 from fslr.advisor.v1 import (
     advisor_service_pb2,
-    advisor_service_pb2_grpc,
     audit_service_pb2,
     audit_service_pb2_grpc,
     policy_service_pb2,
@@ -130,9 +129,7 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
                 ("grpc.so_reuseport", 0),  # two services on one port are a mistake, not a cluster
             ],
         )
-        advisor_service_pb2_grpc.add_AdvisorServiceServicer_to_server(
-            AdvisorServicer(profiles, telemetry, metrics, _now), server
-        )
+        add_to_server(AdvisorServicer(profiles, telemetry, metrics, _now), server)
         profile_service_pb2_grpc.add_ProfileServiceServicer_to_server(
             ProfileServicer(profile_store, policy_store, profiles, _now), server
         )

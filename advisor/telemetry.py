@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 
 import structlog
 
@@ -12,7 +12,11 @@ from advisor.metrics import Metrics
 from advisor.names import RunName
 from advisor.store.runs import EventToStore, RunStore
 
-_BATCH = 100
+_BATCH = 1_000
+_BATCH_BYTES = 4 * 2**20
+# After a first event others are waited for: those of one run go to the store in one step, which
+# costs it, and us, a fraction of as many steps.
+_GATHER_S = 0.05
 _RETRY_S = 0.5
 
 _log = structlog.get_logger()
@@ -33,7 +37,12 @@ class Telemetry:
     def __init__(self, store: RunStore, *, capacity: int, metrics: Metrics) -> None:
         self._metric = metrics.telemetry_lost
         self._store = store
-        self._queue: asyncio.Queue[EventToStore] = asyncio.Queue(capacity)
+        self._capacity = capacity
+        self._waiting: deque[EventToStore] = deque()
+        self._under_way = 0
+        self._some = asyncio.Event()
+        self._none = asyncio.Event()
+        self._none.set()
         self._lost: Counter[RunName] = Counter()
         self._task: asyncio.Task[None] | None = None
 
@@ -44,10 +53,13 @@ class Telemetry:
 
     def offer(self, event: EventToStore) -> None:
         """Queue an event, or count it as lost if the queue is full."""
-        try:
-            self._queue.put_nowait(event)
-        except asyncio.QueueFull:
+        if len(self._waiting) >= self._capacity:
             self._lose(event)
+            return
+        if not self._waiting:
+            self._some.set()
+            self._none.clear()
+        self._waiting.append(event)
 
     def _lose(self, event: EventToStore) -> None:
         self._lost[event.run] += 1
@@ -63,9 +75,11 @@ class Telemetry:
             return
         try:
             async with asyncio.timeout(deadline_s):
-                await self._queue.join()
+                await self._none.wait()
         except TimeoutError:
-            _log.warning("telemetry lost at the end", events=self._queue.qsize() + self.lost)
+            _log.warning(
+                "telemetry lost at the end", events=len(self._waiting) + self._under_way + self.lost
+            )
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
@@ -93,28 +107,38 @@ class Telemetry:
                     _log.info("telemetry is stored again", lost=self.lost)
                 away = False
             finally:
-                for _ in batch:
-                    self._queue.task_done()
+                self._under_way = 0
+                if not self._waiting:
+                    self._none.set()
 
     async def _next_batch(self) -> list[EventToStore]:
         """Wait for an event, and return it with those that wait behind it."""
-        batch = [await self._queue.get()]
-        while len(batch) < _BATCH and not self._queue.empty():
-            batch.append(self._queue.get_nowait())
+        await self._some.wait()
+        if len(self._waiting) < _BATCH:
+            await asyncio.sleep(_GATHER_S)
+        batch: list[EventToStore] = []
+        size = 0
+        while self._waiting and len(batch) < _BATCH and size < _BATCH_BYTES:
+            event = self._waiting.popleft()
+            batch.append(event)
+            size += len(event.event)
+        if not self._waiting:
+            self._some.clear()
+        self._under_way = len(batch)
         return batch
 
     async def _store_batch(self, batch: list[EventToStore]) -> None:
-        """Store a batch, each run's count of lost events with its first event of the batch."""
-        counts = Counter({event.run: self._lost[event.run] for event in reversed(batch)})
-        untold = dict(counts)
-        stored = await self._store.record([(event, untold.pop(event.run, 0)) for event in batch])
-        told = set()
-        for event, was_stored in zip(batch, stored, strict=True):
-            first = event.run not in told
-            told.add(event.run)
-            if not was_stored:
+        """Store a batch run by run, with the count of the run's events that were lost before."""
+        runs: dict[RunName, list[EventToStore]] = {}
+        for event in batch:
+            runs.setdefault(event.run, []).append(event)
+        lost = [self._lost[run] for run in runs]
+        stored = await self._store.record(list(zip(runs.values(), lost, strict=True)))
+        for (run, events), told, was_stored in zip(runs.items(), lost, stored, strict=True):
+            if was_stored:
+                self._lost[run] -= told
+                continue
+            for event in events:
                 self._lose(event)
-                _log.error("telemetry refused by the store", run=str(event.run))
-            elif first:
-                self._lost[event.run] -= counts[event.run]
+            _log.error("telemetry refused by the store", run=str(run), events=len(events))
         self._lost += Counter()  # drops the zeros

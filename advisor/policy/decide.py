@@ -9,6 +9,7 @@ comes with the measurement.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,12 +23,27 @@ from advisor.policy.reference import Profile, Reference
 from advisor.policy.rules import Alignment, Limit, Outcome, Policy
 
 Floats = NDArray[np.float64]
+Codes = NDArray[np.uint8]
 
 # A move of multipliers below this (RMS of the logarithms) is rest: measure half as often; above
 # twice this it is motion: measure twice as often.
 _REST = 0.1
 _LARGEST = float(np.finfo(np.float64).max)
 _WHOLE = 1e-3  # a move made whole but for this part is left alone
+
+_OUTCOMES = tuple(Outcome)
+# Their codes, and rules, by names of this module: members of an enum are slow to look up.
+_MATCHED = _OUTCOMES.index(Outcome.MATCHED)
+_CLAMPED = _OUTCOMES.index(Outcome.CLAMPED)
+_LOW_CONFIDENCE = _OUTCOMES.index(Outcome.HELD_LOW_CONFIDENCE)
+_ZERO_RATE = _OUTCOMES.index(Outcome.HELD_ZERO_RATE)
+_UNMATCHED = _OUTCOMES.index(Outcome.UNMATCHED)
+_FROZEN = _OUTCOMES.index(Outcome.HELD_FROZEN)
+_LIMITED = _OUTCOMES.index(Outcome.LIMITED)
+_BY_MIN, _BY_MAX = int(Limit.MIN_MULTIPLIER), int(Limit.MAX_MULTIPLIER)
+_BY_SLEW, _BY_DAMPING = int(Limit.SLEW), int(Limit.DAMPING)
+_BY_CONFIDENCE = int(Limit.CONFIDENCE)
+_BY_STEP = Alignment.STEP
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +52,8 @@ class Recommendation:
 
     Attributes:
         multipliers: Finite and inside the policy's bounds, shape [groups].
-        outcomes: Why each is what it is.
+        outcome_codes: Why each is what it is, as indices of the members of :class:`Outcome`,
+            [groups].
         references: Reference unit rates after depth, 0 where unmatched, shape [groups].
         depth_factors: Reference over the mean base rate of what a group stands for, 0 where there
             is none, shape [groups].
@@ -49,7 +66,7 @@ class Recommendation:
     """
 
     multipliers: Floats
-    outcomes: tuple[Outcome, ...]
+    outcome_codes: Codes
     references: Floats
     depth_factors: Floats
     ratios: Floats
@@ -58,56 +75,84 @@ class Recommendation:
     probes: int
     profile_step: float
 
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Why each multiplier is what it is."""
+        return tuple(_OUTCOMES[code] for code in self.outcome_codes.tolist())
+
 
 @dataclass(slots=True, eq=False)
 class _Draft:
-    """What the stages work on: multipliers so far, and for settled groups the outcome's reason."""
+    """What the stages work on: multipliers so far, and for settled groups the outcome's reason.
+
+    Attributes:
+        measurement: The measurement.
+        matched: Whether each group has a counterpart.
+        references: As in the recommendation.
+        reference_errors: Their relative errors, shape [groups].
+        multipliers: So far.
+        outcomes: Codes so far; that of ``MATCHED`` where nothing is settled.
+        limits: As in the recommendation, so far.
+        logs_before: Logarithms of the multipliers in force, shape [groups].
+    """
 
     measurement: Measurement
     matched: NDArray[np.bool_]
     references: Floats
     reference_errors: Floats
     multipliers: Floats
-    outcomes: NDArray[np.object_]
+    outcomes: Codes
     limits: NDArray[np.int64]
+    logs_before: Floats
 
     @property
     def free(self) -> NDArray[np.bool_]:
         """Where nothing holds the multiplier in force."""
-        return np.array(self.outcomes == Outcome.MATCHED, dtype=np.bool_)
+        return self.outcomes == _MATCHED
 
-    def hold(self, where: NDArray[np.bool_], outcome: Outcome) -> None:
+    def hold(self, where: NDArray[np.bool_], outcome: int) -> None:
         """Keep the multipliers in force where ``where`` holds and nothing was settled before."""
+        if not _any(where):
+            return
         where = where & self.free
         self.multipliers[where] = self.measurement.multipliers[where]
         self.outcomes[where] = outcome
 
-    def replace(self, where: NDArray[np.bool_], multipliers: Floats, limit: Limit) -> None:
+    def replace(self, where: NDArray[np.bool_], multipliers: Floats, limit: int) -> None:
         """Put other multipliers where ``where`` holds, and note what acted."""
         where = where & (multipliers != self.multipliers)
-        self.multipliers[where] = multipliers[where]
-        self.limits[where] |= limit
+        np.copyto(self.multipliers, multipliers, where=where)
+        np.bitwise_or(self.limits, limit, out=self.limits, where=where)
 
-    def moved(self, parts: Floats | float) -> Floats:
-        """Return multipliers moved by parts of the way, in logarithms, from those in force."""
-        before = self.measurement.multipliers
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            moves = np.log(self.multipliers) - np.log(before)
-            return np.where(parts == 1.0, self.multipliers, before * np.exp(parts * moves))
+    def moves(self) -> Floats:
+        """Return how far the multipliers are from those in force, in logarithms."""
+        return np.log(self.multipliers) - self.logs_before
+
+    def moved(self, parts: Floats | float, moves: Floats) -> Floats:
+        """Return multipliers moved by parts of their :meth:`moves` from those in force."""
+        moved = self.measurement.multipliers * np.exp(parts * moves)
+        return np.where(parts == 1.0, self.multipliers, moved)
+
+
+def _any(values: NDArray[np.generic]) -> bool:
+    """Return whether any is true; faster than numpy's own for few values."""
+    return np.count_nonzero(values) > 0
 
 
 _Stage = Callable[[_Draft, Policy], None]
 
 
 def _hold_unmatched(draft: _Draft, _policy: Policy) -> None:
-    draft.hold(~draft.matched, Outcome.UNMATCHED)
+    draft.hold(~draft.matched, _UNMATCHED)
 
 
 def _hold_frozen(draft: _Draft, policy: Policy) -> None:
     after = policy.freeze_after_step
+    if after is None and not policy.first_step_only:
+        return
     late = after is not None and draft.measurement.step >= after
     again = draft.measurement.moves & policy.first_step_only
-    draft.hold(again | late, Outcome.HELD_FROZEN)
+    draft.hold(again | late, _FROZEN)
 
 
 def _hold_zero_rates(draft: _Draft, policy: Policy) -> None:
@@ -115,17 +160,20 @@ def _hold_zero_rates(draft: _Draft, policy: Policy) -> None:
 
     The median, because one group that explodes must not make all others look like nothing.
     """
-    zero = np.zeros(len(draft.matched), dtype=np.bool_)
     for rates in (draft.measurement.unit_rates, draft.references):
-        usual = float(np.median(rates[rates > 0])) if rates.any() else 0.0
-        zero |= (rates == 0) | (rates < policy.min_rate_ratio * usual)
-    draft.hold(zero, Outcome.HELD_ZERO_RATE)
+        # Where the smallest is not zero beside the largest, none is beside the median.
+        smallest, largest = np.minimum.reduce(rates), np.maximum.reduce(rates)
+        if smallest > 0 and smallest >= policy.min_rate_ratio * largest:
+            continue
+        usual = float(np.median(rates[rates > 0])) if largest > 0 else 0.0
+        zero = (rates == 0) | (rates < policy.min_rate_ratio * usual)
+        draft.hold(zero, _ZERO_RATE)
 
 
 def _hold_low_confidence(draft: _Draft, policy: Policy) -> None:
     """Hold where the ratio's relative error, of both its parts, is above the limit."""
     errors = np.hypot(draft.measurement.relative_errors, draft.reference_errors)
-    draft.hold(errors > policy.max_relative_error, Outcome.HELD_LOW_CONFIDENCE)
+    draft.hold(errors > policy.max_relative_error, _LOW_CONFIDENCE)
 
 
 def _weigh(draft: _Draft, policy: Policy) -> None:
@@ -136,14 +184,15 @@ def _weigh(draft: _Draft, policy: Policy) -> None:
     A first recommendation has nothing yet to be weighed against.
     """
     errors = draft.measurement.relative_errors
-    if not policy.weigh_by_confidence or not errors.any():
+    if not policy.weigh_by_confidence or not _any(errors):
         return
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        moves = np.log(draft.multipliers) - np.log(draft.measurement.multipliers)
-        weights = 1 / (1 + np.square(errors / moves))
-    weights = np.where(errors == 0, 1.0, np.where(moves == 0, 0.0, weights))
+    moves = draft.moves()
+    weights = 1 / (1 + np.square(errors / moves))
+    np.copyto(weights, 0.0, where=moves == 0)
+    np.copyto(weights, 1.0, where=errors == 0)
     noticed = draft.free & draft.measurement.moves & (weights < 1 - _WHOLE)
-    draft.replace(noticed, draft.moved(weights), Limit.CONFIDENCE)
+    if _any(noticed):
+        draft.replace(noticed, draft.moved(weights, moves), _BY_CONFIDENCE)
 
 
 def _damp(draft: _Draft, policy: Policy) -> None:
@@ -152,7 +201,7 @@ def _damp(draft: _Draft, policy: Policy) -> None:
     if limit is None or error is None or error <= limit:
         return
     raised = draft.free & (draft.multipliers > draft.measurement.multipliers)
-    draft.replace(raised, draft.moved(limit / error), Limit.DAMPING)
+    draft.replace(raised, draft.moved(limit / error, draft.moves()), _BY_DAMPING)
 
 
 def _slew(draft: _Draft, policy: Policy) -> None:
@@ -161,23 +210,26 @@ def _slew(draft: _Draft, policy: Policy) -> None:
         return
     before = draft.measurement.multipliers
     slower = np.clip(draft.multipliers, before / policy.slew_limit, before * policy.slew_limit)
-    draft.replace(draft.free & draft.measurement.moves, slower, Limit.SLEW)
+    draft.replace(draft.free & draft.measurement.moves, slower, _BY_SLEW)
 
 
 def _bound(draft: _Draft, policy: Policy) -> None:
-    raised = np.maximum(draft.multipliers, policy.min_multiplier)
-    draft.replace(raised > draft.multipliers, raised, Limit.MIN_MULTIPLIER)
-    lowered = np.minimum(draft.multipliers, policy.max_multiplier)
-    draft.replace(lowered < draft.multipliers, lowered, Limit.MAX_MULTIPLIER)
+    low = draft.multipliers < policy.min_multiplier
+    if _any(low):
+        draft.replace(low, np.full(len(low), policy.min_multiplier), _BY_MIN)
+    high = draft.multipliers > policy.max_multiplier
+    if _any(high):
+        draft.replace(high, np.full(len(high), policy.max_multiplier), _BY_MAX)
 
 
 def _name_limits(draft: _Draft, _policy: Policy) -> None:
     """Say in the outcome that a limit acted; a shrunk move is still the measurement's own."""
-    free = draft.free
-    bounds = (draft.limits & (Limit.MIN_MULTIPLIER | Limit.MAX_MULTIPLIER)) != 0
-    slowed = (draft.limits & (Limit.SLEW | Limit.DAMPING)) != 0
-    draft.outcomes[free & slowed] = Outcome.LIMITED
-    draft.outcomes[free & bounds] = Outcome.CLAMPED
+    slowed = draft.limits & (_BY_SLEW | _BY_DAMPING)
+    bounded = draft.limits & (_BY_MIN | _BY_MAX)
+    if _any(slowed | bounded):
+        free = draft.free
+        draft.outcomes[free & (slowed != 0)] = _LIMITED
+        draft.outcomes[free & (bounded != 0)] = _CLAMPED
 
 
 _STAGES: tuple[_Stage, ...] = (
@@ -219,28 +271,31 @@ def recommend(
     )
     base_rates = reference.at(profile_step)
     references = mapping.references(base_rates, reference.coherences_at(profile_step))
+    # Zero rates and rates at the ends of the range are dealt with, not warned of.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratios = references / measurement.unit_rates
-    draft = _Draft(
-        measurement,
-        mapping.matched,
-        references,
-        mapping.combined(reference.errors_at(profile_step)),
-        ratios.copy(),
-        np.full(len(ratios), Outcome.MATCHED, dtype=np.object_),
-        np.zeros(len(ratios), dtype=np.int64),
-    )
-    for stage in _STAGES:
-        stage(draft, policy)
+        draft = _Draft(
+            measurement,
+            mapping.matched,
+            references,
+            mapping.combined(reference.errors_at(profile_step)),
+            ratios.copy(),
+            np.full(len(ratios), _MATCHED, dtype=np.uint8),
+            np.zeros(len(ratios), dtype=np.int64),
+            np.log(measurement.multipliers),
+        )
+        for stage in _STAGES:
+            stage(draft, policy)
+    known_ratios = np.minimum(ratios, _LARGEST)
+    np.copyto(known_ratios, 0.0, where=measurement.unit_rates == 0)
     return Recommendation(
         multipliers=draft.multipliers,
-        outcomes=tuple(draft.outcomes),
+        outcome_codes=draft.outcomes,
         references=references,
         depth_factors=mapping.depth_factors(references, base_rates),
-        ratios=np.where(measurement.unit_rates > 0, np.minimum(ratios, _LARGEST), 0.0),
+        ratios=known_ratios,
         limits=draft.limits,
-        next_measurement_step=measurement.step
-        + _interval(policy, measurement, draft.multipliers, draft.outcomes),
+        next_measurement_step=measurement.step + _interval(policy, draft),
         probes=_probes(policy, measurement, draft.outcomes),
         profile_step=profile_step,
     )
@@ -258,7 +313,7 @@ def aligned_step(profile: Profile, policy: Policy, step: int, *, total_steps: in
     Raises:
         InvalidValueError: Alignment by progress, and the planned steps are unknown.
     """
-    if policy.alignment is Alignment.STEP:
+    if policy.alignment is _BY_STEP:
         return float(step)
     if total_steps < 1:
         raise InvalidValueError(
@@ -268,26 +323,21 @@ def aligned_step(profile: Profile, policy: Policy, step: int, *, total_steps: in
     return step / total_steps * profile.total_steps
 
 
-def _interval(
-    policy: Policy,
-    measurement: Measurement,
-    multipliers: Floats,
-    outcomes: NDArray[np.object_],
-) -> int:
+def _interval(policy: Policy, draft: _Draft) -> int:
     """Return after how many steps to measure next: sooner while multipliers move."""
-    resting = (outcomes == Outcome.HELD_FROZEN) | (outcomes == Outcome.UNMATCHED)
-    if resting.all():
+    measurement = draft.measurement
+    if not _any((draft.outcomes != _FROZEN) & (draft.outcomes != _UNMATCHED)):
         return policy.max_interval_steps  # nothing depends on it but what people look at
     if measurement.interval_steps == 0:
         return policy.min_interval_steps
-    moves = np.log(multipliers) - np.log(measurement.multipliers)
-    move = float(np.sqrt(np.mean(np.square(moves))))
+    moves = draft.moves()
+    move = math.sqrt(float(np.add.reduce(np.square(moves))) / len(moves))
     factor = min(max(_REST / move, 0.5), 2.0) if move > 0 else 2.0
     wanted = round(measurement.interval_steps * factor)
     return min(max(wanted, policy.min_interval_steps), policy.max_interval_steps)
 
 
-def _probes(policy: Policy, measurement: Measurement, outcomes: NDArray[np.object_]) -> int:
+def _probes(policy: Policy, measurement: Measurement, outcomes: Codes) -> int:
     """Return how many probes bring nine groups of ten to the wanted relative error.
 
     The error falls with the square root of the number of probes. Groups that no number of probes
@@ -295,8 +345,7 @@ def _probes(policy: Policy, measurement: Measurement, outcomes: NDArray[np.objec
     """
     if policy.target_relative_error is None or measurement.probes == 0:
         return 0
-    useful = np.array([o not in {Outcome.HELD_ZERO_RATE, Outcome.UNMATCHED} for o in outcomes])
-    errors = measurement.relative_errors[useful]
+    errors = measurement.relative_errors[(outcomes != _ZERO_RATE) & (outcomes != _UNMATCHED)]
     if not errors.any():
         return min(measurement.probes, policy.max_probes)  # errors unknown: nothing to go by
     error = float(np.quantile(errors, 0.9, method="inverted_cdf"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +78,7 @@ class Measurement:
                     "send one entry for each group in layout order",
                 )
             good = np.isfinite(values) & ((values > 0) if positive else (values >= 0))
-            if not good.all():
+            if np.count_nonzero(good) < groups:
                 i = int(np.argmin(good))
                 wanted = "above 0" if positive else "of at least 0"
                 raise InvalidValueError(
@@ -87,7 +88,7 @@ class Measurement:
     def _check_numbers(self) -> None:
         for field in ("linearity_error", "learning_rate"):
             value = getattr(self, field)
-            if value is not None and not (np.isfinite(value) and value >= 0):
+            if value is not None and not (math.isfinite(value) and value >= 0):
                 raise InvalidValueError(field, f"{value} is not a finite number of at least 0")
         for field in ("probes", "total_steps"):
             if getattr(self, field) < 0:

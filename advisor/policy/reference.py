@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -176,6 +177,8 @@ class Reference:
             filled = np.interp(self._steps, self._steps[some], logs[some, group])
             logs[inside, group] = np.where(some, logs[:, group], filled)[inside]
         self._logs = logs
+        self._has_zeros = bool(self._zero.any())
+        self._places: list[float] = self._steps.tolist()
         self._rates = np.where(positive, rates, np.where(self._zero, 0.0, np.exp(logs)))
         self._errors = profile.relative_errors[kept].astype(np.float64)
         self._coherences = (
@@ -190,7 +193,10 @@ class Reference:
             return held
         with np.errstate(invalid="ignore"):  # zeros, replaced in the next line
             logs = (1 - t) * self._logs[left] + t * self._logs[right]
-        return np.where(self._zero[left] | self._zero[right], 0.0, np.exp(logs))
+            rates = np.exp(logs)
+        if not self._has_zeros:
+            return rates
+        return np.where(self._zero[left] | self._zero[right], 0.0, rates)
 
     def coherences_at(self, step: float) -> NDArray[np.float64] | None:
         """Return the coherences at a step, interpolated linearly, shape [roles]; None: unknown."""
@@ -207,9 +213,9 @@ class Reference:
 
     def _place(self, step: float) -> tuple[int, int, float]:
         """Return the points around a step and how far it is from the left to the right one."""
-        right = int(np.searchsorted(self._steps, step, side="right"))
+        steps = self._places
+        right = bisect_right(steps, step)
         left = max(right - 1, 0)
-        if right in (0, len(self._steps)) or step == self._steps[left]:
+        if right in (0, len(steps)) or step == steps[left]:
             return left, left, 0.0
-        t = (step - self._steps[left]) / (self._steps[right] - self._steps[left])
-        return left, right, float(t)
+        return left, right, (step - steps[left]) / (steps[right] - steps[left])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
@@ -17,14 +17,13 @@ from advisor.errors import RunNotFoundError
 from advisor.names import RunName
 from advisor.store import keys
 from advisor.store.connection import awaited, load_script, store_errors
-from advisor.store.times import from_ms, to_ms
+from advisor.store.times import from_ms
 
 KEPT_EVENTS = 10_000
 KEPT_S = 30 * 24 * 3600
 
 
-@dataclass(frozen=True, slots=True)
-class EventToStore:
+class EventToStore(NamedTuple):
     """One measurement with its answer, on its way to the store.
 
     Attributes:
@@ -32,14 +31,14 @@ class EventToStore:
         opening: The run's opening, encoded.
         event: The event, encoded.
         step: The measurement's step.
-        time: When the service answered, UTC.
+        time_ms: When the service answered, in milliseconds since 1970.
     """
 
     run: RunName
     opening: bytes
     event: bytes
     step: int
-    time: datetime
+    time_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,29 +102,28 @@ class RunStore:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._record = load_script(redis, "record_event")
+        self._record = load_script(redis, "record_events")
 
-    async def record(self, events: Sequence[tuple[EventToStore, int]]) -> list[bool]:
-        """Store events in order, in one round trip, and return which of them are stored.
+    async def record(self, runs: Sequence[tuple[Sequence[EventToStore], int]]) -> list[bool]:
+        """Store events of several runs in one round trip; return of which runs they are stored.
+
+        All events of a run are stored in one step.
 
         Args:
-            events: Pairs of an event and the number of the run's events lost before it.
+            runs: For each run its events in order, at least one, and the number of its events that
+                were lost before them.
         """
         with store_errors():
             async with self._redis.pipeline(transaction=False) as pipeline:
-                for event, lost in events:
-                    own = keys.RunKeys(event.run)
+                for events, lost in runs:
+                    first, last = events[0], events[-1]
+                    own = keys.RunKeys(last.run)
                     await self._record(
-                        keys=[keys.runs(event.run.project), own.summary, own.events],
+                        keys=[keys.runs(last.run.project), own.summary, own.events],
                         args=[
-                            event.event,
-                            event.step,
-                            to_ms(event.time),
-                            event.run.run,
-                            event.opening,
-                            lost,
-                            KEPT_EVENTS,
-                            KEPT_S,
+                            *(last.run.run, last.opening, lost, KEPT_EVENTS, KEPT_S),
+                            *(first.time_ms, last.time_ms, last.step),
+                            *(event.event for event in events),
                         ],
                         client=pipeline,
                     )

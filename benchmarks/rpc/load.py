@@ -74,9 +74,7 @@ class Load:
         ]
         data = measurements(self._groups)
         for i, name in enumerate(self._names):
-            first = pb.RecommendLRRequest(
-                opening=opening(name, self._groups), measurement=data[0]
-            )
+            first = pb.RecommendLRRequest(opening=opening(name, self._groups), measurement=data[0])
             channel = self._channels[i % count]
             if self._kind == "stream":
                 ask = self._stream(channel, first, data)

@@ -42,9 +42,7 @@ def profile(groups: int) -> profile_pb2.ProfileContent:
     """Return the recording of a base model half as deep as a run of so many groups."""
     rng = np.random.default_rng(groups)
     layout = Layout.of(_groups(max(groups // 2, 1)))
-    header = ProfileHeader(
-        layout, _BASE_RATE, _POINTS * _INTERVAL_STEPS, provenance=_PROVENANCE
-    )
+    header = ProfileHeader(layout, _BASE_RATE, _POINTS * _INTERVAL_STEPS, provenance=_PROVENANCE)
     shape = (_POINTS, len(layout))
     rates = np.exp(rng.normal(-2, 2, shape[1]) + rng.normal(0, 0.1, shape)).astype(np.float32)
     errors = np.abs(rng.normal(0.1, 0.03, shape)).astype(np.float32)
