@@ -70,6 +70,12 @@ class Resolved:
     stale: bool = False
     policy: tuple[Policy, str] | None = None
 
+    def rules(self, opening: Opening) -> Policy:
+        """Return the rules for a run: its own, else the stored policy's, else the profile's."""
+        if opening.policy:
+            return opening.policy
+        return self.policy[0] if self.policy else self.loaded.profile.policy
+
 
 class ProfileSource(Protocol):
     """Where profiles come from."""
@@ -108,6 +114,7 @@ class Advice:
     Args:
         resolved: The profile.
         opening: What the run said at its start.
+        mapping: Its layout mapped onto the profile's under its rules, if that was done before.
 
     Attributes:
         info: The version that the advice comes from.
@@ -120,7 +127,9 @@ class Advice:
         refusal: Why there is no advice for this layout, or None.
     """
 
-    def __init__(self, resolved: Resolved, opening: Opening) -> None:
+    def __init__(
+        self, resolved: Resolved, opening: Opening, mapping: LayoutMapping | None = None
+    ) -> None:
         loaded = resolved.loaded
         self.info = loaded.info
         self.version_name = str(loaded.info.reference)
@@ -131,12 +140,10 @@ class Advice:
         self._profile = loaded.profile
         self._provenance = loaded.provenance
         self._reference = loaded.reference
-        stored, self.policy_name = resolved.policy or (loaded.profile.policy, "")
-        if opening.policy:
-            self.policy_name = ""
-        self._policy = opening.policy or stored
+        self._policy = resolved.rules(opening)
+        self.policy_name = resolved.policy[1] if resolved.policy and not opening.policy else ""
         check_coherences(self._policy, loaded.profile.coherences)
-        self.mapping: LayoutMapping = map_layout(
+        self.mapping: LayoutMapping = mapping or map_layout(
             opening.layout,
             loaded.profile.layout,
             self._policy.depth_rule,

@@ -39,6 +39,7 @@ class CachedProfiles:
         self._policies: LRUCache[str, tuple[Policy, str]] = LRUCache(size)
         self._loaded: LRUCache[tuple[str, int, str], LoadedProfile] = LRUCache(size)
         self._names: LRUCache[ProfileReference, VersionInfo] = LRUCache(size)
+        self._next: dict[ProfileReference, asyncio.Task[tuple[Resolved, str]]] = {}
 
     async def resolve(self, reference: ProfileReference) -> Resolved:
         """Return the version that a reference names.
@@ -47,8 +48,25 @@ class CachedProfiles:
             StoreUnavailableError: The store is away and this name was not resolved before.
             NotFoundError: There is no such profile, version or alias.
         """
+        lookup = self._next.get(reference)
+        if lookup is None:
+            lookup = self._next[reference] = asyncio.create_task(self._look_up(reference))
+        resolved, result = await asyncio.shield(lookup)  # a caller that leaves ends its own wait
+        self._lookups.labels(result).inc()
+        return resolved
+
+    async def _look_up(self, reference: ProfileReference) -> tuple[Resolved, str]:
+        """Resolve a name for all who asked since the last turn of the event loop.
+
+        Who asks from now on gets a lookup of its own: this one may miss what was written meanwhile.
+
+        Raises:
+            StoreUnavailableError: The store is away and this name was not resolved before.
+            NotFoundError: There is no such profile, version or alias.
+        """
+        del self._next[reference]
         try:
-            loaded = await self._load(reference)
+            loaded, result = await self._load(reference)
         except StoreUnavailableError:
             known = self._names.get(reference)
             loaded_before = self._loaded.get(_key(known)) if known else None
@@ -57,18 +75,17 @@ class CachedProfiles:
             policy = self._policies.get(loaded_before.policy_name)
             if loaded_before.policy_name and policy is None:
                 raise
-            self._lookups.labels("stale").inc()
             _log.warning("answering from memory, the store is away", profile=str(reference))
-            return Resolved(loaded_before, True, policy)
+            return Resolved(loaded_before, True, policy), "stale"
         except NotFoundError:
             # What is gone must not come back while the store is away.
             self._names.pop(reference, None)
             raise
         policy, stale = await self._policy(loaded.policy_name)
-        return Resolved(loaded, stale, policy)
+        return Resolved(loaded, stale, policy), result
 
-    async def _load(self, reference: ProfileReference) -> LoadedProfile:
-        """Return the version that a reference names at present."""
+    async def _load(self, reference: ProfileReference) -> tuple[LoadedProfile, str]:
+        """Return the version that a reference names at present, and whether it was in memory."""
         attempts = 0
         while True:
             attempts += 1
@@ -76,8 +93,7 @@ class CachedProfiles:
             self._names[reference] = info
             known = self._loaded.get(_key(info))
             if known is not None:
-                self._lookups.labels("hit").inc()
-                return known
+                return known, "hit"
             try:
                 content = await self._store.content(info)
             except VersionNotFoundError:
@@ -85,9 +101,8 @@ class CachedProfiles:
                 if reference.version is not None or attempts == _ATTEMPTS:
                     raise
             else:
-                self._lookups.labels("miss").inc()
                 loaded = self._loaded[_key(info)] = await asyncio.to_thread(_ready, info, content)
-                return loaded
+                return loaded, "miss"
 
     async def _policy(self, name: str) -> tuple[tuple[Policy, str] | None, bool]:
         """Return the rules of the stored policy that a profile names, and whether from memory."""

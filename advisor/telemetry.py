@@ -14,9 +14,9 @@ from advisor.store.runs import EventToStore, RunStore
 
 _BATCH = 1_000
 _BATCH_BYTES = 4 * 2**20
-# After a first event others are waited for: those of one run go to the store in one step, which
-# costs it, and us, a fraction of as many steps.
-_GATHER_S = 0.05
+# The store is asked this seldom: events that come meanwhile go together, those of one run in one
+# step, which costs it, and us, a fraction of as many steps. The first after a rest goes at once.
+_PAUSE_S = 0.05
 _RETRY_S = 0.5
 
 _log = structlog.get_logger()
@@ -40,6 +40,7 @@ class Telemetry:
         self._capacity = capacity
         self._waiting: deque[EventToStore] = deque()
         self._under_way = 0
+        self._next_at = 0.0  # of the event loop's clock
         self._some = asyncio.Event()
         self._none = asyncio.Event()
         self._none.set()
@@ -114,8 +115,10 @@ class Telemetry:
     async def _next_batch(self) -> list[EventToStore]:
         """Wait for an event, and return it with those that wait behind it."""
         await self._some.wait()
-        if len(self._waiting) < _BATCH:
-            await asyncio.sleep(_GATHER_S)
+        now = asyncio.get_running_loop().time()
+        if len(self._waiting) < _BATCH and now < self._next_at:
+            await asyncio.sleep(self._next_at - now)
+        self._next_at = max(now, self._next_at) + _PAUSE_S
         batch: list[EventToStore] = []
         size = 0
         while self._waiting and len(batch) < _BATCH and size < _BATCH_BYTES:

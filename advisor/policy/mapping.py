@@ -442,6 +442,8 @@ def refusal(
         mapping: The layout, mapped.
         unmatched_rule: What happens to groups without a counterpart.
     """
+    if mapping.matched.all():
+        return None
     unmatched = [
         group.name
         for group, matched in zip(layout.groups, mapping.matched, strict=True)

@@ -193,7 +193,7 @@ class Reference:
             return held
         with np.errstate(invalid="ignore"):  # zeros, replaced in the next line
             logs = (1 - t) * self._logs[left] + t * self._logs[right]
-            rates = np.exp(logs)
+            rates: NDArray[np.float64] = np.exp(logs)
         if not self._has_zeros:
             return rates
         return np.where(self._zero[left] | self._zero[right], 0.0, rates)

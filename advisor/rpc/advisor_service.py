@@ -14,8 +14,8 @@ from advisor.advice import Advice, Opening, ProfileSource
 from advisor.errors import OpeningMissingError, OpeningRepeatedError
 from advisor.metrics import Metrics
 from advisor.policy import InvalidValueError, Outcome
-from advisor.rpc.convert import RecommendLRRequest, opening_from, packed_answer, packed_event
-from advisor.rpc.offloading import computed
+from advisor.rpc.convert import RecommendLRRequest, packed_answer, packed_event
+from advisor.rpc.openings import Openings
 from advisor.store.runs import EventToStore
 from advisor.store.times import to_ms
 from advisor.telemetry import Telemetry
@@ -50,7 +50,7 @@ class AdvisorServicer:
         metrics: Metrics,
         now: Callable[[], datetime],
     ) -> None:
-        self._profiles = profiles
+        self._openings = Openings(profiles)
         self._telemetry = telemetry
         self._answers = {
             stale: metrics.answers.labels(str(stale).lower()) for stale in (False, True)
@@ -77,11 +77,7 @@ class AdvisorServicer:
     async def _open(self, request: RecommendLRRequest) -> _OpenRun:
         if request.opening is None:
             raise OpeningMissingError
-        asked = request.opening.layout
-        names = len(asked.groups) + len(asked.frozen_names)
-        opening = await computed(names, opening_from, request.opening)
-        resolved = await self._profiles.resolve(opening.profile)
-        advice = await computed(names + resolved.loaded.names, Advice, resolved, opening)
+        opening, advice = await self._openings.open(request.opening)
         return _OpenRun(opening, advice, request.opening.SerializeToString())
 
     def _answer(self, run: _OpenRun, request: RecommendLRRequest) -> bytes:

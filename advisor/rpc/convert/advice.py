@@ -13,6 +13,7 @@ from advisor.comparison import Kind, Training
 from advisor.names import ProfileReference, RunName
 from advisor.policy import (
     InvalidValueError,
+    Layout,
     Match,
     Measurement,
     Outcome,
@@ -52,14 +53,18 @@ _KINDS = {
 }
 
 
-def opening_from(message: advisor_service_pb2.RunOpening) -> Opening:
+def opening_from(message: advisor_service_pb2.RunOpening, layout: Layout | None = None) -> Opening:
     """Return the opening of a message.
+
+    Args:
+        message: The message.
+        layout: Its layout, if that was read before.
 
     Raises:
         InvalidValueError: A value is out of its range; the field's path begins at ``opening``.
     """
     try:
-        layout = layout_from(message.layout)
+        layout = layout or layout_from(message.layout)
     except InvalidValueError as error:
         raise error.under("opening.layout") from None
     try:
@@ -71,7 +76,7 @@ def opening_from(message: advisor_service_pb2.RunOpening) -> Opening:
     if message.batch_size < 0:
         raise InvalidValueError("opening.batch_size", f"{message.batch_size} is below 0")
     rate = message.base_learning_rate
-    if not (np.isfinite(rate) and rate >= 0):
+    if not (math.isfinite(rate) and rate >= 0):
         raise InvalidValueError(
             "opening.base_learning_rate", f"{rate} is not a finite number of at least 0"
         )

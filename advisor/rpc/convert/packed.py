@@ -58,14 +58,19 @@ def _classes(*originals: Any) -> list[Any]:
     ]
 
 
+_NUMBER_BYTES: dict[int, int] = {
+    _Field.TYPE_FLOAT: 4,
+    _Field.TYPE_DOUBLE: 8,
+    _Field.TYPE_BOOL: 1,
+}
 _Request, Measurement, Response, Event = _classes(
     advisor_service_pb2.RecommendLRRequest,
     advisor_service_pb2.Measurement,
     advisor_service_pb2.RecommendLRResponse,
     run_service_pb2.RunEvent,
 )
-_ITEM_BYTES = {  # of the arrays of a measurement
-    field.name: {_Field.TYPE_FLOAT: 4, _Field.TYPE_DOUBLE: 8, _Field.TYPE_BOOL: 1}[field.type]
+_ITEM_BYTES: dict[str, int] = {  # of the arrays of a measurement
+    field.name: _NUMBER_BYTES[field.type]
     for field in advisor_service_pb2.Measurement.DESCRIPTOR.fields
     if Measurement.DESCRIPTOR.fields_by_name[field.name].type == _Field.TYPE_BYTES
 }
