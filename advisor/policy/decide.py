@@ -5,12 +5,14 @@ the multipliers :math:`m_0` that were in force during the measurement, and a sta
 measurement moves :math:`\log m` towards :math:`\log m_0`; a stage that cannot use it holds
 :math:`m_0`. Nothing is remembered from one measurement to the next: what a stage needs of the past
 comes with the measurement.
+
+All arrays have a row for each run: what runs of one layout on one profile measured at the same time
+is decided together, and no row looks at another.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from advisor.policy.errors import InvalidValueError
 from advisor.policy.mapping import LayoutMapping
-from advisor.policy.measurement import Measurement
+from advisor.policy.measurement import Measurement, Measurements
 from advisor.policy.reference import Profile, Reference
 from advisor.policy.rules import Alignment, Limit, Outcome, Policy
 
@@ -81,22 +83,63 @@ class Recommendation:
         return tuple(_OUTCOMES[code] for code in self.outcome_codes.tolist())
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Recommendations:
+    """The answers to measurements of several runs, a row each; see :class:`Recommendation`.
+
+    Attributes:
+        multipliers: Shape [runs, groups].
+        outcome_codes: Shape [runs, groups].
+        references: Shape [runs, groups].
+        depth_factors: Shape [runs, groups].
+        ratios: Shape [runs, groups].
+        limits: Shape [runs, groups].
+        next_measurement_steps: Shape [runs].
+        probes: Shape [runs].
+        profile_steps: Shape [runs].
+    """
+
+    multipliers: Floats
+    outcome_codes: Codes
+    references: Floats
+    depth_factors: Floats
+    ratios: Floats
+    limits: NDArray[np.int64]
+    next_measurement_steps: Sequence[int]
+    probes: Sequence[int]
+    profile_steps: Sequence[float]
+
+    def row(self, run: int) -> Recommendation:
+        """Return the answer to one run."""
+        return Recommendation(
+            multipliers=self.multipliers[run],
+            outcome_codes=self.outcome_codes[run],
+            references=self.references[run],
+            depth_factors=self.depth_factors[run],
+            ratios=self.ratios[run],
+            limits=self.limits[run],
+            next_measurement_step=self.next_measurement_steps[run],
+            probes=self.probes[run],
+            profile_step=self.profile_steps[run],
+        )
+
+
 @dataclass(slots=True, eq=False)
 class _Draft:
     """What the stages work on: multipliers so far, and for settled groups the outcome's reason.
 
     Attributes:
-        measurement: The measurement.
-        matched: Whether each group has a counterpart.
-        references: As in the recommendation.
-        reference_errors: Their relative errors, shape [groups].
+        measured: The measurements.
+        matched: Whether each group has a counterpart, shape [groups].
+        references: As in the recommendations.
+        reference_errors: Their relative errors, shape [runs, groups].
         multipliers: So far.
         outcomes: Codes so far; that of ``MATCHED`` where nothing is settled.
-        limits: As in the recommendation, so far.
-        logs_before: Logarithms of the multipliers in force, shape [groups].
+        limits: As in the recommendations, so far.
+        logs_before: Logarithms of the multipliers in force, shape [runs, groups].
     """
 
-    measurement: Measurement
+    measured: Measurements
     matched: NDArray[np.bool_]
     references: Floats
     reference_errors: Floats
@@ -108,17 +151,18 @@ class _Draft:
     @property
     def free(self) -> NDArray[np.bool_]:
         """Where nothing holds the multiplier in force."""
-        return self.outcomes == _MATCHED
+        free: NDArray[np.bool_] = self.outcomes == _MATCHED
+        return free
 
     def hold(self, where: NDArray[np.bool_], outcome: int) -> None:
         """Keep the multipliers in force where ``where`` holds and nothing was settled before."""
         if not _any(where):
             return
         where = where & self.free
-        self.multipliers[where] = self.measurement.multipliers[where]
+        np.copyto(self.multipliers, self.measured.multipliers, where=where)
         self.outcomes[where] = outcome
 
-    def replace(self, where: NDArray[np.bool_], multipliers: Floats, limit: int) -> None:
+    def replace(self, where: NDArray[np.bool_], multipliers: Floats | float, limit: int) -> None:
         """Put other multipliers where ``where`` holds, and note what acted."""
         where = where & (multipliers != self.multipliers)
         np.copyto(self.multipliers, multipliers, where=where)
@@ -130,13 +174,13 @@ class _Draft:
 
     def moved(self, parts: Floats | float, moves: Floats) -> Floats:
         """Return multipliers moved by parts of their :meth:`moves` from those in force."""
-        moved = self.measurement.multipliers * np.exp(parts * moves)
+        moved = self.measured.multipliers * np.exp(parts * moves)
         return np.where(parts == 1.0, self.multipliers, moved)
 
 
 def _any(values: NDArray[np.generic]) -> bool:
     """Return whether any is true; faster than numpy's own for few values."""
-    return np.count_nonzero(values) > 0
+    return bool(np.count_nonzero(values))
 
 
 _Stage = Callable[[_Draft, Policy], None]
@@ -150,9 +194,9 @@ def _hold_frozen(draft: _Draft, policy: Policy) -> None:
     after = policy.freeze_after_step
     if after is None and not policy.first_step_only:
         return
-    late = after is not None and draft.measurement.step >= after
-    again = draft.measurement.moves & policy.first_step_only
-    draft.hold(again | late, _FROZEN)
+    late = [[after is not None and step >= after] for step in draft.measured.steps]
+    again = draft.measured.moves & policy.first_step_only
+    draft.hold(again | np.array(late), _FROZEN)
 
 
 def _hold_zero_rates(draft: _Draft, policy: Policy) -> None:
@@ -160,19 +204,22 @@ def _hold_zero_rates(draft: _Draft, policy: Policy) -> None:
 
     The median, because one group that explodes must not make all others look like nothing.
     """
-    for rates in (draft.measurement.unit_rates, draft.references):
+    for rates in (draft.measured.unit_rates, draft.references):
         # Where the smallest is not zero beside the largest, none is beside the median.
-        smallest, largest = np.minimum.reduce(rates), np.maximum.reduce(rates)
-        if smallest > 0 and smallest >= policy.min_rate_ratio * largest:
-            continue
-        usual = float(np.median(rates[rates > 0])) if largest > 0 else 0.0
-        zero = (rates == 0) | (rates < policy.min_rate_ratio * usual)
+        smallest, largest = np.minimum.reduce(rates, axis=1), np.maximum.reduce(rates, axis=1)
+        usual = np.zeros(len(rates))
+        for run in np.flatnonzero(
+            (smallest == 0) | (smallest < policy.min_rate_ratio * largest)
+        ).tolist():
+            if largest[run] > 0:
+                usual[run] = np.median(rates[run][rates[run] > 0])
+        zero = (rates == 0) | (rates < policy.min_rate_ratio * usual[:, None])
         draft.hold(zero, _ZERO_RATE)
 
 
 def _hold_low_confidence(draft: _Draft, policy: Policy) -> None:
     """Hold where the ratio's relative error, of both its parts, is above the limit."""
-    errors = np.hypot(draft.measurement.relative_errors, draft.reference_errors)
+    errors = np.hypot(draft.measured.relative_errors, draft.reference_errors)
     draft.hold(errors > policy.max_relative_error, _LOW_CONFIDENCE)
 
 
@@ -183,43 +230,46 @@ def _weigh(draft: _Draft, policy: Policy) -> None:
     filter for a signal of size d in noise of size e; e is the error of a logarithm to first order).
     A first recommendation has nothing yet to be weighed against.
     """
-    errors = draft.measurement.relative_errors
+    errors = draft.measured.relative_errors
     if not policy.weigh_by_confidence or not _any(errors):
         return
     moves = draft.moves()
     weights = 1 / (1 + np.square(errors / moves))
     np.copyto(weights, 0.0, where=moves == 0)
     np.copyto(weights, 1.0, where=errors == 0)
-    noticed = draft.free & draft.measurement.moves & (weights < 1 - _WHOLE)
+    noticed = draft.free & draft.measured.moves & (weights < 1 - _WHOLE)
     if _any(noticed):
         draft.replace(noticed, draft.moved(weights, moves), _BY_CONFIDENCE)
 
 
 def _damp(draft: _Draft, policy: Policy) -> None:
     """Raise less while steps are too large for first-order rates; lowering is always safe."""
-    limit, error = policy.max_linearity_error, draft.measurement.linearity_error
-    if limit is None or error is None or error <= limit:
+    limit = policy.max_linearity_error
+    if limit is None:
         return
-    raised = draft.free & (draft.multipliers > draft.measurement.multipliers)
-    draft.replace(raised, draft.moved(limit / error, draft.moves()), _BY_DAMPING)
+    parts = np.array([[limit / (error or limit)] for error in draft.measured.linearity_errors])
+    if not _any(parts < 1):
+        return
+    raised = draft.free & (draft.multipliers > draft.measured.multipliers) & (parts < 1)
+    draft.replace(raised, draft.moved(parts, draft.moves()), _BY_DAMPING)
 
 
 def _slew(draft: _Draft, policy: Policy) -> None:
     """Bound each step; a first recommendation is free: there is nothing yet that could jump."""
     if policy.slew_limit is None:
         return
-    before = draft.measurement.multipliers
+    before = draft.measured.multipliers
     slower = np.clip(draft.multipliers, before / policy.slew_limit, before * policy.slew_limit)
-    draft.replace(draft.free & draft.measurement.moves, slower, _BY_SLEW)
+    draft.replace(draft.free & draft.measured.moves, slower, _BY_SLEW)
 
 
 def _bound(draft: _Draft, policy: Policy) -> None:
     low = draft.multipliers < policy.min_multiplier
     if _any(low):
-        draft.replace(low, np.full(len(low), policy.min_multiplier), _BY_MIN)
+        draft.replace(low, policy.min_multiplier, _BY_MIN)
     high = draft.multipliers > policy.max_multiplier
     if _any(high):
-        draft.replace(high, np.full(len(high), policy.max_multiplier), _BY_MAX)
+        draft.replace(high, policy.max_multiplier, _BY_MAX)
 
 
 def _name_limits(draft: _Draft, _policy: Policy) -> None:
@@ -266,38 +316,62 @@ def recommend(
             planned steps.
     """
     measurement.check(len(mapping.matches))
-    profile_step = aligned_step(
-        profile, policy, measurement.step, total_steps=measurement.total_steps
-    )
-    base_rates = reference.at(profile_step)
-    references = mapping.references(base_rates, reference.coherences_at(profile_step))
+    return recommend_all(profile, reference, mapping, policy, Measurements.of([measurement])).row(0)
+
+
+def recommend_all(
+    profile: Profile,
+    reference: Reference,
+    mapping: LayoutMapping,
+    policy: Policy,
+    measured: Measurements,
+) -> Recommendations:
+    """Return the multipliers for measurements of several runs, the same as for each alone.
+
+    Args:
+        profile: The profile of them all.
+        reference: ``Reference(profile)``, built once.
+        mapping: Their layout mapped onto the profile's, built once.
+        policy: Their rules.
+        measured: What they measured, checked.
+
+    Raises:
+        InvalidValueError: Alignment by progress lacks a run's planned steps.
+    """
+    profile_steps = [
+        aligned_step(profile, policy, step, total_steps=total_steps)
+        for step, total_steps in zip(measured.steps, measured.total_steps, strict=True)
+    ]
+    moments = reference.moments(profile_steps)
+    base_rates = reference.rates(moments)
+    references = mapping.references(base_rates, reference.coherences(moments))
     # Zero rates and rates at the ends of the range are dealt with, not warned of.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ratios = references / measurement.unit_rates
+        ratios = references / measured.unit_rates
         draft = _Draft(
-            measurement,
+            measured,
             mapping.matched,
             references,
-            mapping.combined(reference.errors_at(profile_step)),
+            mapping.combined(reference.errors(moments)),
             ratios.copy(),
-            np.full(len(ratios), _MATCHED, dtype=np.uint8),
-            np.zeros(len(ratios), dtype=np.int64),
-            np.log(measurement.multipliers),
+            np.full(ratios.shape, _MATCHED, dtype=np.uint8),
+            np.zeros(ratios.shape, dtype=np.int64),
+            np.log(measured.multipliers),
         )
         for stage in _STAGES:
             stage(draft, policy)
     known_ratios = np.minimum(ratios, _LARGEST)
-    np.copyto(known_ratios, 0.0, where=measurement.unit_rates == 0)
-    return Recommendation(
+    np.copyto(known_ratios, 0.0, where=measured.unit_rates == 0)
+    return Recommendations(
         multipliers=draft.multipliers,
         outcome_codes=draft.outcomes,
         references=references,
         depth_factors=mapping.depth_factors(references, base_rates),
         ratios=known_ratios,
         limits=draft.limits,
-        next_measurement_step=measurement.step + _interval(policy, draft),
-        probes=_probes(policy, measurement, draft.outcomes),
-        profile_step=profile_step,
+        next_measurement_steps=_next_steps(policy, draft),
+        probes=_probes(policy, draft),
+        profile_steps=profile_steps,
     )
 
 
@@ -323,32 +397,43 @@ def aligned_step(profile: Profile, policy: Policy, step: int, *, total_steps: in
     return step / total_steps * profile.total_steps
 
 
-def _interval(policy: Policy, draft: _Draft) -> int:
-    """Return after how many steps to measure next: sooner while multipliers move."""
-    measurement = draft.measurement
-    if not _any((draft.outcomes != _FROZEN) & (draft.outcomes != _UNMATCHED)):
-        return policy.max_interval_steps  # nothing depends on it but what people look at
-    if measurement.interval_steps == 0:
-        return policy.min_interval_steps
-    moves = draft.moves()
-    move = math.sqrt(float(np.add.reduce(np.square(moves))) / len(moves))
-    factor = min(max(_REST / move, 0.5), 2.0) if move > 0 else 2.0
-    wanted = round(measurement.interval_steps * factor)
-    return min(max(wanted, policy.min_interval_steps), policy.max_interval_steps)
+def _next_steps(policy: Policy, draft: _Draft) -> list[int]:
+    """Return when each run is to measure next: sooner while its multipliers move."""
+    awake = (draft.outcomes != _FROZEN) & (draft.outcomes != _UNMATCHED)
+    moves = np.sqrt(np.add.reduce(np.square(draft.moves()), axis=1) / awake.shape[1])
+    found = []
+    for run, move in enumerate(moves.tolist()):
+        before = draft.measured.interval_steps[run]
+        if not _any(awake[run]):  # nothing depends on it but what people look at
+            interval = policy.max_interval_steps
+        elif before == 0:
+            interval = policy.min_interval_steps
+        else:
+            factor = min(max(_REST / move, 0.5), 2.0) if move > 0 else 2.0
+            wanted = round(before * factor)
+            interval = min(max(wanted, policy.min_interval_steps), policy.max_interval_steps)
+        found.append(draft.measured.steps[run] + interval)
+    return found
 
 
-def _probes(policy: Policy, measurement: Measurement, outcomes: Codes) -> int:
+def _probes(policy: Policy, draft: _Draft) -> list[int]:
     """Return how many probes bring nine groups of ten to the wanted relative error.
 
     The error falls with the square root of the number of probes. Groups that no number of probes
     would help (zero rates, no counterpart) do not count.
     """
-    if policy.target_relative_error is None or measurement.probes == 0:
-        return 0
-    errors = measurement.relative_errors[(outcomes != _ZERO_RATE) & (outcomes != _UNMATCHED)]
-    if not errors.any():
-        return min(measurement.probes, policy.max_probes)  # errors unknown: nothing to go by
-    error = float(np.quantile(errors, 0.9, method="inverted_cdf"))
-    ratio = min(error / policy.target_relative_error, float(policy.max_probes))
-    wanted = measurement.probes * ratio**2
-    return int(min(max(np.ceil(wanted * (1 - 1e-9)), 1), policy.max_probes))
+    target = policy.target_relative_error
+    if target is None:
+        return [0] * len(draft.outcomes)
+    useful = (draft.outcomes != _ZERO_RATE) & (draft.outcomes != _UNMATCHED)
+    found = []
+    for run, probes in enumerate(draft.measured.probes):
+        errors = draft.measured.relative_errors[run][useful[run]]
+        if probes == 0 or not _any(errors):  # errors unknown: nothing to go by
+            found.append(min(probes, policy.max_probes))
+            continue
+        error = float(np.quantile(errors, 0.9, method="inverted_cdf"))
+        ratio = min(error / target, float(policy.max_probes))
+        wanted = probes * ratio**2
+        found.append(int(min(max(np.ceil(wanted * (1 - 1e-9)), 1), policy.max_probes)))
+    return found

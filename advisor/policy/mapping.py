@@ -92,14 +92,16 @@ class LayoutMapping:
         object.__setattr__(self, "_one_each", one_each)
 
     def references(self, base_rates: Floats, coherences: Floats | None = None) -> Floats:
-        """Return the reference of each group of the run, 0 where unmatched, shape [groups].
+        """Return the reference of each group of the run, 0 where unmatched, shape [..., groups].
 
         Args:
-            base_rates: Unit rate of each base group, shape [base groups].
+            base_rates: Unit rate of each base group, shape [..., base groups].
             coherences: Mean correlation of the blocks' changes in each role of the base, shape
-                [base roles]; needed for the rule ``measured`` alone.
+                [..., base roles]; needed for the rule ``measured`` alone.
         """
-        rates = base_rates[self.sources]
+        if self.depth_rule is _MEASURED and coherences is not None and base_rates.ndim > 1:
+            return np.stack([*map(self.references, base_rates, coherences)])
+        rates = base_rates[..., self.sources]
         if self.depth_rule is _SQRT:
             return np.sqrt(self._added(self.shares * np.square(rates)))
         references = self._added(self.shares * rates)
@@ -111,12 +113,12 @@ class LayoutMapping:
         """Return reference over mean base rate of what each group covers, 0 where that is 0.
 
         Args:
-            references: What :meth:`references` returned for ``base_rates``, shape [groups].
-            base_rates: Unit rate of each base group, shape [base groups].
+            references: What :meth:`references` returned for ``base_rates``, shape [..., groups].
+            base_rates: Unit rate of each base group, shape [..., base groups].
         """
-        covered = self._added(self.spans * base_rates[self.sources])
+        covered = self._added(self.spans * base_rates[..., self.sources])
         known = covered > 0
-        if np.count_nonzero(known) == len(covered):
+        if np.count_nonzero(known) == covered.size:
             return references / covered
         factors = np.zeros_like(references)
         np.divide(references, covered, out=factors, where=known)
@@ -127,17 +129,19 @@ class LayoutMapping:
         return [int(source) for source in self.sources[self.targets == group]]
 
     def combined(self, base_errors: Floats) -> Floats:
-        """Return the mean over what each group covers, 0 where unmatched, shape [groups].
+        """Return the mean over what each group covers, 0 where unmatched, shape [..., groups].
 
         Args:
-            base_errors: A number for each base group, shape [base groups].
+            base_errors: A number for each base group, shape [..., base groups].
         """
-        return self._added(self.spans * base_errors[self.sources])
+        return self._added(self.spans * base_errors[..., self.sources])
 
     def _added(self, terms: Floats) -> Floats:
-        """Return the sum of each target's terms, shape [groups]."""
+        """Return the sum of each target's terms, shape [..., groups]."""
         if self._one_each:
             return terms
+        if terms.ndim > 1:
+            return np.stack([*map(self._added, terms)])
         summed = np.bincount(self.targets, weights=terms, minlength=len(self.matches))
         return summed.astype(np.float64)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,6 +148,20 @@ def check_coherences(policy: Policy, coherences: NDArray[np.float32] | None) -> 
         )
 
 
+class Moments(NamedTuple):
+    """Moments of a profile's training.
+
+    Attributes:
+        left: The point before each, shape [moments].
+        right: The point behind each, shape [moments].
+        part: How far each is from the left to the right one, in [0, 1), shape [moments, 1].
+    """
+
+    left: NDArray[np.intp]
+    right: NDArray[np.intp]
+    part: NDArray[np.float64]
+
+
 class Reference:
     """Reads a profile's unit rates at any step.
 
@@ -187,29 +203,43 @@ class Reference:
 
     def at(self, step: float) -> NDArray[np.float64]:
         """Return the unit rates at a step of the profile's training, shape [groups], each >= 0."""
-        left, right, t = self._place(step)
-        if t == 0:
-            held: NDArray[np.float64] = self._rates[left].copy()
-            return held
-        with np.errstate(invalid="ignore"):  # zeros, replaced in the next line
-            logs = (1 - t) * self._logs[left] + t * self._logs[right]
-            rates: NDArray[np.float64] = np.exp(logs)
-        if not self._has_zeros:
-            return rates
-        return np.where(self._zero[left] | self._zero[right], 0.0, rates)
+        rates: NDArray[np.float64] = self.rates(self.moments([step]))[0]
+        return rates
 
     def coherences_at(self, step: float) -> NDArray[np.float64] | None:
         """Return the coherences at a step, interpolated linearly, shape [roles]; None: unknown."""
-        return None if self._coherences is None else self._between(self._coherences, step)
+        found = self.coherences(self.moments([step]))
+        return None if found is None else found[0]
 
     def errors_at(self, step: float) -> NDArray[np.float64]:
         """Return the unit rates' relative errors at a step, interpolated linearly, [groups]."""
-        return self._between(self._errors, step)
+        errors: NDArray[np.float64] = self.errors(self.moments([step]))[0]
+        return errors
 
-    def _between(self, known: NDArray[np.float64], step: float) -> NDArray[np.float64]:
-        left, right, t = self._place(step)
-        between: NDArray[np.float64] = (1 - t) * known[left] + t * known[right]
-        return between
+    def moments(self, steps: Sequence[float]) -> Moments:
+        """Return where steps of the profile's training lie among its points."""
+        left, right, parts = zip(*map(self._place, steps), strict=True)
+        return Moments(np.array(left), np.array(right), np.array(parts)[:, None])
+
+    def rates(self, moments: Moments) -> NDArray[np.float64]:
+        """Return the unit rates at some moments, shape [moments, groups], each >= 0."""
+        left, right, part = moments
+        with np.errstate(invalid="ignore"):  # zeros, replaced below
+            logs = (1 - part) * self._logs[left] + part * self._logs[right]
+            rates: NDArray[np.float64] = np.exp(logs)
+        if self._has_zeros:
+            np.copyto(rates, 0.0, where=self._zero[left] | self._zero[right])
+        if np.count_nonzero(part) < len(part):  # on a point, or beyond the ends
+            np.copyto(rates, self._rates[left], where=part == 0)
+        return rates
+
+    def coherences(self, moments: Moments) -> NDArray[np.float64] | None:
+        """Return the coherences at some moments, shape [moments, roles]; None: unknown."""
+        return None if self._coherences is None else _between(self._coherences, moments)
+
+    def errors(self, moments: Moments) -> NDArray[np.float64]:
+        """Return the unit rates' relative errors at some moments, shape [moments, groups]."""
+        return _between(self._errors, moments)
 
     def _place(self, step: float) -> tuple[int, int, float]:
         """Return the points around a step and how far it is from the left to the right one."""
@@ -219,3 +249,10 @@ class Reference:
         if right in (0, len(steps)) or step == steps[left]:
             return left, left, 0.0
         return left, right, (step - steps[left]) / (steps[right] - steps[left])
+
+
+def _between(known: NDArray[np.float64], moments: Moments) -> NDArray[np.float64]:
+    """Return what is known at the points, interpolated linearly."""
+    left, right, part = moments
+    between: NDArray[np.float64] = (1 - part) * known[left] + part * known[right]
+    return between
