@@ -19,13 +19,15 @@ from advisor.policy import (
     Layout,
     LayoutMapping,
     Measurement,
+    Measurements,
     Policy,
     Profile,
     Recommendation,
+    Recommendations,
     Reference,
     check_coherences,
     map_layout,
-    recommend,
+    recommend_all,
     refusal,
 )
 from advisor.profiles import Provenance, VersionInfo
@@ -124,6 +126,7 @@ class Advice:
         base_layout: The profile's layout.
         mapping: The one mapped onto the other.
         policy_name: The stored policy that is followed, with its version; empty: none.
+        plan: Equal for runs that share profile, mapping and rules, as long as both live.
         refusal: Why there is no advice for this layout, or None.
     """
 
@@ -150,6 +153,8 @@ class Advice:
             aliases=loaded.profile.aliases,
             unmatched_rule=self._policy.unmatched_rule,
         )
+        # Runs with the same one can be answered together: what it stands for is theirs too.
+        self.plan: tuple[int, ...] = (id(loaded.reference), id(self.mapping), id(self._policy))
         self.refusal = refusal(opening.layout, self.mapping, self._policy.unmatched_rule)
 
     def recommend(self, measurement: Measurement) -> Recommendation:
@@ -159,9 +164,27 @@ class Advice:
             LayoutMismatchError: The layout does not map onto the profile.
             InvalidValueError: The measurement is out of range.
         """
+        return self.recommend_all(self.checked(measurement)).row(0)
+
+    def checked(self, measurement: Measurement) -> Measurements:
+        """Return a measurement as the only row, if there is advice for it.
+
+        Raises:
+            LayoutMismatchError: The layout does not map onto the profile.
+            InvalidValueError: The measurement is out of range.
+        """
         if self.refusal is not None:
             raise self.refusal
-        return recommend(self._profile, self._reference, self.mapping, self._policy, measurement)
+        measurement.check(len(self.layout))
+        return Measurements.of([measurement])
+
+    def recommend_all(self, measured: Measurements) -> Recommendations:
+        """Return the multipliers for measurements, checked, of runs with this one's plan.
+
+        Raises:
+            InvalidValueError: Alignment by progress lacks a run's planned steps.
+        """
+        return recommend_all(self._profile, self._reference, self.mapping, self._policy, measured)
 
     def first_depth_factors(self) -> NDArray[np.float64]:
         """Return each group's depth factor at the profile's first point, shape [groups].

@@ -14,8 +14,9 @@ from advisor.advice import Advice, Opening, ProfileSource
 from advisor.errors import OpeningMissingError, OpeningRepeatedError
 from advisor.metrics import Metrics
 from advisor.policy import InvalidValueError, Outcome
-from advisor.rpc.convert import RecommendLRRequest, packed_answer, packed_event
+from advisor.rpc.convert import Answer, Ask, RecommendLRRequest, packed_event
 from advisor.rpc.openings import Openings
+from advisor.rpc.together import Together
 from advisor.store.runs import EventToStore
 from advisor.store.times import to_ms
 from advisor.telemetry import Telemetry
@@ -52,6 +53,7 @@ class AdvisorServicer:
     ) -> None:
         self._openings = Openings(profiles)
         self._telemetry = telemetry
+        self._together = Together(self._count)
         self._answers = {
             stale: metrics.answers.labels(str(stale).lower()) for stale in (False, True)
         }
@@ -68,11 +70,11 @@ class AdvisorServicer:
                 run = await self._open(request)
             elif request.opening is not None:
                 raise OpeningRepeatedError
-            yield self._answer(run, request)
+            yield await self._answer(run, request)
 
     async def RecommendLROnce(self, request: RecommendLRRequest, context: _Context) -> bytes:
         """Answer one measurement that comes with its opening."""
-        return self._answer(await self._open(request), request)
+        return await self._answer(await self._open(request), request)
 
     async def _open(self, request: RecommendLRRequest) -> _OpenRun:
         if request.opening is None:
@@ -80,15 +82,10 @@ class AdvisorServicer:
         opening, advice = await self._openings.open(request.opening)
         return _OpenRun(opening, advice, request.opening.SerializeToString())
 
-    def _answer(self, run: _OpenRun, request: RecommendLRRequest) -> bytes:
+    async def _answer(self, run: _OpenRun, request: RecommendLRRequest) -> bytes:
         if request.measurement is None:
             raise InvalidValueError("measurement", "missing; every message carries one")
-        answered = packed_answer(run.advice, run.opening, request.measurement)
-        self._answers[run.advice.stale].inc()
-        counts = np.bincount(answered.recommendation.outcome_codes)
-        for code, count in enumerate(counts.tolist()):
-            if count:
-                self._groups[code].inc(count)
+        answered = await self._together.answer(Ask(run.advice, run.opening, request.measurement))
         if run.opening.run is not None:
             now = self._now()
             event = packed_event(now, request.encoded_measurement, answered.encoded)
@@ -97,6 +94,15 @@ class AdvisorServicer:
                 EventToStore(run.opening.run, run.encoded, event, step, to_ms(now))
             )
         return answered.encoded
+
+    def _count(self, given: list[tuple[Ask, Answer]]) -> None:
+        for ask, _ in given:
+            self._answers[ask.advice.stale].inc()
+        if given:
+            codes = np.concatenate([answered.codes for _, answered in given])
+            for code, count in enumerate(np.bincount(codes).tolist()):
+                if count:
+                    self._groups[code].inc(count)
 
 
 def add_to_server(servicer: AdvisorServicer, server: grpc.aio.Server) -> None:
