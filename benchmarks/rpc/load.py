@@ -17,7 +17,6 @@ from fslr.advisor.v1 import advisor_service_pb2 as pb
 
 Kind = Literal["stream", "once"]
 _METHOD = "/fslr.advisor.v1.AdvisorService/RecommendLR"
-_CHANNELS = 4
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -54,13 +53,29 @@ class Load:
         callers: How many at a time.
         groups: Groups of each run.
         label: What the runs' names begin with; empty: they have no name, and nothing is stored.
+        channels: Most connections that they share.
+
+    Attributes:
+        names: The runs' identifiers.
+        answer: The last of the first answers.
+        sent: Number of messages sent so far.
     """
 
-    def __init__(self, address: str, kind: Kind, *, callers: int, groups: int, label: str) -> None:
+    def __init__(
+        self,
+        address: str,
+        kind: Kind,
+        *,
+        callers: int,
+        groups: int,
+        label: str,
+        channels: int = 4,
+    ) -> None:
+        self._most_channels = channels
         self._address = address
         self._kind = kind
         self._groups = groups
-        self._names = [f"{label}-{i}" if label else "" for i in range(callers)]
+        self.names = [f"{label}-{i}" if label else "" for i in range(callers)]
         self._channels: list[grpc.aio.Channel] = []
         self._asks: list[_Ask] = []
         self.answer = pb.RecommendLRResponse()
@@ -68,12 +83,12 @@ class Load:
 
     async def __aenter__(self) -> Self:
         """Connect, and let each caller ask once."""
-        count = min(_CHANNELS, len(self._names))
+        count = min(self._most_channels, len(self.names))
         self._channels = [
             grpc.aio.insecure_channel(self._address, options=_OPTIONS) for _ in range(count)
         ]
         data = measurements(self._groups)
-        for i, name in enumerate(self._names):
+        for i, name in enumerate(self.names):
             first = pb.RecommendLRRequest(opening=opening(name, self._groups), measurement=data[0])
             channel = self._channels[i % count]
             if self._kind == "stream":
@@ -84,7 +99,7 @@ class Load:
             if len(self.answer.multipliers) != self._groups:
                 raise AssertionError(f"an answer of {len(self.answer.multipliers)} multipliers")
             self._asks.append(ask)
-        self.sent += len(self._names)
+        self.sent += len(self.names)
         return self
 
     async def __aexit__(

@@ -12,7 +12,7 @@ from advisor.rpc.convert import content_to
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, profile_pb2
 
-PROJECT = "default"
+PROJECT = "bench"
 PROFILE = f"projects/{PROJECT}/profiles/load"
 _BASE_RATE = 0.01
 _KINDS = 10  # tensors a block, as in a transformer
@@ -38,10 +38,10 @@ def profile_name(groups: int) -> str:
     return f"{PROFILE}-{groups}"
 
 
-def profile(groups: int) -> profile_pb2.ProfileContent:
+def profile(groups: int, *, seed: int = 0) -> profile_pb2.ProfileContent:
     """Return the recording of a base model half as deep as a run of so many groups."""
-    rng = np.random.default_rng(groups)
-    layout = Layout.of(_groups(max(groups // 2, 1)))
+    rng = np.random.default_rng(seed)
+    layout = Layout.of(_groups(max(groups // 2, min(_KINDS, groups))))
     header = ProfileHeader(layout, _BASE_RATE, _POINTS * _INTERVAL_STEPS, provenance=_PROVENANCE)
     shape = (_POINTS, len(layout))
     rates = np.exp(rng.normal(-2, 2, shape[1]) + rng.normal(0, 0.1, shape)).astype(np.float32)
@@ -93,6 +93,11 @@ def measurements(groups: int) -> list[pb.Measurement]:
         )
         for i in range(1, _DIFFERENT + 1)
     ]
+
+
+def recommend_request(run: str, groups: int) -> pb.RecommendLRRequest:
+    """Return a request of one message: opening and measurement."""
+    return pb.RecommendLRRequest(opening=opening(run, groups), measurement=measurements(groups)[0])
 
 
 def _groups(count: int) -> list[Group]:
