@@ -17,6 +17,9 @@ from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
 
 _log = structlog.get_logger()
+# Names are looked up this seldom: who asks meanwhile shares a lookup with others who ask for the
+# same name, and is answered together with them. The first after a rest does not wait.
+_PAUSE_S = 0.005
 _ATTEMPTS = 5  # to read what an alias names while versions come and go
 
 
@@ -35,11 +38,12 @@ class CachedProfiles:
     ) -> None:
         self._store = store
         self._policy_store = policies
-        self._lookups = metrics.profiles
+        self._lookups = {word: metrics.profiles.labels(word) for word in ("hit", "miss", "stale")}
         self._policies: LRUCache[str, tuple[Policy, str]] = LRUCache(size)
         self._loaded: LRUCache[tuple[str, int, str], LoadedProfile] = LRUCache(size)
         self._names: LRUCache[ProfileReference, VersionInfo] = LRUCache(size)
         self._next: dict[ProfileReference, asyncio.Task[tuple[Resolved, str]]] = {}
+        self._next_at = 0.0  # of the event loop's clock
 
     async def resolve(self, reference: ProfileReference) -> Resolved:
         """Return the version that a reference names.
@@ -52,18 +56,23 @@ class CachedProfiles:
         if lookup is None:
             lookup = self._next[reference] = asyncio.create_task(self._look_up(reference))
         resolved, result = await asyncio.shield(lookup)  # a caller that leaves ends its own wait
-        self._lookups.labels(result).inc()
+        self._lookups[result].inc()
         return resolved
 
     async def _look_up(self, reference: ProfileReference) -> tuple[Resolved, str]:
-        """Resolve a name for all who asked since the last turn of the event loop.
+        """Resolve a name for all who ask before this one begins.
 
-        Who asks from now on gets a lookup of its own: this one may miss what was written meanwhile.
+        Who asks later gets a lookup of its own: this one may miss what was written meanwhile.
 
         Raises:
             StoreUnavailableError: The store is away and this name was not resolved before.
             NotFoundError: There is no such profile, version or alias.
         """
+        loop = asyncio.get_running_loop()
+        wait_s = self._next_at - loop.time()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        self._next_at = max(self._next_at, loop.time() + _PAUSE_S)
         del self._next[reference]
         try:
             loaded, result = await self._load(reference)
