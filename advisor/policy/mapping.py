@@ -101,7 +101,7 @@ class LayoutMapping:
         """
         if self.depth_rule is _MEASURED and coherences is not None and base_rates.ndim > 1:
             return np.stack([*map(self.references, base_rates, coherences)])
-        rates = base_rates[..., self.sources]
+        rates = np.take(base_rates, self.sources, axis=-1)
         if self.depth_rule is _SQRT:
             return np.sqrt(self._added(self.shares * np.square(rates)))
         references = self._added(self.shares * rates)
@@ -116,7 +116,7 @@ class LayoutMapping:
             references: What :meth:`references` returned for ``base_rates``, shape [..., groups].
             base_rates: Unit rate of each base group, shape [..., base groups].
         """
-        covered = self._added(self.spans * base_rates[..., self.sources])
+        covered = self._added(self.spans * np.take(base_rates, self.sources, axis=-1))
         known = covered > 0
         if np.count_nonzero(known) == covered.size:
             return references / covered
@@ -134,7 +134,7 @@ class LayoutMapping:
         Args:
             base_errors: A number for each base group, shape [..., base groups].
         """
-        return self._added(self.spans * base_errors[..., self.sources])
+        return self._added(self.spans * np.take(base_errors, self.sources, axis=-1))
 
     def _added(self, terms: Floats) -> Floats:
         """Return the sum of each target's terms, shape [..., groups]."""

@@ -45,7 +45,7 @@ class Load:
     """Callers of one server, as a context manager; between rounds they wait.
 
     Messages are made once and sent as bytes, and answers are not decoded: what is measured is the
-    server. Of each caller the first answer is looked at.
+    server. Of each caller the first answer, and the last of a round, are looked at.
 
     Args:
         address: The server.
@@ -95,9 +95,7 @@ class Load:
                 ask = self._stream(channel, first, data)
             else:
                 ask = self._calls(channel, first.opening, data)
-            self.answer = pb.RecommendLRResponse.FromString(await ask(0))
-            if len(self.answer.multipliers) != self._groups:
-                raise AssertionError(f"an answer of {len(self.answer.multipliers)} multipliers")
+            self.answer = self._checked(await ask(0))
             self._asks.append(ask)
         self.sent += len(self.names)
         return self
@@ -138,6 +136,13 @@ class Load:
 
         return ask
 
+    def _checked(self, answer: bytes) -> pb.RecommendLRResponse:
+        found = pb.RecommendLRResponse.FromString(answer)
+        for field in ("multipliers", "outcomes", "reference_unit_rates", "limits"):
+            if len(getattr(found, field)) != self._groups:
+                raise AssertionError(f"an answer of {len(getattr(found, field))} {field}")
+        return found
+
     async def run(self, seconds: float) -> Round:
         """Let all callers ask for so many seconds."""
         times: list[float] = []
@@ -145,14 +150,16 @@ class Load:
         until = begun + seconds
 
         async def caller(ask: _Ask) -> None:
-            turn = 1
+            turn, answer = 1, b""
             before = time.perf_counter()
             while before < until:
-                await ask(turn)
+                answer = await ask(turn)
                 now = time.perf_counter()
                 times.append(now - before)
                 before = now
                 turn += 1
+            if answer:
+                self._checked(answer)
 
         await asyncio.gather(*map(caller, self._asks))
         self.sent += len(times)

@@ -274,5 +274,5 @@ def _encoded(
 
 def _cut(array: npt.NDArray[Any]) -> list[bytes]:
     """Return the bytes of each row."""
-    data, size = array.tobytes(), array.strides[0]
+    data, size = array.tobytes(), array.itemsize * array.shape[1]
     return [data[start : start + size] for start in range(0, len(data), size)]
