@@ -13,23 +13,30 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from advisor.authentication import Authenticator
 from advisor.cache import CachedProfiles
+from advisor.certificate_roles import CertificateRoles
 from advisor.metrics import Metrics
+from advisor.quotas import Quotas
 from advisor.readiness import LIVENESS, Readiness
 from advisor.rpc.advisor_service import AdvisorServicer, add_to_server
 from advisor.rpc.audit_service import AuditServicer
+from advisor.rpc.gate import Gate
 from advisor.rpc.interceptor import BoundaryInterceptor
 from advisor.rpc.policy_service import PolicyServicer
 from advisor.rpc.profile_service import ProfileServicer
 from advisor.rpc.run_service import RunServicer
+from advisor.rpc.status_service import StatusServicer
 from advisor.rpc.tls import server_credentials
 from advisor.rpc.traffic import Traffic
 from advisor.settings import Settings
 from advisor.store.audit import AuditStore
 from advisor.store.connection import awaited, connect, store_errors
+from advisor.store.embedded import EmbeddedRedis, running_url
 from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
 from advisor.store.runs import RunStore
+from advisor.store.tokens import TokenStore
 from advisor.telemetry import Telemetry
 from fslr.advisor.v1 import (
     advisor_service_pb2,
@@ -41,6 +48,8 @@ from fslr.advisor.v1 import (
     profile_service_pb2_grpc,
     run_service_pb2,
     run_service_pb2_grpc,
+    status_service_pb2,
+    status_service_pb2_grpc,
 )
 
 _SERVICES = (
@@ -49,6 +58,7 @@ _SERVICES = (
     policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name,
     profile_service_pb2.DESCRIPTOR.services_by_name["ProfileService"].full_name,
     run_service_pb2.DESCRIPTOR.services_by_name["RunService"].full_name,
+    status_service_pb2.DESCRIPTOR.services_by_name["StatusService"].full_name,
 )
 # Messages beyond our limit are refused by us, with a reason; beyond this multiple of it by gRPC,
 # without one, before they fill the memory.
@@ -90,14 +100,17 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
 
     Raises:
         CertificateError: The files for TLS cannot be used.
+        CertificateRolesError: The file of certificates' roles cannot be used.
         ListenError: The port is taken, or the address is open to others without consent.
         StoreUnavailableError: Redis does not answer at the start.
     """
-    if not (settings.is_loopback or settings.tls_client_ca or settings.allow_insecure):
+    is_secure = settings.tls is not None and settings.authenticates
+    if not (settings.is_loopback or is_secure or settings.allow_insecure):
+        missing = "callers are not authenticated" if settings.tls else "calls are not encrypted"
         raise ListenError(
-            f"{settings.host} can be reached from other machines, and callers are not "
-            "authenticated; give --tls-cert, --tls-key and --tls-client-ca, listen on 127.0.0.1, "
-            "or say --allow-insecure where the network itself is trusted"
+            f"{settings.host} can be reached from other machines, and {missing}; give --tls-cert "
+            "and --tls-key and leave out --no-authenticate, listen on 127.0.0.1, or say "
+            "--allow-insecure where the network itself is trusted"
         )
     metrics = Metrics()
     observe = metrics.time_redis
@@ -115,8 +128,9 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
         )
         telemetry = Telemetry(run_store, capacity=settings.telemetry_capacity, metrics=metrics)
         traffic = Traffic(max_calls=settings.max_calls, max_streams=settings.max_streams)
+        gate = _gate(settings, TokenStore(redis))
         server = grpc.aio.server(
-            interceptors=[BoundaryInterceptor(settings.max_message_bytes, traffic, metrics)],
+            interceptors=[BoundaryInterceptor(settings.max_message_bytes, traffic, gate, metrics)],
             options=[
                 # Connections end now and then (gRPC adds up to 10 % of chance), so that streams
                 # find new replicas; open calls have the grace to end.
@@ -140,6 +154,9 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
             AuditServicer(AuditStore(redis)), server
         )
         run_service_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(run_store), server)
+        status_service_pb2_grpc.add_StatusServiceServicer_to_server(
+            StatusServicer(settings, redis, _now), server
+        )
         states = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(states, server)
         if settings.reflection:
@@ -160,6 +177,44 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
                 _log.info("stopping", grace_s=settings.grace_s)
                 await readiness.stop()
                 await asyncio.shield(_stop(server, states, traffic, telemetry, settings))
+
+
+@contextlib.asynccontextmanager
+async def opened_tokens(settings: Settings) -> AsyncIterator[TokenStore]:
+    """Give the store of tokens to a command, as long as the context lasts.
+
+    It is reached directly and not through the service: who may make tokens is who may open the
+    store. An embedded Redis is that of the running service, or started for the moment.
+
+    Args:
+        settings: The settings, as of the service.
+
+    Yields:
+        The store.
+
+    Raises:
+        EmbeddedRedisError: There is no embedded Redis, and none can be started.
+        StoreUnavailableError: Redis does not answer.
+    """
+    with contextlib.ExitStack() as stack:
+        url = settings.redis_url or running_url(settings.data_dir)
+        if url is None:
+            url = stack.enter_context(EmbeddedRedis(settings.data_dir)).url
+        async with connect(url, timeout_s=settings.redis_timeout_s, retries=1) as redis:
+            yield TokenStore(redis)
+
+
+def _gate(settings: Settings, tokens: TokenStore) -> Gate:
+    quotas = Quotas(
+        max_streams=settings.max_token_streams,
+        max_messages_per_s=settings.max_token_messages_per_s,
+    )
+    authenticator = None
+    if settings.authenticates:
+        named = settings.tls_client_roles
+        roles = None if named is None else CertificateRoles(named)
+        authenticator = Authenticator(tokens, roles, _now, recheck_s=settings.token_recheck_s)
+    return Gate(authenticator, quotas, max_groups=settings.max_groups)
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:

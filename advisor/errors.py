@@ -8,7 +8,8 @@
     |  `- OpeningRepeatedError
     |- MessageError
     |  |- MessageUnreadableError
-    |  `- MessageTooLargeError
+    |  |- MessageTooLargeError
+    |  `- TooManyGroupsError
     |- NotFoundError
     |  |- ProfileNotFoundError
     |  |- VersionNotFoundError
@@ -22,7 +23,10 @@
     |- ProfileDamagedError
     |- ProfileTooNewError
     |- StoreDamagedError
+    |- UnauthenticatedError
+    |- PermissionDeniedError
     |- TooBusyError
+    |- QuotaExceededError
     |- StoppingError
     `- StoreUnavailableError
 
@@ -85,6 +89,16 @@ class MessageTooLargeError(MessageError):
         super().__init__(
             f"the message has {size_bytes} bytes, but at most {limit_bytes} are accepted; send "
             "fewer groups or points, or raise the service's --max-message-bytes"
+        )
+
+
+class TooManyGroupsError(MessageError):
+    """A layout has more groups than the service accepts."""
+
+    def __init__(self, groups: int, most: int) -> None:
+        super().__init__(
+            f"the layout has {groups} groups, but at most {most} are accepted; give several "
+            "tensors one group, or raise the service's --max-groups"
         )
 
 
@@ -196,6 +210,35 @@ class TooBusyError(AdvisorError):
             f"{most} {what} are under way, which is as many as this service takes; try again "
             f"shortly, run more replicas, or raise --{setting.replace('_', '-')}"
         )
+
+
+class UnauthenticatedError(AdvisorError):
+    """The caller did not prove who it is."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}; set FSLR_TOKEN or FSLR_TOKEN_FILE to a token that `advisor token create` "
+            "made for your project"
+        )
+
+
+class PermissionDeniedError(AdvisorError):
+    """The caller may not do that."""
+
+
+class QuotaExceededError(AdvisorError):
+    """One caller uses as much as one may.
+
+    Attributes:
+        retry_s: When there is room again, in seconds.
+    """
+
+    def __init__(self, who: str, what: str, setting: str, *, retry_s: float = 1.0) -> None:
+        super().__init__(
+            f"{who} {what}; try again after the delay, use a token for each team, or raise "
+            f"--{setting.replace('_', '-')}"
+        )
+        self.retry_s = retry_s
 
 
 class StoppingError(AdvisorError):

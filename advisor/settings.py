@@ -21,7 +21,14 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(50051, ge=0, le=65535, description="TCP port; 0 takes a free one.")
     allow_insecure: bool = Field(
-        False, description="Listen beyond loopback although callers are not authenticated."
+        False,
+        description="Listen beyond loopback although calls are not encrypted, or callers not "
+        "authenticated.",
+    )
+    authenticate: bool | None = Field(
+        None,
+        description="Callers must show a token, or a certificate that has a role. Default: beyond "
+        "loopback, unless allow_insecure.",
     )
     tls_cert: Path | None = Field(
         None, description="PEM file of the certificate and its chain; default: no TLS."
@@ -30,6 +37,16 @@ class Settings(BaseSettings):
     tls_client_ca: Path | None = Field(
         None,
         description="PEM file of authorities; callers must then have a certificate of theirs.",
+    )
+    tls_client_roles: Path | None = Field(
+        None,
+        description="YAML file that gives the names in callers' certificates a project and a role.",
+    )
+    token_recheck_s: float = Field(
+        10.0,
+        ge=0,
+        description="How long a token is believed before it is looked up again, in seconds: a "
+        "revoked one ends within it.",
     )
     redis_url: str | None = Field(
         None, description="Redis to use: redis://, rediss:// or unix://. Default: an embedded one."
@@ -44,10 +61,19 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(
         64 * 2**20, ge=1024, description="Largest request that is accepted, in bytes."
     )
+    max_groups: int = Field(100_000, ge=1, description="Most groups of a layout.")
     max_calls: int = Field(
         1_000, ge=1, description="Most calls of one message under way; more are refused."
     )
     max_streams: int = Field(10_000, ge=1, description="Most open streams; more are refused.")
+    max_token_streams: int = Field(
+        1_000, ge=1, description="Most open streams of one token; more are refused."
+    )
+    max_token_messages_per_s: float = Field(
+        1_000.0,
+        gt=0,
+        description="Most messages a second of one token, with a burst of 2 seconds' worth.",
+    )
     max_connection_age_s: float = Field(
         3600.0,
         ge=1,
@@ -85,6 +111,10 @@ class Settings(BaseSettings):
             raise ValueError("tls_cert and tls_key come together; name both files or neither")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        if self.tls_client_roles is not None and self.tls_client_ca is None:
+            raise ValueError("tls_client_roles needs tls_client_ca, whose certificates have roles")
+        if self.tls_client_roles is not None and not self.authenticates:
+            raise ValueError("tls_client_roles has no effect without authenticate; say that too")
         return self
 
     @property
@@ -93,6 +123,19 @@ class Settings(BaseSettings):
         if self.tls_cert is None:
             return None
         return CertificateFiles(ca=self.tls_client_ca, cert=self.tls_cert, key=self.tls_key)
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether callers must prove who they are."""
+        if self.authenticate is None:
+            return not (self.is_loopback or self.allow_insecure)
+        return self.authenticate
+
+    @property
+    def topology(self) -> str:
+        """``standalone``, ``sentinel`` or ``cluster``."""
+        scheme = (self.redis_url or "").partition("://")[0]
+        return scheme.partition("+")[2] or "standalone"
 
     @property
     def is_loopback(self) -> bool:

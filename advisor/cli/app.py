@@ -19,6 +19,7 @@ from advisor.cli import (
     profile_versions,
     run,
     serve,
+    token,
 )
 
 app = typer.Typer(
@@ -44,6 +45,7 @@ app.add_typer(profile.app, name="profile")
 policy.app.command("try")(policy_try.try_)
 app.add_typer(policy.app, name="policy")
 app.add_typer(run.app, name="run")
+app.add_typer(token.app, name="token")
 
 
 def _print_version(wanted: bool) -> None:

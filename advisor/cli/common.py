@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from google.protobuf.message import Message
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.markup import escape
@@ -30,7 +31,7 @@ Address = Annotated[
         "-a",
         envvar="ADVISOR_ADDRESS",
         help="host:port of the advisor service; for TLS, FSLR_TLS_CA, FSLR_TLS_CERT and "
-        "FSLR_TLS_KEY name files.",
+        "FSLR_TLS_KEY name files; FSLR_TOKEN or FSLR_TOKEN_FILE give a token.",
     ),
 ]
 Project = Annotated[
@@ -65,6 +66,13 @@ def fail(message: str) -> NoReturn:
     """
     _error_console.print(f"[bold red]error:[/] {plain(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(1)
+
+
+def setting_problem(error: ValidationError) -> str:
+    """Return what is wrong with a setting, in words."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "tls"
+    return f"setting {where}: {first['msg'].removeprefix('Value error, ')}"
 
 
 @contextmanager

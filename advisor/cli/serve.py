@@ -19,7 +19,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import ValidationError
 
 from advisor.bootstrap import ListenError, running_service
-from advisor.cli.common import DEFAULT_ADDRESS, Address, Json, client, console, fail, print_json
+from advisor.certificate_roles import CertificateRolesError
+from advisor.cli.common import (
+    DEFAULT_ADDRESS,
+    Address,
+    Json,
+    client,
+    console,
+    fail,
+    print_json,
+    setting_problem,
+)
+from advisor.cli.setting_options import with_setting_options
 from advisor.errors import StoreUnavailableError
 from advisor.readiness import LIVENESS, READINESS
 from advisor.settings import Settings
@@ -32,35 +43,10 @@ _WATCH_S = 0.5
 _log = structlog.get_logger()
 
 
-def _described(field: str) -> str:
-    return f"{Settings.model_fields[field].description} [env: ADVISOR_{field.upper()}]"
-
-
+@with_setting_options()
 def serve(
-    host: Annotated[str | None, typer.Option(help=_described("host"))] = None,
-    port: Annotated[int | None, typer.Option(help=_described("port"))] = None,
-    redis_url: Annotated[str | None, typer.Option(help=_described("redis_url"))] = None,
-    data_dir: Annotated[Path | None, typer.Option(help=_described("data_dir"))] = None,
-    allow_insecure: Annotated[
-        bool | None, typer.Option("--allow-insecure", help=_described("allow_insecure"))
-    ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help=_described("tls_cert"))] = None,
-    tls_key: Annotated[Path | None, typer.Option(help=_described("tls_key"))] = None,
-    tls_client_ca: Annotated[Path | None, typer.Option(help=_described("tls_client_ca"))] = None,
-    max_message_bytes: Annotated[
-        int | None, typer.Option(help=_described("max_message_bytes"))
-    ] = None,
-    max_calls: Annotated[int | None, typer.Option(help=_described("max_calls"))] = None,
-    max_streams: Annotated[int | None, typer.Option(help=_described("max_streams"))] = None,
-    max_connection_age_s: Annotated[
-        float | None, typer.Option(help=_described("max_connection_age_s"))
-    ] = None,
-    keepalive_s: Annotated[float | None, typer.Option(help=_described("keepalive_s"))] = None,
-    metrics_port: Annotated[int | None, typer.Option(help=_described("metrics_port"))] = None,
-    reflection: Annotated[
-        bool | None, typer.Option("--reflection/--no-reflection", help=_described("reflection"))
-    ] = None,
-    grace_s: Annotated[float | None, typer.Option(help=_described("grace_s"))] = None,
+    *,
+    given: dict[str, Any],
     address_file: Annotated[
         Path | None, typer.Option(help="Write host:port here once the service answers.")
     ] = None,
@@ -74,36 +60,16 @@ def serve(
     Without --redis-url it brings a Redis of its own, whose data survive restarts and crashes.
     """
     _configure_logging(log_json)
-    given = {
-        "host": host,
-        "port": port,
-        "redis_url": redis_url,
-        "data_dir": data_dir,
-        "allow_insecure": allow_insecure,
-        "tls_cert": tls_cert,
-        "tls_key": tls_key,
-        "tls_client_ca": tls_client_ca,
-        "max_message_bytes": max_message_bytes,
-        "max_calls": max_calls,
-        "max_streams": max_streams,
-        "max_connection_age_s": max_connection_age_s,
-        "keepalive_s": keepalive_s,
-        "metrics_port": metrics_port,
-        "reflection": reflection,
-        "grace_s": grace_s,
-    }
     try:
-        settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+        settings = Settings(**given)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "tls"
-        fail(f"setting {where}: {first['msg'].removeprefix('Value error, ')}")
+        fail(setting_problem(error))
     try:
         with _embedded(settings) as embedded:
             _run(_serve(settings, embedded, address_file=address_file, until_eof=until_eof))
     except EmbeddedRedisError as error:
         fail(str(error))
-    except (ListenError, CertificateError) as error:
+    except (ListenError, CertificateError, CertificateRolesError) as error:
         fail(str(error))
     except StoreUnavailableError as error:
         fail(
@@ -141,6 +107,7 @@ async def _serve(
                 data_dir=str(settings.data_dir) if embedded else None,
                 metrics_port=service.metrics_port,
                 tls=settings.tls is not None,
+                authenticates=settings.authenticates,
             )
             await _watch_until(stop, embedded)
 

@@ -1,4 +1,4 @@
-"""Around every method: bad messages are refused, exceptions become statuses, all is counted."""
+"""Around every method: the gate, bad messages refused, exceptions as statuses, all counted."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
+from advisor.access import Grant
 from advisor.errors import (
     MessageError,
     MessageTooLargeError,
     MessageUnreadableError,
 )
 from advisor.metrics import Metrics
+from advisor.rpc.gate import Gate
 from advisor.rpc.metering import Method
 from advisor.rpc.status import status_of
 from advisor.rpc.traffic import Traffic
@@ -39,12 +41,16 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
     Args:
         max_message_bytes: Largest request that is accepted.
         traffic: How much there is, and may be.
+        gate: Who is let in.
         metrics: Where it is counted.
     """
 
-    def __init__(self, max_message_bytes: int, traffic: Traffic, metrics: Metrics) -> None:
+    def __init__(
+        self, max_message_bytes: int, traffic: Traffic, gate: Gate, metrics: Metrics
+    ) -> None:
         self._max_message_bytes = max_message_bytes
         self._traffic = traffic
+        self._gate = gate
         self._metrics = metrics
 
     async def intercept_service(
@@ -59,13 +65,14 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or not handler_call_details.method.startswith("/fslr."):
             return handler  # type: ignore[no-any-return]
         method = Method.of(handler_call_details.method, handler, self._metrics)
+        inside = _Inside(method, self._traffic, self._gate)
         changed = {"request_deserializer": self._guarded(handler.request_deserializer)}
         if handler.stream_stream:
-            changed["stream_stream"] = _guarded_stream(handler.stream_stream, method, self._traffic)
+            changed["stream_stream"] = inside.stream(handler.stream_stream)
         elif handler.unary_stream:
-            changed["unary_stream"] = _guarded_watch(handler.unary_stream, method, self._traffic)
+            changed["unary_stream"] = inside.watch(handler.unary_stream)
         else:
-            changed["unary_unary"] = _guarded_unary(handler.unary_unary, method, self._traffic)
+            changed["unary_unary"] = inside.unary(handler.unary_unary)
         return handler._replace(**changed)  # type: ignore[no-any-return]
 
     def _guarded(self, deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -104,54 +111,73 @@ async def _boundary(
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
 
 
-def _guarded_unary(handle: _Handle, method: Method, traffic: Traffic) -> _Handle:
-    async def guarded(request: Any, context: _Context) -> Any:
-        async with _boundary(method, context):
-            with traffic.call():
-                method.received.inc()
-                response = await handle(_accepted(request), context)
-            method.sent.inc()
-            return response
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """Puts the handlers of one method inside the guard."""
 
-    return guarded
+    method: Method
+    traffic: Traffic
+    gate: Gate
 
+    def unary(self, handle: _Handle) -> _Handle:
+        async def guarded(request: Any, context: _Context) -> Any:
+            async with _boundary(self.method, context):
+                with self.traffic.call():
+                    caller = await self.gate.caller(self.gate.credentials(context))
+                    response = await handle(self._let_in(request, caller), context)
+                self.method.sent.inc()
+                return response
 
-def _guarded_watch(handle: _Handle, method: Method, traffic: Traffic) -> _Handle:
-    """Guard a method that answers one message with many."""
+        return guarded
 
-    async def guarded(request: Any, context: _Context) -> AsyncIterator[Any]:
-        async with _boundary(method, context):
-            with traffic.stream():
-                method.received.inc()
-                async for response in handle(_accepted(request), context):
-                    yield response
-                    method.sent.inc()
-                    traffic.check_running()
+    def watch(self, handle: _Handle) -> _Handle:
+        """Guard a method that answers one message with many."""
 
-    return guarded
+        async def guarded(request: Any, context: _Context) -> AsyncIterator[Any]:
+            async with _boundary(self.method, context):
+                with self.traffic.stream():
+                    shown = self.gate.credentials(context)
+                    caller = await self.gate.caller(shown)
+                    with self.gate.stream(caller):
+                        async for response in handle(self._let_in(request, caller), context):
+                            yield response
+                            self.method.sent.inc()
+                            self.traffic.check_running()
+                            await self.gate.caller(shown)  # it may have been revoked
 
+        return guarded
 
-def _guarded_stream(handle: _Handle, method: Method, traffic: Traffic) -> _Handle:
-    """Guard a method that answers each message of a stream.
+    def stream(self, handle: _Handle) -> _Handle:
+        """Guard a method that answers each of many messages.
 
-    It reads and writes itself, as gRPC allows: iterators on the way take longer than they look.
-    """
+        It reads and writes itself, as gRPC allows: iterators on the way take longer than they look.
+        """
 
-    async def guarded(_: AsyncIterator[Any], context: _Context) -> None:
-        async with _boundary(method, context, timed=False):
-            with traffic.stream() as stream:
-                begun = 0.0
+        async def guarded(_: AsyncIterator[Any], context: _Context) -> None:
+            async with _boundary(self.method, context, timed=False):
+                with self.traffic.stream() as stream:
+                    shown = self.gate.credentials(context)
+                    begun = 0.0
 
-                async def received() -> AsyncIterator[Any]:
-                    nonlocal begun
-                    while (request := await stream.read(context)) is not grpc.aio.EOF:
-                        begun = time.perf_counter()
-                        method.received.inc()
-                        yield _accepted(request)
+                    async def received() -> AsyncIterator[Any]:
+                        nonlocal begun
+                        while (request := await stream.read(context)) is not grpc.aio.EOF:
+                            begun = time.perf_counter()
+                            # Each time, for it may have been revoked.
+                            caller = await self.gate.caller(shown)
+                            yield self._let_in(request, caller)
 
-                async for response in handle(received(), context):
-                    await context.write(response)
-                    method.sent.inc()
-                    method.seconds.observe(time.perf_counter() - begun)
+                    with self.gate.stream(await self.gate.caller(shown)):
+                        async for response in handle(received(), context):
+                            await context.write(response)
+                            self.method.sent.inc()
+                            self.method.seconds.observe(time.perf_counter() - begun)
 
-    return guarded
+        return guarded
+
+    def _let_in(self, request: Any, caller: Grant | None) -> Any:
+        """Return a request that the caller may send."""
+        self.method.received.inc()
+        accepted = _accepted(request)
+        self.gate.check(self.method.path, caller, accepted)
+        return accepted

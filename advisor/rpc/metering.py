@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import structlog
 
-from advisor.errors import TooBusyError
+from advisor.errors import QuotaExceededError, TooBusyError
 from advisor.metrics import Metrics
 from advisor.rpc.errors import verdict_of
 
@@ -22,6 +22,7 @@ class Method:
     """One method's counters.
 
     Attributes:
+        path: ``/package.Service/Method``.
         received: Messages received.
         sent: Messages sent.
         seconds: Time of a call, or of one message of a stream.
@@ -29,6 +30,7 @@ class Method:
 
     def __init__(self, kind: str, path: str, metrics: Metrics) -> None:
         service, name = path.strip("/").split("/")
+        self.path = path
         self._labels = (kind, service, name)
         self._metrics = metrics
         self._is_stream = kind != "unary"
@@ -79,7 +81,7 @@ class Method:
         def ended(error: Exception) -> None:
             nonlocal code
             code = verdict_of(error).code
-            if isinstance(error, TooBusyError):
+            if isinstance(error, (TooBusyError, QuotaExceededError)):
                 self._metrics.refused.labels(kind).inc()
 
         self._started.inc()

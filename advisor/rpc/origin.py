@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import grpc
 
 from advisor.audit import Origin
+from advisor.rpc.gate import CALLER
 
 ACTOR_KEY = "fslr-actor"
 
@@ -19,7 +20,8 @@ def origin_of(
 ) -> Origin:
     """Return the origin of a write.
 
-    The actor is what the caller says; nothing proves it as long as calls are not authenticated.
+    The actor is the token or certificate that proved it, with what the caller says behind it; where
+    callers are not authenticated, only what it says.
 
     Args:
         context: The call.
@@ -30,6 +32,9 @@ def origin_of(
         InvalidValueError: The actor or the identifier is too long.
     """
     said = dict(context.invocation_metadata() or ()).get(ACTOR_KEY, "")
-    actor = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+    actor = unquote(said.decode("utf-8", "replace") if isinstance(said, bytes) else said)
+    proved = CALLER.get()
+    if proved is not None:
+        actor = f"{proved} says {actor}" if actor else str(proved)
     # Without an identifier of the caller's, one of ours: our own retries towards the store need it.
-    return Origin(now, unquote(actor), unquote(context.peer()), request_id or uuid.uuid4().hex)
+    return Origin(now, actor, unquote(context.peer()), request_id or uuid.uuid4().hex)

@@ -7,7 +7,12 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from advisor.errors import StoppingError, StoreUnavailableError, TooBusyError
+from advisor.errors import (
+    QuotaExceededError,
+    StoppingError,
+    StoreUnavailableError,
+    TooBusyError,
+)
 from advisor.policy import InvalidValueError
 from advisor.rpc.errors import DEFECT, metadata_of, verdict_of
 from fslr.errors import ERROR_DOMAIN
@@ -38,9 +43,11 @@ def status_of(error: Exception) -> status_pb2.Status:
             field=_cut(error.field), description=_cut(error.description)
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if isinstance(error, (StoreUnavailableError, TooBusyError, StoppingError)):
+    if isinstance(error, (StoreUnavailableError, TooBusyError, StoppingError, QuotaExceededError)):
         delay = duration_pb2.Duration()
-        delay.FromMilliseconds(_RETRY_MS)
+        delay.FromMilliseconds(
+            round(error.retry_s * 1_000) if isinstance(error, QuotaExceededError) else _RETRY_MS
+        )
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     return status_pb2.Status(
         code=code_pb2.Code.Value(verdict.code.name), message=message, details=_packed(details)

@@ -29,6 +29,8 @@ _START_TIMEOUT_S = 30.0  # until it answers at all
 _LOCK_TIMEOUT_S = 5.0  # the server of a killed service needs a moment to die
 _STOP_TIMEOUT_S = 10.0
 _MAX_SOCKET_PATH_BYTES = 107
+_SOCKET = "redis.sock"
+_SOCKET_ELSEWHERE = "redis.sock.path"  # says where it lies, if not with the data
 # Becomes the server, which is killed when its parent dies (PR_SET_PDEATHSIG). A program and not a
 # function of the forked process: where gRPC has threads, and a Redis that died is started again
 # beside them, such a fork can wait for ever.
@@ -68,6 +70,29 @@ def find_program() -> Path:
     return Path(binary.get_binary_path())
 
 
+def running_url(data_dir: Path) -> str | None:
+    """Return the URL of the server that uses a data directory; None: none answers.
+
+    Args:
+        data_dir: Where its data lie.
+    """
+    beside = data_dir / _SOCKET_ELSEWHERE
+    try:
+        socket = Path(beside.read_text("utf-8")) if beside.is_file() else data_dir / _SOCKET
+        url = _url(socket.resolve())
+        with redis.Redis.from_url(url, socket_timeout=1.0) as client:
+            client.ping()
+    except redis.BusyLoadingError:
+        return url
+    except (redis.RedisError, OSError):
+        return None
+    return url
+
+
+def _url(socket: Path) -> str:
+    return f"unix://{quote(str(socket))}"
+
+
 class EmbeddedRedis:
     """A Redis server process of our own, as a context manager.
 
@@ -92,7 +117,7 @@ class EmbeddedRedis:
         """The URL under which the server answers."""
         if self._socket is None:
             raise EmbeddedRedisError("the embedded Redis does not run; enter its context first")
-        return f"unix://{quote(str(self._socket))}"
+        return _url(self._socket)
 
     @property
     def pid(self) -> int:
@@ -167,10 +192,13 @@ class EmbeddedRedis:
 
     def _choose_socket(self) -> Path:
         """Return where the socket lies: with the data, unless that path is too long."""
-        socket = self._data_dir.resolve() / "redis.sock"
+        socket = self._data_dir.resolve() / _SOCKET
+        beside = self._data_dir / _SOCKET_ELSEWHERE
+        beside.unlink(missing_ok=True)
         if len(os.fsencode(socket)) > _MAX_SOCKET_PATH_BYTES:
             self._socket_dir = Path(tempfile.mkdtemp(prefix="fslr-"))
-            socket = self._socket_dir / "redis.sock"
+            socket = self._socket_dir / _SOCKET
+            beside.write_text(str(socket), "utf-8")
         if len(os.fsencode(socket)) > _MAX_SOCKET_PATH_BYTES:
             raise EmbeddedRedisError(
                 f"the socket's path {socket} is longer than {_MAX_SOCKET_PATH_BYTES} bytes; "

@@ -42,6 +42,11 @@ def policy(project: str, policy: str) -> str:
     return f"fslr:{{{project}}}:policy:{policy}"
 
 
+def tokens(project: str) -> str:
+    """Hash: token identifier -> record, as JSON."""
+    return f"fslr:{{{project}}}:tokens"
+
+
 def request(project: str, request_id: str) -> str:
     """Hash: fingerprint and answer of a write, kept for a day."""
     return f"fslr:{{{project}}}:request:{request_id}"

@@ -136,17 +136,6 @@ def test_commands_take_their_files_from_the_environment(authority: Authority) ->
         assert "TLS has a certificate, but no key" in half.output
 
 
-def test_beyond_loopback_callers_are_authenticated(authority: Authority) -> None:
-    with (
-        pytest.raises(LocalServerError, match="callers are not authenticated"),
-        secured(authority, "--host", "0.0.0.0"),
-    ):
-        pass
-    with secured(authority, "--host", "0.0.0.0", client_ca=authority.ca()) as service:
-        port = service.address.rsplit(":", 1)[1]
-        assert lists(f"127.0.0.1:{port}", authority.client())
-
-
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [

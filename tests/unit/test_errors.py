@@ -85,7 +85,9 @@ class _Call(grpc.RpcError, grpc.Call):
             "not answer in time",
         ),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, fslr_errors.MessageTooLargeError, "what gRPC says"),
-        (grpc.StatusCode.PERMISSION_DENIED, fslr_errors.ServiceError, "PERMISSION_DENIED: what"),
+        (grpc.StatusCode.PERMISSION_DENIED, fslr_errors.PermissionDeniedError, "what gRPC says"),
+        (grpc.StatusCode.UNAUTHENTICATED, fslr_errors.AuthenticationError, "what gRPC says"),
+        (grpc.StatusCode.DATA_LOSS, fslr_errors.ServiceError, "DATA_LOSS: what gRPC says"),
     ],
 )
 def test_errors_that_grpc_makes_itself_are_told_too(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from advisor.cli import app
 from advisor.metrics import Metrics
 from advisor.settings import Settings
 from fslr.errors import BY_REASON
@@ -40,3 +43,12 @@ def test_every_error_reason_is_explained() -> None:
 @pytest.mark.parametrize("heading", ["Settings", "Metrics", "Errors"])
 def test_no_row_is_empty(heading: str) -> None:
     assert all(all(cells) for cells in table(heading).values())
+
+
+def test_every_setting_is_an_option_of_the_command_and_names_its_variable() -> None:
+    command: Any = get_command(app)
+    options = {option.name: option for option in command.commands["serve"].params}
+    assert set(Settings.model_fields) <= set(options)
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in options[name].opts
+        assert f"ADVISOR_{name.upper()}" in options[name].help

@@ -27,12 +27,15 @@ from fslr.advisor.v1 import (
     profile_service_pb2_grpc,
     run_service_pb2,
     run_service_pb2_grpc,
+    status_service_pb2,
+    status_service_pb2_grpc,
 )
 from fslr.certificates import CertificateFiles, WatchedCertificates
-from fslr.errors import CertificateError, ServiceError, service_error
+from fslr.errors import CertificateError, ServiceError, TokenError, service_error
 from fslr.names import DEFAULT_PROJECT, policy_name, profile_name, project_name, run_name
 from fslr.session import StreamSession
 from fslr.surroundings import user_name
+from fslr.tokens import TokenSource, stays_on_this_machine
 
 _RETRIED = {
     "maxAttempts": 4,
@@ -42,7 +45,10 @@ _RETRIED = {
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
 # Writes too: each carries an identifier, by which the service knows its retries.
-_SERVICES = ("AdvisorService", "AuditService", "PolicyService", "ProfileService", "RunService")
+_SERVICES = (
+    *("AdvisorService", "AuditService", "PolicyService", "ProfileService", "RunService"),
+    "StatusService",
+)
 _ACTOR_KEY = "fslr-actor"
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -82,9 +88,14 @@ class AdvisorClient:
         tls: Files for TLS, read again when they change; without ``cert`` the client shows none.
             Default: what ``FSLR_TLS_CA``, ``FSLR_TLS_CERT`` and ``FSLR_TLS_KEY`` name; where none
             is set, nothing is encrypted.
+        token: The token to show. Default: ``FSLR_TOKEN``, or what the file ``FSLR_TOKEN_FILE``
+            holds, which is read again when it changes.
+        allow_insecure: Send the token to other machines without TLS. Default: whether
+            ``FSLR_ALLOW_INSECURE`` is ``1`` or ``true``.
 
     Raises:
         CertificateError: The files cannot be used.
+        TokenError: The token cannot be used, or others could read it on its way.
         ServiceError: By every method, when the advisor refuses or cannot answer.
     """
 
@@ -95,9 +106,20 @@ class AdvisorClient:
         deadline_s: float = 10.0,
         actor: str | None = None,
         tls: CertificateFiles | None = None,
+        token: str | None = None,
+        allow_insecure: bool | None = None,
     ) -> None:
         files = tls or CertificateFiles.of_environment()
         self._certificates = None if files is None else WatchedCertificates(files)
+        self._token = TokenSource.of_environment() if token is None else TokenSource(token)
+        if allow_insecure is None:
+            allow_insecure = os.environ.get("FSLR_ALLOW_INSECURE", "").lower() in {"1", "true"}
+        is_safe = files is not None or stays_on_this_machine(address) or allow_insecure
+        if self._token.given and not is_safe:
+            raise TokenError(
+                f"the token would go to {address} unencrypted; set FSLR_TLS_CA to the authority of "
+                "the advisor's certificate, or FSLR_ALLOW_INSECURE=1 where the network is trusted"
+            )
         self.address = address
         self.actor = user_name() if actor is None else actor
         self.deadline_s = deadline_s
@@ -146,12 +168,16 @@ class AdvisorClient:
         credentials = grpc.ssl_channel_credentials(now.ca, *(now.pair or ()))
         return grpc.secure_channel(self.address, credentials, options=_CHANNEL_OPTIONS)
 
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return what every call carries: who says to make it, and the token."""
+        return ((_ACTOR_KEY, quote(self.actor, errors="replace")), *self._token.metadata())
+
     def _call(self, method: Callable[..., _Response], request: Any) -> _Response:
         try:
             return method(
                 request,
                 timeout=self.deadline_s,
-                metadata=((_ACTOR_KEY, quote(self.actor, errors="replace")),),
+                metadata=self.metadata(),
             )
         except grpc.RpcError as error:
             raise service_error(error, self.address) from error
@@ -171,7 +197,9 @@ class AdvisorClient:
     def open_run(self, opening: advisor_service_pb2.RunOpening) -> StreamSession:
         """Begin a run over a ``RecommendLR`` stream."""
         return StreamSession(
-            lambda: advisor_service_pb2_grpc.AdvisorServiceStub(self.channel()),
+            lambda requests: advisor_service_pb2_grpc.AdvisorServiceStub(
+                self.channel()
+            ).RecommendLR(requests, metadata=self.metadata()),
             opening,
             address=self.address,
             deadline_s=self.deadline_s,
@@ -387,6 +415,11 @@ class AdvisorClient:
                 return
             request.page_token = page.next_page_token
 
+    def status(self) -> status_service_pb2.GetStatusResponse:
+        """Return how the service that answers is set up, and as whom it sees this client."""
+        stub = status_service_pb2_grpc.StatusServiceStub(self.channel())
+        return self._call(stub.GetStatus, status_service_pb2.GetStatusRequest())
+
     # Runs
 
     @property
@@ -437,7 +470,7 @@ class AdvisorClient:
             ServiceError: The advisor refused, or ended the watch.
         """
         request = run_service_pb2.WatchRunRequest(name=run_name(run, project), after_id=after_id)
-        call = self._runs.WatchRun(request)
+        call = self._runs.WatchRun(request, metadata=self.metadata())
         try:
             for response in call:
                 yield response.event

@@ -7,6 +7,7 @@
     |- MeasurementError         the model cannot be measured
     |- ProfileFileError         a profile file cannot be read
     |- CertificateError         TLS files cannot be used
+    |- TokenError               a token cannot be read
     `- ServiceError             the advisor refused, or could not answer
        |- InvalidRequestError   a value is out of its range
        |- NotFoundError
@@ -19,7 +20,10 @@
        |- PolicyMovedError      somebody else changed the policy
        |- VersionInUseError     an alias names the version
        |- MessageTooLargeError
+       |- AuthenticationError   no token, or none that is in force
+       |- PermissionDeniedError the token's role or project does not allow it
        |- UnavailableError      the advisor or its store does not answer
+       |  |- TooBusyError       the advisor, or one token, has as many calls as it may
        |  `- DeadlineExceededError
        `- InternalServiceError  a defect or damaged data on the other side
 """
@@ -55,6 +59,10 @@ class ProfileFileError(FslrError):
 
 class CertificateError(FslrError):
     """TLS files cannot be used."""
+
+
+class TokenError(FslrError):
+    """A token cannot be read."""
 
 
 class ServiceError(FslrError):
@@ -117,12 +125,20 @@ class MessageTooLargeError(ServiceError):
     """The message is larger than the advisor accepts."""
 
 
+class AuthenticationError(ServiceError):
+    """The caller shows no token, or none that is in force."""
+
+
+class PermissionDeniedError(ServiceError):
+    """The token's role or project does not allow the call."""
+
+
 class UnavailableError(ServiceError):
     """The advisor or its store does not answer."""
 
 
 class TooBusyError(UnavailableError):
-    """As many calls are under way as the advisor takes."""
+    """The advisor, or one token, has as many calls as it may."""
 
 
 class DeadlineExceededError(UnavailableError):
@@ -139,6 +155,10 @@ BY_REASON: dict[str, type[ServiceError]] = {
     "OPENING_REPEATED": InvalidRequestError,
     "MESSAGE_UNREADABLE": InvalidRequestError,
     "MESSAGE_TOO_LARGE": MessageTooLargeError,
+    "TOO_MANY_GROUPS": MessageTooLargeError,
+    "UNAUTHENTICATED": AuthenticationError,
+    "PERMISSION_DENIED": PermissionDeniedError,
+    "QUOTA_EXCEEDED": TooBusyError,
     "LAYOUT_MISMATCH": LayoutMismatchError,
     "PROFILE_NOT_FOUND": ProfileNotFoundError,
     "VERSION_NOT_FOUND": VersionNotFoundError,
@@ -162,6 +182,8 @@ BY_REASON: dict[str, type[ServiceError]] = {
 _BY_CODE: dict[grpc.StatusCode, type[ServiceError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
     grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.UNAUTHENTICATED: AuthenticationError,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: MessageTooLargeError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.CANCELLED: UnavailableError,

@@ -6,20 +6,23 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import grpc
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import advisor_service_pb2_grpc
 from fslr.errors import DeadlineExceededError, UnavailableError, service_error
+
+_Answers = Any  # gRPC's call: an iterator of responses that can be cancelled
+_Call = Callable[[Iterator[pb.RecommendLRRequest]], _Answers]
 
 
 class _Stream:
     """One open stream: a request goes in, its answer comes out."""
 
-    def __init__(self, stub: advisor_service_pb2_grpc.AdvisorServiceStub) -> None:
+    def __init__(self, call: _Call) -> None:
         self._requests: queue.SimpleQueue[pb.RecommendLRRequest | None] = queue.SimpleQueue()
-        self.call = stub.RecommendLR(self._sent())
+        self.call = call(self._sent())
         self.pid = os.getpid()
 
     def _sent(self) -> Iterator[pb.RecommendLRRequest]:
@@ -45,7 +48,7 @@ class _Stream:
         timer.start()
         try:
             self._requests.put(request)
-            return next(self.call)
+            answer: pb.RecommendLRResponse = next(self.call)
         except StopIteration:
             raise UnavailableError("the advisor ended the stream; it is being stopped") from None
         except grpc.RpcError:
@@ -55,6 +58,8 @@ class _Stream:
                     "the multipliers in force stay"
                 ) from None
             raise
+        else:
+            return answer
         finally:
             timer.cancel()
 
@@ -70,7 +75,7 @@ class StreamSession:
     The first message of each stream carries the opening, so any replica of the service can go on.
 
     Args:
-        stub: Gives the service's stub; called whenever a stream is opened.
+        call: Begins a call; called whenever a stream is opened.
         opening: The run's opening.
         address: Where the service is, for messages.
         deadline_s: Longest wait for an answer, in seconds.
@@ -78,13 +83,13 @@ class StreamSession:
 
     def __init__(
         self,
-        stub: Callable[[], advisor_service_pb2_grpc.AdvisorServiceStub],
+        call: _Call,
         opening: pb.RunOpening,
         *,
         address: str,
         deadline_s: float,
     ) -> None:
-        self._stub = stub
+        self._call = call
         self._opening = opening
         self._address = address
         self._deadline_s = deadline_s
@@ -118,7 +123,7 @@ class StreamSession:
         if self._closed:
             raise UnavailableError("the run's session is closed; open the run again")
         if stream is None or stream.pid != os.getpid():  # the other process's stream is not ours
-            stream = self._stream = _Stream(self._stub())
+            stream = self._stream = _Stream(self._call)
             request.opening.CopyFrom(self._opening)
         try:
             return stream.ask(request, self._deadline_s)

@@ -36,14 +36,16 @@ class AuditEvent(_message.Message):
     id: _builtins.str
     """Its position in the record; ids rise."""
     actor: _builtins.str
-    """Who made it: what the caller said in the metadata `fslr-actor`. Empty: unsaid."""
+    """Who made it. Where callers are authenticated: the token or certificate, and behind `says` what
+    the caller said in the metadata `fslr-actor`; else that alone. Empty: unsaid.
+    """
     peer: _builtins.str
     """The caller's network address."""
     request_id: _builtins.str
     """The request's identifier. Empty: it had none."""
     action: _builtins.str
     """What was done: `register`, `restore` (content that was lost came back), `delete`, `set alias`,
-    `delete alias`, `set policy`.
+    `delete alias`, `set policy`, `create token`, `revoke token`.
     """
     name: _builtins.str
     """To what, below the project, such as `profiles/gpt@prod`."""

@@ -74,6 +74,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED, with RetryInfo: as many calls or streams are under way as the service takes."""
     ERROR_REASON_STOPPING: _ErrorReason.ValueType  # 22
     """UNAVAILABLE, with RetryInfo: the service is being stopped; connect again."""
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 23
+    """UNAUTHENTICATED: the caller shows no token, or none that is in force; the metadata
+    `authorization: Bearer {token}` carries it.
+    """
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 24
+    """PERMISSION_DENIED: the caller's role, or its project, does not allow the call."""
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 25
+    """RESOURCE_EXHAUSTED, with RetryInfo: one token has as many streams or messages as it may."""
+    ERROR_REASON_TOO_MANY_GROUPS: _ErrorReason.ValueType  # 26
+    """RESOURCE_EXHAUSTED: a layout has more groups than the service accepts."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is what `google.rpc.ErrorInfo.reason` says, without the prefix `ERROR_REASON_`; the
@@ -128,6 +138,16 @@ ERROR_REASON_TOO_BUSY: ErrorReason.ValueType  # 21
 """RESOURCE_EXHAUSTED, with RetryInfo: as many calls or streams are under way as the service takes."""
 ERROR_REASON_STOPPING: ErrorReason.ValueType  # 22
 """UNAVAILABLE, with RetryInfo: the service is being stopped; connect again."""
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 23
+"""UNAUTHENTICATED: the caller shows no token, or none that is in force; the metadata
+`authorization: Bearer {token}` carries it.
+"""
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 24
+"""PERMISSION_DENIED: the caller's role, or its project, does not allow the call."""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 25
+"""RESOURCE_EXHAUSTED, with RetryInfo: one token has as many streams or messages as it may."""
+ERROR_REASON_TOO_MANY_GROUPS: ErrorReason.ValueType  # 26
+"""RESOURCE_EXHAUSTED: a layout has more groups than the service accepts."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

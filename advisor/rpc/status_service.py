@@ -1,0 +1,77 @@
+"""StatusService: what a deployment is, and as whom it sees its caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+from redis.asyncio import Redis
+
+from advisor.rpc.convert import timestamp
+from advisor.rpc.gate import CALLER
+from advisor.settings import Settings
+from advisor.store.status import StoreStatus, read_status
+from fslr.advisor.v1 import status_service_pb2 as pb
+from fslr.advisor.v1 import status_service_pb2_grpc
+
+_VERSION = version("fslr-advisor")
+
+
+class StatusServicer(status_service_pb2_grpc.StatusServiceServicer):
+    """Tells how the service is set up.
+
+    Args:
+        settings: The service's settings.
+        redis: The client.
+        now: The clock.
+    """
+
+    def __init__(self, settings: Settings, redis: Redis, now: Callable[[], datetime]) -> None:
+        self._settings = settings
+        self._redis = redis
+        self._now = now
+
+    async def GetStatus(
+        self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetStatusResponse:
+        """Return the status."""
+        store = _store(await read_status(self._redis), self._settings.topology)
+        return pb.GetStatusResponse(
+            version=_VERSION,
+            time=timestamp(self._now()),
+            encrypted=self._settings.tls is not None,
+            authenticates=self._settings.authenticates,
+            loopback=self._settings.is_loopback,
+            caller=_caller(),
+            store=store,
+        )
+
+
+def _caller() -> pb.Caller:
+    grant = CALLER.get()
+    if grant is None:
+        return pb.Caller()
+    return pb.Caller(
+        name=grant.name,
+        project=f"projects/{grant.project}",
+        role=pb.Role.Value(f"ROLE_{grant.role.name}"),
+        expire_time=None if grant.expire_time is None else timestamp(grant.expire_time),
+    )
+
+
+def _store(found: StoreStatus, topology: str) -> pb.StoreStatus:
+    if found.problem:
+        return pb.StoreStatus(available=False, topology=topology, problem=found.problem)
+    return pb.StoreStatus(
+        available=True,
+        topology=topology,
+        version=found.version,
+        append_only=found.append_only,
+        flush=found.flush,
+        eviction=found.eviction,
+        replicas=found.replicas,
+        clock_offset_s=found.clock_offset_s,
+    )

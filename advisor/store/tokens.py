@@ -1,0 +1,119 @@
+"""Tokens in Redis: a record each, never the token itself."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from redis.asyncio import Redis
+
+from advisor.access import Role
+from advisor.audit import Origin
+from advisor.errors import StoreDamagedError
+from advisor.policy import InvalidValueError
+from advisor.store import keys
+from advisor.store.audit import write_arguments, write_keys
+from advisor.store.connection import awaited, load_script, store_errors
+from advisor.store.times import from_ms, to_ms
+from advisor.tokens import TokenRecord
+
+
+class TokenStore:
+    """Reads and writes records of tokens; writes are in the audit.
+
+    Args:
+        redis: The client.
+
+    Raises:
+        StoreUnavailableError: By every method, when Redis does not answer.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._set = load_script(redis, "write", "set_token")
+
+    async def add(self, record: TokenRecord, origin: Origin) -> bool:
+        """Store a record, and return whether it is new.
+
+        Args:
+            record: The record.
+            origin: Who makes the token.
+        """
+        return await self._write(record.project, record.id, _encoded(record), record, origin)
+
+    async def revoke(self, record: TokenRecord, origin: Origin) -> bool:
+        """Take a record away, and return whether it was there.
+
+        Args:
+            record: The record.
+            origin: Who revokes the token.
+        """
+        return await self._write(record.project, record.id, "", record, origin)
+
+    async def get(self, project: str, token_id: str) -> TokenRecord | None:
+        """Return a token's record, or None.
+
+        Raises:
+            StoreDamagedError: What is stored is no record.
+        """
+        with store_errors():
+            raw = await awaited(self._redis.hget(keys.tokens(project), token_id))
+        return None if raw is None else _decoded(project, token_id, raw)
+
+    async def list(self, project: str) -> list[TokenRecord]:
+        """Return the records of a project, the oldest first.
+
+        Raises:
+            StoreDamagedError: What is stored is no record.
+        """
+        with store_errors():
+            stored = await awaited(self._redis.hgetall(keys.tokens(project)))
+        found = [_decoded(project, token_id.decode(), raw) for token_id, raw in stored.items()]
+        return sorted(found, key=lambda record: (record.create_time, record.id))
+
+    async def _write(
+        self, project: str, token_id: str, encoded: str, record: TokenRecord, origin: Origin
+    ) -> bool:
+        action = "create token" if encoded else "revoke token"
+        with store_errors():
+            (done,) = await self._set(
+                keys=[keys.tokens(project), *write_keys(project, origin)],
+                args=[
+                    token_id,
+                    encoded,
+                    f"{record.role.word} {record.name}",
+                    *write_arguments(origin, (action, project, token_id, encoded)),
+                ],
+            )
+        return bool(done)
+
+
+def _encoded(record: TokenRecord) -> str:
+    return json.dumps({
+        "name": record.name,
+        "role": record.role.word,
+        "sha256": record.digest,
+        "created": to_ms(record.create_time),
+        "expires": None if record.expire_time is None else to_ms(record.expire_time),
+    })
+
+
+def _decoded(project: str, token_id: str, raw: bytes) -> TokenRecord:
+    try:
+        stored: dict[str, Any] = json.loads(raw)
+        return TokenRecord(
+            project,
+            token_id,
+            str(stored["name"]),
+            Role[str(stored["role"]).upper()],
+            str(stored["sha256"]),
+            _time(stored["created"]),
+            None if stored["expires"] is None else _time(stored["expires"]),
+        )
+    except (ValueError, KeyError, TypeError, OverflowError, InvalidValueError) as error:
+        raise StoreDamagedError(f"the record of token {token_id} cannot be read") from error
+
+
+def _time(milliseconds: Any) -> datetime:
+    return from_ms(int(milliseconds))
