@@ -14,6 +14,7 @@ from advisor.store.runs import EventToStore, RunStore
 
 _BATCH = 1_000
 _BATCH_BYTES = 4 * 2**20
+_MOST_BYTES = 256 * 2**20  # that wait: events of large layouts fill the memory before the queue
 # The store is asked this seldom: events that come meanwhile go together, those of one run in one
 # step, which costs it, and us, a fraction of as many steps. The first after a rest goes at once.
 _PAUSE_S = 0.05
@@ -39,6 +40,7 @@ class Telemetry:
         self._store = store
         self._capacity = capacity
         self._waiting: deque[EventToStore] = deque()
+        self._waiting_bytes = 0
         self._under_way = 0
         self._next_at = 0.0  # of the event loop's clock
         self._some = asyncio.Event()
@@ -54,13 +56,14 @@ class Telemetry:
 
     def offer(self, event: EventToStore) -> None:
         """Queue an event, or count it as lost if the queue is full."""
-        if len(self._waiting) >= self._capacity:
+        if len(self._waiting) >= self._capacity or self._waiting_bytes >= _MOST_BYTES:
             self._lose(event)
             return
         if not self._waiting:
             self._some.set()
             self._none.clear()
         self._waiting.append(event)
+        self._waiting_bytes += len(event.event)
 
     def _lose(self, event: EventToStore) -> None:
         self._lost[event.run] += 1
@@ -125,6 +128,7 @@ class Telemetry:
             event = self._waiting.popleft()
             batch.append(event)
             size += len(event.event)
+        self._waiting_bytes -= size
         if not self._waiting:
             self._some.clear()
         self._under_way = len(batch)

@@ -96,8 +96,9 @@ class AdvisorServicer:
         return answered.encoded
 
     def _count(self, given: list[tuple[Ask, Answer]]) -> None:
-        for ask, _ in given:
-            self._answers[ask.advice.stale].inc()
+        stale = sum(ask.advice.stale for ask, _ in given)
+        self._answers[True].inc(stale)
+        self._answers[False].inc(len(given) - stale)
         if given:
             codes = np.concatenate([answered.codes for _, answered in given])
             for code, count in enumerate(np.bincount(codes).tolist()):

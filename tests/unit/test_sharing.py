@@ -1,9 +1,10 @@
-"""Runs of one model share a layout, and those who ask at the same time a lookup."""
+"""Runs of one model share a layout, those who ask at once a lookup, a run's events a step."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,13 @@ from advisor.advice import LoadedProfile, Resolved
 from advisor.cache import CachedProfiles
 from advisor.errors import ProfileNotFoundError
 from advisor.metrics import Metrics
-from advisor.names import ProfileName, ProfileReference
+from advisor.names import ProfileName, ProfileReference, RunName
 from advisor.policy import Reference
 from advisor.profiles import ProfileContent, VersionInfo
 from advisor.rpc.convert import content_from
 from advisor.rpc.openings import Openings
+from advisor.store.runs import EventToStore
+from advisor.telemetry import Telemetry
 from benchmarks.rpc.payload import opening, profile
 from fslr.advisor.v1 import policy_pb2
 
@@ -142,3 +145,37 @@ def test_who_leaves_takes_nobody_along_and_an_error_reaches_all() -> None:
         assert store.lookups == 1
 
     asyncio.run(asked())
+
+
+def test_telemetry_is_bounded_in_bytes_too_and_a_run_s_events_go_in_one_step() -> None:
+    class Runs:
+        """Stands for Redis: keeps what it is given."""
+
+        def __init__(self) -> None:
+            self.given: list[tuple[str, int, int]] = []
+
+        async def record(self, runs: Any) -> list[bool]:
+            self.given += [(events[0].run.run, len(events), lost) for events, lost in runs]
+            return [True] * len(runs)
+
+    async def offered() -> None:
+        runs = Runs()
+        telemetry = Telemetry(runs, capacity=1_000, metrics=Metrics())  # type: ignore[arg-type]
+        large = bytes(32 * 2**20)
+        for i in range(12):  # of 256 MiB, eight fit
+            telemetry.offer(EventToStore(RunName("bench", "large"), b"", large, i, 0))
+        assert telemetry.lost == 4
+        telemetry.start()
+        await telemetry.stop(deadline_s=5)
+        assert sum(count for _, count, _ in runs.given) == 8
+        assert sum(lost for _, _, lost in runs.given) == 4
+        assert telemetry.lost == 0
+        runs.given.clear()
+        for i in range(30):
+            name = RunName("bench", "even" if i % 2 == 0 else "odd")
+            telemetry.offer(EventToStore(name, b"", b"event", i, 0))
+        telemetry.start()
+        await telemetry.stop(deadline_s=5)
+        assert runs.given == [("even", 15, 0), ("odd", 15, 0)]
+
+    asyncio.run(offered())
