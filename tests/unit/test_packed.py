@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from advisor.rpc.convert import RecommendLRRequest, packed_event
 from benchmarks.rpc.payload import measurements, recommend_request
@@ -129,3 +132,54 @@ def test_an_event_is_that_of_the_contract() -> None:
     event.time.FromDatetime(time)
     encoded = packed_event(time, _plain(measured), answered.SerializeToString())
     assert encoded == event.SerializeToString()
+
+
+def _mutated(data: bytes, chance: random.Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(chance.choice([1, 1, 2, 5])):
+        place = chance.randrange(len(changed) + 1)
+        match chance.randrange(4):
+            case 0 if place < len(changed):
+                changed[place] = chance.randrange(256)
+            case 1:
+                changed[place:place] = chance.randbytes(chance.randrange(1, 5))
+            case 2:
+                del changed[place : place + chance.randrange(1, 6)]
+            case _:
+                changed[place:place] = changed[: chance.randrange(1, 40)]
+    return bytes(changed)
+
+
+def _read_by_the_contract(data: bytes) -> tuple[object, object] | None:
+    try:
+        message = pb.RecommendLRRequest.FromString(data)
+    except DecodeError:
+        return None
+    opening = message.opening if message.HasField("opening") else None
+    if not message.HasField("measurement"):
+        return opening, None
+    message.measurement.DiscardUnknownFields()
+    return opening, message.measurement
+
+
+def _read_here(data: bytes) -> tuple[object, object] | None:
+    try:
+        request = RecommendLRRequest.from_bytes(data)
+    except DecodeError:
+        return None
+    if request.measurement is None:
+        return request.opening, None
+    measurement = pb.Measurement.FromString(request.measurement.SerializeToString())
+    measurement.DiscardUnknownFields()
+    return request.opening, measurement
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=200, deadline=None)
+def test_broken_and_strange_messages_are_read_as_the_contract_reads_them(seed: int) -> None:
+    chance = random.Random(seed)
+    whole = recommend_request("run", 3)
+    later = pb.RecommendLRRequest(measurement=measurements(3)[1])
+    for message in (whole, later) * 10:
+        data = _mutated(message.SerializeToString(), chance)
+        assert _read_here(data) == _read_by_the_contract(data)
