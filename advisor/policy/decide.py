@@ -12,7 +12,7 @@ is decided together, and no row looks at another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +21,9 @@ from numpy.typing import NDArray
 from advisor.policy.errors import InvalidValueError
 from advisor.policy.mapping import LayoutMapping
 from advisor.policy.measurement import Measurement, Measurements
+from advisor.policy.recommendation import OUTCOMES, Codes, Floats, Recommendation, Recommendations
 from advisor.policy.reference import Profile, Reference
 from advisor.policy.rules import Alignment, Limit, Outcome, Policy
-
-Floats = NDArray[np.float64]
-Codes = NDArray[np.uint8]
 
 # A move of multipliers below this (RMS of the logarithms) is rest: measure half as often; above
 # twice this it is motion: measure twice as often.
@@ -33,95 +31,18 @@ _REST = 0.1
 _LARGEST = float(np.finfo(np.float64).max)
 _WHOLE = 1e-3  # a move made whole but for this part is left alone
 
-_OUTCOMES = tuple(Outcome)
-# Their codes, and rules, by names of this module: members of an enum are slow to look up.
-_MATCHED = _OUTCOMES.index(Outcome.MATCHED)
-_CLAMPED = _OUTCOMES.index(Outcome.CLAMPED)
-_LOW_CONFIDENCE = _OUTCOMES.index(Outcome.HELD_LOW_CONFIDENCE)
-_ZERO_RATE = _OUTCOMES.index(Outcome.HELD_ZERO_RATE)
-_UNMATCHED = _OUTCOMES.index(Outcome.UNMATCHED)
-_FROZEN = _OUTCOMES.index(Outcome.HELD_FROZEN)
-_LIMITED = _OUTCOMES.index(Outcome.LIMITED)
+# Codes of outcomes, and rules, by names of this module: members of an enum are slow to look up.
+_MATCHED = OUTCOMES.index(Outcome.MATCHED)
+_CLAMPED = OUTCOMES.index(Outcome.CLAMPED)
+_LOW_CONFIDENCE = OUTCOMES.index(Outcome.HELD_LOW_CONFIDENCE)
+_ZERO_RATE = OUTCOMES.index(Outcome.HELD_ZERO_RATE)
+_UNMATCHED = OUTCOMES.index(Outcome.UNMATCHED)
+_FROZEN = OUTCOMES.index(Outcome.HELD_FROZEN)
+_LIMITED = OUTCOMES.index(Outcome.LIMITED)
 _BY_MIN, _BY_MAX = int(Limit.MIN_MULTIPLIER), int(Limit.MAX_MULTIPLIER)
 _BY_SLEW, _BY_DAMPING = int(Limit.SLEW), int(Limit.DAMPING)
 _BY_CONFIDENCE = int(Limit.CONFIDENCE)
 _BY_STEP = Alignment.STEP
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Recommendation:
-    """The answer to one measurement, in layout order.
-
-    Attributes:
-        multipliers: Finite and inside the policy's bounds, shape [groups].
-        outcome_codes: Why each is what it is, as indices of the members of :class:`Outcome`,
-            [groups].
-        references: Reference unit rates after depth, 0 where unmatched, shape [groups].
-        depth_factors: Reference over the mean base rate of what a group stands for, 0 where there
-            is none, shape [groups].
-        ratios: Reference over measured unit rate before any safeguard, 0 where one of them is
-            missing or zero, shape [groups].
-        limits: The safeguards that changed each multiplier, :class:`Limit` as integers, [groups].
-        next_measurement_step: The step at which to measure next.
-        probes: With how many probes; 0: as the client likes.
-        profile_step: The step of the profile's training that was compared with.
-    """
-
-    multipliers: Floats
-    outcome_codes: Codes
-    references: Floats
-    depth_factors: Floats
-    ratios: Floats
-    limits: NDArray[np.int64]
-    next_measurement_step: int
-    probes: int
-    profile_step: float
-
-    @property
-    def outcomes(self) -> tuple[Outcome, ...]:
-        """Why each multiplier is what it is."""
-        return tuple(_OUTCOMES[code] for code in self.outcome_codes.tolist())
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Recommendations:
-    """The answers to measurements of several runs, a row each; see :class:`Recommendation`.
-
-    Attributes:
-        multipliers: Shape [runs, groups].
-        outcome_codes: Shape [runs, groups].
-        references: Shape [runs, groups].
-        depth_factors: Shape [runs, groups].
-        ratios: Shape [runs, groups].
-        limits: Shape [runs, groups].
-        next_measurement_steps: Shape [runs].
-        probes: Shape [runs].
-        profile_steps: Shape [runs].
-    """
-
-    multipliers: Floats
-    outcome_codes: Codes
-    references: Floats
-    depth_factors: Floats
-    ratios: Floats
-    limits: NDArray[np.int64]
-    next_measurement_steps: Sequence[int]
-    probes: Sequence[int]
-    profile_steps: Sequence[float]
-
-    def row(self, run: int) -> Recommendation:
-        """Return the answer to one run."""
-        return Recommendation(
-            multipliers=self.multipliers[run],
-            outcome_codes=self.outcome_codes[run],
-            references=self.references[run],
-            depth_factors=self.depth_factors[run],
-            ratios=self.ratios[run],
-            limits=self.limits[run],
-            next_measurement_step=self.next_measurement_steps[run],
-            probes=self.probes[run],
-            profile_step=self.profile_steps[run],
-        )
 
 
 @dataclass(slots=True, eq=False)
