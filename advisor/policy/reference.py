@@ -6,7 +6,6 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,7 +147,8 @@ def check_coherences(policy: Policy, coherences: NDArray[np.float32] | None) -> 
         )
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
     """Moments of a profile's training.
 
     Attributes:
@@ -223,7 +223,7 @@ class Reference:
 
     def rates(self, moments: Moments) -> NDArray[np.float64]:
         """Return the unit rates at some moments, shape [moments, groups], each >= 0."""
-        left, right, part = moments
+        left, right, part = moments.left, moments.right, moments.part
         with np.errstate(invalid="ignore"):  # zeros, replaced below
             logs = (1 - part) * self._logs[left] + part * self._logs[right]
             rates: NDArray[np.float64] = np.exp(logs)
@@ -253,6 +253,6 @@ class Reference:
 
 def _between(known: NDArray[np.float64], moments: Moments) -> NDArray[np.float64]:
     """Return what is known at the points, interpolated linearly."""
-    left, right, part = moments
+    left, right, part = moments.left, moments.right, moments.part
     between: NDArray[np.float64] = (1 - part) * known[left] + part * known[right]
     return between
