@@ -126,8 +126,10 @@ class CachedProfiles:
             return known, True
         if stored.policy is None:  # only in lists
             return None, False
-        found = self._policies[name] = (stored.policy, str(stored.reference))
-        return found, False
+        found = (stored.policy, str(stored.reference))
+        if self._policies.get(name) != found:
+            self._policies[name] = found
+        return self._policies[name], False  # one object for all runs: they are answered together
 
 
 def _ready(info: VersionInfo, content: ProfileContent) -> LoadedProfile:
