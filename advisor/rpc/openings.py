@@ -15,7 +15,7 @@ from advisor.rpc.convert import opening_from
 from advisor.rpc.offloading import computed
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 
-_MOST_NAMES = 100_000  # a name takes about 1 KiB, with its place and its part of a mapping
+_MOST_NAMES = 100_000  # a name takes less than 1 KiB, with its place and part of a mapping
 
 _MappingKey = tuple[object, ...]
 
