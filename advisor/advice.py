@@ -19,13 +19,15 @@ from advisor.policy import (
     Layout,
     LayoutMapping,
     Measurement,
+    Measurements,
     Policy,
     Profile,
     Recommendation,
+    Recommendations,
     Reference,
     check_coherences,
     map_layout,
-    recommend,
+    recommend_all,
     refusal,
 )
 from advisor.profiles import Provenance, VersionInfo
@@ -70,6 +72,12 @@ class Resolved:
     stale: bool = False
     policy: tuple[Policy, str] | None = None
 
+    def rules(self, opening: Opening) -> Policy:
+        """Return the rules for a run: its own, else the stored policy's, else the profile's."""
+        if opening.policy:
+            return opening.policy
+        return self.policy[0] if self.policy else self.loaded.profile.policy
+
 
 class ProfileSource(Protocol):
     """Where profiles come from."""
@@ -108,20 +116,26 @@ class Advice:
     Args:
         resolved: The profile.
         opening: What the run said at its start.
+        mapping: Its layout mapped onto the profile's under its rules, if that was done before.
 
     Attributes:
         info: The version that the advice comes from.
+        version_name: Its resource name.
         stale: Whether its name was resolved from memory because the store is away.
         layout: The run's layout.
         base_layout: The profile's layout.
         mapping: The one mapped onto the other.
         policy_name: The stored policy that is followed, with its version; empty: none.
+        plan: Equal for runs that share profile, mapping and rules, as long as both live.
         refusal: Why there is no advice for this layout, or None.
     """
 
-    def __init__(self, resolved: Resolved, opening: Opening) -> None:
+    def __init__(
+        self, resolved: Resolved, opening: Opening, mapping: LayoutMapping | None = None
+    ) -> None:
         loaded = resolved.loaded
         self.info = loaded.info
+        self.version_name = str(loaded.info.reference)
         self.stale = resolved.stale
         self.layout = opening.layout
         self.base_layout = loaded.profile.layout
@@ -129,18 +143,18 @@ class Advice:
         self._profile = loaded.profile
         self._provenance = loaded.provenance
         self._reference = loaded.reference
-        stored, self.policy_name = resolved.policy or (loaded.profile.policy, "")
-        if opening.policy:
-            self.policy_name = ""
-        self._policy = opening.policy or stored
+        self._policy = resolved.rules(opening)
+        self.policy_name = resolved.policy[1] if resolved.policy and not opening.policy else ""
         check_coherences(self._policy, loaded.profile.coherences)
-        self.mapping: LayoutMapping = map_layout(
+        self.mapping: LayoutMapping = mapping or map_layout(
             opening.layout,
             loaded.profile.layout,
             self._policy.depth_rule,
             aliases=loaded.profile.aliases,
             unmatched_rule=self._policy.unmatched_rule,
         )
+        # Runs with the same one can be answered together: what it stands for is theirs too.
+        self.plan: tuple[int, ...] = (id(loaded.reference), id(self.mapping), id(self._policy))
         self.refusal = refusal(opening.layout, self.mapping, self._policy.unmatched_rule)
 
     def recommend(self, measurement: Measurement) -> Recommendation:
@@ -150,9 +164,27 @@ class Advice:
             LayoutMismatchError: The layout does not map onto the profile.
             InvalidValueError: The measurement is out of range.
         """
+        return self.recommend_all(self.checked(measurement)).row(0)
+
+    def checked(self, measurement: Measurement) -> Measurements:
+        """Return a measurement as the only row, if there is advice for it.
+
+        Raises:
+            LayoutMismatchError: The layout does not map onto the profile.
+            InvalidValueError: The measurement is out of range.
+        """
         if self.refusal is not None:
             raise self.refusal
-        return recommend(self._profile, self._reference, self.mapping, self._policy, measurement)
+        measurement.check(len(self.layout))
+        return Measurements.of([measurement])
+
+    def recommend_all(self, measured: Measurements) -> Recommendations:
+        """Return the multipliers for measurements, checked, of runs with this one's plan.
+
+        Raises:
+            InvalidValueError: Alignment by progress lacks a run's planned steps.
+        """
+        return recommend_all(self._profile, self._reference, self.mapping, self._policy, measured)
 
     def first_depth_factors(self) -> NDArray[np.float64]:
         """Return each group's depth factor at the profile's first point, shape [groups].

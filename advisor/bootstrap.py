@@ -19,7 +19,7 @@ from advisor.certificate_roles import CertificateRoles
 from advisor.metrics import Metrics
 from advisor.quotas import Quotas
 from advisor.readiness import LIVENESS, Readiness
-from advisor.rpc.advisor_service import AdvisorServicer
+from advisor.rpc.advisor_service import AdvisorServicer, add_to_server
 from advisor.rpc.audit_service import AuditServicer
 from advisor.rpc.gate import Gate
 from advisor.rpc.interceptor import BoundaryInterceptor
@@ -41,7 +41,6 @@ from advisor.telemetry import Telemetry
 from advisor.tracing import Tracing
 from fslr.advisor.v1 import (
     advisor_service_pb2,
-    advisor_service_pb2_grpc,
     audit_service_pb2,
     audit_service_pb2_grpc,
     policy_service_pb2,
@@ -155,9 +154,7 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
                 ("grpc.so_reuseport", 0),  # two services on one port are a mistake, not a cluster
             ],
         )
-        advisor_service_pb2_grpc.add_AdvisorServiceServicer_to_server(
-            AdvisorServicer(profiles, telemetry, metrics, _now), server
-        )
+        add_to_server(AdvisorServicer(profiles, telemetry, metrics, _now), server)
         profile_service_pb2_grpc.add_ProfileServiceServicer_to_server(
             ProfileServicer(profile_store, policy_store, profiles, _now), server
         )

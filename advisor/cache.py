@@ -17,6 +17,9 @@ from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
 
 _log = structlog.get_logger()
+# Names are looked up this seldom: who asks meanwhile shares a lookup with others who ask for the
+# same name, and is answered together with them. The first after a rest does not wait.
+_PAUSE_S = 0.005
 _ATTEMPTS = 5  # to read what an alias names while versions come and go
 
 
@@ -35,10 +38,12 @@ class CachedProfiles:
     ) -> None:
         self._store = store
         self._policy_store = policies
-        self._lookups = metrics.profiles
+        self._lookups = {word: metrics.profiles.labels(word) for word in ("hit", "miss", "stale")}
         self._policies: LRUCache[str, tuple[Policy, str]] = LRUCache(size)
         self._loaded: LRUCache[tuple[str, int, str], LoadedProfile] = LRUCache(size)
         self._names: LRUCache[ProfileReference, VersionInfo] = LRUCache(size)
+        self._next: dict[ProfileReference, asyncio.Task[tuple[Resolved, str]]] = {}
+        self._next_at = 0.0  # of the event loop's clock
 
     async def resolve(self, reference: ProfileReference) -> Resolved:
         """Return the version that a reference names.
@@ -47,8 +52,30 @@ class CachedProfiles:
             StoreUnavailableError: The store is away and this name was not resolved before.
             NotFoundError: There is no such profile, version or alias.
         """
+        lookup = self._next.get(reference)
+        if lookup is None:
+            lookup = self._next[reference] = asyncio.create_task(self._look_up(reference))
+        resolved, result = await asyncio.shield(lookup)  # a caller that leaves ends its own wait
+        self._lookups[result].inc()
+        return resolved
+
+    async def _look_up(self, reference: ProfileReference) -> tuple[Resolved, str]:
+        """Resolve a name for all who ask before this one begins.
+
+        Who asks later gets a lookup of its own: this one may miss what was written meanwhile.
+
+        Raises:
+            StoreUnavailableError: The store is away and this name was not resolved before.
+            NotFoundError: There is no such profile, version or alias.
+        """
+        loop = asyncio.get_running_loop()
+        wait_s = self._next_at - loop.time()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        self._next_at = max(self._next_at, loop.time() + _PAUSE_S)
+        del self._next[reference]
         try:
-            loaded = await self._load(reference)
+            loaded, result = await self._load(reference)
         except StoreUnavailableError:
             known = self._names.get(reference)
             loaded_before = self._loaded.get(_key(known)) if known else None
@@ -57,18 +84,17 @@ class CachedProfiles:
             policy = self._policies.get(loaded_before.policy_name)
             if loaded_before.policy_name and policy is None:
                 raise
-            self._lookups.labels("stale").inc()
             _log.warning("answering from memory, the store is away", profile=str(reference))
-            return Resolved(loaded_before, True, policy)
+            return Resolved(loaded_before, True, policy), "stale"
         except NotFoundError:
             # What is gone must not come back while the store is away.
             self._names.pop(reference, None)
             raise
         policy, stale = await self._policy(loaded.policy_name)
-        return Resolved(loaded, stale, policy)
+        return Resolved(loaded, stale, policy), result
 
-    async def _load(self, reference: ProfileReference) -> LoadedProfile:
-        """Return the version that a reference names at present."""
+    async def _load(self, reference: ProfileReference) -> tuple[LoadedProfile, str]:
+        """Return the version that a reference names at present, and whether it was in memory."""
         attempts = 0
         while True:
             attempts += 1
@@ -76,8 +102,7 @@ class CachedProfiles:
             self._names[reference] = info
             known = self._loaded.get(_key(info))
             if known is not None:
-                self._lookups.labels("hit").inc()
-                return known
+                return known, "hit"
             try:
                 content = await self._store.content(info)
             except VersionNotFoundError:
@@ -85,9 +110,8 @@ class CachedProfiles:
                 if reference.version is not None or attempts == _ATTEMPTS:
                     raise
             else:
-                self._lookups.labels("miss").inc()
                 loaded = self._loaded[_key(info)] = await asyncio.to_thread(_ready, info, content)
-                return loaded
+                return loaded, "miss"
 
     async def _policy(self, name: str) -> tuple[tuple[Policy, str] | None, bool]:
         """Return the rules of the stored policy that a profile names, and whether from memory."""
@@ -102,8 +126,10 @@ class CachedProfiles:
             return known, True
         if stored.policy is None:  # only in lists
             return None, False
-        found = self._policies[name] = (stored.policy, str(stored.reference))
-        return found, False
+        found = (stored.policy, str(stored.reference))
+        if self._policies.get(name) != found:
+            self._policies[name] = found
+        return self._policies[name], False  # one object for all runs: they are answered together
 
 
 def _ready(info: VersionInfo, content: ProfileContent) -> LoadedProfile:

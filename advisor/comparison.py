@@ -174,10 +174,14 @@ def warmup(
     rates, now = profile.learning_rates, measurement.learning_rate
     if rates is None or now is None or not training.base_learning_rate or not rates.any():
         return []
-    recorded = float(np.interp(profile_step, profile.steps, rates) / rates.max())
     own = now / training.base_learning_rate
+    if _WARMING <= own <= _FULL:
+        return []
     before_peak = profile_step < profile.steps[int(rates.argmax())]
     early = measurement.step < _EARLY * max(measurement.total_steps, profile.total_steps)
+    if not (before_peak or early):
+        return []
+    recorded = float(np.interp(profile_step, profile.steps, rates) / rates.max())
     if before_peak and recorded < _WARMING and own > _FULL:
         words = "the profile was recorded with warm-up and the run has none, or a shorter one"
     elif early and recorded > _FULL and own < _WARMING:

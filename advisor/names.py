@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from advisor.policy import InvalidValueError, shown
 
 _ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _ID_RULE = "1 to 63 characters of [a-z0-9-], beginning with a letter"
+_KEPT = 4_096  # names that were parsed, of at most some 200 characters: bad ones are not kept
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -72,6 +74,7 @@ class ProfileReference:
     suffix: str = ""
 
     @classmethod
+    @lru_cache(_KEPT)
     def parse(cls, field: str, value: str) -> ProfileReference:
         """Parse ``projects/{project}/profiles/{profile}`` with or without ``@{suffix}``.
 
@@ -120,6 +123,7 @@ class RunName:
     run: str
 
     @classmethod
+    @lru_cache(_KEPT)
     def parse(cls, field: str, value: str) -> RunName:
         """Parse ``projects/{project}/runs/{run}``.
 

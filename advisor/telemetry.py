@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 
 import structlog
 
@@ -12,7 +12,12 @@ from advisor.metrics import Metrics
 from advisor.names import RunName
 from advisor.store.runs import EventToStore, RunStore
 
-_BATCH = 100
+_BATCH = 1_000
+_BATCH_BYTES = 4 * 2**20
+_MOST_BYTES = 256 * 2**20  # that wait: events of large layouts fill the memory before the queue
+# The store is asked this seldom: events that come meanwhile go together, those of one run in one
+# step, which costs it, and us, a fraction of as many steps. The first after a rest goes at once.
+_PAUSE_S = 0.05
 _RETRY_S = 0.5
 _NAMED = 3  # runs in one line of the log
 
@@ -34,7 +39,14 @@ class Telemetry:
     def __init__(self, store: RunStore, *, capacity: int, metrics: Metrics) -> None:
         self._metric = metrics.telemetry_lost
         self._store = store
-        self._queue: asyncio.Queue[EventToStore] = asyncio.Queue(capacity)
+        self._capacity = capacity
+        self._waiting: deque[EventToStore] = deque()
+        self._waiting_bytes = 0
+        self._under_way = 0
+        self._next_at = 0.0  # of the event loop's clock
+        self._some = asyncio.Event()
+        self._none = asyncio.Event()
+        self._none.set()
         self._lost: Counter[RunName] = Counter()
         self._task: asyncio.Task[None] | None = None
 
@@ -45,10 +57,14 @@ class Telemetry:
 
     def offer(self, event: EventToStore) -> None:
         """Queue an event, or count it as lost if the queue is full."""
-        try:
-            self._queue.put_nowait(event)
-        except asyncio.QueueFull:
+        if len(self._waiting) >= self._capacity or self._waiting_bytes >= _MOST_BYTES:
             self._lose(event)
+            return
+        if not self._waiting:
+            self._some.set()
+            self._none.clear()
+        self._waiting.append(event)
+        self._waiting_bytes += len(event.event)
 
     def _lose(self, event: EventToStore) -> None:
         self._lost[event.run] += 1
@@ -64,9 +80,11 @@ class Telemetry:
             return
         try:
             async with asyncio.timeout(deadline_s):
-                await self._queue.join()
+                await self._none.wait()
         except TimeoutError:
-            _log.warning("telemetry lost at the end", events=self._queue.qsize() + self.lost)
+            _log.warning(
+                "telemetry lost at the end", events=len(self._waiting) + self._under_way + self.lost
+            )
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
@@ -94,31 +112,44 @@ class Telemetry:
                     _log.info("telemetry is stored again", lost=self.lost)
                 away = False
             finally:
-                for _ in batch:
-                    self._queue.task_done()
+                self._under_way = 0
+                if not self._waiting:
+                    self._none.set()
 
     async def _next_batch(self) -> list[EventToStore]:
         """Wait for an event, and return it with those that wait behind it."""
-        batch = [await self._queue.get()]
-        while len(batch) < _BATCH and not self._queue.empty():
-            batch.append(self._queue.get_nowait())
+        await self._some.wait()
+        now = asyncio.get_running_loop().time()
+        if len(self._waiting) < _BATCH and now < self._next_at:
+            await asyncio.sleep(self._next_at - now)
+        self._next_at = max(now, self._next_at) + _PAUSE_S
+        batch: list[EventToStore] = []
+        size = 0
+        while self._waiting and len(batch) < _BATCH and size < _BATCH_BYTES:
+            event = self._waiting.popleft()
+            batch.append(event)
+            size += len(event.event)
+        self._waiting_bytes -= size
+        if not self._waiting:
+            self._some.clear()
+        self._under_way = len(batch)
         return batch
 
     async def _store_batch(self, batch: list[EventToStore]) -> None:
-        """Store a batch, each run's count of lost events with its first event of the batch."""
-        counts = Counter({event.run: self._lost[event.run] for event in reversed(batch)})
-        untold = dict(counts)
-        stored = await self._store.record([(event, untold.pop(event.run, 0)) for event in batch])
-        told = set()
+        """Store a batch run by run, with the count of the run's events that were lost before."""
+        runs: dict[RunName, list[EventToStore]] = {}
+        for event in batch:
+            runs.setdefault(event.run, []).append(event)
+        lost = [self._lost[run] for run in runs]
+        stored = await self._store.record(list(zip(runs.values(), lost, strict=True)))
         refused: Counter[RunName] = Counter()
-        for event, was_stored in zip(batch, stored, strict=True):
-            first = event.run not in told
-            told.add(event.run)
-            if not was_stored:
+        for (run, events), told, was_stored in zip(runs.items(), lost, stored, strict=True):
+            if was_stored:
+                self._lost[run] -= told
+                continue
+            for event in events:
                 self._lose(event)
-                refused[event.run] += 1
-            elif first:
-                self._lost[event.run] -= counts[event.run]
+            refused[run] += len(events)
         if refused:
             _log.error(
                 "telemetry refused by the store",

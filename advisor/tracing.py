@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from advisor.store.connection import Observer
+from advisor.store.clients import Observer
 
 if TYPE_CHECKING:
     import grpc

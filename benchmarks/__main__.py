@@ -8,6 +8,7 @@ from benchmarks.demo.command import demo
 from benchmarks.estimator import estimator
 from benchmarks.overhead import overhead
 from benchmarks.registry import registry
+from benchmarks.rpc.command import rpc
 from benchmarks.scaling import scaling
 from benchmarks.tables import tables
 from benchmarks.templates import templates
@@ -21,6 +22,7 @@ app.command()(demo)
 app.command()(estimator)
 app.command()(overhead)
 app.command()(registry)
+app.command()(rpc)
 app.command()(scaling)
 app.command()(tables)
 app.command()(templates)

@@ -29,7 +29,7 @@ from advisor.store.embedded import EmbeddedRedis
 from advisor.store.profiles import ProfileStore
 from fslr import AdvisorClient
 
-_FEW = 10
+FEW = 10
 _AT_ONCE = 100  # registrations under way while filling
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _PROVENANCE = Provenance(
@@ -57,13 +57,13 @@ async def _resolve_alias(store: ProfileStore, name: ProfileName) -> object:
 
 async def _list(store: ProfileStore, name: ProfileName) -> object:
     # Both list the same number of entries, from the middle of what there is.
-    return await store.index.page(name.project, after=name.profile, size=_FEW // 2 - 2, labels={})
+    return await store.index.page(name.project, after=name.profile, size=FEW // 2 - 2, labels={})
 
 
 async def _filter(store: ProfileStore, name: ProfileName) -> object:
     # One profile has both labels; half of all have the one.
     labels = {"half": "1", "i": str(int(name.profile[1:]))}
-    return await store.index.page(name.project, after="", size=_FEW, labels=labels)
+    return await store.index.page(name.project, after="", size=FEW, labels=labels)
 
 
 _TASKS: dict[str, _Task] = {
@@ -92,7 +92,7 @@ def registry(
     if as_json:
         typer.echo(json.dumps(result))
         return
-    table = Table("figure", "value", title=f"{profiles:,} profiles against {_FEW}")
+    table = Table("figure", "value", title=f"{profiles:,} profiles against {FEW}")
     for name, ratio in ratios.items():
         table.add_row(f"time to {name}, ratio", f"{ratio:.2f}")
     for name, value in large.items():
@@ -114,7 +114,15 @@ def _name(i: int) -> ProfileName:
     return ProfileName("bench", f"p{i:07d}")
 
 
-async def _fill(store: ProfileStore, count: int, notes: Console) -> None:
+async def fill(store: ProfileStore, count: int, notes: Console) -> None:
+    """Register small profiles, each with an alias.
+
+    Args:
+        store: Where.
+        count: How many.
+        notes: Where progress is told.
+    """
+
     async def one(i: int) -> None:
         await store.register(_name(i), _small(i), Origin(_NOW))
         await store.set_alias(ProfileReference(_name(i)), "prod", Origin(_NOW))
@@ -133,9 +141,9 @@ async def _ratios(folder: Path, profiles: int, rounds: int, notes: Console) -> d
             connect(many.url, timeout_s=10, retries=0) as other,
         ):
             stores = ProfileStore(one), ProfileStore(other)
-            await _fill(stores[0], _FEW, notes)
-            await _fill(stores[1], profiles, notes)
-            middles = _name(_FEW // 2), _name(profiles // 2 + 1 - profiles // 2 % 2)
+            await fill(stores[0], FEW, notes)
+            await fill(stores[1], profiles, notes)
+            middles = _name(FEW // 2), _name(profiles // 2 + 1 - profiles // 2 % 2)
             ratios: dict[str, float] = {}
             for name, task in _TASKS.items():
                 times: tuple[list[float], list[float]] = ([], [])

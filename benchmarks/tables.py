@@ -12,7 +12,12 @@ import typer
 from rich.console import Console
 
 FIGURES = Path("docs/figures")
-PAGES = (Path("README.md"), Path("docs/measurement.md"), Path("docs/operators.md"))
+PAGES = (
+    Path("README.md"),
+    Path("docs/measurement.md"),
+    Path("docs/operations.md"),
+    Path("docs/operators.md"),
+)
 
 _console = Console()
 
@@ -142,12 +147,68 @@ def _registry(figures: dict[str, Any]) -> str:
     return _markdown(("figure", "value"), rows)
 
 
+def _sizing(figures: dict[str, Any]) -> str:
+    stream, once = figures["stream"], figures["once"]
+    rows = [
+        ("streams of 100 groups, telemetry on: answers a second", f"{stream['per_second']:,.0f}"),
+        ("the same with 32 streams: time of the slowest of 100", f"{stream['p99_ms']:.0f} ms"),
+        ("calls of one message, 100 groups: answers a second", f"{once['per_second']:,.0f}"),
+        *(
+            (f"streams of {int(groups):,} groups: answers a second", f"{per_second:,.0f}")
+            for groups, per_second in figures["groups"].items()
+        ),
+        (
+            f"calls of one message, with {figures['profiles']:,} profiles stored over with 10",
+            f"{figures['profiles_ratio']:.2f}",
+        ),
+        ("an open stream of 100 groups", f"{figures['bytes_per_stream'] / 1024:.0f} KiB"),
+        (
+            "a profile of 50 groups x 40 points in the service's memory",
+            f"{figures['bytes_per_cached_profile'] / 1024:.0f} KiB",
+        ),
+        (
+            "a measurement of 100 groups with its answer in Redis",
+            f"{stream['redis_bytes_per_measurement'] / 1024:.1f} KiB",
+        ),
+        (
+            "a small profile (4 groups x 10 points, an alias) in Redis",
+            f"{figures['redis_bytes_per_profile'] / 1024:.1f} KiB",
+        ),
+        ("start to first answer", f"{figures['start_s']:.1f} s"),
+        ("`import fslr`", f"{figures['import_s']:.2f} s"),
+    ]
+    if figures["workers_2_ratio"] is not None:
+        rows.append(("two processes over one", f"{figures['workers_2_ratio']:.2f}"))
+    return _markdown(("one process", "figure"), rows)
+
+
+def _beside(figures: dict[str, Any]) -> str:
+    rows = []
+    for kind, words in (("stream", "streams"), ("once", "calls of one message")):
+        found = figures[kind]
+        for name, measure in (("throughput", "answers a second"), ("p99", "slowest of 100")):
+            low, high = found[f"{name}_spread"]
+            ratio = f"{found[f'{name}_ratio']:.2f} ({low:.2f} to {high:.2f})"
+            rows.append((f"{words}: {measure}, over the empty server's", ratio))
+    rows += [
+        (f"answers a second over those of {words}", f"{figures['peers'][name]:,.0f}")
+        for name, words in (
+            ("optuna", "Optuna's gRPC storage proxy"),
+            ("vizier", "OSS Vizier's service"),
+        )
+        if figures["peers"][name] is not None
+    ]
+    return _markdown(("beside others", "ratio"), rows)
+
+
 _TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "summary": (("estimator.json", "overhead.json"), _summary),
     "estimator": (("estimator.json",), _estimator),
     "overhead": (("overhead.json",), _overhead),
     "measuring": (("scaling.json",), _measuring),
     "registry": (("registry.json",), _registry),
+    "sizing": (("rpc.json",), _sizing),
+    "beside": (("rpc.json",), _beside),
     "stepping": (("scaling.json",), _stepping),
 }
 

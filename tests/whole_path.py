@@ -48,6 +48,11 @@ def walk(client: AdvisorClient, project: str) -> None:
     assert client.get_policy("team", project=project).policy.max_multiplier == 3.0
     assert [p.version for p in client.list_policies(project=project)] == [2]
 
+    store = client.status().store
+    assert (store.available, store.append_only, store.flush) == (True, True, "always")
+    assert (store.eviction, store.problem) == ("noeviction", "")
+    assert abs(store.clock_offset_s) < 1
+
     client.delete_alias("gpt", "best", project=project)
     client.delete_profile("gpt@2", project=project)
     assert client.get_profile("gpt", project=project).profile.version == 1

@@ -5,6 +5,9 @@ the multipliers :math:`m_0` that were in force during the measurement, and a sta
 measurement moves :math:`\log m` towards :math:`\log m_0`; a stage that cannot use it holds
 :math:`m_0`. Nothing is remembered from one measurement to the next: what a stage needs of the past
 comes with the measurement.
+
+All arrays have a row for each run: what runs of one layout on one profile measured at the same time
+is decided together, and no row looks at another.
 """
 
 from __future__ import annotations
@@ -17,11 +20,10 @@ from numpy.typing import NDArray
 
 from advisor.policy.errors import InvalidValueError
 from advisor.policy.mapping import LayoutMapping
-from advisor.policy.measurement import Measurement
+from advisor.policy.measurement import Measurement, Measurements
+from advisor.policy.recommendation import OUTCOMES, Codes, Floats, Recommendation, Recommendations
 from advisor.policy.reference import Profile, Reference
 from advisor.policy.rules import Alignment, Limit, Outcome, Policy
-
-Floats = NDArray[np.float64]
 
 # A move of multipliers below this (RMS of the logarithms) is rest: measure half as often; above
 # twice this it is motion: measure twice as often.
@@ -29,85 +31,93 @@ _REST = 0.1
 _LARGEST = float(np.finfo(np.float64).max)
 _WHOLE = 1e-3  # a move made whole but for this part is left alone
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Recommendation:
-    """The answer to one measurement, in layout order.
-
-    Attributes:
-        multipliers: Finite and inside the policy's bounds, shape [groups].
-        outcomes: Why each is what it is.
-        references: Reference unit rates after depth, 0 where unmatched, shape [groups].
-        depth_factors: Reference over the mean base rate of what a group stands for, 0 where there
-            is none, shape [groups].
-        ratios: Reference over measured unit rate before any safeguard, 0 where one of them is
-            missing or zero, shape [groups].
-        limits: The safeguards that changed each multiplier, :class:`Limit` as integers, [groups].
-        next_measurement_step: The step at which to measure next.
-        probes: With how many probes; 0: as the client likes.
-        profile_step: The step of the profile's training that was compared with.
-    """
-
-    multipliers: Floats
-    outcomes: tuple[Outcome, ...]
-    references: Floats
-    depth_factors: Floats
-    ratios: Floats
-    limits: NDArray[np.int64]
-    next_measurement_step: int
-    probes: int
-    profile_step: float
+# Codes of outcomes, and rules, by names of this module: members of an enum are slow to look up.
+_MATCHED = OUTCOMES.index(Outcome.MATCHED)
+_CLAMPED = OUTCOMES.index(Outcome.CLAMPED)
+_LOW_CONFIDENCE = OUTCOMES.index(Outcome.HELD_LOW_CONFIDENCE)
+_ZERO_RATE = OUTCOMES.index(Outcome.HELD_ZERO_RATE)
+_UNMATCHED = OUTCOMES.index(Outcome.UNMATCHED)
+_FROZEN = OUTCOMES.index(Outcome.HELD_FROZEN)
+_LIMITED = OUTCOMES.index(Outcome.LIMITED)
+_BY_MIN, _BY_MAX = int(Limit.MIN_MULTIPLIER), int(Limit.MAX_MULTIPLIER)
+_BY_SLEW, _BY_DAMPING = int(Limit.SLEW), int(Limit.DAMPING)
+_BY_CONFIDENCE = int(Limit.CONFIDENCE)
+_BY_STEP = Alignment.STEP
 
 
 @dataclass(slots=True, eq=False)
 class _Draft:
-    """What the stages work on: multipliers so far, and for settled groups the outcome's reason."""
+    """What the stages work on: multipliers so far, and for settled groups the outcome's reason.
 
-    measurement: Measurement
+    Attributes:
+        measured: The measurements.
+        matched: Whether each group has a counterpart, shape [groups].
+        references: As in the recommendations.
+        reference_errors: Their relative errors, shape [runs, groups].
+        multipliers: So far.
+        outcomes: Codes so far; that of ``MATCHED`` where nothing is settled.
+        limits: As in the recommendations, so far.
+        logs_before: Logarithms of the multipliers in force, shape [runs, groups].
+    """
+
+    measured: Measurements
     matched: NDArray[np.bool_]
     references: Floats
     reference_errors: Floats
     multipliers: Floats
-    outcomes: NDArray[np.object_]
+    outcomes: Codes
     limits: NDArray[np.int64]
+    logs_before: Floats
 
     @property
     def free(self) -> NDArray[np.bool_]:
         """Where nothing holds the multiplier in force."""
-        return np.array(self.outcomes == Outcome.MATCHED, dtype=np.bool_)
+        free: NDArray[np.bool_] = self.outcomes == _MATCHED
+        return free
 
-    def hold(self, where: NDArray[np.bool_], outcome: Outcome) -> None:
+    def hold(self, where: NDArray[np.bool_], outcome: int) -> None:
         """Keep the multipliers in force where ``where`` holds and nothing was settled before."""
+        if not _any(where):
+            return
         where = where & self.free
-        self.multipliers[where] = self.measurement.multipliers[where]
+        np.copyto(self.multipliers, self.measured.multipliers, where=where)
         self.outcomes[where] = outcome
 
-    def replace(self, where: NDArray[np.bool_], multipliers: Floats, limit: Limit) -> None:
+    def replace(self, where: NDArray[np.bool_], multipliers: Floats | float, limit: int) -> None:
         """Put other multipliers where ``where`` holds, and note what acted."""
         where = where & (multipliers != self.multipliers)
-        self.multipliers[where] = multipliers[where]
-        self.limits[where] |= limit
+        np.copyto(self.multipliers, multipliers, where=where)
+        np.bitwise_or(self.limits, limit, out=self.limits, where=where)
 
-    def moved(self, parts: Floats | float) -> Floats:
-        """Return multipliers moved by parts of the way, in logarithms, from those in force."""
-        before = self.measurement.multipliers
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            moves = np.log(self.multipliers) - np.log(before)
-            return np.where(parts == 1.0, self.multipliers, before * np.exp(parts * moves))
+    def moves(self) -> Floats:
+        """Return how far the multipliers are from those in force, in logarithms."""
+        return np.log(self.multipliers) - self.logs_before
+
+    def moved(self, parts: Floats | float, moves: Floats) -> Floats:
+        """Return multipliers moved by parts of their :meth:`moves` from those in force."""
+        moved = self.measured.multipliers * np.exp(parts * moves)
+        return np.where(parts == 1.0, self.multipliers, moved)
+
+
+def _any(values: NDArray[np.generic]) -> bool:
+    """Return whether any is true; faster than numpy's own for few values."""
+    return bool(np.count_nonzero(values))
 
 
 _Stage = Callable[[_Draft, Policy], None]
 
 
 def _hold_unmatched(draft: _Draft, _policy: Policy) -> None:
-    draft.hold(~draft.matched, Outcome.UNMATCHED)
+    draft.hold(~draft.matched, _UNMATCHED)
 
 
 def _hold_frozen(draft: _Draft, policy: Policy) -> None:
     after = policy.freeze_after_step
-    late = after is not None and draft.measurement.step >= after
-    again = draft.measurement.moves & policy.first_step_only
-    draft.hold(again | late, Outcome.HELD_FROZEN)
+    if after is None and not policy.first_step_only:
+        return
+    late = [[after is not None and step >= after] for step in draft.measured.steps]
+    again = draft.measured.moves & policy.first_step_only
+    draft.hold(again | np.array(late), _FROZEN)
 
 
 def _hold_zero_rates(draft: _Draft, policy: Policy) -> None:
@@ -115,17 +125,23 @@ def _hold_zero_rates(draft: _Draft, policy: Policy) -> None:
 
     The median, because one group that explodes must not make all others look like nothing.
     """
-    zero = np.zeros(len(draft.matched), dtype=np.bool_)
-    for rates in (draft.measurement.unit_rates, draft.references):
-        usual = float(np.median(rates[rates > 0])) if rates.any() else 0.0
-        zero |= (rates == 0) | (rates < policy.min_rate_ratio * usual)
-    draft.hold(zero, Outcome.HELD_ZERO_RATE)
+    for rates in (draft.measured.unit_rates, draft.references):
+        # Where the smallest is not zero beside the largest, none is beside the median.
+        smallest, largest = np.minimum.reduce(rates, axis=1), np.maximum.reduce(rates, axis=1)
+        usual = np.zeros(len(rates))
+        for run in np.flatnonzero(
+            (smallest == 0) | (smallest < policy.min_rate_ratio * largest)
+        ).tolist():
+            if largest[run] > 0:
+                usual[run] = np.median(rates[run][rates[run] > 0])
+        zero = (rates == 0) | (rates < policy.min_rate_ratio * usual[:, None])
+        draft.hold(zero, _ZERO_RATE)
 
 
 def _hold_low_confidence(draft: _Draft, policy: Policy) -> None:
     """Hold where the ratio's relative error, of both its parts, is above the limit."""
-    errors = np.hypot(draft.measurement.relative_errors, draft.reference_errors)
-    draft.hold(errors > policy.max_relative_error, Outcome.HELD_LOW_CONFIDENCE)
+    errors = np.hypot(draft.measured.relative_errors, draft.reference_errors)
+    draft.hold(errors > policy.max_relative_error, _LOW_CONFIDENCE)
 
 
 def _weigh(draft: _Draft, policy: Policy) -> None:
@@ -135,50 +151,57 @@ def _weigh(draft: _Draft, policy: Policy) -> None:
     filter for a signal of size d in noise of size e; e is the error of a logarithm to first order).
     A first recommendation has nothing yet to be weighed against.
     """
-    errors = draft.measurement.relative_errors
-    if not policy.weigh_by_confidence or not errors.any():
+    errors = draft.measured.relative_errors
+    if not policy.weigh_by_confidence or not _any(errors):
         return
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        moves = np.log(draft.multipliers) - np.log(draft.measurement.multipliers)
-        weights = 1 / (1 + np.square(errors / moves))
-    weights = np.where(errors == 0, 1.0, np.where(moves == 0, 0.0, weights))
-    noticed = draft.free & draft.measurement.moves & (weights < 1 - _WHOLE)
-    draft.replace(noticed, draft.moved(weights), Limit.CONFIDENCE)
+    moves = draft.moves()
+    weights = 1 / (1 + np.square(errors / moves))
+    np.copyto(weights, 0.0, where=moves == 0)
+    np.copyto(weights, 1.0, where=errors == 0)
+    noticed = draft.free & draft.measured.moves & (weights < 1 - _WHOLE)
+    if _any(noticed):
+        draft.replace(noticed, draft.moved(weights, moves), _BY_CONFIDENCE)
 
 
 def _damp(draft: _Draft, policy: Policy) -> None:
     """Raise less while steps are too large for first-order rates; lowering is always safe."""
-    limit, error = policy.max_linearity_error, draft.measurement.linearity_error
-    if limit is None or error is None or error <= limit:
+    limit = policy.max_linearity_error
+    if limit is None:
         return
-    raised = draft.free & (draft.multipliers > draft.measurement.multipliers)
-    draft.replace(raised, draft.moved(limit / error), Limit.DAMPING)
+    parts = np.array([[limit / (error or limit)] for error in draft.measured.linearity_errors])
+    if not _any(parts < 1):
+        return
+    raised = draft.free & (draft.multipliers > draft.measured.multipliers) & (parts < 1)
+    draft.replace(raised, draft.moved(parts, draft.moves()), _BY_DAMPING)
 
 
 def _slew(draft: _Draft, policy: Policy) -> None:
     """Bound each step; a first recommendation is free: there is nothing yet that could jump."""
     if policy.slew_limit is None:
         return
-    before = draft.measurement.multipliers
+    before = draft.measured.multipliers
     with np.errstate(over="ignore"):  # what leaves the range of numbers is no bound
         slower = np.clip(draft.multipliers, before / policy.slew_limit, before * policy.slew_limit)
-    draft.replace(draft.free & draft.measurement.moves, slower, Limit.SLEW)
+    draft.replace(draft.free & draft.measured.moves, slower, _BY_SLEW)
 
 
 def _bound(draft: _Draft, policy: Policy) -> None:
-    raised = np.maximum(draft.multipliers, policy.min_multiplier)
-    draft.replace(raised > draft.multipliers, raised, Limit.MIN_MULTIPLIER)
-    lowered = np.minimum(draft.multipliers, policy.max_multiplier)
-    draft.replace(lowered < draft.multipliers, lowered, Limit.MAX_MULTIPLIER)
+    low = draft.multipliers < policy.min_multiplier
+    if _any(low):
+        draft.replace(low, policy.min_multiplier, _BY_MIN)
+    high = draft.multipliers > policy.max_multiplier
+    if _any(high):
+        draft.replace(high, policy.max_multiplier, _BY_MAX)
 
 
 def _name_limits(draft: _Draft, _policy: Policy) -> None:
     """Say in the outcome that a limit acted; a shrunk move is still the measurement's own."""
-    free = draft.free
-    bounds = (draft.limits & (Limit.MIN_MULTIPLIER | Limit.MAX_MULTIPLIER)) != 0
-    slowed = (draft.limits & (Limit.SLEW | Limit.DAMPING)) != 0
-    draft.outcomes[free & slowed] = Outcome.LIMITED
-    draft.outcomes[free & bounds] = Outcome.CLAMPED
+    slowed = draft.limits & (_BY_SLEW | _BY_DAMPING)
+    bounded = draft.limits & (_BY_MIN | _BY_MAX)
+    if _any(slowed | bounded):
+        free = draft.free
+        draft.outcomes[free & (slowed != 0)] = _LIMITED
+        draft.outcomes[free & (bounded != 0)] = _CLAMPED
 
 
 _STAGES: tuple[_Stage, ...] = (
@@ -215,35 +238,62 @@ def recommend(
             planned steps.
     """
     measurement.check(len(mapping.matches))
-    profile_step = aligned_step(
-        profile, policy, measurement.step, total_steps=measurement.total_steps
-    )
-    base_rates = reference.at(profile_step)
-    references = mapping.references(base_rates, reference.coherences_at(profile_step))
+    return recommend_all(profile, reference, mapping, policy, Measurements.of([measurement])).row(0)
+
+
+def recommend_all(
+    profile: Profile,
+    reference: Reference,
+    mapping: LayoutMapping,
+    policy: Policy,
+    measured: Measurements,
+) -> Recommendations:
+    """Return the multipliers for measurements of several runs, the same as for each alone.
+
+    Args:
+        profile: The profile of them all.
+        reference: ``Reference(profile)``, built once.
+        mapping: Their layout mapped onto the profile's, built once.
+        policy: Their rules.
+        measured: What they measured, checked.
+
+    Raises:
+        InvalidValueError: Alignment by progress lacks a run's planned steps.
+    """
+    profile_steps = [
+        aligned_step(profile, policy, step, total_steps=total_steps)
+        for step, total_steps in zip(measured.steps, measured.total_steps, strict=True)
+    ]
+    moments = reference.moments(profile_steps)
+    base_rates = reference.rates(moments)
+    references = mapping.references(base_rates, reference.coherences(moments))
+    # Zero rates and rates at the ends of the range are dealt with, not warned of.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ratios = references / measurement.unit_rates
-    draft = _Draft(
-        measurement,
-        mapping.matched,
-        references,
-        mapping.combined(reference.errors_at(profile_step)),
-        ratios.copy(),
-        np.full(len(ratios), Outcome.MATCHED, dtype=np.object_),
-        np.zeros(len(ratios), dtype=np.int64),
-    )
-    for stage in _STAGES:
-        stage(draft, policy)
-    return Recommendation(
+        ratios = references / measured.unit_rates
+        draft = _Draft(
+            measured,
+            mapping.matched,
+            references,
+            mapping.combined(reference.errors(moments)),
+            ratios.copy(),
+            np.full(ratios.shape, _MATCHED, dtype=np.uint8),
+            np.zeros(ratios.shape, dtype=np.int64),
+            np.log(measured.multipliers),
+        )
+        for stage in _STAGES:
+            stage(draft, policy)
+    known_ratios = np.minimum(ratios, _LARGEST)
+    np.copyto(known_ratios, 0.0, where=measured.unit_rates == 0)
+    return Recommendations(
         multipliers=draft.multipliers,
-        outcomes=tuple(draft.outcomes),
+        outcome_codes=draft.outcomes,
         references=references,
         depth_factors=mapping.depth_factors(references, base_rates),
-        ratios=np.where(measurement.unit_rates > 0, np.minimum(ratios, _LARGEST), 0.0),
+        ratios=known_ratios,
         limits=draft.limits,
-        next_measurement_step=measurement.step
-        + _interval(policy, measurement, draft.multipliers, draft.outcomes),
-        probes=_probes(policy, measurement, draft.outcomes),
-        profile_step=profile_step,
+        next_measurement_steps=_next_steps(policy, draft),
+        probes=_probes(policy, draft),
+        profile_steps=profile_steps,
     )
 
 
@@ -259,7 +309,7 @@ def aligned_step(profile: Profile, policy: Policy, step: int, *, total_steps: in
     Raises:
         InvalidValueError: Alignment by progress, and the planned steps are unknown.
     """
-    if policy.alignment is Alignment.STEP:
+    if policy.alignment is _BY_STEP:
         return float(step)
     if total_steps < 1:
         raise InvalidValueError(
@@ -269,38 +319,43 @@ def aligned_step(profile: Profile, policy: Policy, step: int, *, total_steps: in
     return step / total_steps * profile.total_steps
 
 
-def _interval(
-    policy: Policy,
-    measurement: Measurement,
-    multipliers: Floats,
-    outcomes: NDArray[np.object_],
-) -> int:
-    """Return after how many steps to measure next: sooner while multipliers move."""
-    resting = (outcomes == Outcome.HELD_FROZEN) | (outcomes == Outcome.UNMATCHED)
-    if resting.all():
-        return policy.max_interval_steps  # nothing depends on it but what people look at
-    if measurement.interval_steps == 0:
-        return policy.min_interval_steps
-    moves = np.log(multipliers) - np.log(measurement.multipliers)
-    move = float(np.sqrt(np.mean(np.square(moves))))
-    factor = min(max(_REST / move, 0.5), 2.0) if move > 0 else 2.0
-    wanted = round(measurement.interval_steps * factor)
-    return min(max(wanted, policy.min_interval_steps), policy.max_interval_steps)
+def _next_steps(policy: Policy, draft: _Draft) -> list[int]:
+    """Return when each run is to measure next: sooner while its multipliers move."""
+    awake = (draft.outcomes != _FROZEN) & (draft.outcomes != _UNMATCHED)
+    moves = np.sqrt(np.add.reduce(np.square(draft.moves()), axis=1) / awake.shape[1])
+    found = []
+    for run, move in enumerate(moves.tolist()):
+        before = draft.measured.interval_steps[run]
+        if not _any(awake[run]):  # nothing depends on it but what people look at
+            interval = policy.max_interval_steps
+        elif before == 0:
+            interval = policy.min_interval_steps
+        else:
+            factor = min(max(_REST / move, 0.5), 2.0) if move > 0 else 2.0
+            wanted = round(before * factor)
+            interval = min(max(wanted, policy.min_interval_steps), policy.max_interval_steps)
+        found.append(draft.measured.steps[run] + interval)
+    return found
 
 
-def _probes(policy: Policy, measurement: Measurement, outcomes: NDArray[np.object_]) -> int:
+def _probes(policy: Policy, draft: _Draft) -> list[int]:
     """Return how many probes bring nine groups of ten to the wanted relative error.
 
     The error falls with the square root of the number of probes. Groups that no number of probes
     would help (zero rates, no counterpart) do not count.
     """
-    if policy.target_relative_error is None or measurement.probes == 0:
-        return 0
-    useful = np.array([o not in {Outcome.HELD_ZERO_RATE, Outcome.UNMATCHED} for o in outcomes])
-    errors = measurement.relative_errors[useful]
-    if not errors.any():
-        return min(measurement.probes, policy.max_probes)  # errors unknown: nothing to go by
-    error = float(np.quantile(errors, 0.9, method="inverted_cdf"))
-    ratio = min(error / policy.target_relative_error, float(policy.max_probes))
-    wanted = measurement.probes * ratio**2
-    return int(min(max(np.ceil(wanted * (1 - 1e-9)), 1), policy.max_probes))
+    target = policy.target_relative_error
+    if target is None:
+        return [0] * len(draft.outcomes)
+    useful = (draft.outcomes != _ZERO_RATE) & (draft.outcomes != _UNMATCHED)
+    found = []
+    for run, probes in enumerate(draft.measured.probes):
+        errors = draft.measured.relative_errors[run][useful[run]]
+        if probes == 0 or not _any(errors):  # errors unknown: nothing to go by
+            found.append(min(probes, policy.max_probes))
+            continue
+        error = float(np.quantile(errors, 0.9, method="inverted_cdf"))
+        ratio = min(error / target, float(policy.max_probes))
+        wanted = probes * ratio**2
+        found.append(int(min(max(np.ceil(wanted * (1 - 1e-9)), 1), policy.max_probes)))
+    return found

@@ -29,7 +29,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ from advisor.policy.rules import DepthRule, Match, UnmatchedRule
 
 Floats = NDArray[np.float64]
 
+_SQRT, _MEASURED = DepthRule.SQRT, DepthRule.MEASURED  # members of an enum are slow to look up
 _MOST_STAND_INS = 4  # entries a group; more are no model's, and would fill the memory
 
 
@@ -66,6 +67,7 @@ class LayoutMapping:
             role that stand for groups of one role; -1: no counterpart, shape [groups].
         base_roles: The base role that each family stands for, as an index of the base's
             ``Layout.roles``, shape [families].
+        matched: Whether each group of the run has a counterpart, shape [groups].
     """
 
     depth_rule: DepthRule
@@ -79,24 +81,31 @@ class LayoutMapping:
     families: NDArray[np.intp]
     base_roles: NDArray[np.intp]
 
-    @property
-    def matched(self) -> NDArray[np.bool_]:
-        """Whether each group of the run has a counterpart, shape [groups]."""
-        return np.array([match is not Match.NONE for match in self.matches], dtype=np.bool_)
+    matched: NDArray[np.bool_] = field(init=False)
+    _one_each: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note what does not change from one measurement to the next."""
+        matched = np.array([match is not Match.NONE for match in self.matches], dtype=np.bool_)
+        one_each = np.array_equal(self.targets, np.arange(len(self.matches)))
+        object.__setattr__(self, "matched", matched)
+        object.__setattr__(self, "_one_each", one_each)
 
     def references(self, base_rates: Floats, coherences: Floats | None = None) -> Floats:
-        """Return the reference of each group of the run, 0 where unmatched, shape [groups].
+        """Return the reference of each group of the run, 0 where unmatched, shape [..., groups].
 
         Args:
-            base_rates: Unit rate of each base group, shape [base groups].
+            base_rates: Unit rate of each base group, shape [..., base groups].
             coherences: Mean correlation of the blocks' changes in each role of the base, shape
-                [base roles]; needed for the rule ``measured`` alone.
+                [..., base roles]; needed for the rule ``measured`` alone.
         """
-        rates = base_rates[self.sources]
-        if self.depth_rule is DepthRule.SQRT:
+        if self.depth_rule is _MEASURED and coherences is not None and base_rates.ndim > 1:
+            return np.stack([*map(self.references, base_rates, coherences)])
+        rates = np.take(base_rates, self.sources, axis=-1)
+        if self.depth_rule is _SQRT:
             return np.sqrt(self._added(self.shares * np.square(rates)))
         references = self._added(self.shares * rates)
-        if self.depth_rule is DepthRule.MEASURED and coherences is not None:
+        if self.depth_rule is _MEASURED and coherences is not None:
             references *= self._kept_size(references, base_rates, coherences)
         return references
 
@@ -104,12 +113,15 @@ class LayoutMapping:
         """Return reference over mean base rate of what each group covers, 0 where that is 0.
 
         Args:
-            references: What :meth:`references` returned for ``base_rates``, shape [groups].
-            base_rates: Unit rate of each base group, shape [base groups].
+            references: What :meth:`references` returned for ``base_rates``, shape [..., groups].
+            base_rates: Unit rate of each base group, shape [..., base groups].
         """
-        covered = self._added(self.spans * base_rates[self.sources])
+        covered = self._added(self.spans * np.take(base_rates, self.sources, axis=-1))
+        known = covered > 0
+        if np.count_nonzero(known) == covered.size:
+            return references / covered
         factors = np.zeros_like(references)
-        np.divide(references, covered, out=factors, where=covered > 0)
+        np.divide(references, covered, out=factors, where=known)
         return factors
 
     def sources_of(self, group: int) -> list[int]:
@@ -117,14 +129,19 @@ class LayoutMapping:
         return [int(source) for source in self.sources[self.targets == group]]
 
     def combined(self, base_errors: Floats) -> Floats:
-        """Return the mean over what each group covers, 0 where unmatched, shape [groups].
+        """Return the mean over what each group covers, 0 where unmatched, shape [..., groups].
 
         Args:
-            base_errors: A number for each base group, shape [base groups].
+            base_errors: A number for each base group, shape [..., base groups].
         """
-        return self._added(self.spans * base_errors[self.sources])
+        return self._added(self.spans * np.take(base_errors, self.sources, axis=-1))
 
     def _added(self, terms: Floats) -> Floats:
+        """Return the sum of each target's terms, shape [..., groups]."""
+        if self._one_each:
+            return terms
+        if terms.ndim > 1:
+            return np.stack([*map(self._added, terms)])
         summed = np.bincount(self.targets, weights=terms, minlength=len(self.matches))
         return summed.astype(np.float64)
 
@@ -429,6 +446,8 @@ def refusal(
         mapping: The layout, mapped.
         unmatched_rule: What happens to groups without a counterpart.
     """
+    if mapping.matched.all():
+        return None
     unmatched = [
         group.name
         for group, matched in zip(layout.groups, mapping.matched, strict=True)

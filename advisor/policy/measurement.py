@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +79,7 @@ class Measurement:
                     "send one entry for each group in layout order",
                 )
             good = np.isfinite(values) & ((values > 0) if positive else (values >= 0))
-            if not good.all():
+            if np.count_nonzero(good) < groups:
                 i = int(np.argmin(good))
                 wanted = "above 0" if positive else "of at least 0"
                 raise InvalidValueError(
@@ -87,7 +89,7 @@ class Measurement:
     def _check_numbers(self) -> None:
         for field in ("linearity_error", "learning_rate"):
             value = getattr(self, field)
-            if value is not None and not (np.isfinite(value) and value >= 0):
+            if value is not None and not (math.isfinite(value) and value >= 0):
                 raise InvalidValueError(field, f"{value} is not a finite number of at least 0")
         for field in ("probes", "total_steps"):
             if getattr(self, field) < 0:
@@ -95,3 +97,63 @@ class Measurement:
         for field in ("step", "interval_steps"):
             if not 0 <= getattr(self, field) <= MAX_STEP:
                 raise InvalidValueError(field, f"{getattr(self, field)} is not in [0, {MAX_STEP}]")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurements:
+    """Measurements of several runs of one layout, in range (:meth:`Measurement.check`), a row each.
+
+    Attributes:
+        steps: As in :class:`Measurement`, shape [runs], and so are the others.
+        unit_rates: Shape [runs, groups].
+        relative_errors: Shape [runs, groups].
+        multipliers: Shape [runs, groups].
+        interval_steps: Shape [runs].
+        total_steps: Shape [runs].
+        linearity_errors: Shape [runs].
+        probes: Shape [runs].
+        learning_rates: Shape [runs].
+        moves: Where a multiplier is a successor, shape [runs, groups].
+    """
+
+    steps: Sequence[int]
+    unit_rates: Floats
+    relative_errors: Floats
+    multipliers: Floats
+    interval_steps: Sequence[int]
+    total_steps: Sequence[int]
+    linearity_errors: Sequence[float | None]
+    probes: Sequence[int]
+    learning_rates: Sequence[float | None]
+    moves: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, measurements: Sequence[Measurement]) -> Measurements:
+        """Return measurements as rows."""
+        return cls(
+            steps=[each.step for each in measurements],
+            unit_rates=np.stack([each.unit_rates for each in measurements]),
+            relative_errors=np.stack([each.relative_errors for each in measurements]),
+            multipliers=np.stack([each.multipliers for each in measurements]),
+            interval_steps=[each.interval_steps for each in measurements],
+            total_steps=[each.total_steps for each in measurements],
+            linearity_errors=[each.linearity_error for each in measurements],
+            probes=[each.probes for each in measurements],
+            learning_rates=[each.learning_rate for each in measurements],
+            moves=np.stack([each.moves for each in measurements]),
+        )
+
+    def row(self, run: int) -> Measurement:
+        """Return the measurement of one run."""
+        return Measurement(
+            step=self.steps[run],
+            unit_rates=self.unit_rates[run],
+            relative_errors=self.relative_errors[run],
+            multipliers=self.multipliers[run],
+            interval_steps=self.interval_steps[run],
+            total_steps=self.total_steps[run],
+            linearity_error=self.linearity_errors[run],
+            probes=self.probes[run],
+            learning_rate=self.learning_rates[run],
+            advised=self.moves[run],
+        )

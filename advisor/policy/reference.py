@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,6 +147,21 @@ def check_coherences(policy: Policy, coherences: NDArray[np.float32] | None) -> 
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """Moments of a profile's training.
+
+    Attributes:
+        left: The point before each, shape [moments].
+        right: The point behind each, shape [moments].
+        part: How far each is from the left to the right one, in [0, 1), shape [moments, 1].
+    """
+
+    left: NDArray[np.intp]
+    right: NDArray[np.intp]
+    part: NDArray[np.float64]
+
+
 class Reference:
     """Reads a profile's unit rates at any step.
 
@@ -176,6 +193,8 @@ class Reference:
             filled = np.interp(self._steps, self._steps[some], logs[some, group])
             logs[inside, group] = np.where(some, logs[:, group], filled)[inside]
         self._logs = logs
+        self._has_zeros = bool(self._zero.any())
+        self._places: list[float] = self._steps.tolist()
         self._rates = np.where(positive, rates, np.where(self._zero, 0.0, np.exp(logs)))
         self._errors = profile.relative_errors[kept].astype(np.float64)
         self._coherences = (
@@ -184,32 +203,56 @@ class Reference:
 
     def at(self, step: float) -> NDArray[np.float64]:
         """Return the unit rates at a step of the profile's training, shape [groups], each >= 0."""
-        left, right, t = self._place(step)
-        if t == 0:
-            held: NDArray[np.float64] = self._rates[left].copy()
-            return held
-        with np.errstate(invalid="ignore"):  # zeros, replaced in the next line
-            logs = (1 - t) * self._logs[left] + t * self._logs[right]
-        return np.where(self._zero[left] | self._zero[right], 0.0, np.exp(logs))
+        rates: NDArray[np.float64] = self.rates(self.moments([step]))[0]
+        return rates
 
     def coherences_at(self, step: float) -> NDArray[np.float64] | None:
         """Return the coherences at a step, interpolated linearly, shape [roles]; None: unknown."""
-        return None if self._coherences is None else self._between(self._coherences, step)
+        found = self.coherences(self.moments([step]))
+        return None if found is None else found[0]
 
     def errors_at(self, step: float) -> NDArray[np.float64]:
         """Return the unit rates' relative errors at a step, interpolated linearly, [groups]."""
-        return self._between(self._errors, step)
+        errors: NDArray[np.float64] = self.errors(self.moments([step]))[0]
+        return errors
 
-    def _between(self, known: NDArray[np.float64], step: float) -> NDArray[np.float64]:
-        left, right, t = self._place(step)
-        between: NDArray[np.float64] = (1 - t) * known[left] + t * known[right]
-        return between
+    def moments(self, steps: Sequence[float]) -> Moments:
+        """Return where steps of the profile's training lie among its points."""
+        left, right, parts = zip(*map(self._place, steps), strict=True)
+        return Moments(np.array(left), np.array(right), np.array(parts)[:, None])
+
+    def rates(self, moments: Moments) -> NDArray[np.float64]:
+        """Return the unit rates at some moments, shape [moments, groups], each >= 0."""
+        left, right, part = moments.left, moments.right, moments.part
+        with np.errstate(invalid="ignore"):  # zeros, replaced below
+            logs = (1 - part) * self._logs[left] + part * self._logs[right]
+            rates: NDArray[np.float64] = np.exp(logs)
+        if self._has_zeros:
+            np.copyto(rates, 0.0, where=self._zero[left] | self._zero[right])
+        if np.count_nonzero(part) < len(part):  # on a point, or beyond the ends
+            np.copyto(rates, self._rates[left], where=part == 0)
+        return rates
+
+    def coherences(self, moments: Moments) -> NDArray[np.float64] | None:
+        """Return the coherences at some moments, shape [moments, roles]; None: unknown."""
+        return None if self._coherences is None else _between(self._coherences, moments)
+
+    def errors(self, moments: Moments) -> NDArray[np.float64]:
+        """Return the unit rates' relative errors at some moments, shape [moments, groups]."""
+        return _between(self._errors, moments)
 
     def _place(self, step: float) -> tuple[int, int, float]:
         """Return the points around a step and how far it is from the left to the right one."""
-        right = int(np.searchsorted(self._steps, step, side="right"))
+        steps = self._places
+        right = bisect_right(steps, step)
         left = max(right - 1, 0)
-        if right in (0, len(self._steps)) or step == self._steps[left]:
+        if right in (0, len(steps)) or step == steps[left]:
             return left, left, 0.0
-        t = (step - self._steps[left]) / (self._steps[right] - self._steps[left])
-        return left, right, float(t)
+        return left, right, (step - steps[left]) / (steps[right] - steps[left])
+
+
+def _between(known: NDArray[np.float64], moments: Moments) -> NDArray[np.float64]:
+    """Return what is known at the points, interpolated linearly."""
+    left, right, part = moments.left, moments.right, moments.part
+    between: NDArray[np.float64] = (1 - part) * known[left] + part * known[right]
+    return between

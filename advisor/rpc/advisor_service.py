@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import grpc
+import numpy as np
 
 from advisor.advice import Advice, Opening, ProfileSource
 from advisor.errors import OpeningMissingError, OpeningRepeatedError
 from advisor.metrics import Metrics
-from advisor.policy import InvalidValueError
-from advisor.rpc.convert import answer, opening_from
-from advisor.rpc.offloading import computed
+from advisor.policy import InvalidValueError, Outcome
+from advisor.rpc.convert import Answer, Ask, RecommendLRRequest, packed_event
+from advisor.rpc.openings import Openings
+from advisor.rpc.together import Together
 from advisor.store.runs import EventToStore
+from advisor.store.times import to_ms
 from advisor.telemetry import Telemetry
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import advisor_service_pb2_grpc, policy_pb2, run_service_pb2
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -33,7 +34,7 @@ class _OpenRun:
     encoded: bytes
 
 
-class AdvisorServicer(advisor_service_pb2_grpc.AdvisorServiceServicer):
+class AdvisorServicer:
     """Answers measurements.
 
     Args:
@@ -50,59 +51,73 @@ class AdvisorServicer(advisor_service_pb2_grpc.AdvisorServiceServicer):
         metrics: Metrics,
         now: Callable[[], datetime],
     ) -> None:
-        self._profiles = profiles
+        self._openings = Openings(profiles)
         self._telemetry = telemetry
-        self._metrics = metrics
+        self._together = Together(self._count)
+        self._answers = {
+            stale: metrics.answers.labels(str(stale).lower()) for stale in (False, True)
+        }
+        self._groups = [metrics.groups.labels(outcome.name.lower()) for outcome in Outcome]
         self._now = now
 
     async def RecommendLR(
-        self, request_iterator: AsyncIterator[pb.RecommendLRRequest], context: _Context
-    ) -> AsyncIterator[pb.RecommendLRResponse]:
+        self, request_iterator: AsyncIterator[RecommendLRRequest], context: _Context
+    ) -> AsyncIterator[bytes]:
         """Answer each measurement of a stream."""
         run: _OpenRun | None = None
         async for request in request_iterator:
             if run is None:
                 run = await self._open(request)
-            elif request.HasField("opening"):
+            elif request.opening is not None:
                 raise OpeningRepeatedError
-            yield self._answer(run, request)
+            yield await self._answer(run, request)
 
-    async def RecommendLROnce(
-        self, request: pb.RecommendLRRequest, context: _Context
-    ) -> pb.RecommendLRResponse:
+    async def RecommendLROnce(self, request: RecommendLRRequest, context: _Context) -> bytes:
         """Answer one measurement that comes with its opening."""
-        return self._answer(await self._open(request), request)
+        return await self._answer(await self._open(request), request)
 
-    async def _open(self, request: pb.RecommendLRRequest) -> _OpenRun:
-        if not request.HasField("opening"):
+    async def _open(self, request: RecommendLRRequest) -> _OpenRun:
+        if request.opening is None:
             raise OpeningMissingError
-        asked = request.opening.layout
-        names = len(asked.groups) + len(asked.frozen_names)
-        opening = await computed(names, opening_from, request.opening)
-        resolved = await self._profiles.resolve(opening.profile)
-        advice = await computed(names + resolved.loaded.names, Advice, resolved, opening)
+        opening, advice = await self._openings.open(request.opening)
         return _OpenRun(opening, advice, request.opening.SerializeToString())
 
-    def _answer(self, run: _OpenRun, request: pb.RecommendLRRequest) -> pb.RecommendLRResponse:
-        if not request.HasField("measurement"):
+    async def _answer(self, run: _OpenRun, request: RecommendLRRequest) -> bytes:
+        if request.measurement is None:
             raise InvalidValueError("measurement", "missing; every message carries one")
-        response = answer(run.advice, run.opening, request.measurement)
-        self._metrics.answers.labels(str(response.stale).lower()).inc()
-        for outcome, count in Counter(response.outcomes).items():
-            self._metrics.groups.labels(_word(outcome)).inc(count)
+        answered = await self._together.answer(Ask(run.advice, run.opening, request.measurement))
         if run.opening.run is not None:
-            event = run_service_pb2.RunEvent(
-                measurement=request.measurement, recommendation=response
-            )
             now = self._now()
-            event.time.FromDatetime(now)
+            event = packed_event(now, request.encoded_measurement, answered.encoded)
+            step = request.measurement.step
             self._telemetry.offer(
-                EventToStore(
-                    run.opening.run, run.encoded, event.SerializeToString(), response.step, now
-                )
+                EventToStore(run.opening.run, run.encoded, event, step, to_ms(now))
             )
-        return response
+        return answered.encoded
+
+    def _count(self, given: list[tuple[Ask, Answer]]) -> None:
+        stale = sum(ask.advice.stale for ask, _ in given)
+        self._answers[True].inc(stale)
+        self._answers[False].inc(len(given) - stale)
+        if given:
+            codes = np.concatenate([answered.codes for _, answered in given])
+            for code, count in enumerate(np.bincount(codes).tolist()):
+                if count:
+                    self._groups[code].inc(count)
 
 
-def _word(outcome: policy_pb2.Outcome.ValueType) -> str:
-    return policy_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_").lower()
+def add_to_server(servicer: AdvisorServicer, server: grpc.aio.Server) -> None:
+    """Serve the methods; their messages are read and written here, see :mod:`.convert.packed`."""
+    server.add_generic_rpc_handlers((
+        grpc.method_handlers_generic_handler(
+            pb.DESCRIPTOR.services_by_name["AdvisorService"].full_name,
+            {
+                "RecommendLR": grpc.stream_stream_rpc_method_handler(
+                    servicer.RecommendLR, RecommendLRRequest.from_bytes
+                ),
+                "RecommendLROnce": grpc.unary_unary_rpc_method_handler(
+                    servicer.RecommendLROnce, RecommendLRRequest.from_bytes
+                ),
+            },
+        ),
+    ))

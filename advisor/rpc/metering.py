@@ -37,6 +37,9 @@ class Method:
         self.received = metrics.received.labels(*self._labels)
         self.sent = metrics.sent.labels(*self._labels)
         self.seconds = metrics.handling_seconds.labels(*self._labels)
+        self._started = metrics.started.labels(*self._labels)
+        self._open_calls = metrics.open_calls.labels(kind)
+        self._fine = metrics.handled.labels(*self._labels, grpc.StatusCode.OK.name)
 
     @classmethod
     def of(cls, path: str, handler: grpc.RpcMethodHandler[Any, Any], metrics: Metrics) -> Method:
@@ -81,20 +84,22 @@ class Method:
             if isinstance(error, (TooBusyError, QuotaExceededError)):
                 self._metrics.refused.labels(kind).inc()
 
-        self._metrics.started.labels(*self._labels).inc()
-        open_calls = self._metrics.open_calls.labels(kind)
-        open_calls.inc()
+        self._started.inc()
+        self._open_calls.inc()
         try:
             yield ended
         except (asyncio.CancelledError, GeneratorExit):
             code = grpc.StatusCode.CANCELLED  # the caller is gone
             raise
         finally:
-            open_calls.dec()
+            self._open_calls.dec()
             seconds = time.perf_counter() - begun
             if timed:
                 self.seconds.observe(seconds)
-            self._metrics.handled.labels(*self._labels, code.name).inc()
+            if code is grpc.StatusCode.OK:
+                self._fine.inc()
+            else:
+                self._metrics.handled.labels(*self._labels, code.name).inc()
             if self._is_stream:
                 _log.info(
                     "stream ended",

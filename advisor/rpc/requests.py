@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from fslr.advisor.v1 import advisor_service_pb2, profile_service_pb2
+from advisor.rpc.convert import RecommendLRRequest
+from fslr.advisor.v1 import profile_service_pb2
 
 _PROJECT = re.compile(r"projects/([^/]*)")
 
@@ -13,8 +14,8 @@ _PROJECT = re.compile(r"projects/([^/]*)")
 def names_of(request: Any) -> tuple[str, ...]:
     """Return the resource names that a request gives; those that it leaves out are empty."""
     match request:
-        case advisor_service_pb2.RecommendLRRequest():
-            if not request.HasField("opening"):
+        case RecommendLRRequest():
+            if request.opening is None:
                 return ()
             return request.opening.profile, request.opening.run
         case profile_service_pb2.RegisterProfileRequest():
@@ -35,8 +36,8 @@ def projects_of(request: Any) -> frozenset[str]:
 def groups_of(request: Any) -> int:
     """Return the number of groups in the layout that a request brings, frozen ones too."""
     match request:
-        case advisor_service_pb2.RecommendLRRequest():
-            if not request.HasField("opening"):
+        case RecommendLRRequest():
+            if request.opening is None:
                 return 0
             layout = request.opening.layout
         case profile_service_pb2.RegisterProfileRequest():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import grpc
 
 from advisor.errors import StoppingError, TooBusyError
 
@@ -23,35 +25,27 @@ class OpenStream:
         self._waits = False
         self._ended = False
 
-    async def messages(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """Yield the caller's messages until it, or the service, ends.
+    async def read(self, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        """Return the caller's next message, or ``grpc.aio.EOF``.
 
         Args:
-            requests: The caller's messages.
-
-        Yields:
-            Each message.
+            context: The call.
 
         Raises:
             StoppingError: The service stops.
             CancelledError: The caller is gone.
         """
-        iterator = aiter(requests)
-        while True:
-            self._traffic.check_running()
-            self._waits = True
-            try:
-                message = await anext(iterator)
-            except StopAsyncIteration:
-                return
-            except asyncio.CancelledError:
-                if not self._ended or self._task is None:
-                    raise
-                self._task.uncancel()
-                raise StoppingError from None
-            finally:
-                self._waits = False
-            yield message
+        self._traffic.check_running()
+        self._waits = True
+        try:
+            return await context.read()
+        except asyncio.CancelledError:
+            if not self._ended or self._task is None:
+                raise
+            self._task.uncancel()
+            raise StoppingError from None
+        finally:
+            self._waits = False
 
     def end_if_idle(self) -> None:
         """End the stream if it waits for its caller; one that is at work ends after its answer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
@@ -18,14 +18,13 @@ from advisor.names import RunName
 from advisor.store import keys
 from advisor.store.commands import Call, batch, load_script
 from advisor.store.connection import awaited, store_errors
-from advisor.store.times import from_ms, to_ms
+from advisor.store.times import from_ms
 
 KEPT_EVENTS = 10_000
 KEPT_S = 30 * 24 * 3600
 
 
-@dataclass(frozen=True, slots=True)
-class EventToStore:
+class EventToStore(NamedTuple):
     """One measurement with its answer, on its way to the store.
 
     Attributes:
@@ -33,14 +32,14 @@ class EventToStore:
         opening: The run's opening, encoded.
         event: The event, encoded.
         step: The measurement's step.
-        time: When the service answered, UTC.
+        time_ms: When the service answered, in milliseconds since 1970.
     """
 
     run: RunName
     opening: bytes
     event: bytes
     step: int
-    time: datetime
+    time_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,31 +103,30 @@ class RunStore:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._record = load_script(redis, "record_event")
+        self._record = load_script(redis, "record_events")
 
-    async def record(self, events: Sequence[tuple[EventToStore, int]]) -> list[bool]:
-        """Store events in order, in one round trip a server, and return which of them are stored.
+    async def record(self, runs: Sequence[tuple[Sequence[EventToStore], int]]) -> list[bool]:
+        """Store events of several runs in one round trip a server; return of which they are stored.
+
+        All events of a run are stored in one step.
 
         Args:
-            events: Pairs of an event and the number of the run's events lost before it.
+            runs: For each run its events in order, at least one, and the number of its events that
+                were lost before them.
         """
         with store_errors():
-            results = await batch(self._redis, [self._call(*pair) for pair in events])
+            results = await batch(self._redis, [self._call(*pair) for pair in runs])
         return [not isinstance(result, Exception) for result in results]
 
-    def _call(self, event: EventToStore, lost: int) -> Call:
-        own = keys.RunKeys(event.run)
+    def _call(self, events: Sequence[EventToStore], lost: int) -> Call:
+        first, last = events[0], events[-1]
+        own = keys.RunKeys(last.run)
         return self._record.call(
-            keys=[keys.runs(event.run.project), own.summary, own.events],
+            keys=[keys.runs(last.run.project), own.summary, own.events],
             args=[
-                event.event,
-                event.step,
-                to_ms(event.time),
-                event.run.run,
-                event.opening,
-                lost,
-                KEPT_EVENTS,
-                KEPT_S,
+                *(last.run.run, last.opening, lost, KEPT_EVENTS, KEPT_S),
+                *(first.time_ms, last.time_ms, last.step),
+                *(event.event for event in events),
             ],
         )
 

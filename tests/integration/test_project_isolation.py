@@ -163,7 +163,7 @@ def ask(client: AdvisorClient, path: str, request: Message) -> bytes:
     sent = iter([request]) if shape == "stream_stream" else request
     # A watch goes on for ever: what it has to say of what is stored comes at once.
     timeout_s = 0.2 if shape == "unary_stream" else 5
-    heard = []
+    heard: list[bytes] = []
     try:
         answer = method(sent, timeout=timeout_s)
         heard.extend(bytes(part) for part in ([answer] if shape == "unary_unary" else answer))

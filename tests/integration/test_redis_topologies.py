@@ -25,6 +25,7 @@ from advisor.rpc.convert.profiles import content_from
 from advisor.store.connection import connect
 from advisor.store.profiles import ProfileStore
 from advisor.store.runs import EventToStore, RunStore
+from advisor.store.times import to_ms
 from fslr import AdvisorClient, FslrError, RunNotFoundError, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_service_pb2, profile_service_pb2_grpc
@@ -226,10 +227,9 @@ def test_what_was_acknowledged_is_there_after_a_failover(tmp_path: Path) -> None
 async def record(url: str, projects: list[str]) -> tuple[list[bool], dict[str, list[int]]]:
     """Store three events of a run of each project in one batch, and read what is stored."""
     runs = {project: RunName(project, "batch") for project in projects}
-    now = datetime.now(UTC)
+    now_ms = to_ms(datetime.now(UTC))
     events = [
-        (EventToStore(run, b"opening", bytes([step]), step, now), 0)
-        for step in range(3)
+        ([EventToStore(run, b"opening", bytes([step]), step, now_ms) for step in range(3)], 0)
         for run in runs.values()
     ]
     steps = {}
@@ -262,7 +262,7 @@ def test_a_node_of_a_cluster_that_dies_takes_its_own_projects_alone(
                     client.get_profile("gpt", project=away)
             # One batch of telemetry, of all nodes: what can be stored is.
             stored, steps = asyncio.run(record(cluster.url, [away, *others]))
-            assert stored == [False, True, True] * 3
+            assert stored == [False, True, True]
             assert steps == {project: [0, 1, 2] for project in others}
         finally:
             node.start()

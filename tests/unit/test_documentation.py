@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -50,6 +51,15 @@ def test_the_stored_figures_meet_what_is_promised() -> None:
     assert overhead["ours"]["overhead"] <= 0.02
     assert overhead["ours"]["extra_memory_ratio"] <= 1.25
     assert overhead["ours"]["relative_error"] <= 0.1
+    service = json.loads((_ROOT / FIGURES / "rpc.json").read_text("utf-8"))
+    assert service["stream"]["lost"] == service["once"]["lost"] == 0
+    assert service["profiles"] >= 100_000
+    assert service["profiles_ratio"] >= 0.9
+    assert service["bytes_per_stream"] <= 64 * 1024
+    speeds = [service["groups"][count] for count in ("10", "100", "1000", "10000")]
+    assert all(more * 10 >= fewer for fewer, more in itertools.pairwise(speeds))
+    assert service["start_s"] < 1.5
+    assert service["import_s"] < 0.3
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:

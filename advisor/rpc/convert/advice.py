@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+import math
 
 from advisor.advice import Advice, Opening
-from advisor.comparison import Kind, Training
+from advisor.comparison import Training
 from advisor.names import ProfileReference, RunName
 from advisor.policy import (
     InvalidValueError,
+    Layout,
     Match,
-    Measurement,
-    Outcome,
-    Recommendation,
     shown,
 )
 from advisor.profiles import check_words
 from advisor.rpc.convert.rules import layout_from, policy_from
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_service_pb2
 
-_OUTCOMES = {
-    Outcome.MATCHED: policy_pb2.OUTCOME_MATCHED,
-    Outcome.CLAMPED: policy_pb2.OUTCOME_CLAMPED,
-    Outcome.HELD_LOW_CONFIDENCE: policy_pb2.OUTCOME_HELD_LOW_CONFIDENCE,
-    Outcome.HELD_ZERO_RATE: policy_pb2.OUTCOME_HELD_ZERO_RATE,
-    Outcome.UNMATCHED: policy_pb2.OUTCOME_UNMATCHED,
-    Outcome.HELD_FROZEN: policy_pb2.OUTCOME_HELD_FROZEN,
-    Outcome.LIMITED: policy_pb2.OUTCOME_LIMITED,
-}
 _MATCHES = {
     Match.NONE: policy_pb2.MATCH_NONE,
     Match.NAME: policy_pb2.MATCH_NAME,
@@ -36,24 +24,20 @@ _MATCHES = {
     Match.ALIAS: policy_pb2.MATCH_ALIAS,
     Match.NEAREST_ROLE: policy_pb2.MATCH_NEAREST_ROLE,
 }
-_KINDS = {
-    Kind.BASE_LEARNING_RATE: advisor_service_pb2.WARNING_KIND_BASE_LEARNING_RATE,
-    Kind.OPTIMIZER: advisor_service_pb2.WARNING_KIND_OPTIMIZER,
-    Kind.BATCH_SIZE: advisor_service_pb2.WARNING_KIND_BATCH_SIZE,
-    Kind.LOSS: advisor_service_pb2.WARNING_KIND_LOSS,
-    Kind.WARMUP: advisor_service_pb2.WARNING_KIND_WARMUP,
-    Kind.NEAREST_ROLE: advisor_service_pb2.WARNING_KIND_NEAREST_ROLE,
-}
 
 
-def opening_from(message: advisor_service_pb2.RunOpening) -> Opening:
+def opening_from(message: advisor_service_pb2.RunOpening, layout: Layout | None = None) -> Opening:
     """Return the opening of a message.
+
+    Args:
+        message: The message.
+        layout: Its layout, if that was read before.
 
     Raises:
         InvalidValueError: A value is out of its range; the field's path begins at ``opening``.
     """
     try:
-        layout = layout_from(message.layout)
+        layout = layout or layout_from(message.layout)
     except InvalidValueError as error:
         raise error.under("opening.layout") from None
     try:
@@ -65,7 +49,7 @@ def opening_from(message: advisor_service_pb2.RunOpening) -> Opening:
     if message.batch_size < 0:
         raise InvalidValueError("opening.batch_size", f"{message.batch_size} is below 0")
     rate = message.base_learning_rate
-    if not (np.isfinite(rate) and rate >= 0):
+    if not (math.isfinite(rate) and rate >= 0):
         raise InvalidValueError(
             "opening.base_learning_rate", f"{rate} is not a finite number of at least 0"
         )
@@ -87,103 +71,6 @@ def opening_from(message: advisor_service_pb2.RunOpening) -> Opening:
         total_steps=message.total_steps,
         observe_only=message.observe_only,
         training=Training(rate, message.optimizer, message.batch_size, message.loss),
-    )
-
-
-def measurement_from(message: advisor_service_pb2.Measurement, opening: Opening) -> Measurement:
-    """Return the measurement of a message, defaults for what is absent; the policy checks it.
-
-    Raises:
-        InvalidValueError: A value that the policy does not look at is out of its range.
-    """
-    groups = len(opening.layout)
-    rates = np.array(message.learning_rates, dtype=np.float64)
-    if len(rates) not in (0, groups):
-        raise InvalidValueError(
-            "measurement.learning_rates",
-            f"{len(rates)} entries, but the layout has {groups} groups",
-        )
-    if not (np.isfinite(rates) & (rates >= 0)).all():
-        i = int(np.argmin(np.isfinite(rates) & (rates >= 0)))
-        raise InvalidValueError(
-            f"measurement.learning_rates[{i}]",
-            f"{rates[i]} is not a finite number of at least 0",
-        )
-    if message.HasField("loss") and not np.isfinite(message.loss):
-        raise InvalidValueError(
-            "measurement.loss", f"{message.loss} is not finite; leave it out instead"
-        )
-    if not (np.isfinite(message.total_rate) and message.total_rate >= 0):
-        raise InvalidValueError(
-            "measurement.total_rate", f"{message.total_rate} is not a finite number of at least 0"
-        )
-    _check_shares(np.array(message.shares, dtype=np.float64), groups)
-    if message.examples < 0:
-        raise InvalidValueError("measurement.examples", f"{message.examples} is below 0")
-    return Measurement(
-        step=message.step,
-        unit_rates=np.array(message.unit_rates, dtype=np.float64),
-        relative_errors=np.array(message.relative_errors or np.zeros(groups), dtype=np.float64),
-        multipliers=np.array(message.multipliers or np.ones(groups), dtype=np.float64),
-        interval_steps=message.interval_steps,
-        total_steps=opening.total_steps,
-        linearity_error=message.linearity_error if message.HasField("linearity_error") else None,
-        probes=message.probes,
-        learning_rate=float(rates.max()) if rates.size else None,
-        advised=np.array(message.advised, dtype=np.bool_) if message.advised else None,
-    )
-
-
-def _check_shares(shares: npt.NDArray[np.float64], groups: int) -> None:
-    if len(shares) not in (0, groups):
-        raise InvalidValueError(
-            "measurement.shares", f"{len(shares)} entries, but the layout has {groups} groups"
-        )
-    if not np.isfinite(shares).all():
-        i = int(np.argmin(np.isfinite(shares)))
-        raise InvalidValueError(f"measurement.shares[{i}]", f"{shares[i]} is not finite")
-
-
-def answer(
-    advice: Advice, opening: Opening, message: advisor_service_pb2.Measurement
-) -> advisor_service_pb2.RecommendLRResponse:
-    """Answer a measurement: decode, decide, encode. The same for the RPC and in process.
-
-    Raises:
-        InvalidValueError: The measurement is out of range; the field's path begins at
-            ``measurement``.
-    """
-    measurement = measurement_from(message, opening)
-    try:
-        recommendation = advice.recommend(measurement)
-    except InvalidValueError as error:
-        parent = "opening" if error.field == "total_steps" else "measurement"
-        raise error.under(parent) from None
-    return _response(advice, measurement, recommendation)
-
-
-def _response(
-    advice: Advice, measurement: Measurement, recommendation: Recommendation
-) -> advisor_service_pb2.RecommendLRResponse:
-    return advisor_service_pb2.RecommendLRResponse(
-        step=measurement.step,
-        profile=str(advice.info.reference),
-        digest=advice.info.digest,
-        multipliers=recommendation.multipliers,
-        outcomes=[_OUTCOMES[outcome] for outcome in recommendation.outcomes],
-        reference_unit_rates=recommendation.references,
-        next_measurement_step=recommendation.next_measurement_step,
-        stale=advice.stale,
-        depth_factors=recommendation.depth_factors,
-        raw_multipliers=recommendation.ratios,
-        limits=recommendation.limits,
-        probes=recommendation.probes,
-        profile_step=recommendation.profile_step,
-        policy=advice.policy_name,
-        warnings=[
-            advisor_service_pb2.Warning(kind=_KINDS[found.kind], message=found.message)
-            for found in advice.differences(measurement, recommendation.profile_step)
-        ],
     )
 
 

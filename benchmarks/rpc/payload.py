@@ -1,0 +1,105 @@
+"""What the load consists of: a profile, the openings of runs on it, and their measurements."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+
+from advisor.policy import Group, Layout
+from advisor.profiles import ProfileContent, ProfileHeader, Provenance
+from advisor.rpc.convert import content_to
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import layout_pb2, profile_pb2
+
+PROJECT = "bench"
+PROFILE = f"projects/{PROJECT}/profiles/load"
+_BASE_RATE = 0.01
+_KINDS = 10  # tensors a block, as in a transformer
+_POINTS = 40
+_INTERVAL_STEPS = 25
+_DIFFERENT = 8  # measurements of a run, sent again and again
+_PROVENANCE = Provenance(
+    model="benchmark",
+    optimizer="Adam",
+    batch_size=32,
+    loss="cross-entropy",
+    dataset="none",
+    commit="none",
+    author="the benchmark",
+    width=1,
+    depth=1,
+    record_time=datetime(2026, 1, 1, tzinfo=UTC),
+)
+
+
+def profile_name(groups: int) -> str:
+    """Return the name of the profile for runs of so many groups."""
+    return f"{PROFILE}-{groups}"
+
+
+def profile(groups: int, *, seed: int = 0) -> profile_pb2.ProfileContent:
+    """Return the recording of a base model half as deep as a run of so many groups."""
+    rng = np.random.default_rng(seed)
+    layout = Layout.of(_groups(max(groups // 2, min(_KINDS, groups))))
+    header = ProfileHeader(layout, _BASE_RATE, _POINTS * _INTERVAL_STEPS, provenance=_PROVENANCE)
+    shape = (_POINTS, len(layout))
+    rates = np.exp(rng.normal(-2, 2, shape[1]) + rng.normal(0, 0.1, shape)).astype(np.float32)
+    errors = np.abs(rng.normal(0.1, 0.03, shape)).astype(np.float32)
+    steps = np.arange(_POINTS, dtype=np.int64) * _INTERVAL_STEPS
+    return content_to(ProfileContent(header, steps, rates, errors))
+
+
+def opening(run: str, groups: int) -> pb.RunOpening:
+    """Return the opening of a run of a model twice as deep as its profile's.
+
+    Args:
+        run: The run's identifier; empty: nothing is stored of it.
+        groups: How many groups the model has.
+    """
+    return pb.RunOpening(
+        run=f"projects/{PROJECT}/runs/{run}" if run else "",
+        profile=profile_name(groups),
+        layout=layout_pb2.Layout(
+            groups=[layout_pb2.Group(name=group.name) for group in _groups(groups)]
+        ),
+        total_steps=_POINTS * _INTERVAL_STEPS,
+        optimizer="Adam",
+        base_learning_rate=_BASE_RATE,
+        batch_size=32,
+        loss="cross-entropy",
+    )
+
+
+def measurements(groups: int) -> list[pb.Measurement]:
+    """Return measurements as a training job sends them, every field filled."""
+    rng = np.random.default_rng(1)
+    return [
+        pb.Measurement(
+            # Off the profile's points, as most are: the reference has to be interpolated.
+            step=i * _INTERVAL_STEPS + 7,
+            unit_rates=np.exp(rng.normal(-2, 2, groups)),
+            relative_errors=np.abs(rng.normal(0.1, 0.03, groups)),
+            multipliers=np.exp(rng.normal(0, 1, groups)),
+            learning_rates=np.full(groups, _BASE_RATE),
+            interval_steps=_INTERVAL_STEPS,
+            probes=4,
+            examples=32,
+            loss=2.5,
+            total_rate=1.0,
+            shares=rng.dirichlet(np.ones(groups)),
+            linearity_error=0.1,
+            advised=[True] * groups,
+        )
+        for i in range(1, _DIFFERENT + 1)
+    ]
+
+
+def recommend_request(run: str, groups: int) -> pb.RecommendLRRequest:
+    """Return a request of one message: opening and measurement."""
+    return pb.RecommendLRRequest(opening=opening(run, groups), measurement=measurements(groups)[0])
+
+
+def _groups(count: int) -> list[Group]:
+    kinds = min(_KINDS, count)
+    return [Group(f"blocks.{i // kinds}.kind{i % kinds}.weight") for i in range(count)]

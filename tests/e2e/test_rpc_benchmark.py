@@ -1,0 +1,36 @@
+"""The benchmark of the service runs, and prints what it promises."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+
+def test_a_toy_size_prints_every_figure() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "rpc", "--quick", "--profiles", "20", "--json"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    found = json.loads(shown.stdout)
+    for kind in ("stream", "once"):
+        figures = found[kind]
+        assert figures["per_second"] > 0
+        assert figures["throughput_ratio"] > 0
+        assert figures["p99_ratio"] > 0
+        assert (figures["lost"], figures["sent"] > 0) == (0, True)
+    assert set(found["groups"]) == {"10", "100"}
+    assert all(per_second > 0 for per_second in found["groups"].values())
+    assert found["profiles_ratio"] > 0
+    assert isinstance(found["bytes_per_stream"], float)
+    missing = [name for name, ratio in found["peers"].items() if ratio is None]
+    assert set(found["peers"]) == {"optuna", "vizier"}
+    missing = [f"peers.{name}" for name in missing]
+    missing += ["workers_2_ratio"] if found["workers_2_ratio"] is None else []
+    assert set(found["not_measured"]) == set(missing)
+    assert all(found["not_measured"].values())
+    assert found["start_s"] < 1.5
+    assert found["import_s"] < 0.3
