@@ -12,11 +12,12 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
 
 from advisor.authentication import Authenticator
 from advisor.cache import CachedProfiles
 from advisor.certificate_roles import CertificateRoles
-from advisor.metrics import Metrics
+from advisor.metrics import Metrics, serve
 from advisor.quotas import Quotas
 from advisor.readiness import LIVENESS, Readiness
 from advisor.rpc.advisor_service import AdvisorServicer, add_to_server
@@ -89,12 +90,15 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[Service]:
+async def running_service(
+    settings: Settings, redis_url: str, *, shares_port: bool = False
+) -> AsyncIterator[Service]:
     """Run the service as long as the context lasts, then let open calls end.
 
     Args:
-        settings: The settings.
+        settings: The settings; ``workers`` is not for us.
         redis_url: The Redis to use, the embedded one's or the settings'.
+        shares_port: Whether other processes of the same service listen on the port.
 
     Yields:
         The service, answering.
@@ -151,7 +155,8 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
                 ("grpc.keepalive_timeout_ms", _KEEPALIVE_ANSWER_MS),
                 ("grpc.max_receive_message_length", _HARD_LIMIT * settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),  # two services on one port are a mistake, not a cluster
+                # Two services on one port are a mistake, and not a cluster.
+                ("grpc.so_reuseport", int(shares_port)),
             ],
         )
         add_to_server(AdvisorServicer(profiles, telemetry, metrics, _now), server)
@@ -175,7 +180,7 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
                 (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
             )
         port = _listen(server, settings)
-        with _metrics_served(metrics, settings) as metrics_port:
+        with metrics_served(metrics.registry, settings) as metrics_port:
             readiness = Readiness(redis, states, metrics)
             telemetry.start()
             await server.start()
@@ -183,7 +188,7 @@ async def running_service(settings: Settings, redis_url: str) -> AsyncIterator[S
                 await states.set(name, health_pb2.HealthCheckResponse.SERVING)
             await readiness.start()
             try:
-                yield Service(_address(settings.host, port), port, metrics_port)
+                yield Service(address_of(settings.host, port), port, metrics_port)
             finally:
                 _log.info("stopping", grace_s=settings.grace_s)
                 await readiness.stop()
@@ -212,7 +217,12 @@ async def opened_tokens(settings: Settings) -> AsyncIterator[TokenStore]:
         url = settings.redis_url or running_url(settings.data_dir)
         if url is None:
             url = stack.enter_context(EmbeddedRedis(settings.data_dir)).url
-        async with connect(url, timeout_s=settings.redis_timeout_s, retries=1) as redis:
+        async with connect(
+            url,
+            timeout_s=settings.redis_timeout_s,
+            retries=1,
+            wait_replicas=settings.redis_wait_replicas,
+        ) as redis:
             yield TokenStore(redis)
 
 
@@ -230,7 +240,7 @@ def _gate(settings: Settings, tokens: TokenStore) -> Gate:
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:
-    address = _address(settings.host, settings.port)
+    address = address_of(settings.host, settings.port)
     try:
         if settings.tls is None:
             port = server.add_insecure_port(address)
@@ -247,16 +257,27 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> int:
 
 
 @contextlib.contextmanager
-def _metrics_served(metrics: Metrics, settings: Settings) -> Iterator[int | None]:
-    """Serve the metrics as long as the context lasts, if settings say where."""
+def metrics_served(registry: CollectorRegistry, settings: Settings) -> Iterator[int | None]:
+    """Serve metrics as long as the context lasts, if settings say where.
+
+    Args:
+        registry: The metrics.
+        settings: The settings.
+
+    Yields:
+        The port; None: they are not served.
+
+    Raises:
+        ListenError: The port is taken.
+    """
     if settings.metrics_port is None:
         yield None
         return
     try:
-        port, stop = metrics.serve(settings.host, settings.metrics_port)
+        port, stop = serve(registry, settings.host, settings.metrics_port)
     except OSError as error:
         raise ListenError(
-            f"cannot serve metrics on {_address(settings.host, settings.metrics_port)}: "
+            f"cannot serve metrics on {address_of(settings.host, settings.metrics_port)}: "
             f"{error.strerror}; choose another --metrics-port"
         ) from error
     try:
@@ -269,7 +290,8 @@ def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _address(host: str, port: int) -> str:
+def address_of(host: str, port: int) -> str:
+    """Return ``host:port``, as gRPC takes it."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -43,7 +43,11 @@ class Metrics:
             "advisor_refused_calls_total", "Calls refused for want of room.", ("grpc_type",)
         )
         self.open_calls = Gauge(
-            "advisor_open_calls", "Calls under way.", ("grpc_type",), registry=self.registry
+            "advisor_open_calls",
+            "Calls under way.",
+            ("grpc_type",),
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.answers = counter("advisor_answers_total", "Recommendations answered.", ("stale",))
         self.groups = counter(
@@ -66,7 +70,10 @@ class Metrics:
         )
         self.telemetry_lost = counter("advisor_telemetry_lost_total", "Measurements not stored.")
         self.ready = Gauge(
-            "advisor_ready", "1 while Redis answers, else 0.", registry=self.registry
+            "advisor_ready",
+            "1 while Redis answers, else 0.",
+            registry=self.registry,
+            multiprocess_mode="livemin",
         )
 
     def time_redis(self, command: str, seconds: float, *, failed: bool) -> None:
@@ -89,24 +96,26 @@ class Metrics:
             found.add(metric.name + suffix)
         return sorted(found)
 
-    def serve(self, host: str, port: int) -> tuple[int, Callable[[], None]]:
-        """Serve the metrics over HTTP at ``/metrics``, in a thread.
 
-        Args:
-            host: Address to listen on.
-            port: Port; 0 takes a free one.
+def serve(registry: CollectorRegistry, host: str, port: int) -> tuple[int, Callable[[], None]]:
+    """Serve metrics over HTTP at ``/metrics``, in a thread.
 
-        Returns:
-            The port, and what ends it.
+    Args:
+        registry: The metrics.
+        host: Address to listen on.
+        port: Port; 0 takes a free one.
 
-        Raises:
-            OSError: The port is taken.
-        """
-        server, thread = start_http_server(port, host, registry=self.registry)
+    Returns:
+        The port, and what ends it.
 
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+    Raises:
+        OSError: The port is taken.
+    """
+    server, thread = start_http_server(port, host, registry=registry)
 
-        return server.server_port, stop
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return server.server_port, stop

@@ -1,8 +1,13 @@
-"""Child processes: how they are ended."""
+"""Processes: their event loop, how they end, how they are ended."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import subprocess
+import sys
+from collections.abc import Coroutine
+from typing import Any
 
 
 def end(process: subprocess.Popen[bytes], *, grace_s: float) -> None:
@@ -13,3 +18,19 @@ def end(process: subprocess.Popen[bytes], *, grace_s: float) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end, on the fastest event loop that is there."""
+    try:
+        import uvloop  # noqa: PLC0415 - faster where it is available
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+def stop_at_eof(stop: asyncio.Event) -> None:
+    """Set an event if standard input ended, as it does when the parent process dies."""
+    if not os.read(sys.stdin.fileno(), 4096):
+        stop.set()

@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     redis_wait_replicas: int = Field(
         0, ge=0, description="Replicas of Redis that must have a write before it is acknowledged."
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that answer on the port; limits hold for each of them.",
+    )
     max_message_bytes: int = Field(
         64 * 2**20, ge=1024, description="Largest request that is accepted, in bytes."
     )

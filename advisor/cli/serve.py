@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,8 +16,7 @@ import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import ValidationError
 
-from advisor.bootstrap import ListenError, running_service
-from advisor.certificate_roles import CertificateRolesError
+from advisor.bootstrap import ListenError, Service, running_service
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
     Address,
@@ -32,12 +29,14 @@ from advisor.cli.common import (
 )
 from advisor.cli.setting_options import with_setting_options
 from advisor.errors import StoreUnavailableError
+from advisor.logs import configure_logging
+from advisor.processes import run_loop, stop_at_eof
 from advisor.readiness import LIVENESS, READINESS
 from advisor.settings import Settings
 from advisor.store.addresses import redacted
 from advisor.store.embedded import EmbeddedRedis, EmbeddedRedisError
-from advisor.tracing import TracingError
-from fslr import CertificateError
+from advisor.worker import START_ERRORS
+from advisor.workers import running_workers
 
 _HEALTH_DEADLINE_S = 3.0
 _WATCH_S = 0.5
@@ -61,17 +60,24 @@ def serve(
 
     Without --redis-url it brings a Redis of its own, whose data survive restarts and crashes.
     """
-    _configure_logging(log_json)
+    configure_logging(as_json=log_json)
     try:
         settings = Settings(**given)
     except ValidationError as error:
         fail(setting_problem(error))
     try:
         with _embedded(settings) as embedded:
-            _run(_serve(settings, embedded, address_file=address_file, until_eof=until_eof))
+            redis_url = embedded.url if embedded else settings.redis_url or ""
+            if settings.workers == 1:
+                service = running_service(settings, redis_url)
+            else:
+                service = running_workers(settings, redis_url, log_json=log_json)
+            run_loop(
+                _serve(settings, service, embedded, address_file=address_file, until_eof=until_eof)
+            )
     except EmbeddedRedisError as error:
         fail(str(error))
-    except (ListenError, CertificateError, CertificateRolesError, TracingError) as error:
+    except START_ERRORS as error:
         fail(str(error))
     except StoreUnavailableError as error:
         place = redacted(settings.redis_url) if settings.redis_url else "the embedded socket"
@@ -89,6 +95,7 @@ def _embedded(settings: Settings) -> contextlib.AbstractContextManager[EmbeddedR
 
 async def _serve(
     settings: Settings,
+    starting: contextlib.AbstractAsyncContextManager[Service],
     embedded: EmbeddedRedis | None,
     *,
     address_file: Path | None,
@@ -99,9 +106,8 @@ async def _serve(
     for wanted in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(wanted, stop.set)
     if until_eof:
-        loop.add_reader(sys.stdin.fileno(), _stop_at_eof, stop)
-    redis_url = embedded.url if embedded else settings.redis_url or ""
-    async with running_service(settings, redis_url) as service:
+        loop.add_reader(sys.stdin.fileno(), stop_at_eof, stop)
+    async with starting as service:
         with _announced(service.address, address_file):
             _log.info(
                 "serving",
@@ -109,15 +115,11 @@ async def _serve(
                 redis="embedded" if embedded else "external",
                 data_dir=str(settings.data_dir) if embedded else None,
                 metrics_port=service.metrics_port,
+                workers=settings.workers,
                 tls=settings.tls is not None,
                 authenticates=settings.authenticates,
             )
             await _watch_until(stop, embedded)
-
-
-def _stop_at_eof(stop: asyncio.Event) -> None:
-    if not os.read(sys.stdin.fileno(), 4096):
-        stop.set()
 
 
 async def _watch_until(stop: asyncio.Event, embedded: EmbeddedRedis | None) -> None:
@@ -145,37 +147,6 @@ def _announced(address: str, path: Path | None) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
-
-
-def _run(main: Any) -> None:
-    try:
-        import uvloop  # noqa: PLC0415 - faster where it is available
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
-
-
-def _configure_logging(as_json: bool) -> None:
-    processors: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    if as_json:
-        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    else:
-        processors.append(
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
-        )
-    structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        # Looked up for each line, not kept: tests and terminals may put another in its place.
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-    )
 
 
 def health(

@@ -45,7 +45,7 @@ app = typer.Typer(help="Tokens: who may call the service, and what for.", no_arg
 
 _Answer = TypeVar("_Answer")
 _PEER = "the command line"
-_STORE = ("redis_url", "data_dir", "redis_timeout_s")
+_STORE = ("redis_url", "data_dir", "redis_timeout_s", "redis_wait_replicas")
 
 RoleWord = StrEnum("RoleWord", {role.name: role.word for role in Role})  # type: ignore[misc]
 
