@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -12,7 +13,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.rpc.convert import RecommendLRRequest, packed_event
+from advisor.rpc.convert import RecommendLRRequest, packed, packed_event
 from benchmarks.rpc.payload import measurements, recommend_request
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import run_service_pb2
@@ -183,3 +184,12 @@ def test_broken_and_strange_messages_are_read_as_the_contract_reads_them(seed: i
     for message in (whole, later) * 10:
         data = _mutated(message.SerializeToString(), chance)
         assert _read_here(data) == _read_by_the_contract(data)
+
+
+def test_a_signalling_nan_is_read_in_silence() -> None:
+    signalling = (0x7F800001).to_bytes(4, "little")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = packed.numbers(signalling + np.float32(1).tobytes(), "<f4")
+    assert np.isnan(found[0])
+    assert found[1] == 1

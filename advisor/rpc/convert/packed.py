@@ -158,4 +158,6 @@ def numbers(data: bytes, dtype: npt.DTypeLike) -> npt.NDArray[np.float64]:
         data: The array.
         dtype: What its numbers are on the wire.
     """
-    return np.frombuffer(data, dtype).astype(np.float64)
+    # A signalling NaN is no different here from any other, and no warning in the log.
+    with np.errstate(invalid="ignore"):
+        return np.frombuffer(data, dtype).astype(np.float64)
