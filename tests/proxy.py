@@ -1,4 +1,4 @@
-"""A proxy between a service and its Redis that holds up what passes."""
+"""A proxy between two parts of a system, which harms what passes through it."""
 
 from __future__ import annotations
 
@@ -6,41 +6,91 @@ import asyncio
 import contextlib
 import ssl
 import threading
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar
+
+_PIECE_BYTES = 65_536
+_HOST = "127.0.0.1"
+_T = TypeVar("_T")
 
 
-class SlowProxy:
-    """Forwards a Unix socket to another one, on a thread of its own.
+class Proxy:
+    """Forwards a Unix socket or a TCP port of the loopback to another one, on a thread of its own.
+
+    What it does to the traffic may be changed at any time from any thread.
 
     Args:
-        path: Where to listen.
-        target: The socket to forward to.
+        listen: Where to listen: a socket's path, or a port; 0: a free one.
+        target: Where to forward to.
 
     Attributes:
+        port: The port it listens on; 0 for a socket.
         delay_s: How long each piece is held up, in seconds, in both directions.
+        bytes_per_s: Most bytes a second of each direction of a connection; 0: no limit.
+        swallows: Whether answers are dropped while requests pass: what is asked is carried out, and
+            the caller never learns. Cut the connections afterwards, for the middle of them is gone.
+        swallowed_bytes: Bytes of answers dropped so far.
     """
 
-    def __init__(self, path: Path, target: str) -> None:
+    def __init__(self, listen: Path | int, target: Path | int) -> None:
+        self.port = listen if isinstance(listen, int) else 0
         self.delay_s = 0.0
-        self.url = f"unix://{path}"
-        self._path, self._target = path, target
+        self.bytes_per_s = 0.0
+        self.swallows = False
+        self.swallowed_bytes = 0
+        self._listen, self._target = listen, target
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
+        self._passes = asyncio.Event()
+        self._passes.set()
+
+    @property
+    def address(self) -> str:
+        """Where it listens: ``host:port``, or the socket's path."""
+        return str(self._listen) if isinstance(self._listen, Path) else f"{_HOST}:{self.port}"
+
+    @property
+    def redis_url(self) -> str:
+        """The URL for ``--redis-url``."""
+        scheme = "unix" if isinstance(self._listen, Path) else "redis"
+        return f"{scheme}://{self.address}"
 
     def __enter__(self) -> Self:
         self._thread.start()
-        listening = asyncio.start_unix_server(self._accept, self._path)
-        self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result(10)
+        self._server = self._run(self._start())
+        if not isinstance(self._listen, Path):
+            self.port = int(self._server.sockets[0].getsockname()[1])
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
+        self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+    def hold(self) -> None:
+        """Let nothing pass until :meth:`release`, as a broken cable: connections stay open."""
+        self._loop.call_soon_threadsafe(self._passes.clear)
+
+    def release(self) -> None:
+        """Let pass what was held."""
+        self._loop.call_soon_threadsafe(self._passes.set)
+
+    def cut(self) -> int:
+        """End all connections at once, and return how many sides there were."""
+        return self._run(self._cut())
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _start(self) -> asyncio.Server:
+        if isinstance(self._listen, Path):
+            return await asyncio.start_unix_server(self._accept, self._listen)
+        return await asyncio.start_server(self._accept, _HOST, self._listen)
 
     async def _end(self) -> None:
         if self._server is not None:
@@ -49,21 +99,46 @@ class SlowProxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def _cut(self) -> int:
+        cut = list(self._writers)
+        for writer in cut:
+            writer.transport.abort()
+        return len(cut)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_unix_connection(self._target)
-        for source, sink in ((reader, back), (there, writer)):
-            task = self._loop.create_task(self._forward(source, sink))
+        try:
+            there, back = await self._connect()
+        except OSError:  # nobody listens there now
+            writer.transport.abort()
+            return
+        for source, sink, answers in ((reader, back, False), (there, writer, True)):
+            self._writers.add(sink)
+            task = self._loop.create_task(self._forward(source, sink, answers=answers))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _forward(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._target, Path):
+            return await asyncio.open_unix_connection(self._target)
+        return await asyncio.open_connection(_HOST, self._target)
+
+    async def _forward(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, answers: bool
+    ) -> None:
         try:
             with contextlib.suppress(ConnectionError):
-                while piece := await source.read(65536):
+                while piece := await source.read(_PIECE_BYTES):
                     await asyncio.sleep(self.delay_s)
+                    if self.bytes_per_s:
+                        await asyncio.sleep(len(piece) / self.bytes_per_s)
+                    await self._passes.wait()
+                    if answers and self.swallows:
+                        self.swallowed_bytes += len(piece)
+                        continue
                     sink.write(piece)
                     await sink.drain()
         finally:
+            self._writers.discard(sink)
             sink.close()
 
 

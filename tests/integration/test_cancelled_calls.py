@@ -14,7 +14,7 @@ from fslr import AdvisorClient
 from fslr.advisor.v1 import profile_service_pb2 as pb
 from fslr.advisor.v1 import profile_service_pb2_grpc
 from tests.building import content_message
-from tests.proxy import SlowProxy
+from tests.proxy import Proxy
 
 PROFILES = 20
 STORM = 1_000
@@ -26,8 +26,8 @@ def test_after_a_storm_of_cancelled_calls_every_answer_belongs_to_its_request(
     chance = random.Random(0)
     with (
         EmbeddedRedis(tmp_path / "redis") as store,
-        SlowProxy(tmp_path / "slow.sock", store.url.removeprefix("unix://")) as proxy,
-        LocalServer(None, "--redis-url", proxy.url) as service,
+        Proxy(tmp_path / "slow.sock", Path(store.url.removeprefix("unix://"))) as proxy,
+        LocalServer(None, "--redis-url", proxy.redis_url) as service,
         AdvisorClient(service.address, deadline_s=30) as client,
     ):
         for i in range(PROFILES):

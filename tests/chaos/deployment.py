@@ -1,0 +1,216 @@
+"""What the faults act on: a Redis, and replicas of the service that clients reach over proxies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+from advisor.localserver import LocalServer, LocalServerError
+from tests.chaos.faults import LINK_FAULTS, REDIS_FAULTS, SERVICE_FAULTS, Fault
+from tests.proxy import Proxy
+from tests.redis_servers import RedisServer, free_port
+
+REPLICAS = 2
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 10.0
+_DEFECTS = ("Traceback", "defect")
+
+
+class Store(Protocol):
+    """A Redis, of whatever topology, as a context manager."""
+
+    def urls(self) -> Sequence[str]:
+        """Return the URL that each replica of the service uses."""
+
+    def faults(self) -> Sequence[Fault]:
+        """Return its faults."""
+
+    def restart(self) -> None:
+        """End all of it at once, and start it again with what is on the disk."""
+
+    def __enter__(self) -> Self:
+        """Start it."""
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it."""
+
+
+class Standalone:
+    """One server; each replica of the service has a link of its own to it.
+
+    Args:
+        data_dir: Where its data lie.
+        arguments: Further arguments of the server.
+    """
+
+    def __init__(self, data_dir: Path, *arguments: str) -> None:
+        self._server = RedisServer(data_dir, *arguments)
+        self._links = [Proxy(0, self._server.port) for _ in range(REPLICAS)]
+        self._open = contextlib.ExitStack()
+
+    def urls(self) -> Sequence[str]:
+        """Return the URL that each replica uses."""
+        return [link.redis_url for link in self._links]
+
+    def faults(self) -> Sequence[Fault]:
+        """Return the faults of the server and of the links to it."""
+        links = [
+            fault(f"service-{i} to redis", link)
+            for i, link in enumerate(self._links)
+            for fault in LINK_FAULTS
+        ]
+        # The server's faults as often as those of its links.
+        servers = [fault("redis", self._server) for fault in REDIS_FAULTS for _ in range(3)]
+        return [*links, *servers]
+
+    def restart(self) -> None:
+        """Kill the server and start it again."""
+        self._server.kill()
+        self._server.start()
+
+    def __enter__(self) -> Self:
+        """Start the server and the links."""
+        for part in (self._server, *self._links):
+            self._open.enter_context(part)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop them."""
+        self._open.close()
+
+
+class Replica:
+    """One process of the service, which comes back on its port whenever it is started.
+
+    Args:
+        number: Which one it is.
+        redis_url: Its Redis.
+        log: Where its log is kept beyond its ends.
+    """
+
+    def __init__(self, number: int, redis_url: str, log: Path) -> None:
+        self.number = number
+        self.port = free_port()
+        self._redis_url = redis_url
+        self._log = log
+        self._server: LocalServer | None = None
+        self._pid = 0
+
+    @property
+    def address(self) -> str:
+        """Where it answers, without a proxy."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it until it answers: while Redis is away it ends at its start."""
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            arguments = ("--port", str(self.port), "--redis-url", self._redis_url)
+            server = LocalServer(None, *arguments, "--grace-s", "1")
+            try:
+                server.__enter__()
+            except LocalServerError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                self._server, self._pid = server, server.pid
+                return
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        os.kill(self._pid, signal.SIGKILL)
+        self._ended()
+
+    def terminate(self) -> None:
+        """End it by SIGTERM."""
+        os.kill(self._pid, signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT  # its status is for whoever started it
+        while os.waitid(os.P_PID, self._pid, look) is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._ended()
+
+    def freeze(self) -> None:
+        """Stop it in its tracks."""
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self._pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it for good."""
+        if self._server is not None:
+            self.terminate()
+
+    def _ended(self) -> None:
+        """Wait for its end, and keep what it logged."""
+        server, self._server = self._server, None
+        if server is not None:
+            log = server.log()  # it goes with the server
+            server.stop()
+            with self._log.open("a", encoding="utf-8") as kept:
+                kept.write(log)
+
+
+class Services:
+    """The replicas, each behind a proxy, as a context manager.
+
+    Args:
+        urls: The Redis of each.
+        folder: Where their logs are kept.
+    """
+
+    def __init__(self, urls: Sequence[str], folder: Path) -> None:
+        self._folder = folder
+        self.replicas = [Replica(i, url, folder / f"service-{i}.log") for i, url in enumerate(urls)]
+        self._links = [Proxy(0, replica.port) for replica in self.replicas]
+
+    @property
+    def address(self) -> str:
+        """Where clients find them all."""
+        return "ipv4:" + ",".join(link.address for link in self._links)
+
+    def faults(self) -> Sequence[Fault]:
+        """Return the faults of the replicas and of the links to them."""
+        return [
+            *(
+                fault(f"service-{replica.number}", replica)
+                for replica in self.replicas
+                for fault in SERVICE_FAULTS
+            ),
+            *(
+                fault(f"clients to service-{i}", link)
+                for i, link in enumerate(self._links)
+                for fault in LINK_FAULTS
+            ),
+        ]
+
+    def defects(self) -> list[str]:
+        """Return the lines of the logs that tell of defects; complete once they are stopped."""
+        return [
+            line
+            for log in sorted(self._folder.glob("service-*.log"))
+            for line in log.read_text("utf-8", "replace").splitlines()
+            if any(word in line for word in _DEFECTS)
+        ]
+
+    def __enter__(self) -> Self:
+        """Start them."""
+        for link in self._links:
+            link.__enter__()
+        for replica in self.replicas:
+            replica.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop them."""
+        for replica in self.replicas:
+            replica.stop()
+        for link in self._links:
+            link.__exit__()

@@ -1,0 +1,219 @@
+"""The faults: each harms one part of a deployment for a while, and then lets it be well again."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Protocol
+
+from tests.proxy import Proxy
+from tests.redis_servers import RedisServer
+
+
+class Process(Protocol):
+    """A process of the service."""
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+
+    def terminate(self) -> None:
+        """End it by SIGTERM."""
+
+    def freeze(self) -> None:
+        """Stop it in its tracks (SIGSTOP)."""
+
+    def thaw(self) -> None:
+        """Let it go on (SIGCONT)."""
+
+
+class Fault(ABC):
+    """A fault.
+
+    Attributes:
+        held_s: How long it lasts at least and at most, in seconds, apart from the time that healing
+            takes.
+    """
+
+    held_s: ClassVar[tuple[float, float]] = (0.1, 1.2)
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__} {self.target}"
+
+    @abstractmethod
+    def inject(self) -> None:
+        """Do the harm."""
+
+    @abstractmethod
+    def heal(self) -> None:
+        """End it; returns when the part is well again."""
+
+
+class _RedisFault(Fault):
+    def __init__(self, target: str, server: RedisServer) -> None:
+        super().__init__(target)
+        self._server = server
+
+
+class RedisKilled(_RedisFault):
+    """SIGKILL; started again with the data that are on the disk."""
+
+    def inject(self) -> None:
+        self._server.kill()
+
+    def heal(self) -> None:
+        self._server.start()
+
+
+class RedisFrozen(_RedisFault):
+    """SIGSTOP: connections stay open, nobody answers; what waits in them is carried out later."""
+
+    def inject(self) -> None:
+        self._server.freeze()
+
+    def heal(self) -> None:
+        self._server.thaw()
+
+
+class RedisRestarted(_RedisFault):
+    """SIGTERM, as for an upgrade."""
+
+    held_s = (0.0, 0.5)
+
+    def inject(self) -> None:
+        self._server.stop()
+
+    def heal(self) -> None:
+        self._server.start()
+
+
+class _ServiceFault(Fault):
+    def __init__(self, target: str, service: Process) -> None:
+        super().__init__(target)
+        self._service = service
+
+
+class ServiceKilled(_ServiceFault):
+    """SIGKILL."""
+
+    held_s = (0.0, 0.5)
+
+    def inject(self) -> None:
+        self._service.kill()
+
+    def heal(self) -> None:
+        self._service.start()
+
+
+class ServiceTerminated(_ServiceFault):
+    """SIGTERM, as for an upgrade."""
+
+    held_s = (0.0, 0.3)
+
+    def inject(self) -> None:
+        self._service.terminate()
+
+    def heal(self) -> None:
+        self._service.start()
+
+
+class ServiceFrozen(_ServiceFault):
+    """SIGSTOP: its connections stay open, and calls wait."""
+
+    def inject(self) -> None:
+        self._service.freeze()
+
+    def heal(self) -> None:
+        self._service.thaw()
+
+
+class ServiceFrozenAndKilled(_ServiceFault):
+    """Calls wait for a while, and then break off."""
+
+    held_s = (0.5, 1.2)
+
+    def inject(self) -> None:
+        self._service.freeze()
+
+    def heal(self) -> None:
+        self._service.kill()
+        self._service.start()
+
+
+class _LinkFault(Fault):
+    def __init__(self, target: str, proxy: Proxy) -> None:
+        super().__init__(target)
+        self._proxy = proxy
+
+
+class LinkCut(_LinkFault):
+    """All connections end, in the middle of whatever they carry."""
+
+    held_s = (0.0, 0.2)
+
+    def inject(self) -> None:
+        self._proxy.cut()
+
+    def heal(self) -> None:
+        self._proxy.cut()
+
+
+class LinkDelayed(_LinkFault):
+    """Every piece takes longer."""
+
+    def inject(self) -> None:
+        self._proxy.delay_s = 0.15
+
+    def heal(self) -> None:
+        self._proxy.delay_s = 0.0
+
+
+class LinkThrottled(_LinkFault):
+    """A few kilobytes a second."""
+
+    def inject(self) -> None:
+        self._proxy.bytes_per_s = 4_000
+
+    def heal(self) -> None:
+        self._proxy.bytes_per_s = 0.0
+
+
+class LinkHeld(_LinkFault):
+    """Nothing passes, no connection ends."""
+
+    def inject(self) -> None:
+        self._proxy.hold()
+
+    def heal(self) -> None:
+        self._proxy.release()
+
+
+class AnswersSwallowed(_LinkFault):
+    """What is asked is carried out, and the caller is told that it timed out, or broke off."""
+
+    def inject(self) -> None:
+        self._proxy.swallows = True
+
+    def heal(self) -> None:
+        self._proxy.cut()
+        self._proxy.swallows = False
+
+
+REDIS_FAULTS: tuple[type[_RedisFault], ...] = (RedisKilled, RedisFrozen, RedisRestarted)
+SERVICE_FAULTS: tuple[type[_ServiceFault], ...] = (
+    ServiceKilled,
+    ServiceTerminated,
+    ServiceFrozen,
+    ServiceFrozenAndKilled,
+)
+LINK_FAULTS: tuple[type[_LinkFault], ...] = (
+    LinkCut,
+    LinkDelayed,
+    LinkThrottled,
+    LinkHeld,
+    AnswersSwallowed,
+)

@@ -1,0 +1,186 @@
+"""One phase: a deployment, clients at work on it, faults, and the registry as it is at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fslr import AdvisorClient, ServiceError
+from tests.chaos import values
+from tests.chaos.clients import Crowd
+from tests.chaos.deployment import Services, Store
+from tests.chaos.history import Recorder, Values
+from tests.chaos.nemesis import Nemesis
+from tests.chaos.recording import carry_out
+
+DEADLINE_S = 1.0
+_SLACK_S = 0.75  # what the machine itself may take away
+_CALM_S = 1.5  # after the last fault, so that its recovery is seen
+_PATIENCE_S = 30.0
+_JOB_STOP_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a phase goes.
+
+    Attributes:
+        name: What it is called.
+        seconds: How long faults are injected.
+        seed: Where all choices come from.
+        folder: Where its files are kept.
+    """
+
+    name: str
+    seconds: float
+    seed: int
+    folder: Path
+
+    @property
+    def history(self) -> Path:
+        """The file of its history."""
+        return self.folder / "history.jsonl"
+
+
+def run(plan: Plan, store: Store) -> list[str]:
+    """Run a phase, and return what services logged of defects; the rest is in the history.
+
+    Args:
+        plan: How it goes.
+        store: The Redis, not started yet.
+    """
+    recorder = Recorder(plan.history, "main")
+    recorder.note("plan", phase=plan.name, deadline_s=DEADLINE_S, slack_s=_SLACK_S, seed=plan.seed)
+    with store, Services(store.urls(), plan.folder) as services:
+        _prepare(services, recorder)
+        _disturb(plan, store, services, recorder)
+        recorder.note("end")
+        store.restart()
+        recorder.note("final", **_read_all(services))
+        for replica in services.replicas:
+            replica.stop()
+        defects = services.defects()
+    recorder.close()
+    return defects
+
+
+def _prepare(services: Services, recorder: Recorder) -> None:
+    """Make what clients begin with: content 0 of each profile with its aliases, and the policy."""
+    with AdvisorClient(services.address, deadline_s=10, actor="setup") as client:
+
+        def write(kind: str, asked: Values, call: object) -> None:
+            assert callable(call)
+            request_id = f"setup-{kind}-{'-'.join(map(str, asked.values()))}"
+            asked = {**asked, "request_id": request_id}
+            if carry_out(recorder, kind, asked, lambda: call(request_id)) is None:
+                raise AssertionError(f"{kind} {asked} failed before there was any fault")
+
+        def set_policy(request_id: str) -> Values:
+            made = client.set_policy(values.POLICY, values.rules(0), request_id=request_id)
+            return {"version": made.policy.version, "created": made.created}
+
+        policy = {"policy": values.POLICY, "number": 0, "expected_version": None}
+        write("set_policy", policy, set_policy)
+        for profile in values.PROFILES:
+
+            def register(request_id: str, profile: str = profile) -> Values:
+                content = values.content(profile, 0)
+                made = client.register_profile(profile, content, request_id=request_id).profile
+                return {"version": made.version, "digest": made.digest, "created": True}
+
+            write("register", {"profile": profile, "number": 0}, register)
+            for alias in values.ALIASES:
+
+                def move(request_id: str, profile: str = profile, alias: str = alias) -> Values:
+                    moved = client.set_alias(f"{profile}@1", alias, request_id=request_id)
+                    return {"version": 1, "previous": 0, "moves": int(moved.alias.etag)}
+
+                asked = {"profile": profile, "alias": alias, "version": 1}
+                write("set_alias", {**asked, "expected_version": None, "etag": ""}, move)
+
+
+def _disturb(plan: Plan, store: Store, services: Services, recorder: Recorder) -> None:
+    """Let clients work while faults are injected, then without for a moment."""
+    crowd = Crowd(services.address, recorder, deadline_s=DEADLINE_S, seed=plan.seed, pause_s=0.04)
+    nemeses = [
+        Nemesis("store", store.faults(), recorder, seed=plan.seed, pause_s=(0.2, 0.8)),
+        Nemesis("services", services.faults(), recorder, seed=plan.seed, pause_s=(0.2, 0.8)),
+    ]
+    with _training(plan, services, recorder):
+        crowd.start()
+        for nemesis in nemeses:
+            nemesis.start()
+        time.sleep(plan.seconds)
+        for nemesis in nemeses:
+            nemesis.stop()
+        time.sleep(_CALM_S)
+        for name in crowd.stop():
+            recorder.note("hung", job=name)
+
+
+@contextlib.contextmanager
+def _training(plan: Plan, services: Services, recorder: Recorder) -> Iterator[None]:
+    """Let a training job run as long as the context lasts."""
+    name = "training"
+    arguments = (plan.history, services.address, DEADLINE_S, name)
+    job = subprocess.Popen(
+        [sys.executable, "-m", "tests.chaos.training_job", *map(str, arguments)],
+        stdin=subprocess.PIPE,
+    )
+    try:
+        yield
+    finally:
+        try:
+            job.communicate(timeout=_JOB_STOP_S)
+        except subprocess.TimeoutExpired:
+            job.kill()
+            job.wait()
+            recorder.note("hung", job=name)
+        if job.returncode:
+            recorder.note("broken", client=name, error=f"ended with status {job.returncode}")
+
+
+def _read_all(services: Services) -> Values:
+    """Return all that the registry holds, as the service tells it."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            with AdvisorClient(services.replicas[0].address, deadline_s=10) as client:
+                return _contents(client)
+        except ServiceError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def _contents(client: AdvisorClient) -> Values:
+    profiles: Values = {}
+    for profile in values.PROFILES:
+        found = client.get_profile(profile)
+        versions = {}
+        for version in found.versions:
+            each = client.get_profile(f"{profile}@{version}").profile
+            number = values.number_of(each.content.points[0].unit_rates[0])
+            versions[version] = (each.digest, round(number))
+        aliases = {alias.name: (alias.version, int(alias.etag)) for alias in found.aliases}
+        profiles[profile] = {"versions": versions, "aliases": aliases}
+    latest = client.get_policy(values.POLICY).version
+    rules = {
+        version: round(values.policy_number(client.get_policy(f"{values.POLICY}@{version}").policy))
+        for version in range(1, latest + 1)
+    }
+    audit = [
+        {
+            "request_id": event.request_id,
+            "action": event.action,
+            "name": event.name,
+            "detail": "" if event.action == "set policy" else event.detail,
+        }
+        for event in client.audit_events()
+    ]
+    return {"profiles": profiles, "policies": {values.POLICY: rules}, "audit": audit[::-1]}

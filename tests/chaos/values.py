@@ -1,0 +1,77 @@
+"""Contents and policies that tell by their numbers which ones they are.
+
+The rates of content number ``n`` are those of number 0 times ``1 + n / 1024``, and the largest
+multiplier of policy number ``n`` is ``16 + n / 1024``: exact in 32 bits, so that a multiplier says
+where it comes from.
+"""
+
+from __future__ import annotations
+
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import policy_pb2, profile_pb2
+from tests.building import NAMES, content_message, opening_message
+
+PARTS = 1024
+PROFILES = ("alone", "shared", "trained")
+FOLLOWS_POLICY = frozenset({"shared"})
+POLICY = "careful"
+ALIASES = ("prod", "canary")
+MODEL_NAMES = ("0.weight", "0.bias", "2.weight", "2.bias")  # of the training job's model
+_MIN_MULTIPLIER = 1 / 16
+_LARGEST_BASE = 16.0
+_DEFAULT_BOUNDS = (2.0**-10, 2.0**10)
+_TINY_RATE = 4e-4  # of the last group: its multiplier is cut to the largest one
+
+
+def scale(number: int) -> float:
+    """Return what all rates of a content are multiplied by."""
+    return 1 + number / PARTS
+
+
+def number_of(scaled: float, unscaled: float = 1.0) -> float:
+    """Return the number of the content that a rate or multiplier is of; not whole: of none."""
+    return (scaled / unscaled - 1) * PARTS
+
+
+def content(profile: str, number: int) -> profile_pb2.ProfileContent:
+    """Return a profile's content number ``number``."""
+    names = MODEL_NAMES if profile == "trained" else NAMES
+    made = content_message(names, rate=scale(number), labels={"number": str(number)})
+    if profile in FOLLOWS_POLICY:
+        made.policy_name = f"projects/default/policies/{POLICY}"
+    return made
+
+
+def rules(number: int) -> policy_pb2.Policy:
+    """Return the policy number ``number``."""
+    return policy_pb2.Policy(
+        min_multiplier=_MIN_MULTIPLIER, max_multiplier=_LARGEST_BASE + number / PARTS
+    )
+
+
+def policy_number(policy: policy_pb2.Policy) -> float:
+    """Return the number of a policy; not whole: of none."""
+    return (policy.max_multiplier - _LARGEST_BASE) * PARTS
+
+
+def bounds(policy_number: int | None) -> tuple[float, float]:
+    """Return the bounds of multipliers under a policy; None: under the default rules."""
+    if policy_number is None:
+        return _DEFAULT_BOUNDS
+    return _MIN_MULTIPLIER, _LARGEST_BASE + policy_number / PARTS
+
+
+def opening(profile: str, suffix: str, run: str = "") -> pb.RunOpening:
+    """Return the opening of a run on a profile, with or without a suffix."""
+    name = f"projects/default/profiles/{profile}" + (f"@{suffix}" if suffix else "")
+    return opening_message(name, run=run)
+
+
+def measurement(step: int) -> pb.Measurement:
+    """Return rates like those of content 0, but for the last group, whose rate is tiny."""
+    return pb.Measurement(step=step, unit_rates=[1.0, 2.0, 3.0, _TINY_RATE])
+
+
+def expected_multipliers(number: int, policy_number: int | None) -> list[float]:
+    """Return the multipliers that :func:`measurement` must be answered with."""
+    return [scale(number)] * 3 + [bounds(policy_number)[1]]
