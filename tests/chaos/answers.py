@@ -111,7 +111,7 @@ class AnswerJudge:
         version, digest, stale = told["version"], told["digest"], told["stale"]
 
         def fits(state: ProfileState) -> bool:
-            return state.resolve(suffix) == version and state.versions[version] == digest
+            return bool(state.resolve(suffix) == version and state.versions[version] == digest)
 
         if not self._some(operation, fits, stale=stale):
             self._wrong("wrong_version", f"{self._about(operation)}: not named so in its time")

@@ -75,8 +75,9 @@ class Standalone:
 
     def __enter__(self) -> Self:
         """Start the server and the links."""
-        for part in (self._server, *self._links):
-            self._open.enter_context(part)
+        self._open.enter_context(self._server)
+        for link in self._links:
+            self._open.enter_context(link)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -170,6 +171,7 @@ class Services:
         self._folder = folder
         self.replicas = [Replica(i, url, folder / f"service-{i}.log") for i, url in enumerate(urls)]
         self._links = [Proxy(0, replica.port) for replica in self.replicas]
+        self._open = contextlib.ExitStack()
 
     @property
     def address(self) -> str:
@@ -202,15 +204,15 @@ class Services:
 
     def __enter__(self) -> Self:
         """Start them."""
-        for link in self._links:
-            link.__enter__()
-        for replica in self.replicas:
-            replica.start()
+        with contextlib.ExitStack() as started:
+            for link in self._links:
+                started.enter_context(link)
+            for replica in self.replicas:
+                started.callback(replica.stop)
+                replica.start()
+            self._open = started.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop them."""
-        for replica in self.replicas:
-            replica.stop()
-        for link in self._links:
-            link.__exit__()
+        self._open.close()
