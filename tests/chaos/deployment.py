@@ -64,9 +64,7 @@ class Standalone:
             for i, link in enumerate(self._links)
             for fault in LINK_FAULTS
         ]
-        # The server's faults as often as those of its links.
-        servers = [fault("redis", self._server) for fault in REDIS_FAULTS for _ in range(3)]
-        return [*links, *servers]
+        return [*links, *(fault("redis", self._server) for fault in REDIS_FAULTS)]
 
     def restart(self) -> None:
         """Kill the server and start it again."""

@@ -55,7 +55,7 @@ def main(
 
     if again is not None:
         raise typer.Exit(_verdict([_judged(again, [], say)], wanted=0))
-    os.environ["ADVISOR_REDIS_TIMEOUT_S"] = "0.5"  # half of what callers wait
+    os.environ["ADVISOR_REDIS_TIMEOUT_S"] = "1"  # so that callers wait longer than the service
     seconds = seconds or (_QUICK_S if quick else _FULL_S)
     results = []
     for name, (share, make) in _PHASES.items():

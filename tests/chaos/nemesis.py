@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import defaultdict
 from collections.abc import Sequence
 
 from tests.chaos.faults import Fault
@@ -11,7 +12,7 @@ from tests.chaos.history import Recorder
 
 
 class Nemesis:
-    """Works through its faults in a random order, all of them before one comes again.
+    """Works through its kinds of faults in a random order, all of them before one comes again.
 
     Args:
         name: Whose part it harms.
@@ -30,7 +31,10 @@ class Nemesis:
         seed: int,
         pause_s: tuple[float, float],
     ) -> None:
-        self._name, self._faults, self._recorder = name, list(faults), recorder
+        self._name, self._recorder = name, recorder
+        self._kinds: dict[type[Fault], list[Fault]] = defaultdict(list)
+        for fault in faults:
+            self._kinds[type(fault)].append(fault)
         self._chance = random.Random(f"{seed} {name}")
         self._pause_s = pause_s
         self._stop = threading.Event()
@@ -46,11 +50,11 @@ class Nemesis:
         self._thread.join()
 
     def _run(self) -> None:
-        deck: list[Fault] = []
+        deck: list[list[Fault]] = []
         while not self._stop.wait(self._chance.uniform(*self._pause_s)):
             if not deck:
-                deck = self._chance.sample(self._faults, len(self._faults))
-            fault = deck.pop()
+                deck = self._chance.sample([*self._kinds.values()], len(self._kinds))
+            fault = self._chance.choice(deck.pop())
             try:
                 self._recorder.note("fault", fault=type(fault).__name__, target=fault.target)
                 fault.inject()
