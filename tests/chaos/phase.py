@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fslr import AdvisorClient, ServiceError
+from fslr import AdvisorClient, NotFoundError, ServiceError
 from tests.chaos import values
 from tests.chaos.clients import Crowd
 from tests.chaos.deployment import Services, Store
@@ -119,8 +120,12 @@ def _disturb(plan: Plan, store: Store, services: Services, recorder: Recorder) -
         for nemesis in nemeses:
             nemesis.stop()
         time.sleep(_CALM_S)
-        for name in crowd.stop():
+        hung = crowd.stop()
+        for name in hung:
             recorder.note("hung", job=name)
+        if hung:  # where they wait
+            with (plan.folder / "hung.txt").open("w", encoding="utf-8") as file:
+                faulthandler.dump_traceback(file)
 
 
 @contextlib.contextmanager
@@ -161,19 +166,8 @@ def _read_all(services: Services) -> Values:
 def _contents(client: AdvisorClient) -> Values:
     profiles: Values = {}
     for profile in values.PROFILES:
-        found = client.get_profile(profile)
-        versions = {}
-        for version in found.versions:
-            each = client.get_profile(f"{profile}@{version}").profile
-            number = values.number_of(each.content.points[0].unit_rates[0])
-            versions[version] = (each.digest, round(number))
-        aliases = {alias.name: (alias.version, int(alias.etag)) for alias in found.aliases}
-        profiles[profile] = {"versions": versions, "aliases": aliases}
-    latest = client.get_policy(values.POLICY).version
-    rules = {
-        version: round(values.policy_number(client.get_policy(f"{values.POLICY}@{version}").policy))
-        for version in range(1, latest + 1)
-    }
+        with contextlib.suppress(NotFoundError):  # it has no version, or all of it is lost
+            profiles[profile] = _profile(client, profile)
     audit = [
         {
             "request_id": event.request_id,
@@ -183,4 +177,26 @@ def _contents(client: AdvisorClient) -> Values:
         }
         for event in client.audit_events()
     ]
-    return {"profiles": profiles, "policies": {values.POLICY: rules}, "audit": audit[::-1]}
+    policies = {values.POLICY: _rules(client)}
+    return {"profiles": profiles, "policies": policies, "audit": audit[::-1]}
+
+
+def _profile(client: AdvisorClient, profile: str) -> Values:
+    found = client.get_profile(profile)
+    versions = {}
+    for version in found.versions:
+        each = client.get_profile(f"{profile}@{version}").profile
+        number = values.number_of(each.content.points[0].unit_rates[0])
+        versions[version] = (each.digest, round(number))
+    aliases = {alias.name: (alias.version, int(alias.etag)) for alias in found.aliases}
+    return {"versions": versions, "aliases": aliases}
+
+
+def _rules(client: AdvisorClient) -> Values:
+    """Return the number of each version of the policy."""
+    rules: Values = {}
+    with contextlib.suppress(NotFoundError):
+        for version in range(1, client.get_policy(values.POLICY).version + 1):
+            stored = client.get_policy(f"{values.POLICY}@{version}").policy
+            rules[str(version)] = round(values.policy_number(stored))
+    return rules
