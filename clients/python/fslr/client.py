@@ -62,6 +62,8 @@ _CHANNEL_OPTIONS = [
                     "name": [{"service": f"fslr.advisor.v1.{name}"} for name in _SERVICES],
                     "retryPolicy": _RETRIED,
                 },
+                # The session tries again itself: streams that gRPC retries may never end.
+                {"name": [{"service": "fslr.advisor.v1.AdvisorService", "method": "RecommendLR"}]},
             ],
         }),
     ),
