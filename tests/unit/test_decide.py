@@ -57,7 +57,8 @@ def advise(
     *,
     names: list[str] | None = None,
 ) -> Recommendation:
-    base_names = [f"g{chr(97 + i // 26)}{chr(97 + i % 26)}." for i in range(len(base[0]))]
+    letters = [chr(97 + i if i < 26 else 0x4E00 + i) for i in range(len(base[0]))]
+    base_names = [f"g{letter}." for letter in letters]
     profile = profile_of(base_names, base)
     policy = policy or Policy()
     layout = Layout.of_names(names or base_names)
@@ -96,7 +97,7 @@ def test_scaling_all_rates_divides_all_multipliers(rates: list[float], factor: f
 
 @given(st.permutations(range(6)))
 def test_the_order_of_groups_does_not_matter(order: list[int]) -> None:
-    names = [f"g{chr(97 + i // 26)}{chr(97 + i % 26)}." for i in range(6)]
+    names = [f"g{chr(97 + i)}." for i in range(6)]
     rates = [1.0, 0.0, 3.0, 2000.0, 1e-9, 2.0]
     straight = advise([[1.0] * 6], measured(rates), names=names)
     shuffled = advise(
