@@ -75,25 +75,13 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
         return traced
 
     def _traced_stream(self, handle: _Handle, method: str) -> _Handle:
-        async def traced(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
+        async def traced(requests: AsyncIterator[Any], context: _Context) -> None:
             with self._call(method, context) as whole:
-                measurement: trace.Span = trace.INVALID_SPAN
-
-                async def followed() -> AsyncIterator[Any]:
-                    nonlocal measurement
-                    async for request in requests:
-                        # A stream may last for days: each measurement is seen when it is answered.
-                        measurement = self._tracer.start_span("measurement", whole)
-                        _enter(measurement, whole)
-                        yield request
-
+                followed = _Followed(context, self._tracer, whole)
                 try:
-                    async for response in handle(followed(), context):
-                        yield response
-                        measurement.end()
+                    await handle(requests, followed)
                 finally:
-                    if measurement.is_recording():
-                        measurement.end()
+                    followed.end()
 
         return traced
 
@@ -117,6 +105,45 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
             if span.is_recording():
                 _tell_end(span, context, code or _code(context))
             span.end()
+
+
+class _Followed:
+    """A stream's context that makes a span of each measurement, from its reading to its answer.
+
+    Args:
+        context: The stream's own.
+        tracer: Makes the spans.
+        whole: The span of the stream, which they belong to.
+    """
+
+    def __init__(self, context: _Context, tracer: trace.Tracer, whole: contexts.Context) -> None:
+        self._context = context
+        self._tracer = tracer
+        self._whole = whole
+        self._measurement: trace.Span = trace.INVALID_SPAN
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the stream's own context has."""
+        return getattr(self._context, name)
+
+    async def read(self) -> Any:
+        """Return the next request, with its span begun."""
+        request = await self._context.read()
+        if request is not grpc.aio.EOF:
+            # A stream may last for days: each measurement is seen when it is answered.
+            self._measurement = self._tracer.start_span("measurement", self._whole)
+            _enter(self._measurement, self._whole)
+        return request
+
+    async def write(self, response: Any) -> None:
+        """Send a response, and end its span."""
+        await self._context.write(response)
+        self._measurement.end()
+
+    def end(self) -> None:
+        """End the span of a measurement that was not answered."""
+        if self._measurement.is_recording():
+            self._measurement.end()
 
 
 def _callers(context: _Context) -> contexts.Context:

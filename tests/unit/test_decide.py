@@ -57,7 +57,8 @@ def advise(
     *,
     names: list[str] | None = None,
 ) -> Recommendation:
-    base_names = [f"g{chr(97 + i)}." for i in range(len(base[0]))]
+    letters = [chr(97 + i if i < 26 else 0x4E00 + i) for i in range(len(base[0]))]
+    base_names = [f"g{letter}." for letter in letters]
     profile = profile_of(base_names, base)
     policy = policy or Policy()
     layout = Layout.of_names(names or base_names)
