@@ -8,7 +8,7 @@ GENERATED := clients/python
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types protos protos-check protos-release bench fuzz deploy-check clean
+.PHONY: help demo test check lint types protos protos-check protos-release bench fuzz chaos deploy-check clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ protos-check: $(VENV)/installed ## Contract: style, compatibility with the relea
 
 protos-release: $(VENV)/installed ## Make the present contract the one that later changes must not break
 	$(BIN)/buf build protos --output protos/released.binpb
+
+chaos: $(VENV)/installed ## Clients at work while faults are injected; what they were told is judged (about 6 min)
+	$(BIN)/python -m tests.chaos
 
 fuzz: $(VENV)/installed ## Random and mutated messages to every method of the service (about 5 min)
 	$(BIN)/python -m tests.fuzz.guided

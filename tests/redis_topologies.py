@@ -19,6 +19,23 @@ SERVICE = "advisor"
 _SLOTS = 16384
 
 
+class ConfiguredServer(RedisServer):
+    """A server with a configuration file, where Sentinels write down whom it follows."""
+
+    def _command(self) -> list[str]:
+        config = self.data_dir / "redis.conf"
+        program, *arguments = super()._command()
+        if not config.exists():
+            lines: list[str] = []
+            for argument in arguments:
+                if argument.startswith("--"):
+                    lines.append(argument.removeprefix("--"))
+                else:
+                    lines[-1] += f" {argument}" if argument else ' ""'
+            config.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return [program, str(config)]
+
+
 class SentinelServer(RedisServer):
     """A Sentinel that watches a primary; two must agree that it is down, for half a second."""
 
@@ -81,12 +98,12 @@ class SentinelTrio(_Members):
 
     def __init__(self, data_dir: Path, *arguments: str, replicas: int = 1) -> None:
         super().__init__()
-        first = RedisServer(data_dir / "server-0", *_LIVELY, *arguments)
+        first = ConfiguredServer(data_dir / "server-0", *_LIVELY, *arguments)
         follow = ("--replicaof", f"127.0.0.1 {first.port}")
         self.servers = [
             first,
             *(
-                RedisServer(data_dir / f"server-{i + 1}", *_LIVELY, *follow, *arguments)
+                ConfiguredServer(data_dir / f"server-{i + 1}", *_LIVELY, *follow, *arguments)
                 for i in range(replicas)
             ),
         ]
@@ -101,13 +118,23 @@ class SentinelTrio(_Members):
     def _start(self, stack: contextlib.ExitStack) -> None:
         for server in self.servers:
             stack.enter_context(server)
-        eventually(lambda: self._in_sync() == len(self.servers) - 1)
+        eventually(lambda: self._in_sync(self.servers[0]) == len(self.servers) - 1)
         for sentinel in self.sentinels:
             stack.enter_context(sentinel)
         eventually(lambda: all(self._knows_all(sentinel) for sentinel in self.sentinels))
 
-    def _in_sync(self) -> int:
-        info = _info(self.servers[0])
+    def await_in_sync(self, *, within_s: float = 20.0) -> None:
+        """Wait until all replicas follow the primary."""
+
+        def in_sync() -> bool:
+            with contextlib.suppress(redis.RedisError):
+                return self._in_sync(self.primary) == len(self.servers) - 1
+            return False
+
+        eventually(in_sync, within_s=within_s)
+
+    def _in_sync(self, primary: RedisServer) -> int:
+        info = _info(primary)
         return sum(
             info.get(f"slave{i}", {}).get("state") == "online" for i in range(len(self.servers))
         )

@@ -80,7 +80,9 @@ class Conduct:
             reply = task.result()
             failed = False
         finally:
-            if not task.done():
+            if task.done():
+                _forget(task)  # it may end in the very moment in which its caller leaves
+            else:
                 task.cancel()
                 _left.add(task)
                 task.add_done_callback(_forget)

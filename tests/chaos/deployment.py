@@ -11,9 +11,18 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from advisor.localserver import LocalServer, LocalServerError
-from tests.chaos.faults import LINK_FAULTS, REDIS_FAULTS, SERVICE_FAULTS, Fault
+from tests.chaos.faults import (
+    LINK_FAULTS,
+    REDIS_FAULTS,
+    SERVICE_FAULTS,
+    Fault,
+    FollowerKilled,
+    PrimaryKilled,
+    RedisKilled,
+)
 from tests.proxy import Proxy
 from tests.redis_servers import RedisServer, free_port
+from tests.redis_topologies import RedisCluster, SentinelTrio
 
 REPLICAS = 2
 _START_TIMEOUT_S = 60.0
@@ -22,7 +31,13 @@ _DEFECTS = ("Traceback", "defect")
 
 
 class Store(Protocol):
-    """A Redis, of whatever topology, as a context manager."""
+    """A Redis, of whatever topology, as a context manager.
+
+    Attributes:
+        arguments: What the service is told beside its URL.
+    """
+
+    arguments: Sequence[str]
 
     def urls(self) -> Sequence[str]:
         """Return the URL that each replica of the service uses."""
@@ -47,6 +62,8 @@ class Standalone:
         data_dir: Where its data lie.
         arguments: Further arguments of the server.
     """
+
+    arguments: Sequence[str] = ()
 
     def __init__(self, data_dir: Path, *arguments: str) -> None:
         self._server = RedisServer(data_dir, *arguments)
@@ -83,19 +100,101 @@ class Standalone:
         self._open.close()
 
 
+class Sentinels:
+    """A primary with two replicas, of which one must have each write, and three Sentinels.
+
+    A primary that is frozen for longer than a failover takes answers reads from the past when it
+    wakes up, until the Sentinels tell it: that is not tried here.
+
+    Args:
+        data_dir: Where their data lie.
+    """
+
+    arguments: Sequence[str] = ("--redis-wait-replicas", "1")
+
+    def __init__(self, data_dir: Path) -> None:
+        self._trio = SentinelTrio(data_dir, replicas=2)
+
+    def urls(self) -> Sequence[str]:
+        """Return the URL that each replica of the service uses."""
+        return [self._trio.url] * REPLICAS
+
+    def faults(self) -> Sequence[Fault]:
+        """Return the faults of its members."""
+        sentinels = (RedisKilled(f"sentinel-{i}", s) for i, s in enumerate(self._trio.sentinels))
+        return [PrimaryKilled(self._trio), FollowerKilled(self._trio), *sentinels]
+
+    def restart(self) -> None:
+        """Kill all servers and start them again; their files say who follows whom."""
+        for server in self._trio.servers:
+            server.kill()
+        for server in self._trio.servers:
+            server.start()
+
+    def __enter__(self) -> Self:
+        """Start all members."""
+        self._trio.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop them."""
+        self._trio.__exit__(None, None, None)
+
+
+class ClusterOfThree:
+    """Three primaries; all that the clients write lies on one of them.
+
+    Args:
+        data_dir: Where their data lie.
+    """
+
+    arguments: Sequence[str] = ()
+
+    def __init__(self, data_dir: Path) -> None:
+        self._cluster = RedisCluster(data_dir)
+
+    def urls(self) -> Sequence[str]:
+        """Return the URL that each replica of the service uses."""
+        return [self._cluster.url] * REPLICAS
+
+    def faults(self) -> Sequence[Fault]:
+        """Return the faults of its nodes, half of them for the one that matters."""
+        nodes = dict(enumerate(self._cluster.servers))
+        others = [fault(f"node-{i}", node) for i, node in nodes.items() for fault in REDIS_FAULTS]
+        ours = self._cluster.primary_of("default")
+        return [*others, *(fault("the clients' node", ours) for fault in REDIS_FAULTS)]
+
+    def restart(self) -> None:
+        """Kill all nodes and start them again."""
+        for server in self._cluster.servers:
+            server.kill()
+        for server in self._cluster.servers:
+            server.start()
+        self._cluster.await_whole()
+
+    def __enter__(self) -> Self:
+        """Start all nodes."""
+        self._cluster.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop them."""
+        self._cluster.__exit__(None, None, None)
+
+
 class Replica:
     """One process of the service, which comes back on its port whenever it is started.
 
     Args:
         number: Which one it is.
-        redis_url: Its Redis.
+        arguments: Its Redis, and what else it is told.
         log: Where its log is kept beyond its ends.
     """
 
-    def __init__(self, number: int, redis_url: str, log: Path) -> None:
+    def __init__(self, number: int, arguments: Sequence[str], log: Path) -> None:
         self.number = number
         self.port = free_port()
-        self._redis_url = redis_url
+        self._arguments = arguments
         self._log = log
         self._server: LocalServer | None = None
         self._pid = 0
@@ -109,8 +208,8 @@ class Replica:
         """Start it until it answers: while Redis is away it ends at its start."""
         deadline = time.monotonic() + _START_TIMEOUT_S
         while True:
-            arguments = ("--port", str(self.port), "--redis-url", self._redis_url)
-            server = LocalServer(None, *arguments, "--grace-s", "1")
+            place = ("--port", str(self.port), "--grace-s", "1")
+            server = LocalServer(None, *place, *self._arguments)
             try:
                 server.__enter__()
             except LocalServerError:
@@ -161,13 +260,16 @@ class Services:
     """The replicas, each behind a proxy, as a context manager.
 
     Args:
-        urls: The Redis of each.
+        store: Their Redis.
         folder: Where their logs are kept.
     """
 
-    def __init__(self, urls: Sequence[str], folder: Path) -> None:
+    def __init__(self, store: Store, folder: Path) -> None:
         self._folder = folder
-        self.replicas = [Replica(i, url, folder / f"service-{i}.log") for i, url in enumerate(urls)]
+        self.replicas = [
+            Replica(i, ("--redis-url", url, *store.arguments), folder / f"service-{i}.log")
+            for i, url in enumerate(store.urls())
+        ]
         self._links = [Proxy(0, replica.port) for replica in self.replicas]
         self._open = contextlib.ExitStack()
 

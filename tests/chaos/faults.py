@@ -7,6 +7,7 @@ from typing import ClassVar, Protocol
 
 from tests.proxy import Proxy
 from tests.redis_servers import RedisServer
+from tests.redis_topologies import SentinelTrio
 
 
 class Process(Protocol):
@@ -89,6 +90,45 @@ class RedisRestarted(_RedisFault):
 
     def heal(self) -> None:
         self._server.start()
+
+
+class PrimaryKilled(Fault):
+    """SIGKILL of whoever is primary; it comes back as a replica of its successor."""
+
+    held_s = (0.0, 0.1)
+
+    def __init__(self, trio: SentinelTrio) -> None:
+        super().__init__("the primary")
+        self._trio = trio
+        self._killed: RedisServer | None = None
+
+    def inject(self) -> None:
+        self._killed = self._trio.primary
+        self._killed.kill()
+
+    def heal(self) -> None:
+        assert self._killed is not None
+        self._trio.await_failover(self._killed, within_s=30)
+        self._killed.start()
+        self._trio.await_in_sync()
+
+
+class FollowerKilled(Fault):
+    """SIGKILL of a replica; the other one goes on."""
+
+    def __init__(self, trio: SentinelTrio) -> None:
+        super().__init__("a replica")
+        self._trio = trio
+        self._killed: RedisServer | None = None
+
+    def inject(self) -> None:
+        self._killed = self._trio.replicas[0]
+        self._killed.kill()
+
+    def heal(self) -> None:
+        assert self._killed is not None
+        self._killed.start()
+        self._trio.await_in_sync()
 
 
 class _ServiceFault(Fault):

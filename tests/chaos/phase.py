@@ -57,7 +57,7 @@ def run(plan: Plan, store: Store) -> list[str]:
     """
     recorder = Recorder(plan.history, "main")
     recorder.note("plan", phase=plan.name, deadline_s=DEADLINE_S, slack_s=_SLACK_S, seed=plan.seed)
-    with store, Services(store.urls(), plan.folder) as services:
+    with store, Services(store, plan.folder) as services:
         _prepare(services, recorder)
         _disturb(plan, store, services, recorder)
         recorder.note("end")

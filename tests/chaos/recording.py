@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import fslr
 from fslr import AdvisorClient, ServiceError
@@ -115,13 +116,14 @@ class _RecordedSession:
         self._name = f"{id(self):x}-{time.monotonic_ns()}"
         self._opened_ns = 0
         self._session = StreamSession(
-            self._stub, opening, address=client.address, deadline_s=client.deadline_s
+            self._begin, opening, address=client.address, deadline_s=client.deadline_s
         )
 
-    def _stub(self) -> advisor_service_pb2_grpc.AdvisorServiceStub:
-        """Return the stub on which a stream is about to be opened."""
+    def _begin(self, requests: Iterator[pb.RecommendLRRequest]) -> Any:
+        """Begin a stream."""
         self._opened_ns = time.monotonic_ns()
-        return advisor_service_pb2_grpc.AdvisorServiceStub(self._client.channel())
+        stub = advisor_service_pb2_grpc.AdvisorServiceStub(self._client.channel())
+        return stub.RecommendLR(requests, metadata=self._client.metadata())
 
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         """Return the answer to a measurement."""

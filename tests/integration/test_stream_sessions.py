@@ -1,4 +1,4 @@
-"""A run's session over a stream: who asks never waits longer than the deadline, and rarely in vain."""
+"""A run's session over a stream: who asks waits no longer than the deadline, and rarely in vain."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_all_tries_together_wait_no_longer_than_the_deadline() -> None:
 
     with advisor(slow) as (_, session):
         begun = time.monotonic()
-        with pytest.raises(UnavailableError, match="did not answer within 1.0 s"):
+        with pytest.raises(UnavailableError, match=r"did not answer within 1\.0 s"):
             session.recommend(pb.Measurement())
         assert time.monotonic() - begun < DEADLINE_S + SLACK_S
 
@@ -97,7 +97,7 @@ def test_closing_wakes_who_waits() -> None:
     with advisor(lambda *_: time.sleep(0.5)) as (_, session):
         threading.Timer(0.1, session.close).start()
         begun = time.monotonic()
-        with pytest.raises(UnavailableError, match="no advisor answers|session is closed"):
+        with pytest.raises(UnavailableError, match=r"no advisor answers|session is closed"):
             session.recommend(pb.Measurement())
         assert time.monotonic() - begun < 0.1 + SLACK_S
 
