@@ -181,7 +181,7 @@ async def running_service(
             )
         port = _listen(server, settings)
         with metrics_served(metrics.registry, settings) as metrics_port:
-            readiness = Readiness(redis, states, metrics)
+            readiness = Readiness((redis, unrepeated), states, metrics)
             telemetry.start()
             await server.start()
             for name in ("", LIVENESS, *_SERVICES):

@@ -15,6 +15,7 @@ from advisor.policy import Policy, Reference
 from advisor.profiles import ProfileContent, VersionInfo
 from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
+from advisor.tasks import forget
 
 _log = structlog.get_logger()
 # Names are looked up this seldom: who asks meanwhile shares a lookup with others who ask for the
@@ -55,6 +56,7 @@ class CachedProfiles:
         lookup = self._next.get(reference)
         if lookup is None:
             lookup = self._next[reference] = asyncio.create_task(self._look_up(reference))
+            lookup.add_done_callback(forget)
         resolved, result = await asyncio.shield(lookup)  # a caller that leaves ends its own wait
         self._lookups[result].inc()
         return resolved

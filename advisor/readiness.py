@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 from grpc_health.v1 import health, health_pb2
@@ -29,12 +30,14 @@ class Readiness:
     whatever Redis does: a restart would not help, and known profiles go on being answered.
 
     Args:
-        redis: The client.
+        redis: The clients; all of them must be answered.
         states: The health service.
         metrics: Where it is shown.
     """
 
-    def __init__(self, redis: Redis, states: health.aio.HealthServicer, metrics: Metrics) -> None:
+    def __init__(
+        self, redis: Sequence[Redis], states: health.aio.HealthServicer, metrics: Metrics
+    ) -> None:
         self._redis = redis
         self._states = states
         self._metrics = metrics
@@ -56,7 +59,8 @@ class Readiness:
         while True:
             await asyncio.sleep(_PERIOD_S)
             try:
-                await check(self._redis)
+                for client in self._redis:
+                    await check(client)
                 now = True
             except StoreUnavailableError as error:
                 now = False

@@ -37,9 +37,18 @@ class ConfiguredServer(RedisServer):
 
 
 class SentinelServer(RedisServer):
-    """A Sentinel that watches a primary; two must agree that it is down, for half a second."""
+    """A Sentinel that watches a primary; two must agree that it is down.
 
-    def __init__(self, data_dir: Path, primary_port: int, *lines: str) -> None:
+    Args:
+        data_dir: Where it keeps what it learns.
+        primary_port: The primary.
+        lines: More of its configuration.
+        down_after_ms: How long the primary must be silent.
+    """
+
+    def __init__(
+        self, data_dir: Path, primary_port: int, *lines: str, down_after_ms: int = 500
+    ) -> None:
         super().__init__(data_dir)
         self._lines = (
             f"port {self.port}",
@@ -47,8 +56,8 @@ class SentinelServer(RedisServer):
             f'dir "{data_dir}"',
             f'logfile "{data_dir / "redis.log"}"',
             f"sentinel monitor {SERVICE} 127.0.0.1 {primary_port} 2",
-            f"sentinel down-after-milliseconds {SERVICE} 500",
-            f"sentinel failover-timeout {SERVICE} 2000",
+            f"sentinel down-after-milliseconds {SERVICE} {down_after_ms}",
+            f"sentinel failover-timeout {SERVICE} {4 * down_after_ms}",
             *lines,
         )
 
@@ -90,13 +99,17 @@ class SentinelTrio(_Members):
         data_dir: Where all members keep their data.
         replicas: Number of replicas.
         arguments: Further arguments of the primary and of its replicas.
+        down_after_ms: How long a primary must be silent to be taken for dead; on a busy machine
+            one that lives is silent for half a second at times.
 
     Attributes:
         servers: The primary of the start, and its replicas.
         sentinels: The Sentinels.
     """
 
-    def __init__(self, data_dir: Path, *arguments: str, replicas: int = 1) -> None:
+    def __init__(
+        self, data_dir: Path, *arguments: str, replicas: int = 1, down_after_ms: int = 500
+    ) -> None:
         super().__init__()
         first = ConfiguredServer(data_dir / "server-0", *_LIVELY, *arguments)
         follow = ("--replicaof", f"127.0.0.1 {first.port}")
@@ -107,7 +120,10 @@ class SentinelTrio(_Members):
                 for i in range(replicas)
             ),
         ]
-        self.sentinels = [SentinelServer(data_dir / f"sentinel-{i}", first.port) for i in range(3)]
+        self.sentinels = [
+            SentinelServer(data_dir / f"sentinel-{i}", first.port, down_after_ms=down_after_ms)
+            for i in range(3)
+        ]
 
     @property
     def url(self) -> str:

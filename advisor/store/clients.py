@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.exceptions import (
     AskError,
     ClusterDownError,
@@ -24,6 +25,8 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from advisor.tasks import forget
 
 Command: TypeAlias = tuple[Any, ...]
 
@@ -81,20 +84,26 @@ class Conduct:
             failed = False
         finally:
             if task.done():
-                _forget(task)  # it may end in the very moment in which its caller leaves
+                forget(task)  # it may end in the very moment in which its caller leaves
             else:
                 task.cancel()
                 _left.add(task)
-                task.add_done_callback(_forget)
+                task.add_done_callback(_left.discard)
+                task.add_done_callback(forget)
             if self.observe is not None:
                 self.observe(command, time.perf_counter() - begun, failed=failed)
         return reply
 
 
-def _forget(task: asyncio.Task[Any]) -> None:
-    _left.discard(task)
-    if not task.cancelled():
-        task.exception()  # told to nobody: its caller has left
+async def _carried(work: Awaitable[_T]) -> _T:
+    """Await what redis-py does; a connection that another task closes meanwhile is a broken one."""
+    try:
+        return await work
+    except (AttributeError, RuntimeError) as error:
+        # Redis-py takes its writer away, and uvloop's transport says that it is closed.
+        if getattr(error, "obj", error) is None or "closed" in str(error):
+            raise RedisConnectionError("the connection was closed meanwhile") from error
+        raise
 
 
 class Client(Protocol):
@@ -127,7 +136,7 @@ class Server(Redis):
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Carry out a command."""
         execute: Any = super().execute_command
-        work = execute(*args, **options)
+        work = _carried(execute(*args, **options))
         return await self.conduct.carry_out(str(args[0]), work)
 
     async def parts(self, keys: Sequence[str]) -> list[list[int]]:
@@ -144,14 +153,21 @@ class Server(Redis):
         async with self.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
-            return await pipeline.execute(raise_on_error=False)
+            return await _carried(pipeline.execute(raise_on_error=False))
 
     async def follow(self, error: RedisError, _command: Command) -> Any:
         """Raise the error: one server has all slots."""
         raise error
 
     async def check(self) -> None:
-        """Raise unless the server answers."""
+        """Raise unless the server answers; leave one that is primary no more.
+
+        One that was taken for dead and lives answers from the past until Sentinels get to it.
+        """
+        pool: Any = self.connection_pool
+        if self.sentinels:
+            # Where the primary is another one, the pool closes its connections.
+            await self.conduct.carry_out("SENTINEL", pool.get_master_address())
         await self.execute_command("PING")
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
@@ -159,6 +175,32 @@ class Server(Redis):
         await super().aclose(close_connection_pool)
         for sentinel in self.sentinels:
             await sentinel.aclose()
+
+
+class Sentinels(Sentinel):
+    """Finds the primary that the Sentinels know which saw the latest failover.
+
+    Redis-py believes the first that answers. After a failover the others take a while to hear of
+    it, and a former primary that comes back meanwhile is one to them.
+    """
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Return host and port of the primary.
+
+        Raises:
+            MasterNotFoundError: No Sentinel answers, or to those that know best it is down.
+        """
+        asked = (sentinel.sentinel_masters() for sentinel in self.sentinels)
+        answers: list[Any] = await asyncio.gather(*asked, return_exceptions=True)
+        states = [a[service_name] for a in answers if isinstance(a, dict) and service_name in a]
+        newest = max((state["config-epoch"] for state in states), default=None)
+        for state in states:
+            if state["config-epoch"] == newest and self.check_master_state(state, service_name):
+                return state["ip"], state["port"]
+        told = "; ".join(str(a) for a in answers if isinstance(a, Exception))
+        raise MasterNotFoundError(
+            f"no Sentinel knows a primary of {service_name!r} that is up ({told or 'all answer'})"
+        )
 
 
 class _KeysOfOurCommands:
@@ -212,7 +254,7 @@ class Cluster(RedisCluster):
         left = self.conduct.retries
         while True:
             try:
-                return await do()
+                return await _carried(do())
             except _AWAY as error:
                 self._failed_node = getattr(error, "last_failed_node_name", self._failed_node)
                 if left == 0:

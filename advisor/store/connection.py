@@ -9,7 +9,6 @@ from typing import Any, cast
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import (
     AskError,
@@ -31,7 +30,7 @@ from advisor.errors import (
     StoreUnavailableError,
 )
 from advisor.store.addresses import Credentials, RedisAddress, Topology, parse_address
-from advisor.store.clients import Client, Cluster, Conduct, Observer, Server
+from advisor.store.clients import Client, Cluster, Conduct, Observer, Sentinels, Server
 
 # Refusals that pass: a failover, a full disk or memory, a replica that catches up, slots that move.
 _PASSING = (AskError, ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
@@ -84,10 +83,10 @@ def connect(
         "retry_on_error": [RedisConnectionError],
     }
     if address.topology is Topology.SENTINEL:
-        # They are asked one after the other; one that is silent must leave time for the next.
+        # One that is silent must leave time for the primary itself.
         asked = _let_in(address, address.sentinel_credentials, timeout_s / 2)
         asked["retry"] = Retry(NoBackoff(), 0)
-        make: Any = Sentinel
+        make: Any = Sentinels
         sentinel = make(address.hosts, sentinel_kwargs=asked)
         server = cast("Server", sentinel.master_for(address.service, redis_class=Server, **options))
         server.sentinels = sentinel.sentinels

@@ -103,8 +103,8 @@ class Standalone:
 class Sentinels:
     """A primary with two replicas, of which one must have each write, and three Sentinels.
 
-    A primary that is frozen for longer than a failover takes answers reads from the past when it
-    wakes up, until the Sentinels tell it: that is not tried here.
+    A primary that lives and is taken for dead answers reads from the past until the Sentinels get
+    to it, or the service leaves it: that is not tried here, so they wait longer than it is silent.
 
     Args:
         data_dir: Where their data lie.
@@ -113,7 +113,7 @@ class Sentinels:
     arguments: Sequence[str] = ("--redis-wait-replicas", "1")
 
     def __init__(self, data_dir: Path) -> None:
-        self._trio = SentinelTrio(data_dir, replicas=2)
+        self._trio = SentinelTrio(data_dir, replicas=2, down_after_ms=1500)
 
     def urls(self) -> Sequence[str]:
         """Return the URL that each replica of the service uses."""
