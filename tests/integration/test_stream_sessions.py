@@ -45,6 +45,11 @@ class Advisor(advisor_service_pb2_grpc.AdvisorServiceServicer):
         self._behave(self.streams, context)
         yield pb.RecommendLRResponse(step=request.measurement.step)
 
+    def RecommendLROnce(  # noqa: N802 - gRPC's name
+        self, request: pb.RecommendLRRequest, context: grpc.ServicerContext
+    ) -> pb.RecommendLRResponse:
+        raise NotImplementedError
+
 
 @contextmanager
 def advisor(behave: _Behaviour) -> Iterator[tuple[Advisor, StreamSession]]:
@@ -102,7 +107,7 @@ def test_closing_wakes_who_waits() -> None:
         assert time.monotonic() - begun < 0.1 + SLACK_S
 
 
-class SilentCall(grpc.RpcError, grpc.Call):  # type: ignore[misc]
+class SilentCall(grpc.RpcError, grpc.Call):
     """A call whose iterator never says a word, as gRPC's after a retry that went wrong.
 
     Args:
@@ -137,7 +142,7 @@ class SilentCall(grpc.RpcError, grpc.Call):  # type: ignore[misc]
     def trailing_metadata(self) -> tuple[()]:
         return ()
 
-    initial_metadata = is_active = time_remaining = add_callback = None  # nobody asks
+    initial_metadata = is_active = time_remaining = add_callback = None  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize(

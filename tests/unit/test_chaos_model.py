@@ -141,7 +141,7 @@ def test_a_write_of_unknown_outcome_may_be_there_or_not(story: Story) -> None:
     history = story.history()
     for which in (0, 1, 2):
         register = operation(history, "register", which)
-        register.outcome, register.returned_ns = "unknown", FOREVER_NS
+        register.outcome = "unknown"
         register.told = {"waited_s": 0.1}
     lost = Operation(
         "main-99", "register", {"profile": PROFILE, "number": 9, "request_id": "r99"},
