@@ -4,11 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/fslr/advisor/v1/*.proto)
 GENERATED := clients/python
+MEASURED := estimator overhead scaling registry rpc
 # Generated code refuses runtimes older than its generator: the generator is pinned low on purpose.
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types protos protos-check protos-release bench fuzz chaos deploy-check clean
+.PHONY: help demo test check lint types protos protos-check protos-release bench results \
+	results-measure fuzz chaos deploy-check clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +21,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 		--constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(VENV)/installed ## Transfer a learning rate to a model 8 times wider, through the service (about 3 min)
+demo: $(VENV)/installed ## Transfer a learning rate to a model 8 times wider, through the service (about 1 min)
 	$(BIN)/python -m benchmarks demo
 
 test: $(VENV)/installed ## Run the tests, with a real Redis and a real gRPC server
@@ -65,6 +67,18 @@ fuzz: $(VENV)/installed ## Random and mutated messages to every method of the se
 
 bench: $(VENV)/installed ## Measure every estimator against exact rates (about 4 min)
 	$(BIN)/python -m benchmarks estimator
+
+results: $(VENV)/installed ## Write pages and pictures from the figures in benchmarks/results (measures nothing)
+	$(BIN)/python -m benchmarks results
+
+results-measure: $(VENV)/installed ## Measure all of benchmarks/results anew, on a quiet machine (about 40 min)
+	for each in $(MEASURED); do \
+		$(BIN)/python -m benchmarks $$each --out benchmarks/results/$$each.json || exit 1; \
+	done
+	$(BIN)/python -m benchmarks demo
+	cp out/demo/result.json benchmarks/results/demo.json
+	cp out/demo/losses.png docs/images/demo-losses.png
+	cp out/demo/rates.png docs/images/demo-rates.png
 
 clean: ## Remove the environment and all output
 	rm -rf $(VENV) out

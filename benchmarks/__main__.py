@@ -8,9 +8,9 @@ from benchmarks.demo.command import demo
 from benchmarks.estimator import estimator
 from benchmarks.overhead import overhead
 from benchmarks.registry import registry
+from benchmarks.report.command import results
 from benchmarks.rpc.command import rpc
 from benchmarks.scaling import scaling
-from benchmarks.tables import tables
 from benchmarks.templates import templates
 
 app = typer.Typer(
@@ -22,9 +22,9 @@ app.command()(demo)
 app.command()(estimator)
 app.command()(overhead)
 app.command()(registry)
+app.command()(results)
 app.command()(rpc)
 app.command()(scaling)
-app.command()(tables)
 app.command()(templates)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import statistics
 import time
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor
 
+from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.training import loss_of
 from benchmarks.workloads import Workload, char_gpt, conv_net, res_mlp
 from fslr.torch import (
@@ -186,7 +186,8 @@ def estimator(
     measurements: Annotated[int, typer.Option(help="Measurements by each.", min=2)] = 200,
     device: Annotated[str, typer.Option(help="Where to measure, such as cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
+    out: Out = None,
 ) -> None:
     """Compare single-probe estimates of every estimator with exact rates (about 4 min)."""
     unknown = sorted(set(models or []) - set(WORKLOADS))
@@ -200,11 +201,10 @@ def estimator(
         for name in models or WORKLOADS
     }
     where = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+    figures = {m: {e: asdict(f) for e, f in each.items()} for m, each in found.items()}
+    result = {"models": figures, "measurements": measurements, "device": where}
+    emit(result, as_json=as_json, out=out, device=device)
     if as_json:
-        figures = {m: {e: asdict(f) for e, f in each.items()} for m, each in found.items()}
-        typer.echo(
-            json.dumps({"models": figures, "measurements": measurements, "device": where}, indent=2)
-        )
         return
     for name, each in found.items():
         _console.print(_table(name, each, measurements))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import statistics
 import time
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from advisor.inprocess import InProcessAdvisor
 from benchmarks.memory import PeakMemory
+from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.training import loss_of
 from benchmarks.workloads import Workload, char_gpt
 from fslr.advisor.v1 import policy_pb2, profile_pb2
@@ -221,7 +221,8 @@ def overhead(
         bool, typer.Option("--host", help="Keep our snapshot in the host's memory.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
+    out: Out = None,
 ) -> None:
     """Compare a training with us, one by the paper's procedure, and a plain one (about 5 min)."""
     workload = char_gpt(width=width, blocks=4, examples=examples, context=32, learning_rate=2.0**-9)
@@ -230,13 +231,10 @@ def overhead(
         workload, steps, device=torch.device(device), host=host, seed=seed, say=say
     )
     where = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+    figures = {name: asdict(cost) for name, cost in costs.items()}
+    result = {"parameters": parameters, "steps": steps, "device": where, **figures}
+    emit(result, as_json=as_json, out=out, device=device)
     if as_json:
-        figures = {name: asdict(cost) for name, cost in costs.items()}
-        typer.echo(
-            json.dumps(
-                {"parameters": parameters, "steps": steps, "device": where, **figures}, indent=2
-            )
-        )
         return
     _console.print(f"{parameters:,} parameters, {steps} steps, {examples} examples, {where}:")
     for name, cost in costs.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 import tempfile
 import time
@@ -27,6 +26,7 @@ from advisor.store.codec import encode
 from advisor.store.connection import connect
 from advisor.store.embedded import EmbeddedRedis
 from advisor.store.profiles import ProfileStore
+from benchmarks.provenance import AsJson, Out, emit
 from fslr import AdvisorClient
 
 FEW = 10
@@ -81,7 +81,8 @@ def registry(
     rounds: Annotated[int, typer.Option(min=10, help="Paired measurements.")] = 2_000,
     groups: Annotated[int, typer.Option(min=1, help="Groups of the large profile.")] = 10_000,
     points: Annotated[int, typer.Option(min=1, help="Points of the large profile.")] = 200,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
+    as_json: AsJson = False,
+    out: Out = None,
 ) -> None:
     """Time the registry with 10 profiles and with many, and one very large profile."""
     notes = Console(stderr=True)
@@ -89,8 +90,8 @@ def registry(
         ratios = asyncio.run(_ratios(Path(folder), profiles, rounds, notes))
     large = _large_profile(groups, points)
     result = {**{f"{name}_ratio": ratio for name, ratio in ratios.items()}, "large_profile": large}
+    emit(result, as_json=as_json, out=out)
     if as_json:
-        typer.echo(json.dumps(result))
         return
     table = Table("figure", "value", title=f"{profiles:,} profiles against {FEW}")
     for name, ratio in ratios.items():

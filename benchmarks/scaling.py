@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from benchmarks.image_models import ResMLP
+from benchmarks.provenance import AsJson, Out, emit
 from fslr.torch import Batch, ModelGroups, PerExampleEstimator, Update
 from fslr.torch.optimizer import StepScaler
 from fslr.torch.snapshot import Snapshot
@@ -141,10 +140,10 @@ def stepping_cost(kind: str, groups: int) -> SteppingCost:
 
 
 def scaling(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
+    out: Out = None,
 ) -> None:
     """Show how cost grows with the number of groups and of parameters (about 1 min)."""
-    threads = torch.get_num_threads()
     measuring = [
         *(measuring_cost(blocks, 128) for blocks in (8, 16, 32, 64)),
         *(measuring_cost(8, width) for width in (256, 512, 1024)),
@@ -154,13 +153,12 @@ def scaling(
         for kind in ("for-loop", "foreach", "fused")
         for groups in (50, 200, 800)
     ]
+    figures = {
+        "measuring": [asdict(cost) for cost in measuring],
+        "stepping": [asdict(cost) for cost in stepping],
+    }
+    emit(figures, as_json=as_json, out=out)
     if as_json:
-        figures = {
-            "threads": threads,
-            "measuring": [asdict(cost) for cost in measuring],
-            "stepping": [asdict(cost) for cost in stepping],
-        }
-        typer.echo(json.dumps(figures, indent=2))
         return
     table = Table(
         "blocks", "width", "groups", "parameters", "ms", "steps",

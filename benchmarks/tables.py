@@ -1,30 +1,22 @@
-"""``python -m benchmarks tables``: writes the figures of docs/figures into the documentation."""
+"""The tables that the figures of benchmarks/results become, in the pages that show them."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from rich.console import Console
+from benchmarks.markdown import table as _markdown
 
-FIGURES = Path("docs/figures")
+FIGURES = Path("benchmarks/results")
 PAGES = (
     Path("README.md"),
     Path("docs/measurement.md"),
     Path("docs/operations.md"),
     Path("docs/operators.md"),
 )
-
-_console = Console()
-
-
-def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def _estimator(figures: dict[str, Any]) -> str:
@@ -201,7 +193,20 @@ def _beside(figures: dict[str, Any]) -> str:
     return _markdown(("beside others", "ratio"), rows)
 
 
+def _demo(figures: dict[str, Any]) -> str:
+    base, big = figures["base_width"], figures["width"]
+    return _markdown(
+        ("", "validation loss, nats a character"),
+        (
+            (f"base, width {base}, where the rate was tuned", f"{figures['base_loss']:.3f}"),
+            (f"width {big}, plain", f"{figures['plain_loss']:.3f}"),
+            (f"width {big}, **advised**", f"**{figures['advised_loss']:.3f}**"),
+        ),
+    )
+
+
 _TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
+    "demo": (("demo.json",), _demo),
     "summary": (("estimator.json", "overhead.json"), _summary),
     "estimator": (("estimator.json",), _estimator),
     "overhead": (("overhead.json",), _overhead),
@@ -211,6 +216,17 @@ _TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "beside": (("rpc.json",), _beside),
     "stepping": (("scaling.json",), _stepping),
 }
+
+
+def table_of(name: str, folder: Path = FIGURES) -> str:
+    """Return one table.
+
+    Args:
+        name: Which.
+        folder: Where the figures are.
+    """
+    files, render = _TABLES[name]
+    return render(*(json.loads((folder / file).read_text("utf-8")) for file in files))
 
 
 def with_figures(text: str, folder: Path = FIGURES) -> str:
@@ -224,20 +240,6 @@ def with_figures(text: str, folder: Path = FIGURES) -> str:
     """
 
     def table(found: re.Match[str]) -> str:
-        files, render = _TABLES[found[1]]
-        figures = [json.loads((folder / file).read_text("utf-8")) for file in files]
-        return f"<!-- figures: {found[1]} -->\n{render(*figures)}\n<!-- end -->"
+        return f"<!-- figures: {found[1]} -->\n{table_of(found[1], folder)}\n<!-- end -->"
 
     return re.sub(r"<!-- figures: (\w+) -->.*?<!-- end -->", table, text, flags=re.DOTALL)
-
-
-def tables(
-    root: Annotated[Path, typer.Option(help="The repository.")] = Path(),
-) -> None:
-    """Write the figures of docs/figures into the documentation."""
-    for page in PAGES:
-        before = (root / page).read_text("utf-8")
-        after = with_figures(before, root / FIGURES)
-        if after != before:
-            (root / page).write_text(after, "utf-8")
-        _console.print(f"{page}: {'as it was' if after == before else 'written'}")

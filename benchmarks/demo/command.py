@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -27,6 +23,7 @@ from rich.table import Table
 from advisor.localserver import LocalServer
 from benchmarks.demo.experiment import DemoPlan, DemoResult, run_demo
 from benchmarks.demo.pictures import draw_all
+from benchmarks.provenance import emit
 from benchmarks.text import load_corpus
 
 _EXPECTED_GAIN = 0.25  # nats a character of validation loss
@@ -58,7 +55,7 @@ def demo(
     seconds = time.perf_counter() - begun
     _print_result(result, plan)
     file = out / "result.json"
-    file.write_text(json.dumps(_result_fields(result, plan, seconds), indent=2) + "\n", "utf-8")
+    emit(_result_fields(result, plan, seconds), as_json=False, out=file)
     _console.print(f"Took {seconds:.0f} s. Written: {', '.join(map(str, [file, *pictures]))}")
     gain = result.plain.validation_loss - result.advised.validation_loss
     if gain >= _EXPECTED_GAIN:
@@ -134,10 +131,4 @@ def _result_fields(result: DemoResult, plan: DemoPlan, seconds: float) -> dict[s
         "blocks": plan.blocks,
         "steps": plan.steps,
         "seed": plan.seed,
-        "versions": {
-            "fslr-advisor": version("fslr-advisor"),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "threads": torch.get_num_threads(),
     }

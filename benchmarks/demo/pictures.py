@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 
@@ -15,25 +14,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.demo.experiment import DemoResult
+from benchmarks.palette import ADVISED, BASE, PLAIN, STYLE
 from fslr.advisor.v1 import run_service_pb2
 
-# Told apart by lightness too, for those who do not see the colours.
-_BASE, _PLAIN, _ADVISED = "#7a7a7a", "#d1495b", "#00798c"
 _SMOOTHED_STEPS = 10
-_STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "figure.dpi": 130,
-    "legend.frameon": False,
-}
 
 
 def draw_all(result: DemoResult, width: int, folder: Path) -> list[Path]:
     """Draw all pictures into a folder and return their paths."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         return [
             _losses(result, width, folder / "losses.png"),
             _rates(result, folder / "rates.png"),
@@ -51,9 +40,9 @@ def _smoothed(losses: list[float]) -> NDArray[np.float64]:
 def _losses(result: DemoResult, width: int, path: Path) -> Path:
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for training, label, colour in (
-        (result.base, "base (where the rate was tuned)", _BASE),
-        (result.plain, f"width {width}, plain", _PLAIN),
-        (result.advised, f"width {width}, advised", _ADVISED),
+        (result.base, "base (where the rate was tuned)", BASE),
+        (result.plain, f"width {width}, plain", PLAIN),
+        (result.advised, f"width {width}, advised", ADVISED),
     ):
         axes.plot(
             _smoothed(training.losses),
@@ -90,9 +79,9 @@ def _rates(result: DemoResult, path: Path) -> Path:
     rows = np.arange(len(names))
     figure, axes = plt.subplots(figsize=(7, 0.22 * len(names) + 1.3), layout="constrained")
     for rates, label, colour, marker in (
-        (base, "base: the reference", _BASE, "|"),
-        (plain, "plain", _PLAIN, "x"),
-        (advised, "advised", _ADVISED, "."),
+        (base, "base: the reference", BASE, "|"),
+        (plain, "plain", PLAIN, "x"),
+        (advised, "advised", ADVISED, "."),
     ):
         size = 130 if marker == "|" else 45
         axes.scatter(

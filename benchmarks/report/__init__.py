@@ -1,0 +1,1 @@
+"""``docs/results.md`` and its pictures, written from the files in benchmarks/results."""

@@ -1,0 +1,213 @@
+"""Transfer in words and tables: cases, alternatives, ablations, ideas."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.markdown import number, table
+
+_AIM_WITHIN = 0.9  # of the cases
+_AIM_REGRET = 0.02  # nats
+_OCTAVE = 1.0
+_OF_SWEEPS = """\
+The sweeps behind them, one picture for each thing that is scaled. Lines are means over seeds, bands
+reach from the least to the largest; the dotted upright line is the base's best learning rate.
+Losses far above the best are cut off, and so are learning rates at which a seed diverged."""
+
+
+def name_of(case: Mapping[str, Any]) -> str:
+    """Return a case's name for a person."""
+    return f"{case['axis']}: {case['model']}, {case['optimizer']}"
+
+
+def axes_of(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what is scaled in the cases, in their order, each once."""
+    return list(dict.fromkeys(case["axis"] for case in cases))
+
+
+def slug(text: str) -> str:
+    """Return a name as part of a file's name."""
+    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+
+def samples(case: Mapping[str, Any], model: str) -> list[float]:
+    """Return the losses of all seeds at the base's best learning rate; none if they are not stored.
+
+    Args:
+        case: The case.
+        model: ``base``, ``plain`` or ``advised``.
+    """
+    rate = case.get("base_learning_rate")
+    for each, losses in (case.get("sweeps") or {}).get(model, {}).items():
+        if rate is not None and math.isclose(float(each), rate, rel_tol=1e-6):
+            return [math.nan if loss is None else loss for loss in losses]
+    return []
+
+
+def within_an_octave(case: Mapping[str, Any], model: str = "advised") -> bool:
+    """Return whether the best learning rate stayed within an octave of the base's.
+
+    Args:
+        case: The case.
+        model: ``plain`` or ``advised``.
+    """
+    shift = case[f"shift_{model}"]
+    return shift is not None and abs(shift) <= _OCTAVE
+
+
+def transfer(figures: Mapping[str, Any]) -> str:
+    """Return the section on transfer."""
+    cases = figures["cases"]
+    axes = axes_of(cases)
+    parts = [_summary(cases), _cases(cases)]
+    if failures := [case for case in cases if not within_an_octave(case) or case.get("note")]:
+        parts += ["What fails, and what else is to be said of a case:", _notes(failures)]
+    parts += [
+        _picture("How far the best learning rate moved, plain and advised", "shift"),
+        _picture("Regret of the base's best learning rate, plain and advised", "regret"),
+        _OF_SWEEPS,
+        *(_picture(f"Learning-rate sweeps, {axis}", f"sweeps-{slug(axis)}") for axis in axes),
+    ]
+    if any(case.get("base") for case in cases):
+        parts += ["What was trained:", _settings(cases)]
+    return "\n\n".join(parts)
+
+
+def _picture(words: str, name: str) -> str:
+    return f"![{words}](images/results/transfer-{name}.svg)"
+
+
+def _summary(cases: Sequence[Mapping[str, Any]]) -> str:
+    advised = sum(within_an_octave(case) for case in cases)
+    plain = sum(within_an_octave(case, "plain") for case in cases)
+    regrets = [case["regret"] for case in cases if case["regret"] is not None]
+    median = statistics.median(regrets) if regrets else None
+    return (
+        f"Learning rates are swept in octaves on a base and on a scaled model, plainly and advised "
+        f"through the service. The advised model's best learning rate is within one octave of the "
+        f"base's in **{advised} of {len(cases)} cases** ({advised / len(cases):.0%}; the aim is "
+        f"{_AIM_WITHIN:.0%}), the plain model's in {plain}. Taking the base's best learning rate "
+        f"without any search costs the advised model a median of **{number(median)} nats** (the "
+        f"aim is {_AIM_REGRET}) against the best of a full sweep of the plain one; below zero it "
+        f"does better than that sweep."
+    )
+
+
+def _cases(cases: Sequence[Mapping[str, Any]]) -> str:
+    heads = (
+        "scaled", "model", "optimizer", "seeds", "shift plain", "shift advised", "regret",
+        "loss plain", "loss advised", "best plain",
+    )  # fmt: skip
+    rows = [
+        (
+            case["axis"],
+            case["model"],
+            case["optimizer"],
+            _seeds(case["seeds"]),
+            number(case["shift_plain"], "+.3g"),
+            number(case["shift_advised"], "+.3g"),
+            number(case["regret"], "+.3f"),
+            number(case["loss_plain"]),
+            _with_spread(case["loss_advised"], samples(case, "advised")),
+            number(case["loss_best_plain"]),
+        )
+        for case in cases
+    ]
+    words = (
+        "Shifts in octaves, regret and losses in nats. Losses are at the base's best learning "
+        "rate, `best plain` at the plain model's own; after ± stands the deviation between seeds."
+    )
+    return f"{table(heads, rows)}\n\n{words}"
+
+
+def _with_spread(loss: float | None, of_seeds: Sequence[float]) -> str:
+    if len(of_seeds) < 2 or not all(map(math.isfinite, of_seeds)):
+        return number(loss)
+    return f"{number(loss)} ± {statistics.stdev(of_seeds):.3f}"
+
+
+def _notes(cases: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(
+        f"- **{name_of(case)}** ({number(case['shift_advised'], '+.3g')} octaves): "
+        f"{case.get('note') or 'not explained yet.'}"
+        for case in cases
+    )
+
+
+def _settings(cases: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        (
+            name_of(case),
+            str(case.get("base") or "-"),
+            str(case.get("big") or "-"),
+            number(case.get("base_learning_rate"), ".4g"),
+        )
+        for case in cases
+    ]
+    return table(("case", "base", "scaled", "the base's best learning rate"), rows)
+
+
+def alternatives(figures: Mapping[str, Any]) -> str:
+    """Return the section on what else can be done."""
+    rows = [
+        (
+            row["axis"],
+            row["method"],
+            number(row["shift"], "+.3g"),
+            number(row["regret"], "+.3f"),
+            number(row["extra_cost_percent"], "+.1f"),
+            str(row["code_changes"]),
+            _seeds(row["seeds"]),
+        )
+        for row in figures["rows"]
+    ]
+    heads = (
+        "scaled", "method", "shift, octaves", "regret, nats", "extra time, %",
+        "changes in the model's code", "seeds",
+    )  # fmt: skip
+    return "The same work, done in every way that is in use.\n\n" + table(heads, rows)
+
+
+def ablations(figures: Mapping[str, Any]) -> str:
+    """Return the section on what the defaults rest on."""
+    return "\n\n".join(
+        ["The setting in bold is the default."] + [_ablation(each) for each in figures["ablations"]]
+    )
+
+
+def _ablation(ablation: Mapping[str, Any]) -> str:
+    default = str(ablation["default"])
+    rows = [
+        (
+            f"**{row['setting']}**" if str(row["setting"]) == default else str(row["setting"]),
+            number(row["shift"], "+.3g"),
+            number(row["regret"], "+.3f"),
+            number(row["extra_cost_percent"], "+.1f"),
+            _seeds(row["seeds"]),
+        )
+        for row in ablation["rows"]
+    ]
+    heads = ("setting", "shift, octaves", "regret, nats", "extra time, %", "seeds")
+    return f"### {ablation['question']}\n\n{ablation['text']}\n\n{table(heads, rows)}"
+
+
+def ideas(figures: Mapping[str, Any]) -> str:
+    """Return the section on what was tried beyond the paper."""
+    rows = [
+        (
+            idea["name"],
+            number(idea["regret_with"], "+.3f"),
+            number(idea["regret_without"], "+.3f"),
+            "yes" if idea["kept"] else "no",
+            idea["text"],
+        )
+        for idea in figures["ideas"]
+    ]
+    return table(("idea", "regret with it, nats", "without", "kept", "why"), rows)
+
+
+def _seeds(seeds: int | Sequence[int]) -> str:
+    return str(seeds if isinstance(seeds, int) else len(seeds))
