@@ -72,11 +72,11 @@ def transfer(
     records = [] if out is None else load(out)
     waiting = [case for case in cases if again or not is_finished(case, records)]
     if len(waiting) < len(cases):
-        _console.print(f"{len(cases) - len(waiting)} cases are in {out} already.")
+        _console.print(f"In {out} already: {_count(len(cases) - len(waiting))}.")
     if waiting:
         minutes = sum(expected_s(case, processes) for case in waiting) / 60
-        _console.print(f"{len(waiting)} cases, about {minutes:.0f} minutes.")
-    for new in _run(waiting, processes):
+        _console.print(f"To run: {_count(len(waiting))}, about {minutes:.1f} minutes.")
+    for new in _run(waiting, processes) if waiting else ():
         records = merged(records, new)
         if out is not None:
             save(out, _content(records, processes))
@@ -98,6 +98,10 @@ def _content(records: Sequence[Record], processes: int) -> Record:
         for old in records
     ]
     return document(noted, {**provenance(), "threads": 1, "processes": processes})
+
+
+def _count(cases: int) -> str:
+    return "1 case" if cases == 1 else f"{cases} cases"
 
 
 def _name(old: Record) -> str:
@@ -181,10 +185,11 @@ def _print(content: Record) -> None:
     console = Console()
     console.print(table)
     console.print("Shifts in octaves; regret and losses in nats, means over seeds.")
+    near, regret = content["within_one_octave"], content["median_regret"]
     console.print(
-        "Advised optimum within one octave of the base's: "
-        f"{_nats(content['within_one_octave'], '.0%')} of {len(content['cases'])} cases (target 90%). "
-        f"Median regret: {_nats(content['median_regret'], '+.3f')} nats (target 0.02)."
+        f"Advised optimum within one octave of the base's: {_nats(near, '.0%')} of "
+        f"{len(content['cases'])} cases (target 90%). Median regret: {_nats(regret, '+.3f')} nats "
+        "(target 0.02)."
     )
     for case in content["cases"]:
         if case.get("note"):
