@@ -57,6 +57,11 @@ def test_a_branch_scale_of_zero_leaves_the_residual_stream(placement: NormPlacem
     torch.testing.assert_close(block(x), expected)
 
 
+def test_a_post_norm_stream_is_not_normalised_once_more() -> None:
+    final = {p: CharGPT(replace(CONFIG, norm=p)).norm for p in ("pre", "post", "post_mod")}
+    assert [type(norm) for norm in final.values()] == [nn.LayerNorm, nn.Identity, nn.LayerNorm]
+
+
 def test_the_residual_mlp_scales_its_branches() -> None:
     model = ResMLP(width=8, blocks=2)
     model.branch_scale = 0.0
