@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,28 +76,30 @@ def transfer(
     if waiting:
         minutes = sum(expected_s(case, processes) for case in waiting) / 60
         _console.print(f"To run: {_count(len(waiting))}, about {minutes:.1f} minutes.")
+    # Of the code that runs, whatever is committed meanwhile.
+    source = {**provenance(), "threads": 1, "processes": processes}
     for new in _run(waiting, processes) if waiting else ():
-        records = merged(records, new)
+        records = merged(records, {**new, "commit": source["commit"]})
         if out is not None:
-            save(out, _content(records, processes))
+            save(out, _content(records, source))
     # Of a file with all cases, those that were asked for.
     names = {case.name for case in cases}
     shown = [r for r in records if f"{r['axis']} {r['model']} {r['optimizer']}" in names]
-    content = _content(shown, processes)
+    content = _content(shown, source)
     if as_json:
         typer.echo(json.dumps(content, indent=1, allow_nan=False))
     else:
         _print(content)
 
 
-def _content(records: Sequence[Record], processes: int) -> Record:
+def _content(records: Sequence[Record], source: Mapping[str, Any]) -> Record:
     """Return the file's content; notes are those of the code that writes it."""
     noted = [
         {key: value for key, value in old.items() if key != "note"}
         | ({"note": note} if (note := NOTES.get(_name(old))) else {})
         for old in records
     ]
-    return document(noted, {**provenance(), "threads": 1, "processes": processes})
+    return document(noted, source)
 
 
 def _count(cases: int) -> str:
