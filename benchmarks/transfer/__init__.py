@@ -1,1 +1,1 @@
-"""How a learning rate tuned on a small model does on a big one: plain, advised, in any other way."""
+"""How a learning rate tuned on a small model does on a big one: plain, advised, or otherwise."""

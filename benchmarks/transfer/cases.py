@@ -135,6 +135,9 @@ CASES = (
     ),
 )
 
+NOTES: dict[str, str] = {}
+"""By a case's name: why it misses the target, or what else is to be said of it."""
+
 _QUICK_MODELS: dict[AxisName, ModelName] = {
     "width": "char_gpt_pre",
     "depth": "char_gpt_pre",

@@ -46,7 +46,12 @@ def with_adapters(model: CharGPT, rank: int) -> CharGPT:
     """
     model.requires_grad_(requires_grad=False)
     for block in model.blocks:
-        owners = [(block.attention, "qkv"), (block.attention, "out"), (block, "up"), (block, "down")]
+        owners = [
+            (block.attention, "qkv"),
+            (block.attention, "out"),
+            (block, "up"),
+            (block, "down"),
+        ]
         for owner, name in owners:
             setattr(owner, name, LoRALinear(getattr(owner, name), rank))
     return model

@@ -27,8 +27,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
         super().__init__(groups, {"lr": 1e-3, "weight_decay": 0.0, "muon": False})
         first = nn.Parameter(torch.zeros(1, 1))
         # Stand-ins: a step gives them the groups in force, and their states go by parameter.
-        self._muon = torch.optim.Muon([first], weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-        self._rest = torch.optim.AdamW([first], weight_decay=0.0)
+        self._parts: dict[bool, torch.optim.Optimizer] = {
+            True: torch.optim.Muon([first], weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+            False: torch.optim.AdamW([first], weight_decay=0.0),
+        }
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -46,7 +48,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for optimizer, muon in ((self._muon, True), (self._rest, False)):
+        for muon, optimizer in self._parts.items():
             own = [group for group in self.param_groups if group["muon"] is muon]
             optimizer.param_groups = [{**optimizer.defaults, **group} for group in own]
             if own:
@@ -79,7 +81,7 @@ def build_optimizer(
         return MuonWithAdamW(groups)
     if name == "SGD":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=_MOMENTUM)
-    kinds = {
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "Adam": torch.optim.Adam,
         "AdamW": torch.optim.AdamW,
         "Adagrad": torch.optim.Adagrad,
