@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 
@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator, NullLocator
+from numpy.typing import NDArray
 
 from benchmarks.palette import ADVISED, BASE, PLAIN, STYLE
 from benchmarks.report.transfer import axes_of, name_of, slug
@@ -110,9 +111,8 @@ def _sweep(axes: Axes, case: Mapping[str, Any]) -> None:
         room = max(*tops, *lows) - least or 1.0
         axes.set_ylim(least - 0.1 * room, least + _ROOM * room)
     axes.set_title(f"{case['model']}, {case['optimizer']}")
-    axes.set_xlabel("learning rate")
+    axes.set_xlabel("learning rate, as a power of 2")
     axes.xaxis.set_major_locator(MultipleLocator(2))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda power, _: f"$2^{{{power:.0f}}}$"))
 
 
 def _curve(
@@ -148,8 +148,27 @@ def _pairs(axes: Axes, plain: Sequence[float | None], advised: Sequence[float | 
     one, other = (np.array(values, dtype=float) for values in (plain, advised))
     rows = np.arange(len(one))
     axes.hlines(rows, one, other, color=BASE, linewidth=1, zorder=2)
-    axes.scatter(one, rows, color=PLAIN, marker="x", s=45, label="plain", zorder=3)
+    axes.scatter(one, rows, color=PLAIN, marker="x", s=55, label="plain", zorder=4)
     axes.scatter(other, rows, color=ADVISED, marker="o", s=35, label="advised", zorder=3)
+    _missing(axes, one, "plain", PLAIN, "right")
+    _missing(axes, other, "advised", ADVISED, "left")
+
+
+def _missing(
+    axes: Axes, values: NDArray[np.float64], label: str, colour: str, side: Literal["left", "right"]
+) -> None:
+    """Say in words of which rows there is no finite figure."""
+    for row in np.flatnonzero(~np.isfinite(values)).tolist():
+        axes.text(
+            1.0 if side == "right" else 0.0,
+            row,
+            f" {label} diverged ",
+            transform=axes.get_yaxis_transform(),
+            color=colour,
+            fontsize=9,
+            horizontalalignment=side,
+            verticalalignment="center",
+        )
 
 
 def _shift(cases: Sequence[Mapping[str, Any]]) -> Figure:

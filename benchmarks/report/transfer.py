@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,20 +31,6 @@ def slug(text: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
 
 
-def samples(case: Mapping[str, Any], model: str) -> list[float]:
-    """Return the losses of all seeds at the base's best learning rate; none if they are not stored.
-
-    Args:
-        case: The case.
-        model: ``base``, ``plain`` or ``advised``.
-    """
-    rate = case.get("base_learning_rate")
-    for each, losses in (case.get("sweeps") or {}).get(model, {}).items():
-        if rate is not None and math.isclose(float(each), rate, rel_tol=1e-6):
-            return [math.nan if loss is None else loss for loss in losses]
-    return []
-
-
 def within_an_octave(case: Mapping[str, Any], model: str = "advised") -> bool:
     """Return whether the best learning rate stayed within an octave of the base's.
 
@@ -62,7 +46,7 @@ def transfer(figures: Mapping[str, Any]) -> str:
     """Return the section on transfer."""
     cases = figures["cases"]
     axes = axes_of(cases)
-    parts = [_summary(cases), _cases(cases)]
+    parts = [_summary(figures), _cases(cases)]
     if failures := [case for case in cases if not within_an_octave(case) or case.get("note")]:
         parts += ["What fails, and what else is to be said of a case:", _notes(failures)]
     parts += [
@@ -80,19 +64,19 @@ def _picture(words: str, name: str) -> str:
     return f"![{words}](images/results/transfer-{name}.svg)"
 
 
-def _summary(cases: Sequence[Mapping[str, Any]]) -> str:
+def _summary(figures: Mapping[str, Any]) -> str:
+    cases = figures["cases"]
     advised = sum(within_an_octave(case) for case in cases)
     plain = sum(within_an_octave(case, "plain") for case in cases)
-    regrets = [case["regret"] for case in cases if case["regret"] is not None]
-    median = statistics.median(regrets) if regrets else None
+    share = number(figures["within_one_octave"], ".0%")
     return (
-        f"Learning rates are swept in octaves on a base and on a scaled model, plainly and advised "
-        f"through the service. The advised model's best learning rate is within one octave of the "
-        f"base's in **{advised} of {len(cases)} cases** ({advised / len(cases):.0%}; the aim is "
-        f"{_AIM_WITHIN:.0%}), the plain model's in {plain}. Taking the base's best learning rate "
-        f"without any search costs the advised model a median of **{number(median)} nats** (the "
-        f"aim is {_AIM_REGRET}) against the best of a full sweep of the plain one; below zero it "
-        f"does better than that sweep."
+        "Learning rates are swept in octaves on a base and on a scaled model, plainly and advised "
+        "through the service. The advised model's best learning rate is within one octave of the "
+        f"base's in **{advised} of {len(cases)} cases** ({share}; the aim is {_AIM_WITHIN:.0%}), "
+        f"the plain model's in {plain}. Taking the base's best learning rate without any search "
+        f"costs the advised model a median of **{number(figures['median_regret'])} nats** "
+        f"(the aim is {_AIM_REGRET}) against the best of a full sweep of the plain one; below zero "
+        "it does better than that sweep."
     )
 
 
@@ -109,10 +93,10 @@ def _cases(cases: Sequence[Mapping[str, Any]]) -> str:
             _seeds(case["seeds"]),
             number(case["shift_plain"], "+.3g"),
             number(case["shift_advised"], "+.3g"),
-            number(case["regret"], "+.3f"),
-            number(case["loss_plain"]),
-            _with_spread(case["loss_advised"], samples(case, "advised")),
-            number(case["loss_best_plain"]),
+            _with_spread(case, "regret", "+.3f"),
+            _with_spread(case, "loss_plain", ".3f"),
+            _with_spread(case, "loss_advised", ".3f"),
+            _with_spread(case, "loss_best_plain", ".3f"),
         )
         for case in cases
     ]
@@ -123,10 +107,11 @@ def _cases(cases: Sequence[Mapping[str, Any]]) -> str:
     return f"{table(heads, rows)}\n\n{words}"
 
 
-def _with_spread(loss: float | None, of_seeds: Sequence[float]) -> str:
-    if len(of_seeds) < 2 or not all(map(math.isfinite, of_seeds)):
-        return number(loss)
-    return f"{number(loss)} ± {statistics.stdev(of_seeds):.3f}"
+def _with_spread(case: Mapping[str, Any], name: str, form: str) -> str:
+    """Return a figure with its deviation between seeds, where there is one."""
+    spread = (case.get("spread") or {}).get(name)
+    figure = number(case[name], form)
+    return figure if spread is None else f"{figure} ± {spread:.3f}"
 
 
 def _notes(cases: Sequence[Mapping[str, Any]]) -> str:
