@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from benchmarks.comparing.command import compare_stored
 from benchmarks.demo.command import demo
 from benchmarks.estimator import estimator
 from benchmarks.overhead import overhead
@@ -18,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command("compare")(compare_stored)
 app.command()(demo)
 app.command()(estimator)
 app.command()(overhead)

@@ -94,8 +94,8 @@ def transfer() -> dict[str, Any]:
         case("width", "post-norm", "SGD", plain=1, advised=1),
         case("depth", plain=-2, gain=0.08),
         case("depth", "ResMLP", "Muon", plain=-1, advised=-2, gain=-0.1, note="Too few steps."),
-        case("width and depth", plain=-5, advised=0),
-        case("LoRA rank", plain=0, gain=0),
+        case("width_depth", plain=-5, advised=0),
+        case("lora_rank", plain=0, gain=0),
     ]
     within = sum(abs(each["shift_advised"]) <= 1 for each in cases) / len(cases)
     return {"cases": cases, "within_one_octave": within, "median_regret": 0.0, **PROVENANCE}

@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator, NullLocator
 from numpy.typing import NDArray
 
 from benchmarks.palette import ADVISED, BASE, PLAIN, STYLE
-from benchmarks.report.transfer import axes_of, name_of, slug
+from benchmarks.report.transfer import axes_of, name_of, slug, spoken
 
 _COLUMNS = 3
 _LINES = {
@@ -87,7 +87,7 @@ def _sweeps(cases: Sequence[Mapping[str, Any]]) -> Figure:
         row[0].set_ylabel("loss, nats")
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    figure.suptitle(f"scaled: {cases[0]['axis']}", fontsize=11)
+    figure.suptitle(f"scaled: {spoken(cases[0]['axis'])}", fontsize=11)
     return figure
 
 

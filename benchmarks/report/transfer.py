@@ -18,7 +18,12 @@ Losses far above the best are cut off, and so are learning rates at which a seed
 
 def name_of(case: Mapping[str, Any]) -> str:
     """Return a case's name for a person."""
-    return f"{case['axis']}: {case['model']}, {case['optimizer']}"
+    return f"{spoken(case['axis'])}: {case['model']}, {case['optimizer']}"
+
+
+def spoken(name: str) -> str:
+    """Return an identifier such as ``batch_size`` as words."""
+    return name.replace("_", " ")
 
 
 def axes_of(cases: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -53,7 +58,10 @@ def transfer(figures: Mapping[str, Any]) -> str:
         _picture("How far the best learning rate moved, plain and advised", "shift"),
         _picture("Regret of the base's best learning rate, plain and advised", "regret"),
         _OF_SWEEPS,
-        *(_picture(f"Learning-rate sweeps, {axis}", f"sweeps-{slug(axis)}") for axis in axes),
+        *(
+            _picture(f"Learning-rate sweeps, {spoken(axis)}", f"sweeps-{slug(axis)}")
+            for axis in axes
+        ),
     ]
     if any(case.get("base") for case in cases):
         parts += ["What was trained:", _settings(cases)]
@@ -87,7 +95,7 @@ def _cases(cases: Sequence[Mapping[str, Any]]) -> str:
     )  # fmt: skip
     rows = [
         (
-            case["axis"],
+            spoken(case["axis"]),
             case["model"],
             case["optimizer"],
             _seeds(case["seeds"]),
@@ -139,7 +147,7 @@ def alternatives(figures: Mapping[str, Any]) -> str:
     """Return the section on what else can be done."""
     rows = [
         (
-            row["axis"],
+            spoken(row["axis"]),
             row["method"],
             number(row["shift"], "+.3g"),
             number(row["regret"], "+.3f"),

@@ -61,7 +61,7 @@ def test_every_picture_that_the_page_shows_is_drawn_and_no_other(tmp_path: Path)
     write(tmp_path, transfer=transfer())
     shown = [Path(link).name for link in _links(page(tmp_path)) if link.endswith(".svg")]
     assert sorted(shown) == sorted(drawn(tmp_path))
-    assert "transfer-sweeps-width-and-depth.svg" in shown
+    assert "transfer-sweeps-width-depth.svg" in shown
 
 
 def test_pictures_are_the_same_every_time_and_carry_no_date(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_case_that_fails_is_named_with_its_note(tmp_path: Path) -> None:
 
 def test_a_run_that_diverged_is_a_dash_and_not_a_number(tmp_path: Path) -> None:
     text = page(write(tmp_path, transfer=transfer()))
-    (row,) = _rows(text, "width and depth | char GPT")
+    (row,) = _rows(text, "width depth | char GPT")
     assert row.split("|")[8].strip() == "-"
 
 
