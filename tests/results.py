@@ -57,7 +57,8 @@ def case(
         "axis": axis,
         "model": model,
         "optimizer": optimizer,
-        "seeds": 3,
+        "steps": 150,
+        "seeds": [0, 1, 2],
         "shift_plain": plain,
         "shift_advised": advised,
         "regret": None if advised_loss is None else advised_loss - best_plain,
@@ -75,6 +76,10 @@ def case(
             "shift_plain": [plain] * 3,
             "shift_advised": [advised] * 3,
         },
+        "at_edge": ["plain"] if plain <= -5 else [],
+        "seconds": {"base_sweep": 9.0, "plain_sweep": 90.0, "advised_sweep": 99.0, "case": 200.0},
+        "search_saved": 0.8,
+        "unanswered": 0,
         "sweeps": sweeps,
     }
     return found if note is None else found | {"note": note}
@@ -98,7 +103,13 @@ def transfer() -> dict[str, Any]:
         case("lora_rank", plain=0, gain=0),
     ]
     within = sum(abs(each["shift_advised"]) <= 1 for each in cases) / len(cases)
-    return {"cases": cases, "within_one_octave": within, "median_regret": 0.0, **PROVENANCE}
+    return {
+        "cases": cases,
+        "within_one_octave": within,
+        "median_regret": 0.0,
+        "processes": 2,
+        **PROVENANCE,
+    }
 
 
 def alternatives() -> dict[str, Any]:

@@ -79,6 +79,7 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("seeds", _NEITHER),
     ("seeds/*", _NEITHER),
     ("cores", _NEITHER),
+    ("processes", _NEITHER),
     ("measured_steps/*", _NEITHER),
     # What is not ours: baselines, and what the machine gives.
     ("kronecker/*", _NEITHER),
@@ -88,6 +89,8 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("echo_per_second", _OTHERS_TIME),
     ("plain_ms", _OTHERS_TIME),
     ("plain_seconds", _OTHERS_TIME),
+    ("seconds/advised_*", _TIME),
+    ("seconds/*", _OTHERS_TIME),
     ("base_loss", _NEITHER),
     ("plain_loss", _NEITHER),
     ("sweep/*", _NEITHER),
@@ -107,6 +110,7 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("advised_loss", Kind(Better.LOWER, absolute=0.05)),  # one seed
     ("gain", Kind(Better.HIGHER, absolute=0.05)),
     ("search_saved", Kind(Better.HIGHER, absolute=0.05)),
+    ("unanswered", Kind(Better.LOWER)),
     ("extra_cost_percent", Kind(Better.LOWER, absolute=2.0)),
     # Measuring.
     ("rmse", _RATIO),

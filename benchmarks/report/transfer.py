@@ -91,7 +91,7 @@ def _summary(figures: Mapping[str, Any]) -> str:
 def _cases(cases: Sequence[Mapping[str, Any]]) -> str:
     heads = (
         "scaled", "model", "optimizer", "seeds", "shift plain", "shift advised", "regret",
-        "loss plain", "loss advised", "best plain",
+        "loss plain", "loss advised", "best plain", "search saved",
     )  # fmt: skip
     rows = [
         (
@@ -99,20 +99,31 @@ def _cases(cases: Sequence[Mapping[str, Any]]) -> str:
             case["model"],
             case["optimizer"],
             _seeds(case["seeds"]),
-            number(case["shift_plain"], "+.3g"),
-            number(case["shift_advised"], "+.3g"),
+            _shift(case, "plain"),
+            _shift(case, "advised"),
             _with_spread(case, "regret", "+.3f"),
             _with_spread(case, "loss_plain", ".3f"),
             _with_spread(case, "loss_advised", ".3f"),
             _with_spread(case, "loss_best_plain", ".3f"),
+            number(case.get("search_saved"), ".0%"),
         )
         for case in cases
     ]
     words = (
         "Shifts in octaves, regret and losses in nats. Losses are at the base's best learning "
-        "rate, `best plain` at the plain model's own; after ± stands the deviation between seeds."
+        "rate, `best plain` at the plain model's own; after ± stands the deviation between seeds. "
+        "`search saved` is the time of the base's sweep and one advised run, against that of the "
+        "plain model's sweep."
     )
+    if any(case.get("at_edge") for case in cases):
+        words += r" \* The best learning rate is the last one that was tried, on one side."
     return f"{table(heads, rows)}\n\n{words}"
+
+
+def _shift(case: Mapping[str, Any], model: str) -> str:
+    """Return a shift, with an asterisk where it may be larger."""
+    is_at_edge = {"base", model} & set(case.get("at_edge") or ())
+    return number(case[f"shift_{model}"], "+.3g") + (r"\*" if is_at_edge else "")
 
 
 def _with_spread(case: Mapping[str, Any], name: str, form: str) -> str:

@@ -90,6 +90,7 @@ def test_a_case_s_row_has_its_figures_with_the_spread_between_seeds(tmp_path: Pa
     assert cells[6:] == [
         f"{of_case['regret']:+.3f} ± 0.010",
         *(f"{of_case[f'loss_{name}']:.3f} ± 0.010" for name in ("plain", "advised", "best_plain")),
+        "80%",
     ]
 
 
@@ -110,15 +111,14 @@ def test_a_case_that_fails_is_named_with_its_note(tmp_path: Path) -> None:
 def test_a_run_that_diverged_is_a_dash_and_not_a_number(tmp_path: Path) -> None:
     text = page(write(tmp_path, transfer=transfer()))
     (row,) = _rows(text, "width depth | char GPT")
-    assert row.split("|")[8].strip() == "-"
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[8] == "-"
+    assert cells[5:7] == [r"-5\*", "+0"]  # the plain model's best one was the last that was tried
 
 
 def test_case_without_sweeps_or_settings_is_shown_all_the_same(tmp_path: Path) -> None:
-    bare = {
-        key: value
-        for key, value in case("width").items()
-        if key not in {"base", "big", "base_learning_rate", "spread", "sweeps"}
-    }
+    more = {"base", "big", "base_learning_rate", "spread", "sweeps", "at_edge", "search_saved"}
+    bare = {key: value for key, value in case("width").items() if key not in more}
     write(tmp_path, transfer={**transfer(), "cases": [bare]})
     assert len(_rows(page(tmp_path), "width | char GPT")) == 1
     assert "transfer-sweeps-width.svg" in drawn(tmp_path)
