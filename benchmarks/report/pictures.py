@@ -99,7 +99,14 @@ def _sweep(axes: Axes, case: Mapping[str, Any]) -> None:
             continue
         axes.fill_between(rates, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.plot(
-            rates, mean, color=colour, marker=marker, markersize=5, linestyle=style, label=label
+            rates,
+            mean,
+            color=colour,
+            marker=marker,
+            markersize=5,
+            linestyle=style,
+            label=label,
+            zorder=4 if model == "plain" else 3,  # crosses show on dots, dots would hide crosses
         )
         best = int(np.argmin(mean))
         lows.append(float(mean[best]))

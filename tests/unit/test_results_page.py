@@ -141,6 +141,12 @@ def test_a_section_s_row(tmp_path: Path, name: str, figures: dict[str, Any], row
     assert row in page(write(tmp_path, **{name: figures})).splitlines()
 
 
+def test_a_text_cannot_break_its_table(tmp_path: Path) -> None:
+    figures = ideas()
+    figures["ideas"][0]["text"] = "|J U| instead"
+    assert r"| no | \|J U\| instead |" in page(write(tmp_path, ideas=figures))
+
+
 def test_the_page_says_of_what_commit_and_machine_figures_are(tmp_path: Path) -> None:
     dirty = {**ideas(), "commit": "1" * 40 + "-dirty", "note": "by hand"}
     dirty["machine"] = {**dirty["machine"], "accelerator": "A GPU"}
