@@ -80,6 +80,8 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Comparison:
     before, after = figures_of(old), figures_of(new)
     settings = _other_settings(before, after)
     notes = [f"other machine or versions, times are not compared: {elsewhere}"] if elsewhere else []
+    if old.get("command") != new.get("command"):
+        notes.append(f"measured by other commands: {old.get('command')} -> {new.get('command')}")
     notes += [
         f"other setting, its figures are not compared: {'/'.join(path)}: {change}"
         for path, change in settings.items()

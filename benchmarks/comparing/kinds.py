@@ -68,6 +68,7 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("measurements", _SETTING),
     ("parameters", _SETTING),
     ("groups", _SETTING),
+    ("points", _SETTING),
     ("steps", _SETTING),
     ("seed", _SETTING),
     ("blocks", _SETTING),

@@ -265,6 +265,13 @@ def test_figures_under_another_setting_are_not_compared() -> None:
     assert _named(compare(old, new), Verdict.WORSE) == ["cases/width, ResMLP, Adam/regret"]
 
 
+def test_another_command_is_told() -> None:
+    one, two = "python -m benchmarks registry", "python -m benchmarks registry --rounds 10"
+    old = {"get_ratio": 1.0, **PROVENANCE, "command": one}
+    found = compare(old, {**old, "command": two})
+    assert found.notes == [f"measured by other commands: {one} -> {two}"]
+
+
 def test_what_only_one_file_has_is_new_or_gone() -> None:
     old, new = _changed("transfer", lambda content: content["cases"].pop(0))
     gone = _named(compare(old, new), Verdict.GONE)
