@@ -28,7 +28,7 @@ _LINES = {
     "plain": (PLAIN, "x", "-", "scaled, plain"),
     "advised": (ADVISED, "o", "-", "scaled, advised"),
 }
-_ROOM = 2.0  # shown above the best loss, in units of what the learning rate matters nearby
+_MOST_ROOM = 8.0  # above the least loss, in units of how far losses near the optima differ
 _LINEAR_NATS = 0.05  # regrets below it are drawn on a linear scale
 _AIM_REGRET = 0.02  # nats
 
@@ -92,7 +92,7 @@ def _sweeps(cases: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _sweep(axes: Axes, case: Mapping[str, Any]) -> None:
-    tops, lows = [], []
+    curves = []
     for model, (colour, marker, style, label) in _LINES.items():
         rates, mean, low, high = _curve((case.get("sweeps") or {}).get(model, {}))
         if not rates:
@@ -108,18 +108,32 @@ def _sweep(axes: Axes, case: Mapping[str, Any]) -> None:
             label=label,
             zorder=4 if model == "plain" else 3,  # crosses show on dots, dots would hide crosses
         )
-        best = int(np.argmin(mean))
-        lows.append(float(mean[best]))
-        tops.append(float(max(mean[max(best - 2, 0) : best + 3])))
-    if (rate := case.get("base_learning_rate")) is not None:
-        axes.axvline(math.log2(rate), color="black", linewidth=0.8, linestyle=":", zorder=0)
-    if lows:
-        least = min(lows)
-        room = max(*tops, *lows) - least or 1.0
-        axes.set_ylim(least - 0.1 * room, least + _ROOM * room)
+        curves.append(dict(zip(rates, mean, strict=True)))
+    rate = case.get("base_learning_rate")
+    octave = None if rate is None else math.log2(rate)
+    if octave is not None:
+        axes.axvline(octave, color="black", linewidth=0.8, linestyle=":", zorder=0)
+    if curves:
+        axes.set_ylim(_limits(curves, octave))
     axes.set_title(f"{case['model']}, {case['optimizer']}")
     axes.set_xlabel("learning rate, as a power of 2")
     axes.xaxis.set_major_locator(MultipleLocator(2))
+
+
+def _limits(curves: Sequence[Mapping[float, float]], octave: float | None) -> tuple[float, float]:
+    """Return the least and largest loss to show: optima, and what the base's best rate gives.
+
+    Curves rise steeply above their optima; of that, as much is shown as leaves room for the rest.
+    """
+    least = min(min(curve.values()) for curve in curves)
+    near = []
+    for curve in curves:
+        best = min(curve, key=lambda power: curve[power])
+        near += [loss for power, loss in curve.items() if best - 2 <= power <= best]
+    room = max(near) - least or 1.0
+    at_base = [curve[octave] for curve in curves if octave is not None and octave in curve]
+    top = min(max([*near, *at_base]), least + _MOST_ROOM * room)
+    return least - 0.1 * (top - least), top + 0.25 * (top - least)
 
 
 def _curve(

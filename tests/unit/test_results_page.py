@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from benchmarks.report import pictures
 from benchmarks.report.command import results
 from benchmarks.report.page import PAGE, PICTURES, drawn, page
 from benchmarks.tables import FIGURES, PAGES
@@ -71,6 +72,16 @@ def test_pictures_are_the_same_every_time_and_carry_no_date(tmp_path: Path) -> N
     for text in first.values():
         ET.fromstring(text)
         assert "dc:date" not in text
+
+
+def test_one_bad_loss_does_not_press_a_picture_flat() -> None:
+    base = {-7.0: 2.4, -6.0: 2.3, -5.0: 2.5}
+    plain = {-9.0: 2.0, -8.0: 2.1, -6.0: 500.0}
+    low, high = pictures._limits([base, plain], -6.0)
+    assert low < 2.0
+    assert 2.5 < high < 10.0
+    mild = {**plain, -6.0: 3.0}
+    assert 3.0 < pictures._limits([base, mild], -6.0)[1] < 3.5  # all of it is shown
 
 
 def test_another_figure_makes_another_picture(tmp_path: Path) -> None:
