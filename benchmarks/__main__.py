@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from benchmarks.comparing.command import compare_stored
 from benchmarks.demo.command import demo
 from benchmarks.estimator import estimator
 from benchmarks.overhead import overhead
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(ablations)
 app.command()(alternatives)
+app.command("compare")(compare_stored)
 app.command()(demo)
 app.command()(estimator)
 app.command()(ideas)

@@ -192,7 +192,7 @@ def _machine(machine: Mapping[str, Any], threads: int | None) -> str:
     if machine["accelerator"]:
         parts.insert(0, machine["accelerator"])
     if threads is not None:
-        parts.append(f"{threads} threads")
+        parts.append("1 thread" if threads == 1 else f"{threads} threads")
     return ", ".join(parts)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich import box
@@ -42,6 +42,7 @@ class Idea:
         name: In words.
         method: How to be advised with it.
         without: The same without it.
+        status: ``default`` or ``option`` where the policy has it already; empty: it has not.
         applies: Whether it changes anything on a case.
         profiles: Other profiles than the base's; None: those.
     """
@@ -49,6 +50,7 @@ class Idea:
     name: str
     method: Method = ADVISED
     without: Method = ADVISED
+    status: Literal["default", "option", ""] = ""
     applies: Callable[[Case], bool] = lambda _case: True
     profiles: Callable[[Bench, Reference], Profiles] | None = None
 
@@ -90,6 +92,7 @@ IDEAS = (
     Idea(
         "depth rule `measured`",
         _with_rules(depth_rule=DepthRule.MEASURED),
+        status="option",
         applies=_grows_deeper,
     ),
     Idea(
@@ -97,7 +100,11 @@ IDEAS = (
         applies=_grows_wider_alone,
         profiles=_from_two_sizes,
     ),
-    Idea("moves weighed by confidence", without=_with_rules(weigh_by_confidence=False)),
+    Idea(
+        "moves weighed by confidence",
+        without=_with_rules(weigh_by_confidence=False),
+        status="default",
+    ),
 )
 
 
@@ -152,6 +159,28 @@ def judged(pairs: Sequence[tuple[Outcome, Outcome]], seeds: int) -> dict[str, An
     }
 
 
+def in_words(found: Mapping[str, Any], status: str) -> str:
+    """Say what an idea gave, and what became of it.
+
+    Args:
+        found: What :func:`judged` returned.
+        status: As of :class:`Idea`.
+    """
+    became = {"default": "it is the default", "option": "it stays an option"}.get(
+        status, "it is not in the policy"
+    )
+    if found["diverged"]:
+        return f"diverged in {found['diverged']} cases; {became}"
+    gain, error = found["regret_without"] - found["regret_with"], found["standard_error"]
+    if error is None:
+        return f"{gain:+.4f} nats, of one seed, which tells no noise; {became}"
+    if abs(gain) <= 2 * error:
+        verdict = "no difference beyond the seeds' noise"
+    else:
+        verdict = "wins" if gain > 0 else "loses"
+    return f"{verdict}: {gain:+.4f} ± {error:.4f} nats; {became}"
+
+
 def ideas(
     *,
     is_quick: Annotated[
@@ -181,9 +210,12 @@ def _tried(bench: Bench, idea: Idea, found: Sequence[Reference]) -> dict[str, An
             tried(bench, reference, idea.method, profiles),
             tried(bench, reference, idea.without),
         ))
+    found_out = judged(pairs, len(chosen[0].case.seeds))
     return {
         "name": idea.name,
-        **judged(pairs, len(chosen[0].case.seeds)),
+        **found_out,
+        "kept": idea.status != "",
+        "text": in_words(found_out, idea.status),
         "cases": {
             reference.case.name: {"with": one.regret, "without": other.regret}
             for reference, (one, other) in zip(chosen, pairs, strict=True)
