@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -123,12 +124,15 @@ def ablations(
     """Ask what interval, probes, estimator, depth rule and profile are worth (about 15 min)."""
     asked = [q for q in questions(is_quick=is_quick) if question in {None, q.name}]
     found: list[dict[str, Any]] = []
+    if question is not None and out is not None and out.exists():  # the other answers stay
+        found = json.loads(out.read_text("utf-8"))["ablations"]
     known: dict[_Key, Reference] = {}
     with bench_with_progress("ablations") as bench:
         for each in asked:
-            found.append(_answered(bench, each, known))
+            answer = _answered(bench, each, known)
+            found = [old for old in found if old["name"] != each.name] + [answer]
             if not as_json:
-                _print(found[-1])
+                _print(answer)
             emit({"ablations": found}, as_json=False, out=out)  # what is done is kept
     emit({"ablations": found}, as_json=as_json, out=out)
 

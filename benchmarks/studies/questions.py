@@ -145,8 +145,13 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
             "interval",
             "How often to measure?",
             (longer,),
-            (_every(25), _every(100), _with_rules("once", first_step_only=True)),
-            "every 25 steps",
+            (
+                Choice("25 to 100 steps, as rates move"),
+                _every(25),
+                _every(100),
+                _with_rules("once", first_step_only=True),
+            ),
+            "25 to 100 steps, as rates move",
         ),
         Question(
             "probes",
