@@ -117,9 +117,11 @@ def alternatives() -> dict[str, Any]:
     rows = [
         {
             "axis": "width",
+            "model": "res_mlp",
             "method": method,
             "shift": shift,
             "regret": regret,
+            "regret_spread": 0.01,
             "extra_cost_percent": cost,
             "code_changes": changes,
             "seeds": 3,

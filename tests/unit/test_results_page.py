@@ -138,7 +138,11 @@ def test_case_without_sweeps_or_settings_is_shown_all_the_same(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "figures", "row"),
     [
-        ("alternatives", alternatives(), "| width | advised | +0 | -0.004 | +1.9 | none | 3 |"),
+        (
+            "alternatives",
+            alternatives(),
+            "| width, res mlp | advised | +0 | -0.004 ± 0.010 | +1.9 | none | 3 |",
+        ),
         ("ablations", ablations(), "| **100** | +0 | +0.002 | +1.9 | 3 |"),
         ("ablations", ablations(), "| 25 | +0 | +0.001 | +8.0 | 3 |"),
         (
