@@ -98,7 +98,7 @@ def _chaos(figures: dict[str, Any], _: Path) -> str:
     words = (
         f"Clients register, move aliases and stream measurements while {figures['faults']:,} "
         "faults are injected: Redis killed, frozen and started again, the service killed, frozen "
-        "and stopped, connections cut, delayed, held and throttled, answers swallowed; on one Redis "
+        "and stopped, connections cut, delayed, held and throttled, answers swallowed; on a Redis "
         f"alone, on Sentinels and on a Cluster of three. Of {figures['operations']:,} operations:"
     )
     rows = [
