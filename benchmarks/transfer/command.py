@@ -23,6 +23,8 @@ from benchmarks.transfer.results import Record, document, is_finished, load, mer
 from benchmarks.transfer.settings import MODELS
 from benchmarks.transfer.sweeps import sweep_case
 
+_FILE_WIDTH = 130  # characters
+
 _console = Console(stderr=True)
 
 
@@ -154,37 +156,28 @@ def _line(new: Record) -> str:
 
 def _print(content: Record) -> None:
     table = Table(
-        "axis",
-        "model",
-        "optimizer",
-        "base's best lr",
-        "shift plain",
-        "shift advised",
-        "regret",
-        "± seeds",
-        "loss plain",
-        "loss advised",
-        "best plain",
-        "search saved",
-    )
+        "case", "base's best lr", "shift plain", "shift advised", "regret", "loss plain",
+        "loss advised", "best plain", "search saved",
+    )  # fmt: skip
+    table.columns[0].no_wrap = True
     for case in content["cases"]:
         advised = _octaves(case["shift_advised"])
         missed = case["shift_advised"] is None or abs(case["shift_advised"]) > 1
+        spread = case["spread"]["regret"]
         table.add_row(
-            case["axis"],
-            case["model"],
-            case["optimizer"],
+            _name(case),
             _nats(case["base_learning_rate"], ".4g"),
             _octaves(case["shift_plain"]),
             f"[red]{advised}[/]" if missed else advised,
-            _nats(case["regret"], "+.3f"),
-            _nats(case["spread"]["regret"], ".3f"),
+            _nats(case["regret"], "+.3f") + ("" if spread is None else f" ± {spread:.3f}"),
             _nats(case["loss_plain"], ".3f"),
             _nats(case["loss_advised"], ".3f"),
             _nats(case["loss_best_plain"], ".3f"),
             _nats(case["search_saved"], ".0%"),
         )
     console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
     console.print(table)
     console.print("Shifts in octaves; regret and losses in nats, means over seeds.")
     near, regret = content["within_one_octave"], content["median_regret"]

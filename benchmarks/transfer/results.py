@@ -66,8 +66,9 @@ def record(case: Case, sweeps: CaseSweeps) -> Record:
             "advised_sweep": advised.total_s,
             "advised_run": None if octave is None else run_s,
         },
-        "search_saved": (
-            None if octave is None else search_saved(plain.total_s, base.total_s, run_s)
+        "search_saved": None if octave is None else search_saved(plain.total_s, run_s),
+        "search_saved_with_base": (
+            None if octave is None else search_saved(plain.total_s, run_s, base.total_s)
         ),
         "unanswered": advised.unanswered,
         "sweeps": {

@@ -48,7 +48,8 @@ def test_a_record_has_the_figures_and_every_loss() -> None:
     assert (found["loss_plain"], found["loss_advised"], found["loss_best_plain"]) == (3, 1, 1.5)
     assert found["base_learning_rate"] == 0.25
     assert found["sweeps"]["plain"] == {"0.5": [None], "0.25": [3.0], "0.125": [1.5], "0.0625": [2]}
-    assert found["search_saved"] == pytest.approx(1 - (3 + 12) / 40)
+    assert found["search_saved"] == pytest.approx(1 - 12 / 40)
+    assert found["search_saved_with_base"] == pytest.approx(1 - (3 + 12) / 40)
     assert found["at_edge"] == []
     json.dumps(found, allow_nan=False)
 
