@@ -71,15 +71,21 @@ def transfer(
             "no case has this axis, model and optimizer together; leave one out, or choose from: "
             + "; ".join(case.name for case in CASES)
         )
-    records = [] if out is None else load(out)
+    records, source = ([], {}) if out is None else load(out)
+    if quick and any(len(old["seeds"]) > 1 for old in records):
+        raise typer.BadParameter(
+            f"{out} has cases with several seeds, which quick ones would replace; name another file"
+        )
     waiting = [case for case in cases if again or not is_finished(case, records)]
     if len(waiting) < len(cases):
         _console.print(f"In {out} already: {_count(len(cases) - len(waiting))}.")
     if waiting:
         minutes = sum(expected_s(case, processes) for case in waiting) / 60
         _console.print(f"To run: {_count(len(waiting))}, about {minutes:.1f} minutes.")
-    # Of the code that runs, whatever is committed meanwhile.
-    source = {**provenance(), "threads": 1, "processes": processes}
+    if waiting or not source:  # of the code that runs, whatever is committed meanwhile
+        source = {**provenance(), "threads": 1, "processes": processes}
+    elif out is not None:
+        save(out, _content(records, source))  # with the notes of today
     for new in _run(waiting, processes) if waiting else ():
         records = merged(records, {**new, "commit": source["commit"]})
         if out is not None:
@@ -95,10 +101,10 @@ def transfer(
 
 
 def _content(records: Sequence[Record], source: Mapping[str, Any]) -> Record:
-    """Return the file's content; notes are those of the code that writes it."""
+    """Return the file's content; notes are those of the code that writes it, on full cases."""
     noted = [
         {key: value for key, value in old.items() if key != "note"}
-        | ({"note": note} if (note := NOTES.get(_name(old))) else {})
+        | ({"note": NOTES[_name(old)]} if _name(old) in NOTES and len(old["seeds"]) > 1 else {})
         for old in records
     ]
     return document(noted, source)

@@ -123,16 +123,17 @@ def document(cases: Sequence[Record], provenance: Mapping[str, Any]) -> Record:
     return {**provenance, **summary(cases), "cases": list(cases)}
 
 
-def load(file: Path) -> list[Record]:
-    """Return the records of a file; none if there is no such file.
+def load(file: Path) -> tuple[list[Record], Record]:
+    """Return the records of a file and where they come from; nothing if there is no such file.
 
     Args:
         file: The file.
     """
     if not file.is_file():
-        return []
-    cases: list[Record] = json.loads(file.read_text("utf-8"))["cases"]
-    return cases
+        return [], {}
+    content: Record = json.loads(file.read_text("utf-8"))
+    cases: list[Record] = content.pop("cases")
+    return cases, {key: value for key, value in content.items() if key not in summary(cases)}
 
 
 def save(file: Path, content: Record) -> None:
