@@ -13,6 +13,7 @@ from benchmarks.report.command import results
 from benchmarks.rpc.command import rpc
 from benchmarks.scaling import scaling
 from benchmarks.templates import templates
+from benchmarks.transfer.command import transfer
 
 app = typer.Typer(
     help="Where every figure of the documentation comes from.",
@@ -28,6 +29,7 @@ app.command()(results)
 app.command()(rpc)
 app.command()(scaling)
 app.command()(templates)
+app.command()(transfer)
 
 
 @app.callback()

@@ -1,12 +1,21 @@
-"""A character-level GPT: pre-norm blocks, learned positions, an untied head."""
+"""A character-level GPT: three norm placements, learned positions, an untied head."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+NormPlacement = Literal["pre", "post", "post_mod"]
+"""Where a block of branch f and layer norm N normalises the residual stream x.
+
+``pre``: x + f(N(x)). ``post``: N(x + f(x)), as in the first transformer. ``post_mod``: x + N(f(x)),
+the third placement of arXiv 2502.17405 ("PreNormPostMod"): after the module, before the sum.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +28,7 @@ class CharGPTConfig:
         blocks: Number of blocks.
         context: Longest sequence, in characters.
         head_width: Channels of one attention head.
+        norm: Where blocks normalise.
     """
 
     vocabulary: int
@@ -26,6 +36,7 @@ class CharGPTConfig:
     blocks: int = 2
     context: int = 64
     head_width: int = 16
+    norm: NormPlacement = "pre"
 
 
 class Attention(nn.Module):
@@ -54,10 +65,16 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block."""
+    """Transformer block.
+
+    Attributes:
+        branch_scale: Factor on what a branch adds to the residual stream.
+    """
 
     def __init__(self, config: CharGPTConfig) -> None:
         super().__init__()
+        self.branch_scale = 1.0
+        self.placement = config.norm
         self.norm1 = nn.LayerNorm(config.width)
         self.attention = Attention(config)
         self.norm2 = nn.LayerNorm(config.width)
@@ -66,9 +83,20 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add attention and feed-forward, ``[B, T, width] -> [B, T, width]``."""
-        x = x + self.attention(self.norm1(x))
-        fed: Tensor = self.down(nn.functional.gelu(self.up(self.norm2(x))))
-        return x + fed
+        x = self._add(x, self.norm1, self.attention)
+        return self._add(x, self.norm2, self._feed_forward)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        fed: Tensor = self.down(nn.functional.gelu(self.up(x)))
+        return fed
+
+    def _add(self, x: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.placement == "pre":
+            return torch.add(x, branch(norm(x)), alpha=self.branch_scale)
+        if self.placement == "post_mod":
+            return torch.add(x, norm(branch(x)), alpha=self.branch_scale)
+        normalised: Tensor = norm(torch.add(x, branch(x), alpha=self.branch_scale))
+        return normalised
 
 
 class CharGPT(nn.Module):
@@ -80,7 +108,8 @@ class CharGPT(nn.Module):
         self.characters = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Embedding(config.context, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
-        self.norm = nn.LayerNorm(config.width)
+        # The stream of post-norm blocks is normalised already.
+        self.norm = nn.Identity() if config.norm == "post" else nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, config.vocabulary)
 
     def forward(self, indices: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The paper's residual MLP, and a convolutional network in the shape of ResNet-18."""
+"""The paper's residual MLP, and two convolutional networks: a small one, and one like ResNet-18."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ class ResMLP(nn.Module):
         width: Channels of the residual stream.
         blocks: Number of residual blocks.
         classes: Number of classes.
+
+    Attributes:
+        branch_scale: Factor on what a block adds to the residual stream.
     """
 
     def __init__(
         self, pixels: int = 64, width: int = 128, blocks: int = 4, classes: int = 10
     ) -> None:
         super().__init__()
+        self.branch_scale = 1.0
         self.embed = nn.Linear(pixels, width)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU())
@@ -31,7 +35,7 @@ class ResMLP(nn.Module):
         """Return the classes' logits."""
         x = self.embed(images.flatten(1))
         for block in self.blocks:
-            x = x + block(x)
+            x = torch.add(x, block(x), alpha=self.branch_scale)
         logits: Tensor = self.head(x)
         return logits
 
@@ -83,4 +87,32 @@ class ConvNet(nn.Module):
         """Return the classes' logits of images ``[B, 1, height, width]``."""
         x = self.stages(torch.relu(self.norm(self.stem(images))))
         logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+class SmallConvNet(nn.Module):
+    """Four 3x3 convolutions with group norm, for images of 8x8; no example sees another.
+
+    Args:
+        width: Channels of the first two convolutions, a multiple of 4; the others have twice as
+            many.
+        classes: Number of classes.
+    """
+
+    def __init__(self, width: int = 16, classes: int = 10) -> None:
+        super().__init__()
+        channels = [1, width, width, 2 * width, 2 * width]
+        self.layers = nn.Sequential(*[
+            nn.Sequential(
+                nn.Conv2d(channels[i], channels[i + 1], 3, stride=1 + i % 2, padding=1, bias=False),
+                nn.GroupNorm(4, channels[i + 1]),
+                nn.ReLU(),
+            )
+            for i in range(4)
+        ])
+        self.head = nn.Linear(channels[-1], classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the classes' logits of images ``[B, 1, height, width]``."""
+        logits: Tensor = self.head(self.layers(images).mean((2, 3)))
         return logits

@@ -6,6 +6,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -37,23 +38,35 @@ class Corpus:
         return windows[:, :-1], windows[:, 1:]
 
 
-def load_corpus() -> Corpus:
-    """Read ``pydoc_data.topics`` and ``*.py`` sources of the standard library (about 3 MB)."""
+Documents = Literal["all", "topics", "sources"]
+
+
+def load_corpus(documents: Documents = "all") -> Corpus:
+    """Read ``pydoc_data.topics`` and ``*.py`` sources of the standard library (about 3 MB).
+
+    Args:
+        documents: Which of them to keep; the vocabulary is that of all.
+    """
     library = Path(sysconfig.get_path("stdlib"))
-    documents = [topics[name] for name in sorted(topics)]
+    read = {"topics": [topics[name] for name in sorted(topics)], "sources": list[str]()}
     for package in _PACKAGES:
-        documents += [
+        read["sources"] += [
             path.read_text(encoding="utf-8", errors="ignore")
             for path in sorted((library / package).rglob("*.py"))
         ]
     # Beyond ASCII lie a few characters of tests and names: one stand-in keeps the vocabulary small.
-    documents = ["".join(c if c.isascii() else "?" for c in text) for text in documents]
-    vocabulary = "".join(sorted(set("".join(documents))))
+    texts = {
+        kind: ["".join(c if c.isascii() else "?" for c in text) for text in of_kind]
+        for kind, of_kind in read.items()
+    }
+    texts["all"] = texts["topics"] + texts["sources"]
+    vocabulary = "".join(sorted(set("".join(texts["all"]))))
     index = {character: i for i, character in enumerate(vocabulary)}
 
-    def encode(texts: list[str]) -> Tensor:
-        return torch.tensor([index[c] for text in texts for c in text], dtype=torch.int64)
+    def encode(kept: list[str]) -> Tensor:
+        return torch.tensor([index[c] for text in kept for c in text], dtype=torch.int64)
 
-    held_out = documents[::_VALIDATION_EVERY]
-    training = [d for i, d in enumerate(documents) if i % _VALIDATION_EVERY]
+    chosen = texts[documents]
+    held_out = chosen[::_VALIDATION_EVERY]
+    training = [d for i, d in enumerate(chosen) if i % _VALIDATION_EVERY]
     return Corpus(encode(training), encode(held_out), vocabulary)

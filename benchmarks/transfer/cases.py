@@ -1,0 +1,199 @@
+"""The cases of the transfer benchmark, full and quick, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from benchmarks.transfer.optimizers import OptimizerName
+from benchmarks.transfer.settings import ModelName, Setting
+
+AxisName = Literal[
+    "width", "depth", "width_depth", "init_scale", "lora_rank", "sequence_length", "batch_size"
+]
+AXES: tuple[AxisName, ...] = get_args(AxisName)
+_SEEDS = (0, 1, 2)
+# On digits losses come near zero, where octaves differ by less than seeds; and trainings are short.
+_DIGITS_SEEDS = tuple(range(8))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A transfer from a base to a big model.
+
+    Attributes:
+        axis: What grows.
+        optimizer: The optimizer of both.
+        base: Where the learning rate is tuned and the profile recorded.
+        big: Where they are used.
+        octaves: Learning rates that sweeps begin with, as powers of two.
+        steps: Optimizer steps of every training.
+        seeds: Seeds of every training.
+    """
+
+    axis: AxisName
+    optimizer: OptimizerName
+    base: Setting
+    big: Setting
+    octaves: tuple[int, ...]
+    steps: int = 150
+    seeds: tuple[int, ...] = _SEEDS
+
+    @property
+    def model(self) -> ModelName:
+        """The kind of both models."""
+        return self.base.model
+
+    @property
+    def name(self) -> str:
+        """Axis, model and optimizer: what tells cases apart."""
+        return f"{self.axis} {self.model} {self.optimizer}"
+
+
+def _octaves(high: int, low: int) -> tuple[int, ...]:
+    return tuple(range(high, low - 1, -1))
+
+
+_ADAM = _octaves(-4, -9)
+_GPT = Setting("char_gpt_pre", width=16)
+_POST = replace(_GPT, model="char_gpt_post")
+_POST_MOD = replace(_GPT, model="char_gpt_post_mod")
+_MLP = Setting("res_mlp", width=32, depth=4, batch_size=32)
+_CONV = Setting("conv_net", width=8, batch_size=32)
+_LORA = Setting("lora_gpt", width=64, rank=1)
+_LARGE = Setting("char_gpt_pre", width=32, context=64, batch_size=20)
+
+
+def _wide(
+    base: Setting, optimizer: OptimizerName, octaves: tuple[int, ...], steps: int = 150
+) -> Case:
+    big = replace(base, width=8 * base.width)
+    return Case("width", optimizer, base, big, octaves, steps)
+
+
+def _deep(base: Setting, optimizer: OptimizerName, octaves: tuple[int, ...]) -> Case:
+    base = replace(base, depth=2)
+    return Case("depth", optimizer, base, replace(base, depth=16), octaves)
+
+
+_CASES = (
+    _wide(_LARGE, "Adam", _ADAM, steps=200),
+    _wide(_POST, "Adam", _ADAM),
+    _wide(_POST_MOD, "Adam", _ADAM),
+    _wide(_GPT, "AdamW", _ADAM),
+    _wide(_GPT, "SGD", _octaves(1, -4)),
+    _wide(_GPT, "Adagrad", _octaves(-2, -7)),
+    _wide(_GPT, "Muon", _ADAM),
+    _wide(_MLP, "Adam", _octaves(-5, -10)),
+    _wide(_MLP, "SGD", _octaves(0, -5)),
+    _wide(_CONV, "Adam", _octaves(-3, -8)),
+    _wide(_CONV, "SGD", _octaves(0, -5)),
+    _deep(replace(_GPT, width=32), "Adam", _ADAM),
+    _deep(replace(_POST, width=32), "Adam", _ADAM),
+    _deep(replace(_POST_MOD, width=32), "Adam", _ADAM),
+    _deep(_MLP, "Adam", _octaves(-5, -10)),
+    Case("width_depth", "Adam", _GPT, replace(_GPT, width=64, depth=8), _ADAM),
+    Case(
+        "width_depth",
+        "Adam",
+        replace(_MLP, depth=2),
+        replace(_MLP, width=256, depth=16),
+        _octaves(-5, -10),
+    ),
+    Case(
+        "init_scale",
+        "Adam",
+        replace(_GPT, width=64),
+        replace(_GPT, width=64, init_scale=8.0),
+        _ADAM,
+    ),
+    Case(
+        "init_scale",
+        "Adam",
+        replace(_MLP, width=128),
+        replace(_MLP, width=128, init_scale=8.0),
+        _octaves(-5, -10),
+    ),
+    Case("lora_rank", "AdamW", _LORA, replace(_LORA, rank=16), _octaves(-3, -8)),
+    Case(
+        "sequence_length",
+        "Adam",
+        replace(_GPT, width=32, context=16),
+        replace(_GPT, width=32, context=128),
+        _ADAM,
+    ),
+    Case(
+        "batch_size",
+        "Adam",
+        replace(_GPT, width=32, batch_size=4),
+        replace(_GPT, width=32, batch_size=32),
+        _ADAM,
+    ),
+    Case(
+        "batch_size",
+        "SGD",
+        replace(_MLP, width=64, batch_size=4),
+        replace(_MLP, width=64, batch_size=32),
+        _octaves(-2, -7),
+    ),
+)
+CASES = tuple(
+    replace(case, seeds=_DIGITS_SEEDS) if case.model == "res_mlp" else case for case in _CASES
+)
+
+NOTES: dict[str, str] = {}
+"""By a case's name: why it misses the target, or what else is to be said of it."""
+
+_QUICK_MODELS: dict[AxisName, ModelName] = {
+    "width": "char_gpt_pre",
+    "depth": "char_gpt_pre",
+    "width_depth": "res_mlp",
+    "init_scale": "res_mlp",
+    "lora_rank": "lora_gpt",
+    "sequence_length": "char_gpt_pre",
+    "batch_size": "char_gpt_pre",
+}
+
+
+def quick(case: Case) -> Case:
+    """Return a case with one seed and fewer steps; the largest model becomes smaller too.
+
+    Args:
+        case: A full case.
+    """
+    if case.base == _LARGE:
+        case = replace(case, base=_GPT, big=replace(_GPT, width=8 * _GPT.width))
+    return replace(case, seeds=(0,), steps=100)
+
+
+def chosen_cases(
+    axis: str | None = None,
+    model: str | None = None,
+    optimizer: str | None = None,
+    *,
+    is_quick: bool = False,
+) -> list[Case]:
+    """Return the cases that fit all that is given.
+
+    Args:
+        axis: What grows; None: anything.
+        model: The kind of model.
+        optimizer: The optimizer.
+        is_quick: Take the quick forms; where neither model nor optimizer is given, one an axis.
+    """
+    fitting = [
+        case
+        for case in CASES
+        if axis in {None, case.axis}
+        and model in {None, case.model}
+        and optimizer in {None, case.optimizer}
+    ]
+    if not is_quick:
+        return fitting
+    if model is None and optimizer is None:
+        first: dict[str, Case] = {}
+        for case in fitting:
+            if case.model == _QUICK_MODELS[case.axis]:
+                first.setdefault(case.axis, case)
+        fitting = list(first.values())
+    return [quick(case) for case in fitting]

@@ -1,0 +1,210 @@
+"""``python -m benchmarks transfer``: run cases, show them, write them down as they end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from benchmarks.provenance import AsJson, provenance
+from benchmarks.transfer.bench import PROCESSES, Bench
+from benchmarks.transfer.cases import AXES, CASES, NOTES, Case, chosen_cases
+from benchmarks.transfer.duration import expected_s
+from benchmarks.transfer.optimizers import OPTIMIZERS
+from benchmarks.transfer.results import Record, document, is_finished, load, merged, record, save
+from benchmarks.transfer.settings import MODELS
+from benchmarks.transfer.sweeps import sweep_case
+
+_FILE_WIDTH = 130  # characters
+
+_console = Console(stderr=True)
+
+
+def _one_of(known: Sequence[str]) -> Callable[[str | None], str | None]:
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in known:
+            raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}")
+        return value
+
+    return check
+
+
+def transfer(
+    axis: Annotated[
+        str | None,
+        typer.Option(help=f"What grows: {', '.join(AXES)}.", callback=_one_of(AXES)),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(MODELS)}.", callback=_one_of(MODELS))
+    ] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(help=f"One of {', '.join(OPTIMIZERS)}.", callback=_one_of(OPTIMIZERS)),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One seed, fewer steps; one case an axis.")
+    ] = False,
+    as_json: AsJson = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File that each finished case is merged into; those in it are skipped."),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Run cases again that the file has.")
+    ] = False,
+    processes: Annotated[
+        int, typer.Option(help="Trainings at a time, with one thread each.", min=1)
+    ] = PROCESSES,
+) -> None:
+    """Sweep learning rates on bases and scaled models, plain and advised through the service."""
+    cases = chosen_cases(axis, model, optimizer, is_quick=quick)
+    if not cases:
+        raise typer.BadParameter(
+            "no case has this axis, model and optimizer together; leave one out, or choose from: "
+            + "; ".join(case.name for case in CASES)
+        )
+    records, source = ([], {}) if out is None else load(out)
+    if quick and any(len(old["seeds"]) > 1 for old in records):
+        raise typer.BadParameter(
+            f"{out} has cases with several seeds, which quick ones would replace; name another file"
+        )
+    waiting = [case for case in cases if again or not is_finished(case, records)]
+    if len(waiting) < len(cases):
+        _console.print(f"In {out} already: {_count(len(cases) - len(waiting))}.")
+    if waiting:
+        minutes = sum(expected_s(case, processes) for case in waiting) / 60
+        _console.print(f"To run: {_count(len(waiting))}, about {minutes:.1f} minutes.")
+    if waiting or not source:  # of the code that runs, whatever is committed meanwhile
+        source = {**provenance(), "threads": 1, "processes": processes}
+    elif out is not None:
+        save(out, _content(records, source))  # with the notes of today
+    for new in _run(waiting, processes) if waiting else ():
+        records = merged(records, {**new, "commit": source["commit"]})
+        if out is not None:
+            save(out, _content(records, source))
+    # Of a file with all cases, those that were asked for.
+    names = {case.name for case in cases}
+    shown = [r for r in records if f"{r['axis']} {r['model']} {r['optimizer']}" in names]
+    content = _content(shown, source)
+    if as_json:
+        typer.echo(json.dumps(content, indent=1, allow_nan=False))
+    else:
+        _print(content)
+
+
+def _content(records: Sequence[Record], source: Mapping[str, Any]) -> Record:
+    """Return the file's content; notes are those of the code that writes it, on full cases."""
+    noted = [
+        {key: value for key, value in old.items() if key != "note"}
+        | ({"note": NOTES[_name(old)]} if _name(old) in NOTES and len(old["seeds"]) > 1 else {})
+        for old in records
+    ]
+    return document(noted, source)
+
+
+def _count(cases: int) -> str:
+    return "1 case" if cases == 1 else f"{cases} cases"
+
+
+def _name(old: Record) -> str:
+    return f"{old['axis']} {old['model']} {old['optimizer']}"
+
+
+def _run(cases: Sequence[Case], processes: int) -> Iterator[Record]:
+    """Run cases one after the other, and show how far they are."""
+    with _bar() as progress:
+        task = progress.add_task("", total=0)
+        bench = Bench(
+            processes,
+            on_planned=lambda count: progress.update(
+                task, total=(progress.tasks[0].total or 0) + count
+            ),
+            on_trained=lambda _trained: progress.advance(task),
+        )
+        with bench:
+            for case in cases:
+                progress.reset(task, total=0, description=case.name)
+                begun = time.monotonic()
+                new = record(case, sweep_case(bench, case))
+                new["seconds"]["case"] = time.monotonic() - begun
+                _console.print(_line(new))
+                yield new
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    columns = (
+        TextColumn("{task.description:<40}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("trainings"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=_console) as progress:
+        yield progress
+
+
+def _line(new: Record) -> str:
+    return (
+        f"{_name(new)}: shift plain {_octaves(new['shift_plain'])}, advised "
+        f"{_octaves(new['shift_advised'])}, regret {_nats(new['regret'], '+.3f')}, "
+        f"{new['seconds']['case']:.0f} s"
+    )
+
+
+def _print(content: Record) -> None:
+    table = Table(
+        "case", "base's best lr", "shift plain", "shift advised", "regret", "loss plain",
+        "loss advised", "best plain", "search saved",
+    )  # fmt: skip
+    table.columns[0].no_wrap = True
+    for case in content["cases"]:
+        advised = _octaves(case["shift_advised"])
+        missed = case["shift_advised"] is None or abs(case["shift_advised"]) > 1
+        spread = case["spread"]["regret"]
+        table.add_row(
+            _name(case),
+            _nats(case["base_learning_rate"], ".4g"),
+            _octaves(case["shift_plain"]),
+            f"[red]{advised}[/]" if missed else advised,
+            _nats(case["regret"], "+.3f") + ("" if spread is None else f" ± {spread:.3f}"),
+            _nats(case["loss_plain"], ".3f"),
+            _nats(case["loss_advised"], ".3f"),
+            _nats(case["loss_best_plain"], ".3f"),
+            _nats(case["search_saved"], ".0%"),
+        )
+    console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    console.print(table)
+    console.print("Shifts in octaves; regret and losses in nats, means over seeds.")
+    near, regret = content["within_one_octave"], content["median_regret"]
+    console.print(
+        f"Advised optimum within one octave of the base's: {_nats(near, '.0%')} of "
+        f"{len(content['cases'])} cases (target 90%). Median regret: {_nats(regret, '+.3f')} nats "
+        "(target 0.02)."
+    )
+    for case in content["cases"]:
+        if case.get("note"):
+            console.print(f"{_name(case)}: {case['note']}")
+        if case["at_edge"]:
+            console.print(
+                f"{_name(case)}: the optimum lies at the edge of the sweep of "
+                f"{', '.join(case['at_edge'])}, so its shift is a bound."
+            )
+
+
+def _octaves(shift: int | None) -> str:
+    return "diverged" if shift is None else f"{shift:+d}"
+
+
+def _nats(figure: Any, form: str) -> str:
+    return "-" if figure is None else format(figure, form)

@@ -1,0 +1,57 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) on a frozen character GPT, written out minimally."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from benchmarks.char_gpt import CharGPT
+
+ALPHA = 8.0
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear layer W with an adapter: ``W x + (alpha / rank) B A x``.
+
+    B begins at zero, so the adapted layer begins as the frozen one; only A and B are trained.
+
+    Args:
+        frozen: The layer; its parameters stop being trained.
+        rank: Rows of A and columns of B.
+        alpha: Numerator of the adapter's scale, as in PEFT.
+    """
+
+    def __init__(self, frozen: nn.Linear, rank: int, alpha: float = ALPHA) -> None:
+        super().__init__()
+        self.frozen = frozen.requires_grad_(requires_grad=False)
+        self.a = nn.Linear(frozen.in_features, rank, bias=False)
+        self.b = nn.Linear(rank, frozen.out_features, bias=False)
+        self.scale = alpha / rank
+        nn.init.kaiming_uniform_(self.a.weight, a=math.sqrt(5))
+        nn.init.zeros_(self.b.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the adapted layer's outputs."""
+        adapted: Tensor = self.frozen(x) + self.scale * self.b(self.a(x))
+        return adapted
+
+
+def with_adapters(model: CharGPT, rank: int) -> CharGPT:
+    """Freeze a model and adapt all four linear layers of each of its blocks, in place.
+
+    Args:
+        model: The pretrained model.
+        rank: Of the adapters.
+    """
+    model.requires_grad_(requires_grad=False)
+    for block in model.blocks:
+        owners = [
+            (block.attention, "qkv"),
+            (block.attention, "out"),
+            (block, "up"),
+            (block, "down"),
+        ]
+        for owner, name in owners:
+            setattr(owner, name, LoRALinear(getattr(owner, name), rank))
+    return model

@@ -1,0 +1,142 @@
+"""Builds the model of a setting, and draws its batches."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from benchmarks.char_gpt import CharGPT, CharGPTConfig, NormPlacement
+from benchmarks.image_models import ResMLP, SmallConvNet
+from benchmarks.text import Corpus, Documents, load_corpus
+from benchmarks.training import loss_of
+from benchmarks.transfer.lora import with_adapters
+from benchmarks.transfer.settings import ModelName, Setting
+
+_PLACEMENTS: dict[ModelName, NormPlacement] = {
+    "char_gpt_pre": "pre",
+    "char_gpt_post": "post",
+    "char_gpt_post_mod": "post_mod",
+    "lora_gpt": "pre",
+}
+_PRETRAINING_STEPS = 300
+_PRETRAINING_RATE = 2.0**-7
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a setting's model is trained on.
+
+    Attributes:
+        model: The model, with initial weights from torch's global generator.
+        draw: Draws inputs and targets of a batch.
+    """
+
+    model: nn.Module
+    draw: Callable[[torch.Generator], tuple[Tensor, Tensor]]
+
+
+def build_task(setting: Setting) -> Task:
+    """Build the model of a setting, with the data that it is trained on.
+
+    Args:
+        setting: The setting.
+    """
+    if setting.model in _PLACEMENTS:
+        return _text_task(setting)
+    model = (
+        ResMLP(width=setting.width, blocks=setting.depth)
+        if setting.model == "res_mlp"
+        else SmallConvNet(setting.width)
+    )
+    scale_initial_weights(model, setting.init_scale)
+    images, classes = _digits()
+
+    def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        chosen = torch.randint(0, len(images), (setting.batch_size,), generator=generator)
+        return images[chosen], classes[chosen]
+
+    return Task(model, draw)
+
+
+def _text_task(setting: Setting) -> Task:
+    documents: Documents = "sources" if setting.model == "lora_gpt" else "all"
+    corpus = _corpus(documents)
+    config = CharGPTConfig(
+        len(corpus.vocabulary),
+        setting.width,
+        setting.depth,
+        setting.context,
+        norm=_PLACEMENTS[setting.model],
+    )
+    if setting.model == "lora_gpt":
+        model = with_adapters(copy.deepcopy(_pretrained(config)), setting.rank)
+    else:
+        model = CharGPT(config)
+        scale_initial_weights(model, setting.init_scale)
+
+    def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return corpus.batch(corpus.train, setting.batch_size, setting.context, generator)
+
+    return Task(model, draw)
+
+
+def scale_initial_weights(model: nn.Module, factor: float) -> None:
+    """Multiply the weights of the feed-forward layers of a model's blocks, in place.
+
+    Args:
+        model: A character GPT or a residual MLP.
+        factor: The factor.
+
+    Raises:
+        ValueError: The model has no such layers, and the factor is not 1.
+    """
+    if factor == 1.0:
+        return
+    layers = [
+        module
+        for name, module in model.named_modules()
+        if name.startswith("blocks.") and isinstance(module, nn.Linear) and "attention" not in name
+    ]
+    if not layers:
+        raise ValueError(
+            f"{type(model).__name__} has no feed-forward layers in blocks whose initial weights "
+            f"could be multiplied by {factor:g}; leave the factor 1"
+        )
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight.mul_(factor)
+
+
+@cache
+def _corpus(documents: Documents) -> Corpus:
+    return load_corpus(documents)
+
+
+@cache
+def _digits() -> tuple[Tensor, Tensor]:
+    digits = load_digits()
+    images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 8 - 1
+    return images, torch.tensor(digits.target, dtype=torch.int64)
+
+
+@cache
+def _pretrained(config: CharGPTConfig) -> CharGPT:
+    """Train a model on the help topics; adapters then learn the sources, which look different."""
+    corpus = _corpus("topics")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = CharGPT(config)
+    batches = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=_PRETRAINING_RATE)
+    for _ in range(_PRETRAINING_STEPS):
+        loss = loss_of(model, *corpus.batch(corpus.train, 16, config.context, batches))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model

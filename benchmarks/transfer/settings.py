@@ -1,0 +1,49 @@
+"""What a model of a transfer case is: its kind and its sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+ModelName = Literal[
+    "char_gpt_pre", "char_gpt_post", "char_gpt_post_mod", "lora_gpt", "res_mlp", "conv_net"
+]
+MODELS: tuple[ModelName, ...] = get_args(ModelName)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A model with its sizes, and the sizes of its batches.
+
+    Attributes:
+        model: Its kind.
+        width: Channels.
+        depth: Residual blocks; the convolutional network has none.
+        init_scale: Factor on the initial weights of the blocks' feed-forward layers.
+        rank: Rank of the adapters of ``lora_gpt``.
+        context: Characters of a sequence, of text models.
+        batch_size: Examples a step.
+    """
+
+    model: ModelName
+    width: int
+    depth: int = 2
+    init_scale: float = 1.0
+    rank: int = 0
+    context: int = 32
+    batch_size: int = 16
+
+    @property
+    def text(self) -> str:
+        """The setting in words."""
+        words = [f"width {self.width}"]
+        if self.model != "conv_net":
+            words.append(f"{self.depth} blocks")
+        if self.rank:
+            words.append(f"rank {self.rank}")
+        if self.init_scale != 1.0:
+            words.append(f"initial weights x{self.init_scale:g}")
+        words.append(f"batch {self.batch_size}")
+        if self.model not in {"res_mlp", "conv_net"}:
+            words.append(f"{self.context} characters")
+        return ", ".join(words)

@@ -1,0 +1,95 @@
+"""The transfer benchmark runs a case through a real service, merges it, and finds it again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.transfer.bench import Bench
+from benchmarks.transfer.cases import Case
+from benchmarks.transfer.figures import best_octave
+from benchmarks.transfer.settings import Setting
+from benchmarks.transfer.sweeps import ADVISED, PLAIN, base_sweep, big_sweep
+
+_BASE = Setting("res_mlp", width=16, depth=2, batch_size=16)
+_CASE = Case("width", "Adam", _BASE, replace(_BASE, width=128), (-6, -8), steps=40, seeds=(0, 1))
+
+
+def test_advice_changes_the_big_model_and_can_be_repeated() -> None:
+    with Bench() as bench:
+        base = base_sweep(bench, _CASE, ADVISED)
+        assert set(base.profiles) >= {(octave, seed) for octave in (-6, -8) for seed in (0, 1)}
+        only = replace(_CASE, octaves=(best_octave(base.losses) or 0,))
+        assert only.octaves != (0,)
+        base.losses = {octave: base.losses[octave] for octave in only.octaves}
+        plain = big_sweep(bench, only, PLAIN, base)
+        advised = big_sweep(bench, only, ADVISED, base)
+        again = big_sweep(bench, only, ADVISED, base)
+    assert advised.unanswered == 0
+    assert advised.losses == again.losses
+    octave = only.octaves[0]
+    assert advised.losses[octave] != plain.losses[octave]
+
+
+@pytest.mark.timeout(120)
+def test_the_command_writes_a_case_once(tmp_path: Path) -> None:
+    file = tmp_path / "transfer.json"
+    command = [
+        *(sys.executable, "-m", "benchmarks", "transfer", "--quick", "--json"),
+        *("--axis", "width", "--model", "res_mlp", "--optimizer", "Adam", "--out", str(file)),
+    ]
+    first = subprocess.run(command, check=True, capture_output=True, text=True, timeout=100)
+    printed = json.loads(first.stdout)
+    [case] = printed["cases"]
+    assert (case["axis"], case["model"], case["optimizer"]) == ("width", "res_mlp", "Adam")
+    assert case["loss_advised"] < case["loss_plain"]
+    assert abs(case["shift_advised"]) < abs(case["shift_plain"])
+    assert case["unanswered"] == 0
+    assert printed["processes"] == 2
+    assert {"commit", "machine", "versions", "within_one_octave", "median_regret"} <= set(printed)
+    written = json.loads(file.read_text("utf-8"))
+    assert written["cases"] == printed["cases"]
+    second = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert json.loads(second.stdout)["cases"] == printed["cases"]
+    assert "already: 1 case" in second.stderr
+    assert "trainings" not in second.stderr
+
+
+_KILLED = """
+import multiprocessing, threading, time
+from benchmarks.transfer.bench import Bench
+from benchmarks.transfer.settings import Setting
+from benchmarks.transfer.training import Training
+
+if __name__ == "__main__":
+    setting = Setting("res_mlp", width=16)
+    with Bench() as bench:
+        threading.Thread(
+            target=bench.run, args=([Training(setting, setting, "Adam", 0.001, 10**6, 0)],)
+        ).start()
+        while not (workers := multiprocessing.active_children()):
+            time.sleep(0.05)
+        time.sleep(3)  # until it trains
+        print(*(worker.pid for worker in workers), flush=True)
+        time.sleep(60)
+"""
+
+
+def test_no_worker_outlives_a_benchmark_that_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(_KILLED, "utf-8")
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        workers = [int(pid) for pid in run.stdout.readline().split()]
+        run.kill()
+    assert workers
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < deadline, f"still there: {workers}"
+        time.sleep(0.1)

@@ -1,0 +1,144 @@
+"""The figures of the transfer benchmark, on sweeps whose answers are known by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.transfer.cases import CASES
+from benchmarks.transfer.figures import (
+    at_edge,
+    best_octave,
+    figures,
+    missing_octave,
+    search_saved,
+    summary,
+)
+from benchmarks.transfer.sweeps import Sweep, until_inside
+from benchmarks.transfer.training import final_loss
+
+INF = math.inf
+
+
+def test_shift_and_regret_of_a_worked_example() -> None:
+    base = {-5: [2.4, 2.6], -6: [2.0, 2.2], -7: [2.5, 2.5]}
+    plain = {-5: [INF, 3.0], -6: [2.9, 2.7], -7: [2.2, 2.4], -8: [1.8, 2.0], -9: [2.1, 2.1]}
+    advised = {-5: [1.7, 1.9], -6: [1.9, 1.9], -7: [2.0, 2.2]}
+    found = figures(base, plain, advised)
+    assert found.base_octave == -6
+    assert found.shift_plain == -2
+    assert found.shift_advised == 1
+    assert found.loss_plain == pytest.approx(2.8)
+    assert found.loss_advised == pytest.approx(1.9)
+    assert found.loss_best_plain == pytest.approx(1.9)
+    assert found.regret == pytest.approx(0.0)
+    assert found.spread["regret"] == pytest.approx(math.sqrt(0.02))  # of 0.1 and -0.1
+    assert found.spread["shift_plain"] == [-2, -2]
+    assert found.spread["shift_advised"] == [1, 0]  # the second seed has a tie
+
+
+def test_a_rate_at_which_one_seed_diverges_is_not_the_best() -> None:
+    assert best_octave({-1: [1.0, INF], -2: [3.0, 3.0]}) == -2
+
+
+def test_no_rate_is_the_best_where_all_diverge() -> None:
+    diverged = {-1: [INF], -2: [INF]}
+    assert best_octave(diverged) is None
+    found = figures({-1: [1.0], -2: [2.0]}, {-1: [2.0], -2: [1.0]}, diverged)
+    assert found.shift_advised is None
+    assert found.regret is None
+    assert found.loss_advised is None
+
+
+def test_of_equal_losses_the_lower_rate_is_the_best() -> None:
+    assert best_octave({-1: [1.0], -2: [1.0], -3: [2.0]}) == -2
+
+
+@pytest.mark.parametrize(
+    ("losses", "missing"),
+    [
+        ([1.0, 2.0, 3.0], -3),  # the best is the highest rate
+        ([3.0, 2.0, 1.0], -7),  # the lowest
+        ([2.0, 1.0, 2.0], None),
+        ([INF, 1.0, 2.0], None),
+        ([INF, INF, INF], -7),
+        ([INF, INF, 1.0], -7),
+    ],
+)
+def test_a_sweep_lacks_an_octave_where_its_best_lies_at_an_edge(
+    losses: list[float], missing: int | None
+) -> None:
+    sweep = dict(zip((-4, -5, -6), ([loss] for loss in losses), strict=True))
+    assert missing_octave(sweep, -10, 0) == missing
+    assert at_edge(sweep) is (missing is not None)
+
+
+def test_no_octave_beyond_the_bounds_is_asked_for() -> None:
+    assert missing_octave({0: [1.0], -1: [2.0]}, -1, 0) is None
+    assert missing_octave({0: [2.0], -1: [1.0]}, -1, 0) is None
+    assert at_edge({0: [2.0], -1: [1.0]})
+
+
+def _parabola(optimum: int) -> tuple[list[int], object]:
+    asked: list[int] = []
+
+    def run(octaves: Sequence[int]) -> Sweep:
+        asked.extend(octaves)
+        return Sweep(
+            losses={octave: [float((octave - optimum) ** 2)] for octave in octaves},
+            seconds={octave: [1.0] for octave in octaves},
+        )
+
+    return asked, run
+
+
+@pytest.mark.parametrize(
+    ("optimum", "asked_beyond"), [(-7, []), (-1, [-3, -2, -1, 0]), (-11, [-10, -11, -12])]
+)
+def test_a_sweep_goes_on_until_its_optimum_lies_inside(
+    optimum: int, asked_beyond: list[int]
+) -> None:
+    case = replace(CASES[0], octaves=(-4, -5, -6, -7, -8, -9))
+    asked, run = _parabola(optimum)
+    found = until_inside(case, case.octaves, run)  # type: ignore[arg-type]
+    assert asked == [*case.octaves, *asked_beyond]
+    assert best_octave(found.losses) == optimum
+    assert not at_edge(found.losses)
+    assert found.total_s == len(asked)
+
+
+def test_a_sweep_without_optimum_ends_at_the_bound() -> None:
+    case = replace(CASES[0], octaves=(-4, -5, -6))
+    _, run = _parabola(-100)
+    found = until_inside(case, case.octaves, run)  # type: ignore[arg-type]
+    assert min(found.losses) == -11
+    assert at_edge(found.losses)
+
+
+def test_a_trainings_loss_is_the_mean_of_its_last_fifth() -> None:
+    assert final_loss([9.0] * 8 + [1.0, 2.0], 10) == 1.5
+
+
+@pytest.mark.parametrize("losses", [[1.0, 1.0, math.nan], [1.0, math.inf], [1.0]])
+def test_a_training_that_stopped_early_diverged(losses: list[float]) -> None:
+    assert final_loss(losses, 3) == INF
+
+
+def test_what_transfer_saves_is_the_search_without_a_run_and_the_bases_sweep() -> None:
+    assert search_saved(search_s=100, run_s=15) == pytest.approx(0.85)
+    assert search_saved(search_s=100, run_s=15, base_search_s=10) == pytest.approx(0.75)
+
+
+def test_the_summary_counts_a_case_without_figure_as_missed() -> None:
+    cases: list[dict[str, object]] = [
+        {"shift_advised": 0, "regret": -0.1},
+        {"shift_advised": -1, "regret": 0.01},
+        {"shift_advised": 2, "regret": 0.03},
+        {"shift_advised": None, "regret": None},
+    ]
+    assert summary(cases) == {"within_one_octave": 0.5, "median_regret": pytest.approx(0.02)}
+    assert summary(cases[3:]) == {"within_one_octave": 0.0, "median_regret": None}
+    assert summary([]) == {"within_one_octave": None, "median_regret": None}
