@@ -13,6 +13,8 @@ AxisName = Literal[
 ]
 AXES: tuple[AxisName, ...] = get_args(AxisName)
 _SEEDS = (0, 1, 2)
+# On digits losses come near zero, where octaves differ by less than seeds; and trainings are short.
+_DIGITS_SEEDS = tuple(range(8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ _LARGE = Setting("char_gpt_pre", width=32, context=64, batch_size=20)
 def _wide(
     base: Setting, optimizer: OptimizerName, octaves: tuple[int, ...], steps: int = 150
 ) -> Case:
-    return Case("width", optimizer, base, replace(base, width=8 * base.width), octaves, steps)
+    big = replace(base, width=8 * base.width)
+    return Case("width", optimizer, base, big, octaves, steps)
 
 
 def _deep(base: Setting, optimizer: OptimizerName, octaves: tuple[int, ...]) -> Case:
@@ -73,7 +76,7 @@ def _deep(base: Setting, optimizer: OptimizerName, octaves: tuple[int, ...]) -> 
     return Case("depth", optimizer, base, replace(base, depth=16), octaves)
 
 
-CASES = (
+_CASES = (
     _wide(_LARGE, "Adam", _ADAM, steps=200),
     _wide(_POST, "Adam", _ADAM),
     _wide(_POST_MOD, "Adam", _ADAM),
@@ -133,6 +136,9 @@ CASES = (
         replace(_MLP, width=64, batch_size=32),
         _octaves(-2, -7),
     ),
+)
+CASES = tuple(
+    replace(case, seeds=_DIGITS_SEEDS) if case.model == "res_mlp" else case for case in _CASES
 )
 
 NOTES: dict[str, str] = {}

@@ -23,6 +23,8 @@ from benchmarks.transfer.results import Record, document, is_finished, load, mer
 from benchmarks.transfer.settings import MODELS
 from benchmarks.transfer.sweeps import sweep_case
 
+_FILE_WIDTH = 130  # characters
+
 _console = Console(stderr=True)
 
 
@@ -69,15 +71,21 @@ def transfer(
             "no case has this axis, model and optimizer together; leave one out, or choose from: "
             + "; ".join(case.name for case in CASES)
         )
-    records = [] if out is None else load(out)
+    records, source = ([], {}) if out is None else load(out)
+    if quick and any(len(old["seeds"]) > 1 for old in records):
+        raise typer.BadParameter(
+            f"{out} has cases with several seeds, which quick ones would replace; name another file"
+        )
     waiting = [case for case in cases if again or not is_finished(case, records)]
     if len(waiting) < len(cases):
         _console.print(f"In {out} already: {_count(len(cases) - len(waiting))}.")
     if waiting:
         minutes = sum(expected_s(case, processes) for case in waiting) / 60
         _console.print(f"To run: {_count(len(waiting))}, about {minutes:.1f} minutes.")
-    # Of the code that runs, whatever is committed meanwhile.
-    source = {**provenance(), "threads": 1, "processes": processes}
+    if waiting or not source:  # of the code that runs, whatever is committed meanwhile
+        source = {**provenance(), "threads": 1, "processes": processes}
+    elif out is not None:
+        save(out, _content(records, source))  # with the notes of today
     for new in _run(waiting, processes) if waiting else ():
         records = merged(records, {**new, "commit": source["commit"]})
         if out is not None:
@@ -93,10 +101,10 @@ def transfer(
 
 
 def _content(records: Sequence[Record], source: Mapping[str, Any]) -> Record:
-    """Return the file's content; notes are those of the code that writes it."""
+    """Return the file's content; notes are those of the code that writes it, on full cases."""
     noted = [
         {key: value for key, value in old.items() if key != "note"}
-        | ({"note": note} if (note := NOTES.get(_name(old))) else {})
+        | ({"note": NOTES[_name(old)]} if _name(old) in NOTES and len(old["seeds"]) > 1 else {})
         for old in records
     ]
     return document(noted, source)
@@ -154,37 +162,28 @@ def _line(new: Record) -> str:
 
 def _print(content: Record) -> None:
     table = Table(
-        "axis",
-        "model",
-        "optimizer",
-        "base's best lr",
-        "shift plain",
-        "shift advised",
-        "regret",
-        "± seeds",
-        "loss plain",
-        "loss advised",
-        "best plain",
-        "search saved",
-    )
+        "case", "base's best lr", "shift plain", "shift advised", "regret", "loss plain",
+        "loss advised", "best plain", "search saved",
+    )  # fmt: skip
+    table.columns[0].no_wrap = True
     for case in content["cases"]:
         advised = _octaves(case["shift_advised"])
         missed = case["shift_advised"] is None or abs(case["shift_advised"]) > 1
+        spread = case["spread"]["regret"]
         table.add_row(
-            case["axis"],
-            case["model"],
-            case["optimizer"],
+            _name(case),
             _nats(case["base_learning_rate"], ".4g"),
             _octaves(case["shift_plain"]),
             f"[red]{advised}[/]" if missed else advised,
-            _nats(case["regret"], "+.3f"),
-            _nats(case["spread"]["regret"], ".3f"),
+            _nats(case["regret"], "+.3f") + ("" if spread is None else f" ± {spread:.3f}"),
             _nats(case["loss_plain"], ".3f"),
             _nats(case["loss_advised"], ".3f"),
             _nats(case["loss_best_plain"], ".3f"),
             _nats(case["search_saved"], ".0%"),
         )
     console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
     console.print(table)
     console.print("Shifts in octaves; regret and losses in nats, means over seeds.")
     near, regret = content["within_one_octave"], content["median_regret"]

@@ -116,13 +116,14 @@ def figures(base: Losses, plain: Losses, advised: Losses) -> Figures:
     )
 
 
-def search_saved(search_s: float, base_search_s: float, run_s: float) -> float:
-    """Return the part of a search's time that transfer saves.
+def search_saved(search_s: float, run_s: float, base_search_s: float = 0.0) -> float:
+    """Return the part of a search's time that transfer saves; below 0 it costs more.
 
     Args:
         search_s: The sweep on the plain big model.
-        base_search_s: The sweep on the base, recorded; transfer needs it.
-        run_s: One advised run of the big model.
+        run_s: One advised run of the big model, instead.
+        base_search_s: The sweep on the base, which serves big models of any size. It is much of the
+            time only where the big model is hardly bigger.
     """
     return 1 - (base_search_s + run_s) / search_s
 

@@ -66,8 +66,9 @@ def record(case: Case, sweeps: CaseSweeps) -> Record:
             "advised_sweep": advised.total_s,
             "advised_run": None if octave is None else run_s,
         },
-        "search_saved": (
-            None if octave is None else search_saved(plain.total_s, base.total_s, run_s)
+        "search_saved": None if octave is None else search_saved(plain.total_s, run_s),
+        "search_saved_with_base": (
+            None if octave is None else search_saved(plain.total_s, run_s, base.total_s)
         ),
         "unanswered": advised.unanswered,
         "sweeps": {
@@ -122,16 +123,17 @@ def document(cases: Sequence[Record], provenance: Mapping[str, Any]) -> Record:
     return {**provenance, **summary(cases), "cases": list(cases)}
 
 
-def load(file: Path) -> list[Record]:
-    """Return the records of a file; none if there is no such file.
+def load(file: Path) -> tuple[list[Record], Record]:
+    """Return the records of a file and where they come from; nothing if there is no such file.
 
     Args:
         file: The file.
     """
     if not file.is_file():
-        return []
-    cases: list[Record] = json.loads(file.read_text("utf-8"))["cases"]
-    return cases
+        return [], {}
+    content: Record = json.loads(file.read_text("utf-8"))
+    cases: list[Record] = content.pop("cases")
+    return cases, {key: value for key, value in content.items() if key not in summary(cases)}
 
 
 def save(file: Path, content: Record) -> None:

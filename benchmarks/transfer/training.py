@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+import multiprocessing
+import os
 import statistics
 import threading
 import time
@@ -234,6 +236,15 @@ def start_worker() -> None:
     """Prepare a worker process: one thread, and no word on what the cases differ in by design."""
     torch.set_num_threads(1)
     logging.getLogger("fslr").setLevel(logging.ERROR)
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone: a killed one cannot say so."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def run_training(training: Training) -> Trained:

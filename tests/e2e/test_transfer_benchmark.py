@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,3 +59,37 @@ def test_the_command_writes_a_case_once(tmp_path: Path) -> None:
     assert json.loads(second.stdout)["cases"] == printed["cases"]
     assert "already: 1 case" in second.stderr
     assert "trainings" not in second.stderr
+
+
+_KILLED = """
+import multiprocessing, threading, time
+from benchmarks.transfer.bench import Bench
+from benchmarks.transfer.settings import Setting
+from benchmarks.transfer.training import Training
+
+if __name__ == "__main__":
+    setting = Setting("res_mlp", width=16)
+    with Bench() as bench:
+        threading.Thread(
+            target=bench.run, args=([Training(setting, setting, "Adam", 0.001, 10**6, 0)],)
+        ).start()
+        while not (workers := multiprocessing.active_children()):
+            time.sleep(0.05)
+        time.sleep(3)  # until it trains
+        print(*(worker.pid for worker in workers), flush=True)
+        time.sleep(60)
+"""
+
+
+def test_no_worker_outlives_a_benchmark_that_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(_KILLED, "utf-8")
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        workers = [int(pid) for pid in run.stdout.readline().split()]
+        run.kill()
+    assert workers
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < deadline, f"still there: {workers}"
+        time.sleep(0.1)

@@ -127,8 +127,9 @@ def test_a_training_that_stopped_early_diverged(losses: list[float]) -> None:
     assert final_loss(losses, 3) == INF
 
 
-def test_what_transfer_saves_has_the_bases_sweep_taken_off() -> None:
-    assert search_saved(search_s=100, base_search_s=10, run_s=15) == pytest.approx(0.75)
+def test_what_transfer_saves_is_the_search_without_a_run_and_the_bases_sweep() -> None:
+    assert search_saved(search_s=100, run_s=15) == pytest.approx(0.85)
+    assert search_saved(search_s=100, run_s=15, base_search_s=10) == pytest.approx(0.75)
 
 
 def test_the_summary_counts_a_case_without_figure_as_missed() -> None:

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from benchmarks.__main__ import app
 from benchmarks.transfer.cases import AXES, CASES, NOTES, chosen_cases
 from benchmarks.transfer.optimizers import OPTIMIZERS
 from benchmarks.transfer.results import (
@@ -48,7 +50,8 @@ def test_a_record_has_the_figures_and_every_loss() -> None:
     assert (found["loss_plain"], found["loss_advised"], found["loss_best_plain"]) == (3, 1, 1.5)
     assert found["base_learning_rate"] == 0.25
     assert found["sweeps"]["plain"] == {"0.5": [None], "0.25": [3.0], "0.125": [1.5], "0.0625": [2]}
-    assert found["search_saved"] == pytest.approx(1 - (3 + 12) / 40)
+    assert found["search_saved"] == pytest.approx(1 - 12 / 40)
+    assert found["search_saved_with_base"] == pytest.approx(1 - (3 + 12) / 40)
     assert found["at_edge"] == []
     json.dumps(found, allow_nan=False)
 
@@ -66,9 +69,10 @@ def test_a_new_record_takes_the_place_of_the_old_one_of_its_case() -> None:
 
 def test_a_case_is_finished_if_it_was_run_with_its_sizes_and_seeds(tmp_path: Path) -> None:
     file = tmp_path / "transfer.json"
-    assert load(file) == []
+    assert load(file) == ([], {})
     save(file, document([record(CASE, _sweeps())], {"commit": "abc"}))
-    cases = load(file)
+    cases, source = load(file)
+    assert source == {"commit": "abc"}
     assert is_finished(CASE, cases)
     assert not is_finished(replace(CASE, seeds=(0, 1, 2)), cases)
     assert not is_finished(replace(CASE, steps=7), cases)
@@ -104,3 +108,41 @@ def test_cases_are_chosen_by_all_that_is_given() -> None:
     [chosen] = chosen_cases("width", "res_mlp", "SGD", is_quick=True)
     assert (chosen.name, chosen.seeds) == ("width res_mlp SGD", (0,))
     assert chosen_cases("lora_rank", "res_mlp") == []
+
+
+def _full_file(tmp_path: Path) -> Path:
+    file = tmp_path / "transfer.json"
+    records = [{**record(case, _sweeps()), **identity(case)} for case in CASES]
+    save(file, document(records, {"commit": "abc", "processes": 2}))
+    return file
+
+
+def test_a_file_with_all_cases_is_shown_and_gets_the_notes_without_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NOTES, "width char_gpt_pre Adam", "It is so.")
+    file = _full_file(tmp_path)
+    shown = CliRunner().invoke(app, ["transfer", "--axis", "width", "--json", "--out", str(file)])
+    assert shown.exit_code == 0, shown.output
+    printed = json.loads(shown.stdout)
+    assert {case["axis"] for case in printed["cases"]} == {"width"}
+    cases, source = load(file)
+    assert len(cases) == len(CASES)
+    assert source == {"commit": "abc", "processes": 2}
+    assert cases[0]["note"] == "It is so."
+
+
+def test_quick_cases_do_not_replace_full_ones(tmp_path: Path) -> None:
+    file = _full_file(tmp_path)
+    before = file.read_text("utf-8")
+    refused = CliRunner().invoke(app, ["transfer", "--quick", "--out", str(file)])
+    assert refused.exit_code == 2
+    assert "several seeds" in " ".join(refused.output.split())
+    assert file.read_text("utf-8") == before
+
+
+def test_a_case_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    refused = CliRunner().invoke(app, ["transfer", "--axis", "lora_rank", "--model", "res_mlp"])
+    assert refused.exit_code == 2
+    assert "lora_rank lora_gpt AdamW" in " ".join(refused.output.replace("│", " ").split())
+    assert CliRunner().invoke(app, ["transfer", "--axis", "height"]).exit_code == 2
