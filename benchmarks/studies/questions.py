@@ -71,8 +71,10 @@ def _probes(count: int) -> Choice:
 
 def _estimator(name: str) -> Choice:
     options = MeasuringOptions(estimator=name)
-    method = replace(ADVISED, recording=Recording(options=options), advice=Advice(options=options))
-    return Choice(name, method)
+    # One probe of the others is so uncertain that the policy would hold every multiplier at 1.
+    policy = replace(Policy(), max_relative_error=1e6, weigh_by_confidence=False)
+    advice = Advice(policy_to(policy), options)
+    return Choice(name, replace(ADVISED, recording=Recording(options=options), advice=advice))
 
 
 def _of_another_seed(_bench: Bench, reference: Reference) -> Profiles:
