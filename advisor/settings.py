@@ -73,7 +73,11 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(
         64 * 2**20, ge=1024, description="Largest request that is accepted, in bytes."
     )
-    max_groups: int = Field(100_000, ge=1, description="Most groups of a layout.")
+    max_groups: int = Field(
+        100_000,
+        ge=1,
+        description="Most groups and frozen names of a layout, together; of groups alone 20,000.",
+    )
     max_calls: int = Field(
         1_000, ge=1, description="Most calls of one message under way; more are refused."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from benchmarks.comparing.command import compare_stored
 from benchmarks.demo.command import demo
 from benchmarks.estimator import estimator
 from benchmarks.overhead import overhead
@@ -11,6 +12,9 @@ from benchmarks.registry import registry
 from benchmarks.report.command import results
 from benchmarks.rpc.command import rpc
 from benchmarks.scaling import scaling
+from benchmarks.studies.ablations import ablations
+from benchmarks.studies.alternatives import alternatives
+from benchmarks.studies.ideas import ideas
 from benchmarks.templates import templates
 from benchmarks.transfer.command import transfer
 
@@ -19,8 +23,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command()(ablations)
+app.command()(alternatives)
+app.command("compare")(compare_stored)
 app.command()(demo)
 app.command()(estimator)
+app.command()(ideas)
 app.command()(overhead)
 app.command()(registry)
 app.command()(results)

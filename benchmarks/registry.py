@@ -89,7 +89,11 @@ def registry(
     with tempfile.TemporaryDirectory() as folder:
         ratios = asyncio.run(_ratios(Path(folder), profiles, rounds, notes))
     large = _large_profile(groups, points)
-    result = {**{f"{name}_ratio": ratio for name, ratio in ratios.items()}, "large_profile": large}
+    result = {
+        **{f"{name}_ratio": ratio for name, ratio in ratios.items()},
+        "large_profile": {"groups": groups, "points": points, **large},
+        "profiles": profiles,
+    }
     emit(result, as_json=as_json, out=out)
     if as_json:
         return

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ PAGES = (
     Path("docs/measurement.md"),
     Path("docs/operations.md"),
     Path("docs/operators.md"),
+    Path("docs/policy.md"),
 )
 
 
@@ -205,8 +208,61 @@ def _demo(figures: dict[str, Any]) -> str:
     )
 
 
+def _transfer(figures: dict[str, Any]) -> str:
+    cases = figures["cases"]
+
+    def within(model: str) -> str:
+        near = [
+            c for c in cases if c[f"shift_{model}"] is not None and abs(c[f"shift_{model}"]) <= 1
+        ]
+        return f"{len(near)} of {len(cases)}"
+
+    def regret(model: str) -> str:
+        losses = [
+            math.inf if c[f"loss_{model}"] is None else c[f"loss_{model}"] - c["loss_best_plain"]
+            for c in cases
+        ]
+        return f"{statistics.median(losses):+.3f}"
+
+    return _markdown(
+        ("the base's best learning rate, on the scaled model", "plain", "advised"),
+        (
+            ("lies within an octave of the model's own best", within("plain"), within("advised")),
+            (
+                "median loss, over the best of a full search, nats",
+                regret("plain"),
+                regret("advised"),
+            ),
+        ),
+    )
+
+
+def _defaults(figures: dict[str, Any]) -> str:
+    rows = []
+    for each in figures["ablations"]:
+        by_name = {row["setting"]: row for row in each["rows"]}
+        others = [
+            f"{name}: {_regret(row)}" for name, row in by_name.items() if name != each["default"]
+        ]
+        rows.append((
+            each["question"],
+            f"{each['default']}: {_regret(by_name[each['default']])}",
+            "; ".join(others),
+        ))
+    return _markdown(("question", "default: its regret, nats", "others"), rows)
+
+
+def _regret(row: dict[str, Any]) -> str:
+    if row["regret"] is None:
+        return "diverged"
+    spread = row["regret_spread"]
+    return f"{row['regret']:+.3f}" + ("" if spread is None else f" ± {spread:.3f}")
+
+
 _TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "demo": (("demo.json",), _demo),
+    "transfer": (("transfer.json",), _transfer),
+    "defaults": (("ablations.json",), _defaults),
     "summary": (("estimator.json", "overhead.json"), _summary),
     "estimator": (("estimator.json",), _estimator),
     "overhead": (("overhead.json",), _overhead),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import trustme
@@ -22,9 +23,11 @@ class Authority:
         self._authority.cert_pem.write_to_path(str(path))
         return path
 
-    def issue(self, name: str, *identities: str) -> tuple[Path, Path]:
-        """Write a certificate for names or addresses, and its key."""
-        issued = self._authority.issue_cert(*(identities or ("localhost", "127.0.0.1")))
+    def issue(self, name: str, *identities: str, ends: datetime | None = None) -> tuple[Path, Path]:
+        """Write a certificate for names or addresses, and its key; it ends in 2038, if not told."""
+        issued = self._authority.issue_cert(
+            *(identities or ("localhost", "127.0.0.1")), not_after=ends
+        )
         cert, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         key.write_bytes(issued.private_key_pem.bytes())
         cert.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))

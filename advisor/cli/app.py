@@ -10,6 +10,7 @@ import typer
 from advisor.cli import (
     audit,
     backup,
+    doctor,
     mapping,
     policy,
     policy_try,
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command()(serve.serve)
 app.command()(serve.health)
+app.command()(doctor.doctor)
 app.command()(mapping.explain)
 app.command()(audit.audit)
 app.command()(backup.backup)

@@ -14,6 +14,7 @@ from advisor.policy import InvalidValueError
 from advisor.rpc.convert import policy_from, policy_to, timestamp
 from advisor.rpc.origin import origin_of
 from advisor.rpc.paging import decode_token, encode_token, page_size
+from advisor.rpc.requests import expected_version_of
 from advisor.store.policies import PolicyStore, StoredPolicy
 from fslr.advisor.v1 import policy_service_pb2 as pb
 from fslr.advisor.v1 import policy_service_pb2_grpc
@@ -41,9 +42,7 @@ class PolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
         reference = PolicyReference.parse("name", request.name)
         if reference.version:
             raise InvalidValueError("name", f"{request.name!r} names a version; leave it out")
-        expected = request.expected_version if request.HasField("expected_version") else None
-        if expected is not None and expected < 0:
-            raise InvalidValueError("expected_version", f"{expected} is below 0")
+        expected = expected_version_of(request)
         try:
             policy = policy_from(request.policy)
         except InvalidValueError as error:

@@ -24,6 +24,7 @@ from advisor.rpc import convert
 from advisor.rpc.offloading import computed
 from advisor.rpc.origin import origin_of
 from advisor.rpc.paging import decode_token, encode_token, page_size, parse_filter
+from advisor.rpc.requests import expected_version_of
 from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
 from fslr.advisor.v1 import profile_service_pb2 as pb
@@ -112,9 +113,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
     ) -> pb.SetProfileAliasResponse:
         """Let an alias name a version."""
         reference = ProfileReference.parse("name", request.name)
-        expected = request.expected_version if request.HasField("expected_version") else None
-        if expected is not None and expected < 0:
-            raise InvalidValueError("expected_version", f"{expected} is below 0")
+        expected = expected_version_of(request)
         info, before, alias = await self._store.set_alias(
             reference,
             check_id("alias", "alias", request.alias),

@@ -1,10 +1,11 @@
-"""What a request asks about, before anybody looks at its values: projects, and how many groups."""
+"""What requests have in common: projects, groups, versions that must be as the caller last saw."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+from advisor.policy import InvalidValueError
 from advisor.rpc.convert import RecommendLRRequest
 from fslr.advisor.v1 import profile_service_pb2
 
@@ -47,3 +48,17 @@ def groups_of(request: Any) -> int:
         case _:
             return 0
     return len(layout.groups) + len(layout.frozen_names)
+
+
+def expected_version_of(request: Any) -> int | None:
+    """Return the version that must be there for a write to be made; None: whichever is there.
+
+    Raises:
+        InvalidValueError: It is below 0.
+    """
+    if not request.HasField("expected_version"):
+        return None
+    expected: int = request.expected_version
+    if expected < 0:
+        raise InvalidValueError("expected_version", f"{expected} is below 0")
+    return expected

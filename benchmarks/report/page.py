@@ -94,6 +94,37 @@ def _rpc(figures: dict[str, Any], folder: Path) -> str:
     )
 
 
+def _chaos(figures: dict[str, Any], _: Path) -> str:
+    words = (
+        f"Clients register, move aliases and stream measurements while {figures['faults']:,} "
+        "faults are injected: Redis killed, frozen and started again, the service killed, frozen "
+        "and stopped, connections cut, delayed, held and throttled, answers swallowed; on a Redis "
+        f"alone, on Sentinels and on a Cluster of three. Of {figures['operations']:,} operations:"
+    )
+    rows = [
+        ("acknowledged writes lost", figures["lost"]),
+        ("version numbers given twice", figures["doubled"]),
+        ("recommendations from another version than the one named", figures["wrong_version"]),
+        ("multipliers not finite or out of bounds", figures["non_finite"]),
+        ("training steps that waited beyond the deadline", figures["blocked"]),
+    ]
+    return f"{words}\n\n{table(('', 'found'), [(name, f'{found:,}') for name, found in rows])}"
+
+
+def _fuzz(figures: dict[str, Any], _: Path) -> str:
+    words = (
+        f"{figures['inputs']:,} random and mutated messages to all {figures['methods']} methods, "
+        "through a raw channel:"
+    )
+    rows = [
+        ("answers INTERNAL or UNKNOWN", figures["internal"]),
+        ("crashes", figures["crashes"]),
+        ("other answers than the contract has", figures["unexpected"]),
+        ("memory that the service grew by, KiB", figures["kib_growth"]),
+    ]
+    return f"{words}\n\n{table(('', 'found'), [(name, f'{found:,}') for name, found in rows])}"
+
+
 def _demo(figures: dict[str, Any], folder: Path) -> str:
     sweep = table(
         ("learning rate", "loss of the base, nats a character"),
@@ -123,6 +154,8 @@ _SECTIONS = (
     _Section("scaling", "How the cost grows", _scaling),
     _Section("registry", "Many profiles, and large ones", _registry),
     _Section("rpc", "What one service does", _rpc),
+    _Section("chaos", "What faults do to it", _chaos),
+    _Section("fuzz", "What nonsense does to it", _fuzz),
     _Section("demo", "The demo", _demo),
 )
 
@@ -192,7 +225,7 @@ def _machine(machine: Mapping[str, Any], threads: int | None) -> str:
     if machine["accelerator"]:
         parts.insert(0, machine["accelerator"])
     if threads is not None:
-        parts.append(f"{threads} threads")
+        parts.append("1 thread" if threads == 1 else f"{threads} threads")
     return ", ".join(parts)
 
 

@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 
@@ -17,9 +17,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator, NullLocator
+from numpy.typing import NDArray
 
 from benchmarks.palette import ADVISED, BASE, PLAIN, STYLE
-from benchmarks.report.transfer import axes_of, name_of, slug
+from benchmarks.report.transfer import axes_of, name_of, slug, spoken
 
 _COLUMNS = 3
 _LINES = {
@@ -27,7 +28,7 @@ _LINES = {
     "plain": (PLAIN, "x", "-", "scaled, plain"),
     "advised": (ADVISED, "o", "-", "scaled, advised"),
 }
-_ROOM = 2.0  # shown above the best loss, in units of what the learning rate matters nearby
+_MOST_ROOM = 8.0  # above the least loss, in units of how far losses near the optima differ
 _LINEAR_NATS = 0.05  # regrets below it are drawn on a linear scale
 _AIM_REGRET = 0.02  # nats
 
@@ -86,33 +87,53 @@ def _sweeps(cases: Sequence[Mapping[str, Any]]) -> Figure:
         row[0].set_ylabel("loss, nats")
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    figure.suptitle(f"scaled: {cases[0]['axis']}", fontsize=11)
+    figure.suptitle(f"scaled: {spoken(cases[0]['axis'])}", fontsize=11)
     return figure
 
 
 def _sweep(axes: Axes, case: Mapping[str, Any]) -> None:
-    tops, lows = [], []
+    curves = []
     for model, (colour, marker, style, label) in _LINES.items():
         rates, mean, low, high = _curve((case.get("sweeps") or {}).get(model, {}))
         if not rates:
             continue
         axes.fill_between(rates, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.plot(
-            rates, mean, color=colour, marker=marker, markersize=5, linestyle=style, label=label
+            rates,
+            mean,
+            color=colour,
+            marker=marker,
+            markersize=5,
+            linestyle=style,
+            label=label,
+            zorder=4 if model == "plain" else 3,  # crosses show on dots, dots would hide crosses
         )
-        best = int(np.argmin(mean))
-        lows.append(float(mean[best]))
-        tops.append(float(max(mean[max(best - 2, 0) : best + 3])))
-    if (rate := case.get("base_learning_rate")) is not None:
-        axes.axvline(math.log2(rate), color="black", linewidth=0.8, linestyle=":", zorder=0)
-    if lows:
-        least = min(lows)
-        room = max(*tops, *lows) - least or 1.0
-        axes.set_ylim(least - 0.1 * room, least + _ROOM * room)
+        curves.append(dict(zip(rates, mean, strict=True)))
+    rate = case.get("base_learning_rate")
+    octave = None if rate is None else math.log2(rate)
+    if octave is not None:
+        axes.axvline(octave, color="black", linewidth=0.8, linestyle=":", zorder=0)
+    if curves:
+        axes.set_ylim(_limits(curves, octave))
     axes.set_title(f"{case['model']}, {case['optimizer']}")
-    axes.set_xlabel("learning rate")
+    axes.set_xlabel("learning rate, as a power of 2")
     axes.xaxis.set_major_locator(MultipleLocator(2))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda power, _: f"$2^{{{power:.0f}}}$"))
+
+
+def _limits(curves: Sequence[Mapping[float, float]], octave: float | None) -> tuple[float, float]:
+    """Return the least and largest loss to show: optima, and what the base's best rate gives.
+
+    Curves rise steeply above their optima; of that, as much is shown as leaves room for the rest.
+    """
+    least = min(min(curve.values()) for curve in curves)
+    near = []
+    for curve in curves:
+        best = min(curve, key=lambda power: curve[power])
+        near += [loss for power, loss in curve.items() if best - 2 <= power <= best]
+    room = max(near) - least or 1.0
+    at_base = [curve[octave] for curve in curves if octave is not None and octave in curve]
+    top = min(max([*near, *at_base]), least + _MOST_ROOM * room)
+    return least - 0.1 * (top - least), top + 0.25 * (top - least)
 
 
 def _curve(
@@ -148,8 +169,27 @@ def _pairs(axes: Axes, plain: Sequence[float | None], advised: Sequence[float | 
     one, other = (np.array(values, dtype=float) for values in (plain, advised))
     rows = np.arange(len(one))
     axes.hlines(rows, one, other, color=BASE, linewidth=1, zorder=2)
-    axes.scatter(one, rows, color=PLAIN, marker="x", s=45, label="plain", zorder=3)
+    axes.scatter(one, rows, color=PLAIN, marker="x", s=55, label="plain", zorder=4)
     axes.scatter(other, rows, color=ADVISED, marker="o", s=35, label="advised", zorder=3)
+    _missing(axes, one, "plain", PLAIN, "right")
+    _missing(axes, other, "advised", ADVISED, "left")
+
+
+def _missing(
+    axes: Axes, values: NDArray[np.float64], label: str, colour: str, side: Literal["left", "right"]
+) -> None:
+    """Say in words of which rows there is no finite figure."""
+    for row in np.flatnonzero(~np.isfinite(values)).tolist():
+        axes.text(
+            1.0 if side == "right" else 0.0,
+            row,
+            f" {label} diverged ",
+            transform=axes.get_yaxis_transform(),
+            color=colour,
+            fontsize=9,
+            horizontalalignment=side,
+            verticalalignment="center",
+        )
 
 
 def _shift(cases: Sequence[Mapping[str, Any]]) -> Figure:

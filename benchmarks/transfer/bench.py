@@ -84,6 +84,14 @@ class Bench:
         parsed = profile_pb2.ProfileContent.FromString(content)
         return self._client.register_profile(profile, parsed).profile.name
 
+    def content(self, profile: str) -> profile_pb2.ProfileContent:
+        """Return what a registered version holds.
+
+        Args:
+            profile: The version's name.
+        """
+        return self._client.get_profile(profile).profile.content
+
     def _tell(self, future: Future[Trained]) -> None:
         if not future.cancelled() and future.exception() is None:
             self._on_trained(future.result())

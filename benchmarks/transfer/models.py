@@ -65,8 +65,7 @@ def build_task(setting: Setting) -> Task:
 
 
 def _text_task(setting: Setting) -> Task:
-    documents: Documents = "sources" if setting.model == "lora_gpt" else "all"
-    corpus = _corpus(documents)
+    corpus = _corpus("sources" if setting.model == "lora_gpt" else setting.documents)
     config = CharGPTConfig(
         len(corpus.vocabulary),
         setting.width,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from benchmarks.text import Documents
+
 ModelName = Literal[
     "char_gpt_pre", "char_gpt_post", "char_gpt_post_mod", "lora_gpt", "res_mlp", "conv_net"
 ]
@@ -23,6 +25,7 @@ class Setting:
         rank: Rank of the adapters of ``lora_gpt``.
         context: Characters of a sequence, of text models.
         batch_size: Examples a step.
+        documents: Which text, of text models.
     """
 
     model: ModelName
@@ -32,6 +35,7 @@ class Setting:
     rank: int = 0
     context: int = 32
     batch_size: int = 16
+    documents: Documents = "all"
 
     @property
     def text(self) -> str:

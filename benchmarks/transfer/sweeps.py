@@ -15,7 +15,7 @@ from benchmarks.transfer.cases import Case
 from benchmarks.transfer.figures import missing_octave
 from benchmarks.transfer.parametrisation import Parametrisation, Standard
 from benchmarks.transfer.settings import Setting
-from benchmarks.transfer.training import Advice, Recording, Trained, Training
+from benchmarks.transfer.training import Advice, Recording, Totals, Trained, Training
 
 _MOST_EXTENSIONS = 5  # octaves beyond those that a case begins with, on either side
 
@@ -51,13 +51,17 @@ class Sweep:
     Attributes:
         losses: By octave, seed by seed; infinite: diverged, or no profile to be advised with.
         seconds: Wall time of the trainings, the same way.
+        unevenness: Of their steps' times, the same way.
         profiles: Registered profiles of the trainings that recorded and did not diverge.
+        totals: What the same trainings recorded beside them.
         unanswered: Measurements that could not be made or were not answered.
     """
 
     losses: dict[int, list[float]] = field(default_factory=dict)
     seconds: dict[int, list[float]] = field(default_factory=dict)
+    unevenness: dict[int, list[float]] = field(default_factory=dict)
     profiles: dict[tuple[int, int], str] = field(default_factory=dict)
+    totals: dict[tuple[int, int], Totals] = field(default_factory=dict)
     unanswered: int = 0
 
     @property
@@ -73,7 +77,9 @@ class Sweep:
         """
         self.losses |= other.losses
         self.seconds |= other.seconds
+        self.unevenness |= other.unevenness
         self.profiles |= other.profiles
+        self.totals |= other.totals
         self.unanswered += other.unanswered
 
 
@@ -87,6 +93,7 @@ def sweep(
     recording: Recording | None = None,
     advice: Advice | None = None,
     profiles: Profiles | None = None,
+    totals: Mapping[tuple[int, int], Totals] | None = None,
 ) -> Sweep:
     """Train a model at several learning rates, with all seeds of a case.
 
@@ -100,6 +107,7 @@ def sweep(
         advice: How to be advised; None: not.
         profiles: The profiles to be advised with. A training without one is not run: its base
             diverged.
+        totals: What was recorded beside them, by (octave, seed).
     """
     plans = {
         (octave, seed): Training(
@@ -114,6 +122,7 @@ def sweep(
             advice=advice,
             profile=(profiles or {}).get((octave, seed), ""),
             address=bench.address,
+            totals=(totals or {}).get((octave, seed), ()),
         )
         for octave in octaves
         for seed in case.seeds
@@ -125,11 +134,13 @@ def sweep(
     return Sweep(
         losses={o: [done[o, seed].loss for seed in case.seeds] for o in octaves},
         seconds={o: [done[o, seed].seconds for seed in case.seeds] for o in octaves},
+        unevenness={o: [done[o, seed].unevenness for seed in case.seeds] for o in octaves},
         profiles={
             (octave, seed): bench.register(_profile_id(case, octave, seed), result.content)
             for (octave, seed), result in done.items()
             if result.content
         },
+        totals={key: result.totals for key, result in done.items() if result.totals},
         unanswered=sum(result.unanswered for result in done.values()),
     )
 
@@ -166,7 +177,13 @@ def base_sweep(bench: Bench, case: Case, method: Method) -> Sweep:
     return until_inside(case, case.octaves, run)
 
 
-def big_sweep(bench: Bench, case: Case, method: Method, base: Sweep) -> Sweep:
+def big_sweep(
+    bench: Bench,
+    case: Case,
+    method: Method,
+    base: Sweep,
+    octaves: Sequence[int] | None = None,
+) -> Sweep:
     """Sweep a case's big model in a method's way.
 
     Args:
@@ -175,6 +192,7 @@ def big_sweep(bench: Bench, case: Case, method: Method, base: Sweep) -> Sweep:
         method: How to prepare and to advise.
         base: Sweep of the base. Each learning rate uses the profile that was recorded there at the
             same one; where that is still missing it is recorded and added.
+        octaves: The learning rates to begin with. Default: those of the base's sweep.
     """
 
     def run(octaves: Sequence[int]) -> Sweep:
@@ -191,7 +209,7 @@ def big_sweep(bench: Bench, case: Case, method: Method, base: Sweep) -> Sweep:
             profiles=base.profiles,
         )
 
-    return until_inside(case, sorted(base.losses, reverse=True), run)
+    return until_inside(case, octaves or sorted(base.losses, reverse=True), run)
 
 
 def transfer(bench: Bench, case: Case, method: Method) -> tuple[Sweep, Sweep]:

@@ -10,6 +10,7 @@ import logging
 import math
 import multiprocessing
 import os
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,16 @@ _ANSWER_TIMEOUT_S = 30.0
 LAST_PART = 0.2  # of a training's steps: their mean loss is the training's loss
 
 
+Totals = tuple[tuple[int, float], ...]
+"""Total rates over the learning rate, at steps."""
+
+Adjust = Callable[
+    [advisor_service_pb2.RecommendLRResponse, fslr.torch.RateEstimate, Totals],
+    advisor_service_pb2.RecommendLRResponse,
+]
+"""Maps (answer, the measurement behind it, the base's totals) to the answer that is used."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recording:
     """How a profile is recorded.
@@ -53,10 +64,12 @@ class Advice:
     Attributes:
         policy: Rules instead of the profile's own (there: the defaults).
         options: How to measure.
+        adjust: Changes an answer before it is used, for ideas that the service has not; None: not.
     """
 
     policy: policy_pb2.Policy | None = None
     options: fslr.torch.MeasuringOptions = field(default_factory=fslr.torch.MeasuringOptions)
+    adjust: Adjust | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +88,7 @@ class Training:
         advice: How to be advised; None: not. Needs ``profile`` and ``address``.
         profile: Name of the profile to be advised with.
         address: ``host:port`` of the service.
+        totals: Of the base's training, for ``advice.adjust``.
     """
 
     setting: Setting
@@ -88,6 +102,7 @@ class Training:
     advice: Advice | None = None
     profile: str = ""
     address: str = ""
+    totals: Totals = ()
 
 
 @dataclass(slots=True)
@@ -98,7 +113,10 @@ class Trained:
         loss: Mean training loss of the last fifth of the steps, nats; infinite: it diverged.
         seconds: Wall time of the training loop.
         losses: Training loss of each step, nats.
+        unevenness: Processor time of all steps over that of as many median ones: 1 where all steps
+            take as long; measured steps raise it, whatever else the machine does.
         content: The recorded profile, serialised; empty: none, or the training diverged.
+        totals: What was recorded beside it.
         unanswered: Measurements that could not be made or were not answered.
         multipliers: The last multipliers of each group, by name; empty: not advised.
     """
@@ -106,7 +124,9 @@ class Trained:
     loss: float
     seconds: float
     losses: list[float]
+    unevenness: float = math.nan
     content: bytes = b""
+    totals: Totals = ()
     unanswered: int = 0
     multipliers: dict[str, float] = field(default_factory=dict)
 
@@ -128,6 +148,11 @@ def final_loss(losses: list[float], steps: int) -> float:
     return sum(last) / len(last)
 
 
+_Answer = Callable[
+    [advisor_service_pb2.RecommendLRResponse], advisor_service_pb2.RecommendLRResponse
+]
+
+
 class PromptAdvisor:
     """Passes everything on to a service, and lets a training wait for answers under way.
 
@@ -136,10 +161,12 @@ class PromptAdvisor:
 
     Args:
         client: The service.
+        adjust: Changes answers on their way.
     """
 
-    def __init__(self, client: fslr.AdvisorClient) -> None:
+    def __init__(self, client: fslr.AdvisorClient, adjust: _Answer = lambda answer: answer) -> None:
         self._client = client
+        self._adjust = adjust
         self._changed = threading.Condition()
         self._ended = 0
 
@@ -159,7 +186,7 @@ class PromptAdvisor:
         Args:
             opening: The run.
         """
-        return _PromptSession(self._client.open_run(opening), self._count)
+        return _PromptSession(self._client.open_run(opening), self._count, self._adjust)
 
     def _count(self) -> None:
         with self._changed:
@@ -188,15 +215,16 @@ class PromptAdvisor:
 class _PromptSession:
     """A run's session that tells when an answer is there."""
 
-    def __init__(self, session: RunSession, ended: Callable[[], None]) -> None:
+    def __init__(self, session: RunSession, ended: Callable[[], None], adjust: _Answer) -> None:
         self._session = session
         self._ended = ended
+        self._adjust = adjust
 
     def recommend(
         self, measurement: advisor_service_pb2.Measurement
     ) -> advisor_service_pb2.RecommendLRResponse:
         try:
-            return self._session.recommend(measurement)
+            return self._adjust(self._session.recommend(measurement))
         finally:
             self._ended()
 
@@ -234,8 +262,10 @@ def run_training(training: Training) -> Trained:
     losses: list[float] = []
     trained = Trained(math.inf, 0.0, losses)
     begun = time.perf_counter()
+    times_s: list[float] = []
     with _attached(training, model, optimizer, trained) as after_step:
         for _ in range(training.steps):
+            step_begun = time.process_time()
             loss = loss_of(model, *task.draw(batches))
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
@@ -243,8 +273,11 @@ def run_training(training: Training) -> Trained:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            times_s.append(time.process_time() - step_begun)
             after_step()
     trained.seconds = time.perf_counter() - begun
+    if times_s:
+        trained.unevenness = statistics.fmean(times_s) / statistics.median(times_s)
     trained.loss = final_loss(losses, training.steps)
     if not math.isfinite(trained.loss):
         trained.content = b""
@@ -258,7 +291,16 @@ def _attached(
     """Attach what the training asks for; yields what to call after each step."""
     if training.advice is not None:
         with fslr.AdvisorClient(training.address) as client:
-            advisor = PromptAdvisor(client)
+            adjust = training.advice.adjust
+
+            def adjusted(
+                answer: advisor_service_pb2.RecommendLRResponse,
+            ) -> advisor_service_pb2.RecommendLRResponse:
+                if adjust is None or attachment.estimate is None:
+                    return answer
+                return adjust(answer, attachment.estimate, training.totals)
+
+            advisor = PromptAdvisor(client, adjusted)
             with fslr.torch.attach(
                 model,
                 optimizer,
@@ -276,7 +318,9 @@ def _attached(
         with fslr.torch.Recorder(
             model, optimizer, every=training.recording.every, options=training.recording.options
         ) as recorder:
-            yield _nothing
+            totals: list[tuple[int, float]] = []
+            yield _collecting(recorder, training.learning_rate, totals)
+        trained.totals = tuple(totals)
         trained.unanswered = recorder.failures
         trained.content = recorder.profile(
             model=f"{training.setting.model}: {training.setting.text}",
@@ -303,6 +347,24 @@ def _waiting(attachment: fslr.torch.Attachment, advisor: PromptAdvisor) -> Calla
             newest = attachment.estimate
             measured += 1
             advisor.wait(measured)
+
+    return after_step
+
+
+def _collecting(
+    recorder: fslr.torch.Recorder, learning_rate: float, totals: list[tuple[int, float]]
+) -> Callable[[], None]:
+    """Return what, after a measured step, puts its total rate into a list."""
+    steps = 0
+    newest: fslr.torch.RateEstimate | None = None
+
+    def after_step() -> None:
+        nonlocal steps, newest
+        if recorder.estimate is not newest:
+            newest = recorder.estimate
+            if newest is not None and newest.total_rate is not None:
+                totals.append((steps, newest.total_rate / learning_rate))
+        steps += 1
 
     return after_step
 

@@ -1,0 +1,1 @@
+"""Looks at a deployment from the outside, as a training job would reach it."""

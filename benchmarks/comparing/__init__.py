@@ -1,0 +1,1 @@
+"""What got worse between two sets of figures, beyond noise."""

@@ -1,0 +1,188 @@
+"""What each figure means: which direction is better, and what of a change is noise.
+
+A figure's path is its keys; entries of lists stand under what tells them apart
+(``measuring/8, 128, 36/step_ratio``). The first pattern that fits the end of a path decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from fnmatch import fnmatchcase
+from typing import Final
+
+Path = tuple[str, ...]
+
+
+class Better(Enum):
+    """In which direction a figure gets better."""
+
+    LOWER = auto()
+    HIGHER = auto()
+    NEARER_ZERO = auto()
+    NEITHER = auto()  # of a baseline, or a fact: a change is shown and judged by nobody
+    SETTING = auto()  # how it was measured: figures under another setting are not compared
+    IGNORED = auto()  # told by other figures
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is known of a figure.
+
+    Attributes:
+        better: The direction.
+        relative: Noise where no spread is known, relative to the smaller of both values.
+        absolute: The same, in the figure's unit; the larger of both holds.
+        is_time: It depends on the machine, so it is only compared on the same one.
+        is_worst_if_missing: Null says that every training diverged.
+    """
+
+    better: Better
+    relative: float = 0.0
+    absolute: float = 0.0
+    is_time: bool = False
+    is_worst_if_missing: bool = False
+
+
+_NEITHER = Kind(Better.NEITHER)
+_SETTING = Kind(Better.SETTING)
+_IGNORED = Kind(Better.IGNORED)
+_TIME = Kind(Better.LOWER, relative=0.25, is_time=True)
+_SPEED = Kind(Better.HIGHER, relative=0.25, is_time=True)
+_SPEED_RATIO = Kind(Better.HIGHER, relative=0.1)
+_RATIO = Kind(Better.LOWER, relative=0.1)
+_BYTES = Kind(Better.LOWER, relative=0.1)
+_NATS = Kind(Better.LOWER, absolute=0.02, is_worst_if_missing=True)
+_OCTAVES = Kind(Better.NEARER_ZERO, absolute=1.0, is_worst_if_missing=True)
+_OTHERS_TIME = Kind(Better.NEITHER, is_time=True)
+
+KINDS: Final[tuple[tuple[str, Kind], ...]] = (
+    # Spreads are read together with their figures.
+    ("*_spread/*", _IGNORED),
+    ("spread/*", _IGNORED),
+    ("spread/*/*", _IGNORED),
+    ("sweeps/*/*/*", _IGNORED),
+    # How it was measured.
+    ("ours/measurements", _NEITHER),
+    ("paper/measurements", _NEITHER),
+    ("measurements", _SETTING),
+    ("parameters", _SETTING),
+    ("groups", _SETTING),
+    ("points", _SETTING),
+    ("steps", _SETTING),
+    ("seed", _SETTING),
+    ("blocks", _SETTING),
+    ("width", _SETTING),
+    ("base_width", _SETTING),
+    ("profiles", _SETTING),
+    ("cases/*/base", _SETTING),
+    ("cases/*/big", _SETTING),
+    ("seeds", _NEITHER),
+    ("seeds/*", _NEITHER),
+    ("cores", _NEITHER),
+    ("processes", _NEITHER),
+    ("measured_steps/*", _NEITHER),
+    # What is not ours: baselines, and what the machine gives.
+    ("kronecker/*", _NEITHER),
+    ("full/*", _NEITHER),
+    ("iid/*", _NEITHER),
+    ("paper/*", _NEITHER),
+    ("echo_per_second", _OTHERS_TIME),
+    ("plain_ms", _OTHERS_TIME),
+    ("plain_seconds", _OTHERS_TIME),
+    ("seconds/advised_*", _TIME),
+    ("seconds/*", _OTHERS_TIME),
+    ("base_loss", _NEITHER),
+    ("plain_loss", _NEITHER),
+    ("sweep/*", _NEITHER),
+    ("loss_plain", _NEITHER),
+    ("loss_best_plain", _NEITHER),
+    ("shift_plain", _NEITHER),
+    ("*learning_rate", _NEITHER),
+    ("multiplier_*", _NEITHER),
+    # Transfer.
+    ("operations", _NEITHER),
+    ("faults", _NEITHER),
+    ("inputs", _NEITHER),
+    ("methods", _NEITHER),
+    ("lost", Kind(Better.LOWER)),
+    ("doubled", Kind(Better.LOWER)),
+    ("wrong_version", Kind(Better.LOWER)),
+    ("non_finite", Kind(Better.LOWER)),
+    ("blocked", Kind(Better.LOWER)),
+    ("internal", Kind(Better.LOWER)),
+    ("crashes", Kind(Better.LOWER)),
+    ("unexpected", Kind(Better.LOWER)),
+    ("kib_growth", Kind(Better.LOWER, absolute=16 * 1024)),
+    ("regret_spread", _IGNORED),
+    ("standard_error", _IGNORED),
+    ("loss", _NATS),
+    ("wins", _NEITHER),
+    ("kept", _NEITHER),
+    ("diverged", Kind(Better.LOWER)),
+    ("with", _NATS),
+    ("without", _NEITHER),
+    ("within_one_octave", Kind(Better.HIGHER, absolute=0.05)),
+    ("median_regret", Kind(Better.LOWER, absolute=0.01, is_worst_if_missing=True)),
+    ("shift_advised", _OCTAVES),
+    ("shift", _OCTAVES),
+    ("regret", _NATS),
+    ("regret_*", _NATS),
+    ("loss_advised", _NATS),
+    ("advised_loss", Kind(Better.LOWER, absolute=0.05)),  # one seed
+    ("gain", Kind(Better.HIGHER, absolute=0.05)),
+    ("search_saved", Kind(Better.HIGHER, absolute=0.05)),
+    ("unanswered", Kind(Better.LOWER)),
+    ("extra_cost_percent", Kind(Better.LOWER, absolute=2.0)),
+    # Measuring.
+    ("rmse", _RATIO),
+    ("stated_error", _NEITHER),
+    ("abs_log_bias", Kind(Better.LOWER, absolute=0.01)),
+    ("noise", _NEITHER),
+    ("worst_bias", Kind(Better.NEARER_ZERO, absolute=0.05)),
+    ("probes", _NEITHER),
+    ("variance_times_cost", Kind(Better.LOWER, relative=0.25)),
+    ("overhead", Kind(Better.LOWER, absolute=0.01)),
+    ("extra_memory_ratio", Kind(Better.LOWER, absolute=0.05)),
+    ("relative_error", _RATIO),
+    ("time_ratio", _RATIO),
+    ("time_ratio_k4", _RATIO),
+    ("step_ratio", _RATIO),
+    # The service.
+    ("lost", Kind(Better.LOWER)),
+    ("sent", _NEITHER),
+    ("groups/*", _SPEED),
+    ("peers/*", Kind(Better.HIGHER, relative=0.25)),
+    ("throughput_ratio", _SPEED_RATIO),
+    ("profiles_ratio", _SPEED_RATIO),
+    ("workers_*_ratio", _SPEED_RATIO),
+    ("p99_ratio", Kind(Better.LOWER, relative=0.25)),
+    ("get_ratio", _RATIO),
+    ("alias_ratio", _RATIO),
+    ("list_ratio", _RATIO),
+    ("filter_ratio", _RATIO),
+    ("bytes", _BYTES),
+    ("bytes_per_*", _BYTES),
+    ("redis_bytes_per_*", _BYTES),
+    # By unit.
+    ("per_second", _SPEED),
+    ("us_per_group", _TIME),
+    ("ns_per_parameter", _TIME),
+    ("*_ms", _TIME),
+    ("*seconds", _TIME),
+    ("*_s", _TIME),
+)
+
+
+def kind_of(path: Path) -> Kind | None:
+    """Return what is known of a figure; None: nothing.
+
+    Args:
+        path: Its keys.
+    """
+    return next((kind for pattern, kind in KINDS if _fits(path, pattern.split("/"))), None)
+
+
+def _fits(path: Path, pattern: list[str]) -> bool:
+    ends = path[-len(pattern) :]
+    return len(ends) == len(pattern) and all(map(fnmatchcase, ends, pattern))

@@ -1,0 +1,201 @@
+"""What others do instead: initialisations and learning rates that follow from a model's shape.
+
+muP (Yang et al., Tensor Programs V, arXiv 2203.03466, table 8) for width, and depth-muP (Yang et
+al., Tensor Programs VI, arXiv 2310.02244) for depth, written as factors on PyTorch's own
+initialisation and on the learning rate of each tensor, relative to a base model: the base itself is
+left as it is, so that all methods share its sweep. No forward pass is changed; a multiplier on a
+branch is folded into the branch's last layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+Family = Literal["adam", "sgd"]
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """What is multiplied in one tensor of the big model.
+
+    Attributes:
+        init: Factor on the values that PyTorch initialised it with.
+        rate: Factor on its learning rate.
+    """
+
+    init: float = 1.0
+    rate: float = 1.0
+
+
+Parametrisation = Callable[[nn.Module, nn.Module, Family], dict[str, Factors]]
+"""Maps (big model, base model, optimizer family) to the factors of the big one's tensors."""
+
+
+def standard(big: nn.Module, _base: nn.Module, _family: Family) -> dict[str, Factors]:
+    """Leave everything as it is: one learning rate for all tensors."""
+    return {name: Factors() for name, _ in big.named_parameters()}
+
+
+def mup(big: nn.Module, base: nn.Module, family: Family) -> dict[str, Factors]:
+    """Scale with width.
+
+    PyTorch's layers start with a variance of ``1 / fan_in``, which is right for input and hidden
+    layers; an output layer (its fan-in grows, its fan-out does not) starts smaller. Heads of
+    attention must keep their width. Blocks beyond those of the base take the factors of its last.
+
+    Args:
+        big: The model to train.
+        base: The model that the learning rate was tuned on.
+        family: ``adam`` for optimizers whose step does not depend on the gradient's size, ``sgd``.
+
+    Raises:
+        ValueError: A layer grows in a way for which there is no rule here.
+    """
+    of_base = dict(base.named_modules())
+    found: dict[str, Factors] = {}
+    for name, module in big.named_modules():
+        for key, factors in _of_module(module, _counterpart(name, of_base), family).items():
+            found[f"{name}.{key}" if name else key] = factors
+    return found
+
+
+def depth_mup(big: nn.Module, base: nn.Module, family: Family) -> dict[str, Factors]:
+    """Scale with depth: branches by ``1 / sqrt(L)``, Adam's rates in them by ``1 / sqrt(L)`` too.
+
+    Args:
+        big: The model to train; its residual blocks lie in ``blocks``.
+        base: The model that the learning rate was tuned on.
+        family: As in :func:`mup`. With SGD the rates of the weights stay as they are.
+    """
+    ratio = (_depth(base) / _depth(big)) ** 0.5
+    rate = ratio if family == "adam" else 1.0
+    last = {f"{name}.weight" for name in _last_of_branches(big)}
+    last |= {f"{name}.bias" for name in _last_of_branches(big)}
+    found: dict[str, Factors] = {}
+    for name, parameter in big.named_parameters():
+        inside = name.startswith("blocks.") and (parameter.dim() > 1 or name in last)
+        if not inside:
+            found[name] = Factors()
+        elif name in last:
+            # f = ratio * W x with a rate of its own for W is W' = ratio * W with the step scaled
+            # alike: once for Adam, whose step does not shrink with the gradient, twice for SGD.
+            folded = ratio if family == "adam" else ratio**2
+            found[name] = Factors(init=ratio, rate=rate * folded)
+        else:
+            found[name] = Factors(rate=rate)
+    return found
+
+
+def width_and_depth(big: nn.Module, base: nn.Module, family: Family) -> dict[str, Factors]:
+    """Scale with both, factor by factor."""
+    wide, deep = mup(big, base, family), depth_mup(big, base, family)
+    return {
+        name: Factors(wide[name].init * deep[name].init, wide[name].rate * deep[name].rate)
+        for name in wide
+    }
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, factors: dict[str, Factors]) -> None:
+    """Multiply the initial values of a model, in place.
+
+    Args:
+        model: The big model, as PyTorch initialised it.
+        factors: Of each parameter's name.
+    """
+    for name, parameter in model.named_parameters():
+        parameter.mul_(factors[name].init)
+
+
+def rate_groups(
+    model: nn.Module, factors: dict[str, Factors], learning_rate: float
+) -> list[dict[str, object]]:
+    """Return parameter groups for an optimizer, one a tensor, each with its learning rate.
+
+    Args:
+        model: The big model.
+        factors: Of each parameter's name.
+        learning_rate: The base's.
+    """
+    return [
+        {"params": [parameter], "lr": learning_rate * factors[name].rate}
+        for name, parameter in model.named_parameters()
+    ]
+
+
+def _counterpart(name: str, of_base: dict[str, nn.Module]) -> nn.Module:
+    if name in of_base:
+        return of_base[name]
+    parts = name.split(".")
+    deepest = max(int(other.split(".")[1]) for other in of_base if other.startswith("blocks."))
+    return of_base[".".join([parts[0], str(deepest), *parts[2:]])]
+
+
+def _of_module(module: nn.Module, base: nn.Module, family: Family) -> dict[str, Factors]:
+    """Return the factors of a module's own parameters."""
+    match module, base:
+        case nn.Linear(), nn.Linear():
+            grown_in = module.in_features / base.in_features
+            grown_out = module.out_features / base.out_features
+        case ((nn.Conv1d() | nn.Conv2d()), (nn.Conv1d() | nn.Conv2d())):
+            grown_in = module.in_channels / base.in_channels
+            grown_out = module.out_channels / base.out_channels
+        case _:
+            return _of_vectors(module, base, family)
+    weight = _of_weight(grown_in, grown_out, family)
+    if module.bias is None:
+        return {"weight": weight}
+    # PyTorch starts a bias like its weight's rows; muP wants it not to shrink with the fan-in.
+    return {
+        "weight": weight,
+        "bias": Factors(grown_in**0.5, grown_out if family == "sgd" else 1.0),
+    }
+
+
+def _of_weight(grown_in: float, grown_out: float, family: Family) -> Factors:
+    """Return the factors of a matrix, or of a convolution's filters."""
+    is_output = grown_in != 1 and grown_out == 1
+    init = grown_in**-0.5 if is_output else 1.0
+    if family == "adam":
+        return Factors(init, 1 / grown_in)
+    if is_output:
+        return Factors(init, 1 / grown_in)
+    return Factors(init, grown_out / grown_in)
+
+
+def _of_vectors(module: nn.Module, base: nn.Module, family: Family) -> dict[str, Factors]:
+    """Return the factors of what acts on channels one by one: norms, embeddings, lone vectors."""
+    found: dict[str, Factors] = {}
+    of_base = dict(base.named_parameters(recurse=False))
+    for key, parameter in module.named_parameters(recurse=False):
+        grown = [a / b for a, b in zip(parameter.shape, of_base[key].shape, strict=True)]
+        if any(ratio != 1 for ratio in grown[:-1]):
+            raise ValueError(
+                f"{type(module).__name__}.{key} grows from {tuple(of_base[key].shape)} to "
+                f"{tuple(parameter.shape)}, for which muP has no rule here; give it one"
+            )
+        found[key] = Factors(1.0, grown[-1] if family == "sgd" else 1.0)
+    return found
+
+
+def _depth(model: nn.Module) -> int:
+    return len(list(model.get_submodule("blocks").children()))
+
+
+def _last_of_branches(model: nn.Module) -> list[str]:
+    """Return the names of the layers whose outputs are added to the residual stream."""
+    found = []
+    for name, module in model.named_modules():
+        if not name.startswith("blocks.") or not isinstance(module, nn.Linear):
+            continue
+        parent = model.get_submodule(name.rpartition(".")[0])
+        own = name.rpartition(".")[2]
+        # Of attention its output, of a feed-forward its second layer, of a plain branch its one.
+        if own in {"out", "down"} or isinstance(parent, nn.Sequential):
+            found.append(name)
+    return found

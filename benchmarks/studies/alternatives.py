@@ -1,0 +1,183 @@
+"""``python -m benchmarks alternatives``: what others do to carry a learning rate to a big model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from advisor.policy import Policy
+from advisor.rpc.convert import policy_to
+from benchmarks.parametrisations import Parametrisation as Rule
+from benchmarks.parametrisations import depth_mup, initialise, mup, width_and_depth
+from benchmarks.provenance import AsJson, Out, emit
+from benchmarks.studies.progress import bench_with_progress
+from benchmarks.studies.reference import Outcome, outcome, references, searched
+from benchmarks.transfer.cases import Case, chosen_cases
+from benchmarks.transfer.models import build_task
+from benchmarks.transfer.settings import Setting
+from benchmarks.transfer.sweeps import ADVISED, PLAIN, Method
+from benchmarks.transfer.training import Advice, Recording
+from fslr.torch import MeasuringOptions
+
+_console = Console()
+
+RuleName = Literal["muP", "depth-muP", "muP and depth-muP"]
+_RULES: dict[RuleName, Rule] = {
+    "muP": mup,
+    "depth-muP": depth_mup,
+    "muP and depth-muP": width_and_depth,
+}
+_CHANGES = {
+    "standard": "none",
+    "muP": "initial value and learning rate of every tensor by its place; heads of one width",
+    "depth-muP": "a factor on every branch, learning rates inside of blocks",
+    "muP and depth-muP": "both",
+    "published FLeRM": "none; measuring around the step, a file of the base's rates",
+    "advised": "none; three lines beside the loop",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ByShape:
+    """A parametrisation that follows from the shapes of base and big model.
+
+    Attributes:
+        rule: Its name.
+    """
+
+    rule: RuleName
+
+    @property
+    def name(self) -> str:
+        """Short, for tables and JSON."""
+        return self.rule
+
+    def prepare(self, model: nn.Module, setting: Setting, base: Setting) -> dict[str, float]:  # noqa: ARG002
+        """Scale the initial weights in place, and return factors on the learning rate.
+
+        Args:
+            model: The model.
+            setting: Its setting.
+            base: The setting where the learning rate was tuned.
+        """
+        factors = _RULES[self.rule](model, build_task(base).model, "adam")
+        initialise(model, factors)
+        return {name: of.rate for name, of in factors.items()}
+
+
+def published_flerm() -> Method:
+    """Return the paper's own procedure (Milsom et al., section 4, appendix).
+
+    The estimator ``kronecker``, 40 probes before training begins and one every 100 steps from then
+    on, running averages, and no rule beside the ratio of rates.
+    """
+    options = MeasuringOptions(estimator="kronecker", probes=40, averaging=0.9, linearity=False)
+    policy = Policy(
+        min_interval_steps=100,
+        max_interval_steps=100,
+        weigh_by_confidence=False,
+        max_relative_error=1e6,
+        target_relative_error=1e6,  # after the first measurement one probe is enough
+    )
+    return Method(
+        "published FLeRM",
+        recording=Recording(every=100, options=options),
+        advice=Advice(policy_to(policy), options),
+    )
+
+
+def _methods(case: Case) -> list[Method]:
+    rules: dict[str, RuleName] = {
+        "width": "muP",
+        "depth": "depth-muP",
+        "width_depth": "muP and depth-muP",
+    }
+    by_shape = ByShape(rules[case.axis])
+    return [
+        replace(PLAIN, name="standard"),
+        Method(by_shape.name, parametrisation=by_shape),
+        published_flerm(),
+        ADVISED,
+    ]
+
+
+def _cases(*, is_quick: bool) -> list[Case]:
+    small = chosen_cases("width", "char_gpt_pre", "AdamW")
+    wide = [replace(case, optimizer="Adam") for case in small]
+    if is_quick:
+        return [replace(case, seeds=(0,), steps=100) for case in wide]
+    chosen = [("width", "res_mlp"), ("depth", "char_gpt_pre"), ("depth", "res_mlp")]
+    chosen += [("width_depth", "char_gpt_pre"), ("width_depth", "res_mlp")]
+    return wide + [c for axis, model in chosen for c in chosen_cases(axis, model, "Adam")]
+
+
+def alternatives(
+    *,
+    is_quick: Annotated[
+        bool, typer.Option("--quick", help="One case, one seed (about 2 min).")
+    ] = False,
+    as_json: AsJson = False,
+    out: Out = None,
+) -> None:
+    """Compare standard, muP, depth-muP, the published procedure and ours (about 15 min)."""
+    rows: list[dict[str, Any]] = []
+    cases = _cases(is_quick=is_quick)
+    with bench_with_progress("alternatives") as bench:
+        for reference in references(bench, cases):
+            for method in _methods(reference.case):
+                found = (
+                    outcome(reference, reference.plain)
+                    if method.name == "standard"
+                    else searched(bench, reference, method)
+                )
+                rows.append(_row(reference.case, method.name, found))
+    emit({"rows": rows}, as_json=as_json, out=out)
+    if not as_json:
+        _print(rows)
+
+
+def _row(case: Case, method: str, found: Outcome) -> dict[str, Any]:
+    return {
+        "axis": case.axis,
+        "model": case.model,
+        "optimizer": case.optimizer,
+        "base": case.base.text,
+        "big": case.big.text,
+        "seeds": len(case.seeds),
+        "steps": case.steps,
+        "method": method,
+        **asdict(found),
+        "code_changes": _CHANGES[method],
+    }
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    table = Table(
+        *("case", "method", "shift", "regret, nats", "±", "extra cost"),
+        title="The base's best learning rate on the big model", box=box.SIMPLE,
+    )  # fmt: skip
+    for row in rows:
+        table.add_row(
+            f"{row['axis']} {row['model']}",
+            row["method"],
+            *(_shown(row[key], form) for key, form in _FORMS.items()),
+        )
+    _console.print(table)
+
+
+_FORMS = {
+    "shift": "+d",
+    "regret": "+.3f",
+    "regret_spread": ".3f",
+    "extra_cost_percent": "+.1f",
+}
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,41 @@
+"""A bench for trainings that shows how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks.transfer.bench import Bench
+
+
+@contextmanager
+def bench_with_progress(what: str) -> Iterator[Bench]:
+    """Give a bench; a bar on the standard error counts its trainings.
+
+    Args:
+        what: Stands before the bar.
+
+    Yields:
+        The bench.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("trainings"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=0)
+        planned = 0
+
+        def plan(count: int) -> None:
+            nonlocal planned
+            planned += count
+            progress.update(task, total=planned)
+
+        with Bench(on_planned=plan, on_trained=lambda _trained: progress.advance(task)) as bench:
+            yield bench

@@ -1,0 +1,224 @@
+"""What users ask about the settings of a transfer, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from advisor.merging import merge
+from advisor.policy import Alignment, DepthRule, Policy
+from advisor.rpc.convert import policy_to
+from advisor.rpc.convert.profiles import content_from, content_to
+from benchmarks.studies.reference import Reference, octaves_around, recorded
+from benchmarks.transfer.bench import Bench
+from benchmarks.transfer.cases import Case, chosen_cases
+from benchmarks.transfer.sweeps import ADVISED, Method, Profiles
+from benchmarks.transfer.training import Advice, Recording
+from fslr.torch import MeasuringOptions
+
+ProfilesOf = Callable[[Bench, Reference], Profiles]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer to a question.
+
+    Attributes:
+        name: The setting's value, in words.
+        method: How to record and to advise.
+        profiles: Other profiles than those of the same seed and learning rate; None: those.
+    """
+
+    name: str
+    method: Method = ADVISED
+    profiles: ProfilesOf | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with its answers, of which one is the default.
+
+    Attributes:
+        name: Short, for the command line.
+        text: In words.
+        cases: Where it is asked.
+        choices: The answers.
+        default: The name of the one that the policy or the client takes by itself.
+        base_steps: Steps of the base's trainings; None: as many as the big model's.
+    """
+
+    name: str
+    text: str
+    cases: tuple[Case, ...]
+    choices: tuple[Choice, ...]
+    default: str
+    base_steps: int | None = None
+
+
+def _with_rules(name: str, **rules: object) -> Choice:
+    policy = replace(Policy(), **rules)  # type: ignore[arg-type]
+    return Choice(name, replace(ADVISED, advice=Advice(policy_to(policy))))
+
+
+def _every(steps: int) -> Choice:
+    return _with_rules(f"every {steps} steps", min_interval_steps=steps, max_interval_steps=steps)
+
+
+def _probes(count: int) -> Choice:
+    advice = Advice(options=MeasuringOptions(probes=count))
+    return Choice(f"{count} probe{'s' if count > 1 else ''}", replace(ADVISED, advice=advice))
+
+
+def _estimator(name: str) -> Choice:
+    options = MeasuringOptions(estimator=name)
+    # One probe of the others is so uncertain that the policy would hold every multiplier at 1.
+    policy = replace(Policy(), max_relative_error=1e6, weigh_by_confidence=False)
+    advice = Advice(policy_to(policy), options)
+    return Choice(name, replace(ADVISED, recording=Recording(options=options), advice=advice))
+
+
+def _of_another_seed(_bench: Bench, reference: Reference) -> Profiles:
+    """Give each seed the profile of the next one."""
+    seeds, found = reference.case.seeds, reference.base.profiles
+    following = dict(zip(seeds, [*seeds[1:], seeds[0]], strict=True))
+    return {
+        (octave, seed): found[octave, following[seed]]
+        for octave, seed in found
+        if (octave, following[seed]) in found
+    }
+
+
+def _of_all_seeds(bench: Bench, reference: Reference) -> Profiles:
+    """Give each seed one profile merged of those of all seeds."""
+    case, found = reference.case, reference.base.profiles
+    result: dict[tuple[int, int], str] = {}
+    for octave in octaves_around(reference):
+        names = [found[octave, seed] for seed in case.seeds if (octave, seed) in found]
+        if len(names) == len(case.seeds):
+            contents = [content_from(bench.content(name)) for name in names]
+            merged = content_to(merge(contents)).SerializeToString()
+            registered = bench.register(f"merged-of-octave-{octave + 100}", merged)
+            result |= {(octave, seed): registered for seed in case.seeds}
+    return result
+
+
+def _recorded_at(step: int) -> ProfilesOf:
+    """Give each learning rate the profile of one so many octaves away."""
+
+    def profiles(bench: Bench, reference: Reference) -> Profiles:
+        found = dict(reference.base.profiles)
+        wanted = [octave + step for octave in octaves_around(reference)]
+        missing = [octave for octave in wanted if octave not in reference.base.losses]
+        if missing:
+            found |= recorded(bench, reference, Recording(), missing)
+        return {(octave - step, seed): name for (octave, seed), name in found.items()}
+
+    return profiles
+
+
+def _of_topics(bench: Bench, reference: Reference) -> Profiles:
+    """Record the base on other text: prose about Python, where the big model reads its sources."""
+    base = replace(reference.case.base, documents="topics")
+    return recorded(bench, reference, Recording(), octaves_around(reference), base)
+
+
+def questions(*, is_quick: bool = False) -> Sequence[Question]:
+    """Return the questions.
+
+    Args:
+        is_quick: One seed and fewer steps.
+    """
+
+    def of(axis: str, model: str, optimizer: str = "Adam") -> Case:
+        (case,) = chosen_cases(axis, model, optimizer)
+        return replace(case, seeds=(0,), steps=100) if is_quick else case
+
+    wide = replace(of("width", "char_gpt_pre", "AdamW"), optimizer="Adam")
+    wide_mlp = of("width", "res_mlp")
+    deep, deep_mlp = of("depth", "char_gpt_pre"), of("depth", "res_mlp")
+    longer = replace(wide, steps=2 * wide.steps)
+    other_text = replace(
+        wide,
+        base=replace(wide.base, documents="sources"),
+        big=replace(wide.big, documents="sources"),
+    )
+    found = [
+        Question(
+            "interval",
+            "How often to measure?",
+            (longer,),
+            (
+                Choice("25 to 100 steps, as rates move"),
+                _every(25),
+                _every(100),
+                _with_rules("once", first_step_only=True),
+            ),
+            "25 to 100 steps, as rates move",
+        ),
+        Question(
+            "probes",
+            "How many probes a measurement?",
+            (wide, wide_mlp),
+            tuple(map(_probes, (1, 4, 16))),
+            "1 probe",
+        ),
+        Question(
+            "estimator",
+            "Which estimator?",
+            (wide, wide_mlp),
+            tuple(map(_estimator, ("per_example", "kronecker", "full", "iid"))),
+            "per_example",
+        ),
+        Question(
+            "depth",
+            "Which depth rule?",
+            (deep, deep_mlp),
+            tuple(_with_rules(rule.name.lower(), depth_rule=rule) for rule in DepthRule),
+            "sum",
+        ),
+        Question(
+            "recording-rate",
+            "What if the profile was recorded at another learning rate than the one used?",
+            (wide,),
+            (
+                Choice("the one used", profiles=_recorded_at(0)),
+                Choice("one octave higher", profiles=_recorded_at(1)),
+                Choice("one octave lower", profiles=_recorded_at(-1)),
+                Choice("two octaves lower", profiles=_recorded_at(-2)),
+            ),
+            "the one used",
+        ),
+        Question(
+            "alignment",
+            "Step or progress, when the big run is twice as long?",
+            (longer,),
+            (
+                _with_rules("step", alignment=Alignment.STEP),
+                _with_rules("progress", alignment=Alignment.PROGRESS),
+            ),
+            "step",
+            base_steps=wide.steps,
+        ),
+        Question(
+            "data",
+            "What if the profile comes from a model trained on other data?",
+            (other_text,),
+            (Choice("the same data"), Choice("other data", profiles=_of_topics)),
+            "the same data",
+        ),
+    ]
+    if not is_quick:
+        found.append(
+            Question(
+                "seeds",
+                "A profile of one seed, or of several?",
+                (wide, wide_mlp),
+                (
+                    Choice("the run's own seed"),
+                    Choice("one other seed", profiles=_of_another_seed),
+                    Choice("merged of three seeds", profiles=_of_all_seeds),
+                ),
+                "the run's own seed",
+            )
+        )
+    return found

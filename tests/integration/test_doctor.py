@@ -1,0 +1,200 @@
+"""``advisor doctor`` against real deployments, good and bad."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from advisor.localserver import LocalServer
+from fslr import CertificateFiles
+from tests.certificates import Authority
+from tests.commands import Cli
+from tests.integration.test_tokens import Tokens
+from tests.redis_servers import RedisServer, free_port
+from tests.waiting import eventually
+
+PROJECT = "attacker"
+
+
+def examined(address: str, *, tls: CertificateFiles | None = None, token: str = "") -> Found:
+    """Return what the command prints, and check its exit status against it."""
+    env = {"FSLR_TOKEN": token}
+    if tls is not None:
+        env["FSLR_TLS_CA"] = str(tls.ca)
+        if tls.cert is not None:
+            env |= {"FSLR_TLS_CERT": str(tls.cert), "FSLR_TLS_KEY": str(tls.key)}
+    cli = Cli(address, PROJECT)
+    readable = cli.run("doctor", ok=None, env=env)
+    result = cli.run("doctor", "--json", ok=None, env=env)
+    found = Found(result.stdout)
+    assert readable.exit_code == result.exit_code == int(found.worst == "problem")
+    strict = cli.run("doctor", "--strict", ok=None, env=env)
+    assert strict.exit_code == int(found.worst in {"problem", "warning"})
+    for finding in found.findings:
+        assert finding["check"] in readable.stdout
+    return found
+
+
+class Found:
+    """The findings of one examination."""
+
+    def __init__(self, text: str) -> None:
+        data = json.loads(text)
+        self.worst: str = data["worst"]
+        self.findings: list[dict[str, str]] = data["findings"]
+
+    def of(self, level: str) -> str:
+        """Return what was found at a level, with the remedies."""
+        return "\n".join(
+            f"{f['check']}: {f['found']} -> {f['remedy']}"
+            for f in self.findings
+            if f["level"] == level
+        )
+
+
+@contextmanager
+def secured(cert: Path, key: Path, *arguments: str) -> Iterator[LocalServer]:
+    with LocalServer(None, "--tls-cert", str(cert), "--tls-key", str(key), *arguments) as running:
+        yield running
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def test_a_service_as_it_starts_by_itself_has_nothing_to_be_done() -> None:
+    with LocalServer() as service:
+        found = examined(service.address)
+        assert found.worst == "ok"
+        assert {f["check"] for f in found.findings} >= {
+            *("address", "service", "tls", "token", "redis", "redis persistence"),
+            *("redis memory", "clock", "version"),
+        }
+
+
+def test_where_nothing_listens_that_is_said() -> None:
+    found = examined(f"127.0.0.1:{free_port()}")
+    assert "accepts no connection (Connection refused) -> start the service" in found.of("problem")
+    assert len(found.findings) == 1
+
+
+def test_another_server_is_told_from_an_advisor() -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        found = examined(f"127.0.0.1:{other.server_address[1]}")
+        other.shutdown()
+    assert "does not answer as an advisor" in found.of("problem")
+
+
+def test_a_wide_open_service_is_a_problem() -> None:
+    with LocalServer(None, "--host", "0.0.0.0", "--allow-insecure") as service:
+        port = service.address.rsplit(":", 1)[1]
+        problems = examined(f"127.0.0.1:{port}").of("problem")
+    assert "calls cross a network in plain text" in problems
+    assert "whoever reaches the service may write" in problems
+
+
+def test_tls_on_one_side_alone_is_named(authority: Authority) -> None:
+    with secured(*authority.issue("server")) as service:
+        assert "speaks TLS, and no client here is set up" in examined(service.address).of("problem")
+    with LocalServer() as service:
+        found = examined(service.address, tls=CertificateFiles(authority.ca()))
+    assert "does not speak TLS" in found.of("problem")
+
+
+def test_a_strangers_certificate_is_refused(authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    stranger = Authority(tmp_path / "other")
+    with secured(*authority.issue("server")) as service:
+        found = examined(service.address, tls=CertificateFiles(stranger.ca()))
+    assert "-> set FSLR_TLS_CA to the file of the authority" in found.of("problem")
+
+
+def test_a_certificate_for_another_name_is_refused(authority: Authority) -> None:
+    with secured(*authority.issue("server", "advisor.example")) as service:
+        found = examined(service.address, tls=CertificateFiles(authority.ca()))
+    assert "issue one for 127.0.0.1" in found.of("problem")
+
+
+@pytest.mark.parametrize(
+    ("left", "level", "words"),
+    [
+        (timedelta(days=200), "ok", "ends"),
+        (timedelta(days=3), "warning", "renew it"),
+        (timedelta(days=-1), "problem", "certificate has expired -> renew it"),
+    ],
+)
+def test_the_end_of_a_certificate_is_seen_coming(
+    authority: Authority, left: timedelta, level: str, words: str
+) -> None:
+    cert, key = authority.issue("server", ends=datetime.now(UTC) + left)
+    with secured(cert, key) as service:
+        found = examined(service.address, tls=CertificateFiles(authority.ca()))
+    assert words in found.of(level)
+    assert found.worst == level
+
+
+def test_a_missing_certificate_of_ones_own_is_named(authority: Authority) -> None:
+    ca = authority.ca()
+    with secured(*authority.issue("server"), "--tls-client-ca", str(ca)) as service:
+        assert examined(service.address, tls=authority.client()).worst == "ok"
+        alone = examined(service.address, tls=CertificateFiles(ca))
+    assert alone.worst == "problem"
+    assert "FSLR_TLS_CERT" in alone.of("problem")
+
+
+def test_tokens_are_looked_at(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        tokens = Tokens(server.url)
+        with LocalServer(None, "--redis-url", server.url, "--authenticate") as service:
+            without = examined(service.address)
+            good = examined(service.address, token=tokens.create("viewer", PROJECT)["token"])
+            foreign = examined(service.address, token=tokens.create("viewer", "other")["token"])
+            made_up = examined(service.address, token="fslr_attacker_0123456789ab_" + "x" * 43)
+    assert "advisor token create" in without.of("problem")
+    assert "a-viewer is seen as viewer of projects/attacker" in good.of("ok")
+    assert "a call without a token is refused" in good.of("ok")
+    assert "calls for projects/attacker are refused" in foreign.of("problem")
+    assert "token: " in made_up.of("problem")
+    shown = str([without.findings, good.findings, foreign.findings, made_up.findings])
+    assert "x" * 43 not in shown
+
+
+def test_a_redis_that_forgets_is_a_problem(tmp_path: Path) -> None:
+    careless = ("--appendonly", "no", "--maxmemory-policy", "allkeys-lru")
+    with (
+        RedisServer(tmp_path, *careless) as server,
+        LocalServer(None, "--redis-url", server.url) as service,
+    ):
+        problems = examined(service.address).of("problem")
+        with server.client() as admin:
+            admin.config_set("appendonly", "yes")
+            admin.config_set("appendfsync", "everysec")
+            admin.config_set("maxmemory-policy", "noeviction")
+        mended = examined(service.address)
+        with server.client() as admin:
+            admin.config_set("appendfsync", "always")
+        good = examined(service.address)
+    assert "redis persistence: it keeps no append-only file" in problems
+    assert "redis memory: when its memory is full, it drops profiles" in problems
+    assert mended.worst == "warning"
+    assert "flushed once a second" in mended.of("warning")
+    assert good.worst == "ok"
+
+
+def test_a_redis_that_is_away_is_a_problem(tmp_path: Path) -> None:
+    with (
+        RedisServer(tmp_path) as server,
+        LocalServer(None, "--redis-url", server.url) as service,
+    ):
+        server.kill()
+        eventually(lambda: "not ready" in examined(service.address).of("warning"))
+        assert "redis: the service cannot use Redis" in examined(service.address).of("problem")

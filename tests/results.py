@@ -1,0 +1,170 @@
+"""Files of figures in the shape in which the benchmarks write them; the numbers are made up."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PROVENANCE: dict[str, Any] = {
+    "command": "python -m benchmarks transfer",
+    "commit": "0" * 40,
+    "date": "2026-01-02T03:04:05+00:00",
+    "machine": {"cpu": "A CPU", "cores": 2, "memory_gib": 24, "accelerator": None},
+    "versions": {"python": "3.12.1", "torch": "2.13.0+cpu", "fslr-advisor": "0.1.0"},
+    "threads": 2,
+}
+
+
+def sweep(best: float, best_loss: float, *, seeds: int = 3) -> dict[str, list[float | None]]:
+    """Losses around a best learning rate (as a power of two); far above it they diverge."""
+    losses: dict[str, list[float | None]] = {}
+    for power in range(-11, -2):
+        away = power - best
+        loss = best_loss + 0.03 * away**2 + (0.2 * away**2 if away > 1 else 0)
+        spread = [0.01 * math.sin(7 * seed + power) for seed in range(seeds)]
+        losses[f"{2.0**power:g}"] = [None if away > 4 else loss + each for each in spread]
+    return losses
+
+
+def case(
+    axis: str,
+    model: str = "char GPT",
+    optimizer: str = "Adam",
+    *,
+    plain: float = -3.0,
+    advised: float = 0.0,
+    gain: float = 0.02,
+    note: str | None = None,
+) -> dict[str, Any]:
+    """A case whose best learning rates moved by so many octaves."""
+    base_rate = 2.0**-6
+    sweeps = {
+        "base": sweep(-6, 2.3),
+        "plain": sweep(-6 + plain, 2.0),
+        "advised": sweep(-6 + advised, 2.0 - gain),
+    }
+    means = {
+        name: {float(rate): _mean(losses) for rate, losses in each.items()}
+        for name, each in sweeps.items()
+    }
+    best_plain = min(loss for loss in means["plain"].values() if loss is not None)
+    at_base = {name: each[base_rate] for name, each in means.items()}
+    advised_loss = at_base["advised"]
+    found: dict[str, Any] = {
+        "axis": axis,
+        "model": model,
+        "optimizer": optimizer,
+        "steps": 150,
+        "seeds": [0, 1, 2],
+        "shift_plain": plain,
+        "shift_advised": advised,
+        "regret": None if advised_loss is None else advised_loss - best_plain,
+        "loss_plain": at_base["plain"],
+        "loss_advised": advised_loss,
+        "loss_best_plain": best_plain,
+        "base": "width 32, 2 blocks",
+        "big": "width 256, 2 blocks",
+        "base_learning_rate": base_rate,
+        "spread": {
+            "regret": None if advised_loss is None else 0.01,
+            "loss_plain": None if at_base["plain"] is None else 0.01,
+            "loss_advised": None if advised_loss is None else 0.01,
+            "loss_best_plain": 0.01,
+            "shift_plain": [plain] * 3,
+            "shift_advised": [advised] * 3,
+        },
+        "at_edge": ["plain"] if plain <= -5 else [],
+        "seconds": {"base_sweep": 9.0, "plain_sweep": 90.0, "advised_sweep": 99.0, "case": 200.0},
+        "search_saved": 0.8,
+        "unanswered": 0,
+        "sweeps": sweeps,
+    }
+    return found if note is None else found | {"note": note}
+
+
+def _mean(losses: Sequence[float | None]) -> float | None:
+    known = [loss for loss in losses if loss is not None]
+    return sum(known) / len(known) if len(known) == len(losses) else None
+
+
+def transfer() -> dict[str, Any]:
+    """Content of ``transfer.json``."""
+    cases = [
+        case("width", plain=-3, gain=0.004),
+        case("width", "ResMLP", plain=-2),
+        case("width", "pre-norm", "AdamW", plain=-2, gain=0.01),
+        case("width", "post-norm", "SGD", plain=1, advised=1),
+        case("depth", plain=-2, gain=0.08),
+        case("depth", "ResMLP", "Muon", plain=-1, advised=-2, gain=-0.1, note="Too few steps."),
+        case("width_depth", plain=-5, advised=0),
+        case("lora_rank", plain=0, gain=0),
+    ]
+    within = sum(abs(each["shift_advised"]) <= 1 for each in cases) / len(cases)
+    return {
+        "cases": cases,
+        "within_one_octave": within,
+        "median_regret": 0.0,
+        "processes": 2,
+        **PROVENANCE,
+    }
+
+
+def alternatives() -> dict[str, Any]:
+    """Content of ``alternatives.json``."""
+    rows = [
+        {
+            "axis": "width",
+            "model": "res_mlp",
+            "method": method,
+            "shift": shift,
+            "regret": regret,
+            "regret_spread": 0.01,
+            "extra_cost_percent": cost,
+            "code_changes": changes,
+            "seeds": 3,
+        }
+        for method, shift, regret, cost, changes in (
+            ("standard", -3, 0.7, 0.0, "none"),
+            ("muP", 0, 0.01, 0.0, "each layer"),
+            ("advised", 0, -0.004, 1.9, "none"),
+        )
+    ]
+    return {"rows": rows, **PROVENANCE}
+
+
+def ablations() -> dict[str, Any]:
+    """Content of ``ablations.json``."""
+    rows = [
+        {"setting": str(every), "shift": 0, "regret": regret, "extra_cost_percent": c, "seeds": 3}
+        for every, regret, c in ((25, 0.001, 8.0), (100, 0.002, 1.9), (400, 0.05, 0.5))
+    ]
+    question = {
+        "question": "How often?",
+        "rows": rows,
+        "default": "100",
+        "text": "Every 100 steps costs little and loses nothing.",
+    }
+    return {"ablations": [question], **PROVENANCE}
+
+
+def ideas() -> dict[str, Any]:
+    """Content of ``ideas.json``."""
+    idea = {
+        "name": "total rate",
+        "regret_with": 0.01,
+        "regret_without": 0.012,
+        "kept": False,
+        "text": "No better on held-out cases.",
+    }
+    return {"ideas": [idea], **PROVENANCE}
+
+
+def write(folder: Path, **files: dict[str, Any]) -> Path:
+    """Write files of figures into a folder, by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figures in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(figures), "utf-8")
+    return folder

@@ -1,0 +1,272 @@
+"""What ``advisor doctor`` makes of what it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from advisor.doctor import rules
+from advisor.doctor.findings import Finding, Level, worst
+from advisor.doctor.network import Handshake, UnreachableError, endpoints
+from fslr.advisor.v1 import status_service_pb2 as pb
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+GOOD_STORE: dict[str, Any] = {
+    "available": True,
+    "topology": "sentinel",
+    "version": "7.2.4",
+    "append_only": True,
+    "flush": "always",
+    "eviction": "noeviction",
+    "replicas": 2,
+}
+
+
+def answer(*, ahead_s: float = 0.0, round_trip_s: float = 0.0, **status: Any) -> rules.Answer:
+    """Return an answer of a service whose clock is ahead of ours."""
+    seen = pb.GetStatusResponse(version="0.1.0", **status)
+    seen.time.FromDatetime(NOW + timedelta(seconds=round_trip_s / 2 + ahead_s))
+    return rules.Answer(seen, NOW, round_trip_s, with_token=bool(status.get("caller")))
+
+
+def store(**changes: Any) -> pb.StoreStatus:
+    """Return a good store with changes; None leaves a field out."""
+    fields = {k: v for k, v in (GOOD_STORE | changes).items() if v is not None}
+    return pb.StoreStatus(**fields)
+
+
+def levels(findings: Iterable[Finding]) -> dict[str, Level]:
+    """Return the worst level of each check."""
+    found = list(findings)
+    return {f.check: worst(g for g in found if g.check == f.check) for f in found}
+
+
+def text(findings: Iterable[Finding]) -> str:
+    return "\n".join(f"{f.found} -> {f.remedy}" for f in findings)
+
+
+def test_a_good_store_has_no_findings_beyond_ok() -> None:
+    found = list(rules.store(store()))
+    assert worst(found) is Level.OK
+    assert {f.check for f in found} == {
+        *("redis", "redis persistence", "redis memory", "redis replicas")
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "level", "words"),
+    [
+        ({"append_only": False}, "redis persistence", Level.PROBLEM, "appendonly yes"),
+        ({"append_only": None}, "redis persistence", Level.UNKNOWN, "config|get"),
+        ({"flush": "everysec"}, "redis persistence", Level.WARNING, "appendfsync always"),
+        ({"flush": "no"}, "redis persistence", Level.PROBLEM, "appendfsync always"),
+        ({"flush": ""}, "redis persistence", Level.UNKNOWN, "config|get"),
+        ({"eviction": "allkeys-lru"}, "redis memory", Level.PROBLEM, "allkeys-lru"),
+        ({"eviction": ""}, "redis memory", Level.UNKNOWN, "does not say"),
+        ({"replicas": 0}, "redis replicas", Level.WARNING, "redis_wait_replicas"),
+        ({"replicas": 0, "topology": "standalone"}, "redis replicas", Level.OK, "backups"),
+        ({"version": "6.0.16"}, "redis", Level.PROBLEM, "6.2 or newer"),
+        ({"version": "6.2.0"}, "redis", Level.OK, "6.2.0"),
+        ({"version": ""}, "redis", Level.UNKNOWN, "unknown"),
+        ({"available": False, "problem": "refused"}, "redis", Level.PROBLEM, "refused -> start"),
+    ],
+)
+def test_each_weakness_of_the_store_is_named_with_its_remedy(
+    changes: dict[str, Any], check: str, level: Level, words: str
+) -> None:
+    found = list(rules.store(store(**changes)))
+    assert levels(found)[check] is level
+    assert words in text(found)
+    assert {name for name, of in levels(found).items() if of is not Level.OK} <= {check}
+
+
+def test_every_finding_that_is_not_ok_has_a_remedy_or_says_what_is_unknown() -> None:
+    weaknesses: list[dict[str, Any]] = [
+        {"append_only": False, "eviction": "volatile-ttl", "replicas": 0, "version": "5.0"},
+        {"flush": "no"},
+        {"flush": "everysec"},
+        {"available": False},
+    ]
+    for changes in weaknesses:
+        for finding in rules.store(store(**changes)):
+            assert finding.remedy or finding.level in {Level.OK, Level.UNKNOWN}
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "round_trip_s", "level"),
+    [
+        (0.0, 0.0, Level.OK),
+        (0.9, 0.0, Level.OK),
+        (-1.1, 0.0, Level.WARNING),
+        (1.1, 0.4, Level.OK),  # the call itself took long enough to explain it
+        (1.3, 0.4, Level.WARNING),
+        (61.0, 0.0, Level.PROBLEM),
+        (-61.0, 0.0, Level.PROBLEM),
+    ],
+)
+def test_a_clock_is_wrong_beyond_what_the_round_trip_explains(
+    ahead_s: float, round_trip_s: float, level: Level
+) -> None:
+    found = list(rules.clocks(answer(ahead_s=ahead_s, round_trip_s=round_trip_s)))
+    assert [f.level for f in found] == [level]
+    if level is not Level.OK:
+        assert ("ahead of" if ahead_s > 0 else "behind") in found[0].found
+        assert "NTP" in found[0].remedy
+
+
+def test_the_clock_of_redis_is_compared_with_the_services() -> None:
+    (_, of_redis) = rules.clocks(answer(store=store(clock_offset_s=-5.0)))
+    assert of_redis.level is Level.WARNING
+    assert "Redis's clock is 5.0 s behind the service's" in of_redis.found
+
+
+def caller(role: str = "TRAINER", days: float | None = None) -> pb.Caller:
+    seen = pb.Caller(name="nightly", project="projects/nlp", role=pb.Role.Value(f"ROLE_{role}"))
+    if days is not None:
+        seen.expire_time.FromDatetime(NOW + timedelta(days=days))
+    return seen
+
+
+def test_a_caller_is_told_as_whom_it_is_seen() -> None:
+    found = list(rules.caller(answer(authenticates=True, caller=caller()), project="nlp", now=NOW))
+    assert [f.level for f in found] == [Level.OK]
+    assert found[0].found == "nightly is seen as trainer of projects/nlp"
+
+
+def test_a_token_of_another_project_is_a_problem() -> None:
+    (found,) = rules.caller(answer(authenticates=True, caller=caller()), project="cv", now=NOW)
+    assert found.level is Level.PROBLEM
+    assert "calls for projects/cv are refused" in found.found
+    assert "--project cv" in found.remedy
+
+
+@pytest.mark.parametrize(("days", "level"), [(15, Level.OK), (13, Level.WARNING)])
+def test_a_token_that_ends_soon_is_warned_of(days: float, level: Level) -> None:
+    found = list(
+        rules.caller(answer(authenticates=True, caller=caller(days=days)), project=None, now=NOW)
+    )
+    assert worst(found) is level
+    assert f"in {days} days" in text(found)
+
+
+def test_a_service_that_asks_nobody_is_a_problem_beyond_loopback_alone() -> None:
+    (alone,) = rules.caller(answer(loopback=True), project=None, now=NOW)
+    (open_to_all,) = rules.caller(answer(loopback=False), project=None, now=NOW)
+    assert (alone.level, open_to_all.level) == (Level.OK, Level.PROBLEM)
+    assert "advisor token create" in open_to_all.remedy
+
+
+@pytest.mark.parametrize(
+    ("status", "through_tls", "level"),
+    [
+        ({"loopback": True}, False, Level.OK),
+        ({"loopback": False}, False, Level.PROBLEM),
+        ({"loopback": False}, True, Level.OK),
+    ],
+)
+def test_plain_text_is_a_problem_on_a_network(
+    status: dict[str, Any], through_tls: bool, level: Level
+) -> None:
+    (found,) = rules.encryption(answer(**status).status, through_tls=through_tls)
+    assert found.level is level
+    assert list(rules.encryption(answer(encrypted=True).status, through_tls=through_tls)) == []
+
+
+def handshake(days_left: float, life_days: float) -> Handshake:
+    ends = NOW + timedelta(days=days_left)
+    return Handshake("good", "", ends - timedelta(days=life_days), ends, "TLSv1.3")
+
+
+@pytest.mark.parametrize(
+    ("seen", "wanted", "level", "words"),
+    [
+        (handshake(30, 90), True, Level.OK, "in 30 days"),
+        (handshake(13, 90), True, Level.WARNING, "renew it"),
+        (handshake(2, 5), True, Level.OK, "in 2 days"),  # two fifths of a short life are left
+        (handshake(1, 5), True, Level.WARNING, "in 24 h"),
+        (handshake(0.05, 5), True, Level.WARNING, "in 72 min"),
+        (handshake(30, 90), False, Level.PROBLEM, "set FSLR_TLS_CA"),
+        (Handshake("untrusted", "self-signed certificate"), False, Level.PROBLEM, "FSLR_TLS_CA"),
+        (Handshake("untrusted", "certificate has expired"), True, Level.PROBLEM, "renew it"),
+        (
+            Handshake("untrusted", "Hostname mismatch, certificate is not valid for 'h'."),
+            True,
+            Level.PROBLEM,
+            "issue one for h",
+        ),
+        (Handshake("untrusted", "unable to get local issuer"), True, Level.PROBLEM, "FSLR_TLS_CA"),
+        (Handshake("plain", ""), True, Level.PROBLEM, "does not speak TLS"),
+        (Handshake("failed", "timed out"), True, Level.PROBLEM, "timed out"),
+    ],
+)
+def test_what_a_handshake_shows_is_judged(
+    seen: Handshake, wanted: bool, level: Level, words: str
+) -> None:
+    found = list(rules.tls(seen, "h", wanted=wanted, now=NOW))
+    assert worst(found) is level
+    assert words in text(found)
+
+
+def test_plain_text_is_as_wanted_where_no_tls_is_set_up() -> None:
+    assert list(rules.tls(Handshake("plain", ""), "h", wanted=False, now=NOW)) == []
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "level"),
+    [
+        ("0.1.0", "0.1.3", Level.OK),
+        ("0.2.0", "0.1.0", Level.OK),  # the contract only grows: the service goes first
+        ("0.1.0", "0.2.0", Level.WARNING),
+        ("0.9.0", "0.10.0", Level.WARNING),
+        ("2.0.0", "1.9.0", Level.PROBLEM),
+        ("1.9.0", "2.0.0", Level.PROBLEM),
+    ],
+)
+def test_a_client_may_be_older_than_the_service_within_a_major_version(
+    theirs: str, ours: str, level: Level
+) -> None:
+    assert worst(rules.versions({theirs}, ours)) is level
+
+
+def test_replicas_of_two_versions_are_named() -> None:
+    found = text(rules.versions({"0.10.0", "0.9.0"}, "0.9.0"))
+    assert "replicas of versions 0.9.0, 0.10.0 answer -> finish the rollout" in found
+
+
+@pytest.mark.parametrize(
+    ("address", "hosts"),
+    [
+        ("127.0.0.1:5", [("127.0.0.1", "127.0.0.1", 5)]),
+        ("dns:///127.0.0.1:5", [("127.0.0.1", "127.0.0.1", 5)]),
+        ("[::1]:5", [("::1", "::1", 5)]),
+        (
+            "ipv4:127.0.0.1:5,127.0.0.2:6",
+            [("127.0.0.1", "127.0.0.1", 5), ("127.0.0.2", "127.0.0.2", 6)],
+        ),
+        ("127.0.0.1", [("127.0.0.1", "127.0.0.1", 443)]),
+        ("unix:/tmp/advisor.sock", []),
+    ],
+)
+def test_addresses_are_read_as_grpc_reads_them(
+    address: str, hosts: list[tuple[str, str, int]]
+) -> None:
+    assert [(e.host, e.ip, e.port) for e in endpoints(address)] == hosts
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("127.0.0.1:http", "not of the form host:port"),
+        ("127.0.0.1:99999", "not of the form host:port"),
+        (":5", "not of the form host:port"),
+        ("", "not of the form host:port"),
+        ("nowhere.invalid:5", "nowhere.invalid cannot be resolved"),
+        ("a" * 300 + ":5", "cannot be resolved"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_explained(address: str, words: str) -> None:
+    with pytest.raises(UnreachableError, match=words):
+        endpoints(address)

@@ -1,0 +1,146 @@
+"""The rules that FLeRM is compared with are muP's: the coordinate check holds for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.char_gpt import CharGPT, CharGPTConfig
+from benchmarks.image_models import ResMLP
+from benchmarks.parametrisations import (
+    Factors,
+    Family,
+    Parametrisation,
+    depth_mup,
+    initialise,
+    mup,
+    rate_groups,
+    standard,
+    width_and_depth,
+)
+
+VOCABULARY = 20
+STEPS = 4
+
+
+def gpt(width: int = 32, blocks: int = 2) -> CharGPT:
+    return CharGPT(CharGPTConfig(VOCABULARY, width, blocks, context=16))
+
+
+def change(
+    build: Callable[[], nn.Module],
+    base: nn.Module,
+    rule: Parametrisation,
+    family: Family,
+    inputs: Tensor,
+    layer: str,
+) -> float:
+    """Return how far a few steps move a layer's output, as a root mean square."""
+    torch.manual_seed(0)
+    model = build()
+    factors = rule(model, base, family)
+    initialise(model, factors)
+    kind = torch.optim.Adam if family == "adam" else torch.optim.SGD
+    rate = 2.0**-8 if family == "adam" else 2.0**-3
+    optimizer = kind(rate_groups(model, factors, rate))
+    targets = torch.randint(0, 10, (inputs.numel() // (1 if inputs.dim() == 2 else 64),))
+    seen: list[Tensor] = []
+    hook = model.get_submodule(layer).register_forward_hook(
+        lambda _module, _inputs, output: seen.append(output.detach())
+    )
+    with hook:
+        for _ in range(STEPS + 1):
+            logits = model(inputs).flatten(0, -2)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(logits, targets[: len(logits)]).backward()
+            optimizer.step()
+    return float((seen[-1] - seen[0]).pow(2).mean().sqrt())
+
+
+def growth(
+    sizes: list[int],
+    build: Callable[[int], nn.Module],
+    rule: Parametrisation,
+    family: Family,
+    inputs: Tensor,
+    layer: str = "head",
+) -> float:
+    """Return the exponent with which the change of a layer's output grows with a size."""
+    base = build(sizes[0])
+    moved = [
+        change(lambda size=size: build(size), base, rule, family, inputs, layer)  # type: ignore[misc]
+        for size in sizes
+    ]
+    return math.log(moved[-1] / moved[0]) / math.log(sizes[-1] / sizes[0])
+
+
+TOKENS = torch.randint(0, VOCABULARY, (8, 16), generator=torch.Generator().manual_seed(1))
+IMAGES = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("layer", ["head", "blocks.1.up", "blocks.0.attention.qkv", "norm"])
+def test_under_mup_adam_moves_every_layer_alike_at_every_width(layer: str) -> None:
+    assert abs(growth([32, 256], gpt, mup, "adam", TOKENS, layer)) < 0.2
+
+
+def test_without_mup_adam_moves_wide_models_further() -> None:
+    assert growth([32, 256], gpt, standard, "adam", TOKENS) > 0.4
+
+
+def test_under_mup_sgd_moves_the_outputs_alike_at_every_width() -> None:
+    def build(width: int) -> nn.Module:
+        return ResMLP(width=width, blocks=2)
+
+    assert abs(growth([64, 512], build, mup, "sgd", IMAGES)) < 0.2
+
+
+def test_under_depth_mup_deep_models_move_like_shallow_ones() -> None:
+    def build(blocks: int) -> nn.Module:
+        return ResMLP(width=64, blocks=blocks)
+
+    deep = growth([2, 32], build, depth_mup, "adam", IMAGES, "blocks.1")
+    assert growth([2, 32], build, depth_mup, "adam", IMAGES) < 0.3
+    assert growth([2, 32], build, standard, "adam", IMAGES) > 0.5
+    assert deep < 0.1
+
+
+@pytest.mark.parametrize("rule", [standard, mup, depth_mup, width_and_depth])
+@pytest.mark.parametrize("family", ["adam", "sgd"])
+def test_the_base_is_left_as_it_is(rule: Parametrisation, family: Family) -> None:
+    assert set(rule(gpt(), gpt(), family).values()) == {Factors()}
+
+
+def test_factors_are_those_of_the_table() -> None:
+    found = mup(gpt(128), gpt(32), "adam")
+    assert found["characters.weight"] == Factors(1, 1)
+    assert found["blocks.1.up.weight"] == Factors(1, 1 / 4)
+    assert found["blocks.1.norm1.weight"] == Factors(1, 1)
+    assert found["head.weight"] == Factors(1 / 2, 1 / 4)
+    of_sgd = mup(gpt(128), gpt(32), "sgd")
+    assert of_sgd["characters.weight"] == Factors(1, 4)
+    assert of_sgd["blocks.1.up.weight"] == Factors(1, 1)
+    assert of_sgd["blocks.1.norm1.weight"] == Factors(1, 4)
+    assert of_sgd["head.weight"] == Factors(1 / 2, 1 / 4)
+
+
+def test_branches_are_scaled_where_they_end() -> None:
+    found = depth_mup(gpt(blocks=8), gpt(blocks=2), "adam")
+    assert found["blocks.7.attention.out.weight"] == Factors(1 / 2, 1 / 4)
+    assert found["blocks.7.up.weight"] == Factors(1, 1 / 2)
+    assert found["head.weight"] == Factors()
+    both = width_and_depth(gpt(128, 8), gpt(32, 2), "adam")
+    assert both["blocks.7.down.weight"] == Factors(1 / 2, 1 / 16)
+
+
+def test_what_has_no_rule_is_refused() -> None:
+    class Odd(nn.Module):
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.zeros(size, 4))
+
+    with pytest.raises(ValueError, match=r"Odd.table grows from \(2, 4\) to \(3, 4\)"):
+        mup(Odd(3), Odd(2), "adam")

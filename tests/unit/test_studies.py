@@ -1,0 +1,173 @@
+"""What the studies around a transfer make of their trainings."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.studies.ablations import conclusion, summarised
+from benchmarks.studies.alternatives import published_flerm
+from benchmarks.studies.ideas import judged
+from benchmarks.studies.matching import extrapolated, match_total, total_at
+from benchmarks.studies.questions import questions
+from benchmarks.studies.reference import Outcome, Reference, outcome
+from benchmarks.transfer.cases import CASES
+from benchmarks.transfer.sweeps import Sweep
+from fslr.advisor.v1 import advisor_service_pb2, profile_pb2
+from fslr.torch import RateEstimate
+
+CASE = CASES[0]
+INF = math.inf
+
+
+def swept(losses: dict[int, list[float]], unevenness: float = 1.0) -> Sweep:
+    return Sweep(
+        losses, unevenness={octave: [unevenness] * len(of) for octave, of in losses.items()}
+    )
+
+
+def reference(plain: dict[int, list[float]]) -> Reference:
+    return Reference(
+        CASE, swept({-5: [3.0, 3.0], -6: [2.0, 2.0], -7: [3.0, 3.0]}), swept(plain, 1.1), -6
+    )
+
+
+def result(regret: float | None, spread: float | None = 0.01, shift: int | None = 0) -> Outcome:
+    return Outcome(shift, regret, spread, regret, 5.0)
+
+
+def test_regret_is_against_the_best_of_the_plain_sweep_wherever_it_lies() -> None:
+    found = outcome(
+        reference({-6: [2.5, 2.7], -7: [2.0, 2.2], -8: [2.4, 2.4]}),
+        swept({-5: [2.2, 2.2], -6: [2.1, 2.2], -7: [2.05, 2.05]}, 1.21),
+    )
+    assert found.shift == -1
+    assert found.regret == pytest.approx(0.05)
+    assert found.regret_spread == pytest.approx(math.sqrt(0.005))
+    assert found.extra_cost_percent == pytest.approx(10)
+
+
+def test_a_variant_that_diverges_has_no_regret_and_keeps_its_shift() -> None:
+    found = outcome(
+        reference({-6: [2.5, 2.7], -7: [2.0, 2.2]}), swept({-6: [INF, 2.0], -7: [2.1, 2.1]})
+    )
+    assert (found.regret, found.loss, found.shift) == (None, None, -1)
+
+
+def test_a_summary_over_cases_takes_the_largest_shift_and_the_mean_regret() -> None:
+    found = summarised([result(0.1, 0.03, shift=1), result(0.3, 0.04, shift=-2)], seeds=4)
+    assert found.shift == -2
+    assert found.regret == pytest.approx(0.2)
+    assert found.regret_spread == pytest.approx(math.sqrt((0.03**2 + 0.04**2) / 4) / 2)
+    assert summarised([result(0.1), result(None, shift=None)], seeds=4).regret is None
+
+
+def row(setting: str, regret: float | None, spread: float | None = 0.01) -> dict[str, Any]:
+    return {"setting": setting, "regret": regret, "regret_spread": spread}
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([row("a", 0.0), row("b", 0.1)], "lowest regret; clearly worse: b"),
+        ([row("a", 0.0), row("b", 0.02)], "lowest regret; no other is told apart"),
+        ([row("a", 0.1), row("b", 0.0)], "b is clearly better than a, the default, by 0.100 nats"),
+        ([row("a", 0.02), row("b", 0.0)], "b is better within the seeds' noise"),
+        ([row("a", 0.1, None), row("b", 0.0, None)], "b is better within the seeds' noise"),
+        ([row("a", None), row("b", 0.0)], "a, the default, diverged"),
+        ([row("a", 0.0), row("b", None)], "no other is told apart"),
+    ],
+)
+def test_a_conclusion_says_no_more_than_the_seeds_show(
+    rows: list[dict[str, Any]], words: str
+) -> None:
+    assert words in conclusion(rows, "a")
+
+
+@pytest.mark.parametrize(
+    ("pair", "wins"),
+    [
+        ((result(0.0), result(0.1)), True),
+        ((result(0.1), result(0.0)), False),
+        ((result(0.0), result(0.01)), False),  # inside of twice the standard error
+        ((result(0.0, None), result(0.1, None)), False),  # one seed tells no noise
+        ((result(None), result(0.1)), False),
+    ],
+)
+def test_an_idea_wins_beyond_the_noise_alone(pair: tuple[Outcome, Outcome], wins: bool) -> None:
+    assert judged([pair, pair], seeds=3)["wins"] is wins
+
+
+def test_the_total_is_that_of_the_base_after_matching() -> None:
+    gram = torch.tensor([[4.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
+    estimate = RateEstimate([2.0, 1.0], [0.1, 0.1], 1, 8, gram=gram)
+    answer = advisor_service_pb2.RecommendLRResponse(step=10, multipliers=[1.0, 0.5])
+    matched = match_total(answer, estimate, ((0, 1.0), (20, 4.0)))
+    m = torch.tensor(list(matched.multipliers), dtype=torch.float64)
+    assert float(m @ gram @ m) ** 0.5 == pytest.approx(2.0)  # half-way from 1 to 4
+    assert m[1] / m[0] == 0.5
+    assert list(answer.multipliers) == [1.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("gram", "totals"),
+    [(None, ((0, 1.0),)), ([[1.0]], ()), ([[-1.0]], ((0, 1.0),)), ([[1.0]], ((0, 0.0),))],
+)
+def test_without_a_total_nothing_is_matched(
+    gram: list[list[float]] | None, totals: tuple[tuple[int, float], ...]
+) -> None:
+    estimate = RateEstimate(
+        [1.0], [0.1], 1, 8, gram=None if gram is None else torch.tensor(gram, dtype=torch.float64)
+    )
+    answer = advisor_service_pb2.RecommendLRResponse(step=0, multipliers=[2.0])
+    assert list(match_total(answer, estimate, totals).multipliers) == [2.0] or totals == ((0, 0.0),)
+
+
+def test_a_factor_on_all_multipliers_is_bounded() -> None:
+    estimate = RateEstimate([1.0], [0.1], 1, 8, gram=torch.ones(1, 1, dtype=torch.float64))
+    answer = advisor_service_pb2.RecommendLRResponse(step=0, multipliers=[1.0])
+    assert list(match_total(answer, estimate, ((0, 1e3),)).multipliers) == [4.0]
+    assert list(match_total(answer, estimate, ((0, 1e-3),)).multipliers) == [0.25]
+
+
+def test_totals_are_interpolated_and_held_at_the_ends() -> None:
+    totals = ((0, 1.0), (10, 100.0))
+    assert [total_at(totals, step) for step in (0, 5, 10, 99)] == pytest.approx([1, 10, 100, 100])
+
+
+def content(*rates: float, name: str = "a") -> profile_pb2.ProfileContent:
+    found = profile_pb2.ProfileContent()
+    for i in range(len(rates)):
+        found.layout.groups.add(name=f"{name}{i}")
+    found.points.add(step=0, unit_rates=rates)
+    return found
+
+
+def test_extrapolation_goes_on_as_it_went() -> None:
+    found = extrapolated(content(1.0, 4.0, 0.0), content(2.0, 2.0, 1.0), exponent=2.0)
+    assert list(found.points[0].unit_rates) == [8.0, 0.5, 1.0]
+    assert list(extrapolated(content(1.0), content(2.0), 9.0).points[0].unit_rates) == [8.0]
+
+
+def test_other_layouts_are_not_extrapolated() -> None:
+    with pytest.raises(ValueError, match="other layouts or steps cannot be extrapolated"):
+        extrapolated(content(1.0), content(1.0, name="b"), 1.0)
+
+
+def test_every_question_has_its_default_among_its_choices() -> None:
+    for question in questions():
+        names = [choice.name for choice in question.choices]
+        assert question.default in names
+        assert len(set(names)) == len(names) > 1
+
+
+def test_the_published_procedure_measures_as_published() -> None:
+    method = published_flerm()
+    assert method.advice is not None
+    assert method.advice.options.estimator == "kronecker"
+    assert (method.advice.options.probes, method.recording.every) == (40, 100)
+    assert method.advice.policy is not None
+    assert method.advice.policy.min_interval_steps == 100
