@@ -141,9 +141,6 @@ CASES = tuple(
     replace(case, seeds=_DIGITS_SEEDS) if case.model == "res_mlp" else case for case in _CASES
 )
 
-NOTES: dict[str, str] = {}
-"""By a case's name: why it misses the target, or what else is to be said of it."""
-
 _QUICK_MODELS: dict[AxisName, ModelName] = {
     "width": "char_gpt_pre",
     "depth": "char_gpt_pre",

@@ -16,8 +16,9 @@ from rich.table import Table
 
 from benchmarks.provenance import AsJson, provenance
 from benchmarks.transfer.bench import PROCESSES, Bench
-from benchmarks.transfer.cases import AXES, CASES, NOTES, Case, chosen_cases
+from benchmarks.transfer.cases import AXES, CASES, Case, chosen_cases
 from benchmarks.transfer.duration import expected_s
+from benchmarks.transfer.notes import NOTES
 from benchmarks.transfer.optimizers import OPTIMIZERS
 from benchmarks.transfer.results import Record, document, is_finished, load, merged, record, save
 from benchmarks.transfer.settings import MODELS

@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.transfer.cases import AXES, CASES, NOTES, chosen_cases
+from benchmarks.transfer.cases import AXES, CASES, chosen_cases
+from benchmarks.transfer.notes import NOTES
 from benchmarks.transfer.optimizers import OPTIMIZERS
 from benchmarks.transfer.results import (
     document,
