@@ -131,6 +131,7 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("loss_advised", _NATS),
     ("advised_loss", Kind(Better.LOWER, absolute=0.05)),  # one seed
     ("gain", Kind(Better.HIGHER, absolute=0.05)),
+    ("search_saved_with_base", Kind(Better.HIGHER, absolute=0.05)),
     ("search_saved", Kind(Better.HIGHER, absolute=0.05)),
     ("unanswered", Kind(Better.LOWER)),
     ("extra_cost_percent", Kind(Better.LOWER, absolute=2.0)),

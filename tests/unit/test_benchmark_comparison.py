@@ -31,7 +31,8 @@ _MADE_UP = {
     "ablations": ablations(),
     "ideas": ideas(),
 }
-_FILES = {**_MADE_UP, **stored(_STORED)}
+_FILES = {**stored(_STORED), **_MADE_UP}
+_ALL = {**_FILES, **{f"stored {name}": found for name, found in stored(_STORED).items()}}
 _Change = Callable[[dict[str, Any]], None]
 
 
@@ -54,16 +55,16 @@ def _run(*arguments: object) -> tuple[int, str]:
     return shown.exit_code, shown.output
 
 
-@pytest.mark.parametrize("name", sorted(_FILES))
+@pytest.mark.parametrize("name", sorted(_ALL))
 def test_a_file_against_itself_shows_nothing(name: str) -> None:
-    found = compare(_FILES[name], _FILES[name])
+    found = compare(_ALL[name], _ALL[name])
     assert _verdicts(found) == {Verdict.WITHIN_NOISE}
     assert found.notes == []
 
 
-@pytest.mark.parametrize("name", sorted(_FILES))
+@pytest.mark.parametrize("name", sorted(_ALL))
 def test_every_figure_of_a_file_has_a_direction_or_a_reason_for_none(name: str) -> None:
-    figures = figures_of(_FILES[name])
+    figures = figures_of(_ALL[name])
     numbers = [path for path, figure in figures.items() if figure.text is None]
     assert [path for path in numbers if kind_of(path) is None] == []
     guarded = {Better.LOWER, Better.HIGHER, Better.NEARER_ZERO}
@@ -123,7 +124,11 @@ def _set(*keys: str | int, times: float = 1.0, plus: float = 0.0) -> _Change:
             _set("cases", 1, "loss_advised", plus=0.1),
             "cases/width, ResMLP, Adam/loss_advised",
         ),
-        ("alternatives", _set("rows", 2, "regret", plus=0.03), "rows/width, advised/regret"),
+        (
+            "alternatives",
+            _set("rows", 2, "regret", plus=0.03),
+            "rows/width, res_mlp, advised/regret",
+        ),
         (
             "ablations",
             _set("ablations", 0, "rows", 1, "extra_cost_percent", plus=3),
@@ -344,17 +349,20 @@ def test_a_figure_that_is_best_at_zero_may_change_its_side() -> None:
 def test_the_command_ends_well_on_equal_folders_and_badly_when_something_is_worse(
     tmp_path: Path,
 ) -> None:
-    shutil.copytree(_STORED, tmp_path / "new")
-    status, shown = _run(_STORED, tmp_path / "new")
+    old = tmp_path / "old"
+    shutil.copytree(_STORED, old)
+    (old / "ideas.json").unlink()
+    shutil.copytree(old, tmp_path / "new")
+    status, shown = _run(old, tmp_path / "new")
     assert (status, shown.count("0 worse, 0 better")) == (0, 1)
     content = json.loads((tmp_path / "new" / "overhead.json").read_text("utf-8"))
     content["ours"]["overhead"] += 0.05
     write(tmp_path / "new", overhead=content, ideas=ideas())
     (tmp_path / "new" / "registry.json").unlink()
-    status, shown = _run(_STORED, tmp_path / "new")
+    status, shown = _run(old, tmp_path / "new")
     assert status == 1
     assert "overhead: ours/overhead" in shown
-    status, shown = _run(_STORED, tmp_path / "new", "--json")
+    status, shown = _run(old, tmp_path / "new", "--json")
     assert status == 1
     found = json.loads(shown)
     assert [each["figure"] for each in found["worse"]] == ["ours/overhead"]
