@@ -65,15 +65,10 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Transformer block.
-
-    Attributes:
-        branch_scale: Factor on what a branch adds to the residual stream.
-    """
+    """Transformer block."""
 
     def __init__(self, config: CharGPTConfig) -> None:
         super().__init__()
-        self.branch_scale = 1.0
         self.placement = config.norm
         self.norm1 = nn.LayerNorm(config.width)
         self.attention = Attention(config)
@@ -92,10 +87,11 @@ class Block(nn.Module):
 
     def _add(self, x: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:
         if self.placement == "pre":
-            return torch.add(x, branch(norm(x)), alpha=self.branch_scale)
+            return x + branch(norm(x))
         if self.placement == "post_mod":
-            return torch.add(x, norm(branch(x)), alpha=self.branch_scale)
-        normalised: Tensor = norm(torch.add(x, branch(x), alpha=self.branch_scale))
+            added: Tensor = x + norm(branch(x))
+            return added
+        normalised: Tensor = norm(x + branch(x))
         return normalised
 
 

@@ -14,16 +14,12 @@ class ResMLP(nn.Module):
         width: Channels of the residual stream.
         blocks: Number of residual blocks.
         classes: Number of classes.
-
-    Attributes:
-        branch_scale: Factor on what a block adds to the residual stream.
     """
 
     def __init__(
         self, pixels: int = 64, width: int = 128, blocks: int = 4, classes: int = 10
     ) -> None:
         super().__init__()
-        self.branch_scale = 1.0
         self.embed = nn.Linear(pixels, width)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU())
@@ -35,7 +31,7 @@ class ResMLP(nn.Module):
         """Return the classes' logits."""
         x = self.embed(images.flatten(1))
         for block in self.blocks:
-            x = torch.add(x, block(x), alpha=self.branch_scale)
+            x = x + block(x)
         logits: Tensor = self.head(x)
         return logits
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -68,7 +69,7 @@ class SentinelServer(RedisServer):
         return [str(find_program()), str(config), "--sentinel"]
 
 
-class _Members:
+class _Members(ABC):
     """Servers that start and stop together."""
 
     def __init__(self) -> None:
@@ -88,8 +89,9 @@ class _Members:
     ) -> None:
         self._stack.close()
 
+    @abstractmethod
     def _start(self, stack: contextlib.ExitStack) -> None:
-        raise NotImplementedError
+        """Start all, and let the stack stop them."""
 
 
 class SentinelTrio(_Members):

@@ -7,8 +7,8 @@ import socket
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
+from advisor.doctor.rules import Handshake
 from fslr import CertificateFiles
 
 _PORT = 443  # what gRPC takes where an address names none
@@ -33,26 +33,6 @@ class Endpoint:
     family: int
     ip: str
     port: int
-
-
-@dataclass(frozen=True, slots=True)
-class Handshake:
-    """What came of speaking TLS.
-
-    Attributes:
-        outcome: ``good``, ``plain`` (it does not speak TLS), ``untrusted`` (it does, and its
-            certificate is refused) or ``failed``.
-        problem: Why it is not good; empty if it is.
-        begin_time: When its certificate began to hold; None unless good.
-        expire_time: When it ends; None unless good.
-        protocol: Such as ``TLSv1.3``; empty unless good.
-    """
-
-    outcome: Literal["good", "plain", "untrusted", "failed"]
-    problem: str = ""
-    begin_time: datetime | None = None
-    expire_time: datetime | None = None
-    protocol: str = ""
 
 
 def endpoints(address: str) -> list[Endpoint]:

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from advisor.doctor.findings import Finding, Level
-from advisor.doctor.network import Handshake
 from fslr.advisor.v1 import status_service_pb2 as pb
 
 _SOON = timedelta(days=14)
@@ -19,6 +19,26 @@ _SOON_FRACTION = 3  # of a certificate's or token's life: short-lived ones are r
 _CLOCK_WARNING_S = 1.0
 _CLOCK_PROBLEM_S = 60.0
 _OLDEST_REDIS = (6, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """What came of speaking TLS.
+
+    Attributes:
+        outcome: ``good``, ``plain`` (it does not speak TLS), ``untrusted`` (it does, and its
+            certificate is refused) or ``failed``.
+        problem: Why it is not good; empty if it is.
+        begin_time: When its certificate began to hold; None unless good.
+        expire_time: When it ends; None unless good.
+        protocol: Such as ``TLSv1.3``; empty unless good.
+    """
+
+    outcome: Literal["good", "plain", "untrusted", "failed"]
+    problem: str = ""
+    begin_time: datetime | None = None
+    expire_time: datetime | None = None
+    protocol: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.report.page import PAGE, PICTURES, drawn, page
-from benchmarks.tables import FIGURES, PAGES, with_figures
+from benchmarks.report.tables import FIGURES, PAGES, with_figures
 
 _console = Console()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.markdown import number, table
 from benchmarks.report import pictures, transfer
-from benchmarks.tables import table_of
+from benchmarks.report.tables import table_of
 
 PAGE = Path("docs/results.md")
 PICTURES = Path("docs/images/results")

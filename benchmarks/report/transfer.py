@@ -167,7 +167,7 @@ def alternatives(figures: Mapping[str, Any]) -> str:
             f"{spoken(row['axis'])}, {spoken(row['model'])}",
             row["method"],
             number(row["shift"], "+.3g"),
-            _regret(row, ".3f"),
+            regret_of(row),
             number(row["extra_cost_percent"], "+.1f"),
             str(row["code_changes"]),
             _seeds(row["seeds"]),
@@ -194,7 +194,7 @@ def _ablation(ablation: Mapping[str, Any]) -> str:
         (
             f"**{row['setting']}**" if str(row["setting"]) == default else str(row["setting"]),
             number(row["shift"], "+.3g"),
-            _regret(row, ".3f"),
+            regret_of(row),
             number(row["extra_cost_percent"], "+.1f"),
             _seeds(row["seeds"]),
         )
@@ -219,11 +219,11 @@ def ideas(figures: Mapping[str, Any]) -> str:
     return table(("idea", "regret with it, nats", "without", "kept", "why"), rows)
 
 
-def _regret(row: Mapping[str, Any], form: str) -> str:
+def regret_of(row: Mapping[str, Any]) -> str:
     """Return a regret with its spread, where there is one."""
     spread = row.get("regret_spread")
-    figure = number(row["regret"], f"+{form}")
-    return figure if spread is None else f"{figure} ± {format(spread, form)}"
+    figure = number(row["regret"], "+.3f")
+    return figure if spread is None else f"{figure} ± {spread:.3f}"
 
 
 def _seeds(seeds: int | Sequence[int]) -> str:

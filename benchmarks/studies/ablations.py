@@ -13,12 +13,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.markdown import number
 from benchmarks.provenance import AsJson, Out, emit
-from benchmarks.studies.progress import bench_with_progress
 from benchmarks.studies.questions import Question, questions
 from benchmarks.studies.reference import Outcome, Reference, references, tried
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case
+from benchmarks.transfer.progress import bench_with_progress
 
 _console = Console()
 
@@ -178,7 +179,7 @@ def _print(answer: dict[str, Any]) -> None:
         table.add_row(
             row["setting"] + default,
             *(
-                "-" if row[key] is None else format(row[key], form)
+                number(row[key], form)
                 for key, form in (
                     ("shift", "+d"),
                     ("regret", "+.3f"),

@@ -13,13 +13,13 @@ from torch import nn
 
 from advisor.policy import Policy
 from advisor.rpc.convert import policy_to
-from benchmarks.parametrisations import Parametrisation as Rule
-from benchmarks.parametrisations import depth_mup, initialise, mup, width_and_depth
+from benchmarks.markdown import number
 from benchmarks.provenance import AsJson, Out, emit
-from benchmarks.studies.progress import bench_with_progress
+from benchmarks.studies.parametrisations import Rule, depth_mup, initialise, mup, width_and_depth
 from benchmarks.studies.reference import Outcome, outcome, references, searched
 from benchmarks.transfer.cases import Case, chosen_cases
 from benchmarks.transfer.models import build_task
+from benchmarks.transfer.progress import bench_with_progress
 from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.sweeps import ADVISED, PLAIN, Method
 from benchmarks.transfer.training import Advice, Recording
@@ -166,7 +166,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
         table.add_row(
             f"{row['axis']} {row['model']}",
             row["method"],
-            *(_shown(row[key], form) for key, form in _FORMS.items()),
+            *(number(row[key], form) for key, form in _FORMS.items()),
         )
     _console.print(table)
 
@@ -177,7 +177,3 @@ _FORMS = {
     "regret_spread": ".3f",
     "extra_cost_percent": "+.1f",
 }
-
-
-def _shown(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)

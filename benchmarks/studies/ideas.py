@@ -15,9 +15,9 @@ from rich.table import Table
 
 from advisor.policy import DepthRule, Policy
 from advisor.rpc.convert import policy_to
+from benchmarks.markdown import number
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.studies.matching import extrapolated, match_total
-from benchmarks.studies.progress import bench_with_progress
 from benchmarks.studies.reference import (
     Outcome,
     Reference,
@@ -28,6 +28,7 @@ from benchmarks.studies.reference import (
 )
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case, chosen_cases
+from benchmarks.transfer.progress import bench_with_progress
 from benchmarks.transfer.sweeps import ADVISED, Method, Profiles
 from benchmarks.transfer.training import Advice, Recording
 
@@ -233,7 +234,7 @@ def _print(rows: Sequence[dict[str, Any]]) -> None:
             row["name"],
             str(len(row["cases"])),
             *(
-                "-" if row[key] is None else format(row[key], form)
+                number(row[key], form)
                 for key, form in (
                     ("regret_with", "+.4f"),
                     ("regret_without", "+.4f"),

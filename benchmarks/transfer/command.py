@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from benchmarks.markdown import number
 from benchmarks.provenance import AsJson, provenance
-from benchmarks.transfer.bench import PROCESSES, Bench
+from benchmarks.transfer.bench import PROCESSES
 from benchmarks.transfer.cases import AXES, CASES, Case, chosen_cases
 from benchmarks.transfer.duration import expected_s
 from benchmarks.transfer.notes import NOTES
 from benchmarks.transfer.optimizers import OPTIMIZERS
+from benchmarks.transfer.progress import bench_with_progress
 from benchmarks.transfer.results import Record, document, is_finished, load, merged, record, save
 from benchmarks.transfer.settings import MODELS
 from benchmarks.transfer.sweeps import sweep_case
@@ -121,42 +121,19 @@ def _name(old: Record) -> str:
 
 def _run(cases: Sequence[Case], processes: int) -> Iterator[Record]:
     """Run cases one after the other, and show how far they are."""
-    with _bar() as progress:
-        task = progress.add_task("", total=0)
-        bench = Bench(
-            processes,
-            on_planned=lambda count: progress.update(
-                task, total=(progress.tasks[0].total or 0) + count
-            ),
-            on_trained=lambda _trained: progress.advance(task),
-        )
-        with bench:
-            for case in cases:
-                progress.reset(task, total=0, description=case.name)
-                begun = time.monotonic()
-                new = record(case, sweep_case(bench, case))
-                new["seconds"]["case"] = time.monotonic() - begun
-                _console.print(_line(new))
-                yield new
-
-
-@contextmanager
-def _bar() -> Iterator[Progress]:
-    columns = (
-        TextColumn("{task.description:<40}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("trainings"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=_console) as progress:
-        yield progress
+    with bench_with_progress("transfer", _console, processes=processes) as bench:
+        for case in cases:
+            begun = time.monotonic()
+            new = record(case, sweep_case(bench, case))
+            new["seconds"]["case"] = time.monotonic() - begun
+            _console.print(_line(new))
+            yield new
 
 
 def _line(new: Record) -> str:
     return (
         f"{_name(new)}: shift plain {_octaves(new['shift_plain'])}, advised "
-        f"{_octaves(new['shift_advised'])}, regret {_nats(new['regret'], '+.3f')}, "
+        f"{_octaves(new['shift_advised'])}, regret {number(new['regret'], '+.3f')}, "
         f"{new['seconds']['case']:.0f} s"
     )
 
@@ -173,14 +150,14 @@ def _print(content: Record) -> None:
         spread = case["spread"]["regret"]
         table.add_row(
             _name(case),
-            _nats(case["base_learning_rate"], ".4g"),
+            number(case["base_learning_rate"], ".4g"),
             _octaves(case["shift_plain"]),
             f"[red]{advised}[/]" if missed else advised,
-            _nats(case["regret"], "+.3f") + ("" if spread is None else f" ± {spread:.3f}"),
-            _nats(case["loss_plain"], ".3f"),
-            _nats(case["loss_advised"], ".3f"),
-            _nats(case["loss_best_plain"], ".3f"),
-            _nats(case["search_saved"], ".0%"),
+            number(case["regret"], "+.3f") + ("" if spread is None else f" ± {spread:.3f}"),
+            number(case["loss_plain"], ".3f"),
+            number(case["loss_advised"], ".3f"),
+            number(case["loss_best_plain"], ".3f"),
+            number(case["search_saved"], ".0%"),
         )
     console = Console()
     if not console.is_terminal:
@@ -189,8 +166,8 @@ def _print(content: Record) -> None:
     console.print("Shifts in octaves; regret and losses in nats, means over seeds.")
     near, regret = content["within_one_octave"], content["median_regret"]
     console.print(
-        f"Advised optimum within one octave of the base's: {_nats(near, '.0%')} of "
-        f"{len(content['cases'])} cases (target 90%). Median regret: {_nats(regret, '+.3f')} nats "
+        f"Advised optimum within one octave of the base's: {number(near, '.0%')} of "
+        f"{len(content['cases'])} cases (target 90%). Median regret: {number(regret, '+.3f')} nats "
         "(target 0.02)."
     )
     for case in content["cases"]:
@@ -205,7 +182,3 @@ def _print(content: Record) -> None:
 
 def _octaves(shift: int | None) -> str:
     return "diverged" if shift is None else f"{shift:+d}"
-
-
-def _nats(figure: Any, form: str) -> str:
-    return "-" if figure is None else format(figure, form)

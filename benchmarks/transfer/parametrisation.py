@@ -22,8 +22,7 @@ class Parametrisation(Protocol):
         """Change a fresh model in place, and return factors on the learning rate.
 
         Args:
-            model: The model as the standard parametrisation initialises it. Models with residual
-                blocks have ``branch_scale`` (ResMLP, and each block of CharGPT) to set.
+            model: The model as the standard parametrisation initialises it.
             setting: Its setting.
             base: The setting where the learning rate was tuned.
 

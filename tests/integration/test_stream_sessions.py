@@ -46,9 +46,9 @@ class Advisor(advisor_service_pb2_grpc.AdvisorServiceServicer):
         yield pb.RecommendLRResponse(step=request.measurement.step)
 
     def RecommendLROnce(  # noqa: N802 - gRPC's name
-        self, request: pb.RecommendLRRequest, context: grpc.ServicerContext
+        self, _request: pb.RecommendLRRequest, context: grpc.ServicerContext
     ) -> pb.RecommendLRResponse:
-        raise NotImplementedError
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "streams alone are served here")
 
 
 @contextmanager

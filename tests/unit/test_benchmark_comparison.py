@@ -21,7 +21,7 @@ from benchmarks.comparing.judging import Comparison, Verdict, compare
 from benchmarks.comparing.kinds import KINDS, Better, kind_of
 from benchmarks.comparing.reading import figures_of
 from benchmarks.report.page import stored
-from benchmarks.tables import FIGURES
+from benchmarks.report.tables import FIGURES
 from tests.results import PROVENANCE, ablations, alternatives, case, ideas, transfer, write
 
 _STORED = Path(__file__).parents[2] / FIGURES

@@ -10,7 +10,8 @@ import pytest
 
 from advisor.doctor import rules
 from advisor.doctor.findings import Finding, Level, worst
-from advisor.doctor.network import Handshake, UnreachableError, endpoints
+from advisor.doctor.network import UnreachableError, endpoints
+from advisor.doctor.rules import Handshake
 from fslr.advisor.v1 import status_service_pb2 as pb
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -247,7 +248,7 @@ def test_replicas_of_two_versions_are_named() -> None:
             [("127.0.0.1", "127.0.0.1", 5), ("127.0.0.2", "127.0.0.2", 6)],
         ),
         ("127.0.0.1", [("127.0.0.1", "127.0.0.1", 443)]),
-        ("unix:/tmp/advisor.sock", []),
+        ("unix:advisor.sock", []),
     ],
 )
 def test_addresses_are_read_as_grpc_reads_them(

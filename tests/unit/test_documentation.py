@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.tables import FIGURES, PAGES, with_figures
+from benchmarks.report.tables import FIGURES, PAGES, with_figures
 
 _ROOT = Path(__file__).parents[2]
 

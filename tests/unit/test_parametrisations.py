@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from benchmarks.char_gpt import CharGPT, CharGPTConfig
 from benchmarks.image_models import ResMLP
-from benchmarks.parametrisations import (
+from benchmarks.studies.parametrisations import (
     Factors,
     Family,
-    Parametrisation,
+    Rule,
     depth_mup,
     initialise,
     mup,
-    rate_groups,
     standard,
     width_and_depth,
 )
+from benchmarks.transfer.optimizers import build_optimizer
 
 VOCABULARY = 20
 STEPS = 4
@@ -34,7 +34,7 @@ def gpt(width: int = 32, blocks: int = 2) -> CharGPT:
 def change(
     build: Callable[[], nn.Module],
     base: nn.Module,
-    rule: Parametrisation,
+    rule: Rule,
     family: Family,
     inputs: Tensor,
     layer: str,
@@ -44,9 +44,12 @@ def change(
     model = build()
     factors = rule(model, base, family)
     initialise(model, factors)
-    kind = torch.optim.Adam if family == "adam" else torch.optim.SGD
-    rate = 2.0**-8 if family == "adam" else 2.0**-3
-    optimizer = kind(rate_groups(model, factors, rate))
+    rates = {name: of.rate for name, of in factors.items()}
+    optimizer = (
+        build_optimizer("Adam", model, 2.0**-8, rates)
+        if family == "adam"
+        else build_optimizer("SGD", model, 2.0**-4, rates)
+    )
     targets = torch.randint(0, 10, (inputs.numel() // (1 if inputs.dim() == 2 else 64),))
     seen: list[Tensor] = []
     hook = model.get_submodule(layer).register_forward_hook(
@@ -64,7 +67,7 @@ def change(
 def growth(
     sizes: list[int],
     build: Callable[[int], nn.Module],
-    rule: Parametrisation,
+    rule: Rule,
     family: Family,
     inputs: Tensor,
     layer: str = "head",
@@ -110,7 +113,7 @@ def test_under_depth_mup_deep_models_move_like_shallow_ones() -> None:
 
 @pytest.mark.parametrize("rule", [standard, mup, depth_mup, width_and_depth])
 @pytest.mark.parametrize("family", ["adam", "sgd"])
-def test_the_base_is_left_as_it_is(rule: Parametrisation, family: Family) -> None:
+def test_the_base_is_left_as_it_is(rule: Rule, family: Family) -> None:
     assert set(rule(gpt(), gpt(), family).values()) == {Factors()}
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.provenance import PROVENANCE, emit, provenance
 from benchmarks.report.page import stored
-from benchmarks.tables import FIGURES
+from benchmarks.report.tables import FIGURES
 
 _ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.report import pictures
 from benchmarks.report.command import results
 from benchmarks.report.page import PAGE, PICTURES, drawn, page
-from benchmarks.tables import FIGURES, PAGES
+from benchmarks.report.tables import FIGURES, PAGES
 from tests.results import ablations, alternatives, case, ideas, transfer, write
 
 _ROOT = Path(__file__).parents[2]

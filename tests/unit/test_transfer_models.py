@@ -48,25 +48,9 @@ def test_norms_stand_where_the_placement_says(placement: NormPlacement) -> None:
     torch.testing.assert_close(block(x), stream)
 
 
-@pytest.mark.parametrize("placement", ["pre", "post", "post_mod"])
-def test_a_branch_scale_of_zero_leaves_the_residual_stream(placement: NormPlacement) -> None:
-    block = Block(replace(CONFIG, norm=placement))
-    block.branch_scale = 0.0
-    x = torch.randn(3, 8, 32)
-    expected = block.norm2(block.norm1(x)) if placement == "post" else x
-    torch.testing.assert_close(block(x), expected)
-
-
 def test_a_post_norm_stream_is_not_normalised_once_more() -> None:
     final = {p: CharGPT(replace(CONFIG, norm=p)).norm for p in ("pre", "post", "post_mod")}
     assert [type(norm) for norm in final.values()] == [nn.LayerNorm, nn.Identity, nn.LayerNorm]
-
-
-def test_the_residual_mlp_scales_its_branches() -> None:
-    model = ResMLP(width=8, blocks=2)
-    model.branch_scale = 0.0
-    images = torch.randn(4, 1, 8, 8)
-    torch.testing.assert_close(model(images), model.head(model.embed(images.flatten(1))))
 
 
 def test_no_example_of_the_small_conv_net_sees_another() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.markdown import table as _markdown
+from benchmarks.report.transfer import regret_of, within_an_octave
 
 FIGURES = Path("benchmarks/results")
 PAGES = (
@@ -212,10 +213,7 @@ def _transfer(figures: dict[str, Any]) -> str:
     cases = figures["cases"]
 
     def within(model: str) -> str:
-        near = [
-            c for c in cases if c[f"shift_{model}"] is not None and abs(c[f"shift_{model}"]) <= 1
-        ]
-        return f"{len(near)} of {len(cases)}"
+        return f"{sum(within_an_octave(case, model) for case in cases)} of {len(cases)}"
 
     def regret(model: str) -> str:
         losses = [
@@ -242,21 +240,14 @@ def _defaults(figures: dict[str, Any]) -> str:
     for each in figures["ablations"]:
         by_name = {row["setting"]: row for row in each["rows"]}
         others = [
-            f"{name}: {_regret(row)}" for name, row in by_name.items() if name != each["default"]
+            f"{name}: {regret_of(row)}" for name, row in by_name.items() if name != each["default"]
         ]
         rows.append((
             each["question"],
-            f"{each['default']}: {_regret(by_name[each['default']])}",
+            f"{each['default']}: {regret_of(by_name[each['default']])}",
             "; ".join(others),
         ))
     return _markdown(("question", "default: its regret, nats", "others"), rows)
-
-
-def _regret(row: dict[str, Any]) -> str:
-    if row["regret"] is None:
-        return "diverged"
-    spread = row["regret_spread"]
-    return f"{row['regret']:+.3f}" + ("" if spread is None else f" ± {spread:.3f}")
 
 
 _TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {

@@ -8,15 +8,19 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.transfer.bench import Bench
+from benchmarks.transfer.bench import PROCESSES, Bench
 
 
 @contextmanager
-def bench_with_progress(what: str) -> Iterator[Bench]:
-    """Give a bench; a bar on the standard error counts its trainings.
+def bench_with_progress(
+    what: str, console: Console | None = None, *, processes: int = PROCESSES
+) -> Iterator[Bench]:
+    """Give a bench; a bar counts its trainings.
 
     Args:
         what: Stands before the bar.
+        console: Where the bar is, and what else is printed meanwhile. Default: standard error.
+        processes: Trainings at a time.
 
     Yields:
         The bench.
@@ -28,7 +32,7 @@ def bench_with_progress(what: str) -> Iterator[Bench]:
         TextColumn("trainings"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console or Console(stderr=True)) as progress:
         task = progress.add_task(what, total=0)
         planned = 0
 
@@ -37,5 +41,7 @@ def bench_with_progress(what: str) -> Iterator[Bench]:
             planned += count
             progress.update(task, total=planned)
 
-        with Bench(on_planned=plan, on_trained=lambda _trained: progress.advance(task)) as bench:
+        with Bench(
+            processes, on_planned=plan, on_trained=lambda _trained: progress.advance(task)
+        ) as bench:
             yield bench

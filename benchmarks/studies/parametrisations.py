@@ -32,7 +32,7 @@ class Factors:
     rate: float = 1.0
 
 
-Parametrisation = Callable[[nn.Module, nn.Module, Family], dict[str, Factors]]
+Rule = Callable[[nn.Module, nn.Module, Family], dict[str, Factors]]
 """Maps (big model, base model, optimizer family) to the factors of the big one's tensors."""
 
 
@@ -110,22 +110,6 @@ def initialise(model: nn.Module, factors: dict[str, Factors]) -> None:
     """
     for name, parameter in model.named_parameters():
         parameter.mul_(factors[name].init)
-
-
-def rate_groups(
-    model: nn.Module, factors: dict[str, Factors], learning_rate: float
-) -> list[dict[str, object]]:
-    """Return parameter groups for an optimizer, one a tensor, each with its learning rate.
-
-    Args:
-        model: The big model.
-        factors: Of each parameter's name.
-        learning_rate: The base's.
-    """
-    return [
-        {"params": [parameter], "lr": learning_rate * factors[name].rate}
-        for name, parameter in model.named_parameters()
-    ]
 
 
 def _counterpart(name: str, of_base: dict[str, nn.Module]) -> nn.Module:
