@@ -8,13 +8,12 @@ exchanging the files exchanges better and worse.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from scipy.special import stdtr
+from scipy import stats
 
 from benchmarks.comparing.kinds import Better, Kind, Path, kind_of
 from benchmarks.comparing.reading import Figure, figures_of
@@ -188,10 +187,8 @@ def _within(rounds: tuple[float, float], value: float) -> bool:
 
 def _welch(old: Figure, new: Figure, change: float) -> float:
     """Return how likely so large a change is by chance, by Welch's t-test."""
-    errors = [(f.deviation or 0.0) / math.sqrt(f.seeds) for f in (old, new)]
-    error = math.hypot(*errors)
-    if error == 0:
+    one, two = old.deviation or 0.0, new.deviation or 0.0
+    if one == two == 0:
         return 0.0 if change > 0 else 1.0
-    parts = [(each / error) ** 2 for each in errors]
-    freedom = 1 / (parts[0] ** 2 / (old.seeds - 1) + parts[1] ** 2 / (new.seeds - 1))
-    return float(2 * stdtr(freedom, -change / error))
+    found = stats.ttest_ind_from_stats(change, one, old.seeds, 0.0, two, new.seeds, equal_var=False)
+    return float(found.pvalue)
