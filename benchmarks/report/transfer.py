@@ -12,7 +12,8 @@ _AIM_REGRET = 0.02  # nats
 _OCTAVE = 1.0
 _OF_ALTERNATIVES = """\
 The base's best learning rate used on the scaled model, in every way that is in use. Regret is
-against the best of a full search on the plain model, so below 0 is better than that search. The
+against the best of a full search on the plain model, so below 0 is better than that search; after
+± stands the deviation between seeds. The
 parametrisations know from the shapes what the others measure, and so cost no time; they want every
 tensor's role in the code. Extra time is that of 150 short steps of small models, where measuring
 weighs most; [a larger one](#what-measuring-adds-to-a-training) pays less."""
@@ -184,7 +185,7 @@ def alternatives(figures: Mapping[str, Any]) -> str:
 def ablations(figures: Mapping[str, Any]) -> str:
     """Return the section on what the defaults rest on."""
     return "\n\n".join(
-        ["The setting in bold is the default."] + [_ablation(each) for each in figures["ablations"]]
+        ["The setting in bold is the default; after ± stands the standard error of the regret."] + [_ablation(each) for each in figures["ablations"]]
     )
 
 
