@@ -184,9 +184,10 @@ def alternatives(figures: Mapping[str, Any]) -> str:
 
 def ablations(figures: Mapping[str, Any]) -> str:
     """Return the section on what the defaults rest on."""
-    return "\n\n".join(
-        ["The setting in bold is the default; after ± stands the standard error of the regret."] + [_ablation(each) for each in figures["ablations"]]
-    )
+    return "\n\n".join([
+        "The setting in bold is the default; after ± stands the standard error of the regret.",
+        *map(_ablation, figures["ablations"]),
+    ])
 
 
 def _ablation(ablation: Mapping[str, Any]) -> str:
