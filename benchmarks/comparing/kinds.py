@@ -115,6 +115,7 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("unexpected", Kind(Better.LOWER)),
     ("kib_growth", Kind(Better.LOWER, absolute=16 * 1024)),
     ("regret_spread", _IGNORED),
+    ("regrets/*", _IGNORED),
     ("standard_error", _IGNORED),
     ("loss", _NATS),
     ("wins", _NEITHER),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from rich.table import Table
 from benchmarks.markdown import number
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.studies.questions import Question, questions
-from benchmarks.studies.reference import Outcome, Reference, references, tried
+from benchmarks.studies.reference import Outcome, Reference, gain, references, tried
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case
 from benchmarks.transfer.progress import bench_with_progress
@@ -43,60 +43,58 @@ class Summary:
     extra_cost_percent: float | None
 
 
-def summarised(outcomes: Sequence[Outcome], seeds: int) -> Summary:
+def summarised(outcomes: Sequence[Outcome]) -> Summary:
     """Return what a choice gave over all cases.
 
     Args:
         outcomes: One a case.
-        seeds: Seeds of each.
     """
     shifts = [outcome.shift for outcome in outcomes]
-    spreads = [outcome.regret_spread for outcome in outcomes]
-    known = [spread for spread in spreads if spread is not None]
+    known = [
+        outcome.regret_spread**2 / len(outcome.regrets)
+        for outcome in outcomes
+        if outcome.regret_spread is not None
+    ]
     return Summary(
         shift=None
         if None in shifts
         else max((shift for shift in shifts if shift is not None), key=abs),
         regret=_mean([outcome.regret for outcome in outcomes]),
-        regret_spread=sum(spread**2 / seeds for spread in known) ** 0.5 / len(outcomes)
-        if known and len(known) == len(spreads)
-        else None,
+        regret_spread=sum(known) ** 0.5 / len(outcomes) if len(known) == len(outcomes) else None,
         extra_cost_percent=_mean([outcome.extra_cost_percent for outcome in outcomes]),
     )
 
 
-def conclusion(rows: Sequence[dict[str, Any]], default: str) -> str:
+def conclusion(tried_out: Mapping[str, Sequence[Outcome]], default: str) -> str:
     """Say in a sentence how the default stands among the choices.
 
     Two choices are told apart where their regrets differ by more than twice the standard error of
-    the difference.
+    the difference, taken seed by seed.
 
     Args:
-        rows: With ``setting``, ``regret`` and ``regret_spread``.
-        default: The setting of the default.
+        tried_out: Outcomes by choice, one a case.
+        default: The choice that is the default.
     """
-    finite = [row for row in rows if row["regret"] is not None]
-    own = next((row for row in finite if row["setting"] == default), None)
-    if own is None:
+    gains = {  # of the default over each other choice
+        name: gain(tried_out[default], outcomes)
+        for name, outcomes in tried_out.items()
+        if name != default
+    }
+    known = {name: found for name, found in gains.items() if found is not None}
+    if any(outcome.regret is None for outcome in tried_out[default]):
         return f"{default}, the default, diverged"
-    best = min(finite, key=lambda row: float(row["regret"]))
-    if best is own:
-        rest = [row for row in finite if row is not own]
-        worse = [row["setting"] for row in rest if _are_apart(own, row)]
+    worse = [name for name, found in known.items() if found.is_beyond_noise and found.mean > 0]
+    best = min(known, key=lambda name: known[name].mean, default=default)
+    if best == default or known[best].mean >= 0:
         if not worse:
             return f"{default}, the default, has the lowest regret; no other is told apart from it"
         return f"{default}, the default, has the lowest regret; clearly worse: {', '.join(worse)}"
-    gain = own["regret"] - best["regret"]
-    verdict = "clearly better" if _are_apart(own, best) else "better within the seeds' noise"
-    return f"{best['setting']} is {verdict} than {default}, the default, by {gain:.3f} nats"
-
-
-def _are_apart(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    spreads = [one["regret_spread"], other["regret_spread"]]
-    if None in spreads:
-        return False
-    error = sum(spread**2 for spread in spreads) ** 0.5
-    return bool(abs(one["regret"] - other["regret"]) > 2 * error)
+    found = known[best]
+    verdict = "clearly better" if found.is_beyond_noise else "better within the seeds' noise"
+    text = f"{best} is {verdict} than {default}, the default, by {-found.mean:.3f}"
+    if found.standard_error is not None:
+        text += f" ± {found.standard_error:.3f}"
+    return f"{text} nats" + (f"; clearly worse: {', '.join(worse)}" if worse else "")
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -143,29 +141,30 @@ def _answered(bench: Bench, question: Question, known: dict[_Key, Reference]) ->
     missing = [case for case in question.cases if (case, question.base_steps) not in known]
     for reference in references(bench, missing, question.base_steps):
         known[reference.case, question.base_steps] = reference
-    rows = []
+    tried_out: dict[str, list[Outcome]] = {}
     for choice in question.choices:
-        outcomes = []
+        outcomes = tried_out[choice.name] = []
         for case in question.cases:
             reference = known[case, question.base_steps]
             profiles = None if choice.profiles is None else choice.profiles(bench, reference)
             outcomes.append(tried(bench, reference, choice.method, profiles))
-        seeds = len(question.cases[0].seeds)
-        rows.append({
-            "setting": choice.name,
-            **asdict(summarised(outcomes, seeds)),
-            "seeds": seeds,
-            "cases": {
-                case.name: asdict(outcome)
-                for case, outcome in zip(question.cases, outcomes, strict=True)
-            },
-        })
     return {
         "name": question.name,
         "question": question.text,
-        "rows": rows,
+        "rows": [
+            {
+                "setting": name,
+                **asdict(summarised(outcomes)),
+                "seeds": min(len(case.seeds) for case in question.cases),
+                "cases": {
+                    case.name: asdict(outcome)
+                    for case, outcome in zip(question.cases, outcomes, strict=True)
+                },
+            }
+            for name, outcomes in tried_out.items()
+        ],
         "default": question.default,
-        "text": conclusion(rows, question.default),
+        "text": conclusion(tried_out, question.default),
     }
 
 

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import typer
@@ -17,10 +18,11 @@ from advisor.policy import DepthRule, Policy
 from advisor.rpc.convert import policy_to
 from benchmarks.markdown import number
 from benchmarks.provenance import AsJson, Out, emit
-from benchmarks.studies.matching import extrapolated, match_total
+from benchmarks.studies.matching import extrapolated, match_total, scale_all
 from benchmarks.studies.reference import (
     Outcome,
     Reference,
+    gain,
     octaves_around,
     recorded,
     references,
@@ -29,6 +31,7 @@ from benchmarks.studies.reference import (
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case, chosen_cases
 from benchmarks.transfer.progress import bench_with_progress
+from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.sweeps import ADVISED, Method, Profiles
 from benchmarks.transfer.training import Advice, Recording
 
@@ -41,7 +44,7 @@ class Idea:
 
     Attributes:
         name: In words.
-        method: How to be advised with it.
+        method: How to be advised with it on a case.
         without: The same without it.
         status: ``default`` or ``option`` where the policy has it already; empty: it has not.
         applies: Whether it changes anything on a case.
@@ -49,7 +52,7 @@ class Idea:
     """
 
     name: str
-    method: Method = ADVISED
+    method: Callable[[Case], Method] = lambda _case: ADVISED
     without: Method = ADVISED
     status: Literal["default", "option", ""] = ""
     applies: Callable[[Case], bool] = lambda _case: True
@@ -67,6 +70,21 @@ def _grows_deeper(case: Case) -> bool:
 
 def _grows_wider_alone(case: Case) -> bool:
     return case.big.width != case.base.width and not _grows_deeper(case)
+
+
+def _elements_per_step(setting: Setting) -> int:
+    is_text = setting.model not in {"res_mlp", "conv_net"}
+    return setting.batch_size * (setting.context if is_text else 1)
+
+
+def _grows_in_batch(case: Case) -> bool:
+    return _elements_per_step(case.big) != _elements_per_step(case.base)
+
+
+def _for_less_noise(case: Case) -> Method:
+    """Move the outputs by more where a step sees more, by the square root of how much more."""
+    factor = math.sqrt(_elements_per_step(case.big) / _elements_per_step(case.base))
+    return replace(ADVISED, advice=Advice(adjust=partial(scale_all, factor)))
 
 
 def _from_two_sizes(bench: Bench, reference: Reference) -> Profiles:
@@ -87,12 +105,17 @@ def _from_two_sizes(bench: Bench, reference: Reference) -> Profiles:
 
 IDEAS = (
     Idea(
+        "the square root of the batch",
+        _for_less_noise,
+        applies=_grows_in_batch,
+    ),
+    Idea(
         "the whole step's rate matched too, by the Gram matrix",
-        replace(ADVISED, advice=Advice(adjust=match_total)),
+        lambda _case: replace(ADVISED, advice=Advice(adjust=match_total)),
     ),
     Idea(
         "depth rule `measured`",
-        _with_rules(depth_rule=DepthRule.MEASURED),
+        lambda _case: _with_rules(depth_rule=DepthRule.MEASURED),
         status="option",
         applies=_grows_deeper,
     ),
@@ -105,6 +128,41 @@ IDEAS = (
         "moves weighed by confidence",
         without=_with_rules(weigh_by_confidence=False),
         status="default",
+    ),
+)
+
+
+_GPT = Setting("char_gpt_post", width=32)
+_ADAM_OCTAVES = tuple(range(-4, -10, -1))
+_GROWING_IN_BATCH = (  # the transfer benchmark has others, from which the idea came
+    Case(
+        "batch_size",
+        "Adam",
+        replace(_GPT, batch_size=4),
+        replace(_GPT, batch_size=32),
+        _ADAM_OCTAVES,
+    ),
+    Case(
+        "sequence_length",
+        "Adam",
+        replace(_GPT, model="char_gpt_post_mod", context=16),
+        replace(_GPT, model="char_gpt_post_mod", context=128),
+        _ADAM_OCTAVES,
+    ),
+    Case(
+        "batch_size",
+        "SGD",
+        replace(_GPT, model="char_gpt_pre", batch_size=4),
+        replace(_GPT, model="char_gpt_pre", batch_size=32),
+        tuple(range(1, -5, -1)),
+    ),
+    Case(
+        "batch_size",
+        "Adam",
+        Setting("res_mlp", width=64, depth=4, batch_size=4),
+        Setting("res_mlp", width=64, depth=4, batch_size=32),
+        tuple(range(-5, -11, -1)),
+        seeds=tuple(range(8)),
     ),
 )
 
@@ -122,42 +180,31 @@ def _cases(*, is_quick: bool) -> list[Case]:
     if is_quick:
         chosen = [("width", "res_mlp"), ("width_depth", "res_mlp")]
     found = [case for axis, model in chosen for case in chosen_cases(axis, model, "Adam")]
+    found += _GROWING_IN_BATCH[-1:] if is_quick else _GROWING_IN_BATCH
     return [replace(case, seeds=(0,), steps=100) for case in found] if is_quick else found
 
 
-def judged(pairs: Sequence[tuple[Outcome, Outcome]], seeds: int) -> dict[str, Any]:
+def judged(pairs: Sequence[tuple[Outcome, Outcome]]) -> dict[str, Any]:
     """Say whether an idea wins: its regret is lower by more than twice the standard error.
 
     Args:
         pairs: Outcomes with and without it, one pair a case.
-        seeds: Seeds of each.
     """
-    known = [
-        (one.regret, other.regret, one.regret_spread, other.regret_spread)
-        for one, other in pairs
-        if one.regret is not None and other.regret is not None
-    ]
-    lost = len(pairs) - len(known)
-    regret_with = statistics.fmean(row[0] for row in known) if known else None
-    regret_without = statistics.fmean(row[1] for row in known) if known else None
-    error = None
-    if known and all(row[2] is not None and row[3] is not None for row in known):
-        squares = sum(((row[2] or 0) ** 2 + (row[3] or 0) ** 2) / seeds for row in known)
-        error = squares**0.5 / len(known)
-    wins = (
-        regret_with is not None
-        and regret_without is not None
-        and error is not None
-        and lost == 0
-        and regret_without - regret_with > 2 * error
-    )
+    both = [pair for pair in pairs if pair[0].regrets and pair[1].regrets]
+    gained = gain([one for one, _ in both], [other for _, other in both]) if both else None
+    lost = len(pairs) - len(both)
     return {
-        "regret_with": regret_with,
-        "regret_without": regret_without,
-        "standard_error": error,
+        "regret_with": _mean_regret([one for one, _ in both]),
+        "regret_without": _mean_regret([other for _, other in both]),
+        "standard_error": gained.standard_error if gained else None,
         "diverged": lost,
-        "wins": wins,
+        "wins": gained is not None and gained.is_beyond_noise and gained.mean > 0 and lost == 0,
     }
+
+
+def _mean_regret(outcomes: Sequence[Outcome]) -> float | None:
+    known = [outcome.regret for outcome in outcomes if outcome.regret is not None]
+    return statistics.fmean(known) if known else None
 
 
 def in_words(found: Mapping[str, Any], status: str) -> str:
@@ -172,14 +219,14 @@ def in_words(found: Mapping[str, Any], status: str) -> str:
     )
     if found["diverged"]:
         return f"diverged in {found['diverged']} cases; {became}"
-    gain, error = found["regret_without"] - found["regret_with"], found["standard_error"]
+    gained, error = found["regret_without"] - found["regret_with"], found["standard_error"]
     if error is None:
-        return f"{gain:+.4f} nats, of one seed, which tells no noise; {became}"
-    if abs(gain) <= 2 * error:
+        return f"{gained:+.4f} nats, of one seed, which tells no noise; {became}"
+    if abs(gained) <= 2 * error:
         verdict = "no difference beyond the seeds' noise"
     else:
-        verdict = "wins" if gain > 0 else "loses"
-    return f"{verdict}: {gain:+.4f} ± {error:.4f} nats; {became}"
+        verdict = "wins" if gained > 0 else "loses"
+    return f"{verdict}: {gained:+.4f} ± {error:.4f} nats; {became}"
 
 
 def ideas(
@@ -208,10 +255,10 @@ def _tried(bench: Bench, idea: Idea, found: Sequence[Reference]) -> dict[str, An
     for reference in chosen:
         profiles = None if idea.profiles is None else idea.profiles(bench, reference)
         pairs.append((
-            tried(bench, reference, idea.method, profiles),
+            tried(bench, reference, idea.method(reference.case), profiles),
             tried(bench, reference, idea.without),
         ))
-    found_out = judged(pairs, len(chosen[0].case.seeds))
+    found_out = judged(pairs)
     return {
         "name": idea.name,
         **found_out,

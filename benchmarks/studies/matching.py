@@ -42,6 +42,24 @@ def match_total(
     return changed
 
 
+def scale_all(
+    factor: float,
+    answer: advisor_service_pb2.RecommendLRResponse,
+    _estimate: RateEstimate,
+    _totals: tuple[tuple[int, float], ...],
+) -> advisor_service_pb2.RecommendLRResponse:
+    """Scale all multipliers alike.
+
+    Args:
+        factor: By what.
+        answer: The service's answer.
+    """
+    changed = type(answer)()
+    changed.CopyFrom(answer)
+    changed.multipliers[:] = factor * np.array(answer.multipliers)
+    return changed
+
+
 def total_at(totals: tuple[tuple[int, float], ...], step: int) -> float:
     """Return the total at a step, straight lines in the logarithm between those recorded.
 

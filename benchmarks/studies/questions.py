@@ -146,7 +146,7 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
         Question(
             "interval",
             "How often to measure?",
-            (longer,),
+            (longer, wide_mlp, deep),
             (
                 Choice("25 to 100 steps, as rates move"),
                 _every(25),

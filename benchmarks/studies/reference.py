@@ -50,6 +50,7 @@ class Outcome:
         regret: Its loss at the transferred learning rate, less the best of the plain sweep; None:
             it diverged.
         regret_spread: Sample standard deviation of that over seeds; None: one seed, or diverged.
+        regrets: By seed, of which ``regret`` is the mean; empty: it diverged.
         loss: Its loss at the transferred learning rate; None: it diverged.
         extra_cost_percent: Time added to a training by its measured steps; None: all diverged.
     """
@@ -57,6 +58,7 @@ class Outcome:
     shift: int | None
     regret: float | None
     regret_spread: float | None
+    regrets: tuple[float, ...]
     loss: float | None
     extra_cost_percent: float | None
 
@@ -173,9 +175,55 @@ def outcome(reference: Reference, found: Sweep) -> Outcome:
         shift=None if best is None else best - reference.octave,
         regret=regret if is_finite else None,
         regret_spread=statistics.stdev(regrets) if is_finite and len(regrets) > 1 else None,
+        regrets=tuple(regrets) if is_finite else (),
         loss=loss if is_finite else None,
         extra_cost_percent=_extra_cost_percent(reference.plain, found),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """How much lower the regret of one variant is than that of another, in nats.
+
+    Attributes:
+        mean: Over cases and seeds.
+        standard_error: Of that, from differences of the same case and seed; None: one seed.
+    """
+
+    mean: float
+    standard_error: float | None
+
+    @property
+    def is_beyond_noise(self) -> bool:
+        """Whether it is more than twice its standard error, in either direction."""
+        return self.standard_error is not None and abs(self.mean) > 2 * self.standard_error
+
+
+def gain(one: Sequence[Outcome], other: Sequence[Outcome]) -> Gain | None:
+    """Compare two variants over the same cases and seeds.
+
+    Trainings of one seed begin with the same weights and see the same batches, so differences are
+    taken seed by seed: what seeds differ in by themselves cancels.
+
+    Args:
+        one: Outcomes of the variant that may gain, one a case.
+        other: The same cases with the other variant.
+
+    Returns:
+        The gain; None: one of them diverged somewhere.
+    """
+    pairs = list(zip(one, other, strict=True))
+    if not all(mine.regrets and its.regrets for mine, its in pairs):
+        return None
+    means, squared_errors = [], []
+    for mine, its in pairs:
+        by_seed = [b - a for a, b in zip(mine.regrets, its.regrets, strict=True)]
+        means.append(statistics.fmean(by_seed))
+        if len(by_seed) > 1:
+            squared_errors.append(statistics.variance(by_seed) / len(by_seed))
+    is_known = len(squared_errors) == len(means)
+    error = math.sqrt(sum(squared_errors)) / len(means) if is_known else None
+    return Gain(statistics.fmean(means), error)
 
 
 def _extra_cost_percent(plain: Sweep, found: Sweep) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import statistics
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from benchmarks.studies.alternatives import published_flerm
 from benchmarks.studies.ideas import judged
 from benchmarks.studies.matching import extrapolated, match_total, total_at
 from benchmarks.studies.questions import questions
-from benchmarks.studies.reference import Outcome, Reference, outcome
+from benchmarks.studies.reference import Gain, Outcome, Reference, gain, outcome
 from benchmarks.transfer.cases import CASES
 from benchmarks.transfer.sweeps import Sweep
 from fslr.advisor.v1 import advisor_service_pb2, profile_pb2
@@ -35,8 +35,13 @@ def reference(plain: dict[int, list[float]]) -> Reference:
     )
 
 
-def result(regret: float | None, spread: float | None = 0.01, shift: int | None = 0) -> Outcome:
-    return Outcome(shift, regret, spread, regret, 5.0)
+def result(*regrets: float, shift: int | None = 0) -> Outcome:
+    """Return an outcome with regrets by seed; none: it diverged."""
+    if not regrets:
+        return Outcome(None, None, None, (), None, 5.0)
+    mean = statistics.fmean(regrets)
+    spread = statistics.stdev(regrets) if len(regrets) > 1 else None
+    return Outcome(shift, mean, spread, regrets, mean, 5.0)
 
 
 def test_regret_is_against_the_best_of_the_plain_sweep_wherever_it_lies() -> None:
@@ -47,6 +52,7 @@ def test_regret_is_against_the_best_of_the_plain_sweep_wherever_it_lies() -> Non
     assert found.shift == -1
     assert found.regret == pytest.approx(0.05)
     assert found.regret_spread == pytest.approx(math.sqrt(0.005))
+    assert found.regrets == pytest.approx((0.1, 0.0))
     assert found.extra_cost_percent == pytest.approx(10)
 
 
@@ -58,47 +64,75 @@ def test_a_variant_that_diverges_has_no_regret_and_keeps_its_shift() -> None:
 
 
 def test_a_summary_over_cases_takes_the_largest_shift_and_the_mean_regret() -> None:
-    found = summarised([result(0.1, 0.03, shift=1), result(0.3, 0.04, shift=-2)], seeds=4)
+    found = summarised([result(0.0, 0.2, shift=1), result(0.1, 0.3, 0.5, 0.3, shift=-2)])
     assert found.shift == -2
     assert found.regret == pytest.approx(0.2)
-    assert found.regret_spread == pytest.approx(math.sqrt((0.03**2 + 0.04**2) / 4) / 2)
-    assert summarised([result(0.1), result(None, shift=None)], seeds=4).regret is None
+    squares = 0.02 / 2 + (0.04 + 0.04) / 3 / 4
+    assert found.regret_spread == pytest.approx(math.sqrt(squares) / 2)
+    assert summarised([result(0.1), result()]).regret is None
+    assert summarised([result(0.1), result(0.1, 0.2)]).regret_spread is None
 
 
-def row(setting: str, regret: float | None, spread: float | None = 0.01) -> dict[str, Any]:
-    return {"setting": setting, "regret": regret, "regret_spread": spread}
+def test_a_gain_is_taken_seed_by_seed() -> None:
+    """What seeds differ in by themselves is no noise of the difference."""
+    found = gain([result(0.0, 1.0), result(0.5, 0.7)], [result(0.1, 1.1), result(0.6, 0.9)])
+    assert found is not None
+    assert found.mean == pytest.approx((0.1 + 0.15) / 2)
+    assert found.standard_error == pytest.approx(math.sqrt(0.005 / 2) / 2)
+    assert found.is_beyond_noise
+    assert gain([result(0.0, 1.0)], [result()]) is None
+
+
+def test_a_gain_of_one_seed_is_never_beyond_noise() -> None:
+    found = gain([result(0.0)], [result(5.0)])
+    assert found == Gain(5.0, None)
+    assert not found.is_beyond_noise
 
 
 @pytest.mark.parametrize(
-    ("rows", "words"),
+    ("others", "words"),
     [
-        ([row("a", 0.0), row("b", 0.1)], "lowest regret; clearly worse: b"),
-        ([row("a", 0.0), row("b", 0.02)], "lowest regret; no other is told apart"),
-        ([row("a", 0.1), row("b", 0.0)], "b is clearly better than a, the default, by 0.100 nats"),
-        ([row("a", 0.02), row("b", 0.0)], "b is better within the seeds' noise"),
-        ([row("a", 0.1, None), row("b", 0.0, None)], "b is better within the seeds' noise"),
-        ([row("a", None), row("b", 0.0)], "a, the default, diverged"),
-        ([row("a", 0.0), row("b", None)], "no other is told apart"),
+        ({"b": [0.1, 0.101]}, "a, the default, has the lowest regret; clearly worse: b"),
+        ({"b": [-0.1, 0.2]}, "lowest regret; no other is told apart"),
+        ({"b": [-0.1, -0.101]}, "b is clearly better than a, the default, by 0.101 ± 0.001 nats"),
+        ({"b": [-0.1, 0.0]}, "b is better within the seeds' noise than a, the default, by 0.050"),
+        ({"b": [-0.1, -0.1], "c": [1.0, 1.0]}, "by 0.100 ± 0.000 nats; clearly worse: c"),
+        ({"b": []}, "no other is told apart"),
     ],
 )
 def test_a_conclusion_says_no_more_than_the_seeds_show(
-    rows: list[dict[str, Any]], words: str
+    others: dict[str, list[float]], words: str
 ) -> None:
-    assert words in conclusion(rows, "a")
+    rest = {name: [result(*regrets)] for name, regrets in others.items()}
+    assert words in conclusion({"a": [result(0.0, 0.0)], **rest}, "a")
+
+
+def test_a_default_that_diverges_is_said_to() -> None:
+    assert conclusion({"a": [result()], "b": [result(0.1)]}, "a") == "a, the default, diverged"
 
 
 @pytest.mark.parametrize(
-    ("pair", "wins"),
+    ("one", "other", "wins"),
     [
-        ((result(0.0), result(0.1)), True),
-        ((result(0.1), result(0.0)), False),
-        ((result(0.0), result(0.01)), False),  # inside of twice the standard error
-        ((result(0.0, None), result(0.1, None)), False),  # one seed tells no noise
-        ((result(None), result(0.1)), False),
+        ((0.0, 0.01), (0.1, 0.11), True),
+        ((0.1, 0.11), (0.0, 0.01), False),
+        ((0.0, 0.01), (0.1, -0.05), False),  # inside of twice the standard error
+        ((0.0,), (0.1,), False),  # one seed tells no noise
+        ((), (0.1, 0.1), False),
     ],
 )
-def test_an_idea_wins_beyond_the_noise_alone(pair: tuple[Outcome, Outcome], wins: bool) -> None:
-    assert judged([pair, pair], seeds=3)["wins"] is wins
+def test_an_idea_wins_beyond_the_noise_alone(
+    one: tuple[float, ...], other: tuple[float, ...], wins: bool
+) -> None:
+    pair = (result(*one), result(*other))
+    assert judged([pair, pair])["wins"] is wins
+
+
+def test_what_diverged_with_an_idea_is_counted_and_loses() -> None:
+    good = (result(0.0, 0.01), result(0.1, 0.11))
+    found = judged([good, (result(), result(0.1, 0.11))])
+    assert (found["diverged"], found["wins"]) == (1, False)
+    assert found["regret_with"] == pytest.approx(0.005)
 
 
 def test_the_total_is_that_of_the_base_after_matching() -> None:
