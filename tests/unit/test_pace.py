@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
+from itertools import count
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from torch import nn
 from advisor.inprocess import InProcessAdvisor
 from fslr.advisor.v1 import policy_pb2
 from fslr.torch import attach
-from fslr.torch.pace import splitting_cost_s
+from fslr.torch.pace import Pace, splitting_cost_s
 from tests.building import content_message
 
 
@@ -33,9 +33,8 @@ def test_an_optimizer_that_cannot_be_tried_out_has_no_cost() -> None:
     assert splitting_cost_s(Stubborn(nn.Linear(3, 2).parameters(), 1), 4) is None
 
 
-@pytest.mark.parametrize("slow_model", [False, True])
 def test_a_hint_is_given_once_where_splitting_costs_more_than_a_twentieth(
-    slow_model: bool, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(100)))
@@ -49,12 +48,23 @@ def test_a_hint_is_given_once_where_splitting_costs_more_than_a_twentieth(
         attach(model, optimizer, profile="x", advisor=advisor, policy=seldom),
     ):
         model(torch.ones(8, 2)).square().sum().backward()
-        optimizer.step()
         for _ in range(60):  # no forward pass: as if the model took no time at all
-            if slow_model:
-                time.sleep(0.1)
             optimizer.step()
     hints = [r.getMessage() for r in caplog.records if "scaling" in r.getMessage()]
     assert torch.equal(state, torch.get_rng_state())
-    assert len(hints) == (0 if slow_model else 1)
-    assert slow_model or "for each of 200 tensors costs " in hints[0]
+    (hint,) = hints
+    assert "for each of 200 tensors costs " in hint
+
+
+@pytest.mark.parametrize(
+    ("step_s", "groups", "hints"), [(1e-6, 200, 1), (60, 200, 0), (1e-6, 8, 0)]
+)
+def test_no_hint_where_steps_are_long_or_groups_are_few(
+    step_s: float, groups: int, hints: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    optimizer = torch.optim.AdamW(nn.Linear(3, 2).parameters(), lr=0.1, fused=True)
+    pace = Pace(optimizer, groups, clock=count(step=step_s).__next__)
+    with caplog.at_level(logging.WARNING, "fslr"):
+        for _ in range(60):
+            pace.note(undisturbed=True)
+    assert len(caplog.records) == hints

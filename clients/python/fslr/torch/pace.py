@@ -6,6 +6,7 @@ import inspect
 import logging
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -65,11 +66,18 @@ class Pace:
     Args:
         optimizer: The optimizer.
         groups: Number of tensors with multipliers of their own.
+        clock: Returns the time, seconds.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, groups: int) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        groups: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._optimizer = optimizer
         self._groups = groups
+        self._clock = clock
         self._periods_s: list[float] = []
         self._last: float | None = None
         self._done = groups < _MANY_GROUPS
@@ -82,7 +90,7 @@ class Pace:
         """
         if self._done:
             return
-        now = time.perf_counter()
+        now = self._clock()
         if self._last is not None and undisturbed:
             self._periods_s.append(now - self._last)
         self._last = now
