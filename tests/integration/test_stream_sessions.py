@@ -18,7 +18,7 @@ from fslr.advisor.v1 import advisor_service_pb2_grpc
 from fslr.session import StreamSession
 
 DEADLINE_S = 1.0
-SLACK_S = 0.4  # what a busy machine may take
+SLACK_S = 0.8  # what a busy machine may take
 _Behaviour = Callable[[int, grpc.ServicerContext], None]
 
 

@@ -186,7 +186,7 @@ def test_a_revoked_token_ends_in_open_streams_too(filled: LocalServer, tokens: T
         with pytest.raises(AuthenticationError, match="is none that is in force here"):
             while time.monotonic() < begun + 10:
                 run.recommend(MEASUREMENT)
-        assert time.monotonic() - begun < 1.5
+        assert time.monotonic() - begun < 5  # it is looked up once a second
         with pytest.raises(AuthenticationError, match="set FSLR_TOKEN or FSLR_TOKEN_FILE"):
             run.recommend(MEASUREMENT)
     assert "has no token" in tokens.run("revoke", made["id"], ok=False)

@@ -176,7 +176,7 @@ def test_a_collector_that_is_not_there_holds_nothing_up(monkeypatch: pytest.Monk
         with AdvisorClient(server.address) as client:
             client.status()
         begun = time.monotonic()
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 8  # the exporter alone would try for ten
 
 
 def test_without_the_packages_the_service_names_the_extra(tmp_path: Path) -> None:
