@@ -239,24 +239,34 @@ def ideas(
 ) -> None:
     """Try what might beat the policy, on cases that no default was chosen by (about 15 min)."""
     rows = []
+    known: dict[tuple[Case, str], Outcome] = {}
     with bench_with_progress("ideas") as bench:
         found = references(bench, _cases(is_quick=is_quick))
         for idea in IDEAS:
-            rows.append(_tried(bench, idea, found))
+            rows.append(_tried(bench, idea, found, known))
             emit({"ideas": rows}, as_json=False, out=out)  # what is done is kept
     emit({"ideas": rows}, as_json=as_json, out=out)
     if not as_json:
         _print(rows)
 
 
-def _tried(bench: Bench, idea: Idea, found: Sequence[Reference]) -> dict[str, Any]:
+def _tried(
+    bench: Bench,
+    idea: Idea,
+    found: Sequence[Reference],
+    known: dict[tuple[Case, str], Outcome],
+) -> dict[str, Any]:
+    """Try an idea where it applies; what it is compared with is kept in ``known``."""
     chosen = [reference for reference in found if idea.applies(reference.case)]
     pairs = []
     for reference in chosen:
         profiles = None if idea.profiles is None else idea.profiles(bench, reference)
+        without = reference.case, repr(idea.without)  # messages have no hash
+        if without not in known:
+            known[without] = tried(bench, reference, idea.without)
         pairs.append((
             tried(bench, reference, idea.method(reference.case), profiles),
-            tried(bench, reference, idea.without),
+            known[without],
         ))
     found_out = judged(pairs)
     return {

@@ -5,7 +5,8 @@ from __future__ import annotations
 _NOISE = (
     "A step of the big model sees eight times the characters, so its gradients are less noisy and "
     "larger steps pay, plain and advised alike. Matching keeps the outputs' change at the size "
-    "that was right for the base's noise."
+    "that was right for the base's noise. To raise it by the square root of how much more a step "
+    "sees is no remedy: on four other such cases that loses (see Beyond the paper)."
 )
 
 NOTES: dict[str, str] = {
