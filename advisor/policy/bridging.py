@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 
-from advisor.policy.layout import Row
+from advisor.policy.rows import Row
 
 Stretch = list[tuple[int, float, float]]
 """Numbers of base blocks, each with the part of it and the part of the run's block."""

@@ -6,11 +6,9 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 from advisor.policy.errors import InvalidValueError, shown
 from advisor.policy.naming import (
-    Spelling,
     check_controls,
     check_templates,
     clean_names,
@@ -19,12 +17,12 @@ from advisor.policy.naming import (
     spell,
     without_wrappers,
 )
+from advisor.policy.rows import Row, RowKey, rows_of, size_changes
 
 MAX_NAME_CHARACTERS = 512
 MAX_GROUPS = 20_000
 MAX_FROZEN_NAMES = 100_000
 MAX_POSITIONS = 1_000_000  # of all roles that are given, together
-_MOST_KINDS = 64  # of blocks in one container
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +57,6 @@ class Group:
     def counts(self) -> tuple[int, ...]:
         """Number of positions along each index of the role."""
         return (self.depth_count, *self.inner_counts)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Row:
-    """The blocks along one index, inside the same outer blocks.
-
-    Attributes:
-        siblings: All numbers that the container holds.
-        alike: The numbers of those blocks that share a role with the ones that have this role,
-            rising: what this role could stand in.
-        members: The numbers of those blocks that have this role, rising.
-        cuts: The numbers at which blocks of other sizes begin, whichever of the roles that all
-            alike blocks have changes its size; None: sizes change, and where cannot be told.
-        sized: Whether the sizes of all members are known.
-    """
-
-    siblings: frozenset[int]
-    alike: tuple[int, ...]
-    members: tuple[int, ...]
-    cuts: frozenset[int] | None = frozenset()
-    sized: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,9 +258,6 @@ def _check_roles(groups: tuple[Group, ...]) -> None:
             )
 
 
-_Key = tuple[str, tuple[int, ...]]
-
-
 def _derived(
     groups: tuple[Group, ...],
     templates: tuple[str, ...],
@@ -296,7 +270,7 @@ def _derived(
     containers = containers_of_modules(names)
     patterns = compiled(templates)
     spellings = [spell(name, patterns, containers) for name in names]
-    rows = _rows(spellings, sizes)
+    rows = rows_of(spellings, sizes)
     fixed: defaultdict[str, set[int]] = defaultdict(set)
     for spelling in spellings:
         for prefix, number in spelling.fixed:
@@ -315,82 +289,6 @@ def _derived(
         )
         for spelling in spellings[: len(groups)]
     ]
-
-
-_Sizes = dict[int, tuple[int, ...]]
-
-
-def _rows(spellings: Sequence[Spelling], sizes: Sequence[int]) -> dict[_Key, Row]:
-    """Return the rows of all roles, by role and outer block numbers."""
-    found: defaultdict[_Key, defaultdict[str, defaultdict[int, list[int]]]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(list))
-    )
-    for spelling, size in zip(spellings, sizes, strict=True):
-        for axis, number in enumerate(spelling.numbers):
-            container = spelling.prefixes[axis], spelling.numbers[:axis]
-            found[container][spelling.role][number].append(size)
-    rows: dict[_Key, Row] = {}
-    for (_, outer), roles in found.items():
-        sized = {
-            role: {number: tuple(sorted(own)) for number, own in blocks.items()}
-            for role, blocks in roles.items()
-        }
-        rows |= {(role, outer): row for role, row in _container_rows(sized).items()}
-    return rows
-
-
-def _container_rows(roles: dict[str, _Sizes]) -> dict[str, Row]:
-    """Return the row of each role of one container.
-
-    Args:
-        roles: Of each role the sizes of its parameters, by block.
-    """
-    sets = {role: frozenset(blocks) for role, blocks in roles.items()}
-    siblings = frozenset().union(*sets.values())
-    distinct = set(sets.values())
-    if len(distinct) > _MOST_KINDS:
-        # No real model: blocks are told by their numbers alone, for all else would take its time.
-        return {
-            role: Row(siblings, (), tuple(sorted(own)), cuts=None) for role, own in sets.items()
-        }
-    alike = {
-        own: own.union(*(other for other in distinct if not own.isdisjoint(other)))
-        for own in distinct
-    }
-    cuts = {
-        row: frozenset[int]().union(
-            *(_changes(roles[role]) or () for role, own in sets.items() if own == row)
-        )
-        for row in set(alike.values())
-    }
-    ordered = {row: tuple(sorted(row)) for row in {*alike, *alike.values()}}
-    rows = {}
-    for role, own in sets.items():
-        row, changes = alike[own], _changes(roles[role])
-        told: frozenset[int] | None = cuts[row]
-        # Changes that nothing in all alike blocks shows, of a role that is not in all of them.
-        if changes is None or (own != row and not _explained(changes, ordered[own], cuts[row])):
-            told = None
-        sized = all(all(size) for size in roles[role].values())
-        rows[role] = Row(siblings, ordered[row], ordered[own], told, sized)
-    return rows
-
-
-def _changes(blocks: _Sizes) -> frozenset[int] | None:
-    """Return at which blocks the size is another than before; None: some known, some not."""
-    known = {size for size in blocks.values() if all(size)}
-    if len(known) <= 1:
-        return frozenset()
-    if not all(all(size) for size in blocks.values()):
-        return None
-    numbers = sorted(blocks)
-    return frozenset(b for a, b in pairwise(numbers) if blocks[a] != blocks[b])
-
-
-def _explained(changes: frozenset[int], numbers: Sequence[int], cuts: frozenset[int]) -> bool:
-    """Return whether between each block where a size changes and the one before lies a cut."""
-    before = dict(zip(numbers[1:], numbers, strict=False))
-    return all(any(before[b] < cut <= b for cut in cuts) for b in changes)
 
 
 def _filled(group: Group, place: Place) -> Group:
@@ -413,21 +311,21 @@ def _says(group: Group, place: Place) -> bool:
     return not group.role or group == _filled(group, place)
 
 
-def _place_given(group: Group, rows: dict[_Key, Row]) -> Place:
+def _place_given(group: Group, rows: dict[RowKey, Row]) -> Place:
     """Return the place that a group gives."""
     own = tuple(rows[group.role, group.indices[:axis]] for axis in range(len(group.indices)))
     return Place(without_wrappers(group.role), group.indices, own, None)
 
 
-def _given(groups: tuple[Group, ...]) -> dict[_Key, Row]:
+def _given(groups: tuple[Group, ...]) -> dict[RowKey, Row]:
     """Return the rows of the roles that are given, by role and outer positions.
 
     Raises:
         InvalidValueError: They are longer than any model's, and would fill the memory.
     """
     room = MAX_POSITIONS
-    sizes: defaultdict[_Key, defaultdict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    counts: dict[_Key, int] = {}
+    sizes: defaultdict[RowKey, defaultdict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    counts: dict[RowKey, int] = {}
     for i, group in enumerate(groups):
         for axis, count in enumerate(group.counts if group.role else ()):
             key = group.role, group.indices[:axis]
@@ -447,7 +345,7 @@ def _given(groups: tuple[Group, ...]) -> dict[_Key, Row]:
         numbers = whole[count]
         blocks = {n: tuple(sorted(sizes[key].get(n, [0]))) for n in numbers}
         sized = all(all(size) for size in blocks.values())
-        rows[key] = Row(held[count], numbers, numbers, _changes(blocks), sized)
+        rows[key] = Row(held[count], numbers, numbers, size_changes(blocks), sized)
     return rows
 
 
