@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -43,19 +44,21 @@ class Idea:
     """Something that might do better.
 
     Attributes:
+        key: Short, for the command line.
         name: In words.
+        cases: Where it is tried: on none of them a default was chosen or the idea found.
         method: How to be advised with it on a case.
         without: The same without it.
         status: ``default`` or ``option`` where the policy has it already; empty: it has not.
-        applies: Whether it changes anything on a case.
         profiles: Other profiles than the base's; None: those.
     """
 
+    key: str
     name: str
+    cases: tuple[Case, ...]
     method: Callable[[Case], Method] = lambda _case: ADVISED
     without: Method = ADVISED
     status: Literal["default", "option", ""] = ""
-    applies: Callable[[Case], bool] = lambda _case: True
     profiles: Callable[[Bench, Reference], Profiles] | None = None
 
 
@@ -64,21 +67,9 @@ def _with_rules(**rules: object) -> Method:
     return replace(ADVISED, advice=Advice(policy_to(policy)))
 
 
-def _grows_deeper(case: Case) -> bool:
-    return case.big.depth != case.base.depth
-
-
-def _grows_wider_alone(case: Case) -> bool:
-    return case.big.width != case.base.width and not _grows_deeper(case)
-
-
 def _elements_per_step(setting: Setting) -> int:
     is_text = setting.model not in {"res_mlp", "conv_net"}
     return setting.batch_size * (setting.context if is_text else 1)
-
-
-def _grows_in_batch(case: Case) -> bool:
-    return _elements_per_step(case.big) != _elements_per_step(case.base)
 
 
 def _for_less_noise(case: Case) -> Method:
@@ -103,33 +94,8 @@ def _from_two_sizes(bench: Bench, reference: Reference) -> Profiles:
     return found
 
 
-IDEAS = (
-    Idea(
-        "the square root of the batch",
-        _for_less_noise,
-        applies=_grows_in_batch,
-    ),
-    Idea(
-        "the whole step's rate matched too, by the Gram matrix",
-        lambda _case: replace(ADVISED, advice=Advice(adjust=match_total)),
-    ),
-    Idea(
-        "depth rule `measured`",
-        lambda _case: _with_rules(depth_rule=DepthRule.MEASURED),
-        status="option",
-        applies=_grows_deeper,
-    ),
-    Idea(
-        "a profile extrapolated from two sizes",
-        applies=_grows_wider_alone,
-        profiles=_from_two_sizes,
-    ),
-    Idea(
-        "moves weighed by confidence",
-        without=_with_rules(weigh_by_confidence=False),
-        status="default",
-    ),
-)
+def _chosen(*named: tuple[str, str]) -> tuple[Case, ...]:
+    return tuple(case for axis, model in named for case in chosen_cases(axis, model, "Adam"))
 
 
 _GPT = Setting("char_gpt_post", width=32)
@@ -165,23 +131,65 @@ _GROWING_IN_BATCH = (  # the transfer benchmark has others, from which the idea 
         seeds=tuple(range(8)),
     ),
 )
+_DEEPER = _chosen(
+    ("depth", "char_gpt_post_mod"), ("width_depth", "char_gpt_pre"), ("width_depth", "res_mlp")
+)
+_OTHERS = (
+    *_chosen(("width", "char_gpt_post"), ("width", "char_gpt_post_mod"), ("width", "res_mlp")),
+    *_DEEPER,
+)
+_WITH_A_HALF = (  # at half the base's width the heads are as wide
+    *(
+        Case(
+            "width",
+            "Adam",
+            replace(_GPT, model=model),
+            replace(_GPT, model=model, width=128),
+            _ADAM_OCTAVES,
+        )
+        for model in ("char_gpt_post", "char_gpt_post_mod")
+    ),
+    *_chosen(("width", "res_mlp")),
+)
+
+IDEAS = (
+    Idea(
+        "batch",
+        "the square root of the batch",
+        _GROWING_IN_BATCH,
+        _for_less_noise,
+    ),
+    Idea(
+        "total",
+        "the whole step's rate matched too, by the Gram matrix",
+        (*_OTHERS, *_GROWING_IN_BATCH),
+        lambda _case: replace(ADVISED, advice=Advice(adjust=match_total)),
+    ),
+    Idea(
+        "measured",
+        "depth rule `measured`",
+        _DEEPER,
+        lambda _case: _with_rules(depth_rule=DepthRule.MEASURED),
+        status="option",
+    ),
+    Idea(
+        "extrapolation",
+        "a profile extrapolated from two sizes",
+        _WITH_A_HALF,
+        profiles=_from_two_sizes,
+    ),
+    Idea(
+        "confidence",
+        "moves weighed by confidence",
+        _OTHERS,
+        without=_with_rules(weigh_by_confidence=False),
+        status="default",
+    ),
+)
 
 
-def _cases(*, is_quick: bool) -> list[Case]:
-    """Return cases on which no default was chosen: other models, or other axes."""
-    chosen = [
-        ("width", "char_gpt_post"),
-        ("width", "char_gpt_post_mod"),
-        ("width", "res_mlp"),
-        ("depth", "char_gpt_post_mod"),
-        ("width_depth", "char_gpt_pre"),
-        ("width_depth", "res_mlp"),
-    ]
-    if is_quick:
-        chosen = [("width", "res_mlp"), ("width_depth", "res_mlp")]
-    found = [case for axis, model in chosen for case in chosen_cases(axis, model, "Adam")]
-    found += _GROWING_IN_BATCH[-1:] if is_quick else _GROWING_IN_BATCH
-    return [replace(case, seeds=(0,), steps=100) for case in found] if is_quick else found
+def _quick(case: Case) -> Case:
+    return replace(case, seeds=(0,), steps=100)
 
 
 def judged(pairs: Sequence[tuple[Outcome, Outcome]]) -> dict[str, Any]:
@@ -229,21 +237,39 @@ def in_words(found: Mapping[str, Any], status: str) -> str:
     return f"{verdict}: {gained:+.4f} ± {error:.4f} nats; {became}"
 
 
+def _known(key: str | None) -> str | None:
+    known = [idea.key for idea in IDEAS]
+    if key is not None and key not in known:
+        raise typer.BadParameter(f"{key!r} is none of {', '.join(known)}")
+    return key
+
+
 def ideas(
     *,
+    idea: Annotated[
+        str | None, typer.Option(help="One idea alone, by its key.", callback=_known)
+    ] = None,
     is_quick: Annotated[
-        bool, typer.Option("--quick", help="Two cases, one seed (about 2 min).")
+        bool, typer.Option("--quick", help="One case an idea, one seed (about 5 min).")
     ] = False,
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Try what might beat the policy, on cases that no default was chosen by (about 15 min)."""
-    rows = []
-    known: dict[tuple[Case, str], Outcome] = {}
+    """Try what might beat the policy, on cases that no default was chosen by (about 40 min)."""
+    rows: list[dict[str, Any]] = []
+    if idea is not None and out is not None and out.exists():  # what others gave stays
+        rows = json.loads(out.read_text("utf-8"))["ideas"]
+    known: dict[Case, Reference] = {}
+    outcomes: dict[tuple[Case, str], Outcome] = {}
     with bench_with_progress("ideas") as bench:
-        found = references(bench, _cases(is_quick=is_quick))
-        for idea in IDEAS:
-            rows.append(_tried(bench, idea, found, known))
+        for each in IDEAS:
+            if idea not in {None, each.key}:
+                continue
+            cases = [_quick(case) for case in each.cases[-1:]] if is_quick else each.cases
+            missing = [case for case in cases if case not in known]
+            known |= dict(zip(missing, references(bench, missing), strict=True))
+            row = _tried(bench, each, [known[case] for case in cases], outcomes)
+            rows = [*(old for old in rows if old["name"] != each.name), row]
             emit({"ideas": rows}, as_json=False, out=out)  # what is done is kept
     emit({"ideas": rows}, as_json=as_json, out=out)
     if not as_json:
@@ -253,11 +279,10 @@ def ideas(
 def _tried(
     bench: Bench,
     idea: Idea,
-    found: Sequence[Reference],
+    chosen: Sequence[Reference],
     known: dict[tuple[Case, str], Outcome],
 ) -> dict[str, Any]:
-    """Try an idea where it applies; what it is compared with is kept in ``known``."""
-    chosen = [reference for reference in found if idea.applies(reference.case)]
+    """Try an idea; what it is compared with is kept in ``known``."""
     pairs = []
     for reference in chosen:
         profiles = None if idea.profiles is None else idea.profiles(bench, reference)

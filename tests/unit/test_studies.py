@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.studies.ablations import conclusion, summarised
 from benchmarks.studies.alternatives import published_flerm
-from benchmarks.studies.ideas import judged
+from benchmarks.studies.ideas import IDEAS, judged
 from benchmarks.studies.matching import extrapolated, match_total, total_at
 from benchmarks.studies.questions import questions
 from benchmarks.studies.reference import Gain, Outcome, Reference, gain, outcome
@@ -196,6 +196,29 @@ def test_every_question_has_its_default_among_its_choices() -> None:
         names = [choice.name for choice in question.choices]
         assert question.default in names
         assert len(set(names)) == len(names) > 1
+
+
+def test_ideas_are_tried_where_they_change_something() -> None:
+    """And nowhere a default was chosen: on none of the cases of the questions."""
+    asked = {
+        (case.base, case.big, case.optimizer)
+        for question in questions()
+        if question.name in {"depth", "interval"}
+        for case in question.cases
+    }
+    by_key = {idea.key: idea for idea in IDEAS}
+    assert len(by_key) == len(IDEAS)
+    for idea in IDEAS:
+        names = [case.name for case in idea.cases]
+        assert len(set(names)) == len(names) > 0
+    measured = by_key["measured"].cases
+    assert all(case.big.depth > case.base.depth for case in measured)
+    assert not asked & {(case.base, case.big, case.optimizer) for case in measured}
+    extrapolated_on = by_key["extrapolation"].cases
+    assert all(case.big.width > case.base.width for case in extrapolated_on)
+    assert {case.big.depth for case in extrapolated_on} <= {2, 4}
+    for case in by_key["batch"].cases:
+        assert (case.base.batch_size, case.base.context) != (case.big.batch_size, case.big.context)
 
 
 def test_the_published_procedure_measures_as_published() -> None:
