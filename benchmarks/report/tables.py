@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.markdown import table as _markdown
 from benchmarks.report.transfer import regret_of, within_an_octave
+from benchmarks.studies.questions import questions
 
 FIGURES = Path("benchmarks/results")
 PAGES = (
@@ -236,6 +237,7 @@ def _transfer(figures: dict[str, Any]) -> str:
 
 
 def _defaults(figures: dict[str, Any]) -> str:
+    fields = {question.name: question.field for question in questions()}
     rows = []
     for each in figures["ablations"]:
         by_name = {row["setting"]: row for row in each["rows"]}
@@ -244,10 +246,13 @@ def _defaults(figures: dict[str, Any]) -> str:
         ]
         rows.append((
             each["question"],
+            fields.get(each["name"]) or "-",
             f"{each['default']}: {regret_of(by_name[each['default']])}",
             "; ".join(others),
+            each["text"],
         ))
-    return _markdown(("question", "default: its regret, nats", "others"), rows)
+    heads = ("question", "set by", "default: its regret, nats", "others", "what follows")
+    return _markdown(heads, rows)
 
 
 _TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {

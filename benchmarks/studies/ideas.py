@@ -185,6 +185,13 @@ IDEAS = (
         without=_with_rules(weigh_by_confidence=False),
         status="default",
     ),
+    Idea(
+        "once",
+        "the first answer kept for good",
+        _OTHERS,
+        lambda _case: _with_rules(first_step_only=True),
+        status="option",
+    ),
 )
 
 

@@ -44,6 +44,7 @@ class Question:
         cases: Where it is asked.
         choices: The answers.
         default: The name of the one that the policy or the client takes by itself.
+        field: What sets it, of policy or client, as Markdown; empty: nothing does.
         base_steps: Steps of the base's trainings; None: as many as the big model's.
     """
 
@@ -52,6 +53,7 @@ class Question:
     cases: tuple[Case, ...]
     choices: tuple[Choice, ...]
     default: str
+    field: str = ""
     base_steps: int | None = None
 
 
@@ -154,6 +156,7 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
                 _with_rules("once", first_step_only=True),
             ),
             "25 to 100 steps, as rates move",
+            "`min_interval_steps`, `max_interval_steps`, `first_step_only`",
         ),
         Question(
             "probes",
@@ -161,6 +164,7 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
             (wide, wide_mlp),
             tuple(map(_probes, (1, 4, 16))),
             "1 probe",
+            "`MeasuringOptions.probes`",
         ),
         Question(
             "estimator",
@@ -168,6 +172,7 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
             (wide, wide_mlp),
             tuple(map(_estimator, ("per_example", "kronecker", "full", "iid"))),
             "per_example",
+            "`MeasuringOptions.estimator`",
         ),
         Question(
             "depth",
@@ -175,6 +180,7 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
             (deep, deep_mlp),
             tuple(_with_rules(rule.name.lower(), depth_rule=rule) for rule in DepthRule),
             "sum",
+            "`depth_rule`",
         ),
         Question(
             "recording-rate",
@@ -197,6 +203,7 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
                 _with_rules("progress", alignment=Alignment.PROGRESS),
             ),
             "step",
+            "`alignment`",
             base_steps=wide.steps,
         ),
         Question(
