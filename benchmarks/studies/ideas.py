@@ -244,17 +244,19 @@ def in_words(found: Mapping[str, Any], status: str) -> str:
     return f"{verdict}: {gained:+.4f} ± {error:.4f} nats; {became}"
 
 
-def _known(key: str | None) -> str | None:
+def _known(keys: list[str] | None) -> list[str] | None:
     known = [idea.key for idea in IDEAS]
-    if key is not None and key not in known:
-        raise typer.BadParameter(f"{key!r} is none of {', '.join(known)}")
-    return key
+    for key in keys or ():
+        if key not in known:
+            raise typer.BadParameter(f"{key!r} is none of {', '.join(known)}")
+    return keys
 
 
 def ideas(
     *,
     idea: Annotated[
-        str | None, typer.Option(help="One idea alone, by its key.", callback=_known)
+        list[str] | None,
+        typer.Option(help="This idea alone, by its key; may be given again.", callback=_known),
     ] = None,
     is_quick: Annotated[
         bool, typer.Option("--quick", help="One case an idea, one seed (about 5 min).")
@@ -264,13 +266,13 @@ def ideas(
 ) -> None:
     """Try what might beat the policy, on cases that no default was chosen by (about 40 min)."""
     rows: list[dict[str, Any]] = []
-    if idea is not None and out is not None and out.exists():  # what others gave stays
+    if idea and out is not None and out.exists():  # what others gave stays
         rows = json.loads(out.read_text("utf-8"))["ideas"]
     known: dict[Case, Reference] = {}
     outcomes: dict[tuple[Case, str], Outcome] = {}
     with bench_with_progress("ideas") as bench:
         for each in IDEAS:
-            if idea not in {None, each.key}:
+            if idea and each.key not in idea:
                 continue
             cases = [_quick(case) for case in each.cases[-1:]] if is_quick else each.cases
             missing = [case for case in cases if case not in known]
