@@ -90,11 +90,17 @@ def conclusion(tried_out: Mapping[str, Sequence[Outcome]], default: str) -> str:
             return f"{default}, the default, has the lowest regret; no other is told apart from it"
         return f"{default}, the default, has the lowest regret; clearly worse: {', '.join(worse)}"
     found = known[best]
-    verdict = "clearly better" if found.is_beyond_noise else "better within the seeds' noise"
-    text = f"{best} is {verdict} than {default}, the default, by {-found.mean:.3f}"
+    amount = f"{-found.mean:.3f}"
     if found.standard_error is not None:
-        text += f" ± {found.standard_error:.3f}"
-    return f"{text} nats" + (f"; clearly worse: {', '.join(worse)}" if worse else "")
+        amount += f" ± {found.standard_error:.3f}"
+    if found.is_beyond_noise:
+        text = f"{best} is clearly better than {default}, the default, by {amount} nats"
+    else:
+        text = (
+            f"{best} has the lowest regret, {amount} nats below {default}, the default: no "
+            "difference beyond the seeds' noise"
+        )
+    return text + (f"; clearly worse: {', '.join(worse)}" if worse else "")
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -120,7 +126,7 @@ def ablations(
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Ask what interval, probes, estimator, depth rule and profile are worth (about 15 min)."""
+    """Ask what interval, probes, estimator, depth rule and profile are worth (about 35 min)."""
     asked = [q for q in questions(is_quick=is_quick) if question in {None, q.name}]
     found: list[dict[str, Any]] = []
     if question is not None and out is not None and out.exists():  # the other answers stay

@@ -95,7 +95,10 @@ def test_a_gain_of_one_seed_is_never_beyond_noise() -> None:
         ({"b": [0.1, 0.101]}, "a, the default, has the lowest regret; clearly worse: b"),
         ({"b": [-0.1, 0.2]}, "lowest regret; no other is told apart"),
         ({"b": [-0.1, -0.101]}, "b is clearly better than a, the default, by 0.101 ± 0.001 nats"),
-        ({"b": [-0.1, 0.0]}, "b is better within the seeds' noise than a, the default, by 0.050"),
+        (
+            {"b": [-0.1, 0.0]},
+            "b has the lowest regret, 0.050 ± 0.050 nats below a, the default: no",
+        ),
         ({"b": [-0.1, -0.1], "c": [1.0, 1.0]}, "by 0.100 ± 0.000 nats; clearly worse: c"),
         ({"b": []}, "no other is told apart"),
     ],
