@@ -223,7 +223,7 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
                 (
                     Choice("the run's own seed"),
                     Choice("one other seed", profiles=_of_another_seed),
-                    Choice("merged of three seeds", profiles=_of_all_seeds),
+                    Choice("merged of all seeds", profiles=_of_all_seeds),
                 ),
                 "the run's own seed",
             )
