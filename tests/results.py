@@ -158,6 +158,7 @@ def ideas() -> dict[str, Any]:
         "regret_without": 0.012,
         "kept": False,
         "text": "No better on held-out cases.",
+        "cases": {"width res_mlp Adam": {"with": 0.01, "without": 0.012}},
     }
     return {"ideas": [idea], **PROVENANCE}
 

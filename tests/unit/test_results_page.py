@@ -148,7 +148,7 @@ def test_case_without_sweeps_or_settings_is_shown_all_the_same(tmp_path: Path) -
         (
             "ideas",
             ideas(),
-            "| total rate | +0.010 | +0.012 | no | No better on held-out cases. |",
+            "| total rate | 1 | +0.010 | +0.012 | no | No better on held-out cases. |",
         ),
     ],
 )
