@@ -19,6 +19,7 @@ class Crowd:
 
     Args:
         address: The service's replicas.
+        project: Where they work.
         recorder: Where they take down what they do.
         deadline_s: Longest wait of each call, in seconds.
         seed: Where their choices come from.
@@ -26,9 +27,16 @@ class Crowd:
     """
 
     def __init__(
-        self, address: str, recorder: Recorder, *, deadline_s: float, seed: int, pause_s: float
+        self,
+        address: str,
+        project: str,
+        recorder: Recorder,
+        *,
+        deadline_s: float,
+        seed: int,
+        pause_s: float,
     ) -> None:
-        self._address, self._recorder = address, recorder
+        self._address, self._project, self._recorder = address, project, recorder
         self._deadline_s, self._pause_s, self._seed = deadline_s, pause_s, seed
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -55,9 +63,9 @@ class Crowd:
         return [thread.name for thread in self._threads if thread.is_alive()]
 
     def _run(self, name: str, work: Callable[[_Worker], None]) -> None:
-        chance = random.Random(f"{self._seed} {name}")
+        chance = random.Random(f"{self._seed} {self._project} {name}")
         client = AdvisorClient(self._address, deadline_s=self._deadline_s, actor=name)
-        worker = _Worker(client, self._recorder, chance, self.take_number)
+        worker = _Worker(client, self._project, self._recorder, chance, self.take_number)
         while not self._stop.is_set():
             try:
                 work(worker)
@@ -82,11 +90,12 @@ class _Worker:
     def __init__(
         self,
         client: AdvisorClient,
+        project: str,
         recorder: Recorder,
         chance: random.Random,
         take_number: Callable[[random.Random], int],
     ) -> None:
-        self.client, self.recorder, self.chance = client, recorder, chance
+        self.client, self.project, self.recorder, self.chance = client, project, recorder, chance
         self._take_number = take_number
         self.known: dict[str, Values] = {}  # the last read of each profile
         self._requests = 0
@@ -111,7 +120,8 @@ class _Worker:
         """Read a profile."""
 
         def call() -> Values:
-            found = self.client.get_profile(f"{profile}@{suffix}" if suffix else profile)
+            name = f"{profile}@{suffix}" if suffix else profile
+            found = self.client.get_profile(name, project=self.project)
             rates = found.profile.content.points[0].unit_rates
             return {
                 "version": found.profile.version,
@@ -135,10 +145,12 @@ class _Worker:
 
 def _register(worker: _Worker) -> None:
     profile, number = worker.chance.choice(values.PROFILES), worker.number()
-    content = values.content(profile, number)
+    content = values.content(profile, number, worker.project)
 
     def call(request_id: str) -> Values:
-        made = worker.client.register_profile(profile, content, request_id=request_id)
+        made = worker.client.register_profile(
+            profile, content, project=worker.project, request_id=request_id
+        )
         return {
             "version": made.profile.version,
             "digest": made.profile.digest,
@@ -168,6 +180,7 @@ def _move(worker: _Worker) -> None:
             alias,
             expected_version=expected_version,
             etag=etag,
+            project=worker.project,
             request_id=request_id,
         )
         return {
@@ -177,7 +190,9 @@ def _move(worker: _Worker) -> None:
         }
 
     def delete_alias(request_id: str) -> Values:
-        worker.client.delete_alias(profile, alias, etag=etag, request_id=request_id)
+        worker.client.delete_alias(
+            profile, alias, etag=etag, project=worker.project, request_id=request_id
+        )
         return {}
 
     asked = {"profile": profile, "alias": alias, "etag": etag}
@@ -197,7 +212,9 @@ def _remove(worker: _Worker) -> None:
     version = worker.chance.choice(seen["versions"][:-8])
 
     def call(request_id: str) -> Values:
-        worker.client.delete_profile(f"{profile}@{version}", request_id=request_id)
+        worker.client.delete_profile(
+            f"{profile}@{version}", project=worker.project, request_id=request_id
+        )
         return {}
 
     worker.write("delete_profile", {"profile": profile, "version": version}, call)
@@ -208,13 +225,17 @@ def _set_policy(worker: _Worker) -> None:
     expected: int | None = None
     if worker.chance.random() < 0.5:
         try:
-            expected = worker.client.get_policy(values.POLICY).version
+            expected = worker.client.get_policy(values.POLICY, project=worker.project).version
         except ServiceError:
             return
 
     def call(request_id: str) -> Values:
         made = worker.client.set_policy(
-            values.POLICY, values.rules(number), expected_version=expected, request_id=request_id
+            values.POLICY,
+            values.rules(number),
+            expected_version=expected,
+            project=worker.project,
+            request_id=request_id,
         )
         return {"version": made.policy.version, "created": made.created}
 
@@ -235,8 +256,8 @@ def _stream(worker: _Worker) -> None:
     profile = worker.chance.choice(_STREAMED)
     suffix = worker.any_suffix(profile)
     advisor = RecordedAdvisor(worker.client, worker.recorder, profile, suffix, fixed_rates=True)
-    run = f"projects/default/runs/{worker.client.actor}"
-    session = advisor.open_run(values.opening(profile, suffix, run))
+    opening = values.opening(worker.project, profile, suffix, worker.client.actor)
+    session = advisor.open_run(opening)
     for step in range(worker.chance.randint(2, 30)):
         try:
             session.recommend(values.measurement(step))
@@ -251,7 +272,7 @@ def _stream(worker: _Worker) -> None:
 def _ask_once(worker: _Worker) -> None:
     profile = worker.chance.choice(_STREAMED)
     suffix = worker.any_suffix(profile)
-    opening = values.opening(profile, suffix)
+    opening = values.opening(worker.project, profile, suffix)
 
     def call() -> Values:
         answer = worker.client.recommend_once(opening, values.measurement(0))

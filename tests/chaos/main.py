@@ -21,11 +21,13 @@ from tests.chaos.violations import COUNTS, Violation, counted
 _QUICK_S, _FULL_S = 15.0, 180.0
 # Fewer are a run that tested less than it says: 200 in a full run; a short one begins slowly.
 _FAULTS_PER_S, _QUICK_FAULTS_PER_S = 200 / _FULL_S, 0.5
-# How long each takes, relative to the first, and how its store is made of a data directory.
-_PHASES: Mapping[str, tuple[float, Callable[[Path], Store]]] = {
-    "standalone": (1.0, Standalone),
-    "sentinel": (1 / 3, Sentinels),
-    "cluster": (1 / 3, ClusterOfThree),
+PROJECTS_OF_A_CLUSTER = ("default", "red", "blue")  # each lies on another of three nodes
+# How long each takes, relative to the first, how its store is made of a data directory, and where
+# clients work.
+_PHASES: Mapping[str, tuple[float, Callable[[Path], Store], tuple[str, ...]]] = {
+    "standalone": (1.0, Standalone, ("default",)),
+    "sentinel": (1 / 3, Sentinels, ("default",)),
+    "cluster": (1 / 3, ClusterOfThree, PROJECTS_OF_A_CLUSTER),
 }
 
 
@@ -65,21 +67,26 @@ def main(
     os.environ["ADVISOR_REDIS_TIMEOUT_S"] = "1"  # so that callers wait longer than the service
     seconds = seconds or (_QUICK_S if quick else _FULL_S)
     results = []
-    for name, (share, make) in _PHASES.items():
+    for name, (share, make, projects) in _PHASES.items():
         if name != (only or ("standalone" if quick else name)):
             continue
         folder = out / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        plan = phase.Plan(name, share * seconds, seed, folder.resolve())
+        plan = phase.Plan(name, share * seconds, seed, folder.resolve(), projects)
         say(
-            f"{name}: faults for {plan.seconds:.0f} s, seed {seed}; history: {folder}/history.jsonl"
+            f"{name}: faults for {plan.seconds:.0f} s, seed {seed}; histories of "
+            f"{', '.join(projects)} in {folder}"
         )
         store = make(plan.folder / "redis")
         if without_persistence:
             store = Standalone(plan.folder / "redis", "--appendonly", "no")
         defects = phase.run(plan, store)
-        results.append(_judged(plan.history, defects, say))
+        for project in projects:
+            if len(projects) > 1:
+                say(f"  in {project}")
+            results.append(_judged(plan.history(project), defects, say))
+            defects = []  # told once
     per_s = 0.0 if only else _QUICK_FAULTS_PER_S if quick else _FAULTS_PER_S
     raise typer.Exit(_verdict(results, wanted=round(per_s * seconds)))
 

@@ -7,11 +7,12 @@ import faulthandler
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fslr import AdvisorClient, NotFoundError, ServiceError
+from fslr.names import DEFAULT_PROJECT
 from tests.chaos import values
 from tests.chaos.clients import Crowd
 from tests.chaos.deployment import Services, Store
@@ -23,6 +24,7 @@ DEADLINE_S = 2.5
 _SLACK_S = 0.75  # what the machine itself may take away
 _CALM_S = 1.5  # after the last fault, so that its recovery is seen
 _PATIENCE_S = 30.0
+_PAUSE_S = 0.04  # mean, of a client between two operations
 _JOB_STOP_S = 15.0
 
 
@@ -35,17 +37,18 @@ class Plan:
         seconds: How long faults are injected.
         seed: Where all choices come from.
         folder: Where its files are kept.
+        projects: Where clients work, in each for itself; a training job in the first alone.
     """
 
     name: str
     seconds: float
     seed: int
     folder: Path
+    projects: tuple[str, ...] = (DEFAULT_PROJECT,)
 
-    @property
-    def history(self) -> Path:
-        """The file of its history."""
-        return self.folder / "history.jsonl"
+    def history(self, project: str) -> Path:
+        """Return the file of a project's history; faults stand in that of the first alone."""
+        return self.folder / f"history-{project}.jsonl"
 
 
 def run(plan: Plan, store: Store) -> list[str]:
@@ -55,22 +58,29 @@ def run(plan: Plan, store: Store) -> list[str]:
         plan: How it goes.
         store: The Redis, not started yet.
     """
-    recorder = Recorder(plan.history, "main")
-    recorder.note("plan", phase=plan.name, deadline_s=DEADLINE_S, slack_s=_SLACK_S, seed=plan.seed)
+    recorders = {project: Recorder(plan.history(project), "main") for project in plan.projects}
+    for recorder in recorders.values():
+        recorder.note(
+            "plan", phase=plan.name, deadline_s=DEADLINE_S, slack_s=_SLACK_S, seed=plan.seed
+        )
     with store, Services(store, plan.folder) as services:
-        _prepare(services, recorder)
-        _disturb(plan, store, services, recorder)
-        recorder.note("end")
+        for project, recorder in recorders.items():
+            _prepare(services, project, recorder)
+        _disturb(plan, store, services, recorders)
+        for recorder in recorders.values():
+            recorder.note("end")
         store.restart()
-        recorder.note("final", **_read_all(services))
+        for project, recorder in recorders.items():
+            recorder.note("final", **_read_all(services, project))
         for replica in services.replicas:
             replica.stop()
         defects = services.defects()
-    recorder.close()
+    for recorder in recorders.values():
+        recorder.close()
     return defects
 
 
-def _prepare(services: Services, recorder: Recorder) -> None:
+def _prepare(services: Services, project: str, recorder: Recorder) -> None:
     """Make what clients begin with: content 0 of each profile with its aliases, and the policy."""
     with AdvisorClient(services.address, deadline_s=10, actor="setup") as client:
 
@@ -82,7 +92,9 @@ def _prepare(services: Services, recorder: Recorder) -> None:
                 raise AssertionError(f"{kind} {asked} failed before there was any fault")
 
         def set_policy(request_id: str) -> Values:
-            made = client.set_policy(values.POLICY, values.rules(0), request_id=request_id)
+            made = client.set_policy(
+                values.POLICY, values.rules(0), project=project, request_id=request_id
+            )
             return {"version": made.policy.version, "created": made.created}
 
         policy = {"policy": values.POLICY, "number": 0, "expected_version": None}
@@ -90,49 +102,69 @@ def _prepare(services: Services, recorder: Recorder) -> None:
         for profile in values.PROFILES:
 
             def register(request_id: str, profile: str = profile) -> Values:
-                content = values.content(profile, 0)
-                made = client.register_profile(profile, content, request_id=request_id).profile
+                content = values.content(profile, 0, project)
+                made = client.register_profile(
+                    profile, content, project=project, request_id=request_id
+                ).profile
                 return {"version": made.version, "digest": made.digest, "created": True}
 
             write("register", {"profile": profile, "number": 0}, register)
             for alias in values.ALIASES:
 
                 def move(request_id: str, profile: str = profile, alias: str = alias) -> Values:
-                    moved = client.set_alias(f"{profile}@1", alias, request_id=request_id)
+                    moved = client.set_alias(
+                        f"{profile}@1", alias, project=project, request_id=request_id
+                    )
                     return {"version": 1, "previous": 0, "moves": int(moved.alias.etag)}
 
                 asked = {"profile": profile, "alias": alias, "version": 1}
                 write("set_alias", {**asked, "expected_version": None, "etag": ""}, move)
 
 
-def _disturb(plan: Plan, store: Store, services: Services, recorder: Recorder) -> None:
+def _disturb(
+    plan: Plan, store: Store, services: Services, recorders: Mapping[str, Recorder]
+) -> None:
     """Let clients work while faults are injected, then without for a moment."""
-    crowd = Crowd(services.address, recorder, deadline_s=DEADLINE_S, seed=plan.seed, pause_s=0.04)
+    crowds = {
+        project: Crowd(
+            services.address,
+            project,
+            recorder,
+            deadline_s=DEADLINE_S,
+            seed=plan.seed,
+            pause_s=_PAUSE_S * len(recorders),  # as much work in all
+        )
+        for project, recorder in recorders.items()
+    }
+    first = recorders[plan.projects[0]]
     nemeses = [
-        Nemesis("store", store.faults(), recorder, seed=plan.seed, pause_s=(0.2, 0.8)),
-        Nemesis("services", services.faults(), recorder, seed=plan.seed, pause_s=(0.2, 0.8)),
+        Nemesis("store", store.faults(), first, seed=plan.seed, pause_s=(0.2, 0.8)),
+        Nemesis("services", services.faults(), first, seed=plan.seed, pause_s=(0.2, 0.8)),
     ]
-    with _training(plan, services, recorder):
-        crowd.start()
+    with _training(plan, services, first):
+        for crowd in crowds.values():
+            crowd.start()
         for nemesis in nemeses:
             nemesis.start()
         time.sleep(plan.seconds)
         for nemesis in nemeses:
             nemesis.stop()
         time.sleep(_CALM_S)
-        hung = crowd.stop()
-        for name in hung:
-            recorder.note("hung", job=name)
-        if hung:  # where they wait
-            with (plan.folder / "hung.txt").open("w", encoding="utf-8") as file:
-                faulthandler.dump_traceback(file)
+        for project, crowd in crowds.items():
+            hung = crowd.stop()
+            for name in hung:
+                recorders[project].note("hung", job=name)
+            if hung:  # where they wait
+                with (plan.folder / "hung.txt").open("w", encoding="utf-8") as file:
+                    faulthandler.dump_traceback(file)
 
 
 @contextlib.contextmanager
 def _training(plan: Plan, services: Services, recorder: Recorder) -> Iterator[None]:
     """Let a training job run as long as the context lasts."""
     name = "training"
-    arguments = (plan.history, services.address, DEADLINE_S, name)
+    project = plan.projects[0]
+    arguments = (plan.history(project), services.address, project, DEADLINE_S, name)
     job = subprocess.Popen(
         [sys.executable, "-m", "tests.chaos.training_job", *map(str, arguments)],
         stdin=subprocess.PIPE,
@@ -150,24 +182,24 @@ def _training(plan: Plan, services: Services, recorder: Recorder) -> Iterator[No
             recorder.note("broken", client=name, error=f"ended with status {job.returncode}")
 
 
-def _read_all(services: Services) -> Values:
-    """Return all that the registry holds, as the service tells it."""
+def _read_all(services: Services, project: str) -> Values:
+    """Return all that the registry holds of a project, as the service tells it."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
             with AdvisorClient(services.replicas[0].address, deadline_s=10) as client:
-                return _contents(client)
+                return _contents(client, project)
         except ServiceError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
 
 
-def _contents(client: AdvisorClient) -> Values:
+def _contents(client: AdvisorClient, project: str) -> Values:
     profiles: Values = {}
     for profile in values.PROFILES:
         with contextlib.suppress(NotFoundError):  # it has no version, or all of it is lost
-            profiles[profile] = _profile(client, profile)
+            profiles[profile] = _profile(client, project, profile)
     audit = [
         {
             "request_id": event.request_id,
@@ -175,28 +207,29 @@ def _contents(client: AdvisorClient) -> Values:
             "name": event.name,
             "detail": "" if event.action == "set policy" else event.detail,
         }
-        for event in client.audit_events()
+        for event in client.audit_events(project=project)
     ]
-    policies = {values.POLICY: _rules(client)}
+    policies = {values.POLICY: _rules(client, project)}
     return {"profiles": profiles, "policies": policies, "audit": audit[::-1]}
 
 
-def _profile(client: AdvisorClient, profile: str) -> Values:
-    found = client.get_profile(profile)
+def _profile(client: AdvisorClient, project: str, profile: str) -> Values:
+    found = client.get_profile(profile, project=project)
     versions = {}
     for version in found.versions:
-        each = client.get_profile(f"{profile}@{version}").profile
+        each = client.get_profile(f"{profile}@{version}", project=project).profile
         number = values.number_of(each.content.points[0].unit_rates[0])
         versions[version] = (each.digest, round(number))
     aliases = {alias.name: (alias.version, int(alias.etag)) for alias in found.aliases}
     return {"versions": versions, "aliases": aliases}
 
 
-def _rules(client: AdvisorClient) -> Values:
+def _rules(client: AdvisorClient, project: str) -> Values:
     """Return the number of each version of the policy."""
     rules: Values = {}
     with contextlib.suppress(NotFoundError):
-        for version in range(1, client.get_policy(values.POLICY).version + 1):
-            stored = client.get_policy(f"{values.POLICY}@{version}").policy
+        latest = client.get_policy(values.POLICY, project=project).version
+        for version in range(1, latest + 1):
+            stored = client.get_policy(f"{values.POLICY}@{version}", project=project).policy
             rules[str(version)] = round(values.policy_number(stored))
     return rules

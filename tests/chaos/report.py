@@ -53,9 +53,10 @@ def lines(history: History, violations: Sequence[Violation]) -> Iterator[str]:
         yield f"  {len(steps):,} training steps, the longest {max(steps):.3f} s"
     stale = sum(each.told.get("stale", False) for each in history.operations)
     yield f"  {stale:,} answers from memory (stale)"
-    yield f"  {'fault':<24}{'times':>6}{'recovery, median':>18}{'longest':>10}"
     took = recoveries_s(history)
     times = Counter(note["fault"] for note in history.of("fault"))
+    if times:
+        yield f"  {'fault':<24}{'times':>6}{'recovery, median':>18}{'longest':>10}"
     for fault, count in sorted(times.items()):
         spans = took.get(fault, [])
         middle = f"{statistics.median(spans):.3f} s" if spans else "-"

@@ -1,6 +1,6 @@
 """A training job that is advised while faults go on around it; runs until its input ends.
 
-Usage: python -m tests.chaos.training_job HISTORY ADDRESS DEADLINE_S NAME
+Usage: python -m tests.chaos.training_job HISTORY ADDRESS PROJECT DEADLINE_S NAME
 
 The loop is a real one: a model, an optimizer, :func:`fslr.torch.attach`. Each of its steps is
 timed, and written down with the multipliers in force.
@@ -32,7 +32,12 @@ _OFTEN = policy_pb2.Policy(min_interval_steps=1, max_interval_steps=4)
 
 
 def train(
-    advisor: RecordedAdvisor, recorder: Recorder, name: str, suffix: str, end: threading.Event
+    advisor: RecordedAdvisor,
+    recorder: Recorder,
+    project: str,
+    name: str,
+    suffix: str,
+    end: threading.Event,
 ) -> None:
     """Train a model from its start, and write down how long its steps take."""
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
@@ -45,6 +50,7 @@ def train(
         optimizer,
         profile=f"{_PROFILE}@{suffix}" if suffix else _PROFILE,
         advisor=advisor,
+        project=project,
         policy=_OFTEN,
         strict=False,
     ) as advice:
@@ -68,7 +74,7 @@ def _await_end(end: threading.Event) -> None:
     end.set()
 
 
-def main(history: str, address: str, deadline_s: float, name: str) -> None:
+def main(history: str, address: str, project: str, deadline_s: float, name: str) -> None:
     """Train one model after the other until the input ends."""
     logging.getLogger("fslr").setLevel(logging.CRITICAL)  # failures are what this is about
     torch.set_num_threads(1)
@@ -82,7 +88,7 @@ def main(history: str, address: str, deadline_s: float, name: str) -> None:
         suffix = chance.choice(("prod", "canary", ""))
         advisor = RecordedAdvisor(client, recorder, _PROFILE, suffix, fixed_rates=False)
         try:
-            train(advisor, recorder, name, suffix, end)
+            train(advisor, recorder, project, name, suffix, end)
         except ServiceError as error:
             recorder.note("broken", client=name, error=f"{type(error).__name__}: {error}")
             raise
@@ -90,4 +96,4 @@ def main(history: str, address: str, deadline_s: float, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4])
+    main(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4]), sys.argv[5])

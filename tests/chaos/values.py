@@ -33,12 +33,12 @@ def number_of(scaled: float, unscaled: float = 1.0) -> float:
     return (scaled / unscaled - 1) * PARTS
 
 
-def content(profile: str, number: int) -> profile_pb2.ProfileContent:
-    """Return a profile's content number ``number``."""
+def content(profile: str, number: int, project: str) -> profile_pb2.ProfileContent:
+    """Return content number ``number`` of a project's profile."""
     names = MODEL_NAMES if profile == "trained" else NAMES
     made = content_message(names, rate=scale(number), labels={"number": str(number)})
     if profile in FOLLOWS_POLICY:
-        made.policy_name = f"projects/default/policies/{POLICY}"
+        made.policy_name = f"projects/{project}/policies/{POLICY}"
     return made
 
 
@@ -61,10 +61,10 @@ def bounds(policy_number: int | None) -> tuple[float, float]:
     return _MIN_MULTIPLIER, _LARGEST_BASE + policy_number / PARTS
 
 
-def opening(profile: str, suffix: str, run: str = "") -> pb.RunOpening:
-    """Return the opening of a run on a profile, with or without a suffix."""
-    name = f"projects/default/profiles/{profile}" + (f"@{suffix}" if suffix else "")
-    return opening_message(name, run=run)
+def opening(project: str, profile: str, suffix: str, run: str = "") -> pb.RunOpening:
+    """Return the opening of a run on a project's profile, with or without a suffix."""
+    name = f"projects/{project}/profiles/{profile}" + (f"@{suffix}" if suffix else "")
+    return opening_message(name, run=f"projects/{project}/runs/{run}" if run else "")
 
 
 def measurement(step: int) -> pb.Measurement:

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from redis.crc import key_slot
 
+from advisor.store import keys
 from tests.chaos import values
 from tests.chaos.history import FOREVER_NS, History, Operation
+from tests.chaos.main import PROJECTS_OF_A_CLUSTER
 from tests.chaos.model import check
 from tests.chaos.violations import counted
 
+_SLOTS = 16_384  # of a Redis Cluster; three nodes hold a third each
 SECOND_NS = 1_000_000_000
 PROFILE = "alone"
 
@@ -308,3 +312,8 @@ def test_a_history_without_an_end_is_no_history(story: Story) -> None:
     history.notes.pop()
     with pytest.raises(ValueError, match="has no final state"):
         check(history)
+
+
+def test_projects_of_a_cluster_lie_on_all_of_its_nodes() -> None:
+    slots = [key_slot(keys.audit(project).encode()) for project in PROJECTS_OF_A_CLUSTER]
+    assert {3 * slot // _SLOTS for slot in slots} == {0, 1, 2}
