@@ -16,6 +16,8 @@ from benchmarks.transfer.sweeps import ADVISED, Method, Profiles
 from benchmarks.transfer.training import Advice, Recording
 from fslr.torch import MeasuringOptions
 
+_MANY_STEPS = 1_000  # so that measuring every 400 is another thing than measuring once
+
 ProfilesOf = Callable[[Bench, Reference], Profiles]
 
 
@@ -135,9 +137,13 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
         (case,) = chosen_cases(axis, model, optimizer)
         return replace(case, seeds=(0,), steps=100) if is_quick else case
 
+    def for_long(case: Case) -> Case:
+        return case if is_quick else replace(case, steps=_MANY_STEPS)
+
     wide = replace(of("width", "char_gpt_pre", "AdamW"), optimizer="Adam")
     wide_mlp = of("width", "res_mlp")
     deep, deep_mlp = of("depth", "char_gpt_pre"), of("depth", "res_mlp")
+    long, long_post = for_long(wide), for_long(of("width", "char_gpt_post"))
     longer = replace(wide, steps=2 * wide.steps)
     other_text = replace(
         wide,
@@ -148,11 +154,12 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
         Question(
             "interval",
             "How often to measure?",
-            (longer, wide_mlp, deep),
+            (long, long_post),
             (
                 Choice("25 to 100 steps, as rates move"),
                 _every(25),
                 _every(100),
+                _every(400),
                 _with_rules("once", first_step_only=True),
             ),
             "25 to 100 steps, as rates move",
