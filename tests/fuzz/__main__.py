@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 
 from tests.fuzz import corpus
+from tests.fuzz.bearers import Bearers
 from tests.fuzz.calling import Caller
 from tests.fuzz.campaign import CHANNEL_OPTIONS, Campaign, fuzzed_service
 from tests.fuzz.inputs import Input
@@ -28,10 +29,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="makes them the same again")
     parser.add_argument("--seconds", type=float, default=900.0, help="stop after as many at most")
     parser.add_argument("--replay", type=Path, help="send the input of a file, alone")
+    parser.add_argument(
+        "--authenticate", action="store_true", help="the service wants tokens, and gets odd ones"
+    )
     asked = parser.parse_args()
     if asked.replay:
-        return replay(asked.replay)
-    report = Campaign(asked.inputs, asked.seed, asked.seconds, FOLDER).run()
+        return replay(asked.replay, authenticate=asked.authenticate)
+    report = Campaign(
+        asked.inputs, asked.seed, asked.seconds, FOLDER, authenticate=asked.authenticate
+    ).run()
     for method, codes in sorted(report.codes.items()):
         slowest, _ = report.slowest_s.get(method, (0.0, None))
         shown = ", ".join(f"{code} {count}" for code, count in codes.most_common())
@@ -43,18 +49,19 @@ def main() -> int:
     return int(report.failed)
 
 
-def replay(path: Path) -> int:
+def replay(path: Path, *, authenticate: bool) -> int:
     """Send one input to a fresh service, and print what comes back."""
     sent = Input.load(path)
-    with fuzzed_service() as service:
-        wrong = asyncio.run(_replayed(service.address, sent))
+    with fuzzed_service(authenticate=authenticate) as (service, bearers):
+        wrong = asyncio.run(_replayed(service.address, bearers, sent))
         print(service.log(), file=sys.stderr)
     return int(bool(wrong))
 
 
-async def _replayed(address: str, sent: Input) -> str:
+async def _replayed(address: str, bearers: Bearers | None, sent: Input) -> str:
     async with grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) as channel:
-        caller = Caller(channel, all_methods())
+        shown = {} if bearers is None else {"shown": bearers.right}
+        caller = Caller(channel, all_methods(), **shown)
         for method, message in corpus.seeding():
             await caller.send(Input(method, "valid", (message.SerializeToString(),)))
         begun = time.monotonic()

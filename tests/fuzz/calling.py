@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 
-from tests.fuzz.inputs import Input
+from tests.fuzz.inputs import Input, Metadata
 from tests.fuzz.judging import Answer
 from tests.fuzz.methods import Method
 
 DEADLINE_S = 30.0
 _WATCH_S = 0.15
+_REFUSED_WITHIN_S = 0.2
 _MOST_RESPONSES = 50  # of a watch
 _COULD_NOT_WRITE = "Internal error from Core"
 
@@ -24,9 +26,16 @@ class Caller:
     Args:
         channel: The way to it.
         methods: Its methods.
+        shown: Returns what a caller shows with an input, such as a token, beside its metadata.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, methods: list[Method]) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        methods: list[Method],
+        shown: Callable[[Input], Metadata] = lambda _: (),
+    ) -> None:
+        self._shown = shown
         self._calls: dict[str, tuple[Method, Any]] = {}
         for method in methods:
             kind = "stream" if method.takes_stream else "unary"
@@ -45,7 +54,7 @@ class Caller:
         then, each message after the answer to the one before.
         """
         method, call = self._calls[sent.method]
-        metadata = sent.metadata or None
+        metadata = (*sent.metadata, *self._shown(sent)) or None
         if method.takes_stream:
             answer = await _streamed(call(timeout=DEADLINE_S, metadata=metadata), sent)
             if answer.message == _COULD_NOT_WRITE:
@@ -63,6 +72,8 @@ class Caller:
 
 async def _streamed(under_way: Any, sent: Input, *, in_turn: bool = False) -> Answer:
     responses: list[bytes] = []
+    if in_turn:  # a call that is refused whatever it says has ended by then
+        await asyncio.sleep(_REFUSED_WITHIN_S)
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
         for message in sent.messages:
             await under_way.write(message)

@@ -11,9 +11,11 @@ import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
@@ -21,8 +23,10 @@ import grpc
 from google.protobuf.message import Message
 
 from advisor.localserver import LocalServer
+from advisor.store.embedded import EmbeddedRedis
 from tests.building import content_message
 from tests.fuzz import corpus
+from tests.fuzz.bearers import CANARY_PROJECT, Bearers
 from tests.fuzz.calling import Caller
 from tests.fuzz.heavy import MOST_S, heavy_inputs
 from tests.fuzz.inputs import Input, Source
@@ -96,13 +100,24 @@ class Report:
 
 
 @contextlib.contextmanager
-def fuzzed_service() -> Iterator[LocalServer]:
-    """Run a service as long as the context lasts."""
-    with (
-        mock.patch.dict(os.environ, _SETTINGS),
-        LocalServer(None, "--grace-s", "1", "--log-json") as service,
-    ):
-        yield service
+def fuzzed_service(*, authenticate: bool = False) -> Iterator[tuple[LocalServer, Bearers | None]]:
+    """Run a service as long as the context lasts.
+
+    Args:
+        authenticate: Whether it wants tokens, which are made then.
+
+    Yields:
+        The service and the tokens.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(os.environ, _SETTINGS))
+        options, bearers = ["--grace-s", "1", "--log-json"], None
+        if authenticate:
+            folder = stack.enter_context(TemporaryDirectory(prefix="fslr-fuzz-"))
+            redis = stack.enter_context(EmbeddedRedis(Path(folder)))
+            bearers = Bearers.made_at(redis.url)
+            options += ["--redis-url", redis.url, "--authenticate"]
+        yield stack.enter_context(LocalServer(None, *options)), bearers
 
 
 class Campaign:
@@ -114,26 +129,35 @@ class Campaign:
         seconds: After how long to stop all the same.
         folder: Where failing inputs go.
         heavy: Whether large inputs follow, one after the other.
+        authenticate: Whether the service wants tokens, and gets right and wrong ones.
     """
 
     def __init__(
-        self, inputs: int, seed: int, seconds: float, folder: Path, *, heavy: bool = True
+        self,
+        inputs: int,
+        seed: int,
+        seconds: float,
+        folder: Path,
+        *,
+        heavy: bool = True,
+        authenticate: bool = False,
     ) -> None:
         self._wanted = inputs
         self._seed = seed
         self._seconds = seconds
         self._folder = folder
         self._heavy = heavy
+        self._authenticate = authenticate
         self.report = Report()
 
     def run(self) -> Report:
         """Start a service, send everything, and look at what is left of it."""
-        with fuzzed_service() as service:
-            asyncio.run(self._all(service))
-            self._look_at_log(service.log())
+        with fuzzed_service(authenticate=self._authenticate) as (service, bearers):
+            asyncio.run(self._all(service, bearers))
+            self._look_at_log(service.log(), [] if bearers is None else bearers.secrets)
         return self.report
 
-    async def _all(self, service: LocalServer) -> None:
+    async def _all(self, service: LocalServer, bearers: Bearers | None) -> None:
         methods = all_methods()
         self._source = Source(self._seed, methods)
         self._identity = _identity(service.pid)
@@ -142,11 +166,16 @@ class Campaign:
             grpc.aio.insecure_channel(service.address, CHANNEL_OPTIONS) for _ in range(CHANNELS)
         ]
         callers = [Caller(channel, methods) for channel in channels]
+        friend = callers[0]
+        if bearers is not None:
+            some = partial(bearers.some, chance=random.Random(self._seed))
+            callers = [Caller(channel, methods, some) for channel in channels]
+            friend = Caller(channels[0], methods, bearers.right)
         begun = time.monotonic()
         watching = asyncio.create_task(self._watch_memory(service.pid))
         try:
             for method, message in corpus.seeding():
-                await self._expect_ok(callers[0], method, message)
+                await self._expect_ok(friend, method, message)
             self._deadline = begun + self._seconds
             left = itertools.islice(iter(self._source), self._wanted)
             await asyncio.gather(
@@ -155,8 +184,8 @@ class Campaign:
             self.report.seconds = time.monotonic() - begun
             watching.cancel()
             if self._heavy:
-                await self._send_heavy(callers[0], service.pid)
-            await self._canary(callers[0])
+                await self._send_heavy(friend, service.pid)
+            await self._canary(friend)
         finally:
             watching.cancel()
             for channel in channels:
@@ -224,7 +253,7 @@ class Campaign:
         """Ask what has one right answer: the profile's own rates, so multipliers of 1."""
         chance = random.Random(0)
         content = content_message()
-        name = "projects/canary/profiles/gpt"
+        name = f"projects/{CANARY_PROJECT}/profiles/gpt"
         await self._expect_ok(caller, *corpus.registration(name, content))
         request: Any = corpus.recommend(chance)
         request.opening.CopyFrom(corpus.plain_opening(name))
@@ -245,9 +274,9 @@ class Campaign:
             self._memory.append((self.report.inputs, resident_kib(pid)))
             await asyncio.sleep(_SAMPLE_S)
 
-    def _look_at_log(self, log: str) -> None:
+    def _look_at_log(self, log: str, secrets: Sequence[str]) -> None:
         for line in log.splitlines():
-            if not _is_well(line):
+            if not _is_well(line) or any(secret in line for secret in secrets):
                 self.report.unexpected += 1
                 if self.report.unexpected < _MOST_KEPT:
                     self.report.complaints.append(f"logged: {line[:2_000]}")

@@ -1,0 +1,84 @@
+"""What callers of a service that wants tokens show: mostly the right one, else every wrong one."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+
+from tests.commands import Cli
+from tests.fuzz.inputs import Input, Metadata
+from tests.fuzz.values import PROJECTS
+
+CANARY_PROJECT = "canary"
+_ROLES = ("viewer", "trainer", "operator")
+_WRITES_ALL = "operator"
+_RIGHT_RATIO = 0.7
+_PROJECT = re.compile(rb"projects/([a-z0-9-]{1,63})")
+
+
+@dataclass(frozen=True, slots=True)
+class Bearers:
+    """Tokens of a service.
+
+    Attributes:
+        in_force: By project and role.
+        revoked: One that is not any more.
+    """
+
+    in_force: dict[tuple[str, str], str]
+    revoked: str
+
+    @property
+    def secrets(self) -> list[str]:
+        """All tokens, of which none may be logged."""
+        return [*self.in_force.values(), self.revoked]
+
+    @classmethod
+    def made_at(cls, redis_url: str) -> Bearers:
+        """Make a token of each role in each project that inputs name, and revoke one more."""
+        cli, where = Cli("127.0.0.1:1", "default"), ("--redis-url", redis_url)
+
+        def create(project: str, role: str) -> dict[str, str]:
+            made: dict[str, str] = cli.json(
+                "token", "create", f"a-{role}", "--role", role, "--project", project, *where
+            )
+            return made
+
+        in_force = {
+            (project, role): create(project, role)["token"]
+            for project in (*PROJECTS, CANARY_PROJECT)
+            for role in _ROLES
+        }
+        gone = create(PROJECTS[0], _WRITES_ALL)
+        cli.run("token", "revoke", gone["id"], "--project", PROJECTS[0], *where)
+        return cls(in_force, gone["token"])
+
+    def right(self, sent: Input) -> Metadata:
+        """Return an operator's token of the project that an input names first, if there is one."""
+        named = next(filter(None, map(_PROJECT.search, sent.messages)), None)
+        token = self.in_force.get((named[1].decode(), _WRITES_ALL)) if named else None
+        return () if token is None else _bearer(token)
+
+    def some(self, sent: Input, chance: random.Random) -> Metadata:
+        """Return the right token mostly, else another, a damaged one, several or none."""
+        if chance.random() < _RIGHT_RATIO:
+            return self.right(sent)
+        one, other = chance.choices(list(self.in_force.values()), k=2)
+        at = chance.randrange(len(one))
+        return chance.choice((
+            _bearer(one),
+            _bearer(self.revoked),
+            _bearer(one[:at]),
+            _bearer(one[:at] + chance.choice("x_.%~") + one[at + 1 :]),
+            _bearer(one + one),
+            (*_bearer(one), *_bearer(other)),
+            (("authorization", one),),
+            (("authorization", f"bearer  {one}"),),
+            (("authorization-bin", one.encode()),),
+            (),
+        ))
+
+
+def _bearer(token: str) -> Metadata:
+    return (("authorization", f"Bearer {token}"),)
