@@ -127,6 +127,31 @@ class ProfileIndex:
         self, names: Sequence[ProfileName]
     ) -> list[tuple[VersionInfo, ProfileSummary | None]]:
         """Return the latest versions of those profiles that were not deleted meanwhile."""
+        found: dict[ProfileName, tuple[VersionInfo, bytes | None]] = {}
+        looked_for: Sequence[ProfileName] = names
+        while looked_for:
+            # Where a version has no content it was deleted since it was resolved, and another one
+            # is the latest by now; or, if that is still the same one, its content is lost.
+            before = {name: found.pop(name)[0] for name in looked_for if name in found}
+            entries = await self._stored_latest(looked_for)
+            found |= {info.name: (info, summary) for info, summary in entries}
+            looked_for = [
+                info.name
+                for info, summary in entries
+                if summary is None and info.version and before.get(info.name) != info
+            ]
+        return [
+            (info, _readable(info, summary))
+            for info, summary in (found[name] for name in names if name in found)
+        ]
+
+    async def _stored_latest(
+        self, names: Sequence[ProfileName]
+    ) -> list[tuple[VersionInfo, bytes | None]]:
+        """Return the latest version of each profile that there is, with its summary if it has one.
+
+        Version 0 stands for one that cannot be resolved.
+        """
         own = [keys.ProfileKeys(name) for name in names]
         replies = await batch(
             self._redis,
@@ -144,7 +169,7 @@ class ProfileIndex:
             self._redis, [command("HGET", content, "summary") for content in contents]
         )
         return [
-            (info, _readable(info, None if isinstance(summary, Exception) else summary))
+            (info, b"" if isinstance(summary, Exception) else summary)
             for info, summary in zip(infos, summaries, strict=True)
         ]
 

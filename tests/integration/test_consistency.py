@@ -135,6 +135,26 @@ def test_registering_never_fails_because_somebody_deletes(
             client.register_profile("gpt", content_message(), project=project)
 
 
+def test_what_is_deleted_while_it_is_listed_is_not_called_damaged(
+    client: AdvisorClient, server: LocalServer, project: str
+) -> None:
+    """The latest version goes, and comes back, between the two looks that a list takes."""
+    client.register_profile("gpt", content_message(rate=1.0), project=project)
+    rate = 1.0
+
+    def renew(own: AdvisorClient) -> None:
+        nonlocal rate
+        rate += 1
+        version = own.register_profile("gpt", content_message(rate=rate), project=project).profile
+        own.delete_profile(f"gpt@{version.version}", project=project)
+
+    with meanwhile(renew, server.address):
+        for _ in range(1_000):
+            (found,) = client.list_profiles(project=project)
+            assert found.group_count == 4
+    assert rate > 10
+
+
 def test_a_move_to_the_latest_is_the_same_request_after_others_registered(
     client: AdvisorClient, project: str
 ) -> None:
