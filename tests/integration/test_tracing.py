@@ -77,6 +77,16 @@ def test_a_call_joins_its_callers_trace_and_holds_its_commands_of_redis(
         assert call.start_time_unix_nano <= span.end_time_unix_nano <= call.end_time_unix_nano
 
 
+def test_commands_that_go_to_redis_together_are_one_span(
+    traced: AdvisorClient, collector: Collector
+) -> None:
+    assert [*traced.list_profiles()]
+    call = span_of(collector, "fslr.advisor.v1.ProfileService/ListProfiles")
+    inside = [span for span in collector.spans() if span.parent_span_id == call.span_id]
+    together = [span for span in inside if span.name == "redis pipeline"]
+    assert len(together) == 2  # which versions are the latest, and what they say
+
+
 def test_the_end_of_a_call_is_its_status_and_reason(
     traced: AdvisorClient, collector: Collector
 ) -> None:
