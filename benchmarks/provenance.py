@@ -8,6 +8,7 @@ import platform
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,30 +32,37 @@ Out = Annotated[
 ]
 
 
-def provenance(device: str = "cpu") -> dict[str, Any]:
+def provenance(device: str = "cpu", without: Sequence[str] = ()) -> dict[str, Any]:
     """Return command, commit, date, machine, versions and threads, without names of host or folder.
 
     Args:
         device: Where it was measured; an accelerator is named if it was there.
+        without: Options that the command is told without, each with its value: they chose a part
+            of what the file holds.
     """
     return {
-        "command": _command(sys.argv[1:]),
+        "command": _command(sys.argv[1:], without),
         "commit": code_revision() or "unknown",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "cpu": _cpu(),
             "cores": os.cpu_count(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-            "accelerator": torch.cuda.get_device_name(device)
-            if device.startswith("cuda")
-            else None,
+            "accelerator": _accelerator(device),
         },
         "versions": _versions(),
         "threads": torch.get_num_threads(),
     }
 
 
-def emit(figures: dict[str, Any], *, as_json: bool, out: Path | None, device: str = "cpu") -> None:
+def emit(
+    figures: dict[str, Any],
+    *,
+    as_json: bool,
+    out: Path | None,
+    device: str = "cpu",
+    without: Sequence[str] = (),
+) -> None:
     """Print figures with their provenance, and write them to a file, where that is asked for.
 
     Args:
@@ -62,8 +70,9 @@ def emit(figures: dict[str, Any], *, as_json: bool, out: Path | None, device: st
         as_json: Whether to print.
         out: The file.
         device: Where it was measured.
+        without: As of :func:`provenance`.
     """
-    text = json.dumps(figures | provenance(device), indent=2) + "\n"
+    text = json.dumps(figures | provenance(device, without), indent=2) + "\n"
     if as_json:
         typer.echo(text, nl=False)
     if out is not None:
@@ -71,11 +80,11 @@ def emit(figures: dict[str, Any], *, as_json: bool, out: Path | None, device: st
         out.write_text(text, "utf-8")
 
 
-def _command(words: list[str]) -> str:
+def _command(words: Sequence[str], without: Sequence[str]) -> str:
     kept = []
     rest = iter(words)
     for word in rest:
-        if word == "--out":
+        if word in {"--out", *without}:
             next(rest, None)
         elif word != "--json" and not word.startswith("--out="):
             kept.append(re.sub(r"(^|=)/(\S*/)?", r"\1", word))  # of a path, the file alone

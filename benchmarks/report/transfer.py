@@ -230,7 +230,7 @@ def ideas(figures: Mapping[str, Any]) -> str:
         )
         for idea in figures["ideas"]
     ]
-    heads = ("idea", "cases", "regret with it, nats", "without", "kept", "why")
+    heads = ("idea", "cases", "regret with it, nats", "without", "in the policy", "why")
     return f"{_OF_IDEAS}\n\n{table(heads, rows)}"
 
 

@@ -129,8 +129,9 @@ def ablations(
     """Ask what interval, probes, estimator, depth rule and profile are worth (about 35 min)."""
     asked = [q for q in questions(is_quick=is_quick) if question in {None, q.name}]
     found: list[dict[str, Any]] = []
+    merged: tuple[str, ...] = ()
     if question is not None and out is not None and out.exists():  # the other answers stay
-        found = json.loads(out.read_text("utf-8"))["ablations"]
+        found, merged = json.loads(out.read_text("utf-8"))["ablations"], ("--question",)
     known: dict[_Key, Reference] = {}
     with bench_with_progress("ablations") as bench:
         for each in asked:
@@ -138,8 +139,8 @@ def ablations(
             found = [old for old in found if old["name"] != each.name] + [answer]
             if not as_json:
                 _print(answer)
-            emit({"ablations": found}, as_json=False, out=out)  # what is done is kept
-    emit({"ablations": found}, as_json=as_json, out=out)
+            emit({"ablations": found}, as_json=False, out=out, without=merged)  # done is kept
+    emit({"ablations": found}, as_json=as_json, out=out, without=merged)
 
 
 def _answered(bench: Bench, question: Question, known: dict[_Key, Reference]) -> dict[str, Any]:

@@ -233,7 +233,8 @@ def in_words(found: Mapping[str, Any], status: str) -> str:
         status, "it is not in the policy"
     )
     if found["diverged"]:
-        return f"diverged in {found['diverged']} cases; {became}"
+        count = found["diverged"]
+        return f"diverged in {count} case{'s' if count > 1 else ''}; {became}"
     gained, error = found["regret_without"] - found["regret_with"], found["standard_error"]
     if error is None:
         return f"{gained:+.4f} nats, of one seed, which tells no noise; {became}"
@@ -266,8 +267,9 @@ def ideas(
 ) -> None:
     """Try what might beat the policy, on cases that no default was chosen by (about 40 min)."""
     rows: list[dict[str, Any]] = []
+    merged: tuple[str, ...] = ()
     if idea and out is not None and out.exists():  # what others gave stays
-        rows = json.loads(out.read_text("utf-8"))["ideas"]
+        rows, merged = json.loads(out.read_text("utf-8"))["ideas"], ("--idea",)
     known: dict[Case, Reference] = {}
     outcomes: dict[tuple[Case, str], Outcome] = {}
     with bench_with_progress("ideas") as bench:
@@ -279,8 +281,8 @@ def ideas(
             known |= dict(zip(missing, references(bench, missing), strict=True))
             row = _tried(bench, each, [known[case] for case in cases], outcomes)
             rows = [*(old for old in rows if old["name"] != each.name), row]
-            emit({"ideas": rows}, as_json=False, out=out)  # what is done is kept
-    emit({"ideas": rows}, as_json=as_json, out=out)
+            emit({"ideas": rows}, as_json=False, out=out, without=merged)  # what is done is kept
+    emit({"ideas": rows}, as_json=as_json, out=out, without=merged)
     if not as_json:
         _print(rows)
 

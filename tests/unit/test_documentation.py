@@ -47,6 +47,18 @@ def test_the_stored_figures_meet_what_is_promised() -> None:
     assert service["import_s"] < 0.3
 
 
+def test_what_the_policy_page_says_of_ideas_is_what_they_gave() -> None:
+    stored = json.loads((_ROOT / FIGURES / "ideas.json").read_text("utf-8"))
+    ideas = {idea["name"]: idea for idea in stored["ideas"]}
+    assert not any(idea["wins"] for idea in ideas.values())
+    weighed = ideas["moves weighed by confidence"]
+    assert all(case["with"] < case["without"] for case in weighed["cases"].values())
+    once = ideas["the first answer kept for good"]
+    assert once["regret_with"] - once["regret_without"] > 2 * once["standard_error"]
+    for name, case in once["cases"].items():
+        assert (case["with"] < case["without"]) == name.startswith("width "), name
+
+
 def test_every_file_that_the_readme_links_to_is_there() -> None:
     readme = (_ROOT / "README.md").read_text("utf-8")
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", readme)

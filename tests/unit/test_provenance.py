@@ -54,6 +54,15 @@ def test_neither_host_nor_user_nor_folder_is_told(
     assert str(_ROOT) not in text
 
 
+def test_a_file_of_several_runs_is_told_by_the_command_that_makes_all_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["ideas", "--idea", "batch", "--idea", "once", "--quick"]
+    monkeypatch.setattr("sys.argv", ["x", *words])
+    assert provenance()["command"] == "python -m benchmarks " + " ".join(words)
+    assert provenance(without=["--idea"])["command"] == "python -m benchmarks ideas --quick"
+
+
 def test_figures_keep_their_place_and_the_rest_stands_beside_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
