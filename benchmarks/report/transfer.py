@@ -20,7 +20,7 @@ weighs most; [a larger one](#what-measuring-adds-to-a-training) pays less."""
 _OF_ABLATIONS = """\
 The setting in bold is the default. Shifts are the largest of a question's cases, within the octave
 to each side that is tried; regrets are means over cases, after ± stands their standard error.
-What follows is told from differences seed by seed. Extra time is that of 150 to 300 short steps,
+What follows is told from differences seed by seed. Extra time is that of 150 to 1,000 short steps,
 told to a few percent."""
 _OF_IDEAS = """\
 Tried on cases that neither led to the idea nor chose a default; regrets are means over them. Behind

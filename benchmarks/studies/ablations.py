@@ -126,17 +126,19 @@ def ablations(
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Ask what interval, probes, estimator, depth rule and profile are worth (about 35 min)."""
+    """Ask what interval, probes, estimator, depth rule and profile are worth (about 1 h)."""
     asked = [q for q in questions(is_quick=is_quick) if question in {None, q.name}]
     found: list[dict[str, Any]] = []
     merged: tuple[str, ...] = ()
     if question is not None and out is not None and out.exists():  # the other answers stay
         found, merged = json.loads(out.read_text("utf-8"))["ablations"], ("--question",)
+    order = [each.name for each in questions()]
     known: dict[_Key, Reference] = {}
     with bench_with_progress("ablations") as bench:
         for each in asked:
             answer = _answered(bench, each, known)
-            found = [old for old in found if old["name"] != each.name] + [answer]
+            answers = {old["name"]: old for old in found} | {each.name: answer}
+            found = [answers[name] for name in order if name in answers]
             if not as_json:
                 _print(answer)
             emit({"ablations": found}, as_json=False, out=out, without=merged)  # done is kept

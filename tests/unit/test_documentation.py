@@ -59,6 +59,17 @@ def test_what_the_policy_page_says_of_ideas_is_what_they_gave() -> None:
         assert (case["with"] < case["without"]) == name.startswith("width "), name
 
 
+def test_what_the_policy_page_says_of_the_cadence_is_what_was_measured() -> None:
+    stored = json.loads((_ROOT / FIGURES / "ablations.json").read_text("utf-8"))
+    (asked,) = [each for each in stored["ablations"] if each["name"] == "interval"]
+    rows = {row["setting"]: row for row in asked["rows"]}
+    assert all(name.startswith("width ") for row in rows.values() for name in row["cases"])
+    assert asked["text"].startswith("once is clearly better than 25 to 100 steps")
+    for name, case in rows["once"]["cases"].items():
+        others = [row["cases"][name]["regret"] for row in rows.values() if row is not rows["once"]]
+        assert case["regret"] < min(others)
+
+
 def test_every_file_that_the_readme_links_to_is_there() -> None:
     readme = (_ROOT / "README.md").read_text("utf-8")
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", readme)
