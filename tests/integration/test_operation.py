@@ -71,6 +71,11 @@ def scraped(log: str) -> dict[str, float]:
     return {name: float(value) for name, value in lines}
 
 
+def with_refusals(metrics: dict[str, float]) -> dict[str, float]:
+    """Return metrics that count a refusal, else none: an end is counted once it was told."""
+    return metrics if any('grpc_code="NOT_FOUND"' in name for name in metrics) else {}
+
+
 def test_calls_answers_and_losses_are_counted() -> None:
     with service("--metrics-port", "0") as (running, client):
         opening = opening_message("projects/default/profiles/gpt")
@@ -81,7 +86,7 @@ def test_calls_answers_and_losses_are_counted() -> None:
             session.recommend(MEASUREMENT)
         with pytest.raises(Exception, match="there is no profile"):
             client.get_profile("nosuch")
-        found = scraped(running.log())
+        found = eventually(lambda: with_refusals(scraped(running.log())))
 
         def method(metric: str, name: str, kind: str = "unary", **more: str) -> float:
             service = "AdvisorService" if name.startswith("Recommend") else "ProfileService"
