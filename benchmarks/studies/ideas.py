@@ -15,8 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from advisor.policy import DepthRule, Policy
-from advisor.rpc.convert import policy_to
+from advisor.policy import DepthRule
 from benchmarks.markdown import number
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.studies.matching import extrapolated, match_total, scale_all
@@ -28,6 +27,7 @@ from benchmarks.studies.reference import (
     recorded,
     references,
     tried,
+    with_rules,
 )
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case, chosen_cases
@@ -62,14 +62,8 @@ class Idea:
     profiles: Callable[[Bench, Reference], Profiles] | None = None
 
 
-def _with_rules(**rules: object) -> Method:
-    policy = replace(Policy(), **rules)  # type: ignore[arg-type]
-    return replace(ADVISED, advice=Advice(policy_to(policy)))
-
-
 def _elements_per_step(setting: Setting) -> int:
-    is_text = setting.model not in {"res_mlp", "conv_net"}
-    return setting.batch_size * (setting.context if is_text else 1)
+    return setting.batch_size * (setting.context if setting.reads_text else 1)
 
 
 def _for_less_noise(case: Case) -> Method:
@@ -169,7 +163,7 @@ IDEAS = (
         "measured",
         "depth rule `measured`",
         _DEEPER,
-        lambda _case: _with_rules(depth_rule=DepthRule.MEASURED),
+        lambda _case: with_rules(depth_rule=DepthRule.MEASURED),
         status="option",
     ),
     Idea(
@@ -182,14 +176,14 @@ IDEAS = (
         "confidence",
         "moves weighed by confidence",
         _OTHERS,
-        without=_with_rules(weigh_by_confidence=False),
+        without=with_rules(weigh_by_confidence=False),
         status="default",
     ),
     Idea(
         "once",
         "the first answer kept for good",
         _OTHERS,
-        lambda _case: _with_rules(first_step_only=True),
+        lambda _case: with_rules(first_step_only=True),
         status="option",
     ),
 )

@@ -9,7 +9,7 @@ from advisor.merging import merge
 from advisor.policy import Alignment, DepthRule, Policy
 from advisor.rpc.convert import policy_to
 from advisor.rpc.convert.profiles import content_from, content_to
-from benchmarks.studies.reference import Reference, octaves_around, recorded
+from benchmarks.studies.reference import Reference, octaves_around, recorded, with_rules
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case, chosen_cases
 from benchmarks.transfer.sweeps import ADVISED, Method, Profiles
@@ -60,8 +60,7 @@ class Question:
 
 
 def _with_rules(name: str, **rules: object) -> Choice:
-    policy = replace(Policy(), **rules)  # type: ignore[arg-type]
-    return Choice(name, replace(ADVISED, advice=Advice(policy_to(policy))))
+    return Choice(name, with_rules(**rules))
 
 
 def _every(steps: int) -> Choice:

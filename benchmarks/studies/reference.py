@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from advisor.policy import Policy
+from advisor.rpc.convert import policy_to
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case
 from benchmarks.transfer.figures import best_octave, mean_loss
 from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.sweeps import (
+    ADVISED,
     PLAIN,
     Method,
     Profiles,
@@ -21,7 +24,13 @@ from benchmarks.transfer.sweeps import (
     big_sweep,
     sweep,
 )
-from benchmarks.transfer.training import Recording
+from benchmarks.transfer.training import Advice, Recording
+
+
+def with_rules(**rules: object) -> Method:
+    """Return the advised method under the default policy with some rules changed."""
+    policy = replace(Policy(), **rules)  # type: ignore[arg-type]
+    return replace(ADVISED, advice=Advice(policy_to(policy)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,11 @@ class Setting:
     documents: Documents = "all"
 
     @property
+    def reads_text(self) -> bool:
+        """Whether its examples are sequences of characters."""
+        return self.model not in {"res_mlp", "conv_net"}
+
+    @property
     def text(self) -> str:
         """The setting in words."""
         words = [f"width {self.width}"]
@@ -48,6 +53,6 @@ class Setting:
         if self.init_scale != 1.0:
             words.append(f"initial weights x{self.init_scale:g}")
         words.append(f"batch {self.batch_size}")
-        if self.model not in {"res_mlp", "conv_net"}:
+        if self.reads_text:
             words.append(f"{self.context} characters")
         return ", ".join(words)

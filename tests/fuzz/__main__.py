@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import sys
 import time
@@ -60,8 +61,11 @@ def replay(path: Path, *, authenticate: bool) -> int:
 
 async def _replayed(address: str, bearers: Bearers | None, sent: Input) -> str:
     async with grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) as channel:
-        shown = {} if bearers is None else {"shown": bearers.right}
-        caller = Caller(channel, all_methods(), **shown)
+        caller = Caller(channel, all_methods())
+        if bearers is not None:  # the token that was shown is none of this service's
+            caller = Caller(channel, all_methods(), bearers.right)
+            kept = tuple(pair for pair in sent.metadata if pair[0] != "authorization")
+            sent = dataclasses.replace(sent, metadata=kept)
         for method, message in corpus.seeding():
             await caller.send(Input(method, "valid", (message.SerializeToString(),)))
         begun = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.commands import Cli
 from tests.fuzz.inputs import Input, Metadata
@@ -60,7 +60,11 @@ class Bearers:
         token = self.in_force.get((named[1].decode(), _WRITES_ALL)) if named else None
         return () if token is None else _bearer(token)
 
-    def some(self, sent: Input, chance: random.Random) -> Metadata:
+    def shown(self, sent: Input, chance: random.Random) -> Input:
+        """Return an input with a token, or what stands in its place, in its metadata."""
+        return replace(sent, metadata=(*sent.metadata, *self._some(sent, chance)))
+
+    def _some(self, sent: Input, chance: random.Random) -> Metadata:
         """Return the right token mostly, else another, a damaged one, several or none."""
         if chance.random() < _RIGHT_RATIO:
             return self.right(sent)

@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -166,18 +165,17 @@ class Campaign:
             grpc.aio.insecure_channel(service.address, CHANNEL_OPTIONS) for _ in range(CHANNELS)
         ]
         callers = [Caller(channel, methods) for channel in channels]
-        friend = callers[0]
-        if bearers is not None:
-            some = partial(bearers.some, chance=random.Random(self._seed))
-            callers = [Caller(channel, methods, some) for channel in channels]
-            friend = Caller(channels[0], methods, bearers.right)
+        friend = Caller(channels[0], methods, (lambda _: ()) if bearers is None else bearers.right)
         begun = time.monotonic()
         watching = asyncio.create_task(self._watch_memory(service.pid))
         try:
             for method, message in corpus.seeding():
                 await self._expect_ok(friend, method, message)
             self._deadline = begun + self._seconds
-            left = itertools.islice(iter(self._source), self._wanted)
+            left: Iterator[Input] = itertools.islice(iter(self._source), self._wanted)
+            if bearers is not None:
+                chance = random.Random(self._seed)
+                left = (bearers.shown(sent, chance) for sent in left)
             await asyncio.gather(
                 *(self._work(callers[i % CHANNELS], left, service.pid) for i in range(CALLERS))
             )
