@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.markdown import number
+from benchmarks.options import one_of
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.studies.questions import Question, questions
 from benchmarks.studies.reference import Outcome, Reference, gain, references, tried
@@ -108,17 +109,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if known and len(known) == len(values) else None
 
 
-def _named(name: str | None) -> str | None:
-    known = [question.name for question in questions()]
-    if name is not None and name not in known:
-        raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}")
-    return name
-
-
 def ablations(
     *,
     question: Annotated[
-        str | None, typer.Option(help="One question alone, by its name.", callback=_named)
+        str | None,
+        typer.Option(
+            help="One question alone, by its name.",
+            callback=one_of([each.name for each in questions()]),
+        ),
     ] = None,
     is_quick: Annotated[
         bool, typer.Option("--quick", help="One seed, fewer steps (about 4 min).")

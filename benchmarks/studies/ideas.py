@@ -17,6 +17,7 @@ from rich.table import Table
 
 from advisor.policy import DepthRule
 from benchmarks.markdown import number
+from benchmarks.options import one_of
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.studies.matching import extrapolated, match_total, scale_all
 from benchmarks.studies.reference import (
@@ -239,19 +240,14 @@ def in_words(found: Mapping[str, Any], status: str) -> str:
     return f"{verdict}: {gained:+.4f} ± {error:.4f} nats; {became}"
 
 
-def _known(keys: list[str] | None) -> list[str] | None:
-    known = [idea.key for idea in IDEAS]
-    for key in keys or ():
-        if key not in known:
-            raise typer.BadParameter(f"{key!r} is none of {', '.join(known)}")
-    return keys
-
-
 def ideas(
     *,
     idea: Annotated[
         list[str] | None,
-        typer.Option(help="This idea alone, by its key; may be given again.", callback=_known),
+        typer.Option(
+            help="This idea alone, by its key; may be given again.",
+            callback=one_of([each.key for each in IDEAS]),
+        ),
     ] = None,
     is_quick: Annotated[
         bool, typer.Option("--quick", help="One case an idea, one seed (about 5 min).")

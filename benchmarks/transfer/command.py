@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.markdown import number
+from benchmarks.options import one_of
 from benchmarks.provenance import AsJson, provenance
 from benchmarks.transfer.bench import PROCESSES
 from benchmarks.transfer.cases import AXES, CASES, Case, chosen_cases
@@ -29,26 +30,17 @@ _FILE_WIDTH = 130  # characters
 _console = Console(stderr=True)
 
 
-def _one_of(known: Sequence[str]) -> Callable[[str | None], str | None]:
-    def check(value: str | None) -> str | None:
-        if value is not None and value not in known:
-            raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}")
-        return value
-
-    return check
-
-
 def transfer(
     axis: Annotated[
         str | None,
-        typer.Option(help=f"What grows: {', '.join(AXES)}.", callback=_one_of(AXES)),
+        typer.Option(help=f"What grows: {', '.join(AXES)}.", callback=one_of(AXES)),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help=f"One of {', '.join(MODELS)}.", callback=_one_of(MODELS))
+        str | None, typer.Option(help=f"One of {', '.join(MODELS)}.", callback=one_of(MODELS))
     ] = None,
     optimizer: Annotated[
         str | None,
-        typer.Option(help=f"One of {', '.join(OPTIMIZERS)}.", callback=_one_of(OPTIMIZERS)),
+        typer.Option(help=f"One of {', '.join(OPTIMIZERS)}.", callback=one_of(OPTIMIZERS)),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="One seed, fewer steps; one case an axis.")
