@@ -17,6 +17,7 @@ from benchmarks.transfer.training import Advice, Recording
 from fslr.torch import MeasuringOptions
 
 _MANY_STEPS = 1_000  # so that measuring every 400 is another thing than measuring once
+_LATE_STEPS = 400  # so that most of a training comes after the multipliers were frozen
 
 ProfilesOf = Callable[[Bench, Reference], Profiles]
 
@@ -65,6 +66,10 @@ def _with_rules(name: str, **rules: object) -> Choice:
 
 def _every(steps: int) -> Choice:
     return _with_rules(f"every {steps} steps", min_interval_steps=steps, max_interval_steps=steps)
+
+
+def _frozen_from(step: int) -> Choice:
+    return _with_rules(f"at step {step}", freeze_after_step=step)
 
 
 def _probes(count: int) -> Choice:
@@ -143,6 +148,9 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
     wide_mlp = of("width", "res_mlp")
     deep, deep_mlp = of("depth", "char_gpt_pre"), of("depth", "res_mlp")
     long, long_post = for_long(wide), for_long(of("width", "char_gpt_post"))
+    late = tuple(
+        case if is_quick else replace(case, steps=_LATE_STEPS) for case in (deep, deep_mlp)
+    )
     longer = replace(wide, steps=2 * wide.steps)
     other_text = replace(
         wide,
@@ -163,6 +171,19 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
             ),
             "25 to 100 steps, as rates move",
             "`min_interval_steps`, `max_interval_steps`, `first_step_only`",
+        ),
+        Question(
+            "freezing",
+            "When to stop adapting?",
+            (long, *late),
+            (
+                Choice("never"),
+                _frozen_from(101),
+                _frozen_from(26),
+                _with_rules("at the first answer", first_step_only=True),
+            ),
+            "never",
+            "`freeze_after_step`, `first_step_only`",
         ),
         Question(
             "probes",
