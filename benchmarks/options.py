@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import typer
 
-_Given = TypeVar("_Given", bound=str | list[str] | None)
+_Given = TypeVar("_Given", str | None, list[str] | None)
 
 
 def one_of(known: Sequence[str]) -> Callable[[_Given], _Given]:
