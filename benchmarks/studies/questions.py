@@ -178,8 +178,7 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
             (long, *late),
             (
                 Choice("never"),
-                _frozen_from(101),
-                _frozen_from(26),
+                *map(_frozen_from, (201, 101, 26)),
                 _with_rules("at the first answer", first_step_only=True),
             ),
             "never",
