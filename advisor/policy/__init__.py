@@ -7,7 +7,7 @@ for and with which weights (name, else role and depth). Then, for each :class:`M
 and sends the ratios through the safeguards:
 
     reference / measured -> unmatched? -> frozen? -> zero rate? -> low confidence?
-        -> weighed by confidence -> damped -> slew limit -> bounds -> multiplier
+        -> weighed by confidence -> averaged -> damped -> slew limit -> bounds -> multiplier
 
 A multiplier of ``reference / measured`` makes the group's rate, ``learning rate * multiplier *
 measured``, what it was in the base model at the same learning rate.

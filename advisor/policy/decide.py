@@ -41,7 +41,7 @@ _FROZEN = OUTCOMES.index(Outcome.HELD_FROZEN)
 _LIMITED = OUTCOMES.index(Outcome.LIMITED)
 _BY_MIN, _BY_MAX = int(Limit.MIN_MULTIPLIER), int(Limit.MAX_MULTIPLIER)
 _BY_SLEW, _BY_DAMPING = int(Limit.SLEW), int(Limit.DAMPING)
-_BY_CONFIDENCE = int(Limit.CONFIDENCE)
+_BY_CONFIDENCE, _BY_AVERAGING = int(Limit.CONFIDENCE), int(Limit.AVERAGING)
 _BY_STEP = Alignment.STEP
 
 
@@ -163,6 +163,27 @@ def _weigh(draft: _Draft, policy: Policy) -> None:
         draft.replace(noticed, draft.moved(weights, moves), _BY_CONFIDENCE)
 
 
+def _average(draft: _Draft, policy: Policy) -> None:
+    r"""Go :math:`i / (w s)` of the way, at step s, i steps after the measurement before.
+
+    With a window w of 1 the multiplier in force is then the mean (of logarithms) of all multipliers
+    measured since the start, each for as long as the interval that it ends; less of a window gives
+    a moment t the weight :math:`(t / s)^{1 / w - 1}`. Both models' rates depend on the batches they
+    happen to see by far more than on the probes, and a learning rate that jumps costs more than one
+    that is late. A part of the training, and not a number of steps, so that trainings of any length
+    are treated alike. A first recommendation is nothing's average.
+    """
+    window = policy.averaging_window
+    if window == 0:
+        return
+    steps = zip(draft.measured.interval_steps, draft.measured.steps, strict=True)
+    parts = np.array([[i / (window * s) if i < window * s else 1.0] for i, s in steps])
+    if not _any(parts < 1):
+        return
+    averaged = draft.free & draft.measured.moves & (parts < 1)
+    draft.replace(averaged, draft.moved(parts, draft.moves()), _BY_AVERAGING)
+
+
 def _damp(draft: _Draft, policy: Policy) -> None:
     """Raise less while steps are too large for first-order rates; lowering is always safe."""
     limit = policy.max_linearity_error
@@ -195,7 +216,7 @@ def _bound(draft: _Draft, policy: Policy) -> None:
 
 
 def _name_limits(draft: _Draft, _policy: Policy) -> None:
-    """Say in the outcome that a limit acted; a shrunk move is still the measurement's own."""
+    """Say in the outcome that a limit acted; a move made in part is still the measurement's own."""
     slowed = draft.limits & (_BY_SLEW | _BY_DAMPING)
     bounded = draft.limits & (_BY_MIN | _BY_MAX)
     if _any(slowed | bounded):
@@ -210,6 +231,7 @@ _STAGES: tuple[_Stage, ...] = (
     _hold_zero_rates,
     _hold_low_confidence,
     _weigh,
+    _average,
     _damp,
     _slew,
     _bound,

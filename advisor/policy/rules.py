@@ -63,6 +63,7 @@ class Limit(enum.IntFlag):
     SLEW = 4
     DAMPING = 8
     CONFIDENCE = 16
+    AVERAGING = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,9 @@ class Policy:
         target_relative_error: Relative error that measurements are to have, above 0; the number of
             probes that it takes is part of every answer. None: as the client likes.
         max_probes: Most probes that are asked for, at least 1.
+        averaging_window: Over which part of the training so far multipliers are averaged (their
+            logarithms), in [0, 1]: 1 gives each moment since the start the same weight, less gives
+            later ones more; 0: no averaging. A group's first recommendation is free of it.
 
     Raises:
         InvalidValueError: A rule is out of its range.
@@ -111,6 +115,7 @@ class Policy:
     freeze_after_step: int | None = None
     target_relative_error: float | None = None
     max_probes: int = 64
+    averaging_window: float = 0.5
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -132,6 +137,8 @@ class Policy:
             )
         if not 0 <= self.min_rate_ratio < 1:
             raise InvalidValueError("min_rate_ratio", f"{self.min_rate_ratio} is not in [0, 1)")
+        if not 0 <= self.averaging_window <= 1:
+            raise InvalidValueError("averaging_window", f"{self.averaging_window} is not in [0, 1]")
         for field in ("min_interval_steps", "max_probes"):
             if getattr(self, field) < 1:
                 raise InvalidValueError(field, f"{getattr(self, field)} is below 1")

@@ -211,8 +211,14 @@ def decode_policy(rules: bytes) -> Policy:
     return _policy(json.loads(rules))
 
 
+# Rules that came later, as they were before they could be given: what was registered without them
+# keeps its behaviour and its digest.
+_FORMER_RULES: dict[str, Any] = {"averaging_window": 0.0}
+
+
 def _policy(fields: dict[str, Any]) -> Policy:
     return Policy(**{
+        **_FORMER_RULES,
         **fields,
         "depth_rule": DepthRule(fields["depth_rule"]),
         "alignment": Alignment(fields["alignment"]),
@@ -237,6 +243,7 @@ def _policy_fields(policy: Policy) -> dict[str, Any]:
     return {
         name: value.value if isinstance(value, enum.Enum) else value
         for name, value in asdict(policy).items()
+        if name not in _FORMER_RULES or value != _FORMER_RULES[name]
     }
 
 

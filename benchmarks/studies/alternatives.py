@@ -82,6 +82,7 @@ def published_flerm() -> Method:
         min_interval_steps=100,
         max_interval_steps=100,
         weigh_by_confidence=False,
+        averaging_window=0.0,
         max_relative_error=1e6,
         target_relative_error=1e6,  # after the first measurement one probe is enough
     )

@@ -17,7 +17,7 @@ from benchmarks.transfer.training import Advice, Recording
 from fslr.torch import MeasuringOptions
 
 _MANY_STEPS = 1_000  # so that measuring every 400 is another thing than measuring once
-_LATE_STEPS = 400  # so that most of a training comes after the multipliers were frozen
+_LATE_STEPS = 400  # so that most of a training comes after its beginning's fast changes
 
 ProfilesOf = Callable[[Bench, Reference], Profiles]
 
@@ -68,8 +68,8 @@ def _every(steps: int) -> Choice:
     return _with_rules(f"every {steps} steps", min_interval_steps=steps, max_interval_steps=steps)
 
 
-def _frozen_from(step: int) -> Choice:
-    return _with_rules(f"at step {step}", freeze_after_step=step)
+def _averaged(name: str, window: float) -> Choice:
+    return _with_rules(name, averaging_window=window)
 
 
 def _probes(count: int) -> Choice:
@@ -173,16 +173,17 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
             "`min_interval_steps`, `max_interval_steps`, `first_step_only`",
         ),
         Question(
-            "freezing",
-            "When to stop adapting?",
-            (long, *late),
+            "averaging",
+            "Over how much of the training so far to average?",
+            (long, long_post, *late),
             (
-                Choice("never"),
-                *map(_frozen_from, (201, 101, 26)),
-                _with_rules("at the first answer", first_step_only=True),
+                _averaged("not at all", 0.0),
+                _averaged("half", 0.5),
+                _averaged("all", 1.0),
+                _with_rules("the first answer kept", first_step_only=True),
             ),
-            "never",
-            "`freeze_after_step`, `first_step_only`",
+            "half",
+            "`averaging_window`, `first_step_only`",
         ),
         Question(
             "probes",

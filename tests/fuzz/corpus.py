@@ -82,6 +82,7 @@ def _rules(chance: random.Random) -> policy_pb2.Policy:
         max_interval_steps=50,
         target_relative_error=0.2,
         freeze_after_step=1_000,
+        averaging_window=0.5,
     )
 
 

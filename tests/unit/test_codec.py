@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import zlib
 
 import numpy as np
@@ -12,7 +13,7 @@ from advisor.errors import ProfileDamagedError
 from advisor.policy import Alignment, DepthRule, Policy, UnmatchedRule
 from advisor.profiles import ProfileContent
 from advisor.rpc.convert import content_from, content_to, policy_from, policy_to
-from advisor.store.codec import decode, decode_summary, encode
+from advisor.store.codec import decode, decode_policy, decode_summary, encode, encode_policy
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from tests.building import content_message
 
@@ -99,10 +100,21 @@ def test_the_stored_form_is_pinned() -> None:
     """A digest that changes would make a second version of content that is registered already."""
     message = content_message()
     message.ClearField("provenance")
+    message.policy.averaging_window = 0.0  # a rule that came later, as it was before
     content: ProfileContent = content_from(message)
     assert encode(content).digest == (
         "f403db6192e3fc3bbf9a447b2f248562bb17a87df08340ccd64051bd97d20d2f"
     )
+
+
+def test_rules_that_came_later_are_as_they_were_where_a_policy_was_stored_without_them() -> None:
+    policy = Policy(max_multiplier=3.0)
+    stored = json.loads(encode_policy(policy))
+    assert stored.pop("averaging_window") == policy.averaging_window > 0
+    former = decode_policy(json.dumps(stored).encode())
+    assert former == dataclasses.replace(policy, averaging_window=0.0)
+    assert json.loads(encode_policy(former)) == stored
+    assert decode_policy(encode_policy(policy)) == policy
 
 
 def test_long_headers_and_arrays_are_stored_compressed_and_come_back() -> None:

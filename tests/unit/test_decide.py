@@ -146,6 +146,7 @@ POLICIES = st.builds(
     first_step_only=st.booleans(),
     freeze_after_step=st.none() | st.integers(0, 20),
     target_relative_error=st.none() | st.floats(0.01, 1),
+    averaging_window=st.sampled_from([0.0, 1.0]) | st.floats(0, 1),
 )
 GROUP = st.tuples(RATES.map(lambda rate: min(rate, 1e29)), RATES, st.floats(0, 1e30), FACTORS)
 
@@ -237,6 +238,68 @@ def test_weighing_by_confidence_brings_noisy_measurements_nearer_to_the_truth() 
             multipliers = advise([[1.0] * 200], measurement, policy).multipliers
             wandered[weigh] += float(np.mean(np.square(np.log(multipliers))))
     assert wandered[True] < 0.7 * wandered[False]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 500), st.floats(2.0**-8, 2.0**8)), min_size=1, max_size=20)
+)
+def test_over_the_whole_training_multipliers_are_the_mean_of_what_was_measured(
+    intervals: list[tuple[int, float]],
+) -> None:
+    """Of logarithms, each for as long as the interval that it ends; the first one gives way."""
+    policy = Policy(averaging_window=1.0)
+    multipliers = advise([[1.0]], measured([0.01], step=0), policy).multipliers
+    assert multipliers.tolist() == [100.0]
+    step, total = 0, 0.0
+    for interval, rate in intervals:
+        step += interval
+        total -= interval * float(np.log(rate))
+        later = measured(
+            [rate], step=step, multipliers=multipliers.tolist(), interval_steps=interval
+        )
+        multipliers = advise([[1.0]], later, policy).multipliers
+        assert np.log(multipliers[0]) == pytest.approx(total / step, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("window", "step", "interval", "part"),
+    [
+        (1.0, 100, 25, 0.25),
+        (0.5, 100, 25, 0.5),
+        (0.5, 50, 25, 1.0),  # the window is not longer than the interval
+        (0.5, 25, 25, 1.0),
+        (0.0, 10_000, 25, 1.0),
+        (1e-300, 10_000, 25, 1.0),
+        (1.0, 100, 0, 1.0),  # the first measurement, of a training that goes on at step 100
+    ],
+)
+def test_a_measurement_moves_the_average_by_its_part_of_the_window(
+    window: float, step: int, interval: int, part: float
+) -> None:
+    later = measured([1.0], step=step, multipliers=[2.0], interval_steps=interval)
+    answer = advise([[8.0]], later, Policy(averaging_window=window))
+    assert answer.multipliers == pytest.approx([2.0 * 4.0**part])
+    assert answer.outcomes == (Outcome.MATCHED,)
+    assert answer.limits.tolist() == [Limit.AVERAGING if part < 1 else 0]
+
+
+def test_averaging_tells_a_drift_from_fluctuation() -> None:
+    """Rates that fluctuate by a factor around a slow drift: the average is nearer to the drift."""
+    rng = np.random.default_rng(0)
+    missed = {}
+    for window in (0.0, 0.5, 1.0):
+        policy = Policy(averaging_window=window)
+        multipliers, errors = np.ones(100), []
+        for step in range(25, 2001, 25):
+            drift = (step / 25) ** 0.2
+            rates = np.exp(0.7 * rng.standard_normal(100)) / drift
+            later = Measurement(step, rates, np.zeros(100), multipliers, 25)
+            multipliers = advise([[1.0] * 100], later, policy).multipliers
+            errors.append(np.mean(np.square(np.log(multipliers / drift))))
+        missed[window] = float(np.sqrt(np.mean(errors)))
+    assert missed[0.0] == pytest.approx(0.7, rel=0.1)
+    assert missed[0.5] < 0.4 * missed[0.0]
+    assert missed[1.0] < 0.4 * missed[0.0]
 
 
 def test_raises_are_damped_where_steps_are_not_linear_and_cuts_are_not() -> None:
@@ -380,6 +443,8 @@ def test_a_bad_measurement_is_refused_with_the_field(
         ({"min_rate_ratio": 1.0}, r"min_rate_ratio: 1\.0 is not in \[0, 1\)"),
         ({"target_relative_error": 0.0}, r"target_relative_error: 0\.0 is not a finite"),
         ({"max_probes": 0}, r"max_probes: 0 is below 1"),
+        ({"averaging_window": 1.5}, r"averaging_window: 1\.5 is not in \[0, 1\]"),
+        ({"averaging_window": float("nan")}, r"averaging_window: nan is not in \[0, 1\]"),
         ({"freeze_after_step": -1}, r"freeze_after_step: -1 is below 0"),
         ({"min_interval_steps": 0}, r"min_interval_steps: 0 is below 1"),
         ({"max_interval_steps": 3}, r"max_interval_steps: 3 is below min_interval_steps 25"),

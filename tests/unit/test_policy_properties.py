@@ -49,6 +49,7 @@ def policies(draw: st.DrawFn) -> Policy:
         first_step_only=draw(st.booleans()),
         freeze_after_step=draw(st.none() | st.integers(0, 20)),
         target_relative_error=draw(st.none() | st.floats(0.01, 1)),
+        averaging_window=draw(st.sampled_from([0.0, 0.25, 1.0]) | st.floats(0, 1)),
     )
 
 

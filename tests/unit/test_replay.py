@@ -76,8 +76,9 @@ def test_the_same_policy_says_the_same_bits_again(
 
 def test_another_policy_goes_on_from_its_own_answers() -> None:
     events = [([1.0] * len(NAMES), 0.0, 0), ([0.001] * len(NAMES), 0.0, 0)] * 2
-    history = recorded(Policy(max_multiplier=1000.0), events)
-    slow = replay(LOADED, OPENING, history, Policy(max_multiplier=1000.0, slew_limit=2.0))
+    policy = Policy(max_multiplier=1000.0, averaging_window=0.0)
+    history = recorded(policy, events)
+    slow = replay(LOADED, OPENING, history, dataclasses.replace(policy, slew_limit=2.0))
     head = [one.after.multipliers[-1] for one in slow]
     assert head == pytest.approx([4.0, 8.0, 4.0, 8.0])  # from 8, not from the run's 1000
     assert slow[1].before.multipliers[-1] == 1000.0

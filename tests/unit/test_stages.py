@@ -26,8 +26,11 @@ from tests.building import profile_of
 from tests.unit.test_decide import advise, measured
 
 
-def test_a_move_is_weighed_then_damped_then_slewed() -> None:
-    """d = log 16, e = log 16: half of it is log 4; damped by 1/2: 2; slew limit 1.5: 1.5."""
+def test_a_move_is_weighed_then_averaged_then_damped_then_slewed() -> None:
+    """d = log 16, e = log 16: half of it is log 4; damped by 1/2: 2; slew limit 1.5: 1.5.
+
+    Averaged with an interval of half the window, before it is damped: half of the way to 4.
+    """
     error = float(np.log(16.0))
     measurement = measured(
         [1.0], errors=[error], multipliers=[1.0], interval_steps=25, linearity_error=1.0
@@ -40,6 +43,10 @@ def test_a_move_is_weighed_then_damped_then_slewed() -> None:
     assert slewed.multipliers == pytest.approx([1.5])
     loose = advise([[16.0]], measurement, dataclasses.replace(policy, slew_limit=3.0))
     assert loose.multipliers == pytest.approx([2.0])  # slewed first, it would be less
+    later = dataclasses.replace(measurement, step=100)
+    averaged = advise([[16.0]], later, policy)
+    assert averaged.multipliers == pytest.approx([2.0**0.5])  # averaged before it is weighed: 2^0.2
+    assert averaged.limits.tolist() == [Limit.CONFIDENCE | Limit.AVERAGING | Limit.DAMPING]
 
 
 def test_damping_looks_at_what_is_in_force_and_not_at_one() -> None:

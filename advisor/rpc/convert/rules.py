@@ -48,6 +48,7 @@ _POLICY_FIELDS = (
     "freeze_after_step",
     "target_relative_error",
     "max_probes",
+    "averaging_window",
 )
 
 _Rule = TypeVar("_Rule")

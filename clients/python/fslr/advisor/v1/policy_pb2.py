@@ -24,25 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66slr/advisor/v1/policy.proto\x12\x0f\x66slr.advisor.v1\"\xc1\x06\n\x06Policy\x12.\n\ndepth_rule\x18\x01 \x01(\x0e\x32\x1a.fslr.advisor.v1.DepthRule\x12-\n\talignment\x18\x02 \x01(\x0e\x32\x1a.fslr.advisor.v1.Alignment\x12\x36\n\x0eunmatched_rule\x18\x03 \x01(\x0e\x32\x1e.fslr.advisor.v1.UnmatchedRule\x12\x1b\n\x0emin_multiplier\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0emax_multiplier\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x1f\n\x12max_relative_error\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x1f\n\x12min_interval_steps\x18\x07 \x01(\x05H\x03\x88\x01\x01\x12\x1f\n\x12max_interval_steps\x18\x08 \x01(\x05H\x04\x88\x01\x01\x12\x17\n\nslew_limit\x18\t \x01(\x01H\x05\x88\x01\x01\x12 \n\x13max_linearity_error\x18\n \x01(\x01H\x06\x88\x01\x01\x12\x1b\n\x0emin_rate_ratio\x18\x0b \x01(\x01H\x07\x88\x01\x01\x12 \n\x13weigh_by_confidence\x18\x0c \x01(\x08H\x08\x88\x01\x01\x12\x1c\n\x0f\x66irst_step_only\x18\r \x01(\x08H\t\x88\x01\x01\x12\x1e\n\x11\x66reeze_after_step\x18\x0e \x01(\x03H\n\x88\x01\x01\x12\"\n\x15target_relative_error\x18\x0f \x01(\x01H\x0b\x88\x01\x01\x12\x17\n\nmax_probes\x18\x10 \x01(\x05H\x0c\x88\x01\x01\x42\x11\n\x0f_min_multiplierB\x11\n\x0f_max_multiplierB\x15\n\x13_max_relative_errorB\x15\n\x13_min_interval_stepsB\x15\n\x13_max_interval_stepsB\r\n\x0b_slew_limitB\x16\n\x14_max_linearity_errorB\x11\n\x0f_min_rate_ratioB\x16\n\x14_weigh_by_confidenceB\x12\n\x10_first_step_onlyB\x14\n\x12_freeze_after_stepB\x18\n\x16_target_relative_errorB\r\n\x0b_max_probes*~\n\tDepthRule\x12\x1a\n\x16\x44\x45PTH_RULE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45PTH_RULE_SUM\x10\x01\x12\x13\n\x0f\x44\x45PTH_RULE_SQRT\x10\x02\x12\x13\n\x0f\x44\x45PTH_RULE_COPY\x10\x03\x12\x17\n\x13\x44\x45PTH_RULE_MEASURED\x10\x04*R\n\tAlignment\x12\x19\n\x15\x41LIGNMENT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x41LIGNMENT_STEP\x10\x01\x12\x16\n\x12\x41LIGNMENT_PROGRESS\x10\x02*\x83\x01\n\rUnmatchedRule\x12\x1e\n\x1aUNMATCHED_RULE_UNSPECIFIED\x10\x00\x12\x18\n\x14UNMATCHED_RULE_ERROR\x10\x01\x12\x17\n\x13UNMATCHED_RULE_HOLD\x10\x02\x12\x1f\n\x1bUNMATCHED_RULE_NEAREST_ROLE\x10\x03*\xce\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_MATCHED\x10\x01\x12\x13\n\x0fOUTCOME_CLAMPED\x10\x02\x12\x1f\n\x1bOUTCOME_HELD_LOW_CONFIDENCE\x10\x03\x12\x1a\n\x16OUTCOME_HELD_ZERO_RATE\x10\x04\x12\x15\n\x11OUTCOME_UNMATCHED\x10\x05\x12\x17\n\x13OUTCOME_HELD_FROZEN\x10\x06\x12\x13\n\x0fOUTCOME_LIMITED\x10\x07*\x8b\x01\n\x05Limit\x12\x15\n\x11LIMIT_UNSPECIFIED\x10\x00\x12\x18\n\x14LIMIT_MIN_MULTIPLIER\x10\x01\x12\x18\n\x14LIMIT_MAX_MULTIPLIER\x10\x02\x12\x0e\n\nLIMIT_SLEW\x10\x04\x12\x11\n\rLIMIT_DAMPING\x10\x08\x12\x14\n\x10LIMIT_CONFIDENCE\x10\x10*w\n\x05Match\x12\x15\n\x11MATCH_UNSPECIFIED\x10\x00\x12\x0e\n\nMATCH_NONE\x10\x01\x12\x0e\n\nMATCH_NAME\x10\x02\x12\x0e\n\nMATCH_ROLE\x10\x03\x12\x0f\n\x0bMATCH_ALIAS\x10\x04\x12\x16\n\x12MATCH_NEAREST_ROLE\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66slr/advisor/v1/policy.proto\x12\x0f\x66slr.advisor.v1\"\xf5\x06\n\x06Policy\x12.\n\ndepth_rule\x18\x01 \x01(\x0e\x32\x1a.fslr.advisor.v1.DepthRule\x12-\n\talignment\x18\x02 \x01(\x0e\x32\x1a.fslr.advisor.v1.Alignment\x12\x36\n\x0eunmatched_rule\x18\x03 \x01(\x0e\x32\x1e.fslr.advisor.v1.UnmatchedRule\x12\x1b\n\x0emin_multiplier\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0emax_multiplier\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x1f\n\x12max_relative_error\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x1f\n\x12min_interval_steps\x18\x07 \x01(\x05H\x03\x88\x01\x01\x12\x1f\n\x12max_interval_steps\x18\x08 \x01(\x05H\x04\x88\x01\x01\x12\x17\n\nslew_limit\x18\t \x01(\x01H\x05\x88\x01\x01\x12 \n\x13max_linearity_error\x18\n \x01(\x01H\x06\x88\x01\x01\x12\x1b\n\x0emin_rate_ratio\x18\x0b \x01(\x01H\x07\x88\x01\x01\x12 \n\x13weigh_by_confidence\x18\x0c \x01(\x08H\x08\x88\x01\x01\x12\x1c\n\x0f\x66irst_step_only\x18\r \x01(\x08H\t\x88\x01\x01\x12\x1e\n\x11\x66reeze_after_step\x18\x0e \x01(\x03H\n\x88\x01\x01\x12\"\n\x15target_relative_error\x18\x0f \x01(\x01H\x0b\x88\x01\x01\x12\x17\n\nmax_probes\x18\x10 \x01(\x05H\x0c\x88\x01\x01\x12\x1d\n\x10\x61veraging_window\x18\x11 \x01(\x01H\r\x88\x01\x01\x42\x11\n\x0f_min_multiplierB\x11\n\x0f_max_multiplierB\x15\n\x13_max_relative_errorB\x15\n\x13_min_interval_stepsB\x15\n\x13_max_interval_stepsB\r\n\x0b_slew_limitB\x16\n\x14_max_linearity_errorB\x11\n\x0f_min_rate_ratioB\x16\n\x14_weigh_by_confidenceB\x12\n\x10_first_step_onlyB\x14\n\x12_freeze_after_stepB\x18\n\x16_target_relative_errorB\r\n\x0b_max_probesB\x13\n\x11_averaging_window*~\n\tDepthRule\x12\x1a\n\x16\x44\x45PTH_RULE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45PTH_RULE_SUM\x10\x01\x12\x13\n\x0f\x44\x45PTH_RULE_SQRT\x10\x02\x12\x13\n\x0f\x44\x45PTH_RULE_COPY\x10\x03\x12\x17\n\x13\x44\x45PTH_RULE_MEASURED\x10\x04*R\n\tAlignment\x12\x19\n\x15\x41LIGNMENT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x41LIGNMENT_STEP\x10\x01\x12\x16\n\x12\x41LIGNMENT_PROGRESS\x10\x02*\x83\x01\n\rUnmatchedRule\x12\x1e\n\x1aUNMATCHED_RULE_UNSPECIFIED\x10\x00\x12\x18\n\x14UNMATCHED_RULE_ERROR\x10\x01\x12\x17\n\x13UNMATCHED_RULE_HOLD\x10\x02\x12\x1f\n\x1bUNMATCHED_RULE_NEAREST_ROLE\x10\x03*\xce\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_MATCHED\x10\x01\x12\x13\n\x0fOUTCOME_CLAMPED\x10\x02\x12\x1f\n\x1bOUTCOME_HELD_LOW_CONFIDENCE\x10\x03\x12\x1a\n\x16OUTCOME_HELD_ZERO_RATE\x10\x04\x12\x15\n\x11OUTCOME_UNMATCHED\x10\x05\x12\x17\n\x13OUTCOME_HELD_FROZEN\x10\x06\x12\x13\n\x0fOUTCOME_LIMITED\x10\x07*\xa0\x01\n\x05Limit\x12\x15\n\x11LIMIT_UNSPECIFIED\x10\x00\x12\x18\n\x14LIMIT_MIN_MULTIPLIER\x10\x01\x12\x18\n\x14LIMIT_MAX_MULTIPLIER\x10\x02\x12\x0e\n\nLIMIT_SLEW\x10\x04\x12\x11\n\rLIMIT_DAMPING\x10\x08\x12\x14\n\x10LIMIT_CONFIDENCE\x10\x10\x12\x13\n\x0fLIMIT_AVERAGING\x10 *w\n\x05Match\x12\x15\n\x11MATCH_UNSPECIFIED\x10\x00\x12\x0e\n\nMATCH_NONE\x10\x01\x12\x0e\n\nMATCH_NAME\x10\x02\x12\x0e\n\nMATCH_ROLE\x10\x03\x12\x0f\n\x0bMATCH_ALIAS\x10\x04\x12\x16\n\x12MATCH_NEAREST_ROLE\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fslr.advisor.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEPTHRULE']._serialized_start=885
-  _globals['_DEPTHRULE']._serialized_end=1011
-  _globals['_ALIGNMENT']._serialized_start=1013
-  _globals['_ALIGNMENT']._serialized_end=1095
-  _globals['_UNMATCHEDRULE']._serialized_start=1098
-  _globals['_UNMATCHEDRULE']._serialized_end=1229
-  _globals['_OUTCOME']._serialized_start=1232
-  _globals['_OUTCOME']._serialized_end=1438
-  _globals['_LIMIT']._serialized_start=1441
-  _globals['_LIMIT']._serialized_end=1580
-  _globals['_MATCH']._serialized_start=1582
-  _globals['_MATCH']._serialized_end=1701
+  _globals['_DEPTHRULE']._serialized_start=937
+  _globals['_DEPTHRULE']._serialized_end=1063
+  _globals['_ALIGNMENT']._serialized_start=1065
+  _globals['_ALIGNMENT']._serialized_end=1147
+  _globals['_UNMATCHEDRULE']._serialized_start=1150
+  _globals['_UNMATCHEDRULE']._serialized_end=1281
+  _globals['_OUTCOME']._serialized_start=1284
+  _globals['_OUTCOME']._serialized_end=1490
+  _globals['_LIMIT']._serialized_start=1493
+  _globals['_LIMIT']._serialized_end=1653
+  _globals['_MATCH']._serialized_start=1655
+  _globals['_MATCH']._serialized_end=1774
   _globals['_POLICY']._serialized_start=50
-  _globals['_POLICY']._serialized_end=883
+  _globals['_POLICY']._serialized_end=935
 # @@protoc_insertion_point(module_scope)

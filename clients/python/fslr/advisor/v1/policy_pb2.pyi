@@ -173,6 +173,8 @@ class _LimitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Limit.ValueType
     """Damping while steps are too large for first-order rates."""
     LIMIT_CONFIDENCE: _Limit.ValueType  # 16
     """The relative error: a move inside the noise is made in part."""
+    LIMIT_AVERAGING: _Limit.ValueType  # 32
+    """Averaging over the training so far: one measurement moves the average in part."""
 
 class Limit(_Limit, metaclass=_LimitEnumTypeWrapper):
     """Limit is a safeguard that changed a multiplier. Values are bits, so that several fit one number."""
@@ -189,6 +191,8 @@ LIMIT_DAMPING: Limit.ValueType  # 8
 """Damping while steps are too large for first-order rates."""
 LIMIT_CONFIDENCE: Limit.ValueType  # 16
 """The relative error: a move inside the noise is made in part."""
+LIMIT_AVERAGING: Limit.ValueType  # 32
+"""Averaging over the training so far: one measurement moves the average in part."""
 Global___Limit: _TypeAlias = Limit  # noqa: Y015
 
 class _Match:
@@ -249,6 +253,7 @@ class Policy(_message.Message):
     FREEZE_AFTER_STEP_FIELD_NUMBER: _builtins.int
     TARGET_RELATIVE_ERROR_FIELD_NUMBER: _builtins.int
     MAX_PROBES_FIELD_NUMBER: _builtins.int
+    AVERAGING_WINDOW_FIELD_NUMBER: _builtins.int
     depth_rule: Global___DepthRule.ValueType
     """How depth differences are bridged. Default: sum."""
     alignment: Global___Alignment.ValueType
@@ -293,6 +298,12 @@ class Policy(_message.Message):
     """
     max_probes: _builtins.int
     """Most probes that are asked for, at least 1. Default 64."""
+    averaging_window: _builtins.float
+    """Over which part of the training so far multipliers are averaged (their logarithms), in [0, 1].
+    Of the way to a measurement's own multiplier, `interval_steps / (averaging_window * step)` is
+    made: 1 gives each moment since the start the same weight, 0.5 twice as late ones twice as much;
+    0: no averaging. A group's first recommendation is free of it. Default 0.5.
+    """
     def __init__(
         self,
         *,
@@ -312,11 +323,14 @@ class Policy(_message.Message):
         freeze_after_step: _builtins.int | None = ...,
         target_relative_error: _builtins.float | None = ...,
         max_probes: _builtins.int | None = ...,
+        averaging_window: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_rate_ratio", b"_min_rate_ratio", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_rate_ratio", b"min_rate_ratio", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_rate_ratio", b"_min_rate_ratio", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "averaging_window", b"averaging_window", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_rate_ratio", b"min_rate_ratio", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_rate_ratio", b"_min_rate_ratio", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "alignment", b"alignment", "depth_rule", b"depth_rule", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_rate_ratio", b"min_rate_ratio", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "unmatched_rule", b"unmatched_rule", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_rate_ratio", b"_min_rate_ratio", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "alignment", b"alignment", "averaging_window", b"averaging_window", "depth_rule", b"depth_rule", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_rate_ratio", b"min_rate_ratio", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "unmatched_rule", b"unmatched_rule", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__averaging_window: _TypeAlias = _typing.Literal["averaging_window"]  # noqa: Y015
+    _WhichOneofArgType__averaging_window: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window"]  # noqa: Y015
     _WhichOneofReturnType__first_step_only: _TypeAlias = _typing.Literal["first_step_only"]  # noqa: Y015
     _WhichOneofArgType__first_step_only: _TypeAlias = _typing.Literal["_first_step_only", b"_first_step_only"]  # noqa: Y015
     _WhichOneofReturnType__freeze_after_step: _TypeAlias = _typing.Literal["freeze_after_step"]  # noqa: Y015
@@ -343,6 +357,8 @@ class Policy(_message.Message):
     _WhichOneofArgType__target_relative_error: _TypeAlias = _typing.Literal["_target_relative_error", b"_target_relative_error"]  # noqa: Y015
     _WhichOneofReturnType__weigh_by_confidence: _TypeAlias = _typing.Literal["weigh_by_confidence"]  # noqa: Y015
     _WhichOneofArgType__weigh_by_confidence: _TypeAlias = _typing.Literal["_weigh_by_confidence", b"_weigh_by_confidence"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__averaging_window) -> _WhichOneofReturnType__averaging_window | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__first_step_only) -> _WhichOneofReturnType__first_step_only | None: ...
     @_typing.overload
