@@ -168,10 +168,10 @@ def _average(draft: _Draft, policy: Policy) -> None:
 
     With a window w of 1 the multiplier in force is then the mean (of logarithms) of all multipliers
     measured since the start, each for as long as the interval that it ends; less of a window gives
-    a moment t the weight :math:`(t / s)^{1 / w - 1}`. Both models' rates depend on the batches they
-    happen to see by far more than on the probes, and a learning rate that jumps costs more than one
-    that is late. A part of the training, and not a number of steps, so that trainings of any length
-    are treated alike. A first recommendation is nothing's average.
+    a moment t the weight :math:`(t / s)^{1 / w - 1}`. Both models' rates fluctuate with the batches
+    they are measured on by more than the noise of the probes, and a learning rate that jumps costs
+    more than one that is late. The window is a part of the training, not a number of steps, so that
+    trainings of any length are treated alike. A first recommendation is nothing's average.
     """
     window = policy.averaging_window
     if window == 0:

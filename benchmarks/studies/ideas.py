@@ -133,6 +133,7 @@ _OTHERS = (
     *_chosen(("width", "char_gpt_post"), ("width", "char_gpt_post_mod"), ("width", "res_mlp")),
     *_DEEPER,
 )
+_LONGER = tuple(replace(case, steps=400) for case in (*_chosen(("width", "res_mlp")), *_DEEPER))
 _WITH_A_HALF = (  # at half the base's width the heads are as wide
     *(
         Case(
@@ -178,6 +179,13 @@ IDEAS = (
         "moves weighed by confidence",
         _OTHERS,
         without=with_rules(weigh_by_confidence=False),
+        status="default",
+    ),
+    Idea(
+        "averaging",
+        "multipliers averaged over the training so far, in 400 steps",
+        _LONGER,
+        without=with_rules(averaging_window=0.0),
         status="default",
     ),
     Idea(
