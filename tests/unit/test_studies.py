@@ -206,7 +206,7 @@ def test_ideas_are_tried_where_they_change_something() -> None:
     asked = {
         (case.base, case.big, case.optimizer)
         for question in questions()
-        if question.name in {"depth", "interval"}
+        if question.name in {"averaging", "depth", "interval"}
         for case in question.cases
     }
     by_key = {idea.key: idea for idea in IDEAS}
@@ -214,6 +214,8 @@ def test_ideas_are_tried_where_they_change_something() -> None:
     for idea in IDEAS:
         names = [case.name for case in idea.cases]
         assert len(set(names)) == len(names) > 0
+    averaged = by_key["averaging"].cases
+    assert not asked & {(case.base, case.big, case.optimizer) for case in averaged}
     measured = by_key["measured"].cases
     assert all(case.big.depth > case.base.depth for case in measured)
     assert not asked & {(case.base, case.big, case.optimizer) for case in measured}
