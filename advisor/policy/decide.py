@@ -171,13 +171,14 @@ def _average(draft: _Draft, policy: Policy) -> None:
     a moment t the weight :math:`(t / s)^{1 / w - 1}`. Both models' rates fluctuate with the batches
     they are measured on by more than the noise of the probes, and a learning rate that jumps costs
     more than one that is late. The window is a part of the training, not a number of steps, so that
-    trainings of any length are treated alike. A first recommendation is nothing's average.
+    trainings of any length are treated alike. A first recommendation is nothing's average, and
+    nothing is averaged where the interval is not known.
     """
     window = policy.averaging_window
     if window == 0:
         return
     steps = zip(draft.measured.interval_steps, draft.measured.steps, strict=True)
-    parts = np.array([[i / (window * s) if i < window * s else 1.0] for i, s in steps])
+    parts = np.array([[i / (window * s) if 0 < i < window * s else 1.0] for i, s in steps])
     if not _any(parts < 1):
         return
     averaged = draft.free & draft.measured.moves & (parts < 1)

@@ -283,6 +283,13 @@ def test_a_measurement_moves_the_average_by_its_part_of_the_window(
     assert answer.limits.tolist() == [Limit.AVERAGING if part < 1 else 0]
 
 
+def test_where_no_interval_is_known_nothing_is_averaged() -> None:
+    """A client that says what was advised and not when: it would rest at that for ever."""
+    later = dataclasses.replace(measured([1.0], step=100), advised=np.array([True]))
+    answer = advise([[8.0]], later)
+    assert (answer.multipliers.tolist(), answer.limits.tolist()) == ([8.0], [0])
+
+
 def test_averaging_tells_a_drift_from_fluctuation() -> None:
     """Rates that fluctuate by a factor around a slow drift: the average is nearer to the drift."""
     rng = np.random.default_rng(0)

@@ -196,8 +196,8 @@ class Measurement(_message.Message):
     @_builtins.property
     def advised(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
         """Whether each group's multiplier in force was once recommended, and not only held. Rules about
-        moves (slew limit, weighing, first step only) leave the others free. Default (empty): all of
-        them if `interval_steps` is above 0, else none.
+        moves (slew limit, weighing, averaging, first step only) leave the others free. Default
+        (empty): all of them if `interval_steps` is above 0, else none.
         """
 
     def __init__(
