@@ -25,8 +25,9 @@ machine. This page and its pictures are written by `make results` from the files
 and `python -m benchmarks compare OLD NEW` says what got worse beyond noise."""
 
 _CLOSING = """\
-What a file lacks was not recorded. Of files with an asterisk, commit and date are those at which
-the figures came into the repository; the others wrote them down while they measured."""
+Files whose parts can be measured one by one have the commit of each. What a file lacks was not
+recorded."""
+_PARTS = ("cases", "ablations", "ideas")  # what may have a commit of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +189,9 @@ def page(folder: Path) -> str:
                 f"From {source}: `{figures['command']}`.",
             ]
     known = [section.file for section in _SECTIONS if section.file in found]
-    parts += ["## Where they were measured", _sources({name: found[name] for name in known})]
-    return "\n\n".join(map(_wrapped, "\n\n".join([*parts, _CLOSING]).split("\n\n"))) + "\n"
+    shown = {name: found[name] for name in known}
+    parts += ["## Where they were measured", _sources(shown), _CLOSING, _notes(shown)]
+    return "\n\n".join(map(_wrapped, "\n\n".join(filter(None, parts)).split("\n\n"))) + "\n"
 
 
 def _wrapped(paragraph: str) -> str:
@@ -205,7 +207,7 @@ def _sources(found: Mapping[str, Mapping[str, Any]]) -> str:
         [
             (
                 f"{name}{'*' if figures.get('note') else ''}",
-                figures["commit"][:12] + ("-dirty" if "-dirty" in figures["commit"] else ""),
+                ", ".join(map(_short, _commits(figures))),
                 figures["date"][:10],
                 _machine(figures["machine"], figures["threads"]),
                 ", ".join(f"{package} {version}" for package, version in _main_versions(figures)),
@@ -213,6 +215,25 @@ def _sources(found: Mapping[str, Mapping[str, Any]]) -> str:
             for name, figures in found.items()
         ],
     )
+
+
+def _commits(figures: Mapping[str, Any]) -> list[str]:
+    parts = [part for name in _PARTS for part in figures.get(name, ())]
+    own = [part["commit"] for part in parts if "commit" in part]
+    return list(dict.fromkeys(own if len(own) == len(parts) > 0 else [*own, figures["commit"]]))
+
+
+def _short(commit: str) -> str:
+    return commit[:12] + ("-dirty" if "-dirty" in commit else "")
+
+
+def _notes(found: Mapping[str, Mapping[str, Any]]) -> str:
+    names: dict[str, list[str]] = {}
+    for name, figures in found.items():
+        if note := figures.get("note"):
+            names.setdefault(note, []).append(name)
+    rows = "\n".join(f"- {', '.join(those)}: {note}" for note, those in names.items())
+    return f"Of those with an asterisk there is more to be said:\n\n{rows}" if rows else ""
 
 
 def _main_versions(figures: Mapping[str, Any]) -> list[tuple[str, str]]:

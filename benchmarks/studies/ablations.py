@@ -21,6 +21,7 @@ from benchmarks.studies.reference import Outcome, Reference, gain, references, t
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case
 from benchmarks.transfer.progress import bench_with_progress
+from fslr.surroundings import code_revision
 
 _console = Console()
 
@@ -170,6 +171,7 @@ def _answered(bench: Bench, question: Question, known: dict[_Key, Reference]) ->
             }
             for name, outcomes in tried_out.items()
         ],
+        "commit": code_revision() or "unknown",
         "default": question.default,
         "text": conclusion(tried_out, question.default),
     }

@@ -36,6 +36,7 @@ from benchmarks.transfer.progress import bench_with_progress
 from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.sweeps import ADVISED, Method, Profiles
 from benchmarks.transfer.training import Advice, Recording
+from fslr.surroundings import code_revision
 
 _console = Console()
 
@@ -307,6 +308,7 @@ def _tried(
         "name": idea.name,
         **found_out,
         "kept": idea.status != "",
+        "commit": code_revision() or "unknown",
         "text": in_words(found_out, idea.status),
         "cases": {
             reference.case.name: {"with": one.regret, "without": other.regret}

@@ -167,10 +167,9 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
                 _every(25),
                 _every(100),
                 _every(400),
-                _with_rules("once", first_step_only=True),
             ),
             "25 to 100 steps, as rates move",
-            "`min_interval_steps`, `max_interval_steps`, `first_step_only`",
+            "`min_interval_steps`, `max_interval_steps`",
         ),
         Question(
             "averaging",

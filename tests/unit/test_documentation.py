@@ -59,15 +59,22 @@ def test_what_the_policy_page_says_of_ideas_is_what_they_gave() -> None:
         assert (case["with"] < case["without"]) == name.startswith("width "), name
 
 
-def test_what_the_policy_page_says_of_the_cadence_is_what_was_measured() -> None:
+def test_what_the_policy_page_says_of_averaging_is_what_was_measured() -> None:
     stored = json.loads((_ROOT / FIGURES / "ablations.json").read_text("utf-8"))
-    (asked,) = [each for each in stored["ablations"] if each["name"] == "interval"]
-    rows = {row["setting"]: row for row in asked["rows"]}
-    assert all(name.startswith("width ") for row in rows.values() for name in row["cases"])
-    assert asked["text"].startswith("once is clearly better than 25 to 100 steps")
-    for name, case in rows["once"]["cases"].items():
-        others = [row["cases"][name]["regret"] for row in rows.values() if row is not rows["once"]]
-        assert case["regret"] < min(others)
+    (asked,) = [each for each in stored["ablations"] if each["name"] == "averaging"]
+    assert "no difference beyond the seeds' noise" in asked["text"]
+    assert "clearly worse: not at all, the first answer kept" in asked["text"]
+    rows = {row["setting"]: row["cases"] for row in asked["rows"]}
+    first = rows["the first answer kept"]
+    assert {name.split()[0] for name in first} == {"width", "depth"}
+    for name, case in first.items():
+        regrets = [cases[name]["regret"] for cases in rows.values()]
+        if name.startswith("depth"):
+            assert case["regret"] == max(regrets)
+        else:
+            assert (
+                case["regret"] < rows["half"][name]["regret"] < rows["not at all"][name]["regret"]
+            )
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:

@@ -165,14 +165,17 @@ def test_a_text_cannot_break_its_table(tmp_path: Path) -> None:
 def test_the_page_says_of_what_commit_and_machine_figures_are(tmp_path: Path) -> None:
     dirty = {**ideas(), "commit": "1" * 40 + "-dirty", "note": "by hand"}
     dirty["machine"] = {**dirty["machine"], "accelerator": "A GPU"}
-    text = page(write(tmp_path, ideas=dirty, ablations=ablations()))
+    one, other = ablations(), ablations()["ablations"][0]
+    one["ablations"] = [{**other, "commit": "2" * 40}, {**other, "commit": "3" * 40}]
+    text = page(write(tmp_path, ideas=dirty, ablations=one))
+    assert "more to be said:\n\n- ideas: by hand\n" in text
     versions = "python 3.12.1, torch 2.13.0+cpu"
     assert (
         "| ideas* | 111111111111-dirty | 2026-01-02 | A GPU, A CPU, 2 cores, 24 GiB, 2 threads | "
         f"{versions} |" in text
     )
     assert (
-        "| ablations | 000000000000 | 2026-01-02 | A CPU, 2 cores, 24 GiB, 2 threads | "
+        "| ablations | 222222222222, 333333333333 | 2026-01-02 | A CPU, 2 cores, 24 GiB, 2 threads | "
         f"{versions} |" in text
     )
 
