@@ -175,8 +175,8 @@ def test_the_page_says_of_what_commit_and_machine_figures_are(tmp_path: Path) ->
         f"{versions} |" in text
     )
     assert (
-        "| ablations | 222222222222, 333333333333 | 2026-01-02 | A CPU, 2 cores, 24 GiB, 2 threads | "
-        f"{versions} |" in text
+        "| ablations | 222222222222, 333333333333 | 2026-01-02 | "
+        f"A CPU, 2 cores, 24 GiB, 2 threads | {versions} |" in text
     )
 
 
