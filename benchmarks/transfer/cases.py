@@ -138,7 +138,7 @@ _CASES = (
     ),
 )
 CASES = tuple(
-    replace(case, seeds=_DIGITS_SEEDS) if case.model == "res_mlp" else case for case in _CASES
+    case if case.base.reads_text else replace(case, seeds=_DIGITS_SEEDS) for case in _CASES
 )
 
 _QUICK_MODELS: dict[AxisName, ModelName] = {
