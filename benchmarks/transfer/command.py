@@ -76,7 +76,8 @@ def transfer(
         minutes = sum(expected_s(case, processes) for case in waiting) / 60
         _console.print(f"To run: {_count(len(waiting))}, about {minutes:.1f} minutes.")
     if waiting or not source:  # of the code that runs, whatever is committed meanwhile
-        source = {**provenance(), "threads": 1, "processes": processes}
+        chosen_by = ("--axis", "--model", "--optimizer") if records else ()  # the others stay
+        source = {**provenance(without=chosen_by), "threads": 1, "processes": processes}
     elif out is not None:
         save(out, _content(records, source))  # with the notes of today
     for new in _run(waiting, processes) if waiting else ():
