@@ -167,12 +167,12 @@ def _average(draft: _Draft, policy: Policy) -> None:
     r"""Go :math:`i / (w s)` of the way, at step s, i steps after the measurement before.
 
     With a window w of 1 the multiplier in force is then the mean (of logarithms) of all multipliers
-    measured since the start, each for as long as the interval that it ends; less of a window gives
-    a moment t the weight :math:`(t / s)^{1 / w - 1}`. Both models' rates fluctuate with the batches
-    they are measured on by more than the noise of the probes, and a learning rate that jumps costs
-    more than one that is late. The window is a part of the training, not a number of steps, so that
-    trainings of any length are treated alike. A first recommendation is nothing's average, and
-    nothing is averaged where the interval is not known.
+    measured since the start, each for as long as the interval that it ends; with less of a window a
+    moment t has about the weight :math:`(t / s)^{1 / w - 1}`. Both models' rates fluctuate with the
+    batches they are measured on by more than the noise of the probes, and a learning rate that
+    jumps costs more than one that is late. The window is a part of the training, not a number of
+    steps, so that trainings of any length are treated alike. A first recommendation is nothing's
+    average, and nothing is averaged where the interval is not known.
     """
     window = policy.averaging_window
     if window == 0:
