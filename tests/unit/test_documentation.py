@@ -77,6 +77,16 @@ def test_what_the_policy_page_says_of_averaging_is_what_was_measured() -> None:
             )
 
 
+def test_what_the_policy_page_says_of_the_cadence_is_what_was_measured() -> None:
+    stored = json.loads((_ROOT / FIGURES / "ablations.json").read_text("utf-8"))
+    (asked,) = [each for each in stored["ablations"] if each["name"] == "interval"]
+    assert asked["text"].endswith("no difference beyond the seeds' noise")
+    default, often, *seldom = asked["rows"]
+    assert (default["setting"], often["setting"]) == (asked["default"], "every 25 steps")
+    assert 0.3 < default["extra_cost_percent"] / often["extra_cost_percent"] < 0.7
+    assert all(row["regret"] > default["regret"] for row in seldom)
+
+
 def test_every_file_that_the_readme_links_to_is_there() -> None:
     readme = (_ROOT / "README.md").read_text("utf-8")
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", readme)
