@@ -72,7 +72,7 @@ bench: $(VENV)/installed ## Measure every estimator against exact rates (about 4
 results: $(VENV)/installed ## Write pages and pictures from the figures in benchmarks/results (measures nothing)
 	$(BIN)/python -m benchmarks results
 
-results-measure: $(VENV)/installed ## Measure all of benchmarks/results anew, on a quiet machine (about 3 h)
+results-measure: $(VENV)/installed ## Measure all of benchmarks/results anew, on a quiet machine (about 4 h)
 	for each in $(MEASURED); do \
 		$(BIN)/python -m benchmarks $$each --out benchmarks/results/$$each.json || exit 1; \
 	done

@@ -125,7 +125,7 @@ def ablations(
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Ask what interval, probes, estimator, depth rule and profile are worth (about 1 h)."""
+    """Ask what interval, averaging, estimator, depth rule and profile are worth (about 2 h)."""
     asked = [q for q in questions(is_quick=is_quick) if question in {None, q.name}]
     found: list[dict[str, Any]] = []
     merged: tuple[str, ...] = ()

@@ -264,7 +264,7 @@ def ideas(
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Try what might beat the policy, on cases that no default was chosen by (about 40 min)."""
+    """Try what might beat the policy, on cases that no default was chosen by (about 1 h)."""
     rows: list[dict[str, Any]] = []
     merged: tuple[str, ...] = ()
     if idea and out is not None and out.exists():  # what others gave stays

@@ -141,16 +141,15 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
         (case,) = chosen_cases(axis, model, optimizer)
         return replace(case, seeds=(0,), steps=100) if is_quick else case
 
-    def for_long(case: Case) -> Case:
-        return case if is_quick else replace(case, steps=_MANY_STEPS)
+    def lasting(case: Case, steps: int) -> Case:
+        return case if is_quick else replace(case, steps=steps)
 
     wide = replace(of("width", "char_gpt_pre", "AdamW"), optimizer="Adam")
     wide_mlp = of("width", "res_mlp")
     deep, deep_mlp = of("depth", "char_gpt_pre"), of("depth", "res_mlp")
-    long, long_post = for_long(wide), for_long(of("width", "char_gpt_post"))
-    late = tuple(
-        case if is_quick else replace(case, steps=_LATE_STEPS) for case in (deep, deep_mlp)
-    )
+    long = lasting(wide, _MANY_STEPS)
+    long_post = lasting(of("width", "char_gpt_post"), _MANY_STEPS)
+    late = (lasting(deep, _LATE_STEPS), lasting(deep_mlp, _LATE_STEPS))
     longer = replace(wide, steps=2 * wide.steps)
     other_text = replace(
         wide,
