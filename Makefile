@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/fslr/advisor/v1/*.proto)
 GENERATED := clients/python
-MEASURED := estimator overhead scaling registry rpc alternatives ablations ideas
+MEASURED := estimator overhead scaling registry alternatives ablations ideas
 # Generated code refuses runtimes older than its generator: the generator is pinned low on purpose.
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos
 
@@ -72,7 +72,7 @@ bench: $(VENV)/installed ## Measure every estimator against exact rates (about 4
 results: $(VENV)/installed ## Write pages and pictures from the figures in benchmarks/results (measures nothing)
 	$(BIN)/python -m benchmarks results
 
-results-measure: $(VENV)/installed ## Measure all of benchmarks/results anew, on a quiet machine (about 4 h)
+results-measure: $(VENV)/installed ## Measure benchmarks/results anew, all but rpc, chaos and fuzz, on a quiet machine (about 4 h)
 	for each in $(MEASURED); do \
 		$(BIN)/python -m benchmarks $$each --out benchmarks/results/$$each.json || exit 1; \
 	done

@@ -44,6 +44,12 @@ LayoutFile = Annotated[
 ]
 
 
+_NO_SIZES = (
+    "The layout says no sizes. Where they tell blocks apart, a run may map in another way: write "
+    "the file with fslr.save_layout."
+)
+
+
 def check(
     profile: ProfileArgument,
     layout: LayoutFile,
@@ -74,6 +80,8 @@ def check(
         console.print(table)
         counts = Counter(_word(policy_pb2.Match.Name(m.match)) for m in found.mappings)
         console.print(", ".join(f"{count} by {way}" for way, count in counts.most_common()))
+        if not any(group.parameter_count for group in request.opening.layout.groups):
+            console.print(_NO_SIZES)
     if found.refusal:
         fail(found.refusal)
 

@@ -40,7 +40,7 @@ def _smoothed(losses: list[float]) -> NDArray[np.float64]:
 def _losses(result: DemoResult, width: int, path: Path) -> Path:
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for training, label, colour in (
-        (result.base, "base (where the rate was tuned)", BASE),
+        (result.base, "base (where the learning rate was tuned)", BASE),
         (result.plain, f"width {width}, plain", PLAIN),
         (result.advised, f"width {width}, advised", ADVISED),
     ):

@@ -21,8 +21,9 @@ _OPENING = """\
 
 What the documentation claims, measured: figures, the commands that they come from, and on what
 machine. This page and its pictures are written by `make results` from the files in
-[benchmarks/results](../benchmarks/results), never by hand; `make results-measure` measures anew,
-and `python -m benchmarks compare OLD NEW` says what got worse beyond noise."""
+[benchmarks/results](../benchmarks/results), never by hand; `make results-measure` measures all
+anew but what compares with other services and what injects faults (their commands are below), and
+`python -m benchmarks compare OLD NEW` says what got worse beyond noise."""
 
 _CLOSING = """\
 Files whose parts can be measured one by one have the commit of each. What a file lacks was not

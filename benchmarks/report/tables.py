@@ -110,7 +110,7 @@ def _summary(estimator: dict[str, Any], overhead: dict[str, Any]) -> str:
             ("relative RMSE of a rate from one probe", *(f"{f['rmse']:.2f}" for f in pairs)),
             ("bias of the worst tensor's rate", *(f"{f['worst_bias']:+.0%}" for f in pairs)),
             (
-                f"time added to a training of {overhead['steps']} steps, {size}",
+                f"time added to {overhead['steps']} steps, measured every 100, {size}",
                 *(f"{cost['overhead']:+.1%}" for cost in costs),
             ),
             (
@@ -203,7 +203,10 @@ def _demo(figures: dict[str, Any]) -> str:
     return _markdown(
         ("", "validation loss, nats a character"),
         (
-            (f"base, width {base}, where the rate was tuned", f"{figures['base_loss']:.3f}"),
+            (
+                f"base, width {base}, where the learning rate was tuned",
+                f"{figures['base_loss']:.3f}",
+            ),
             (f"width {big}, plain", f"{figures['plain_loss']:.3f}"),
             (f"width {big}, **advised**", f"**{figures['advised_loss']:.3f}**"),
         ),

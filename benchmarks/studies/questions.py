@@ -193,7 +193,7 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
         ),
         Question(
             "estimator",
-            "Which estimator?",
+            "Which estimator, with one probe, however uncertain its rates are?",
             (wide, wide_mlp),
             tuple(map(_estimator, ("per_example", "kronecker", "full", "iid"))),
             "per_example",

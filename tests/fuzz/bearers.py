@@ -6,9 +6,9 @@ import random
 import re
 from dataclasses import dataclass, replace
 
-from tests.commands import Cli
 from tests.fuzz.inputs import Input, Metadata
 from tests.fuzz.values import PROJECTS
+from tests.operator_tokens import Tokens
 
 CANARY_PROJECT = "canary"
 _ROLES = ("viewer", "trainer", "operator")
@@ -37,21 +37,14 @@ class Bearers:
     @classmethod
     def made_at(cls, redis_url: str) -> Bearers:
         """Make a token of each role in each project that inputs name, and revoke one more."""
-        cli, where = Cli("127.0.0.1:1", "default"), ("--redis-url", redis_url)
-
-        def create(project: str, role: str) -> dict[str, str]:
-            made: dict[str, str] = cli.json(
-                "token", "create", f"a-{role}", "--role", role, "--project", project, *where
-            )
-            return made
-
+        tokens = Tokens(redis_url, PROJECTS[0])
         in_force = {
-            (project, role): create(project, role)["token"]
+            (project, role): tokens.create(role, project)["token"]
             for project in (*PROJECTS, CANARY_PROJECT)
             for role in _ROLES
         }
-        gone = create(PROJECTS[0], _WRITES_ALL)
-        cli.run("token", "revoke", gone["id"], "--project", PROJECTS[0], *where)
+        gone = tokens.create(_WRITES_ALL)
+        tokens.run("revoke", gone["id"])
         return cls(in_force, gone["token"])
 
     def right(self, sent: Input) -> Metadata:

@@ -194,6 +194,9 @@ def test_a_check_shows_how_a_layout_maps(cli: Cli, file: str, tmp_path: Path) ->
     layout.write_text("- embed.weight\n- blocks.0.up.weight\n")
     shown = cli.run("profile", "check", "gpt", str(layout)).stdout
     assert "1 by name, 1 by role" in shown
+    assert "The layout says no sizes" in shown
+    layout.write_text("- {name: embed.weight, parameter_count: 4}\n- blocks.0.up.weight\n")
+    assert "no sizes" not in cli.run("profile", "check", "gpt", str(layout)).stdout
     layout.write_text("- embed.weight\n- stranger\n")
     refused = cli.run("profile", "check", "gpt", str(layout), ok=False)
     assert "1 of 2 groups have no counterpart in the profile: stranger" in refused.output

@@ -16,7 +16,7 @@ from advisor.localserver import LocalServer
 from fslr import CertificateFiles
 from tests.certificates import Authority
 from tests.commands import Cli
-from tests.integration.test_tokens import Tokens
+from tests.operator_tokens import Tokens
 from tests.redis_servers import RedisServer, free_port
 from tests.waiting import eventually
 
@@ -153,10 +153,10 @@ def test_a_missing_certificate_of_ones_own_is_named(authority: Authority) -> Non
 
 def test_tokens_are_looked_at(tmp_path: Path) -> None:
     with RedisServer(tmp_path) as server:
-        tokens = Tokens(server.url)
+        tokens = Tokens(server.url, PROJECT)
         with LocalServer(None, "--redis-url", server.url, "--authenticate") as service:
             without = examined(service.address)
-            good = examined(service.address, token=tokens.create("viewer", PROJECT)["token"])
+            good = examined(service.address, token=tokens.create("viewer")["token"])
             foreign = examined(service.address, token=tokens.create("viewer", "other")["token"])
             made_up = examined(service.address, token="fslr_attacker_0123456789ab_" + "x" * 43)
     assert "advisor token create" in without.of("problem")

@@ -30,29 +30,12 @@ from tests.building import content_message, opening_message
 from tests.certificates import Authority
 from tests.commands import Cli
 from tests.integration.test_project_isolation import REQUESTS, SHAPES
+from tests.operator_tokens import Tokens
 from tests.redis_servers import RedisServer
 from tests.waiting import eventually
 
 PROJECT = "attacker"  # of the requests
 MEASUREMENT = pb.Measurement(unit_rates=[1.0] * 4)
-
-
-class Tokens:
-    """Makes and revokes tokens, as an operator does."""
-
-    def __init__(self, redis_url: str) -> None:
-        self._where = ("--redis-url", redis_url)
-        self._cli = Cli("127.0.0.1:1", "default")
-
-    def create(self, role: str, project: str = PROJECT, name: str = "") -> dict[str, str]:
-        made: dict[str, str] = self._cli.json(
-            *("token", "create", name or f"a-{role}", "--role", role, "--project", project),
-            *self._where,
-        )
-        return made
-
-    def run(self, *arguments: str, project: str = PROJECT, ok: bool = True) -> str:
-        return self._cli.run("token", *arguments, "--project", project, *self._where, ok=ok).output
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +46,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture(scope="module")
 def tokens(store: EmbeddedRedis) -> Tokens:
-    return Tokens(store.url)
+    return Tokens(store.url, PROJECT)
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fslr import ProfileFileError, load_profile, save_profile
-from fslr.advisor.v1 import profile_pb2
+from fslr import ProfileFileError, load_profile, save_layout, save_profile
+from fslr.advisor.v1 import layout_pb2, profile_pb2
 from fslr.profile_files import fields_of, formatted, load_fields, message_of
+from fslr.torch import ModelGroups
 from tests.building import content_message
 
 TEXTS = st.text(
@@ -102,3 +104,19 @@ def test_a_large_profile_is_read_in_seconds(tmp_path: Path) -> None:
     names = [f"blocks.{i}.weight" for i in range(500)]
     save_profile(content_message(names, steps=range(50)), tmp_path / "p.yaml")
     assert len(load_fields(tmp_path / "p.yaml")["points"]) == 50
+
+
+@pytest.mark.parametrize("name", ["layout.json", "layout.yaml"])
+def test_a_layout_comes_back_with_its_sizes(tmp_path: Path, name: str) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2))
+    model[0].bias.requires_grad_(False)
+    layout = ModelGroups(model, torch.optim.SGD(model.parameters(), lr=0.1)).layout()
+    save_layout(layout, tmp_path / name)
+    fields = load_fields(tmp_path / name)
+    assert [group["parameter_count"] for group in fields["groups"]] == [15, 10, 2]
+    assert message_of(fields, layout_pb2.Layout(), name) == layout
+
+
+def test_a_layout_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ProfileFileError, match=r"absent/layout\.json cannot be written"):
+        save_layout(layout_pb2.Layout(), tmp_path / "absent" / "layout.json")

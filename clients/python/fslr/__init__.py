@@ -32,7 +32,7 @@ from fslr.errors import (
     VersionInUseError,
     VersionNotFoundError,
 )
-from fslr.profile_files import load_profile, save_profile
+from fslr.profile_files import load_profile, save_layout, save_profile
 
 __all__ = [
     "Advisor",
@@ -64,5 +64,6 @@ __all__ = [
     "VersionInUseError",
     "VersionNotFoundError",
     "load_profile",
+    "save_layout",
     "save_profile",
 ]

@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from fslr.advisor.v1 import profile_pb2
+from fslr.advisor.v1 import layout_pb2, profile_pb2
 from fslr.errors import ProfileFileError
 from fslr.written import WrittenFloat, WrittenInt
 
@@ -33,11 +33,20 @@ def save_profile(content: profile_pb2.ProfileContent, path: str | Path) -> None:
     Raises:
         ProfileFileError: The file cannot be written, or YAML is wanted and PyYAML is not installed.
     """
-    text = profile_text(content, yaml=_is_yaml(path))
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ProfileFileError(f"{path} cannot be written: {error}") from error
+    _write(path, profile_text(content, yaml=_is_yaml(path)))
+
+
+def save_layout(layout: layout_pb2.Layout, path: str | Path) -> None:
+    """Write a layout, such as that of ``fslr.torch.ModelGroups``, for ``advisor profile check``.
+
+    Args:
+        layout: The layout.
+        path: Where to; YAML where the name ends in ``.yaml`` or ``.yml``, else JSON.
+
+    Raises:
+        ProfileFileError: The file cannot be written, or YAML is wanted and PyYAML is not installed.
+    """
+    _write(path, formatted(fields_of(layout), yaml=_is_yaml(path)))
 
 
 def load_profile(path: str | Path) -> profile_pb2.ProfileContent:
@@ -135,6 +144,13 @@ def _tables_last(fields: dict[str, Any]) -> dict[str, Any]:
     if "labels" in words:
         words["labels"] = dict(sorted(words["labels"].items()))
     return {**words, **{key: fields[key] for key in _TABLES if key in fields}}
+
+
+def _write(path: str | Path, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ProfileFileError(f"{path} cannot be written: {error}") from error
 
 
 def _is_yaml(path: str | Path) -> bool:

@@ -90,7 +90,9 @@ class _UnmatchedRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Unmatch
     UNMATCHED_RULE_ERROR: _UnmatchedRule.ValueType  # 1
     """The layout is refused with FAILED_PRECONDITION and the list of such groups."""
     UNMATCHED_RULE_HOLD: _UnmatchedRule.ValueType  # 2
-    """The group keeps the multiplier it has, with the outcome `OUTCOME_UNMATCHED`."""
+    """The group keeps the multiplier it has, with the outcome `OUTCOME_UNMATCHED`. A layout of which
+    no group has a counterpart is refused whatever the rule.
+    """
     UNMATCHED_RULE_NEAREST_ROLE: _UnmatchedRule.ValueType  # 3
     """The group takes the reference of the role that shares most words with its own; where there is
     none that shares more than half of them, it is held.
@@ -104,7 +106,9 @@ UNMATCHED_RULE_UNSPECIFIED: UnmatchedRule.ValueType  # 0
 UNMATCHED_RULE_ERROR: UnmatchedRule.ValueType  # 1
 """The layout is refused with FAILED_PRECONDITION and the list of such groups."""
 UNMATCHED_RULE_HOLD: UnmatchedRule.ValueType  # 2
-"""The group keeps the multiplier it has, with the outcome `OUTCOME_UNMATCHED`."""
+"""The group keeps the multiplier it has, with the outcome `OUTCOME_UNMATCHED`. A layout of which
+no group has a counterpart is refused whatever the rule.
+"""
 UNMATCHED_RULE_NEAREST_ROLE: UnmatchedRule.ValueType  # 3
 """The group takes the reference of the role that shares most words with its own; where there is
 none that shares more than half of them, it is held.
@@ -120,9 +124,11 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     OUTCOME_UNSPECIFIED: _Outcome.ValueType  # 0
     """Never sent."""
     OUTCOME_MATCHED: _Outcome.ValueType  # 1
-    """Reference unit rate divided by measured unit rate."""
+    """The multiplier follows the measurement, whole or in part (`limits` says why in part): the whole
+    is reference unit rate divided by measured unit rate.
+    """
     OUTCOME_CLAMPED: _Outcome.ValueType  # 2
-    """The ratio left the policy's bounds and was set to the nearer bound."""
+    """The multiplier left the policy's bounds and was set to the nearer one."""
     OUTCOME_HELD_LOW_CONFIDENCE: _Outcome.ValueType  # 3
     """The relative error was above the policy's limit; the multiplier in force stays."""
     OUTCOME_HELD_ZERO_RATE: _Outcome.ValueType  # 4
@@ -140,9 +146,11 @@ class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
 OUTCOME_UNSPECIFIED: Outcome.ValueType  # 0
 """Never sent."""
 OUTCOME_MATCHED: Outcome.ValueType  # 1
-"""Reference unit rate divided by measured unit rate."""
+"""The multiplier follows the measurement, whole or in part (`limits` says why in part): the whole
+is reference unit rate divided by measured unit rate.
+"""
 OUTCOME_CLAMPED: Outcome.ValueType  # 2
-"""The ratio left the policy's bounds and was set to the nearer bound."""
+"""The multiplier left the policy's bounds and was set to the nearer one."""
 OUTCOME_HELD_LOW_CONFIDENCE: Outcome.ValueType  # 3
 """The relative error was above the policy's limit; the multiplier in force stays."""
 OUTCOME_HELD_ZERO_RATE: Outcome.ValueType  # 4
@@ -269,9 +277,13 @@ class Policy(_message.Message):
     used, above 0. Default 0.5.
     """
     min_interval_steps: _builtins.int
-    """Fewest optimizer steps between two measurements, at least 1. Default 25."""
+    """Fewest optimizer steps between two measurements, at least 1. Default 25, or
+    `max_interval_steps` where that is given and less.
+    """
     max_interval_steps: _builtins.int
-    """Most optimizer steps between two measurements, at least `min_interval_steps`. Default 100."""
+    """Most optimizer steps between two measurements, at least `min_interval_steps`. Default 100, or
+    `min_interval_steps` where that is given and more.
+    """
     slew_limit: _builtins.float
     """Largest factor, up or down, between a multiplier in force and its successor, above 1. A group's
     first recommendation is free of it. Default (absent): no limit.

@@ -43,7 +43,7 @@ class Run(_message.Message):
     """Number of measurements answered but not stored, because the store was away or the queue full."""
     @_builtins.property
     def opening(self) -> _advisor_service_pb2.RunOpening:
-        """The opening with which the run began, or began again, last."""
+        """The run's latest opening: it began with it, or began again."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
