@@ -1,10 +1,13 @@
-"""Run a model at other weights and leave no trace: weights, buffers and RNG come back."""
+"""Run a model at other weights and leave no trace: weights, buffers and generators come back."""
 
 from __future__ import annotations
 
+import random
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,28 +33,91 @@ def weights_swapped(weights: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
 
 @contextmanager
 def isolated(model: nn.Module) -> Iterator[None]:
-    """Keep what a forward pass changes besides its result: buffers and random number streams.
+    """Keep what a forward pass changes besides its result, and keep others out of what follows it.
 
-    Inside, the model works on copies of its buffers (batch-norm statistics), and the CPU and CUDA
-    generators run on; afterwards the buffers' own tensors are back and the generators stand where
-    they stood. Gradients need no care here: nothing inside may call ``backward()``.
+    Inside, the model works on copies of its buffers (batch-norm statistics), and the generators of
+    Python, NumPy, and PyTorch on CPU and CUDA run on; afterwards the buffers' own tensors are back,
+    so are the modules' attributes (a hidden state, a counter), and the generators stand where they
+    stood. Lists and tensors that a forward pass changes in place, without being buffers, are not
+    put back. Hooks on gradients, of parameters and modules, rest: they belong to the training's
+    gradients, and one that changes them would change what is measured. Embeddings do not write
+    ``max_norm`` into their weights. Gradients need no care here: nothing inside may call
+    ``backward()``.
 
     Args:
         model: The model that is called inside.
     """
-    # PyTorch has no public way to put another tensor in a buffer's place and the old one back.
-    buffers = [(module._buffers, dict(module._buffers)) for module in model.modules()]  # noqa: SLF001
+    with generators_kept(model), attributes_kept(model), _buffers_copied(model), _no_hooks(model):
+        for module in model.modules():
+            if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+                module.max_norm = None  # `attributes_kept` puts it back
+        yield
+
+
+@contextmanager
+def generators_kept(model: nn.Module) -> Iterator[None]:
+    """Let the generators of random numbers run on, and stand where they stood afterwards.
+
+    Args:
+        model: Tells on which devices.
+    """
     devices = sorted(
         {p.device.index for p in model.parameters() if p.device.type == "cuda"}, key=str
     )
+    # NumPy's old generator, which all share, is what libraries draw from.
+    pythons, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=devices):
         try:
-            for present, own in buffers:
-                for name, buffer in own.items():
-                    if buffer is not None:
-                        present[name] = buffer.detach().clone()
             yield
         finally:
-            for present, own in buffers:
-                present.clear()
-                present.update(own)
+            random.setstate(pythons)
+            np.random.set_state(numpys)  # noqa: NPY002
+
+
+@contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Let modules set attributes, and have their former ones afterwards.
+
+    Args:
+        model: The outermost module.
+    """
+    attributes = [(vars(module), dict(vars(module))) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for present, own in attributes:
+            for name in present.keys() - own.keys():
+                del present[name]
+            present.update(own)
+
+
+@contextmanager
+def _buffers_copied(model: nn.Module) -> Iterator[None]:
+    # PyTorch has no public way to put another tensor in a buffer's place and the old one back.
+    buffers = [(module._buffers, dict(module._buffers)) for module in model.modules()]  # noqa: SLF001
+    try:
+        for present, own in buffers:
+            for name, buffer in own.items():
+                if buffer is not None:
+                    present[name] = buffer.detach().clone()
+        yield
+    finally:
+        for present, own in buffers:
+            present.clear()
+            present.update(own)
+
+
+@contextmanager
+def _no_hooks(model: nn.Module) -> Iterator[None]:
+    # Nor has it one to set hooks aside.
+    hooked = {p: p._backward_hooks for p in model.parameters() if p._backward_hooks}  # noqa: SLF001
+    try:
+        for parameter in hooked:
+            parameter._backward_hooks = None  # noqa: SLF001
+        for module in model.modules():  # of modules, `attributes_kept` puts them back
+            module._backward_hooks = OrderedDict()  # noqa: SLF001
+            module._backward_pre_hooks = OrderedDict()  # noqa: SLF001
+        yield
+    finally:
+        for parameter, hooks in hooked.items():
+            parameter._backward_hooks = hooks  # noqa: SLF001

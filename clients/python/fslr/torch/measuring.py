@@ -26,7 +26,7 @@ from fslr.torch.estimators import (
     ProjectionSums,
     RateEstimate,
 )
-from fslr.torch.forward import Output
+from fslr.torch.forward import Output, unwrapped
 from fslr.torch.groups import ModelGroups
 from fslr.torch.snapshot import Snapshot
 from fslr.torch.update import Update
@@ -162,8 +162,10 @@ class StepMeter:
         self._call: _Call | None = None
         self._before: Snapshot | None = None
         self._measuring = False
+        # A measurement calls the module inside of wrappers, and so runs that one's pre-hooks again:
+        # what comes before them is seen.
         self._handle = model.register_forward_pre_hook(
-            _CallWatcher(self._see_call), with_kwargs=True
+            _CallWatcher(self._see_call), with_kwargs=True, prepend=model is unwrapped(model)
         )
 
     def _see_call(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -222,7 +224,8 @@ class StepMeter:
             raise
         estimate = sums.estimate([group.name for group in self._groups], learning_rates)
         self._probes_per_asked = estimate.probes / self._estimator.probes
-        return self._average.add(estimate)
+        # A step that was skipped is none that could be averaged.
+        return self._average.add(estimate) if any(estimate.unit_rates) else estimate
 
     def _measured(self, learning_rates: Sequence[float]) -> ProjectionSums:
         if self._before is None:

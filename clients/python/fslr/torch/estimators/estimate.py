@@ -31,7 +31,7 @@ class RateEstimate:
         shares: Signed part of each group in the squared total rate; they add up to 1. None: not
             known, or nothing moved.
         linearity_error: RMS of what the outputs' real change is off the first-order one, over the
-            total rate, >= 0. None: not measured, or nothing moved.
+            total rate, >= 0. None: not measured, nothing moved, or the real change is not finite.
     """
 
     unit_rates: list[float]
@@ -129,15 +129,18 @@ class ProjectionSums:
         total = float(parts.sum())
         if total <= 0:  # nothing moved; or noise outweighs what did, so its shares mean nothing
             return replace(estimate, total_rate=0.0)
-        moved = self.changes is not None and self.residuals is not None and self.changes > 0
         return replace(
             estimate,
             total_rate=math.sqrt(total),
             shares=(parts / total).tolist(),
-            linearity_error=math.sqrt((self.residuals or 0.0) / (self.changes or 1.0))
-            if moved
-            else None,
+            linearity_error=self._linearity_error(),
         )
+
+    def _linearity_error(self) -> float | None:
+        if self.changes is None or self.residuals is None or self.changes <= 0:
+            return None
+        error = math.sqrt(self.residuals / self.changes)
+        return error if math.isfinite(error) else None
 
 
 def _sum_of_known(one: float | None, other: float | None) -> float | None:

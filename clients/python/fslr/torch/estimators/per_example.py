@@ -129,7 +129,7 @@ class PerExampleEstimator(Estimator):
         if not trace.outputs.requires_grad:
             raise MeasurementError(NOTHING_MEASURED)
         layouts = route.layouts_of(trace)
-        change = None if after is None else after.float().sub_(trace.outputs.detach())
+        change = None if after is None else _change(after, trace.outputs.detach())
         rows: list[Tensor] = []
         real: list[Tensor] = []
         probes = route.probe_factor * self.probes
@@ -150,3 +150,9 @@ class PerExampleEstimator(Estimator):
             else torch.tensor(learning_rates, dtype=torch.float64, device="cpu"),
             real=torch.stack(real).to("cpu", torch.float64) if real else None,
         )
+
+
+def _change(after: Tensor, before: Tensor) -> Tensor:
+    """Return the real change of the outputs; what is infinite in both (a mask) does not change."""
+    masked = after.isinf() & (after == before)
+    return after.float().sub_(before).masked_fill_(masked, 0.0)

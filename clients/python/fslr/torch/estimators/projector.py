@@ -12,6 +12,7 @@ from torch.autograd.graph import get_gradient_edge
 from fslr.torch.batch import Batch
 from fslr.torch.forward import Forward
 from fslr.torch.groups import ModelGroups
+from fslr.torch.isolation import attributes_kept, generators_kept
 from fslr.torch.rows import RowLayout, inner_products
 from fslr.torch.sharding import ParameterPlaces
 from fslr.torch.tracing import LocalMapTracer, Use
@@ -103,16 +104,12 @@ class Projector:
     def outputs_after(self, batch: Batch, update: Update) -> Tensor | None:
         """Return the outputs at the weights after the step, or None if those are not known.
 
-        The random generators are left as they stood: the traced pass draws the same numbers.
+        Generators and attributes are left as they were: the traced pass begins with the same ones.
         """
         if update.applied is None:
             return None
-        devices = sorted({
-            group.parameter.device.index
-            for group in self.groups
-            if group.parameter.device.type == "cuda"
-        })
-        with torch.random.fork_rng(devices=devices), update.applied():
+        model = self.forward.model
+        with generators_kept(model), attributes_kept(model), update.applied():
             return self.forward(batch)
 
     def rows(
