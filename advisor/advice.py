@@ -16,6 +16,7 @@ from advisor.comparison import Difference, Training, differences, nearest_roles_
 from advisor.names import ProfileReference, RunName
 from advisor.policy import (
     DepthRule,
+    InvalidValueError,
     Layout,
     LayoutMapping,
     Measurement,
@@ -145,7 +146,14 @@ class Advice:
         self._reference = loaded.reference
         self._policy = resolved.rules(opening)
         self.policy_name = resolved.policy[1] if resolved.policy and not opening.policy else ""
-        check_coherences(self._policy, loaded.profile.coherences)
+        try:
+            check_coherences(self._policy, loaded.profile.coherences)
+        except InvalidValueError as error:
+            if opening.policy:
+                raise
+            raise InvalidValueError(
+                "profile", f"in its policy {self.policy_name} the depth rule {error.description}"
+            ) from None
         self.mapping: LayoutMapping = mapping or map_layout(
             opening.layout,
             loaded.profile.layout,

@@ -101,9 +101,9 @@ class CachedProfiles:
         while True:
             attempts += 1
             info = await self._store.resolve(reference)
-            self._names[reference] = info
             known = self._loaded.get(_key(info))
             if known is not None:
+                self._names[reference] = info
                 return known, "hit"
             try:
                 content = await self._store.content(info)
@@ -113,6 +113,8 @@ class CachedProfiles:
                     raise
             else:
                 loaded = self._loaded[_key(info)] = await asyncio.to_thread(_ready, info, content)
+                # Not before: should the store go away on the way, the former version answers.
+                self._names[reference] = info
                 return loaded, "miss"
 
     async def _policy(self, name: str) -> tuple[tuple[Policy, str] | None, bool]:

@@ -93,12 +93,13 @@ class MessageTooLargeError(MessageError):
 
 
 class TooManyGroupsError(MessageError):
-    """A layout has more groups than the service accepts."""
+    """A layout has more groups and frozen names than the service accepts."""
 
     def __init__(self, groups: int, most: int) -> None:
         super().__init__(
-            f"the layout has {groups} groups, but at most {most} are accepted; give several "
-            "tensors one group, or raise the service's --max-groups"
+            f"the layout has {groups} groups and frozen names, but at most {most} are accepted; "
+            "give several tensors one group, leave out frozen names, or raise the service's "
+            "--max-groups"
         )
 
 

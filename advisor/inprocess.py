@@ -45,7 +45,10 @@ class InProcessSession:
     def __init__(self, profile: LoadedProfile, message: pb.RunOpening) -> None:
         with _told_as_service_errors():
             self._opening: Opening = opening_from(message)
-            self._advice = Advice(Resolved(profile), self._opening)
+            try:
+                self._advice = Advice(Resolved(profile), self._opening)
+            except InvalidValueError as error:
+                raise error.under("opening") from None
 
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         """Return the answer to a measurement.

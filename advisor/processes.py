@@ -32,5 +32,7 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
 
 def stop_at_eof(stop: asyncio.Event) -> None:
     """Set an event if standard input ended, as it does when the parent process dies."""
-    if not os.read(sys.stdin.fileno(), 4096):
+    descriptor = sys.stdin.fileno()
+    if not os.read(descriptor, 4096):
         stop.set()
+        asyncio.get_running_loop().remove_reader(descriptor)  # it stays readable, for ever

@@ -66,6 +66,10 @@ class Readiness:
                 now = False
                 if ready:
                     _log.warning("not ready: Redis does not answer", cause=str(error))
+            except Exception:  # noqa: BLE001 - a right that Redis took back; the loop must go on
+                now = False
+                if ready:
+                    _log.exception("not ready: Redis answers with an error")
             if now != ready:
                 ready = now
                 await self._say(ready=ready)

@@ -9,7 +9,7 @@ one takes their place; where not (a run that only observes), they stay as they w
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,15 +83,8 @@ def replay(
     advised = np.zeros(len(opening.layout), dtype=np.bool_)
     for answered in history:
         measurement = answered.measurement
-        earlier = next(
-            (
-                one
-                for one in reversed(replayed)
-                if np.array_equal(one.before.multipliers, measurement.multipliers)
-            ),
-            None,
-        )
-        if earlier is not None and not opening.observe_only:
+        earlier = None if opening.observe_only else _that_led_to(measurement, replayed)
+        if earlier is not None:
             measurement = dataclasses.replace(
                 measurement, multipliers=earlier.after.multipliers, advised=advised
             )
@@ -99,3 +92,15 @@ def replay(
         advised = advised | np.array([outcome in _RECOMMENDED for outcome in after.outcomes])
         replayed.append(Replayed(answered, after))
     return replayed
+
+
+def _that_led_to(measurement: Measurement, replayed: Sequence[Replayed]) -> Replayed | None:
+    """Return the newest answer that a measurement was made under, if there is one."""
+    return next(
+        (
+            one
+            for one in reversed(replayed)
+            if np.array_equal(one.before.multipliers, measurement.multipliers)
+        ),
+        None,
+    )

@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from advisor.store.addresses import parse_address
 from fslr.certificates import CertificateFiles
 
+_LONGEST_S = 2_000_000.0  # gRPC takes milliseconds as 32-bit integers
+
 
 class Settings(BaseSettings):
     """Settings of ``advisor serve``; each is also an environment variable ``ADVISOR_{NAME}``."""
@@ -71,7 +73,7 @@ class Settings(BaseSettings):
         description="Processes that answer on the port; limits hold for each of them.",
     )
     max_message_bytes: int = Field(
-        64 * 2**20, ge=1024, description="Largest request that is accepted, in bytes."
+        64 * 2**20, ge=1024, le=2**29 - 1, description="Largest request that is accepted, in bytes."
     )
     max_groups: int = Field(
         100_000,
@@ -93,11 +95,15 @@ class Settings(BaseSettings):
     max_connection_age_s: float = Field(
         3600.0,
         ge=1,
+        le=_LONGEST_S,
         description="Longest life of a connection, in seconds, up to 10 % more or less by chance: "
         "streams then find new replicas.",
     )
     keepalive_s: float = Field(
-        60.0, ge=10, description="How long a silent connection waits to be checked, in seconds."
+        60.0,
+        ge=10,
+        le=_LONGEST_S,
+        description="How long a silent connection waits to be checked, in seconds.",
     )
     metrics_port: int | None = Field(
         None,
@@ -114,7 +120,10 @@ class Settings(BaseSettings):
         10_000, ge=1, description="Most measurements that wait for the store."
     )
     grace_s: float = Field(
-        5.0, ge=0, description="Longest wait for open calls when stopping, in seconds."
+        5.0,
+        ge=0,
+        le=_LONGEST_S,
+        description="Longest wait for open calls when stopping, in seconds.",
     )
 
     @field_validator("redis_url")

@@ -25,8 +25,8 @@ from advisor.policy.recommendation import OUTCOMES, Codes, Floats, Recommendatio
 from advisor.policy.reference import Profile, Reference
 from advisor.policy.rules import Alignment, Limit, Outcome, Policy
 
-# A move of multipliers below this (RMS of the logarithms) is rest: measure half as often; above
-# twice this it is motion: measure twice as often.
+# A move of multipliers by this (RMS of the logarithms) keeps the interval; a smaller one makes it
+# longer in proportion, up to twice, a larger one shorter, down to half.
 _REST = 0.1
 _LARGEST = float(np.finfo(np.float64).max)
 _WHOLE = 1e-3  # a move made whole but for this part is left alone
@@ -339,7 +339,7 @@ def aligned_step(profile: Profile, policy: Policy, step: int, *, total_steps: in
             "total_steps",
             "alignment by progress needs the run's planned number of steps; give total_steps",
         )
-    return step / total_steps * profile.total_steps
+    return step * profile.total_steps / total_steps  # in this order whole numbers stay whole
 
 
 def _next_steps(policy: Policy, draft: _Draft) -> list[int]:

@@ -43,11 +43,12 @@ class LayoutMismatchError(PolicyError):
     def __init__(self, unmatched: Sequence[str], total: int) -> None:
         first = ", ".join(name[:80] for name in unmatched[:10])
         more = ", ..." if len(unmatched) > 10 else ""
+        # Where nothing at all has a counterpart there is nothing to advise, whatever the rule.
+        hold = ", or set the policy's unmatched rule to hold" if len(unmatched) < total else ""
         super().__init__(
             f"{len(unmatched)} of {total} groups have no counterpart in the profile: "
             f"{first}{more}. "
-            "Use a profile of the same architecture, give the profile an alias for them (or role "
-            "templates, where numbers in names are block indices), or set the policy's unmatched "
-            "rule to hold"
+            "Use a profile of the same architecture, or give the profile a group alias for them "
+            f"(or role templates, where numbers in names are block indices){hold}"
         )
         self.unmatched = tuple(unmatched)

@@ -18,7 +18,8 @@ run's part j, :math:`r_i` being the base's rates, the references are
 * ``measured``: ``sum`` times the factor that keeps the size of the whole output change of what is
   covered, see :func:`_kept_size`.
 
-Experts take :math:`R_j = \sqrt{m / n} \sum_i n\,o_{ij}\, r_i`. Where a role has several indices the
+Experts take :math:`R_j = \sqrt{m / n} \sum_i n\,o_{ij}\, r_i`, squares under the root of the sum
+where the rule is ``sqrt``. Where a role has several indices the
 parts multiply.
 
 Source of ``sum``: FLeRM's depth rule, Milsom, Anson, Aitchison, arXiv 2502.17405.

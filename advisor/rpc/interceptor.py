@@ -131,7 +131,11 @@ class _Inside:
         return guarded
 
     def watch(self, handle: _Handle) -> _Handle:
-        """Guard a method that answers one message with many."""
+        """Guard a method that answers one message with many.
+
+        The handler yields None now and then while there is nothing to send: whoever waits is looked
+        at again then.
+        """
 
         async def guarded(request: Any, context: _Context) -> AsyncIterator[Any]:
             async with _boundary(self.method, context):
@@ -140,10 +144,11 @@ class _Inside:
                     caller = await self.gate.caller(shown)
                     with self.gate.stream(caller):
                         async for response in handle(self._let_in(request, caller), context):
-                            yield response
-                            self.method.sent.inc()
                             self.traffic.check_running()
                             await self.gate.caller(shown)  # it may have been revoked
+                            if response is not None:
+                                yield response
+                                self.method.sent.inc()
 
         return guarded
 

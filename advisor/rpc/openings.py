@@ -1,16 +1,18 @@
 """Runs are opened here: runs of one model share what is read of its layout, and how it maps.
 
 To read a layout and to map it onto a profile's takes longer than all else of a first answer, and
-what comes of it never changes. Both are kept by the layout's own bytes: a hundred streams of one
+what comes of it never changes. Both are kept by a digest of the layout: a hundred streams of one
 model hold one layout and one mapping, and a caller of single messages waits for them once.
 """
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 from cachetools import LRUCache
 
 from advisor.advice import Advice, Opening, ProfileSource, Resolved
-from advisor.policy import Layout, LayoutMapping
+from advisor.policy import InvalidValueError, Layout, LayoutMapping
 from advisor.rpc.convert import opening_from
 from advisor.rpc.offloading import computed
 from fslr.advisor.v1 import advisor_service_pb2 as pb
@@ -25,8 +27,8 @@ class Openings:
 
     Args:
         profiles: Where profiles come from.
-        most_names: Most names in the layouts that are kept, frozen ones too; a layout of more is
-            read anew for each run.
+        most_names: Most names in the layouts that are kept, frozen ones and role templates too; a
+            layout of more is read anew for each run.
     """
 
     def __init__(self, profiles: ProfileSource, most_names: int = _MOST_NAMES) -> None:
@@ -45,33 +47,36 @@ class Openings:
             StoreUnavailableError: The profile is not known here and the store is away.
             NotFoundError: There is no such profile, version or alias.
         """
-        data = message.layout.SerializeToString()
+        digest = blake2b(message.layout.SerializeToString(), digest_size=32).digest()
         names = len(message.layout.groups) + len(message.layout.frozen_names)
-        known = self._layouts.get(data)
+        known = self._layouts.get(digest)
         if known is not None:
             opening = opening_from(message, known)
         else:
             opening = await computed(names, opening_from, message)
-            if names <= self._most_names:
-                self._layouts[data] = opening.layout
+            if _names(opening.layout) <= self._most_names:
+                self._layouts[digest] = opening.layout
         resolved = await self._profiles.resolve(opening.profile)
-        return opening, await self._advice(data, names, resolved, opening)
+        return opening, await self._advice(digest, names, resolved, opening)
 
     async def _advice(
-        self, data: bytes, names: int, resolved: Resolved, opening: Opening
+        self, digest: bytes, names: int, resolved: Resolved, opening: Opening
     ) -> Advice:
         info = resolved.loaded.info
         rules = resolved.rules(opening)
-        key = (data, info.name, info.version, info.digest, rules.depth_rule, rules.unmatched_rule)
+        key = (digest, info.name, info.version, info.digest, rules.depth_rule, rules.unmatched_rule)
         known = self._mappings.get(key)
         if known is not None:
             return Advice(resolved, opening, known)
         names += resolved.loaded.names
-        advice = await computed(names, Advice, resolved, opening)
+        try:
+            advice = await computed(names, Advice, resolved, opening)
+        except InvalidValueError as error:
+            raise error.under("opening") from None
         if len(advice.mapping.matches) + len(advice.mapping.targets) <= self._most_names:
             self._mappings[key] = advice.mapping
         return advice
 
 
 def _names(layout: Layout) -> int:
-    return len(layout) + len(layout.frozen_names)
+    return len(layout) + len(layout.frozen_names) + len(layout.role_templates)

@@ -165,7 +165,12 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         opening = Opening(ProfileReference.parse("name", request.name), layout, policy=policy)
         resolved = await self._profiles.resolve(opening.profile)
         names += resolved.loaded.names
-        advice = await computed(names, Advice, resolved, opening)
+        try:
+            advice = await computed(names, Advice, resolved, opening)
+        except InvalidValueError as error:
+            if error.field != "profile":
+                raise
+            raise InvalidValueError("name", error.description) from None
         return await computed(names, convert.mapping_to, advice)
 
 

@@ -67,10 +67,10 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
             events=[_event(event) for event in events[:size]], more=len(events) > size
         )
 
-    async def WatchRun(
+    async def WatchRun(  # type: ignore[override]
         self, request: pb.WatchRunRequest, context: _Context
-    ) -> AsyncIterator[pb.WatchRunResponse]:
-        """Send a run's events as they come."""
+    ) -> AsyncIterator[pb.WatchRunResponse | None]:
+        """Send a run's events as they come; None where for a while none came."""
         name = RunName.parse("name", request.name)
         after = _event_id(request.after_id)
         while True:
@@ -80,6 +80,8 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
             for event in events:
                 yield pb.WatchRunResponse(event=_event(event))
                 after = event.id
+            if not events:
+                yield None
 
 
 def _cursor(text: str) -> RunCursor | None:

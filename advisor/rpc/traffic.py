@@ -109,7 +109,7 @@ class Traffic:
             raise StoppingError
 
     def stop(self) -> None:
-        """End idle streams now, and each of the others after its answer."""
+        """End idle streams now, and each of the others after its answer or, watching, its wait."""
         self.stopping = True
         for stream in list(self._streams):
             stream.end_if_idle()

@@ -270,3 +270,13 @@ def _answers(client: AdvisorClient, opening: pb.RunOpening, replica: LocalServer
     """Return how many recommendations a replica made, after one more at whichever."""
     client.recommend_once(opening, MEASUREMENT)
     return scraped(replica.log()).get('advisor_answers_total{stale="false"}', 0)
+
+
+def test_the_largest_limits_are_taken_and_larger_ones_named() -> None:
+    with service("--max-connection-age-s", "2e6", "--max-message-bytes", str(2**29 - 1)):
+        pass
+    with (
+        pytest.raises(LocalServerError, match="less than or equal to 2000000"),
+        service("--max-connection-age-s", "inf"),
+    ):
+        pass

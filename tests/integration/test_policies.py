@@ -156,3 +156,26 @@ def test_a_policy_set_twice_by_one_request_is_one_version(
     again = client.set_policy("team", CAREFUL, project=project, request_id="r")
     assert (again.policy.version, again.created) == (first.policy.version, True)
     assert client.get_policy("team", project=project).version == 2
+
+
+def test_rules_that_need_what_a_profile_lacks_are_told_where_they_stand(
+    client: AdvisorClient, project: str
+) -> None:
+    measured = policy_pb2.Policy(depth_rule=policy_pb2.DEPTH_RULE_MEASURED)
+    client.set_policy("team", measured, project=project)
+    content = content_message()
+    content.policy_name = f"projects/{project}/policies/team"
+    client.register_profile("gpt", content, project=project)
+    theirs = r"in its policy projects/.*/policies/team@1 the depth rule measured needs"
+    with pytest.raises(InvalidRequestError, match=rf"opening\.profile: {theirs}"):
+        ask(client, project)
+    with pytest.raises(InvalidRequestError, match=rf"name: {theirs}"):
+        client.check_layout("gpt", content.layout, project=project)
+    opening = opening_message(f"projects/{project}/profiles/gpt")
+    opening.policy.CopyFrom(measured)
+    own = r"opening\.policy\.depth_rule: measured needs"
+    with pytest.raises(InvalidRequestError, match=own):
+        client.recommend_once(opening, pb.Measurement(unit_rates=[1.0] * 4))
+    content.ClearField("policy_name")
+    with pytest.raises(InvalidRequestError, match=own):
+        InProcessAdvisor(content).open_run(opening)

@@ -26,6 +26,8 @@ from fslr import (
     TooBusyError,
 )
 from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1.run_service_pb2 import WatchRunRequest
+from fslr.advisor.v1.run_service_pb2_grpc import RunServiceStub
 from tests.building import content_message, opening_message
 from tests.certificates import Authority
 from tests.commands import Cli
@@ -271,7 +273,8 @@ def test_a_layout_has_so_many_groups(filled: LocalServer, tokens: Tokens) -> Non
     with AdvisorClient(filled.address, token=tokens.create("operator")["token"]) as client:
         content = content_message(names, steps=[0])
         with pytest.raises(
-            MessageTooLargeError, match=r"51 groups, but at most 50 .* --max-groups"
+            MessageTooLargeError,
+            match=r"51 groups and frozen names, but at most 50 .* --max-groups",
         ):
             client.register_profile("large", content, project=PROJECT)
         with pytest.raises(MessageTooLargeError, match="51 groups"):
@@ -279,6 +282,19 @@ def test_a_layout_has_so_many_groups(filled: LocalServer, tokens: Tokens) -> Non
         run = client.open_run(opening_message("projects/attacker/profiles/gpt", names))
         with pytest.raises(MessageTooLargeError, match="51 groups"):
             run.recommend(MEASUREMENT)
+
+
+def test_a_revoked_token_ends_a_watch_that_waits(filled: LocalServer, tokens: Tokens) -> None:
+    made = tokens.create("viewer", name="watcher")
+    request = WatchRunRequest(name=f"projects/{PROJECT}/runs/nobody-began-this")
+    shown = (("authorization", f"Bearer {made['token']}"),)
+    with AdvisorClient(filled.address) as client:
+        watch = RunServiceStub(client.channel()).WatchRun(request, metadata=shown, timeout=10)
+        time.sleep(0.7)  # it waits for longer than one look at it
+        assert watch.is_active()
+        tokens.run("revoke", made["id"])
+        with pytest.raises(grpc.RpcError, match="is none that is in force here"):
+            next(watch)
 
 
 def test_tokens_that_were_seen_go_on_while_redis_is_away(tmp_path: Path) -> None:
@@ -290,7 +306,7 @@ def test_tokens_that_were_seen_go_on_while_redis_is_away(tmp_path: Path) -> None
             *("--redis-timeout-s", "1"),
         ) as service,
     ):
-        tokens = Tokens(redis_server.url)
+        tokens = Tokens(redis_server.url, PROJECT)
         seen, unseen = (tokens.create(role) for role in ("operator", "trainer"))
         opening = opening_message("projects/attacker/profiles/gpt")
         with (

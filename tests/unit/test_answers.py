@@ -133,3 +133,20 @@ def _measured(opened: Opening, message: pb.Measurement) -> Any:
     from advisor.rpc.convert import measurement_from
 
     return measurement_from(message, opened)
+
+
+def test_a_defect_of_answering_together_leaves_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    advice, opened = _advice()
+    asks = [Ask(advice, opened, repacked(message)) for message in measurements(GROUPS)[:2]]
+    alone = _together(asks[:1]) + _together(asks[1:])
+    whole = Advice.recommend_all
+
+    def only_one(self: Advice, measured: Any) -> Any:
+        if len(measured.steps) > 1:
+            raise MemoryError("no room for all of them")
+        return whole(self, measured)
+
+    monkeypatch.setattr(Advice, "recommend_all", only_one)
+    assert _together(asks) == alone

@@ -323,6 +323,10 @@ def test_alignment_by_progress_compares_the_same_fraction_of_the_training() -> N
     assert answer.references == pytest.approx([4.0])
     with pytest.raises(InvalidValueError, match=r"total_steps: alignment by progress needs"):
         advise(base, measured([1.0], step=500), policy)
+    # Of a training as long as the base's each step is its own, 29 of 100 not 28.999999999999996.
+    for step in range(100):
+        found = advise([[1.0]] * 100, measured([1.0], step=step, total_steps=100), policy)
+        assert found.profile_step == step
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from advisor.advice import LoadedProfile, Resolved
 from advisor.cache import CachedProfiles
-from advisor.errors import ProfileNotFoundError
+from advisor.errors import ProfileNotFoundError, StoreUnavailableError
 from advisor.metrics import Metrics
 from advisor.names import ProfileName, ProfileReference, RunName
 from advisor.policy import Reference
@@ -47,6 +47,7 @@ class _Store:
         self.answered = asyncio.Event()
         self.version = 1
         self.error: Exception | None = None
+        self.content_error: Exception | None = None
 
     async def resolve(self, _: ProfileReference) -> VersionInfo:
         self.lookups += 1
@@ -58,6 +59,8 @@ class _Store:
         return VersionInfo(INFO.name, version, str(version) * 64, INFO.create_time)
 
     async def content(self, _: VersionInfo) -> ProfileContent:
+        if self.content_error is not None:
+            raise self.content_error
         return content_from(profile(GROUPS))
 
 
@@ -179,3 +182,34 @@ def test_telemetry_is_bounded_in_bytes_too_and_a_run_s_events_go_in_one_step() -
         assert runs.given == [("even", 15, 0), ("odd", 15, 0)]
 
     asyncio.run(offered())
+
+
+def test_a_lookup_that_broke_off_leaves_the_former_version_to_answer() -> None:
+    async def asked() -> None:
+        store = _Store()
+        store.answered.set()
+        cached = _cached(store)
+        await cached.resolve(NAME)
+        store.version = 2
+        store.content_error = StoreUnavailableError("gone between two reads")
+        for _ in range(2):
+            found = await cached.resolve(NAME)
+            assert (found.loaded.info.version, found.stale) == (1, True)
+        store.content_error = None
+        found = await cached.resolve(NAME)
+        assert (found.loaded.info.version, found.stale) == (2, False)
+
+    asyncio.run(asked())
+
+
+def test_role_templates_count_where_layouts_are_kept() -> None:
+    async def opened() -> None:
+        openings = Openings(_Source(), most_names=GROUPS + 2)
+        for count, is_kept in ((2, True), (3, False)):
+            message = opening("one", GROUPS)
+            message.layout.role_templates.extend(f"encoder{i}.s*" for i in range(count))
+            one, _ = await openings.open(message)
+            other, _ = await openings.open(message)
+            assert (one.layout is other.layout) == is_kept
+
+    asyncio.run(opened())

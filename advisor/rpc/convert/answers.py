@@ -105,8 +105,8 @@ def answers(asks: Sequence[Ask]) -> list[Answer | Exception]:
             try:
                 found += _encoded(some, measured, some[0].advice.recommend_all(measured))
                 continue
-            except InvalidValueError:
-                pass  # one of them is why; told to that one alone
+            except Exception:  # noqa: BLE001, S110 - one of them is why; told to that one alone
+                pass
         for ask in some:
             try:
                 found.append(_answer_alone(ask))

@@ -103,8 +103,8 @@ class Layout(_message.Message):
 
     @_builtins.property
     def frozen_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the model's parameters that are not trained, at most 100,000. They have no multipliers,
-        but count where blocks are counted: without them the last two of twelve blocks, trained alone,
+        """Names of the model's parameters that are not trained, at most 100,000, and with the groups at
+        most as many as the service accepts (`max_groups`). They have no multipliers, but count where blocks are counted: without them the last two of twelve blocks, trained alone,
         would be taken for a model of two blocks. Default (empty): every parameter is in `groups`.
         """
 

@@ -38,7 +38,8 @@ class _DepthRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DepthRule.V
 
 class DepthRule(_DepthRule, metaclass=_DepthRuleEnumTypeWrapper):
     """DepthRule says how a block's reference rate is shared out when the model has another depth.
-    Experts of another number are shared out as `SQRT` says under every rule.
+    Experts of another number are bridged by the square root of the ratio of their numbers, whatever
+    the rule.
     """
 
 DEPTH_RULE_UNSPECIFIED: DepthRule.ValueType  # 0

@@ -1,0 +1,67 @@
+"""What goes on beside the calls: looks at Redis, and at the parent process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import Any
+
+import pytest
+from grpc_health.v1 import health, health_pb2
+from redis.exceptions import NoPermissionError
+
+from advisor import readiness
+from advisor.metrics import Metrics
+from advisor.processes import stop_at_eof
+from advisor.readiness import READINESS, Readiness
+
+
+def test_readiness_goes_on_whatever_redis_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[Exception] = []
+
+    async def check(_: Any) -> None:
+        if errors:
+            raise errors[0]
+
+    monkeypatch.setattr(readiness, "check", check)
+    monkeypatch.setattr(readiness, "_PERIOD_S", 0.01)
+
+    async def looked() -> None:
+        states = health.aio.HealthServicer()
+
+        async def comes(status: int) -> None:
+            async with asyncio.timeout(5):
+                while (await states.Check(request, None)).status != status:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+        request = health_pb2.HealthCheckRequest(service=READINESS)
+        looks = Readiness([None], states, Metrics())  # type: ignore[list-item]
+        await looks.start()
+        await comes(health_pb2.HealthCheckResponse.SERVING)
+        errors.append(NoPermissionError("this user has no permissions to run the 'ping' command"))
+        await comes(health_pb2.HealthCheckResponse.NOT_SERVING)
+        errors.clear()
+        await comes(health_pb2.HealthCheckResponse.SERVING)
+        await looks.stop()
+
+    asyncio.run(looked())
+
+
+def test_the_end_of_input_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as parent:
+        monkeypatch.setattr(sys, "stdin", parent)
+
+        async def waited() -> None:
+            stop, loop = asyncio.Event(), asyncio.get_running_loop()
+            loop.add_reader(reading, stop_at_eof, stop)
+            os.write(writing, b"still here")
+            await asyncio.sleep(0.02)
+            assert not stop.is_set()
+            os.close(writing)
+            async with asyncio.timeout(5):
+                await stop.wait()
+            assert not loop.remove_reader(reading)  # gone already
+
+        asyncio.run(waited())
