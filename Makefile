@@ -66,7 +66,7 @@ fuzz: $(VENV)/installed ## Random and mutated messages to every method of the se
 	$(BIN)/python -m tests.fuzz --authenticate --inputs 20000
 	$(BIN)/python -m tests.fuzz
 
-bench: $(VENV)/installed ## Measure every estimator against exact rates (about 4 min)
+bench: $(VENV)/installed ## Measure every estimator against exact rates (about 8 min)
 	$(BIN)/python -m benchmarks estimator
 
 results: $(VENV)/installed ## Write pages and pictures from the figures in benchmarks/results (measures nothing)

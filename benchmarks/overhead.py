@@ -32,7 +32,10 @@ Attach = Callable[[nn.Module, torch.optim.Optimizer], Attachment | Recorder | No
 
 
 class PaperProcedure(Recorder):
-    """The paper's estimator, one probe, at each of the first 40 steps and every 100th after."""
+    """The paper's estimator, one probe, at each of the first 40 steps and every 100th after.
+
+    The authors take the first 40 probes of the first step's update; that costs the same.
+    """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         options = MeasuringOptions(estimator="kronecker", linearity=False, averaging=0.9)

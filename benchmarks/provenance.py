@@ -62,6 +62,7 @@ def emit(
     out: Path | None,
     device: str = "cpu",
     without: Sequence[str] = (),
+    threads: int | None = None,
 ) -> None:
     """Print figures with their provenance, and write them to a file, where that is asked for.
 
@@ -71,8 +72,11 @@ def emit(
         out: The file.
         device: Where it was measured.
         without: As of :func:`provenance`.
+        threads: Of each process that was measured; None: as many as this one has.
     """
-    text = json.dumps(figures | provenance(device, without), indent=2) + "\n"
+    source = provenance(device, without)
+    source |= {} if threads is None else {"threads": threads}
+    text = json.dumps(figures | source, indent=2) + "\n"
     if as_json:
         typer.echo(text, nl=False)
     if out is not None:

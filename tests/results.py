@@ -79,6 +79,7 @@ def case(
         "at_edge": ["plain"] if plain <= -5 else [],
         "seconds": {"base_sweep": 9.0, "plain_sweep": 90.0, "advised_sweep": 99.0, "case": 200.0},
         "search_saved": 0.8,
+        "search_saved_with_base": 0.6,
         "unanswered": 0,
         "sweeps": sweeps,
     }
@@ -138,7 +139,14 @@ def alternatives() -> dict[str, Any]:
 def ablations() -> dict[str, Any]:
     """Content of ``ablations.json``."""
     rows = [
-        {"setting": str(every), "shift": 0, "regret": regret, "extra_cost_percent": c, "seeds": 3}
+        {
+            "setting": str(every),
+            "role": "default" if every == 100 else "other",
+            "shift": 0,
+            "regret": regret,
+            "extra_cost_percent": c,
+            "seeds": 3,
+        }
         for every, regret, c in ((25, 0.001, 8.0), (100, 0.002, 1.9), (400, 0.05, 0.5))
     ]
     question = {

@@ -59,6 +59,10 @@ _OTHERS_TIME = Kind(Better.NEITHER, is_time=True)
 KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     # Spreads are read together with their figures.
     ("*_spread/*", _IGNORED),
+    ("regret_spread", _IGNORED),
+    ("regrets/*", _IGNORED),
+    ("*_by_seed/*", _IGNORED),
+    ("standard_error", _IGNORED),
     ("spread/*", _IGNORED),
     ("spread/*/*", _IGNORED),
     ("sweeps/*/*/*", _IGNORED),
@@ -82,7 +86,14 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("cores", _NEITHER),
     ("processes", _NEITHER),
     ("measured_steps/*", _NEITHER),
-    # What is not ours: baselines, and what the machine gives.
+    # What is not ours: baselines, other settings than the defaults, and what the machine gives.
+    ("rows/*, standard/*", _NEITHER),
+    ("rows/*, muP/*", _NEITHER),
+    ("rows/*, depth-muP/*", _NEITHER),
+    ("rows/*, muP and depth-muP/*", _NEITHER),
+    ("rows/*, published FLeRM/*", _NEITHER),
+    ("rows/*, other/*", _NEITHER),
+    ("rows/*, other/cases/*/*", _NEITHER),
     ("kronecker/*", _NEITHER),
     ("full/*", _NEITHER),
     ("iid/*", _NEITHER),
@@ -114,9 +125,8 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("crashes", Kind(Better.LOWER)),
     ("unexpected", Kind(Better.LOWER)),
     ("kib_growth", Kind(Better.LOWER, absolute=16 * 1024)),
-    ("regret_spread", _IGNORED),
-    ("regrets/*", _IGNORED),
-    ("standard_error", _IGNORED),
+    ("regret_error", _IGNORED),
+    ("chance", _IGNORED),
     ("loss", _NATS),
     ("wins", _NEITHER),
     ("kept", _NEITHER),
@@ -151,7 +161,6 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("time_ratio_k4", _RATIO),
     ("step_ratio", _RATIO),
     # The service.
-    ("lost", Kind(Better.LOWER)),
     ("sent", _NEITHER),
     ("groups/*", _SPEED),
     ("peers/*", Kind(Better.HIGHER, relative=0.25)),

@@ -12,7 +12,7 @@ from benchmarks.provenance import PROVENANCE
 
 # What tells entries of a list apart, where they have it.
 _NAMES = (
-    "axis", "model", "optimizer", "method", "question", "setting", "name", "kind",
+    "axis", "model", "optimizer", "method", "question", "setting", "role", "name", "kind",
     "blocks", "width", "groups",
 )  # fmt: skip
 
@@ -76,9 +76,10 @@ def _figure(name: str, value: Any, beside: Any) -> Figure:
     number = float(value) if value is not None and math.isfinite(value) else None
     if not isinstance(beside, dict):
         return Figure(number)
-    spread = beside.get("spread")
-    if isinstance(spread, dict) and isinstance(spread.get(name), int | float):
-        return Figure(number, deviation=float(spread[name]), seeds=_count(beside.get("seeds")))
+    spread = (beside.get("spread") or {}).get(name, beside.get(f"{name}_spread"))
+    if isinstance(spread, int | float):
+        seeds = _count(beside.get("seeds", beside.get("regrets")))
+        return Figure(number, deviation=float(spread), seeds=seeds)
     rounds = beside.get(f"{name.removesuffix('_ratio')}_spread")
     if isinstance(rounds, list) and len(rounds) == 2:
         return Figure(number, rounds=(float(rounds[0]), float(rounds[1])))

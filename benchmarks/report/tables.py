@@ -105,16 +105,22 @@ def _summary(estimator: dict[str, Any], overhead: dict[str, Any]) -> str:
     costs = [overhead[name] for name in ("ours", "paper")]
     size = f"{overhead['parameters'] / 1e6:.1f}M parameters"
     return _markdown(
-        ("a character GPT, against exact rates", "ours", "the paper's estimator"),
+        ("a character GPT", "ours", "the paper's estimator, in our code"),
         (
-            ("relative RMSE of a rate from one probe", *(f"{f['rmse']:.2f}" for f in pairs)),
-            ("bias of the worst tensor's rate", *(f"{f['worst_bias']:+.0%}" for f in pairs)),
+            (
+                "relative RMSE of a rate from one probe, against exact ones",
+                *(f"{f['rmse']:.2f}" for f in pairs),
+            ),
+            (
+                "bias of the worst tensor's rate, against exact ones",
+                *(f"{f['worst_bias']:+.0%}" for f in pairs),
+            ),
             (
                 f"time added to {overhead['steps']} steps, measured every 100, {size}",
                 *(f"{cost['overhead']:+.1%}" for cost in costs),
             ),
             (
-                "relative error of its rates",
+                "relative error that its rates state at the end of these",
                 *(f"{cost['relative_error']:.2f}" for cost in costs),
             ),
             (
@@ -128,7 +134,10 @@ def _summary(estimator: dict[str, Any], overhead: dict[str, Any]) -> str:
 def _registry(figures: dict[str, Any]) -> str:
     large = figures["large_profile"]
     rows = [
-        (f"time to {words}, with 100,000 profiles over with 10", f"{figures[f'{name}_ratio']:.2f}")
+        (
+            f"time to {words}, with {figures['profiles']:,} profiles over with 10",
+            f"{figures[f'{name}_ratio']:.2f}",
+        )
         for name, words in (
             ("get", "get a profile"),
             ("alias", "resolve an alias"),
@@ -137,7 +146,10 @@ def _registry(figures: dict[str, Any]) -> str:
         )
     ]
     rows += [
-        ("a profile of 10,000 groups x 200 points, stored", f"{large['bytes'] / 1e6:.1f} MB"),
+        (
+            f"a profile of {large['groups']:,} groups x {large['points']} points, stored",
+            f"{large['bytes'] / 1e6:.1f} MB",
+        ),
         ("the same, registered through the service", f"{large['register_s']:.1f} s"),
         ("the same, resolved for the first time", f"{large['resolve_s']:.1f} s"),
     ]
@@ -231,7 +243,7 @@ def _transfer(figures: dict[str, Any]) -> str:
         (
             ("lies within an octave of the model's own best", within("plain"), within("advised")),
             (
-                "median loss, over the best of a full search, nats",
+                "median training loss, over the best of a full search, nats",
                 regret("plain"),
                 regret("advised"),
             ),

@@ -6,6 +6,7 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +19,7 @@ from benchmarks.options import one_of
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.studies.questions import Question, questions
 from benchmarks.studies.reference import Outcome, Reference, gain, references, tried
-from benchmarks.transfer.bench import Bench
+from benchmarks.transfer.bench import PROCESSES, THREADS, Bench
 from benchmarks.transfer.cases import Case
 from benchmarks.transfer.progress import bench_with_progress
 from fslr.surroundings import code_revision
@@ -35,13 +36,13 @@ class Summary:
     Attributes:
         shift: The shift that is largest in absolute value, in octaves.
         regret: Mean over cases, in nats.
-        regret_spread: Standard error of that mean from the seeds; None: one seed.
+        regret_error: Standard error of that mean from the seeds; None: one seed.
         extra_cost_percent: Mean over cases.
     """
 
     shift: int | None
     regret: float | None
-    regret_spread: float | None
+    regret_error: float | None
     extra_cost_percent: float | None
 
 
@@ -62,7 +63,7 @@ def summarised(outcomes: Sequence[Outcome]) -> Summary:
         if None in shifts
         else max((shift for shift in shifts if shift is not None), key=abs),
         regret=_mean([outcome.regret for outcome in outcomes]),
-        regret_spread=sum(known) ** 0.5 / len(outcomes) if len(known) == len(outcomes) else None,
+        regret_error=sum(known) ** 0.5 / len(outcomes) if len(known) == len(outcomes) else None,
         extra_cost_percent=_mean([outcome.extra_cost_percent for outcome in outcomes]),
     )
 
@@ -70,8 +71,8 @@ def summarised(outcomes: Sequence[Outcome]) -> Summary:
 def conclusion(tried_out: Mapping[str, Sequence[Outcome]], default: str) -> str:
     """Say in a sentence how the default stands among the choices.
 
-    Two choices are told apart where their regrets differ by more than twice the standard error of
-    the difference, taken seed by seed.
+    Two choices are told apart where chance alone makes such a difference, taken seed by seed, in
+    less than one of twenty (Welch's t-test).
 
     Args:
         tried_out: Outcomes by choice, one a case.
@@ -140,8 +141,15 @@ def ablations(
             found = [answers[name] for name in order if name in answers]
             if not as_json:
                 _print(answer)
-            emit({"ablations": found}, as_json=False, out=out, without=merged)  # done is kept
-    emit({"ablations": found}, as_json=as_json, out=out, without=merged)
+            _emit(found, merged, as_json=False, out=out)  # what is done is kept
+    _emit(found, merged, as_json=as_json, out=out)
+
+
+def _emit(
+    found: list[dict[str, Any]], merged: Sequence[str], *, as_json: bool, out: Path | None
+) -> None:
+    figures = {"ablations": found, "processes": PROCESSES}
+    emit(figures, as_json=as_json, out=out, without=merged, threads=THREADS)
 
 
 def _answered(bench: Bench, question: Question, known: dict[_Key, Reference]) -> dict[str, Any]:
@@ -162,6 +170,7 @@ def _answered(bench: Bench, question: Question, known: dict[_Key, Reference]) ->
         "rows": [
             {
                 "setting": name,
+                "role": "default" if name == question.default else "other",
                 **asdict(summarised(outcomes)),
                 "seeds": min(len(case.seeds) for case in question.cases),
                 "cases": {
@@ -191,7 +200,7 @@ def _print(answer: dict[str, Any]) -> None:
                 for key, form in (
                     ("shift", "+d"),
                     ("regret", "+.3f"),
-                    ("regret_spread", ".3f"),
+                    ("regret_error", ".3f"),
                     ("extra_cost_percent", "+.1f"),
                 )
             ),

@@ -17,6 +17,7 @@ from benchmarks.markdown import number
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.studies.parametrisations import Rule, depth_mup, initialise, mup, width_and_depth
 from benchmarks.studies.reference import Outcome, outcome, references, searched
+from benchmarks.transfer.bench import PROCESSES, THREADS
 from benchmarks.transfer.cases import Case, chosen_cases
 from benchmarks.transfer.models import build_task
 from benchmarks.transfer.progress import bench_with_progress
@@ -74,8 +75,9 @@ class ByShape:
 def published_flerm() -> Method:
     """Return the paper's own procedure (Milsom et al., section 4, appendix).
 
-    The estimator ``kronecker``, 40 probes before training begins and one every 100 steps from then
-    on, running averages, and no rule beside the ratio of rates.
+    The estimator ``kronecker``, 40 probes of the first step and one every 100 steps from then on, a
+    running average over probes, and no rule beside the ratio of rates. The authors take a new batch
+    for each of the 40; here all are of the first step's batch.
     """
     options = MeasuringOptions(estimator="kronecker", probes=40, averaging=0.9, linearity=False)
     policy = Policy(
@@ -138,7 +140,9 @@ def alternatives(
                     else searched(bench, reference, method)
                 )
                 rows.append(_row(reference.case, method.name, found))
-    emit({"rows": rows}, as_json=as_json, out=out)
+            figures = {"rows": rows, "processes": PROCESSES}
+            emit(figures, as_json=False, out=out, threads=THREADS)  # what is done is kept
+    emit(figures, as_json=as_json, out=out, threads=THREADS)
     if not as_json:
         _print(rows)
 

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -21,6 +22,7 @@ from benchmarks.options import one_of
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.studies.matching import extrapolated, match_total, scale_all
 from benchmarks.studies.reference import (
+    SIGNIFICANCE,
     Outcome,
     Reference,
     gain,
@@ -30,7 +32,7 @@ from benchmarks.studies.reference import (
     tried,
     with_rules,
 )
-from benchmarks.transfer.bench import Bench
+from benchmarks.transfer.bench import PROCESSES, THREADS, Bench
 from benchmarks.transfer.cases import Case, chosen_cases
 from benchmarks.transfer.progress import bench_with_progress
 from benchmarks.transfer.settings import Setting
@@ -48,7 +50,8 @@ class Idea:
     Attributes:
         key: Short, for the command line.
         name: In words.
-        cases: Where it is tried: on none of them a default was chosen or the idea found.
+        cases: Where it is tried: on none of them a question of the ablations was asked, so neither
+            did the idea come up there, nor was a default chosen.
         method: How to be advised with it on a case.
         without: The same without it.
         status: ``default`` or ``option`` where the policy has it already; empty: it has not.
@@ -130,11 +133,14 @@ _GROWING_IN_BATCH = (  # the transfer benchmark has others, from which the idea 
 _DEEPER = _chosen(
     ("depth", "char_gpt_post_mod"), ("width_depth", "char_gpt_pre"), ("width_depth", "res_mlp")
 )
+_WIDER_ALONE = _chosen(("width", "conv_net"))
 _OTHERS = (
-    *_chosen(("width", "char_gpt_post"), ("width", "char_gpt_post_mod"), ("width", "res_mlp")),
+    *_chosen(("width", "char_gpt_post_mod")),
+    *_WIDER_ALONE,
+    *_chosen(("depth", "char_gpt_post")),
     *_DEEPER,
 )
-_LONGER = tuple(replace(case, steps=400) for case in (*_chosen(("width", "res_mlp")), *_DEEPER))
+_LONGER = tuple(replace(case, steps=400) for case in (*_WIDER_ALONE, *_DEEPER))
 _WITH_A_HALF = (  # at half the base's width the heads are as wide
     *(
         Case(
@@ -146,7 +152,7 @@ _WITH_A_HALF = (  # at half the base's width the heads are as wide
         )
         for model in ("char_gpt_post", "char_gpt_post_mod")
     ),
-    *_chosen(("width", "res_mlp")),
+    *_WIDER_ALONE,
 )
 
 IDEAS = (
@@ -204,26 +210,29 @@ def _quick(case: Case) -> Case:
 
 
 def judged(pairs: Sequence[tuple[Outcome, Outcome]]) -> dict[str, Any]:
-    """Say whether an idea wins: its regret is lower by more than twice the standard error.
+    """Say whether an idea wins: its regret is lower, beyond the seeds' noise.
 
     Args:
         pairs: Outcomes with and without it, one pair a case.
+
+    Returns:
+        Mean regrets (None: a case diverged), and what their difference is worth.
     """
-    both = [pair for pair in pairs if pair[0].regrets and pair[1].regrets]
-    gained = gain([one for one, _ in both], [other for _, other in both]) if both else None
-    lost = len(pairs) - len(both)
+    one, other = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    gained = gain(one, other)
     return {
-        "regret_with": _mean_regret([one for one, _ in both]),
-        "regret_without": _mean_regret([other for _, other in both]),
+        "regret_with": _mean_regret(one),
+        "regret_without": _mean_regret(other),
         "standard_error": gained.standard_error if gained else None,
-        "diverged": lost,
-        "wins": gained is not None and gained.is_beyond_noise and gained.mean > 0 and lost == 0,
+        "chance": gained.chance if gained else None,
+        "diverged": sum(not mine.regrets or not its.regrets for mine, its in pairs),
+        "wins": gained is not None and gained.is_beyond_noise and gained.mean > 0,
     }
 
 
 def _mean_regret(outcomes: Sequence[Outcome]) -> float | None:
     known = [outcome.regret for outcome in outcomes if outcome.regret is not None]
-    return statistics.fmean(known) if known else None
+    return statistics.fmean(known) if len(known) == len(outcomes) else None
 
 
 def in_words(found: Mapping[str, Any], status: str) -> str:
@@ -242,7 +251,7 @@ def in_words(found: Mapping[str, Any], status: str) -> str:
     gained, error = found["regret_without"] - found["regret_with"], found["standard_error"]
     if error is None:
         return f"{gained:+.4f} nats, of one seed, which tells no noise; {became}"
-    if abs(gained) <= 2 * error:
+    if found["chance"] >= SIGNIFICANCE:
         verdict = "no difference beyond the seeds' noise"
     else:
         verdict = "wins" if gained > 0 else "loses"
@@ -280,10 +289,17 @@ def ideas(
             known |= dict(zip(missing, references(bench, missing), strict=True))
             row = _tried(bench, each, [known[case] for case in cases], outcomes)
             rows = [*(old for old in rows if old["name"] != each.name), row]
-            emit({"ideas": rows}, as_json=False, out=out, without=merged)  # what is done is kept
-    emit({"ideas": rows}, as_json=as_json, out=out, without=merged)
+            _emit(rows, merged, as_json=False, out=out)  # what is done is kept
+    _emit(rows, merged, as_json=as_json, out=out)
     if not as_json:
         _print(rows)
+
+
+def _emit(
+    rows: list[dict[str, Any]], merged: Sequence[str], *, as_json: bool, out: Path | None
+) -> None:
+    figures = {"ideas": rows, "processes": PROCESSES}
+    emit(figures, as_json=as_json, out=out, without=merged, threads=THREADS)
 
 
 def _tried(
@@ -311,7 +327,12 @@ def _tried(
         "commit": code_revision() or "unknown",
         "text": in_words(found_out, idea.status),
         "cases": {
-            reference.case.name: {"with": one.regret, "without": other.regret}
+            reference.case.name: {
+                "with": one.regret,
+                "without": other.regret,
+                "with_by_seed": one.regrets,
+                "without_by_seed": other.regrets,
+            }
             for reference, (one, other) in zip(chosen, pairs, strict=True)
         },
     }

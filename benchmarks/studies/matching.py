@@ -33,7 +33,8 @@ def match_total(
     multipliers = np.array(answer.multipliers)
     squared = float(multipliers @ estimate.gram.numpy() @ multipliers)
     wanted = total_at(totals, answer.step)
-    if squared <= 0 or wanted <= 0:  # an unbiased estimate of something small may be negative
+    # An unbiased estimate of something small may be negative, and what did not move is no aim.
+    if squared <= 0 or wanted <= 2 * _SMALLEST:
         return answer
     factor = min(max(wanted / math.sqrt(squared), 1 / _MOST_FACTOR), _MOST_FACTOR)
     changed = type(answer)()
@@ -64,7 +65,7 @@ def total_at(totals: tuple[tuple[int, float], ...], step: int) -> float:
     """Return the total at a step, straight lines in the logarithm between those recorded.
 
     Args:
-        totals: At rising steps, above 0.
+        totals: At rising steps, at least 0.
         step: The step; before the first and after the last, theirs hold.
     """
     steps, values = zip(*totals, strict=True)

@@ -15,12 +15,13 @@ from benchmarks.transfer.training import Trained, Training, run_training, start_
 from fslr.advisor.v1 import profile_pb2
 
 PROCESSES = 2
+THREADS = 1  # of each process
 
 
 class Bench:
     """Runs trainings side by side, with a service to record for and to be advised by.
 
-    Small models gain little from more threads, so each process has one.
+    Small models gain little from more threads, so each process has one (``THREADS``).
 
     Args:
         processes: How many trainings run at a time.

@@ -11,7 +11,7 @@ _NOISE = (
 
 NOTES: dict[str, str] = {
     "width char_gpt_post_mod Adam": (
-        "The base's losses at three learning rates an octave apart are within 0.034 nats, so its "
+        "The base's losses at three learning rates an octave apart are within 0.035 nats, so its "
         "best one is hardly determined; two of three seeds alone show a shift of -1. Why the "
         "advised model prefers the lower end of that range was not found out. Two octaves below "
         "the base's best, advised is better than the best of the plain sweep (2.318 and 2.336)."

@@ -234,7 +234,7 @@ class _PromptSession:
 
 def start_worker() -> None:
     """Prepare a worker process: one thread, and no word on what the cases differ in by design."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # THREADS of the bench
     logging.getLogger("fslr").setLevel(logging.ERROR)
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
 

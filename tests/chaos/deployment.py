@@ -142,7 +142,7 @@ class Sentinels:
 
 
 class ClusterOfThree:
-    """Three primaries; all that the clients write lies on one of them.
+    """Three primaries; what one project's clients write lies on one of them.
 
     Args:
         data_dir: Where their data lie.
@@ -158,11 +158,11 @@ class ClusterOfThree:
         return [self._cluster.url] * REPLICAS
 
     def faults(self) -> Sequence[Fault]:
-        """Return the faults of its nodes, half of them for the one that matters."""
+        """Return the faults of its nodes, half of them for that of the project `default`."""
         nodes = dict(enumerate(self._cluster.servers))
         others = [fault(f"node-{i}", node) for i, node in nodes.items() for fault in REDIS_FAULTS]
         ours = self._cluster.primary_of("default")
-        return [*others, *(fault("the clients' node", ours) for fault in REDIS_FAULTS)]
+        return [*others, *(fault("the default project's node", ours) for fault in REDIS_FAULTS)]
 
     def restart(self) -> None:
         """Kill all nodes and start them again."""

@@ -133,7 +133,7 @@ def test_a_watch_that_its_caller_leaves_is_cancelled(
 ) -> None:
     stub = run_service_pb2_grpc.RunServiceStub(traced.channel())
     watch = stub.WatchRun(WatchRunRequest(name="projects/default/runs/nobody-began-this"))
-    time.sleep(0.2)
+    assert eventually(lambda: collector.spans("redis XREAD"), within_s=10)  # it has looked once
     watch.cancel()
     span = span_of(collector, "fslr.advisor.v1.RunService/WatchRun")
     assert attributes(span)["rpc.grpc.status_code"] == grpc.StatusCode.CANCELLED.value[0]

@@ -126,13 +126,13 @@ def _set(*keys: str | int, times: float = 1.0, plus: float = 0.0) -> _Change:
         ),
         (
             "alternatives",
-            _set("rows", 2, "regret", plus=0.03),
+            _set("rows", 2, "regret", plus=0.06),
             "rows/width, res_mlp, advised/regret",
         ),
         (
             "ablations",
             _set("ablations", 0, "rows", 1, "extra_cost_percent", plus=3),
-            "ablations/How often?/rows/100/extra_cost_percent",
+            "ablations/How often?/rows/100, default/extra_cost_percent",
         ),
         ("ideas", _set("ideas", 0, "regret_with", plus=0.05), "ideas/total rate/regret_with"),
     ],
@@ -161,6 +161,27 @@ def test_the_figure_that_got_worse_is_named_and_no_other(
 )
 def test_a_change_within_noise_is_not_flagged(name: str, change: _Change) -> None:
     assert _verdicts(compare(*_changed(name, change))) == {Verdict.WITHIN_NOISE}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("alternatives", _set("rows", 1, "regret", plus=0.5)),  # muP's
+        ("ablations", _set("ablations", 0, "rows", 2, "regret", plus=0.5)),  # of no default
+    ],
+)
+def test_what_others_do_and_what_is_no_default_is_blamed_on_nobody(
+    name: str, change: _Change
+) -> None:
+    assert _verdicts(compare(*_changed(name, change))) == {Verdict.MOVED, Verdict.WITHIN_NOISE}
+
+
+def test_a_spread_beside_a_figure_tells_its_noise() -> None:
+    """Three seeds with a deviation of 0.01 tell no 0.03 nats, at one in a hundred."""
+    wide = _set("rows", 2, "regret", plus=0.03)
+    assert _verdicts(compare(*_changed("alternatives", wide))) == {Verdict.WITHIN_NOISE}
+    figure = figures_of(alternatives())["rows", "width, res_mlp, advised", "regret"]
+    assert (figure.deviation, figure.seeds) == (0.01, 3)
 
 
 @pytest.mark.parametrize(

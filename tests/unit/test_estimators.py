@@ -16,6 +16,7 @@ from fslr.torch.averaging import RunningAverage
 from fslr.torch.distributed import Ranks
 from fslr.torch.estimators import FullEstimator, IidEstimator, KroneckerEstimator
 from fslr.torch.estimators.estimate import ProjectionSums, sums_of_rows
+from fslr.torch.estimators.gradient import GradientEstimator
 from tests.measuring import SIGMAS, Measurable, measurable
 from tests.models import EmbeddingOptions, Normalized
 
@@ -70,12 +71,19 @@ def test_iid_and_kronecker_are_biased_and_full_is_not() -> None:
     assert off["kronecker"] > 0.2
 
 
-def slow_kronecker(product: Tensor) -> float:
-    """The formula as measurement notes have it, in plain loops over dimensions."""
-    result = 1.0
-    for dimension in range(product.dim()):
-        result *= float(product.double().sum(dimension).square().sum())
-    return result / float(product.double().square().sum()) ** (product.dim() - 1)
+def slow_kronecker(*products: Tensor) -> float:
+    """The formula in plain loops over dimensions; each sum is averaged over probes."""
+    result, whole, dimensions = 1.0, 0.0, products[0].dim()
+    for dimension in range(dimensions):
+        sums = [float(p.double().sum(dimension).square().sum()) for p in products]
+        result *= sum(sums) / len(products)
+    whole = sum(float(p.double().square().sum()) for p in products) / len(products)
+    return result / whole ** (dimensions - 1)
+
+
+def square_of(kind: type[GradientEstimator], *products: Tensor) -> float:
+    terms = torch.stack([kind.terms(product) for product in products])
+    return float(kind.square(terms.mean(0)))
 
 
 @pytest.mark.parametrize("shape", [(6,), (4, 3), (4, 3, 2, 2)])
@@ -84,17 +92,36 @@ def test_formulas_are_those_of_slow_ones(shape: tuple[int, ...]) -> None:
     product = torch.randn(shape)
     total = sum(float(x) for x in product.flatten())
     squares = sum(float(x) ** 2 for x in product.flatten())
-    assert float(FullEstimator.square(product)) == pytest.approx(total**2, rel=1e-4)
-    assert float(IidEstimator.square(product)) == pytest.approx(squares, rel=1e-4)
-    assert float(KroneckerEstimator.square(product)) == pytest.approx(
+    assert square_of(FullEstimator, product) == pytest.approx(total**2, rel=1e-4)
+    assert square_of(IidEstimator, product) == pytest.approx(squares, rel=1e-4)
+    assert square_of(KroneckerEstimator, product) == pytest.approx(
         slow_kronecker(product), rel=1e-4
+    )
+    probes = [torch.randn(shape) for _ in range(5)]
+    assert square_of(KroneckerEstimator, *probes) == pytest.approx(
+        slow_kronecker(*probes), rel=1e-4
     )
 
 
+def test_kronecker_averages_its_sums_over_probes_and_not_its_quotients() -> None:
+    torch.manual_seed(0)
+    case = small()
+    drawn = KroneckerEstimator(case.model, case.groups)
+    singles = [drawn.estimate(case.batch, case.update) for _ in range(40)]
+    together = estimate_of(case, "kronecker", 40)
+    matrices = {i for i, group in enumerate(case.groups) if group.parameter.dim() > 1}
+    assert matrices
+    for i, rate in enumerate(together.unit_rates):
+        quotients = math.sqrt(sum(s.unit_rates[i] ** 2 for s in singles) / len(singles))
+        # A vector has one sum, so both are the same.
+        assert (rate == pytest.approx(quotients, rel=1e-3)) == (i not in matrices)
+
+
 def test_kronecker_is_right_for_a_scalar_and_for_nothing() -> None:
-    assert float(KroneckerEstimator.square(torch.tensor(-3.0))) == 9.0
-    assert float(KroneckerEstimator.square(torch.zeros(3, 2))) == 0.0
-    assert float(KroneckerEstimator.square(torch.full((3, 2), 1e-12))) == pytest.approx(3.6e-23)
+    assert square_of(KroneckerEstimator, torch.tensor(-3.0)) == 9.0
+    assert square_of(KroneckerEstimator, torch.zeros(3, 2)) == 0.0
+    tiny = torch.full((3, 2), 1e-12)
+    assert square_of(KroneckerEstimator, tiny) == pytest.approx(3.6e-23)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -280,6 +307,16 @@ def test_an_average_weighs_squares_exponentially_and_has_a_smaller_error() -> No
     assert averaged.unit_rates[0] == pytest.approx(math.sqrt(expected))
     spread = math.sqrt(sum((w * 0.2 * v**2) ** 2 for w, v in zip(weights, values, strict=True)))
     assert averaged.relative_errors[0] == pytest.approx(0.5 * spread / expected)
+
+
+def test_a_measurement_of_many_probes_counts_as_so_many() -> None:
+    at_once, one_by_one = RunningAverage(0.9), RunningAverage(0.9)
+    at_once.add(estimate_with([2.0]), probes=40)
+    for _ in range(40):
+        one_by_one.add(estimate_with([2.0]))
+    last = [average.add(estimate_with([4.0])) for average in (at_once, one_by_one)]
+    assert last[0].unit_rates == pytest.approx(last[1].unit_rates)
+    assert last[0].unit_rates[0] == pytest.approx(math.sqrt(0.9 * 4 + 0.1 * 16), rel=0.01)
 
 
 def test_averaging_makes_real_measurements_steadier_as_stated() -> None:

@@ -101,6 +101,7 @@ def test_a_case_s_row_has_its_figures_with_the_spread_between_seeds(tmp_path: Pa
     assert cells[6:] == [
         f"{of_case['regret']:+.3f} ± 0.010",
         *(f"{of_case[f'loss_{name}']:.3f} ± 0.010" for name in ("plain", "advised", "best_plain")),
+        "60%",
         "80%",
     ]
 

@@ -14,10 +14,11 @@ from fslr.torch.estimators import RateEstimate
 class RunningAverage:
     r"""Averages squared unit rates over measurements with weights that fall exponentially.
 
-    After measurement :math:`n` the weight of measurement :math:`i` is
+    After measurement :math:`n` of one probe each the weight of measurement :math:`i` is
     :math:`\beta^{n-i} (1 - \beta) / (1 - \beta^n)`: the weights add up to 1 from the first
-    measurement on. The average is of squares, of which single measurements are unbiased. It lags
-    behind rates that change, by about :math:`\beta / (1 - \beta)` measurements.
+    measurement on. One of :math:`K` probes counts as :math:`K`. The average is of squares, of which
+    single measurements are unbiased. It lags behind rates that change, by about
+    :math:`\beta / (1 - \beta)` measurements of one probe.
 
     Total rate, shares and linearity error are those of the newest measurement.
 
@@ -38,11 +39,12 @@ class RunningAverage:
         self._squares: torch.Tensor | None = None
         self._variances: torch.Tensor | None = None
 
-    def add(self, estimate: RateEstimate) -> RateEstimate:
+    def add(self, estimate: RateEstimate, probes: int = 1) -> RateEstimate:
         """Return the average of all measurements up to this one.
 
         Args:
             estimate: The newest measurement.
+            probes: How many probes were asked for, >= 1.
         """
         if self._decay == 0:
             return estimate
@@ -52,10 +54,11 @@ class RunningAverage:
         variances = (2 * errors * squares).square()
         if self._squares is None or self._variances is None:
             self._squares, self._variances = torch.zeros_like(squares), torch.zeros_like(squares)
-        new = 1 - self._decay
-        self._weight = self._decay * self._weight + new
-        self._squares = self._decay * self._squares + new * squares
-        self._variances = self._decay**2 * self._variances + new**2 * variances
+        decay = self._decay**probes
+        new = 1 - decay
+        self._weight = decay * self._weight + new
+        self._squares = decay * self._squares + new * squares
+        self._variances = decay**2 * self._variances + new**2 * variances
         averaged = self._squares / self._weight
         spread = self._variances.sqrt() / self._weight
         errors = torch.where(averaged > 0, 0.5 * spread / averaged.clamp(min=1e-300), 0.0)

@@ -52,8 +52,8 @@ class MeasuringOptions:
         linearity: Whether one more forward pass, on one part of the batch, tells the linearity
             error.
         snapshot_on_host: Whether the weights before a measured step wait in the host's memory.
-        averaging: Decay of a running average of the unit rates over measurements, in [0, 1); 0: no
-            average.
+        averaging: Decay, by each probe, of a running average of the unit rates over measurements,
+            in [0, 1); 0: no average.
         seed: Seed of the probes.
     """
 
@@ -225,7 +225,9 @@ class StepMeter:
         estimate = sums.estimate([group.name for group in self._groups], learning_rates)
         self._probes_per_asked = estimate.probes / self._estimator.probes
         # A step that was skipped is none that could be averaged.
-        return self._average.add(estimate) if any(estimate.unit_rates) else estimate
+        if not any(estimate.unit_rates):
+            return estimate
+        return self._average.add(estimate, self._estimator.probes)
 
     def _measured(self, learning_rates: Sequence[float]) -> ProjectionSums:
         if self._before is None:

@@ -18,6 +18,6 @@ class FullEstimator(GradientEstimator):
     """Squares the sum over all elements of gradient times update."""
 
     @staticmethod
-    def square(product: Tensor) -> Tensor:
+    def terms(product: Tensor) -> Tensor:
         """Return ``(sum P)^2`` of the product ``P``."""
-        return product.sum().square()
+        return product.sum().square()[None]

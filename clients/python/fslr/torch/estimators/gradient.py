@@ -20,13 +20,22 @@ class GradientEstimator(Estimator):
 
     @staticmethod
     @abstractmethod
-    def square(product: Tensor) -> Tensor:
-        """Return the estimate of ``N r^2`` from ``G * U``, a scalar.
+    def terms(product: Tensor) -> Tensor:
+        """Return what a probe gives, to be averaged over probes; shape [terms].
 
         Args:
             product: Gradient of the probed output times unit update, element by element, float32 of
                 the parameter's shape.
         """
+
+    @staticmethod
+    def square(terms: Tensor) -> Tensor:
+        """Return the estimate of ``N r^2`` from the mean terms of some probes, a scalar.
+
+        Args:
+            terms: As of :meth:`terms`. By default there is one, and it is the estimate.
+        """
+        return terms[0]
 
     def _sums(self, batch: Batch, update: Update) -> ProjectionSums:
         with GradientsAsMeasured():
@@ -35,25 +44,33 @@ class GradientEstimator(Estimator):
             raise MeasurementError(NOTHING_MEASURED)
         parameters = [group.parameter for group in self._groups]
         probes: list[Tensor] = []
-        for _ in range(self.probes):
+        totals: list[Tensor | None] = [None] * len(parameters)
+        for probe in range(self.probes):
             gradients = torch.autograd.grad(
                 outputs,
                 parameters,
                 self._drawn.cotangent(outputs),
-                retain_graph=True,
+                retain_graph=probe < self.probes - 1,
                 allow_unused=True,
             )
-            probes.append(
-                torch.stack([
-                    torch.zeros((), device=outputs.device)
-                    if gradient is None
-                    else self.square(gradient.float() * update.of_group(i).float())
-                    for i, gradient in enumerate(gradients)
-                ])
-            )
+            alone = [torch.zeros((), device=outputs.device)] * len(parameters)
+            for i, gradient in enumerate(gradients):
+                if gradient is not None:
+                    terms = self.terms(gradient.float() * update.of_group(i).float())
+                    alone[i] = self.square(terms)
+                    total = totals[i]
+                    totals[i] = terms if total is None else total + terms
+            del gradients
+            probes.append(torch.stack(alone))
+        together = [
+            torch.zeros((), device=outputs.device)
+            if total is None
+            else self.square(total / self.probes)
+            for total in totals
+        ]
         squares = torch.stack(probes).to("cpu", torch.float64)
         return ProjectionSums(
-            squares.sum(0),
+            torch.stack(together).to("cpu", torch.float64) * self.probes,
             squares.square().sum(0),
             outputs.numel(),
             batch.examples,

@@ -17,6 +17,6 @@ class IidEstimator(GradientEstimator):
     """Sums the squares of the elements of gradient times update."""
 
     @staticmethod
-    def square(product: Tensor) -> Tensor:
+    def terms(product: Tensor) -> Tensor:
         """Return ``sum P^2`` of the product ``P``."""
-        return product.square().sum()
+        return product.square().sum()[None]

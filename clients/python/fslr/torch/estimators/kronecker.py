@@ -2,9 +2,10 @@ r"""The ``kronecker`` estimator: the paper's own.
 
 With :math:`P = G * U`, a tensor of :math:`n` dimensions:
 :math:`\prod_d \sum (\sum_d P)^2 \, / \, (\sum P^2)^{n - 1}`, where :math:`\sum_d` sums over
-dimension :math:`d` alone. Exact where the covariance of the gradient is a Kronecker product of one
-factor a dimension; else biased, by up to tens of per cent, with a sign that depends on the layer.
-For vectors it is the ``full`` estimator.
+dimension :math:`d` alone. Of several probes each of these sums is averaged before they are
+multiplied and divided, as the authors do. Exact where the covariance of the gradient is a Kronecker
+product of one factor a dimension; else biased, by up to tens of per cent, with a sign that depends
+on the layer. For vectors it is the ``full`` estimator.
 
 Source: Milsom, Anson, Aitchison, arXiv 2502.17405, the Kronecker-factored estimate.
 """
@@ -21,11 +22,15 @@ class KroneckerEstimator(GradientEstimator):
     """Multiplies one factor for each dimension of gradient times update."""
 
     @staticmethod
-    def square(product: Tensor) -> Tensor:
+    def terms(product: Tensor) -> Tensor:
+        """Return ``sum (sum_d P)^2`` for each dimension, and last ``sum P^2``."""
+        product = product.reshape(product.shape or (1,))
+        factors = [product.sum(d).square().sum() for d in range(product.dim())]
+        return torch.stack([*factors, product.square().sum()])
+
+    @staticmethod
+    def square(terms: Tensor) -> Tensor:
         """Return the product over dimensions, in logarithms so that no power overflows."""
-        if product.dim() == 0:
-            return product.square()
-        whole = product.square().sum()
-        factors = torch.stack([product.sum(d).square().sum() for d in range(product.dim())])
-        estimate = (factors.log().sum() - (product.dim() - 1) * whole.log()).exp()
+        factors, whole = terms[:-1], terms[-1]
+        estimate = (factors.log().sum() - (len(factors) - 1) * whole.log()).exp()
         return torch.where(whole > 0, estimate, 0.0)
