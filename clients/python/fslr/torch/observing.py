@@ -43,8 +43,8 @@ class StepObserver(ABC):
         scaling: Whether multipliers act on the learning rates during a step, or on its update.
 
     Raises:
-        AttachError: The optimizer does not fit the model, or several processes train it and
-            nothing says how.
+        AttachError: The optimizer does not fit the model, parameters are sharded otherwise than by
+            FSDP2, or several processes train the model and nothing says how.
         MeasurementError: An option is out of its range.
     """
 
