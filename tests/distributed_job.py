@@ -1,14 +1,16 @@
 """One rank of a training job on two; started by tests/e2e/test_distributed.py, prints JSON.
 
 Usage: python -m tests.distributed_job KIND RANK PORT, with KIND one of plain, ddp,
-fsdp, failing (DDP, and rank 1 cannot measure from step 3 on), unwrapped (and nothing says who
-trains the model).
+fsdp, failing (DDP, and rank 1 cannot measure from step 3 on), fsdp-failing (the same with FSDP2,
+before any pass), uneven (FSDP2, and ranks have other numbers of examples), unwrapped (and nothing
+says who trains the model).
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.distributed as dist
@@ -24,6 +26,7 @@ from tests.building import content_message
 
 _STEPS = 12
 _EXAMPLES = 8  # on both ranks together
+_UNEVEN = ((16, 6), (3, 9), (9, 5), (2, 12))  # examples on each rank, step by step
 _POLICY = policy_pb2.Policy(min_interval_steps=2, max_interval_steps=4)
 
 
@@ -36,14 +39,18 @@ def wrapped(kind: str) -> nn.Module:
     model = build()
     if kind in {"ddp", "failing"}:
         return nn.parallel.DistributedDataParallel(model)
-    if kind == "fsdp":
-        from torch.distributed.fsdp import fully_shard
-
+    if kind.startswith("fsdp"):
         assert isinstance(model, CharGPT)
-        for block in model.blocks:
-            fully_shard(block)
-        fully_shard(model)
+        shard(model, model.blocks)
     return model
+
+
+def shard(model: nn.Module, parts: Iterable[nn.Module]) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    for part in parts:
+        fully_shard(part)
+    fully_shard(model)
 
 
 def advisor_for(model: nn.Module, *, speaks: bool) -> InProcessAdvisor:
@@ -79,6 +86,10 @@ def train(kind: str, rank: int, ranks: int) -> dict[str, object]:
         options=options,
     )
     first: list[float] = []
+
+    def no_room() -> None:
+        raise torch.OutOfMemoryError("no room on this rank")
+
     with attachment:
         for _ in range(_STEPS):
             inputs = torch.randint(0, 23, (_EXAMPLES, 8), generator=data)
@@ -86,6 +97,8 @@ def train(kind: str, rank: int, ranks: int) -> dict[str, object]:
             loss: Tensor = nn.functional.cross_entropy(model(own).flatten(0, 1), own.flatten())
             optimizer.zero_grad()
             loss.backward()
+            if kind == "fsdp-failing" and rank == 1 and len(multipliers) > 2:
+                attachment._meter.begin_step = no_room  # type: ignore[method-assign]
             optimizer.step()
             multipliers.append(list(attachment.multipliers))
             if not first and attachment.estimate is not None:
@@ -103,6 +116,41 @@ def train(kind: str, rank: int, ranks: int) -> dict[str, object]:
     }
 
 
+def train_unevenly(rank: int) -> dict[str, object]:
+    """Train a model that is measured by example and one whose examples see each other."""
+    texts = build()
+    assert isinstance(texts, CharGPT)
+    shard(texts, texts.blocks)
+    seen = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    shard(seen, [seen[0], seen[3]])
+
+    def characters(examples: int) -> Tensor:
+        return torch.randint(0, 23, (examples, 8 - 2 * rank))  # of other lengths too
+
+    def numbers(examples: int) -> Tensor:
+        return torch.randn(examples, 6)
+
+    found: dict[str, object] = {}
+    torch.manual_seed(rank)
+    models: dict[str, tuple[nn.Module, Callable[[int], Tensor]]] = {
+        "by example": (texts, characters),
+        "in sums": (seen, numbers),
+    }
+    for name, (model, inputs) in models.items():
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+        with fslr.torch.Recorder(model, optimizer, every=1) as recorder:
+            for sizes in _UNEVEN:
+                optimizer.zero_grad()
+                model(inputs(sizes[rank])).square().mean().backward()
+                optimizer.step()
+        found[name] = {
+            "rates": [list(point.unit_rates) for point in recorder.profile(model=name).points],
+            "failures": recorder.failures,
+            "slow": sorted(recorder.slow_groups),
+        }
+    return found
+
+
 def main(kind: str, rank: int, port: int) -> None:
     torch.set_num_threads(1)
     if kind == "plain":
@@ -110,7 +158,7 @@ def main(kind: str, rank: int, port: int) -> None:
         return
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     try:
-        print(json.dumps(train(kind, rank, 2)))
+        print(json.dumps(train_unevenly(rank) if kind == "uneven" else train(kind, rank, 2)))
     except AttachError as error:
         print(json.dumps({"error": str(error)}))
     finally:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from fslr import MeasurementError
 from fslr.torch import ESTIMATORS, Estimator, MeasuringOptions, RateEstimate, Update
 from fslr.torch.averaging import RunningAverage
-from fslr.torch.distributed import Ranks
 from fslr.torch.estimators import FullEstimator, IidEstimator, KroneckerEstimator
 from fslr.torch.estimators.estimate import ProjectionSums, sums_of_rows
 from fslr.torch.estimators.gradient import GradientEstimator
@@ -342,30 +341,3 @@ def test_no_decay_is_no_average_and_a_wrong_one_is_refused() -> None:
     for decay in (-0.1, 1.0, float("nan")):
         with pytest.raises(MeasurementError, match=r"averaging is .*; a decay lies in \[0, 1\)"):
             RunningAverage(decay)
-
-
-def test_ranks_that_took_other_numbers_of_probes_count_by_their_elements() -> None:
-    torch.manual_seed(0)
-    by_example = torch.tensor([True])
-    mine, other = (
-        sums_of_rows(torch.randn(k, 6, 1).double(), by_example, elements=6, probes=k)
-        for k in (1, 8)
-    )
-
-    class Two(Ranks):
-        """Two ranks in one process: what the other one gives is sent first."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.count, self.sent = 2, [0.0] * 10
-
-        def _sum(self, values: list[float]) -> list[float]:
-            total = [a + b for a, b in zip(values, self.sent, strict=False)]
-            self.sent = values
-            return total
-
-    ranks = Two()
-    ranks.sum(other, 1)
-    (rate,) = ranks.sum(mine, 1).estimate(["w"]).unit_rates
-    expected = (float(mine.squares) / 1 + float(other.squares) / 8) / 12
-    assert rate**2 == pytest.approx(expected)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from advisor.inprocess import InProcessAdvisor
 from benchmarks.training import no_attachment
 from fslr import AttachError, MeasurementError
-from fslr.torch import Recorder, attach
+from fslr.torch import MeasuringOptions, Recorder, attach
 from tests.building import content_message
 from tests.training_jobs import OFTEN, recorded, wide
 
@@ -183,3 +183,25 @@ def test_a_validation_between_backward_and_step_does_not_hide_the_training_batch
         optimizer.step()
     assert recorder.estimate is not None
     assert recorder.estimate.examples == 8
+
+
+def test_a_default_device_other_than_the_model_s_does_not_matter() -> None:
+    options = MeasuringOptions(averaging=0.5)
+
+    def recorded_rates(default: str) -> list[float]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        inputs = torch.randn(8, 4)
+        with Recorder(model, optimizer, every=1, options=options) as recorder:
+            for _ in range(2):
+                with torch.device(default):
+                    optimizer.zero_grad()
+                    model(inputs).square().sum().backward()
+                    optimizer.step()
+        points = recorder.profile(model="x").points
+        assert recorder.failures == 0
+        assert [len(point.correlations) for point in points] == [2, 2]
+        return [*points[-1].unit_rates, *points[-1].correlations]
+
+    assert recorded_rates("meta") == recorded_rates("cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -256,6 +257,28 @@ def test_a_step_that_a_gradient_scaler_skips_is_not_measured() -> None:
             scaler.update()
     assert recorder.failures == 0
     assert [point.step for point in recorder.profile(model="x").points] == [0, 1]
+
+
+def test_where_no_step_moves_anything_measuring_pauses(caplog: pytest.LogCaptureFixture) -> None:
+    model, optimizer = begun(SETUPS["plain"])
+    measured: list[int] = []
+
+    def output(result: Tensor) -> Tensor:
+        measured.append(recorder.step)
+        return result
+
+    with (
+        Recorder(model, optimizer, every=1, options=MeasuringOptions(output=output)) as recorder,
+        caplog.at_level(logging.WARNING, "fslr"),
+    ):
+        for step in range(100):
+            optimizer.zero_grad()
+            (model(torch.randn(8, 6)).sum() * (step >= 50)).backward()
+            optimizer.step()
+    assert sorted({step for step in measured if step < 90}) == [*range(8), 32, *range(82, 90)]
+    assert [point.step for point in recorder.profile(model="x").points] == list(range(82, 100))
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "8 steps in a row moved no output of the model; the next measurement is at step" in said
 
 
 def test_the_host_s_memory_can_hold_the_snapshot() -> None:

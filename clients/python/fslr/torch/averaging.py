@@ -48,8 +48,7 @@ class RunningAverage:
         """
         if self._decay == 0:
             return estimate
-        squares = torch.tensor(estimate.unit_rates, dtype=torch.float64).square()
-        errors = torch.tensor(estimate.relative_errors, dtype=torch.float64)
+        squares, errors = _on_host(estimate.unit_rates).square(), _on_host(estimate.relative_errors)
         # The relative error of a square is twice that of its root.
         variances = (2 * errors * squares).square()
         if self._squares is None or self._variances is None:
@@ -74,3 +73,7 @@ class RunningAverage:
         """Go on where :meth:`state_dict` was taken."""
         self._weight = float(state["weight"])
         self._squares, self._variances = state["squares"], state["variances"]
+
+
+def _on_host(values: list[float]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64, device="cpu")

@@ -45,7 +45,7 @@ def correlations(gram: Tensor, pairs: Sequence[tuple[int, int]]) -> list[float]:
     """
     if not pairs:
         return []
-    first, second = torch.tensor(pairs).T
+    first, second = torch.tensor(pairs, device="cpu").T
     norms = (gram[first, first] * gram[second, second]).clamp(min=0).sqrt()
     found = torch.where(norms > 0, gram[first, second] / norms, 0.0)
     # Entries of an unbiased Gram matrix may break the bounds of a true one.

@@ -44,10 +44,15 @@ class Ranks:
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
         """Return for each flag whether it is set on any rank."""
-        return [value > 0 for value in self._sum([float(flag) for flag in flags])]
+        found: list[bool] = (self._sum(_on_host(flags)) > 0).tolist()
+        return found
+
+    def least(self, number: int) -> int:
+        """Return the least of all ranks' numbers."""
+        return int(self._reduced(_on_host([number]), dist.ReduceOp.MIN))
 
     def sum(self, sums: ProjectionSums | None, groups: int) -> ProjectionSums:
-        """Return the sums over all ranks.
+        """Return the sums over all ranks; with a Gram matrix where every rank has one.
 
         Args:
             sums: This rank's; None if it could not measure.
@@ -58,33 +63,17 @@ class Ranks:
         """
         if self.count == 1 and sums is not None:
             return sums
-        gram = None if sums is None else sums.gram
-        parts = [torch.zeros(7), torch.zeros(groups), torch.zeros(groups), torch.zeros(groups**2)]
-        if sums is not None:
-            parts[0] = torch.tensor(
-                [
-                    0.0,
-                    sums.elements,
-                    sums.examples,
-                    sums.probes,
-                    0.0 if sums.changes is None else sums.changes,
-                    0.0 if sums.residuals is None else sums.residuals,
-                    float(gram is None),
-                ],
-                dtype=torch.float64,
-            )
-            # Ranks may take another number of probes (their batches another route): a mean of each.
-            parts[1:3] = [sums.squares / sums.probes, sums.fourths / sums.probes**2]
-            if gram is not None:
-                parts[3] = gram.flatten() / sums.probes
-        else:
-            parts[0][0] = 1.0
-        total = self._sum(torch.cat([part.double() for part in parts]).tolist())
-        failed, elements, examples, probes, changes, residuals, without = total[:7]
+        # What all ranks have is agreed on first: a Gram matrix is large, and not always there.
+        failed, with_gram, *totals = self._sum(_counts(sums)).tolist()
         if failed or sums is None:
             raise MeasurementError(f"{int(failed)} of {self.count} ranks could not measure")
-        rest = torch.tensor(total[7:], dtype=torch.float64)
-        squares, fourths, products = rest.split([groups, groups, groups**2])
+        elements, examples, probes, changes, residuals = totals
+        # Ranks may take another number of probes (their batches another route): a mean of each.
+        parts = [sums.squares / sums.probes, sums.fourths / sums.probes**2]
+        if sums.gram is not None and with_gram == self.count:
+            parts.append(sums.gram.flatten() / sums.probes)
+        sizes = [part.numel() for part in parts]
+        squares, fourths, *gram = self._sum(torch.cat(parts)).split(sizes)
         mean_probes = int(probes) // self.count
         return ProjectionSums(
             squares * mean_probes,
@@ -92,7 +81,7 @@ class Ranks:
             int(elements),
             int(examples),
             mean_probes,
-            None if without else products.view(groups, groups) * mean_probes,
+            gram[0].view(groups, groups) * mean_probes if gram else None,
             None if sums.changes is None else changes,
             None if sums.residuals is None else residuals,
         )
@@ -101,9 +90,10 @@ class Ranks:
         """Return the speaking rank's values; all ranks give as many."""
         if self.count == 1:
             return list(values)
-        tensor = self._tensor(values)
+        tensor = _on_host(values).to(self._device)
         dist.broadcast(tensor, group=self._group, group_src=0)
-        return [float(value) for value in tensor.cpu()]
+        spoken: list[float] = tensor.tolist()
+        return spoken
 
     def words_from_speaker(self, words: str) -> str:
         """Return the speaking rank's words."""
@@ -113,15 +103,28 @@ class Ranks:
         dist.broadcast_object_list(box, group=self._group, group_src=0, device=self._device)
         return box[0]
 
-    def _tensor(self, values: Sequence[float]) -> Tensor:
-        return torch.tensor(list(values), dtype=torch.float64, device=self._device)
+    def _sum(self, values: Tensor) -> Tensor:
+        return self._reduced(values, dist.ReduceOp.SUM)
 
-    def _sum(self, values: list[float]) -> list[float]:
+    def _reduced(self, values: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
+        """Return what values on the host come to over all ranks, on the host again."""
         if self.count == 1:
             return values
-        tensor = self._tensor(values)
-        dist.all_reduce(tensor, group=self._group)
-        return [float(value) for value in tensor.cpu()]
+        exchanged = values.to(self._device, copy=True)
+        dist.all_reduce(exchanged, how, group=self._group)
+        return exchanged.cpu()
+
+
+def _on_host(values: Sequence[float]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.float64, device="cpu")
+
+
+def _counts(sums: ProjectionSums | None) -> Tensor:
+    """Return whether a rank failed, whether it has a Gram matrix, and its sums that are numbers."""
+    if sums is None:
+        return _on_host([1, 0, 0, 0, 0, 0, 0])
+    numbers = sums.elements, sums.examples, sums.probes, sums.changes or 0.0, sums.residuals or 0.0
+    return _on_host([0, sums.gram is not None, *numbers])
 
 
 def is_sharded(model: nn.Module) -> bool:

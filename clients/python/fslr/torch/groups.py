@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fslr.advisor.v1 import layout_pb2
 from fslr.errors import AttachError
 from fslr.torch.forward import unwrapped
-from fslr.torch.sharding import reshard
+from fslr.torch.sharding import refuse_foreign_shards, reshard
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,14 @@ class ModelGroups:
         optimizer: The optimizer that updates them.
 
     Raises:
-        AttachError: The optimizer updates a tensor that the model does not own, or updates none.
+        AttachError: The optimizer updates a tensor that the model does not own, or updates none; or
+            parameters are sharded otherwise than by FSDP2.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         model = unwrapped(model)
         reshard(model)  # else other tensors stand in the parameters' places
+        refuse_foreign_shards(model)
         updated = {id(p): p for group in optimizer.param_groups for p in group["params"]}
         named = {id(p): (name.replace("_orig_mod.", ""), p) for name, p in model.named_parameters()}
         strangers = [p for key, p in updated.items() if key not in named]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ from fslr.torch.estimators import (
 )
 from fslr.torch.forward import Output, unwrapped
 from fslr.torch.groups import ModelGroups
-from fslr.torch.snapshot import Snapshot
+from fslr.torch.snapshot import Snapshot, StepView
 from fslr.torch.update import Update
 
 
@@ -155,6 +156,7 @@ class StepMeter:
         self._groups = groups
         self._options = options
         self._ranks = ranks or Ranks()
+        self._is_sharded = is_sharded(model)
         self._estimator = options.estimator_of(model, groups, self._ranks)
         self._probes_per_asked = 1.0  # a slow route takes several for each one that is asked for
         self._average = RunningAverage(options.averaging)
@@ -230,8 +232,52 @@ class StepMeter:
         return self._average.add(estimate, self._estimator.probes)
 
     def _measured(self, learning_rates: Sequence[float]) -> ProjectionSums:
-        if self._before is None:
-            raise MeasurementError("end_step without begin_step: the weights before are not known")
+        with ExitStack() as stack:
+            batch, step = self._begun(stack)
+            self._measuring = True
+            stack.callback(setattr, self, "_measuring", False)
+
+            def unit_update(index: int) -> Tensor:
+                rate = learning_rates[index]
+                return step.change(index).mul_(1 / rate if rate > 0 else 0.0)
+
+            update = Update(
+                unit_update, learning_rates, step.applied if self._options.linearity else None
+            )
+            return self._estimator.measure(batch, update)
+
+    def _begun(self, stack: ExitStack) -> tuple[Batch, StepView]:
+        """Return what is measured, with the weights from before the step in place.
+
+        In every pass of a sharded model the ranks wait for each other: so either all of them begin,
+        on as many examples, or none does.
+
+        Args:
+            stack: Undoes it.
+
+        Raises:
+            MeasurementError: This rank cannot begin, or another one cannot.
+        """
+        if not self._is_sharded:
+            return self._batch(), stack.enter_context(self._step_undone())
+        failure: Exception | None = None
+        examples = 0
+        try:
+            batch, step = self._batch(), stack.enter_context(self._step_undone())
+            examples = batch.examples
+        except Exception as error:  # noqa: BLE001 - the other ranks wait for this one
+            failure = error
+        least = self._ranks.least(examples)
+        if failure is not None:
+            raise failure
+        if least == 0:
+            raise MeasurementError(
+                "the model is sharded, and a rank has nothing to measure or could not begin, so no "
+                "rank does; see that rank's log"
+            )
+        return batch.select(0, least), step
+
+    def _batch(self) -> Batch:
         if self._call is None:
             raise MeasurementError(
                 "the model was not called, with gradients enabled, before the optimizer's step; "
@@ -239,21 +285,13 @@ class StepMeter:
             )
         batch, examples = Batch.of_call(*self._call), self._options.examples
         if examples is not None and examples < batch.examples:
-            batch = batch.select(0, examples)
-        self._measuring = True
-        try:
-            with self._before.restored() as step:
+            return batch.select(0, examples)
+        return batch
 
-                def unit_update(index: int) -> Tensor:
-                    rate = learning_rates[index]
-                    return step.change(index).mul_(1 / rate if rate > 0 else 0.0)
-
-                update = Update(
-                    unit_update, learning_rates, step.applied if self._options.linearity else None
-                )
-                return self._estimator.measure(batch, update)
-        finally:
-            self._measuring = False
+    def _step_undone(self) -> AbstractContextManager[StepView]:
+        if self._before is None:
+            raise MeasurementError("end_step without begin_step: the weights before are not known")
+        return self._before.restored()
 
     def rescale_step(self, factors: Sequence[float]) -> None:
         """Turn the step's update into ``factor`` times itself, group by group.

@@ -25,6 +25,7 @@ Scaling = Literal["learning_rates", "update"]
 
 _FIRST_PAUSE_STEPS = 25  # after a failed measurement; doubled while they go on failing
 _LONGEST_PAUSE_STEPS = 1000
+_UNMOVED_STEPS = 8  # in a row: a gradient scaler that begins too high skips as many, hardly more
 
 
 class StepObserver(ABC):
@@ -42,8 +43,8 @@ class StepObserver(ABC):
         scaling: Whether multipliers act on the learning rates during a step, or on its update.
 
     Raises:
-        AttachError: The optimizer does not fit the model, or several processes train it and
-            nothing says how.
+        AttachError: The optimizer does not fit the model, parameters are sharded otherwise than by
+            FSDP2, or several processes train the model and nothing says how.
         MeasurementError: An option is out of its range.
     """
 
@@ -70,6 +71,8 @@ class StepObserver(ABC):
         self._due = False
         self._next = 0
         self._pause_steps = _FIRST_PAUSE_STEPS
+        self._unmoved_steps = 0
+        self._told_unmoved = False
         self._scales_updates = scaling == "update"
         self._rescales = False  # of the step that is under way
         self._meter = StepMeter(model, self.groups, options, self._ranks)
@@ -188,8 +191,7 @@ class StepObserver(ABC):
             if self._due:
                 self._measure()
         except Exception as error:  # noqa: BLE001 - whatever it is, training goes on
-            self._next = self.step + self._pause_steps
-            self._pause_steps = min(2 * self._pause_steps, _LONGEST_PAUSE_STEPS)
+            self._pause()
             self._absorb(error)
         finally:
             self._meter.forget_step()
@@ -202,10 +204,32 @@ class StepObserver(ABC):
         rates = [rate * m for rate, m in zip(scheduled, self._factors(), strict=True)]
         estimate = self._meter.end_step(rates)
         if not any(estimate.unit_rates):
-            return  # a step that was skipped (a gradient scaler found infinities): the next one
+            self._note_unmoved()
+            return
+        self._unmoved_steps = 0
         self._take(estimate, scheduled)
         self._started = True
         self._pause_steps = _FIRST_PAUSE_STEPS
+
+    def _note_unmoved(self) -> None:
+        """Let the next step be measured, for this one may have been skipped; or pause."""
+        self._unmoved_steps += 1
+        if self._unmoved_steps < _UNMOVED_STEPS:
+            return
+        self._pause()
+        if not self._told_unmoved:
+            self._told_unmoved = True
+            _log.warning(
+                "%d steps in a row moved no output of the model; the next measurement is at step "
+                "%d; see that the optimizer's steps are not skipped, and that the output depends "
+                "on the parameters that it updates",
+                self._unmoved_steps,
+                self._next,
+            )
+
+    def _pause(self) -> None:
+        self._next = self.step + self._pause_steps
+        self._pause_steps = min(2 * self._pause_steps, _LONGEST_PAUSE_STEPS)
 
     def _absorb(self, error: Exception) -> None:
         """Log an exception the first time; raise it if it belongs to a strict start.

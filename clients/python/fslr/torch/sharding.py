@@ -14,6 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
+from fslr.errors import AttachError
+
 
 def is_shard(tensor: Tensor) -> bool:
     """Return whether a tensor lies in shards on several ranks."""
@@ -28,6 +30,43 @@ def reshard(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
+
+
+def refuse_foreign_shards(model: nn.Module) -> None:
+    """Refuse a model with sharded parameters that no module gathers whole for its call.
+
+    Only gathered parameters are followed: others would seem to move nothing.
+
+    Args:
+        model: The model inside all wrappers, nothing gathered.
+
+    Raises:
+        AttachError: There are such parameters, of tensor parallelism for example.
+    """
+    gathered = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, FSDPModule)
+        for parameter in module.parameters()
+        if _is_sharded_once(parameter)
+    }
+    foreign = [
+        name
+        for name, parameter in model.named_parameters()
+        if is_shard(parameter) and id(parameter) not in gathered
+    ]
+    if foreign:
+        raise AttachError(
+            f"{len(foreign)} parameter(s) are sharded otherwise than by fully_shard, first "
+            f"{foreign[0]!r}, and cannot be measured (tensor parallelism, for example); shard the "
+            "model with fully_shard alone"
+        )
+
+
+def _is_sharded_once(parameter: Tensor) -> bool:
+    """Return whether a tensor is cut along one dimension of its mesh, and copied along others."""
+    *copied, cut = getattr(parameter, "placements", (None,))
+    return cut is not None and cut.is_shard() and all(other.is_replicate() for other in copied)
 
 
 class ParameterPlaces:

@@ -124,7 +124,7 @@ class ProjectionSums:
         )
         if estimate.gram is None or learning_rates is None:
             return estimate
-        rates = torch.tensor(learning_rates, dtype=torch.float64)
+        rates = torch.tensor(learning_rates, dtype=torch.float64, device="cpu")
         parts = rates * (estimate.gram @ rates)
         total = float(parts.sum())
         if total <= 0:  # nothing moved; or noise outweighs what did, so its shares mean nothing

@@ -39,7 +39,7 @@ from fslr.torch.estimators.base import Estimator
 from fslr.torch.estimators.estimate import ProjectionSums, sums_of_rows
 from fslr.torch.estimators.gradient import NOTHING_MEASURED
 from fslr.torch.estimators.projector import Projector
-from fslr.torch.estimators.route import AnyRank, Route, find_route
+from fslr.torch.estimators.route import AnyRank, Route, find_route, most_chunks
 from fslr.torch.forward import Output
 from fslr.torch.groups import ModelGroups
 from fslr.torch.update import Update
@@ -60,7 +60,8 @@ class PerExampleEstimator(Estimator):
         micro_batches: Into how many parts the batch is cut, >= 1, where the model allows it and at
             least 4 examples remain in each: less memory for somewhat more time.
         any_rank: Of a sharded model, tells for each of some flags whether it is set on any rank:
-            the ranks then take one route. None: this process decides alone.
+            the ranks then make the same passes, on batches of as many examples. None: this process
+            decides alone.
 
     Raises:
         MeasurementError: ``probes`` or ``micro_batches`` is below 1.
@@ -112,6 +113,9 @@ class PerExampleEstimator(Estimator):
                 any_rank=self._any_rank,
             )
             self._routes[pattern] = route
+        route = route.agreed(
+            self._any_rank, groups=len(self._groups), most_chunks=most_chunks(self._micro_batches)
+        )
         sums: ProjectionSums | None = None
         for chunk in batch.chunks(route.chunks):
             # Of the linearity error, which is no matter of digits, one part tells enough.

@@ -17,7 +17,7 @@ Three checks at the first measurement of each pattern of batches:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ from fslr.torch.update import Update
 _SUMMED_ROWS = 8  # rows a probe for groups whose rows belong to no example
 _LEAST_EXAMPLES = 4  # in a part of a batch that is cut to save memory
 _CHECKED_EXAMPLES = 8  # at most, for rows and gradients: structure does not show better on more
+_MOST_INDEX_BITS = 32
 _CUT_TOLERANCE = 1e-3  # relative to the largest output; other kernels for other shapes stay below
 _CUT_TOLERANCE_16_BIT = 0.05
 _MISSED_TOLERANCE = 1e-3  # relative to the norm of the terms; float32 rounding stays below 1e-5
@@ -81,9 +82,37 @@ class Route:
             for use, layout in zip(trace.uses, found, strict=True)
         ]
 
+    def agreed(self, any_rank: AnyRank, *, groups: int, most_chunks: int) -> Route:
+        """Return the route whose passes every rank can make, each with layouts of its own.
+
+        Batches of several ranks may be of several patterns (sequences of other lengths), the routes
+        of which were found at other times.
+
+        Args:
+            any_rank: Tells for each of some flags whether it is set on any rank.
+            groups: Number of groups.
+            most_chunks: Into how many chunks a batch is cut at most.
+        """
+        flags = any_rank([
+            *(index in self.by_gradient for index in range(groups)),
+            self.probe_factor > 1,
+            *(self.chunks <= count for count in range(1, most_chunks + 1)),
+        ])
+        return replace(
+            self,
+            by_gradient=frozenset(index for index in range(groups) if flags[index]),
+            probe_factor=_SUMMED_ROWS if flags[groups] else 1,
+            chunks=flags[groups + 1 :].index(True) + 1,
+        )
+
 
 AnyRank = Callable[[list[bool]], list[bool]]
 """Tells for each of some flags whether it is set on any rank that trains the model."""
+
+
+def most_chunks(micro_batches: int) -> int:
+    """Return into how many chunks a route cuts a batch at most."""
+    return max(micro_batches, _SUMMED_ROWS)
 
 
 def find_route(
@@ -96,6 +125,8 @@ def find_route(
     any_rank: AnyRank = list,
 ) -> Route:
     """Check how batches like this one are to be measured.
+
+    Ranks that agree have batches of as many examples each; then they make as many passes.
 
     Args:
         projector: Runs the model.
@@ -119,7 +150,7 @@ def find_route(
     part, trace = _few_traced(projector, batch, update, few)
     if not trace.outputs.requires_grad:
         raise MeasurementError(NOTHING_MEASURED)
-    layouts, dark = _check_rows(trace, drawn, part)
+    layouts, dark = _check_rows(trace, drawn, part, _index_bits(part.examples, any_rank))
     missed, silent = _check_nothing_missed(trace, drawn)
     for use in trace.uses:
         if use.key in dark:
@@ -165,8 +196,13 @@ def _few_traced(
     return batch, projector.trace(batch, update)
 
 
+def _index_bits(examples: int, any_rank: AnyRank) -> int:
+    """Return how many bits tell the examples apart, on the rank that needs the most."""
+    return sum(any_rank([examples > 1 << bit for bit in range(_MOST_INDEX_BITS)]))
+
+
 def _check_rows(
-    trace: Trace, drawn: Probes, batch: Batch
+    trace: Trace, drawn: Probes, batch: Batch, bits: int
 ) -> tuple[dict[UseKey, RowLayout], set[UseKey]]:
     """Return the layouts that pass, and the uses whose cotangents showed nothing."""
     if batch.examples == 1:
@@ -174,7 +210,7 @@ def _check_rows(
     flattened = batch.flattened_sizes()
     possible = [possible_layouts(use.shape, batch.examples, flattened) for use in trace.uses]
     dark = {use.key for use in trace.uses}
-    for silent in _silent_examples(batch.examples, trace.outputs.device):
+    for silent in _silent_examples(batch.examples, bits, trace.outputs.device):
         cotangent = drawn.cotangent(trace.outputs)
         cotangent[silent] = 0
         found = trace.at_uses(cotangent)
@@ -192,13 +228,14 @@ def _check_rows(
     return layouts, dark
 
 
-def _silent_examples(examples: int, device: torch.device) -> Iterator[Tensor]:
+def _silent_examples(examples: int, bits: int, device: torch.device) -> Iterator[Tensor]:
     """Yield sets of examples, bool [B], such that of any two each is once silent alone.
 
     The sets are those whose index has some bit set, or not set: twice the binary logarithm of B.
+    With more bits than that, the further sets are all examples, or none.
     """
     index = torch.arange(examples, device=device)
-    for bit in range((examples - 1).bit_length()):
+    for bit in range(bits):
         for value in (0, 1):
             yield (index >> bit) & 1 == value
 
