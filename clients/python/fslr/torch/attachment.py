@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fslr.advising import Advisor
 from fslr.advisor.v1 import advisor_service_pb2 as pb
@@ -197,7 +198,19 @@ class Attachment(StepObserver):
 
 def _base_learning_rate(optimizer: torch.optim.Optimizer) -> float:
     """Return the largest learning rate that schedules are built on."""
-    return max(float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups)
+    return max(_announced_rate(group) for group in optimizer.param_groups)
+
+
+def _announced_rate(group: dict[str, Any]) -> float:
+    """Return the learning rate that a group's schedule is built on; its own, if it has none."""
+    first = float(group.get("initial_lr", group["lr"]))
+    # OneCycleLR begins far below the rate that it is built on.
+    largest: Any = group.get("max_lr") if "initial_lr" in group else None
+    if isinstance(largest, Tensor) and largest.numel() == 1:
+        largest = largest.item()
+    if isinstance(largest, bool) or not isinstance(largest, (int, float)):
+        return first
+    return max(first, float(largest)) if math.isfinite(largest) else first
 
 
 def attach(
