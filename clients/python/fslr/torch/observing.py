@@ -79,6 +79,9 @@ class StepObserver(ABC):
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
+            # A step that raised left its groups split, and has no hook that comes after it.
+            optimizer.register_state_dict_pre_hook(self._make_whole),
+            optimizer.register_load_state_dict_pre_hook(self._make_whole),
         ]
 
     def __enter__(self) -> Self:
@@ -117,6 +120,7 @@ class StepObserver(ABC):
             "next": self._next,
             "started": self._started,
             "meter": self._meter.state_dict(),
+            "scaler": self._scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -139,6 +143,8 @@ class StepObserver(ABC):
         self.step, self._next = int(state["step"]), int(state["next"])
         self._started = bool(state["started"])
         self._meter.load_state_dict(state["meter"])
+        if "scaler" in state:  # older checkpoints have none
+            self._scaler.load_state_dict(state["scaler"])
 
     @abstractmethod
     def _take_news(self) -> None:
@@ -151,6 +157,9 @@ class StepObserver(ABC):
     @abstractmethod
     def _take(self, estimate: RateEstimate, scheduled: list[float]) -> None:
         """Act on a measurement of the step that ended."""
+
+    def _make_whole(self, *_: Any) -> None:
+        self._scaler.restore()
 
     def _before(self, *_: Any) -> None:
         # One after the other, each on its own: whatever goes wrong before, the step is scaled.
