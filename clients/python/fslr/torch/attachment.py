@@ -102,7 +102,10 @@ class Attachment(StepObserver):
         self._on_close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs; the multipliers in force are part of it."""
+        """Return what a checkpoint needs; the multipliers in force are part of it.
+
+        An answer that is under way is not: the next one comes with the next measurement.
+        """
         return {
             **super().state_dict(),
             "multipliers": list(self.multipliers),
@@ -110,13 +113,8 @@ class Attachment(StepObserver):
             "advised": list(self._advised),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken.
-
-        Args:
-            state: What it returned.
-        """
-        super().load_state_dict(state)
+    def _load(self, state: dict[str, Any]) -> None:
+        super()._load(state)
         self.multipliers = [float(multiplier) for multiplier in state["multipliers"]]
         self._measured_at = state["measured_at"]
         self._advised = [bool(advised) for advised in state["advised"]]

@@ -113,7 +113,11 @@ class StepObserver(ABC):
         return self._meter.slow_groups
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs so that a resumed job goes on as this one would."""
+        """Return what a checkpoint needs so that a resumed job goes on as this one would.
+
+        It holds no tensors. How batches are to be measured is found anew after loading, by probes
+        that no measurement misses.
+        """
         return {
             "groups": [group.name for group in self.groups],
             "step": self.step,
@@ -121,16 +125,18 @@ class StepObserver(ABC):
             "started": self._started,
             "meter": self._meter.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "pause": self._pause_steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken.
+        """Go on where :meth:`state_dict` was taken; whatever is raised, nothing is half loaded.
 
         Args:
             state: What it returned.
 
         Raises:
             AttachError: It was taken of a model with other groups.
+            KeyError: Something is missing in it.
         """
         names = [group.name for group in self.groups]
         if state["groups"] != names:
@@ -140,11 +146,21 @@ class StepObserver(ABC):
                 f"there, {len(names)} here; first difference: {other[0]!r}); load the one that "
                 "belongs to this model"
             )
+        before = self.state_dict()
+        try:
+            self._load(state)
+        except BaseException:
+            self._load(before)
+            raise
+
+    def _load(self, state: dict[str, Any]) -> None:
+        """Take a state of these groups; what may fail of it need not come first."""
         self.step, self._next = int(state["step"]), int(state["next"])
         self._started = bool(state["started"])
         self._meter.load_state_dict(state["meter"])
-        if "scaler" in state:  # older checkpoints have none
-            self._scaler.load_state_dict(state["scaler"])
+        # Older checkpoints have neither.
+        self._pause_steps = int(state.get("pause", _FIRST_PAUSE_STEPS))
+        self._scaler.load_state_dict(state.get("scaler", {"notes": [{}] * len(self.groups)}))
 
     @abstractmethod
     def _take_news(self) -> None:
