@@ -10,38 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advisor.inprocess import InProcessAdvisor
 from fslr import AttachError
-from fslr.advising import RunSession
-from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import policy_pb2, profile_service_pb2
+from fslr.advisor.v1 import policy_pb2
 from fslr.torch import Attachment, MeasuringOptions, Recorder, attach
-from tests.training_jobs import in_process, recorded, wide
+from tests.training_jobs import Listening, in_process, wide
 from tests.waiting import eventually
 
 POLICY = policy_pb2.Policy(min_interval_steps=3, max_interval_steps=3, target_relative_error=0.05)
-
-
-class Listening:
-    """An advisor in this process that keeps what it was asked."""
-
-    def __init__(self) -> None:
-        self.inner = InProcessAdvisor(recorded())
-        self.asked: list[pb.Measurement] = []
-
-    def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
-        return self.inner.validate_layout(opening)
-
-    def open_run(self, opening: pb.RunOpening) -> RunSession:
-        self.session = self.inner.open_run(opening)
-        return self
-
-    def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
-        self.asked.append(measurement)
-        return self.session.recommend(measurement)
-
-    def close(self) -> None:
-        pass
 
 
 class Job:

@@ -20,7 +20,7 @@ from fslr.torch.conversation import Advice, Conversation
 from fslr.torch.distributed import Group
 from fslr.torch.estimators import RateEstimate
 from fslr.torch.measuring import MeasuringOptions
-from fslr.torch.observing import Scaling, StepObserver
+from fslr.torch.observing import ADVISING, SCALING, Scaling, StepObserver
 from fslr.torch.optimizer import refuse_unscalable
 
 _log = logging.getLogger("fslr")
@@ -41,7 +41,7 @@ class Attachment(StepObserver):
         answer: The advisor's newest answer, or None before the first; on the rank that talks.
         estimate: The newest measurement, or None before the first.
         step: Number of optimizer steps so far.
-        failures: Number of steps that were due and not measured.
+        failures: Number of steps that were not measured though they were due, or not scaled.
     """
 
     def __init__(
@@ -87,12 +87,17 @@ class Attachment(StepObserver):
             raise
 
     def report_loss(self, loss: float) -> None:
-        """Send a training loss along with the next measurement, for the run's page."""
-        self._loss = loss
+        """Send a training loss along with the next measurement, for ``advisor run show``.
+
+        Args:
+            loss: The loss, in your own unit; it goes with one measurement, and only if it is
+                finite. The newest counts, so it may be reported at every step.
+        """
+        self._loss = float(loss) if math.isfinite(loss) else None
 
     @property
     def unanswered(self) -> int:
-        """Number of measurements that the advisor did not answer."""
+        """Number of measurements without an answer, or with one that cannot be applied."""
         return self._conversation.unanswered
 
     def close(self) -> None:
@@ -159,6 +164,7 @@ class Attachment(StepObserver):
             linearity_error=estimate.linearity_error,
             advised=self._advised,
         )
+        self._loss = None  # it is that of this step alone
         self._measured_at = self.step
         # Until an answer says otherwise.
         self._next = self.step + (since or _FIRST_INTERVAL_STEPS)
@@ -167,8 +173,10 @@ class Attachment(StepObserver):
             return
         # The first step is taken with the first answer: asked at once, and the step rescaled.
         before = self.multipliers
+        self._doing = ADVISING
         self._adopt(self._conversation.ask(measurement))
         if not self._observe_only:
+            self._doing = SCALING
             self._meter.rescale_step([
                 new / old for new, old in zip(self.multipliers, before, strict=True)
             ])

@@ -26,11 +26,15 @@ Scaling = Literal["learning_rates", "update"]
 _FIRST_PAUSE_STEPS = 25  # after a failed measurement; doubled while they go on failing
 _LONGEST_PAUSE_STEPS = 1000
 
+MEASURING, SCALING, ADVISING = "was not measured", "was not scaled", "has no new advice"
+"""What a step lacks when something raised, in the words of the log."""
+
 
 class StepObserver(ABC):
     """Hooks an optimizer's step; the training loop stays as it is.
 
-    After the first measured step no exception leaves the hooks: it is logged once, and counted.
+    After the first measured step no exception leaves the hooks: it is counted, and logged the first
+    time that a step lacks the same.
 
     Args:
         model: The model that the training loop calls.
@@ -72,6 +76,9 @@ class StepObserver(ABC):
         self._pause_steps = _FIRST_PAUSE_STEPS
         self._scales_updates = scaling == "update"
         self._rescales = False  # of the step that is under way
+        self._doing = MEASURING
+        self._failed_step: int | None = None
+        self._said: set[str] = set()
         self._meter = StepMeter(model, self.groups, options, self._ranks)
         self._scaler = StepScaler(optimizer, [group.parameter for group in self.groups])
         self._pace = Pace(optimizer, len(self.groups))
@@ -180,7 +187,13 @@ class StepObserver(ABC):
     def _before(self, *_: Any) -> None:
         # One after the other, each on its own: whatever goes wrong before, the step is scaled.
         self._due = False
-        for act in (self._scaler.restore, self._take_news, self._begin, self._scale):
+        acts = (
+            (SCALING, self._scaler.restore),
+            (ADVISING, self._take_news),
+            (MEASURING, self._begin),
+            (SCALING, self._scale),
+        )
+        for self._doing, act in acts:
             try:
                 act()
             except Exception as error:  # noqa: BLE001 - whatever it is, training goes on
@@ -206,10 +219,12 @@ class StepObserver(ABC):
             self._pace.note(undisturbed=self._undisturbed)
 
     def _after(self, *_: Any) -> None:
+        self._doing = SCALING
         try:
             self._scaler.restore()
             if self._rescales:
                 self._meter.rescale_step(self._factors())
+            self._doing = MEASURING
             if self._due:
                 self._measure()
         except Exception as error:  # noqa: BLE001 - whatever it is, training goes on
@@ -233,7 +248,10 @@ class StepObserver(ABC):
         self._pause_steps = _FIRST_PAUSE_STEPS
 
     def _absorb(self, error: Exception) -> None:
-        """Log an exception the first time; raise it if it belongs to a strict start.
+        """Count an exception, and log the first of its kind; raise it at a strict start.
+
+        A step counts once, however much of it fails; advice that is missing is counted by those who
+        ask for it.
 
         Raises:
             error: The start is strict, and nothing was measured before.
@@ -241,11 +259,15 @@ class StepObserver(ABC):
         if self._strict and not self._started:
             raise error
         self._started = True
-        self.failures += 1
-        if self.failures == 1:
+        if self._doing != ADVISING and self._failed_step != self.step:
+            self.failures += 1
+            self._failed_step = self.step
+        if self._doing not in self._said:
+            self._said.add(self._doing)
             _log.warning(
-                "step %d was not measured, training goes on as it is: %s: %s",
+                "step %d %s, training goes on as it is: %s: %s",
                 self.step,
+                self._doing,
                 type(error).__name__,
                 error,
             )
