@@ -13,7 +13,9 @@ from advisor.inprocess import InProcessAdvisor
 from benchmarks.char_gpt import CharGPT, CharGPTConfig
 from benchmarks.text import Corpus, load_corpus
 from benchmarks.training import Attach, TrainingPlan, TrainingResult, no_attachment, train
-from fslr.advisor.v1 import policy_pb2, profile_pb2
+from fslr.advising import RunSession
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import policy_pb2, profile_pb2, profile_service_pb2
 
 
 @cache
@@ -52,6 +54,28 @@ def recorded(width: int = 16, blocks: int = 1) -> profile_pb2.ProfileContent:
 
 def in_process() -> InProcessAdvisor:
     return InProcessAdvisor(recorded())
+
+
+class Listening:
+    """An advisor in this process that keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.inner = InProcessAdvisor(recorded())
+        self.asked: list[pb.Measurement] = []
+
+    def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
+        return self.inner.validate_layout(opening)
+
+    def open_run(self, opening: pb.RunOpening) -> RunSession:
+        self.session = self.inner.open_run(opening)
+        return self
+
+    def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
+        self.asked.append(measurement)
+        return self.session.recommend(measurement)
+
+    def close(self) -> None:
+        pass
 
 
 def attaching(

@@ -40,12 +40,12 @@ def endpoints(address: str) -> list[Endpoint]:
 
     Args:
         address: ``host:port``, ``dns:///host:port`` or ``ipv4:HOST:PORT,HOST:PORT``; a Unix
-            socket (``unix:``) has no endpoints.
+            socket (``unix:``, ``unix-abstract:``) has no endpoints.
 
     Raises:
         UnreachableError: It cannot be resolved, or its port is not a number.
     """
-    if address.startswith("unix"):
+    if address.startswith(("unix:", "unix-abstract:")):  # a host's name may begin so too
         return []
     found: list[Endpoint] = []
     for target in re.sub(r"^(dns:(//[^/]*)?/?|ipv[46]:)", "", address).split(","):

@@ -54,6 +54,7 @@ def test_what_no_header_carries_is_no_token(tmp_path: Path, text: str) -> None:
         *(("ipv4:127.0.0.1:1,127.0.0.2:2", True), ("ipv6:[::1]:1", True)),
         *(("ipv4:127.0.0.1:1,10.0.0.1:2", False), ("10.0.0.1:1", False), ("advisor:1", False)),
         *(("dns:///advisor:1", False), ("localhost.example:1", False), ("127.0.0.1.x:1", False)),
+        *(("unix1.example:1", False), ("unix", False), ("unix-abstract.example:1", False)),
         *(("[2001:db8::1]:1", False), ("dns:advisor", False), ("", False)),
     ],
 )

@@ -249,6 +249,7 @@ def test_replicas_of_two_versions_are_named() -> None:
         ),
         ("127.0.0.1", [("127.0.0.1", "127.0.0.1", 443)]),
         ("unix:advisor.sock", []),
+        ("unix-abstract:advisor", []),
     ],
 )
 def test_addresses_are_read_as_grpc_reads_them(
@@ -265,6 +266,7 @@ def test_addresses_are_read_as_grpc_reads_them(
         (":5", "not of the form host:port"),
         ("", "not of the form host:port"),
         ("nowhere.invalid:5", "nowhere.invalid cannot be resolved"),
+        ("unix1.invalid:5", "unix1.invalid cannot be resolved"),
         ("a" * 300 + ":5", "cannot be resolved"),
     ],
 )

@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advisor.inprocess import InProcessAdvisor
 from fslr import AttachError
 from fslr.advisor.v1 import policy_pb2
 from fslr.torch import Attachment, MeasuringOptions, Recorder, attach
-from tests.training_jobs import in_process, recorded, wide
+from tests.training_jobs import Listening, in_process, wide
+from tests.waiting import eventually
+
+POLICY = policy_pb2.Policy(min_interval_steps=3, max_interval_steps=3, target_relative_error=0.05)
 
 
 class Job:
@@ -22,13 +24,13 @@ class Job:
 
     def __init__(self) -> None:
         self.model, self.optimizer, _ = wide()
-        policy = policy_pb2.Policy(min_interval_steps=50)  # no answer from a thread in between
+        self.advisor = Listening()
         self.advice: Attachment = attach(
             self.model,
             self.optimizer,
             profile="x",
-            advisor=InProcessAdvisor(recorded()),
-            policy=policy,
+            advisor=self.advisor,
+            policy=POLICY,
             options=MeasuringOptions(averaging=0.5),
         )
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, 20)
@@ -42,6 +44,13 @@ class Job:
             loss.backward()
             self.optimizer.step()
             self.scheduler.step()
+            self.await_answer()
+
+    def await_answer(self) -> None:
+        """Let the answer be there at the next step, so that no thread decides when it comes."""
+        background = self.advice._conversation._background
+        assert background is not None
+        eventually(lambda: not background.outstanding)
 
     def parts(self) -> dict[str, Any]:
         return {
@@ -54,25 +63,30 @@ class Job:
     def save(self, file: Path) -> None:
         torch.save({name: part.state_dict() for name, part in self.parts().items()}, file)
 
-    def load(self, file: Path) -> None:
-        states = torch.load(file, weights_only=True)
+    def load(self, file: Path, **how: Any) -> None:
+        states = torch.load(file, weights_only=True, **how)
         for name, part in self.parts().items():
             part.load_state_dict(states[name])
 
 
-def test_a_resumed_training_ends_at_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
+def test_a_resumed_training_measures_and_ends_as_the_whole_one_bit_for_bit(tmp_path: Path) -> None:
     whole, first, second = Job(), Job(), Job()
-    whole.train(range(8))
-    first.train(range(4))
+    whole.train(range(12))
+    first.train(range(5))
     first.save(tmp_path / "checkpoint.pt")
     second.load(tmp_path / "checkpoint.pt")
-    second.train(range(4, 8))
+    second.train(range(5, 12))
+    assert [m.step for m in whole.advisor.asked] == [0, 3, 6, 9]
+    assert whole.advisor.asked[1].probes > whole.advisor.asked[0].probes
+    assert first.advisor.asked == whole.advisor.asked[:2]
+    assert second.advisor.asked == whole.advisor.asked[2:]
     assert max(abs(m - 1) for m in second.advice.multipliers) > 0.1
     assert second.advice.multipliers == whole.advice.multipliers
-    assert second.advice.step == whole.advice.step == 8
+    assert second.advice.step == whole.advice.step == 12
     for p, q in zip(whole.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(p, q)
     for job in (whole, first, second):
+        assert job.advice.failures == 0
         job.advice.close()
 
 
@@ -121,3 +135,64 @@ def test_a_checkpoint_of_another_model_is_refused() -> None:
         pytest.raises(AttachError, match=r"other groups \(2 there, 18 here; first difference: "),
     ):
         advice.load_state_dict(state)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_checkpoint_may_be_loaded_onto_any_device(old: bool) -> None:
+    """Nothing of ours follows the map_location of the weights; in older checkpoints it did."""
+    model, optimizer, backward = wide()
+    options = MeasuringOptions(averaging=0.5)
+    file = io.BytesIO()
+    with Recorder(model, optimizer, every=2, options=options) as recorder:
+        backward()
+        optimizer.step()
+        state = recorder.state_dict()
+        meter = state["meter"]
+        meter["probes"]["cuda:99"] = meter["probes"]["cpu"]  # of a device that is not here
+        torch.save(state, file)
+        for _ in range(2):
+            backward()
+            optimizer.step()
+        points = recorder.profile(model="x").points
+    file.seek(0)
+    state = torch.load(file, weights_only=True, map_location="meta")
+    if old:
+        as_tensors(state["meter"])
+    model, optimizer, backward = wide()
+    backward()
+    optimizer.step()
+    with Recorder(model, optimizer, every=2, options=options) as resumed:
+        resumed.load_state_dict(state)
+        for _ in range(2):
+            backward()
+            optimizer.step()
+        assert resumed.profile(model="x").points == points
+
+
+def as_tensors(meter: dict[str, Any]) -> None:
+    """Give a meter's state the form it had in older checkpoints."""
+    probes, average = meter["probes"], meter["average"]
+    probes.update({device: torch.tensor(list(state)) for device, state in probes.items()})
+    probes.update({device: state.to(torch.uint8) for device, state in probes.items()})
+    for key in ("squares", "variances"):
+        average[key] = torch.tensor(average[key], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("broken", ["meter", "multipliers", "probes", "scaler"])
+def test_a_checkpoint_that_cannot_be_loaded_changes_nothing(broken: str) -> None:
+    job, other = Job(), Job()
+    job.train(range(5))
+    state = job.advice.state_dict()
+    if broken == "probes":
+        state["meter"]["probes"]["cpu"] = b"no generator's state"
+    elif broken == "scaler":
+        state["scaler"] = {"notes": []}
+    else:
+        del state[broken]
+    other.train(range(2))
+    before = other.advice.state_dict()
+    with pytest.raises((KeyError, ValueError, RuntimeError), match=r".+"):
+        other.advice.load_state_dict(state)
+    assert other.advice.state_dict() == before
+    for each in (job, other):
+        each.advice.close()

@@ -95,7 +95,7 @@ def stays_on_this_machine(address: str) -> bool:
     Args:
         address: As gRPC takes it: ``host:port``, ``ipv4:HOST:PORT,HOST:PORT``, ``unix:PATH``.
     """
-    if address.startswith("unix"):
+    if address.startswith(("unix:", "unix-abstract:")):  # a host's name may begin so too
         return True
     targets = re.sub(r"^(dns:(//[^/]*)?/?|ipv[46]:)", "", address).split(",")
     return all(_is_loopback(re.sub(r":\d+$", "", target).strip("[]")) for target in targets)

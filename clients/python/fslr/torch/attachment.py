@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fslr.advising import Advisor
 from fslr.advisor.v1 import advisor_service_pb2 as pb
@@ -19,7 +20,7 @@ from fslr.torch.conversation import Advice, Conversation
 from fslr.torch.distributed import Group
 from fslr.torch.estimators import RateEstimate
 from fslr.torch.measuring import MeasuringOptions
-from fslr.torch.observing import Scaling, StepObserver
+from fslr.torch.observing import ADVISING, SCALING, Scaling, StepObserver
 from fslr.torch.optimizer import refuse_unscalable
 
 _log = logging.getLogger("fslr")
@@ -40,7 +41,7 @@ class Attachment(StepObserver):
         answer: The advisor's newest answer, or None before the first; on the rank that talks.
         estimate: The newest measurement, or None before the first.
         step: Number of optimizer steps so far.
-        failures: Number of steps that were due and not measured.
+        failures: Number of steps that were not measured though they were due, or not scaled.
     """
 
     def __init__(
@@ -86,12 +87,17 @@ class Attachment(StepObserver):
             raise
 
     def report_loss(self, loss: float) -> None:
-        """Send a training loss along with the next measurement, for the run's page."""
-        self._loss = loss
+        """Send a training loss along with the next measurement, for ``advisor run show``.
+
+        Args:
+            loss: The loss, in your own unit; it goes with one measurement, and only if it is
+                finite. The newest counts, so it may be reported at every step.
+        """
+        self._loss = float(loss) if math.isfinite(loss) else None
 
     @property
     def unanswered(self) -> int:
-        """Number of measurements that the advisor did not answer."""
+        """Number of measurements without an answer, or with one that cannot be applied."""
         return self._conversation.unanswered
 
     def close(self) -> None:
@@ -101,7 +107,10 @@ class Attachment(StepObserver):
         self._on_close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs; the multipliers in force are part of it."""
+        """Return what a checkpoint needs; the multipliers in force are part of it.
+
+        An answer that is under way is not: the next one comes with the next measurement.
+        """
         return {
             **super().state_dict(),
             "multipliers": list(self.multipliers),
@@ -109,13 +118,8 @@ class Attachment(StepObserver):
             "advised": list(self._advised),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken.
-
-        Args:
-            state: What it returned.
-        """
-        super().load_state_dict(state)
+    def _load(self, state: dict[str, Any]) -> None:
+        super()._load(state)
         self.multipliers = [float(multiplier) for multiplier in state["multipliers"]]
         self._measured_at = state["measured_at"]
         self._advised = [bool(advised) for advised in state["advised"]]
@@ -160,6 +164,7 @@ class Attachment(StepObserver):
             linearity_error=estimate.linearity_error,
             advised=self._advised,
         )
+        self._loss = None  # it is that of this step alone
         self._measured_at = self.step
         # Until an answer says otherwise.
         self._next = self.step + (since or _FIRST_INTERVAL_STEPS)
@@ -168,8 +173,10 @@ class Attachment(StepObserver):
             return
         # The first step is taken with the first answer: asked at once, and the step rescaled.
         before = self.multipliers
+        self._doing = ADVISING
         self._adopt(self._conversation.ask(measurement))
         if not self._observe_only:
+            self._doing = SCALING
             self._meter.rescale_step([
                 new / old for new, old in zip(self.multipliers, before, strict=True)
             ])
@@ -197,7 +204,19 @@ class Attachment(StepObserver):
 
 def _base_learning_rate(optimizer: torch.optim.Optimizer) -> float:
     """Return the largest learning rate that schedules are built on."""
-    return max(float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups)
+    return max(_announced_rate(group) for group in optimizer.param_groups)
+
+
+def _announced_rate(group: dict[str, Any]) -> float:
+    """Return the learning rate that a group's schedule is built on; its own, if it has none."""
+    first = float(group.get("initial_lr", group["lr"]))
+    # OneCycleLR begins far below the rate that it is built on.
+    largest: Any = group.get("max_lr") if "initial_lr" in group else None
+    if isinstance(largest, Tensor) and largest.numel() == 1:
+        largest = largest.item()
+    if isinstance(largest, bool) or not isinstance(largest, (int, float)):
+        return first
+    return max(first, float(largest)) if math.isfinite(largest) else first
 
 
 def attach(

@@ -66,14 +66,25 @@ class RunningAverage:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a later process needs to go on."""
-        return {"weight": self._weight, "squares": self._squares, "variances": self._variances}
+        """Return what a later process needs to go on; no tensors, which loading might move."""
+        squares, variances = self._squares, self._variances
+        return {
+            "weight": self._weight,
+            "squares": None if squares is None else squares.tolist(),
+            "variances": None if variances is None else variances.tolist(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
-        self._weight = float(state["weight"])
-        self._squares, self._variances = state["squares"], state["variances"]
+        """Go on where :meth:`state_dict` was taken.
+
+        Args:
+            state: What it returned; with tensors in older checkpoints, on whatever device.
+        """
+        weight, squares, variances = (state[key] for key in ("weight", "squares", "variances"))
+        self._weight = float(weight)
+        self._squares = None if squares is None else _on_host(squares)
+        self._variances = None if variances is None else _on_host(variances)
 
 
-def _on_host(values: list[float]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64, device="cpu")
+def _on_host(values: list[float] | torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(values, dtype=torch.float64, device="cpu")

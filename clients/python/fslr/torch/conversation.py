@@ -52,12 +52,16 @@ class Conversation:
         self._session = advisor.open_run(opening) if ranks.speaks else None
         self._background = None if self._session is None else BackgroundSession(self._session)
         self._waiting = False
+        self._lost = 0  # beside those that the background counts
 
     @property
     def unanswered(self) -> int:
-        """Number of measurements that the advisor did not answer; 0 on ranks that do not speak."""
+        """Number of measurements without an answer, or with one that cannot be applied.
+
+        0 on ranks that do not speak.
+        """
         background = self._background
-        return 0 if background is None else background.failed + background.replaced
+        return 0 if background is None else self._lost + background.failed + background.replaced
 
     def check(self) -> None:
         """Ask whether the layout maps, before the first step.
@@ -98,6 +102,7 @@ class Conversation:
                 failure = error
         words = self._ranks.words_from_speaker(_words(failure))
         if words:
+            self._lost += 1
             raise failure or ServiceError(words)
         return self._shared(answer)
 
@@ -137,6 +142,7 @@ class Conversation:
             values = [_ANSWER, *plan, *answer.multipliers]
         kind, step, following, probes, *multipliers = self._ranks.from_speaker(values)
         if kind == _UNUSABLE:
+            self._lost += 1
             at = "a step" if answer is None else f"step {answer.step}"
             raise ServiceError(
                 f"the advisor answered {at} with multipliers that cannot be applied; "

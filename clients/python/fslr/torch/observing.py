@@ -27,11 +27,15 @@ _FIRST_PAUSE_STEPS = 25  # after a failed measurement; doubled while they go on 
 _LONGEST_PAUSE_STEPS = 1000
 _UNMOVED_STEPS = 8  # in a row: a gradient scaler that begins too high skips as many, hardly more
 
+MEASURING, SCALING, ADVISING = "was not measured", "was not scaled", "has no new advice"
+"""What a step lacks when something raised, in the words of the log."""
+
 
 class StepObserver(ABC):
     """Hooks an optimizer's step; the training loop stays as it is.
 
-    After the first measured step no exception leaves the hooks: it is logged once, and counted.
+    After the first measured step no exception leaves the hooks: it is counted, and logged the first
+    time that a step lacks the same.
 
     Args:
         model: The model that the training loop calls.
@@ -75,6 +79,9 @@ class StepObserver(ABC):
         self._told_unmoved = False
         self._scales_updates = scaling == "update"
         self._rescales = False  # of the step that is under way
+        self._doing = MEASURING
+        self._failed_step: int | None = None
+        self._said: set[str] = set()
         self._meter = StepMeter(model, self.groups, options, self._ranks)
         self._scaler = StepScaler(optimizer, [group.parameter for group in self.groups])
         self._pace = Pace(optimizer, len(self.groups))
@@ -82,6 +89,9 @@ class StepObserver(ABC):
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
+            # A step that raised left its groups split, and has no hook that comes after it.
+            optimizer.register_state_dict_pre_hook(self._make_whole),
+            optimizer.register_load_state_dict_pre_hook(self._make_whole),
         ]
 
     def __enter__(self) -> Self:
@@ -113,23 +123,30 @@ class StepObserver(ABC):
         return self._meter.slow_groups
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs so that a resumed job goes on as this one would."""
+        """Return what a checkpoint needs so that a resumed job goes on as this one would.
+
+        It holds no tensors. How batches are to be measured is found anew after loading, by probes
+        that no measurement misses.
+        """
         return {
             "groups": [group.name for group in self.groups],
             "step": self.step,
             "next": self._next,
             "started": self._started,
             "meter": self._meter.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "pause": self._pause_steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken.
+        """Go on where :meth:`state_dict` was taken; whatever is raised, nothing is half loaded.
 
         Args:
             state: What it returned.
 
         Raises:
             AttachError: It was taken of a model with other groups.
+            KeyError: Something is missing in it.
         """
         names = [group.name for group in self.groups]
         if state["groups"] != names:
@@ -139,9 +156,21 @@ class StepObserver(ABC):
                 f"there, {len(names)} here; first difference: {other[0]!r}); load the one that "
                 "belongs to this model"
             )
+        before = self.state_dict()
+        try:
+            self._load(state)
+        except BaseException:
+            self._load(before)
+            raise
+
+    def _load(self, state: dict[str, Any]) -> None:
+        """Take a state of these groups; what may fail of it need not come first."""
         self.step, self._next = int(state["step"]), int(state["next"])
         self._started = bool(state["started"])
         self._meter.load_state_dict(state["meter"])
+        # Older checkpoints have neither.
+        self._pause_steps = int(state.get("pause", _FIRST_PAUSE_STEPS))
+        self._scaler.load_state_dict(state.get("scaler", {"notes": [{}] * len(self.groups)}))
 
     @abstractmethod
     def _take_news(self) -> None:
@@ -155,10 +184,19 @@ class StepObserver(ABC):
     def _take(self, estimate: RateEstimate, scheduled: list[float]) -> None:
         """Act on a measurement of the step that ended."""
 
+    def _make_whole(self, *_: Any) -> None:
+        self._scaler.restore()
+
     def _before(self, *_: Any) -> None:
         # One after the other, each on its own: whatever goes wrong before, the step is scaled.
         self._due = False
-        for act in (self._scaler.restore, self._take_news, self._begin, self._scale):
+        acts = (
+            (SCALING, self._scaler.restore),
+            (ADVISING, self._take_news),
+            (MEASURING, self._begin),
+            (SCALING, self._scale),
+        )
+        for self._doing, act in acts:
             try:
                 act()
             except Exception as error:  # noqa: BLE001 - whatever it is, training goes on
@@ -184,10 +222,12 @@ class StepObserver(ABC):
             self._pace.note(undisturbed=self._undisturbed)
 
     def _after(self, *_: Any) -> None:
+        self._doing = SCALING
         try:
             self._scaler.restore()
             if self._rescales:
                 self._meter.rescale_step(self._factors())
+            self._doing = MEASURING
             if self._due:
                 self._measure()
         except Exception as error:  # noqa: BLE001 - whatever it is, training goes on
@@ -232,7 +272,10 @@ class StepObserver(ABC):
         self._pause_steps = min(2 * self._pause_steps, _LONGEST_PAUSE_STEPS)
 
     def _absorb(self, error: Exception) -> None:
-        """Log an exception the first time; raise it if it belongs to a strict start.
+        """Count an exception, and log the first of its kind; raise it at a strict start.
+
+        A step counts once, however much of it fails; advice that is missing is counted by those who
+        ask for it.
 
         Raises:
             error: The start is strict, and nothing was measured before.
@@ -240,11 +283,15 @@ class StepObserver(ABC):
         if self._strict and not self._started:
             raise error
         self._started = True
-        self.failures += 1
-        if self.failures == 1:
+        if self._doing != ADVISING and self._failed_step != self.step:
+            self.failures += 1
+            self._failed_step = self.step
+        if self._doing not in self._said:
+            self._said.add(self._doing)
             _log.warning(
-                "step %d was not measured, training goes on as it is: %s: %s",
+                "step %d %s, training goes on as it is: %s: %s",
                 self.step,
+                self._doing,
                 type(error).__name__,
                 error,
             )

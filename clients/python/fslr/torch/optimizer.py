@@ -35,7 +35,12 @@ class StepScaler:
     """Scales the learning rates of an optimizer for the time of one step.
 
     Parameters of one group that have equal multipliers stay together; the step then costs no more
-    than it has to.
+    than it has to. The list of groups stays the same object, because optimizers that wrap another
+    one share it.
+
+    What a step notes in its groups goes back into the optimizer's own. Numbers that differ from
+    part to part (a step's weight in an average, where it depends on the learning rate) are kept
+    with the parameters, for the next step; the own group shows those of its last part.
 
     Args:
         optimizer: The optimizer.
@@ -48,7 +53,8 @@ class StepScaler:
         self._optimizer = optimizer
         self._parameters = parameters
         self._own: list[dict[str, Any]] | None = None
-        self._origins: list[int] = []
+        self._split: list[tuple[int, dict[str, Any]]] = []  # each part, and its group's place
+        self._notes: dict[int, _Notes] = {}  # by the parameter's id
 
     def scheduled(self) -> list[float]:
         """Return the scheduled learning rate of each parameter."""
@@ -63,43 +69,96 @@ class StepScaler:
         """Put ``scheduled * multiplier`` in force, until :meth:`restore`."""
         self.restore()  # after a step that raised, nobody else did
         if all(multiplier == 1.0 for multiplier in multipliers):
+            self._notes.clear()  # the groups step as they are, and note what is true of all
             return
         factors = dict(zip(map(id, self._parameters), multipliers, strict=True))
-        own = self._optimizer.param_groups
-        split: list[dict[str, Any]] = []
-        origins: list[int] = []
-        for origin, group in enumerate(own):
-            parts: dict[float, dict[str, Any]] = {}
-            names = group.get("param_names")
-            for place, parameter in enumerate(group["params"]):
-                factor = factors.get(id(parameter), 1.0)
-                part = parts.get(factor)
-                if part is None:
-                    rate: float | Tensor = group["lr"] if factor == 1.0 else group["lr"] * factor
-                    part = parts[factor] = {**group, "params": [], "lr": rate}
-                    if names is not None:
-                        part["param_names"] = []
-                part["params"].append(parameter)
+        own = list(self._optimizer.param_groups)
+        self._split = [
+            (origin, part)
+            for origin, group in enumerate(own)
+            for part in self._parts(group, factors)
+        ]
+        self._own = own  # before the list changes: wherever an interrupt comes, there is a way back
+        self._optimizer.param_groups[:] = [part for _, part in self._split]
+
+    def _parts(self, group: dict[str, Any], factors: dict[int, float]) -> list[dict[str, Any]]:
+        """Return a group in parts of one multiplier, and of the same notes, each."""
+        parts: dict[object, dict[str, Any]] = {}
+        names = group.get("param_names")
+        for place, parameter in enumerate(group["params"]):
+            factor = factors.get(id(parameter), 1.0)
+            noted = self._notes.get(id(parameter))
+            notes = _still_true(noted, group) if noted else {}
+            key = (factor, *sorted(notes.items())) if notes else factor
+            part = parts.get(key)
+            if part is None:
+                rate: float | Tensor = group["lr"] if factor == 1.0 else group["lr"] * factor
+                part = parts[key] = {**group, **notes, "params": [], "lr": rate}
                 if names is not None:
-                    part["param_names"].append(names[place])
-            split += parts.values()
-            origins += [origin] * len(parts)
-        self._own, self._origins = own, origins
-        self._optimizer.param_groups = split
+                    part["param_names"] = []
+            part["params"].append(parameter)
+            if names is not None:
+                part["param_names"].append(names[place])
+        return list(parts.values())
 
     def restore(self) -> None:
         """Put the optimizer's own groups back, with what the step itself noted in them."""
         if self._own is None:
             return
-        own, split = self._own, self._optimizer.param_groups
-        self._own = None
-        self._optimizer.param_groups = own
-        for origin, part in zip(self._origins, split, strict=False):
+        own = self._own
+        for origin, part in self._split:
             # Some optimizers count their steps in the group.
-            group = own[origin]
-            group.update({
-                key: value
-                for key, value in part.items()
-                if key not in {"params", "param_names", "lr"}
-            })
-        own += split[len(self._origins) :]  # a group that was added meanwhile
+            own[origin].update({k: value for k, value in part.items() if k not in _OF_A_PART})
+        self._notes = {
+            id(parameter): notes
+            for origin, part in self._split
+            if (notes := _notes(part, own[origin]))
+            for parameter in part["params"]
+        }
+        known = {*map(id, own), *(id(part) for _, part in self._split)}
+        added = [group for group in self._optimizer.param_groups if id(group) not in known]
+        self._optimizer.param_groups[:] = own + added
+        self._own, self._split = None, []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the optimizer's own checkpoint lacks."""
+        self.restore()
+        return {"notes": [self._notes.get(id(parameter), {}) for parameter in self._parameters]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        self._notes = {
+            id(parameter): {key: (left, noted) for key, (left, noted) in notes.items()}
+            for parameter, notes in zip(self._parameters, state["notes"], strict=True)
+        }
+
+
+_OF_A_PART = {"params", "param_names", "lr"}
+
+_Notes = dict[str, tuple[float, float]]
+"""Of entries of a group: what the group was left with, and what the parameter's part noted."""
+
+
+def _notes(part: dict[str, Any], group: dict[str, Any]) -> _Notes:
+    """Return the numbers of a part that are not those that its group was left with."""
+    return {
+        key: (group[key], noted)
+        for key, noted in part.items()
+        if noted is not group[key]  # as nearly all are: the others are looked at closely
+        and key not in _OF_A_PART
+        and _are_numbers(noted, group[key])
+        and noted != group[key]
+    }
+
+
+def _still_true(notes: _Notes, group: dict[str, Any]) -> dict[str, float]:
+    """Return what was noted of entries that nobody changed in the group since."""
+    return {
+        key: noted
+        for key, (left, noted) in notes.items()
+        if _are_numbers(group.get(key)) and group[key] == left
+    }
+
+
+def _are_numbers(*values: object) -> bool:
+    return all(isinstance(value, int | float) for value in values)

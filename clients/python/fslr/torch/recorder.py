@@ -72,13 +72,8 @@ class Recorder(StepObserver):
             "points": [point.SerializeToString() for point in self._points],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken.
-
-        Args:
-            state: What it returned.
-        """
-        super().load_state_dict(state)
+    def _load(self, state: dict[str, Any]) -> None:
+        super()._load(state)
         self._largest_rate = float(state["largest_rate"])
         self._points = [profile_pb2.ProfilePoint.FromString(p) for p in state["points"]]
 

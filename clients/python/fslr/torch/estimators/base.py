@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -41,14 +42,32 @@ class Probes:
         signs = torch.empty(outputs.shape, dtype=outputs.dtype, device=outputs.device)
         return signs.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
 
-    def states(self) -> dict[str, Tensor]:
-        """Return where each device's generator stands."""
-        return {str(device): g.get_state() for device, g in self._generators.items()}
+    def states(self) -> dict[str, bytes]:
+        """Return where each device's generator stands; no tensors, which loading might move."""
+        return {
+            str(device): bytes(generator.get_state().tolist())
+            for device, generator in self._generators.items()
+        }
 
-    def load_states(self, states: dict[str, Tensor]) -> None:
-        """Go on where :meth:`states` was taken."""
-        for device, state in states.items():
-            self._generator(torch.device(device)).set_state(state)
+    def load_states(self, states: Mapping[str, bytes | Tensor]) -> None:
+        """Go on where :meth:`states` was taken; what stood on devices that are not here is left.
+
+        Args:
+            states: What it returned; tensors in older checkpoints, on whatever device.
+
+        Raises:
+            RuntimeError: A state is none of its device's generator.
+        """
+        generators: dict[torch.device, torch.Generator] = {}
+        for name, state in states.items():
+            try:
+                device = torch.device(name)
+                generator = torch.Generator(device)
+            except RuntimeError:
+                continue  # taken on another machine
+            values = state.cpu() if isinstance(state, Tensor) else torch.tensor(list(state))
+            generators[device] = generator.set_state(values.to(torch.uint8))
+        self._generators = generators
 
 
 class Estimator(ABC):
@@ -115,11 +134,11 @@ class Estimator(ABC):
         sums = self.measure(batch, update)
         return sums.estimate([group.name for group in self._groups], update.learning_rates)
 
-    def probe_states(self) -> dict[str, Tensor]:
+    def probe_states(self) -> dict[str, bytes]:
         """Return where the probes' generators stand, for a checkpoint."""
         return self._drawn.states()
 
-    def load_probe_states(self, states: dict[str, Tensor]) -> None:
+    def load_probe_states(self, states: Mapping[str, bytes | Tensor]) -> None:
         """Go on where :meth:`probe_states` was taken."""
         self._drawn.load_states(states)
 

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from fslr.errors import MeasurementError
 from fslr.torch.batch import Batch
-from fslr.torch.estimators.base import Estimator
+from fslr.torch.estimators.base import Estimator, Probes
 from fslr.torch.estimators.estimate import ProjectionSums, sums_of_rows
 from fslr.torch.estimators.gradient import NOTHING_MEASURED
 from fslr.torch.estimators.projector import Projector
@@ -43,6 +43,8 @@ from fslr.torch.estimators.route import AnyRank, Route, find_route, most_chunks
 from fslr.torch.forward import Output
 from fslr.torch.groups import ModelGroups
 from fslr.torch.update import Update
+
+_CHECKS_STRIDE = 500_009  # between the seeds of measurements and of checks
 
 
 class PerExampleEstimator(Estimator):
@@ -84,6 +86,8 @@ class PerExampleEstimator(Estimator):
         self._micro_batches = micro_batches
         self._any_rank = any_rank or list
         self._projector = Projector(self._forward, groups)
+        # Of their own: a resumed training checks again, and must not draw other probes for it.
+        self._check_probes = Probes(seed + _CHECKS_STRIDE)
         self._routes: dict[tuple[object, ...], Route] = {}
         self._measured: dict[tuple[object, ...], int] = {}  # measurements of each pattern
 
@@ -106,7 +110,7 @@ class PerExampleEstimator(Estimator):
         if self._any_rank([again])[0] or route is None:
             route = find_route(
                 self._projector,
-                self._drawn,
+                self._check_probes,
                 batch,
                 update,
                 micro_batches=self._micro_batches,
