@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 import subprocess
 import sys
 from functools import cache
@@ -12,17 +11,12 @@ from typing import Any
 
 import pytest
 
-_PYTHON = (sys.executable, "-W", "ignore")
+from tests.redis_servers import free_port
+
+_JOB = (sys.executable, "-W", "ignore", "-m", "tests.distributed_job")
 _TIMEOUT_S = 90
 _PROBES = 100
 _EXAMPLES = 8
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @cache
@@ -31,16 +25,7 @@ def job(kind: str) -> list[dict[str, Any]]:
     port = free_port()
     ranks = [
         subprocess.Popen(
-            [
-                sys.executable,
-                "-W",
-                "ignore",
-                "-m",
-                "tests.distributed_job",
-                kind,
-                str(r),
-                str(port),
-            ],
+            [*_JOB, kind, str(r), str(port)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
