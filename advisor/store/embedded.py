@@ -29,6 +29,8 @@ _START_TIMEOUT_S = 30.0  # until it answers at all
 _LOCK_TIMEOUT_S = 5.0  # the server of a killed service needs a moment to die
 _STOP_TIMEOUT_S = 10.0
 _MAX_SOCKET_PATH_BYTES = 107
+LOG_FILE = "redis.log"
+"""The server's log, in its data directory."""
 _SOCKET = "redis.sock"
 _SOCKET_ELSEWHERE = "redis.sock.path"  # says where it lies, if not with the data
 # Becomes the server, which is killed when its parent dies (PR_SET_PDEATHSIG). A program and not a
@@ -231,7 +233,7 @@ class EmbeddedRedis:
 
     @property
     def _log(self) -> Path:
-        return self._data_dir.resolve() / "redis.log"
+        return self._data_dir.resolve() / LOG_FILE
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_S

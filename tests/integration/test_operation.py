@@ -59,7 +59,7 @@ def test_readiness_follows_redis_and_liveness_does_not(tmp_path: Path) -> None:
         assert cli.run("health").stdout.endswith("SERVING\n")
         store.revive()
         eventually(lambda: state(running.address, "readiness") == "SERVING")
-        assert "not ready: Redis does not answer" in running.log()
+        assert "not ready: Redis cannot be used" in running.log()
         assert "ready again" in running.log()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,13 @@ from grpc_health.v1 import health, health_pb2
 from redis.exceptions import NoPermissionError
 
 from advisor import readiness
+from advisor.bootstrap import ListenError
+from advisor.errors import StoreUnavailableError
 from advisor.metrics import Metrics
 from advisor.processes import stop_at_eof
 from advisor.readiness import READINESS, Readiness
+from advisor.settings import Settings
+from advisor.worker import start_problem
 
 
 def test_readiness_goes_on_whatever_redis_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +51,23 @@ def test_readiness_goes_on_whatever_redis_answers(monkeypatch: pytest.MonkeyPatc
         await looks.stop()
 
     asyncio.run(looked())
+
+
+def settings(**given: Any) -> Settings:
+    return Settings(**given)
+
+
+def test_a_start_without_redis_is_told_with_its_place_and_remedy(tmp_path: Path) -> None:
+    away = StoreUnavailableError("no answer in time")
+    url = "redis://me:secret@store:6379"
+    given = start_problem(away, settings(redis_url=url))
+    assert "the Redis at redis://me:***@store:6379 cannot be used: the store does not" in given
+    assert "leave --redis-url out" in given
+    embedded = start_problem(away, settings(data_dir=tmp_path))
+    assert "the embedded Redis cannot be used: the store does not answer" in embedded
+    assert f"its log {tmp_path}/redis.log" in embedded
+    assert "--redis-url" not in embedded
+    assert start_problem(ListenError("taken"), settings()) == "taken"
 
 
 def test_the_end_of_input_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
