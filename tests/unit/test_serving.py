@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2
 from redis.exceptions import NoPermissionError
 
-from advisor import readiness
+from advisor import readiness, workers
 from advisor.bootstrap import ListenError
 from advisor.errors import StoreUnavailableError
 from advisor.metrics import Metrics
@@ -68,6 +68,22 @@ def test_a_start_without_redis_is_told_with_its_place_and_remedy(tmp_path: Path)
     assert f"its log {tmp_path}/redis.log" in embedded
     assert "--redis-url" not in embedded
     assert start_problem(ListenError("taken"), settings()) == "taken"
+
+
+@pytest.mark.parametrize(("tracing", "needed_s"), [(False, 20), (True, 30)])
+def test_workers_are_not_killed_within_the_time_that_a_stop_may_take(
+    tracing: bool, needed_s: float
+) -> None:
+    given: list[float] = []
+
+    class Worker:
+        async def end(self, deadline_s: float) -> None:
+            given.append(deadline_s)
+
+    own: list[Any] = [Worker(), Worker()]
+    asyncio.run(workers._end(own, settings(grace_s=10, tracing=tracing, workers=2)))
+    assert len(given) == 2
+    assert min(given) > needed_s
 
 
 def test_the_end_of_input_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
