@@ -189,7 +189,8 @@ def caller(answer: Answer, *, project: str | None, now: datetime) -> Iterator[Fi
                 "token", Level.WARNING, "a token is shown, and the service does not look at it"
             )
         return
-    role = pb.Role.Name(seen.role).removeprefix("ROLE_").lower()
+    known = pb.Role.DESCRIPTOR.values_by_number.get(seen.role)
+    role = known.name.removeprefix("ROLE_").lower() if known else f"role {seen.role}"
     words = f"{seen.name} is seen as {role} of {seen.project}"
     if project is not None and seen.project != f"projects/{project}":
         yield Finding(
