@@ -130,6 +130,8 @@ def _announced(address: str, path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
+    if path.is_dir():
+        raise ListenError(f"the address file {path} cannot be written: it is a directory")
     beside = path.with_name(path.name + ".new")
     try:
         beside.write_text(address, encoding="utf-8")
