@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from advisor.doctor.rules import Handshake
 from fslr import CertificateFiles
 
+_SOCKETS = ("unix:", "unix-abstract:")
 _PORT = 443  # what gRPC takes where an address names none
 
 
@@ -40,12 +41,12 @@ def endpoints(address: str) -> list[Endpoint]:
 
     Args:
         address: ``host:port``, ``dns:///host:port`` or ``ipv4:HOST:PORT,HOST:PORT``; a Unix
-            socket (``unix:``) has no endpoints.
+            socket (``unix:``, ``unix-abstract:``) has no endpoints.
 
     Raises:
         UnreachableError: It cannot be resolved, or its port is not a number.
     """
-    if address.startswith("unix"):
+    if address.startswith(_SOCKETS):
         return []
     found: list[Endpoint] = []
     for target in re.sub(r"^(dns:(//[^/]*)?/?|ipv[46]:)", "", address).split(","):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -282,12 +283,25 @@ def test_replicas_of_two_versions_are_named() -> None:
         ),
         ("127.0.0.1", [("127.0.0.1", "127.0.0.1", 443)]),
         ("unix:advisor.sock", []),
+        ("unix-abstract:advisor", []),
     ],
 )
 def test_addresses_are_read_as_grpc_reads_them(
     address: str, hosts: list[tuple[str, str, int]]
 ) -> None:
     assert [(e.host, e.ip, e.port) for e in endpoints(address)] == hosts
+
+
+def test_a_host_whose_name_begins_like_a_socket_is_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def resolved(host: str, port: int, **_: Any) -> list[Any]:
+        asked.append((host, port))
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    assert [e.host for e in endpoints("unix-gpu1:50051")] == ["unix-gpu1"]
+    assert asked == [("unix-gpu1", 50051)]
 
 
 @pytest.mark.parametrize(
