@@ -24,6 +24,7 @@ from advisor.rpc.advisor_service import AdvisorServicer, add_to_server
 from advisor.rpc.audit_service import AuditServicer
 from advisor.rpc.gate import Gate
 from advisor.rpc.interceptor import BoundaryInterceptor
+from advisor.rpc.metering import expect_calls
 from advisor.rpc.policy_service import PolicyServicer
 from advisor.rpc.profile_service import ProfileServicer
 from advisor.rpc.run_service import RunServicer
@@ -54,14 +55,16 @@ from fslr.advisor.v1 import (
     status_service_pb2_grpc,
 )
 
-_SERVICES = (
-    advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"].full_name,
-    audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
-    policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"].full_name,
-    profile_service_pb2.DESCRIPTOR.services_by_name["ProfileService"].full_name,
-    run_service_pb2.DESCRIPTOR.services_by_name["RunService"].full_name,
-    status_service_pb2.DESCRIPTOR.services_by_name["StatusService"].full_name,
+SERVICES = (
+    advisor_service_pb2.DESCRIPTOR.services_by_name["AdvisorService"],
+    audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
+    policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"],
+    profile_service_pb2.DESCRIPTOR.services_by_name["ProfileService"],
+    run_service_pb2.DESCRIPTOR.services_by_name["RunService"],
+    status_service_pb2.DESCRIPTOR.services_by_name["StatusService"],
 )
+"""The services of the contract."""
+_NAMES = tuple(service.full_name for service in SERVICES)
 # Messages beyond our limit are refused by us, with a reason; beyond this multiple of it by gRPC,
 # without one, before they fill the memory.
 _HARD_LIMIT = 4
@@ -119,6 +122,7 @@ async def running_service(
             "--allow-insecure where the network itself is trusted"
         )
     metrics = Metrics()
+    expect_calls(SERVICES, metrics)
     tracing = Tracing.started(enabled=settings.tracing)
     observe = tracing.observing(metrics.time_redis)
     timeout_s = settings.redis_timeout_s
@@ -177,14 +181,14 @@ async def running_service(
         health_pb2_grpc.add_HealthServicer_to_server(states, server)
         if settings.reflection:
             reflection.enable_server_reflection(
-                (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+                (*_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
             )
         port = _listen(server, settings)
         with metrics_served(metrics.registry, settings) as metrics_port:
             readiness = Readiness((redis, unrepeated), states, metrics)
             telemetry.start()
             await server.start()
-            for name in ("", LIVENESS, *_SERVICES):
+            for name in ("", LIVENESS, *_NAMES):
                 await states.set(name, health_pb2.HealthCheckResponse.SERVING)
             await readiness.start()
             try:

@@ -250,10 +250,15 @@ class StoppingError(AdvisorError):
 
 
 class StoreUnavailableError(AdvisorError):
-    """Redis does not answer."""
+    """Redis does not answer, or refuses the service a command."""
 
-    def __init__(self, cause: str) -> None:
-        super().__init__(f"the store does not answer ({cause}); try again shortly")
+    def __init__(self, cause: str, *, is_refused: bool = False) -> None:
+        super().__init__(
+            f"the store refuses the service a command ({cause}); its user lacks rights: see Rights "
+            "in docs/operations.md"
+            if is_refused
+            else f"the store does not answer ({cause}); try again shortly"
+        )
 
 
 class RequestReusedError(AdvisorError):

@@ -40,7 +40,9 @@ class Metrics:
         self.received = counter("grpc_server_msg_received_total", "Messages received.", _METHOD)
         self.sent = counter("grpc_server_msg_sent_total", "Messages sent.", _METHOD)
         self.refused = counter(
-            "advisor_refused_calls_total", "Calls refused for want of room.", ("grpc_type",)
+            "advisor_refused_calls_total",
+            "Calls refused for want of room, or as a token's quota is used up.",
+            ("grpc_type",),
         )
         self.open_calls = Gauge(
             "advisor_open_calls",

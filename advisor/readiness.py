@@ -65,8 +65,8 @@ class Readiness:
             except StoreUnavailableError as error:
                 now = False
                 if ready:
-                    _log.warning("not ready: Redis does not answer", cause=str(error))
-            except Exception:  # noqa: BLE001 - a right that Redis took back; the loop must go on
+                    _log.warning("not ready: Redis cannot be used", cause=str(error))
+            except Exception:  # noqa: BLE001 - the loop must go on
                 now = False
                 if ready:
                     _log.exception("not ready: Redis answers with an error")

@@ -19,6 +19,8 @@ from advisor.errors import StoreUnavailableError
 from advisor.logs import configure_logging
 from advisor.processes import run_loop, stop_at_eof
 from advisor.settings import Settings
+from advisor.store.addresses import redacted
+from advisor.store.embedded import LOG_FILE
 from advisor.tracing import TracingError
 from fslr import CertificateError
 
@@ -27,6 +29,24 @@ READY = "ready"
 
 START_ERRORS = (ListenError, CertificateError, CertificateRolesError, TracingError)
 """What keeps a service from starting, told to the operator as it is."""
+
+
+def start_problem(error: Exception, settings: Settings) -> str:
+    """Return what the operator is told of a start that failed.
+
+    Args:
+        error: One of :data:`START_ERRORS`, or that Redis cannot be used.
+        settings: The service's settings.
+    """
+    if not isinstance(error, StoreUnavailableError):
+        return str(error)
+    if settings.redis_url is None:
+        log = settings.data_dir / LOG_FILE
+        return f"the embedded Redis cannot be used: {error}; its log {log} says more"
+    return (
+        f"the Redis at {redacted(settings.redis_url)} cannot be used: {error}; check --redis-url "
+        "and that the server runs, or leave --redis-url out for an embedded one"
+    )
 
 
 class WorkerTask(BaseModel):
@@ -65,7 +85,7 @@ def main() -> None:
     try:
         run_loop(_work(task))
     except (*START_ERRORS, StoreUnavailableError) as error:
-        _say(" ".join(str(error).split()))
+        _say(" ".join(start_problem(error, task.settings).split()))
         raise SystemExit(1) from None
 
 

@@ -25,7 +25,7 @@ from advisor.worker import READY, TASK_VARIABLE, WorkerTask
 
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _START_TIMEOUT_S = 30.0
-_STOP_MARGIN_S = 5.0  # beyond the grace of open calls
+_STOP_MARGIN_S = 5.0  # beyond what a worker may take
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0  # before a worker that died is started again
 
 _log = structlog.get_logger()
@@ -79,7 +79,8 @@ async def running_workers(
 
 
 async def _end(workers: list[_Worker], settings: Settings) -> None:
-    await asyncio.gather(*(worker.end(settings.grace_s + _STOP_MARGIN_S) for worker in workers))
+    deadline_s = settings.longest_stop_s + _STOP_MARGIN_S
+    await asyncio.gather(*(worker.end(deadline_s) for worker in workers))
 
 
 @contextlib.contextmanager

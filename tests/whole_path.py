@@ -6,7 +6,14 @@ import threading
 
 import pytest
 
-from fslr import AdvisorClient, AliasMovedError, FslrError, RunNotFoundError, VersionInUseError
+from fslr import (
+    AdvisorClient,
+    AliasMovedError,
+    FslrError,
+    PolicyNotFoundError,
+    RunNotFoundError,
+    VersionInUseError,
+)
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, run_service_pb2
 from tests.building import content_message, opening_message
@@ -47,6 +54,8 @@ def walk(client: AdvisorClient, project: str) -> None:
     client.set_policy("team", policy_pb2.Policy(max_multiplier=3.0), project=project)
     assert client.get_policy("team", project=project).policy.max_multiplier == 3.0
     assert [p.version for p in client.list_policies(project=project)] == [2]
+    with pytest.raises(PolicyNotFoundError, match=r"did you mean .*/team\?"):
+        client.get_policy("taem", project=project)
 
     store = client.status().store
     assert (store.available, store.append_only, store.flush) == (True, True, "always")

@@ -64,5 +64,8 @@ def audit(
 def _detail(action: str, text: str) -> str:
     """Return a digest cut to what people compare, rules in words, anything else as it is."""
     if action == "set policy":
-        return rules_in_words(policy_to(decode_policy(text.encode())))
+        try:
+            return rules_in_words(policy_to(decode_policy(text.encode())))
+        except (ValueError, TypeError, KeyError):  # rules that only a newer version knows
+            return text
     return text[:12] if re.fullmatch(r"[0-9a-f]{64}", text) else text

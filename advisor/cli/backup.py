@@ -39,6 +39,8 @@ def backup(
                 fail("the archive is no text; name a file, or send - into one")
             write_backup(source, sys.stdout.buffer)
             return
+        if output.is_dir():
+            fail(f"{output} cannot be written: it is a directory; name another file")
         beside = output.with_name(output.name + ".new")
         try:
             beside.touch(mode=0o600)

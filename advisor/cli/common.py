@@ -126,6 +126,20 @@ def rules_in_words(policy: policy_pb2.Policy) -> str:
     return ", ".join(words) or "the defaults"
 
 
+def enum_word(kind: Any, value: int) -> str:
+    """Return an enum's value as words; one of a newer service as its number.
+
+    Args:
+        kind: The enum, as generated code has it.
+        value: The number.
+    """
+    known = kind.DESCRIPTOR.values_by_number.get(value)
+    if known is None:
+        return str(value)
+    prefix = kind.DESCRIPTOR.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return str(known.name).removeprefix(prefix).lower().replace("_", " ")
+
+
 def short_name(resource_name: str) -> str:
     """Return the last segment of a resource name."""
     return resource_name.rsplit("/", 1)[-1]

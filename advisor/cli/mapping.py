@@ -20,6 +20,7 @@ from advisor.cli.common import (
     Project,
     client,
     console,
+    enum_word,
     fail,
     message_dict,
     number,
@@ -73,12 +74,12 @@ def check(
         for mapping in found.mappings:
             table.add_row(
                 plain(mapping.group),
-                _word(policy_pb2.Match.Name(mapping.match)),
+                enum_word(policy_pb2.Match, mapping.match),
                 number(mapping.depth_factor) if mapping.sources else "",
                 plain(_listed(list(mapping.sources))),
             )
         console.print(table)
-        counts = Counter(_word(policy_pb2.Match.Name(m.match)) for m in found.mappings)
+        counts = Counter(enum_word(policy_pb2.Match, m.match) for m in found.mappings)
         console.print(", ".join(f"{count} by {way}" for way, count in counts.most_common()))
         if not any(group.parameter_count for group in request.opening.layout.groups):
             console.print(_NO_SIZES)
@@ -116,8 +117,8 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Show for every group where its multiplier comes from, step by step."""
-    if bool(run) == bool(profile and layout):
-        fail("give a profile and a layout file, or --run RUN")
+    if (bool(run), bool(profile), bool(layout)) not in {(True, False, False), (False, True, True)}:
+        fail("give a profile and a layout file, or --run RUN without both")
     with client(address) as advisor:
         if run:
             request, answer = _stored(advisor, run, step, project)
@@ -158,6 +159,12 @@ def _stored(
         fail(
             f"run {run} has no measurement at step {step}; it has {_listed(list(map(str, steps)))}"
         )
+    groups, measured = len(summary.opening.layout.groups), len(found.measurement.unit_rates)
+    if groups != measured:  # another layout of as many groups cannot be told from this one
+        fail(
+            f"run {run} began again with a layout of {groups} groups, and its measurement at step "
+            f"{found.measurement.step} has {measured}; give a --step since then"
+        )
     request = advisor_service_pb2.RecommendLRRequest(
         opening=summary.opening, measurement=found.measurement
     )
@@ -185,8 +192,8 @@ def _rows(
             "in_force": before[i],
             "raw": raw[i],
             "multiplier": answer.multipliers[i],
-            "outcome": _word(policy_pb2.Outcome.Name(answer.outcomes[i])),
-            "limits": [_word(str(limit.name)) for limit in Limit(limits[i])],
+            "outcome": enum_word(policy_pb2.Outcome, answer.outcomes[i]),
+            "limits": [str(limit.name).lower().replace("_", " ") for limit in Limit(limits[i])],
         }
         for i, group in enumerate(request.opening.layout.groups)
     ]
@@ -257,9 +264,3 @@ def _request(path: Path, profile: str) -> advisor_service_pb2.RecommendLRRequest
 def _listed(names: list[str], most: int = 6) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def _word(name: str) -> str:
-    for prefix in ("OUTCOME_", "MATCH_"):
-        name = name.removeprefix(prefix)
-    return name.lower().replace("_", " ")

@@ -71,7 +71,7 @@ def try_(
                 skipped[name] = str(error)
                 continue
             if left:
-                skipped[name] = f"{left} measurements against other versions of the profile"
+                skipped[name] = left
     if as_json:
         print_json({
             "runs": {name: [_event(event) for event in events] for name, events in tried.items()},
@@ -109,13 +109,13 @@ def _event(event: Replayed) -> dict[str, Any]:
 
 def _tried(
     advisor: AdvisorClient, run: str, project: str, policy: Policy
-) -> tuple[list[Replayed], int]:
-    """Return the replay against the run's newest profile, and how much was against others."""
+) -> tuple[list[Replayed], str]:
+    """Return the replay against the run's newest profile and layout, and what it leaves out."""
     summary = advisor.get_run(run, project=project)
     opening = opening_from(summary.opening)
     events = list(advisor.run_history(run, project=project))
     if not events:
-        return [], 0
+        return [], ""
     newest = events[-1].recommendation
     version = advisor.get_profile(newest.profile).profile
     content = content_from(version.content)
@@ -127,9 +127,16 @@ def _tried(
         version.create_time.ToDatetime(),
     )
     loaded = LoadedProfile(info, profile, Reference(profile), content.header.provenance)
-    own = [event for event in events if event.recommendation.digest == version.digest]
+    groups = len(opening.layout)
+    present = [event for event in events if len(event.measurement.unit_rates) == groups]
+    own = [event for event in present if event.recommendation.digest == version.digest]
     history = [_answered(event, measurement_from(event.measurement, opening)) for event in own]
-    return replay(loaded, opening, history, policy), len(events) - len(own)
+    left = {
+        "measurements of the layout before it began again": len(events) - len(present),
+        "measurements against other versions of the profile": len(present) - len(own),
+    }
+    words = ", ".join(f"{count} {what}" for what, count in left.items() if count)
+    return replay(loaded, opening, history, policy), words
 
 
 def _answered(event: run_service_pb2.RunEvent, measurement: Any) -> Answered:

@@ -30,6 +30,7 @@ from advisor.policy import InvalidValueError
 from advisor.profiles import ProfileContent
 from advisor.rpc.convert import content_from, content_to
 from fslr import FslrError, load_profile, save_profile
+from fslr.advisor.v1 import profile_pb2
 from fslr.names import profile_name
 from fslr.profile_files import profile_text
 
@@ -66,12 +67,12 @@ def import_(
     """Register files under their own names: char-gpt.yaml as char-gpt."""
     with client(address) as advisor:
         # All that can be checked here is checked before the first is registered.
-        contents = [(file, load_profile(file), _checked(file)) for file in files]
-        for file, _, _ in contents:
+        contents = [(file, _checked(file)[0]) for file in files]
+        for file, _ in contents:
             with _naming(file):
                 parse_profile_name("name", profile_name(file.stem, project))
         registered = []
-        for file, content, _ in contents:
+        for file, content in contents:
             response = advisor.register_profile(file.stem, content, project=project)
             registered.append(message_dict(response))
             if not as_json:
@@ -87,7 +88,7 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Merge recordings into one profile: geometric mean rates, and the spread between seeds."""
-    contents = [_checked(file) for file in files]
+    contents = [_checked(file)[1] for file in files]
     try:
         content = content_to(merged(contents))
         save_profile(content, output)
@@ -112,11 +113,12 @@ def merge(
     )
 
 
-def _checked(file: Path) -> ProfileContent:
-    """Return the content of a file, or end the command with what is wrong with it."""
+def _checked(file: Path) -> tuple[profile_pb2.ProfileContent, ProfileContent]:
+    """Return a file's message and its content, or end the command with what is wrong with it."""
     with _naming(file):
         try:
-            return content_from(load_profile(file))
+            message = load_profile(file)
+            return message, content_from(message)
         except FslrError as error:
             fail(str(error))
 

@@ -22,6 +22,7 @@ from advisor.cli.common import (
     Project,
     client,
     console,
+    enum_word,
     message_dict,
     number,
     plain,
@@ -38,7 +39,6 @@ RunArgument = Annotated[
     str,
     typer.Argument(metavar="RUN", help="The run's name.", autocompletion=completion.runs),
 ]
-_OUTCOME_PREFIX = "OUTCOME_"
 _COLUMNS = (
     "step", "loss", "total rate", "off linear", "multipliers: least, median, most", "next",
     "outcomes",
@@ -127,7 +127,7 @@ def _limited(
 
 def _history_row(event: run_service_pb2.RunEvent) -> tuple[str, ...]:
     measurement, answer = event.measurement, event.recommendation
-    outcomes = Counter(_outcome(outcome) for outcome in answer.outcomes)
+    outcomes = Counter(enum_word(policy_pb2.Outcome, outcome) for outcome in answer.outcomes)
     return (
         str(measurement.step),
         number(measurement.loss) if measurement.HasField("loss") else "",
@@ -171,11 +171,6 @@ def _groups_table(run: run_service_pb2.Run, event: run_service_pb2.RunEvent) -> 
             f"{measurement.shares[i]:.1%}" if measurement.shares else "",
             number(answer.reference_unit_rates[i]),
             number(answer.multipliers[i]),
-            _outcome(answer.outcomes[i]),
+            enum_word(policy_pb2.Outcome, answer.outcomes[i]),
         )
     return table
-
-
-def _outcome(outcome: policy_pb2.Outcome.ValueType) -> str:
-    name = policy_pb2.Outcome.Name(outcome).removeprefix(_OUTCOME_PREFIX)
-    return name.lower().replace("_", " ")

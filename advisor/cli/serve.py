@@ -33,9 +33,8 @@ from advisor.logs import configure_logging
 from advisor.processes import run_loop, stop_at_eof
 from advisor.readiness import LIVENESS, READINESS
 from advisor.settings import Settings
-from advisor.store.addresses import redacted
 from advisor.store.embedded import EmbeddedRedis, EmbeddedRedisError
-from advisor.worker import START_ERRORS
+from advisor.worker import START_ERRORS, start_problem
 from advisor.workers import running_workers
 
 _HEALTH_DEADLINE_S = 3.0
@@ -77,14 +76,8 @@ def serve(
             )
     except EmbeddedRedisError as error:
         fail(str(error))
-    except START_ERRORS as error:
-        fail(str(error))
-    except StoreUnavailableError as error:
-        place = redacted(settings.redis_url) if settings.redis_url else "the embedded socket"
-        fail(
-            f"the Redis at {place} cannot be used: {error}; check --redis-url and "
-            "that the server runs, or leave --redis-url out for an embedded one"
-        )
+    except (*START_ERRORS, StoreUnavailableError) as error:
+        fail(start_problem(error, settings))
 
 
 def _embedded(settings: Settings) -> contextlib.AbstractContextManager[EmbeddedRedis | None]:
@@ -137,6 +130,8 @@ def _announced(address: str, path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
+    if path.is_dir():
+        raise ListenError(f"the address file {path} cannot be written: it is a directory")
     beside = path.with_name(path.name + ".new")
     try:
         beside.write_text(address, encoding="utf-8")

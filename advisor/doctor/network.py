@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from advisor.doctor.rules import Handshake
 from fslr import CertificateFiles
 
+_SOCKETS = ("unix:", "unix-abstract:")
 _PORT = 443  # what gRPC takes where an address names none
 
 
@@ -45,7 +46,7 @@ def endpoints(address: str) -> list[Endpoint]:
     Raises:
         UnreachableError: It cannot be resolved, or its port is not a number.
     """
-    if address.startswith(("unix:", "unix-abstract:")):  # a host's name may begin so too
+    if address.startswith(_SOCKETS):
         return []
     found: list[Endpoint] = []
     for target in re.sub(r"^(dns:(//[^/]*)?/?|ipv[46]:)", "", address).split(","):

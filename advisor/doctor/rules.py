@@ -5,6 +5,7 @@ Each rule takes what was seen and returns its findings. Thresholds stand here an
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -188,7 +189,8 @@ def caller(answer: Answer, *, project: str | None, now: datetime) -> Iterator[Fi
                 "token", Level.WARNING, "a token is shown, and the service does not look at it"
             )
         return
-    role = pb.Role.Name(seen.role).removeprefix("ROLE_").lower()
+    known = pb.Role.DESCRIPTOR.values_by_number.get(seen.role)
+    role = known.name.removeprefix("ROLE_").lower() if known else f"role {seen.role}"
     words = f"{seen.name} is seen as {role} of {seen.project}"
     if project is not None and seen.project != f"projects/{project}":
         yield Finding(
@@ -231,7 +233,7 @@ def store(seen: pb.StoreStatus) -> Iterator[Finding]:
 def _redis_version(seen: pb.StoreStatus) -> Finding:
     words = f"{seen.topology}, speaks as version {seen.version or 'unknown'}"
     if not seen.version:
-        return Finding("redis", Level.UNKNOWN, words)
+        return Finding("redis", Level.UNKNOWN, words, "let the service's user ask: +info")
     if _numbers(seen.version) < _OLDEST_REDIS:
         return Finding("redis", Level.PROBLEM, words, "upgrade it to 6.2 or newer")
     return Finding("redis", Level.OK, words)
@@ -243,7 +245,7 @@ def _append_only(seen: pb.StoreStatus) -> Finding:
             "redis persistence",
             Level.UNKNOWN,
             "Redis does not say whether it keeps an append-only file",
-            "let the service's user ask: +info +config|get",
+            "let the service's user ask: +info",
         )
     if seen.append_only:
         return Finding("redis persistence", Level.OK, "it keeps an append-only file")
@@ -287,7 +289,10 @@ def _eviction(eviction: str) -> Finding:
         return Finding("redis memory", Level.OK, "when its memory is full, it refuses writes")
     if not eviction:
         return Finding(
-            "redis memory", Level.UNKNOWN, "Redis does not say what it does when memory is full"
+            "redis memory",
+            Level.UNKNOWN,
+            "Redis does not say what it does when memory is full",
+            "let the service's user ask: +info",
         )
     return Finding(
         "redis memory",
@@ -298,6 +303,13 @@ def _eviction(eviction: str) -> Finding:
 
 
 def _replicas(seen: pb.StoreStatus) -> Finding:
+    if not seen.version:  # both are of one answer
+        return Finding(
+            "redis replicas",
+            Level.UNKNOWN,
+            "Redis does not say how many replicas follow it",
+            "let the service's user ask: +info",
+        )
     if seen.replicas:
         return Finding("redis replicas", Level.OK, f"{seen.replicas} follow it")
     if seen.topology == "standalone":
@@ -326,6 +338,13 @@ def clocks(answer: Answer) -> Iterator[Finding]:
 
 
 def _clock(whose: str, other: str, offset_s: float, error_s: float) -> Finding:
+    if math.isnan(offset_s):
+        return Finding(
+            "clock",
+            Level.UNKNOWN,
+            f"{whose} is not told",
+            "let the service's user ask: +time",
+        )
     apart_s = max(0.0, abs(offset_s) - error_s)
     if apart_s < _CLOCK_WARNING_S:
         return Finding("clock", Level.OK, f"{whose} is within {_CLOCK_WARNING_S:g} s of {other}")

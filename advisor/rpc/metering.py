@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.descriptor import ServiceDescriptor
 
 from advisor.errors import QuotaExceededError, TooBusyError
 from advisor.metrics import Metrics
 from advisor.rpc.errors import verdict_of
 
 _log = structlog.get_logger()
+
+# What an alert waits for.
+_DEFECTS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS)
+
+
+def expect_calls(services: Iterable[ServiceDescriptor], metrics: Metrics) -> None:
+    """Let the counters of all methods be there, at 0, before the first call.
+
+    Args:
+        services: The services.
+        metrics: Where to count.
+    """
+    for service in services:
+        for method in service.methods:
+            path = f"/{service.full_name}/{method.name}"
+            kind = _kind(method.client_streaming, method.server_streaming)
+            metrics.methods[path] = Method(kind, path, metrics)
+
+
+def _kind(request_streams: bool, response_streams: bool) -> str:
+    if request_streams:
+        return "bidi_stream"
+    return "server_stream" if response_streams else "unary"
 
 
 class Method:
@@ -40,6 +64,10 @@ class Method:
         self._started = metrics.started.labels(*self._labels)
         self._open_calls = metrics.open_calls.labels(kind)
         self._fine = metrics.handled.labels(*self._labels, grpc.StatusCode.OK.name)
+        # From 0 on, for Prometheus sees no rise in a series that begins with 1.
+        for code in _DEFECTS:
+            metrics.handled.labels(*self._labels, code.name)
+        metrics.refused.labels(kind)
 
     @classmethod
     def of(cls, path: str, handler: grpc.RpcMethodHandler[Any, Any], metrics: Metrics) -> Method:
@@ -50,13 +78,10 @@ class Method:
             handler: Its handler.
             metrics: Where to count.
         """
-        streams: Any = handler
-        if streams.stream_stream:
-            kind = "bidi_stream"
-        else:
-            kind = "server_stream" if streams.unary_stream else "unary"
         known = metrics.methods.get(path)
         if known is None:
+            streams: Any = handler
+            kind = _kind(streams.request_streaming, streams.response_streaming)
             known = metrics.methods[path] = cls(kind, path, metrics)
         return known
 

@@ -27,6 +27,33 @@ class BackupError(Exception):
     """The data cannot be copied."""
 
 
+class _Source:
+    """A file to copy, whose failures are told from those of the archive.
+
+    Args:
+        file: The file.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next ``size`` bytes.
+
+        Raises:
+            BackupError: They cannot be read.
+        """
+        try:
+            data = self._file.read(size)
+        except OSError as error:
+            raise BackupError(
+                f"{self._file.name} cannot be read ({error.strerror}); look at its disk"
+            ) from error
+        if len(data) < size:
+            raise BackupError(f"{self._file.name} became shorter meanwhile; try again")
+        return data
+
+
 def write_backup(data_dir: Path, target: BinaryIO) -> int:
     """Write a tar archive of the data, to be unpacked into an empty data directory.
 
@@ -55,7 +82,7 @@ def write_backup(data_dir: Path, target: BinaryIO) -> int:
         with tarfile.open(fileobj=target, mode="w|") as archive:
             _add(archive, _FOLDER, None, 0)
             for file, size in zip(files, sizes, strict=True):
-                _add(archive, f"{_FOLDER}/{Path(file.name).name}", file, size)
+                _add(archive, f"{_FOLDER}/{Path(file.name).name}", _Source(file), size)
             _add(archive, f"{_FOLDER}/{_MANIFEST}", io.BytesIO(manifest), len(manifest))
     return sum(sizes)
 
@@ -95,7 +122,7 @@ def _named(manifest: bytes) -> Iterator[str]:
         yield line.decode().split()[1]
 
 
-def _add(archive: tarfile.TarFile, name: str, file: BinaryIO | None, size: int) -> None:
+def _add(archive: tarfile.TarFile, name: str, file: _Source | io.BytesIO | None, size: int) -> None:
     """Add a file, or without one a directory, that nobody but its owner may read."""
     entry = tarfile.TarInfo(name)
     entry.type, entry.mode = (tarfile.DIRTYPE, 0o700) if file is None else (tarfile.REGTYPE, 0o600)

@@ -13,6 +13,7 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import (
     AskError,
     ClusterDownError,
+    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -36,6 +37,7 @@ from advisor.store.clients import Client, Cluster, Conduct, Observer, Sentinels,
 _PASSING = (AskError, ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
 # What our own scripts reply.
 _AUDIT_FAILED, _REQUEST_REUSED, _MISFIT = "AUDITFAILED", "REQUESTREUSED", "MISFIT"
+_REFUSED = "ACL failure in script"  # a right is missing: of Redis itself, in our scripts
 _WRONG_KIND = "WRONGTYPE"  # of Redis itself, outside of our scripts' checks
 _PASSING_PREFIXES = (
     *("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF"),
@@ -143,6 +145,8 @@ def store_errors() -> Iterator[None]:
         reason = str(error).removeprefix(_AUDIT_FAILED).strip()
         if isinstance(error, _PASSING) or reason.startswith(_PASSING_PREFIXES):
             raise StoreUnavailableError(reason) from error
+        if isinstance(error, NoPermissionError) or reason.removeprefix("ERR ").startswith(_REFUSED):
+            raise StoreUnavailableError(reason, is_refused=True) from error
         if audit:
             raise AuditUnavailableError(reason) from error
         raise  # a defect of ours: a command or script that Redis does not understand

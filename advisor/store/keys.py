@@ -80,7 +80,7 @@ class ProfileKeys:
         return f"fslr:{{{self.name.project}}}:profile:{self.name.profile}:content:"
 
     def content(self, digest: str) -> str:
-        """Hash: ``header`` and ``arrays`` of one version."""
+        """Hash: ``header``, ``arrays`` and ``summary`` of one version; the last is for lists."""
         return self.content_prefix + digest
 
 

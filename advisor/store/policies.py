@@ -122,7 +122,8 @@ class PolicyStore:
         return StoredPolicy(stored, policy, from_ms(_number(created_ms)))
 
     async def _nearest(self, reference: PolicyReference) -> list[str]:
-        there = await awaited(self._redis.zrange(keys.policies(reference.project), 0, _LOOKED_AT))
+        key = keys.policies(reference.project)
+        there = await awaited(self._redis.zrangebylex(key, "-", "+", 0, _LOOKED_AT))
         names = [raw.decode() for raw in there]
         near = difflib.get_close_matches(reference.policy, names, n=3)
         return [str(PolicyReference(reference.project, name)) for name in near]

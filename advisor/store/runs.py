@@ -156,10 +156,10 @@ class RunStore:
         while True:
             with store_errors():
                 start = await self._rank_after(key, after) if after else 0
-                batch = await awaited(
+                listed = await awaited(
                     self._redis.zrevrange(key, start, start + size, withscores=True)
                 )
-            for raw, score in batch:
+            for raw, score in listed:
                 run = await self._summary(RunName(project, raw.decode()))
                 if run is None:  # its lifetime ended
                     with store_errors():
@@ -169,7 +169,7 @@ class RunStore:
                     return found, after
                 found.append(run)
                 after = RunCursor(int(score), run.name.run)
-            if len(batch) <= size:
+            if len(listed) <= size:
                 return found, None
 
     async def _rank_after(self, key: str, cursor: RunCursor) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,6 @@ from advisor.errors import StoreUnavailableError
 from advisor.store.connection import awaited, store_errors
 
 _FLUSHES = ("no", "everysec", "always")  # the weakest first
-_ASKED = ("appendfsync", "maxmemory-policy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,12 @@ class StoreStatus:
 
     Attributes:
         problem: Why it does not answer; empty: it does.
-        version: Its version.
+        version: Its version; empty: it does not tell.
         append_only: Whether it keeps an append-only file; None: it does not tell.
         flush: ``always``, ``everysec`` or ``no``; empty: it does not tell.
         eviction: What it does when memory is full; empty: it does not tell.
-        replicas: Replicas that follow it.
-        clock_offset_s: Its clock less ours, in seconds.
+        replicas: Replicas that follow it; 0 too where it tells no version.
+        clock_offset_s: Its clock less ours, in seconds; NaN: it does not tell.
     """
 
     problem: str = ""
@@ -48,34 +49,34 @@ async def read_status(redis: Redis) -> StoreStatus:
         redis: The client.
     """
     everywhere = {"target_nodes": "primaries"} if hasattr(redis, "get_primaries") else {}
+    infos: list[Any] = []
+    offsets: list[float] = []
+    settings: list[Any] = []
     try:
-        with store_errors():
+        with store_errors(), suppress(NoPermissionError):
             infos = _nodes(await awaited(redis.info(**everywhere)), everywhere)
+        with store_errors(), suppress(NoPermissionError):
             before = time.time()
             clocks = _nodes(await awaited(redis.time(**everywhere)), everywhere)
             middle = (before + time.time()) / 2
+            offsets = [seconds + micros / 1e6 - middle for seconds, micros in clocks]
     except StoreUnavailableError as error:
         return StoreStatus(problem=str(error))
-    except NoPermissionError as error:
-        return StoreStatus(problem=f"it does not let us ask: {error}")
-    try:
+    with suppress(ResponseError, StoreUnavailableError):  # an ACL, or a service that hides CONFIG
         asked: Any = redis.config_get
-        with store_errors():
-            settings = _nodes(await asked(*_ASKED, **everywhere), everywhere)
-    except (ResponseError, StoreUnavailableError):  # an ACL, or a service that hides CONFIG
-        settings = []
-    offsets = [seconds + micros / 1e6 - middle for seconds, micros in clocks]
+        with store_errors():  # one setting: more at once are understood from 7.0 on
+            settings = _nodes(await asked("appendfsync", **everywhere), everywhere)
     flushes = [found["appendfsync"] for found in settings if "appendfsync" in found]
     evictions = {str(info.get("maxmemory_policy", "")) for info in infos}
     return StoreStatus(
-        version=min(str(info.get("redis_version", "")) for info in infos),
-        append_only=all(bool(info.get("aof_enabled")) for info in infos),
+        version=min((str(info.get("redis_version", "")) for info in infos), default=""),
+        append_only=all(bool(info.get("aof_enabled")) for info in infos) if infos else None,
         flush=min(flushes, key=_FLUSHES.index, default="") if set(flushes) <= set(_FLUSHES) else "",
         eviction=next((found for found in sorted(evictions) if found != "noeviction"), "noeviction")
         if evictions
         else "",
-        replicas=min(int(info.get("connected_slaves", 0)) for info in infos),
-        clock_offset_s=max(offsets, key=abs),
+        replicas=min((int(info.get("connected_slaves", 0)) for info in infos), default=0),
+        clock_offset_s=max(offsets, key=abs, default=math.nan),
     )
 
 

@@ -156,19 +156,25 @@ def test_it_does_not_listen_beyond_loopback_unasked(tmp_path: Path) -> None:
         assert server.address.startswith("0.0.0.0:")
 
 
-def test_an_address_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "why"), [("no/file", "No such file or directory"), (".", "it is a directory")]
+)
+def test_an_address_file_that_cannot_be_written_is_named(
+    tmp_path: Path, name: str, why: str
+) -> None:
     ran = subprocess.run(
         [
             *(sys.executable, "-m", "advisor", "serve", "--port", "0"),
-            *("--data-dir", str(tmp_path), "--address-file", str(tmp_path / "no" / "file")),
+            *("--data-dir", str(tmp_path), "--address-file", name),
         ],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
         timeout=30,
     )
     assert ran.returncode == 1
-    assert "no/file cannot be written: No such file or directory" in ran.stderr.replace("\n", "")
+    assert f"{name} cannot be written: {why}" in ran.stderr.replace("\n", "")
     assert "Traceback" not in ran.stderr
 
 

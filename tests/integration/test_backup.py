@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import re
 import shutil
 import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import redis
@@ -197,6 +202,45 @@ def test_where_no_data_are_it_says_so_and_leaves_no_file(tmp_path: Path) -> None
     result = cli.run("backup", str(archive), "--data-dir", str(tmp_path), ok=False)
     assert "back up that Redis" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["b.tar"]
+
+
+def test_data_that_cannot_be_read_are_told_from_a_file_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EmbeddedRedis(tmp_path / "data") as server, redis.Redis.from_url(server.url) as client:
+        client.set("key", "value")
+    cli = Cli("127.0.0.1:1", "default")
+    arguments = ("--data-dir", str(tmp_path / "data"))
+    opened = backup._opened
+
+    def broken(folder: Path, stack: ExitStack) -> tuple[bytes, list[Any]]:
+        manifest, files = opened(folder, stack)
+        return manifest, [stack.enter_context(Broken(file.name)) for file in files]
+
+    monkeypatch.setattr(backup, "_opened", broken)
+    result = cli.run("backup", str(tmp_path / "b.tar"), *arguments, ok=False)
+    assert re.search(r"appendonlydir/\S+ cannot be read \(Input/output error\)", result.output)
+    assert "cannot be written" not in result.output
+    monkeypatch.undo()
+    result = cli.run("backup", str(tmp_path / "no" / "b.tar"), *arguments, ok=False)
+    assert "b.tar cannot be written: No such file or directory" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+class Broken(io.FileIO):
+    """A file on a disk that fails."""
+
+    def read(self, size: int | None = -1) -> NoReturn:  # noqa: ARG002 - of its class
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize("name", [".", "/", ".."])
+def test_a_directory_is_no_file_for_a_backup(tmp_path: Path, name: str) -> None:
+    with EmbeddedRedis(tmp_path / "data"):
+        pass
+    cli = Cli("127.0.0.1:1", "default")
+    result = cli.run("backup", name, "--data-dir", str(tmp_path / "data"), ok=False)
+    assert f"{name} cannot be written: it is a directory; name another file" in result.output
 
 
 def test_a_snapshot_of_another_redis_is_restored_before_its_append_only_file_begins(

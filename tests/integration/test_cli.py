@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from advisor.localserver import LocalServer
 from fslr import AdvisorClient, ProfileFileError, load_profile, save_profile
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from tests.building import content_message, opening_message
+from tests.building import NAMES, content_message, opening_message
 from tests.commands import Cli
 from tests.waiting import eventually
 
@@ -237,7 +237,36 @@ def test_explain_shows_where_a_multiplier_comes_from(
     assert cli.json("explain", "--run", "night")["groups"] == rows
     missing = cli.run("explain", "--run", "night", "--step", "6", ok=False)
     assert "run night has no measurement at step 6; it has 5" in missing.output
-    assert "give a profile and a layout file, or --run" in cli.run("explain", ok=False).output
+    for arguments in (
+        (),
+        ("gpt",),
+        ("gpt", "--run", "night"),
+        ("gpt", str(asked), "--run", "night"),
+    ):
+        refused = cli.run("explain", *arguments, ok=False)
+        assert "give a profile and a layout file, or --run" in refused.output
+
+
+def test_a_run_that_began_again_with_another_layout_is_not_mixed_up(
+    cli: Cli, client: AdvisorClient, file: str, project: str
+) -> None:
+    cli.run("profile", "register", "gpt", file)
+    cli.run("policy", "set", "team", "-r", "max_multiplier=4")
+    profile, run = f"projects/{project}/profiles/gpt", f"projects/{project}/runs/night"
+    for step, names in ((0, NAMES), (10, NAMES), (20, NAMES[:2])):
+        client.recommend_once(
+            opening_message(profile, names, run=run),
+            pb.Measurement(step=step, unit_rates=[1.0] * len(names)),
+        )
+    eventually(lambda: len(list(client.run_history("night", project=project))) == 3)
+    assert len(cli.json("explain", "--run", "night")["groups"]) == 2
+    refused = cli.run("explain", "--run", "night", "--step", "10", ok=False)
+    assert (
+        "run night began again with a layout of 2 groups, and its measurement at step 10 has 4"
+    ) in refused.output
+    tried = cli.json("policy", "try", "team", "--run", "night")
+    assert [event["step"] for event in tried["runs"]["night"]] == [20]
+    assert tried["skipped"]["night"] == "2 measurements of the layout before it began again"
 
 
 def test_recordings_are_merged_into_one_file(cli: Cli, tmp_path: Path) -> None:

@@ -190,6 +190,24 @@ def test_a_redis_that_forgets_is_a_problem(tmp_path: Path) -> None:
     assert good.worst == "ok"
 
 
+def test_what_a_redis_does_not_let_the_service_ask_is_unknown_and_no_problem(
+    tmp_path: Path,
+) -> None:
+    with (
+        RedisServer(tmp_path) as server,
+        server.client() as admin,
+        LocalServer(None, "--redis-url", server.url) as service,
+    ):
+        admin.execute_command("ACL SETUSER", "default", "-info", "-time", "-config|get")
+        found = examined(service.address)
+        admin.execute_command("ACL SETUSER", "default", "+time")
+        with_time = examined(service.address)
+    assert found.worst == "unknown"
+    for words in ("speaks as version unknown", "whether it keeps", "how many replicas", "+time"):
+        assert words in found.of("unknown")
+    assert "Redis's clock is within 1 s" in with_time.of("ok")
+
+
 def test_a_redis_that_is_away_is_a_problem(tmp_path: Path) -> None:
     with (
         RedisServer(tmp_path) as server,

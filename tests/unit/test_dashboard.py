@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from advisor.bootstrap import SERVICES
 from advisor.metrics import Metrics
+from advisor.rpc.metering import expect_calls
 from tests.deployment import DEPLOY, load
 
 DASHBOARD = json.loads((DEPLOY / "grafana" / "advisor.json").read_text("utf-8"))
@@ -52,6 +54,35 @@ def test_metrics_and_labels_exist(expression: str) -> None:
     labels = set().union(*(known[name][1] for name in used(expression))) | ADDED
     for grouped in re.findall(r"\bby \(([^)]*)\)", expression):
         assert set(grouped.replace(" ", "").split(",")) <= labels
+
+
+def test_the_first_defect_of_each_method_is_a_rise_from_zero() -> None:
+    (rule,) = (rule for rule in RULES if rule["alert"] == "AdvisorDefect")
+    codes = re.findall(r'grpc_code=~"([^"]*)"', rule["expr"])[0].split("|")
+    metrics = Metrics()
+    expect_calls(SERVICES, metrics)
+    methods = [method for service in SERVICES for method in service.methods]
+    assert methods
+    for code in (*codes, "OK"):
+        for method in methods:
+            kind = {
+                (False, False): "unary",
+                (False, True): "server_stream",
+                (True, True): "bidi_stream",
+            }[method.client_streaming, method.server_streaming]
+            labels = {
+                "grpc_type": kind,
+                "grpc_service": method.containing_service.full_name,
+                "grpc_method": method.name,
+                "grpc_code": code,
+            }
+            assert metrics.registry.get_sample_value("grpc_server_handled_total", labels) == 0
+
+
+def test_the_alert_of_refused_calls_names_every_limit_that_refuses() -> None:
+    (rule,) = (rule for rule in RULES if rule["alert"] == "AdvisorRefusesCalls")
+    for limit in ("max_calls", "max_streams", "max_token_streams", "max_token_messages_per_s"):
+        assert limit in rule["annotations"]["action"]
 
 
 def test_every_metric_is_on_the_dashboard() -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import socket
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from advisor.doctor import rules
 from advisor.doctor.findings import Finding, Level, worst
 from advisor.doctor.network import UnreachableError, endpoints
 from advisor.doctor.rules import Handshake
+from advisor.store.status import read_status
 from fslr.advisor.v1 import status_service_pb2 as pb
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -61,7 +66,7 @@ def test_a_good_store_has_no_findings_beyond_ok() -> None:
     ("changes", "check", "level", "words"),
     [
         ({"append_only": False}, "redis persistence", Level.PROBLEM, "appendonly yes"),
-        ({"append_only": None}, "redis persistence", Level.UNKNOWN, "config|get"),
+        ({"append_only": None}, "redis persistence", Level.UNKNOWN, "+info"),
         ({"flush": "everysec"}, "redis persistence", Level.WARNING, "appendfsync always"),
         ({"flush": "no"}, "redis persistence", Level.PROBLEM, "appendfsync always"),
         ({"flush": ""}, "redis persistence", Level.UNKNOWN, "config|get"),
@@ -71,7 +76,6 @@ def test_a_good_store_has_no_findings_beyond_ok() -> None:
         ({"replicas": 0, "topology": "standalone"}, "redis replicas", Level.OK, "backups"),
         ({"version": "6.0.16"}, "redis", Level.PROBLEM, "6.2 or newer"),
         ({"version": "6.2.0"}, "redis", Level.OK, "6.2.0"),
-        ({"version": ""}, "redis", Level.UNKNOWN, "unknown"),
         ({"available": False, "problem": "refused"}, "redis", Level.PROBLEM, "refused -> start"),
     ],
 )
@@ -82,6 +86,36 @@ def test_each_weakness_of_the_store_is_named_with_its_remedy(
     assert levels(found)[check] is level
     assert words in text(found)
     assert {name for name, of in levels(found).items() if of is not Level.OK} <= {check}
+
+
+def test_a_store_that_tells_nothing_of_itself_is_unknown() -> None:
+    silent = {"version": "", "append_only": None, "flush": "", "eviction": "", "replicas": 0}
+    seen = store(**silent, clock_offset_s=math.nan)
+    found = list(rules.store(seen))
+    assert set(levels(found).values()) == {Level.UNKNOWN}
+    (_, of_redis) = rules.clocks(answer(store=seen))
+    assert of_redis.level is Level.UNKNOWN
+    assert "+time" in of_redis.remedy
+
+
+class OldRedis:
+    """What Redis 6.2 answers, whose CONFIG GET takes one pattern."""
+
+    async def info(self) -> dict[str, Any]:
+        return {"redis_version": "6.2.0", "aof_enabled": 1, "maxmemory_policy": "noeviction"}
+
+    async def time(self) -> tuple[int, int]:
+        return int(datetime.now(UTC).timestamp()), 0
+
+    async def config_get(self, pattern: str, *more: str) -> dict[str, str]:
+        if more:
+            raise ResponseError("wrong number of arguments for 'config|get' command")
+        return {pattern: "everysec"}
+
+
+def test_an_old_redis_is_asked_as_it_understands() -> None:
+    seen = asyncio.run(read_status(OldRedis()))  # type: ignore[arg-type]
+    assert (seen.version, seen.append_only, seen.flush) == ("6.2.0", True, "everysec")
 
 
 def test_every_finding_that_is_not_ok_has_a_remedy_or_says_what_is_unknown() -> None:
@@ -256,6 +290,18 @@ def test_addresses_are_read_as_grpc_reads_them(
     address: str, hosts: list[tuple[str, str, int]]
 ) -> None:
     assert [(e.host, e.ip, e.port) for e in endpoints(address)] == hosts
+
+
+def test_a_host_whose_name_begins_like_a_socket_is_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def resolved(host: str, port: int, **_: Any) -> list[Any]:
+        asked.append((host, port))
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    assert [e.host for e in endpoints("unix-gpu1:50051")] == ["unix-gpu1"]
+    assert asked == [("unix-gpu1", 50051)]
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from grpc_health.v1 import health, health_pb2
 from redis.exceptions import NoPermissionError
 
-from advisor import readiness
+from advisor import readiness, workers
+from advisor.bootstrap import ListenError
+from advisor.errors import StoreUnavailableError
 from advisor.metrics import Metrics
 from advisor.processes import stop_at_eof
 from advisor.readiness import READINESS, Readiness
+from advisor.settings import Settings
+from advisor.worker import start_problem
 
 
 def test_readiness_goes_on_whatever_redis_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +51,39 @@ def test_readiness_goes_on_whatever_redis_answers(monkeypatch: pytest.MonkeyPatc
         await looks.stop()
 
     asyncio.run(looked())
+
+
+def settings(**given: Any) -> Settings:
+    return Settings(**given)
+
+
+def test_a_start_without_redis_is_told_with_its_place_and_remedy(tmp_path: Path) -> None:
+    away = StoreUnavailableError("no answer in time")
+    url = "redis://me:secret@store:6379"
+    given = start_problem(away, settings(redis_url=url))
+    assert "the Redis at redis://me:***@store:6379 cannot be used: the store does not" in given
+    assert "leave --redis-url out" in given
+    embedded = start_problem(away, settings(data_dir=tmp_path))
+    assert "the embedded Redis cannot be used: the store does not answer" in embedded
+    assert f"its log {tmp_path}/redis.log" in embedded
+    assert "--redis-url" not in embedded
+    assert start_problem(ListenError("taken"), settings()) == "taken"
+
+
+@pytest.mark.parametrize(("tracing", "needed_s"), [(False, 20), (True, 30)])
+def test_workers_are_not_killed_within_the_time_that_a_stop_may_take(
+    tracing: bool, needed_s: float
+) -> None:
+    given: list[float] = []
+
+    class Worker:
+        async def end(self, deadline_s: float) -> None:
+            given.append(deadline_s)
+
+    own: list[Any] = [Worker(), Worker()]
+    asyncio.run(workers._end(own, settings(grace_s=10, tracing=tracing, workers=2)))
+    assert len(given) == 2
+    assert min(given) > needed_s
 
 
 def test_the_end_of_input_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

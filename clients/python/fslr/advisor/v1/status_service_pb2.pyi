@@ -102,17 +102,17 @@ class StoreStatus(_message.Message):
     topology: _builtins.str
     """`standalone`, `sentinel` or `cluster`. Of a cluster, the rest is told of its weakest node."""
     version: _builtins.str
-    """Its version, such as `7.2.4`."""
+    """Its version, such as `7.2.4`. Empty: it does not tell (no right to `INFO`)."""
     append_only: _builtins.bool
-    """Whether it keeps an append-only file. Absent: it does not tell (no right to `CONFIG GET`)."""
+    """Whether it keeps an append-only file. Absent: it does not tell."""
     flush: _builtins.str
     """When the file is flushed to the disk: `always`, `everysec` or `no`. Empty: it does not tell."""
     eviction: _builtins.str
     """What it does when memory is full, such as `noeviction`. Empty: it does not tell."""
     replicas: _builtins.int
-    """Replicas that follow it."""
+    """Replicas that follow it. With an empty version it does not tell."""
     clock_offset_s: _builtins.float
-    """Its clock less the service's, in seconds."""
+    """Its clock less the service's, in seconds. NaN: it does not tell (no right to `TIME`)."""
     problem: _builtins.str
     """Why it is not available, in words. Empty: it is."""
     def __init__(
