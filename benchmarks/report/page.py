@@ -187,12 +187,12 @@ def page(folder: Path) -> str:
             parts += [
                 f"## {section.title}",
                 section.render(figures, folder),
-                f"From {source}: `{figures['command']}`.",
+                f"From {source}: `{figures['command']}`. {figures.get('note', '')}".rstrip(),
             ]
     known = [section.file for section in _SECTIONS if section.file in found]
     shown = {name: found[name] for name in known}
-    parts += ["## Where they were measured", _sources(shown), _CLOSING, _notes(shown)]
-    return "\n\n".join(map(_wrapped, "\n\n".join(filter(None, parts)).split("\n\n"))) + "\n"
+    parts += ["## Where they were measured", _sources(shown), _CLOSING]
+    return "\n\n".join(map(_wrapped, "\n\n".join(parts).split("\n\n"))) + "\n"
 
 
 def _wrapped(paragraph: str) -> str:
@@ -207,7 +207,7 @@ def _sources(found: Mapping[str, Mapping[str, Any]]) -> str:
         ("file", "commit", "date", "machine", "versions"),
         [
             (
-                f"{name}{'*' if figures.get('note') else ''}",
+                name,
                 ", ".join(map(_short, _commits(figures))),
                 figures["date"][:10],
                 _machine(figures["machine"], figures["threads"]),
@@ -226,15 +226,6 @@ def _commits(figures: Mapping[str, Any]) -> list[str]:
 
 def _short(commit: str) -> str:
     return commit[:12] + ("-dirty" if "-dirty" in commit else "")
-
-
-def _notes(found: Mapping[str, Mapping[str, Any]]) -> str:
-    names: dict[str, list[str]] = {}
-    for name, figures in found.items():
-        if note := figures.get("note"):
-            names.setdefault(note, []).append(name)
-    rows = "\n".join(f"- {', '.join(those)}: {note}" for note, those in names.items())
-    return f"Of those with an asterisk there is more to be said:\n\n{rows}" if rows else ""
 
 
 def _main_versions(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
