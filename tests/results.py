@@ -123,14 +123,15 @@ def alternatives() -> dict[str, Any]:
             "shift": shift,
             "regret": regret,
             "regret_spread": 0.01,
+            "regrets": [regret + off for off in offs],
             "extra_cost_percent": cost,
             "code_changes": changes,
             "seeds": 3,
         }
-        for method, shift, regret, cost, changes in (
-            ("standard", -3, 0.7, 0.0, "none"),
-            ("muP", 0, 0.01, 0.0, "each layer"),
-            ("advised", 0, -0.004, 1.9, "none"),
+        for method, shift, regret, cost, changes, offs in (
+            ("standard", -3, 0.7, 0.0, "none", (-0.01, 0.0, 0.01)),
+            ("muP", 0, 0.01, 0.0, "each layer", (0.03, 0.0, -0.03)),
+            ("advised", 0, -0.004, 1.9, "none", (0.0, -0.01, 0.01)),
         )
     ]
     return {"rows": rows, **PROVENANCE}

@@ -20,9 +20,9 @@ from advisor.policy import DepthRule
 from benchmarks.markdown import number
 from benchmarks.options import one_of
 from benchmarks.provenance import AsJson, Out, emit
+from benchmarks.studies.gains import SIGNIFICANCE
 from benchmarks.studies.matching import extrapolated, match_total, scale_all
 from benchmarks.studies.reference import (
-    SIGNIFICANCE,
     Outcome,
     Reference,
     gain,

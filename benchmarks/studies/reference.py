@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from scipy import stats
-
 from advisor.policy import Policy
 from advisor.rpc.convert import policy_to
+from benchmarks.studies.gains import Gain, gain_by_seed
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case
 from benchmarks.transfer.figures import best_octave, mean_loss
@@ -27,8 +26,6 @@ from benchmarks.transfer.sweeps import (
     sweep,
 )
 from benchmarks.transfer.training import Advice, Recording
-
-SIGNIFICANCE = 0.05  # chance above which variants are not told apart
 
 
 def with_rules(**rules: object) -> Method:
@@ -194,36 +191,6 @@ def outcome(reference: Reference, found: Sweep) -> Outcome:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Gain:
-    """How much lower the regret of one variant is than that of another, in nats.
-
-    Attributes:
-        mean: Over cases and seeds.
-        standard_error: Of that, from differences of the same case and seed; None: one seed.
-        degrees_of_freedom: Of the standard error (Welch and Satterthwaite: cases differ in noise).
-    """
-
-    mean: float
-    standard_error: float | None
-    degrees_of_freedom: float = 1.0
-
-    @property
-    def chance(self) -> float:
-        """How likely so large a difference is by the seeds' noise alone, two-sided, in [0, 1]."""
-        if self.standard_error is None:
-            return 1.0
-        if self.standard_error == 0:
-            return 1.0 if self.mean == 0 else 0.0
-        t = abs(self.mean) / self.standard_error
-        return 2 * float(stats.t.sf(t, self.degrees_of_freedom))
-
-    @property
-    def is_beyond_noise(self) -> bool:
-        """Whether chance alone makes it in less than one of twenty, in either direction."""
-        return self.chance < SIGNIFICANCE
-
-
 def gain(one: Sequence[Outcome], other: Sequence[Outcome]) -> Gain | None:
     """Compare two variants over the same cases and seeds.
 
@@ -243,21 +210,6 @@ def gain(one: Sequence[Outcome], other: Sequence[Outcome]) -> Gain | None:
     return gain_by_seed([
         [b - a for a, b in zip(mine.regrets, its.regrets, strict=True)] for mine, its in pairs
     ])
-
-
-def gain_by_seed(differences: Sequence[Sequence[float]]) -> Gain:
-    """Return what the differences of a lower regret, a row of seeds for each case, come to.
-
-    Args:
-        differences: By case and seed, in nats.
-    """
-    mean = statistics.fmean(map(statistics.fmean, differences))
-    if any(len(by_seed) < 2 for by_seed in differences):
-        return Gain(mean, None)
-    squared = [statistics.variance(by_seed) / len(by_seed) for by_seed in differences]
-    parts = [s**2 / (len(d) - 1) for s, d in zip(squared, differences, strict=True)]
-    freedom = sum(squared) ** 2 / sum(parts) if sum(parts) > 0 else 1.0
-    return Gain(mean, math.sqrt(sum(squared)) / len(differences), freedom)
 
 
 def _extra_cost_percent(plain: Sweep, found: Sweep) -> float | None:

@@ -157,6 +157,19 @@ def test_a_section_s_row(tmp_path: Path, name: str, figures: dict[str, Any], row
     assert row in page(write(tmp_path, **{name: figures})).splitlines()
 
 
+def test_methods_are_told_from_ours_seed_by_seed_or_not_at_all(tmp_path: Path) -> None:
+    text = page(write(tmp_path, alternatives=alternatives()))
+    # Differences: 0.694, 0.714, 0.704; and 0.044, 0.024, -0.026, which chance alone makes.
+    assert "| standard | 1 | +0.704 ± 0.006 |  | width res mlp |" in text
+    assert "| muP | 1 | +0.014 ± 0.021, not told apart |  |  |" in text
+
+
+def test_what_diverged_is_compared_with_nothing(tmp_path: Path) -> None:
+    figures = alternatives()
+    figures["rows"][0]["regrets"] = []
+    assert "| standard | 0 | - |  |  |" in page(write(tmp_path, alternatives=figures))
+
+
 def test_a_text_cannot_break_its_table(tmp_path: Path) -> None:
     figures = ideas()
     figures["ideas"][0]["text"] = "|J U| instead"

@@ -11,10 +11,11 @@ from scipy import stats
 
 from benchmarks.studies.ablations import conclusion, summarised
 from benchmarks.studies.alternatives import published_flerm
+from benchmarks.studies.gains import Gain, gain_by_seed
 from benchmarks.studies.ideas import IDEAS, judged
 from benchmarks.studies.matching import extrapolated, match_total, total_at
 from benchmarks.studies.questions import questions
-from benchmarks.studies.reference import Gain, Outcome, Reference, gain, gain_by_seed, outcome
+from benchmarks.studies.reference import Outcome, Reference, gain, outcome
 from benchmarks.transfer.cases import CASES
 from benchmarks.transfer.sweeps import Sweep
 from fslr.advisor.v1 import advisor_service_pb2, profile_pb2
