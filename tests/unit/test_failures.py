@@ -11,7 +11,8 @@ from torch import Tensor
 
 from fslr import UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.torch import Attachment, attach
+from fslr.advisor.v1 import policy_pb2
+from fslr.torch import Attachment, RateEstimate, attach
 from fslr.torch.observing import Scaling
 from tests.training_jobs import OFTEN, Listening, wide
 from tests.waiting import eventually
@@ -121,6 +122,43 @@ def test_a_step_that_cannot_be_scaled_is_called_so(
     assert [record.getMessage() for record in caplog.records] == [
         "step 1 was not scaled, training goes on as it is: ValueError: out of luck"
     ]
+
+
+def test_a_due_step_that_cannot_be_scaled_fails_together_with_the_other_ranks(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They measure it, and wait in the meter for this rank's part, or to be told of none."""
+    model, optimizer, backward = wide()
+    ended: list[int] = []
+    always = policy_pb2.Policy(min_interval_steps=1, max_interval_steps=1)
+    with attach(
+        model, optimizer, profile="x", advisor=Listening(), policy=always, scaling="update"
+    ) as advice:
+        backward()
+        optimizer.step()
+        end_step = advice._meter.end_step
+
+        def ending(rates: list[float]) -> RateEstimate:
+            ended.append(advice.step)
+            return end_step(rates)
+
+        def broken(_factors: list[float]) -> None:
+            raise ValueError("out of luck")
+
+        monkeypatch.setattr(advice._meter, "end_step", ending)
+        monkeypatch.setattr(advice._meter, "rescale_step", broken)
+        with caplog.at_level(logging.WARNING, "fslr"):
+            backward()
+            optimizer.step()
+        monkeypatch.undo()
+        advice._next = 0
+        backward()
+        optimizer.step()
+    assert (ended, advice.failures) == ([1], 1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "step 1 was not scaled, training goes on as it is: ValueError: out of luck"
+    ]
+    assert advice.estimate is not None
 
 
 def test_a_reported_loss_goes_with_one_measurement() -> None:

@@ -225,9 +225,8 @@ class StepObserver(ABC):
         self._doing = SCALING
         try:
             self._scaler.restore()
-            if self._rescales:
-                self._meter.rescale_step(self._factors())
-            self._doing = MEASURING
+            if not self._rescales or self._rescaled():
+                self._doing = MEASURING
             if self._due:
                 self._measure()
         except Exception as error:  # noqa: BLE001 - whatever it is, training goes on
@@ -238,6 +237,17 @@ class StepObserver(ABC):
             self._undisturbed = not self._due
             self._due = False
             self.step += 1
+
+    def _rescaled(self) -> bool:
+        """Scale the step's update; return whether that is done, or for the measurement to raise."""
+        try:
+            self._meter.rescale_step(self._factors())
+        except Exception as error:
+            if not self._due:
+                raise
+            self._meter.spoil_step(error)  # other ranks measure the step, and wait for this one
+            return False
+        return True
 
     def _measure(self) -> None:
         scheduled = self._scaler.scheduled()
