@@ -87,6 +87,27 @@ def test_what_the_policy_page_says_of_the_cadence_is_what_was_measured() -> None
     assert all(row["regret"] > default["regret"] for row in seldom)
 
 
+@pytest.mark.parametrize(
+    ("question", "higher", "clearly_worse"),
+    [
+        ("probes", [], []),
+        ("estimator", ["kronecker", "full", "iid"], ["iid"]),
+        ("depth", ["sqrt", "copy"], ["copy"]),
+        ("recording-rate", ["one octave lower", "two octaves lower"], ["two octaves lower"]),
+    ],
+)
+def test_what_the_policy_page_says_of_other_settings_is_what_was_measured(
+    question: str, higher: list[str], clearly_worse: list[str]
+) -> None:
+    stored = json.loads((_ROOT / FIGURES / "ablations.json").read_text("utf-8"))
+    (asked,) = [each for each in stored["ablations"] if each["name"] == question]
+    assert "clearly better" not in asked["text"]
+    _, _, worse = asked["text"].partition("clearly worse: ")
+    assert worse.split(", ") == (clearly_worse or [""])
+    regrets = {row["setting"]: row["regret"] for row in asked["rows"]}
+    assert all(regrets[setting] > regrets[asked["default"]] for setting in higher)
+
+
 def test_every_file_that_the_readme_links_to_is_there() -> None:
     readme = (_ROOT / "README.md").read_text("utf-8")
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", readme)

@@ -35,7 +35,7 @@ _CLAIMS: dict[str, tuple[Callable[[_Results], str], ...]] = {
         lambda r: f"{r['demo']['multiplier_max']:.2g}",
     ),
     r"on (\d+) cores of a CPU; the worst tensor of ours includes the noise of (\d+) "
-    r"measurements": (
+    r"probes": (
         lambda r: str(r["estimator"]["machine"]["cores"]),
         lambda r: str(r["estimator"]["measurements"]),
     ),
