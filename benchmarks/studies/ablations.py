@@ -16,13 +16,12 @@ from rich.table import Table
 
 from benchmarks.markdown import number
 from benchmarks.options import one_of
-from benchmarks.provenance import AsJson, Out, emit
+from benchmarks.provenance import AsJson, Out, emit, measuring_commit
 from benchmarks.studies.questions import Question, questions
 from benchmarks.studies.reference import Outcome, Reference, gain, references, tried
 from benchmarks.transfer.bench import PROCESSES, THREADS, Bench
 from benchmarks.transfer.cases import Case
 from benchmarks.transfer.progress import bench_with_progress
-from fslr.surroundings import code_revision
 
 _console = Console()
 
@@ -180,7 +179,7 @@ def _answered(bench: Bench, question: Question, known: dict[_Key, Reference]) ->
             }
             for name, outcomes in tried_out.items()
         ],
-        "commit": code_revision() or "unknown",
+        "commit": measuring_commit(),
         "default": question.default,
         "text": conclusion(tried_out, question.default),
     }

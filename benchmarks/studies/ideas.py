@@ -19,7 +19,7 @@ from rich.table import Table
 from advisor.policy import DepthRule
 from benchmarks.markdown import number
 from benchmarks.options import one_of
-from benchmarks.provenance import AsJson, Out, emit
+from benchmarks.provenance import AsJson, Out, emit, measuring_commit
 from benchmarks.studies.gains import SIGNIFICANCE
 from benchmarks.studies.matching import extrapolated, match_total, scale_all
 from benchmarks.studies.reference import (
@@ -38,7 +38,6 @@ from benchmarks.transfer.progress import bench_with_progress
 from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.sweeps import ADVISED, Method, Profiles
 from benchmarks.transfer.training import Advice, Recording
-from fslr.surroundings import code_revision
 
 _console = Console()
 
@@ -324,7 +323,7 @@ def _tried(
         "name": idea.name,
         **found_out,
         "kept": idea.status != "",
-        "commit": code_revision() or "unknown",
+        "commit": measuring_commit(),
         "text": in_words(found_out, idea.status),
         "cases": {
             reference.case.name: {

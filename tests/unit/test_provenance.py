@@ -40,6 +40,23 @@ def test_the_commit_is_the_working_folder_s(
     assert provenance()["commit"] == _git(tmp_path, "rev-parse", "HEAD") + "-dirty"
 
 
+def test_figures_that_a_round_has_written_are_no_change_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _git(tmp_path, "init", "--quiet")
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    for file in (tmp_path / "code", results / "rpc.json"):
+        file.write_text("a")
+    _git(tmp_path, "add", ".")
+    _git(tmp_path, "commit", "--quiet", "--message", "a")
+    (results / "rpc.json").write_text("b")
+    assert provenance()["commit"] == _git(tmp_path, "rev-parse", "HEAD")
+    (tmp_path / "code").write_text("b")
+    assert provenance()["commit"] == _git(tmp_path, "rev-parse", "HEAD") + "-dirty"
+
+
 def test_neither_host_nor_user_nor_folder_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
