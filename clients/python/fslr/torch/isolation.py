@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,23 +48,27 @@ def isolated(model: nn.Module) -> Iterator[None]:
     Args:
         model: The model that is called inside.
     """
-    with generators_kept(model), attributes_kept(model), _buffers_copied(model), _no_hooks(model):
-        for module in model.modules():
+    modules, parameters = list(model.modules()), list(model.parameters())
+    with (
+        generators_kept(parameters),
+        attributes_kept(modules),
+        _buffers_copied(modules),
+        _no_hooks(modules, parameters),
+    ):
+        for module in modules:
             if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
                 module.max_norm = None  # `attributes_kept` puts it back
         yield
 
 
 @contextmanager
-def generators_kept(model: nn.Module) -> Iterator[None]:
+def generators_kept(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Let the generators of random numbers run on, and stand where they stood afterwards.
 
     Args:
-        model: Tells on which devices.
+        parameters: The model's, which tell on which devices.
     """
-    devices = sorted(
-        {p.device.index for p in model.parameters() if p.device.type == "cuda"}, key=str
-    )
+    devices = sorted({p.device.index for p in parameters if p.device.type == "cuda"}, key=str)
     # NumPy's old generator, which all share, is what libraries draw from.
     pythons, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=devices):
@@ -75,48 +80,52 @@ def generators_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def attributes_kept(model: nn.Module) -> Iterator[None]:
+def attributes_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Let modules set attributes, and have their former ones afterwards.
 
     Args:
-        model: The outermost module.
+        modules: All of a model.
     """
-    attributes = [(vars(module), dict(vars(module))) for module in model.modules()]
-    try:
+    with _kept([vars(module) for module in modules]):
         yield
-    finally:
-        for present, own in attributes:
-            for name in present.keys() - own.keys():
-                del present[name]
-            present.update(own)
 
 
 @contextmanager
-def _buffers_copied(model: nn.Module) -> Iterator[None]:
+def _buffers_copied(modules: Iterable[nn.Module]) -> Iterator[None]:
     # PyTorch has no public way to put another tensor in a buffer's place and the old one back.
-    buffers = [(module._buffers, dict(module._buffers)) for module in model.modules()]  # noqa: SLF001
-    try:
-        for present, own in buffers:
-            for name, buffer in own.items():
+    buffers = [module._buffers for module in modules]  # noqa: SLF001
+    with _kept(buffers):
+        for present in buffers:
+            for name, buffer in present.items():
                 if buffer is not None:
                     present[name] = buffer.detach().clone()
         yield
-    finally:
-        for present, own in buffers:
-            present.clear()
-            present.update(own)
 
 
 @contextmanager
-def _no_hooks(model: nn.Module) -> Iterator[None]:
+def _kept(entries: Sequence[dict[str, Any]]) -> Iterator[None]:
+    own = [dict(present) for present in entries]
+    try:
+        yield
+    finally:
+        for present, former in zip(entries, own, strict=True):
+            # Not emptied and filled: other threads may look into it meanwhile.
+            for name in [name for name in present if name not in former]:
+                del present[name]
+            present.update(former)
+
+
+@contextmanager
+def _no_hooks(modules: Iterable[nn.Module], parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     # Nor has it one to set hooks aside.
-    hooked = {p: p._backward_hooks for p in model.parameters() if p._backward_hooks}  # noqa: SLF001
+    hooked = {p: p._backward_hooks for p in parameters if p._backward_hooks}  # noqa: SLF001
     try:
         for parameter in hooked:
             parameter._backward_hooks = None  # noqa: SLF001
-        for module in model.modules():  # of modules, `attributes_kept` puts them back
-            module._backward_hooks = OrderedDict()  # noqa: SLF001
-            module._backward_pre_hooks = OrderedDict()  # noqa: SLF001
+        for module in modules:  # of modules, `attributes_kept` puts them back
+            if module._backward_hooks or module._backward_pre_hooks:  # noqa: SLF001
+                module._backward_hooks = OrderedDict()  # noqa: SLF001
+                module._backward_pre_hooks = OrderedDict()  # noqa: SLF001
         yield
     finally:
         for parameter, hooks in hooked.items():

@@ -109,7 +109,8 @@ class Projector:
         if update.applied is None:
             return None
         model = self.forward.model
-        with generators_kept(model), attributes_kept(model), update.applied():
+        kept = generators_kept(model.parameters()), attributes_kept(model.modules())
+        with kept[0], kept[1], update.applied():
             return self.forward(batch)
 
     def rows(
