@@ -25,7 +25,7 @@ demo: $(VENV)/installed ## Transfer a learning rate to a model 8 times wider, th
 	$(BIN)/python -m benchmarks demo
 
 test: $(VENV)/installed ## Run the tests, with a real Redis and a real gRPC server
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 check: lint types protos-check test ## Everything that CI checks
 

@@ -23,6 +23,7 @@ from advisor.cli.common import (
     plain,
     print_json,
     rules_in_words,
+    say,
 )
 from advisor.rpc.convert import policy_to
 from advisor.store.codec import decode_policy
@@ -43,7 +44,7 @@ def audit(
         print_json([message_dict(event) for event in events])
         return
     if not events:
-        console.print(f"nothing was written in project {plain(project)} yet")
+        say(f"nothing was written in project {plain(project)} yet")
         return
     table = Table(
         "time (UTC)", "who", "from", "what", Column("name", overflow="fold"),

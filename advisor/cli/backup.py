@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from advisor.cli.common import console, fail, plain
+from advisor.cli.common import fail, plain, say
 from advisor.settings import Settings
 from advisor.store.backup import BackupError, write_backup
 
@@ -55,4 +55,4 @@ def backup(
         fail(str(error))
     except OSError as error:
         fail(f"{output} cannot be written: {error.strerror}; name another file")
-    console.print(f"wrote [bold]{plain(str(output))}[/]  {size} bytes from {plain(str(source))}")
+    say(f"wrote [bold]{plain(str(output))}[/]  {size} bytes from {plain(str(source))}")

@@ -58,6 +58,11 @@ def unescaped(text: str) -> str:
     return _CONTROLS.sub("\ufffd", text)
 
 
+def say(message: str) -> None:
+    """Print a line in the console's markup; the terminal alone breaks it, so a path stays whole."""
+    console.print(message, soft_wrap=True)
+
+
 def fail(message: str) -> NoReturn:
     """Print an error and end the command with status 1.
 

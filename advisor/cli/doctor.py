@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from advisor.cli.common import DEFAULT_ADDRESS, Address, Json, console, plain, print_json
+from advisor.cli.common import DEFAULT_ADDRESS, Address, Json, console, plain, print_json, say
 from advisor.doctor.examination import examine
 from advisor.doctor.findings import Finding, Level, worst
 
@@ -63,4 +63,4 @@ def _print(findings: list[Finding]) -> None:
         for level, name in ((Level.PROBLEM, "problem"), (Level.WARNING, "warning"))
         if (found := [f for f in findings if f.level is level])
     ]
-    console.print(f"\n{', '.join(counts) or 'Nothing is to be done'}.")
+    say(f"\n{', '.join(counts) or 'Nothing is to be done'}.")

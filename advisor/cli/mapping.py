@@ -27,6 +27,7 @@ from advisor.cli.common import (
     plain,
     print_json,
     print_message,
+    say,
     short_name,
 )
 from advisor.cli.profile import ProfileArgument
@@ -80,9 +81,9 @@ def check(
             )
         console.print(table)
         counts = Counter(enum_word(policy_pb2.Match, m.match) for m in found.mappings)
-        console.print(", ".join(f"{count} by {way}" for way, count in counts.most_common()))
+        say(", ".join(f"{count} by {way}" for way, count in counts.most_common()))
         if not any(group.parameter_count for group in request.opening.layout.groups):
-            console.print(_NO_SIZES)
+            say(_NO_SIZES)
     if found.refusal:
         fail(found.refusal)
 
@@ -142,7 +143,7 @@ def explain(
     measured = any(request.measurement.unit_rates)
     console.print(_explained(answer, rows) if measured else _references(answer, rows))
     for warning in answer.warnings:
-        console.print(f"[yellow]warning:[/] {plain(warning.message)}", soft_wrap=True)
+        say(f"[yellow]warning:[/] {plain(warning.message)}")
 
 
 def _stored(

@@ -26,6 +26,7 @@ from advisor.cli.common import (
     print_json,
     print_message,
     rules_in_words,
+    say,
     short_name,
 )
 from fslr import AdvisorClient, PolicyNotFoundError
@@ -87,7 +88,7 @@ def set_(
         print_message(response)
         return
     verb = "set" if response.created else "there already, unchanged:"
-    console.print(f"{verb} [bold]{plain(response.policy.name)}[/]")
+    say(f"{verb} [bold]{plain(response.policy.name)}[/]")
     if response.created and latest is not None:
         console.print(_difference_table([latest, response.policy]))
 
@@ -112,7 +113,7 @@ def list_(
         print_json([message_dict(policy) for policy in policies])
         return
     if not policies:
-        console.print(f"no policies in project {plain(project)}; `advisor policy set` makes one")
+        say(f"no policies in project {plain(project)}; `advisor policy set` makes one")
         return
     table = Table("policy", "set", "rules that are not the default", box=box.SIMPLE)
     for policy in policies:
@@ -156,7 +157,7 @@ def diff(
     if as_json:
         print_json({key: {"old": a, "new": b} for key, (a, b) in changed.items()})
     elif not changed:
-        console.print("the rules are the same")
+        say("the rules are the same")
     else:
         console.print(_difference_table(pair))
 

@@ -24,6 +24,7 @@ from advisor.cli.common import (
     number,
     plain,
     print_json,
+    say,
     short_name,
 )
 from advisor.cli.policy import rules_of
@@ -81,7 +82,7 @@ def try_(
         for name, events in tried.items():
             console.print(_table(name, events))
         for name, why in skipped.items():
-            console.print(f"[yellow]left out[/] of {plain(name)}: {plain(why)}", soft_wrap=True)
+            say(f"[yellow]left out[/] of {plain(name)}: {plain(why)}")
     if not any(tried.values()):
         fail("nothing could be tried")
 

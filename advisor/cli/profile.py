@@ -24,6 +24,7 @@ from advisor.cli.common import (
     print_json,
     print_message,
     rules_in_words,
+    say,
     short_name,
 )
 from fslr import load_profile
@@ -58,7 +59,7 @@ def register(
         print_message(response)
         return
     verb = "registered" if response.created else "there already, unchanged:"
-    console.print(f"{verb} [bold]{plain(response.profile.name)}[/]  {response.profile.digest[:12]}")
+    say(f"{verb} [bold]{plain(response.profile.name)}[/]  {response.profile.digest[:12]}")
 
 
 @app.command("list")
@@ -77,12 +78,10 @@ def list_(
         print_json([message_dict(profile) for profile in profiles])
         return
     if not profiles and label_filter:
-        console.print(f"no profile in project {plain(project)} has {plain(label_filter)}")
+        say(f"no profile in project {plain(project)} has {plain(label_filter)}")
         return
     if not profiles:
-        console.print(
-            f"no profiles in project {plain(project)}; `advisor profile register` adds one"
-        )
+        say(f"no profiles in project {plain(project)}; `advisor profile register` adds one")
         return
     table = Table("profile", "groups", "base lr", "optimizer", "model", "aliases", "registered")
     for profile in profiles:

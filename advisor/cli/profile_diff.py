@@ -23,6 +23,7 @@ from advisor.cli.common import (
     number,
     plain,
     print_json,
+    say,
     short_name,
 )
 from advisor.policy import Policy
@@ -70,7 +71,7 @@ def diff(
         return
     names = [plain(short_name(version.name)) for version in pair]
     if pair[0].digest == pair[1].digest:
-        console.print(f"{names[0]} and {names[1]} say the same")
+        say(f"{names[0]} and {names[1]} say the same")
         return
     table = Table(Column("", overflow="fold"), *names, box=box.SIMPLE)
     for key, (a, b) in facts.items():
@@ -79,7 +80,7 @@ def diff(
         console.print(table)
     for own, name in zip(only, names, strict=True):
         if own:
-            console.print(f"only in {name}: {plain(', '.join(own))}")
+            say(f"only in {name}: {plain(', '.join(own))}")
     console.print(_rates_table(rates, names))
 
 

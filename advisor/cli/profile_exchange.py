@@ -17,11 +17,11 @@ from advisor.cli.common import (
     Json,
     Project,
     client,
-    console,
     fail,
     message_dict,
     plain,
     print_json,
+    say,
 )
 from advisor.cli.profile import ProfileArgument
 from advisor.merging import merge as merged
@@ -55,7 +55,7 @@ def export(
     if as_json:
         print_json({"output": str(output), "name": found.name, "digest": found.digest})
         return
-    console.print(f"wrote [bold]{plain(str(output))}[/]  {plain(found.name)}")
+    say(f"wrote [bold]{plain(str(output))}[/]  {plain(found.name)}")
 
 
 def import_(
@@ -77,7 +77,7 @@ def import_(
             registered.append(message_dict(response))
             if not as_json:
                 verb = "registered" if response.created else "there already, unchanged:"
-                console.print(f"{verb} [bold]{plain(response.profile.name)}[/]")
+                say(f"{verb} [bold]{plain(response.profile.name)}[/]")
     if as_json:
         print_json(registered)
 
@@ -107,7 +107,7 @@ def merge(
             "largest_spread": largest,
         })
         return
-    console.print(
+    say(
         f"wrote [bold]{plain(str(output))}[/]: {content.provenance.recordings} recordings, median "
         f"spread {median:.1%}, largest {largest:.1%}"
     )

@@ -22,6 +22,7 @@ from advisor.cli.common import (
     plain,
     print_guideline,
     print_json,
+    say,
 )
 from advisor.templates import load_template, template_names
 
@@ -60,7 +61,7 @@ def templates(
             return
         for answer in answers:
             verb = "registered" if answer.created else "there already, unchanged:"
-            console.print(f"{verb} [bold]{plain(answer.profile.name)}[/]")
+            say(f"{verb} [bold]{plain(answer.profile.name)}[/]")
         return
     if as_json:
         print_json({name: message_dict(content) for name, content in contents.items()})
@@ -80,4 +81,4 @@ def templates(
     console.print(table)
     for name in names or ():
         print_guideline(contents[name].docs)
-    console.print("`advisor profile templates NAME --register` stores one in your project")
+    say("`advisor profile templates NAME --register` stores one in your project")

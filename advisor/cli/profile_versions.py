@@ -15,11 +15,11 @@ from advisor.cli.common import (
     Json,
     Project,
     client,
-    console,
     fail,
     plain,
     print_json,
     print_message,
+    say,
     short_name,
 )
 from advisor.cli.profile import ProfileArgument
@@ -49,7 +49,7 @@ def alias(
             if as_json:
                 print_json({"profile": profile, "alias": name, "deleted": True})
             else:
-                console.print(f"alias [bold]{plain(name)}[/] of {plain(profile)} is gone")
+                say(f"alias [bold]{plain(name)}[/] of {plain(profile)} is gone")
             return
         response = advisor.set_alias(
             profile, name, etag=etag, expected_version=expected_version, project=project
@@ -58,7 +58,7 @@ def alias(
         print_message(response)
         return
     before = response.previous_version
-    console.print(
+    say(
         f"[bold]{plain(name)}[/] names {plain(short_name(response.profile.name))} now"
         + (f", it named @{before}" if before else ", it is new")
         + f"  [dim]etag {response.alias.etag}[/]"
@@ -84,4 +84,4 @@ def delete(
     if as_json:
         print_json({"profile": profile, "deleted": True})
         return
-    console.print(f"deleted [bold]{plain(profile)}[/]")
+    say(f"deleted [bold]{plain(profile)}[/]")

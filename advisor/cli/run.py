@@ -27,6 +27,7 @@ from advisor.cli.common import (
     number,
     plain,
     print_json,
+    say,
     short_name,
 )
 from fslr.advisor.v1 import policy_pb2, run_service_pb2
@@ -56,7 +57,7 @@ def list_(
         print_json([message_dict(run) for run in runs])
         return
     if not runs:
-        console.print(f"no runs in project {plain(project)}")
+        say(f"no runs in project {plain(project)}")
         return
     table = Table("run", "profile", "last step", "measurements", "lost", "begun", "last heard of")
     for run in runs:
@@ -86,7 +87,7 @@ def show(
     if as_json:
         print_json({"run": message_dict(summary), "events": [message_dict(e) for e in events]})
         return
-    console.print(
+    say(
         f"[bold]{plain(summary.name)}[/]  profile {plain(short_name(summary.opening.profile))}, "
         f"{summary.measurements} measurements, {summary.lost_measurements} lost"
     )

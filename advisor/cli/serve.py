@@ -22,9 +22,9 @@ from advisor.cli.common import (
     Address,
     Json,
     client,
-    console,
     fail,
     print_json,
+    say,
     setting_problem,
 )
 from advisor.cli.setting_options import with_setting_options
@@ -165,6 +165,6 @@ def health(
     if as_json:
         print_json({"address": address, "status": status})
     else:
-        console.print(f"{address}: {status}")
+        say(f"{address}: {status}")
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         raise typer.Exit(1)

@@ -29,6 +29,7 @@ from advisor.cli.common import (
     fail,
     plain,
     print_json,
+    say,
     setting_problem,
 )
 from advisor.cli.setting_options import with_setting_options
@@ -135,7 +136,7 @@ def list_(
         print_json([_fields(record) for record in found])
         return
     if not found:
-        console.print(f"project {plain(project)} has no tokens; `advisor token create` makes one")
+        say(f"project {plain(project)} has no tokens; `advisor token create` makes one")
         return
     table = Table("id", "name", "role", "created (UTC)", "ends", box=box.SIMPLE)
     for record in found:
@@ -173,7 +174,7 @@ def revoke(
             f"project {project!r} has no token {token_id!r}; `advisor token list` shows those that "
             "it has"
         )
-    console.print(f"revoked token {record.id} ({plain(record.name)}, {record.role.word})")
+    say(f"revoked token {record.id} ({plain(record.name)}, {record.role.word})")
 
 
 def _ends(record: TokenRecord) -> str:

