@@ -8,11 +8,12 @@ import structlog
 from cachetools import LRUCache
 
 from advisor.advice import LoadedProfile, Resolved
-from advisor.errors import NotFoundError, StoreUnavailableError, VersionNotFoundError
+from advisor.errors import NotFoundError, StoreUnavailableError
 from advisor.metrics import Metrics
 from advisor.names import PolicyReference, ProfileReference
 from advisor.policy import Policy, Reference
 from advisor.profiles import ProfileContent, VersionInfo
+from advisor.store.named import read_named
 from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
 from advisor.tasks import forget
@@ -21,7 +22,6 @@ _log = structlog.get_logger()
 # Names are looked up this seldom: who asks meanwhile shares a lookup with others who ask for the
 # same name, and is answered together with them. The first after a rest does not wait.
 _PAUSE_S = 0.005
-_ATTEMPTS = 5  # to read what an alias names while versions come and go
 
 
 class CachedProfiles:
@@ -97,25 +97,19 @@ class CachedProfiles:
 
     async def _load(self, reference: ProfileReference) -> tuple[LoadedProfile, str]:
         """Return the version that a reference names at present, and whether it was in memory."""
-        attempts = 0
-        while True:
-            attempts += 1
-            info = await self._store.resolve(reference)
+
+        async def loaded(info: VersionInfo) -> tuple[LoadedProfile, str]:
             known = self._loaded.get(_key(info))
             if known is not None:
-                self._names[reference] = info
                 return known, "hit"
-            try:
-                content = await self._store.content(info)
-            except VersionNotFoundError:
-                # Deleted since. An alias or the latest names another version by now.
-                if reference.version is not None or attempts == _ATTEMPTS:
-                    raise
-            else:
-                loaded = self._loaded[_key(info)] = await asyncio.to_thread(_ready, info, content)
-                # Not before: should the store go away on the way, the former version answers.
-                self._names[reference] = info
-                return loaded, "miss"
+            content = await self._store.content(info)
+            ready = self._loaded[_key(info)] = await asyncio.to_thread(_ready, info, content)
+            return ready, "miss"
+
+        info, found = await read_named(reference, lambda: self._store.resolve(reference), loaded)
+        # Not before: should the store go away on the way, the former version answers.
+        self._names[reference] = info
+        return found
 
     async def _policy(self, name: str) -> tuple[tuple[Policy, str] | None, bool]:
         """Return the rules of the stored policy that a profile names, and whether from memory."""

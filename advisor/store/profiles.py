@@ -25,11 +25,10 @@ from advisor.store.audit import write_arguments, write_keys
 from advisor.store.codec import EncodedProfile, decode, encode
 from advisor.store.commands import load_script
 from advisor.store.connection import awaited, store_errors
+from advisor.store.named import read_named
 from advisor.store.profile_index import ProfileIndex, label_pair
 from advisor.store.profile_replies import aliases_of, info_of, resolved
 from advisor.store.times import to_ms
-
-_ATTEMPTS = 5  # to read what an alias names while versions come and go
 
 
 class ProfileStore:
@@ -149,18 +148,12 @@ class ProfileStore:
             VersionNotFoundError: It has no such version or alias.
             ProfileDamagedError: The stored bytes are missing or not those of the digest.
         """
-        attempts = 0
-        while True:
-            attempts += 1
-            info, aliases, versions = await self._look(reference, all_versions=True)
-            try:
-                content = await self.content(info)
-            except VersionNotFoundError:
-                # Deleted since. An alias or the latest names another version by now.
-                if reference.version is not None or attempts == _ATTEMPTS:
-                    raise
-            else:
-                return ProfileVersion(info, content, tuple(aliases), tuple(versions))
+        (info, aliases, versions), content = await read_named(
+            reference,
+            lambda: self._look(reference, all_versions=True),
+            lambda found: self.content(found[0]),
+        )
+        return ProfileVersion(info, content, tuple(aliases), tuple(versions))
 
     async def set_alias(
         self,
