@@ -20,7 +20,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, dict[str, int], str]:
         capture_output=True,
         text=True,
         cwd=FOLDER,
-        timeout=110,
+        timeout=250,
     )
     said = done.stdout + done.stderr
     return done.returncode, json.loads(done.stdout.splitlines()[-1]), said

@@ -14,7 +14,7 @@ import pytest
 from tests.redis_servers import free_port
 
 _JOB = (sys.executable, "-W", "ignore", "-m", "tests.distributed_job")
-_TIMEOUT_S = 90
+_TIMEOUT_S = 250
 _PROBES = 100
 _EXAMPLES = 8
 

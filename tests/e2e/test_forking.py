@@ -29,7 +29,7 @@ def test_workers_forked_after_attaching_do_no_harm(
         env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": fork_support},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )  # fmt: skip
     assert job.returncode == 0, job.stderr[-2000:]

@@ -13,7 +13,7 @@ def test_a_toy_size_prints_every_figure() -> None:
         check=True,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
     )
     found = json.loads(shown.stdout)
     for kind in ("stream", "once"):

@@ -44,7 +44,7 @@ def test_the_command_writes_a_case_once(tmp_path: Path) -> None:
         *(sys.executable, "-m", "benchmarks", "transfer", "--quick", "--json"),
         *("--axis", "width", "--model", "res_mlp", "--optimizer", "Adam", "--out", str(file)),
     ]
-    first = subprocess.run(command, check=True, capture_output=True, text=True, timeout=100)
+    first = subprocess.run(command, check=True, capture_output=True, text=True, timeout=200)
     printed = json.loads(first.stdout)
     [case] = printed["cases"]
     assert (case["axis"], case["model"], case["optimizer"]) == ("width", "res_mlp", "Adam")
@@ -55,7 +55,7 @@ def test_the_command_writes_a_case_once(tmp_path: Path) -> None:
     assert {"commit", "machine", "versions", "within_one_octave", "median_regret"} <= set(printed)
     written = json.loads(file.read_text("utf-8"))
     assert written["cases"] == printed["cases"]
-    second = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    second = subprocess.run(command, check=True, capture_output=True, text=True, timeout=90)
     assert json.loads(second.stdout)["cases"] == printed["cases"]
     assert "already: 1 case" in second.stderr
     assert "trainings" not in second.stderr
