@@ -31,7 +31,7 @@
     `- StoreUnavailableError
 
 A value out of its range is :class:`advisor.policy.InvalidValueError`, a layout that does not map
-:class:`advisor.policy.LayoutMismatchError`. :mod:`advisor.rpc.errors` holds the one table from
+:class:`advisor.policy.LayoutMismatchError`. :mod:`advisor.wire.errors` holds the one table from
 exceptions to status codes.
 """
 

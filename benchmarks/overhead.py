@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from torch import Tensor, nn
 
-from advisor.inprocess import InProcessAdvisor
+from advisor.local.in_process import InProcessAdvisor
 from benchmarks.memory import PeakMemory
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.training import loss_of

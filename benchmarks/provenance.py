@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 import torch
 import typer
 
-from fslr.surroundings import code_revision
+from fslr.environment import code_revision
 
 PROVENANCE: Final = ("command", "commit", "date", "machine", "versions", "threads", "note")
 """The keys that stand beside a file's figures; ``note`` is for what a person has to say of them."""

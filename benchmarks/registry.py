@@ -16,16 +16,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from advisor.audit import Origin
-from advisor.localserver import LocalServer
-from advisor.names import ProfileName, ProfileReference
+from advisor.local.server import LocalServer
 from advisor.policy import Group, Layout
-from advisor.profiles import ProfileContent, ProfileHeader, Provenance
-from advisor.rpc.convert import content_to
+from advisor.registry.audit import AuditOrigin
+from advisor.registry.profiles import ProfileContent, ProfileHeader, Provenance
+from advisor.registry.resource_names import ProfileName, ProfileReference
 from advisor.store.codec import encode
-from advisor.store.connection import connect
-from advisor.store.embedded import EmbeddedRedis
 from advisor.store.profiles import ProfileStore
+from advisor.store.redis.connection import connect
+from advisor.store.redis.embedded import EmbeddedRedis
+from advisor.wire import content_to
 from benchmarks.provenance import AsJson, Out, emit
 from fslr import AdvisorClient
 
@@ -129,8 +129,8 @@ async def fill(store: ProfileStore, count: int, notes: Console) -> None:
     """
 
     async def one(i: int) -> None:
-        await store.register(_name(i), _small(i), Origin(_NOW))
-        await store.set_alias(ProfileReference(_name(i)), "prod", Origin(_NOW))
+        await store.register(_name(i), _small(i), AuditOrigin(_NOW))
+        await store.set_alias(ProfileReference(_name(i)), "prod", AuditOrigin(_NOW))
 
     for start in range(0, count, _AT_ONCE):
         await asyncio.gather(*(one(i) for i in range(start, min(start + _AT_ONCE, count))))

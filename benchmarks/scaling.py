@@ -17,8 +17,8 @@ from torch import nn
 from benchmarks.image_models import ResMLP
 from benchmarks.provenance import AsJson, Out, emit
 from fslr.torch import Batch, ModelGroups, PerExampleEstimator, Update
-from fslr.torch.optimizer import StepScaler
-from fslr.torch.snapshot import Snapshot
+from fslr.torch.model.snapshot import Snapshot
+from fslr.torch.step_scaler import StepScaler
 
 _ROUNDS = 12
 _EXAMPLES = 64

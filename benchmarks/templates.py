@@ -14,15 +14,15 @@ import torch
 import typer
 from rich.console import Console
 
-from advisor.merging import merge
-from advisor.rpc.convert import content_from, content_to
+from advisor.registry.merging import merge
+from advisor.wire import content_from, content_to
 from benchmarks.training import loss_of
 from benchmarks.workloads import Workload, char_gpt, conv_net, res_mlp
 from fslr import save_profile
 from fslr.advisor.v1 import profile_pb2
 from fslr.torch import MeasuringOptions, Recorder
 
-_FOLDER = Path(__file__).parents[1] / "advisor" / "templates"
+_FOLDER = Path(__file__).parents[1] / "advisor" / "registry" / "templates"
 _GUIDELINES = Path(__file__).parent / "guidelines"
 _STEPS, _EVERY, _TAIL = 400, 25, 40
 _SEEDS = (0, 1, 2)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from advisor.localserver import LocalServer
+from advisor.local.server import LocalServer
 from fslr import AdvisorClient
 from tests.commands import Cli
 

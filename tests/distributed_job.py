@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import fslr.torch
-from advisor.inprocess import InProcessAdvisor
+from advisor.local.in_process import InProcessAdvisor
 from benchmarks.char_gpt import CharGPT, CharGPTConfig
 from fslr import AttachError
 from fslr.advisor.v1 import policy_pb2

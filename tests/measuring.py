@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fslr.torch import Batch, ModelGroups, PerExampleEstimator, Update, exact_unit_rates
-from fslr.torch.forward import Output, select_output
+from fslr.torch.model.forward import Output, select_output
 
 SIGMAS = 5.0  # one group in two million falls outside by chance
 

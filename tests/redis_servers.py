@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import redis
 
-from advisor.processes import end
-from advisor.store.embedded import find_program
+from advisor.store.redis.embedded import find_program
+from advisor.store.redis.processes import end
 
 _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 10.0

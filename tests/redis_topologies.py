@@ -12,7 +12,7 @@ from typing import Any, Self
 import redis
 from redis.crc import key_slot
 
-from advisor.store.embedded import find_program
+from advisor.store.redis.embedded import find_program
 from tests.redis_servers import RedisServer, free_port
 from tests.waiting import eventually
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 import fslr.torch
-from advisor.inprocess import InProcessAdvisor
+from advisor.local.in_process import InProcessAdvisor
 from benchmarks.char_gpt import CharGPT, CharGPTConfig
 from benchmarks.text import Corpus, load_corpus
 from benchmarks.training import Attach, TrainingPlan, TrainingResult, no_attachment, train
-from fslr.advising import RunSession
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, profile_pb2, profile_service_pb2
+from fslr.protocols import RunSession
 
 
 @cache

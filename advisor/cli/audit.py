@@ -25,8 +25,8 @@ from advisor.cli.common import (
     rules_in_words,
     say,
 )
-from advisor.rpc.convert import policy_to
 from advisor.store.codec import decode_policy
+from advisor.wire import policy_to
 
 
 def audit(

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from advisor.cli.common import fail, plain, say
-from advisor.settings import Settings
+from advisor.server.settings import Settings
 from advisor.store.backup import BackupError, write_backup
 
 _STDOUT = Path("-")

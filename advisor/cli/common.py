@@ -18,11 +18,11 @@ from rich.markup import escape
 from rich.padding import Padding
 
 from advisor.policy import Policy
-from advisor.rpc.convert import policy_to
+from advisor.wire import policy_to
 from fslr import AdvisorClient, FslrError
 from fslr.advisor.v1 import policy_pb2
-from fslr.names import DEFAULT_PROJECT
 from fslr.profile_files import fields_of
+from fslr.resource_names import DEFAULT_PROJECT
 
 Address = Annotated[
     str,

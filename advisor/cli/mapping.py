@@ -34,8 +34,8 @@ from advisor.cli.profile import ProfileArgument
 from advisor.policy import Limit
 from fslr import AdvisorClient
 from fslr.advisor.v1 import advisor_service_pb2, layout_pb2, policy_pb2
-from fslr.names import profile_name
 from fslr.profile_files import load_fields, message_of
+from fslr.resource_names import profile_name
 
 LayoutFile = Annotated[
     Path,

@@ -10,7 +10,8 @@ import typer
 from rich import box
 from rich.table import Table
 
-from advisor.advice import LoadedProfile
+from advisor.advising.advice import LoadedProfile
+from advisor.advising.replay import Answered, Replayed, replay
 from advisor.cli import completion
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
@@ -28,11 +29,10 @@ from advisor.cli.common import (
     short_name,
 )
 from advisor.cli.policy import rules_of
-from advisor.names import ProfileReference
 from advisor.policy import InvalidValueError, LayoutMismatchError, Policy, Reference
-from advisor.profiles import VersionInfo
-from advisor.replay import Answered, Replayed, replay
-from advisor.rpc.convert import content_from, measurement_from, opening_from, policy_from
+from advisor.registry.profiles import VersionInfo
+from advisor.registry.resource_names import ProfileReference
+from advisor.wire import content_from, measurement_from, opening_from, policy_from
 from fslr import AdvisorClient, NotFoundError
 from fslr.advisor.v1 import run_service_pb2
 from fslr.profile_files import load_fields

@@ -27,7 +27,7 @@ from advisor.cli.common import (
     short_name,
 )
 from advisor.policy import Policy
-from advisor.rpc.convert import policy_to
+from advisor.wire import policy_to
 from fslr.advisor.v1 import profile_pb2
 from fslr.profile_files import fields_of
 

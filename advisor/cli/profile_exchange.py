@@ -24,15 +24,15 @@ from advisor.cli.common import (
     say,
 )
 from advisor.cli.profile import ProfileArgument
-from advisor.merging import merge as merged
-from advisor.names import parse_profile_name
 from advisor.policy import InvalidValueError
-from advisor.profiles import ProfileContent
-from advisor.rpc.convert import content_from, content_to
+from advisor.registry.merging import merge as merged
+from advisor.registry.profiles import ProfileContent
+from advisor.registry.resource_names import parse_profile_name
+from advisor.wire import content_from, content_to
 from fslr import FslrError, load_profile, save_profile
 from fslr.advisor.v1 import profile_pb2
-from fslr.names import profile_name
 from fslr.profile_files import profile_text
+from fslr.resource_names import profile_name
 
 
 def export(

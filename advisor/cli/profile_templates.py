@@ -24,7 +24,7 @@ from advisor.cli.common import (
     print_json,
     say,
 )
-from advisor.templates import load_template, template_names
+from advisor.registry.templates import load_template, template_names
 
 
 def templates(

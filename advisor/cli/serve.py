@@ -16,7 +16,6 @@ import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import ValidationError
 
-from advisor.bootstrap import ListenError, Service, running_service
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
     Address,
@@ -29,13 +28,14 @@ from advisor.cli.common import (
 )
 from advisor.cli.setting_options import with_setting_options
 from advisor.errors import StoreUnavailableError
-from advisor.logs import configure_logging
-from advisor.processes import run_loop, stop_at_eof
-from advisor.readiness import LIVENESS, READINESS
-from advisor.settings import Settings
-from advisor.store.embedded import EmbeddedRedis, EmbeddedRedisError
-from advisor.worker import START_ERRORS, start_problem
-from advisor.workers import running_workers
+from advisor.observability.logs import configure_logging
+from advisor.server.bootstrap import ListenError, Service, running_service
+from advisor.server.readiness import LIVENESS, READINESS
+from advisor.server.settings import Settings
+from advisor.server.worker import START_ERRORS, start_problem
+from advisor.server.workers import running_workers
+from advisor.store.redis.embedded import EmbeddedRedis, EmbeddedRedisError
+from advisor.store.redis.processes import run_loop, stop_at_eof
 
 _HEALTH_DEADLINE_S = 3.0
 _WATCH_S = 0.5
@@ -146,7 +146,10 @@ def _announced(address: str, path: Path | None) -> Iterator[None]:
 
 def health(
     ready: Annotated[
-        bool, typer.Option("--ready", help="Ask whether Redis answers too (readiness).")
+        bool,
+        typer.Option(
+            "--ready", help="RecommendationRequest whether Redis answers too (readiness)."
+        ),
     ] = False,
     address: Address = DEFAULT_ADDRESS,
     as_json: Json = False,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from advisor.settings import Settings
+from advisor.server.settings import Settings
 
 
 def with_setting_options(names: Iterable[str] = ()) -> Callable[[Callable[..., None]], Any]:

@@ -18,9 +18,8 @@ from pydantic import ValidationError
 from rich import box
 from rich.table import Table
 
-from advisor.access import Role
-from advisor.audit import Origin
-from advisor.bootstrap import opened_tokens
+from advisor.auth.roles import Role
+from advisor.auth.tokens import Token, TokenRecord
 from advisor.cli.common import (
     DEFAULT_PROJECT,
     Json,
@@ -34,13 +33,14 @@ from advisor.cli.common import (
 )
 from advisor.cli.setting_options import with_setting_options
 from advisor.errors import AdvisorError
-from advisor.names import check_id
 from advisor.policy import InvalidValueError
-from advisor.settings import Settings
-from advisor.store.embedded import EmbeddedRedisError
+from advisor.registry.audit import AuditOrigin
+from advisor.registry.resource_names import check_id
+from advisor.server.bootstrap import opened_tokens
+from advisor.server.settings import Settings
+from advisor.store.redis.embedded import EmbeddedRedisError
 from advisor.store.tokens import TokenStore
-from advisor.tokens import Token, TokenRecord
-from fslr.surroundings import user_name
+from fslr.environment import user_name
 
 app = typer.Typer(help="Tokens: who may call the service, and what for.", no_args_is_help=True)
 
@@ -69,8 +69,8 @@ def _with_store(
         fail(str(error))
 
 
-def _origin() -> Origin:
-    return Origin(datetime.now(UTC), user_name(), _PEER, uuid.uuid4().hex)
+def _origin() -> AuditOrigin:
+    return AuditOrigin(datetime.now(UTC), user_name(), _PEER, uuid.uuid4().hex)
 
 
 @app.command()

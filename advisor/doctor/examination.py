@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from advisor.doctor import rules
 from advisor.doctor.findings import Finding, Level
 from advisor.doctor.network import Endpoint, UnreachableError, connect, endpoints, handshake
-from advisor.readiness import LIVENESS, READINESS
+from advisor.server.readiness import LIVENESS, READINESS
 from fslr import (
     AdvisorClient,
     AuthenticationError,
@@ -23,7 +23,7 @@ from fslr import (
     TokenError,
 )
 from fslr.advisor.v1 import status_service_pb2, status_service_pb2_grpc
-from fslr.tokens import TokenSource
+from fslr.client.tokens import TokenSource
 
 _MOST_CALLS = 32  # to see each replica, of which the client takes one after the other
 

@@ -21,11 +21,11 @@ Source: FLeRM in Milsom, Anson, Aitchison, "Function-Space Learning Rates", arXi
 
 from advisor.policy.aliases import GroupAlias
 from advisor.policy.coherence import role_coherences
-from advisor.policy.decide import aligned_step, recommend, recommend_all
 from advisor.policy.errors import InvalidValueError, LayoutMismatchError, PolicyError, shown
 from advisor.policy.layout import Group, Layout
 from advisor.policy.mapping import LayoutMapping, map_layout, refusal
 from advisor.policy.measurement import Measurement, Measurements
+from advisor.policy.recommend import aligned_step, recommend, recommend_all
 from advisor.policy.recommendation import Recommendation, Recommendations
 from advisor.policy.reference import Profile, Reference, check_coherences
 from advisor.policy.rules import Alignment, DepthRule, Limit, Match, Outcome, Policy, UnmatchedRule

@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from advisor.policy.block_rows import Row, RowKey, rows_of, size_changes
 from advisor.policy.errors import InvalidValueError, shown
-from advisor.policy.naming import (
+from advisor.policy.parameter_names import (
     check_controls,
     check_templates,
     clean_names,
@@ -17,7 +18,6 @@ from advisor.policy.naming import (
     spell,
     without_wrappers,
 )
-from advisor.policy.rows import Row, RowKey, rows_of, size_changes
 
 MAX_NAME_CHARACTERS = 512
 MAX_GROUPS = 20_000
@@ -84,7 +84,7 @@ class Layout:
 
     Attributes:
         groups: The groups.
-        role_templates: How names are to be read, see :mod:`advisor.policy.naming`.
+        role_templates: How names are to be read, see :mod:`advisor.policy.parameter_names`.
         frozen_names: Names of the parameters that are not trained. They have no multipliers, but
             count where blocks are counted.
         frozen_parameter_counts: How many scalar parameters each of those has; empty: unknown.

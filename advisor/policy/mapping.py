@@ -2,8 +2,8 @@ r"""Map a layout onto a profile's layout: which base groups each group stands fo
 
 Both layouts are brought into one spelling first: wrappers leave the names, and names that the
 profile does not know are rewritten by its alias table. Then a group finds the groups of its role,
-index by index, from the outermost on, as :mod:`advisor.policy.bridging` says: block for block where
-both models hold the same ones, by overlap where depth differs. At most one index of a role is
+index by index, from the outermost on, as :mod:`advisor.policy.depth_overlap` says: block for block
+where both models hold the same ones, by overlap where depth differs. At most one index of a role is
 bridged; stages never are, and blocks that hold rows of blocks only if their sizes are known, which
 tell stages apart. Experts of another number are bridged too, but each sees tokens of its own: their
 changes are orthogonal, whatever the depth rule.
@@ -35,11 +35,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.policy.aliases import AliasTable, GroupAlias
-from advisor.policy.counterparts import BaseGroups
 from advisor.policy.errors import InvalidValueError, LayoutMismatchError
 from advisor.policy.layout import Group, Layout, Place
-from advisor.policy.naming import clean_names
-from advisor.policy.nearest import nearest_roles
+from advisor.policy.matching import BaseGroups
+from advisor.policy.nearest_roles import nearest_roles
+from advisor.policy.parameter_names import clean_names
 from advisor.policy.rules import DepthRule, Match, UnmatchedRule
 
 Floats = NDArray[np.float64]

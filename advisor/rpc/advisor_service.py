@@ -10,16 +10,16 @@ from typing import Any
 import grpc
 import numpy as np
 
-from advisor.advice import Advice, Opening, ProfileSource
+from advisor.advising.advice import Advice, Opening, ProfileSource
+from advisor.advising.telemetry import Telemetry
 from advisor.errors import OpeningMissingError, OpeningRepeatedError
-from advisor.metrics import Metrics
+from advisor.observability.metrics import Metrics
 from advisor.policy import InvalidValueError, Outcome
-from advisor.rpc.convert import Answer, Ask, RecommendLRRequest, packed_event
-from advisor.rpc.openings import Openings
-from advisor.rpc.together import Together
+from advisor.rpc.batching import Batcher
+from advisor.rpc.layout_cache import LayoutCache
 from advisor.store.runs import EventToStore
 from advisor.store.times import to_ms
-from advisor.telemetry import Telemetry
+from advisor.wire import Answer, RecommendationRequest, RecommendLRRequest, packed_event
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -51,9 +51,9 @@ class AdvisorServicer:
         metrics: Metrics,
         now: Callable[[], datetime],
     ) -> None:
-        self._openings = Openings(profiles)
+        self._openings = LayoutCache(profiles)
         self._telemetry = telemetry
-        self._together = Together(self._count)
+        self._together = Batcher(self._count)
         self._answers = {
             stale: metrics.answers.labels(str(stale).lower()) for stale in (False, True)
         }
@@ -85,7 +85,9 @@ class AdvisorServicer:
     async def _answer(self, run: _OpenRun, request: RecommendLRRequest) -> bytes:
         if request.measurement is None:
             raise InvalidValueError("measurement", "missing; every message carries one")
-        answered = await self._together.answer(Ask(run.advice, run.opening, request.measurement))
+        answered = await self._together.answer(
+            RecommendationRequest(run.advice, run.opening, request.measurement)
+        )
         if run.opening.run is not None:
             now = self._now()
             event = packed_event(now, request.encoded_measurement, answered.encoded)
@@ -95,7 +97,7 @@ class AdvisorServicer:
             )
         return answered.encoded
 
-    def _count(self, given: list[tuple[Ask, Answer]]) -> None:
+    def _count(self, given: list[tuple[RecommendationRequest, Answer]]) -> None:
         stale = sum(ask.advice.stale for ask, _ in given)
         self._answers[True].inc(stale)
         self._answers[False].inc(len(given) - stale)

@@ -7,10 +7,10 @@ from typing import Any
 
 import grpc
 
-from advisor.names import parse_project
-from advisor.rpc.convert import timestamp
+from advisor.registry.resource_names import parse_project
 from advisor.rpc.paging import decode_token, encode_token, page_size
 from advisor.store.audit import AuditStore
+from advisor.wire import timestamp
 from fslr.advisor.v1 import audit_service_pb2 as pb
 from fslr.advisor.v1 import audit_service_pb2_grpc
 

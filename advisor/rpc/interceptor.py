@@ -12,17 +12,17 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from advisor.access import Grant
+from advisor.auth.roles import Grant
 from advisor.errors import (
     MessageError,
     MessageTooLargeError,
     MessageUnreadableError,
 )
-from advisor.metrics import Metrics
-from advisor.rpc.gate import Gate
-from advisor.rpc.metering import Method
+from advisor.observability.metrics import Metrics
+from advisor.rpc.authorization import Authorizer
+from advisor.rpc.concurrency_limits import ConcurrencyLimiter
+from advisor.rpc.method_metrics import Method
 from advisor.rpc.status import status_of
-from advisor.rpc.traffic import Traffic
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Handle = Callable[..., Any]
@@ -46,7 +46,11 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
     """
 
     def __init__(
-        self, max_message_bytes: int, traffic: Traffic, gate: Gate, metrics: Metrics
+        self,
+        max_message_bytes: int,
+        traffic: ConcurrencyLimiter,
+        gate: Authorizer,
+        metrics: Metrics,
     ) -> None:
         self._max_message_bytes = max_message_bytes
         self._traffic = traffic
@@ -116,8 +120,8 @@ class _Inside:
     """Puts the handlers of one method inside the guard."""
 
     method: Method
-    traffic: Traffic
-    gate: Gate
+    traffic: ConcurrencyLimiter
+    gate: Authorizer
 
     def unary(self, handle: _Handle) -> _Handle:
         async def guarded(request: Any, context: _Context) -> Any:

@@ -7,7 +7,7 @@ import binascii
 import re
 
 from advisor.policy import InvalidValueError, shown
-from advisor.profiles import MAX_LABELS
+from advisor.registry.profiles import MAX_LABELS
 
 _DEFAULT_SIZE = 100
 _MAX_SIZE = 1_000

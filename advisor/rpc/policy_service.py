@@ -9,13 +9,13 @@ from typing import Any
 
 import grpc
 
-from advisor.names import PolicyReference, parse_project
 from advisor.policy import InvalidValueError
-from advisor.rpc.convert import policy_from, policy_to, timestamp
-from advisor.rpc.origin import origin_of
+from advisor.registry.resource_names import PolicyReference, parse_project
+from advisor.rpc.audit_origin import audit_origin_of
 from advisor.rpc.paging import decode_token, encode_token, page_size
 from advisor.rpc.requests import expected_version_of
 from advisor.store.policies import PolicyStore, StoredPolicy
+from advisor.wire import policy_from, policy_to, timestamp
 from fslr.advisor.v1 import policy_service_pb2 as pb
 from fslr.advisor.v1 import policy_service_pb2_grpc
 
@@ -50,7 +50,7 @@ class PolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
         stored, created = await self._store.set(
             reference,
             policy,
-            origin_of(context, self._now(), request.request_id),
+            audit_origin_of(context, self._now(), request.request_id),
             expected_version=expected,
         )
         return pb.SetPolicyResponse(policy=_version(stored), created=created)

@@ -10,19 +10,19 @@ from typing import Any
 
 import grpc
 
-from advisor.advice import Advice, Opening, ProfileSource
-from advisor.names import (
+from advisor import wire as convert
+from advisor.advising.advice import Advice, Opening, ProfileSource
+from advisor.policy import InvalidValueError, shown
+from advisor.registry.profiles import Alias
+from advisor.registry.resource_names import (
     PolicyReference,
     ProfileReference,
     check_id,
     parse_profile_name,
     parse_project,
 )
-from advisor.policy import InvalidValueError, shown
-from advisor.profiles import Alias
-from advisor.rpc import convert
+from advisor.rpc.audit_origin import audit_origin_of
 from advisor.rpc.offloading import computed
-from advisor.rpc.origin import origin_of
 from advisor.rpc.paging import decode_token, encode_token, page_size, parse_filter
 from advisor.rpc.requests import expected_version_of
 from advisor.store.policies import PolicyStore
@@ -72,7 +72,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
                     "content.policy_name", f"{named} is of another project than the profile {name}"
                 )
             await self._policies.get(named)  # it must be there
-        origin = origin_of(context, self._now(), request.request_id)
+        origin = audit_origin_of(context, self._now(), request.request_id)
         try:
             info, created = await self._store.register(name, content, origin)
         except InvalidValueError as error:
@@ -117,7 +117,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         info, before, alias = await self._store.set_alias(
             reference,
             check_id("alias", "alias", request.alias),
-            origin_of(context, self._now(), request.request_id),
+            audit_origin_of(context, self._now(), request.request_id),
             expected_version=expected,
             expected_moves=_moves(request.etag),
         )
@@ -134,7 +134,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         await self._store.delete_alias(
             parse_profile_name("name", request.name),
             check_id("alias", "alias", request.alias),
-            origin_of(context, self._now(), request.request_id),
+            audit_origin_of(context, self._now(), request.request_id),
             expected_moves=_moves(request.etag),
         )
         return pb.DeleteProfileAliasResponse()
@@ -145,7 +145,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         """Remove one version."""
         await self._store.delete(
             ProfileReference.parse("name", request.name),
-            origin_of(context, self._now(), request.request_id),
+            audit_origin_of(context, self._now(), request.request_id),
         )
         return pb.DeleteProfileResponse()
 

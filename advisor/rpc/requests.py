@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from advisor.policy import InvalidValueError
-from advisor.rpc.convert import RecommendLRRequest
+from advisor.wire import RecommendLRRequest
 from fslr.advisor.v1 import profile_service_pb2
 
 _PROJECT = re.compile(r"projects/([^/]*)")

@@ -8,11 +8,11 @@ from typing import Any
 
 import grpc
 
-from advisor.names import RunName, parse_project
 from advisor.policy import InvalidValueError, shown
-from advisor.rpc.convert import timestamp
+from advisor.registry.resource_names import RunName, parse_project
 from advisor.rpc.paging import decode_token, encode_token, page_size
 from advisor.store.runs import RunCursor, RunStore, StoredEvent, StoredRun
+from advisor.wire import timestamp
 from fslr.advisor.v1 import run_service_pb2 as pb
 from fslr.advisor.v1 import run_service_pb2_grpc
 

@@ -14,7 +14,7 @@ from advisor.errors import (
     TooBusyError,
 )
 from advisor.policy import InvalidValueError
-from advisor.rpc.errors import DEFECT, metadata_of, verdict_of
+from advisor.wire.errors import DEFECT, error_mapping_of, metadata_of
 from fslr.errors import ERROR_DOMAIN
 
 _RETRY_MS = 1_000
@@ -28,7 +28,7 @@ def status_of(error: Exception) -> status_pb2.Status:
 
     A defect is logged, and the caller learns nothing of the service's inside.
     """
-    verdict = verdict_of(error)
+    verdict = error_mapping_of(error)
     message = _cut(str(error))
     if verdict is DEFECT:
         _log.error("defect", exc_info=error)

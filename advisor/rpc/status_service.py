@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 from redis.asyncio import Redis
 
-from advisor.rpc.convert import timestamp
-from advisor.rpc.gate import CALLER
-from advisor.settings import Settings
+from advisor.rpc.authorization import CALLER
+from advisor.server.settings import Settings
 from advisor.store.status import StoreStatus, read_status
+from advisor.wire import timestamp
 from fslr.advisor.v1 import status_service_pb2 as pb
 from fslr.advisor.v1 import status_service_pb2_grpc
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import structlog
 
-from fslr.certificates import CertificateFiles, Certificates, WatchedCertificates
+from fslr.client.certificates import CertificateFiles, Certificates, WatchedCertificates
 from fslr.errors import CertificateError
 
 _log = structlog.get_logger()

@@ -11,18 +11,18 @@ from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
-from advisor.audit import AuditEvent, Origin
+from advisor.registry.audit import AuditEvent, AuditOrigin
 from advisor.store import keys
-from advisor.store.connection import awaited, store_errors
+from advisor.store.redis.connection import awaited, store_errors
 from advisor.store.times import from_ms, to_ms
 
 
-def write_keys(project: str, origin: Origin) -> list[str]:
+def write_keys(project: str, origin: AuditOrigin) -> list[str]:
     """Return the keys that ``write.lua`` takes last."""
     return [keys.audit(project), keys.request(project, origin.request_id)]
 
 
-def write_arguments(origin: Origin, request: Sequence[object]) -> list[str | int]:
+def write_arguments(origin: AuditOrigin, request: Sequence[object]) -> list[str | int]:
     """Return the arguments that ``write.lua`` takes last.
 
     Args:
@@ -64,7 +64,7 @@ class AuditStore:
 
 def _event(event_id: str, fields: dict[bytes, bytes]) -> AuditEvent:
     text = {key.decode(): value.decode() for key, value in fields.items()}
-    origin = Origin(
+    origin = AuditOrigin(
         from_ms(int(text["time"])),
         text["actor"],
         text["peer"],

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from advisor.errors import ProfileDamagedError, ProfileTooNewError
 from advisor.policy import Alignment, DepthRule, Group, GroupAlias, Layout, Policy, UnmatchedRule
-from advisor.profiles import ProfileContent, ProfileHeader, ProfileSummary, Provenance
+from advisor.registry.profiles import ProfileContent, ProfileHeader, ProfileSummary, Provenance
 
 _FORMAT = 1
 _OPTIONAL = ("coherences", "learning_rates", "spreads")

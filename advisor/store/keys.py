@@ -2,14 +2,14 @@
 
 Every key of a project carries the same hash tag ``{project}``, so that in a Redis Cluster the keys
 of one script lie on one node. Identifiers hold no character that has a meaning here (see
-:mod:`advisor.names`), so one project can never spell another's key.
+:mod:`advisor.registry.resource_names`), so one project can never spell another's key.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from advisor.names import ProfileName, RunName
+from advisor.registry.resource_names import ProfileName, RunName
 
 
 def profiles(project: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from advisor.errors import VersionNotFoundError
-from advisor.names import ProfileReference
+from advisor.registry.resource_names import ProfileReference
 
 _ATTEMPTS = 5
 

@@ -9,15 +9,15 @@ from datetime import datetime
 import structlog
 from redis.asyncio import Redis
 
-from advisor.audit import Origin
 from advisor.errors import PolicyMovedError, PolicyNotFoundError, StoreDamagedError
-from advisor.names import PolicyReference
 from advisor.policy import Policy
+from advisor.registry.audit import AuditOrigin
+from advisor.registry.resource_names import PolicyReference
 from advisor.store import keys
 from advisor.store.audit import write_arguments, write_keys
 from advisor.store.codec import decode_policy, encode_policy
-from advisor.store.commands import batch, command, load_script
-from advisor.store.connection import awaited, store_errors
+from advisor.store.redis.commands import batch, command, load_script
+from advisor.store.redis.connection import awaited, store_errors
 from advisor.store.times import from_ms, to_ms
 
 _log = structlog.get_logger()
@@ -57,7 +57,7 @@ class PolicyStore:
         self,
         reference: PolicyReference,
         policy: Policy,
-        origin: Origin,
+        origin: AuditOrigin,
         *,
         expected_version: int | None = None,
     ) -> tuple[StoredPolicy, bool]:

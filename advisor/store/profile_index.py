@@ -9,13 +9,13 @@ import structlog
 from redis.asyncio import Redis
 
 from advisor.errors import ProfileDamagedError
-from advisor.names import ProfileName
-from advisor.profiles import ProfileSummary, VersionInfo
+from advisor.registry.profiles import ProfileSummary, VersionInfo
+from advisor.registry.resource_names import ProfileName
 from advisor.store import keys
 from advisor.store.codec import decode_summary
-from advisor.store.commands import batch, command, load_script
-from advisor.store.connection import awaited, store_errors
 from advisor.store.profile_replies import resolved
+from advisor.store.redis.commands import batch, command, load_script
+from advisor.store.redis.connection import awaited, store_errors
 from advisor.store.times import from_ms
 
 _NEAREST_AMONG = 500  # names before, and after, an unknown one that it is compared with

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from advisor.names import ProfileName
-from advisor.profiles import Alias, VersionInfo
+from advisor.registry.profiles import Alias, VersionInfo
+from advisor.registry.resource_names import ProfileName
 from advisor.store.times import from_ms
 
 

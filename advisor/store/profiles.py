@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
-from advisor.audit import Origin
 from advisor.errors import (
     AliasMovedError,
     NotFoundError,
@@ -17,17 +16,18 @@ from advisor.errors import (
     VersionInUseError,
     VersionNotFoundError,
 )
-from advisor.names import ProfileName, ProfileReference
 from advisor.policy import InvalidValueError
-from advisor.profiles import Alias, ProfileContent, ProfileVersion, VersionInfo
+from advisor.registry.audit import AuditOrigin
+from advisor.registry.profiles import Alias, ProfileContent, ProfileVersion, VersionInfo
+from advisor.registry.resource_names import ProfileName, ProfileReference
 from advisor.store import keys
 from advisor.store.audit import write_arguments, write_keys
 from advisor.store.codec import EncodedProfile, decode, encode
-from advisor.store.commands import load_script
-from advisor.store.connection import awaited, store_errors
 from advisor.store.named import read_named
 from advisor.store.profile_index import ProfileIndex, label_pair
 from advisor.store.profile_replies import aliases_of, info_of, resolved
+from advisor.store.redis.commands import load_script
+from advisor.store.redis.connection import awaited, store_errors
 from advisor.store.times import to_ms
 
 
@@ -53,7 +53,7 @@ class ProfileStore:
         self._delete = load_script(redis, "write", "labels", "delete_profile")
 
     async def register(
-        self, name: ProfileName, content: ProfileContent, origin: Origin
+        self, name: ProfileName, content: ProfileContent, origin: AuditOrigin
     ) -> tuple[VersionInfo, bool]:
         """Store a version, or find the one with the same content.
 
@@ -159,7 +159,7 @@ class ProfileStore:
         self,
         reference: ProfileReference,
         alias: str,
-        origin: Origin,
+        origin: AuditOrigin,
         *,
         expected_version: int | None = None,
         expected_moves: int | None = None,
@@ -201,7 +201,12 @@ class ProfileStore:
         return info, before, Alias(alias, version, moves)
 
     async def delete_alias(
-        self, name: ProfileName, alias: str, origin: Origin, *, expected_moves: int | None = None
+        self,
+        name: ProfileName,
+        alias: str,
+        origin: AuditOrigin,
+        *,
+        expected_moves: int | None = None,
     ) -> None:
         """Take an alias away.
 
@@ -240,7 +245,7 @@ class ProfileStore:
             case -3:
                 raise VersionNotFoundError(str(name), alias, await self._known(name))
 
-    async def delete(self, reference: ProfileReference, origin: Origin) -> None:
+    async def delete(self, reference: ProfileReference, origin: AuditOrigin) -> None:
         """Remove one version.
 
         Raises:

@@ -1,6 +1,6 @@
 """Runs in Redis: a summary and a capped history each.
 
-Openings and events are bytes here: what they mean is the RPC layer's business. Telemetry may be
+LayoutCache and events are bytes here: what they mean is the RPC layer's business. Telemetry may be
 lost (the design says so), so nothing is retried.
 """
 
@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from advisor.errors import RunNotFoundError
-from advisor.names import RunName
+from advisor.registry.resource_names import RunName
 from advisor.store import keys
-from advisor.store.commands import Call, batch, load_script
-from advisor.store.connection import awaited, store_errors
+from advisor.store.redis.commands import Call, batch, load_script
+from advisor.store.redis.connection import awaited, store_errors
 from advisor.store.times import from_ms
 
 KEPT_EVENTS = 10_000

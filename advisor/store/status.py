@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from advisor.errors import StoreUnavailableError
-from advisor.store.connection import awaited, store_errors
+from advisor.store.redis.connection import awaited, store_errors
 
 _FLUSHES = ("no", "everysec", "always")  # the weakest first
 

@@ -8,16 +8,16 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from advisor.access import Role
-from advisor.audit import Origin
+from advisor.auth.roles import Role
+from advisor.auth.tokens import TokenRecord
 from advisor.errors import StoreDamagedError
 from advisor.policy import InvalidValueError
+from advisor.registry.audit import AuditOrigin
 from advisor.store import keys
 from advisor.store.audit import write_arguments, write_keys
-from advisor.store.commands import load_script
-from advisor.store.connection import awaited, store_errors
+from advisor.store.redis.commands import load_script
+from advisor.store.redis.connection import awaited, store_errors
 from advisor.store.times import from_ms, to_ms
-from advisor.tokens import TokenRecord
 
 
 class TokenStore:
@@ -34,7 +34,7 @@ class TokenStore:
         self._redis = redis
         self._set = load_script(redis, "write", "set_token")
 
-    async def add(self, record: TokenRecord, origin: Origin) -> bool:
+    async def add(self, record: TokenRecord, origin: AuditOrigin) -> bool:
         """Store a record, and return whether it is new.
 
         Args:
@@ -43,7 +43,7 @@ class TokenStore:
         """
         return await self._write(record.project, record.id, _encoded(record), record, origin)
 
-    async def revoke(self, record: TokenRecord, origin: Origin) -> bool:
+    async def revoke(self, record: TokenRecord, origin: AuditOrigin) -> bool:
         """Take a record away, and return whether it was there.
 
         Args:
@@ -74,7 +74,7 @@ class TokenStore:
         return sorted(found, key=lambda record: (record.create_time, record.id))
 
     async def _write(
-        self, project: str, token_id: str, encoded: str, record: TokenRecord, origin: Origin
+        self, project: str, token_id: str, encoded: str, record: TokenRecord, origin: AuditOrigin
     ) -> bool:
         action = "create token" if encoded else "revoke token"
         with store_errors():

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from advisor.localserver import LocalServer
+from advisor.local.server import LocalServer
 from benchmarks.demo.experiment import DemoPlan, DemoResult, run_demo
 from benchmarks.demo.pictures import draw_all
 from benchmarks.provenance import emit

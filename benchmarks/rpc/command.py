@@ -15,9 +15,9 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
-from advisor.localserver import LocalServer
-from advisor.store.connection import connect
-from advisor.store.embedded import EmbeddedRedis
+from advisor.local.server import LocalServer
+from advisor.store.redis.connection import connect
+from advisor.store.redis.embedded import EmbeddedRedis
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.rpc import scale, starting
 from benchmarks.rpc.load import Kind, Load

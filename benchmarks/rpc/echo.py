@@ -19,7 +19,7 @@ from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import advisor_service_pb2_grpc
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-# Those of the service, see advisor.bootstrap.
+# Those of the service, see advisor.server.bootstrap.
 _OPTIONS = [
     ("grpc.max_connection_age_ms", 3_600_000),
     ("grpc.max_connection_age_grace_ms", 5_000),

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import numpy as np
 
 from advisor.policy import Group, Layout
-from advisor.profiles import ProfileContent, ProfileHeader, Provenance
-from advisor.rpc.convert import content_to
+from advisor.registry.profiles import ProfileContent, ProfileHeader, Provenance
+from advisor.wire import content_to
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, profile_pb2
 

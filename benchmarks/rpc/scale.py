@@ -10,10 +10,10 @@ from typing import Any
 from redis.asyncio import Redis
 from rich.console import Console
 
-from advisor.localserver import LocalServer
-from advisor.store.connection import connect
-from advisor.store.embedded import EmbeddedRedis
+from advisor.local.server import LocalServer
 from advisor.store.profiles import ProfileStore
+from advisor.store.redis.connection import connect
+from advisor.store.redis.embedded import EmbeddedRedis
 from benchmarks.registry import FEW, fill
 from benchmarks.rpc.load import Load
 from benchmarks.rpc.payload import profile, profile_name, recommend_request

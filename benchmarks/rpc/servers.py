@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from advisor.processes import end
+from advisor.store.redis.processes import end
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 10.0

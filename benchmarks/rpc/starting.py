@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from advisor.localserver import LocalServer
+from advisor.local.server import LocalServer
 from benchmarks.rpc.payload import recommend_request
 from fslr import AdvisorClient
 from fslr.advisor.v1 import advisor_service_pb2_grpc

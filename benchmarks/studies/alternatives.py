@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import nn
 
 from advisor.policy import Policy
-from advisor.rpc.convert import policy_to
+from advisor.wire import policy_to
 from benchmarks.markdown import number
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.studies.parametrisations import Rule, depth_mup, initialise, mup, width_and_depth

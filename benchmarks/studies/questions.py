@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from advisor.merging import merge
 from advisor.policy import Alignment, DepthRule, Policy
-from advisor.rpc.convert import policy_to
-from advisor.rpc.convert.profiles import content_from, content_to
+from advisor.registry.merging import merge
+from advisor.wire import policy_to
+from advisor.wire.profiles import content_from, content_to
 from benchmarks.studies.reference import Reference, octaves_around, recorded, with_rules
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case, chosen_cases

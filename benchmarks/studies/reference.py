@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from advisor.policy import Policy
-from advisor.rpc.convert import policy_to
+from advisor.wire import policy_to
 from benchmarks.studies.gains import Gain, gain_by_seed
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case

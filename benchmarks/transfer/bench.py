@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 import fslr
-from advisor.localserver import LocalServer
+from advisor.local.server import LocalServer
 from benchmarks.transfer.training import Trained, Training, run_training, start_worker
 from fslr.advisor.v1 import profile_pb2
 

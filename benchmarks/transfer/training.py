@@ -27,8 +27,8 @@ from benchmarks.transfer.models import build_task
 from benchmarks.transfer.optimizers import OptimizerName, build_optimizer
 from benchmarks.transfer.parametrisation import Parametrisation, Standard
 from benchmarks.transfer.settings import Setting
-from fslr.advising import RunSession
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_service_pb2
+from fslr.protocols import RunSession
 
 _ANSWER_TIMEOUT_S = 30.0
 LAST_PART = 0.2  # of a training's steps: their mean loss is the training's loss

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
-from advisor.localserver import LocalServer, LocalServerError
+from advisor.local.server import LocalServer, LocalServerError
 from tests.chaos.faults import (
     LINK_FAULTS,
     REDIS_FAULTS,

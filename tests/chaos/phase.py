@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fslr import AdvisorClient, NotFoundError, ServiceError
-from fslr.names import DEFAULT_PROJECT
+from fslr.resource_names import DEFAULT_PROJECT
 from tests.chaos import values
 from tests.chaos.clients import Crowd
 from tests.chaos.deployment import Services, Store

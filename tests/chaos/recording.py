@@ -8,10 +8,10 @@ from typing import Any
 
 import fslr
 from fslr import AdvisorClient, ServiceError
-from fslr.advising import RunSession
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import advisor_service_pb2_grpc, profile_service_pb2
-from fslr.session import StreamSession
+from fslr.client.stream import StreamSession
+from fslr.protocols import RunSession
 from tests.chaos.history import Outcome, Recorder, Values
 
 REFUSALS = (

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from advisor.localserver import LocalServer
+from advisor.local.server import LocalServer
 from fslr import AdvisorClient
 from tests.building import content_message
 

@@ -15,7 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from advisor.localserver import LocalServer, LocalServerError
+from advisor.local.server import LocalServer, LocalServerError
 from fslr import AdvisorClient, FslrError
 from tests.building import content_message
 from tests.waiting import eventually
@@ -92,7 +92,7 @@ def test_a_killed_redis_comes_back_with_its_data(tmp_path: Path) -> None:
 
 def test_a_local_server_ends_with_the_process_that_started_it() -> None:
     code = (
-        "import time; from advisor.localserver import LocalServer; "
+        "import time; from advisor.local.server import LocalServer; "
         "s = LocalServer().__enter__(); print(s.pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import fslr.torch
-from advisor.localserver import LocalServer
+from advisor.local.server import LocalServer
 from benchmarks.demo.experiment import DemoPlan
 from benchmarks.demo.pictures import draw_all
 from fslr import AdvisorClient

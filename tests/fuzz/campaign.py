@@ -21,8 +21,8 @@ from unittest import mock
 import grpc
 from google.protobuf.message import Message
 
-from advisor.localserver import LocalServer
-from advisor.store.embedded import EmbeddedRedis
+from advisor.local.server import LocalServer
+from advisor.store.redis.embedded import EmbeddedRedis
 from tests.building import content_message
 from tests.fuzz import corpus
 from tests.fuzz.bearers import CANARY_PROJECT, Bearers

@@ -9,13 +9,13 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from advisor.advice import Advice, LoadedProfile, Opening, Resolved
-from advisor.names import ProfileName, ProfileReference
+from advisor import wire as convert
+from advisor.advising.advice import Advice, LoadedProfile, Opening, ResolvedProfile
 from advisor.policy import Reference
-from advisor.profiles import ProfileContent, VersionInfo
-from advisor.rpc import convert
-from advisor.rpc.errors import DEFECT, verdict_of
+from advisor.registry.profiles import ProfileContent, VersionInfo
+from advisor.registry.resource_names import ProfileName, ProfileReference
 from advisor.store.codec import decode, encode
+from advisor.wire.errors import DEFECT, error_mapping_of
 from fslr.advisor.v1 import (
     advisor_service_pb2,
     policy_service_pb2,
@@ -27,13 +27,15 @@ _REFERENCE = ProfileReference(ProfileName("a", "b"))
 _INFO = VersionInfo(_REFERENCE.name, 1, "0" * 64, datetime(2026, 1, 1, tzinfo=UTC))
 
 
-def _loaded(content: ProfileContent) -> Resolved:
+def _loaded(content: ProfileContent) -> ResolvedProfile:
     profile = content.profile()
-    return Resolved(LoadedProfile(_INFO, profile, Reference(profile), content.header.provenance))
+    return ResolvedProfile(
+        LoadedProfile(_INFO, profile, Reference(profile), content.header.provenance)
+    )
 
 
 @functools.cache
-def _registered() -> Resolved:
+def _registered() -> ResolvedProfile:
     return _loaded(convert.content_from(content_message()))
 
 
@@ -82,7 +84,7 @@ def take(request: Any) -> None:
     try:
         TARGETS[type(request)](request)
     except Exception as error:
-        if verdict_of(error) is DEFECT:
+        if error_mapping_of(error) is DEFECT:
             raise
 
 

@@ -36,7 +36,7 @@ def main() -> None:
     except ImportError:
         print("skipped: atheris is not installed (it has no package for this Python or machine)")
         return
-    with atheris.instrument_imports(include=["advisor.rpc.convert", "advisor.policy"]):
+    with atheris.instrument_imports(include=["advisor.wire", "advisor.policy"]):
         # Nothing of ours is imported before: what is, cannot be led any more.
         from tests.fuzz import corpus
         from tests.fuzz.decoding import TARGETS, take_bytes

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
-from advisor.rpc.errors import DEFECT, TABLE
+from advisor.wire.errors import DEFECT, TABLE
 from fslr.errors import ERROR_DOMAIN
 from tests.fuzz.inputs import Input
 from tests.fuzz.methods import Method

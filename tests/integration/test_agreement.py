@@ -7,14 +7,14 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from advisor.inprocess import InProcessAdvisor
-from advisor.profiles import ProfileContent, ProfileHeader
-from advisor.rpc.convert import content_to, policy_to
+from advisor.local.in_process import InProcessAdvisor
+from advisor.registry.profiles import ProfileContent, ProfileHeader
+from advisor.wire import content_to, policy_to
 from fslr import AdvisorClient
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_pb2
 from tests.building import PROVENANCE, layout_message
-from tests.unit.test_policy_properties import Case, cases, measurements
+from tests.unit.policy.test_properties import Case, cases, measurements
 
 
 def _content(case: Case) -> profile_pb2.ProfileContent:

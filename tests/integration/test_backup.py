@@ -18,10 +18,10 @@ from typing import Any, NoReturn
 import pytest
 import redis
 
-from advisor.localserver import LocalServer
+from advisor.local.server import LocalServer
 from advisor.store import backup
 from advisor.store.backup import BackupError, write_backup
-from advisor.store.embedded import EmbeddedRedis
+from advisor.store.redis.embedded import EmbeddedRedis
 from fslr import AdvisorClient, ProfileNotFoundError, VersionNotFoundError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, profile_pb2

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import grpc
 
-from advisor.localserver import LocalServer
-from advisor.store.embedded import EmbeddedRedis
+from advisor.local.server import LocalServer
+from advisor.store.redis.embedded import EmbeddedRedis
 from fslr import AdvisorClient
 from fslr.advisor.v1 import profile_service_pb2 as pb
 from fslr.advisor.v1 import profile_service_pb2_grpc

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import json_format
 
-from advisor.localserver import LocalServer
+from advisor.local.server import LocalServer
 from fslr import AdvisorClient, ProfileFileError, load_profile, save_profile
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from tests.building import NAMES, content_message, opening_message

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from advisor.cli.profile_diff import sparkline
-from advisor.localserver import LocalServer
-from advisor.templates import load_template, template_names
+from advisor.local.server import LocalServer
+from advisor.registry.templates import load_template, template_names
 from fslr import AdvisorClient, load_profile, save_profile
 from fslr.advisor.v1 import profile_pb2
 from tests.building import content_message

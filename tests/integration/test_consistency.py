@@ -12,8 +12,8 @@ import grpc
 import pytest
 import redis
 
-from advisor.localserver import LocalServer
-from advisor.store.embedded import EmbeddedRedis
+from advisor.local.server import LocalServer
+from advisor.store.redis.embedded import EmbeddedRedis
 from fslr import (
     AdvisorClient,
     AliasMovedError,

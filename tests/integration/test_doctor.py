@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from advisor.localserver import LocalServer
+from advisor.local.server import LocalServer
 from fslr import CertificateFiles
 from tests.certificates import Authority
 from tests.commands import Cli

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from advisor.store import embedded
-from advisor.store.embedded import DataDirectoryLockedError, EmbeddedRedis, EmbeddedRedisError
+from advisor.store.redis import embedded
+from advisor.store.redis.embedded import DataDirectoryLockedError, EmbeddedRedis, EmbeddedRedisError
 from tests.waiting import eventually
 
 
@@ -79,7 +79,7 @@ def test_a_data_directory_serves_one_only(tmp_path: Path, monkeypatch: pytest.Mo
 def test_it_dies_with_its_parent_and_frees_the_directory(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; "
-        "from advisor.store.embedded import EmbeddedRedis; "
+        "from advisor.store.redis.embedded import EmbeddedRedis; "
         "server = EmbeddedRedis(Path(sys.argv[1])).__enter__(); "
         "print(server.pid, flush=True); time.sleep(60)"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from advisor.localserver import LocalServer
+from advisor.local.server import LocalServer
 from fslr import AdvisorClient, ProfileNotFoundError, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from tests.building import content_message, opening_message

@@ -17,8 +17,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from advisor.localserver import LocalServer, LocalServerError
-from advisor.store.embedded import EmbeddedRedis
+from advisor.local.server import LocalServer, LocalServerError
+from advisor.store.redis.embedded import EmbeddedRedis
 from fslr import AdvisorClient, TooBusyError, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from tests.building import content_message, opening_message

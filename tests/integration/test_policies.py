@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from advisor.inprocess import InProcessAdvisor
-from advisor.localserver import LocalServer
-from advisor.store.embedded import EmbeddedRedis
+from advisor.local.in_process import InProcessAdvisor
+from advisor.local.server import LocalServer
+from advisor.store.redis.embedded import EmbeddedRedis
 from fslr import (
     AdvisorClient,
     InvalidRequestError,

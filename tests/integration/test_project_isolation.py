@@ -11,8 +11,8 @@ import redis
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from advisor.localserver import LocalServer
-from advisor.store.embedded import EmbeddedRedis
+from advisor.local.server import LocalServer
+from advisor.store.redis.embedded import EmbeddedRedis
 from fslr import AdvisorClient
 from fslr.advisor.v1 import (
     advisor_service_pb2,

@@ -11,7 +11,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from advisor.inprocess import InProcessAdvisor
+from advisor.local.in_process import InProcessAdvisor
 from fslr import AdvisorClient, DeadlineExceededError, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import advisor_service_pb2_grpc, policy_pb2

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from advisor.localserver import LocalServer, LocalServerError
+from advisor.local.server import LocalServer, LocalServerError
 from fslr import AdvisorClient, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, run_service_pb2, run_service_pb2_grpc

@@ -17,15 +17,15 @@ import grpc
 import pytest
 import redis
 
-from advisor.audit import Origin
 from advisor.errors import StoreUnavailableError
-from advisor.localserver import LocalServer
-from advisor.names import ProfileName, RunName
-from advisor.rpc.convert.profiles import content_from
-from advisor.store.connection import connect
+from advisor.local.server import LocalServer
+from advisor.registry.audit import AuditOrigin
+from advisor.registry.resource_names import ProfileName, RunName
 from advisor.store.profiles import ProfileStore
+from advisor.store.redis.connection import connect
 from advisor.store.runs import EventToStore, RunStore
 from advisor.store.times import to_ms
+from advisor.wire.profiles import content_from
 from fslr import AdvisorClient, FslrError, RunNotFoundError, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_service_pb2, profile_service_pb2_grpc
@@ -191,7 +191,7 @@ def test_a_write_at_a_replica_is_refused_in_words_that_make_the_client_look_else
 ) -> None:
     (replica,) = trio.replicas
     name, content = ProfileName("replica", "gpt"), content_from(content_message())
-    origin = Origin(datetime.now(UTC), "a test", "", "once")
+    origin = AuditOrigin(datetime.now(UTC), "a test", "", "once")
 
     async def register() -> None:
         async with connect(replica.url, timeout_s=1, retries=0) as client:

@@ -12,8 +12,8 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from advisor.localserver import LocalServer
-from advisor.store.embedded import EmbeddedRedis
+from advisor.local.server import LocalServer
+from advisor.store.redis.embedded import EmbeddedRedis
 from fslr import AdvisorClient, FslrError, ProfileNotFoundError, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_service_pb2, profile_service_pb2_grpc

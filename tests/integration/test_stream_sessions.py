@@ -15,7 +15,7 @@ import pytest
 from fslr import AdvisorClient, DeadlineExceededError, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import advisor_service_pb2_grpc
-from fslr.session import StreamSession
+from fslr.client.stream import StreamSession
 
 DEADLINE_S = 1.0
 SLACK_S = 0.8  # what a busy machine may take

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from advisor.localserver import LocalServer, LocalServerError
+from advisor.local.server import LocalServer, LocalServerError
 from fslr import AdvisorClient, CertificateFiles, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from tests.building import content_message, opening_message

@@ -13,10 +13,10 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from advisor.access import Role
-from advisor.localserver import LocalServer, LocalServerError
-from advisor.rpc.gate import ROLES
-from advisor.store.embedded import EmbeddedRedis
+from advisor.auth.roles import Role
+from advisor.local.server import LocalServer, LocalServerError
+from advisor.rpc.authorization import ROLES
+from advisor.store.redis.embedded import EmbeddedRedis
 from fslr import (
     AdvisorClient,
     AuthenticationError,

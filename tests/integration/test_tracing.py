@@ -15,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from opentelemetry.sdk.trace import TracerProvider
 
-from advisor.localserver import LocalServer
+from advisor.local.server import LocalServer
 from fslr import AdvisorClient, ServiceError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import advisor_service_pb2_grpc, run_service_pb2_grpc
@@ -210,8 +210,8 @@ def test_without_the_packages_the_service_names_the_extra(tmp_path: Path) -> Non
 def test_without_tracing_nothing_of_it_is_loaded() -> None:
     """redis-py loads parts of OpenTelemetry wherever it is installed; the rest is ours to leave."""
     code = (
-        "import sys, advisor.bootstrap, advisor.tracing\n"
-        "assert not advisor.tracing.Tracing.started(enabled=False).interceptors\n"
+        "import sys, advisor.server.bootstrap, advisor.observability.tracing\n"
+        "assert not advisor.observability.tracing.Tracing.started(enabled=False).interceptors\n"
         "assert 'advisor.rpc.tracing' not in sys.modules\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry.exporter')]"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from advisor.localserver import LocalServer, LocalServerError
+from advisor.local.server import LocalServer, LocalServerError
 from fslr import AdvisorClient, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import advisor_service_pb2_grpc
@@ -31,7 +31,10 @@ def workers_of(service: LocalServer) -> set[int]:
             status, command = (process / "stat").read_text(), (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if status.rsplit(")", 1)[1].split()[1] == str(service.pid) and b"advisor.worker" in command:
+        if (
+            status.rsplit(")", 1)[1].split()[1] == str(service.pid)
+            and b"advisor.server.worker" in command
+        ):
             found.add(int(process.name))
     return found
 

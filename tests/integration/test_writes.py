@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from advisor.localserver import LocalServer
-from advisor.store.embedded import EmbeddedRedis
+from advisor.local.server import LocalServer
+from advisor.store.redis.embedded import EmbeddedRedis
 from fslr import (
     AdvisorClient,
     AliasMovedError,

@@ -3,9 +3,8 @@
 Importing this package loads grpcio, protobuf and numpy at most; ``fslr.torch`` adds PyTorch.
 """
 
-from fslr.advising import Advisor, RunSession
-from fslr.certificates import CertificateFiles
-from fslr.client import AdvisorClient
+from fslr.client.advisor_client import AdvisorClient
+from fslr.client.certificates import CertificateFiles
 from fslr.errors import (
     AliasMovedError,
     AttachError,
@@ -33,6 +32,7 @@ from fslr.errors import (
     VersionNotFoundError,
 )
 from fslr.profile_files import load_profile, save_layout, save_profile
+from fslr.protocols import Advisor, RunSession
 
 __all__ = [
     "Advisor",

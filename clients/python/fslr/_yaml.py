@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from fslr.written import WrittenFloat, WrittenInt
+from fslr.yaml_numbers import WrittenFloat, WrittenInt
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from fslr.advisor.v1 import layout_pb2, profile_pb2
 from fslr.errors import ProfileFileError
-from fslr.written import WrittenFloat, WrittenInt
+from fslr.yaml_numbers import WrittenFloat, WrittenInt
 
 _YAML_SUFFIXES = {".yaml", ".yml"}
 _TABLES = ("group_aliases", "layout", "correlated_groups", "points")

@@ -14,7 +14,6 @@ Train the big model::
 """
 
 from fslr.torch.attachment import Attachment, attach
-from fslr.torch.batch import Batch
 from fslr.torch.estimators import (
     ESTIMATORS,
     Estimator,
@@ -25,10 +24,11 @@ from fslr.torch.estimators import (
     RateEstimate,
     exact_unit_rates,
 )
-from fslr.torch.groups import ModelGroups, ParameterGroup
-from fslr.torch.measuring import MeasuringOptions
+from fslr.torch.model.batch import Batch
+from fslr.torch.model.groups import ModelGroups, ParameterGroup
+from fslr.torch.model.update import Update
 from fslr.torch.recorder import Recorder
-from fslr.torch.update import Update
+from fslr.torch.step_meter import MeasuringOptions
 
 __all__ = [
     "ESTIMATORS",

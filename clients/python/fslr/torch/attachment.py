@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fslr.advising import Advisor
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2
-from fslr.client import AdvisorClient
+from fslr.client.advisor_client import AdvisorClient
 from fslr.errors import ServiceError
-from fslr.names import DEFAULT_PROJECT, profile_name, run_name
+from fslr.protocols import Advisor
+from fslr.resource_names import DEFAULT_PROJECT, profile_name, run_name
 from fslr.torch.conversation import Advice, Conversation
 from fslr.torch.distributed import Group
 from fslr.torch.estimators import RateEstimate
-from fslr.torch.measuring import MeasuringOptions
-from fslr.torch.observing import ADVISING, SCALING, Scaling, StepObserver
-from fslr.torch.optimizer import refuse_unscalable
+from fslr.torch.hooks import ADVISING, SCALING, Scaling, StepObserver
+from fslr.torch.step_meter import MeasuringOptions
+from fslr.torch.step_scaler import refuse_unscalable
 
 _log = logging.getLogger("fslr")
 _RECOMMENDED = {

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fslr.advising import Advisor
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.background import BackgroundSession
+from fslr.client.background import BackgroundSession
 from fslr.errors import LayoutMismatchError, ServiceError
+from fslr.protocols import Advisor
 from fslr.torch.distributed import Ranks
 
 _NOTHING, _ANSWER, _UNUSABLE = 0.0, 1.0, 2.0

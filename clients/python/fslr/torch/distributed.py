@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fslr.errors import AttachError, MeasurementError
 from fslr.torch.estimators import ProjectionSums
-from fslr.torch.sharding import is_shard
+from fslr.torch.model.sharding import is_shard
 
 Group = dist.ProcessGroup | Literal["alone"] | None
 """Who trains the model together: a process group, ``"alone"``, or None to look at the model."""

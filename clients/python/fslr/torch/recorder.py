@@ -10,13 +10,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from torch import nn
 
 from fslr.advisor.v1 import policy_pb2, profile_pb2
+from fslr.environment import code_revision, user_name
 from fslr.errors import AttachError, MeasurementError
-from fslr.surroundings import code_revision, user_name
 from fslr.torch.correlations import alike_pairs, correlations
 from fslr.torch.distributed import Group
 from fslr.torch.estimators import RateEstimate
-from fslr.torch.measuring import MeasuringOptions
-from fslr.torch.observing import StepObserver
+from fslr.torch.hooks import StepObserver
+from fslr.torch.step_meter import MeasuringOptions
 
 
 class Recorder(StepObserver):

@@ -1,12 +1,12 @@
 """Estimators of unit rates, one algorithm a file."""
 
 from fslr.torch.estimators.base import Estimator
-from fslr.torch.estimators.estimate import ProjectionSums, RateEstimate
 from fslr.torch.estimators.exact import exact_unit_rates
 from fslr.torch.estimators.full import FullEstimator
 from fslr.torch.estimators.iid import IidEstimator
 from fslr.torch.estimators.kronecker import KroneckerEstimator
-from fslr.torch.estimators.per_example import PerExampleEstimator
+from fslr.torch.estimators.per_example.estimator import PerExampleEstimator
+from fslr.torch.estimators.sums import ProjectionSums, RateEstimate
 
 ESTIMATORS: dict[str, type[Estimator]] = {
     "per_example": PerExampleEstimator,

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fslr.torch.batch import Batch
-from fslr.torch.forward import Output, plainly_called, select_output, unwrapped
-from fslr.torch.groups import ParameterGroup
-from fslr.torch.isolation import isolated
-from fslr.torch.update import Update
+from fslr.torch.model.batch import Batch
+from fslr.torch.model.forward import Output, plainly_called, select_output, unwrapped
+from fslr.torch.model.groups import ParameterGroup
+from fslr.torch.model.isolation import isolated
+from fslr.torch.model.update import Update
 
 
 def exact_unit_rates(

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from fslr.errors import MeasurementError
-from fslr.torch.batch import Batch
 from fslr.torch.estimators.base import Estimator
-from fslr.torch.estimators.estimate import ProjectionSums
-from fslr.torch.modes import GradientsAsMeasured
-from fslr.torch.update import Update
+from fslr.torch.estimators.sums import ProjectionSums
+from fslr.torch.model.batch import Batch
+from fslr.torch.model.function_modes import GradientsAsMeasured
+from fslr.torch.model.update import Update
 
 
 class GradientEstimator(Estimator):

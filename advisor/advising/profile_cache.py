@@ -1,0 +1,139 @@
+"""Profiles in memory: what was resolved once keeps answering while the store is away."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from cachetools import LRUCache
+
+from advisor.advising.advice import LoadedProfile, ResolvedProfile
+from advisor.errors import NotFoundError, StoreUnavailableError
+from advisor.observability.metrics import Metrics
+from advisor.policy import Policy, Reference
+from advisor.registry.profiles import ProfileContent, VersionInfo
+from advisor.registry.resource_names import PolicyReference, ProfileReference
+from advisor.store.named import read_named
+from advisor.store.policies import PolicyStore
+from advisor.store.profiles import ProfileStore
+from advisor.store.redis.tasks import forget
+
+_log = structlog.get_logger()
+# Names are looked up this seldom: who asks meanwhile shares a lookup with others who ask for the
+# same name, and is answered together with them. The first after a rest does not wait.
+_PAUSE_S = 0.005
+
+
+class CachedProfiles:
+    """Resolves names in the store, and contents, which never change, in memory first.
+
+    Args:
+        store: The store.
+        policies: The store of policies.
+        size: Most versions, and most names, kept in memory.
+        metrics: Where lookups are counted.
+    """
+
+    def __init__(
+        self, store: ProfileStore, policies: PolicyStore, *, size: int, metrics: Metrics
+    ) -> None:
+        self._store = store
+        self._policy_store = policies
+        self._lookups = {word: metrics.profiles.labels(word) for word in ("hit", "miss", "stale")}
+        self._policies: LRUCache[str, tuple[Policy, str]] = LRUCache(size)
+        self._loaded: LRUCache[tuple[str, int, str], LoadedProfile] = LRUCache(size)
+        self._names: LRUCache[ProfileReference, VersionInfo] = LRUCache(size)
+        self._next: dict[ProfileReference, asyncio.Task[tuple[ResolvedProfile, str]]] = {}
+        self._next_at = 0.0  # of the event loop's clock
+
+    async def resolve(self, reference: ProfileReference) -> ResolvedProfile:
+        """Return the version that a reference names.
+
+        Raises:
+            StoreUnavailableError: The store is away and this name was not resolved before.
+            NotFoundError: There is no such profile, version or alias.
+        """
+        lookup = self._next.get(reference)
+        if lookup is None:
+            lookup = self._next[reference] = asyncio.create_task(self._look_up(reference))
+            lookup.add_done_callback(forget)
+        resolved, result = await asyncio.shield(lookup)  # a caller that leaves ends its own wait
+        self._lookups[result].inc()
+        return resolved
+
+    async def _look_up(self, reference: ProfileReference) -> tuple[ResolvedProfile, str]:
+        """Resolve a name for all who ask before this one begins.
+
+        Who asks later gets a lookup of its own: this one may miss what was written meanwhile.
+
+        Raises:
+            StoreUnavailableError: The store is away and this name was not resolved before.
+            NotFoundError: There is no such profile, version or alias.
+        """
+        loop = asyncio.get_running_loop()
+        wait_s = self._next_at - loop.time()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        self._next_at = max(self._next_at, loop.time() + _PAUSE_S)
+        del self._next[reference]
+        try:
+            loaded, result = await self._load(reference)
+        except StoreUnavailableError:
+            known = self._names.get(reference)
+            loaded_before = self._loaded.get(_key(known)) if known else None
+            if loaded_before is None:
+                raise
+            policy = self._policies.get(loaded_before.policy_name)
+            if loaded_before.policy_name and policy is None:
+                raise
+            _log.warning("answering from memory, the store is away", profile=str(reference))
+            return ResolvedProfile(loaded_before, True, policy), "stale"
+        except NotFoundError:
+            # What is gone must not come back while the store is away.
+            self._names.pop(reference, None)
+            raise
+        policy, stale = await self._policy(loaded.policy_name)
+        return ResolvedProfile(loaded, stale, policy), result
+
+    async def _load(self, reference: ProfileReference) -> tuple[LoadedProfile, str]:
+        """Return the version that a reference names at present, and whether it was in memory."""
+
+        async def loaded(info: VersionInfo) -> tuple[LoadedProfile, str]:
+            known = self._loaded.get(_key(info))
+            if known is not None:
+                return known, "hit"
+            content = await self._store.content(info)
+            ready = self._loaded[_key(info)] = await asyncio.to_thread(_ready, info, content)
+            return ready, "miss"
+
+        info, found = await read_named(reference, lambda: self._store.resolve(reference), loaded)
+        # Not before: should the store go away on the way, the former version answers.
+        self._names[reference] = info
+        return found
+
+    async def _policy(self, name: str) -> tuple[tuple[Policy, str] | None, bool]:
+        """Return the rules of the stored policy that a profile names, and whether from memory."""
+        if not name:
+            return None, False
+        try:
+            stored = await self._policy_store.get(PolicyReference.parse("policy_name", name))
+        except StoreUnavailableError:
+            known = self._policies.get(name)
+            if known is None:
+                raise
+            return known, True
+        if stored.policy is None:  # only in lists
+            return None, False
+        found = (stored.policy, str(stored.reference))
+        if self._policies.get(name) != found:
+            self._policies[name] = found
+        return self._policies[name], False  # one object for all runs: they are answered together
+
+
+def _ready(info: VersionInfo, content: ProfileContent) -> LoadedProfile:
+    profile, header = content.profile(), content.header
+    return LoadedProfile(info, profile, Reference(profile), header.provenance, header.policy_name)
+
+
+def _key(info: VersionInfo) -> tuple[str, int, str]:
+    return str(info.name), info.version, info.digest

@@ -1,0 +1,110 @@
+"""Runs ``advisor serve`` as a process beside this one: for demos and integration tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from advisor.store.redis.processes import end
+
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 15.0
+
+
+class LocalServerError(Exception):
+    """The service did not start; the message ends with what it said."""
+
+
+class LocalServer:
+    """A service on a free loopback port, as a context manager.
+
+    Args:
+        data_dir: Where the embedded Redis keeps its data. Default: a directory that goes away.
+        arguments: Further arguments of ``advisor serve``.
+
+    Raises:
+        LocalServerError: On entering, when the service does not start.
+    """
+
+    def __init__(self, data_dir: Path | None = None, *arguments: str) -> None:
+        self._data_dir = data_dir
+        self._arguments = arguments
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = Path()
+        self.address = ""
+
+    @property
+    def pid(self) -> int:
+        """The service's process id.
+
+        Raises:
+            LocalServerError: The service does not run.
+        """
+        if self._process is None:
+            raise LocalServerError("the local server does not run; enter its context first")
+        return self._process.pid
+
+    def log(self) -> str:
+        """Return what the service logged so far."""
+        return self._log.read_text("utf-8", "replace") if self._log.is_file() else ""
+
+    def __enter__(self) -> Self:
+        """Start the service and wait until it answers."""
+        self._scratch = tempfile.TemporaryDirectory(prefix="fslr-", ignore_cleanup_errors=True)
+        scratch = Path(self._scratch.name)
+        address_file = scratch / "address"
+        self._log = scratch / "log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "advisor", "serve", "--port", "0"),
+                    *("--data-dir", str(self._data_dir or scratch / "data")),
+                    *("--address-file", str(address_file)),
+                    "--until-eof",  # should this process die, the pipe closes and the service stops
+                    *self._arguments,
+                ],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+        try:
+            self._await_address(self._process, address_file)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _await_address(self, process: subprocess.Popen[bytes], address_file: Path) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not address_file.is_file():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise LocalServerError(f"the advisor did not start: {self.log().strip()}")
+            time.sleep(0.02)
+        self.address = address_file.read_text("utf-8")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the service."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop the service as an operator would, and remove what it leaves."""
+        process, self._process = self._process, None
+        if process is not None:
+            end(process, grace_s=_STOP_TIMEOUT_S)
+            if process.stdin is not None:
+                process.stdin.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None

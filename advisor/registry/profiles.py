@@ -1,0 +1,289 @@
+"""What the registry holds: the content of a profile and its registered versions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.policy import GroupAlias, InvalidValueError, Layout, Policy, Profile, shown
+from advisor.registry.resource_names import ProfileName, ProfileReference
+
+_REQUIRED_PROVENANCE = (
+    *("model", "width", "depth", "optimizer", "batch_size"),
+    *("dataset", "commit", "author", "record_time"),
+)
+_METHOD = re.compile(r"[a-z0-9-]{1,63}")
+_LABEL_KEY = re.compile(r"[a-z0-9_.-]{1,63}")
+MAX_LABELS = 64
+_MAX_LABEL_CHARACTERS = 255
+_MAX_DOCS_CHARACTERS = 65_536
+_MAX_WORDS_CHARACTERS = 1_024
+
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def check_text(field_name: str, text: str) -> None:
+    """Refuse control characters but line breaks and tabs: they would act on people's terminals.
+
+    Raises:
+        InvalidValueError: There is one.
+    """
+    found = _CONTROLS.search(text)
+    if found:
+        raise InvalidValueError(
+            field_name, f"{shown(text)} holds the control character {found[0]!a}; take it out"
+        )
+
+
+def check_words(field_name: str, text: str) -> None:
+    """Refuse what is too long, or unfit, to be shown to people in a line.
+
+    Raises:
+        InvalidValueError: It is.
+    """
+    check_text(field_name, text)
+    if len(text) > _MAX_WORDS_CHARACTERS:
+        raise InvalidValueError(
+            field_name,
+            f"{len(text)} characters, but at most {_MAX_WORDS_CHARACTERS} are allowed",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a profile comes from, in the recorder's words.
+
+    All of it is optional, as a profile in a file may be somebody's sketch; :meth:`check_complete`
+    is what registration asks for.
+
+    Attributes:
+        model: The base model.
+        optimizer: The optimizer's name.
+        batch_size: Examples a step; 0: unknown.
+        dataset: The data.
+        commit: Revision of the training code.
+        author: Who recorded it.
+        width: Width of the model; 0: unknown.
+        depth: Number of blocks; 0: unknown.
+        method: The method that the numbers come from; empty: function-space learning rates.
+        record_time: When it was recorded, UTC; None: unknown.
+        loss: The loss; empty: unknown.
+        recordings: How many recordings were merged into it; 0: one.
+    """
+
+    model: str = ""
+    optimizer: str = ""
+    batch_size: int = 0
+    dataset: str = ""
+    commit: str = ""
+    author: str = ""
+    width: int = 0
+    depth: int = 0
+    method: str = ""
+    record_time: datetime | None = None
+    loss: str = ""
+    recordings: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("batch_size", "width", "depth", "recordings"):
+            if getattr(self, name) < 0:
+                raise InvalidValueError(f"provenance.{name}", f"{getattr(self, name)} is below 0")
+        if self.method and not _METHOD.fullmatch(self.method):
+            raise InvalidValueError(
+                "provenance.method", f"{shown(self.method)} is not 1 to 63 characters of [a-z0-9-]"
+            )
+        for name in ("model", "optimizer", "dataset", "commit", "author", "loss"):
+            check_words(f"provenance.{name}", getattr(self, name))
+
+    def check_complete(self) -> None:
+        """Refuse a provenance that would leave a later reader guessing.
+
+        Raises:
+            InvalidValueError: Something that registration requires is missing; all of it is named.
+        """
+        missing = [name for name in _REQUIRED_PROVENANCE if not getattr(self, name)]
+        if missing:
+            raise InvalidValueError(
+                "provenance",
+                f"{', '.join(missing)} missing; a registered profile says of what model, data and "
+                "code it is, who recorded it and when",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileHeader:
+    """What a profile says apart from its recorded points.
+
+    Attributes:
+        layout: The base model's groups.
+        base_learning_rate: The learning rate that is transferred, above 0.
+        total_steps: Planned optimizer steps of the recorded training.
+        policy: The rules for runs on the profile.
+        provenance: Where it comes from.
+        labels: Key-value pairs to filter lists by.
+        docs: A written guideline, in Markdown.
+        aliases: Other spellings of the groups.
+        policy_name: The stored policy that runs follow instead of ``policy``; empty: none.
+    """
+
+    layout: Layout
+    base_learning_rate: float
+    total_steps: int
+    policy: Policy = field(default_factory=Policy)
+    provenance: Provenance = field(default_factory=Provenance)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    docs: str = ""
+    aliases: tuple[GroupAlias, ...] = ()
+    policy_name: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the ranges of what the policy does not check."""
+        if len(self.labels) > MAX_LABELS:
+            raise InvalidValueError(
+                "labels", f"{len(self.labels)} labels, but at most {MAX_LABELS} are allowed"
+            )
+        for key, value in self.labels.items():
+            if not _LABEL_KEY.fullmatch(key):
+                raise InvalidValueError(
+                    "labels", f"the key {shown(key)} is not 1 to 63 characters of [a-z0-9_.-]"
+                )
+            check_text(f"labels[{key}]", value)
+            if len(value) > _MAX_LABEL_CHARACTERS:
+                raise InvalidValueError(
+                    f"labels[{key}]",
+                    f"{len(value)} characters, but at most {_MAX_LABEL_CHARACTERS} are allowed",
+                )
+        check_text("docs", self.docs)
+        if len(self.docs) > _MAX_DOCS_CHARACTERS:
+            raise InvalidValueError(
+                "docs",
+                f"{len(self.docs)} characters, but at most {_MAX_DOCS_CHARACTERS} are allowed",
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProfileContent:
+    """What a profile says; never changed once registered.
+
+    Attributes:
+        header: Everything but the points.
+        steps: Step of each recorded point, shape [points], int64.
+        unit_rates: Recorded unit rates, shape [points, groups], float32.
+        relative_errors: Their relative errors, of the same shape; 0 where unknown.
+        coherences: Mean correlation of the blocks' changes, shape [points, roles]; None: unknown.
+        learning_rates: Scheduled learning rates, absolute, shape [points]; None: unknown.
+        spreads: Standard deviation of the logarithms of the unit rates between the recordings that
+            were merged, of the shape of the unit rates; None: one recording.
+    """
+
+    header: ProfileHeader
+    steps: NDArray[np.int64]
+    unit_rates: NDArray[np.float32]
+    relative_errors: NDArray[np.float32]
+    coherences: NDArray[np.float32] | None = None
+    learning_rates: NDArray[np.float64] | None = None
+    spreads: NDArray[np.float32] | None = None
+
+    def profile(self) -> Profile:
+        """Return the part that recommendations need, checked.
+
+        Raises:
+            InvalidValueError: A value is out of its range.
+        """
+        header = self.header
+        if self.spreads is not None:
+            bad = np.argwhere(~(np.isfinite(self.spreads) & (self.spreads >= 0)))
+            if bad.size:
+                point, group = (int(v) for v in bad[0])
+                raise InvalidValueError(
+                    f"points[{point}].spreads[{group}]",
+                    f"{self.spreads[point, group]} is not a finite number of at least 0",
+                )
+        return Profile(
+            layout=header.layout,
+            steps=self.steps,
+            unit_rates=self.unit_rates,
+            relative_errors=self.relative_errors,
+            base_learning_rate=header.base_learning_rate,
+            total_steps=header.total_steps,
+            policy=header.policy,
+            aliases=header.aliases,
+            coherences=self.coherences,
+            learning_rates=self.learning_rates,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileSummary:
+    """What lists show of a profile.
+
+    Attributes:
+        header: Everything but points and layout, which is left empty.
+        group_count: Number of groups of the layout.
+    """
+
+    header: ProfileHeader
+    group_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """A registered version without its content.
+
+    Attributes:
+        name: The profile.
+        version: Counted from 1.
+        digest: SHA-256 of the content, lower-case hexadecimal.
+        create_time: When it was registered, UTC.
+        aliases: The aliases that name it now, sorted.
+    """
+
+    name: ProfileName
+    version: int
+    digest: str
+    create_time: datetime
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> ProfileReference:
+        """The resource name with the version."""
+        return ProfileReference(self.name, str(self.version))
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A movable name for a version.
+
+    Attributes:
+        name: The alias.
+        version: The version that it names.
+        moves: How often it was moved, made and taken away; never falls.
+    """
+
+    name: str
+    version: int
+    moves: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileVersion:
+    """A registered version with its content, and what stood around it at the same moment.
+
+    Attributes:
+        info: What identifies it.
+        content: What it says.
+        aliases: All aliases of the profile, by name.
+        versions: All versions of the profile, rising.
+    """
+
+    info: VersionInfo
+    content: ProfileContent
+    aliases: tuple[Alias, ...] = ()
+    versions: tuple[int, ...] = ()

@@ -1,0 +1,134 @@
+"""Counts the calls of one method under the names that gRPC servers have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.descriptor import ServiceDescriptor
+
+from advisor.errors import QuotaExceededError, TooBusyError
+from advisor.observability.metrics import Metrics
+from advisor.wire.errors import error_mapping_of
+
+_log = structlog.get_logger()
+
+# What an alert waits for.
+_DEFECTS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS)
+
+
+def expect_calls(services: Iterable[ServiceDescriptor], metrics: Metrics) -> None:
+    """Let the counters of all methods be there, at 0, before the first call.
+
+    Args:
+        services: The services.
+        metrics: Where to count.
+    """
+    for service in services:
+        for method in service.methods:
+            path = f"/{service.full_name}/{method.name}"
+            kind = _kind(method.client_streaming, method.server_streaming)
+            metrics.methods[path] = Method(kind, path, metrics)
+
+
+def _kind(request_streams: bool, response_streams: bool) -> str:
+    if request_streams:
+        return "bidi_stream"
+    return "server_stream" if response_streams else "unary"
+
+
+class Method:
+    """One method's counters.
+
+    Attributes:
+        path: ``/package.Service/Method``.
+        received: Messages received.
+        sent: Messages sent.
+        seconds: Time of a call, or of one message of a stream.
+    """
+
+    def __init__(self, kind: str, path: str, metrics: Metrics) -> None:
+        service, name = path.strip("/").split("/")
+        self.path = path
+        self._labels = (kind, service, name)
+        self._metrics = metrics
+        self._is_stream = kind != "unary"
+        self.received = metrics.received.labels(*self._labels)
+        self.sent = metrics.sent.labels(*self._labels)
+        self.seconds = metrics.handling_seconds.labels(*self._labels)
+        self._started = metrics.started.labels(*self._labels)
+        self._open_calls = metrics.open_calls.labels(kind)
+        self._fine = metrics.handled.labels(*self._labels, grpc.StatusCode.OK.name)
+        # From 0 on, for Prometheus sees no rise in a series that begins with 1.
+        for code in _DEFECTS:
+            metrics.handled.labels(*self._labels, code.name)
+        metrics.refused.labels(kind)
+
+    @classmethod
+    def of(cls, path: str, handler: grpc.RpcMethodHandler[Any, Any], metrics: Metrics) -> Method:
+        """Return the counters of a handler's method.
+
+        Args:
+            path: ``/package.Service/Method``.
+            handler: Its handler.
+            metrics: Where to count.
+        """
+        known = metrics.methods.get(path)
+        if known is None:
+            streams: Any = handler
+            kind = _kind(streams.request_streaming, streams.response_streaming)
+            known = metrics.methods[path] = cls(kind, path, metrics)
+        return known
+
+    @contextmanager
+    def call(self, *, timed: bool = True) -> Iterator[Callable[[Exception], None]]:
+        """Count a call as long as the context lasts, and how it ended.
+
+        Args:
+            timed: Whether the whole call is timed.
+
+        Yields:
+            To be told of an error that ends the call.
+
+        Raises:
+            CancelledError: The caller is gone.
+            GeneratorExit: The caller is gone, while it was being answered.
+        """
+        code = grpc.StatusCode.OK
+        begun = time.perf_counter()
+        kind = self._labels[0]
+
+        def ended(error: Exception) -> None:
+            nonlocal code
+            code = error_mapping_of(error).code
+            if isinstance(error, (TooBusyError, QuotaExceededError)):
+                self._metrics.refused.labels(kind).inc()
+
+        self._started.inc()
+        self._open_calls.inc()
+        try:
+            yield ended
+        except (asyncio.CancelledError, GeneratorExit):
+            code = grpc.StatusCode.CANCELLED  # the caller is gone
+            raise
+        finally:
+            self._open_calls.dec()
+            seconds = time.perf_counter() - begun
+            if timed:
+                self.seconds.observe(seconds)
+            if code is grpc.StatusCode.OK:
+                self._fine.inc()
+            else:
+                self._metrics.handled.labels(*self._labels, code.name).inc()
+            if self._is_stream:
+                _log.info(
+                    "stream ended",
+                    method=self._labels[2],
+                    code=code.name,
+                    seconds=round(seconds, 3),
+                )

@@ -1,0 +1,94 @@
+"""One of several processes that answer on the same port: ``python -m advisor.server.worker``.
+
+It is started by :mod:`advisor.server.workers` and takes its task from the environment. It reports
+over standard output that it answers, or why it cannot, and ends on a signal or when standard input
+ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+from pydantic import BaseModel
+
+from advisor.auth.certificate_roles import CertificateRolesError
+from advisor.errors import StoreUnavailableError
+from advisor.observability.logs import configure_logging
+from advisor.observability.tracing import TracingError
+from advisor.server.bootstrap import ListenError, running_service
+from advisor.server.settings import Settings
+from advisor.store.redis.addresses import redacted
+from advisor.store.redis.embedded import LOG_FILE
+from advisor.store.redis.processes import run_loop, stop_at_eof
+from fslr import CertificateError
+
+TASK_VARIABLE = "ADVISOR_WORKER_TASK"
+READY = "ready"
+
+START_ERRORS = (ListenError, CertificateError, CertificateRolesError, TracingError)
+"""What keeps a service from starting, told to the operator as it is."""
+
+
+def start_problem(error: Exception, settings: Settings) -> str:
+    """Return what the operator is told of a start that failed.
+
+    Args:
+        error: One of :data:`START_ERRORS`, or that Redis cannot be used.
+        settings: The service's settings.
+    """
+    if not isinstance(error, StoreUnavailableError):
+        return str(error)
+    if settings.redis_url is None:
+        log = settings.data_dir / LOG_FILE
+        return f"the embedded Redis cannot be used: {error}; its log {log} says more"
+    return (
+        f"the Redis at {redacted(settings.redis_url)} cannot be used: {error}; check --redis-url "
+        "and that the server runs, or leave --redis-url out for an embedded one"
+    )
+
+
+class WorkerTask(BaseModel):
+    """What a worker has to do.
+
+    Attributes:
+        settings: The service's settings; ``port`` is the one to share.
+        redis_url: The Redis to use.
+        log_json: Whether to log JSON lines.
+    """
+
+    settings: Settings
+    redis_url: str
+    log_json: bool
+
+
+async def _work(task: WorkerTask) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for wanted in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(wanted, stop.set)
+    loop.add_reader(sys.stdin.fileno(), stop_at_eof, stop)
+    async with running_service(task.settings, task.redis_url, shares_port=True):
+        _say(READY)
+        await stop.wait()
+
+
+def _say(text: str) -> None:
+    os.write(sys.stdout.fileno(), f"{text}\n".encode())
+
+
+def main() -> None:
+    """Work until told to stop."""
+    task = WorkerTask.model_validate_json(os.environ.pop(TASK_VARIABLE))
+    configure_logging(as_json=task.log_json)
+    try:
+        run_loop(_work(task))
+    except (*START_ERRORS, StoreUnavailableError) as error:
+        _say(" ".join(start_problem(error, task.settings).split()))
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

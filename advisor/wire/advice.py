@@ -1,0 +1,102 @@
+"""Openings, measurements and answers: messages to domain objects and back."""
+
+from __future__ import annotations
+
+import math
+
+from advisor.advising.advice import Advice, Opening
+from advisor.advising.mismatch_warnings import Training
+from advisor.policy import (
+    InvalidValueError,
+    Layout,
+    Match,
+    shown,
+)
+from advisor.registry.profiles import check_words
+from advisor.registry.resource_names import ProfileReference, RunName
+from advisor.wire.policies import layout_from, policy_from
+from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_service_pb2
+
+_MATCHES = {
+    Match.NONE: policy_pb2.MATCH_NONE,
+    Match.NAME: policy_pb2.MATCH_NAME,
+    Match.ROLE: policy_pb2.MATCH_ROLE,
+    Match.ALIAS: policy_pb2.MATCH_ALIAS,
+    Match.NEAREST_ROLE: policy_pb2.MATCH_NEAREST_ROLE,
+}
+
+
+def opening_from(message: advisor_service_pb2.RunOpening, layout: Layout | None = None) -> Opening:
+    """Return the opening of a message.
+
+    Args:
+        message: The message.
+        layout: Its layout, if that was read before.
+
+    Raises:
+        InvalidValueError: A value is out of its range; the field's path begins at ``opening``.
+    """
+    try:
+        layout = layout or layout_from(message.layout)
+    except InvalidValueError as error:
+        raise error.under("opening.layout") from None
+    try:
+        policy = policy_from(message.policy) if message.HasField("policy") else None
+    except InvalidValueError as error:
+        raise error.under("opening.policy") from None
+    if message.total_steps < 0:
+        raise InvalidValueError("opening.total_steps", f"{message.total_steps} is below 0")
+    if message.batch_size < 0:
+        raise InvalidValueError("opening.batch_size", f"{message.batch_size} is below 0")
+    rate = message.base_learning_rate
+    if not (math.isfinite(rate) and rate >= 0):
+        raise InvalidValueError(
+            "opening.base_learning_rate", f"{rate} is not a finite number of at least 0"
+        )
+    check_words("opening.optimizer", message.optimizer)
+    check_words("opening.loss", message.loss)
+    profile = ProfileReference.parse("opening.profile", message.profile)
+    run = RunName.parse("opening.run", message.run) if message.run else None
+    if run and run.project != profile.name.project:
+        raise InvalidValueError(
+            "opening.profile",
+            f"{shown(message.profile)} is of another project than the run {shown(message.run)}; "
+            "a run uses profiles of its own project",
+        )
+    return Opening(
+        profile=profile,
+        run=run,
+        layout=layout,
+        policy=policy,
+        total_steps=message.total_steps,
+        observe_only=message.observe_only,
+        training=Training(rate, message.optimizer, message.batch_size, message.loss),
+    )
+
+
+def mapping_to(advice: Advice) -> profile_service_pb2.ValidateLayoutResponse:
+    """Return how a layout maps onto a profile."""
+    groups, base = advice.layout.groups, advice.base_layout.groups
+    factors = advice.first_depth_factors()
+    sources: list[list[str]] = [[] for _ in groups]
+    for target, source in zip(advice.mapping.targets, advice.mapping.sources, strict=True):
+        sources[target].append(base[source].name)
+    return profile_service_pb2.ValidateLayoutResponse(
+        profile=str(advice.info.reference),
+        mappings=[
+            profile_service_pb2.GroupMapping(
+                group=group.name,
+                role=group.role,
+                sources=sources[i],
+                depth_factor=factors[i],
+                match=_MATCHES[advice.mapping.matches[i]],
+            )
+            for i, group in enumerate(groups)
+        ],
+        unmatched=[
+            group.name
+            for group, matched in zip(groups, advice.mapping.matched, strict=True)
+            if not matched
+        ],
+        refusal=str(advice.refusal or ""),
+    )

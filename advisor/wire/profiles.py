@@ -1,0 +1,247 @@
+"""Profiles: messages to domain objects and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
+
+from advisor.policy import GroupAlias, InvalidValueError, Layout, role_coherences
+from advisor.registry.profiles import (
+    ProfileContent,
+    ProfileHeader,
+    ProfileSummary,
+    Provenance,
+    VersionInfo,
+)
+from advisor.registry.resource_names import PolicyReference
+from advisor.wire.policies import layout_from, layout_to, policy_from, policy_to
+from fslr.advisor.v1 import profile_pb2
+
+_PROVENANCE_FIELDS = (
+    *("model", "optimizer", "batch_size", "dataset", "commit", "author"),
+    *("width", "depth", "method", "loss", "recordings"),
+)
+
+
+def content_from(message: profile_pb2.ProfileContent) -> ProfileContent:
+    """Return the profile content of a message.
+
+    Raises:
+        InvalidValueError: A value is out of its range; the field's path begins below ``content``.
+    """
+    try:
+        layout = layout_from(message.layout)
+    except InvalidValueError as error:
+        raise error.under("layout") from None
+    try:
+        policy = policy_from(message.policy)
+    except InvalidValueError as error:
+        raise error.under("policy") from None
+    groups = len(layout)
+    for i, point in enumerate(message.points):
+        if len(point.unit_rates) != groups:
+            raise InvalidValueError(
+                f"points[{i}].unit_rates",
+                f"{len(point.unit_rates)} entries, but the layout has {groups} groups",
+            )
+        if point.relative_errors and len(point.relative_errors) != groups:
+            raise InvalidValueError(
+                f"points[{i}].relative_errors",
+                f"{len(point.relative_errors)} entries, but the layout has {groups} groups",
+            )
+    _check_optional(message, len(layout.roles))
+    points = len(message.points)
+    # Adding 0 makes 0 of -0, which is the same number in other bytes.
+    rates = np.array([p.unit_rates for p in message.points], dtype=np.float32) + np.float32(0)
+    errors = np.array(
+        [p.relative_errors or np.zeros(groups) for p in message.points], dtype=np.float32
+    ) + np.float32(0)
+    last_step = message.points[-1].step if points else 0
+    content = ProfileContent(
+        ProfileHeader(
+            layout=layout,
+            base_learning_rate=message.base_learning_rate,
+            total_steps=message.total_steps or last_step + 1,
+            policy=policy,
+            provenance=_provenance_from(message.provenance),
+            labels=dict(message.labels),
+            docs=message.docs,
+            policy_name=_policy_name(message),
+            aliases=tuple(GroupAlias(a.pattern, a.target) for a in message.group_aliases),
+        ),
+        np.array([p.step for p in message.points], dtype=np.int64),
+        rates.reshape(points, groups),
+        errors.reshape(points, groups),
+        coherences=_coherences(message, layout, rates.reshape(points, groups)),
+        spreads=(
+            np.array([p.spreads for p in message.points], dtype=np.float32)
+            if points and message.points[0].spreads
+            else None
+        ),
+        learning_rates=(
+            np.array([p.learning_rate for p in message.points], dtype=np.float64)
+            if points and message.points[0].HasField("learning_rate")
+            else None
+        ),
+    )
+    content.profile()
+    return content
+
+
+def _policy_name(message: profile_pb2.ProfileContent) -> str:
+    if not message.policy_name:
+        return ""
+    if message.HasField("policy"):
+        raise InvalidValueError(
+            "policy_name", "given together with policy; give the rules or a policy's name, not both"
+        )
+    return str(PolicyReference.parse("policy_name", message.policy_name))
+
+
+def _coherences(
+    message: profile_pb2.ProfileContent, layout: Layout, unit_rates: NDArray[np.float32]
+) -> NDArray[np.float32] | None:
+    """Return the coherences as they are given, or as they follow from correlations."""
+    pairs = [(pair.first, pair.second) for pair in message.correlated_groups]
+    for i, point in enumerate(message.points):
+        if len(point.correlations) != len(pairs):
+            raise InvalidValueError(
+                f"points[{i}].correlations",
+                f"{len(point.correlations)} entries, but there are {len(pairs)} correlated_groups; "
+                "give one for each pair in every point",
+            )
+        if pairs and point.coherences:
+            raise InvalidValueError(
+                f"points[{i}].coherences",
+                "given together with correlations, which say the same; give one of them",
+            )
+    if pairs:
+        correlations = np.array([p.correlations for p in message.points], dtype=np.float32)
+        return role_coherences(
+            layout, pairs, correlations.reshape(len(message.points), len(pairs)), unit_rates
+        )
+    if message.points and message.points[0].coherences:
+        return np.array([p.coherences for p in message.points], dtype=np.float32)
+    return None
+
+
+def _check_optional(message: profile_pb2.ProfileContent, roles: int) -> None:
+    """Refuse what is there in some points and missing in others."""
+    if not message.points:
+        return
+    first = message.points[0]
+    wanted = roles if first.coherences else 0
+    groups = len(first.unit_rates) if first.spreads else 0
+    for i, point in enumerate(message.points):
+        if len(point.coherences) != wanted:
+            raise InvalidValueError(
+                f"points[{i}].coherences",
+                f"{len(point.coherences)} entries, but the layout has {roles} roles; give one for "
+                "each role in every point, or none at all",
+            )
+        if len(point.spreads) != groups:
+            raise InvalidValueError(
+                f"points[{i}].spreads",
+                f"{len(point.spreads)} entries; give one for each group in every point, or none",
+            )
+        if point.HasField("learning_rate") != first.HasField("learning_rate"):
+            raise InvalidValueError(
+                f"points[{i}].learning_rate",
+                "given in some points and not in others; give it in every point, or in none",
+            )
+
+
+def _provenance_from(message: profile_pb2.Provenance) -> Provenance:
+    record_time = None
+    if message.HasField("record_time"):
+        try:
+            record_time = message.record_time.ToDatetime(UTC)
+        except (ValueError, OverflowError):
+            raise InvalidValueError(
+                "provenance.record_time", "not a time in the years 1 to 9999"
+            ) from None
+    return Provenance(
+        **{name: getattr(message, name) for name in _PROVENANCE_FIELDS}, record_time=record_time
+    )
+
+
+def _provenance_to(provenance: Provenance) -> profile_pb2.Provenance:
+    message = profile_pb2.Provenance(**{
+        name: getattr(provenance, name) for name in _PROVENANCE_FIELDS
+    })
+    if provenance.record_time is not None:
+        message.record_time.FromDatetime(provenance.record_time)
+    return message
+
+
+def _header_to(header: ProfileHeader) -> profile_pb2.ProfileContent:
+    return profile_pb2.ProfileContent(
+        layout=layout_to(header.layout),
+        base_learning_rate=header.base_learning_rate,
+        total_steps=header.total_steps,
+        policy=None if header.policy_name else policy_to(header.policy),
+        provenance=_provenance_to(header.provenance),
+        labels=dict(header.labels),
+        docs=header.docs,
+        policy_name=header.policy_name,
+        group_aliases=[
+            profile_pb2.GroupAlias(pattern=a.pattern, target=a.target) for a in header.aliases
+        ],
+    )
+
+
+def content_to(content: ProfileContent) -> profile_pb2.ProfileContent:
+    """Return the message of a profile's content."""
+    message = _header_to(content.header)
+    for i, (step, rates, errors) in enumerate(
+        zip(content.steps, content.unit_rates, content.relative_errors, strict=True)
+    ):
+        known = errors if errors.any() else None
+        message.points.add(
+            step=int(step),
+            unit_rates=rates,
+            relative_errors=known,
+            coherences=None if content.coherences is None else content.coherences[i],
+            spreads=None if content.spreads is None else content.spreads[i],
+            learning_rate=None if content.learning_rates is None else content.learning_rates[i],
+        )
+    return message
+
+
+def version_to(
+    info: VersionInfo, content: ProfileContent | ProfileHeader | None
+) -> profile_pb2.Profile:
+    """Return the message of a version, with its points if the whole content is given."""
+    message = content_to(content) if isinstance(content, ProfileContent) else None
+    if isinstance(content, ProfileHeader):
+        message = _header_to(content)
+    return profile_pb2.Profile(
+        name=str(info.reference),
+        version=info.version,
+        digest=info.digest,
+        create_time=timestamp(info.create_time),
+        aliases=info.aliases,
+        content=message,
+        group_count=0 if message is None else len(message.layout.groups),
+    )
+
+
+def summary_to(info: VersionInfo, summary: ProfileSummary | None) -> profile_pb2.Profile:
+    """Return the message of a version without layout and points; without content if None."""
+    if summary is None:
+        message = version_to(info, None)
+    else:
+        message = version_to(info, summary.header)
+        message.content.ClearField("layout")
+        message.group_count = summary.group_count
+    return message
+
+
+def timestamp(time: datetime) -> Timestamp:
+    """Return the message of a time."""
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message

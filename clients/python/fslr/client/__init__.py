@@ -1,0 +1,4 @@
+"""The gRPC client of the service: calls, streams, TLS, tokens.
+
+Nothing here knows what a training job is.
+"""

@@ -1,0 +1,147 @@
+"""How the service is reached: one channel, opened lazily, with TLS, token and retries."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import grpc
+
+from fslr.client.certificates import CertificateFiles, WatchedCertificates
+from fslr.client.tokens import TokenSource, stays_on_this_machine
+from fslr.client.trace_context import trace_metadata
+from fslr.environment import user_name
+from fslr.errors import CertificateError, TokenError, service_error
+
+_RETRIED = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+# Writes too: each carries an identifier, by which the service knows its retries.
+_SERVICES = (
+    *("AdvisorService", "AuditService", "PolicyService", "ProfileService", "RunService"),
+    "StatusService",
+)
+_ACTOR_KEY = "fslr-actor"
+_CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    (
+        "grpc.service_config",
+        json.dumps({
+            "loadBalancingConfig": [{"round_robin": {}}],
+            "methodConfig": [
+                {
+                    "name": [{"service": f"fslr.advisor.v1.{name}"} for name in _SERVICES],
+                    "retryPolicy": _RETRIED,
+                },
+                # The session tries again itself: streams that gRPC retries may never end.
+                {"name": [{"service": "fslr.advisor.v1.AdvisorService", "method": "RecommendLR"}]},
+            ],
+        }),
+    ),
+]
+
+_Response = TypeVar("_Response")
+_log = logging.getLogger(__name__)
+
+
+class Connection:
+    """A connection to one advisor service.
+
+    The channel opens at the first call, and anew in a forked process, so that attaching before data
+    loader workers are forked does no harm.
+
+    Its arguments are explained where the calls are, by :class:`fslr.AdvisorClient`.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        deadline_s: float = 10.0,
+        actor: str | None = None,
+        tls: CertificateFiles | None = None,
+        token: str | None = None,
+        allow_insecure: bool | None = None,
+    ) -> None:
+        files = tls or CertificateFiles.of_environment()
+        self._certificates = None if files is None else WatchedCertificates(files)
+        self._token = TokenSource.of_environment() if token is None else TokenSource(token)
+        if allow_insecure is None:
+            allow_insecure = os.environ.get("FSLR_ALLOW_INSECURE", "").lower() in {"1", "true"}
+        is_safe = files is not None or stays_on_this_machine(address) or allow_insecure
+        if self._token.given and not is_safe:
+            raise TokenError(
+                f"the token would go to {address} unencrypted; set FSLR_TLS_CA to the authority of "
+                "the advisor's certificate, or FSLR_ALLOW_INSECURE=1 where the network is trusted"
+            )
+        self.address = address
+        self.actor = user_name() if actor is None else actor
+        self.deadline_s = deadline_s
+        self._channel: grpc.Channel | None = None
+        self._channel_pid = 0
+
+    def __enter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the channel."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel; the next call opens it again."""
+        if self._channel is not None and self._channel_pid == os.getpid():
+            self._channel.close()
+        self._channel = None
+
+    def channel(self) -> grpc.Channel:
+        """Return the open channel of this process."""
+        if self._is_outdated() or self._channel is None or self._channel_pid != os.getpid():
+            # Calls under way keep the channel that they began on.
+            self._channel = self._new_channel()
+            self._channel_pid = os.getpid()
+        return self._channel
+
+    def _is_outdated(self) -> bool:
+        """Return whether the certificates changed, and can be used."""
+        try:
+            return self._certificates is not None and self._certificates.refresh()
+        except CertificateError as error:
+            _log.warning("the last good certificate stays in use: %s", error)
+            return False
+
+    def _new_channel(self) -> grpc.Channel:
+        if self._certificates is None:
+            return grpc.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
+        now = self._certificates.current
+        credentials = grpc.ssl_channel_credentials(now.ca, *(now.pair or ()))
+        return grpc.secure_channel(self.address, credentials, options=_CHANNEL_OPTIONS)
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return what every call carries: who says to make it, the token, the caller's trace."""
+        actor = (_ACTOR_KEY, quote(self.actor, errors="replace"))
+        return (actor, *self._token.metadata(), *trace_metadata())
+
+    def _call(self, method: Callable[..., _Response], request: Any) -> _Response:
+        try:
+            return method(
+                request,
+                timeout=self.deadline_s,
+                metadata=self.metadata(),
+            )
+        except grpc.RpcError as error:
+            raise service_error(error, self.address) from error

@@ -1,0 +1,95 @@
+"""The groups of a model: which parameters share one multiplier, under which name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fslr.advisor.v1 import layout_pb2
+from fslr.errors import AttachError
+from fslr.torch.model.forward import unwrapped
+from fslr.torch.model.sharding import refuse_foreign_shards, reshard
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterGroup:
+    """One group of a model: a trainable tensor that has a multiplier of its own.
+
+    Attributes:
+        name: The parameter's name in ``model.named_parameters()``.
+        parameter: The parameter itself.
+    """
+
+    name: str
+    parameter: nn.Parameter
+
+
+class ModelGroups:
+    """The groups of a model in layout order, one per trainable tensor that the optimizer updates.
+
+    Tied parameters (one tensor under several names) are one group, named by the first name.
+
+    Args:
+        model: The model whose parameters are trained.
+        optimizer: The optimizer that updates them.
+
+    Raises:
+        AttachError: The optimizer updates a tensor that the model does not own, or updates none; or
+            parameters are sharded otherwise than by FSDP2.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        model = unwrapped(model)
+        reshard(model)  # else other tensors stand in the parameters' places
+        refuse_foreign_shards(model)
+        updated = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+        named = {id(p): (name.replace("_orig_mod.", ""), p) for name, p in model.named_parameters()}
+        strangers = [p for key, p in updated.items() if key not in named]
+        if strangers:
+            raise AttachError(
+                f"the optimizer updates {len(strangers)} tensor(s) that are not parameters of the "
+                f"model (first shape: {tuple(strangers[0].shape)}); pass the module that owns "
+                "every parameter the optimizer was built with"
+            )
+        self._groups = [
+            ParameterGroup(name, parameter)
+            for key, (name, parameter) in named.items()
+            if key in updated and parameter.requires_grad
+        ]
+        if not self._groups:
+            raise AttachError(
+                "the optimizer updates no trainable parameter of the model; "
+                "check requires_grad and what the optimizer was built with"
+            )
+        kept = {group.name for group in self._groups}
+        self._frozen = {name: p.numel() for name, p in named.values() if name not in kept}
+        self._index = {id(group.parameter): i for i, group in enumerate(self._groups)}
+
+    def __len__(self) -> int:
+        """Return the number of groups."""
+        return len(self._groups)
+
+    def __iter__(self) -> Iterator[ParameterGroup]:
+        """Iterate over the groups in layout order."""
+        return iter(self._groups)
+
+    def index_of(self, parameter: Tensor) -> int | None:
+        """Return the layout index of the group that ``parameter`` belongs to, or None."""
+        return self._index.get(id(parameter))
+
+    def layout(self) -> layout_pb2.Layout:
+        """Return the layout message: names and parameter counts; the advisor derives the roles.
+
+        Parameters that are not trained are named too, for they count where blocks are counted.
+        """
+        return layout_pb2.Layout(
+            groups=[
+                layout_pb2.Group(name=group.name, parameter_count=group.parameter.numel())
+                for group in self._groups
+            ],
+            frozen_names=self._frozen,
+            frozen_parameter_counts=self._frozen.values(),
+        )

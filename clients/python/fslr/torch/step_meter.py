@@ -1,0 +1,349 @@
+"""Measures the unit rates of a training job's own steps, without the job noticing.
+
+A :class:`StepMeter` is told when a step begins and ends. Where a measurement is due it keeps the
+weights from before the step, and afterwards measures what the step's update does to the outputs of
+the batch that the model saw last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fslr.errors import MeasurementError
+from fslr.torch.averaging import RunningAverage
+from fslr.torch.distributed import Ranks, is_sharded
+from fslr.torch.estimators import (
+    ESTIMATORS,
+    Estimator,
+    PerExampleEstimator,
+    ProjectionSums,
+    RateEstimate,
+)
+from fslr.torch.model.batch import Autocast, Batch
+from fslr.torch.model.forward import Output, unwrapped
+from fslr.torch.model.groups import ModelGroups
+from fslr.torch.model.snapshot import Snapshot, StepView
+from fslr.torch.model.update import Update
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuringOptions:
+    """How to measure.
+
+    Attributes:
+        output: Which tensor of the model's result is the output, its leading dimension the batch: a
+            key, attribute or index (``"logits"``, ``0``), or a function of the result. None: the
+            result is the tensor.
+        estimator: Name of the estimator, one of ``ESTIMATORS``.
+        probes: Number of probes K, >= 1; the relative error falls with ``1 / sqrt(K)``. Where the
+            advisor's policy names the error that it wants (``target_relative_error``), it is the
+            number to begin with.
+        examples: Most examples B to measure on, taken from the front of the training batch; None:
+            all of them.
+        micro_batches: Into how many parts the batch is cut, >= 1, where the model allows it and at
+            least 4 examples remain in each. With the default a measurement needs less memory for
+            activations than a training step; 1 is somewhat faster.
+        linearity: Whether one more forward pass, on one part of the batch, tells the linearity
+            error.
+        snapshot_on_host: Whether the weights before a measured step wait in the host's memory.
+        averaging: Decay, by each probe, of a running average of the unit rates over measurements,
+            in [0, 1); 0: no average.
+        seed: Seed of the probes.
+    """
+
+    output: Output = None
+    estimator: str = "per_example"
+    probes: int = 1
+    examples: int | None = None
+    micro_batches: int = 4
+    linearity: bool = True
+    snapshot_on_host: bool = False
+    averaging: float = 0.0
+    seed: int = 0
+
+    def estimator_of(
+        self, model: nn.Module, groups: ModelGroups, ranks: Ranks | None = None
+    ) -> Estimator:
+        """Return the estimator that these options describe.
+
+        Args:
+            model: The model.
+            groups: Its groups.
+            ranks: The processes that train it.
+
+        Raises:
+            MeasurementError: There is no such estimator, or an option is out of its range.
+        """
+        kind = ESTIMATORS.get(self.estimator)
+        if kind is None:
+            raise MeasurementError(
+                f"there is no estimator {self.estimator!r}; there are {', '.join(ESTIMATORS)}"
+            )
+        ranks = ranks or Ranks()
+        seed = self.seed + _RANK_STRIDE * ranks.rank  # each rank draws probes of its own
+        if kind is PerExampleEstimator:
+            return PerExampleEstimator(
+                model,
+                groups,
+                output=self.output,
+                probes=self.probes,
+                seed=seed,
+                micro_batches=self.micro_batches,
+                any_rank=ranks.any if is_sharded(model) else None,
+            )
+        if is_sharded(model):
+            raise MeasurementError(
+                f"the estimator {self.estimator!r} needs whole gradients, and the model is "
+                'sharded; use "per_example"'
+            )
+        return kind(model, groups, output=self.output, probes=self.probes, seed=seed)
+
+
+_RANK_STRIDE = 1_000_003
+
+_Call = tuple[tuple[Any, ...], dict[str, Any], tuple[Autocast, ...]]
+
+
+class _CallWatcher:
+    """A forward pre-hook that copies and pickles of the model do not take along."""
+
+    def __init__(self, see: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]) -> None:
+        self._see = see
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._see(model, args, kwargs)
+
+    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
+        return _watch_nothing, ()  # deepcopy comes this way too
+
+
+def _watch_nothing() -> Callable[..., None]:
+    """Return what stands in a copy of a model where the watcher stood."""
+    return _ignore_call
+
+
+def _ignore_call(_model: nn.Module, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+    """Let a call of a copied model pass."""
+
+
+class StepMeter:
+    """Measures optimizer steps of a model, together with the other ranks that train it.
+
+    Args:
+        model: The model that the training loop calls.
+        groups: Its groups.
+        options: How to measure.
+        ranks: The processes that train the model.
+
+    Raises:
+        MeasurementError: An option is out of its range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: ModelGroups,
+        options: MeasuringOptions,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self._groups = groups
+        self._options = options
+        self._ranks = ranks or Ranks()
+        self._is_sharded = is_sharded(model)
+        self._estimator = options.estimator_of(model, groups, self._ranks)
+        self._probes_per_asked = 1.0  # a slow route takes several for each one that is asked for
+        self._average = RunningAverage(options.averaging)
+        self._device_types = sorted({group.parameter.device.type for group in groups} | {"cpu"})
+        self._call: _Call | None = None
+        self._before: Snapshot | None = None
+        self._spoilt: Exception | None = None
+        self._measuring = False
+        # A measurement calls the module inside of wrappers, and so runs that one's pre-hooks again:
+        # what comes before them is seen.
+        self._handle = model.register_forward_pre_hook(
+            _CallWatcher(self._see_call), with_kwargs=True, prepend=model is unwrapped(model)
+        )
+
+    def _see_call(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Remember the latest training call; its tensors are referred to, not copied."""
+        if self._measuring or not torch.is_grad_enabled():
+            return
+        # A model may be trained in eval mode; but a validation must not hide the training's batch.
+        if model.training or self._call is None:
+            # Looked at after the step: here nothing may be raised.
+            autocasts = tuple(Autocast.present(kind) for kind in self._device_types)
+            self._call = args, kwargs, autocasts
+
+    @property
+    def slow_groups(self) -> dict[str, str]:
+        """Names of the groups that are measured the slow way, with the reason."""
+        slow: dict[str, str] = getattr(self._estimator, "slow_groups", {})
+        return slow
+
+    def take_probes(self, probes: int) -> None:
+        """Measure later steps with so many probes, as :attr:`RateEstimate.probes` counts them.
+
+        Args:
+            probes: The number, >= 1.
+        """
+        self._estimator.probes = max(1, math.ceil(probes / self._probes_per_asked))
+
+    def begin_step(self) -> None:
+        """Keep the weights, for the step that follows is to be measured or rescaled."""
+        parameters = [group.parameter for group in self._groups]
+        self._before = Snapshot(parameters, on_host=self._options.snapshot_on_host)
+
+    def end_step(self, learning_rates: Sequence[float]) -> RateEstimate:
+        """Measure the step that began with :meth:`begin_step`; all ranks do so together.
+
+        Args:
+            learning_rates: Absolute learning rate of each group in the step, multiplier included;
+                a group with 0 did not move and has the unit rate 0.
+
+        Raises:
+            MeasurementError: The model was not called since the last step, cannot be
+                measured, or could not be measured on another rank.
+        """
+        own: ProjectionSums | None = None
+        failure: Exception | None = None
+        try:
+            own = self._measured(learning_rates)
+        except Exception as error:  # noqa: BLE001 - the other ranks wait for this one
+            failure = error
+        if failure is not None and self._ranks.count == 1:
+            raise failure
+        try:
+            sums = self._ranks.sum(own, len(self._groups))
+        except MeasurementError:
+            if failure is not None:
+                raise failure from None
+            raise
+        estimate = sums.estimate([group.name for group in self._groups], learning_rates)
+        self._probes_per_asked = estimate.probes / self._estimator.probes
+        # A step that was skipped is none that could be averaged.
+        if not any(estimate.unit_rates):
+            return estimate
+        return self._average.add(estimate, self._estimator.probes)
+
+    def _measured(self, learning_rates: Sequence[float]) -> ProjectionSums:
+        with ExitStack() as stack:
+            batch, step = self._begun(stack)
+            self._measuring = True
+            stack.callback(setattr, self, "_measuring", False)
+
+            def unit_update(index: int) -> Tensor:
+                rate = learning_rates[index]
+                return step.change(index).mul_(1 / rate if rate > 0 else 0.0)
+
+            update = Update(
+                unit_update, learning_rates, step.applied if self._options.linearity else None
+            )
+            return self._estimator.measure(batch, update)
+
+    def _begun(self, stack: ExitStack) -> tuple[Batch, StepView]:
+        """Return what is measured, with the weights from before the step in place.
+
+        In every pass of a sharded model the ranks wait for each other: so either all of them begin,
+        on as many examples, or none does.
+
+        Args:
+            stack: Undoes it.
+
+        Raises:
+            MeasurementError: This rank cannot begin, or another one cannot.
+        """
+        if not self._is_sharded:
+            return self._batch(), stack.enter_context(self._step_undone())
+        failure: Exception | None = None
+        examples = 0
+        try:
+            batch, step = self._batch(), stack.enter_context(self._step_undone())
+            examples = batch.examples
+        except Exception as error:  # noqa: BLE001 - the other ranks wait for this one
+            failure = error
+        least = self._ranks.least(examples)
+        if failure is not None:
+            raise failure
+        if least == 0:
+            raise MeasurementError(
+                "the model is sharded, and a rank has nothing to measure or could not begin, so no "
+                "rank does; see that rank's log"
+            )
+        return batch.select(0, least), step
+
+    def _batch(self) -> Batch:
+        if self._spoilt is not None:
+            raise self._spoilt
+        if self._call is None:
+            raise MeasurementError(
+                "the model was not called, with gradients enabled, before the optimizer's step; "
+                "attach the module that the training loop calls"
+            )
+        batch, examples = Batch.of_call(*self._call), self._options.examples
+        if examples is not None and examples < batch.examples:
+            return batch.select(0, examples)
+        return batch
+
+    def _step_undone(self) -> AbstractContextManager[StepView]:
+        if self._before is None:
+            raise MeasurementError("end_step without begin_step: the weights before are not known")
+        return self._before.restored()
+
+    def rescale_step(self, factors: Sequence[float]) -> None:
+        """Turn the step's update into ``factor`` times itself, group by group.
+
+        Args:
+            factors: One for each group.
+
+        Raises:
+            MeasurementError: No step was begun with :meth:`begin_step`.
+        """
+        if self._before is None:
+            raise MeasurementError(
+                "rescale_step without begin_step: the weights before are not known"
+            )
+        self._before.rescale(factors)
+
+    def spoil_step(self, error: Exception) -> None:
+        """Let :meth:`end_step` raise an error, once the other ranks know that there is one.
+
+        Args:
+            error: Why the step is not to be measured.
+        """
+        self._spoilt = error
+
+    def forget_step(self) -> None:
+        """Let go of the weights and the batch that a measurement kept."""
+        self._before = None
+        self._call = None
+        self._spoilt = None
+
+    def close(self) -> None:
+        """Stop looking at the model's calls."""
+        self._handle.remove()
+        self.forget_step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a later process needs to measure on: averages, and where probes stand."""
+        return {
+            "average": self._average.state_dict(),
+            "probes": self._estimator.probe_states(),
+            "probe_count": self._estimator.probes,
+            "probes_per_asked": self._probes_per_asked,
+            "rank": self._ranks.rank,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        self._average.load_state_dict(state["average"])
+        self._estimator.probes = int(state["probe_count"])
+        self._probes_per_asked = float(state["probes_per_asked"])
+        if state["rank"] == self._ranks.rank:  # each rank draws probes of its own
+            self._estimator.load_probe_states(state["probes"])

@@ -1,0 +1,27 @@
+"""What an import loads, proven in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+_SERVER = ("redis", "structlog", "typer", "rich", "pydantic", "uvloop", "advisor.server.bootstrap")
+_BESIDES = ("torch", "jax", "matplotlib")
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("fslr", (*_SERVER, *_BESIDES, "advisor", "google.rpc")),
+        ("fslr.torch", (*_SERVER, "jax", "matplotlib", "advisor", "google.rpc")),
+        ("advisor.policy", (*_SERVER, *_BESIDES, "grpc", "google.protobuf", "fslr", "asyncio")),
+        ("advisor.local.in_process", (*_SERVER, *_BESIDES, "google.rpc")),
+        ("advisor.server.bootstrap", _BESIDES),
+    ],
+)
+def test_importing_loads_nothing_unwanted(module: str, unwanted: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print(*[m for m in {unwanted!r} if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == ""

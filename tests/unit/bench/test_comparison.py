@@ -1,0 +1,413 @@
+"""The regression guard: what got worse is named, noise is not, and both directions agree."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from typer.testing import CliRunner
+
+from benchmarks.__main__ import app
+from benchmarks.comparing.judging import Comparison, Verdict, compare
+from benchmarks.comparing.kinds import KINDS, Better, kind_of
+from benchmarks.comparing.reading import figures_of
+from benchmarks.report.page import stored
+from benchmarks.report.tables import FIGURES
+from tests.results import PROVENANCE, ablations, alternatives, case, ideas, transfer, write
+
+_STORED = Path(__file__).parents[3] / FIGURES
+_MADE_UP = {
+    "transfer": transfer(),
+    "alternatives": alternatives(),
+    "ablations": ablations(),
+    "ideas": ideas(),
+}
+_FILES = {**stored(_STORED), **_MADE_UP}
+_ALL = {**_FILES, **{f"stored {name}": found for name, found in stored(_STORED).items()}}
+_Change = Callable[[dict[str, Any]], None]
+
+
+def _changed(name: str, change: _Change) -> tuple[dict[str, Any], dict[str, Any]]:
+    new = copy.deepcopy(_FILES[name])
+    change(new)
+    return _FILES[name], new
+
+
+def _named(found: Comparison, verdict: Verdict) -> list[str]:
+    return [change.path for change in found.changes if change.verdict is verdict]
+
+
+def _verdicts(found: Comparison) -> set[Verdict]:
+    return {change.verdict for change in found.changes}
+
+
+def _run(*arguments: object) -> tuple[int, str]:
+    shown = CliRunner().invoke(app, ["compare", *map(str, arguments)])
+    return shown.exit_code, shown.output
+
+
+@pytest.mark.parametrize("name", sorted(_ALL))
+def test_a_file_against_itself_shows_nothing(name: str) -> None:
+    found = compare(_ALL[name], _ALL[name])
+    assert _verdicts(found) == {Verdict.WITHIN_NOISE}
+    assert found.notes == []
+
+
+@pytest.mark.parametrize("name", sorted(_ALL))
+def test_every_figure_of_a_file_has_a_direction_or_a_reason_for_none(name: str) -> None:
+    figures = figures_of(_ALL[name])
+    numbers = [path for path, figure in figures.items() if figure.text is None]
+    assert [path for path in numbers if kind_of(path) is None] == []
+    guarded = {Better.LOWER, Better.HIGHER, Better.NEARER_ZERO}
+    kinds = [kind_of(path) for path in numbers]
+    assert any(kind is not None and kind.better in guarded for kind in kinds)
+
+
+def _set(*keys: str | int, times: float = 1.0, plus: float = 0.0) -> _Change:
+    def change(content: Any) -> None:
+        *way, last = keys
+        for key in way:
+            content = content[key]
+        content[last] = content[last] * times + plus
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "path"),
+    [
+        (
+            "estimator",
+            _set("models", "char_gpt", "per_example", "rmse", times=1.2),
+            "models/char_gpt/per_example/rmse",
+        ),
+        (
+            "estimator",
+            lambda content: content["models"]["conv_net"]["per_example"].update(worst_bias=-0.9),
+            "models/conv_net/per_example/worst_bias",
+        ),
+        ("overhead", _set("ours", "overhead", plus=0.02), "ours/overhead"),
+        (
+            "scaling",
+            _set("measuring", 0, "step_ratio", times=1.3),
+            "measuring/8, 128, 36/step_ratio",
+        ),
+        (
+            "scaling",
+            _set("stepping", 0, "split_ms", times=1.5),
+            "stepping/for-loop, 50/split_ms",
+        ),
+        ("registry", _set("list_ratio", times=1.2), "list_ratio"),
+        ("registry", _set("large_profile", "bytes", times=1.2), "large_profile/bytes"),
+        ("rpc", _set("stream", "lost", plus=1), "stream/lost"),
+        ("rpc", _set("stream", "per_second", times=0.6), "stream/per_second"),
+        ("rpc", _set("groups", "1000", times=0.5), "groups/1000"),
+        ("demo", _set("advised_loss", plus=0.1), "advised_loss"),
+        ("demo", _set("seconds", times=1.5), "seconds"),
+        ("transfer", _set("within_one_octave", plus=-0.1), "within_one_octave"),
+        (
+            "transfer",
+            _set("cases", 0, "shift_advised", plus=-2),
+            "cases/width, char GPT, Adam/shift_advised",
+        ),
+        (
+            "transfer",
+            _set("cases", 1, "loss_advised", plus=0.1),
+            "cases/width, ResMLP, Adam/loss_advised",
+        ),
+        (
+            "alternatives",
+            _set("rows", 2, "regret", plus=0.06),
+            "rows/width, res_mlp, advised/regret",
+        ),
+        (
+            "ablations",
+            _set("ablations", 0, "rows", 1, "extra_cost_percent", plus=3),
+            "ablations/How often?/rows/100, default/extra_cost_percent",
+        ),
+        ("ideas", _set("ideas", 0, "regret_with", plus=0.05), "ideas/total rate/regret_with"),
+    ],
+)
+def test_the_figure_that_got_worse_is_named_and_no_other(
+    name: str, change: _Change, path: str
+) -> None:
+    old, new = _changed(name, change)
+    found = compare(old, new)
+    assert _named(found, Verdict.WORSE) == [path]
+    assert _verdicts(found) == {Verdict.WORSE, Verdict.WITHIN_NOISE}
+    assert _named(compare(new, old), Verdict.BETTER) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("estimator", _set("models", "char_gpt", "per_example", "rmse", times=1.08)),
+        ("scaling", _set("measuring", 0, "measurement_ms", times=1.2)),
+        ("registry", _set("get_ratio", times=0.93)),
+        ("rpc", _set("stream", "per_second", times=0.85)),
+        ("transfer", _set("cases", 0, "shift_advised", plus=1)),
+        ("transfer", _set("cases", 1, "loss_advised", plus=0.004)),
+        ("demo", _set("gain", plus=-0.03)),
+    ],
+)
+def test_a_change_within_noise_is_not_flagged(name: str, change: _Change) -> None:
+    assert _verdicts(compare(*_changed(name, change))) == {Verdict.WITHIN_NOISE}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("alternatives", _set("rows", 1, "regret", plus=0.5)),  # muP's
+        ("ablations", _set("ablations", 0, "rows", 2, "regret", plus=0.5)),  # of no default
+    ],
+)
+def test_what_others_do_and_what_is_no_default_is_blamed_on_nobody(
+    name: str, change: _Change
+) -> None:
+    assert _verdicts(compare(*_changed(name, change))) == {Verdict.MOVED, Verdict.WITHIN_NOISE}
+
+
+def test_a_spread_beside_a_figure_tells_its_noise() -> None:
+    """Three seeds with a deviation of 0.01 tell no 0.03 nats, at one in a hundred."""
+    wide = _set("rows", 2, "regret", plus=0.03)
+    assert _verdicts(compare(*_changed("alternatives", wide))) == {Verdict.WITHIN_NOISE}
+    figure = figures_of(alternatives())["rows", "width, res_mlp, advised", "regret"]
+    assert (figure.deviation, figure.seeds) == (0.01, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [(_set("base_loss", plus=0.3), Verdict.MOVED), (_set("plain_seconds", times=3), Verdict.MOVED)],
+)
+def test_a_baseline_that_moves_is_shown_and_blamed_on_nobody(
+    change: _Change, verdict: Verdict
+) -> None:
+    found = compare(*_changed("demo", change))
+    assert _verdicts(found) == {verdict, Verdict.WITHIN_NOISE}
+
+
+def _throughput(ratio: float, low: float, high: float) -> dict[str, Any]:
+    return {"stream": {"throughput_ratio": ratio, "throughput_spread": [low, high]}, **PROVENANCE}
+
+
+def test_ranges_over_rounds_decide_where_they_are_known() -> None:
+    old = _throughput(0.41, 0.37, 0.64)
+    path = ["stream/throughput_ratio"]
+    assert _named(compare(old, _throughput(0.30, 0.28, 0.33)), Verdict.WORSE) == path
+    assert _named(compare(old, _throughput(0.30, 0.28, 0.45)), Verdict.WORSE) == []
+    assert _named(compare(old, _throughput(0.38, 0.38, 0.39)), Verdict.WORSE) == []
+    assert _named(compare(old, _throughput(0.70, 0.66, 0.72)), Verdict.BETTER) == path
+    sure = _throughput(0.41, 0.41, 0.41)
+    assert _named(compare(sure, _throughput(0.405, 0.405, 0.405)), Verdict.WORSE) == []  # tiny
+
+
+def _with_loss(loss: float, deviation: float, seeds: int | list[int]) -> dict[str, Any]:
+    one = case("width")
+    one |= {"loss_advised": loss, "seeds": seeds}
+    one["spread"]["loss_advised"] = deviation
+    return {**transfer(), "cases": [one]}
+
+
+def _loss(old: dict[str, Any], new: dict[str, Any]) -> Verdict:
+    path = "cases/width, char GPT, Adam/loss_advised"
+    return next(c.verdict for c in compare(old, new).changes if c.path == path)
+
+
+def test_the_spread_between_seeds_decides_where_it_is_known() -> None:
+    old = _with_loss(2.0, 0.05, 3)
+    assert _loss(old, _with_loss(2.1, 0.05, 3)) is Verdict.WITHIN_NOISE
+    assert _loss(old, _with_loss(2.4, 0.05, 3)) is Verdict.WORSE
+    assert _loss(old, _with_loss(1.6, 0.05, [0, 1, 2])) is Verdict.BETTER
+    sure = _with_loss(2.0, 0.001, 3)
+    assert _loss(sure, _with_loss(2.01, 0.001, 3)) is Verdict.WORSE
+    surest = _with_loss(2.0, 1e-5, 3)
+    assert _loss(surest, _with_loss(2.004, 1e-5, 3)) is Verdict.WITHIN_NOISE  # sure, and tiny
+
+
+def test_one_seed_tells_no_spread_so_the_tolerance_decides() -> None:
+    assert _loss(_with_loss(2.0, 0.001, 1), _with_loss(2.015, 0.001, 1)) is Verdict.WITHIN_NOISE
+    assert _loss(_with_loss(2.0, 0.001, 1), _with_loss(2.025, 0.001, 1)) is Verdict.WORSE
+
+
+def test_chances_are_those_of_welch_s_test() -> None:
+    found = compare(_with_loss(2.0, 0.05, 3), _with_loss(2.1, 0.02, 5))
+    (why,) = [c.why for c in found.changes if c.path.endswith("/loss_advised")]
+    expected = stats.ttest_ind_from_stats(2.0, 0.05, 3, 2.1, 0.02, 5, equal_var=False).pvalue
+    assert why == f"p = {expected:.2g} over seeds"
+
+
+def test_a_training_that_diverges_now_is_worse_and_the_other_way_round() -> None:
+    old, new = _changed("transfer", lambda content: content["cases"][0].update(regret=None))
+    path = ["cases/width, char GPT, Adam/regret"]
+    assert _named(compare(old, new), Verdict.WORSE) == path
+    assert _named(compare(new, old), Verdict.BETTER) == path
+    new["cases"][0]["regret"] = math.inf
+    assert _named(compare(old, new), Verdict.WORSE) == path
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        {"machine": {**PROVENANCE["machine"], "cpu": "Another"}},
+        {"machine": {**PROVENANCE["machine"], "accelerator": "A GPU"}},
+        {"versions": {**PROVENANCE["versions"], "torch": "3.0.0"}},
+        {"threads": 4},
+        {"machine": None},
+    ],
+)
+def test_another_machine_s_times_are_not_compared_and_ratios_are(elsewhere: dict[str, Any]) -> None:
+    old = {"get_ratio": 1.0, "large_profile": {"register_s": 1.0, "bytes": 10}, **PROVENANCE}
+    new = {**old, "get_ratio": 1.5, "large_profile": {"register_s": 9.0, "bytes": 10}, **elsewhere}
+    found = compare(old, new)
+    assert _named(found, Verdict.WORSE) == ["get_ratio"]
+    assert _named(found, Verdict.NOT_COMPARED) == ["large_profile/register_s"]
+    assert len(found.notes) == 1
+    assert "times are not compared" in found.notes[0]
+
+
+def test_another_version_of_ours_is_what_is_compared() -> None:
+    old = {"large_profile": {"register_s": 1.0}, **PROVENANCE}
+    new = {**old, "large_profile": {"register_s": 2.0}, "commit": "1" * 40}
+    new["versions"] = {**PROVENANCE["versions"], "fslr-advisor": "0.2.0"}
+    assert _named(compare(old, new), Verdict.WORSE) == ["large_profile/register_s"]
+
+
+def test_figures_under_another_setting_are_not_compared() -> None:
+    found = compare(*_changed("overhead", _set("steps", times=0.5)))
+    assert _verdicts(found) == {Verdict.NOT_COMPARED}
+    assert found.notes == ["other setting, its figures are not compared: steps: 400 -> 200"]
+    old, new = _changed("transfer", lambda content: content["cases"][0].update(big="width 64"))
+    new["cases"][0]["regret"] = 5.0
+    new["cases"][1]["regret"] = 5.0
+    assert _named(compare(old, new), Verdict.WORSE) == ["cases/width, ResMLP, Adam/regret"]
+
+
+def test_another_command_is_told() -> None:
+    one, two = "python -m benchmarks registry", "python -m benchmarks registry --rounds 10"
+    old = {"get_ratio": 1.0, **PROVENANCE, "command": one}
+    found = compare(old, {**old, "command": two})
+    assert found.notes == [f"measured by other commands: {one} -> {two}"]
+
+
+def test_what_only_one_file_has_is_new_or_gone() -> None:
+    old, new = _changed("transfer", lambda content: content["cases"].pop(0))
+    gone = _named(compare(old, new), Verdict.GONE)
+    assert "cases/width, char GPT, Adam/regret" in gone
+    assert gone == _named(compare(new, old), Verdict.NEW)
+    assert _named(compare(old, new), Verdict.WORSE) == []
+
+
+_LEAVES = sorted({pattern.rpartition("/")[2].replace("*", "x") for pattern, _ in KINDS})
+_NUMBERS = st.one_of(
+    st.none(), st.integers(-5, 5), st.floats(-1e6, 1e6), st.sampled_from([math.inf, math.nan])
+)
+_OBJECTS = st.dictionaries(st.sampled_from(_LEAVES), _NUMBERS, max_size=6)
+_CASES = st.builds(
+    lambda content, spread, seeds, name: {
+        **content,
+        "spread": spread,
+        "seeds": seeds,
+        "name": name,
+    },
+    _OBJECTS,
+    st.dictionaries(st.sampled_from(_LEAVES), st.floats(0, 1e3), max_size=4),
+    st.integers(1, 4),
+    st.sampled_from("ab"),
+)
+_CONTENTS = st.builds(
+    lambda top, cases, elsewhere: {**top, "cases": cases, **PROVENANCE, "threads": elsewhere},
+    _OBJECTS,
+    st.lists(_CASES, max_size=3),
+    st.sampled_from([None, 1, 2]),
+)
+
+
+@given(_CONTENTS)
+def test_whatever_is_in_a_file_it_equals_itself(content: dict[str, Any]) -> None:
+    assert _verdicts(compare(content, content)) <= {Verdict.WITHIN_NOISE}
+
+
+_EXCHANGED = {
+    Verdict.WORSE: Verdict.BETTER,
+    Verdict.BETTER: Verdict.WORSE,
+    Verdict.NEW: Verdict.GONE,
+    Verdict.GONE: Verdict.NEW,
+}
+
+
+@given(_CONTENTS, _CONTENTS)
+def test_exchanging_the_files_exchanges_better_and_worse(
+    one: dict[str, Any], two: dict[str, Any]
+) -> None:
+    there = {change.path: change.verdict for change in compare(one, two).changes}
+    back = {change.path: change.verdict for change in compare(two, one).changes}
+    assert back == {path: _EXCHANGED.get(verdict, verdict) for path, verdict in there.items()}
+
+
+@given(st.floats(0.01, 100), st.floats(0.85, 1.15))
+def test_exchanging_them_does_so_at_the_edge_of_the_tolerance(ratio: float, factor: float) -> None:
+    one = {"get_ratio": ratio, **PROVENANCE}
+    two = {"get_ratio": ratio * factor, **PROVENANCE}
+    (there,), (back,) = compare(one, two).changes, compare(two, one).changes
+    assert back.verdict is _EXCHANGED.get(there.verdict, there.verdict)
+
+
+def test_a_figure_that_is_best_at_zero_may_change_its_side() -> None:
+    one = {"a": {"shift_advised": 2, "worst_bias": -0.2}, **PROVENANCE}
+    two = {"a": {"shift_advised": -2, "worst_bias": 0.2}, **PROVENANCE}
+    assert _verdicts(compare(one, two)) == {Verdict.WITHIN_NOISE}
+
+
+def test_the_command_ends_well_on_equal_folders_and_badly_when_something_is_worse(
+    tmp_path: Path,
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(_STORED, old)
+    (old / "ideas.json").unlink()
+    shutil.copytree(old, tmp_path / "new")
+    status, shown = _run(old, tmp_path / "new")
+    assert (status, shown.count("0 worse, 0 better")) == (0, 1)
+    content = json.loads((tmp_path / "new" / "overhead.json").read_text("utf-8"))
+    content["ours"]["overhead"] += 0.05
+    write(tmp_path / "new", overhead=content, ideas=ideas())
+    (tmp_path / "new" / "registry.json").unlink()
+    status, shown = _run(old, tmp_path / "new")
+    assert status == 1
+    assert "overhead: ours/overhead" in shown
+    status, shown = _run(old, tmp_path / "new", "--json")
+    assert status == 1
+    found = json.loads(shown)
+    assert [each["figure"] for each in found["worse"]] == ["ours/overhead"]
+    assert {each["file"] for each in found["new"]} == {"ideas"}
+    assert {each["file"] for each in found["gone"]} == {"registry"}
+
+
+def test_two_files_are_compared_whatever_their_names(tmp_path: Path) -> None:
+    write(tmp_path, yesterday=ideas(), today=ideas())
+    status, shown = _run(tmp_path / "yesterday.json", tmp_path / "today.json")
+    assert (status, "0 worse" in shown) == (0, True)
+
+
+def test_what_cannot_be_compared_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    write(tmp_path / "some", ideas=ideas())
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.json").write_text("no figures")
+    (tmp_path / "list.json").write_text("[]")
+    for arguments, said in (
+        ((tmp_path / "some", tmp_path / "text.json"), "give two of a kind"),
+        ((tmp_path / "empty", tmp_path / "empty"), "ends in .json"),
+        ((tmp_path / "text.json", tmp_path / "text.json"), "is no JSON"),
+        ((tmp_path / "list.json", tmp_path / "list.json"), "holds no object"),
+    ):
+        status, shown = _run(*arguments)
+        assert status == 2
+        assert said in " ".join(shown.replace("│", " ").split())

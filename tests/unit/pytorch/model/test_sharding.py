@@ -1,0 +1,86 @@
+"""Which sharded models are measured, and which are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
+
+from advisor.local.in_process import InProcessAdvisor
+from fslr import AttachError
+from fslr.torch import Recorder, attach
+from tests.building import content_message
+
+
+@pytest.fixture(autouse=True)
+def one_rank() -> Iterator[None]:
+    """Let this process be the only rank of a job: shards are whole, and still shards."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+
+
+def tensor_parallel(how: str) -> nn.Module:
+    """Return a model that is cut along features, alone or under FSDP2."""
+    model: nn.Module = net()
+    plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
+    if how == "alone":
+        return parallelize_module(model, init_device_mesh("cpu", (1,)), plan)
+    mesh = init_device_mesh("cpu", (1, 1), mesh_dim_names=("data", "features"))
+    model = parallelize_module(model, mesh["features"], {**plan, "1": SequenceParallel()})
+    fully_shard(model, mesh=mesh["data"])
+    return model
+
+
+@pytest.mark.parametrize(("how", "count"), [("alone", 4), ("under FSDP2", 6)])
+def test_tensor_parallelism_is_refused(how: str, count: int) -> None:
+    model = tensor_parallel(how)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    message = rf"{count} parameter\(s\) are sharded otherwise than by fully_shard, first '0.weight'"
+    with pytest.raises(AttachError, match=message):
+        Recorder(model, optimizer, process_group=dist.group.WORLD)
+    names = [name for name, _ in model.named_parameters()]
+    with pytest.raises(AttachError, match="shard the model with fully_shard alone"):
+        attach(
+            model,
+            optimizer,
+            profile="x",
+            advisor=InProcessAdvisor(content_message(names)),
+            process_group="alone",
+        )
+
+
+@pytest.mark.parametrize("how", ["all ranks", "copies of shards", "in parts"])
+def test_what_fully_shard_shards_is_measured(how: str) -> None:
+    model = net()
+    if how == "in parts":
+        fully_shard(model[0])
+    sizes = {"copies": 1, "shards": 1} if how == "copies of shards" else {"shards": 1}
+    mesh = init_device_mesh("cpu", tuple(sizes.values()), mesh_dim_names=tuple(sizes))
+    fully_shard(model, mesh=mesh)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    inputs = torch.randn(8, 4)
+    model(inputs)  # gathers; the outermost module's parameters stay so
+    with Recorder(model, optimizer, every=1, process_group=dist.group.WORLD) as recorder:
+        model(inputs).square().mean().backward()
+        optimizer.step()
+    assert recorder.estimate is not None
+    assert min(recorder.estimate.unit_rates) > 0

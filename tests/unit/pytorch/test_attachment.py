@@ -1,0 +1,404 @@
+"""The attachment in one process: the same decisions as the service's, without it."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fslr.torch
+from advisor.local.in_process import InProcessAdvisor
+from benchmarks.char_gpt import CharGPT
+from fslr import AttachError, LayoutMismatchError, MeasurementError, UnavailableError
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import policy_pb2, profile_service_pb2
+from fslr.protocols import RunSession
+from fslr.torch import Attachment, MeasuringOptions, Recorder, attach
+from tests.building import content_message
+from tests.training_jobs import OFTEN, attaching, in_process, plan, run, wide
+
+
+class Watched:
+    """An advisor that keeps what it was asked, and fails when told to."""
+
+    def __init__(self, inner: InProcessAdvisor) -> None:
+        self.inner = inner
+        self.asked: list[pb.Measurement] = []
+        self.answers: list[pb.RecommendLRResponse] = []
+        self.failing_from: int | None = None
+
+    def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
+        return self.inner.validate_layout(opening)
+
+    def open_run(self, opening: pb.RunOpening) -> RunSession:
+        self.opening = opening
+        self.session = self.inner.open_run(opening)
+        return self
+
+    def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
+        self.asked.append(measurement)
+        if self.failing_from is not None and measurement.step >= self.failing_from:
+            raise UnavailableError("the advisor is away")
+        self.answers.append(self.session.recommend(measurement))
+        return self.answers[-1]
+
+    def close(self) -> None:
+        pass
+
+
+def test_training_with_advice_matches_the_reference_rates() -> None:
+    seen: list[Attachment] = []
+    advisor = Watched(in_process())
+    policy = policy_pb2.Policy(max_relative_error=1.0)  # no group is held for its low confidence
+    policy.MergeFrom(OFTEN)
+    run(
+        plan(width=32, steps=12),
+        attaching(
+            seen,
+            lambda m, o: attach(m, o, profile="x", advisor=advisor, policy=policy),
+        ),
+    )
+    first = advisor.answers[0]
+    rates = [u * m for u, m in zip(advisor.asked[0].unit_rates, first.multipliers, strict=True)]
+    assert rates == pytest.approx(list(first.reference_unit_rates), rel=1e-5)
+    assert len(advisor.asked) >= 4
+    assert [m.step for m in advisor.asked] == sorted({m.step for m in advisor.asked})
+    # Each later measurement was made under the multipliers that came of the one before it, or,
+    # where that answer was late, of an earlier one.
+    given = [list(answer.multipliers) for answer in advisor.answers]
+    for i, measurement in enumerate(advisor.asked[1:], start=1):
+        assert list(measurement.multipliers) in given[:i]
+    assert (seen[0].failures, seen[0].unanswered, seen[0].step) == (0, 0, 12)
+
+
+def test_the_first_step_is_the_optimizer_s_step_times_the_multipliers() -> None:
+    model, optimizer, backward = wide()
+    backward()
+    start = [p.detach().clone() for p in model.parameters()]
+    optimizer.step()
+    plain_moves = [p.detach() - s for p, s in zip(model.parameters(), start, strict=True)]
+
+    model, optimizer, backward = wide()
+    with attach(model, optimizer, profile="x", advisor=in_process()) as attachment:
+        backward()
+        optimizer.step()
+        assert max(abs(m - 1) for m in attachment.multipliers) > 0.1
+        for p, s, move, multiplier in zip(
+            model.parameters(), start, plain_moves, attachment.multipliers, strict=True
+        ):
+            torch.testing.assert_close(p.detach() - s, move * multiplier, rtol=2e-3, atol=1e-7)
+        assert all(group["lr"] == 0.01 for group in optimizer.param_groups)
+
+
+def test_advice_scales_later_steps_and_leaves_the_scheduler_alone() -> None:
+    model, optimizer, backward = wide()
+    with attach(model, optimizer, profile="x", advisor=in_process()) as attachment:
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+        in_force = []
+        optimizer.register_step_pre_hook(
+            lambda *_: in_force.append([g["lr"] for g in optimizer.param_groups])
+        )
+        for _ in range(3):
+            backward()
+            optimizer.step()
+            scheduler.step()
+    assert in_force[1] == pytest.approx([0.01 / 2 * m for m in attachment.multipliers])
+    assert in_force[2] == pytest.approx([0.01 / 3 * m for m in attachment.multipliers])
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.01 / 4] * len(in_force[0]))
+
+
+def test_a_warm_up_from_zero_is_measured_from_its_first_real_step() -> None:
+    model, optimizer, backward = wide()
+    advisor = Watched(in_process())
+    with attach(model, optimizer, profile="x", advisor=advisor):
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 10)
+        for _ in range(3):
+            backward()
+            optimizer.step()
+            scheduler.step()
+    assert [m.step for m in advisor.asked] == [1]
+
+
+def test_an_advisor_that_goes_away_leaves_the_last_multipliers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seen: list[Attachment] = []
+    advisor = Watched(in_process())
+    advisor.failing_from = 1
+    with caplog.at_level(logging.WARNING, "fslr"):
+        run(
+            plan(width=32, steps=60),
+            attaching(seen, lambda m, o: attach(m, o, profile="x", advisor=advisor, policy=OFTEN)),
+        )
+    assert seen[0].multipliers == list(advisor.answers[0].multipliers)
+    assert seen[0].unanswered == len(advisor.asked) - 1 > 5
+    assert [r.getMessage() for r in caplog.records] == ["no advice for step 2: the advisor is away"]
+
+
+@pytest.mark.parametrize("when", ["first", "later"])
+def test_a_failing_measurement_is_strict_at_first_and_harmless_later(
+    when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, optimizer, backward = wide()
+    unlucky = when == "first"
+
+    def output(result: Tensor) -> Tensor:
+        if unlucky:
+            raise MeasurementError("out of luck")
+        return result
+
+    options = MeasuringOptions(output=output)
+    hooks = sum(len(m._forward_hooks) for m in model.modules())
+    with (
+        caplog.at_level(logging.WARNING, "fslr"),
+        attach(
+            model, optimizer, profile="x", advisor=in_process(), policy=OFTEN, options=options
+        ) as attachment,
+    ):
+        backward()
+        if when == "first":
+            with pytest.raises(MeasurementError, match="out of luck"):
+                optimizer.step()
+            return
+        for _ in range(12):
+            optimizer.step()
+            backward()
+            unlucky = True
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        state = torch.get_rng_state()
+        weights = [p.data_ptr() for p in model.parameters()]
+        optimizer.step()
+        assert attachment.failures == 1  # and a pause before the next attempt
+        assert weights == [p.data_ptr() for p in model.parameters()]
+        assert torch.equal(state, torch.get_rng_state())
+        assert all(
+            torch.equal(g, p.grad)
+            for g, p in zip(gradients, model.parameters(), strict=True)
+            if p.grad is not None
+        )
+    assert sum(len(m._forward_hooks) for m in model.modules()) == hooks
+    assert len(caplog.records) == 1
+    assert "was not measured, training goes on as it is" in caplog.records[0].getMessage()
+
+
+def test_not_strict_trains_on_without_any_advisor(caplog: pytest.LogCaptureFixture) -> None:
+    model, optimizer, backward = wide()
+    with (
+        caplog.at_level(logging.WARNING, "fslr"),
+        attach(
+            model,
+            optimizer,
+            profile="x",
+            advisor=fslr.AdvisorClient("127.0.0.1:9", deadline_s=1.0),
+            strict=False,
+        ) as attachment,
+    ):
+        for _ in range(3):
+            backward()
+            optimizer.step()
+        assert set(attachment.multipliers) == {1.0}
+    assert "training begins without advice: no advisor answers" in caplog.records[0].getMessage()
+
+
+def test_trouble_at_the_start_is_an_error_before_the_first_step() -> None:
+    model, optimizer, _ = wide()
+    groups = len(optimizer.param_groups)
+    with pytest.raises(
+        UnavailableError, match=r"no advisor answers at 127\.0\.0\.1:9 .*advisor serve"
+    ):
+        attach(
+            model,
+            optimizer,
+            profile="x",
+            advisor=fslr.AdvisorClient("127.0.0.1:9", deadline_s=1.0),
+        )
+    with pytest.raises(
+        LayoutMismatchError, match=r"16 of 18 groups have no counterpart.*: characters\.weight, "
+    ):
+        attach(model, optimizer, profile="x", advisor=InProcessAdvisor(content_message()))
+    with pytest.raises(AttachError, match="LBFGS steps along one direction"):
+        attach(model, torch.optim.LBFGS(model.parameters()), profile="x", advisor=in_process())
+    assert len(optimizer.param_groups) == groups
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+    assert not model._forward_pre_hooks
+
+
+def test_a_model_that_is_never_called_is_named_as_the_reason() -> None:
+    model, optimizer, _ = wide()
+    with (
+        attach(model, optimizer, profile="x", advisor=in_process()),
+        pytest.raises(MeasurementError, match="attach the module that the training loop calls"),
+    ):
+        optimizer.step()
+
+
+def test_an_answer_that_cannot_be_applied_is_not() -> None:
+    class Broken(Watched):
+        def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
+            answer = super().recommend(measurement)
+            if measurement.step:
+                answer.multipliers[0] = float("nan")
+            return answer
+
+    seen: list[Attachment] = []
+    advisor = Broken(in_process())
+    run(
+        plan(width=32, steps=20),
+        attaching(seen, lambda m, o: attach(m, o, profile="x", advisor=advisor, policy=OFTEN)),
+    )
+    assert seen[0].multipliers == list(advisor.answers[0].multipliers)
+    assert (seen[0].failures, seen[0].unanswered > 0) == (0, True)
+
+
+def test_examples_limits_the_batch_that_is_measured() -> None:
+    model, optimizer, backward = wide()
+    advisor = Watched(in_process())
+    with attach(
+        model,
+        optimizer,
+        profile="x",
+        advisor=advisor,
+        options=MeasuringOptions(examples=3, probes=2),
+    ) as attachment:
+        backward()
+        attachment.report_loss(2.5)
+        optimizer.step()
+    assert (advisor.asked[0].examples, advisor.asked[0].probes) == (3, 2)
+    assert advisor.asked[0].loss == 2.5
+    assert list(advisor.asked[0].learning_rates) == pytest.approx(
+        [0.01] * len(advisor.asked[0].unit_rates)
+    )
+
+
+def test_blocks_keep_their_places_where_the_first_ones_are_frozen() -> None:
+    """The profile's own model, its first two blocks frozen: the others move as they did."""
+
+    def model_and_optimizer(*, frozen: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = CharGPT(plan(blocks=3).config)
+        for block in list(model.blocks)[:frozen]:
+            block.requires_grad_(False)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return model, torch.optim.Adam(trained, lr=0.01)
+
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        inputs = torch.randint(0, 90, (8, 16), generator=torch.Generator().manual_seed(1))
+        nn.functional.cross_entropy(model(inputs).flatten(0, 1), inputs.flatten()).backward()
+        optimizer.step()
+
+    model, optimizer = model_and_optimizer(frozen=0)
+    options = MeasuringOptions(probes=16)
+    with Recorder(model, optimizer, options=options) as recorder:
+        step(model, optimizer)
+        base = recorder.profile(model="x")
+    model, optimizer = model_and_optimizer(frozen=2)
+    advisor = InProcessAdvisor(base)
+    with attach(model, optimizer, profile="x", advisor=advisor, options=options) as attachment:
+        step(model, optimizer)
+        assert attachment.answer is not None
+        # Other groups, so other probes: within the noise of 16 probes on 8 examples.
+        assert attachment.multipliers == pytest.approx([1.0] * len(attachment.groups), rel=0.35)
+        assert list(attachment.answer.depth_factors) == [1.0] * len(attachment.groups)
+        names = [group.name for group in attachment.groups]
+    assert {name.split(".")[1] for name in names if name.startswith("blocks.")} == {"2"}
+
+
+@pytest.mark.parametrize("factor", [1, 8])
+def test_it_measures_with_as_many_probes_as_the_advisor_asks_for(factor: int) -> None:
+    class Counted(nn.BatchNorm1d if factor == 8 else nn.Identity):  # type: ignore[misc]
+        """Batch norm lets examples see each other: 8 probes for each one that is asked for."""
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), Counted(8), nn.Tanh(), nn.Linear(8, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    inputs = torch.randn(16, 6)
+    base = content_message([name for name, _ in model.named_parameters()])
+    policy = policy_pb2.Policy(
+        min_interval_steps=2, max_interval_steps=2, target_relative_error=0.03, max_probes=64
+    )
+    advisor = Watched(InProcessAdvisor(base))
+    with attach(model, optimizer, profile="x", advisor=advisor, policy=policy):
+        for _ in range(4):
+            optimizer.zero_grad()
+            model(inputs).square().mean().backward()
+            optimizer.step()
+    first, second = advisor.asked
+    assert first.probes == factor
+    assert advisor.answers[0].probes > factor
+    assert second.probes == -(-advisor.answers[0].probes // factor) * factor
+    assert max(second.relative_errors) < max(first.relative_errors)
+
+
+def test_a_step_is_scaled_even_if_its_measurement_cannot_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, optimizer, backward = wide()
+    with attach(model, optimizer, profile="x", advisor=in_process(), policy=OFTEN) as attachment:
+        used: list[float] = []
+        optimizer.register_step_pre_hook(lambda *_: used.append(optimizer.param_groups[0]["lr"]))
+        backward()
+        optimizer.step()
+
+        def out_of_memory() -> None:
+            raise torch.OutOfMemoryError("no room for the weights before")
+
+        monkeypatch.setattr(attachment._meter, "begin_step", out_of_memory)
+        in_force = attachment.multipliers[0]
+        for _ in range(4):
+            backward()
+            optimizer.step()
+        assert attachment.failures > 0
+        assert used[1:] == pytest.approx([0.01 * in_force] * 4)
+
+
+@pytest.mark.parametrize("error", [AttributeError("logits"), torch.OutOfMemoryError("no room")])
+def test_any_error_is_raised_at_a_strict_start(error: Exception) -> None:
+    model, optimizer, backward = wide()
+
+    def output(_result: Tensor) -> Tensor:
+        raise error
+
+    with attach(
+        model,
+        optimizer,
+        profile="x",
+        advisor=in_process(),
+        options=MeasuringOptions(output=output),
+    ):
+        backward()
+        with pytest.raises(type(error), match=str(error)):
+            optimizer.step()
+
+
+def test_a_call_without_tensors_reaches_the_model_as_it_is() -> None:
+    class TakesWords(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(1, 2)
+
+        def forward(self, words: str) -> Tensor:
+            out: Tensor = self.layer(torch.tensor([[float(len(words))]]))
+            return out
+
+    model = TakesWords()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Recorder(model, optimizer):
+        model("three").sum().backward()
+        with pytest.raises(MeasurementError, match="called without a tensor argument"):
+            optimizer.step()
+
+
+def test_nothing_of_a_closed_attachment_stays_behind() -> None:
+    model, optimizer, backward = wide()
+    attachment = attach(model, optimizer, profile="x", advisor=in_process())
+    backward()
+    optimizer.step()
+    attachment.close()
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not model._forward_pre_hooks
+    backward()
+    optimizer.step()
+    assert attachment.step == 1

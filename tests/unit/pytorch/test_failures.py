@@ -1,0 +1,173 @@
+"""What fails in a training with advice is counted once, and called what it is."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from fslr import UnavailableError
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import policy_pb2
+from fslr.torch import Attachment, RateEstimate, attach
+from fslr.torch.hooks import Scaling
+from tests.training_jobs import OFTEN, Listening, wide
+from tests.waiting import eventually
+
+
+class Failing(Listening):
+    """An advisor that has some answers only, or answers that cannot be applied."""
+
+    def __init__(self, *, silent: int = 0, unusable: int = 0) -> None:
+        super().__init__()
+        self.silent, self.unusable = silent, unusable
+
+    def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
+        answer = super().recommend(measurement)
+        if len(self.asked) <= self.silent:
+            raise UnavailableError("the advisor is away")
+        if len(self.asked) <= self.silent + self.unusable:
+            answer.multipliers[0] = math.nan
+        return answer
+
+
+def trained(
+    advisor: Listening, steps: int, *, losses: dict[int, float] | None = None
+) -> Attachment:
+    """Train without a strict start; each answer is there at the next step."""
+    model, optimizer, backward = wide()
+    with attach(
+        model, optimizer, profile="x", advisor=advisor, policy=OFTEN, strict=False
+    ) as advice:
+        for step in range(steps):
+            backward()
+            if losses and step in losses:
+                advice.report_loss(losses[step])
+            optimizer.step()
+            background = advice._conversation._background
+            assert background is not None
+            eventually(lambda: not background.outstanding)  # noqa: B023
+    return advice
+
+
+def test_a_first_step_without_answer_was_measured_and_is_unanswered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, "fslr"):
+        advice = trained(Failing(silent=1), 3)
+    assert (advice.failures, advice.unanswered) == (0, 1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "step 0 has no new advice, training goes on as it is: UnavailableError: the advisor is away"
+    ]
+
+
+def test_an_answer_that_cannot_be_applied_counts_as_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, "fslr"):
+        advice = trained(Failing(silent=1, unusable=1), 28)
+    assert (advice.failures, advice.unanswered) == (0, 2)
+    assert len(caplog.records) == 1
+    advisor = Failing(unusable=1)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "fslr"):
+        advice = trained(advisor, 3)
+    assert (advice.failures, advice.unanswered, len(advisor.asked)) == (0, 1, 1)
+    assert "step 0 has no new advice" in caplog.records[0].getMessage()
+    assert "answered step 0 with multipliers that cannot be applied" in caplog.text
+
+
+def test_a_snapshot_that_fails_is_one_failure(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("no room for the weights before")
+
+    monkeypatch.setattr("fslr.torch.step_meter.Snapshot", no_room)
+    advisor = Listening()
+    with caplog.at_level(logging.WARNING, "fslr"):
+        advice = trained(advisor, 3)
+    assert (advice.failures, advice.unanswered, advisor.asked) == (1, 0, [])
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "step 0 was not measured, training goes on as it is: OutOfMemoryError: "
+        "no room for the weights before"
+    )
+
+
+@pytest.mark.parametrize("scaling", ["learning_rates", "update"])
+def test_a_step_that_cannot_be_scaled_is_called_so(
+    scaling: Scaling, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer, backward = wide()
+    with attach(
+        model, optimizer, profile="x", advisor=Listening(), strict=False, scaling=scaling
+    ) as advice:
+        backward()
+        optimizer.step()
+
+        def broken(_factors: list[float]) -> Tensor:
+            raise ValueError("out of luck")
+
+        monkeypatch.setattr(advice._scaler, "scale", broken)
+        monkeypatch.setattr(advice._meter, "rescale_step", broken)
+        with caplog.at_level(logging.WARNING, "fslr"):
+            for _ in range(2):
+                backward()
+                optimizer.step()
+    assert advice.failures == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "step 1 was not scaled, training goes on as it is: ValueError: out of luck"
+    ]
+
+
+def test_a_due_step_that_cannot_be_scaled_fails_together_with_the_other_ranks(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They measure it, and wait in the meter for this rank's part, or to be told of none."""
+    model, optimizer, backward = wide()
+    ended: list[int] = []
+    always = policy_pb2.Policy(min_interval_steps=1, max_interval_steps=1)
+    with attach(
+        model, optimizer, profile="x", advisor=Listening(), policy=always, scaling="update"
+    ) as advice:
+        backward()
+        optimizer.step()
+        end_step = advice._meter.end_step
+
+        def ending(rates: list[float]) -> RateEstimate:
+            ended.append(advice.step)
+            return end_step(rates)
+
+        def broken(_factors: list[float]) -> None:
+            raise ValueError("out of luck")
+
+        monkeypatch.setattr(advice._meter, "end_step", ending)
+        monkeypatch.setattr(advice._meter, "rescale_step", broken)
+        with caplog.at_level(logging.WARNING, "fslr"):
+            backward()
+            optimizer.step()
+        monkeypatch.undo()
+        advice._next = 0
+        backward()
+        optimizer.step()
+    assert (ended, advice.failures) == ([1], 1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "step 1 was not scaled, training goes on as it is: ValueError: out of luck"
+    ]
+    assert advice.estimate is not None
+
+
+def test_a_reported_loss_goes_with_one_measurement() -> None:
+    advisor = Listening()
+    advice = trained(advisor, 8, losses={0: 2.5, 3: 1.5, 4: math.nan, 6: math.inf})
+    assert advice.unanswered == 0
+    assert len(advisor.asked) >= 3
+    losses = [m.loss if m.HasField("loss") else None for m in advisor.asked]
+    assert losses == [2.5] + [None] * (len(losses) - 1)
+    advisor = Listening()
+    trained(advisor, 6, losses=dict.fromkeys(range(6), 1.0))
+    assert {m.loss for m in advisor.asked} == {1.0}

@@ -1,0 +1,124 @@
+"""What several ranks measured comes together as one measurement."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fslr import MeasurementError
+from fslr.torch.distributed import Ranks
+from fslr.torch.estimators import ProjectionSums
+from fslr.torch.estimators.sums import sums_of_rows
+
+_GROUPS = 3
+
+
+class Meeting:
+    """Where ranks that are threads of one process exchange tensors."""
+
+    def __init__(self, count: int) -> None:
+        self.tensors: dict[int, Tensor] = {}
+        self.barrier = threading.Barrier(count, timeout=10)
+
+
+class Thread(Ranks):
+    """One rank; notes how many elements it exchanged."""
+
+    def __init__(self, rank: int, meeting: Meeting) -> None:
+        super().__init__()
+        self.rank, self.count, self.exchanged = rank, meeting.barrier.parties, 0
+        self._meeting = meeting
+
+    def _reduced(self, values: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
+        self.exchanged += values.numel()
+        self._meeting.tensors[self.rank] = values
+        self._meeting.barrier.wait()
+        stacked = torch.stack([self._meeting.tensors[rank] for rank in range(self.count)])
+        self._meeting.barrier.wait()
+        return stacked.sum(0) if how == dist.ReduceOp.SUM else stacked.amin(0)
+
+
+def together(acts: list[Callable[[Thread], Any]]) -> tuple[list[Thread], list[Any]]:
+    """Return the ranks and what each got, or the MeasurementError that it raised."""
+    meeting = Meeting(len(acts))
+    ranks = [Thread(rank, meeting) for rank in range(len(acts))]
+
+    def one(rank: Thread) -> Any:
+        try:
+            return acts[rank.rank](rank)
+        except MeasurementError as error:
+            return error
+
+    with ThreadPoolExecutor(len(acts)) as pool:
+        return ranks, list(pool.map(one, ranks))
+
+
+def summing(sums: ProjectionSums | None, groups: int = _GROUPS) -> Callable[[Thread], Any]:
+    return lambda rank: rank.sum(sums, groups)
+
+
+def some_sums(probes: int, groups: int = _GROUPS) -> ProjectionSums:
+    return sums_of_rows(
+        torch.randn(probes, 6, groups, dtype=torch.float64),
+        torch.ones(groups, dtype=torch.bool),
+        elements=6,
+        probes=probes,
+    )
+
+
+def test_ranks_that_took_other_numbers_of_probes_count_by_their_elements() -> None:
+    torch.manual_seed(0)
+    one, eight = some_sums(1, groups=1), some_sums(8, groups=1)
+    _, (mine, other) = together([summing(one, 1), summing(eight, 1)])
+    (rate,) = mine.estimate(["w"]).unit_rates
+    expected = (float(one.squares) / 1 + float(eight.squares) / 8) / 12
+    assert rate**2 == pytest.approx(expected)
+    assert other.estimate(["w"]).unit_rates == [rate]
+
+
+def test_the_gram_matrices_of_ranks_add_up() -> None:
+    torch.manual_seed(0)
+    one, other = some_sums(2), some_sums(2)
+    _, found = together([summing(one), summing(other)])
+    expected = one + other
+    for total in found:
+        assert total.gram is not None
+        assert expected.gram is not None
+        torch.testing.assert_close(total.gram, expected.gram)
+        torch.testing.assert_close(total.squares, expected.squares)
+        torch.testing.assert_close(total.fourths, expected.fourths)
+        assert (total.elements, total.examples, total.probes) == (12, 12, 2)
+
+
+@pytest.mark.parametrize("without", [1, 2])
+def test_a_gram_matrix_that_a_rank_does_not_have_is_not_sent(without: int) -> None:
+    torch.manual_seed(0)
+    groups = 50
+    sums = [some_sums(1, groups) for _ in range(2)]
+    sums[-without:] = [replace(part, gram=None) for part in sums[-without:]]
+    ranks, found = together([summing(part, groups) for part in sums])
+    assert [total.gram for total in found] == [None, None]
+    assert all(rank.exchanged < 3 * groups for rank in ranks)
+    torch.testing.assert_close(found[0].squares, sums[0].squares + sums[1].squares)
+
+
+def test_a_rank_that_could_not_measure_is_known_to_all() -> None:
+    ranks, found = together([summing(some_sums(1)), summing(None), summing(some_sums(1))])
+    assert [str(error) for error in found] == ["1 of 3 ranks could not measure"] * 3
+    assert all(rank.exchanged < 10 for rank in ranks)  # nothing is sent for nothing
+
+
+def test_ranks_know_the_least_of_their_numbers_and_any_flag() -> None:
+    _, least = together([lambda rank: rank.least(5 - rank.rank)] * 3)
+    assert least == [3, 3, 3]
+    _, flags = together([lambda rank: rank.any([rank.rank == 1, False, True])] * 2)
+    assert flags == [[True, False, True]] * 2
+    assert (Ranks().least(4), Ranks().any([True, False])) == (4, [True, False])

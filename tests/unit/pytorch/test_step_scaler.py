@@ -1,0 +1,288 @@
+"""Scaling a step changes the step, and nothing else of the optimizer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fslr import AttachError
+from fslr.torch import ModelGroups, attach
+from fslr.torch.step_scaler import StepScaler, refuse_unscalable
+from tests.training_jobs import in_process, wide
+
+OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
+    "SGD": lambda m: torch.optim.SGD(m.parameters(), lr=0.001, momentum=0.9, weight_decay=0.01),
+    "Adam": lambda m: torch.optim.Adam(m.parameters(), lr=0.01),
+    "AdamW": lambda m: torch.optim.AdamW(m.named_parameters(), lr=0.01),
+    "two groups": lambda m: torch.optim.Adam(
+        [
+            {"params": [p for p in m.parameters() if p.dim() > 1], "weight_decay": 0.1},
+            {"params": [p for p in m.parameters() if p.dim() <= 1], "lr": 0.5},
+        ],
+        lr=0.01,
+    ),
+}
+
+
+def model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Linear(5, 2))
+
+
+def step(net: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    optimizer.zero_grad()
+    net(torch.randn(8, 4, generator=generator)).square().sum().backward()
+    optimizer.step()
+
+
+class Counting(torch.optim.Optimizer):
+    """A user's own optimizer, which counts its steps in the group."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
+        super().__init__(params, {"lr": lr, "count": 0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        for group in self.param_groups:
+            group["count"] += 1
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.sub_(group["lr"] * parameter.grad / group["count"])
+
+
+class Wrapping(torch.optim.Optimizer):
+    """A user's wrapper, which lets another optimizer step and shares its list of groups."""
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        super().__init__(inner.param_groups, {})
+        self.inner = inner
+        self.param_groups = inner.param_groups
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        self.inner.step()
+
+
+class Weighing(torch.optim.Optimizer):
+    """A user's own optimizer, whose averages have weights that depend on the learning rates."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr, "largest": 0.0, "weights": 0.0, "count": 0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        for group in self.param_groups:
+            group["largest"] = max(group["lr"], group["largest"])
+            weight = (group["count"] + 1) * group["largest"] ** 2
+            group["weights"] += weight
+            group["count"] += 1
+            for parameter in group["params"]:
+                z = self.state[parameter].setdefault("z", parameter.clone())
+                z.sub_(group["lr"] * parameter.grad)
+                parameter.lerp_(z, weight / group["weights"])
+
+
+OPTIMIZERS["Counting"] = lambda m: Counting(m.parameters(), lr=0.01)
+OPTIMIZERS["Wrapping"] = lambda m: Wrapping(OPTIMIZERS["two groups"](m))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_step_moves_each_parameter_by_its_multiplier(name: str) -> None:
+    plain, scaled = model(), model()
+    optimizers = OPTIMIZERS[name](plain), OPTIMIZERS[name](scaled)
+    scaler = StepScaler(optimizers[1], list(scaled.parameters()))
+    multipliers = [0.5, 2.0, 1.0, 2.0, 3.0, 0.5]
+    for seed in range(3):
+        scaled.load_state_dict(plain.state_dict())
+        start = [p.detach().clone() for p in plain.parameters()]
+        own = optimizers[1].param_groups
+        step(plain, optimizers[0], seed)
+        scaler.scale(multipliers)
+        step(scaled, optimizers[1], seed)
+        scaler.restore()
+        assert optimizers[1].param_groups is own
+        for p, q, s, m in zip(
+            plain.parameters(), scaled.parameters(), start, multipliers, strict=True
+        ):
+            torch.testing.assert_close(q - s, (p - s) * m, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_s_state_and_checkpoint_are_those_without_us(name: str) -> None:
+    plain, scaled = model(), model()
+    optimizers = OPTIMIZERS[name](plain), OPTIMIZERS[name](scaled)
+    scaler = StepScaler(optimizers[1], list(scaled.parameters()))
+    for seed in range(3):
+        scaled.load_state_dict(plain.state_dict())
+        step(plain, optimizers[0], seed)
+        scaler.scale([0.5, 2.0, 1.0, 2.0, 3.0, 0.5])
+        step(scaled, optimizers[1], seed)
+        scaler.restore()
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    assert states[0]["param_groups"] == states[1]["param_groups"]
+    assert states[0]["state"].keys() == states[1]["state"].keys()
+    for key, own in states[0]["state"].items():
+        torch.testing.assert_close(own, states[1]["state"][key], rtol=0, atol=0)
+
+
+def test_equal_multipliers_share_a_group() -> None:
+    net = model()
+    optimizer = OPTIMIZERS["two groups"](net)
+    scaler = StepScaler(optimizer, list(net.parameters()))
+    scaler.scale([2.0] * 6)
+    assert len(optimizer.param_groups) == 2
+    scaler.scale([1.0, 2.0, 2.0, 2.0, 2.0, 2.0])
+    assert len(optimizer.param_groups) == 3
+    scaler.restore()
+
+
+def test_a_group_that_is_added_during_a_step_stays() -> None:
+    net, more = model(), nn.Linear(2, 2)
+    optimizer = OPTIMIZERS["SGD"](net)
+    scaler = StepScaler(optimizer, list(net.parameters()))
+    scaler.scale([2.0] * 6)
+    optimizer.add_param_group({"params": list(more.parameters())})
+    scaler.restore()
+    assert [len(group["params"]) for group in optimizer.param_groups] == [6, 2]
+
+
+def test_what_a_step_notes_of_its_learning_rate_belongs_to_the_parameters_it_stepped() -> None:
+    multipliers = [0.5, 2.0, 1.0, 2.0, 3.0, 0.5]
+    apart, scaled, resumed = model(), model(), model()
+    groups = [
+        {"params": [p], "lr": 0.01 * m}
+        for p, m in zip(apart.parameters(), multipliers, strict=True)
+    ]
+    one = Weighing(groups, lr=0.01)
+    other, another = (Weighing(net.parameters(), lr=0.01) for net in (scaled, resumed))
+    scaler = StepScaler(other, list(scaled.parameters()))
+    later = StepScaler(another, list(resumed.parameters()))
+    for seed in range(6):
+        in_force = multipliers if seed < 4 else [2.0 if m == 0.5 else m for m in multipliers]
+        for group, multiplier in zip(one.param_groups, in_force, strict=True):
+            group["lr"] = 0.01 * multiplier
+        step(apart, one, seed)
+        scaler.scale(in_force)
+        step(scaled, other, seed)
+        scaler.restore()
+        if seed == 2:
+            resumed.load_state_dict(scaled.state_dict())
+            later.load_state_dict(scaler.state_dict())
+            another.load_state_dict(copy.deepcopy(other.state_dict()))
+        if seed > 2:
+            later.scale(in_force)
+            step(resumed, another, seed)
+            later.restore()
+        assert len(other.param_groups) == 1
+    for p, q, r in zip(apart.parameters(), scaled.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(q, p)
+        assert torch.equal(q, r)
+
+
+def test_what_is_changed_in_a_group_between_steps_counts_for_all_its_parameters() -> None:
+    net = model()
+    optimizer = Weighing(net.parameters(), lr=0.01)
+    scaler = StepScaler(optimizer, list(net.parameters()))
+    multipliers = [0.5, 2.0, 1.0, 2.0, 3.0, 0.5]
+    scaler.scale(multipliers)
+    step(net, optimizer, 0)
+    scaler.restore()
+    optimizer.param_groups[0]["largest"] = 7.0
+    scaler.scale(multipliers)
+    assert [group["largest"] for group in optimizer.param_groups] == [7.0] * 4
+    assert len({group["weights"] for group in optimizer.param_groups}) == 4
+
+
+def test_lbfgs_is_refused() -> None:
+    with pytest.raises(AttachError, match=r"LBFGS steps along one direction.*another optimizer"):
+        refuse_unscalable(torch.optim.LBFGS(model().parameters()))
+
+
+def test_multipliers_act_on_the_scheduled_rate_and_schedulers_do_not_see_them() -> None:
+    plain, scaled = model(), model()
+    optimizers = [torch.optim.SGD(net.parameters(), lr=0.1) for net in (plain, scaled)]
+    schedulers = [torch.optim.lr_scheduler.ExponentialLR(o, 0.5) for o in optimizers]
+    scaler = StepScaler(optimizers[1], list(scaled.parameters()))
+    for seed in range(3):
+        scheduled = scaler.scheduled()
+        assert scheduled == pytest.approx([0.1 * 0.5**seed] * 6)
+        for net, optimizer in zip((plain, scaled), optimizers, strict=True):
+            start = [p.detach().clone() for p in net.parameters()]
+            if net is scaled:
+                scaler.scale([3.0] * 6)
+                assert optimizer.param_groups[0]["lr"] == pytest.approx(0.3 * 0.5**seed)
+            step(net, optimizer, seed)
+            if net is scaled:
+                scaler.restore()
+            moves = [p.detach() - s for p, s in zip(net.parameters(), start, strict=True)]
+            if net is plain:
+                expected = [3.0 * move for move in moves]
+        assert all(torch.allclose(m, e) for m, e in zip(moves, expected, strict=True))
+        for net in (plain, scaled):  # the same weights again, for the next step to compare
+            net.load_state_dict(plain.state_dict())
+        for scheduler in schedulers:
+            scheduler.step()
+
+
+def test_scaling_again_after_a_step_that_raised_does_not_scale_twice() -> None:
+    net = model()
+    optimizer = OPTIMIZERS["SGD"](net)
+    scaler = StepScaler(optimizer, list(net.parameters()))
+    scaler.scale([2.0] * 6)
+    scaler.scale([2.0] * 6)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.002)
+    scaler.restore()
+    assert optimizer.param_groups[0]["lr"] == 0.001
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt("enough"), torch.OutOfMemoryError("no room")])
+def test_a_checkpoint_after_a_step_that_raised_is_that_of_a_training_without_us(
+    error: BaseException,
+) -> None:
+    net, optimizer, backward = wide()
+    with attach(net, optimizer, profile="x", advisor=in_process()) as advice:
+        backward()
+        optimizer.step()
+        assert max(abs(m - 1) for m in advice.multipliers) > 0.1
+        before = optimizer.state_dict()["param_groups"]
+        parts: list[int] = []
+
+        def fail(*_: object) -> None:
+            parts.append(len(optimizer.param_groups))
+            raise error
+
+        handle = optimizer.register_step_pre_hook(fail)
+        with pytest.raises(type(error), match=str(error)):
+            optimizer.step()
+        saved = optimizer.state_dict()
+        assert parts[0] > 1
+        assert saved["param_groups"] == before
+        with pytest.raises(type(error), match=str(error)):
+            optimizer.step()
+        optimizer.load_state_dict(saved)
+        assert optimizer.state_dict()["param_groups"] == before
+        handle.remove()
+        optimizer.step()
+        assert optimizer.state_dict()["param_groups"] == before
+    assert not optimizer._optimizer_state_dict_pre_hooks
+    assert not optimizer._optimizer_load_state_dict_pre_hooks
+
+
+def test_an_optimizer_of_other_parameters_is_refused() -> None:
+    stranger = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD([*model().parameters(), *stranger.parameters()], lr=0.1)
+    with pytest.raises(AttachError, match=r"8 tensor\(s\) that are not parameters of the model"):
+        ModelGroups(model(), optimizer)
+
+
+def test_an_optimizer_of_frozen_parameters_is_refused() -> None:
+    net = model()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    net.requires_grad_(False)
+    with pytest.raises(AttachError, match=r"updates no trainable parameter of the model"):
+        ModelGroups(net, optimizer)

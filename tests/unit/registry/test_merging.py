@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from advisor.policy import InvalidValueError
+from advisor.registry.merging import merge
+from advisor.registry.profiles import ProfileContent
+from advisor.store.codec import decode, encode
+from advisor.wire import content_from, content_to
+from tests.building import content_message
+
+
+def recording(rates: list[list[float]], *, errors: float = 0.0) -> ProfileContent:
+    content = content_from(content_message(["a", "b"], steps=range(len(rates))))
+    array = np.array(rates, np.float32)
+    return dataclasses.replace(
+        content, unit_rates=array, relative_errors=np.full_like(array, errors)
+    )
+
+
+def test_rates_are_merged_as_geometric_means_with_their_spread() -> None:
+    merged = merge([recording([[1.0, 2.0]]), recording([[4.0, 2.0]])])
+    assert merged.unit_rates.tolist() == [[2.0, 2.0]]
+    assert merged.spreads is not None
+    assert merged.spreads[0] == pytest.approx([np.log(4) / 2**0.5, 0.0], rel=1e-6)
+    assert merged.header.provenance.recordings == 2
+
+
+def test_merging_more_recordings_comes_nearer_to_the_truth_and_says_how_near() -> None:
+    """The error of the mean falls as the spread over the root of the number of recordings."""
+    rng = np.random.default_rng(1)
+    rates = np.exp(0.3 * rng.standard_normal((64, 20, 2)))
+    merged = merge([recording(r.tolist(), errors=0.1) for r in rates])
+    assert merged.spreads is not None
+    assert float(np.median(merged.spreads)) == pytest.approx(0.3, rel=0.1)
+    missed = float(np.sqrt(np.mean(np.square(np.log(merged.unit_rates)))))
+    assert missed == pytest.approx(0.3 / 8, rel=0.35)
+    assert merged.relative_errors[0, 0] == pytest.approx(0.1 / 8)
+
+
+def test_a_rate_is_zero_where_at_least_half_of_the_recordings_say_so() -> None:
+    three = [recording([[0.0, 0.0]]), recording([[0.0, 3.0]]), recording([[2.0, 3.0]])]
+    assert merge(three).unit_rates.tolist() == [[0.0, 3.0]]
+    assert merge(three[:2]).unit_rates.tolist() == [[0.0, 0.0]]
+
+
+def test_a_merged_profile_survives_the_store_and_the_wire() -> None:
+    merged = merge([recording([[1.0, 2.0]]), recording([[4.0, 2.0]])])
+    encoded = encode(merged)
+    assert encode(decode(encoded)).digest == encoded.digest
+    assert encode(content_from(content_to(merged))).digest == encoded.digest
+
+
+def test_only_recordings_of_one_training_are_merged() -> None:
+    one = recording([[1.0, 2.0]])
+    with pytest.raises(InvalidValueError, match="recordings: 1, but at least 2 are needed"):
+        merge([one])
+    with pytest.raises(InvalidValueError, match=r"recordings\[1\]: the list of .* differs"):
+        merge([one, recording([[1.0, 2.0], [1.0, 2.0]])])
+    header = dataclasses.replace(one.header, base_learning_rate=0.5)
+    two = recording([[1.0, 3.0]])
+    other = dataclasses.replace(two, header=header)
+    with pytest.raises(InvalidValueError, match=r"\[2\]: base learning rate differs .* 0\.5, not"):
+        merge([one, two, other])
+    provenance = dataclasses.replace(one.header.provenance, model="another")
+    other = dataclasses.replace(two, header=dataclasses.replace(one.header, provenance=provenance))
+    with pytest.raises(InvalidValueError, match=r"model differs .* 'another', not 'toy'"):
+        merge([one, other])
+    scheduled = dataclasses.replace(two, learning_rates=np.array([0.1]))
+    for pair in ([one, scheduled], [scheduled, one]):
+        with pytest.raises(InvalidValueError, match="the schedule of learning rates differs"):
+            merge(pair)
+    with pytest.raises(InvalidValueError, match=r"recordings\[1\]: holds the same rates"):
+        merge([one, one])
+    with pytest.raises(InvalidValueError, match=r"\[2\]: holds the same rates as recordings\[1\]"):
+        merge([one, two, two])
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=3, max_size=9), st.data())
+def test_merging_step_by_step_is_merging_at_once(rates: list[float], data: st.DataObject) -> None:
+    rates = [rate * 1.01**i for i, rate in enumerate(rates)]
+    assume(len({np.float32(rate) for rate in rates}) == len(rates))
+    each = [recording([[rate, 1.0 + i]], errors=0.1) for i, rate in enumerate(rates)]
+    cut = data.draw(st.integers(2, len(each) - 1))
+    at_once = merge(each)
+    first = merge(each[:cut])
+    assume(not np.array_equal(first.unit_rates, each[cut].unit_rates))
+    for one in each[cut:]:
+        first = merge([first, one])
+    assert first.header.provenance.recordings == at_once.header.provenance.recordings == len(each)
+    for name in ("unit_rates", "spreads", "relative_errors"):
+        np.testing.assert_allclose(
+            getattr(first, name), getattr(at_once, name), rtol=1e-4, atol=1e-6
+        )
+
+
+def test_an_error_is_unknown_where_one_is_and_zeros_have_none() -> None:
+    one, two = recording([[1.0, 1.0]], errors=0.2), recording([[2.0, 1.0]], errors=0.2)
+    zero = recording([[0.0, 3.0]], errors=0.0)
+    assert merge([one, two, zero]).relative_errors[0] == pytest.approx([0.2 / 2**0.5, 0.0])

@@ -1,0 +1,105 @@
+"""What goes on beside the calls: looks at Redis, and at the parent process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc_health.v1 import health, health_pb2
+from redis.exceptions import NoPermissionError
+
+from advisor.errors import StoreUnavailableError
+from advisor.observability.metrics import Metrics
+from advisor.server import readiness, workers
+from advisor.server.bootstrap import ListenError
+from advisor.server.readiness import READINESS, Readiness
+from advisor.server.settings import Settings
+from advisor.server.worker import start_problem
+from advisor.store.redis.processes import stop_at_eof
+
+
+def test_readiness_goes_on_whatever_redis_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[Exception] = []
+
+    async def check(_: Any) -> None:
+        if errors:
+            raise errors[0]
+
+    monkeypatch.setattr(readiness, "check", check)
+    monkeypatch.setattr(readiness, "_PERIOD_S", 0.01)
+
+    async def looked() -> None:
+        states = health.aio.HealthServicer()
+
+        async def comes(status: int) -> None:
+            async with asyncio.timeout(5):
+                while (await states.Check(request, None)).status != status:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+        request = health_pb2.HealthCheckRequest(service=READINESS)
+        looks = Readiness([None], states, Metrics())  # type: ignore[list-item]
+        await looks.start()
+        await comes(health_pb2.HealthCheckResponse.SERVING)
+        errors.append(NoPermissionError("this user has no permissions to run the 'ping' command"))
+        await comes(health_pb2.HealthCheckResponse.NOT_SERVING)
+        errors.clear()
+        await comes(health_pb2.HealthCheckResponse.SERVING)
+        await looks.stop()
+
+    asyncio.run(looked())
+
+
+def settings(**given: Any) -> Settings:
+    return Settings(**given)
+
+
+def test_a_start_without_redis_is_told_with_its_place_and_remedy(tmp_path: Path) -> None:
+    away = StoreUnavailableError("no answer in time")
+    url = "redis://me:secret@store:6379"
+    given = start_problem(away, settings(redis_url=url))
+    assert "the Redis at redis://me:***@store:6379 cannot be used: the store does not" in given
+    assert "leave --redis-url out" in given
+    embedded = start_problem(away, settings(data_dir=tmp_path))
+    assert "the embedded Redis cannot be used: the store does not answer" in embedded
+    assert f"its log {tmp_path}/redis.log" in embedded
+    assert "--redis-url" not in embedded
+    assert start_problem(ListenError("taken"), settings()) == "taken"
+
+
+@pytest.mark.parametrize(("tracing", "needed_s"), [(False, 20), (True, 30)])
+def test_workers_are_not_killed_within_the_time_that_a_stop_may_take(
+    tracing: bool, needed_s: float
+) -> None:
+    given: list[float] = []
+
+    class Worker:
+        async def end(self, deadline_s: float) -> None:
+            given.append(deadline_s)
+
+    own: list[Any] = [Worker(), Worker()]
+    asyncio.run(workers._end(own, settings(grace_s=10, tracing=tracing, workers=2)))
+    assert len(given) == 2
+    assert min(given) > needed_s
+
+
+def test_the_end_of_input_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as parent:
+        monkeypatch.setattr(sys, "stdin", parent)
+
+        async def waited() -> None:
+            stop, loop = asyncio.Event(), asyncio.get_running_loop()
+            loop.add_reader(reading, stop_at_eof, stop)
+            os.write(writing, b"still here")
+            await asyncio.sleep(0.02)
+            assert not stop.is_set()
+            os.close(writing)
+            async with asyncio.timeout(5):
+                await stop.wait()
+            assert not loop.remove_reader(reading)  # gone already
+
+        asyncio.run(waited())
