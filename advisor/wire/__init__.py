@@ -16,7 +16,6 @@ __all__ = [
     "Answer",
     "RecommendLRRequest",
     "RecommendationRequest",
-    "RecommendationRequest",
     "answer",
     "answers",
     "content_from",

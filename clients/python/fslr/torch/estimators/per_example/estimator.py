@@ -16,7 +16,8 @@ in it, ``u_b`` is the sum over the rows of example ``b`` of ``<dL/dy, y(U; x)>``
 the cotangent at the function's result and ``y(U; x)`` its local map. The local map does not depend
 on ``z``: K probes cost one forward pass, one set of local maps and K backward passes for
 activations alone. Which functions those are is found by following the parameters through the
-forward pass (:mod:`.tracer`); parts of a parameter that acts in several places are added up before squaring.
+forward pass (:mod:`.tracer`); parts of a parameter that acts in several places are added up before
+squaring.
 
 What cannot be measured so takes the slow route, found by checks and never guessed
 (:mod:`.route`): a parameter that cannot be followed is projected on its true
