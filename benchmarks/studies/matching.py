@@ -31,7 +31,7 @@ def match_total(
     if estimate.gram is None or not totals:
         return answer
     multipliers = np.array(answer.multipliers)
-    squared = float(multipliers @ estimate.gram.numpy() @ multipliers)
+    squared = float(multipliers @ estimate.gram @ multipliers)
     wanted = total_at(totals, answer.step)
     # An unbiased estimate of something small may be negative, and what did not move is no aim.
     if squared <= 0 or wanted <= 2 * _SMALLEST:

@@ -22,7 +22,7 @@ from fslr import (
 )
 from fslr.advisor.v1 import policy_pb2, profile_pb2, profile_service_pb2_grpc
 from fslr.advisor.v1 import profile_service_pb2 as pb
-from fslr.errors import service_error
+from fslr.client.status_errors import service_error
 from tests.building import NAMES, content_message, layout_message
 
 

@@ -1,9 +1,12 @@
 """The training side of learning-rate transfer: measure unit rates, ask an advisor, scale.
 
-Importing this package loads grpcio, protobuf and numpy at most; ``fslr.torch`` adds PyTorch.
+Importing this package loads protobuf and numpy at most; the client adds grpcio when it is first
+used, and ``fslr.torch`` adds PyTorch.
 """
 
-from fslr.client.advisor_client import AdvisorClient
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from fslr.client.certificates import CertificateFiles
 from fslr.errors import (
     AliasMovedError,
@@ -33,6 +36,9 @@ from fslr.errors import (
 )
 from fslr.profile_files import load_profile, save_layout, save_profile
 from fslr.protocols import Advisor, RunSession
+
+if TYPE_CHECKING:
+    from fslr.client.advisor_client import AdvisorClient
 
 __all__ = [
     "Advisor",
@@ -67,3 +73,14 @@ __all__ = [
     "save_layout",
     "save_profile",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the gRPC client when it is first asked for (PEP 562).
+
+    Raises:
+        AttributeError: The package has no such name.
+    """
+    if name == "AdvisorClient":
+        return import_module("fslr.client.advisor_client").AdvisorClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

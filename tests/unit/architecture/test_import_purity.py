@@ -14,7 +14,11 @@ _BESIDES = ("torch", "jax", "matplotlib")
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("fslr", (*_SERVER, *_BESIDES, "advisor", "google.rpc")),
+        ("fslr", (*_SERVER, *_BESIDES, "advisor", "google.rpc", "grpc")),
+        *(
+            (f"fslr.training.{name}", (*_SERVER, *_BESIDES, "advisor", "google.rpc", "grpc"))
+            for name in ("averaging", "correlations", "estimate", "exchange")
+        ),
         ("fslr.torch", (*_SERVER, "jax", "matplotlib", "advisor", "google.rpc")),
         ("advisor.policy", (*_SERVER, *_BESIDES, "grpc", "google.protobuf", "fslr", "asyncio")),
         ("advisor.local.in_process", (*_SERVER, *_BESIDES, "google.rpc")),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 
+import numpy as np
 import pytest
-import torch
 from scipy import stats
 
 from benchmarks.studies.ablations import conclusion, summarised
@@ -156,11 +156,11 @@ def test_what_diverged_with_an_idea_is_counted_and_loses() -> None:
 
 
 def test_the_total_is_that_of_the_base_after_matching() -> None:
-    gram = torch.tensor([[4.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
+    gram = np.array([[4.0, 1.0], [1.0, 1.0]])
     estimate = RateEstimate([2.0, 1.0], [0.1, 0.1], 1, 8, gram=gram)
     answer = advisor_service_pb2.RecommendLRResponse(step=10, multipliers=[1.0, 0.5])
     matched = match_total(answer, estimate, ((0, 1.0), (20, 4.0)))
-    m = torch.tensor(list(matched.multipliers), dtype=torch.float64)
+    m = np.array(matched.multipliers)
     assert float(m @ gram @ m) ** 0.5 == pytest.approx(2.0)  # half-way from 1 to 4
     assert m[1] / m[0] == 0.5
     assert list(answer.multipliers) == [1.0, 0.5]
@@ -173,15 +173,13 @@ def test_the_total_is_that_of_the_base_after_matching() -> None:
 def test_without_a_total_nothing_is_matched(
     gram: list[list[float]] | None, totals: tuple[tuple[int, float], ...]
 ) -> None:
-    estimate = RateEstimate(
-        [1.0], [0.1], 1, 8, gram=None if gram is None else torch.tensor(gram, dtype=torch.float64)
-    )
+    estimate = RateEstimate([1.0], [0.1], 1, 8, gram=None if gram is None else np.array(gram))
     answer = advisor_service_pb2.RecommendLRResponse(step=0, multipliers=[2.0])
     assert list(match_total(answer, estimate, totals).multipliers) == [2.0]
 
 
 def test_a_factor_on_all_multipliers_is_bounded() -> None:
-    estimate = RateEstimate([1.0], [0.1], 1, 8, gram=torch.ones(1, 1, dtype=torch.float64))
+    estimate = RateEstimate([1.0], [0.1], 1, 8, gram=np.ones((1, 1)))
     answer = advisor_service_pb2.RecommendLRResponse(step=0, multipliers=[1.0])
     assert list(match_total(answer, estimate, ((0, 1e3),)).multipliers) == [4.0]
     assert list(match_total(answer, estimate, ((0, 1e-3),)).multipliers) == [0.25]

@@ -15,7 +15,7 @@ from advisor.policy.parameter_names import spell
 from advisor.wire import content_from
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2
-from fslr.torch.correlations import alike_pairs, correlations
+from fslr.training.correlations import alike_pairs, correlations
 from tests.training_jobs import corpus, plan, recorded, wide
 
 WORDS = st.sampled_from(["blocks", "layers", "mlp", "attn", "0", "1", "3", "10", "weight", "h2"])
@@ -37,7 +37,7 @@ def test_of_very_many_alike_groups_no_pairs_are_kept() -> None:
 
 
 def test_correlations_are_bounded_and_zero_where_nothing_moves() -> None:
-    gram = torch.tensor([[4.0, 3.0, 0.0], [3.0, 1.0, 0.0], [0.0, 0.0, 0.0]]).double()
+    gram = np.array([[4.0, 3.0, 0.0], [3.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
     assert correlations(gram, [(0, 1), (0, 2)]) == [1.0, 0.0]
     assert correlations(gram, []) == []
 

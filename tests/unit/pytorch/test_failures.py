@@ -47,7 +47,7 @@ def trained(
             if losses and step in losses:
                 advice.report_loss(losses[step])
             optimizer.step()
-            background = advice._conversation._background
+            background = advice._exchange._background
             assert background is not None
             eventually(lambda: not background.outstanding)  # noqa: B023
     return advice

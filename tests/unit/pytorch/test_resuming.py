@@ -48,7 +48,7 @@ class Job:
 
     def await_answer(self) -> None:
         """Let the answer be there at the next step, so that no thread decides when it comes."""
-        background = self.advice._conversation._background
+        background = self.advice._exchange._background
         assert background is not None
         eventually(lambda: not background.outstanding)
 

@@ -14,6 +14,7 @@ from advisor.rpc.status import status_of
 from advisor.wire.errors import TABLE, error_mapping_of
 from fslr import errors as fslr_errors
 from fslr.advisor.v1 import error_pb2
+from fslr.client.status_errors import service_error
 
 
 def leaves(module: object, base: type[Exception]) -> set[type[Exception]]:
@@ -93,7 +94,7 @@ class _Call(grpc.RpcError, grpc.Call):
 def test_errors_that_grpc_makes_itself_are_told_too(
     code: grpc.StatusCode, kind: type[fslr_errors.ServiceError], message: str
 ) -> None:
-    error = fslr_errors.service_error(_Call(code), "host:1")
+    error = service_error(_Call(code), "host:1")
     assert type(error) is kind
     assert message in str(error)
 
@@ -101,4 +102,4 @@ def test_errors_that_grpc_makes_itself_are_told_too(
 @pytest.mark.parametrize("trailing", [b"\xff\xff", b""])
 def test_unreadable_details_do_not_hide_the_error(trailing: bytes) -> None:
     call = _Call(grpc.StatusCode.NOT_FOUND, (("grpc-status-details-bin", trailing),))
-    assert type(fslr_errors.service_error(call, "host:1")) is fslr_errors.NotFoundError
+    assert type(service_error(call, "host:1")) is fslr_errors.NotFoundError

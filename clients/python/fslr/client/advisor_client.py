@@ -25,8 +25,9 @@ from fslr.advisor.v1 import (
     status_service_pb2_grpc,
 )
 from fslr.client.channel import Connection
+from fslr.client.status_errors import service_error
 from fslr.client.stream import StreamSession
-from fslr.errors import ServiceError, service_error
+from fslr.errors import ServiceError
 from fslr.resource_names import DEFAULT_PROJECT, policy_name, profile_name, project_name, run_name
 
 

@@ -13,10 +13,11 @@ from urllib.parse import quote
 import grpc
 
 from fslr.client.certificates import CertificateFiles, WatchedCertificates
+from fslr.client.status_errors import service_error
 from fslr.client.tokens import TokenSource, stays_on_this_machine
 from fslr.client.trace_context import trace_metadata
 from fslr.environment import user_name
-from fslr.errors import CertificateError, TokenError, service_error
+from fslr.errors import CertificateError, TokenError
 
 _RETRIED = {
     "maxAttempts": 4,

@@ -13,7 +13,8 @@ from typing import Any
 import grpc
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.errors import DeadlineExceededError, TooBusyError, UnavailableError, service_error
+from fslr.client.status_errors import service_error
+from fslr.errors import DeadlineExceededError, TooBusyError, UnavailableError
 
 _Answers = Any  # gRPC's call: an iterator of responses that can be cancelled
 _Call = Callable[[Iterator[pb.RecommendLRRequest]], _Answers]

@@ -16,12 +16,12 @@ from fslr.client.advisor_client import AdvisorClient
 from fslr.errors import ServiceError
 from fslr.protocols import Advisor
 from fslr.resource_names import DEFAULT_PROJECT, profile_name, run_name
-from fslr.torch.conversation import Advice, Conversation
 from fslr.torch.distributed import Group
 from fslr.torch.estimators import RateEstimate
 from fslr.torch.hooks import ADVISING, SCALING, Scaling, StepObserver
 from fslr.torch.step_meter import MeasuringOptions
 from fslr.torch.step_scaler import refuse_unscalable
+from fslr.training.exchange import Advice, Exchange
 
 _log = logging.getLogger("fslr")
 _RECOMMENDED = {
@@ -80,7 +80,7 @@ class Attachment(StepObserver):
             self._observe_only = opening.observe_only
             if not self._observe_only:
                 refuse_unscalable(optimizer)
-            self._conversation = Conversation(advisor, opening, self._ranks)
+            self._exchange = Exchange(advisor, opening, self._ranks)
             self._check()
         except BaseException:
             super().close()
@@ -98,12 +98,12 @@ class Attachment(StepObserver):
     @property
     def unanswered(self) -> int:
         """Number of measurements without an answer, or with one that cannot be applied."""
-        return self._conversation.unanswered
+        return self._exchange.unanswered
 
     def close(self) -> None:
         """Let go of the model, the optimizer and the advisor."""
         super().close()
-        self._conversation.close()
+        self._exchange.close()
         self._on_close()
 
     def state_dict(self) -> dict[str, Any]:
@@ -132,14 +132,14 @@ class Attachment(StepObserver):
             ServiceError: Nobody answers, or the profile is not there, and the start is strict.
         """
         try:
-            self._conversation.check()
+            self._exchange.check()
         except ServiceError as error:
             if self._strict:
                 raise
             _log.warning("training begins without advice: %s", error)
 
     def _take_news(self) -> None:
-        advice = self._conversation.news()
+        advice = self._exchange.news()
         if advice is not None:
             self._adopt(advice)
 
@@ -169,12 +169,12 @@ class Attachment(StepObserver):
         # Until an answer says otherwise.
         self._next = self.step + (since or _FIRST_INTERVAL_STEPS)
         if self._started:
-            self._conversation.submit(measurement)
+            self._exchange.submit(measurement)
             return
         # The first step is taken with the first answer: asked at once, and the step rescaled.
         before = self.multipliers
         self._doing = ADVISING
-        self._adopt(self._conversation.ask(measurement))
+        self._adopt(self._exchange.ask(measurement))
         if not self._observe_only:
             self._doing = SCALING
             self._meter.rescale_step([

@@ -12,11 +12,11 @@ from torch import nn
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from fslr.environment import code_revision, user_name
 from fslr.errors import AttachError, MeasurementError
-from fslr.torch.correlations import alike_pairs, correlations
 from fslr.torch.distributed import Group
 from fslr.torch.estimators import RateEstimate
 from fslr.torch.hooks import StepObserver
 from fslr.torch.step_meter import MeasuringOptions
+from fslr.training.correlations import alike_pairs, correlations
 
 
 class Recorder(StepObserver):

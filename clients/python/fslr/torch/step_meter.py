@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from fslr.errors import MeasurementError
-from fslr.torch.averaging import RunningAverage
 from fslr.torch.distributed import Ranks, is_sharded
 from fslr.torch.estimators import (
     ESTIMATORS,
@@ -31,6 +30,7 @@ from fslr.torch.model.forward import Output, unwrapped
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.snapshot import Snapshot, StepView
 from fslr.torch.model.update import Update
+from fslr.training.averaging import RunningAverage
 
 
 @dataclass(frozen=True, slots=True)

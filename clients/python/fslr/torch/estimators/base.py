@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from fslr.errors import MeasurementError
-from fslr.torch.estimators.sums import ProjectionSums, RateEstimate
+from fslr.torch.estimators.sums import ProjectionSums
 from fslr.torch.model.batch import Batch
 from fslr.torch.model.forward import Forward, Output, plainly_called, unwrapped
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.isolation import isolated
 from fslr.torch.model.sharding import reshard
 from fslr.torch.model.update import Update
+from fslr.training.estimate import RateEstimate
 
 
 class Probes:

@@ -1,4 +1,4 @@
-r"""What estimators gather (:class:`ProjectionSums`) and what they tell (:class:`RateEstimate`)."""
+r"""What estimators gather: sums over projections, of which estimates are made."""
 
 from __future__ import annotations
 
@@ -10,38 +10,7 @@ import torch
 from torch import Tensor
 
 from fslr.errors import MeasurementError
-
-
-@dataclass(frozen=True, slots=True)
-class RateEstimate:
-    """Unit rates of all groups, estimated from ``probes`` probes over ``examples`` examples.
-
-    Attributes:
-        unit_rates: One per group in layout order, in output units per learning rate, >= 0.
-        relative_errors: Standard error of each unit rate divided by it, in [0, 0.71]; 0 where the
-            unit rate is 0. An estimator's bias is not part of it.
-        probes: Number of probes K, >= 1.
-        examples: Number of examples B, >= 1.
-        gram: Inner products of the groups' output changes per output element, float64 of shape
-            [groups, groups], in (output units per learning rate)^2; its diagonal holds the squared
-            unit rates. Unbiased, so single entries may break the bounds of a true Gram matrix.
-            None: the estimator has none.
-        total_rate: RMS change of the outputs by all groups together, in output units, >= 0. None:
-            not known.
-        shares: Signed part of each group in the squared total rate; they add up to 1. None: not
-            known, or nothing moved.
-        linearity_error: RMS of what the outputs' real change is off the first-order one, over the
-            total rate, >= 0. None: not measured, nothing moved, or the real change is not finite.
-    """
-
-    unit_rates: list[float]
-    relative_errors: list[float]
-    probes: int
-    examples: int
-    gram: Tensor | None = None
-    total_rate: float | None = None
-    shares: list[float] | None = None
-    linearity_error: float | None = None
+from fslr.training.estimate import RateEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +84,18 @@ class ProjectionSums:
         some = self.squares > 0
         ratio = torch.where(some, self.fourths / self.squares.square(), 1.0)
         errors = 0.5 * math.sqrt(2.0) / (3.0 / ratio - 2.0).clamp(min=1.0).sqrt()
+        gram = None if self.gram is None else self.gram / scale
         estimate = RateEstimate(
             (self.squares / scale).sqrt().tolist(),
             torch.where(some, errors, 0.0).tolist(),
             self.probes,
             self.examples,
-            None if self.gram is None else self.gram / scale,
+            None if gram is None else gram.numpy(),
         )
-        if estimate.gram is None or learning_rates is None:
+        if gram is None or learning_rates is None:
             return estimate
         rates = torch.tensor(learning_rates, dtype=torch.float64, device="cpu")
-        parts = rates * (estimate.gram @ rates)
+        parts = rates * (gram @ rates)
         total = float(parts.sum())
         if total <= 0:  # nothing moved; or noise outweighs what did, so its shares mean nothing
             return replace(estimate, total_rate=0.0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from fslr.errors import MeasurementError
-from fslr.torch.estimators import RateEstimate
+from fslr.training.estimate import RateEstimate
 
 
 class RunningAverage:
@@ -36,8 +37,8 @@ class RunningAverage:
             )
         self._decay = decay
         self._weight = 0.0
-        self._squares: torch.Tensor | None = None
-        self._variances: torch.Tensor | None = None
+        self._squares: NDArray[np.float64] | None = None
+        self._variances: NDArray[np.float64] | None = None
 
     def add(self, estimate: RateEstimate, probes: int = 1) -> RateEstimate:
         """Return the average of all measurements up to this one.
@@ -48,25 +49,26 @@ class RunningAverage:
         """
         if self._decay == 0:
             return estimate
-        squares, errors = _on_host(estimate.unit_rates).square(), _on_host(estimate.relative_errors)
+        squares = np.square(_array(estimate.unit_rates))
+        errors = _array(estimate.relative_errors)
         # The relative error of a square is twice that of its root.
-        variances = (2 * errors * squares).square()
+        variances = np.square(2 * errors * squares)
         if self._squares is None or self._variances is None:
-            self._squares, self._variances = torch.zeros_like(squares), torch.zeros_like(squares)
+            self._squares, self._variances = np.zeros_like(squares), np.zeros_like(squares)
         decay = self._decay**probes
         new = 1 - decay
         self._weight = decay * self._weight + new
         self._squares = decay * self._squares + new * squares
         self._variances = decay**2 * self._variances + new**2 * variances
         averaged = self._squares / self._weight
-        spread = self._variances.sqrt() / self._weight
-        errors = torch.where(averaged > 0, 0.5 * spread / averaged.clamp(min=1e-300), 0.0)
+        spread = np.sqrt(self._variances) / self._weight
+        errors = np.where(averaged > 0, 0.5 * spread / np.maximum(averaged, 1e-300), 0.0)
         return replace(
-            estimate, unit_rates=averaged.sqrt().tolist(), relative_errors=errors.tolist()
+            estimate, unit_rates=np.sqrt(averaged).tolist(), relative_errors=errors.tolist()
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a later process needs to go on; no tensors, which loading might move."""
+        """Return what a later process needs to go on, as plain numbers."""
         squares, variances = self._squares, self._variances
         return {
             "weight": self._weight,
@@ -78,13 +80,13 @@ class RunningAverage:
         """Go on where :meth:`state_dict` was taken.
 
         Args:
-            state: What it returned; with tensors in older checkpoints, on whatever device.
+            state: What it returned.
         """
         weight, squares, variances = (state[key] for key in ("weight", "squares", "variances"))
         self._weight = float(weight)
-        self._squares = None if squares is None else _on_host(squares)
-        self._variances = None if variances is None else _on_host(variances)
+        self._squares = None if squares is None else _array(squares)
+        self._variances = None if variances is None else _array(variances)
 
 
-def _on_host(values: list[float] | torch.Tensor) -> torch.Tensor:
-    return torch.as_tensor(values, dtype=torch.float64, device="cpu")
+def _array(values: ArrayLike) -> NDArray[np.float64]:
+    return np.asarray(values, dtype=np.float64)

@@ -1,21 +1,39 @@
-"""One run's conversation with its advisor, shared by all ranks that train the model.
+"""Asks the advisor of a run for all ranks that train the model.
 
-The speaking rank asks; the others learn what was answered. Every method is a collective, and what
+The speaking rank asks; the others learn the answer from it. Every method is a collective, and what
 it does depends on nothing that could differ from rank to rank, so no rank waits in vain.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.client.background import BackgroundSession
 from fslr.errors import LayoutMismatchError, ServiceError
 from fslr.protocols import Advisor
-from fslr.torch.distributed import Ranks
 
 _NOTHING, _ANSWER, _UNUSABLE = 0.0, 1.0, 2.0
+
+
+class Ranks(Protocol):
+    """The processes that train one model, as far as asking needs them."""
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank talks to the advisor."""
+        ...
+
+    def from_speaker(self, values: Sequence[float]) -> list[float]:
+        """Return the speaking rank's values; all ranks give as many."""
+        ...
+
+    def words_from_speaker(self, words: str) -> str:
+        """Return the speaking rank's words."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +53,13 @@ class Advice:
     answer: pb.RecommendLRResponse | None
 
 
-class Conversation:
-    """A run's conversation.
+class Exchange:
+    """The exchange of measurements and advice of one run.
 
     Args:
-        advisor: Whom to ask.
+        advisor: The advisor to ask.
         opening: The run.
-        ranks: Who trains the model.
+        ranks: The processes that train the model.
     """
 
     def __init__(self, advisor: Advisor, opening: pb.RunOpening, ranks: Ranks) -> None:
@@ -131,7 +149,7 @@ class Conversation:
         return None if kind == _NOTHING else self._shared(answer)
 
     def close(self) -> None:
-        """End the conversation."""
+        """End the exchange."""
         if self._background is not None:
             self._background.close()
 

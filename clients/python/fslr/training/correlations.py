@@ -11,8 +11,8 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 _NUMBER = re.compile(r"[0-9]+")
 _MOST_ALIKE = 64  # pairs grow with the square: of more groups none are kept
@@ -36,7 +36,7 @@ def alike_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
     ]
 
 
-def correlations(gram: Tensor, pairs: Sequence[tuple[int, int]]) -> list[float]:
+def correlations(gram: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) -> list[float]:
     """Return the correlation of the output changes of each pair, in [-1, 1]; 0 where one is zero.
 
     Args:
@@ -45,9 +45,9 @@ def correlations(gram: Tensor, pairs: Sequence[tuple[int, int]]) -> list[float]:
     """
     if not pairs:
         return []
-    first, second = torch.tensor(pairs, device="cpu").T
-    norms = (gram[first, first] * gram[second, second]).clamp(min=0).sqrt()
-    found = torch.where(norms > 0, gram[first, second] / norms, 0.0)
+    first, second = np.array(pairs).T
+    norms = np.sqrt(np.maximum(gram[first, first] * gram[second, second], 0.0))
+    found = np.divide(gram[first, second], norms, out=np.zeros_like(norms), where=norms > 0)
     # Entries of an unbiased Gram matrix may break the bounds of a true one.
-    values: list[float] = found.clamp(-1.0, 1.0).tolist()
+    values: list[float] = np.clip(found, -1.0, 1.0).tolist()
     return values

@@ -1,0 +1,74 @@
+"""The exception that a failed gRPC call stands for."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from fslr.advisor.v1 import error_pb2
+from fslr.errors import (
+    BY_REASON,
+    ERROR_DOMAIN,
+    AuthenticationError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    MessageTooLargeError,
+    NotFoundError,
+    PermissionDeniedError,
+    ServiceError,
+    UnavailableError,
+)
+
+_DETAILS_KEY = "grpc-status-details-bin"
+
+# For errors that gRPC itself makes, without a reason of ours.
+_BY_CODE: dict[grpc.StatusCode, type[ServiceError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
+    grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.UNAUTHENTICATED: AuthenticationError,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: MessageTooLargeError,
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.CANCELLED: UnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
+}
+
+
+def service_error(error: grpc.RpcError, address: str) -> ServiceError:
+    """Return the exception that a failed call stands for.
+
+    Args:
+        error: What gRPC raised.
+        address: Where the advisor was looked for.
+    """
+    if not isinstance(error, grpc.Call):
+        return ServiceError(str(error))
+    info = _error_info(error)
+    if info is not None:
+        kind = BY_REASON.get(info.reason, ServiceError)
+        return kind(error.details() or info.reason, info.reason, info.metadata)
+    kind = _BY_CODE.get(error.code(), ServiceError)
+    if kind is UnavailableError:
+        return kind(
+            f"no advisor answers at {address} ({error.details()}); start one with `advisor serve`, "
+            "or check the address, and whether both sides use TLS"
+        )
+    if kind is DeadlineExceededError:
+        return kind(f"the advisor at {address} did not answer in time ({error.details()})")
+    return kind(f"{error.code().name}: {error.details()}")
+
+
+def _error_info(call: grpc.Call) -> error_pb2.ErrorInfo | None:
+    for key, value in call.trailing_metadata() or ():
+        if key != _DETAILS_KEY or not isinstance(value, bytes):
+            continue
+        try:
+            status = error_pb2.ErrorStatus.FromString(value)
+            for detail in status.details:
+                if detail.type_url.endswith("/google.rpc.ErrorInfo"):
+                    info = error_pb2.ErrorInfo.FromString(detail.value)
+                    if info.domain == ERROR_DOMAIN:
+                        return info
+        except DecodeError:
+            return None
+    return None
