@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from advisor.local.in_process import InProcessAdvisor
 from fslr import AttachError
 from fslr.torch import ModelGroups, attach
-from fslr.torch.step_scaler import StepScaler, refuse_unscalable
+from fslr.torch.step_scaler import StepScaler, refuse_unscalable, splitting_hint
+from tests.building import content_message
 from tests.training_jobs import in_process, wide
 
 OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
@@ -286,3 +289,42 @@ def test_an_optimizer_of_frozen_parameters_is_refused() -> None:
     net.requires_grad_(False)
     with pytest.raises(AttachError, match=r"updates no trainable parameter of the model"):
         ModelGroups(net, optimizer)
+
+
+@pytest.mark.parametrize(
+    ("options", "tensors", "hints"),
+    [
+        ({"fused": True}, 64, True),
+        ({"foreach": True}, 200, True),
+        ({"fused": True}, 63, False),
+        ({"foreach": False}, 200, False),
+        ({}, 200, False),  # on the CPU PyTorch takes the loop by itself
+    ],
+)
+def test_a_hint_is_given_for_optimizers_that_step_many_tensors_together(
+    options: dict[str, bool], tensors: int, hints: bool
+) -> None:
+    optimizer = torch.optim.AdamW(nn.Linear(3, 2).parameters(), lr=0.1, **options)
+    hint = splitting_hint(optimizer, tensors)
+    assert (f"{tensors} tensors" in hint) == hints
+    assert ('scaling="update"' in hint) == hints
+
+
+def test_the_hint_is_logged_once_and_the_optimizer_is_not_tried_out(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(40)))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.001, fused=True)
+    built: list[object] = []
+    monkeypatch.setattr(torch.optim.AdamW, "__init__", lambda self, *_, **__: built.append(self))
+    advisor = InProcessAdvisor(content_message([name for name, _ in net.named_parameters()]))
+    with (
+        caplog.at_level(logging.INFO, "fslr"),
+        attach(net, optimizer, profile="x", advisor=advisor),
+    ):
+        for _ in range(30):
+            net(torch.ones(8, 2)).square().sum().backward()
+            optimizer.step()
+    assert len([r for r in caplog.records if "80 tensors" in r.getMessage()]) == 1
+    assert built == []

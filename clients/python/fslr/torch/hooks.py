@@ -14,9 +14,8 @@ from fslr.errors import AttachError
 from fslr.torch.distributed import Group, ranks_of
 from fslr.torch.estimators import RateEstimate
 from fslr.torch.model.groups import ModelGroups
-from fslr.torch.pace import Pace
 from fslr.torch.step_meter import MeasuringOptions, StepMeter
-from fslr.torch.step_scaler import StepScaler
+from fslr.torch.step_scaler import StepScaler, splitting_hint
 
 _log = logging.getLogger("fslr")
 
@@ -84,8 +83,7 @@ class StepObserver(ABC):
         self._said: set[str] = set()
         self._meter = StepMeter(model, self.groups, options, self._ranks)
         self._scaler = StepScaler(optimizer, [group.parameter for group in self.groups])
-        self._pace = Pace(optimizer, len(self.groups))
-        self._undisturbed = False
+        self._split_hint = splitting_hint(optimizer, len(self.groups))
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -218,8 +216,9 @@ class StepObserver(ABC):
             return
         factors = self._factors()
         self._scaler.scale(factors)
-        if any(factor != 1.0 for factor in factors):
-            self._pace.note(undisturbed=self._undisturbed)
+        if self._split_hint and any(factor != 1.0 for factor in factors):
+            _log.info("%s", self._split_hint)
+            self._split_hint = ""
 
     def _after(self, *_: Any) -> None:
         self._doing = SCALING
@@ -234,7 +233,6 @@ class StepObserver(ABC):
             self._absorb(error)
         finally:
             self._meter.forget_step()
-            self._undisturbed = not self._due
             self._due = False
             self.step += 1
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from fslr.errors import AttachError
 
+_MANY_TENSORS = 64  # a model with fewer is small, and a few milliseconds of a step do not matter
+
 
 def refuse_unscalable(optimizer: torch.optim.Optimizer) -> None:
     """Refuse an optimizer whose step cannot be scaled group by group.
@@ -29,6 +31,33 @@ def refuse_unscalable(optimizer: torch.optim.Optimizer) -> None:
             "LBFGS steps along one direction for all parameters, so groups cannot have learning "
             "rates of their own; use another optimizer"
         )
+
+
+def splitting_hint(optimizer: torch.optim.Optimizer, tensors: int) -> str:
+    """Return a hint that splitting this optimizer's groups may be slow; empty where it is not.
+
+    A ``foreach`` or ``fused`` step handles all tensors of a group together, so it loses most when
+    its groups are split. PyTorch takes ``foreach`` by itself on CUDA.
+
+    Args:
+        optimizer: The optimizer.
+        tensors: Number of tensors that have a multiplier of their own.
+    """
+    if tensors < _MANY_TENSORS or not any(map(_steps_together, optimizer.param_groups)):
+        return ""
+    return (
+        f"the optimizer handles the tensors of a group together, and {tensors} tensors may get "
+        "different learning rates; if its step takes notably longer now, "
+        'attach(..., scaling="update") scales the update after the step instead, for one more copy of '
+        "the weights in memory"
+    )
+
+
+def _steps_together(group: dict[str, Any]) -> bool:
+    if group.get("fused") or group.get("foreach"):
+        return True
+    by_default = "foreach" in group and group["foreach"] is None and not group.get("fused")
+    return by_default and any(parameter.is_cuda for parameter in group["params"])
 
 
 class StepScaler:
