@@ -46,10 +46,10 @@ def splitting_hint(optimizer: torch.optim.Optimizer, tensors: int) -> str:
     if tensors < _MANY_TENSORS or not any(map(_steps_together, optimizer.param_groups)):
         return ""
     return (
-        f"the optimizer handles the tensors of a group together, and {tensors} tensors may get "
+        f"the optimizer steps the tensors of a group together, and {tensors} tensors may get "
         "different learning rates; if its step takes notably longer now, "
-        'attach(..., scaling="update") scales the update after the step instead, for one more copy of '
-        "the weights in memory"
+        'attach(..., scaling="update") scales the update after the step instead, for one more '
+        "copy of the weights in memory"
     )
 
 
