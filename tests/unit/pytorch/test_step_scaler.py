@@ -302,7 +302,7 @@ def test_an_optimizer_of_frozen_parameters_is_refused() -> None:
     ],
 )
 def test_a_hint_is_given_for_optimizers_that_step_many_tensors_together(
-    options: dict[str, bool], tensors: int, hints: bool
+    options: dict[str, Any], tensors: int, hints: bool
 ) -> None:
     optimizer = torch.optim.AdamW(nn.Linear(3, 2).parameters(), lr=0.1, **options)
     hint = splitting_hint(optimizer, tensors)
