@@ -1,4 +1,4 @@
 """One run's advice: resolve a profile, map a layout, decide, warn, keep telemetry, replay.
 
-It knows no transport and no database; stores reach it through protocols.
+It knows no transport, and it talks to Redis only through the stores of ``advisor.store``.
 """

@@ -1,4 +1,4 @@
 """Who may call, as which role, and how much: tokens, certificate roles, quotas.
 
-It knows neither gRPC nor Redis.
+It knows no gRPC, and it reads tokens only through ``advisor.store.tokens``.
 """

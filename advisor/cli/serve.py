@@ -147,9 +147,7 @@ def _announced(address: str, path: Path | None) -> Iterator[None]:
 def health(
     ready: Annotated[
         bool,
-        typer.Option(
-            "--ready", help="RecommendationRequest whether Redis answers too (readiness)."
-        ),
+        typer.Option("--ready", help="Also check whether Redis answers (readiness)."),
     ] = False,
     address: Address = DEFAULT_ADDRESS,
     as_json: Json = False,

@@ -1,4 +1,4 @@
 """The advisor on one machine: in the training process, or as a service process beside it.
 
-For people without a deployment, for demos and for tests; a deployed service never imports it.
+It serves people without a deployment, demos and tests; the service itself must not import it.
 """

@@ -61,7 +61,7 @@ class InProcessSession:
             return answer(self._advice, self._opening, measurement)
 
     def close(self) -> None:
-        """End the conversation; there is nothing to release."""
+        """End the session; there is nothing to release."""
 
 
 class InProcessAdvisor:

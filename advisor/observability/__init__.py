@@ -1,4 +1,4 @@
 """Metrics, logs and traces of the service.
 
-What is measured and named lives here; what causes it does not.
+The names of metrics and spans live here; code that is observed does not.
 """

@@ -1,4 +1,4 @@
 """The service process: settings, the composition root, workers, readiness.
 
-Only this package builds the object graph; nothing but the command line imports it.
+Only this package builds the object graph. What one call does belongs to ``advisor.rpc``.
 """

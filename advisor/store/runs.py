@@ -1,6 +1,6 @@
 """Runs in Redis: a summary and a capped history each.
 
-LayoutCache and events are bytes here: what they mean is the RPC layer's business. Telemetry may be
+Openings and events are bytes here: what they mean is the RPC layer's business. Telemetry may be
 lost (the design says so), so nothing is retried.
 """
 

@@ -20,7 +20,7 @@ class RunSession(Protocol):
         ...
 
     def close(self) -> None:
-        """End the conversation."""
+        """End the session."""
         ...
 
 

@@ -20,7 +20,7 @@ class BackgroundSession:
     Failures are counted, logged once until the next success, and otherwise leave no trace.
 
     Args:
-        session: The conversation; used by the thread alone from the first :meth:`submit` on.
+        session: The session; used by the thread alone from the first :meth:`submit` on.
     """
 
     def __init__(self, session: RunSession) -> None:
@@ -64,7 +64,7 @@ class BackgroundSession:
             return answer
 
     def close(self, *, wait_s: float = 1.0) -> None:
-        """End the conversation; what waits is still sent, for at most ``wait_s`` seconds."""
+        """End the session; what waits is still sent, for at most ``wait_s`` seconds."""
         thread = self._thread
         if thread is not None and thread.is_alive():
             with contextlib.suppress(queue.Full):

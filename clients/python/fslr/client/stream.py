@@ -156,7 +156,7 @@ class StreamSession:
             raise
 
     def close(self) -> None:
-        """End the run's conversation for good, from whatever thread."""
+        """End the session for good, from whatever thread."""
         self._closed.set()
         self._drop()
 

@@ -56,7 +56,7 @@ def splitting_hint(optimizer: torch.optim.Optimizer, tensors: int) -> str:
 def _steps_together(group: dict[str, Any]) -> bool:
     if group.get("fused") or group.get("foreach"):
         return True
-    by_default = "foreach" in group and group["foreach"] is None and not group.get("fused")
+    by_default = "foreach" in group and group["foreach"] is None
     return by_default and any(parameter.is_cuda for parameter in group["params"])
 
 
