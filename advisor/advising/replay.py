@@ -16,9 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.advising.advice import Advice, LoadedProfile, Opening, ResolvedProfile
-from advisor.policy import Measurement, Outcome, Policy, Recommendation
-
-_RECOMMENDED = frozenset({Outcome.MATCHED, Outcome.CLAMPED, Outcome.LIMITED})
+from advisor.policy import Measurement, Policy, Recommendation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +87,7 @@ def replay(
                 measurement, multipliers=earlier.after.multipliers, advised=advised
             )
         after = advice.recommend(measurement)
-        advised = advised | np.array([outcome in _RECOMMENDED for outcome in after.outcomes])
+        advised = advised | np.array([outcome.is_recommended for outcome in after.outcomes])
         replayed.append(Replayed(answered, after))
     return replayed
 

@@ -54,6 +54,11 @@ class Outcome(enum.Enum):
     HELD_FROZEN = "held: frozen"
     LIMITED = "limited"
 
+    @property
+    def is_recommended(self) -> bool:
+        """Whether the multiplier follows from the measurement, and is not only held."""
+        return self in {Outcome.MATCHED, Outcome.CLAMPED, Outcome.LIMITED}
+
 
 class Limit(enum.IntFlag):
     """The safeguards that changed a multiplier on its way from the ratio to the answer."""

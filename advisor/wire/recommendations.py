@@ -27,6 +27,7 @@ _OUTCOMES = {
 }
 # As bytes: integers below 128 are one byte each on the wire, and so are limits.
 _OUTCOME_NUMBERS = np.array([_OUTCOMES[outcome] for outcome in Outcome], dtype=np.uint8)
+_IS_RECOMMENDED = np.array([outcome.is_recommended for outcome in Outcome], dtype=np.uint8)
 _FLOAT, _DOUBLE = np.dtype("<f4"), np.dtype("<f8")
 _MOST_NUMBERS = 2**14  # of an array that is decided at once: it stays in the processor's cache
 _KINDS = {
@@ -240,6 +241,7 @@ def _encoded(
 ) -> list[Answer]:
     multipliers = _cut(recommended.multipliers.astype(_DOUBLE, copy=False))
     outcomes = _cut(_OUTCOME_NUMBERS[recommended.outcome_codes])
+    flags = _cut(_IS_RECOMMENDED[recommended.outcome_codes])
     references = _cut(recommended.references.astype(_FLOAT))
     factors = _cut(recommended.depth_factors.astype(_FLOAT))
     ratios = _cut(recommended.ratios.astype(_DOUBLE, copy=False))
@@ -261,6 +263,7 @@ def _encoded(
             probes=recommended.probes[i],
             profile_step=recommended.profile_steps[i],
             policy=advice.policy_name,
+            recommended=flags[i],
             warnings=[
                 advisor_service_pb2.Warning(
                     kind=_KINDS[difference.kind], message=difference.message

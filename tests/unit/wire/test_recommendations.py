@@ -20,6 +20,7 @@ from advisor.wire import Answer, RecommendationRequest, answer, answers, content
 from advisor.wire.packed import repacked
 from benchmarks.rpc.payload import measurements, opening, profile
 from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import policy_pb2
 
 GROUPS = 20
 
@@ -91,6 +92,22 @@ def test_each_answer_is_the_one_that_it_would_be_alone(policy: Policy, kinds: li
     messages = [_changed(data[i % len(data)], kind) for i, kind in enumerate(kinds)]
     asks = [RecommendationRequest(advice, opened, repacked(message)) for message in messages]
     assert _together(asks) == [_alone(advice, opened, message) for message in messages]
+
+
+def test_an_answer_says_which_multipliers_were_recommended() -> None:
+    advice, opened = _advice()
+    message = _changed(measurements(GROUPS)[0], 1)  # group 3 measured a rate of zero
+    found = answer(advice, opened, message)
+    held = [i for i, flag in enumerate(found.recommended) if not flag]
+    assert found.outcomes[3] == policy_pb2.OUTCOME_HELD_ZERO_RATE
+    assert held == [
+        i
+        for i, outcome in enumerate(found.outcomes)
+        if policy_pb2.Outcome.Name(outcome).startswith(("OUTCOME_HELD", "OUTCOME_UNMATCHED"))
+    ]
+    assert len(found.recommended) == GROUPS
+    assert 3 in held
+    assert len(held) < GROUPS
 
 
 def test_who_cannot_be_answered_is_told_alone() -> None:

@@ -24,11 +24,6 @@ from fslr.torch.step_scaler import refuse_unscalable
 from fslr.training.exchange import Advice, Exchange
 
 _log = logging.getLogger("fslr")
-_RECOMMENDED = {
-    policy_pb2.OUTCOME_MATCHED,
-    policy_pb2.OUTCOME_CLAMPED,
-    policy_pb2.OUTCOME_LIMITED,
-}
 _FIRST_INTERVAL_STEPS = 25  # after a first measurement that nobody answered
 
 
@@ -188,8 +183,8 @@ class Attachment(StepObserver):
             self._meter.take_probes(advice.probes)
         if advice.answer is not None and not self._observe_only:
             self._advised = [
-                before or outcome in _RECOMMENDED
-                for before, outcome in zip(self._advised, advice.answer.outcomes, strict=False)
+                before or now
+                for before, now in zip(self._advised, advice.answer.recommended, strict=False)
             ]
         self._tell(advice.answer)
         self._next = max(advice.next_measurement_step, self.step)

@@ -313,6 +313,7 @@ class RecommendLRResponse(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     PROFILE_STEP_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    RECOMMENDED_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """The measurement's step."""
     profile: _builtins.str
@@ -367,6 +368,13 @@ class RecommendLRResponse(_message.Message):
         first measurements (`interval_steps` 0) alone.
         """
 
+    @_builtins.property
+    def recommended(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """Whether each multiplier was recommended here, and not only held. A client that applies the
+        multipliers remembers every group that was recommended once, and sends the flags as
+        `Measurement.advised`.
+        """
+
     def __init__(
         self,
         *,
@@ -385,10 +393,11 @@ class RecommendLRResponse(_message.Message):
         warnings: _abc.Iterable[Global___Warning] | None = ...,
         profile_step: _builtins.float = ...,
         policy: _builtins.str = ...,
+        recommended: _abc.Iterable[_builtins.bool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_factors", b"depth_factors", "digest", b"digest", "limits", b"limits", "multipliers", b"multipliers", "next_measurement_step", b"next_measurement_step", "outcomes", b"outcomes", "policy", b"policy", "probes", b"probes", "profile", b"profile", "profile_step", b"profile_step", "raw_multipliers", b"raw_multipliers", "reference_unit_rates", b"reference_unit_rates", "stale", b"stale", "step", b"step", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_factors", b"depth_factors", "digest", b"digest", "limits", b"limits", "multipliers", b"multipliers", "next_measurement_step", b"next_measurement_step", "outcomes", b"outcomes", "policy", b"policy", "probes", b"probes", "profile", b"profile", "profile_step", b"profile_step", "raw_multipliers", b"raw_multipliers", "recommended", b"recommended", "reference_unit_rates", b"reference_unit_rates", "stale", b"stale", "step", b"step", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
