@@ -17,7 +17,7 @@ _BESIDES = ("torch", "jax", "matplotlib")
         ("fslr", (*_SERVER, *_BESIDES, "advisor", "google.rpc", "grpc")),
         *(
             (f"fslr.training.{name}", (*_SERVER, *_BESIDES, "advisor", "google.rpc", "grpc"))
-            for name in ("averaging", "correlations", "estimate", "exchange")
+            for name in ("averaging", "background", "correlations", "estimate", "exchange")
         ),
         ("fslr.torch", (*_SERVER, "jax", "matplotlib", "advisor", "google.rpc")),
         ("advisor.policy", (*_SERVER, *_BESIDES, "grpc", "google.protobuf", "fslr", "asyncio")),

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.client.background import BackgroundSession
 from fslr.errors import LayoutMismatchError, ServiceError
 from fslr.protocols import Advisor
+from fslr.training.background import BackgroundSession
 
 _NOTHING, _ANSWER, _UNUSABLE = 0.0, 1.0, 2.0
 
