@@ -1,7 +1,8 @@
-"""Advice without any server: one person, one machine, a profile file.
+"""Advice from a profile file without any server, in the training process.
 
-Implements the interface :class:`fslr.Advisor` with the very code that runs behind the RPC: the same
-messages go in, the same come out, bit for bit. Needs nothing beyond the base installation.
+Implements the protocol :class:`fslr.Advisor` with the code that runs behind the RPC. Messages are
+neither serialized nor parsed; answers and errors are identical, bit for bit. Needs only the base
+installation.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from advisor.registry.profiles import VersionInfo
 from advisor.registry.resource_names import ProfileReference
 from advisor.store.codec import encode
 from advisor.wire import answer, content_from, mapping_to, opening_from
-from advisor.wire.errors import error_mapping_of, metadata_of
+from advisor.wire.errors import DEFECT, error_mapping_of, metadata_of
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_pb2, profile_service_pb2
 from fslr.errors import BY_REASON
@@ -27,23 +28,31 @@ _NEVER = datetime.fromtimestamp(0, UTC)
 
 
 @contextmanager
-def _told_as_service_errors() -> Iterator[None]:
-    """Raise what a client of the service would see; defects pass as they are."""
+def _as_client_errors() -> Iterator[None]:
+    """Raise the exceptions that a client of the service would see; defects pass unchanged."""
     try:
         yield
     except Exception as error:
-        verdict = error_mapping_of(error)
-        kind = BY_REASON[verdict.reason]
-        if verdict.reason == "INTERNAL":
+        mapping = error_mapping_of(error)
+        if mapping is DEFECT:
             raise
-        raise kind(str(error), verdict.reason, metadata_of(error)) from error
+        kind = BY_REASON[mapping.reason]
+        raise kind(str(error), mapping.reason, metadata_of(error)) from error
 
 
 class InProcessSession:
-    """A run advised in this process."""
+    """A run advised in this process.
+
+    Args:
+        profile: The profile.
+        message: The run's opening.
+
+    Raises:
+        InvalidRequestError: The opening is out of range.
+    """
 
     def __init__(self, profile: LoadedProfile, message: pb.RunOpening) -> None:
-        with _told_as_service_errors():
+        with _as_client_errors():
             self._opening: Opening = opening_from(message)
             try:
                 self._advice = Advice(ResolvedProfile(profile), self._opening)
@@ -57,7 +66,7 @@ class InProcessSession:
             LayoutMismatchError: Groups have no counterpart in the profile.
             InvalidRequestError: The measurement is out of range.
         """
-        with _told_as_service_errors():
+        with _as_client_errors():
             return answer(self._advice, self._opening, measurement)
 
     def close(self) -> None:
@@ -67,27 +76,29 @@ class InProcessSession:
 class InProcessAdvisor:
     """Gives recommendations from one profile, in this process.
 
-    Every opening is answered from this profile, under whatever name it asks for one.
+    Every run uses this profile, whatever profile name its opening gives.
 
     Args:
-        content: What the profile says.
+        content: The profile's content.
 
     Raises:
-        InvalidRequestError: The content is out of range.
+        InvalidRequestError: The content is out of range, or it names a stored policy.
     """
 
     def __init__(self, content: profile_pb2.ProfileContent) -> None:
-        with _told_as_service_errors():
+        with _as_client_errors():
             domain = content_from(content)
-            profile = domain.profile()
-            reference = ProfileReference.parse("profile", "projects/default/profiles/in-process")
-            info = VersionInfo(reference.name, 1, encode(domain).digest, _NEVER)
             if domain.header.policy_name:
                 raise InvalidValueError(
                     "policy_name",
-                    f"{domain.header.policy_name} lives in the service; write its rules into the "
-                    "file's policy (`advisor policy show` prints them)",
+                    f"{domain.header.policy_name} is stored in the service; write its rules into "
+                    "the file's policy (`advisor policy show` prints them)",
                 )
+            profile = domain.profile()
+            reference = ProfileReference.parse("profile", "projects/default/profiles/in-process")
+            # Answers carry the digest of the profile's content, here and from the service; by the
+            # contract it is the SHA-256 of the encoded content, so that is encoded once.
+            info = VersionInfo(reference.name, 1, encode(domain).digest, _NEVER)
         self._profile = LoadedProfile(info, profile, Reference(profile), domain.header.provenance)
 
     @classmethod
@@ -95,21 +106,21 @@ class InProcessAdvisor:
         """Read the profile from a JSON file.
 
         Raises:
-            ProfileFileError: The file cannot be read, or is no profile.
+            ProfileFileError: The file cannot be read, or is not a valid profile.
         """
         return cls(load_profile(path))
 
     def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
-        """Return how a run's layout maps onto the profile, or why the run would be refused.
+        """Return how a run's layout maps onto the profile, and why the run would be refused, if so.
 
         Raises:
             InvalidRequestError: The opening is out of range.
         """
-        with _told_as_service_errors():
+        with _as_client_errors():
             return mapping_to(Advice(ResolvedProfile(self._profile), opening_from(opening)))
 
     def open_run(self, opening: pb.RunOpening) -> InProcessSession:
-        """Begin a run.
+        """Start a run.
 
         Raises:
             InvalidRequestError: The opening is out of range.

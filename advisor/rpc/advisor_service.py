@@ -27,20 +27,26 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class _OpenRun:
-    """What a stream holds between messages; its first message and the store can rebuild it."""
+    """What a stream holds between messages; it can be rebuilt from the first message and the store.
+
+    Attributes:
+        opening: The run's opening.
+        advice: The run's advice.
+        encoded_opening: The opening's message, encoded.
+    """
 
     opening: Opening
     advice: Advice
-    encoded: bytes
+    encoded_opening: bytes
 
 
 class AdvisorServicer:
     """Answers measurements.
 
     Args:
-        profiles: Where profiles come from.
-        telemetry: Where measurements and answers go.
-        metrics: Where answers are counted.
+        profiles: Resolves the profiles of runs.
+        telemetry: Stores measurements and answers in the background.
+        metrics: Counts answers and outcomes.
         now: The clock.
     """
 
@@ -51,9 +57,9 @@ class AdvisorServicer:
         metrics: Metrics,
         now: Callable[[], datetime],
     ) -> None:
-        self._openings = LayoutCache(profiles)
+        self._layout_cache = LayoutCache(profiles)
         self._telemetry = telemetry
-        self._together = Batcher(self._count)
+        self._batcher = Batcher(self._count)
         self._answers = {
             stale: metrics.answers.labels(str(stale).lower()) for stale in (False, True)
         }
@@ -79,37 +85,40 @@ class AdvisorServicer:
     async def _open(self, request: RecommendLRRequest) -> _OpenRun:
         if request.opening is None:
             raise OpeningMissingError
-        opening, advice = await self._openings.open(request.opening)
+        opening, advice = await self._layout_cache.open(request.opening)
         return _OpenRun(opening, advice, request.opening.SerializeToString())
 
     async def _answer(self, run: _OpenRun, request: RecommendLRRequest) -> bytes:
         if request.measurement is None:
             raise InvalidValueError("measurement", "missing; every message carries one")
-        answered = await self._together.answer(
+        answer = await self._batcher.answer(
             RecommendationRequest(run.advice, run.opening, request.measurement)
         )
         if run.opening.run is not None:
             now = self._now()
-            event = packed_event(now, request.encoded_measurement, answered.encoded)
+            event = packed_event(now, request.encoded_measurement, answer.encoded)
             step = request.measurement.step
             self._telemetry.offer(
-                EventToStore(run.opening.run, run.encoded, event, step, to_ms(now))
+                EventToStore(run.opening.run, run.encoded_opening, event, step, to_ms(now))
             )
-        return answered.encoded
+        return answer.encoded
 
-    def _count(self, given: list[tuple[RecommendationRequest, Answer]]) -> None:
-        stale = sum(ask.advice.stale for ask, _ in given)
+    def _count(self, answered: list[tuple[RecommendationRequest, Answer]]) -> None:
+        stale = sum(request.advice.stale for request, _ in answered)
         self._answers[True].inc(stale)
-        self._answers[False].inc(len(given) - stale)
-        if given:
-            codes = np.concatenate([answered.codes for _, answered in given])
+        self._answers[False].inc(len(answered) - stale)
+        if answered:
+            codes = np.concatenate([answer.outcome_codes for _, answer in answered])
             for code, count in enumerate(np.bincount(codes).tolist()):
                 if count:
                     self._groups[code].inc(count)
 
 
 def add_to_server(servicer: AdvisorServicer, server: grpc.aio.Server) -> None:
-    """Serve the methods; their messages are read and written here, see :mod:`.convert.packed`."""
+    """Register the methods, with packed messages instead of the contract's classes.
+
+    See :mod:`advisor.wire.packed`.
+    """
     server.add_generic_rpc_handlers((
         grpc.method_handlers_generic_handler(
             pb.DESCRIPTOR.services_by_name["AdvisorService"].full_name,

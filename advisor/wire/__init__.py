@@ -8,7 +8,7 @@ from advisor.wire.recommendations import (
     Answer,
     RecommendationRequest,
     answer,
-    answers,
+    answer_batch,
     measurement_from,
 )
 
@@ -17,7 +17,7 @@ __all__ = [
     "RecommendLRRequest",
     "RecommendationRequest",
     "answer",
-    "answers",
+    "answer_batch",
     "content_from",
     "content_to",
     "layout_from",

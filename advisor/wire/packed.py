@@ -132,11 +132,6 @@ def packed_event(time: datetime, measurement: bytes, recommendation: bytes) -> b
     return bytes(event.SerializeToString())
 
 
-def repacked(message: advisor_service_pb2.Measurement) -> Any:
-    """Return a measurement with its arrays as bytes."""
-    return Measurement.FromString(message.SerializeToString())
-
-
 def _is_plain(message: Any, data: bytes) -> bool:
     """Return whether a message is written as protobuf's own encoders write it."""
     message.DiscardUnknownFields()

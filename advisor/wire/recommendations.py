@@ -1,9 +1,14 @@
-"""Measurements to answers: decode, decide, encode; those that come together in one go."""
+"""Measurements to recommendations: decode, recommend, encode.
+
+The RPC decodes and encodes packed messages (:mod:`.packed`) and answers several runs at once; in
+process the fields of the contract's own messages are read and set. The decisions are the same code,
+and the answers bit-identical.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,8 +34,8 @@ _OUTCOMES = {
 _OUTCOME_NUMBERS = np.array([_OUTCOMES[outcome] for outcome in Outcome], dtype=np.uint8)
 _IS_RECOMMENDED = np.array([outcome.is_recommended for outcome in Outcome], dtype=np.uint8)
 _FLOAT, _DOUBLE = np.dtype("<f4"), np.dtype("<f8")
-_MOST_NUMBERS = 2**14  # of an array that is decided at once: it stays in the processor's cache
-_KINDS = {
+_MAX_BATCH_NUMBERS = 2**14  # entries of an array in one batch: it stays in the processor's cache
+_WARNING_KINDS = {
     Kind.BASE_LEARNING_RATE: advisor_service_pb2.WARNING_KIND_BASE_LEARNING_RATE,
     Kind.OPTIMIZER: advisor_service_pb2.WARNING_KIND_OPTIMIZER,
     Kind.BATCH_SIZE: advisor_service_pb2.WARNING_KIND_BATCH_SIZE,
@@ -41,17 +46,17 @@ _KINDS = {
 
 
 class RecommendationRequest(NamedTuple):
-    """A measurement that is to be answered.
+    """A measurement to be answered.
 
     Attributes:
         advice: The run's advice.
         opening: The run's opening.
-        message: The measurement, packed (see :mod:`.packed`).
+        measurement: The measurement, packed (see :mod:`.packed`).
     """
 
     advice: Advice
     opening: Opening
-    message: Any
+    measurement: Any
 
 
 class Answer(NamedTuple):
@@ -59,79 +64,134 @@ class Answer(NamedTuple):
 
     Attributes:
         encoded: A ``RecommendLRResponse``, encoded.
-        codes: Why each multiplier is what it is, as in ``Recommendation.outcome_codes``.
+        outcome_codes: Why each multiplier is what it is, as in ``Recommendation.outcome_codes``.
     """
 
     encoded: bytes
-    codes: npt.NDArray[np.uint8]
+    outcome_codes: npt.NDArray[np.uint8]
+
+
+class _Arrays(NamedTuple):
+    """The arrays of a measurement, empty where they are absent."""
+
+    unit_rates: npt.NDArray[np.float64]
+    relative_errors: npt.NDArray[np.float64]
+    multipliers: npt.NDArray[np.float64]
+    learning_rates: npt.NDArray[np.float64]
+    shares: npt.NDArray[np.float64]
+    advised: npt.NDArray[np.bool_]
 
 
 def measurement_from(message: advisor_service_pb2.Measurement, opening: Opening) -> Measurement:
-    """Return the measurement of a message, defaults for what is absent; the policy checks it.
+    """Return the measurement of a message, with defaults for absent fields.
 
     Raises:
-        InvalidValueError: A value that the policy does not look at is out of its range.
+        InvalidValueError: A value that the policy does not check is out of its range.
     """
-    return _packed_measurement(packed.repacked(message), opening)
+    arrays = _Arrays(
+        unit_rates=np.array(message.unit_rates, np.float64),
+        relative_errors=np.array(message.relative_errors, np.float64),
+        multipliers=np.array(message.multipliers, np.float64),
+        learning_rates=np.array(message.learning_rates, np.float64),
+        shares=np.array(message.shares, np.float64),
+        advised=np.array(message.advised, np.bool_),
+    )
+    return _measurement(message, arrays, opening)
 
 
 def answer(
     advice: Advice, opening: Opening, message: advisor_service_pb2.Measurement
 ) -> advisor_service_pb2.RecommendLRResponse:
-    """Answer a measurement: decode, decide, encode. The same for the RPC and in process.
+    """Answer a measurement in process, without serializing anything.
 
     Raises:
         InvalidValueError: The measurement is out of range; the field's path begins at
             ``measurement``.
+        LayoutMismatchError: The layout does not map onto the profile.
     """
-    answered = _answer_alone(RecommendationRequest(advice, opening, packed.repacked(message)))
-    return advisor_service_pb2.RecommendLRResponse.FromString(answered.encoded)
+    measurement = measurement_from(message, opening)
+    recommended = _recommend(advice, measurement)
+    row = recommended.row(0)
+    return advisor_service_pb2.RecommendLRResponse(
+        multipliers=row.multipliers.tolist(),
+        outcomes=_OUTCOME_NUMBERS[row.outcome_codes].tolist(),
+        reference_unit_rates=row.references.astype(_FLOAT).tolist(),
+        depth_factors=row.depth_factors.astype(_FLOAT).tolist(),
+        raw_multipliers=row.ratios.tolist(),
+        limits=row.limits.tolist(),
+        recommended=_IS_RECOMMENDED[row.outcome_codes].tolist(),
+        warnings=_warnings(advice, measurement, row.profile_step),
+        **_scalars(advice, measurement.step, recommended, 0),
+    )
 
 
-def answers(asks: Sequence[RecommendationRequest]) -> list[Answer | Exception]:
+def answer_batch(
+    requests: Sequence[RecommendationRequest], *, on_defect: Callable[[Exception], None]
+) -> list[Answer | Exception]:
     """Answer measurements of runs that share profile, mapping and rules (``Advice.plan``).
 
-    Each is answered, or refused, as if it had come alone.
+    Each answer or error is the one that its request would get on its own.
 
     Args:
-        asks: What is asked, at least one.
+        requests: The requests, at least one.
+        on_defect: Called with an unexpected exception of a batch. The batch's requests are then
+            answered one by one.
     """
-    groups = len(asks[0].opening.layout)
-    room = max(_MOST_NUMBERS // groups, 1)
-    found: list[Answer | Exception] = []
-    for start in range(0, len(asks), room):
-        some = asks[start : start + room]
-        measured = _usual(some, groups)
-        if measured is not None and asks[0].advice.refusal is None:
-            try:
-                found += _encoded(some, measured, some[0].advice.recommend_all(measured))
-                continue
-            except Exception:  # noqa: BLE001, S110 - one of them is why; told to that one alone
-                pass
-        for ask in some:
-            try:
-                found.append(_answer_alone(ask))
-            except Exception as error:  # noqa: BLE001 - raised where it was asked
-                found.append(error)
-    return found
+    groups = len(requests[0].opening.layout)
+    batch_size = max(_MAX_BATCH_NUMBERS // groups, 1)
+    results: list[Answer | Exception] = []
+    for start in range(0, len(requests), batch_size):
+        batch = requests[start : start + batch_size]
+        answers = _answer_at_once(batch, groups, on_defect)
+        if answers is None:
+            results += [_answer_one(request) for request in batch]
+        else:
+            results += answers
+    return results
 
 
-def _answer_alone(ask: RecommendationRequest) -> Answer:
-    measurement = _packed_measurement(ask.message, ask.opening)
+def _answer_at_once(
+    batch: Sequence[RecommendationRequest], groups: int, on_defect: Callable[[Exception], None]
+) -> list[Answer] | None:
+    """Return the answers to a batch; None if its requests have to be answered one by one."""
+    advice = batch[0].advice
+    measurements = _complete_measurements(batch, groups)
+    if measurements is None or advice.refusal is not None:
+        return None
     try:
-        recommended = ask.advice.recommend_all(ask.advice.checked(measurement))
+        return _encode(batch, measurements, advice.recommend_all(measurements))
+    except InvalidValueError:
+        return None  # one of the requests is invalid: only that one gets the error
+    except Exception as error:  # noqa: BLE001 - reported; the requests are answered all the same
+        on_defect(error)
+        return None
+
+
+def _answer_one(request: RecommendationRequest) -> Answer | Exception:
+    try:
+        measurement = _packed_measurement(request.measurement, request.opening)
+        recommended = _recommend(request.advice, measurement)
+        return _encode([request], Measurements.of([measurement]), recommended)[0]
+    except Exception as error:  # noqa: BLE001 - raised to the caller of this request
+        return error
+
+
+def _recommend(advice: Advice, measurement: Measurement) -> Recommendations:
+    try:
+        return advice.recommend_all(advice.checked(measurement))
     except InvalidValueError as error:
         parent = "opening" if error.field == "total_steps" else "measurement"
         raise error.under(parent) from None
-    return _encoded([ask], Measurements.of([measurement]), recommended)[0]
 
 
-def _usual(asks: Sequence[RecommendationRequest], groups: int) -> Measurements | None:
-    """Return measurements as rows if each is complete and in range, else None."""
-    messages = [ask.message for ask in asks]
-    sizes = (4 * groups, 4 * groups, 4 * groups, 4 * groups, 8 * groups, groups)
+def _complete_measurements(
+    requests: Sequence[RecommendationRequest], groups: int
+) -> Measurements | None:
+    """Return the measurements as rows if all are complete and in range, else None."""
+    messages = [request.measurement for request in requests]
+    expected = (4 * groups, 4 * groups, 4 * groups, 4 * groups, 8 * groups, groups)
     for message in messages:
-        found = (
+        sizes = (
             len(message.unit_rates),
             len(message.relative_errors),
             len(message.learning_rates),
@@ -139,7 +199,7 @@ def _usual(asks: Sequence[RecommendationRequest], groups: int) -> Measurements |
             len(message.multipliers),
             len(message.advised),
         )
-        if found != sizes or not _numbers_in_range(message):
+        if sizes != expected or not _numbers_in_range(message):
             return None
 
     def rows(field: str, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -147,9 +207,9 @@ def _usual(asks: Sequence[RecommendationRequest], groups: int) -> Measurements |
         return np.frombuffer(data, dtype).reshape(len(messages), groups)
 
     unit_rates, errors = rows("unit_rates", _FLOAT), rows("relative_errors", _FLOAT)
-    rates, multipliers = rows("learning_rates", _FLOAT), rows("multipliers", _DOUBLE)
-    good = (unit_rates >= 0) & (errors >= 0) & (rates >= 0) & (multipliers > 0)
-    for values in (unit_rates, errors, rates, multipliers, rows("shares", _FLOAT)):
+    learning_rates, multipliers = rows("learning_rates", _FLOAT), rows("multipliers", _DOUBLE)
+    good = (unit_rates >= 0) & (errors >= 0) & (learning_rates >= 0) & (multipliers > 0)
+    for values in (unit_rates, errors, learning_rates, multipliers, rows("shares", _FLOAT)):
         good &= np.isfinite(values)
     if np.count_nonzero(good) < good.size:
         return None
@@ -159,13 +219,13 @@ def _usual(asks: Sequence[RecommendationRequest], groups: int) -> Measurements |
         relative_errors=errors.astype(np.float64),
         multipliers=multipliers.astype(np.float64, copy=False),
         interval_steps=[message.interval_steps for message in messages],
-        total_steps=[ask.opening.total_steps for ask in asks],
+        total_steps=[request.opening.total_steps for request in requests],
         linearity_errors=[
             message.linearity_error if message.HasField("linearity_error") else None
             for message in messages
         ],
         probes=[message.probes for message in messages],
-        learning_rates=np.maximum.reduce(rates, axis=1).astype(np.float64).tolist(),
+        learning_rates=np.maximum.reduce(learning_rates, axis=1).astype(np.float64).tolist(),
         moves=rows("advised", np.bool_),
     )
 
@@ -184,9 +244,22 @@ def _numbers_in_range(message: Any) -> bool:
 
 
 def _packed_measurement(message: Any, opening: Opening) -> Measurement:
-    """Return the measurement of a packed message."""
+    """Return the measurement of a packed message; see :func:`measurement_from`."""
+    arrays = _Arrays(
+        unit_rates=packed.numbers(message.unit_rates, _FLOAT),
+        relative_errors=packed.numbers(message.relative_errors, _FLOAT),
+        multipliers=packed.numbers(message.multipliers, _DOUBLE),
+        learning_rates=packed.numbers(message.learning_rates, _FLOAT),
+        shares=packed.numbers(message.shares, _FLOAT),
+        advised=np.frombuffer(message.advised, np.bool_),
+    )
+    return _measurement(message, arrays, opening)
+
+
+def _measurement(message: Any, arrays: _Arrays, opening: Opening) -> Measurement:
+    """Return the measurement of a message, packed or not, whose arrays are given."""
     groups = len(opening.layout)
-    rates = packed.numbers(message.learning_rates, _FLOAT)
+    rates = arrays.learning_rates
     if len(rates) not in (0, groups):
         raise InvalidValueError(
             "measurement.learning_rates",
@@ -207,21 +280,20 @@ def _packed_measurement(message: Any, opening: Opening) -> Measurement:
         raise InvalidValueError(
             "measurement.total_rate", f"{message.total_rate} is not a finite number of at least 0"
         )
-    _check_shares(packed.numbers(message.shares, _FLOAT), groups)
+    _check_shares(arrays.shares, groups)
     if message.examples < 0:
         raise InvalidValueError("measurement.examples", f"{message.examples} is below 0")
-    errors, multipliers = message.relative_errors, message.multipliers
     return Measurement(
         step=message.step,
-        unit_rates=packed.numbers(message.unit_rates, _FLOAT),
-        relative_errors=packed.numbers(errors, _FLOAT) if errors else np.zeros(groups),
-        multipliers=packed.numbers(multipliers, _DOUBLE) if multipliers else np.ones(groups),
+        unit_rates=arrays.unit_rates,
+        relative_errors=arrays.relative_errors if arrays.relative_errors.size else np.zeros(groups),
+        multipliers=arrays.multipliers if arrays.multipliers.size else np.ones(groups),
         interval_steps=message.interval_steps,
         total_steps=opening.total_steps,
         linearity_error=message.linearity_error if message.HasField("linearity_error") else None,
         probes=message.probes,
         learning_rate=float(rates.max()) if rates.size else None,
-        advised=np.frombuffer(message.advised, np.bool_) if message.advised else None,
+        advised=arrays.advised if arrays.advised.size else None,
     )
 
 
@@ -236,46 +308,62 @@ def _check_shares(shares: npt.NDArray[np.float64], groups: int) -> None:
         raise InvalidValueError(f"measurement.shares[{i}]", f"{shares[i]} is not finite")
 
 
-def _encoded(
-    asks: Sequence[RecommendationRequest], measured: Measurements, recommended: Recommendations
+def _encode(
+    requests: Sequence[RecommendationRequest],
+    measurements: Measurements,
+    recommended: Recommendations,
 ) -> list[Answer]:
-    multipliers = _cut(recommended.multipliers.astype(_DOUBLE, copy=False))
-    outcomes = _cut(_OUTCOME_NUMBERS[recommended.outcome_codes])
-    flags = _cut(_IS_RECOMMENDED[recommended.outcome_codes])
-    references = _cut(recommended.references.astype(_FLOAT))
-    factors = _cut(recommended.depth_factors.astype(_FLOAT))
-    ratios = _cut(recommended.ratios.astype(_DOUBLE, copy=False))
-    limits = _cut(recommended.limits.astype(np.uint8))
-    found = []
-    for i, (advice, _, message) in enumerate(asks):
+    multipliers = _row_bytes(recommended.multipliers.astype(_DOUBLE, copy=False))
+    outcomes = _row_bytes(_OUTCOME_NUMBERS[recommended.outcome_codes])
+    is_recommended = _row_bytes(_IS_RECOMMENDED[recommended.outcome_codes])
+    references = _row_bytes(recommended.references.astype(_FLOAT))
+    depth_factors = _row_bytes(recommended.depth_factors.astype(_FLOAT))
+    ratios = _row_bytes(recommended.ratios.astype(_DOUBLE, copy=False))
+    limits = _row_bytes(recommended.limits.astype(np.uint8))
+    answers = []
+    for i, (advice, _, message) in enumerate(requests):
+        warnings = _warnings(advice, measurements.row(i), recommended.profile_steps[i])
         response = packed.Response(
-            step=message.step,
-            profile=advice.version_name,
-            digest=advice.info.digest,
             multipliers=multipliers[i],
             outcomes=outcomes[i],
             reference_unit_rates=references[i],
-            next_measurement_step=recommended.next_measurement_steps[i],
-            stale=advice.stale,
-            depth_factors=factors[i],
+            depth_factors=depth_factors[i],
             raw_multipliers=ratios[i],
             limits=limits[i],
-            probes=recommended.probes[i],
-            profile_step=recommended.profile_steps[i],
-            policy=advice.policy_name,
-            recommended=flags[i],
-            warnings=[
-                advisor_service_pb2.Warning(
-                    kind=_KINDS[difference.kind], message=difference.message
-                ).SerializeToString()
-                for difference in advice.differences(measured.row(i), recommended.profile_steps[i])
-            ],
+            recommended=is_recommended[i],
+            warnings=[warning.SerializeToString() for warning in warnings],
+            **_scalars(advice, message.step, recommended, i),
         )
-        found.append(Answer(response.SerializeToString(), recommended.outcome_codes[i]))
-    return found
+        answers.append(Answer(response.SerializeToString(), recommended.outcome_codes[i]))
+    return answers
 
 
-def _cut(array: npt.NDArray[Any]) -> list[bytes]:
+def _scalars(advice: Advice, step: int, recommended: Recommendations, run: int) -> dict[str, Any]:
+    """Return the fields of a response that hold one value, by name."""
+    return {
+        "step": step,
+        "profile": advice.version_name,
+        "digest": advice.info.digest,
+        "next_measurement_step": recommended.next_measurement_steps[run],
+        "stale": advice.stale,
+        "probes": recommended.probes[run],
+        "profile_step": recommended.profile_steps[run],
+        "policy": advice.policy_name,
+    }
+
+
+def _warnings(
+    advice: Advice, measurement: Measurement, profile_step: float
+) -> list[advisor_service_pb2.Warning]:
+    return [
+        advisor_service_pb2.Warning(
+            kind=_WARNING_KINDS[difference.kind], message=difference.message
+        )
+        for difference in advice.differences(measurement, profile_step)
+    ]
+
+
+def _row_bytes(array: npt.NDArray[Any]) -> list[bytes]:
     """Return the bytes of each row."""
     data, size = array.tobytes(), array.itemsize * array.shape[1]
     return [data[start : start + size] for start in range(0, len(data), size)]

@@ -1,20 +1,23 @@
-"""Behind the stream, in one call and in process the same decisions are made, bit for bit."""
+"""A stream, a unary call and in-process use give the same answers and errors, bit for bit."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from advisor.local.in_process import InProcessAdvisor
 from advisor.registry.profiles import ProfileContent, ProfileHeader
 from advisor.wire import content_to, policy_to
-from fslr import AdvisorClient
+from fslr import AdvisorClient, InvalidRequestError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_pb2
-from tests.building import PROVENANCE, layout_message
+from tests.building import PROVENANCE, content_message, layout_message, opening_message
 from tests.unit.policy.test_properties import Case, cases, measurements
+from tests.unit.wire.strategies import any_measurements
 
 
 def _content(case: Case) -> profile_pb2.ProfileContent:
@@ -52,7 +55,7 @@ def _messages(case: Case, later: list[Any]) -> list[pb.Measurement]:
 
 
 def _decision(answer: pb.RecommendLRResponse) -> bytes:
-    """Return all of an answer but the name of the profile."""
+    """Return an answer without the name of the profile, which differs in process."""
     plain = pb.RecommendLRResponse.FromString(answer.SerializeToString())
     plain.ClearField("profile")
     return plain.SerializeToString(deterministic=True)
@@ -73,12 +76,48 @@ def test_the_service_and_in_process_use_agree_bit_for_bit(
         layout=layout_message([group.name for group in case[1].groups]),
         policy=policy_to(case[0].policy) if data.draw(st.booleans()) else None,
     )
-    alone = InProcessAdvisor(content).open_run(opening)
+    in_process = InProcessAdvisor(content).open_run(opening)
     session = client.open_run(opening)
     try:
         for message in messages:
             streamed = _decision(session.recommend(message))
             assert streamed == _decision(client.recommend_once(opening, message))
-            assert streamed == _decision(alone.recommend(message))
+            assert streamed == _decision(in_process.recommend(message))
     finally:
         session.close()
+
+
+def _answer_or_error(ask: Callable[[], pb.RecommendLRResponse]) -> bytes | tuple[str, str]:
+    try:
+        return _decision(ask())
+    except InvalidRequestError as error:
+        return str(error), error.reason
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(message=any_measurements(4))
+def test_any_measurement_gets_the_same_answer_or_error_from_the_service_and_in_process(
+    client: AdvisorClient, project: str, message: pb.Measurement
+) -> None:
+    content = content_message()
+    name = client.register_profile("agree", content, project=project).profile.name
+    opening = opening_message(name, total_steps=100)
+    in_process = InProcessAdvisor(content).open_run(opening)
+    assert _answer_or_error(lambda: in_process.recommend(message)) == _answer_or_error(
+        lambda: client.recommend_once(opening, message)
+    )
+
+
+def test_an_opening_gets_the_same_error_from_the_service_and_in_process(
+    client: AdvisorClient, project: str
+) -> None:
+    content = content_message()
+    name = client.register_profile("agree", content, project=project).profile.name
+    opening = opening_message(name, total_steps=-1)
+    message = pb.Measurement(unit_rates=[1.0] * 4)
+    with pytest.raises(InvalidRequestError, match=r"opening\.total_steps: -1 is below 0") as ours:
+        InProcessAdvisor(content).open_run(opening)
+    with pytest.raises(InvalidRequestError, match=r"opening\.total_steps: -1 is below 0") as theirs:
+        client.recommend_once(opening, message)
+    assert str(ours.value) == str(theirs.value)
+    assert ours.value.reason == theirs.value.reason

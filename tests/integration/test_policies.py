@@ -101,7 +101,7 @@ def test_bad_references_to_policies_are_refused(client: AdvisorClient, project: 
     content.policy_name = f"projects/{project}/policies/team"
     with pytest.raises(PolicyNotFoundError, match=r"there is no policy .*/team; `advisor policy"):
         client.register_profile("gpt", content, project=project)
-    with pytest.raises(InvalidRequestError, match=r"policy_name: .* lives in the service"):
+    with pytest.raises(InvalidRequestError, match=r"policy_name: .* is stored in the service"):
         InProcessAdvisor(content)
     content.policy.max_multiplier = 3.0
     with pytest.raises(InvalidRequestError, match="give the rules or a policy's name, not both"):

@@ -1,9 +1,10 @@
-"""What is answered together is answered, byte by byte, as each would be alone."""
+"""A measurement gets the same answer, byte by byte, in a batch, on its own and in process."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,11 +17,20 @@ from advisor.advising.advice import Advice, LoadedProfile, Opening, ResolvedProf
 from advisor.policy import Alignment, InvalidValueError, Measurements, Policy, Reference
 from advisor.registry.profiles import VersionInfo
 from advisor.registry.resource_names import ProfileName
-from advisor.wire import Answer, RecommendationRequest, answer, answers, content_from, opening_from
-from advisor.wire.packed import repacked
+from advisor.wire import (
+    Answer,
+    RecommendationRequest,
+    answer,
+    answer_batch,
+    content_from,
+    measurement_from,
+    opening_from,
+    packed,
+)
 from benchmarks.rpc.payload import measurements, opening, profile
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2
+from tests.unit.wire.strategies import any_measurements
 
 GROUPS = 20
 
@@ -35,15 +45,30 @@ def _advice(policy: Policy | None = None, **changes: Any) -> tuple[Advice, Openi
     return Advice(ResolvedProfile(loaded), opened), opened
 
 
-def _alone(advice: Advice, opened: Opening, message: pb.Measurement) -> bytes | str:
+def _request(advice: Advice, opened: Opening, message: pb.Measurement) -> RecommendationRequest:
+    return RecommendationRequest(
+        advice, opened, packed.Measurement.FromString(message.SerializeToString())
+    )
+
+
+def _answered_in_process(advice: Advice, opened: Opening, message: pb.Measurement) -> bytes | str:
     try:
         return answer(advice, opened, message).SerializeToString()
     except InvalidValueError as error:
         return str(error)
 
 
-def _together(asks: list[RecommendationRequest]) -> list[bytes | str]:
-    return [found.encoded if isinstance(found, Answer) else str(found) for found in answers(asks)]
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _answered(
+    requests: list[RecommendationRequest], on_defect: Callable[[Exception], None] = _raise
+) -> list[bytes | str]:
+    return [
+        found.encoded if isinstance(found, Answer) else str(found)
+        for found in answer_batch(requests, on_defect=on_defect)
+    ]
 
 
 def _changed(message: pb.Measurement, kind: int) -> pb.Measurement:
@@ -86,12 +111,27 @@ POLICIES = (
     kinds=st.lists(st.integers(0, 9), min_size=1, max_size=8),
 )
 @settings(max_examples=150, deadline=None)
-def test_each_answer_is_the_one_that_it_would_be_alone(policy: Policy, kinds: list[int]) -> None:
+def test_answers_in_a_batch_and_in_process_are_bit_identical(
+    policy: Policy, kinds: list[int]
+) -> None:
     advice, opened = _advice(policy)
     data = measurements(GROUPS)
     messages = [_changed(data[i % len(data)], kind) for i, kind in enumerate(kinds)]
-    asks = [RecommendationRequest(advice, opened, repacked(message)) for message in messages]
-    assert _together(asks) == [_alone(advice, opened, message) for message in messages]
+    requests = [_request(advice, opened, message) for message in messages]
+    one_by_one = [_answered([request])[0] for request in requests]
+    assert _answered(requests) == one_by_one
+    assert one_by_one == [_answered_in_process(advice, opened, message) for message in messages]
+
+
+@given(policy=st.sampled_from(POLICIES), messages=st.lists(any_measurements(GROUPS), min_size=1))
+@settings(max_examples=60, deadline=None)
+def test_any_measurement_gets_the_same_answer_or_error_in_a_batch_and_in_process(
+    policy: Policy, messages: list[pb.Measurement]
+) -> None:
+    advice, opened = _advice(policy)
+    requests = [_request(advice, opened, message) for message in messages]
+    in_process = [_answered_in_process(advice, opened, message) for message in messages]
+    assert _answered(requests) == in_process
 
 
 def test_an_answer_says_which_multipliers_were_recommended() -> None:
@@ -110,65 +150,54 @@ def test_an_answer_says_which_multipliers_were_recommended() -> None:
     assert len(held) < GROUPS
 
 
-def test_who_cannot_be_answered_is_told_alone() -> None:
+def test_an_invalid_measurement_of_a_batch_is_the_only_one_refused() -> None:
     advice, opened = _advice(Policy(alignment=Alignment.PROGRESS))
     unplanned = dataclasses.replace(opened, total_steps=0)
     message = measurements(GROUPS)[0]
-    found = answers([
-        RecommendationRequest(advice, opened, repacked(message)),
-        RecommendationRequest(advice, unplanned, repacked(message)),
-    ])
+    requests = [_request(advice, opened, message), _request(advice, unplanned, message)]
+    # The batch cannot be answered at once; that is expected, so it is not reported as a defect.
+    found = answer_batch(requests, on_defect=_raise)
     assert isinstance(found[0], Answer)
+    assert found[0].encoded == _answered_in_process(advice, opened, message)
     with pytest.raises(InvalidValueError, match="planned number of steps"):
         raise found[1]  # type: ignore[misc]
 
 
-def test_more_than_fit_the_cache_are_answered_in_order() -> None:
+def test_requests_beyond_one_batch_are_answered_in_order() -> None:
     advice, opened = _advice()
     data = measurements(GROUPS)
     messages = [data[i % len(data)] for i in range(2**14 // GROUPS + 5)]
-    found = _together([
-        RecommendationRequest(advice, opened, repacked(message)) for message in messages
-    ])
-    assert found == [_alone(advice, opened, data[i % len(data)]) for i in range(len(messages))]
+    found = _answered([_request(advice, opened, message) for message in messages])
+    expected = [_answered_in_process(advice, opened, message) for message in data]
+    assert found == [expected[i % len(data)] for i in range(len(messages))]
 
 
-def test_runs_of_one_plan_share_it_and_others_do_not() -> None:
+def test_only_runs_with_the_same_policy_share_a_plan_and_their_rows_match_single_answers() -> None:
     advice, opened = _advice()
     other, _ = _advice(Policy(slew_limit=2.0))
     assert advice.plan != other.plan
-    rows = Measurements.of([
-        dataclasses.replace(one)
-        for one in [_measured(opened, message) for message in measurements(GROUPS)]
-    ])
-    together = advice.recommend_all(rows)
-    for i, message in enumerate(measurements(GROUPS)):
-        alone = advice.recommend(_measured(opened, message))
-        assert np.array_equal(together.row(i).multipliers, alone.multipliers)
-        assert together.row(i).outcomes == alone.outcomes
+    data = [measurement_from(message, opened) for message in measurements(GROUPS)]
+    rows = advice.recommend_all(Measurements.of(data))
+    for i, measurement in enumerate(data):
+        single = advice.recommend(measurement)
+        assert np.array_equal(rows.row(i).multipliers, single.multipliers)
+        assert rows.row(i).outcomes == single.outcomes
 
 
-def _measured(opened: Opening, message: pb.Measurement) -> Any:
-    from advisor.wire import measurement_from
-
-    return measurement_from(message, opened)
-
-
-def test_a_defect_of_answering_together_leaves_nobody_waiting(
+def test_a_defect_of_a_batch_is_reported_and_its_requests_are_answered_one_by_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     advice, opened = _advice()
-    asks = [
-        RecommendationRequest(advice, opened, repacked(message))
-        for message in measurements(GROUPS)[:2]
-    ]
-    alone = _together(asks[:1]) + _together(asks[1:])
-    whole = Advice.recommend_all
+    requests = [_request(advice, opened, message) for message in measurements(GROUPS)[:2]]
+    one_by_one = _answered(requests[:1]) + _answered(requests[1:])
+    original = Advice.recommend_all
 
     def only_one(self: Advice, measured: Any) -> Any:
         if len(measured.steps) > 1:
             raise MemoryError("no room for all of them")
-        return whole(self, measured)
+        return original(self, measured)
 
     monkeypatch.setattr(Advice, "recommend_all", only_one)
-    assert _together(asks) == alone
+    reported: list[Exception] = []
+    assert _answered(requests, reported.append) == one_by_one
+    assert [str(error) for error in reported] == ["no room for all of them"]
