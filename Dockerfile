@@ -33,7 +33,7 @@ USER 10001:10001
 VOLUME /data
 EXPOSE 50051
 # With TLS it needs FSLR_TLS_CA, and ADVISOR_ADDRESS with a name that the certificate has and that
-# leads to this container: docs/operations.md, Deploying.
+# leads to this container: docs/how-to/deploy.md.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=15s --retries=3 CMD ["advisor", "health"]
 # Refuses to start until certificates are mounted (ADVISOR_TLS_CERT, ADVISOR_TLS_KEY), or until
 # ADVISOR_ALLOW_INSECURE=true says that the network which reaches the container is trusted.

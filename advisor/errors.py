@@ -255,7 +255,7 @@ class StoreUnavailableError(AdvisorError):
     def __init__(self, cause: str, *, is_refused: bool = False) -> None:
         super().__init__(
             f"the store refuses the service a command ({cause}); its user lacks rights: see Rights "
-            "in docs/operations.md"
+            "in docs/how-to/redis.md"
             if is_refused
             else f"the store does not answer ({cause}); try again shortly"
         )

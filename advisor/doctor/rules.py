@@ -219,7 +219,7 @@ def store(seen: pb.StoreStatus) -> Iterator[Finding]:
             Level.PROBLEM,
             f"the service cannot use Redis ({seen.topology}): {seen.problem}",
             "start Redis, and see that redis_url leads to it and that its user has the rights of "
-            "docs/operations.md",
+            "docs/how-to/redis.md",
         )
         return
     yield _redis_version(seen)

@@ -1,1 +1,1 @@
-"""``docs/results.md`` and its pictures, written from the files in benchmarks/results."""
+"""``docs/explanation/results.md`` and its pictures, from the files in benchmarks/results."""

@@ -1,4 +1,4 @@
-"""``docs/results.md``: one section a claim, from the files that there are."""
+"""``docs/explanation/results.md``: one section a claim, from the files that there are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.markdown import number, table
 from benchmarks.report import pictures, transfer
 from benchmarks.report.tables import table_of
 
-PAGE = Path("docs/results.md")
+PAGE = Path("docs/explanation/results.md")
 PICTURES = Path("docs/images/results")
 
 _OPENING = """\
@@ -21,7 +21,7 @@ _OPENING = """\
 
 What the documentation claims, measured: figures, the commands that they come from, and on what
 machine. This page and its pictures are written by `make results` from the files in
-[benchmarks/results](../benchmarks/results), never by hand; `make results-measure` measures all
+[benchmarks/results](../../benchmarks/results), never by hand; `make results-measure` measures all
 anew but what compares with other services and what injects faults (their commands are below), and
 `python -m benchmarks compare OLD NEW` says what got worse beyond noise."""
 
@@ -89,7 +89,7 @@ def _rpc(figures: dict[str, Any], folder: Path) -> str:
     return (
         f"{stream['sent']:,} measurements sent through streams, {stream['lost']:,} of them not "
         f"stored, on {cores} cores that service, Redis and load share; what follows from it is in "
-        "[operations.md](operations.md#sizing).\n\n"
+        "[size.md](../how-to/size.md#sizing).\n\n"
         + table_of("sizing", folder)
         + f"\n\n{beside} beside other services:\n\n"
         + table_of("beside", folder)
@@ -141,8 +141,8 @@ def _demo(figures: dict[str, Any], folder: Path) -> str:
         + table_of("demo", folder)
         + f"\n\nThe sweep that found {figures['learning_rate']:g}:\n\n{sweep}\n\n"
         "The pictures are the run's own: training losses, and rates of each layer.\n\n"
-        "![Training losses of base, plain and advised](images/demo-losses.png)\n\n"
-        "![Rates of each layer: base, plain and advised](images/demo-rates.png)"
+        "![Training losses of base, plain and advised](../images/demo-losses.png)\n\n"
+        "![Rates of each layer: base, plain and advised](../images/demo-rates.png)"
     )
 
 
@@ -183,7 +183,7 @@ def page(folder: Path) -> str:
     parts = [_OPENING]
     for section in _SECTIONS:
         if figures := found.get(section.file):
-            source = f"[{section.file}.json](../benchmarks/results/{section.file}.json)"
+            source = f"[{section.file}.json](../../benchmarks/results/{section.file}.json)"
             parts += [
                 f"## {section.title}",
                 section.render(figures, folder),

@@ -17,10 +17,10 @@ from benchmarks.studies.questions import questions
 FIGURES = Path("benchmarks/results")
 PAGES = (
     Path("README.md"),
-    Path("docs/measurement.md"),
-    Path("docs/operations.md"),
-    Path("docs/operators.md"),
-    Path("docs/policy.md"),
+    Path("docs/explanation/measurement.md"),
+    Path("docs/explanation/policy.md"),
+    Path("docs/how-to/register-and-promote.md"),
+    Path("docs/how-to/size.md"),
 )
 
 

@@ -93,7 +93,7 @@ def transfer(figures: Mapping[str, Any]) -> str:
 
 
 def _picture(words: str, name: str) -> str:
-    return f"![{words}](images/results/transfer-{name}.svg)"
+    return f"![{words}](../images/results/transfer-{name}.svg)"
 
 
 def _summary(figures: Mapping[str, Any]) -> str:

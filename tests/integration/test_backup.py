@@ -32,7 +32,7 @@ from tests.waiting import eventually
 
 
 def restore(archive: Path, data_dir: Path) -> None:
-    """What docs/operations.md says."""
+    """What docs/how-to/back-up.md says."""
     data_dir.mkdir(mode=0o700)
     subprocess.run(["tar", "--extract", "--file", archive, "--directory", data_dir], check=True)
 
@@ -246,7 +246,7 @@ def test_a_directory_is_no_file_for_a_backup(tmp_path: Path, name: str) -> None:
 def test_a_snapshot_of_another_redis_is_restored_before_its_append_only_file_begins(
     tmp_path: Path,
 ) -> None:
-    """The steps of docs/operations.md, and the trap that they go round."""
+    """The steps of docs/how-to/back-up.md, and the trap that they go round."""
     with RedisServer(tmp_path / "old") as server, server.client() as admin:
         with served(server) as client:
             fill(client)

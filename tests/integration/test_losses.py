@@ -1,4 +1,4 @@
-"""What is lost in which failure: rows of docs/operations.md that no other test proves."""
+"""What is lost in which failure: rows of docs/explanation/failures.md that no other test proves."""
 
 from __future__ import annotations
 

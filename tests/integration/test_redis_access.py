@@ -24,7 +24,7 @@ from tests.redis_topologies import RedisCluster, SentinelTrio
 from tests.waiting import eventually
 from tests.whole_path import is_stored, walk
 
-PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "redis.md").read_text("utf-8")
 SECRET = "s3cr3t-of-mine"
 
 
@@ -86,7 +86,7 @@ def _used(admin: redis.Redis) -> set[str]:
 
 
 def test_a_command_that_is_refused_is_named_with_where_rights_stand(tmp_path: Path) -> None:
-    named = r"commands? .*'hget' .*Rights in docs/operations.md"
+    named = r"commands? .*'hget' .*Rights in docs/how-to/redis.md"
     with RedisServer(tmp_path) as server, server.client() as admin:
         admin.execute_command("ACL SETUSER", "advisor", *rules("advisor"))
         url = f"redis://advisor:{SECRET}@127.0.0.1:{server.port}"
@@ -111,7 +111,7 @@ def test_a_start_without_rights_says_so(tmp_path: Path, workers: int) -> None:
             LocalServer(None, *arguments).__enter__()
     said = " ".join(str(caught.value).split())
     assert "'ping' command" in said
-    assert "see Rights in docs/operations.md" in said
+    assert "see Rights in docs/how-to/redis.md" in said
     assert "Traceback" not in said
 
 

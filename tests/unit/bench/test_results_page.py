@@ -1,4 +1,4 @@
-"""docs/results.md and its pictures are what the stored figures say, and nothing else."""
+"""The results page and its pictures are what the stored figures say, and nothing else."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _rows(text: str, start: str) -> list[str]:
 def test_writing_again_changes_nothing_that_is_committed(tmp_path: Path) -> None:
     shutil.copytree(_ROOT / FIGURES, tmp_path / FIGURES)
     for path in PAGES:
-        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(_ROOT / path, tmp_path / path)
     results(tmp_path)
     for path in (*PAGES, PAGE):
@@ -197,7 +197,7 @@ def test_the_page_says_of_what_commit_and_machine_figures_are(tmp_path: Path) ->
 def test_a_picture_that_nothing_stands_behind_any_more_is_removed(tmp_path: Path) -> None:
     shutil.copytree(_ROOT / FIGURES, tmp_path / FIGURES)
     for path in PAGES:
-        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(_ROOT / path, tmp_path / path)
     write(tmp_path / FIGURES, transfer={**transfer(), "cases": [case("width"), case("depth")]})
     results(tmp_path)

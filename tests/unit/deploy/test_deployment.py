@@ -375,9 +375,12 @@ def test_every_component_and_overlay_can_be_found() -> None:
             assert (folder / "kustomization.yaml").is_file()
 
 
-def test_the_operations_page_names_files_that_exist_and_commands_that_parse() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
-    for path in re.findall(r"\]\(\.\./(deploy[^)]*)\)", page):
+def test_the_pages_on_deploying_name_files_that_exist_and_commands_that_parse() -> None:
+    folder = ROOT / "docs" / "how-to"
+    page = "".join((folder / name).read_text("utf-8") for name in ("deploy.md", "back-up.md"))
+    paths = re.findall(r"\]\(\.\./\.\./(deploy[^)]*)\)", page)
+    assert len(paths) >= 5
+    for path in paths:
         assert (ROOT / path).exists(), path
     assert (ROOT / "deploy/kubernetes/overlays/production").is_dir()
     shown = re.findall(r"^ {4}advisor (backup .*|serve .*)$", page, re.MULTILINE)
@@ -387,8 +390,7 @@ def test_the_operations_page_names_files_that_exist_and_commands_that_parse() ->
 
 
 def test_every_failure_says_what_it_costs_whom() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
-    below = page.split("\n## What is lost in which failure\n", 1)[1].split("\n## ", 1)[0]
+    below = (ROOT / "docs" / "explanation" / "failures.md").read_text("utf-8")
     rows = [line.strip("|").split("|") for line in below.splitlines() if line.startswith("| ")]
     assert len(rows) > 10
     for row in rows:

@@ -116,7 +116,7 @@ class StepObserver(ABC):
     def slow_groups(self) -> dict[str, str]:
         """Names of the groups that are measured the slow way, with the reason.
 
-        Known from the first measurement on; what to do about it: docs/measurement.md.
+        Known from the first measurement on; what to do about it: docs/explanation/measurement.md.
         """
         return self._meter.slow_groups
 

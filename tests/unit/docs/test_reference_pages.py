@@ -1,4 +1,4 @@
-"""docs/operations.md names every setting, metric and error reason, and none that is not there."""
+"""The reference pages name every setting, metric and error reason, and no others."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from advisor.observability.metrics import Metrics
 from advisor.server.settings import Settings
 from fslr.errors import BY_REASON
 
-PAGE = (Path(__file__).parents[3] / "docs" / "operations.md").read_text("utf-8")
+PAGES = Path(__file__).parents[3] / "docs" / "reference"
 
 
-def table(heading: str) -> dict[str, list[str]]:
-    """Return the rows of the first table below a heading, by their first cell."""
-    below = PAGE.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+def table(page: str) -> dict[str, list[str]]:
+    """Return the rows of the first table of a page, by their first cell."""
+    below = (PAGES / f"{page}.md").read_text("utf-8")
     rows = [line.strip("|").split("|") for line in below.splitlines() if line.startswith("| `")]
     return {row[0].strip().strip("`"): [cell.strip() for cell in row[1:]] for row in rows}
 
 
 def test_every_setting_has_its_default() -> None:
-    rows = table("Settings")
+    rows = table("settings")
     assert set(rows) == set(Settings.model_fields)
     for name, field in Settings.model_fields.items():
         if field.default_factory is None:
@@ -33,16 +33,16 @@ def test_every_setting_has_its_default() -> None:
 
 
 def test_every_metric_is_explained() -> None:
-    assert set(table("Metrics")) == set(Metrics().names())
+    assert set(table("metrics")) == set(Metrics().names())
 
 
 def test_every_error_reason_is_explained() -> None:
-    assert set(table("Errors")) == set(BY_REASON)
+    assert set(table("errors")) == set(BY_REASON)
 
 
-@pytest.mark.parametrize("heading", ["Settings", "Metrics", "Errors"])
-def test_no_row_is_empty(heading: str) -> None:
-    assert all(all(cells) for cells in table(heading).values())
+@pytest.mark.parametrize("page", ["settings", "metrics", "errors"])
+def test_no_row_is_empty(page: str) -> None:
+    assert all(all(cells) for cells in table(page).values())
 
 
 def test_every_setting_is_an_option_of_the_command_and_names_its_variable() -> None:
