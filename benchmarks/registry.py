@@ -25,7 +25,7 @@ from advisor.store.codec import encode
 from advisor.store.profiles import ProfileStore
 from advisor.store.redis.connection import connect
 from advisor.store.redis.embedded import EmbeddedRedis
-from advisor.wire import content_to
+from advisor.wire import content_to_proto
 from benchmarks.provenance import AsJson, Out, emit
 from fslr import AdvisorClient
 
@@ -176,7 +176,7 @@ def _large_profile(groups: int, points: int) -> dict[str, float]:
     errors = np.abs(rng.normal(0.1, 0.03, (points, groups))).astype(np.float32)
     content = ProfileContent(header, np.arange(points, dtype=np.int64) * 10, rates, errors)
     encoded = encode(content)
-    message = content_to(content)
+    message = content_to_proto(content)
     with LocalServer(None) as server, AdvisorClient(server.address, deadline_s=120) as client:
         start = time.perf_counter()
         client.register_profile("large", message)

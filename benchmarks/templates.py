@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from advisor.registry.merging import merge
-from advisor.wire import content_from, content_to
+from advisor.wire import content_from_proto, content_to_proto
 from benchmarks.training import loss_of
 from benchmarks.workloads import Workload, char_gpt, conv_net, res_mlp
 from fslr import save_profile
@@ -174,8 +174,8 @@ def _recorded(template: Template) -> profile_pb2.ProfileContent:
         _console.print(f"{template.name}: 2^{octave}: loss {sweep[octave]:.4f}")
     best = min(sweep, key=lambda octave: sweep[octave])
     recordings = [_train(template, 2.0**best, seed, record=True)[1] for seed in _SEEDS]
-    merged = merge([content_from(content) for content in recordings if content is not None])
-    content = content_to(merged)
+    merged = merge([content_from_proto(content) for content in recordings if content is not None])
+    content = content_to_proto(merged)
     spreads = sorted(s for point in content.points for s in point.spreads)
     guideline = (_GUIDELINES / f"{template.name}.md").read_text("utf-8")
     content.docs = guideline.format(

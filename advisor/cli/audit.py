@@ -26,7 +26,7 @@ from advisor.cli.common import (
     say,
 )
 from advisor.store.codec import decode_policy
-from advisor.wire import policy_to
+from advisor.wire import policy_to_proto
 
 
 def audit(
@@ -66,7 +66,7 @@ def _detail(action: str, text: str) -> str:
     """Return a digest cut to what people compare, rules in words, anything else as it is."""
     if action == "set policy":
         try:
-            return rules_in_words(policy_to(decode_policy(text.encode())))
+            return rules_in_words(policy_to_proto(decode_policy(text.encode())))
         except (ValueError, TypeError, KeyError):  # rules that only a newer version knows
             return text
     return text[:12] if re.fullmatch(r"[0-9a-f]{64}", text) else text

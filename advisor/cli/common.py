@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.padding import Padding
 
 from advisor.policy import Policy
-from advisor.wire import policy_to
+from advisor.wire import policy_to_proto
 from fslr import AdvisorClient, FslrError
 from fslr.advisor.v1 import policy_pb2
 from fslr.profile_files import fields_of
@@ -125,7 +125,7 @@ def print_json(data: Any) -> None:
 
 def rules_in_words(policy: policy_pb2.Policy) -> str:
     """Return the rules that are not the default, or that all are."""
-    defaults = fields_of(policy_to(Policy()), words=True)
+    defaults = fields_of(policy_to_proto(Policy()), words=True)
     own = {k: v for k, v in fields_of(policy, words=True).items() if v != defaults.get(k)}
     words = (f"{k}={number(v) if isinstance(v, float) else str(v).lower()}" for k, v in own.items())
     return ", ".join(words) or "the defaults"

@@ -32,7 +32,12 @@ from advisor.cli.policy import rules_of
 from advisor.policy import InvalidValueError, LayoutMismatchError, Policy, Reference
 from advisor.registry.profiles import VersionInfo
 from advisor.registry.resource_names import ProfileReference
-from advisor.wire import content_from, measurement_from, opening_from, policy_from
+from advisor.wire import (
+    content_from_proto,
+    measurement_from_proto,
+    opening_from_proto,
+    policy_from_proto,
+)
 from fslr import AdvisorClient, NotFoundError
 from fslr.advisor.v1 import run_service_pb2
 from fslr.profile_files import load_fields
@@ -93,7 +98,7 @@ def _policy(advisor: AdvisorClient, policy: str, project: str) -> Policy:
     else:
         rules = advisor.get_policy(policy, project=project).policy
     try:
-        return policy_from(rules)
+        return policy_from_proto(rules)
     except InvalidValueError as error:
         fail(f"{policy}: {error}")
 
@@ -113,13 +118,13 @@ def _tried(
 ) -> tuple[list[Replayed], str]:
     """Return the replay against the run's newest profile and layout, and what it leaves out."""
     summary = advisor.get_run(run, project=project)
-    opening = opening_from(summary.opening)
+    opening = opening_from_proto(summary.opening)
     events = list(advisor.run_history(run, project=project))
     if not events:
         return [], ""
     newest = events[-1].recommendation
     version = advisor.get_profile(newest.profile).profile
-    content = content_from(version.content)
+    content = content_from_proto(version.content)
     profile = content.profile()
     info = VersionInfo(
         ProfileReference.parse("profile", version.name).name,
@@ -131,7 +136,9 @@ def _tried(
     groups = len(opening.layout)
     present = [event for event in events if len(event.measurement.unit_rates) == groups]
     own = [event for event in present if event.recommendation.digest == version.digest]
-    history = [_answered(event, measurement_from(event.measurement, opening)) for event in own]
+    history = [
+        _answered(event, measurement_from_proto(event.measurement, opening)) for event in own
+    ]
     left = {
         "measurements of the layout before it began again": len(events) - len(present),
         "measurements against other versions of the profile": len(present) - len(own),

@@ -27,7 +27,7 @@ from advisor.cli.common import (
     short_name,
 )
 from advisor.policy import Policy
-from advisor.wire import policy_to
+from advisor.wire import policy_to_proto
 from fslr.advisor.v1 import profile_pb2
 from fslr.profile_files import fields_of
 
@@ -89,7 +89,7 @@ def changed_facts(old: profile_pb2.ProfileContent, new: profile_pb2.ProfileConte
     flat = dict(_flat(old)), dict(_flat(new))
     if bool(old.policy_name) != bool(new.policy_name):
         # Only one has rules of its own; those that are the default are not worth a line.
-        defaults = dict(_flat(profile_pb2.ProfileContent(policy=policy_to(Policy()))))
+        defaults = dict(_flat(profile_pb2.ProfileContent(policy=policy_to_proto(Policy()))))
         for own in flat:
             for key in [key for key in own if key.startswith("policy ") and key != "policy name"]:
                 if own[key] == defaults.get(key):

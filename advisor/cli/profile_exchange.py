@@ -28,7 +28,7 @@ from advisor.policy import InvalidValueError
 from advisor.registry.merging import merge as merged
 from advisor.registry.profiles import ProfileContent
 from advisor.registry.resource_names import parse_profile_name
-from advisor.wire import content_from, content_to
+from advisor.wire import content_from_proto, content_to_proto
 from fslr import FslrError, load_profile, save_profile
 from fslr.advisor.v1 import profile_pb2
 from fslr.profile_files import profile_text
@@ -90,7 +90,7 @@ def merge(
     """Merge recordings into one profile: geometric mean rates, and the spread between seeds."""
     contents = [_checked(file)[1] for file in files]
     try:
-        content = content_to(merged(contents))
+        content = content_to_proto(merged(contents))
         save_profile(content, output)
     except InvalidValueError as error:
         place = re.fullmatch(r"recordings\[(\d+)\]", error.field)
@@ -118,7 +118,7 @@ def _checked(file: Path) -> tuple[profile_pb2.ProfileContent, ProfileContent]:
     with _naming(file):
         try:
             message = load_profile(file)
-            return message, content_from(message)
+            return message, content_from_proto(message)
         except FslrError as error:
             fail(str(error))
 

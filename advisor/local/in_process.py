@@ -17,7 +17,7 @@ from advisor.policy import InvalidValueError, Reference
 from advisor.registry.profiles import VersionInfo
 from advisor.registry.resource_names import ProfileReference
 from advisor.store.codec import encode
-from advisor.wire import answer, content_from, mapping_to, opening_from
+from advisor.wire import answer, content_from_proto, mapping_to_proto, opening_from_proto
 from advisor.wire.errors import DEFECT, error_mapping_of, metadata_of
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_pb2, profile_service_pb2
@@ -53,7 +53,7 @@ class InProcessSession:
 
     def __init__(self, profile: LoadedProfile, message: pb.RunOpening) -> None:
         with _as_client_errors():
-            self._opening: Opening = opening_from(message)
+            self._opening: Opening = opening_from_proto(message)
             try:
                 self._advice = Advice(ResolvedProfile(profile), self._opening)
             except InvalidValueError as error:
@@ -87,7 +87,7 @@ class InProcessAdvisor:
 
     def __init__(self, content: profile_pb2.ProfileContent) -> None:
         with _as_client_errors():
-            domain = content_from(content)
+            domain = content_from_proto(content)
             if domain.header.policy_name:
                 raise InvalidValueError(
                     "policy_name",
@@ -117,7 +117,9 @@ class InProcessAdvisor:
             InvalidRequestError: The opening is out of range.
         """
         with _as_client_errors():
-            return mapping_to(Advice(ResolvedProfile(self._profile), opening_from(opening)))
+            return mapping_to_proto(
+                Advice(ResolvedProfile(self._profile), opening_from_proto(opening))
+            )
 
     def open_run(self, opening: pb.RunOpening) -> InProcessSession:
         """Start a run.

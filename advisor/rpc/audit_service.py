@@ -10,7 +10,7 @@ import grpc
 from advisor.registry.resource_names import parse_project
 from advisor.rpc.paging import decode_token, encode_token, page_size
 from advisor.store.audit import AuditStore
-from advisor.wire import timestamp
+from advisor.wire import timestamp_to_proto
 from fslr.advisor.v1 import audit_service_pb2 as pb
 from fslr.advisor.v1 import audit_service_pb2_grpc
 
@@ -41,7 +41,7 @@ class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
             events=[
                 pb.AuditEvent(
                     id=event.id,
-                    time=timestamp(event.origin.time),
+                    time=timestamp_to_proto(event.origin.time),
                     actor=event.origin.actor,
                     peer=event.origin.peer,
                     request_id=event.origin.request_id,

@@ -14,7 +14,7 @@ from cachetools import LRUCache
 from advisor.advising.advice import Advice, Opening, ProfileSource, ResolvedProfile
 from advisor.policy import InvalidValueError, Layout, LayoutMapping
 from advisor.rpc.offloading import computed
-from advisor.wire import opening_from
+from advisor.wire import opening_from_proto
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 
 _MOST_NAMES = 100_000  # a name takes less than 1 KiB, with its place and part of a mapping
@@ -51,9 +51,9 @@ class LayoutCache:
         names = len(message.layout.groups) + len(message.layout.frozen_names)
         known = self._layouts.get(digest)
         if known is not None:
-            opening = opening_from(message, known)
+            opening = opening_from_proto(message, known)
         else:
-            opening = await computed(names, opening_from, message)
+            opening = await computed(names, opening_from_proto, message)
             if _names(opening.layout) <= self._most_names:
                 self._layouts[digest] = opening.layout
         resolved = await self._profiles.resolve(opening.profile)

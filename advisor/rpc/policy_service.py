@@ -15,7 +15,7 @@ from advisor.rpc.audit_origin import audit_origin_of
 from advisor.rpc.paging import decode_token, encode_token, page_size
 from advisor.rpc.requests import expected_version_of
 from advisor.store.policies import PolicyStore, StoredPolicy
-from advisor.wire import policy_from, policy_to, timestamp
+from advisor.wire import policy_from_proto, policy_to_proto, timestamp_to_proto
 from fslr.advisor.v1 import policy_service_pb2 as pb
 from fslr.advisor.v1 import policy_service_pb2_grpc
 
@@ -44,7 +44,7 @@ class PolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
             raise InvalidValueError("name", f"{request.name!r} names a version; leave it out")
         expected = expected_version_of(request)
         try:
-            policy = policy_from(request.policy)
+            policy = policy_from_proto(request.policy)
         except InvalidValueError as error:
             raise error.under("policy") from None
         stored, created = await self._store.set(
@@ -80,6 +80,6 @@ def _version(stored: StoredPolicy) -> pb.PolicyVersion:
     return pb.PolicyVersion(
         name=str(stored.reference),
         version=stored.reference.version,
-        create_time=timestamp(stored.create_time),
-        policy=None if stored.policy is None else policy_to(stored.policy),
+        create_time=timestamp_to_proto(stored.create_time),
+        policy=None if stored.policy is None else policy_to_proto(stored.policy),
     )

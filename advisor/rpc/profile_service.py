@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from advisor import wire as convert
+from advisor import wire
 from advisor.advising.advice import Advice, Opening, ProfileSource
 from advisor.policy import InvalidValueError, shown
 from advisor.registry.profiles import Alias
@@ -62,7 +62,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         """Store a version."""
         name = parse_profile_name("name", request.name)
         try:
-            content = await asyncio.to_thread(convert.content_from, request.content)
+            content = await asyncio.to_thread(wire.content_from_proto, request.content)
         except InvalidValueError as error:
             raise error.under("content") from None
         if content.header.policy_name:
@@ -78,7 +78,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         except InvalidValueError as error:
             raise error.under("content") from None
         return pb.RegisterProfileResponse(
-            profile=convert.version_to(info, content.header), created=created
+            profile=wire.version_to_proto(info, content.header), created=created
         )
 
     async def GetProfile(
@@ -88,7 +88,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         reference = ProfileReference.parse("name", request.name)
         version = await self._store.get(reference)
         return pb.GetProfileResponse(
-            profile=await asyncio.to_thread(convert.version_to, version.info, version.content),
+            profile=await asyncio.to_thread(wire.version_to_proto, version.info, version.content),
             versions=version.versions,
             aliases=[_alias(alias) for alias in version.aliases],
         )
@@ -104,7 +104,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             labels=parse_filter(request.filter),
         )
         return pb.ListProfilesResponse(
-            profiles=[convert.summary_to(info, summary) for info, summary in found],
+            profiles=[wire.summary_to_proto(info, summary) for info, summary in found],
             next_page_token=encode_token(after),
         )
 
@@ -122,7 +122,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             expected_moves=_moves(request.etag),
         )
         return pb.SetProfileAliasResponse(
-            profile=convert.summary_to(info, None),
+            profile=wire.summary_to_proto(info, None),
             previous_version=before,
             alias=_alias(alias),
         )
@@ -155,11 +155,11 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         """Show how a layout maps onto a profile."""
         try:
             names = len(request.layout.groups) + len(request.layout.frozen_names)
-            layout = await computed(names, convert.layout_from, request.layout)
+            layout = await computed(names, wire.layout_from_proto, request.layout)
         except InvalidValueError as error:
             raise error.under("layout") from None
         try:
-            policy = convert.policy_from(request.policy) if request.HasField("policy") else None
+            policy = wire.policy_from_proto(request.policy) if request.HasField("policy") else None
         except InvalidValueError as error:
             raise error.under("policy") from None
         opening = Opening(ProfileReference.parse("name", request.name), layout, policy=policy)
@@ -171,7 +171,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             if error.field != "profile":
                 raise
             raise InvalidValueError("name", error.description) from None
-        return await computed(names, convert.mapping_to, advice)
+        return await computed(names, wire.mapping_to_proto, advice)
 
 
 def _alias(alias: Alias) -> pb.Alias:

@@ -12,7 +12,7 @@ from advisor.policy import InvalidValueError, shown
 from advisor.registry.resource_names import RunName, parse_project
 from advisor.rpc.paging import decode_token, encode_token, page_size
 from advisor.store.runs import RunCursor, RunStore, StoredEvent, StoredRun
-from advisor.wire import timestamp
+from advisor.wire import timestamp_to_proto
 from fslr.advisor.v1 import run_service_pb2 as pb
 from fslr.advisor.v1 import run_service_pb2_grpc
 
@@ -98,8 +98,8 @@ def _event_id(value: str) -> str:
 def _run(run: StoredRun) -> pb.Run:
     message = pb.Run(
         name=str(run.name),
-        create_time=timestamp(run.create_time),
-        update_time=timestamp(run.update_time),
+        create_time=timestamp_to_proto(run.create_time),
+        update_time=timestamp_to_proto(run.update_time),
         last_step=run.last_step,
         measurements=run.measurements,
         lost_measurements=run.lost,

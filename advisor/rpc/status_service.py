@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from advisor.rpc.authorization import CALLER
 from advisor.server.settings import Settings
 from advisor.store.status import StoreStatus, read_status
-from advisor.wire import timestamp
+from advisor.wire import timestamp_to_proto
 from fslr.advisor.v1 import status_service_pb2 as pb
 from fslr.advisor.v1 import status_service_pb2_grpc
 
@@ -41,7 +41,7 @@ class StatusServicer(status_service_pb2_grpc.StatusServiceServicer):
         store = _store(await read_status(self._redis), self._settings.topology)
         return pb.GetStatusResponse(
             version=_VERSION,
-            time=timestamp(self._now()),
+            time=timestamp_to_proto(self._now()),
             encrypted=self._settings.tls is not None,
             authenticates=self._settings.authenticates,
             loopback=self._settings.is_loopback,
@@ -58,7 +58,7 @@ def _caller() -> pb.Caller:
         name=grant.name,
         project=f"projects/{grant.project}",
         role=pb.Role.Value(f"ROLE_{grant.role.name}"),
-        expire_time=None if grant.expire_time is None else timestamp(grant.expire_time),
+        expire_time=None if grant.expire_time is None else timestamp_to_proto(grant.expire_time),
     )
 
 

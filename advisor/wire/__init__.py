@@ -1,15 +1,26 @@
 """Messages to domain objects and back, for all services: one module a part of the contract."""
 
-from advisor.wire.advice import mapping_to, opening_from
+from advisor.wire.advice import mapping_to_proto, opening_from_proto
 from advisor.wire.packed import RecommendLRRequest, packed_event
-from advisor.wire.policies import layout_from, layout_to, policy_from, policy_to
-from advisor.wire.profiles import content_from, content_to, summary_to, timestamp, version_to
+from advisor.wire.policies import (
+    layout_from_proto,
+    layout_to_proto,
+    policy_from_proto,
+    policy_to_proto,
+)
+from advisor.wire.profiles import (
+    content_from_proto,
+    content_to_proto,
+    summary_to_proto,
+    timestamp_to_proto,
+    version_to_proto,
+)
 from advisor.wire.recommendations import (
     Answer,
     RecommendationRequest,
     answer,
     answer_batch,
-    measurement_from,
+    measurement_from_proto,
 )
 
 __all__ = [
@@ -18,17 +29,17 @@ __all__ = [
     "RecommendationRequest",
     "answer",
     "answer_batch",
-    "content_from",
-    "content_to",
-    "layout_from",
-    "layout_to",
-    "mapping_to",
-    "measurement_from",
-    "opening_from",
+    "content_from_proto",
+    "content_to_proto",
+    "layout_from_proto",
+    "layout_to_proto",
+    "mapping_to_proto",
+    "measurement_from_proto",
+    "opening_from_proto",
     "packed_event",
-    "policy_from",
-    "policy_to",
-    "summary_to",
-    "timestamp",
-    "version_to",
+    "policy_from_proto",
+    "policy_to_proto",
+    "summary_to_proto",
+    "timestamp_to_proto",
+    "version_to_proto",
 ]

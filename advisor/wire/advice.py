@@ -14,7 +14,7 @@ from advisor.policy import (
 )
 from advisor.registry.profiles import check_words
 from advisor.registry.resource_names import ProfileReference, RunName
-from advisor.wire.policies import layout_from, policy_from
+from advisor.wire.policies import layout_from_proto, policy_from_proto
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_service_pb2
 
 _MATCHES = {
@@ -26,7 +26,9 @@ _MATCHES = {
 }
 
 
-def opening_from(message: advisor_service_pb2.RunOpening, layout: Layout | None = None) -> Opening:
+def opening_from_proto(
+    message: advisor_service_pb2.RunOpening, layout: Layout | None = None
+) -> Opening:
     """Return the opening of a message.
 
     Args:
@@ -37,11 +39,11 @@ def opening_from(message: advisor_service_pb2.RunOpening, layout: Layout | None 
         InvalidValueError: A value is out of its range; the field's path begins at ``opening``.
     """
     try:
-        layout = layout or layout_from(message.layout)
+        layout = layout or layout_from_proto(message.layout)
     except InvalidValueError as error:
         raise error.under("opening.layout") from None
     try:
-        policy = policy_from(message.policy) if message.HasField("policy") else None
+        policy = policy_from_proto(message.policy) if message.HasField("policy") else None
     except InvalidValueError as error:
         raise error.under("opening.policy") from None
     if message.total_steps < 0:
@@ -74,7 +76,7 @@ def opening_from(message: advisor_service_pb2.RunOpening, layout: Layout | None 
     )
 
 
-def mapping_to(advice: Advice) -> profile_service_pb2.ValidateLayoutResponse:
+def mapping_to_proto(advice: Advice) -> profile_service_pb2.ValidateLayoutResponse:
     """Return how a layout maps onto a profile."""
     groups, base = advice.layout.groups, advice.base_layout.groups
     factors = advice.first_depth_factors()

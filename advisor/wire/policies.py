@@ -66,7 +66,7 @@ def _number_of(table: Mapping[Any, _Rule], rule: _Rule) -> Any:
     return next(number for number, value in table.items() if number and value is rule)
 
 
-def policy_from(message: policy_pb2.Policy) -> Policy:
+def policy_from_proto(message: policy_pb2.Policy) -> Policy:
     """Return the policy of a message, defaults for what is absent.
 
     Raises:
@@ -86,7 +86,7 @@ def policy_from(message: policy_pb2.Policy) -> Policy:
     )
 
 
-def policy_to(policy: Policy) -> policy_pb2.Policy:
+def policy_to_proto(policy: Policy) -> policy_pb2.Policy:
     """Return the message of a policy, every rule given that has a value."""
     return policy_pb2.Policy(
         depth_rule=_number_of(_DEPTH_RULES, policy.depth_rule),
@@ -96,7 +96,7 @@ def policy_to(policy: Policy) -> policy_pb2.Policy:
     )
 
 
-def layout_from(message: layout_pb2.Layout) -> Layout:
+def layout_from_proto(message: layout_pb2.Layout) -> Layout:
     """Return the layout of a message, roles derived where they are not given.
 
     Raises:
@@ -121,7 +121,7 @@ def layout_from(message: layout_pb2.Layout) -> Layout:
     )
 
 
-def layout_to(layout: Layout) -> layout_pb2.Layout:
+def layout_to_proto(layout: Layout) -> layout_pb2.Layout:
     """Return the message of a layout."""
     return layout_pb2.Layout(
         groups=[

@@ -17,7 +17,12 @@ from advisor.registry.profiles import (
     VersionInfo,
 )
 from advisor.registry.resource_names import PolicyReference
-from advisor.wire.policies import layout_from, layout_to, policy_from, policy_to
+from advisor.wire.policies import (
+    layout_from_proto,
+    layout_to_proto,
+    policy_from_proto,
+    policy_to_proto,
+)
 from fslr.advisor.v1 import profile_pb2
 
 _PROVENANCE_FIELDS = (
@@ -26,18 +31,18 @@ _PROVENANCE_FIELDS = (
 )
 
 
-def content_from(message: profile_pb2.ProfileContent) -> ProfileContent:
+def content_from_proto(message: profile_pb2.ProfileContent) -> ProfileContent:
     """Return the profile content of a message.
 
     Raises:
         InvalidValueError: A value is out of its range; the field's path begins below ``content``.
     """
     try:
-        layout = layout_from(message.layout)
+        layout = layout_from_proto(message.layout)
     except InvalidValueError as error:
         raise error.under("layout") from None
     try:
-        policy = policy_from(message.policy)
+        policy = policy_from_proto(message.policy)
     except InvalidValueError as error:
         raise error.under("policy") from None
     groups = len(layout)
@@ -179,10 +184,10 @@ def _provenance_to(provenance: Provenance) -> profile_pb2.Provenance:
 
 def _header_to(header: ProfileHeader) -> profile_pb2.ProfileContent:
     return profile_pb2.ProfileContent(
-        layout=layout_to(header.layout),
+        layout=layout_to_proto(header.layout),
         base_learning_rate=header.base_learning_rate,
         total_steps=header.total_steps,
-        policy=None if header.policy_name else policy_to(header.policy),
+        policy=None if header.policy_name else policy_to_proto(header.policy),
         provenance=_provenance_to(header.provenance),
         labels=dict(header.labels),
         docs=header.docs,
@@ -193,7 +198,7 @@ def _header_to(header: ProfileHeader) -> profile_pb2.ProfileContent:
     )
 
 
-def content_to(content: ProfileContent) -> profile_pb2.ProfileContent:
+def content_to_proto(content: ProfileContent) -> profile_pb2.ProfileContent:
     """Return the message of a profile's content."""
     message = _header_to(content.header)
     for i, (step, rates, errors) in enumerate(
@@ -211,36 +216,36 @@ def content_to(content: ProfileContent) -> profile_pb2.ProfileContent:
     return message
 
 
-def version_to(
+def version_to_proto(
     info: VersionInfo, content: ProfileContent | ProfileHeader | None
 ) -> profile_pb2.Profile:
     """Return the message of a version, with its points if the whole content is given."""
-    message = content_to(content) if isinstance(content, ProfileContent) else None
+    message = content_to_proto(content) if isinstance(content, ProfileContent) else None
     if isinstance(content, ProfileHeader):
         message = _header_to(content)
     return profile_pb2.Profile(
         name=str(info.reference),
         version=info.version,
         digest=info.digest,
-        create_time=timestamp(info.create_time),
+        create_time=timestamp_to_proto(info.create_time),
         aliases=info.aliases,
         content=message,
         group_count=0 if message is None else len(message.layout.groups),
     )
 
 
-def summary_to(info: VersionInfo, summary: ProfileSummary | None) -> profile_pb2.Profile:
+def summary_to_proto(info: VersionInfo, summary: ProfileSummary | None) -> profile_pb2.Profile:
     """Return the message of a version without layout and points; without content if None."""
     if summary is None:
-        message = version_to(info, None)
+        message = version_to_proto(info, None)
     else:
-        message = version_to(info, summary.header)
+        message = version_to_proto(info, summary.header)
         message.content.ClearField("layout")
         message.group_count = summary.group_count
     return message
 
 
-def timestamp(time: datetime) -> Timestamp:
+def timestamp_to_proto(time: datetime) -> Timestamp:
     """Return the message of a time."""
     message = Timestamp()
     message.FromDatetime(time)

@@ -82,7 +82,9 @@ class _Arrays(NamedTuple):
     advised: npt.NDArray[np.bool_]
 
 
-def measurement_from(message: advisor_service_pb2.Measurement, opening: Opening) -> Measurement:
+def measurement_from_proto(
+    message: advisor_service_pb2.Measurement, opening: Opening
+) -> Measurement:
     """Return the measurement of a message, with defaults for absent fields.
 
     Raises:
@@ -109,7 +111,7 @@ def answer(
             ``measurement``.
         LayoutMismatchError: The layout does not map onto the profile.
     """
-    measurement = measurement_from(message, opening)
+    measurement = measurement_from_proto(message, opening)
     recommended = _recommend(advice, measurement)
     row = recommended.row(0)
     return advisor_service_pb2.RecommendLRResponse(
@@ -244,7 +246,7 @@ def _numbers_in_range(message: Any) -> bool:
 
 
 def _packed_measurement(message: Any, opening: Opening) -> Measurement:
-    """Return the measurement of a packed message; see :func:`measurement_from`."""
+    """Return the measurement of a packed message; see :func:`measurement_from_proto`."""
     arrays = _Arrays(
         unit_rates=packed.numbers(message.unit_rates, _FLOAT),
         relative_errors=packed.numbers(message.relative_errors, _FLOAT),

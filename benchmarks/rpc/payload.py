@@ -8,7 +8,7 @@ import numpy as np
 
 from advisor.policy import Group, Layout
 from advisor.registry.profiles import ProfileContent, ProfileHeader, Provenance
-from advisor.wire import content_to
+from advisor.wire import content_to_proto
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, profile_pb2
 
@@ -47,7 +47,7 @@ def profile(groups: int, *, seed: int = 0) -> profile_pb2.ProfileContent:
     rates = np.exp(rng.normal(-2, 2, shape[1]) + rng.normal(0, 0.1, shape)).astype(np.float32)
     errors = np.abs(rng.normal(0.1, 0.03, shape)).astype(np.float32)
     steps = np.arange(_POINTS, dtype=np.int64) * _INTERVAL_STEPS
-    return content_to(ProfileContent(header, steps, rates, errors))
+    return content_to_proto(ProfileContent(header, steps, rates, errors))
 
 
 def opening(run: str, groups: int) -> pb.RunOpening:

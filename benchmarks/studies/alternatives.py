@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import nn
 
 from advisor.policy import Policy
-from advisor.wire import policy_to
+from advisor.wire import policy_to_proto
 from benchmarks.markdown import number
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.studies.parametrisations import Rule, depth_mup, initialise, mup, width_and_depth
@@ -91,7 +91,7 @@ def published_flerm() -> Method:
     return Method(
         "published FLeRM",
         recording=Recording(every=100, options=options),
-        advice=Advice(policy_to(policy), options),
+        advice=Advice(policy_to_proto(policy), options),
     )
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from advisor.policy import Alignment, DepthRule, Policy
 from advisor.registry.merging import merge
-from advisor.wire import policy_to
-from advisor.wire.profiles import content_from, content_to
+from advisor.wire import policy_to_proto
+from advisor.wire.profiles import content_from_proto, content_to_proto
 from benchmarks.studies.reference import Reference, octaves_around, recorded, with_rules
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case, chosen_cases
@@ -81,7 +81,7 @@ def _estimator(name: str) -> Choice:
     options = MeasuringOptions(estimator=name)
     # One probe of the others is so uncertain that the policy would hold every multiplier at 1.
     policy = replace(Policy(), max_relative_error=1e6, weigh_by_confidence=False)
-    advice = Advice(policy_to(policy), options)
+    advice = Advice(policy_to_proto(policy), options)
     return Choice(name, replace(ADVISED, recording=Recording(options=options), advice=advice))
 
 
@@ -103,8 +103,8 @@ def _of_all_seeds(bench: Bench, reference: Reference) -> Profiles:
     for octave in octaves_around(reference):
         names = [found[octave, seed] for seed in case.seeds if (octave, seed) in found]
         if len(names) == len(case.seeds):
-            contents = [content_from(bench.content(name)) for name in names]
-            merged = content_to(merge(contents)).SerializeToString()
+            contents = [content_from_proto(bench.content(name)) for name in names]
+            merged = content_to_proto(merge(contents)).SerializeToString()
             registered = bench.register(f"merged-of-octave-{octave + 100}", merged)
             result |= {(octave, seed): registered for seed in case.seeds}
     return result

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from advisor.policy import Policy
-from advisor.wire import policy_to
+from advisor.wire import policy_to_proto
 from benchmarks.studies.gains import Gain, gain_by_seed
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case
@@ -31,7 +31,7 @@ from benchmarks.transfer.training import Advice, Recording
 def with_rules(**rules: object) -> Method:
     """Return the advised method under the default policy with some rules changed."""
     policy = replace(Policy(), **rules)  # type: ignore[arg-type]
-    return replace(ADVISED, advice=Advice(policy_to(policy)))
+    return replace(ADVISED, advice=Advice(policy_to_proto(policy)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,14 +36,14 @@ def _loaded(content: ProfileContent) -> ResolvedProfile:
 
 @functools.cache
 def _registered() -> ResolvedProfile:
-    return _loaded(convert.content_from(content_message()))
+    return _loaded(convert.content_from_proto(content_message()))
 
 
 def register(request: Any) -> None:
     """Take a profile's content as far as Redis and back, and let its own model ask for advice."""
-    content = convert.content_from(request.content)
+    content = convert.content_from_proto(request.content)
     again = decode(encode(content))
-    convert.version_to(_INFO, again)
+    convert.version_to_proto(_INFO, again)
     opening = Opening(_REFERENCE, again.header.layout, total_steps=10)
     measurement = advisor_service_pb2.Measurement(unit_rates=[1.0] * len(opening.layout))
     convert.answer(Advice(_loaded(again), opening), opening, measurement)
@@ -51,20 +51,20 @@ def register(request: Any) -> None:
 
 def recommend(request: Any) -> None:
     """Answer a measurement."""
-    opening = convert.opening_from(request.opening)
+    opening = convert.opening_from_proto(request.opening)
     convert.answer(Advice(_registered(), opening), opening, request.measurement)
 
 
 def validate(request: Any) -> None:
     """Map a layout."""
-    layout = convert.layout_from(request.layout)
-    policy = convert.policy_from(request.policy) if request.HasField("policy") else None
-    convert.mapping_to(Advice(_registered(), Opening(_REFERENCE, layout, policy=policy)))
+    layout = convert.layout_from_proto(request.layout)
+    policy = convert.policy_from_proto(request.policy) if request.HasField("policy") else None
+    convert.mapping_to_proto(Advice(_registered(), Opening(_REFERENCE, layout, policy=policy)))
 
 
 def set_policy(request: Any) -> None:
     """Take rules, and give them back."""
-    convert.policy_to(convert.policy_from(request.policy))
+    convert.policy_to_proto(convert.policy_from_proto(request.policy))
 
 
 TARGETS: dict[type[Any], Callable[[Any], None]] = {

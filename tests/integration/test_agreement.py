@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from advisor.local.in_process import InProcessAdvisor
 from advisor.registry.profiles import ProfileContent, ProfileHeader
-from advisor.wire import content_to, policy_to
+from advisor.wire import content_to_proto, policy_to_proto
 from fslr import AdvisorClient, InvalidRequestError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_pb2
@@ -25,7 +25,7 @@ def _content(case: Case) -> profile_pb2.ProfileContent:
     header = ProfileHeader(
         profile.layout, profile.base_learning_rate, profile.total_steps, profile.policy
     )
-    message = content_to(
+    message = content_to_proto(
         ProfileContent(
             header,
             profile.steps,
@@ -74,7 +74,7 @@ def test_the_service_and_in_process_use_agree_bit_for_bit(
     opening = pb.RunOpening(
         profile=name,
         layout=layout_message([group.name for group in case[1].groups]),
-        policy=policy_to(case[0].policy) if data.draw(st.booleans()) else None,
+        policy=policy_to_proto(case[0].policy) if data.draw(st.booleans()) else None,
     )
     in_process = InProcessAdvisor(content).open_run(opening)
     session = client.open_run(opening)

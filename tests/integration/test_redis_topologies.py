@@ -25,7 +25,7 @@ from advisor.store.profiles import ProfileStore
 from advisor.store.redis.connection import connect
 from advisor.store.runs import EventToStore, RunStore
 from advisor.store.times import to_ms
-from advisor.wire.profiles import content_from
+from advisor.wire.profiles import content_from_proto
 from fslr import AdvisorClient, FslrError, RunNotFoundError, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_service_pb2, profile_service_pb2_grpc
@@ -190,7 +190,7 @@ def test_a_write_at_a_replica_is_refused_in_words_that_make_the_client_look_else
     trio: SentinelTrio,
 ) -> None:
     (replica,) = trio.replicas
-    name, content = ProfileName("replica", "gpt"), content_from(content_message())
+    name, content = ProfileName("replica", "gpt"), content_from_proto(content_message())
     origin = AuditOrigin(datetime.now(UTC), "a test", "", "once")
 
     async def register() -> None:

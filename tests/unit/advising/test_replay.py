@@ -15,14 +15,19 @@ from advisor.local.in_process import InProcessAdvisor
 from advisor.policy import DepthRule, Layout, Measurement, Policy, Reference
 from advisor.registry.profiles import VersionInfo
 from advisor.registry.resource_names import ProfileReference
-from advisor.wire import content_from, measurement_from, opening_from, policy_to
+from advisor.wire import (
+    content_from_proto,
+    measurement_from_proto,
+    opening_from_proto,
+    policy_to_proto,
+)
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from tests.building import content_message, layout_message
 from tests.unit.policy.test_recommend import POLICIES
 
 NAMES = ["embed.weight", *(f"blocks.{i}.up.weight" for i in range(5)), "head.weight"]
 REFERENCE = ProfileReference.parse("profile", "projects/default/profiles/x")
-CONTENT = content_from(content_message())
+CONTENT = content_from_proto(content_message())
 PROFILE = CONTENT.profile()
 LOADED = LoadedProfile(
     VersionInfo(REFERENCE.name, 1, "0" * 64, CONTENT.header.provenance.record_time),  # type: ignore[arg-type]
@@ -117,7 +122,7 @@ def test_what_travels_decides_the_same_bits_as_what_does_not(
 ) -> None:
     """A run through messages, read back from them, is the run of plain arrays."""
     opening = pb.RunOpening(
-        profile=str(REFERENCE), layout=layout_message(NAMES), policy=policy_to(policy)
+        profile=str(REFERENCE), layout=layout_message(NAMES), policy=policy_to_proto(policy)
     )
     session = InProcessAdvisor(content_message()).open_run(opening)
     for answered in recorded(policy, events):
@@ -131,9 +136,9 @@ def test_what_travels_decides_the_same_bits_as_what_does_not(
             advised=own.advised,
         )
         again = pb.Measurement.FromString(message.SerializeToString())
-        assert measurement_from(again, opening_from(opening)).unit_rates.tolist() == list(
-            own.unit_rates
-        )
+        assert measurement_from_proto(
+            again, opening_from_proto(opening)
+        ).unit_rates.tolist() == list(own.unit_rates)
         answer = session.recommend(again)
         assert list(answer.multipliers) == answered.multipliers.tolist()
         assert answer.next_measurement_step == answered.next_measurement_step

@@ -12,7 +12,7 @@ import fslr.torch
 from advisor.local.in_process import InProcessAdvisor
 from advisor.policy import DepthRule, InvalidValueError, Layout, map_layout, role_coherences
 from advisor.policy.parameter_names import spell
-from advisor.wire import content_from
+from advisor.wire import content_from_proto
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2
 from fslr.training.correlations import alike_pairs, correlations
@@ -105,13 +105,13 @@ def _content(**point: object) -> profile_pb2.ProfileContent:
 )
 def test_a_profile_says_it_once_and_in_full(point: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidValueError, match=message):
-        content_from(_content(**point))
+        content_from_proto(_content(**point))
 
 
 def test_a_recorded_profile_serves_the_rule_measured() -> None:
     base = recorded(blocks=3)
     assert base.correlated_groups
-    content = content_from(base)
+    content = content_from_proto(base)
     assert content.coherences is not None
     roles = content.header.layout.roles
     of_blocks = [i for i, role in enumerate(roles) if role.startswith("blocks.*")]
@@ -177,7 +177,7 @@ def test_an_estimator_without_a_gram_matrix_records_no_correlations() -> None:
         optimizer.step()
         content = recorder.profile(model="x")
     assert not content.correlated_groups
-    assert content_from(content).coherences is None
+    assert content_from_proto(content).coherences is None
 
 
 def test_recorded_coherences_converge_to_those_of_the_exact_changes() -> None:
@@ -203,7 +203,7 @@ def test_recorded_coherences_converge_to_those_of_the_exact_changes() -> None:
                 model(inputs).flatten(0, 1), inputs.flatten()
             ).backward()
             optimizer.step()
-            content = content_from(recorder.profile(model="x"))
+            content = content_from_proto(recorder.profile(model="x"))
         assert content.coherences is not None
         role = content.header.layout.roles.index("blocks.*.up.weight")
         kept.append(float(content.coherences[0, role]))

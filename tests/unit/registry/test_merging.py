@@ -11,12 +11,12 @@ from advisor.policy import InvalidValueError
 from advisor.registry.merging import merge
 from advisor.registry.profiles import ProfileContent
 from advisor.store.codec import decode, encode
-from advisor.wire import content_from, content_to
+from advisor.wire import content_from_proto, content_to_proto
 from tests.building import content_message
 
 
 def recording(rates: list[list[float]], *, errors: float = 0.0) -> ProfileContent:
-    content = content_from(content_message(["a", "b"], steps=range(len(rates))))
+    content = content_from_proto(content_message(["a", "b"], steps=range(len(rates))))
     array = np.array(rates, np.float32)
     return dataclasses.replace(
         content, unit_rates=array, relative_errors=np.full_like(array, errors)
@@ -53,7 +53,7 @@ def test_a_merged_profile_survives_the_store_and_the_wire() -> None:
     merged = merge([recording([[1.0, 2.0]]), recording([[4.0, 2.0]])])
     encoded = encode(merged)
     assert encode(decode(encoded)).digest == encoded.digest
-    assert encode(content_from(content_to(merged))).digest == encoded.digest
+    assert encode(content_from_proto(content_to_proto(merged))).digest == encoded.digest
 
 
 def test_only_recordings_of_one_training_are_merged() -> None:

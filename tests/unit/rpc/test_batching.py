@@ -15,7 +15,13 @@ from advisor.policy import InvalidValueError, Reference
 from advisor.registry.profiles import VersionInfo
 from advisor.registry.resource_names import ProfileName
 from advisor.rpc.batching import Batcher
-from advisor.wire import Answer, RecommendationRequest, content_from, opening_from, packed
+from advisor.wire import (
+    Answer,
+    RecommendationRequest,
+    content_from_proto,
+    opening_from_proto,
+    packed,
+)
 from benchmarks.rpc.payload import measurements, opening, profile
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 
@@ -23,10 +29,10 @@ GROUPS = 20
 
 
 def _run() -> tuple[Advice, Opening]:
-    content = content_from(profile(GROUPS))
+    content = content_from_proto(profile(GROUPS))
     info = VersionInfo(ProfileName("bench", "load"), 1, "0" * 64, datetime(2026, 1, 1, tzinfo=UTC))
     loaded = LoadedProfile(info, content.profile(), Reference(content.profile()))
-    opened = opening_from(opening("run", GROUPS))
+    opened = opening_from_proto(opening("run", GROUPS))
     return Advice(ResolvedProfile(loaded), opened), opened
 
 

@@ -18,7 +18,7 @@ from advisor.registry.profiles import ProfileContent, VersionInfo
 from advisor.registry.resource_names import ProfileName, ProfileReference, RunName
 from advisor.rpc.layout_cache import LayoutCache
 from advisor.store.runs import EventToStore
-from advisor.wire import content_from
+from advisor.wire import content_from_proto
 from benchmarks.rpc.payload import opening, profile
 from fslr.advisor.v1 import policy_pb2
 
@@ -31,7 +31,7 @@ class _Source:
     """Knows one profile."""
 
     def __init__(self) -> None:
-        content = content_from(profile(GROUPS))
+        content = content_from_proto(profile(GROUPS))
         self.loaded = LoadedProfile(INFO, content.profile(), Reference(content.profile()))
 
     async def resolve(self, _: ProfileReference) -> ResolvedProfile:
@@ -61,7 +61,7 @@ class _Store:
     async def content(self, _: VersionInfo) -> ProfileContent:
         if self.content_error is not None:
             raise self.content_error
-        return content_from(profile(GROUPS))
+        return content_from_proto(profile(GROUPS))
 
 
 def _cached(store: _Store) -> CachedProfiles:

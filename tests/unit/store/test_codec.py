@@ -13,7 +13,7 @@ from advisor.errors import ProfileDamagedError
 from advisor.policy import Alignment, DepthRule, Policy, UnmatchedRule
 from advisor.registry.profiles import ProfileContent
 from advisor.store.codec import decode, decode_policy, decode_summary, encode, encode_policy
-from advisor.wire import content_from, content_to, policy_from, policy_to
+from advisor.wire import content_from_proto, content_to_proto, policy_from_proto, policy_to_proto
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from tests.building import content_message
 
@@ -26,12 +26,12 @@ def whole() -> profile_pb2.ProfileContent:
     message.policy.depth_rule = policy_pb2.DEPTH_RULE_SQRT
     for point in message.points:
         point.relative_errors.extend([0.1, 0.2, 0.3, 0.4])
-    return content_to(content_from(message))  # defaults and roles filled in
+    return content_to_proto(content_from_proto(message))  # defaults and roles filled in
 
 
 def test_a_profile_comes_back_as_it_was_stored() -> None:
-    content = content_from(whole())
-    assert content_to(decode(encode(content))) == whole()
+    content = content_from_proto(whole())
+    assert content_to_proto(decode(encode(content))) == whole()
     summary = decode_summary("", encode(content).summary)
     assert summary.group_count == len(content.header.layout)
     assert dataclasses.replace(summary.header, layout=content.header.layout) == content.header
@@ -40,19 +40,17 @@ def test_a_profile_comes_back_as_it_was_stored() -> None:
 def test_equal_content_has_an_equal_digest_whatever_the_order_of_labels() -> None:
     one, other = content_message(labels={"a": "1", "b": "2"}), content_message(labels={"b": "2"})
     other.labels["a"] = "1"
-    assert encode(content_from(one)).digest == encode(content_from(other)).digest
+    assert encode(content_from_proto(one)).digest == encode(content_from_proto(other)).digest
 
 
 def test_derived_and_given_roles_are_the_same_content() -> None:
-    assert (
-        encode(content_from(content_message())).digest
-        == encode(content_from(content_to(content_from(content_message())))).digest
-    )
+    content = content_from_proto(content_message())
+    assert encode(content).digest == encode(content_from_proto(content_to_proto(content))).digest
 
 
 @given(st.integers(0, 2), st.integers(0, 3), st.floats(0.5, 2.0, width=32))
 def test_any_other_rate_has_another_digest(point: int, group: int, rate: float) -> None:
-    content = content_from(content_message())
+    content = content_from_proto(content_message())
     rates = content.unit_rates.copy()
     rates[point, group] = np.nextafter(rates[point, group], np.float32(np.inf)) * np.float32(rate)
     changed = dataclasses.replace(content, unit_rates=rates)
@@ -63,7 +61,7 @@ def test_any_other_rate_has_another_digest(point: int, group: int, rate: float) 
 
 @pytest.mark.parametrize("field", ["header", "arrays"])
 def test_damaged_bytes_are_noticed(field: str) -> None:
-    encoded = encode(content_from(content_message()))
+    encoded = encode(content_from_proto(content_message()))
     damaged = getattr(encoded, field).replace(b"e", b"E", 1) or b"x"
     if damaged == getattr(encoded, field):
         damaged = damaged[:-1] + bytes([damaged[-1] ^ 1])
@@ -84,16 +82,16 @@ def test_policies_survive_the_wire(
     depth: DepthRule, alignment: Alignment, unmatched: UnmatchedRule, low: float, interval: int
 ) -> None:
     policy = Policy(depth, alignment, unmatched, min_multiplier=low, min_interval_steps=interval)
-    assert policy_from(policy_to(policy)) == policy
+    assert policy_from_proto(policy_to_proto(policy)) == policy
 
 
 def test_an_empty_policy_message_is_the_default_policy() -> None:
-    assert policy_from(policy_pb2.Policy()) == Policy()
+    assert policy_from_proto(policy_pb2.Policy()) == Policy()
 
 
 def test_one_end_of_the_interval_range_moves_the_other_end_along() -> None:
-    assert policy_from(policy_pb2.Policy(max_interval_steps=5)).min_interval_steps == 5
-    assert policy_from(policy_pb2.Policy(min_interval_steps=500)).max_interval_steps == 500
+    assert policy_from_proto(policy_pb2.Policy(max_interval_steps=5)).min_interval_steps == 5
+    assert policy_from_proto(policy_pb2.Policy(min_interval_steps=500)).max_interval_steps == 500
 
 
 def test_the_stored_form_is_pinned() -> None:
@@ -101,7 +99,7 @@ def test_the_stored_form_is_pinned() -> None:
     message = content_message()
     message.ClearField("provenance")
     message.policy.averaging_window = 0.0  # a rule that came later, as it was before
-    content: ProfileContent = content_from(message)
+    content: ProfileContent = content_from_proto(message)
     assert encode(content).digest == (
         "f403db6192e3fc3bbf9a447b2f248562bb17a87df08340ccd64051bd97d20d2f"
     )
@@ -119,7 +117,7 @@ def test_rules_that_came_later_are_as_they_were_where_a_policy_was_stored_withou
 
 def test_long_headers_and_arrays_are_stored_compressed_and_come_back() -> None:
     names = [f"blocks.{i}.attention.projection.weight" for i in range(200)]
-    content = content_from(content_message(names, steps=range(50)))
+    content = content_from_proto(content_message(names, steps=range(50)))
     encoded = encode(content)
     assert len(encoded.header) < 4_000
     assert len(encoded.arrays) < 50 * 200 * 2  # bytes; 8 of each rate with its error before
@@ -129,7 +127,7 @@ def test_long_headers_and_arrays_are_stored_compressed_and_come_back() -> None:
 
 
 def test_arrays_that_earlier_versions_stored_are_read() -> None:
-    content = content_from(content_message())
+    content = content_from_proto(content_message())
     encoded = encode(content)
     plain = b"".join(
         part.tobytes() for part in (content.steps, content.unit_rates, content.relative_errors)

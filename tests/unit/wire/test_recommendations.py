@@ -22,9 +22,9 @@ from advisor.wire import (
     RecommendationRequest,
     answer,
     answer_batch,
-    content_from,
-    measurement_from,
-    opening_from,
+    content_from_proto,
+    measurement_from_proto,
+    opening_from_proto,
     packed,
 )
 from benchmarks.rpc.payload import measurements, opening, profile
@@ -36,12 +36,14 @@ GROUPS = 20
 
 
 def _advice(policy: Policy | None = None, **changes: Any) -> tuple[Advice, Opening]:
-    content = content_from(profile(GROUPS))
+    content = content_from_proto(profile(GROUPS))
     info = VersionInfo(ProfileName("bench", "load"), 1, "0" * 64, datetime(2026, 1, 1, tzinfo=UTC))
     loaded = LoadedProfile(
         info, content.profile(), Reference(content.profile()), content.header.provenance
     )
-    opened = dataclasses.replace(opening_from(opening("run", GROUPS)), policy=policy, **changes)
+    opened = dataclasses.replace(
+        opening_from_proto(opening("run", GROUPS)), policy=policy, **changes
+    )
     return Advice(ResolvedProfile(loaded), opened), opened
 
 
@@ -176,7 +178,7 @@ def test_only_runs_with_the_same_policy_share_a_plan_and_their_rows_match_single
     advice, opened = _advice()
     other, _ = _advice(Policy(slew_limit=2.0))
     assert advice.plan != other.plan
-    data = [measurement_from(message, opened) for message in measurements(GROUPS)]
+    data = [measurement_from_proto(message, opened) for message in measurements(GROUPS)]
     rows = advice.recommend_all(Measurements.of(data))
     for i, measurement in enumerate(data):
         single = advice.recommend(measurement)
