@@ -19,6 +19,7 @@ from benchmarks.memory import PeakMemory
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.training import loss_of
 from benchmarks.workloads import Workload, char_gpt
+from fslr import RunInfo
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from fslr.torch import Attachment, MeasuringOptions, Recorder, attach
 from fslr.torch.estimators import RateEstimate
@@ -31,19 +32,17 @@ _console = Console()
 Attach = Callable[[nn.Module, torch.optim.Optimizer], Attachment | Recorder | None]
 
 
-class PaperProcedure(Recorder):
-    """The paper's estimator, one probe, at each of the first 40 steps and every 100th after.
+def paper_procedure(model: nn.Module, optimizer: torch.optim.Optimizer) -> Recorder:
+    """Return the paper's procedure: one probe at each of the first 40 steps, then every 100th.
 
     The authors take the first 40 probes of the first step's update; that costs the same.
     """
-
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        options = MeasuringOptions(estimator="kronecker", linearity=False, averaging=0.9)
-        super().__init__(model, optimizer, every=1, options=options)
-
-    def _take(self, estimate: RateEstimate, scheduled: list[float]) -> None:
-        super()._take(estimate, scheduled)
-        self._next = self.step + (1 if self.step + 1 < _START else _EVERY)
+    return Recorder(
+        model,
+        optimizer,
+        every=lambda step: 1 if step + 1 < _START else _EVERY,
+        options=MeasuringOptions(estimator="kronecker", linearity=False, averaging=0.9),
+    )
 
 
 @dataclass(slots=True)
@@ -109,7 +108,7 @@ def _reference(workload: Workload, seed: int) -> profile_pb2.ProfileContent:
         inputs, targets = workload.draw(torch.Generator().manual_seed(seed))
         loss_of(model, inputs, targets).backward()
         optimizer.step()
-    return recorder.profile(model=workload.name)
+    return recorder.profile(workload.name)
 
 
 def procedures(workload: Workload, *, host: bool, seed: int) -> dict[str, Attach]:
@@ -126,10 +125,15 @@ def procedures(workload: Workload, *, host: bool, seed: int) -> dict[str, Attach
 
     def ours(model: nn.Module, optimizer: torch.optim.Optimizer) -> Attachment:
         return attach(
-            model, optimizer, profile="x", advisor=advisor, policy=policy, options=options
+            model,
+            optimizer,
+            profile="x",
+            advisor=advisor,
+            run=RunInfo(policy=policy),
+            options=options,
         )
 
-    return {"plain": lambda *_: None, "ours": ours, "paper": PaperProcedure}
+    return {"plain": lambda *_: None, "ours": ours, "paper": paper_procedure}
 
 
 def _begun(workload: Workload, procedure: Attach, device: torch.device, seed: int) -> _Training:

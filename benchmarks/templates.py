@@ -18,7 +18,7 @@ from advisor.registry.merging import merge
 from advisor.wire import content_from_proto, content_to_proto
 from benchmarks.training import loss_of
 from benchmarks.workloads import Workload, char_gpt, conv_net, res_mlp
-from fslr import save_profile
+from fslr import Provenance, save_profile
 from fslr.advisor.v1 import profile_pb2
 from fslr.torch import MeasuringOptions, Recorder
 
@@ -150,14 +150,16 @@ def _train(
         return tail, None
     recorder.close()
     return tail, recorder.profile(
-        model=template.model,
-        width=template.width,
-        depth=template.depth,
-        dataset=template.dataset,
-        batch_size=template.workload.examples,
-        loss="cross-entropy",
-        commit=f"fslr-advisor {version('fslr-advisor')}",
-        author="the makers of fslr-advisor",
+        Provenance(
+            model=template.model,
+            width=template.width,
+            depth=template.depth,
+            dataset=template.dataset,
+            batch_size=template.workload.examples,
+            loss_name="cross-entropy",
+            commit=f"fslr-advisor {version('fslr-advisor')}",
+            author="the makers of fslr-advisor",
+        ),
         labels={"kind": "template", **template.labels, "optimizer": _optimizer_name(template)},
     )
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import fslr.torch
 from advisor.local.in_process import InProcessAdvisor
 from benchmarks.char_gpt import CharGPT, CharGPTConfig
-from fslr import AttachError
+from fslr import AttachError, RunInfo
 from fslr.advisor.v1 import policy_pb2
 from fslr.torch import MeasuringOptions
 from tests.building import content_message
@@ -82,7 +82,7 @@ def train(kind: str, rank: int, ranks: int) -> dict[str, object]:
         optimizer,
         profile="x",
         advisor=advisor_for(model, speaks=rank == 0),
-        policy=_POLICY,
+        run=RunInfo(policy=_POLICY),
         options=options,
     )
     first: list[float] = []
@@ -144,7 +144,7 @@ def train_unevenly(rank: int) -> dict[str, object]:
                 model(inputs(sizes[rank])).square().mean().backward()
                 optimizer.step()
         found[name] = {
-            "rates": [list(point.unit_rates) for point in recorder.profile(model=name).points],
+            "rates": [list(point.unit_rates) for point in recorder.profile(name).points],
             "failures": recorder.failures,
             "slow": sorted(recorder.slow_groups),
         }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fslr.torch
+from fslr import RunInfo
 from fslr.advisor.v1 import policy_pb2
 
 
@@ -25,7 +26,11 @@ def main(address: str, profile: str) -> None:
     policy = policy_pb2.Policy(min_interval_steps=1, max_interval_steps=2)
     seen = 0
     with fslr.torch.attach(
-        model, optimizer, profile=profile, advisor=address, policy=policy
+        model,
+        optimizer,
+        profile=profile,
+        advisor=address,
+        run=RunInfo(policy=policy),
     ) as advice:
         for _ in range(3):  # the workers of each epoch are forked anew
             batch: list[Tensor]

@@ -13,6 +13,7 @@ from advisor.local.in_process import InProcessAdvisor
 from benchmarks.char_gpt import CharGPT, CharGPTConfig
 from benchmarks.text import Corpus, load_corpus
 from benchmarks.training import Attach, TrainingPlan, TrainingResult, no_attachment, train
+from fslr import Provenance
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, profile_pb2, profile_service_pb2
 from fslr.protocols import RunSession
@@ -42,13 +43,15 @@ def recorded(width: int = 16, blocks: int = 1) -> profile_pb2.ProfileContent:
 
     run(plan(width=width, blocks=blocks), attach)
     return recorders[0].profile(
-        model="char GPT",
-        width=width,
-        depth=blocks,
-        dataset="standard library",
-        batch_size=8,
-        commit="0123abc",
-        author="a test",
+        Provenance(
+            model="char GPT",
+            width=width,
+            depth=blocks,
+            dataset="standard library",
+            batch_size=8,
+            commit="0123abc",
+            author="a test",
+        ),
     )
 
 

@@ -15,6 +15,7 @@ import fslr.torch
 from benchmarks.char_gpt import CharGPTConfig
 from benchmarks.text import Corpus
 from benchmarks.training import TrainingPlan, TrainingResult, train
+from fslr import Provenance
 from fslr.advisor.v1 import profile_pb2, run_service_pb2
 
 _EVERY = 25  # steps between recorded points
@@ -126,14 +127,16 @@ def _record(
 
     result = train(plan, corpus, attach=attach, on_step=on_step)
     content = recorders[0].profile(
-        model=f"char GPT, width {plan.config.width}, {plan.config.blocks} blocks",
-        width=plan.config.width,
-        depth=plan.config.blocks,
-        loss="cross-entropy",
-        author="the demo",
-        dataset="pydoc topics and sources of the Python standard library",
-        batch_size=plan.batch_size,
-        commit=f"fslr-advisor {version('fslr-advisor')}",
+        Provenance(
+            model=f"char GPT, width {plan.config.width}, {plan.config.blocks} blocks",
+            width=plan.config.width,
+            depth=plan.config.blocks,
+            dataset="pydoc topics and sources of the Python standard library",
+            batch_size=plan.batch_size,
+            loss_name="cross-entropy",
+            commit=f"fslr-advisor {version('fslr-advisor')}",
+            author="the demo",
+        ),
     )
     return content, result
 

@@ -27,6 +27,7 @@ from benchmarks.transfer.models import build_task
 from benchmarks.transfer.optimizers import OptimizerName, build_optimizer
 from benchmarks.transfer.parametrisation import Parametrisation, Standard
 from benchmarks.transfer.settings import Setting
+from fslr import Provenance, RunInfo
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_service_pb2
 from fslr.protocols import RunSession
 
@@ -307,7 +308,7 @@ def _attached(
                 profile=training.profile,
                 advisor=advisor,
                 total_steps=training.steps,
-                policy=training.advice.policy,
+                run=RunInfo(policy=training.advice.policy),
                 options=training.advice.options,
             ) as attachment:
                 yield _waiting(attachment, advisor)
@@ -323,14 +324,16 @@ def _attached(
         trained.totals = tuple(totals)
         trained.unanswered = recorder.failures
         trained.content = recorder.profile(
-            model=f"{training.setting.model}: {training.setting.text}",
-            width=training.setting.width,
-            depth=training.setting.depth,
-            dataset="scikit-learn's digits, or the standard library's sources and help topics",
-            batch_size=training.setting.batch_size,
-            loss="cross-entropy",
-            author="the transfer benchmark",
-            commit=f"fslr-advisor {version('fslr-advisor')}",
+            Provenance(
+                model=f"{training.setting.model}: {training.setting.text}",
+                width=training.setting.width,
+                depth=training.setting.depth,
+                dataset="scikit-learn's digits, or the standard library's sources and help topics",
+                batch_size=training.setting.batch_size,
+                loss_name="cross-entropy",
+                commit=f"fslr-advisor {version('fslr-advisor')}",
+                author="the transfer benchmark",
+            ),
         ).SerializeToString()
     else:
         yield _nothing

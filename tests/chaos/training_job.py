@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import fslr.torch
-from fslr import AdvisorClient, ServiceError
+from fslr import AdvisorClient, RunInfo, ServiceError
 from fslr.advisor.v1 import policy_pb2
 from tests.chaos.history import Recorder
 from tests.chaos.recording import RecordedAdvisor
@@ -50,8 +50,7 @@ def train(
         optimizer,
         profile=f"{_PROFILE}@{suffix}" if suffix else _PROFILE,
         advisor=advisor,
-        project=project,
-        policy=_OFTEN,
+        run=RunInfo(project=project, policy=_OFTEN),
         strict=False,
     ) as advice:
         for step in range(_STEPS):

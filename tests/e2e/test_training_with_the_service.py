@@ -16,7 +16,7 @@ import fslr.torch
 from advisor.local.server import LocalServer
 from benchmarks.demo.experiment import DemoPlan
 from benchmarks.demo.pictures import draw_all
-from fslr import AdvisorClient
+from fslr import AdvisorClient, RunInfo
 from fslr.advisor.v1 import policy_pb2
 from tests.training_jobs import attaching, plan, recorded, run
 from tests.waiting import eventually
@@ -35,9 +35,7 @@ def test_a_job_trains_with_the_service_s_multipliers(client: AdvisorClient, proj
             o,
             profile="gpt@prod",
             advisor=client.address,
-            run="wide",
-            project=project,
-            policy=OFTEN,
+            run=RunInfo(name="wide", project=project, policy=OFTEN),
         ),
     )
     run(plan(width=32, steps=20), attach)
@@ -58,7 +56,11 @@ def test_a_deeper_model_gets_its_share_of_each_block_s_rate(
     attach = attaching(
         seen,
         lambda m, o: fslr.torch.attach(
-            m, o, profile="gpt", advisor=client.address, project=project
+            m,
+            o,
+            profile="gpt",
+            advisor=client.address,
+            run=RunInfo(project=project),
         ),
     )
     run(plan(blocks=3, steps=2), attach)
@@ -94,7 +96,11 @@ def test_training_outlives_the_service_and_finds_it_again(tmp_path: Path) -> Non
         client = AdvisorClient(server.address, deadline_s=2)
         client.register_profile("gpt", recorded())
         attachment = fslr.torch.attach(
-            model, optimizer, profile="gpt", advisor=client, policy=OFTEN
+            model,
+            optimizer,
+            profile="gpt",
+            advisor=client,
+            run=RunInfo(policy=OFTEN),
         )
         step()
         os.kill(server.pid, signal.SIGKILL)

@@ -36,11 +36,23 @@ from fslr.errors import (
 )
 from fslr.profile_files import load_profile, save_layout, save_profile
 from fslr.protocols import Advisor, RunSession
+from fslr.training.advised_run import RunInfo
+from fslr.training.events import (
+    AdviceAdopted,
+    Event,
+    Failed,
+    Listener,
+    Measured,
+    StepPart,
+    Warned,
+)
+from fslr.training.recording import Provenance
 
 if TYPE_CHECKING:
     from fslr.client.advisor_client import AdvisorClient
 
 __all__ = [
+    "AdviceAdopted",
     "Advisor",
     "AdvisorClient",
     "AliasMovedError",
@@ -49,10 +61,14 @@ __all__ = [
     "CertificateError",
     "CertificateFiles",
     "DeadlineExceededError",
+    "Event",
+    "Failed",
     "FslrError",
     "InternalServiceError",
     "InvalidRequestError",
     "LayoutMismatchError",
+    "Listener",
+    "Measured",
     "MeasurementError",
     "MessageTooLargeError",
     "NotFoundError",
@@ -61,14 +77,18 @@ __all__ = [
     "PolicyNotFoundError",
     "ProfileFileError",
     "ProfileNotFoundError",
+    "Provenance",
+    "RunInfo",
     "RunNotFoundError",
     "RunSession",
     "ServiceError",
+    "StepPart",
     "TokenError",
     "TooBusyError",
     "UnavailableError",
     "VersionInUseError",
     "VersionNotFoundError",
+    "Warned",
     "load_profile",
     "save_layout",
     "save_profile",

@@ -157,7 +157,7 @@ def test_recorded_correlations_are_those_of_the_gram_matrix() -> None:
     with fslr.torch.Recorder(model, optimizer, every=1) as recorder:
         backward()
         optimizer.step()
-        content = recorder.profile(model="x")
+        content = recorder.profile("x")
         estimate = recorder.estimate
     assert estimate is not None
     assert estimate.gram is not None
@@ -175,7 +175,7 @@ def test_an_estimator_without_a_gram_matrix_records_no_correlations() -> None:
     with fslr.torch.Recorder(model, optimizer, every=1, options=options) as recorder:
         backward()
         optimizer.step()
-        content = recorder.profile(model="x")
+        content = recorder.profile("x")
     assert not content.correlated_groups
     assert content_from_proto(content).coherences is None
 
@@ -203,7 +203,7 @@ def test_recorded_coherences_converge_to_those_of_the_exact_changes() -> None:
                 model(inputs).flatten(0, 1), inputs.flatten()
             ).backward()
             optimizer.step()
-            content = content_from_proto(recorder.profile(model="x"))
+            content = content_from_proto(recorder.profile("x"))
         assert content.coherences is not None
         role = content.header.layout.roles.index("blocks.*.up.weight")
         kept.append(float(content.coherences[0, role]))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import fslr.torch
 from advisor.local.in_process import InProcessAdvisor
 from benchmarks.char_gpt import CharGPT
-from fslr import AttachError, LayoutMismatchError, MeasurementError, UnavailableError
+from fslr import AttachError, LayoutMismatchError, MeasurementError, RunInfo, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, profile_service_pb2
 from fslr.protocols import RunSession
@@ -57,7 +57,13 @@ def test_training_with_advice_matches_the_reference_rates() -> None:
         plan(width=32, steps=12),
         attaching(
             seen,
-            lambda m, o: attach(m, o, profile="x", advisor=advisor, policy=policy),
+            lambda m, o: attach(
+                m,
+                o,
+                profile="x",
+                advisor=advisor,
+                run=RunInfo(policy=policy),
+            ),
         ),
     )
     first = advisor.answers[0]
@@ -130,7 +136,16 @@ def test_an_advisor_that_goes_away_leaves_the_last_multipliers(
     with caplog.at_level(logging.WARNING, "fslr"):
         run(
             plan(width=32, steps=60),
-            attaching(seen, lambda m, o: attach(m, o, profile="x", advisor=advisor, policy=OFTEN)),
+            attaching(
+                seen,
+                lambda m, o: attach(
+                    m,
+                    o,
+                    profile="x",
+                    advisor=advisor,
+                    run=RunInfo(policy=OFTEN),
+                ),
+            ),
         )
     assert seen[0].multipliers == list(advisor.answers[0].multipliers)
     assert seen[0].unanswered == len(advisor.asked) - 1 > 5
@@ -154,7 +169,12 @@ def test_a_failing_measurement_is_strict_at_first_and_harmless_later(
     with (
         caplog.at_level(logging.WARNING, "fslr"),
         attach(
-            model, optimizer, profile="x", advisor=in_process(), policy=OFTEN, options=options
+            model,
+            optimizer,
+            profile="x",
+            advisor=in_process(),
+            run=RunInfo(policy=OFTEN),
+            options=options,
         ) as attachment,
     ):
         backward()
@@ -180,7 +200,7 @@ def test_a_failing_measurement_is_strict_at_first_and_harmless_later(
         )
     assert sum(len(m._forward_hooks) for m in model.modules()) == hooks
     assert len(caplog.records) == 1
-    assert "was not measured, training goes on as it is" in caplog.records[0].getMessage()
+    assert "was not measured, training continues unchanged" in caplog.records[0].getMessage()
 
 
 def test_not_strict_trains_on_without_any_advisor(caplog: pytest.LogCaptureFixture) -> None:
@@ -199,7 +219,7 @@ def test_not_strict_trains_on_without_any_advisor(caplog: pytest.LogCaptureFixtu
             backward()
             optimizer.step()
         assert set(attachment.multipliers) == {1.0}
-    assert "training begins without advice: no advisor answers" in caplog.records[0].getMessage()
+    assert "training starts without advice: no advisor answers" in caplog.records[0].getMessage()
 
 
 def test_trouble_at_the_start_is_an_error_before_the_first_step() -> None:
@@ -247,7 +267,16 @@ def test_an_answer_that_cannot_be_applied_is_not() -> None:
     advisor = Broken(in_process())
     run(
         plan(width=32, steps=20),
-        attaching(seen, lambda m, o: attach(m, o, profile="x", advisor=advisor, policy=OFTEN)),
+        attaching(
+            seen,
+            lambda m, o: attach(
+                m,
+                o,
+                profile="x",
+                advisor=advisor,
+                run=RunInfo(policy=OFTEN),
+            ),
+        ),
     )
     assert seen[0].multipliers == list(advisor.answers[0].multipliers)
     assert (seen[0].failures, seen[0].unanswered > 0) == (0, True)
@@ -293,7 +322,7 @@ def test_blocks_keep_their_places_where_the_first_ones_are_frozen() -> None:
     options = MeasuringOptions(probes=16)
     with Recorder(model, optimizer, options=options) as recorder:
         step(model, optimizer)
-        base = recorder.profile(model="x")
+        base = recorder.profile("x")
     model, optimizer = model_and_optimizer(frozen=2)
     advisor = InProcessAdvisor(base)
     with attach(model, optimizer, profile="x", advisor=advisor, options=options) as attachment:
@@ -320,7 +349,13 @@ def test_it_measures_with_as_many_probes_as_the_advisor_asks_for(factor: int) ->
         min_interval_steps=2, max_interval_steps=2, target_relative_error=0.03, max_probes=64
     )
     advisor = Watched(InProcessAdvisor(base))
-    with attach(model, optimizer, profile="x", advisor=advisor, policy=policy):
+    with attach(
+        model,
+        optimizer,
+        profile="x",
+        advisor=advisor,
+        run=RunInfo(policy=policy),
+    ):
         for _ in range(4):
             optimizer.zero_grad()
             model(inputs).square().mean().backward()
@@ -336,7 +371,13 @@ def test_a_step_is_scaled_even_if_its_measurement_cannot_begin(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, optimizer, backward = wide()
-    with attach(model, optimizer, profile="x", advisor=in_process(), policy=OFTEN) as attachment:
+    with attach(
+        model,
+        optimizer,
+        profile="x",
+        advisor=in_process(),
+        run=RunInfo(policy=OFTEN),
+    ) as attachment:
         used: list[float] = []
         optimizer.register_step_pre_hook(lambda *_: used.append(optimizer.param_groups[0]["lr"]))
         backward()

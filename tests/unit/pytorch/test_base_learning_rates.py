@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import lr_scheduler
 
 from advisor.local.in_process import InProcessAdvisor
+from fslr import RunInfo
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from fslr.torch import Recorder, attach
 from fslr.torch.attachment import _base_learning_rate
@@ -34,7 +35,7 @@ def recorded(schedule: Schedule) -> profile_pb2.ProfileContent:
             backward()
             optimizer.step()
             scheduler.step()
-    return recorder.profile(model="x")
+    return recorder.profile("x")
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -48,7 +49,13 @@ def test_a_run_with_the_profile_s_schedule_is_warned_of_nothing(
     advisor = InProcessAdvisor(base)
     with (
         caplog.at_level(logging.WARNING, "fslr"),
-        attach(model, optimizer, profile="x", advisor=advisor, policy=policy) as advice,
+        attach(
+            model,
+            optimizer,
+            profile="x",
+            advisor=advisor,
+            run=RunInfo(policy=policy),
+        ) as advice,
     ):
         for _ in range(3):
             backward()

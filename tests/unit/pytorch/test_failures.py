@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fslr import UnavailableError
+from fslr import RunInfo, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2
 from fslr.torch import Attachment, RateEstimate, attach
-from fslr.torch.hooks import Scaling
+from fslr.torch.attachment import Scaling
 from tests.training_jobs import OFTEN, Listening, wide
 from tests.waiting import eventually
 
@@ -40,14 +40,19 @@ def trained(
     """Train without a strict start; each answer is there at the next step."""
     model, optimizer, backward = wide()
     with attach(
-        model, optimizer, profile="x", advisor=advisor, policy=OFTEN, strict=False
+        model,
+        optimizer,
+        profile="x",
+        advisor=advisor,
+        run=RunInfo(policy=OFTEN),
+        strict=False,
     ) as advice:
         for step in range(steps):
             backward()
             if losses and step in losses:
                 advice.report_loss(losses[step])
             optimizer.step()
-            background = advice._exchange._background
+            background = advice._run._exchange._background
             assert background is not None
             eventually(lambda: not background.outstanding)  # noqa: B023
     return advice
@@ -59,9 +64,11 @@ def test_a_first_step_without_answer_was_measured_and_is_unanswered(
     with caplog.at_level(logging.WARNING, "fslr"):
         advice = trained(Failing(silent=1), 3)
     assert (advice.failures, advice.unanswered) == (0, 1)
-    assert [record.getMessage() for record in caplog.records] == [
-        "step 0 has no new advice, training goes on as it is: UnavailableError: the advisor is away"
-    ]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "step 0 got no new advice, training continues unchanged: "
+        "UnavailableError: the advisor is away"
+    )
 
 
 def test_an_answer_that_cannot_be_applied_counts_as_none(
@@ -76,7 +83,7 @@ def test_an_answer_that_cannot_be_applied_counts_as_none(
     with caplog.at_level(logging.WARNING, "fslr"):
         advice = trained(advisor, 3)
     assert (advice.failures, advice.unanswered, len(advisor.asked)) == (0, 1, 1)
-    assert "step 0 has no new advice" in caplog.records[0].getMessage()
+    assert "step 0 got no new advice" in caplog.records[0].getMessage()
     assert "answered step 0 with multipliers that cannot be applied" in caplog.text
 
 
@@ -93,7 +100,7 @@ def test_a_snapshot_that_fails_is_one_failure(
     assert (advice.failures, advice.unanswered, advisor.asked) == (1, 0, [])
     (record,) = caplog.records
     assert record.getMessage() == (
-        "step 0 was not measured, training goes on as it is: OutOfMemoryError: "
+        "step 0 was not measured, training continues unchanged: OutOfMemoryError: "
         "no room for the weights before"
     )
 
@@ -120,7 +127,7 @@ def test_a_step_that_cannot_be_scaled_is_called_so(
                 optimizer.step()
     assert advice.failures == 2
     assert [record.getMessage() for record in caplog.records] == [
-        "step 1 was not scaled, training goes on as it is: ValueError: out of luck"
+        "step 1 was not scaled, training continues unchanged: ValueError: out of luck"
     ]
 
 
@@ -132,7 +139,12 @@ def test_a_due_step_that_cannot_be_scaled_fails_together_with_the_other_ranks(
     ended: list[int] = []
     always = policy_pb2.Policy(min_interval_steps=1, max_interval_steps=1)
     with attach(
-        model, optimizer, profile="x", advisor=Listening(), policy=always, scaling="update"
+        model,
+        optimizer,
+        profile="x",
+        advisor=Listening(),
+        run=RunInfo(policy=always),
+        scaling="update",
     ) as advice:
         backward()
         optimizer.step()
@@ -151,12 +163,12 @@ def test_a_due_step_that_cannot_be_scaled_fails_together_with_the_other_ranks(
             backward()
             optimizer.step()
         monkeypatch.undo()
-        advice._next = 0
+        advice._run.cadence.next_step = 0
         backward()
         optimizer.step()
     assert (ended, advice.failures) == ([1], 1)
     assert [record.getMessage() for record in caplog.records] == [
-        "step 1 was not scaled, training goes on as it is: ValueError: out of luck"
+        "step 1 was not scaled, training continues unchanged: ValueError: out of luck"
     ]
     assert advice.estimate is not None
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from advisor.local.in_process import InProcessAdvisor
 from benchmarks.training import no_attachment
-from fslr import AttachError, MeasurementError
+from fslr import AttachError, MeasurementError, Provenance, RunInfo
 from fslr.torch import MeasuringOptions, Recorder, attach
 from tests.building import content_message
 from tests.training_jobs import OFTEN, recorded, wide
@@ -68,7 +68,7 @@ def test_observing_changes_no_bit_of_the_training(how: str) -> None:
                     profile="x",
                     advisor=InProcessAdvisor(content),
                     observe_only=True,
-                    policy=OFTEN,
+                    run=RunInfo(policy=OFTEN),
                 )
             )
         return observers[0]
@@ -80,7 +80,7 @@ def test_observing_changes_no_bit_of_the_training(how: str) -> None:
     assert torch.equal(plain_rng, watched_rng)
     assert observers[0].failures == 0
     if how == "recorded":
-        assert len(observers[0].profile(model="x").points) == 29
+        assert len(observers[0].profile("x").points) == 29
 
 
 def test_a_measurement_keeps_no_memory() -> None:
@@ -133,7 +133,7 @@ def test_without_a_step_there_is_no_profile() -> None:
         Recorder(model, optimizer) as recorder,
         pytest.raises(MeasurementError, match="no step was measured, so there is no profile"),
     ):
-        recorder.profile(model="x")
+        recorder.profile("x")
 
 
 def test_a_profile_says_whose_it_is_and_of_which_code(
@@ -145,13 +145,13 @@ def test_a_profile_says_whose_it_is_and_of_which_code(
         optimizer.step()
         monkeypatch.setenv("LOGNAME", "somebody")
         monkeypatch.chdir(tmp_path)
-        assert not recorder.profile(model="x").provenance.commit
+        assert not recorder.profile("x").provenance.commit
         for command in ("init -q", "commit -q --allow-empty -m first"):
             subprocess.run(
                 ["git", "-c", "user.name=n", "-c", "user.email=e", *command.split()], check=True
             )
-        own = recorder.profile(model="x", role_templates=["blocks.*"])
-        given = recorder.profile(model="x", commit="", author="the team")
+        own = recorder.profile("x", role_templates=["blocks.*"])
+        given = recorder.profile(Provenance(model="x", commit="", author="the team"))
     assert own.provenance.author == "somebody"
     assert re.fullmatch(r"[0-9a-f]{40}", own.provenance.commit)
     assert list(own.layout.role_templates) == ["blocks.*"]
@@ -199,7 +199,7 @@ def test_a_default_device_other_than_the_model_s_does_not_matter() -> None:
                     optimizer.zero_grad()
                     model(inputs).square().sum().backward()
                     optimizer.step()
-        points = recorder.profile(model="x").points
+        points = recorder.profile("x").points
         assert recorder.failures == 0
         assert [len(point.correlations) for point in points] == [2, 2]
         return [*points[-1].unit_rates, *points[-1].correlations]

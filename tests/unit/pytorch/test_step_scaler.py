@@ -212,7 +212,7 @@ def test_multipliers_act_on_the_scheduled_rate_and_schedulers_do_not_see_them() 
     schedulers = [torch.optim.lr_scheduler.ExponentialLR(o, 0.5) for o in optimizers]
     scaler = StepScaler(optimizers[1], list(scaled.parameters()))
     for seed in range(3):
-        scheduled = scaler.scheduled()
+        scheduled = scaler.learning_rates()
         assert scheduled == pytest.approx([0.1 * 0.5**seed] * 6)
         for net, optimizer in zip((plain, scaled), optimizers, strict=True):
             start = [p.detach().clone() for p in net.parameters()]

@@ -256,7 +256,7 @@ def test_a_step_that_a_gradient_scaler_skips_is_not_measured() -> None:
             scaler.step(optimizer)
             scaler.update()
     assert recorder.failures == 0
-    assert [point.step for point in recorder.profile(model="x").points] == [0, 1]
+    assert [point.step for point in recorder.profile("x").points] == [0, 1]
 
 
 def test_where_no_step_moves_anything_measuring_pauses(caplog: pytest.LogCaptureFixture) -> None:
@@ -276,7 +276,7 @@ def test_where_no_step_moves_anything_measuring_pauses(caplog: pytest.LogCapture
             (model(torch.randn(8, 6)).sum() * (step >= 50)).backward()
             optimizer.step()
     assert sorted({step for step in measured if step < 90}) == [*range(8), 32, *range(82, 90)]
-    assert [point.step for point in recorder.profile(model="x").points] == list(range(82, 100))
+    assert [point.step for point in recorder.profile("x").points] == list(range(82, 100))
     (said,) = [record.getMessage() for record in caplog.records]
     assert "8 steps in a row moved no output of the model; the next measurement is at step" in said
 

@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import policy_pb2
 from fslr.client.advisor_client import AdvisorClient
-from fslr.errors import ServiceError
+from fslr.errors import AttachError
 from fslr.protocols import Advisor
-from fslr.resource_names import DEFAULT_PROJECT, profile_name, run_name
-from fslr.torch.distributed import Group
-from fslr.torch.estimators import RateEstimate
-from fslr.torch.hooks import ADVISING, SCALING, Scaling, StepObserver
-from fslr.torch.step_meter import MeasuringOptions
-from fslr.torch.step_scaler import refuse_unscalable
-from fslr.training.exchange import Advice, Exchange
+from fslr.torch.distributed import Group, ranks_of
+from fslr.torch.hooks import StepHooks
+from fslr.torch.model.groups import ModelGroups
+from fslr.torch.step_meter import MeasuringOptions, StepMeter
+from fslr.torch.step_scaler import StepScaler, refuse_unscalable, splitting_hint
+from fslr.training.advised_run import AdvisedRun, RunInfo
+from fslr.training.checkpoints import load_all
+from fslr.training.estimate import RateEstimate
+from fslr.training.events import Listener, Listeners, LogListener
+from fslr.training.step_cycle import StepCycle
 
-_log = logging.getLogger("fslr")
-_FIRST_INTERVAL_STEPS = 25  # after a first measurement that nobody answered
+Scaling = Literal["learning_rates", "update"]
+"""Where multipliers act: on the learning rates during a step, or on the update that it made."""
 
 
-class Attachment(StepObserver):
-    """A training job with advice. Made by :func:`attach`.
+class Attachment:
+    """A training job that an advisor advises. Made by :func:`attach`.
+
+    Args:
+        model: The model that the training loop calls.
+        optimizer: Its optimizer.
+        advisor: The advisor to ask.
+        profile: The reference.
+        info: What the run tells the advisor about itself.
+        observe_only: Whether multipliers are not applied.
+        options: How to measure.
+        strict: Whether errors before and at the first measured step are raised.
+        scaling: Where multipliers act.
+        process_group: The processes that train the model together.
+        listeners: Called with each event.
+        on_close: Called once the attachment is closed.
 
     Attributes:
         groups: The model's groups, in layout order.
-        multipliers: The factors in force on the scheduled learning rates, in layout order.
-        answer: The advisor's newest answer, or None before the first; on the rank that talks.
-        estimate: The newest measurement, or None before the first.
-        step: Number of optimizer steps so far.
-        failures: Number of steps that were not measured though they were due, or not scaled.
     """
 
     def __init__(
@@ -44,168 +56,165 @@ class Attachment(StepObserver):
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         advisor: Advisor,
-        opening: pb.RunOpening,
         *,
-        options: MeasuringOptions,
-        strict: bool,
-        on_close: Callable[[], None],
-        process_group: Group = None,
+        profile: str,
+        info: RunInfo,
+        observe_only: bool = False,
+        options: MeasuringOptions | None = None,
+        strict: bool = True,
         scaling: Scaling = "learning_rates",
+        process_group: Group = None,
+        listeners: Sequence[Listener] = (),
+        on_close: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(
-            model,
-            optimizer,
-            options,
-            strict=strict,
-            process_group=process_group,
-            scaling=scaling,
-        )
-        self.multipliers = [1.0] * len(self.groups)
-        self.answer: pb.RecommendLRResponse | None = None
-        self.estimate: RateEstimate | None = None
-        self._measured_at: int | None = None
-        self._advised = [False] * len(self.groups)
-        self._loss: float | None = None
-        self._told: set[str] = set()
-        self._on_close = on_close
+        if scaling not in get_args(Scaling):
+            raise AttachError(
+                f"scaling is {scaling!r}; it must be one of {', '.join(get_args(Scaling))}"
+            )
+        if not observe_only:
+            refuse_unscalable(optimizer)
+        self.groups = ModelGroups(model, optimizer)
+        ranks = ranks_of(model, process_group)
+        receivers = Listeners([LogListener(), *listeners])
+        self._scaler = StepScaler(optimizer, [group.parameter for group in self.groups])
+        self._meter = StepMeter(model, self.groups, options or MeasuringOptions(), ranks)
         try:
-            opening.layout.CopyFrom(self.groups.layout())
-            opening.optimizer = opening.optimizer or type(optimizer).__name__
-            opening.base_learning_rate = _base_learning_rate(optimizer)
-            self._observe_only = opening.observe_only
-            if not self._observe_only:
-                refuse_unscalable(optimizer)
-            self._exchange = Exchange(advisor, opening, self._ranks)
-            self._check()
+            opening = info.opening(
+                profile,
+                self.groups.layout(),
+                optimizer=type(optimizer).__name__,
+                base_learning_rate=_base_learning_rate(optimizer),
+                observe_only=observe_only,
+            )
+            self._run = AdvisedRun(
+                advisor,
+                opening,
+                meter=self._meter,
+                ranks=ranks,
+                listeners=receivers,
+                strict=strict,
+            )
+            self._run.check()
         except BaseException:
-            super().close()
+            self._meter.close()
             raise
+        cycle = StepCycle(
+            self._run,
+            self._meter,
+            self._scaler,
+            listeners=receivers,
+            scales_updates=scaling == "update",
+            hint=splitting_hint(optimizer, len(self.groups)),
+        )
+        self._hooks = StepHooks(optimizer, cycle, self._scaler)
+        self._on_close = on_close
+
+    @property
+    def multipliers(self) -> list[float]:
+        """The recommended factors on the scheduled learning rates, in layout order."""
+        return self._run.multipliers
+
+    @property
+    def answer(self) -> pb.RecommendLRResponse | None:
+        """The newest answer, or None; always None on ranks that do not talk to the advisor."""
+        return self._run.answer
+
+    @property
+    def estimate(self) -> RateEstimate | None:
+        """The newest measurement, or None before the first."""
+        return self._run.estimate
+
+    @property
+    def step(self) -> int:
+        """Number of optimizer steps so far."""
+        return self._run.cadence.step
+
+    @property
+    def failures(self) -> int:
+        """Number of steps that were due and could not be measured, or that were not scaled."""
+        return self._run.cadence.failures
+
+    @property
+    def unanswered(self) -> int:
+        """Number of measurements without an answer, or with one that cannot be applied."""
+        return self._run.unanswered
+
+    @property
+    def slow_groups(self) -> dict[str, str]:
+        """Names of the groups that are measured by the slow route, with the reason.
+
+        It is empty before the first measurement. docs/measurement.md says what to do about it.
+        """
+        return self._meter.slow_groups
 
     def report_loss(self, loss: float) -> None:
         """Send a training loss along with the next measurement, for ``advisor run show``.
 
         Args:
-            loss: The loss, in your own unit; it goes with one measurement, and only if it is
-                finite. The newest counts, so it may be reported at every step.
+            loss: The loss, in any unit. It goes with one measurement, and only if it is finite. The
+                newest one counts, so you may report it at every step.
         """
-        self._loss = float(loss) if math.isfinite(loss) else None
+        self._run.report_loss(loss)
 
-    @property
-    def unanswered(self) -> int:
-        """Number of measurements without an answer, or with one that cannot be applied."""
-        return self._exchange.unanswered
+    def __enter__(self) -> Self:
+        """Return the attachment itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the attachment."""
+        self.close()
 
     def close(self) -> None:
-        """Let go of the model, the optimizer and the advisor."""
-        super().close()
-        self._exchange.close()
-        self._on_close()
+        """Detach from the model, the optimizer and the advisor.
+
+        Training continues at the scheduled learning rates.
+        """
+        self._hooks.close()
+        self._meter.close()
+        self._run.close()
+        if self._on_close is not None:
+            self._on_close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs; the multipliers in force are part of it.
+        """Return what a checkpoint needs so that a resumed job continues as this one would.
 
-        An answer that is under way is not: the next one comes with the next measurement.
+        It holds plain values and no tensors. The multipliers in force are part of it. An answer
+        that is under way is not: the next one comes with the next measurement. How batches are to
+        be measured is found again after loading, by probes that no measurement uses.
         """
-        return {
-            **super().state_dict(),
-            "multipliers": list(self.multipliers),
-            "measured_at": self._measured_at,
-            "advised": list(self._advised),
-        }
+        return {name: part.state_dict() for name, part in self._parts().items()}
 
-    def _load(self, state: dict[str, Any]) -> None:
-        super()._load(state)
-        self.multipliers = [float(multiplier) for multiplier in state["multipliers"]]
-        self._measured_at = state["measured_at"]
-        self._advised = [bool(advised) for advised in state["advised"]]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was called; if it raises, nothing has changed.
 
-    def _check(self) -> None:
-        """Ask whether the layout maps, before the first step.
+        Args:
+            state: The dictionary that it returned.
 
         Raises:
-            LayoutMismatchError: It does not, and the start is strict.
-            ServiceError: Nobody answers, or the profile is not there, and the start is strict.
+            AttachError: The state was not saved from an attachment to a model with these groups, by
+                this version.
+            KeyError: An entry is missing.
         """
-        try:
-            self._exchange.check()
-        except ServiceError as error:
-            if self._strict:
-                raise
-            _log.warning("training begins without advice: %s", error)
+        load_all(self._parts(), state)
 
-    def _take_news(self) -> None:
-        advice = self._exchange.news()
-        if advice is not None:
-            self._adopt(advice)
-
-    def _factors(self) -> list[float]:
-        return [1.0] * len(self.groups) if self._observe_only else self.multipliers
-
-    def _take(self, estimate: RateEstimate, scheduled: list[float]) -> None:
-        self.estimate = estimate
-        since = None if self._measured_at is None else self.step - self._measured_at
-        measurement = pb.Measurement(
-            step=self.step,
-            unit_rates=estimate.unit_rates,
-            relative_errors=estimate.relative_errors,
-            multipliers=self._factors(),
-            learning_rates=scheduled,
-            interval_steps=since or 0,
-            probes=estimate.probes,
-            examples=estimate.examples,
-            loss=self._loss,
-            total_rate=estimate.total_rate,
-            shares=estimate.shares,
-            linearity_error=estimate.linearity_error,
-            advised=self._advised,
-        )
-        self._loss = None  # it is that of this step alone
-        self._measured_at = self.step
-        # Until an answer says otherwise.
-        self._next = self.step + (since or _FIRST_INTERVAL_STEPS)
-        if self._started:
-            self._exchange.submit(measurement)
-            return
-        # The first step is taken with the first answer: asked at once, and the step rescaled.
-        before = self.multipliers
-        self._doing = ADVISING
-        self._adopt(self._exchange.ask(measurement))
-        if not self._observe_only:
-            self._doing = SCALING
-            self._meter.rescale_step([
-                new / old for new, old in zip(self.multipliers, before, strict=True)
-            ])
-
-    def _adopt(self, advice: Advice) -> None:
-        self.answer = advice.answer
-        self.multipliers = advice.multipliers
-        if advice.probes > 0:
-            self._meter.take_probes(advice.probes)
-        if advice.answer is not None and not self._observe_only:
-            self._advised = [
-                before or now
-                for before, now in zip(self._advised, advice.answer.recommended, strict=False)
-            ]
-        self._tell(advice.answer)
-        self._next = max(advice.next_measurement_step, self.step)
-
-    def _tell(self, answer: pb.RecommendLRResponse | None) -> None:
-        """Log each of the answer's warnings once."""
-        for warning in () if answer is None else answer.warnings:
-            if warning.message not in self._told:
-                self._told.add(warning.message)
-                _log.warning("%s", warning.message)
+    def _parts(self) -> dict[str, AdvisedRun | StepMeter | StepScaler]:
+        return {"run": self._run, "meter": self._meter, "scaler": self._scaler}
 
 
 def _base_learning_rate(optimizer: torch.optim.Optimizer) -> float:
     """Return the largest learning rate that schedules are built on."""
-    return max(_announced_rate(group) for group in optimizer.param_groups)
+    return max(_announced_learning_rate(group) for group in optimizer.param_groups)
 
 
-def _announced_rate(group: dict[str, Any]) -> float:
-    """Return the learning rate that a group's schedule is built on; its own, if it has none."""
+def _announced_learning_rate(group: dict[str, Any]) -> float:
+    """Return the learning rate that a group's schedule is built on; without one, its own."""
     first = float(group.get("initial_lr", group["lr"]))
-    # OneCycleLR begins far below the rate that it is built on.
+    # OneCycleLR starts far below the learning rate that it is built on.
     largest: Any = group.get("max_lr") if "initial_lr" in group else None
     if isinstance(largest, Tensor) and largest.numel() == 1:
         largest = largest.item()
@@ -220,86 +229,77 @@ def attach(
     *,
     profile: str,
     advisor: str | Advisor = "127.0.0.1:50051",
-    run: str = "",
-    project: str = DEFAULT_PROJECT,
+    run: str | RunInfo = "",
     total_steps: int = 0,
     observe_only: bool = False,
-    batch_size: int = 0,
-    loss: str = "",
-    policy: policy_pb2.Policy | None = None,
     options: MeasuringOptions | None = None,
     strict: bool = True,
     scaling: Scaling = "learning_rates",
     process_group: Group = None,
+    listeners: Sequence[Listener] = (),
 ) -> Attachment:
     """Let an advisor set the learning-rate multipliers of a training job.
 
     From now on the optimizer's steps are measured where the advisor wants them measured, and each
     tensor steps with ``scheduled learning rate * multiplier``. The very first step is taken with
-    the first answer; later answers come in the background, and no step waits for them. The training
-    loop needs no change: outside of a step the optimizer is as it was, for schedulers and for
+    the first answer. Later answers come in the background, and no step waits for them. The training
+    loop does not change: between steps the optimizer looks as before, to schedulers and to
     checkpoints.
 
-    Where several ranks train the model, all of them call this; each measures its own examples, the
-    first rank talks to the advisor, and all act on its answer in the same step.
+    If several ranks train the model, all of them call this. Each rank measures its own examples,
+    the first rank talks to the advisor, and all ranks apply its answer in the same step.
 
     Args:
         model: The model that the training loop calls.
         optimizer: Its optimizer.
         profile: The reference, such as ``char-gpt``, ``char-gpt@3`` or ``char-gpt@prod``.
         advisor: ``host:port`` of the service, or an advisor in this process.
-        run: Name under which the run is stored; empty: it is not stored.
-        project: Project of profile and run.
-        total_steps: Planned optimizer steps; needed by policies that align by progress.
-        observe_only: Measure and report alone; the training is not changed by a bit.
-        batch_size: Examples a step, to be warned where the profile's is another; 0: unknown.
-        loss: The loss in words, such as ``cross-entropy``, for the same; empty: unknown.
-        policy: Rules instead of the profile's own.
+        run: Name under which the run is stored, or a :class:`fslr.RunInfo` with more to say about
+            it. Empty: the run is not stored.
+        total_steps: Planned number of optimizer steps; needed by policies that align by progress.
+        observe_only: Whether to measure and report without applying multipliers. The training is
+            then bit-identical to one without an attachment.
         options: How to measure.
-        strict: Whether trouble before and at the first measured step is raised. If not, it is
-            logged and the multipliers stay 1 until an answer comes. Later trouble never is raised.
-        scaling: ``"learning_rates"``: the optimizer's groups are split for the time of a step.
+        strict: Whether errors before and at the first measured step are raised. Otherwise they are
+            logged, and the multipliers stay 1 until an answer comes. Later errors are never raised.
+        scaling: ``"learning_rates"``: the optimizer's groups are split during the step.
             ``"update"``: the update is scaled after the step, for optimizers that are slow with
-            many groups or that want to know nothing of learning rates; costs a copy of the weights.
-        process_group: Who trains the model together: a process group; ``"alone"``; None: as the
-            model's wrapper (DistributedDataParallel, FSDP2) says.
+            many groups or that do not read learning rates. It costs a copy of the weights.
+        process_group: The processes that train the model together: a process group; ``"alone"``;
+            None: those of the model's wrapper (DistributedDataParallel, FSDP2).
+        listeners: Called with each event, such as :class:`fslr.Measured`.
 
     Returns:
-        The attachment; close it, or use it as a context manager, when training ends.
+        The attachment. Close it when training ends, or use it as a context manager.
 
     Raises:
-        AttachError: The optimizer does not fit the model, or several processes train the model and
-            nothing says how.
+        AttachError: The optimizer does not fit the model, several processes train the model and
+            nothing says how, or ``total_steps`` is given twice.
         MeasurementError: An option is out of its range.
-        ServiceError: No advisor answers, the profile is not there, or the layout does not map.
+        ServiceError: The advisor does not answer, the profile does not exist, or the layout does
+            not map.
     """
-    opening = pb.RunOpening(
-        profile=profile_name(profile, project),
-        run=run_name(run, project) if run else "",
-        total_steps=total_steps,
-        policy=policy,
-        observe_only=observe_only,
-        batch_size=batch_size,
-        loss=loss,
-    )
-    options = options or MeasuringOptions()
+    info = _info(run, total_steps)
 
-    def attached(to: Advisor, on_close: Callable[[], None]) -> Attachment:
+    def attached(to: Advisor, on_close: Callable[[], None] | None = None) -> Attachment:
         return Attachment(
             model,
             optimizer,
             to,
-            opening,
+            profile=profile,
+            info=info,
+            observe_only=observe_only,
             options=options,
             strict=strict,
-            on_close=on_close,
-            process_group=process_group,
             scaling=scaling,
+            process_group=process_group,
+            listeners=listeners,
+            on_close=on_close,
         )
 
     if not isinstance(advisor, str):
-        return attached(advisor, _nothing)
-    client = AdvisorClient(advisor)  # ours to close
+        return attached(advisor)
+    client = AdvisorClient(advisor)
     try:
         return attached(client, client.close)
     except BaseException:
@@ -307,5 +307,16 @@ def attach(
         raise
 
 
-def _nothing() -> None:
-    """Leave the caller's advisor open."""
+def _info(run: str | RunInfo, total_steps: int) -> RunInfo:
+    """Return what is known of the run.
+
+    Raises:
+        AttachError: The total number of steps is given twice, and differs.
+    """
+    if isinstance(run, str):
+        return RunInfo(name=run, total_steps=total_steps)
+    if total_steps and run.total_steps and total_steps != run.total_steps:
+        raise AttachError(
+            f"total_steps is {total_steps}, and {run.total_steps} in the RunInfo; give it once"
+        )
+    return dataclasses.replace(run, total_steps=total_steps or run.total_steps)

@@ -163,7 +163,7 @@ class StepMeter:
         self._device_types = sorted({group.parameter.device.type for group in groups} | {"cpu"})
         self._call: _Call | None = None
         self._before: Snapshot | None = None
-        self._spoilt: Exception | None = None
+        self._failure: Exception | None = None
         self._measuring = False
         # A measurement calls the module inside of wrappers, and so runs that one's pre-hooks again:
         # what comes before them is seen.
@@ -187,7 +187,7 @@ class StepMeter:
         slow: dict[str, str] = getattr(self._estimator, "slow_groups", {})
         return slow
 
-    def take_probes(self, probes: int) -> None:
+    def set_probes(self, probes: int) -> None:
         """Measure later steps with so many probes, as :attr:`RateEstimate.probes` counts them.
 
         Args:
@@ -279,8 +279,8 @@ class StepMeter:
         return batch.select(0, least), step
 
     def _batch(self) -> Batch:
-        if self._spoilt is not None:
-            raise self._spoilt
+        if self._failure is not None:
+            raise self._failure
         if self._call is None:
             raise MeasurementError(
                 "the model was not called, with gradients enabled, before the optimizer's step; "
@@ -311,19 +311,19 @@ class StepMeter:
             )
         self._before.rescale(factors)
 
-    def spoil_step(self, error: Exception) -> None:
+    def fail_step(self, error: Exception) -> None:
         """Let :meth:`end_step` raise an error, once the other ranks know that there is one.
 
         Args:
             error: Why the step is not to be measured.
         """
-        self._spoilt = error
+        self._failure = error
 
     def forget_step(self) -> None:
         """Let go of the weights and the batch that a measurement kept."""
         self._before = None
         self._call = None
-        self._spoilt = None
+        self._failure = None
 
     def close(self) -> None:
         """Stop looking at the model's calls."""

@@ -85,7 +85,7 @@ class StepScaler:
         self._split: list[tuple[int, dict[str, Any]]] = []  # each part, and its group's place
         self._notes: dict[int, _Notes] = {}  # by the parameter's id
 
-    def scheduled(self) -> list[float]:
+    def learning_rates(self) -> list[float]:
         """Return the scheduled learning rate of each parameter."""
         groups = self._optimizer.param_groups if self._own is None else self._own
         by_parameter: dict[int, float] = {}

@@ -50,14 +50,14 @@ class Probes:
             for device, generator in self._generators.items()
         }
 
-    def load_states(self, states: Mapping[str, bytes | Tensor]) -> None:
-        """Go on where :meth:`states` was taken; what stood on devices that are not here is left.
+    def load_states(self, states: Mapping[str, bytes]) -> None:
+        """Continue where :meth:`states` was called; devices that this machine lacks are skipped.
 
         Args:
-            states: What it returned; tensors in older checkpoints, on whatever device.
+            states: The states that it returned.
 
         Raises:
-            RuntimeError: A state is none of its device's generator.
+            RuntimeError: A state does not belong to a generator of its device.
         """
         generators: dict[torch.device, torch.Generator] = {}
         for name, state in states.items():
@@ -66,8 +66,8 @@ class Probes:
                 generator = torch.Generator(device)
             except RuntimeError:
                 continue  # taken on another machine
-            values = state.cpu() if isinstance(state, Tensor) else torch.tensor(list(state))
-            generators[device] = generator.set_state(values.to(torch.uint8))
+            values = torch.tensor(list(state), dtype=torch.uint8)
+            generators[device] = generator.set_state(values)
         self._generators = generators
 
 
@@ -139,7 +139,7 @@ class Estimator(ABC):
         """Return where the probes' generators stand, for a checkpoint."""
         return self._drawn.states()
 
-    def load_probe_states(self, states: Mapping[str, bytes | Tensor]) -> None:
+    def load_probe_states(self, states: Mapping[str, bytes]) -> None:
         """Go on where :meth:`probe_states` was taken."""
         self._drawn.load_states(states)
 

@@ -1,0 +1,286 @@
+"""One advised run: measurements go out, answers come in, multipliers are in force."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import layout_pb2, policy_pb2
+from fslr.errors import ServiceError
+from fslr.protocols import Advisor
+from fslr.resource_names import DEFAULT_PROJECT, profile_name, run_name
+from fslr.training.cadence import Cadence
+from fslr.training.checkpoints import check_header, header
+from fslr.training.estimate import RateEstimate
+from fslr.training.events import AdviceAdopted, Listeners, Measured, StepPart, Warned
+from fslr.training.exchange import Advice, Exchange, Ranks
+
+_KIND = "an advised run"
+_FIRST_INTERVAL_STEPS = 25  # after a first measurement that nobody answered
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a run tells the advisor about itself.
+
+    Attributes:
+        name: Name under which the run is stored. Empty: it is not stored.
+        project: Project of the run and of its profile.
+        total_steps: Planned number of optimizer steps; needed by policies that align by progress.
+            0: unknown.
+        batch_size: Examples per step. The advisor warns where the profile's differs. 0: unknown.
+        loss_name: Name of the loss, such as ``cross-entropy``, for the same. Empty: unknown.
+        policy: Rules to follow instead of the profile's own.
+    """
+
+    name: str = ""
+    project: str = DEFAULT_PROJECT
+    total_steps: int = 0
+    batch_size: int = 0
+    loss_name: str = ""
+    policy: policy_pb2.Policy | None = None
+
+    def opening(
+        self,
+        profile: str,
+        layout: layout_pb2.Layout,
+        *,
+        optimizer: str,
+        base_learning_rate: float,
+        observe_only: bool = False,
+    ) -> pb.RunOpening:
+        """Return the message that opens the run.
+
+        Args:
+            profile: The reference, such as ``char-gpt``, ``char-gpt@3`` or ``char-gpt@prod``.
+            layout: The model's groups.
+            optimizer: Name of the optimizer.
+            base_learning_rate: The largest learning rate that the schedule is built on.
+            observe_only: Whether multipliers are not applied.
+        """
+        return pb.RunOpening(
+            profile=profile_name(profile, self.project),
+            run=run_name(self.name, self.project) if self.name else "",
+            layout=layout,
+            optimizer=optimizer,
+            base_learning_rate=base_learning_rate,
+            total_steps=self.total_steps,
+            policy=self.policy,
+            observe_only=observe_only,
+            batch_size=self.batch_size,
+            loss=self.loss_name,
+        )
+
+
+class AdjustableMeter(Protocol):
+    """A meter whose accuracy the advisor may ask to change."""
+
+    def set_probes(self, probes: int) -> None:
+        """Measure later steps with this many probes, >= 1."""
+        ...
+
+
+class AdvisedRun:
+    """A run that is measured, asks an advisor and keeps the multipliers in force.
+
+    It knows nothing of a framework: a :class:`.StepCycle`, or a loop of your own, tells it when
+    steps begin and what was measured.
+
+    Args:
+        advisor: The advisor to ask.
+        opening: The run.
+        meter: Measures the run's steps.
+        ranks: The processes that train the model.
+        listeners: Receive what happens.
+        strict: Whether errors before and at the first measured step are raised.
+
+    Attributes:
+        cadence: When steps are measured, and the number of steps and failures.
+        multipliers: The recommended factors on the scheduled learning rates, in layout order.
+        answer: The newest answer, or None; always None on ranks that do not talk to the advisor.
+        estimate: The newest measurement, or None.
+    """
+
+    def __init__(
+        self,
+        advisor: Advisor,
+        opening: pb.RunOpening,
+        *,
+        meter: AdjustableMeter,
+        ranks: Ranks,
+        listeners: Listeners,
+        strict: bool,
+    ) -> None:
+        self.cadence = Cadence(listeners, strict=strict)
+        self.multipliers = [1.0] * len(opening.layout.groups)
+        self.answer: pb.RecommendLRResponse | None = None
+        self.estimate: RateEstimate | None = None
+        self._groups = [group.name for group in opening.layout.groups]
+        self._observe_only = opening.observe_only
+        self._strict = strict
+        self._meter = meter
+        self._listeners = listeners
+        self._exchange = Exchange(advisor, opening, ranks)
+        self._advised = [False] * len(self._groups)
+        self._measured_step: int | None = None
+        self._loss: float | None = None
+        self._warned: set[str] = set()
+
+    @property
+    def factors(self) -> list[float]:
+        """The factors to apply to the learning rates: the multipliers, or 1 if only observing."""
+        return [1.0] * len(self._groups) if self._observe_only else self.multipliers
+
+    @property
+    def unanswered(self) -> int:
+        """Number of measurements without an answer, or with one that cannot be applied."""
+        return self._exchange.unanswered
+
+    def check(self) -> None:
+        """Ask whether the layout maps onto the profile, before the first step.
+
+        Raises:
+            LayoutMismatchError: The layout does not map, and the start is strict.
+            ServiceError: The advisor does not answer, or the profile does not exist, and the start
+                is strict.
+        """
+        try:
+            self._exchange.check()
+        except ServiceError as error:
+            if self._strict:
+                raise
+            self._warn(f"training starts without advice: {error}")
+
+    def report_loss(self, loss: float) -> None:
+        """Send a loss along with the next measurement.
+
+        Args:
+            loss: The loss, in any unit. A loss that is not finite is not sent.
+        """
+        self._loss = float(loss) if math.isfinite(loss) else None
+
+    def begin_step(self, learning_rates: Sequence[float]) -> None:
+        """Adopt an answer that has arrived, and decide whether the step is measured.
+
+        Args:
+            learning_rates: The scheduled learning rate of each group.
+        """
+        with self.cadence.attempt(StepPart.ADVICE):
+            advice = self._exchange.news()
+            if advice is not None:
+                self._adopt(advice)
+        self.cadence.begin_step(can_move=any(rate > 0 for rate in learning_rates))
+
+    def measured(
+        self, estimate: RateEstimate, learning_rates: Sequence[float]
+    ) -> list[float] | None:
+        """Send the measurement of the step under way to the advisor.
+
+        The first one is answered before this method returns, so that the very first step can be
+        taken with the advice. Answers to later ones come in the background.
+
+        Args:
+            estimate: The measurement.
+            learning_rates: The scheduled learning rate of each group, without multipliers.
+
+        Returns:
+            What the step's update is to be multiplied by, one factor for each group; None: nothing.
+
+        Raises:
+            ServiceError: There is no answer to the first measurement, or none that can be applied.
+        """
+        self.estimate = estimate
+        step, factors = self.cadence.step, self.factors
+        self._listeners.emit(Measured(step, estimate, tuple(learning_rates), tuple(factors)))
+        since = 0 if self._measured_step is None else step - self._measured_step
+        measurement = self._measurement(estimate, learning_rates, since)
+        self._loss = None  # it belongs to this step only
+        self._measured_step = step
+        # Until an answer says otherwise.
+        self.cadence.next_step = step + (since or _FIRST_INTERVAL_STEPS)
+        if self.cadence.has_started:
+            self._exchange.submit(measurement)
+            return None
+        self._adopt(self._exchange.ask(measurement))
+        if self._observe_only:
+            return None
+        return [new / old for new, old in zip(self.multipliers, factors, strict=True)]
+
+    def _measurement(
+        self, estimate: RateEstimate, learning_rates: Sequence[float], since: int
+    ) -> pb.Measurement:
+        return pb.Measurement(
+            step=self.cadence.step,
+            unit_rates=estimate.unit_rates,
+            relative_errors=estimate.relative_errors,
+            multipliers=self.factors,
+            learning_rates=learning_rates,
+            interval_steps=since,
+            probes=estimate.probes,
+            examples=estimate.examples,
+            loss=self._loss,
+            total_rate=estimate.total_rate,
+            shares=estimate.shares,
+            linearity_error=estimate.linearity_error,
+            advised=self._advised,
+        )
+
+    def _adopt(self, advice: Advice) -> None:
+        step = self.cadence.step
+        self.answer = advice.answer
+        self.multipliers = advice.multipliers
+        if advice.probes > 0:
+            self._meter.set_probes(advice.probes)
+        if advice.answer is not None and not self._observe_only:
+            self._advised = [
+                before or now
+                for before, now in zip(self._advised, advice.answer.recommended, strict=False)
+            ]
+        self.cadence.next_step = max(advice.next_measurement_step, step)
+        self._listeners.emit(
+            AdviceAdopted(step, tuple(self.multipliers), self.cadence.next_step, advice.answer)
+        )
+        for warning in () if advice.answer is None else advice.answer.warnings:
+            self._warn(warning.message)
+
+    def _warn(self, message: str) -> None:
+        """Emit each warning once."""
+        if message not in self._warned:
+            self._warned.add(message)
+            self._listeners.emit(Warned(self.cadence.step, message))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs, as plain values; the multipliers are part of it.
+
+        An answer that is under way is not: the next one comes with the next measurement.
+        """
+        return {
+            **header(_KIND, self._groups),
+            "cadence": self.cadence.state_dict(),
+            "multipliers": list(self.multipliers),
+            "measured_step": self._measured_step,
+            "advised": list(self._advised),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was called.
+
+        Args:
+            state: The dictionary that it returned.
+
+        Raises:
+            AttachError: The state belongs to something else, to a model with other groups, or to
+                another version of this format.
+        """
+        check_header(state, _KIND, self._groups)
+        self.cadence.load_state_dict(state["cadence"])
+        self.multipliers = [float(multiplier) for multiplier in state["multipliers"]]
+        self._measured_step = state["measured_step"]
+        self._advised = [bool(advised) for advised in state["advised"]]
+
+    def close(self) -> None:
+        """End the run; what waits to be sent is still sent, for at most a second."""
+        self._exchange.close()

@@ -1,0 +1,159 @@
+"""When a training is measured, and what its failures change about that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fslr.training.events import Failed, Listeners, StepPart, Warned
+
+_FIRST_BACK_OFF_STEPS = 25  # after a failed measurement; doubled as long as they go on failing
+_MAX_BACK_OFF_STEPS = 1000
+_MAX_UNMOVED_STEPS = 8  # in a row; a gradient scaler that starts too high hardly skips more
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A block of :meth:`Cadence.attempt`.
+
+    Attributes:
+        part: What the block does at present.
+    """
+
+    part: StepPart
+
+
+class Cadence:
+    """Counts steps and decides which of them are measured.
+
+    A failed measurement is tried again after 25 steps, then 50, and so on up to 1000. Failures are
+    events, not exceptions, except at a strict start: until a first step was measured, advised and
+    scaled, they are raised.
+
+    Args:
+        listeners: Receive failures and warnings.
+        strict: Whether the first measurement's errors are raised.
+
+    Attributes:
+        step: Number of steps that have ended, and so the index of the one under way.
+        next_step: The first step that may be measured next.
+        is_due: Whether the step under way is measured.
+        has_started: Whether the start is over: a step was measured, or something failed and the
+            start was not strict.
+        failures: Number of steps that were due and not measured, or not scaled.
+    """
+
+    def __init__(self, listeners: Listeners, *, strict: bool) -> None:
+        self.step = 0
+        self.next_step = 0
+        self.is_due = False
+        self.has_started = False
+        self.failures = 0
+        self._listeners = listeners
+        self._strict = strict
+        self._back_off_steps = _FIRST_BACK_OFF_STEPS
+        self._unmoved_steps = 0
+        self._warned_unmoved = False
+        self._failed_step: int | None = None
+
+    def begin_step(self, *, can_move: bool) -> bool:
+        """Decide whether the step that begins is measured.
+
+        Args:
+            can_move: Whether any learning rate of the step is above 0. A step at 0, such as the
+                first of a warm-up, changes nothing that could be measured.
+        """
+        self.is_due = can_move and self.step >= self.next_step
+        return self.is_due
+
+    def succeeded(self) -> None:
+        """End the start and the back-off: a step was measured, advised and scaled."""
+        self.has_started = True
+        self._back_off_steps = _FIRST_BACK_OFF_STEPS
+
+    def moved(self, *, any_output: bool) -> None:
+        """Take note of whether the measured step moved any output.
+
+        A step that moved none was probably skipped, so the next one is measured. After eight in a
+        row the cadence warns once, and backs off.
+
+        Args:
+            any_output: Whether any unit rate of the step is above 0.
+        """
+        if any_output:
+            self._unmoved_steps = 0
+            return
+        self._unmoved_steps += 1
+        if self._unmoved_steps < _MAX_UNMOVED_STEPS:
+            return
+        self.back_off()
+        if not self._warned_unmoved:
+            self._warned_unmoved = True
+            self._listeners.emit(
+                Warned(
+                    self.step,
+                    f"{self._unmoved_steps} steps in a row moved no output of the model; the next "
+                    f"measurement is at step {self.next_step}; check that the optimizer's steps "
+                    "are not skipped, and that the output depends on the parameters that it "
+                    "updates",
+                )
+            )
+
+    def back_off(self) -> None:
+        """Wait with the next measurement, twice as long each time."""
+        self.next_step = self.step + self._back_off_steps
+        self._back_off_steps = min(2 * self._back_off_steps, _MAX_BACK_OFF_STEPS)
+
+    @contextmanager
+    def attempt(self, part: StepPart, *, back_off: bool = False) -> Iterator[Attempt]:
+        """Count and emit the first exception of a block instead of letting it through.
+
+        A step counts as one failure, however many of its parts fail. Advice that is missing is not
+        counted here: the exchange with the advisor counts it.
+
+        Args:
+            part: What the block does first; it may name the next part in the attempt.
+            back_off: Whether to wait with the next measurement after a failure.
+
+        Raises:
+            Exception: The block failed, the start is strict, and it is not over.
+        """
+        attempt = Attempt(part)
+        try:
+            yield attempt
+        except Exception as error:
+            if back_off:
+                self.back_off()
+            if self._strict and not self.has_started:
+                raise
+            self.has_started = True
+            if attempt.part is not StepPart.ADVICE and self._failed_step != self.step:
+                self._failed_step = self.step
+                self.failures += 1
+            self._listeners.emit(Failed(self.step, attempt.part, error))
+
+    def end_step(self) -> None:
+        """Count the step that ended."""
+        self.step += 1
+        self.is_due = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed training needs to be measured at the same steps."""
+        return {
+            "step": self.step,
+            "next_step": self.next_step,
+            "has_started": self.has_started,
+            "back_off_steps": self._back_off_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was called.
+
+        Args:
+            state: The dictionary that it returned.
+        """
+        self.step, self.next_step = int(state["step"]), int(state["next_step"])
+        self.has_started = bool(state["has_started"])
+        self._back_off_steps = int(state["back_off_steps"])

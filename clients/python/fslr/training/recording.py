@@ -1,0 +1,227 @@
+"""One recording: the measurements of a base run become the content of a profile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2
+from fslr.environment import code_revision, user_name
+from fslr.errors import AttachError, MeasurementError
+from fslr.training.cadence import Cadence
+from fslr.training.checkpoints import check_header, header
+from fslr.training.correlations import alike_pairs, correlations
+from fslr.training.estimate import RateEstimate
+from fslr.training.events import Listeners, Measured
+
+_KIND = "a recording"
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a profile comes from.
+
+    Registration requires width, depth, dataset and batch size.
+
+    Attributes:
+        model: The base model in words.
+        width: Its width.
+        depth: Its number of blocks.
+        dataset: The data in words.
+        batch_size: Examples per step.
+        loss_name: Name of the loss, such as ``cross-entropy``.
+        commit: Revision of the training code. None: that of the git repository of the working
+            directory, empty outside of one.
+        author: Who recorded it. None: the user of this process.
+    """
+
+    model: str
+    width: int = 0
+    depth: int = 0
+    dataset: str = ""
+    batch_size: int = 0
+    loss_name: str = ""
+    commit: str | None = None
+    author: str | None = None
+
+    def message(self, optimizer: str) -> profile_pb2.Provenance:
+        """Return the message, with the present time.
+
+        Args:
+            optimizer: Name of the optimizer.
+        """
+        record_time = Timestamp()
+        record_time.GetCurrentTime()
+        return profile_pb2.Provenance(
+            model=self.model,
+            optimizer=optimizer,
+            batch_size=self.batch_size,
+            dataset=self.dataset,
+            commit=code_revision() if self.commit is None else self.commit,
+            author=user_name() if self.author is None else self.author,
+            width=self.width,
+            depth=self.depth,
+            loss=self.loss_name,
+            record_time=record_time,
+        )
+
+
+class Recording:
+    """Keeps the measurements of every ``every``-th step.
+
+    It knows nothing of a framework: a :class:`.StepCycle`, or a loop of your own, tells it when
+    steps begin and what was measured.
+
+    Args:
+        layout: The model's groups.
+        optimizer: Name of the optimizer.
+        every: Steps between measurements, >= 1; or a function that returns them for a measured
+            step.
+        listeners: Receive what happens.
+
+    Attributes:
+        cadence: When steps are measured, and the number of steps and failures.
+        estimate: The newest measurement, or None.
+
+    Raises:
+        AttachError: ``every`` is below 1.
+    """
+
+    def __init__(
+        self,
+        layout: layout_pb2.Layout,
+        *,
+        optimizer: str,
+        every: int | Callable[[int], int],
+        listeners: Listeners,
+    ) -> None:
+        if isinstance(every, int) and every < 1:
+            raise AttachError(f"every is {every}; measure every step (1) or less often")
+        self.cadence = Cadence(listeners, strict=True)
+        self.estimate: RateEstimate | None = None
+        self._layout = layout
+        self._groups = [group.name for group in layout.groups]
+        self._optimizer = optimizer
+        self._every = every
+        self._listeners = listeners
+        self._pairs = alike_pairs(self._groups)
+        self._points: list[profile_pb2.ProfilePoint] = []
+        self._max_learning_rate = 0.0
+
+    @property
+    def factors(self) -> list[float]:
+        """The factors to apply to the learning rates: all 1."""
+        return [1.0] * len(self._groups)
+
+    def begin_step(self, learning_rates: Sequence[float]) -> None:
+        """Decide whether the step is measured.
+
+        Args:
+            learning_rates: The scheduled learning rate of each group.
+        """
+        self._max_learning_rate = max(self._max_learning_rate, *learning_rates)
+        self.cadence.begin_step(can_move=any(rate > 0 for rate in learning_rates))
+
+    def measured(self, estimate: RateEstimate, learning_rates: Sequence[float]) -> None:
+        """Keep the measurement of the step under way.
+
+        Args:
+            estimate: The measurement.
+            learning_rates: The scheduled learning rate of each group.
+        """
+        self.estimate = estimate
+        step = self.cadence.step
+        every = self._every if isinstance(self._every, int) else self._every(step)
+        self.cadence.next_step = step + max(every, 1)
+        self._points.append(
+            profile_pb2.ProfilePoint(
+                step=step,
+                unit_rates=estimate.unit_rates,
+                relative_errors=estimate.relative_errors,
+                learning_rate=max(learning_rates),
+                correlations=(
+                    None if estimate.gram is None else correlations(estimate.gram, self._pairs)
+                ),
+            )
+        )
+        self._listeners.emit(Measured(step, estimate, tuple(learning_rates), tuple(self.factors)))
+
+    def profile(
+        self,
+        provenance: Provenance,
+        *,
+        base_learning_rate: float | None = None,
+        labels: Mapping[str, str] | None = None,
+        docs: str = "",
+        policy: policy_pb2.Policy | None = None,
+        role_templates: Sequence[str] = (),
+    ) -> profile_pb2.ProfileContent:
+        """Return what was recorded so far as the content of a profile.
+
+        Args:
+            provenance: Where it comes from.
+            base_learning_rate: The learning rate to transfer, absolute. None: the largest scheduled
+                one.
+            labels: Key-value pairs to filter lists by.
+            docs: A written guideline, in Markdown.
+            policy: The rules for runs on the profile.
+            role_templates: How block indices are read from names, where they are not found
+                automatically: beginnings of names with ``*`` for each index.
+
+        Raises:
+            MeasurementError: No step was measured.
+        """
+        if not self._points:
+            raise MeasurementError(
+                "no step was measured, so there is no profile; train first, and look for a warning "
+                "of the logger 'fslr'"
+            )
+        layout = layout_pb2.Layout()
+        layout.CopyFrom(self._layout)
+        layout.role_templates.extend(role_templates)
+        content = profile_pb2.ProfileContent(
+            layout=layout,
+            points=self._points,
+            correlated_groups=[profile_pb2.GroupPair(first=i, second=j) for i, j in self._pairs],
+            base_learning_rate=(
+                self._max_learning_rate if base_learning_rate is None else base_learning_rate
+            ),
+            total_steps=self.cadence.step,
+            policy=policy,
+            provenance=provenance.message(self._optimizer),
+            labels=labels or {},
+            docs=docs,
+        )
+        if any(len(point.correlations) != len(self._pairs) for point in content.points):
+            # The recording was resumed with an estimator that has no correlations.
+            content.ClearField("correlated_groups")
+            for point in content.points:
+                point.ClearField("correlations")
+        return content
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs, as plain values; the points so far are part of it."""
+        return {
+            **header(_KIND, self._groups),
+            "cadence": self.cadence.state_dict(),
+            "max_learning_rate": self._max_learning_rate,
+            "points": [point.SerializeToString() for point in self._points],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was called.
+
+        Args:
+            state: The dictionary that it returned.
+
+        Raises:
+            AttachError: The state belongs to something else, to a model with other groups, or to
+                another version of this format.
+        """
+        check_header(state, _KIND, self._groups)
+        self.cadence.load_state_dict(state["cadence"])
+        self._max_learning_rate = float(state["max_learning_rate"])
+        self._points = [profile_pb2.ProfilePoint.FromString(point) for point in state["points"]]

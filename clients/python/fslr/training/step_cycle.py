@@ -1,0 +1,180 @@
+"""One optimizer step after the other: scale it, measure it, and let nothing break the training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from fslr.training.cadence import Attempt, Cadence
+from fslr.training.estimate import RateEstimate
+from fslr.training.events import Listeners, StepPart, Warned
+
+
+class Run(Protocol):
+    """What is told about steps: an advised run, or a recording."""
+
+    @property
+    def cadence(self) -> Cadence:
+        """When steps are measured."""
+        ...
+
+    @property
+    def factors(self) -> list[float]:
+        """The factors to apply to the learning rates."""
+        ...
+
+    def begin_step(self, learning_rates: Sequence[float]) -> None:
+        """Decide whether the step that begins is measured."""
+        ...
+
+    def measured(
+        self, estimate: RateEstimate, learning_rates: Sequence[float]
+    ) -> list[float] | None:
+        """Act on a measurement; return what the step's update is to be multiplied by, or None."""
+        ...
+
+
+class Meter(Protocol):
+    """Measures a framework's steps."""
+
+    def begin_step(self) -> None:
+        """Keep the weights: the step that follows is measured or rescaled."""
+        ...
+
+    def end_step(self, learning_rates: Sequence[float]) -> RateEstimate:
+        """Measure the step; all ranks do so together."""
+        ...
+
+    def rescale_step(self, factors: Sequence[float]) -> None:
+        """Multiply the step's update, group by group."""
+        ...
+
+    def fail_step(self, error: Exception) -> None:
+        """Let :meth:`end_step` raise an error, once the other ranks know that there is one."""
+        ...
+
+    def forget_step(self) -> None:
+        """Release what a measurement kept."""
+        ...
+
+
+class Scaler(Protocol):
+    """Puts multipliers in force on a framework's optimizer."""
+
+    def learning_rates(self) -> list[float]:
+        """Return the scheduled learning rate of each group."""
+        ...
+
+    def scale(self, multipliers: Sequence[float]) -> None:
+        """Put the scaled learning rates in force, until :meth:`restore`."""
+        ...
+
+    def restore(self) -> None:
+        """Put the scheduled learning rates back in force."""
+        ...
+
+
+class StepCycle:
+    """Scales and measures each step of a training, and reports to a run.
+
+    No exception leaves it after the start: see :class:`.Cadence`.
+
+    Args:
+        run: Decides when to measure, and with which factors to step.
+        meter: Measures.
+        scaler: Puts factors in force.
+        listeners: Receive the hint.
+        scales_updates: Whether factors act on the update after the step, instead of on the learning
+            rates during it.
+        hint: What to tell the user the first time that learning rates are scaled; empty: nothing.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        meter: Meter,
+        scaler: Scaler,
+        *,
+        listeners: Listeners,
+        scales_updates: bool = False,
+        hint: str = "",
+    ) -> None:
+        self._run = run
+        self._cadence = run.cadence
+        self._meter = meter
+        self._scaler = scaler
+        self._listeners = listeners
+        self._scales_updates = scales_updates
+        self._hint = hint
+        self._rescales_update = False  # of the step under way
+
+    def before_step(self) -> None:
+        """Prepare the step that begins. Call it right before the optimizer's step."""
+        # Each part on its own: whatever fails before, the step is scaled.
+        attempt = self._cadence.attempt
+        with attempt(StepPart.SCALING):
+            self._scaler.restore()  # a step that raised an exception did not
+        with attempt(StepPart.MEASUREMENT):
+            self._begin()
+        with attempt(StepPart.SCALING):
+            self._scale()
+
+    def _begin(self) -> None:
+        self._rescales_update = False
+        self._run.begin_step(self._scaler.learning_rates())
+        rescales = self._scales_updates and any(factor != 1.0 for factor in self._run.factors)
+        if self._cadence.is_due or rescales:
+            # If this fails, there are no weights to rescale from: learning rates are scaled.
+            self._meter.begin_step()
+        self._rescales_update = rescales
+
+    def _scale(self) -> None:
+        if self._rescales_update:
+            return
+        factors = self._run.factors
+        self._scaler.scale(factors)
+        if self._hint and any(factor != 1.0 for factor in factors):
+            self._listeners.emit(Warned(self._cadence.step, self._hint, is_hint=True))
+            self._hint = ""
+
+    def after_step(self) -> None:
+        """Measure the step that ended. Call it right after the optimizer's step."""
+        try:
+            with self._cadence.attempt(StepPart.SCALING, back_off=True) as attempt:
+                self._scaler.restore()
+                if not self._rescales_update or self._rescale():
+                    attempt.part = StepPart.MEASUREMENT
+                if self._cadence.is_due:
+                    self._measure(attempt)
+        finally:
+            self._meter.forget_step()
+            self._cadence.end_step()
+
+    def _rescale(self) -> bool:
+        """Scale the step's update; return whether it was, or the measurement is to raise why not.
+
+        The other ranks may measure the step, and then wait for this one in the measurement.
+        """
+        try:
+            self._meter.rescale_step(self._run.factors)
+        except Exception as error:
+            if not self._cadence.is_due:
+                raise
+            self._meter.fail_step(error)
+            return False
+        return True
+
+    def _measure(self, attempt: Attempt) -> None:
+        scheduled = self._scaler.learning_rates()
+        in_force = [rate * m for rate, m in zip(scheduled, self._run.factors, strict=True)]
+        estimate = self._meter.end_step(in_force)
+        moved = any(estimate.unit_rates)
+        self._cadence.moved(any_output=moved)
+        if not moved:
+            return
+        attempt.part = StepPart.ADVICE
+        correction = self._run.measured(estimate, scheduled)
+        if correction is not None:
+            attempt.part = StepPart.SCALING
+            self._meter.rescale_step(correction)
+        self._cadence.succeeded()
