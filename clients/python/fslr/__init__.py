@@ -37,6 +37,7 @@ from fslr.errors import (
 from fslr.profile_files import load_profile, save_layout, save_profile
 from fslr.protocols import Advisor, RunSession
 from fslr.training.advised_run import RunInfo
+from fslr.training.estimate import RateEstimate
 from fslr.training.events import (
     AdviceAdopted,
     Event,
@@ -78,6 +79,7 @@ __all__ = [
     "ProfileFileError",
     "ProfileNotFoundError",
     "Provenance",
+    "RateEstimate",
     "RunInfo",
     "RunNotFoundError",
     "RunSession",

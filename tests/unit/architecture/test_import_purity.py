@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import fslr.training
+
 _SERVER = ("redis", "structlog", "typer", "rich", "pydantic", "uvloop", "advisor.server.bootstrap")
+_TRAINING = sorted(path.stem for path in Path(fslr.training.__file__).parent.glob("[a-z]*.py"))
 _BESIDES = ("torch", "jax", "matplotlib")
 
 
@@ -17,7 +21,7 @@ _BESIDES = ("torch", "jax", "matplotlib")
         ("fslr", (*_SERVER, *_BESIDES, "advisor", "google.rpc", "grpc")),
         *(
             (f"fslr.training.{name}", (*_SERVER, *_BESIDES, "advisor", "google.rpc", "grpc"))
-            for name in ("averaging", "background", "correlations", "estimate", "exchange")
+            for name in _TRAINING
         ),
         ("fslr.torch", (*_SERVER, "jax", "matplotlib", "advisor", "google.rpc")),
         ("advisor.policy", (*_SERVER, *_BESIDES, "grpc", "google.protobuf", "fslr", "asyncio")),

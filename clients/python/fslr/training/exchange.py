@@ -36,6 +36,23 @@ class Ranks(Protocol):
         ...
 
 
+class OneProcess:
+    """The ranks of a training in a single process."""
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank talks to the advisor: yes."""
+        return True
+
+    def from_speaker(self, values: Sequence[float]) -> list[float]:
+        """Return the values."""
+        return list(values)
+
+    def words_from_speaker(self, words: str) -> str:
+        """Return the words."""
+        return words
+
+
 @dataclass(frozen=True, slots=True)
 class Advice:
     """What an answer says, on every rank.

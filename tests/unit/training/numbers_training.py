@@ -1,0 +1,154 @@
+"""A training made of numbers: no framework, one number for each group's weight and rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.local.in_process import InProcessAdvisor
+from fslr import MeasurementError, RateEstimate, RunSession
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import profile_pb2, profile_service_pb2
+from fslr.training.advised_run import AdvisedRun
+from fslr.training.events import Listeners
+from fslr.training.step_cycle import Run, StepCycle
+from tests.waiting import eventually
+
+
+class NumbersMeter:
+    """Measures that each group's output moves by a given number per learning rate.
+
+    It is a real meter in one respect: the unit rates come from how far the weights moved.
+    """
+
+    def __init__(self, training: NumbersTraining) -> None:
+        self.training = training
+        self.probes = 1
+        self.fails = False
+        self.cannot_begin = False
+        self.failure: Exception | None = None
+        self.before: NDArray[np.float64] | None = None
+
+    def set_probes(self, probes: int) -> None:
+        self.probes = probes
+
+    def begin_step(self) -> None:
+        if self.cannot_begin:
+            raise MemoryError("no room for the weights")
+        self.before = self.training.weights.copy()
+
+    def end_step(self, learning_rates: Sequence[float]) -> RateEstimate:
+        if self.failure is not None:
+            raise self.failure
+        if self.fails or self.before is None:
+            raise MeasurementError("out of luck")
+        moved = np.abs(self.training.weights - self.before) / np.array(learning_rates)
+        return RateEstimate(
+            unit_rates=(moved * self.training.sensitivities).tolist(),
+            relative_errors=[0.01] * len(moved),
+            probes=self.probes,
+            examples=4,
+        )
+
+    def rescale_step(self, factors: Sequence[float]) -> None:
+        if self.before is None:
+            raise MeasurementError("the weights before are not known")
+        moved = self.training.weights - self.before
+        self.training.weights = self.before + moved * np.array(factors)
+
+    def fail_step(self, error: Exception) -> None:
+        self.failure = error
+
+    def forget_step(self) -> None:
+        self.before = None
+        self.failure = None
+
+
+class NumbersScaler:
+    """An optimizer's learning rates, one for each group."""
+
+    def __init__(self, training: NumbersTraining) -> None:
+        self.training = training
+        self.fails = False
+
+    def learning_rates(self) -> list[float]:
+        return [self.training.learning_rate] * len(self.training.weights)
+
+    def scale(self, multipliers: Sequence[float]) -> None:
+        if self.fails:
+            raise ValueError("out of luck")
+        self.training.factors = np.array(multipliers)
+
+    def restore(self) -> None:
+        self.training.factors = np.ones(len(self.training.weights))
+
+
+class NumbersTraining:
+    """Steps each weight by its learning rate.
+
+    Args:
+        sensitivities: How far each group's output moves when its weight moves by one.
+        schedule: The learning rate of each step.
+    """
+
+    def __init__(
+        self,
+        sensitivities: Sequence[float],
+        schedule: Callable[[int], float] = lambda _step: 0.01,
+    ) -> None:
+        self.sensitivities = np.array(sensitivities, dtype=float)
+        self.weights = np.zeros(len(sensitivities))
+        self.factors = np.ones(len(sensitivities))
+        self.schedule = schedule
+        self.learning_rate = schedule(0)
+        self.meter = NumbersMeter(self)
+        self.scaler = NumbersScaler(self)
+        self.moves: list[NDArray[np.float64]] = []
+
+    def train(self, run: Run, steps: int, **options: object) -> None:
+        """Train for some steps; each answer of the advisor is there at the next step."""
+        cycle = StepCycle(run, self.meter, self.scaler, listeners=Listeners([]), **options)  # type: ignore[arg-type]
+        for _ in range(steps):
+            self.learning_rate = self.schedule(run.cadence.step)
+            before = self.weights.copy()
+            cycle.before_step()
+            self.weights = self.weights + self.learning_rate * self.factors
+            cycle.after_step()
+            self.moves.append((self.weights - before) * self.sensitivities)
+            if isinstance(run, AdvisedRun):
+                await_answer(run)
+
+
+class Listening:
+    """An advisor in this process that keeps what it was asked.
+
+    Args:
+        content: The profile.
+    """
+
+    def __init__(self, content: profile_pb2.ProfileContent) -> None:
+        self.inner = InProcessAdvisor(content)
+        self.asked: list[pb.Measurement] = []
+
+    def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
+        return self.inner.validate_layout(opening)
+
+    def open_run(self, opening: pb.RunOpening) -> RunSession:
+        self.session = self.inner.open_run(opening)
+        return self
+
+    def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
+        self.asked.append(measurement)
+        return self.session.recommend(measurement)
+
+    def close(self) -> None:
+        self.session.close()
+
+
+def await_answer(run: AdvisedRun) -> None:
+    """Wait until no measurement of a run is under way."""
+    background = run._exchange._background
+    assert background is not None
+    eventually(lambda: not background.outstanding)
