@@ -4,13 +4,13 @@ Record the base model::
 
     recorder = fslr.torch.Recorder(model, optimizer, every=25)
     ...  # the training loop
-    content = recorder.profile(model="char GPT, width 32")
+    content = recorder.profile(fslr.Provenance("char GPT", width=32))
 
 Train the big model::
 
-    advice = fslr.torch.attach(model, optimizer, profile="char-gpt@prod")
+    attachment = fslr.torch.attach(model, optimizer, profile="char-gpt@prod")
     ...  # the training loop
-    advice.close()
+    attachment.close()
 """
 
 from fslr.torch.attachment import Attachment, attach
