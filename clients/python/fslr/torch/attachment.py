@@ -143,7 +143,7 @@ class Attachment:
     def slow_groups(self) -> dict[str, str]:
         """Names of the groups that are measured by the slow route, with the reason.
 
-        It is empty before the first measurement. docs/explanation/measurement.md says what to do about it.
+        Empty before the first measurement. See docs/explanation/measurement.md for what to do.
         """
         return self._meter.slow_groups
 
