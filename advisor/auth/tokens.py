@@ -16,7 +16,7 @@ from datetime import datetime
 
 from advisor.auth.roles import Grant, Role
 from advisor.policy import InvalidValueError
-from advisor.registry.profiles import check_text
+from advisor.policy.control_characters import check_text
 
 _SHAPE = re.compile(r"fslr_([a-z][a-z0-9-]{0,62})_([0-9a-f]{12})_([0-9a-f]{64})")
 _ID_BYTES, _SECRET_BYTES = 6, 32

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from rich.markup import escape
 from rich.padding import Padding
 
 from advisor.policy import Policy
+from advisor.policy.control_characters import without_controls
 from advisor.wire import policy_to_proto
 from fslr import AdvisorClient, FslrError
 from fslr.advisor.v1 import policy_pb2
@@ -44,18 +44,12 @@ __all__ = ["DEFAULT_ADDRESS", "DEFAULT_PROJECT", "Address", "Json", "Project"]
 console = Console(emoji=False)
 _error_console = Console(stderr=True, emoji=False)
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LARGEST = 2**63 - 1  # of a number in a message
 
 
 def plain(text: str) -> str:
     """Return what somebody else wrote, for the terminal: no markup, no control characters."""
-    return escape(unescaped(text))
-
-
-def unescaped(text: str) -> str:
-    """Return what somebody else wrote without control characters, its markup as it is."""
-    return _CONTROLS.sub("\ufffd", text)
+    return escape(without_controls(text))
 
 
 def say(message: str) -> None:
@@ -115,7 +109,7 @@ def message_dict(message: Message) -> dict[str, Any]:
 def print_guideline(markdown: str) -> None:
     """Print a profile's guideline, if it has one."""
     if markdown:
-        console.print(Padding(Markdown(unescaped(markdown)), (1, 2)))
+        console.print(Padding(Markdown(without_controls(markdown)), (1, 2)))
 
 
 def print_json(data: Any) -> None:

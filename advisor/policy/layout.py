@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from advisor.policy.block_rows import Row, RowKey, rows_of, size_changes
+from advisor.policy.control_characters import check_controls
 from advisor.policy.errors import InvalidValueError, shown
 from advisor.policy.parameter_names import (
-    check_controls,
     check_templates,
     clean_names,
     compiled,

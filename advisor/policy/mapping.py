@@ -35,14 +35,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.policy.aliases import AliasTable, GroupAlias
+from advisor.policy.arrays import Floats
 from advisor.policy.errors import InvalidValueError, LayoutMismatchError
 from advisor.policy.layout import Group, Layout, Place
 from advisor.policy.matching import BaseGroups
 from advisor.policy.nearest_roles import nearest_roles
 from advisor.policy.parameter_names import clean_names
 from advisor.policy.rules import DepthRule, Match, UnmatchedRule
-
-Floats = NDArray[np.float64]
 
 _SQRT, _MEASURED = DepthRule.SQRT, DepthRule.MEASURED  # members of an enum are slow to look up
 _MOST_STAND_INS = 4  # entries a group; more are no model's, and would fill the memory

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.policy.arrays import Floats
 from advisor.policy.errors import InvalidValueError
 from advisor.policy.reference import MAX_STEP
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from advisor.policy.control_characters import check_controls
 from advisor.policy.errors import InvalidValueError, shown
 
 MAX_TEMPLATES = 256
@@ -44,7 +45,6 @@ _FLAX_MODULE = re.compile(r"[A-Z][A-Za-z]*_[0-9]+")
 _RECURRENT_LAYER = re.compile(r"([A-Za-z_]+_l)([0-9]+)(?:_reverse)?")
 _TENSORS = frozenset({"weight", "bias"})
 _MOST_NUMBERS = 8  # of a name that are looked at; no model nests deeper
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NUMBER = re.compile(r"[0-9]+")
 _WORDS = re.compile(r"[A-Za-z]+")
 
@@ -276,19 +276,6 @@ def check_templates(field: str, templates: Sequence[str]) -> tuple[str, ...]:
                 "block index stands, such as encoder.s*.u*",
             )
     return tuple(templates)
-
-
-def check_controls(field: str, text: str) -> None:
-    """Refuse control characters in a name: lists have a name a line, and people's terminals act.
-
-    Raises:
-        InvalidValueError: There is one.
-    """
-    found = _CONTROLS.search(text)
-    if found:
-        raise InvalidValueError(
-            field, f"{shown(text)} holds the control character {found[0]!a}; take it out"
-        )
 
 
 def check_count(field: str, count: int) -> None:

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.policy.arrays import Floats
 from advisor.policy.errors import InvalidValueError
 from advisor.policy.mapping import LayoutMapping
 from advisor.policy.measurement import Measurement, Measurements
-from advisor.policy.recommendation import OUTCOMES, Codes, Floats, Recommendation, Recommendations
+from advisor.policy.recommendation import OUTCOMES, Codes, Recommendation, Recommendations
 from advisor.policy.reference import Profile, Reference
 from advisor.policy.rules import Alignment, Limit, Outcome, Policy
 

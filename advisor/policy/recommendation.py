@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.policy.arrays import Floats
 from advisor.policy.rules import Outcome
 
-Floats = NDArray[np.float64]
 Codes = NDArray[np.uint8]
 
 OUTCOMES = tuple(Outcome)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from advisor.policy import InvalidValueError
-from advisor.registry.profiles import check_text
+from advisor.policy.control_characters import check_text
 
 _MAX_CHARACTERS = 256
 

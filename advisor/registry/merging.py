@@ -22,9 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.policy import InvalidValueError, shown
+from advisor.policy.arrays import Floats
 from advisor.registry.profiles import ProfileContent
-
-Floats = NDArray[np.float64]
 
 _SAME = ("base_learning_rate", "total_steps", "policy", "policy_name", "aliases", "labels")
 _SAME_PROVENANCE = (

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.policy import GroupAlias, InvalidValueError, Layout, Policy, Profile, shown
+from advisor.policy.control_characters import check_text
 from advisor.registry.resource_names import ProfileName, ProfileReference
 
 _REQUIRED_PROVENANCE = (
@@ -23,22 +24,6 @@ MAX_LABELS = 64
 _MAX_LABEL_CHARACTERS = 255
 _MAX_DOCS_CHARACTERS = 65_536
 _MAX_WORDS_CHARACTERS = 1_024
-
-
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def check_text(field_name: str, text: str) -> None:
-    """Refuse control characters but line breaks and tabs: they would act on people's terminals.
-
-    Raises:
-        InvalidValueError: There is one.
-    """
-    found = _CONTROLS.search(text)
-    if found:
-        raise InvalidValueError(
-            field_name, f"{shown(text)} holds the control character {found[0]!a}; take it out"
-        )
 
 
 def check_words(field_name: str, text: str) -> None:
