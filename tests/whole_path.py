@@ -65,7 +65,7 @@ def walk(client: AdvisorClient, project: str) -> None:
     client.delete_alias("gpt", "best", project=project)
     client.delete_profile("gpt@2", project=project)
     assert client.get_profile("gpt", project=project).profile.version == 1
-    assert [event.action for event in client.audit_events(project=project)] == [
+    assert [event.action for event in client.list_audit_events(project=project)] == [
         *("delete", "delete alias", "set policy", "set policy", "set alias", "set alias"),
         *("register", "register", "register"),
     ]
@@ -94,7 +94,7 @@ def _recommend(client: AdvisorClient, project: str) -> None:
     session.close()
     watcher.join(10)
     assert [event.measurement.step for event in seen] == [0, 1, 2]
-    assert [e.id for e in client.run_history("one", project=project)] == [e.id for e in seen]
+    assert [e.id for e in client.get_run_history("one", project=project)] == [e.id for e in seen]
     stored = client.get_run("one", project=project)
     assert (stored.measurements, stored.lost_measurements) == (3, 0)
     assert [run.name for run in client.list_runs(project=project)] == [

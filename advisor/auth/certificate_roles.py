@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,8 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from advisor.auth.roles import Grant, Role
-
-_Stamp = tuple[int, int, int] | None
+from fslr.client.file_watch import WatchedFiles
 
 _log = structlog.get_logger()
 
@@ -56,9 +56,7 @@ class CertificateRoles:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stamp = self._look()
-        self._entries = self._read()
+        self._watched = WatchedFiles([path], partial(_read, path))
 
     def grant(self, names: Iterable[str]) -> Grant | None:
         """Return what the first entry that has one of the names gives, or None.
@@ -68,42 +66,34 @@ class CertificateRoles:
         """
         self._refresh()
         wanted = set(names)
-        return next((e.grant() for e in self._entries if e.certificate in wanted), None)
+        return next((e.grant() for e in self._watched.current if e.certificate in wanted), None)
 
     def _refresh(self) -> None:
-        stamp = self._look()
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
         try:
-            self._entries = self._read()
+            was_read = self._watched.refresh()
         except CertificateRolesError as error:
             _log.error("the last good roles of certificates stay in use", error=str(error))
-        else:
-            _log.info("the roles of certificates were read again", entries=len(self._entries))
+            return
+        if was_read:
+            entries = len(self._watched.current)
+            _log.info("the roles of certificates were read again", entries=entries)
 
-    def _look(self) -> _Stamp:
-        try:
-            stat = self._path.stat()
-        except OSError:
-            return None
-        return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
-    def _read(self) -> list[_Entry]:
-        try:
-            return _File.model_validate(yaml.safe_load(self._path.read_text("utf-8"))).roles
-        except OSError as error:
-            raise CertificateRolesError(
-                f"the roles of certificates {self._path} cannot be read: {error.strerror}"
-            ) from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise CertificateRolesError(
-                f"the roles of certificates {self._path} cannot be used: {where}: {first['msg']}; "
-                "it is YAML with a list `roles` of certificate, project and role"
-            ) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise CertificateRolesError(
-                f"the roles of certificates {self._path} are not YAML: {error}"
-            ) from error
+def _read(path: Path) -> list[_Entry]:
+    try:
+        return _File.model_validate(yaml.safe_load(path.read_text("utf-8"))).roles
+    except OSError as error:
+        raise CertificateRolesError(
+            f"the roles of certificates {path} cannot be read: {error.strerror}"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise CertificateRolesError(
+            f"the roles of certificates {path} cannot be used: {where}: {first['msg']}; "
+            "it is YAML with a list `roles` of certificate, project and role"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CertificateRolesError(
+            f"the roles of certificates {path} are not YAML: {error}"
+        ) from error

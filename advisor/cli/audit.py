@@ -39,7 +39,7 @@ def audit(
 ) -> None:
     """Show the writes of a project, the newest first."""
     with client(address) as advisor:
-        events = list(islice(advisor.audit_events(project=project), count))
+        events = list(islice(advisor.list_audit_events(project=project), count))
     if as_json:
         print_json([message_dict(event) for event in events])
         return

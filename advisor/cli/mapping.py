@@ -152,7 +152,7 @@ def _stored(
     summary = advisor.get_run(run, project=project)
     steps: list[int] = []
     found = None
-    for event in advisor.run_history(run, project=project):
+    for event in advisor.get_run_history(run, project=project):
         steps.append(event.measurement.step)
         if step is None or event.measurement.step == step:
             found = event

@@ -119,7 +119,7 @@ def _tried(
     """Return the replay against the run's newest profile and layout, and what it leaves out."""
     summary = advisor.get_run(run, project=project)
     opening = opening_from_proto(summary.opening)
-    events = list(advisor.run_history(run, project=project))
+    events = list(advisor.get_run_history(run, project=project))
     if not events:
         return [], ""
     newest = events[-1].recommendation

@@ -83,7 +83,7 @@ def show(
     """Show a run's history and the groups of its last measurement."""
     with client(address) as advisor:
         summary = advisor.get_run(run, project=project)
-        events = list(advisor.run_history(run, project=project))
+        events = list(advisor.get_run_history(run, project=project))
     if as_json:
         print_json({"run": message_dict(summary), "events": [message_dict(e) for e in events]})
         return

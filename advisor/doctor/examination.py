@@ -44,8 +44,8 @@ def examine(address: str, *, project: str | None, timeout_s: float) -> list[Find
 
 def _examine(address: str, project: str | None, timeout_s: float) -> Iterator[Finding]:
     try:
-        files = CertificateFiles.of_environment()
-        token = TokenSource.of_environment()
+        files = CertificateFiles.from_environment()
+        token = TokenSource.from_environment()
         client = AdvisorClient(address, deadline_s=timeout_s)
     except CertificateError as error:
         yield Finding("tls", Level.PROBLEM, str(error), "correct FSLR_TLS_CA, _CERT and _KEY")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import structlog
 
-from fslr.client.certificates import CertificateFiles, Certificates, WatchedCertificates
+from fslr.client.certificates import CertificateFiles, Certificates
 from fslr.errors import CertificateError
 
 _log = structlog.get_logger()
@@ -23,7 +23,7 @@ def server_credentials(files: CertificateFiles) -> grpc.ServerCredentials:
     Raises:
         CertificateError: The files cannot be used at the start.
     """
-    watched = WatchedCertificates(files)
+    watched = files.watch()
 
     def fresh() -> grpc.ServerCertificateConfiguration | None:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from advisor.store.redis.addresses import parse_address
 from fslr.client.certificates import CertificateFiles
+from fslr.client.loopback import is_loopback_host
 
 _LONGEST_S = 2_000_000.0  # gRPC takes milliseconds as 32-bit integers
 
@@ -173,9 +173,4 @@ class Settings(BaseSettings):
     @property
     def is_loopback(self) -> bool:
         """Whether the service can be reached from this machine alone."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback_host(self.host)

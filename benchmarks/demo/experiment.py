@@ -110,8 +110,8 @@ def run_demo(plan: DemoPlan, corpus: Corpus, address: str, progress: Progress) -
             base=results[best],
             plain=plain,
             advised=advised,
-            plain_events=list(client.run_history("plain")),
-            advised_events=list(client.run_history("advised")),
+            plain_events=list(client.get_run_history("plain")),
+            advised_events=list(client.get_run_history("advised")),
         )
 
 

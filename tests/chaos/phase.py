@@ -207,7 +207,7 @@ def _contents(client: AdvisorClient, project: str) -> Values:
             "name": event.name,
             "detail": "" if event.action == "set policy" else event.detail,
         }
-        for event in client.audit_events(project=project)
+        for event in client.list_audit_events(project=project)
     ]
     policies = {values.POLICY: _rules(client, project)}
     return {"profiles": profiles, "policies": policies, "audit": audit[::-1]}

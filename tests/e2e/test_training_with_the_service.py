@@ -43,7 +43,7 @@ def test_a_job_trains_with_the_service_s_multipliers(client: AdvisorClient, proj
     assert seen[0].answer is not None
     assert seen[0].answer.profile.endswith("gpt@1")
     eventually(lambda: client.get_run("wide", project=project).measurements >= 5)
-    events = list(client.run_history("wide", project=project))
+    events = list(client.get_run_history("wide", project=project))
     assert [event.measurement.step for event in events][:2] == [0, 2]
     assert list(events[0].recommendation.multipliers) != [1.0] * len(seen[0].groups)
 

@@ -65,9 +65,9 @@ def everything(client: AdvisorClient) -> list[object]:
         *(client.get_profile(f"gpt@{suffix}") for suffix in ("1", "2", "prod")),
         list(client.list_profiles(label_filter="labels.team=text")),
         *client.list_policies(),
-        *client.audit_events(),
+        *client.list_audit_events(),
         *client.list_runs(),
-        *client.run_history("r"),
+        *client.get_run_history("r"),
     ]
 
 

@@ -258,7 +258,7 @@ def test_a_run_that_began_again_with_another_layout_is_not_mixed_up(
             opening_message(profile, names, run=run),
             pb.Measurement(step=step, unit_rates=[1.0] * len(names)),
         )
-    eventually(lambda: len(list(client.run_history("night", project=project))) == 3)
+    eventually(lambda: len(list(client.get_run_history("night", project=project))) == 3)
     assert len(cli.json("explain", "--run", "night")["groups"]) == 2
     refused = cli.run("explain", "--run", "night", "--step", "10", ok=False)
     assert (
@@ -329,11 +329,11 @@ def test_policies_are_set_shown_compared_and_tried(
             multipliers=multipliers,
         )
         multipliers = list(client.recommend_once(opening, measurement).multipliers)
-    eventually(lambda: len(list(client.run_history("night", project=project))) == 2)
+    eventually(lambda: len(list(client.get_run_history("night", project=project))) == 2)
     tried = cli.json("policy", "try", "team")["runs"]["night"]
     assert [event["before"][0] for event in tried] == pytest.approx([10.0, 10.0])
     stored = [
-        list(e.recommendation.multipliers) for e in client.run_history("night", project=project)
+        list(e.recommendation.multipliers) for e in client.get_run_history("night", project=project)
     ]
     assert [event["before"] for event in tried] == stored  # bit for bit
     assert [event["after"][0] for event in tried] == [2.0, 2.0]

@@ -178,7 +178,7 @@ def test_deletions_that_come_again_are_answered_as_before(
         client.delete_alias("gpt", "prod", project=project, request_id="a")
     for _ in range(2):
         client.delete_profile("gpt@1", project=project, request_id="b")
-    actions = [event.action for event in client.audit_events(project=project)]
+    actions = [event.action for event in client.list_audit_events(project=project)]
     assert actions == ["delete", "delete alias", "set alias", "register"]
 
 
@@ -208,10 +208,10 @@ def test_content_that_was_lost_comes_back_by_registering_it_again(
             client.get_profile("gpt")
         assert not client.register_profile("gpt", content_message()).created
         assert client.get_profile("gpt").profile.digest == digest
-    actions = [event.action for event in client.audit_events()]
+    actions = [event.action for event in client.list_audit_events()]
     assert actions == ["restore", "restore", "register"]
     assert not client.register_profile("gpt", content_message()).created
-    assert len(list(client.audit_events())) == 3  # there was nothing to restore
+    assert len(list(client.list_audit_events())) == 3  # there was nothing to restore
 
 
 INDEX = "fslr:{default}:profile:gpt:index"
@@ -263,7 +263,7 @@ def test_an_index_that_was_damaged_is_put_right(
     assert client.get_profile("gpt@prod").profile.version == 1
     admin.hset(aliases, "prod", "zz")
     client.delete_alias("gpt", "prod")
-    actions = [event.action for event in client.audit_events()]
+    actions = [event.action for event in client.list_audit_events()]
     assert actions.count("register") == 3
 
 
@@ -323,7 +323,7 @@ def test_a_key_of_another_kind_is_named_and_nothing_is_written(
         with pytest.raises(InternalServiceError, match=r"in the way|holds a string, not a hash"):
             write()
     assert sorted(admin.keys("*")) == sorted(before)
-    assert [event.action for event in client.audit_events()] == ["register"]
+    assert [event.action for event in client.list_audit_events()] == ["register"]
 
 
 def test_one_profile_that_cannot_be_read_hides_no_other(

@@ -44,7 +44,7 @@ def test_a_policy_has_versions(client: AdvisorClient, project: str) -> None:
     assert client.get_policy("team@1", project=project).policy.max_multiplier == 2.0
     client.set_policy("other", CAREFUL, project=project)
     assert [p.version for p in client.list_policies(project=project)] == [1, 2]
-    actions = [event.action for event in client.audit_events(project=project)]
+    actions = [event.action for event in client.list_audit_events(project=project)]
     assert actions == ["set policy"] * 3
 
 

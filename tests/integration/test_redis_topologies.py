@@ -183,7 +183,7 @@ def test_a_write_that_no_replica_has_is_not_acknowledged_and_its_retry_is_the_sa
             replica.thaw()
         assert eventually(lambda: succeeds(lambda: stub.RegisterProfile(request)))
         assert stub.RegisterProfile(request).profile.version == 2
-        assert len(list(client.audit_events(project="waiting"))) == 2
+        assert len(list(client.list_audit_events(project="waiting"))) == 2
 
 
 def test_a_write_at_a_replica_is_refused_in_words_that_make_the_client_look_elsewhere(
@@ -337,7 +337,7 @@ def test_slots_move_under_the_service(cluster: RedisCluster, over_cluster: Local
 
         def steps() -> list[int]:
             try:
-                return [e.measurement.step for e in client.run_history("r", project=project)]
+                return [e.measurement.step for e in client.get_run_history("r", project=project)]
             except RunNotFoundError:
                 return []
 

@@ -30,7 +30,7 @@ def history(
 ) -> list[run_service_pb2.RunEvent]:
     def stored() -> list[run_service_pb2.RunEvent] | None:
         try:
-            events = list(client.run_history(run, project=project))
+            events = list(client.get_run_history(run, project=project))
         except RunNotFoundError:
             return None
         return events if len(events) >= length else None
@@ -132,7 +132,7 @@ def test_an_unknown_run_is_said_to_be_unknown(client: AdvisorClient, project: st
     with pytest.raises(RunNotFoundError, match=r"no run .*/nothing; it has not measured yet, or"):
         client.get_run("nothing", project=project)
     with pytest.raises(RunNotFoundError, match=r"no run"):
-        list(client.run_history("nothing", project=project))
+        list(client.get_run_history("nothing", project=project))
 
 
 def test_bad_names_and_ids_are_refused(client: AdvisorClient, project: str) -> None:

@@ -126,5 +126,5 @@ def test_one_run_that_redis_refuses_loses_no_other_run_s_events(
         for _ in range(10):
             ask(client, run="projects/default/runs/good")
             ask(client, run="projects/default/runs/bad")
-        eventually(lambda: len(list(client.run_history("good"))) == 10)
+        eventually(lambda: len(list(client.get_run_history("good"))) == 10)
         assert client.get_run("good").lost_measurements == 0

@@ -187,7 +187,7 @@ def test_the_audit_names_the_token_and_what_its_holder_says(
         client.delete_alias("gpt", "audited", project=PROJECT)
         latest, before, *_, created = [
             event
-            for event in client.audit_events(project=PROJECT)
+            for event in client.list_audit_events(project=PROJECT)
             if made["id"] in event.actor + event.name
         ]
     assert latest.actor == f"ci (token {made['id']})"
@@ -342,7 +342,7 @@ def test_certificates_have_the_roles_of_the_file(tmp_path: Path) -> None:
         address = f"127.0.0.1:{service.address.rsplit(':', 1)[1]}"
         with AdvisorClient(address, tls=named, actor="bob") as client:
             client.register_profile("gpt", content_message(), project="nlp")
-            (event,) = client.audit_events(project="nlp")
+            (event,) = client.list_audit_events(project="nlp")
             assert event.actor == "job.team.example (certificate) says bob"
             with pytest.raises(PermissionDeniedError, match="is for project 'nlp'"):
                 client.get_profile("gpt", project="vision")

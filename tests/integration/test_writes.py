@@ -44,7 +44,7 @@ def writers(server: LocalServer) -> list[AdvisorClient]:
 
 
 def events(client: AdvisorClient, project: str) -> list[audit_service_pb2.AuditEvent]:
-    return list(client.audit_events(project=project))
+    return list(client.list_audit_events(project=project))
 
 
 def test_fifty_writers_racing_on_one_alias_have_one_winner_a_round(
@@ -213,7 +213,7 @@ def test_writes_are_refused_where_they_cannot_be_written_down_and_advice_is_not(
         assert len(client.recommend_once(opening, measurement).multipliers) == 4
         admin.rename("kept", "fslr:{default}:audit")
         assert client.register_profile("gpt", content_message(rate=2)).profile.version == 2
-        assert len(list(client.audit_events())) == 4
+        assert len(list(client.list_audit_events())) == 4
 
 
 def test_a_profile_without_its_story_is_not_registered(client: AdvisorClient, project: str) -> None:

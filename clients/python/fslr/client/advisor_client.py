@@ -1,4 +1,4 @@
-"""The calls of the service: recommendations, profiles, policies, runs, audit, status."""
+"""The client of an advisor service: one method per call."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from fslr.advisor.v1 import (
     status_service_pb2_grpc,
 )
 from fslr.client.channel import Connection
+from fslr.client.pagination import pages_by_event, pages_by_token
 from fslr.client.status_errors import service_error
 from fslr.client.stream import StreamSession
 from fslr.errors import ServiceError
@@ -36,28 +37,31 @@ def _new_id() -> str:
 
 
 class AdvisorClient(Connection):
-    """Talks to one advisor service.
+    """A client of one advisor service.
 
-    The channel opens at the first call, and anew in a forked process, so that attaching before data
-    loader workers are forked does no harm.
+    Profiles, policies and runs are given as identifiers within ``project``, or as whole resource
+    names such as ``projects/nlp/profiles/char-gpt``.
+
+    The channel opens at the first call, and opens anew in a forked process: creating a client
+    before data loader workers are forked is safe.
 
     Args:
-        address: ``host:port`` of the service. Calls and streams go round the replicas, if the name
-            has several addresses; ``ipv4:HOST:PORT,HOST:PORT`` names them one by one.
-        deadline_s: Longest wait for an answer, in seconds.
-        actor: Who makes the calls, for the record of writes. Default: the user of this process.
-        tls: Files for TLS, read again when they change; without ``cert`` the client shows none.
-            Default: what ``FSLR_TLS_CA``, ``FSLR_TLS_CERT`` and ``FSLR_TLS_KEY`` name; where none
-            is set, nothing is encrypted.
-        token: The token to show. Default: ``FSLR_TOKEN``, or what the file ``FSLR_TOKEN_FILE``
-            holds, which is read again when it changes.
-        allow_insecure: Send the token to other machines without TLS. Default: whether
-            ``FSLR_ALLOW_INSECURE`` is ``1`` or ``true``.
+        address: ``host:port`` of the service. If the name resolves to several addresses, calls are
+            spread over them; ``ipv4:HOST:PORT,HOST:PORT`` lists replicas explicitly.
+        deadline_s: Maximum wait for an answer, in seconds.
+        actor: The caller's name in the audit log. Default: the user of this process.
+        tls: TLS files, which are read again when they change. Default: the files that
+            ``FSLR_TLS_CA``, ``FSLR_TLS_CERT`` and ``FSLR_TLS_KEY`` name; if none is set, the
+            connection is not encrypted.
+        token: The token that authenticates the caller. Default: ``FSLR_TOKEN``, else the content of
+            the file that ``FSLR_TOKEN_FILE`` names, which is read again when it changes.
+        allow_insecure: Whether the token may be sent to other machines without TLS. Default:
+            whether ``FSLR_ALLOW_INSECURE`` is ``1`` or ``true``.
 
     Raises:
-        CertificateError: The files cannot be used.
-        TokenError: The token cannot be used, or others could read it on its way.
-        ServiceError: By every method, when the advisor refuses or cannot answer.
+        CertificateError: The TLS files cannot be used.
+        TokenError: The token is not valid, or would be sent to another machine unencrypted.
+        ServiceError: Raised by every method if the advisor refuses the call or cannot answer it.
     """
 
     # Recommendations
@@ -73,7 +77,7 @@ class AdvisorClient(Connection):
         )
 
     def open_run(self, opening: advisor_service_pb2.RunOpening) -> StreamSession:
-        """Begin a run over a ``RecommendLR`` stream."""
+        """Return a session for a run; its stream opens with the first measurement."""
         return StreamSession(
             lambda requests: advisor_service_pb2_grpc.AdvisorServiceStub(
                 self.channel()
@@ -88,7 +92,7 @@ class AdvisorClient(Connection):
         opening: advisor_service_pb2.RunOpening,
         measurement: advisor_service_pb2.Measurement,
     ) -> advisor_service_pb2.RecommendLRResponse:
-        """Return the answer to one measurement."""
+        """Return the answer to one measurement, without a stream."""
         stub = advisor_service_pb2_grpc.AdvisorServiceStub(self.channel())
         request = advisor_service_pb2.RecommendLRRequest(opening=opening, measurement=measurement)
         return self._call(stub.RecommendLROnce, request)
@@ -107,14 +111,14 @@ class AdvisorClient(Connection):
         project: str = DEFAULT_PROJECT,
         request_id: str = "",
     ) -> profile_service_pb2.RegisterProfileResponse:
-        """Store a version; the same content again is the same version.
+        """Store a profile as a new version; content that is already stored keeps its version.
 
         Args:
             profile: The profile.
-            content: What it says, with a complete provenance.
+            content: The content, with a complete provenance.
             project: The project.
-            request_id: Names the request for a retry of the caller's own. Default: a new one, which
-                the retries of this call share.
+            request_id: Identifies the request, so that the service recognizes a caller's own retry.
+                Default: a new identifier, which the automatic retries of this call share.
         """
         request = profile_service_pb2.RegisterProfileRequest(
             name=profile_name(profile, project), content=content, request_id=request_id or _new_id()
@@ -124,7 +128,13 @@ class AdvisorClient(Connection):
     def get_profile(
         self, profile: str, *, project: str = DEFAULT_PROJECT
     ) -> profile_service_pb2.GetProfileResponse:
-        """Return one version with its content, and the versions there are."""
+        """Return one version with its content, and the profile's versions and aliases.
+
+        Args:
+            profile: The profile: its latest version, or with a suffix a version (``char-gpt@3``) or
+                an alias (``char-gpt@prod``).
+            project: The project.
+        """
         request = profile_service_pb2.GetProfileRequest(name=profile_name(profile, project))
         return self._call(self._profiles.GetProfile, request)
 
@@ -135,17 +145,13 @@ class AdvisorClient(Connection):
 
         Args:
             project: The project.
-            label_filter: ``labels.KEY=VALUE``, several joined by ``" AND "``.
+            label_filter: ``labels.KEY=VALUE``; several are joined by ``" AND "``.
         """
         request = profile_service_pb2.ListProfilesRequest(
             parent=project_name(project), filter=label_filter
         )
-        while True:
-            page = self._call(self._profiles.ListProfiles, request)
+        for page in pages_by_token(lambda r: self._call(self._profiles.ListProfiles, r), request):
             yield from page.profiles
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     def set_alias(
         self,
@@ -157,13 +163,14 @@ class AdvisorClient(Connection):
         project: str = DEFAULT_PROJECT,
         request_id: str = "",
     ) -> profile_service_pb2.SetProfileAliasResponse:
-        """Let an alias name a version.
+        """Point an alias at a version.
 
         Args:
             profile: The version, such as ``char-gpt@3``.
             alias: The alias, such as ``prod``.
-            expected_version: What the alias must name now; 0: nothing; None: anything.
-            etag: The alias must not have moved since it was read with this; empty: not checked.
+            expected_version: The version that the alias must name now; 0: the alias must not exist;
+                None: not checked.
+            etag: The etag that the alias must still have; empty: not checked.
             project: The project.
             request_id: As in :meth:`register_profile`.
         """
@@ -185,14 +192,14 @@ class AdvisorClient(Connection):
         project: str = DEFAULT_PROJECT,
         request_id: str = "",
     ) -> None:
-        """Take an alias away; the version that it named stays.
+        """Delete an alias; the version that it names stays.
 
         Args:
             profile: The profile, without a suffix.
             alias: The alias.
-            etag: The alias must not have moved since it was read with this; empty: not checked.
+            etag: The etag that the alias must still have; empty: not checked.
             project: The project.
-            request_id: Names the request for retries of the caller's own. Default: a new one.
+            request_id: As in :meth:`register_profile`.
         """
         request = profile_service_pb2.DeleteProfileAliasRequest(
             name=profile_name(profile, project),
@@ -205,12 +212,12 @@ class AdvisorClient(Connection):
     def delete_profile(
         self, profile: str, *, project: str = DEFAULT_PROJECT, request_id: str = ""
     ) -> None:
-        """Remove one version.
+        """Delete one version.
 
         Args:
             profile: The version, such as ``char-gpt@3``.
             project: The project.
-            request_id: Names the request for retries of the caller's own. Default: a new one.
+            request_id: As in :meth:`register_profile`.
         """
         request = profile_service_pb2.DeleteProfileRequest(
             name=profile_name(profile, project), request_id=request_id or _new_id()
@@ -225,11 +232,24 @@ class AdvisorClient(Connection):
         *,
         project: str = DEFAULT_PROJECT,
     ) -> profile_service_pb2.ValidateLayoutResponse:
-        """Return how a layout maps onto a profile, or why a run with it would be refused."""
+        """Return how a layout maps onto a profile, or why a run with it would be refused.
+
+        Args:
+            profile: The profile; a version or an alias may follow, such as ``char-gpt@prod``.
+            layout: The layout, such as ``fslr.torch.ModelGroups(...).layout()``.
+            policy: The rules to map by; None: the profile's own.
+            project: The project.
+        """
         request = profile_service_pb2.ValidateLayoutRequest(
             name=profile_name(profile, project), layout=layout, policy=policy
         )
         return self._call(self._profiles.ValidateLayout, request)
+
+    # Policies
+
+    @property
+    def _policies(self) -> policy_service_pb2_grpc.PolicyServiceStub:
+        return policy_service_pb2_grpc.PolicyServiceStub(self.channel())
 
     def set_policy(
         self,
@@ -240,14 +260,15 @@ class AdvisorClient(Connection):
         project: str = DEFAULT_PROJECT,
         request_id: str = "",
     ) -> policy_service_pb2.SetPolicyResponse:
-        """Store a version of a policy; the rules that it has already make no new one.
+        """Store a policy as a new version; unchanged rules keep the latest version.
 
         Args:
             policy: The policy, such as ``careful``.
-            rules: The rules; absent ones mean their defaults.
-            expected_version: What the latest version must be; 0: none; None: any.
+            rules: The rules; absent ones take their defaults.
+            expected_version: The latest version that the policy must have now; 0: the policy must
+                not exist; None: not checked.
             project: The project.
-            request_id: Names the request for retries of the caller's own. Default: a new one.
+            request_id: As in :meth:`register_profile`.
         """
         request = policy_service_pb2.SetPolicyRequest(
             name=policy_name(policy, project),
@@ -260,7 +281,7 @@ class AdvisorClient(Connection):
     def get_policy(
         self, policy: str, *, project: str = DEFAULT_PROJECT
     ) -> policy_service_pb2.PolicyVersion:
-        """Return one version of a policy."""
+        """Return a policy's latest version, or the one in its suffix, such as ``careful@2``."""
         request = policy_service_pb2.GetPolicyRequest(name=policy_name(policy, project))
         return self._call(self._policies.GetPolicy, request).policy
 
@@ -269,34 +290,8 @@ class AdvisorClient(Connection):
     ) -> Iterator[policy_service_pb2.PolicyVersion]:
         """Iterate over the latest versions of a project's policies."""
         request = policy_service_pb2.ListPoliciesRequest(parent=project_name(project))
-        while True:
-            page = self._call(self._policies.ListPolicies, request)
+        for page in pages_by_token(lambda r: self._call(self._policies.ListPolicies, r), request):
             yield from page.policies
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    @property
-    def _policies(self) -> policy_service_pb2_grpc.PolicyServiceStub:
-        return policy_service_pb2_grpc.PolicyServiceStub(self.channel())
-
-    def audit_events(
-        self, *, project: str = DEFAULT_PROJECT
-    ) -> Iterator[audit_service_pb2.AuditEvent]:
-        """Iterate over the writes of a project, the newest first."""
-        stub = audit_service_pb2_grpc.AuditServiceStub(self.channel())
-        request = audit_service_pb2.ListAuditEventsRequest(parent=project_name(project))
-        while True:
-            page = self._call(stub.ListAuditEvents, request)
-            yield from page.events
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    def status(self) -> status_service_pb2.GetStatusResponse:
-        """Return how the service that answers is set up, and as whom it sees this client."""
-        stub = status_service_pb2_grpc.StatusServiceStub(self.channel())
-        return self._call(stub.GetStatus, status_service_pb2.GetStatusRequest())
 
     # Runs
 
@@ -305,47 +300,39 @@ class AdvisorClient(Connection):
         return run_service_pb2_grpc.RunServiceStub(self.channel())
 
     def list_runs(self, *, project: str = DEFAULT_PROJECT) -> Iterator[run_service_pb2.Run]:
-        """Iterate over a project's runs, the latest begun first."""
+        """Iterate over a project's runs, the most recently started first."""
         request = run_service_pb2.ListRunsRequest(parent=project_name(project))
-        while True:
-            page = self._call(self._runs.ListRuns, request)
+        for page in pages_by_token(lambda r: self._call(self._runs.ListRuns, r), request):
             yield from page.runs
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     def get_run(self, run: str, *, project: str = DEFAULT_PROJECT) -> run_service_pb2.Run:
         """Return one run."""
         request = run_service_pb2.GetRunRequest(name=run_name(run, project))
         return self._call(self._runs.GetRun, request).run
 
-    def run_history(
+    def get_run_history(
         self, run: str, *, project: str = DEFAULT_PROJECT
     ) -> Iterator[run_service_pb2.RunEvent]:
-        """Iterate over a run's stored events, oldest first."""
+        """Iterate over a run's stored events, the oldest first."""
         request = run_service_pb2.GetRunHistoryRequest(name=run_name(run, project))
-        while True:
-            page = self._call(self._runs.GetRunHistory, request)
+        for page in pages_by_event(lambda r: self._call(self._runs.GetRunHistory, r), request):
             yield from page.events
-            if not page.more:
-                return
-            request.after_id = page.events[-1].id
 
     def watch_run(
         self, run: str, *, after_id: str = "", project: str = DEFAULT_PROJECT
     ) -> Iterator[run_service_pb2.RunEvent]:
-        """Iterate over a run's events as they come, until the caller stops.
+        """Iterate over a run's events as they arrive, until the caller stops.
 
         Args:
             run: The run.
-            after_id: Events after this one; empty: all that are kept, then new ones.
+            after_id: Yield only events after the one with this id; empty: all stored events first.
             project: The project.
 
         Yields:
             The events.
 
         Raises:
-            ServiceError: The advisor refused, or ended the watch.
+            ServiceError: The advisor refused the call, or ended the watch.
         """
         request = run_service_pb2.WatchRunRequest(name=run_name(run, project), after_id=after_id)
         call = self._runs.WatchRun(request, metadata=self.metadata())
@@ -353,7 +340,27 @@ class AdvisorClient(Connection):
             for response in call:
                 yield response.event
         except grpc.RpcError as error:
-            told: ServiceError = service_error(error, self.address)
-            raise told from error
+            failure: ServiceError = service_error(error, self.address)
+            raise failure from error
         finally:
             call.cancel()
+
+    # Audit and status
+
+    def list_audit_events(
+        self, *, project: str = DEFAULT_PROJECT
+    ) -> Iterator[audit_service_pb2.AuditEvent]:
+        """Iterate over the audit log of a project's writes, the newest first."""
+        request = audit_service_pb2.ListAuditEventsRequest(parent=project_name(project))
+        for page in pages_by_token(
+            lambda r: self._call(
+                audit_service_pb2_grpc.AuditServiceStub(self.channel()).ListAuditEvents, r
+            ),
+            request,
+        ):
+            yield from page.events
+
+    def status(self) -> status_service_pb2.GetStatusResponse:
+        """Return how the answering replica is set up, and whom it takes this client for."""
+        stub = status_service_pb2_grpc.StatusServiceStub(self.channel())
+        return self._call(stub.GetStatus, status_service_pb2.GetStatusRequest())

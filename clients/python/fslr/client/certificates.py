@@ -1,4 +1,4 @@
-"""Certificates in PEM files: checked before they are used, read again when they change."""
+"""TLS certificates in PEM files: checked before use, and read again when the files change."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from fslr.client.file_watch import WatchedFiles, file_stamp
 from fslr.errors import CertificateError
-
-_Stamp = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """What the files hold.
+    """The contents of :class:`CertificateFiles`.
 
     Attributes:
-        ca: The authorities to trust, PEM; None: those of the system.
-        pair: The own private key and its certificate with the chain, PEM; None: none.
+        ca: The trusted certificate authorities, PEM; None: the authorities of the system.
+        pair: The private key and its certificate with the chain, PEM; None: no own certificate.
     """
 
     ca: bytes | None
@@ -29,15 +28,15 @@ class Certificates:
 
 @dataclass(frozen=True, slots=True)
 class CertificateFiles:
-    """Where certificates are.
+    """Paths of TLS files, in PEM format.
 
     Attributes:
-        ca: The authorities to trust; None: those of the system.
-        cert: The own certificate with its chain; None: none.
-        key: Its private key, not encrypted; given if and only if ``cert`` is.
+        ca: The trusted certificate authorities; None: the authorities of the system.
+        cert: The own certificate with its chain; None: no own certificate.
+        key: The certificate's private key, unencrypted; given if and only if ``cert`` is.
 
     Raises:
-        CertificateError: A certificate without its key, or the other way round.
+        CertificateError: ``cert`` is given without ``key``, or ``key`` without ``cert``.
     """
 
     ca: Path | None = None
@@ -48,7 +47,7 @@ class CertificateFiles:
         """Check that certificate and key come together.
 
         Raises:
-            CertificateError: One of them is missing.
+            CertificateError: Only one of them is given.
         """
         if (self.cert is None) != (self.key is None):
             given, missing = ("key", "certificate") if self.cert is None else ("certificate", "key")
@@ -57,80 +56,63 @@ class CertificateFiles:
             )
 
     @classmethod
-    def of_environment(cls, variables: Mapping[str, str] = os.environ) -> Self | None:
-        """Return what ``FSLR_TLS_CA``, ``FSLR_TLS_CERT`` and ``FSLR_TLS_KEY`` name.
+    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> Self | None:
+        """Return the files that ``FSLR_TLS_CA``, ``FSLR_TLS_CERT`` and ``FSLR_TLS_KEY`` name.
 
-        None if none of them is set.
+        None if none of the three is set.
 
         Raises:
-            CertificateError: A certificate without its key, or the other way round.
+            CertificateError: A certificate is named without its key, or a key without its
+                certificate.
         """
         names = ("FSLR_TLS_CA", "FSLR_TLS_CERT", "FSLR_TLS_KEY")
         paths = [Path(variables[name]) if variables.get(name) else None for name in names]
         return cls(*paths) if any(paths) else None
 
-
-class WatchedCertificates:
-    """Certificates that follow their files; a broken set never takes the place of a good one.
-
-    Args:
-        files: Where they are.
-
-    Raises:
-        CertificateError: They cannot be used.
-    """
-
-    def __init__(self, files: CertificateFiles) -> None:
-        self._files = files
-        self._stamp: _Stamp | None = None
-        self.current = self._read()
-
-    def refresh(self) -> bool:
-        """Read the files again if they changed, and return whether ``current`` is new.
+    def read(self) -> Certificates:
+        """Read the files and check that they can be used.
 
         Raises:
-            CertificateError: The new ones cannot be used, said once a change; ``current`` stays.
+            CertificateError: A file cannot be read, is not PEM, or changed during the read; or the
+                key is encrypted or does not belong to the certificate.
         """
+        named = (("ca", self.ca), ("cert", self.cert), ("key", self.key))
+        listed = ", ".join(f"{name} {path}" for name, path in named if path)
+        before = file_stamp(self._paths)
         try:
-            stamp = _stamp(self._files)
-        except OSError:
-            stamp = ()
-        if stamp == self._stamp:
-            return False
-        self.current = self._read()
-        return True
-
-    def _read(self) -> Certificates:
-        named = (("ca", self._files.ca), ("cert", self._files.cert), ("key", self._files.key))
-        files = "TLS files (" + ", ".join(f"{n} {path}" for n, path in named if path) + ")"
-        self._stamp = ()
-        try:
-            self._stamp = _stamp(self._files)
-            found = _checked(self._files)
-            if _stamp(self._files) != self._stamp:
-                raise CertificateError(f"the {files} are being written")
+            certificates = self._checked()
         except ssl.SSLError as error:
             raise CertificateError(
-                f"the {files} do not fit: {error.reason or error}; they must be PEM, the key not "
-                "encrypted and that of the certificate"
+                f"the TLS files ({listed}) cannot be used: {error.reason or error}; all must be "
+                "PEM, and the key must be unencrypted and belong to the certificate"
             ) from error
         except OSError as error:
-            raise CertificateError(f"the {files} cannot be read: {error.strerror}") from error
-        return found
+            raise CertificateError(
+                f"the TLS files ({listed}) cannot be read: {error.strerror}"
+            ) from error
+        if file_stamp(self._paths) != before:
+            raise CertificateError(f"the TLS files ({listed}) changed while they were read")
+        return certificates
 
+    def watch(self) -> WatchedFiles[Certificates]:
+        """Read the files, and return their contents in a form that follows later changes.
 
-def _stamp(files: CertificateFiles) -> _Stamp:
-    stats = [path.stat() for path in (files.ca, files.cert, files.key) if path is not None]
-    return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
+        Raises:
+            CertificateError: As for :meth:`read`.
+        """
+        return WatchedFiles(self._paths, self.read)
 
+    @property
+    def _paths(self) -> list[Path]:
+        return [path for path in (self.ca, self.cert, self.key) if path is not None]
 
-def _checked(files: CertificateFiles) -> Certificates:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    if files.ca is not None:
-        context.load_verify_locations(files.ca)
-    ca = None if files.ca is None else files.ca.read_bytes()
-    if files.cert is None or files.key is None:
-        return Certificates(ca, None)
-    # An encrypted key is refused, instead of asked about on the terminal.
-    context.load_cert_chain(files.cert, files.key, password=lambda: b"")
-    return Certificates(ca, (files.key.read_bytes(), files.cert.read_bytes()))
+    def _checked(self) -> Certificates:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        if self.ca is not None:
+            context.load_verify_locations(self.ca)
+        ca = None if self.ca is None else self.ca.read_bytes()
+        if self.cert is None or self.key is None:
+            return Certificates(ca, None)
+        # With a password at hand, an encrypted key is an error and no prompt on the terminal.
+        context.load_cert_chain(self.cert, self.key, password=lambda: b"")
+        return Certificates(ca, (self.key.read_bytes(), self.cert.read_bytes()))

@@ -12,9 +12,10 @@ from urllib.parse import quote
 
 import grpc
 
-from fslr.client.certificates import CertificateFiles, WatchedCertificates
+from fslr.client.certificates import CertificateFiles
+from fslr.client.loopback import is_local_address
 from fslr.client.status_errors import service_error
-from fslr.client.tokens import TokenSource, stays_on_this_machine
+from fslr.client.tokens import TokenSource
 from fslr.client.trace_context import trace_metadata
 from fslr.environment import user_name
 from fslr.errors import CertificateError, TokenError
@@ -73,12 +74,12 @@ class Connection:
         token: str | None = None,
         allow_insecure: bool | None = None,
     ) -> None:
-        files = tls or CertificateFiles.of_environment()
-        self._certificates = None if files is None else WatchedCertificates(files)
-        self._token = TokenSource.of_environment() if token is None else TokenSource(token)
+        files = tls or CertificateFiles.from_environment()
+        self._certificates = None if files is None else files.watch()
+        self._token = TokenSource.from_environment() if token is None else TokenSource(token)
         if allow_insecure is None:
             allow_insecure = os.environ.get("FSLR_ALLOW_INSECURE", "").lower() in {"1", "true"}
-        is_safe = files is not None or stays_on_this_machine(address) or allow_insecure
+        is_safe = files is not None or is_local_address(address) or allow_insecure
         if self._token.given and not is_safe:
             raise TokenError(
                 f"the token would go to {address} unencrypted; set FSLR_TLS_CA to the authority of "

@@ -1,110 +1,92 @@
-"""The token that a client shows: given, or in a file that is read again when it changes."""
+"""The token that authenticates a client: given as text, or in a file that may change."""
 
 from __future__ import annotations
 
-import ipaddress
+import logging
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Self
 
+from fslr.client.file_watch import WatchedFiles
 from fslr.errors import TokenError
 
-_SENDABLE = re.compile(r"[\x21-\x7e]+")  # what a header can carry
+_log = logging.getLogger(__name__)
+_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")  # all that a gRPC header can carry
 
 
 class TokenSource:
-    """Gives the token at each call; its ``repr`` does not show it.
+    """Provides the token for each call; its ``repr`` does not reveal the token.
 
     Args:
-        token: The token itself; None: it lies in ``path``, or there is none.
-        path: A file that holds the token alone, such as a mounted secret.
+        token: The token. None: it is in ``path``, or there is no token.
+        path: A file that contains only the token, such as a mounted secret. Ignored if ``token`` is
+            given.
 
     Raises:
-        TokenError: There is a token or a file that cannot be used.
+        TokenError: The token is not valid, or the file cannot be read.
     """
 
     def __init__(self, token: str | None = None, path: Path | None = None) -> None:
-        self._path = path
-        self._stamp: tuple[int, int, int] | None = None
         self._token = None if token is None else _checked(token, "the token")
-        if path is not None:
-            self._read(path)
+        self._path = path if token is None else None
+        self._file = (
+            None if self._path is None else WatchedFiles([self._path], partial(_read, self._path))
+        )
 
     @classmethod
-    def of_environment(cls, variables: Mapping[str, str] = os.environ) -> Self:
-        """Return what ``FSLR_TOKEN`` or ``FSLR_TOKEN_FILE`` give; the first counts.
+    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> Self:
+        """Return the token of ``FSLR_TOKEN``, else of the file that ``FSLR_TOKEN_FILE`` names.
 
         Raises:
-            TokenError: What they give cannot be used.
+            TokenError: The token is not valid, or the file cannot be read.
         """
         path = variables.get("FSLR_TOKEN_FILE")
-        token = variables.get("FSLR_TOKEN") or None
-        return cls(token, Path(path) if path and token is None else None)
+        return cls(variables.get("FSLR_TOKEN") or None, Path(path) if path else None)
 
     def __repr__(self) -> str:
-        """Return where the token comes from, and not the token."""
+        """Return where the token comes from, but not the token."""
         return f"TokenSource(path={self._path!r}, given={self.given})"
 
     @property
     def given(self) -> bool:
         """Whether there is a token."""
-        return self._token is not None
+        return self._token is not None or self._file is not None
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return what a call carries; a file that cannot be read leaves the last good token."""
-        if self._path is not None:
-            try:
-                self._read(self._path)
-            except TokenError:
-                if self._token is None:
-                    raise
-        return () if self._token is None else (("authorization", f"Bearer {self._token}"),)
+        """Return the metadata of a call: the token, or nothing.
 
-    def _read(self, path: Path) -> None:
-        try:
-            stat = path.stat()
-            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if stamp == self._stamp:
-                return
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise TokenError(f"the token file {path} cannot be read: {error}") from error
-        self._token = _checked(text.strip(), f"what {path} holds")
-        self._stamp = stamp
+        A changed file is read again. If it cannot be used, the last good token stays in use.
+        """
+        token = self._token
+        if self._file is not None:
+            try:
+                self._file.refresh()
+            except TokenError as error:
+                _log.warning("the last good token stays in use: %s", error)
+            token = self._file.current
+        return () if token is None else (("authorization", f"Bearer {token}"),)
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenError(f"the token file {path} cannot be read: {error}") from error
+    return _checked(text.strip(), f"the content of {path}")
 
 
 def _checked(token: str, what: str) -> str:
     """Return the token.
 
     Raises:
-        TokenError: It is empty, or no header can carry it.
+        TokenError: The token is empty, or contains characters that no header can carry.
     """
-    if not _SENDABLE.fullmatch(token):
+    if not _VISIBLE_ASCII.fullmatch(token):
         raise TokenError(
-            f"{what} is no token: it is empty, or holds spaces or other than ASCII characters; a "
-            "token reads fslr_{project}_{id}_{secret}"
+            f"{what} is not a valid token: it is empty, or contains spaces or non-ASCII "
+            "characters; a token has the form fslr_{project}_{id}_{secret}"
         )
     return token
-
-
-def stays_on_this_machine(address: str) -> bool:
-    """Return whether calls to an address never leave this machine.
-
-    Args:
-        address: As gRPC takes it: ``host:port``, ``ipv4:HOST:PORT,HOST:PORT``, ``unix:PATH``.
-    """
-    if address.startswith(("unix:", "unix-abstract:")):  # a host's name may begin so too
-        return True
-    targets = re.sub(r"^(dns:(//[^/]*)?/?|ipv[46]:)", "", address).split(",")
-    return all(_is_loopback(re.sub(r":\d+$", "", target).strip("[]")) for target in targets)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
