@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import redis
 
+from advisor.runtime.processes import terminate
 from advisor.store.redis.embedded import find_program
-from advisor.store.redis.processes import end
 
 _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 10.0
@@ -112,7 +112,7 @@ class RedisServer:
         if process is not None:
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
-            end(process, grace_s=_STOP_TIMEOUT_S)
+            terminate(process, grace_s=_STOP_TIMEOUT_S)
 
     def kill(self) -> None:
         """End the server at once, as by SIGKILL; what it acknowledged is on the disk."""

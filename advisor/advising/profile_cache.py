@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 import structlog
 from cachetools import LRUCache
@@ -11,17 +12,51 @@ from advisor.advising.advice import LoadedProfile, ResolvedProfile
 from advisor.errors import NotFoundError, StoreUnavailableError
 from advisor.observability.metrics import Metrics
 from advisor.policy import Policy, Reference
+from advisor.registry.policies import StoredPolicy
 from advisor.registry.profiles import ProfileContent, VersionInfo
+from advisor.registry.resolution import resolve_and_read
 from advisor.registry.resource_names import PolicyReference, ProfileReference
-from advisor.store.named import read_named
-from advisor.store.policies import PolicyStore
-from advisor.store.profiles import ProfileStore
-from advisor.store.redis.tasks import forget
+from advisor.runtime.event_loop import retrieve_exception
 
 _log = structlog.get_logger()
 # Names are looked up this seldom: who asks meanwhile shares a lookup with others who ask for the
 # same name, and is answered together with them. The first after a rest does not wait.
 _PAUSE_S = 0.005
+
+
+class ProfileReader(Protocol):
+    """Reads profiles from the store."""
+
+    async def resolve(self, reference: ProfileReference) -> VersionInfo:
+        """Return the version that a reference names.
+
+        Raises:
+            NotFoundError: There is no such profile, version or alias.
+            StoreUnavailableError: The store does not answer.
+        """
+        ...
+
+    async def content(self, info: VersionInfo) -> ProfileContent:
+        """Return the content of a version.
+
+        Raises:
+            VersionNotFoundError: The version was deleted.
+            StoreUnavailableError: The store does not answer.
+        """
+        ...
+
+
+class PolicyReader(Protocol):
+    """Reads policies from the store."""
+
+    async def get(self, reference: PolicyReference) -> StoredPolicy:
+        """Return one version; the latest if the reference names none.
+
+        Raises:
+            PolicyNotFoundError: There is no such policy or version.
+            StoreUnavailableError: The store does not answer.
+        """
+        ...
 
 
 class CachedProfiles:
@@ -35,7 +70,7 @@ class CachedProfiles:
     """
 
     def __init__(
-        self, store: ProfileStore, policies: PolicyStore, *, size: int, metrics: Metrics
+        self, store: ProfileReader, policies: PolicyReader, *, size: int, metrics: Metrics
     ) -> None:
         self._store = store
         self._policy_store = policies
@@ -56,7 +91,7 @@ class CachedProfiles:
         lookup = self._next.get(reference)
         if lookup is None:
             lookup = self._next[reference] = asyncio.create_task(self._look_up(reference))
-            lookup.add_done_callback(forget)
+            lookup.add_done_callback(retrieve_exception)
         resolved, result = await asyncio.shield(lookup)  # a caller that leaves ends its own wait
         self._lookups[result].inc()
         return resolved
@@ -106,7 +141,9 @@ class CachedProfiles:
             ready = self._loaded[_key(info)] = await asyncio.to_thread(_ready, info, content)
             return ready, "miss"
 
-        info, found = await read_named(reference, lambda: self._store.resolve(reference), loaded)
+        info, found = await resolve_and_read(
+            reference, lambda: self._store.resolve(reference), loaded
+        )
         # Not before: should the store go away on the way, the former version answers.
         self._names[reference] = info
         return found

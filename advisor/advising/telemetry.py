@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Protocol
 
 import structlog
 
 from advisor.errors import StoreUnavailableError
 from advisor.observability.metrics import Metrics
 from advisor.registry.resource_names import RunName
-from advisor.store.runs import EventToStore, RunStore
+from advisor.registry.runs import EventToStore
 
 _BATCH = 1_000
 _BATCH_BYTES = 4 * 2**20
@@ -22,6 +24,22 @@ _RETRY_S = 0.5
 _NAMED = 3  # runs in one line of the log
 
 _log = structlog.get_logger()
+
+
+class EventStore(Protocol):
+    """Where the events of runs are stored."""
+
+    async def record(self, runs: Sequence[tuple[Sequence[EventToStore], int]]) -> list[bool]:
+        """Store events of several runs, and return for each run whether they were stored.
+
+        Args:
+            runs: For each run its events in order, at least one, and the number of its events that
+                were lost before them.
+
+        Raises:
+            StoreUnavailableError: The store does not answer.
+        """
+        ...
 
 
 class Telemetry:
@@ -36,7 +54,7 @@ class Telemetry:
         metrics: Where losses are counted.
     """
 
-    def __init__(self, store: RunStore, *, capacity: int, metrics: Metrics) -> None:
+    def __init__(self, store: EventStore, *, capacity: int, metrics: Metrics) -> None:
         self._metric = metrics.telemetry_lost
         self._store = store
         self._capacity = capacity

@@ -7,16 +7,28 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from cachetools import LRUCache
 
 from advisor.auth.certificate_roles import CertificateRoles
 from advisor.auth.roles import Grant
-from advisor.auth.tokens import Token, is_proved
+from advisor.auth.tokens import Token, TokenRecord, is_proved
 from advisor.errors import StoreUnavailableError, UnauthenticatedError
-from advisor.store.tokens import TokenStore
 
 _KEPT_TOKENS = 10_000
+
+
+class TokenRecords(Protocol):
+    """Where the records of tokens are kept."""
+
+    async def get(self, project: str, token_id: str) -> TokenRecord | None:
+        """Return a token's record, or None if there is none.
+
+        Raises:
+            StoreUnavailableError: The store does not answer.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +52,7 @@ class Authenticator:
 
     def __init__(
         self,
-        tokens: TokenStore,
+        tokens: TokenRecords,
         certificates: CertificateRoles | None,
         now: Callable[[], datetime],
         *,

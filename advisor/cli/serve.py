@@ -29,13 +29,13 @@ from advisor.cli.common import (
 from advisor.cli.setting_options import with_setting_options
 from advisor.errors import StoreUnavailableError
 from advisor.observability.logs import configure_logging
+from advisor.runtime.event_loop import run_loop, stop_at_eof
 from advisor.server.bootstrap import ListenError, Service, running_service
 from advisor.server.readiness import LIVENESS, READINESS
 from advisor.server.settings import Settings
 from advisor.server.worker import START_ERRORS, start_problem
 from advisor.server.workers import running_workers
 from advisor.store.redis.embedded import EmbeddedRedis, EmbeddedRedisError
-from advisor.store.redis.processes import run_loop, stop_at_eof
 
 _HEALTH_DEADLINE_S = 3.0
 _WATCH_S = 0.5

@@ -10,15 +10,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from advisor.store.redis.clients import Observer
+from advisor.observability.observers import CommandObserver
 
 if TYPE_CHECKING:
-    import grpc
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Tracer
 
 _SERVICE = "fslr-advisor"
 _UNNAMED = "unknown_service"  # OpenTelemetry's, where the environment says nothing
@@ -33,11 +32,14 @@ class Tracing:
 
     Args:
         provider: Where spans go; None: calls are not traced.
+
+    Attributes:
+        tracer: Makes the spans; None: calls are not traced.
     """
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
         self._provider = provider
-        self._tracer: Any = None if provider is None else provider.get_tracer("advisor")
+        self.tracer: Tracer | None = None if provider is None else provider.get_tracer("advisor")
 
     @classmethod
     def started(cls, *, enabled: bool) -> Tracing:
@@ -70,16 +72,7 @@ class Tracing:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         return cls(provider)
 
-    @property
-    def interceptors(self) -> Sequence[grpc.aio.ServerInterceptor]:
-        """What the server needs: around all else, so that a span ends with the call's status."""
-        if self._provider is None:
-            return ()
-        from advisor.rpc.tracing import TracingInterceptor  # noqa: PLC0415 - an extra
-
-        return (TracingInterceptor(self._tracer),)
-
-    def observing(self, observe: Observer) -> Observer:
+    def observing(self, observe: CommandObserver) -> CommandObserver:
         """Return an observer of Redis that also makes a span of each command inside of a call.
 
         What no call asks for (readiness, telemetry) makes none. A span has the command's name and
@@ -88,7 +81,8 @@ class Tracing:
         Args:
             observe: Is told of each command all the same.
         """
-        if self._provider is None:
+        tracer = self.tracer
+        if tracer is None:
             return observe
         from opentelemetry import trace  # noqa: PLC0415 - an extra
 
@@ -97,7 +91,7 @@ class Tracing:
             if not trace.get_current_span().is_recording():
                 return
             ended_ns = time.time_ns()
-            span = self._tracer.start_span(
+            span = tracer.start_span(
                 f"redis {command}",
                 kind=trace.SpanKind.CLIENT,
                 attributes={"db.system.name": "redis", "db.operation.name": command},

@@ -15,9 +15,9 @@ from advisor.advising.telemetry import Telemetry
 from advisor.errors import OpeningMissingError, OpeningRepeatedError
 from advisor.observability.metrics import Metrics
 from advisor.policy import InvalidValueError, Outcome
+from advisor.registry.runs import EventToStore
 from advisor.rpc.batching import Batcher
 from advisor.rpc.layout_cache import LayoutCache
-from advisor.store.runs import EventToStore
 from advisor.store.times import to_ms
 from advisor.wire import Answer, RecommendationRequest, RecommendLRRequest, packed_event
 from fslr.advisor.v1 import advisor_service_pb2 as pb

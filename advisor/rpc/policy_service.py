@@ -10,11 +10,12 @@ from typing import Any
 import grpc
 
 from advisor.policy import InvalidValueError
+from advisor.registry.policies import StoredPolicy
 from advisor.registry.resource_names import PolicyReference, parse_project
 from advisor.rpc.audit_origin import audit_origin_of
 from advisor.rpc.paging import decode_token, encode_token, page_size
 from advisor.rpc.requests import expected_version_of
-from advisor.store.policies import PolicyStore, StoredPolicy
+from advisor.store.policies import PolicyStore
 from advisor.wire import policy_from_proto, policy_to_proto, timestamp_to_proto
 from fslr.advisor.v1 import policy_service_pb2 as pb
 from fslr.advisor.v1 import policy_service_pb2_grpc

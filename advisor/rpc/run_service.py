@@ -10,8 +10,9 @@ import grpc
 
 from advisor.policy import InvalidValueError, shown
 from advisor.registry.resource_names import RunName, parse_project
+from advisor.registry.runs import StoredEvent, StoredRun
 from advisor.rpc.paging import decode_token, encode_token, page_size
-from advisor.store.runs import RunCursor, RunStore, StoredEvent, StoredRun
+from advisor.store.runs import RunCursor, RunStore
 from advisor.wire import timestamp_to_proto
 from fslr.advisor.v1 import run_service_pb2 as pb
 from fslr.advisor.v1 import run_service_pb2_grpc

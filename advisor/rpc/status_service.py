@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any
@@ -11,7 +12,6 @@ import grpc
 from redis.asyncio import Redis
 
 from advisor.rpc.authorization import CALLER
-from advisor.server.settings import Settings
 from advisor.store.status import StoreStatus, read_status
 from advisor.wire import timestamp_to_proto
 from fslr.advisor.v1 import status_service_pb2 as pb
@@ -20,17 +20,34 @@ from fslr.advisor.v1 import status_service_pb2_grpc
 _VERSION = version("fslr-advisor")
 
 
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """How a service is set up.
+
+    Attributes:
+        encrypted: Whether calls use TLS.
+        authenticates: Whether callers must authenticate.
+        loopback: Whether only this machine can reach the service.
+        topology: Topology of Redis: ``standalone``, ``sentinel`` or ``cluster``.
+    """
+
+    encrypted: bool
+    authenticates: bool
+    loopback: bool
+    topology: str
+
+
 class StatusServicer(status_service_pb2_grpc.StatusServiceServicer):
     """Tells how the service is set up.
 
     Args:
-        settings: The service's settings.
+        deployment: How the service is set up.
         redis: The client.
         now: The clock.
     """
 
-    def __init__(self, settings: Settings, redis: Redis, now: Callable[[], datetime]) -> None:
-        self._settings = settings
+    def __init__(self, deployment: Deployment, redis: Redis, now: Callable[[], datetime]) -> None:
+        self._deployment = deployment
         self._redis = redis
         self._now = now
 
@@ -38,13 +55,13 @@ class StatusServicer(status_service_pb2_grpc.StatusServiceServicer):
         self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetStatusResponse:
         """Return the status."""
-        store = _store(await read_status(self._redis), self._settings.topology)
+        store = _store(await read_status(self._redis), self._deployment.topology)
         return pb.GetStatusResponse(
             version=_VERSION,
             time=timestamp_to_proto(self._now()),
-            encrypted=self._settings.tls is not None,
-            authenticates=self._settings.authenticates,
-            loopback=self._settings.is_loopback,
+            encrypted=self._deployment.encrypted,
+            authenticates=self._deployment.authenticates,
+            loopback=self._deployment.loopback,
             caller=_caller(),
             store=store,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -30,7 +30,7 @@ from advisor.rpc.method_metrics import expect_calls
 from advisor.rpc.policy_service import PolicyServicer
 from advisor.rpc.profile_service import ProfileServicer
 from advisor.rpc.run_service import RunServicer
-from advisor.rpc.status_service import StatusServicer
+from advisor.rpc.status_service import Deployment, StatusServicer
 from advisor.rpc.tls import server_credentials
 from advisor.server.readiness import LIVENESS, Readiness
 from advisor.server.settings import Settings
@@ -147,7 +147,7 @@ async def running_service(
         gate = _gate(settings, TokenStore(redis))
         server = grpc.aio.server(
             interceptors=[
-                *tracing.interceptors,
+                *_tracing_interceptors(tracing),
                 BoundaryInterceptor(settings.max_message_bytes, traffic, gate, metrics),
             ],
             options=[
@@ -175,7 +175,17 @@ async def running_service(
         )
         run_service_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(run_store), server)
         status_service_pb2_grpc.add_StatusServiceServicer_to_server(
-            StatusServicer(settings, redis, _now), server
+            StatusServicer(
+                Deployment(
+                    encrypted=settings.tls is not None,
+                    authenticates=settings.authenticates,
+                    loopback=settings.is_loopback,
+                    topology=settings.topology,
+                ),
+                redis,
+                _now,
+            ),
+            server,
         )
         states = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(states, server)
@@ -228,6 +238,15 @@ async def opened_tokens(settings: Settings) -> AsyncIterator[TokenStore]:
             wait_replicas=settings.redis_wait_replicas,
         ) as redis:
             yield TokenStore(redis)
+
+
+def _tracing_interceptors(tracing: Tracing) -> Sequence[grpc.aio.ServerInterceptor]:
+    """Return the interceptor that makes spans; it must be outermost, to see the final status."""
+    if tracing.tracer is None:
+        return ()
+    from advisor.rpc.tracing import TracingInterceptor  # noqa: PLC0415 - an extra
+
+    return (TracingInterceptor(tracing.tracer),)
 
 
 def _gate(settings: Settings, tokens: TokenStore) -> Authorizer:

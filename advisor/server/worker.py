@@ -18,11 +18,11 @@ from advisor.auth.certificate_roles import CertificateRolesError
 from advisor.errors import StoreUnavailableError
 from advisor.observability.logs import configure_logging
 from advisor.observability.tracing import TracingError
+from advisor.runtime.event_loop import run_loop, stop_at_eof
 from advisor.server.bootstrap import ListenError, running_service
 from advisor.server.settings import Settings
 from advisor.store.redis.addresses import redacted
 from advisor.store.redis.embedded import LOG_FILE
-from advisor.store.redis.processes import run_loop, stop_at_eof
 from fslr import CertificateError
 
 TASK_VARIABLE = "ADVISOR_WORKER_TASK"

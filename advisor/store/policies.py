@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
-from datetime import datetime
 
 import structlog
 from redis.asyncio import Redis
@@ -12,6 +10,7 @@ from redis.asyncio import Redis
 from advisor.errors import PolicyMovedError, PolicyNotFoundError, StoreDamagedError
 from advisor.policy import Policy
 from advisor.registry.audit import AuditOrigin
+from advisor.registry.policies import StoredPolicy
 from advisor.registry.resource_names import PolicyReference
 from advisor.store import keys
 from advisor.store.audit import write_arguments, write_keys
@@ -22,21 +21,6 @@ from advisor.store.times import from_ms, to_ms
 
 _log = structlog.get_logger()
 _LOOKED_AT = 1_000  # names that an unknown one is compared with; a project has few policies
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPolicy:
-    """One version of a policy.
-
-    Attributes:
-        reference: Its name, version included.
-        policy: The rules; None, in lists: they cannot be read.
-        create_time: When it was stored, UTC.
-    """
-
-    reference: PolicyReference
-    policy: Policy | None
-    create_time: datetime
 
 
 class PolicyStore:

@@ -19,11 +19,11 @@ from advisor.errors import (
 from advisor.policy import InvalidValueError
 from advisor.registry.audit import AuditOrigin
 from advisor.registry.profiles import Alias, ProfileContent, ProfileVersion, VersionInfo
+from advisor.registry.resolution import resolve_and_read
 from advisor.registry.resource_names import ProfileName, ProfileReference
 from advisor.store import keys
 from advisor.store.audit import write_arguments, write_keys
 from advisor.store.codec import EncodedProfile, decode, encode
-from advisor.store.named import read_named
 from advisor.store.profile_index import ProfileIndex, label_pair
 from advisor.store.profile_replies import aliases_of, info_of, resolved
 from advisor.store.redis.commands import load_script
@@ -148,7 +148,7 @@ class ProfileStore:
             VersionNotFoundError: It has no such version or alias.
             ProfileDamagedError: The stored bytes are missing or not those of the digest.
         """
-        (info, aliases, versions), content = await read_named(
+        (info, aliases, versions), content = await resolve_and_read(
             reference,
             lambda: self._look(reference, all_versions=True),
             lambda found: self.content(found[0]),

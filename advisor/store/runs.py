@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from redis.asyncio import Redis
 
 from advisor.errors import RunNotFoundError
 from advisor.registry.resource_names import RunName
+from advisor.registry.runs import EventToStore, StoredEvent, StoredRun
 from advisor.store import keys
 from advisor.store.redis.commands import Call, batch, load_script
 from advisor.store.redis.connection import awaited, store_errors
@@ -22,47 +22,6 @@ from advisor.store.times import from_ms
 
 KEPT_EVENTS = 10_000
 KEPT_S = 30 * 24 * 3600
-
-
-class EventToStore(NamedTuple):
-    """One measurement with its answer, on its way to the store.
-
-    Attributes:
-        run: The run.
-        opening: The run's opening, encoded.
-        event: The event, encoded.
-        step: The measurement's step.
-        time_ms: When the service answered, in milliseconds since 1970.
-    """
-
-    run: RunName
-    opening: bytes
-    event: bytes
-    step: int
-    time_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRun:
-    """A run's summary.
-
-    Attributes:
-        name: The run.
-        opening: Its last opening, encoded.
-        create_time: Time of the first stored measurement, UTC.
-        update_time: Time of the last stored measurement, UTC.
-        last_step: Step of the last stored measurement.
-        measurements: Number of stored measurements.
-        lost: Number of measurements that were answered but not stored.
-    """
-
-    name: RunName
-    opening: bytes
-    create_time: datetime
-    update_time: datetime
-    last_step: int
-    measurements: int
-    lost: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +35,6 @@ class RunCursor:
 
     created_ms: int
     run: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
-    """An event of a run's history.
-
-    Attributes:
-        id: Its position; ids rise.
-        event: The event, encoded.
-    """
-
-    id: str
-    event: bytes
 
 
 class RunStore:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from advisor.store.redis.processes import end
+from advisor.runtime.processes import terminate
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 10.0
@@ -64,7 +64,7 @@ class EchoServer:
         """Stop it, and remove what it leaves."""
         process, self._process = self._process, None
         if process is not None:
-            end(process, grace_s=_STOP_TIMEOUT_S)
+            terminate(process, grace_s=_STOP_TIMEOUT_S)
             if process.stdin is not None:
                 process.stdin.close()
         if self._scratch is not None:

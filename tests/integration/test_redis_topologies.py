@@ -21,9 +21,10 @@ from advisor.errors import StoreUnavailableError
 from advisor.local.server import LocalServer
 from advisor.registry.audit import AuditOrigin
 from advisor.registry.resource_names import ProfileName, RunName
+from advisor.registry.runs import EventToStore
 from advisor.store.profiles import ProfileStore
 from advisor.store.redis.connection import connect
-from advisor.store.runs import EventToStore, RunStore
+from advisor.store.runs import RunStore
 from advisor.store.times import to_ms
 from advisor.wire.profiles import content_from_proto
 from fslr import AdvisorClient, FslrError, RunNotFoundError, UnavailableError

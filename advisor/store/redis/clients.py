@@ -26,7 +26,8 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from advisor.store.redis.tasks import forget
+from advisor.observability.observers import CommandObserver
+from advisor.runtime.event_loop import retrieve_exception
 
 Command: TypeAlias = tuple[Any, ...]
 
@@ -35,13 +36,6 @@ _left: set[asyncio.Task[Any]] = set()  # the event loop itself keeps no task ali
 
 _REDIRECTS = 3
 _AWAY = (RedisConnectionError, RedisTimeoutError, ClusterDownError)
-
-
-class Observer(Protocol):
-    """Is told of each command."""
-
-    def __call__(self, command: str, seconds: float, *, failed: bool) -> None:
-        """Note a command: its name, how long it took, whether it raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +53,7 @@ class Conduct:
     timeout_s: float
     retries: int
     wait_replicas: int = 0
-    observe: Observer | None = None
+    observe: CommandObserver | None = None
 
     async def carry_out(self, command: str, work: Coroutine[Any, Any, _T]) -> _T:
         """Await a command's work, bounded and timed.
@@ -84,12 +78,12 @@ class Conduct:
             failed = False
         finally:
             if task.done():
-                forget(task)  # it may end in the very moment in which its caller leaves
+                retrieve_exception(task)  # it may end in the very moment in which its caller leaves
             else:
                 task.cancel()
                 _left.add(task)
                 task.add_done_callback(_left.discard)
-                task.add_done_callback(forget)
+                task.add_done_callback(retrieve_exception)
             if self.observe is not None:
                 self.observe(command, time.perf_counter() - begun, failed=failed)
         return reply

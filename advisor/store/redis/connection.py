@@ -30,8 +30,9 @@ from advisor.errors import (
     StoreDamagedError,
     StoreUnavailableError,
 )
+from advisor.observability.observers import CommandObserver
 from advisor.store.redis.addresses import Credentials, RedisAddress, Topology, parse_address
-from advisor.store.redis.clients import Client, Cluster, Conduct, Observer, Sentinels, Server
+from advisor.store.redis.clients import Client, Cluster, Conduct, Sentinels, Server
 
 # Refusals that pass: a failover, a full disk or memory, a replica that catches up, slots that move.
 _PASSING = (AskError, ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
@@ -51,7 +52,7 @@ def connect(
     timeout_s: float,
     retries: int,
     wait_replicas: int = 0,
-    observe: Observer | None = None,
+    observe: CommandObserver | None = None,
 ) -> Redis:
     """Return a client for the Redis at ``url``; it connects at its first command.
 

@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 import redis
 
-from advisor.store.redis.processes import end
+from advisor.runtime.processes import terminate
 
 _PROGRAMS = ("valkey-server", "redis-server")
 _OLDEST = (7, 0)  # keeps its append-only file as `advisor backup` copies it
@@ -302,7 +302,7 @@ class EmbeddedRedis:
     def _stop(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            end(process, grace_s=_STOP_TIMEOUT_S)
+            terminate(process, grace_s=_STOP_TIMEOUT_S)
         socket_dir, self._socket_dir = self._socket_dir, None
         if socket_dir is not None:
             shutil.rmtree(socket_dir, ignore_errors=True)

@@ -1,36 +1,188 @@
-"""The policy stays pure: it imports numpy and the standard library's pure parts alone."""
+"""Dependencies of modules: which folder may import which, and no circles.
+
+The imports are parsed from the source, so those inside functions and under ``TYPE_CHECKING`` count
+as well.
+"""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import advisor.policy
+import pytest
 
-_ALLOWED = {
+import advisor
+import fslr
+
+# From low to high: a module imports from its own part and from parts before it, never from later
+# ones. A part is a folder or a module directly below the package.
+_ORDER = {
+    "advisor": (
+        *("errors", "runtime", "observability"),  # any part may raise, run tasks and count
+        *("policy", "registry", "advising", "auth"),
+        *("store", "wire", "rpc", "report", "server", "local", "doctor", "cli", "__main__"),
+    ),
+    "fslr": (
+        "advisor",  # the code generated from the protos
+        *("errors", "environment", "resource_names", "yaml_numbers", "_yaml", "profile_files"),
+        *("protocols", "training", "client", "torch"),
+    ),
+}
+_PURE = {
     *("__future__", "bisect", "collections", "dataclasses", "enum", "functools", "math", "numpy"),
     *("itertools", "re"),
 }
+_FOLDERS = {
+    "advisor": Path(advisor.__file__).parent,
+    "fslr": Path(fslr.__file__).parent,
+}
 
 
-def test_the_policy_imports_nothing_of_ours_and_no_io() -> None:
-    found = set()
-    for path in Path(advisor.policy.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+def _sources(package: str) -> dict[str, str]:
+    """Return the source of each module of a package by the module's full name."""
+    found = {}
+    for path in sorted(_FOLDERS[package].rglob("*.py")):
+        parts = path.relative_to(_FOLDERS[package]).with_suffix("").parts
+        # The name of an __init__ keeps its suffix, so that relative imports resolve.
+        found[".".join((package, *parts))] = path.read_text("utf-8")
+    return found
+
+
+def _imports(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """Return the full names of what each module imports; modules of ``sources`` by their name."""
+    modules = {name.removesuffix(".__init__"): source for name, source in sources.items()}
+    found: dict[str, set[str]] = {name: set() for name in modules}
+    for name, source in sources.items():
+        own = found[name.removesuffix(".__init__")]
+        for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
+                own |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                found.add(node.module or "")
-    outside = {name for name in found if not name.startswith("advisor.policy")}
-    assert {name.split(".")[0] for name in outside} <= _ALLOWED
+                base = node.module or ""
+                if node.level:
+                    parent = name.split(".")[: -node.level]
+                    base = ".".join([*parent, *([node.module] if node.module else [])])
+                for alias in node.names:
+                    submodule = f"{base}.{alias.name}"
+                    own.add(submodule if submodule in modules else base)
+    return found
+
+
+def _part(module: str) -> str:
+    """Return the part of a package that a module belongs to; empty for the package itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def _upward(imports: Mapping[str, set[str]], package: str) -> list[str]:
+    """Return the imports that go from a lower part of a package to a higher one."""
+    rank = {part: position for position, part in enumerate(_ORDER[package])}
+    return sorted(
+        f"{module} imports {target}"
+        for module, targets in imports.items()
+        for target in targets
+        if target.startswith(f"{package}.")
+        and _part(module)
+        and rank[_part(target)] > rank[_part(module)]
+    )
+
+
+def _circle(imports: Mapping[str, set[str]]) -> list[str]:
+    """Return the modules of a circle of imports, the first one repeated; empty if there is none."""
+    finished: set[str] = set()
+    path: list[str] = []
+
+    def visit(module: str) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in finished:
+            return []
+        path.append(module)
+        for target in sorted(imports[module] & imports.keys()):
+            found = visit(target)
+            if found:
+                return found
+        path.pop()
+        finished.add(module)
+        return []
+
+    for module in sorted(imports):
+        found = visit(module)
+        if found:
+            return found
+    return []
+
+
+def _names(imports: Mapping[str, set[str]]) -> Iterable[str]:
+    return (name for targets in imports.values() for name in targets)
+
+
+@pytest.mark.parametrize("package", sorted(_ORDER))
+def test_every_part_has_a_place_in_the_order(package: str) -> None:
+    parts = {_part(module) for module in _imports(_sources(package))} - {""}
+    assert parts <= set(_ORDER[package]), "give each new folder its place in _ORDER"
+
+
+@pytest.mark.parametrize("package", sorted(_ORDER))
+def test_no_part_imports_from_a_higher_one(package: str) -> None:
+    assert _upward(_imports(_sources(package)), package) == []
+
+
+@pytest.mark.parametrize("package", sorted(_ORDER))
+def test_imports_form_no_circle(package: str) -> None:
+    assert _circle(_imports(_sources(package))) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from advisor.store import profiles",
+        "from advisor.store.profiles import ProfileStore",
+        "import advisor.store.profiles",
+        "from ..store.profiles import ProfileStore",
+        "from ..store import profiles",
+        "def late() -> None:\n    from advisor.store.profiles import ProfileStore",
+        "if TYPE_CHECKING:\n    from advisor.store.profiles import ProfileStore",
+    ],
+)
+def test_an_upward_import_is_found_wherever_it_is_written(statement: str) -> None:
+    sources = {"advisor.registry.audit": statement, "advisor.store.profiles": ""}
+    assert _upward(_imports(sources), "advisor") == [
+        "advisor.registry.audit imports advisor.store.profiles"
+    ]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from advisor.policy import Layout",
+        "from . import Layout",
+        "def late() -> None:\n    import advisor.policy",
+    ],
+)
+def test_a_circle_is_found(statement: str) -> None:
+    sources = {
+        "advisor.policy.__init__": "from advisor.policy.layout import Layout",
+        "advisor.policy.layout": "from advisor.policy import errors",
+        "advisor.policy.errors": statement,
+    }
+    circle = ["advisor.policy", "advisor.policy.layout", "advisor.policy.errors", "advisor.policy"]
+    assert _circle(_imports(sources)) == circle
+
+
+def test_the_policy_imports_only_itself_numpy_and_pure_parts_of_the_standard_library() -> None:
+    imports = _imports({
+        name: source
+        for name, source in _sources("advisor").items()
+        if name.startswith("advisor.policy.")
+    })
+    outside = {name for name in _names(imports) if not name.startswith("advisor.policy")}
+    assert {name.split(".")[0] for name in outside} <= _PURE
 
 
 def test_the_client_never_imports_the_service() -> None:
-    import fslr
+    assert [name for name in _names(_imports(_sources("fslr"))) if _top(name) == "advisor"] == []
 
-    for path in Path(fslr.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.level == 0:
-                names.append(node.module or "")
-            assert not [n for n in names if n.split(".")[0] == "advisor"], path
+
+def _top(module: str) -> str:
+    return module.split(".", maxsplit=1)[0]

@@ -286,7 +286,7 @@ def test_a_token_is_looked_up_now_and_then_and_believed_while_the_store_is_away(
     clock, now = 100.0, NOW
     monkeypatch.setattr("advisor.auth.authenticator.time.monotonic", lambda: clock)
     store = _Tokens()
-    proves = Authenticator(store, None, lambda: now, recheck_s=10)  # type: ignore[arg-type]
+    proves = Authenticator(store, None, lambda: now, recheck_s=10)
     token, unseen = Token.new("nlp"), Token.new("nlp")
     for made in (token, unseen):
         ends = NOW + timedelta(hours=1)
@@ -323,7 +323,7 @@ def test_what_is_wrong_with_a_token_is_not_told() -> None:
     store = _Tokens()
     token = Token.new("nlp")
     store.records["nlp", token.id] = record_of(token)
-    proves = Authenticator(store, None, lambda: NOW, recheck_s=10)  # type: ignore[arg-type]
+    proves = Authenticator(store, None, lambda: NOW, recheck_s=10)
     wrong = [
         Token("nlp", token.id, "0" * 64).text,
         Token("nlp", "0" * 12, token.secret).text,
@@ -341,7 +341,7 @@ def test_what_is_wrong_with_a_token_is_not_told() -> None:
 def test_without_a_token_the_certificate_must_have_a_role(tmp_path: Path) -> None:
     (tmp_path / "roles").write_text(ROLES_FILE)
     roles = CertificateRoles(tmp_path / "roles")
-    proves = Authenticator(_Tokens(), roles, lambda: NOW, recheck_s=10)  # type: ignore[arg-type]
+    proves = Authenticator(_Tokens(), roles, lambda: NOW, recheck_s=10)
     assert asyncio.run(proves.grant(None, ["ops"])).role == Role.OPERATOR
     with pytest.raises(UnauthenticatedError, match=r"names \(job, team\) have no role here"):
         asyncio.run(proves.grant(None, ["job", "team"]))

@@ -16,8 +16,8 @@ from advisor.observability.metrics import Metrics
 from advisor.policy import Reference
 from advisor.registry.profiles import ProfileContent, VersionInfo
 from advisor.registry.resource_names import ProfileName, ProfileReference, RunName
+from advisor.registry.runs import EventToStore
 from advisor.rpc.layout_cache import LayoutCache
-from advisor.store.runs import EventToStore
 from advisor.wire import content_from_proto
 from benchmarks.rpc.payload import opening, profile
 from fslr.advisor.v1 import policy_pb2
@@ -163,7 +163,7 @@ def test_telemetry_is_bounded_in_bytes_too_and_a_run_s_events_go_in_one_step() -
 
     async def offered() -> None:
         runs = Runs()
-        telemetry = Telemetry(runs, capacity=1_000, metrics=Metrics())  # type: ignore[arg-type]
+        telemetry = Telemetry(runs, capacity=1_000, metrics=Metrics())
         large = bytes(32 * 2**20)
         for i in range(12):  # of 256 MiB, eight fit
             telemetry.offer(EventToStore(RunName("bench", "large"), b"", large, i, 0))

@@ -14,12 +14,12 @@ from redis.exceptions import NoPermissionError
 
 from advisor.errors import StoreUnavailableError
 from advisor.observability.metrics import Metrics
+from advisor.runtime.event_loop import stop_at_eof
 from advisor.server import readiness, workers
 from advisor.server.bootstrap import ListenError
 from advisor.server.readiness import READINESS, Readiness
 from advisor.server.settings import Settings
 from advisor.server.worker import start_problem
-from advisor.store.redis.processes import stop_at_eof
 
 
 def test_readiness_goes_on_whatever_redis_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Reads the version that a name stands for while versions come and go."""
+"""Reads the version that a name stands for while versions are registered and deleted."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ _Found = TypeVar("_Found")
 _Content = TypeVar("_Content")
 
 
-async def read_named(
+async def resolve_and_read(
     reference: ProfileReference,
-    look: Callable[[], Awaitable[_Found]],
+    resolve: Callable[[], Awaitable[_Found]],
     read: Callable[[_Found], Awaitable[_Content]],
 ) -> tuple[_Found, _Content]:
-    """Look a name up and read what it names; anew where that was deleted in between.
+    """Resolve a name and read what it names, again if that was deleted in between.
 
     Args:
-        reference: The name. An alias or the latest names another version after a deletion; a number
-            does not, so it is looked up once.
-        look: Looks the name up.
+        reference: The name. An alias or the latest version may name a different version after a
+            deletion, so it is resolved up to 5 times; a version number is resolved once.
+        resolve: Resolves the name.
         read: Reads what was found.
 
     Raises:
-        VersionNotFoundError: The version that is named was deleted.
+        VersionNotFoundError: The named version was deleted.
     """
     attempts = 0
     while True:
         attempts += 1
-        found = await look()
+        found = await resolve()
         try:
             return found, await read(found)
         except VersionNotFoundError:
