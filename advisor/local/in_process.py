@@ -19,6 +19,7 @@ from advisor.registry.resource_names import ProfileReference
 from advisor.store.codec import encode
 from advisor.wire import answer, content_from_proto, mapping_to_proto, opening_from_proto
 from advisor.wire.errors import DEFECT, error_mapping_of, metadata_of
+from advisor.wire.field_paths import field_path
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_pb2, profile_service_pb2
 from fslr.errors import BY_REASON
@@ -54,10 +55,8 @@ class InProcessSession:
     def __init__(self, profile: LoadedProfile, message: pb.RunOpening) -> None:
         with _as_client_errors():
             self._opening: Opening = opening_from_proto(message)
-            try:
+            with field_path("opening"):
                 self._advice = Advice(ResolvedProfile(profile), self._opening)
-            except InvalidValueError as error:
-                raise error.under("opening") from None
 
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         """Return the answer to a measurement.

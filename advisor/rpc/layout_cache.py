@@ -12,9 +12,10 @@ from hashlib import blake2b
 from cachetools import LRUCache
 
 from advisor.advising.advice import Advice, Opening, ProfileSource, ResolvedProfile
-from advisor.policy import InvalidValueError, Layout, LayoutMapping
+from advisor.policy import Layout, LayoutMapping
 from advisor.rpc.offloading import computed
 from advisor.wire import opening_from_proto
+from advisor.wire.field_paths import field_path
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 
 _MOST_NAMES = 100_000  # a name takes less than 1 KiB, with its place and part of a mapping
@@ -69,10 +70,8 @@ class LayoutCache:
         if known is not None:
             return Advice(resolved, opening, known)
         names += resolved.loaded.names
-        try:
+        with field_path("opening"):
             advice = await computed(names, Advice, resolved, opening)
-        except InvalidValueError as error:
-            raise error.under("opening") from None
         if len(advice.mapping.matches) + len(advice.mapping.targets) <= self._most_names:
             self._mappings[key] = advice.mapping
         return advice

@@ -1,4 +1,4 @@
-"""PolicyService: policies that many profiles share."""
+"""PolicyService: policies that several profiles share."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from advisor.rpc.paging import decode_token, encode_token, page_size
 from advisor.rpc.requests import expected_version_of
 from advisor.store.policies import PolicyStore
 from advisor.wire import policy_from_proto, policy_to_proto, timestamp_to_proto
+from advisor.wire.field_paths import field_path
 from fslr.advisor.v1 import policy_service_pb2 as pb
 from fslr.advisor.v1 import policy_service_pb2_grpc
 
@@ -25,10 +26,10 @@ _CURSOR = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
 class PolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
-    """Serves the policies.
+    """Serves the stored policies.
 
     Args:
-        store: Where they are kept.
+        store: Stores the policies.
         now: The clock.
     """
 
@@ -39,15 +40,13 @@ class PolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
     async def SetPolicy(
         self, request: pb.SetPolicyRequest, context: _Context
     ) -> pb.SetPolicyResponse:
-        """Store a version."""
+        """Store a new version of a policy."""
         reference = PolicyReference.parse("name", request.name)
         if reference.version:
             raise InvalidValueError("name", f"{request.name!r} names a version; leave it out")
         expected = expected_version_of(request)
-        try:
+        with field_path("policy"):
             policy = policy_from_proto(request.policy)
-        except InvalidValueError as error:
-            raise error.under("policy") from None
         stored, created = await self._store.set(
             reference,
             policy,

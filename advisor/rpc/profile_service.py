@@ -27,6 +27,7 @@ from advisor.rpc.paging import decode_token, encode_token, page_size, parse_filt
 from advisor.rpc.requests import expected_version_of
 from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
+from advisor.wire.field_paths import field_path
 from fslr.advisor.v1 import profile_service_pb2 as pb
 from fslr.advisor.v1 import profile_service_pb2_grpc
 
@@ -38,9 +39,9 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
     """Serves the registry.
 
     Args:
-        store: Where profiles are kept.
-        policies: Where the policies are that profiles name.
-        profiles: Where dry runs get profiles from.
+        store: Stores the profiles.
+        policies: Stores the policies that profiles name.
+        profiles: Resolves the profiles that layouts are validated against.
         now: The clock.
     """
 
@@ -59,24 +60,21 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
     async def RegisterProfile(
         self, request: pb.RegisterProfileRequest, context: _Context
     ) -> pb.RegisterProfileResponse:
-        """Store a version."""
+        """Store a version of a profile."""
         name = parse_profile_name("name", request.name)
-        try:
+        with field_path("content"):
             content = await asyncio.to_thread(wire.content_from_proto, request.content)
-        except InvalidValueError as error:
-            raise error.under("content") from None
         if content.header.policy_name:
             named = PolicyReference.parse("content.policy_name", content.header.policy_name)
             if named.project != name.project:
                 raise InvalidValueError(
-                    "content.policy_name", f"{named} is of another project than the profile {name}"
+                    "content.policy_name",
+                    f"{named} belongs to a different project than the profile {name}",
                 )
-            await self._policies.get(named)  # it must be there
+            await self._policies.get(named)  # raises if there is none
         origin = audit_origin_of(context, self._now(), request.request_id)
-        try:
+        with field_path("content"):
             info, created = await self._store.register(name, content, origin)
-        except InvalidValueError as error:
-            raise error.under("content") from None
         return pb.RegisterProfileResponse(
             profile=wire.version_to_proto(info, content.header), created=created
         )
@@ -111,7 +109,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
     async def SetProfileAlias(
         self, request: pb.SetProfileAliasRequest, context: _Context
     ) -> pb.SetProfileAliasResponse:
-        """Let an alias name a version."""
+        """Point an alias to a version."""
         reference = ProfileReference.parse("name", request.name)
         expected = expected_version_of(request)
         info, before, alias = await self._store.set_alias(
@@ -130,7 +128,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
     async def DeleteProfileAlias(
         self, request: pb.DeleteProfileAliasRequest, context: _Context
     ) -> pb.DeleteProfileAliasResponse:
-        """Take an alias away."""
+        """Delete an alias."""
         await self._store.delete_alias(
             parse_profile_name("name", request.name),
             check_id("alias", "alias", request.alias),
@@ -142,7 +140,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
     async def DeleteProfile(
         self, request: pb.DeleteProfileRequest, context: _Context
     ) -> pb.DeleteProfileResponse:
-        """Remove one version."""
+        """Delete one version."""
         await self._store.delete(
             ProfileReference.parse("name", request.name),
             audit_origin_of(context, self._now(), request.request_id),
@@ -152,16 +150,12 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
     async def ValidateLayout(
         self, request: pb.ValidateLayoutRequest, context: _Context
     ) -> pb.ValidateLayoutResponse:
-        """Show how a layout maps onto a profile."""
-        try:
-            names = len(request.layout.groups) + len(request.layout.frozen_names)
+        """Return how a layout maps onto a profile."""
+        names = len(request.layout.groups) + len(request.layout.frozen_names)
+        with field_path("layout"):
             layout = await computed(names, wire.layout_from_proto, request.layout)
-        except InvalidValueError as error:
-            raise error.under("layout") from None
-        try:
+        with field_path("policy"):
             policy = wire.policy_from_proto(request.policy) if request.HasField("policy") else None
-        except InvalidValueError as error:
-            raise error.under("policy") from None
         opening = Opening(ProfileReference.parse("name", request.name), layout, policy=policy)
         resolved = await self._profiles.resolve(opening.profile)
         names += resolved.loaded.names
@@ -182,5 +176,7 @@ def _moves(etag: str) -> int | None:
     if not etag:
         return None
     if not (etag.isascii() and etag.isdigit() and len(etag) < 16):
-        raise InvalidValueError("etag", f"{shown(etag)} is none of ours; read the alias again")
+        raise InvalidValueError(
+            "etag", f"{shown(etag)} is not an etag of this service; read the alias again"
+        )
     return int(etag)

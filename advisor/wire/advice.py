@@ -1,4 +1,4 @@
-"""Openings, measurements and answers: messages to domain objects and back."""
+"""Openings of runs and mappings of layouts: messages to domain objects and back."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from advisor.policy import (
 )
 from advisor.registry.profiles import check_words
 from advisor.registry.resource_names import ProfileReference, RunName
+from advisor.wire.field_paths import field_path
 from advisor.wire.policies import layout_from_proto, policy_from_proto
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_service_pb2
 
@@ -33,27 +34,23 @@ def opening_from_proto(
 
     Args:
         message: The message.
-        layout: Its layout, if that was read before.
+        layout: The message's layout if it was converted before; None converts it.
 
     Raises:
         InvalidValueError: A value is out of its range; the field's path begins at ``opening``.
     """
-    try:
+    with field_path("opening.layout"):
         layout = layout or layout_from_proto(message.layout)
-    except InvalidValueError as error:
-        raise error.under("opening.layout") from None
-    try:
+    with field_path("opening.policy"):
         policy = policy_from_proto(message.policy) if message.HasField("policy") else None
-    except InvalidValueError as error:
-        raise error.under("opening.policy") from None
     if message.total_steps < 0:
         raise InvalidValueError("opening.total_steps", f"{message.total_steps} is below 0")
     if message.batch_size < 0:
         raise InvalidValueError("opening.batch_size", f"{message.batch_size} is below 0")
-    rate = message.base_learning_rate
-    if not (math.isfinite(rate) and rate >= 0):
+    learning_rate = message.base_learning_rate
+    if not (math.isfinite(learning_rate) and learning_rate >= 0):
         raise InvalidValueError(
-            "opening.base_learning_rate", f"{rate} is not a finite number of at least 0"
+            "opening.base_learning_rate", f"{learning_rate} is not a finite number of at least 0"
         )
     check_words("opening.optimizer", message.optimizer)
     check_words("opening.loss", message.loss)
@@ -62,8 +59,8 @@ def opening_from_proto(
     if run and run.project != profile.name.project:
         raise InvalidValueError(
             "opening.profile",
-            f"{shown(message.profile)} is of another project than the run {shown(message.run)}; "
-            "a run uses profiles of its own project",
+            f"{shown(message.profile)} belongs to a different project than the run "
+            f"{shown(message.run)}; a run uses profiles of its own project",
         )
     return Opening(
         profile=profile,
@@ -72,12 +69,12 @@ def opening_from_proto(
         policy=policy,
         total_steps=message.total_steps,
         observe_only=message.observe_only,
-        training=Training(rate, message.optimizer, message.batch_size, message.loss),
+        training=Training(learning_rate, message.optimizer, message.batch_size, message.loss),
     )
 
 
 def mapping_to_proto(advice: Advice) -> profile_service_pb2.ValidateLayoutResponse:
-    """Return how a layout maps onto a profile."""
+    """Return the message that shows how an advice's layout maps onto its profile."""
     groups, base = advice.layout.groups, advice.base_layout.groups
     factors = advice.first_depth_factors()
     sources: list[list[str]] = [[] for _ in groups]

@@ -62,12 +62,12 @@ def _rule(field: str, table: Mapping[Any, _Rule], value: int) -> _Rule:
 
 
 def _number_of(table: Mapping[Any, _Rule], rule: _Rule) -> Any:
-    """Return the specified enum number of a rule (0 means the same as one of the others)."""
+    """Return the enum number of a rule, never 0, which stands for the default."""
     return next(number for number, value in table.items() if number and value is rule)
 
 
 def policy_from_proto(message: policy_pb2.Policy) -> Policy:
-    """Return the policy of a message, defaults for what is absent.
+    """Return the policy of a message, with defaults for absent rules.
 
     Raises:
         InvalidValueError: A rule is out of its range.
@@ -87,7 +87,7 @@ def policy_from_proto(message: policy_pb2.Policy) -> Policy:
 
 
 def policy_to_proto(policy: Policy) -> policy_pb2.Policy:
-    """Return the message of a policy, every rule given that has a value."""
+    """Return the message of a policy, with every rule that has a value set."""
     return policy_pb2.Policy(
         depth_rule=_number_of(_DEPTH_RULES, policy.depth_rule),
         alignment=_number_of(_ALIGNMENTS, policy.alignment),
@@ -97,10 +97,10 @@ def policy_to_proto(policy: Policy) -> policy_pb2.Policy:
 
 
 def layout_from_proto(message: layout_pb2.Layout) -> Layout:
-    """Return the layout of a message, roles derived where they are not given.
+    """Return the layout of a message; roles that are absent are derived from the names.
 
     Raises:
-        InvalidValueError: It is no layout.
+        InvalidValueError: The layout is not valid.
     """
     return Layout.of(
         (

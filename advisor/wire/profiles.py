@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
-from advisor.policy import GroupAlias, InvalidValueError, Layout, role_coherences
+from advisor.policy import GroupAlias, InvalidValueError, Layout, Policy, role_coherences
 from advisor.registry.profiles import (
     ProfileContent,
     ProfileHeader,
@@ -17,6 +18,7 @@ from advisor.registry.profiles import (
     VersionInfo,
 )
 from advisor.registry.resource_names import PolicyReference
+from advisor.wire.field_paths import field_path
 from advisor.wire.policies import (
     layout_from_proto,
     layout_to_proto,
@@ -25,6 +27,8 @@ from advisor.wire.policies import (
 )
 from fslr.advisor.v1 import profile_pb2
 
+_Points = Sequence[profile_pb2.ProfilePoint]
+_Row = Sequence[float] | NDArray[np.float64]
 _PROVENANCE_FIELDS = (
     *("model", "optimizer", "batch_size", "dataset", "commit", "author"),
     *("width", "depth", "method", "loss", "recordings"),
@@ -37,63 +41,43 @@ def content_from_proto(message: profile_pb2.ProfileContent) -> ProfileContent:
     Raises:
         InvalidValueError: A value is out of its range; the field's path begins below ``content``.
     """
-    try:
+    with field_path("layout"):
         layout = layout_from_proto(message.layout)
-    except InvalidValueError as error:
-        raise error.under("layout") from None
-    try:
+    with field_path("policy"):
         policy = policy_from_proto(message.policy)
-    except InvalidValueError as error:
-        raise error.under("policy") from None
-    groups = len(layout)
-    for i, point in enumerate(message.points):
-        if len(point.unit_rates) != groups:
-            raise InvalidValueError(
-                f"points[{i}].unit_rates",
-                f"{len(point.unit_rates)} entries, but the layout has {groups} groups",
-            )
-        if point.relative_errors and len(point.relative_errors) != groups:
-            raise InvalidValueError(
-                f"points[{i}].relative_errors",
-                f"{len(point.relative_errors)} entries, but the layout has {groups} groups",
-            )
-    _check_optional(message, len(layout.roles))
-    points = len(message.points)
-    # Adding 0 makes 0 of -0, which is the same number in other bytes.
-    rates = np.array([p.unit_rates for p in message.points], dtype=np.float32) + np.float32(0)
-    errors = np.array(
-        [p.relative_errors or np.zeros(groups) for p in message.points], dtype=np.float32
-    ) + np.float32(0)
-    last_step = message.points[-1].step if points else 0
+    points = message.points
+    _check_lengths(points, len(layout))
+    _check_optional_fields(points, len(layout.roles))
+    no_errors = np.zeros(len(layout))
+    unit_rates = _rows([point.unit_rates for point in points], len(layout))
     content = ProfileContent(
-        ProfileHeader(
-            layout=layout,
-            base_learning_rate=message.base_learning_rate,
-            total_steps=message.total_steps or last_step + 1,
-            policy=policy,
-            provenance=_provenance_from(message.provenance),
-            labels=dict(message.labels),
-            docs=message.docs,
-            policy_name=_policy_name(message),
-            aliases=tuple(GroupAlias(a.pattern, a.target) for a in message.group_aliases),
-        ),
-        np.array([p.step for p in message.points], dtype=np.int64),
-        rates.reshape(points, groups),
-        errors.reshape(points, groups),
-        coherences=_coherences(message, layout, rates.reshape(points, groups)),
-        spreads=(
-            np.array([p.spreads for p in message.points], dtype=np.float32)
-            if points and message.points[0].spreads
-            else None
-        ),
-        learning_rates=(
-            np.array([p.learning_rate for p in message.points], dtype=np.float64)
-            if points and message.points[0].HasField("learning_rate")
-            else None
-        ),
+        _header_from(message, layout, policy),
+        np.array([point.step for point in points], dtype=np.int64),
+        unit_rates,
+        _rows([point.relative_errors or no_errors for point in points], len(layout)),
+        coherences=_coherences(message, layout, unit_rates),
+        spreads=_spreads(points),
+        learning_rates=_learning_rates(points),
     )
-    content.profile()
+    content.profile()  # checks the ranges of what recommendations need
     return content
+
+
+def _header_from(
+    message: profile_pb2.ProfileContent, layout: Layout, policy: Policy
+) -> ProfileHeader:
+    last_step = message.points[-1].step if message.points else 0
+    return ProfileHeader(
+        layout=layout,
+        base_learning_rate=message.base_learning_rate,
+        total_steps=message.total_steps or last_step + 1,
+        policy=policy,
+        provenance=_provenance_from(message.provenance),
+        labels=dict(message.labels),
+        docs=message.docs,
+        policy_name=_policy_name(message),
+        aliases=tuple(GroupAlias(a.pattern, a.target) for a in message.group_aliases),
+    )
 
 
 def _policy_name(message: profile_pb2.ProfileContent) -> str:
@@ -106,23 +90,31 @@ def _policy_name(message: profile_pb2.ProfileContent) -> str:
     return str(PolicyReference.parse("policy_name", message.policy_name))
 
 
+def _rows(rows: Sequence[_Row], groups: int) -> NDArray[np.float32]:
+    """Return one row of numbers for each point, shape [points, groups]."""
+    array = np.array(rows, dtype=np.float32).reshape(len(rows), groups)
+    # -0 becomes 0: the two are equal, but their bytes, and so the profile's digest, are not.
+    return array + np.float32(0)
+
+
+def _spreads(points: _Points) -> NDArray[np.float32] | None:
+    if not points or not points[0].spreads:
+        return None
+    return np.array([point.spreads for point in points], dtype=np.float32)
+
+
+def _learning_rates(points: _Points) -> NDArray[np.float64] | None:
+    if not points or not points[0].HasField("learning_rate"):
+        return None
+    return np.array([point.learning_rate for point in points], dtype=np.float64)
+
+
 def _coherences(
     message: profile_pb2.ProfileContent, layout: Layout, unit_rates: NDArray[np.float32]
 ) -> NDArray[np.float32] | None:
-    """Return the coherences as they are given, or as they follow from correlations."""
+    """Return the given coherences, or those that follow from the given correlations."""
     pairs = [(pair.first, pair.second) for pair in message.correlated_groups]
-    for i, point in enumerate(message.points):
-        if len(point.correlations) != len(pairs):
-            raise InvalidValueError(
-                f"points[{i}].correlations",
-                f"{len(point.correlations)} entries, but there are {len(pairs)} correlated_groups; "
-                "give one for each pair in every point",
-            )
-        if pairs and point.coherences:
-            raise InvalidValueError(
-                f"points[{i}].coherences",
-                "given together with correlations, which say the same; give one of them",
-            )
+    _check_correlations(message.points, len(pairs))
     if pairs:
         correlations = np.array([p.correlations for p in message.points], dtype=np.float32)
         return role_coherences(
@@ -133,21 +125,49 @@ def _coherences(
     return None
 
 
-def _check_optional(message: profile_pb2.ProfileContent, roles: int) -> None:
-    """Refuse what is there in some points and missing in others."""
-    if not message.points:
+def _check_lengths(points: _Points, groups: int) -> None:
+    for i, point in enumerate(points):
+        for field, entries in (
+            ("unit_rates", len(point.unit_rates)),
+            ("relative_errors", len(point.relative_errors) or groups),
+        ):
+            if entries != groups:
+                raise InvalidValueError(
+                    f"points[{i}].{field}",
+                    f"{entries} entries, but the layout has {groups} groups",
+                )
+
+
+def _check_correlations(points: _Points, pairs: int) -> None:
+    for i, point in enumerate(points):
+        if len(point.correlations) != pairs:
+            raise InvalidValueError(
+                f"points[{i}].correlations",
+                f"{len(point.correlations)} entries, but there are {pairs} correlated_groups; "
+                "give one for each pair in every point",
+            )
+        if pairs and point.coherences:
+            raise InvalidValueError(
+                f"points[{i}].coherences",
+                "given together with correlations, which determine them; give one of the two",
+            )
+
+
+def _check_optional_fields(points: _Points, roles: int) -> None:
+    """Refuse fields that are present in some points and absent in others."""
+    if not points:
         return
-    first = message.points[0]
-    wanted = roles if first.coherences else 0
-    groups = len(first.unit_rates) if first.spreads else 0
-    for i, point in enumerate(message.points):
-        if len(point.coherences) != wanted:
+    first = points[0]
+    coherences = roles if first.coherences else 0
+    spreads = len(first.unit_rates) if first.spreads else 0
+    for i, point in enumerate(points):
+        if len(point.coherences) != coherences:
             raise InvalidValueError(
                 f"points[{i}].coherences",
                 f"{len(point.coherences)} entries, but the layout has {roles} roles; give one for "
                 "each role in every point, or none at all",
             )
-        if len(point.spreads) != groups:
+        if len(point.spreads) != spreads:
             raise InvalidValueError(
                 f"points[{i}].spreads",
                 f"{len(point.spreads)} entries; give one for each group in every point, or none",
@@ -204,11 +224,10 @@ def content_to_proto(content: ProfileContent) -> profile_pb2.ProfileContent:
     for i, (step, rates, errors) in enumerate(
         zip(content.steps, content.unit_rates, content.relative_errors, strict=True)
     ):
-        known = errors if errors.any() else None
         message.points.add(
             step=int(step),
             unit_rates=rates,
-            relative_errors=known,
+            relative_errors=errors if errors.any() else None,
             coherences=None if content.coherences is None else content.coherences[i],
             spreads=None if content.spreads is None else content.spreads[i],
             learning_rate=None if content.learning_rates is None else content.learning_rates[i],
@@ -219,9 +238,17 @@ def content_to_proto(content: ProfileContent) -> profile_pb2.ProfileContent:
 def version_to_proto(
     info: VersionInfo, content: ProfileContent | ProfileHeader | None
 ) -> profile_pb2.Profile:
-    """Return the message of a version, with its points if the whole content is given."""
-    message = content_to_proto(content) if isinstance(content, ProfileContent) else None
-    if isinstance(content, ProfileHeader):
+    """Return the message of a version.
+
+    Args:
+        info: The version.
+        content: Its content; only its header, for a message without points; or None, for one
+            without content.
+    """
+    message = None
+    if isinstance(content, ProfileContent):
+        message = content_to_proto(content)
+    elif isinstance(content, ProfileHeader):
         message = _header_to(content)
     return profile_pb2.Profile(
         name=str(info.reference),

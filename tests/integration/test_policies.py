@@ -92,7 +92,7 @@ def test_bad_references_to_policies_are_refused(client: AdvisorClient, project: 
     content = content_message()
     for name, message in (
         ("team", r"content\.policy_name: "),
-        ("projects/x/policies/team", "is of another project than the profile"),
+        ("projects/x/policies/team", "belongs to a different project than the profile"),
         (f"projects/{project}/policies/team@x", "no version number"),
     ):
         content.policy_name = name

@@ -206,7 +206,7 @@ INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
             "",
             "2 of 2 groups have no counterpart in the profile: x, y",
         ),
-        ("other project", INVALID, "INVALID_VALUE", "opening.profile", "of another project"),
+        ("other project", INVALID, "INVALID_VALUE", "opening.profile", "different project"),
         ("progress", INVALID, "INVALID_VALUE", "opening.total_steps", "give total_steps"),
         ("total", INVALID, "INVALID_VALUE", "opening.total_steps", "-1 is below 0"),
         ("escape", INVALID, "INVALID_VALUE", "opening.optimizer", "the control character"),

@@ -108,7 +108,9 @@ def test_an_alias_moved_away_and_back_is_not_taken_for_unmoved(
         AliasMovedError, match=r"'prod' names version 1, and moved since it was read"
     ):
         client.set_alias("gpt@3", "prod", etag=etag, project=project)
-    with pytest.raises(InvalidRequestError, match=r"etag: 'x' is none of ours; read the alias"):
+    with pytest.raises(
+        InvalidRequestError, match=r"etag: 'x' is not an etag of this service; read"
+    ):
         client.set_alias("gpt@3", "prod", etag="x", project=project)
 
 
