@@ -13,12 +13,21 @@ from hypothesis import settings
 from advisor.local.server import LocalServer
 from fslr import AdvisorClient
 from tests.commands import Cli
+from tests.fork_server import ForkedProcess
 
 # Machines that run these tests are shared: a slow example is not a failure.
 settings.register_profile("shared-machine", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("shared-machine")
 
 _projects = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_services() -> Iterator[None]:
+    """Start services from a process that has imported everything already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalServer, "_launch", staticmethod(ForkedProcess))
+        yield
 
 
 @pytest.fixture(scope="session")

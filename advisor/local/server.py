@@ -6,9 +6,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from advisor.runtime.processes import terminate
 
@@ -61,18 +62,15 @@ class LocalServer:
         address_file = scratch / "address"
         self._log = scratch / "log"
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
+            self._process = self._launch(
                 [
-                    *(sys.executable, "-m", "advisor", "serve", "--port", "0"),
+                    *("serve", "--port", "0"),
                     *("--data-dir", str(self._data_dir or scratch / "data")),
                     *("--address-file", str(address_file)),
                     "--until-eof",  # should this process die, the pipe closes and the service stops
                     *self._arguments,
                 ],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                process_group=0,
+                log,
             )
         try:
             self._await_address(self._process, address_file)
@@ -80,6 +78,17 @@ class LocalServer:
             self.stop()
             raise
         return self
+
+    @staticmethod
+    def _launch(arguments: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start ``advisor`` with arguments; its standard input is a pipe from this process."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "advisor", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
 
     def _await_address(self, process: subprocess.Popen[bytes], address_file: Path) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_S
