@@ -15,6 +15,8 @@ from fslr.torch import Batch, ModelGroups, PerExampleEstimator, Update, exact_un
 from fslr.torch.model.forward import Output, select_output
 
 SIGMAS = 5.0  # one group in two million falls outside by chance
+_PROBES_AT_ONCE, _MAX_PROBES = 20, 160
+_DECISIVE_ERROR = 0.04  # a rate that is wrong by a fifth is five errors away
 
 
 @dataclass
@@ -95,23 +97,49 @@ def measurable(model: nn.Module, inputs: Any, output: Output = None) -> Measurab
     return Measurable(model, groups, Batch.of_call(args, dict(kwargs)), updates, output)
 
 
-def assert_converges(
-    case: Measurable, *, probes: int = 150, exact: list[float] | None = None
-) -> None:
+@dataclass
+class Sample:
+    """Rates from all probes of several measurements, with their relative errors."""
+
+    rates: list[float]
+    errors: list[float]
+    probes: int
+
+
+def sample_rates(case: Measurable, estimator: PerExampleEstimator) -> Sample:
+    """Measure until all errors are small enough to decide, or the sample is as large as it may be.
+
+    The seeds are fixed, so the size of the sample is the same every time.
+    """
+    squares = torch.zeros(len(case.groups), dtype=torch.float64)
+    variances = torch.zeros_like(squares)  # of the sums of squares
+    measurements, errors = 0, torch.full_like(squares, math.inf)
+    most = _MAX_PROBES // estimator.probes
+    while measurements < most and (errors > _DECISIVE_ERROR).any():
+        torch.manual_seed(1)  # the same dropout masks; the probes' generators are their own
+        estimate = estimator.estimate(case.batch, case.update)
+        square = torch.tensor(estimate.unit_rates, dtype=torch.float64) ** 2
+        squares += square
+        variances += (2 * torch.tensor(estimate.relative_errors) * square) ** 2
+        errors = 0.5 * variances.sqrt() / squares
+        measurements += 1
+    rates = (squares / measurements).sqrt().tolist()
+    return Sample(rates, errors.tolist(), measurements * estimator.probes)
+
+
+def assert_converges(case: Measurable, *, exact: list[float] | None = None) -> None:
     """Compare rates of many probes with the exact ones, within their own relative errors."""
-    estimator = case.estimator(probes=probes)
+    estimator = case.estimator(probes=1)
     torch.manual_seed(1)  # the same dropout masks for both
     exact = case.exact() if exact is None else exact
     estimator.estimate(case.batch, case.update)  # the first one's checks draw masks of their own
-    torch.manual_seed(1)
-    estimate = estimator.estimate(case.batch, case.update)
-    assert len(estimate.unit_rates) == len(exact) == len(case.groups)
+    estimator.probes = _PROBES_AT_ONCE
+    sample = sample_rates(case, estimator)
+    assert len(sample.rates) == len(exact) == len(case.groups)
     largest = max(exact)
-    for name, rate, error, true in zip(
-        case.names, estimate.unit_rates, estimate.relative_errors, exact, strict=True
-    ):
+    for name, rate, error, true in zip(case.names, sample.rates, sample.errors, exact, strict=True):
         if true < 1e-5 * largest:  # zero but for rounding, such as a bias before batch norm
             assert rate < 1e-4 * largest, (name, rate, true)
             continue
         assert abs(math.log(rate / true)) <= SIGMAS * error, (name, rate, true, error)
-        assert error <= 0.5 * math.sqrt(2 / probes) * 1.5, (name, error)
+        assert error <= 0.5 * math.sqrt(2 / sample.probes) * 1.5, (name, error)

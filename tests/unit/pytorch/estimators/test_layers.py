@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -162,3 +163,14 @@ def test_the_oracles_agree() -> None:
     torch.manual_seed(0)
     measured = measurable(Recurrent(nn.LSTM(4, 6, batch_first=True)), torch.randn(8, 5, 4))
     assert measured.differences() == pytest.approx(measured.exact(), rel=1e-3)
+
+
+def test_a_rate_that_is_wrong_by_a_quarter_does_not_pass() -> None:
+    torch.manual_seed(0)
+    measured = measurable(*(make() for make in LAYERS["Linear"][:2]))
+    exact = measured.exact()
+    assert_converges(measured, exact=exact)
+    for wrong in range(len(exact)):
+        rates = [rate * (1.25 if i == wrong else 1) for i, rate in enumerate(exact)]
+        with pytest.raises(AssertionError, match=re.escape(measured.names[wrong])):
+            assert_converges(measured, exact=rates)
