@@ -35,7 +35,7 @@ class ForkedProcess(subprocess.Popen[bytes]):
         # The base class would start a process itself; these are the attributes it reads later.
         self._child_created = False
         self.args = ["advisor", *arguments]
-        self.returncode: int | None = None  # type: ignore[assignment]
+        self.returncode: int | None = None
         self.stdout = self.stderr = None
         input_read, input_write = os.pipe()
         status_read, status_write = os.pipe()
