@@ -14,6 +14,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from advisor.observability.observers import CommandObserver
+from fslr.optional_dependencies import install_command
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -63,7 +64,7 @@ class Tracing:
         except ImportError as error:
             raise TracingError(
                 f"tracing needs packages that are not installed ({error}); "
-                "pip install 'fslr-advisor[tracing]', or leave --tracing out"
+                f"{install_command('tracing')}; or leave --tracing out"
             ) from error
         resource = Resource.create({"service.version": metadata.version(_SERVICE)})
         if str(resource.attributes.get("service.name", "")).startswith(_UNNAMED):

@@ -13,11 +13,12 @@ from google.protobuf.message import Message
 
 from fslr.advisor.v1 import layout_pb2, profile_pb2
 from fslr.errors import ProfileFileError
+from fslr.optional_dependencies import install_command
 from fslr.yaml_numbers import WrittenFloat, WrittenInt
 
 _YAML_SUFFIXES = {".yaml", ".yml"}
 _TABLES = ("group_aliases", "layout", "correlated_groups", "points")
-_NO_YAML = "YAML files need PyYAML: pip install 'fslr-advisor[server]', or use JSON"
+_NO_YAML = f"YAML files need PyYAML: {install_command('server')}; or use a JSON file"
 _WIDE_INTEGERS = {FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64}
 
 _Message = TypeVar("_Message", bound=Message)

@@ -25,7 +25,8 @@ _ORDER = {
     ),
     "fslr": (
         "advisor",  # the code generated from the protos
-        *("errors", "environment", "resource_names", "yaml_numbers", "_yaml", "profile_files"),
+        *("errors", "environment", "optional_dependencies", "resource_names"),
+        *("yaml_numbers", "_yaml", "profile_files"),
         *("protocols", "training", "client", "torch"),
     ),
 }

@@ -1,4 +1,4 @@
-"""A run's conversation with the service over one ``RecommendLR`` stream."""
+"""A run's session with the service over one ``RecommendLR`` stream."""
 
 from __future__ import annotations
 

@@ -13,6 +13,15 @@ Train the big model::
     attachment.close()
 """
 
+from fslr.optional_dependencies import install_command
+
+try:
+    import torch  # noqa: F401 - only to say what is missing
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ImportError(f"fslr.torch needs PyTorch: {install_command('torch')}") from error
+
 from fslr.torch.attachment import Attachment, attach
 from fslr.torch.estimators import (
     ESTIMATORS,
