@@ -30,7 +30,8 @@ from advisor.cli.setting_options import with_setting_options
 from advisor.errors import StoreUnavailableError
 from advisor.observability.logs import configure_logging
 from advisor.runtime.event_loop import run_loop, stop_at_eof
-from advisor.server.bootstrap import ListenError, Service, running_service
+from advisor.server.bootstrap import Service, running_service
+from advisor.server.listening import ListenError
 from advisor.server.readiness import LIVENESS, READINESS
 from advisor.server.settings import Settings
 from advisor.server.worker import START_ERRORS, start_problem

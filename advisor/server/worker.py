@@ -19,7 +19,8 @@ from advisor.errors import StoreUnavailableError
 from advisor.observability.logs import configure_logging
 from advisor.observability.tracing import TracingError
 from advisor.runtime.event_loop import run_loop, stop_at_eof
-from advisor.server.bootstrap import ListenError, running_service
+from advisor.server.bootstrap import running_service
+from advisor.server.listening import ListenError
 from advisor.server.settings import Settings
 from advisor.store.redis.addresses import redacted
 from advisor.store.redis.embedded import LOG_FILE

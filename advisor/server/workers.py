@@ -19,7 +19,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from advisor.server.bootstrap import ListenError, Service, address_of, metrics_served
+from advisor.server.bootstrap import Service
+from advisor.server.listening import ListenError, address_of, metrics_served
 from advisor.server.settings import Settings
 from advisor.server.worker import READY, TASK_VARIABLE, WorkerTask
 
@@ -97,7 +98,7 @@ def _reserved(settings: Settings) -> Iterator[int]:
         held.bind(place)  # and never listened on: it gets no connections
     except OSError as error:
         raise ListenError(
-            f"cannot listen on {address_of(*place)}: {error.strerror}; choose another --port (0 "
+            f"cannot listen on {address_of(*place)}: {error.strerror}; choose a different --port (0 "
             "takes a free one) or stop the program that holds it"
         ) from error
     with held:

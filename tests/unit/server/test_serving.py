@@ -16,7 +16,7 @@ from advisor.errors import StoreUnavailableError
 from advisor.observability.metrics import Metrics
 from advisor.runtime.event_loop import stop_at_eof
 from advisor.server import readiness, workers
-from advisor.server.bootstrap import ListenError
+from advisor.server.listening import ListenError
 from advisor.server.readiness import READINESS, Readiness
 from advisor.server.settings import Settings
 from advisor.server.worker import start_problem
