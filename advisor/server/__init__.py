@@ -1,4 +1,4 @@
 """The service process: settings, the composition root, workers, readiness.
 
-Only this package builds the object graph. What one call does belongs to ``advisor.rpc``.
+Only this package builds the object graph. The handling of calls belongs to ``advisor.rpc``.
 """

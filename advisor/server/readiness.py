@@ -1,4 +1,4 @@
-"""Whether the service can do its work: it can while Redis answers."""
+"""Readiness of the service: it is ready while Redis answers."""
 
 from __future__ import annotations
 
@@ -24,32 +24,33 @@ _log = structlog.get_logger()
 
 
 class Readiness:
-    """Asks Redis every second and says so under the health service's name ``readiness``.
+    """Checks Redis every second and sets the status of ``readiness`` in the health service.
 
-    The names ``liveness``, the empty one and those of the services say that the process answers,
-    whatever Redis does: a restart would not help, and known profiles go on being answered.
+    The names ``liveness``, the empty one and those of the services report that the process answers,
+    whatever the state of Redis: a restart would not help, and runs on cached profiles still get
+    answers.
 
     Args:
-        redis: The clients; all of them must be answered.
-        states: The health service.
-        metrics: Where it is shown.
+        redis: The clients; all of them must get an answer.
+        health_servicer: The health service.
+        metrics: Has the gauge of readiness.
     """
 
     def __init__(
-        self, redis: Sequence[Redis], states: health.aio.HealthServicer, metrics: Metrics
+        self, redis: Sequence[Redis], health_servicer: health.aio.HealthServicer, metrics: Metrics
     ) -> None:
         self._redis = redis
-        self._states = states
+        self._health_servicer = health_servicer
         self._metrics = metrics
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Say that the service is ready, which it is, and go on asking."""
-        await self._say(ready=True)
+        """Report that the service is ready, and start to check; Redis has just answered."""
+        await self._report(ready=True)
         self._task = asyncio.create_task(self._run(), name="readiness")
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Stop checking."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -61,21 +62,21 @@ class Readiness:
             try:
                 for client in self._redis:
                     await check(client)
-                now = True
+                is_ready = True
             except StoreUnavailableError as error:
-                now = False
+                is_ready = False
                 if ready:
                     _log.warning("not ready: Redis cannot be used", cause=str(error))
-            except Exception:  # noqa: BLE001 - the loop must go on
-                now = False
+            except Exception:  # noqa: BLE001 - the loop must continue
+                is_ready = False
                 if ready:
-                    _log.exception("not ready: Redis answers with an error")
-            if now != ready:
-                ready = now
-                await self._say(ready=ready)
+                    _log.exception("not ready: Redis answered with an error")
+            if is_ready != ready:
+                ready = is_ready
+                await self._report(ready=ready)
                 if ready:
                     _log.info("ready again")
 
-    async def _say(self, *, ready: bool) -> None:
+    async def _report(self, *, ready: bool) -> None:
         self._metrics.ready.set(ready)
-        await self._states.set(READINESS, _SERVING if ready else _NOT_SERVING)
+        await self._health_servicer.set(READINESS, _SERVING if ready else _NOT_SERVING)

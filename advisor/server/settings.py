@@ -153,8 +153,8 @@ class Settings(BaseSettings):
         return CertificateFiles(ca=self.tls_client_ca, cert=self.tls_cert, key=self.tls_key)
 
     @property
-    def longest_stop_s(self) -> float:
-        """How long a stop may take: ``grace_s`` for calls, for what waits for Redis, for traces."""
+    def max_stop_s(self) -> float:
+        """Maximum time to stop: ``grace_s`` each for open calls, for telemetry and for traces."""
         return (3 if self.tracing else 2) * self.grace_s
 
     @property

@@ -1,8 +1,7 @@
 """One of several processes that answer on the same port: ``python -m advisor.server.worker``.
 
-It is started by :mod:`advisor.server.workers` and takes its task from the environment. It reports
-over standard output that it answers, or why it cannot, and ends on a signal or when standard input
-ends.
+:mod:`advisor.server.workers` starts it, with its task in the environment. It reports on standard
+output that it answers, or why it cannot, and stops on a signal or when standard input ends.
 """
 
 from __future__ import annotations
@@ -30,32 +29,32 @@ TASK_VARIABLE = "ADVISOR_WORKER_TASK"
 READY = "ready"
 
 START_ERRORS = (ListenError, CertificateError, CertificateRolesError, TracingError)
-"""What keeps a service from starting, told to the operator as it is."""
+"""Exceptions that keep a service from starting; their messages are meant for the operator."""
 
 
 def start_problem(error: Exception, settings: Settings) -> str:
-    """Return what the operator is told of a start that failed.
+    """Return the message for the operator about a start that failed.
 
     Args:
-        error: One of :data:`START_ERRORS`, or that Redis cannot be used.
+        error: One of :data:`START_ERRORS`, or a ``StoreUnavailableError``.
         settings: The service's settings.
     """
     if not isinstance(error, StoreUnavailableError):
         return str(error)
     if settings.redis_url is None:
         log = settings.data_dir / LOG_FILE
-        return f"the embedded Redis cannot be used: {error}; its log {log} says more"
+        return f"the embedded Redis cannot be used: {error}; see its log {log}"
     return (
         f"the Redis at {redacted(settings.redis_url)} cannot be used: {error}; check --redis-url "
-        "and that the server runs, or leave --redis-url out for an embedded one"
+        "and that the server runs, or omit --redis-url to use an embedded one"
     )
 
 
 class WorkerTask(BaseModel):
-    """What a worker has to do.
+    """The task of a worker.
 
     Attributes:
-        settings: The service's settings; ``port`` is the one to share.
+        settings: The service's settings; ``port`` is the shared port.
         redis_url: The Redis to use.
         log_json: Whether to log JSON lines.
     """
@@ -68,26 +67,26 @@ class WorkerTask(BaseModel):
 async def _work(task: WorkerTask) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for wanted in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(wanted, stop.set)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
     loop.add_reader(sys.stdin.fileno(), stop_at_eof, stop)
     async with running_service(task.settings, task.redis_url, shares_port=True):
-        _say(READY)
+        _report(READY)
         await stop.wait()
 
 
-def _say(text: str) -> None:
+def _report(text: str) -> None:
     os.write(sys.stdout.fileno(), f"{text}\n".encode())
 
 
 def main() -> None:
-    """Work until told to stop."""
+    """Run the worker until it is stopped."""
     task = WorkerTask.model_validate_json(os.environ.pop(TASK_VARIABLE))
     configure_logging(as_json=task.log_json)
     try:
         run_loop(_work(task))
     except (*START_ERRORS, StoreUnavailableError) as error:
-        _say(" ".join(start_problem(error, task.settings).split()))
+        _report(" ".join(start_problem(error, task.settings).split()))
         raise SystemExit(1) from None
 
 

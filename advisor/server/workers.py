@@ -1,6 +1,6 @@
-"""Several processes behind one port: started together, started again when they die, ended together.
+"""Several worker processes behind one port: started, restarted when they die, and stopped together.
 
-The kernel hands each new connection to one of them. They share nothing but Redis, like replicas.
+The kernel hands each new connection to one of them. Like replicas, they share only Redis.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from advisor.server.worker import READY, TASK_VARIABLE, WorkerTask
 
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _START_TIMEOUT_S = 30.0
-_STOP_MARGIN_S = 5.0  # beyond what a worker may take
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0  # before a worker that died is started again
+_STOP_MARGIN_S = 5.0  # on top of what a worker may take to stop
+_MIN_RESTART_DELAY_S, _MAX_RESTART_DELAY_S = 0.2, 10.0
 
 _log = structlog.get_logger()
 
@@ -36,24 +36,24 @@ _log = structlog.get_logger()
 async def running_workers(
     settings: Settings, redis_url: str, *, log_json: bool
 ) -> AsyncIterator[Service]:
-    """Run ``settings.workers`` processes as long as the context lasts.
+    """Run ``settings.workers`` processes while the context lasts.
 
     Args:
         settings: The settings.
-        redis_url: The Redis to use, the embedded one's or the settings'.
+        redis_url: The Redis to use: the embedded one's or the settings'.
         log_json: Whether they log JSON lines.
 
     Yields:
-        The service, answering.
+        The service, once all workers answer.
 
     Raises:
-        ListenError: The port is taken, or a worker cannot start, with its own reason.
+        ListenError: The port is taken, or a worker cannot start; the message has its reason.
     """
     with (
-        _reserved(settings) as port,
+        _reserved_port(settings) as port,
         tempfile.TemporaryDirectory(prefix="fslr-metrics-") as metrics_dir,
     ):
-        # Metrics are added up over all workers, and served here.
+        # The metrics of all workers are summed and served here.
         changes = {"port": port, "metrics_port": None}
         task = WorkerTask(
             settings=settings.model_copy(update=changes), redis_url=redis_url, log_json=log_json
@@ -67,50 +67,49 @@ async def running_workers(
                     for worker in workers:
                         starting.create_task(worker.start())
             except* ListenError as errors:
-                await _end(workers, settings)
+                await _stop(workers, settings)
                 raise errors.exceptions[0] from None
-            watching = [asyncio.create_task(worker.keep()) for worker in workers]
+            supervisors = [asyncio.create_task(worker.supervise()) for worker in workers]
             try:
                 yield Service(address_of(settings.host, port), port, metrics_port)
             finally:
-                for watch in watching:
-                    watch.cancel()
-                await asyncio.gather(*watching, return_exceptions=True)
-                await _end(workers, settings)
+                for supervisor in supervisors:
+                    supervisor.cancel()
+                await asyncio.gather(*supervisors, return_exceptions=True)
+                await _stop(workers, settings)
 
 
-async def _end(workers: list[_Worker], settings: Settings) -> None:
-    deadline_s = settings.longest_stop_s + _STOP_MARGIN_S
-    await asyncio.gather(*(worker.end(deadline_s) for worker in workers))
+async def _stop(workers: list[_Worker], settings: Settings) -> None:
+    deadline_s = settings.max_stop_s + _STOP_MARGIN_S
+    await asyncio.gather(*(worker.stop(deadline_s) for worker in workers))
 
 
 @contextlib.contextmanager
-def _reserved(settings: Settings) -> Iterator[int]:
-    """Hold a port that nobody else listens on, for the workers to share."""
+def _reserved_port(settings: Settings) -> Iterator[int]:
+    """Hold a free port for the workers to share."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    place = (settings.host, settings.port)
+    address = (settings.host, settings.port)
     try:
-        with socket.socket(family) as alone:
-            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind(place)  # fails where another service listens, which sharing would not
-        held = socket.socket(family)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind(place)  # and never listened on: it gets no connections
+        with socket.socket(family) as probe:
+            probe.bind(address)  # fails if another service listens; sharing the port would not
+        reserved = socket.socket(family)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(address)  # it never listens, so it gets no connections
     except OSError as error:
         raise ListenError(
-            f"cannot listen on {address_of(*place)}: {error.strerror}; choose a different --port (0 "
-            "takes a free one) or stop the program that holds it"
+            f"cannot listen on {address_of(*address)}: {error.strerror}; choose a different --port "
+            "(0 takes a free one) or stop the program that holds it"
         ) from error
-    with held:
-        yield int(held.getsockname()[1])
+    with reserved:
+        yield int(reserved.getsockname()[1])
 
 
 class _Worker:
-    """One process, and its successors.
+    """A worker process, and those that replace it.
 
     Args:
-        task: What it has to do.
-        metrics_dir: Where it writes its metrics.
+        task: The worker's task.
+        metrics_dir: The directory that the worker writes its metrics to.
     """
 
     def __init__(self, task: WorkerTask, metrics_dir: Path) -> None:
@@ -126,44 +125,44 @@ class _Worker:
         """Start the process, and wait until it answers.
 
         Raises:
-            ListenError: It does not; with its own reason.
+            ListenError: The process cannot start; the message has its reason.
         """
         process = self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "advisor.server.worker"),
-            stdin=PIPE,  # should this process die, it closes, and the worker stops
+            stdin=PIPE,  # closes if this process dies, and the worker stops
             stdout=PIPE,
             env=self._environment,
-            start_new_session=True,  # an interrupt from the keyboard is ours to pass on
+            start_new_session=True,  # an interrupt from the keyboard reaches only this process
         )
         assert process.stdout is not None  # noqa: S101 - it is a pipe
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
-                said = (await process.stdout.readline()).decode().strip()
+                report = (await process.stdout.readline()).decode().strip()
         except TimeoutError:
-            said = f"a worker does not answer after {_START_TIMEOUT_S:.0f} s; its log says why"
-        if said != READY:
-            raise ListenError(said or "a worker died at its start; its log says why")
+            report = f"a worker does not answer after {_START_TIMEOUT_S:.0f} s; see its log"
+        if report != READY:
+            raise ListenError(report or "a worker died while starting; see its log")
 
-    async def keep(self) -> None:
-        """Start the process again whenever it dies."""
-        pause_s = _FIRST_PAUSE_S
+    async def supervise(self) -> None:
+        """Restart the process whenever it dies."""
+        delay_s = _MIN_RESTART_DELAY_S
         while True:
             process = self._process
             if process is not None:
                 status = await process.wait()
-                self._forget(process)
-                _log.error("a worker died and is started again", status=status)
-            await asyncio.sleep(pause_s)
+                self._clear_metrics(process)
+                _log.error("a worker died and is restarted", status=status)
+            await asyncio.sleep(delay_s)
             try:
                 await self.start()
             except ListenError as error:
                 _log.error("a worker could not start", reason=str(error))
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                delay_s = min(2 * delay_s, _MAX_RESTART_DELAY_S)
             else:
-                pause_s = _FIRST_PAUSE_S
+                delay_s = _MIN_RESTART_DELAY_S
 
-    async def end(self, deadline_s: float) -> None:
-        """End the process as an operator would, and kill it after ``deadline_s`` seconds."""
+    async def stop(self, deadline_s: float) -> None:
+        """Stop the process as an operator would, and kill it after ``deadline_s`` seconds."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -175,8 +174,8 @@ class _Worker:
         except TimeoutError:
             process.kill()
             await process.wait()
-        self._forget(process)
+        self._clear_metrics(process)
 
-    def _forget(self, process: Process) -> None:
-        """Leave what a process counted, and take away what it had under way."""
+    def _clear_metrics(self, process: Process) -> None:
+        """Remove a dead process's gauges, such as its open calls; its counters stay."""
         mark_process_dead(process.pid, str(self._metrics_dir))  # type: ignore[no-untyped-call]

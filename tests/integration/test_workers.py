@@ -104,7 +104,7 @@ def test_a_worker_that_dies_is_started_again_and_the_run_goes_on() -> None:
         eventually(lambda: asks(client))
         assert run.recommend(MEASUREMENT).multipliers == before
         run.close()
-        assert service.log().count("a worker died and is started again") == 2
+        assert service.log().count("a worker died and is restarted") == 2
 
 
 def test_at_sigterm_all_workers_end_and_open_runs_are_told() -> None:
@@ -147,7 +147,7 @@ def test_a_port_that_is_taken_is_named() -> None:
                 pass
 
 
-def test_what_keeps_a_worker_from_starting_is_told(tmp_path: Path) -> None:
+def test_an_error_that_keeps_a_worker_from_starting_is_reported(tmp_path: Path) -> None:
     with (
         pytest.raises(LocalServerError, match=r"TLS files .* cannot be read: No such file"),
         LocalServer(None, "--workers", "2", "--tls-cert", "/no/cert", "--tls-key", "/no/key"),
@@ -155,7 +155,7 @@ def test_what_keeps_a_worker_from_starting_is_told(tmp_path: Path) -> None:
         pass
     with (
         pytest.raises(
-            LocalServerError, match=r"(?s)error: the Redis at unix://.* leave --redis-url"
+            LocalServerError, match=r"(?s)error: the Redis at unix://.* omit --redis-url"
         ),
         LocalServer(None, "--workers", "2", "--redis-url", f"unix://{tmp_path}/none"),
     ):

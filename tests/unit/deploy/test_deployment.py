@@ -265,7 +265,7 @@ def test_secrets_are_named_and_mounted_where_the_settings_look(folder: str) -> N
 @pytest.mark.parametrize("folder", RENDERED)
 def test_there_is_time_to_end(folder: str) -> None:
     stopping = accepted(grace_s=settings(folder)["ADVISOR_GRACE_S"], tracing="true")
-    needed_s = seconds_of_pre_stop(folder) + stopping.longest_stop_s
+    needed_s = seconds_of_pre_stop(folder) + stopping.max_stop_s
     if folder == "overlays/trial":
         needed_s += _STOP_TIMEOUT_S
     assert pod(folder)["terminationGracePeriodSeconds"] > needed_s

@@ -1,4 +1,4 @@
-"""What goes on beside the calls: looks at Redis, and at the parent process."""
+"""The service process beside its calls: readiness, failed starts, stopping."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from advisor.server.settings import Settings
 from advisor.server.worker import start_problem
 
 
-def test_readiness_goes_on_whatever_redis_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readiness_follows_redis_through_errors_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
     errors: list[Exception] = []
 
     async def check(_: Any) -> None:
@@ -57,36 +57,40 @@ def settings(**given: Any) -> Settings:
     return Settings(**given)
 
 
-def test_a_start_without_redis_is_told_with_its_place_and_remedy(tmp_path: Path) -> None:
+def test_a_start_that_fails_for_lack_of_redis_names_its_address_and_a_remedy(
+    tmp_path: Path,
+) -> None:
     away = StoreUnavailableError("no answer in time")
     url = "redis://me:secret@store:6379"
     given = start_problem(away, settings(redis_url=url))
     assert "the Redis at redis://me:***@store:6379 cannot be used: the store does not" in given
-    assert "leave --redis-url out" in given
+    assert "omit --redis-url" in given
     embedded = start_problem(away, settings(data_dir=tmp_path))
     assert "the embedded Redis cannot be used: the store does not answer" in embedded
-    assert f"its log {tmp_path}/redis.log" in embedded
+    assert f"see its log {tmp_path}/redis.log" in embedded
     assert "--redis-url" not in embedded
     assert start_problem(ListenError("taken"), settings()) == "taken"
 
 
 @pytest.mark.parametrize(("tracing", "needed_s"), [(False, 20), (True, 30)])
-def test_workers_are_not_killed_within_the_time_that_a_stop_may_take(
+def test_workers_are_not_killed_before_the_maximum_stop_time(
     tracing: bool, needed_s: float
 ) -> None:
     given: list[float] = []
 
     class Worker:
-        async def end(self, deadline_s: float) -> None:
+        async def stop(self, deadline_s: float) -> None:
             given.append(deadline_s)
 
     own: list[Any] = [Worker(), Worker()]
-    asyncio.run(workers._end(own, settings(grace_s=10, tracing=tracing, workers=2)))
+    asyncio.run(workers._stop(own, settings(grace_s=10, tracing=tracing, workers=2)))
     assert len(given) == 2
     assert min(given) > needed_s
 
 
-def test_the_end_of_input_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_standard_input_sets_stop_and_removes_the_reader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     reading, writing = os.pipe()
     with os.fdopen(reading) as parent:
         monkeypatch.setattr(sys, "stdin", parent)
