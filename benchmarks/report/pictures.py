@@ -1,4 +1,7 @@
-"""The pictures of transfer: sweeps, how far the optimum moves, regret; the same every time."""
+"""The pictures of the transfer benchmark: sweeps, shifts of the optimum, regrets.
+
+The same figures always give the same files.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator, NullLocator
 from numpy.typing import NDArray
 
 from benchmarks.palette import ADVISED, BASE, PLAIN, STYLE
+from benchmarks.report.stored import Figures
 from benchmarks.report.transfer import axes_of, name_of, slug, spoken
 
 _COLUMNS = 3
@@ -28,36 +32,41 @@ _LINES = {
     "plain": (PLAIN, "x", "-", "scaled, plain"),
     "advised": (ADVISED, "o", "-", "scaled, advised"),
 }
-_MOST_ROOM = 8.0  # above the least loss, in units of how far losses near the optima differ
+_MAX_RANGE = 8.0  # of the losses shown, relative to the range of losses near the optima
 _LINEAR_NATS = 0.05  # regrets below it are drawn on a linear scale
 _AIM_REGRET = 0.02  # nats
 
 
-def draw(figures: Mapping[str, Any]) -> dict[str, str]:
-    """Return the pictures of transfer as SVG, by file name.
+def draw_pictures(stored: Mapping[str, Figures]) -> dict[str, str]:
+    """Return the pictures as SVG, by file name; none if no transfer figures are stored.
 
     Args:
-        figures: Content of ``transfer.json``.
+        stored: The stored figures, as :func:`load_figures` returns them.
     """
-    cases = figures["cases"]
-    with _look():
-        drawn = {"transfer-shift.svg": _shift(cases), "transfer-regret.svg": _regret(cases)}
+    if "transfer" not in stored:
+        return {}
+    cases = stored["transfer"]["cases"]
+    with _picture_style():
+        figures = {
+            "transfer-shift.svg": _shift_picture(cases),
+            "transfer-regret.svg": _regret_picture(cases),
+        }
         for axis in axes_of(cases):
-            some = [case for case in cases if case["axis"] == axis]
-            drawn[f"transfer-sweeps-{slug(axis)}.svg"] = _sweeps(some)
-        return {name: _svg(figure) for name, figure in drawn.items()}
+            of_axis = [case for case in cases if case["axis"] == axis]
+            figures[f"transfer-sweeps-{slug(axis)}.svg"] = _sweeps_picture(of_axis)
+        return {name: _svg(figure) for name, figure in figures.items()}
 
 
 @contextmanager
-def _look() -> Iterator[None]:
+def _picture_style() -> Iterator[None]:
     with mpl.rc_context({
         **STYLE,
         "font.size": 10,
         "xtick.labelsize": 9,
         "ytick.labelsize": 9,
         "axes.titlesize": 10,
-        "svg.fonttype": "path",  # the same with whatever fonts the reader has
-        "svg.hashsalt": "fslr-advisor",  # names of parts do not change from run to run
+        "svg.fonttype": "path",  # looks the same whatever fonts the reader has
+        "svg.hashsalt": "fslr-advisor",  # identifiers are the same in each run
     }):
         yield
 
@@ -69,7 +78,7 @@ def _svg(figure: Figure) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
-def _sweeps(cases: Sequence[Mapping[str, Any]]) -> Figure:
+def _sweeps_picture(cases: Sequence[Mapping[str, Any]]) -> Figure:
     rows = math.ceil(len(cases) / _COLUMNS)
     columns = min(_COLUMNS, len(cases))
     figure, grid = plt.subplots(
@@ -80,7 +89,7 @@ def _sweeps(cases: Sequence[Mapping[str, Any]]) -> Figure:
         layout="constrained",
     )
     for axes, case in zip(grid.flat, cases, strict=False):
-        _sweep(axes, case)
+        _draw_sweep(axes, case)
     for axes in list(grid.flat)[len(cases) :]:
         axes.remove()
     for row in grid:
@@ -91,15 +100,15 @@ def _sweeps(cases: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _sweep(axes: Axes, case: Mapping[str, Any]) -> None:
+def _draw_sweep(axes: Axes, case: Mapping[str, Any]) -> None:
     curves = []
     for model, (colour, marker, style, label) in _LINES.items():
-        rates, mean, low, high = _curve((case.get("sweeps") or {}).get(model, {}))
-        if not rates:
+        octaves, mean, low, high = _curve((case.get("sweeps") or {}).get(model, {}))
+        if not octaves:
             continue
-        axes.fill_between(rates, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(octaves, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.plot(
-            rates,
+            octaves,
             mean,
             color=colour,
             marker=marker,
@@ -108,77 +117,84 @@ def _sweep(axes: Axes, case: Mapping[str, Any]) -> None:
             label=label,
             zorder=4 if model == "plain" else 3,  # crosses show on dots, dots would hide crosses
         )
-        curves.append(dict(zip(rates, mean, strict=True)))
-    rate = case.get("base_learning_rate")
-    octave = None if rate is None else math.log2(rate)
+        curves.append(dict(zip(octaves, mean, strict=True)))
+    learning_rate = case.get("base_learning_rate")
+    octave = None if learning_rate is None else math.log2(learning_rate)
     if octave is not None:
         axes.axvline(octave, color="black", linewidth=0.8, linestyle=":", zorder=0)
     if curves:
-        axes.set_ylim(_limits(curves, octave))
+        axes.set_ylim(_loss_limits(curves, octave))
     axes.set_title(f"{case['model']}, {case['optimizer']}")
-    axes.set_xlabel("learning rate, as a power of 2")
+    axes.set_xlabel("log2 of the learning rate")
     axes.xaxis.set_major_locator(MultipleLocator(2))
 
 
-def _limits(curves: Sequence[Mapping[float, float]], octave: float | None) -> tuple[float, float]:
-    """Return the least and largest loss to show: optima, and what the base's best rate gives.
+def _loss_limits(
+    curves: Sequence[Mapping[float, float]], octave: float | None
+) -> tuple[float, float]:
+    """Return the lowest and highest loss to show.
 
-    Curves rise steeply above their optima; of that, as much is shown as leaves room for the rest.
+    The range holds the optima and the losses at the base's best learning rate. Losses far above
+    the optima are cut off, so that they do not flatten the rest of the picture.
+
+    Args:
+        curves: Mean losses by octave.
+        octave: log2 of the base's best learning rate.
     """
-    least = min(min(curve.values()) for curve in curves)
+    lowest = min(min(curve.values()) for curve in curves)
     near = []
     for curve in curves:
         best = min(curve, key=lambda power: curve[power])
         near += [loss for power, loss in curve.items() if best - 2 <= power <= best]
-    room = max(near) - least or 1.0
+    room = max(near) - lowest or 1.0
     at_base = [curve[octave] for curve in curves if octave is not None and octave in curve]
-    top = min(max([*near, *at_base]), least + _MOST_ROOM * room)
-    return least - 0.1 * (top - least), top + 0.25 * (top - least)
+    top = min(max([*near, *at_base]), lowest + _MAX_RANGE * room)
+    return lowest - 0.1 * (top - lowest), top + 0.25 * (top - lowest)
 
 
 def _curve(
     sweep: Mapping[str, Sequence[float | None]],
 ) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Return log2 of the rates at which no seed diverged, with mean, least and largest loss."""
+    """Return octaves at which no seed diverged, with the mean, lowest and highest loss of each."""
     points = []
-    for rate, losses in sweep.items():
+    for learning_rate, losses in sweep.items():
         values = [math.nan if loss is None else loss for loss in losses]
         if values and all(map(math.isfinite, values)):
             points.append((
-                math.log2(float(rate)),
+                math.log2(float(learning_rate)),
                 sum(values) / len(values),
                 min(values),
                 max(values),
             ))
     if not points:
         return [], [], [], []
-    rates, mean, low, high = (list(column) for column in zip(*sorted(points), strict=True))
-    return rates, mean, low, high
+    octaves, mean, low, high = (list(column) for column in zip(*sorted(points), strict=True))
+    return octaves, mean, low, high
 
 
-def _by_case(cases: Sequence[Mapping[str, Any]]) -> tuple[Figure, Axes]:
-    """Return axes with a row for each case."""
+def _rows_of_cases(cases: Sequence[Mapping[str, Any]]) -> tuple[Figure, Axes]:
+    """Return axes with one row per case."""
     figure, axes = plt.subplots(figsize=(8, 0.28 * len(cases) + 1.4), layout="constrained")
     axes.set_yticks(range(len(cases)), [name_of(case) for case in cases])
     axes.set_ylim(len(cases) - 0.5, -0.5)
     return figure, axes
 
 
-def _pairs(axes: Axes, plain: Sequence[float | None], advised: Sequence[float | None]) -> None:
-    """Draw a row's plain and advised figures with a line between them."""
-    one, other = (np.array(values, dtype=float) for values in (plain, advised))
-    rows = np.arange(len(one))
-    axes.hlines(rows, one, other, color=BASE, linewidth=1, zorder=2)
-    axes.scatter(one, rows, color=PLAIN, marker="x", s=55, label="plain", zorder=4)
-    axes.scatter(other, rows, color=ADVISED, marker="o", s=35, label="advised", zorder=3)
-    _missing(axes, one, "plain", PLAIN, "right")
-    _missing(axes, other, "advised", ADVISED, "left")
+def _draw_pairs(axes: Axes, plain: Sequence[float | None], advised: Sequence[float | None]) -> None:
+    """Draw the plain and the advised figure of each row, with a line between them."""
+    plain_values, advised_values = (np.array(values, dtype=float) for values in (plain, advised))
+    rows = np.arange(len(plain_values))
+    axes.hlines(rows, plain_values, advised_values, color=BASE, linewidth=1, zorder=2)
+    axes.scatter(plain_values, rows, color=PLAIN, marker="x", s=55, label="plain", zorder=4)
+    axes.scatter(advised_values, rows, color=ADVISED, marker="o", s=35, label="advised", zorder=3)
+    _label_diverged(axes, plain_values, "plain", PLAIN, "right")
+    _label_diverged(axes, advised_values, "advised", ADVISED, "left")
 
 
-def _missing(
+def _label_diverged(
     axes: Axes, values: NDArray[np.float64], label: str, colour: str, side: Literal["left", "right"]
 ) -> None:
-    """Say in words of which rows there is no finite figure."""
+    """Label the rows that have no finite figure."""
     for row in np.flatnonzero(~np.isfinite(values)).tolist():
         axes.text(
             1.0 if side == "right" else 0.0,
@@ -192,18 +208,20 @@ def _missing(
         )
 
 
-def _shift(cases: Sequence[Mapping[str, Any]]) -> Figure:
-    figure, axes = _by_case(cases)
+def _shift_picture(cases: Sequence[Mapping[str, Any]]) -> Figure:
+    figure, axes = _rows_of_cases(cases)
     axes.axvspan(-1, 1, color=ADVISED, alpha=0.1, linewidth=0, label="within one octave")
-    _pairs(axes, [case["shift_plain"] for case in cases], [case["shift_advised"] for case in cases])
+    _draw_pairs(
+        axes, [case["shift_plain"] for case in cases], [case["shift_advised"] for case in cases]
+    )
     axes.xaxis.set_major_locator(MultipleLocator(1))
-    axes.set_xlabel("octaves from the base's best learning rate to the scaled model's")
+    axes.set_xlabel("octaves from the base's best learning rate to the scaled model's best one")
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
-def _regret(cases: Sequence[Mapping[str, Any]]) -> Figure:
-    figure, axes = _by_case(cases)
+def _regret_picture(cases: Sequence[Mapping[str, Any]]) -> Figure:
+    figure, axes = _rows_of_cases(cases)
     plain = [
         None
         if case["loss_plain"] is None or case["loss_best_plain"] is None
@@ -214,10 +232,12 @@ def _regret(cases: Sequence[Mapping[str, Any]]) -> Figure:
     axes.axvline(
         _AIM_REGRET, color="black", linewidth=0.8, linestyle=":", label=f"{_AIM_REGRET} nats"
     )
-    _pairs(axes, plain, [case["regret"] for case in cases])
+    _draw_pairs(axes, plain, [case["regret"] for case in cases])
     axes.set_xscale("symlog", linthresh=_LINEAR_NATS)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("nats above the best of a full sweep of the plain model, without any search")
+    axes.set_xlabel(
+        "loss at the base's best learning rate, nats above the best of the plain model's sweep"
+    )
     figure.legend(loc="outside lower center", ncols=3)
     return figure

@@ -1,32 +1,21 @@
-"""The tables that the figures of benchmarks/results become, in the pages that show them."""
+"""The tables with figures in the pages, rendered from the stored figures."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import statistics
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from benchmarks.markdown import table as _markdown
+from benchmarks.markdown import table
 from benchmarks.report.transfer import regret_of, within_an_octave
+from benchmarks.studies.ablations import conclusion_of
 from benchmarks.studies.questions import questions
 
-FIGURES = Path("benchmarks/results")
-PAGES = (
-    Path("README.md"),
-    Path("docs/explanation/measurement.md"),
-    Path("docs/explanation/policy.md"),
-    Path("docs/how-to/register-and-promote.md"),
-    Path("docs/how-to/size.md"),
-)
 
-
-def _estimator(figures: dict[str, Any]) -> str:
+def estimator(figures: dict[str, Any]) -> str:
+    """Return how well and how fast each estimator measures."""
     heads = ("model", "estimator", "RMSE", "bias", "noise", "worst group", "time", "time, K=4")
-    return _markdown(
+    return table(
         heads,
         (
             (
@@ -39,15 +28,22 @@ def _estimator(figures: dict[str, Any]) -> str:
                 f"{found['time_ratio']:.2f}",
                 f"{found['time_ratio_k4']:.2f}",
             )
-            for model, each in figures["models"].items()
-            for name, found in each.items()
+            for model, estimators in figures["models"].items()
+            for name, found in estimators.items()
         ),
     )
 
 
-def _overhead(figures: dict[str, Any]) -> str:
-    table = _markdown(
-        ("procedure", "time", "memory, of the parameters'", "relative error", "measurements"),
+def overhead(figures: dict[str, Any]) -> str:
+    """Return what measuring adds to a training."""
+    rows = table(
+        (
+            "procedure",
+            "added time",
+            "added memory, relative to the parameters",
+            "relative error",
+            "measurements",
+        ),
         (
             (
                 {"ours": "ours, every 100 steps", "paper": "the paper's"}[name],
@@ -61,13 +57,22 @@ def _overhead(figures: dict[str, Any]) -> str:
     )
     return (
         f"Character GPT, {figures['parameters']:,} parameters, {figures['steps']} steps, "
-        f"{figures['device']}:\n\n{table}"
+        f"{figures['device']}:\n\n{rows}"
     )
 
 
-def _measuring(figures: dict[str, Any]) -> str:
-    return _markdown(
-        ("blocks", "width", "groups", "parameters", "ms", "training steps", "us a group"),
+def measuring(figures: dict[str, Any]) -> str:
+    """Return what a measurement costs by size of the model."""
+    return table(
+        (
+            "blocks",
+            "width",
+            "groups",
+            "parameters",
+            "time, ms",
+            "time, training steps",
+            "us per group",
+        ),
         (
             (
                 str(cost["blocks"]),
@@ -83,9 +88,10 @@ def _measuring(figures: dict[str, Any]) -> str:
     )
 
 
-def _stepping(figures: dict[str, Any]) -> str:
-    return _markdown(
-        ("AdamW", "tensors", "one group, ms", "scaled rates, ms", "scaled update, ms"),
+def stepping(figures: dict[str, Any]) -> str:
+    """Return what multipliers cost in an optimizer step."""
+    return table(
+        ("AdamW", "tensors", "one group, ms", "scaled learning rates, ms", "scaled update, ms"),
         (
             (
                 cost["kind"],
@@ -99,28 +105,29 @@ def _stepping(figures: dict[str, Any]) -> str:
     )
 
 
-def _summary(estimator: dict[str, Any], overhead: dict[str, Any]) -> str:
-    found = estimator["models"]["char_gpt"]
+def summary(estimators: dict[str, Any], overheads: dict[str, Any]) -> str:
+    """Return our estimator and the paper's in a few rows."""
+    found = estimators["models"]["char_gpt"]
     pairs = [found[name] for name in ("per_example", "kronecker")]
-    costs = [overhead[name] for name in ("ours", "paper")]
-    size = f"{overhead['parameters'] / 1e6:.1f}M parameters"
-    return _markdown(
+    costs = [overheads[name] for name in ("ours", "paper")]
+    size = f"{overheads['parameters'] / 1e6:.1f}M parameters"
+    return table(
         ("a character GPT", "ours", "the paper's estimator, in our code"),
         (
             (
-                "relative RMSE of a rate from one probe, against exact ones",
+                "relative RMSE of a rate from one probe, against the exact rate",
                 *(f"{f['rmse']:.2f}" for f in pairs),
             ),
             (
-                "bias of the worst tensor's rate, against exact ones",
+                "bias of the worst tensor's rate, against the exact rate",
                 *(f"{f['worst_bias']:+.0%}" for f in pairs),
             ),
             (
-                f"time added to {overhead['steps']} steps, measured every 100, {size}",
+                f"time added to {overheads['steps']} steps, measured every 100 steps, {size}",
                 *(f"{cost['overhead']:+.1%}" for cost in costs),
             ),
             (
-                "relative error that its rates state at the end of these",
+                "relative error that the rates report at the end of these steps",
                 *(f"{cost['relative_error']:.2f}" for cost in costs),
             ),
             (
@@ -131,89 +138,97 @@ def _summary(estimator: dict[str, Any], overhead: dict[str, Any]) -> str:
     )
 
 
-def _registry(figures: dict[str, Any]) -> str:
+def registry(figures: dict[str, Any]) -> str:
+    """Return what many profiles, and large ones, cost."""
     large = figures["large_profile"]
     rows = [
         (
-            f"time to {words}, with {figures['profiles']:,} profiles over with 10",
+            f"time to {action}: ratio, {figures['profiles']:,} profiles to 10",
             f"{figures[f'{name}_ratio']:.2f}",
         )
-        for name, words in (
+        for name, action in (
             ("get", "get a profile"),
             ("alias", "resolve an alias"),
             ("list", "list a page"),
             ("filter", "find one profile by two labels"),
         )
     ]
+    size = f"a profile of {large['groups']:,} groups and {large['points']} points"
     rows += [
-        (
-            f"a profile of {large['groups']:,} groups x {large['points']} points, stored",
-            f"{large['bytes'] / 1e6:.1f} MB",
-        ),
-        ("the same, registered through the service", f"{large['register_s']:.1f} s"),
-        ("the same, resolved for the first time", f"{large['resolve_s']:.1f} s"),
+        (f"{size}: stored size", f"{large['bytes'] / 1e6:.1f} MB"),
+        (f"{size}: time to register it through the service", f"{large['register_s']:.1f} s"),
+        (f"{size}: time to resolve it for the first time", f"{large['resolve_s']:.1f} s"),
     ]
-    return _markdown(("figure", "value"), rows)
+    return table(("what", "value"), rows)
 
 
-def _sizing(figures: dict[str, Any]) -> str:
+def sizing(figures: dict[str, Any]) -> str:
+    """Return what one process of the service handles, and what it takes."""
     stream, once = figures["stream"], figures["once"]
     rows = [
-        ("streams of 100 groups, telemetry on: answers a second", f"{stream['per_second']:,.0f}"),
-        ("the same with 32 streams: time of the slowest of 100", f"{stream['p99_ms']:.0f} ms"),
-        ("calls of one message, 100 groups: answers a second", f"{once['per_second']:,.0f}"),
+        ("streams, 100 groups, with telemetry: answers per second", f"{stream['per_second']:,.0f}"),
+        ("32 streams, 100 groups, with telemetry: p99 latency", f"{stream['p99_ms']:.0f} ms"),
+        ("unary calls, 100 groups: answers per second", f"{once['per_second']:,.0f}"),
         *(
-            (f"streams of {int(groups):,} groups: answers a second", f"{per_second:,.0f}")
+            (f"streams, {int(groups):,} groups: answers per second", f"{per_second:,.0f}")
             for groups, per_second in figures["groups"].items()
         ),
         (
-            f"calls of one message, with {figures['profiles']:,} profiles stored over with 10",
+            f"unary calls: throughput ratio, {figures['profiles']:,} stored profiles to 10",
             f"{figures['profiles_ratio']:.2f}",
         ),
-        ("an open stream of 100 groups", f"{figures['bytes_per_stream'] / 1024:.0f} KiB"),
         (
-            "a profile of 50 groups x 40 points in the service's memory",
+            "memory of an open stream, 100 groups",
+            f"{figures['bytes_per_stream'] / 1024:.0f} KiB",
+        ),
+        (
+            "memory of a cached profile, 50 groups, 40 points",
             f"{figures['bytes_per_cached_profile'] / 1024:.0f} KiB",
         ),
         (
-            "a measurement of 100 groups with its answer in Redis",
+            "Redis: a measurement of 100 groups with its answer",
             f"{stream['redis_bytes_per_measurement'] / 1024:.1f} KiB",
         ),
         (
-            "a small profile (4 groups x 10 points, an alias) in Redis",
+            "Redis: a small profile (4 groups, 10 points, an alias)",
             f"{figures['redis_bytes_per_profile'] / 1024:.1f} KiB",
         ),
-        ("start to first answer", f"{figures['start_s']:.1f} s"),
-        ("`import fslr`", f"{figures['import_s']:.2f} s"),
+        ("time from start to first answer", f"{figures['start_s']:.1f} s"),
+        ("time of `import fslr`", f"{figures['import_s']:.2f} s"),
     ]
     if figures["workers_2_ratio"] is not None:
-        rows.append(("two processes over one", f"{figures['workers_2_ratio']:.2f}"))
-    return _markdown(("one process", "figure"), rows)
+        rows.append((
+            "throughput ratio, two processes to one",
+            f"{figures['workers_2_ratio']:.2f}",
+        ))
+    return table(("one process", "value"), rows)
 
 
-def _beside(figures: dict[str, Any]) -> str:
+def comparison(figures: dict[str, Any]) -> str:
+    """Return how the service compares with an echo server and with other services."""
     rows = []
-    for kind, words in (("stream", "streams"), ("once", "calls of one message")):
+    for kind, name in (("stream", "streams"), ("once", "unary calls")):
         found = figures[kind]
-        for name, measure in (("throughput", "answers a second"), ("p99", "slowest of 100")):
-            low, high = found[f"{name}_spread"]
-            ratio = f"{found[f'{name}_ratio']:.2f} ({low:.2f} to {high:.2f})"
-            rows.append((f"{words}: {measure}, over the empty server's", ratio))
+        for key, measure in (("throughput", "throughput"), ("p99", "p99 latency")):
+            low, high = found[f"{key}_spread"]
+            ratio = f"{found[f'{key}_ratio']:.2f} ({low:.2f} to {high:.2f})"
+            rows.append((f"{name}: {measure}, to the echo server", ratio))
     rows += [
-        (f"answers a second over those of {words}", f"{figures['peers'][name]:,.0f}")
-        for name, words in (
+        (f"throughput, to {peer}", f"{figures['peers'][key]:,.0f}")
+        for key, peer in (
             ("optuna", "Optuna's gRPC storage proxy"),
             ("vizier", "OSS Vizier's service"),
         )
-        if figures["peers"][name] is not None
+        if figures["peers"][key] is not None
     ]
-    return _markdown(("beside others", "ratio"), rows)
+    return table(("the advisor, compared", "ratio (range over rounds)"), rows)
 
 
-def _demo(figures: dict[str, Any]) -> str:
+def demo(figures: dict[str, Any]) -> str:
+    """Return the losses of the demo."""
     base, big = figures["base_width"], figures["width"]
-    return _markdown(
-        ("", "validation loss, nats a character"),
+    return table(
+        ("", "validation loss, nats per character"),
         (
             (
                 f"base, width {base}, where the learning rate was tuned",
@@ -225,7 +240,8 @@ def _demo(figures: dict[str, Any]) -> str:
     )
 
 
-def _transfer(figures: dict[str, Any]) -> str:
+def transfer(figures: dict[str, Any]) -> str:
+    """Return how well learning rates transfer, over all cases."""
     cases = figures["cases"]
 
     def within(model: str) -> str:
@@ -238,12 +254,16 @@ def _transfer(figures: dict[str, Any]) -> str:
         ]
         return f"{statistics.median(losses):+.3f}"
 
-    return _markdown(
-        ("the base's best learning rate, on the scaled model", "plain", "advised"),
+    return table(
+        ("the base's best learning rate on the scaled model", "plain", "advised"),
         (
-            ("lies within an octave of the model's own best", within("plain"), within("advised")),
             (
-                "median training loss, over the best of a full search, nats",
+                "cases in which it is within an octave of the scaled model's own best",
+                within("plain"),
+                within("advised"),
+            ),
+            (
+                "median training loss above the best of a full search, nats",
                 regret("plain"),
                 regret("advised"),
             ),
@@ -251,62 +271,23 @@ def _transfer(figures: dict[str, Any]) -> str:
     )
 
 
-def _defaults(figures: dict[str, Any]) -> str:
+def defaults(figures: dict[str, Any]) -> str:
+    """Return what was measured about each default of the policy."""
     fields = {question.name: question.field for question in questions()}
     rows = []
-    for each in figures["ablations"]:
-        by_name = {row["setting"]: row for row in each["rows"]}
+    for answer in figures["ablations"]:
+        by_name = {row["setting"]: row for row in answer["rows"]}
         others = [
-            f"{name}: {regret_of(row)}" for name, row in by_name.items() if name != each["default"]
+            f"{name}: {regret_of(row)}"
+            for name, row in by_name.items()
+            if name != answer["default"]
         ]
         rows.append((
-            each["question"],
-            fields.get(each["name"]) or "-",
-            f"{each['default']}: {regret_of(by_name[each['default']])}",
+            answer["question"],
+            fields.get(answer["name"]) or "-",
+            f"{answer['default']}: {regret_of(by_name[answer['default']])}",
             "; ".join(others),
-            each["text"],
+            str(conclusion_of(answer)),
         ))
-    heads = ("question", "set by", "default: its regret, nats", "others", "what follows")
-    return _markdown(heads, rows)
-
-
-_TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
-    "demo": (("demo.json",), _demo),
-    "transfer": (("transfer.json",), _transfer),
-    "defaults": (("ablations.json",), _defaults),
-    "summary": (("estimator.json", "overhead.json"), _summary),
-    "estimator": (("estimator.json",), _estimator),
-    "overhead": (("overhead.json",), _overhead),
-    "measuring": (("scaling.json",), _measuring),
-    "registry": (("registry.json",), _registry),
-    "sizing": (("rpc.json",), _sizing),
-    "beside": (("rpc.json",), _beside),
-    "stepping": (("scaling.json",), _stepping),
-}
-
-
-def table_of(name: str, folder: Path = FIGURES) -> str:
-    """Return one table.
-
-    Args:
-        name: Which.
-        folder: Where the figures are.
-    """
-    files, render = _TABLES[name]
-    return render(*(json.loads((folder / file).read_text("utf-8")) for file in files))
-
-
-def with_figures(text: str, folder: Path = FIGURES) -> str:
-    """Return a page with its tables made anew from the stored figures.
-
-    A table stands between ``<!-- figures: NAME -->`` and ``<!-- end -->``.
-
-    Args:
-        text: The page.
-        folder: Where the figures are.
-    """
-
-    def table(found: re.Match[str]) -> str:
-        return f"<!-- figures: {found[1]} -->\n{table_of(found[1], folder)}\n<!-- end -->"
-
-    return re.sub(r"<!-- figures: (\w+) -->.*?<!-- end -->", table, text, flags=re.DOTALL)
+    heads = ("question", "setting", "default: its regret, nats", "other choices", "conclusion")
+    return table(heads, rows)

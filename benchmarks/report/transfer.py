@@ -1,4 +1,4 @@
-"""Transfer in words and tables: cases, alternatives, ablations, ideas."""
+"""The sections on transfer of the results page: cases, alternatives, ablations, ideas."""
 
 from __future__ import annotations
 
@@ -6,42 +6,48 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.markdown import number, table
+from benchmarks.studies import ideas as ideas_study
+from benchmarks.studies.ablations import conclusion_of
 from benchmarks.studies.gains import gain_by_seed
+from benchmarks.transfer.notes import note_on
 
-_AIM_WITHIN = 0.9  # of the cases
+_AIM_WITHIN = 0.9  # part of the cases
 _AIM_REGRET = 0.02  # nats
 _OCTAVE = 1.0
-_OF_ALTERNATIVES = """\
-The base's best learning rate used on the scaled model, in every way that is in use. Regret is
-against the best of a full search on the plain model, so below 0 is better than that search; after
-± stands the deviation between seeds. The
-parametrisations know from the shapes what the others measure, and so cost no time; they want every
-tensor's role in the code. Extra time is what measured steps add to 150 short ones of small models,
-where measuring weighs most; [a larger one](#what-measuring-adds-to-a-training) pays less. Scaling
-costs every step a little beside that ([how much](#how-the-cost-grows)). Of the published procedure
-the estimator, the number of probes and the intervals are the authors', the code is ours."""
 _OURS = "advised"
-_OF_DIFFERENCES = """\
-Each method's regret less that of `advised`, over its cases, with the standard error from
-differences seed by seed; and the cases in which a t-test at 5% tells them apart:"""
-_OF_ABLATIONS = """\
-The setting in bold is the default. Shifts are the largest of a question's cases, within the octave
-to each side that is tried; regrets are means over cases, after ± stands their standard error.
-What follows is told from differences seed by seed, by a t-test at 5%. Extra time is that of
-measured steps, in 150 to 1,000 short ones, told to a few percent."""
-_OF_IDEAS = """\
-Tried on cases of which no question above was asked, so that neither did the idea come up there nor
-was a default chosen; regrets are means over them. Behind the verdict stands by how much the idea
-lowers the regret, with the standard error of that, from differences seed by seed; it wins where a
-t-test tells them apart at 5%."""
-_OF_SWEEPS = """\
-The sweeps behind them, one picture for each thing that is scaled. Lines are means over seeds, bands
-reach from the least to the largest; the dotted upright line is the base's best learning rate.
-Losses far above the best are cut off, and so are learning rates at which a seed diverged."""
+_ALTERNATIVES = """\
+The base's best learning rate on the scaled model, with every common way to transfer it. Regret
+is the loss above the best of a full search on the plain model, so a negative regret is better
+than that search; ± is the standard deviation over seeds. The parametrisations know from the
+shapes of the tensors what the other methods measure, so they cost no time, but they need the
+role of every tensor in the code. Added time is what measured steps add to a training of 150
+short steps on a small model, where measuring costs most; [a larger
+model](#what-measuring-adds-to-a-training) pays less. Scaling learning rates also adds a little
+to every step ([how much](#how-the-cost-grows)). For the published procedure, the estimator, the
+number of probes and the intervals are the authors'; the code is ours."""
+_DIFFERENCES = """\
+The regret of each method minus that of `advised`, averaged over its cases, with the standard
+error of the differences by seed. The last columns name the cases in which a t-test at 5% finds a
+difference:"""
+_ABLATIONS = """\
+The setting in bold is the default. A shift is the largest over a question's cases, and at most
+one octave to each side is tried. Regrets are means over cases; ± is their standard error.
+Conclusions come from differences by seed, with a t-test at 5%. Added time is what measured steps
+add to 150 to 1,000 short steps, accurate to a few percent."""
+_IDEAS = """\
+Ideas were tried on cases that no question above uses, so that no idea was found and no default
+was chosen on them. Regrets are means over these cases. A conclusion gives the amount by which
+the idea lowers the regret, with its standard error from differences by seed; a difference is
+significant if a t-test at 5% finds it."""
+_SWEEPS = """\
+The pictures below show the sweeps, one picture for each axis that is scaled. Lines are means
+over seeds, and bands reach from the lowest to the highest loss. The dotted vertical line marks
+the base's best learning rate. Losses far above the best are cut off, and so are learning rates
+at which a seed diverged."""
 
 
 def name_of(case: Mapping[str, Any]) -> str:
-    """Return a case's name for a person."""
+    """Return a case's name as readable text."""
     return f"{spoken(case['axis'])}: {case['model']}, {case['optimizer']}"
 
 
@@ -51,17 +57,17 @@ def spoken(name: str) -> str:
 
 
 def axes_of(cases: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what is scaled in the cases, in their order, each once."""
+    """Return the axes that are scaled in the cases, in order, without duplicates."""
     return list(dict.fromkeys(case["axis"] for case in cases))
 
 
 def slug(text: str) -> str:
-    """Return a name as part of a file's name."""
+    """Return a name in the form that file names use."""
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
 
 
 def within_an_octave(case: Mapping[str, Any], model: str = "advised") -> bool:
-    """Return whether the best learning rate stayed within an octave of the base's.
+    """Return whether a model's best learning rate is within an octave of the base's.
 
     Args:
         case: The case.
@@ -76,19 +82,19 @@ def transfer(figures: Mapping[str, Any]) -> str:
     cases = figures["cases"]
     axes = axes_of(cases)
     parts = [_summary(figures), _cases(cases)]
-    if failures := [case for case in cases if not within_an_octave(case) or case.get("note")]:
-        parts += ["What fails, and what else is to be said of a case:", _notes(failures)]
+    if noted := [case for case in cases if not within_an_octave(case) or note_on(case)]:
+        parts += ["Notes on the cases that miss the aim, and on others:", _notes(noted)]
     parts += [
         _picture("How far the best learning rate moved, plain and advised", "shift"),
         _picture("Regret of the base's best learning rate, plain and advised", "regret"),
-        _OF_SWEEPS,
+        _SWEEPS,
         *(
             _picture(f"Learning-rate sweeps, {spoken(axis)}", f"sweeps-{slug(axis)}")
             for axis in axes
         ),
     ]
     if any(case.get("base") for case in cases):
-        parts += ["What was trained:", _settings(cases)]
+        parts += ["The models that were trained:", _settings(cases)]
     return "\n\n".join(parts)
 
 
@@ -102,20 +108,20 @@ def _summary(figures: Mapping[str, Any]) -> str:
     plain = sum(within_an_octave(case, "plain") for case in cases)
     share = number(figures["within_one_octave"], ".0%")
     return (
-        "Learning rates are swept in octaves on a base and on a scaled model, plainly and advised "
-        "through the service. The advised model's best learning rate is within one octave of the "
-        f"base's in **{advised} of {len(cases)} cases** ({share}; the aim is {_AIM_WITHIN:.0%}), "
-        f"the plain model's in {plain}. Taking the base's best learning rate without any search "
-        f"costs the advised model a median of **{number(figures['median_regret'])} nats** "
-        f"(the aim is {_AIM_REGRET}) against the best of a full sweep of the plain one; below zero "
-        "it does better than that sweep."
+        "Learning rates are swept in octaves on a base and on a scaled model, both plain and "
+        "advised by the service. The advised model's best learning rate is within one octave of "
+        f"the base's in **{advised} of {len(cases)} cases** ({share}; the aim is "
+        f"{_AIM_WITHIN:.0%}), the plain model's in {plain}. At the base's best learning rate, "
+        "without any search, the advised model's loss is a median of "
+        f"**{number(figures['median_regret'])} nats** (the aim is {_AIM_REGRET}) above the best of "
+        "a full sweep of the plain model; a negative value is better than that sweep."
     )
 
 
 def _cases(cases: Sequence[Mapping[str, Any]]) -> str:
     heads = (
         "scaled", "model", "optimizer", "seeds", "shift plain", "shift advised", "regret",
-        "loss plain", "loss advised", "best plain", "saved at first", "saved later",
+        "loss plain", "loss advised", "best plain", "saved first", "saved later",
     )  # fmt: skip
     rows = [
         (
@@ -135,25 +141,26 @@ def _cases(cases: Sequence[Mapping[str, Any]]) -> str:
         for case in cases
     ]
     words = (
-        "Shifts in octaves, regret and losses in nats: training losses, means over the last fifth "
-        "of the steps. Losses are at the base's best learning rate, `best plain` at the plain "
-        "model's own; after ± stands the deviation between seeds. `saved at first` is the part of "
-        "the time of the plain model's sweep that the base's sweep and one advised run do not "
-        "take; `saved later` what one advised run does not, as for further models of that profile."
+        "Shifts are in octaves. Losses are training losses in nats, averaged over the last fifth "
+        "of the steps. Losses are at the base's best learning rate, except `best plain`, which is "
+        "at the plain model's own best one; ± is the standard deviation over seeds. `saved first` "
+        "is the part of the plain model's sweep time that the base's sweep and one advised run "
+        "save; `saved later` is what one advised run saves, for further models that use the same "
+        "profile."
     )
     if any(case.get("at_edge") for case in cases):
-        words += r" \* The best learning rate is the last one that was tried, on one side."
+        words += r" \* The best learning rate is at the edge of the sweep."
     return f"{table(heads, rows)}\n\n{words}"
 
 
 def _shift(case: Mapping[str, Any], model: str) -> str:
-    """Return a shift, with an asterisk where it may be larger."""
+    """Return a shift, with an asterisk if it is only a lower bound."""
     is_at_edge = {"base", model} & set(case.get("at_edge") or ())
     return number(case[f"shift_{model}"], "+.3g") + (r"\*" if is_at_edge else "")
 
 
 def _with_spread(case: Mapping[str, Any], name: str, form: str) -> str:
-    """Return a figure with its deviation between seeds, where there is one."""
+    """Return a figure with its standard deviation over seeds, if it is known."""
     spread = (case.get("spread") or {}).get(name)
     figure = number(case[name], form)
     return figure if spread is None else f"{figure} ± {spread:.3f}"
@@ -162,7 +169,7 @@ def _with_spread(case: Mapping[str, Any], name: str, form: str) -> str:
 def _notes(cases: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(
         f"- **{name_of(case)}** ({number(case['shift_advised'], '+.3g')} octaves): "
-        f"{case.get('note') or 'not explained yet.'}"
+        f"{note_on(case) or 'Not explained yet.'}"
         for case in cases
     )
 
@@ -177,11 +184,11 @@ def _settings(cases: Sequence[Mapping[str, Any]]) -> str:
         )
         for case in cases
     ]
-    return table(("case", "base", "scaled", "the base's best learning rate"), rows)
+    return table(("case", "base", "scaled", "base's best learning rate"), rows)
 
 
 def alternatives(figures: Mapping[str, Any]) -> str:
-    """Return the section on what else can be done."""
+    """Return the section on other ways to transfer a learning rate."""
     rows = [
         (
             f"{spoken(row['axis'])}, {spoken(row['model'])}",
@@ -195,26 +202,26 @@ def alternatives(figures: Mapping[str, Any]) -> str:
         for row in figures["rows"]
     ]
     heads = (
-        "scaled", "method", "shift, octaves", "regret, nats", "extra time, %",
-        "changes in the code", "seeds",
+        "scaled", "method", "shift, octaves", "regret, nats", "added time, %",
+        "code changes", "seeds",
     )  # fmt: skip
     return "\n\n".join([
-        _OF_ALTERNATIVES,
+        _ALTERNATIVES,
         table(heads, rows),
-        _OF_DIFFERENCES,
+        _DIFFERENCES,
         _against_advised(figures["rows"]),
     ])
 
 
 def _against_advised(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return how far each method's regret is above that of the advised model."""
+    """Return how far each method's regret is above that of the advised model, and where."""
     by_case: dict[str, dict[str, Sequence[float]]] = {}
     for row in rows:
         case = f"{spoken(row['axis'])} {spoken(row['model'])}"
         by_case.setdefault(case, {})[row["method"]] = row.get("regrets") or ()
     methods = dict.fromkeys(row["method"] for row in rows if row["method"] != _OURS)
     return table(
-        ("method", "cases", "regret above that of advised, nats", "better in", "worse in"),
+        ("method", "cases", "regret above advised, nats", "better in", "worse in"),
         [_difference(method, by_case) for method in methods],
     )
 
@@ -229,21 +236,23 @@ def _difference(
     }
     if not differences:
         return method, "0", "-", "", ""
-    told = {case: gain_by_seed([by_seed]) for case, by_seed in differences.items()}
-    over_all = gain_by_seed(list(differences.values()))
-    error = "" if over_all.standard_error is None else f" ± {over_all.standard_error:.3f}"
-    apart = "" if over_all.is_beyond_noise else ", not told apart"
+    by_case_gain = {case: gain_by_seed([by_seed]) for case, by_seed in differences.items()}
+    overall = gain_by_seed(list(differences.values()))
+    error = "" if overall.standard_error is None else f" ± {overall.standard_error:.3f}"
+    significance = "" if overall.is_significant else ", not significant"
     better, worse = (
-        ", ".join(c for c, one in told.items() if one.is_beyond_noise and one.mean * sign > 0)
+        ", ".join(
+            c for c, one in by_case_gain.items() if one.is_significant and one.mean * sign > 0
+        )
         for sign in (-1, 1)
     )
-    return method, str(len(differences)), f"{over_all.mean:+.3f}{error}{apart}", better, worse
+    return method, str(len(differences)), f"{overall.mean:+.3f}{error}{significance}", better, worse
 
 
 def ablations(figures: Mapping[str, Any]) -> str:
     """Return the section on what the defaults rest on."""
     return "\n\n".join([
-        _OF_ABLATIONS,
+        _ABLATIONS,
         *map(_ablation, figures["ablations"]),
     ])
 
@@ -260,31 +269,31 @@ def _ablation(ablation: Mapping[str, Any]) -> str:
         )
         for row in ablation["rows"]
     ]
-    heads = ("setting", "shift, octaves", "regret, nats", "extra time, %", "seeds")
-    cases = ", ".join(name.replace("_", " ") for name in ablation["rows"][0].get("cases", ()))
-    told = f"{ablation['text']}." + (f" Mean over: {cases}." if cases else "")
-    return f"### {ablation['question']}\n\n{told}\n\n{table(heads, rows)}"
+    heads = ("setting", "shift, octaves", "regret, nats", "added time, %", "seeds")
+    cases = ", ".join(spoken(name) for name in ablation["rows"][0].get("cases", ()))
+    text = f"Conclusion: {conclusion_of(ablation)}." + (f" Cases: {cases}." if cases else "")
+    return f"### {ablation['question']}\n\n{text}\n\n{table(heads, rows)}"
 
 
 def ideas(figures: Mapping[str, Any]) -> str:
-    """Return the section on what was tried beyond the paper."""
+    """Return the section on ideas beyond the paper."""
     rows = [
         (
             idea["name"],
             str(len(idea["cases"])),
             number(idea["regret_with"], "+.3f"),
             number(idea["regret_without"], "+.3f"),
-            "yes" if idea["kept"] else "no",
-            idea["text"],
+            idea["status"],
+            ideas_study.conclusion_of(idea),
         )
         for idea in figures["ideas"]
     ]
-    heads = ("idea", "cases", "regret with it, nats", "without", "in the policy", "why")
-    return f"{_OF_IDEAS}\n\n{table(heads, rows)}"
+    heads = ("idea", "cases", "regret with it, nats", "without it", "status", "conclusion")
+    return f"{_IDEAS}\n\n{table(heads, rows)}"
 
 
 def regret_of(row: Mapping[str, Any]) -> str:
-    """Return a regret with its spread, where there is one."""
+    """Return a regret with its spread, if it is known."""
     spread = row.get("regret_spread", row.get("regret_error"))
     figure = number(row["regret"], "+.3f")
     return figure if spread is None else f"{figure} ± {spread:.3f}"

@@ -1,6 +1,6 @@
-"""Questions around a transfer: what others do instead, which settings matter, what is better still.
+"""Studies of transfer: alternatives to it, ablations of its settings, and ideas to improve it.
 
-Each study runs variants of a transfer on cases of ``benchmarks.transfer``. All are measured against
-the same two sweeps: the base's, which gives the learning rate, and the big plain model's, which
-gives the best loss that a search would have found.
+Each study trains variants on the cases of ``benchmarks.transfer`` and compares them with two
+sweeps: that of the base, which gives the learning rate, and that of the plain big model, which
+gives the best loss that a search would find. The sweeps themselves live in ``benchmarks.transfer``.
 """

@@ -1,4 +1,4 @@
-"""``python -m benchmarks ablations``: what the settings of a transfer are worth."""
+"""``python -m benchmarks ablations``: how each setting of a transfer changes the regret."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from rich.table import Table
 from benchmarks.markdown import number
 from benchmarks.options import one_of
 from benchmarks.provenance import AsJson, Out, emit, measuring_commit
+from benchmarks.studies.conclusions import Conclusion, conclude
 from benchmarks.studies.questions import Question, questions
-from benchmarks.studies.reference import Outcome, Reference, gain, references, tried
+from benchmarks.studies.reference import Outcome, Reference, references, tried
 from benchmarks.transfer.bench import PROCESSES, THREADS, Bench
 from benchmarks.transfer.cases import Case
 from benchmarks.transfer.progress import bench_with_progress
@@ -30,13 +31,13 @@ _Key = tuple[Case, int | None]
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A choice over all cases of its question; None: it diverged in one of them.
+    """The results of a choice over all cases of its question; None where it diverged in one.
 
     Attributes:
-        shift: The shift that is largest in absolute value, in octaves.
+        shift: The shift with the largest absolute value, in octaves.
         regret: Mean over cases, in nats.
-        regret_error: Standard error of that mean from the seeds; None: one seed.
-        extra_cost_percent: Mean over cases.
+        regret_error: Standard error of that mean over seeds; None with a single seed.
+        extra_cost_percent: Mean added time over cases.
     """
 
     shift: int | None
@@ -45,11 +46,11 @@ class Summary:
     extra_cost_percent: float | None
 
 
-def summarised(outcomes: Sequence[Outcome]) -> Summary:
-    """Return what a choice gave over all cases.
+def summarize(outcomes: Sequence[Outcome]) -> Summary:
+    """Return the results of a choice over all cases.
 
     Args:
-        outcomes: One a case.
+        outcomes: The results in each case.
     """
     shifts = [outcome.shift for outcome in outcomes]
     known = [
@@ -67,42 +68,17 @@ def summarised(outcomes: Sequence[Outcome]) -> Summary:
     )
 
 
-def conclusion(tried_out: Mapping[str, Sequence[Outcome]], default: str) -> str:
-    """Say in a sentence how the default stands among the choices.
-
-    Two choices are told apart where chance alone makes such a difference, taken seed by seed, in
-    less than one of twenty (Welch's t-test).
+def conclusion_of(answer: Mapping[str, Any]) -> Conclusion:
+    """Return what the regrets of a stored answer say about its default.
 
     Args:
-        tried_out: Outcomes by choice, one a case.
-        default: The choice that is the default.
+        answer: An entry of ``ablations.json``.
     """
-    gains = {  # of the default over each other choice
-        name: gain(tried_out[default], outcomes)
-        for name, outcomes in tried_out.items()
-        if name != default
+    regrets = {
+        row["setting"]: [case["regrets"] for case in row["cases"].values()]
+        for row in answer["rows"]
     }
-    known = {name: found for name, found in gains.items() if found is not None}
-    if any(outcome.regret is None for outcome in tried_out[default]):
-        return f"{default}, the default, diverged"
-    worse = [name for name, found in known.items() if found.is_beyond_noise and found.mean > 0]
-    best = min(known, key=lambda name: known[name].mean, default=default)
-    if best == default or known[best].mean >= 0:
-        if not worse:
-            return f"{default}, the default, has the lowest regret; no other is told apart from it"
-        return f"{default}, the default, has the lowest regret; clearly worse: {', '.join(worse)}"
-    found = known[best]
-    amount = f"{-found.mean:.3f}"
-    if found.standard_error is not None:
-        amount += f" ± {found.standard_error:.3f}"
-    if found.is_beyond_noise:
-        text = f"{best} is clearly better than {default}, the default, by {amount} nats"
-    else:
-        text = (
-            f"{best} has the lowest regret, {amount} nats below {default}, the default: no "
-            "difference beyond the seeds' noise"
-        )
-    return text + (f"; clearly worse: {', '.join(worse)}" if worse else "")
+    return conclude(regrets, answer["default"])
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -115,32 +91,32 @@ def ablations(
     question: Annotated[
         str | None,
         typer.Option(
-            help="One question alone, by its name.",
+            help="Ask only the question with this name.",
             callback=one_of([each.name for each in questions()]),
         ),
     ] = None,
     is_quick: Annotated[
-        bool, typer.Option("--quick", help="One seed, fewer steps (about 4 min).")
+        bool, typer.Option("--quick", help="Use one seed and fewer steps (about 4 min).")
     ] = False,
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Ask what interval, averaging, estimator, depth rule and profile are worth (about 2 h)."""
+    """Compare intervals, averaging, probes, estimators, depth rules and profiles (about 2 h)."""
     asked = [q for q in questions(is_quick=is_quick) if question in {None, q.name}]
     found: list[dict[str, Any]] = []
     merged: tuple[str, ...] = ()
-    if question is not None and out is not None and out.exists():  # the other answers stay
+    if question is not None and out is not None and out.exists():  # keep the other answers
         found, merged = json.loads(out.read_text("utf-8"))["ablations"], ("--question",)
     order = [each.name for each in questions()]
     known: dict[_Key, Reference] = {}
     with bench_with_progress("ablations") as bench:
         for each in asked:
-            answer = _answered(bench, each, known)
+            answer = _answer(bench, each, known)
             answers = {old["name"]: old for old in found} | {each.name: answer}
             found = [answers[name] for name in order if name in answers]
             if not as_json:
                 _print(answer)
-            _emit(found, merged, as_json=False, out=out)  # what is done is kept
+            _emit(found, merged, as_json=False, out=out)  # keep each finished answer
     _emit(found, merged, as_json=as_json, out=out)
 
 
@@ -151,14 +127,14 @@ def _emit(
     emit(figures, as_json=as_json, out=out, without=merged, threads=THREADS)
 
 
-def _answered(bench: Bench, question: Question, known: dict[_Key, Reference]) -> dict[str, Any]:
-    """Answer a question; searches of base and plain big model are kept in ``known``."""
+def _answer(bench: Bench, question: Question, known: dict[_Key, Reference]) -> dict[str, Any]:
+    """Answer a question; ``known`` collects the references of its cases."""
     missing = [case for case in question.cases if (case, question.base_steps) not in known]
     for reference in references(bench, missing, question.base_steps):
         known[reference.case, question.base_steps] = reference
-    tried_out: dict[str, list[Outcome]] = {}
+    by_choice: dict[str, list[Outcome]] = {}
     for choice in question.choices:
-        outcomes = tried_out[choice.name] = []
+        outcomes = by_choice[choice.name] = []
         for case in question.cases:
             reference = known[case, question.base_steps]
             profiles = None if choice.profiles is None else choice.profiles(bench, reference)
@@ -170,24 +146,23 @@ def _answered(bench: Bench, question: Question, known: dict[_Key, Reference]) ->
             {
                 "setting": name,
                 "role": "default" if name == question.default else "other",
-                **asdict(summarised(outcomes)),
+                **asdict(summarize(outcomes)),
                 "seeds": min(len(case.seeds) for case in question.cases),
                 "cases": {
                     case.name: asdict(outcome)
                     for case, outcome in zip(question.cases, outcomes, strict=True)
                 },
             }
-            for name, outcomes in tried_out.items()
+            for name, outcomes in by_choice.items()
         ],
         "commit": measuring_commit(),
         "default": question.default,
-        "text": conclusion(tried_out, question.default),
     }
 
 
 def _print(answer: dict[str, Any]) -> None:
     table = Table(
-        *("setting", "shift", "regret, nats", "±", "extra cost, %"),
+        *("setting", "shift", "regret, nats", "±", "added time, %"),
         title=answer["question"], box=box.SIMPLE,
     )  # fmt: skip
     for row in answer["rows"]:
@@ -205,4 +180,4 @@ def _print(answer: dict[str, Any]) -> None:
             ),
         )
     _console.print(table)
-    _console.print(answer["text"] + ".")
+    _console.print(f"Conclusion: {conclusion_of(answer)}.")

@@ -1,4 +1,4 @@
-"""``python -m benchmarks alternatives``: what others do to carry a learning rate to a big model."""
+"""``python -m benchmarks alternatives``: other ways to transfer a learning rate to a big model."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _RULES: dict[RuleName, Rule] = {
     "depth-muP": depth_mup,
     "muP and depth-muP": width_and_depth,
 }
-_CHANGES = {
+_CODE_CHANGES = {
     "standard": "none",
-    "muP": "initial value and learning rate of every tensor by its place; heads of one width",
-    "depth-muP": "a factor on every branch, learning rates inside of blocks",
+    "muP": "initial value and learning rate of each tensor, by its role; heads of fixed width",
+    "depth-muP": "a factor on each branch; learning rates inside blocks",
     "muP and depth-muP": "both",
-    "published FLeRM": "none; measuring around the step, a file of the base's rates",
-    "advised": "none; three lines beside the loop",
+    "published FLeRM": "none; measurements around the step and a file of the base's rates",
+    "advised": "none; three lines outside the loop",
 }
 
 
@@ -56,28 +56,28 @@ class ByShape:
 
     @property
     def name(self) -> str:
-        """Short, for tables and JSON."""
+        """Name in tables and JSON."""
         return self.rule
 
     def prepare(self, model: nn.Module, setting: Setting, base: Setting) -> dict[str, float]:  # noqa: ARG002
-        """Scale the initial weights in place, and return factors on the learning rate.
+        """Scale the initial weights in place and return factors on the learning rate.
 
         Args:
             model: The model.
-            setting: Its setting.
+            setting: Its setting; not used.
             base: The setting where the learning rate was tuned.
         """
         factors = _RULES[self.rule](model, build_task(base).model, "adam")
         initialise(model, factors)
-        return {name: of.rate for name, of in factors.items()}
+        return {name: factor.learning_rate for name, factor in factors.items()}
 
 
 def published_flerm() -> Method:
     """Return the paper's own procedure (Milsom et al., section 4, appendix).
 
-    The estimator ``kronecker``, 40 probes of the first step and one every 100 steps from then on, a
-    running average over probes, and no rule beside the ratio of rates. The authors take a new batch
-    for each of the 40; here all are of the first step's batch.
+    It uses the estimator ``kronecker`` with 40 probes at the first step and one every 100 steps
+    after it, a running average over probes, and no rule but the ratio of rates. The authors draw
+    a new batch for each of the 40 probes; here all probes use the first step's batch.
     """
     options = MeasuringOptions(estimator="kronecker", probes=40, averaging=0.9, linearity=False)
     policy = Policy(
@@ -123,12 +123,12 @@ def _cases(*, is_quick: bool) -> list[Case]:
 def alternatives(
     *,
     is_quick: Annotated[
-        bool, typer.Option("--quick", help="One case, one seed (about 2 min).")
+        bool, typer.Option("--quick", help="Use one case and one seed (about 2 min).")
     ] = False,
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Compare standard, muP, depth-muP, the published procedure and ours (about 15 min)."""
+    """Compare ours with standard, muP, depth-muP and the published procedure (about 15 min)."""
     rows: list[dict[str, Any]] = []
     cases = _cases(is_quick=is_quick)
     with bench_with_progress("alternatives") as bench:
@@ -141,7 +141,7 @@ def alternatives(
                 )
                 rows.append(_row(reference.case, method.name, found))
             figures = {"rows": rows, "processes": PROCESSES}
-            emit(figures, as_json=False, out=out, threads=THREADS)  # what is done is kept
+            emit(figures, as_json=False, out=out, threads=THREADS)  # keep each finished case
     emit(figures, as_json=as_json, out=out, threads=THREADS)
     if not as_json:
         _print(rows)
@@ -158,13 +158,13 @@ def _row(case: Case, method: str, found: Outcome) -> dict[str, Any]:
         "steps": case.steps,
         "method": method,
         **asdict(found),
-        "code_changes": _CHANGES[method],
+        "code_changes": _CODE_CHANGES[method],
     }
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
     table = Table(
-        *("case", "method", "shift", "regret, nats", "±", "extra cost"),
+        *("case", "method", "shift", "regret, nats", "±", "added time, %"),
         title="The base's best learning rate on the big model", box=box.SIMPLE,
     )  # fmt: skip
     for row in rows:

@@ -1,4 +1,4 @@
-"""``python -m benchmarks ideas``: what might do better than the policy as it is."""
+"""``python -m benchmarks ideas``: changes that might do better than the default policy."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from advisor.policy import DepthRule
 from benchmarks.markdown import number
 from benchmarks.options import one_of
 from benchmarks.provenance import AsJson, Out, emit, measuring_commit
-from benchmarks.studies.gains import SIGNIFICANCE
+from benchmarks.studies.gains import SIGNIFICANCE, Regrets, gain
 from benchmarks.studies.matching import extrapolated, match_total, scale_all
 from benchmarks.studies.reference import (
     Outcome,
     Reference,
-    gain,
     octaves_around,
     recorded,
     references,
@@ -44,17 +43,17 @@ _console = Console()
 
 @dataclass(frozen=True, slots=True)
 class Idea:
-    """Something that might do better.
+    """A change that might do better.
 
     Attributes:
-        key: Short, for the command line.
-        name: In words.
-        cases: Where it is tried: on none of them a question of the ablations was asked, so neither
-            did the idea come up there, nor was a default chosen.
-        method: How to be advised with it on a case.
-        without: The same without it.
-        status: ``default`` or ``option`` where the policy has it already; empty: it has not.
-        profiles: Other profiles than the base's; None: those.
+        key: Its name on the command line.
+        name: Its description in tables.
+        cases: The cases on which it is tried. They are held out: no question of the ablations uses
+            them, so no idea was found and no default was chosen on them.
+        method: Returns the advised method with the idea, for a case.
+        without: The method without the idea.
+        status: ``default`` or ``option`` if the policy has the idea, else ``not in the policy``.
+        profiles: Returns the profiles to use; None for those of the base's sweep.
     """
 
     key: str
@@ -62,7 +61,7 @@ class Idea:
     cases: tuple[Case, ...]
     method: Callable[[Case], Method] = lambda _case: ADVISED
     without: Method = ADVISED
-    status: Literal["default", "option", ""] = ""
+    status: Literal["default", "option", "not in the policy"] = "not in the policy"
     profiles: Callable[[Bench, Reference], Profiles] | None = None
 
 
@@ -70,14 +69,14 @@ def _elements_per_step(setting: Setting) -> int:
     return setting.batch_size * (setting.context if setting.reads_text else 1)
 
 
-def _for_less_noise(case: Case) -> Method:
-    """Move the outputs by more where a step sees more, by the square root of how much more."""
+def _scaled_for_less_noise(case: Case) -> Method:
+    """Scale multipliers by the square root of how much more data a step of the big model sees."""
     factor = math.sqrt(_elements_per_step(case.big) / _elements_per_step(case.base))
     return replace(ADVISED, advice=Advice(adjust=partial(scale_all, factor)))
 
 
 def _from_two_sizes(bench: Bench, reference: Reference) -> Profiles:
-    """Extrapolate from half the base's width and the base to the big model's width."""
+    """Extrapolate to the big model's width from the base and a model of half the base's width."""
     case = reference.case
     half = replace(case.base, width=case.base.width // 2)
     octaves = octaves_around(reference)
@@ -98,7 +97,7 @@ def _chosen(*named: tuple[str, str]) -> tuple[Case, ...]:
 
 _GPT = Setting("char_gpt_post", width=32)
 _ADAM_OCTAVES = tuple(range(-4, -10, -1))
-_GROWING_IN_BATCH = (  # the transfer benchmark has others, from which the idea came
+_LARGER_BATCHES = (  # not those of the transfer benchmark, where the idea came up
     Case(
         "batch_size",
         "Adam",
@@ -132,15 +131,15 @@ _GROWING_IN_BATCH = (  # the transfer benchmark has others, from which the idea 
 _DEEPER = _chosen(
     ("depth", "char_gpt_post_mod"), ("width_depth", "char_gpt_pre"), ("width_depth", "res_mlp")
 )
-_WIDER_ALONE = _chosen(("width", "conv_net"))
+_WIDER = _chosen(("width", "conv_net"))
 _OTHERS = (
     *_chosen(("width", "char_gpt_post_mod")),
-    *_WIDER_ALONE,
+    *_WIDER,
     *_chosen(("depth", "char_gpt_post")),
     *_DEEPER,
 )
-_LONGER = tuple(replace(case, steps=400) for case in (*_WIDER_ALONE, *_DEEPER))
-_WITH_A_HALF = (  # at half the base's width the heads are as wide
+_LONGER = tuple(replace(case, steps=400) for case in (*_WIDER, *_DEEPER))
+_WITH_HALF_WIDTH = (  # the width of a head stays the same at half the base's width
     *(
         Case(
             "width",
@@ -151,20 +150,20 @@ _WITH_A_HALF = (  # at half the base's width the heads are as wide
         )
         for model in ("char_gpt_post", "char_gpt_post_mod")
     ),
-    *_WIDER_ALONE,
+    *_WIDER,
 )
 
 IDEAS = (
     Idea(
         "batch",
-        "the square root of the batch",
-        _GROWING_IN_BATCH,
-        _for_less_noise,
+        "multipliers scaled by the square root of the batch",
+        _LARGER_BATCHES,
+        _scaled_for_less_noise,
     ),
     Idea(
         "total",
-        "the whole step's rate matched too, by the Gram matrix",
-        (*_OTHERS, *_GROWING_IN_BATCH),
+        "total rate matched too, by the Gram matrix",
+        (*_OTHERS, *_LARGER_BATCHES),
         lambda _case: replace(ADVISED, advice=Advice(adjust=match_total)),
     ),
     Idea(
@@ -177,26 +176,26 @@ IDEAS = (
     Idea(
         "extrapolation",
         "a profile extrapolated from two sizes",
-        _WITH_A_HALF,
+        _WITH_HALF_WIDTH,
         profiles=_from_two_sizes,
     ),
     Idea(
         "confidence",
-        "moves weighed by confidence",
+        "moves weighted by confidence",
         _OTHERS,
         without=with_rules(weigh_by_confidence=False),
         status="default",
     ),
     Idea(
         "averaging",
-        "multipliers averaged over the training so far, in 400 steps",
+        "multipliers averaged over the training so far, 400 steps",
         _LONGER,
         without=with_rules(averaging_window=0.0),
         status="default",
     ),
     Idea(
         "once",
-        "the first answer kept for good",
+        "first recommendation kept",
         _OTHERS,
         lambda _case: with_rules(first_step_only=True),
         status="option",
@@ -208,53 +207,48 @@ def _quick(case: Case) -> Case:
     return replace(case, seeds=(0,), steps=100)
 
 
-def judged(pairs: Sequence[tuple[Outcome, Outcome]]) -> dict[str, Any]:
-    """Say whether an idea wins: its regret is lower, beyond the seeds' noise.
+def judge(with_idea: Regrets, without_idea: Regrets) -> dict[str, Any]:
+    """Return whether an idea wins, that is, lowers the regret significantly.
 
     Args:
-        pairs: Outcomes with and without it, one pair a case.
+        with_idea: Regrets with the idea, by case and seed.
+        without_idea: Regrets on the same cases without the idea.
 
     Returns:
-        Mean regrets (None: a case diverged), and what their difference is worth.
+        Mean regrets (None if a case diverged) and the significance of their difference.
     """
-    one, other = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    gained = gain(one, other)
+    gained = gain(with_idea, without_idea)
+    pairs = zip(with_idea, without_idea, strict=True)
     return {
-        "regret_with": _mean_regret(one),
-        "regret_without": _mean_regret(other),
+        "regret_with": _mean_regret(with_idea),
+        "regret_without": _mean_regret(without_idea),
         "standard_error": gained.standard_error if gained else None,
-        "chance": gained.chance if gained else None,
-        "diverged": sum(not mine.regrets or not its.regrets for mine, its in pairs),
-        "wins": gained is not None and gained.is_beyond_noise and gained.mean > 0,
+        "chance": gained.p_value if gained else None,
+        "diverged": sum(not mine or not its for mine, its in pairs),
+        "wins": gained is not None and gained.is_significant and gained.mean > 0,
     }
 
 
-def _mean_regret(outcomes: Sequence[Outcome]) -> float | None:
-    known = [outcome.regret for outcome in outcomes if outcome.regret is not None]
-    return statistics.fmean(known) if len(known) == len(outcomes) else None
+def _mean_regret(regrets: Regrets) -> float | None:
+    return statistics.fmean(map(statistics.fmean, regrets)) if all(regrets) else None
 
 
-def in_words(found: Mapping[str, Any], status: str) -> str:
-    """Say what an idea gave, and what became of it.
+def conclusion_of(row: Mapping[str, Any]) -> str:
+    """Return what a stored row says about its idea.
 
     Args:
-        found: What :func:`judged` returned.
-        status: As of :class:`Idea`.
+        row: An entry of ``ideas.json``.
     """
-    became = {"default": "it is the default", "option": "it stays an option"}.get(
-        status, "it is not in the policy"
-    )
-    if found["diverged"]:
-        count = found["diverged"]
-        return f"diverged in {count} case{'s' if count > 1 else ''}; {became}"
-    gained, error = found["regret_without"] - found["regret_with"], found["standard_error"]
+    if row["diverged"]:
+        return f"diverged in {row['diverged']} case{'s' if row['diverged'] > 1 else ''}"
+    gained, error = row["regret_without"] - row["regret_with"], row["standard_error"]
     if error is None:
-        return f"{gained:+.4f} nats, of one seed, which tells no noise; {became}"
-    if found["chance"] >= SIGNIFICANCE:
-        verdict = "no difference beyond the seeds' noise"
+        return f"{gained:+.4f} nats with one seed, so the noise is not known"
+    if row["chance"] >= SIGNIFICANCE:
+        verdict = "no significant difference"
     else:
-        verdict = "wins" if gained > 0 else "loses"
-    return f"{verdict}: {gained:+.4f} ± {error:.4f} nats; {became}"
+        verdict = "better" if gained > 0 else "worse"
+    return f"{verdict}: {gained:+.4f} ± {error:.4f} nats"
 
 
 def ideas(
@@ -262,20 +256,20 @@ def ideas(
     idea: Annotated[
         list[str] | None,
         typer.Option(
-            help="This idea alone, by its key; may be given again.",
+            help="Try only this idea; can be repeated.",
             callback=one_of([each.key for each in IDEAS]),
         ),
     ] = None,
     is_quick: Annotated[
-        bool, typer.Option("--quick", help="One case an idea, one seed (about 5 min).")
+        bool, typer.Option("--quick", help="Use one case per idea and one seed (about 5 min).")
     ] = False,
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Try what might beat the policy, on cases that no default was chosen by (about 1 h)."""
+    """Try ideas that might beat the default policy, on held-out cases (about 1 h)."""
     rows: list[dict[str, Any]] = []
     merged: tuple[str, ...] = ()
-    if idea and out is not None and out.exists():  # what others gave stays
+    if idea and out is not None and out.exists():  # keep the other ideas
         rows, merged = json.loads(out.read_text("utf-8"))["ideas"], ("--idea",)
     known: dict[Case, Reference] = {}
     outcomes: dict[tuple[Case, str], Outcome] = {}
@@ -288,7 +282,7 @@ def ideas(
             known |= dict(zip(missing, references(bench, missing), strict=True))
             row = _tried(bench, each, [known[case] for case in cases], outcomes)
             rows = [*(old for old in rows if old["name"] != each.name), row]
-            _emit(rows, merged, as_json=False, out=out)  # what is done is kept
+            _emit(rows, merged, as_json=False, out=out)  # keep each finished idea
     _emit(rows, merged, as_json=as_json, out=out)
     if not as_json:
         _print(rows)
@@ -307,24 +301,22 @@ def _tried(
     chosen: Sequence[Reference],
     known: dict[tuple[Case, str], Outcome],
 ) -> dict[str, Any]:
-    """Try an idea; what it is compared with is kept in ``known``."""
+    """Try an idea; ``known`` collects the outcomes without the ideas."""
     pairs = []
     for reference in chosen:
         profiles = None if idea.profiles is None else idea.profiles(bench, reference)
-        without = reference.case, repr(idea.without)  # messages have no hash
+        without = reference.case, repr(idea.without)  # a Method holds messages, which have no hash
         if without not in known:
             known[without] = tried(bench, reference, idea.without)
         pairs.append((
             tried(bench, reference, idea.method(reference.case), profiles),
             known[without],
         ))
-    found_out = judged(pairs)
     return {
         "name": idea.name,
-        **found_out,
-        "kept": idea.status != "",
+        **judge([one.regrets for one, _ in pairs], [other.regrets for _, other in pairs]),
+        "status": idea.status,
         "commit": measuring_commit(),
-        "text": in_words(found_out, idea.status),
         "cases": {
             reference.case.name: {
                 "with": one.regret,
@@ -339,7 +331,7 @@ def _tried(
 
 def _print(rows: Sequence[dict[str, Any]]) -> None:
     table = Table(
-        *("idea", "cases", "regret with", "without", "± of the difference", "wins"),
+        *("idea", "cases", "regret with", "without", "± of the difference", "better"),
         title="Means over held-out cases, nats", box=box.SIMPLE,
     )  # fmt: skip
     for row in rows:

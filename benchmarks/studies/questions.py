@@ -1,4 +1,4 @@
-"""What users ask about the settings of a transfer, as data."""
+"""The questions of the ablations, with their choices and cases."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from benchmarks.transfer.sweeps import ADVISED, Method, Profiles
 from benchmarks.transfer.training import Advice, Recording
 from fslr.torch import MeasuringOptions
 
-_MANY_STEPS = 1_000  # so that measuring every 400 is another thing than measuring once
-_LATE_STEPS = 400  # so that most of a training comes after its beginning's fast changes
+_MANY_STEPS = 1_000  # enough to measure more than once at an interval of 400 steps
+_LATE_STEPS = 400  # most of them come after the fast changes at the start of a training
 
 ProfilesOf = Callable[[Bench, Reference], Profiles]
 
@@ -27,9 +27,9 @@ class Choice:
     """One answer to a question.
 
     Attributes:
-        name: The setting's value, in words.
+        name: The value of the setting, for tables.
         method: How to record and to advise.
-        profiles: Other profiles than those of the same seed and learning rate; None: those.
+        profiles: Returns the profiles to use; None for those of the same seed and learning rate.
     """
 
     name: str
@@ -39,16 +39,16 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question with its answers, of which one is the default.
+    """A question with its choices, one of which is the default.
 
     Attributes:
-        name: Short, for the command line.
-        text: In words.
-        cases: Where it is asked.
-        choices: The answers.
-        default: The name of the one that the policy or the client takes by itself.
-        field: What sets it, of policy or client, as Markdown; empty: nothing does.
-        base_steps: Steps of the base's trainings; None: as many as the big model's.
+        name: Its name on the command line.
+        text: The question.
+        cases: The cases on which it is asked.
+        choices: The choices.
+        default: The name of the choice that is the default of the policy or the client.
+        field: The field of the policy or the client that sets it, as Markdown; empty if none does.
+        base_steps: Steps of the base's trainings; None for the number of the big model's.
     """
 
     name: str
@@ -79,14 +79,14 @@ def _probes(count: int) -> Choice:
 
 def _estimator(name: str) -> Choice:
     options = MeasuringOptions(estimator=name)
-    # One probe of the others is so uncertain that the policy would hold every multiplier at 1.
+    # With one probe, other estimators are so noisy that the policy would hold all multipliers.
     policy = replace(Policy(), max_relative_error=1e6, weigh_by_confidence=False)
     advice = Advice(policy_to_proto(policy), options)
     return Choice(name, replace(ADVISED, recording=Recording(options=options), advice=advice))
 
 
-def _of_another_seed(_bench: Bench, reference: Reference) -> Profiles:
-    """Give each seed the profile of the next one."""
+def _different_seed(_bench: Bench, reference: Reference) -> Profiles:
+    """Return the profile of the next seed for each seed."""
     seeds, found = reference.case.seeds, reference.base.profiles
     following = dict(zip(seeds, [*seeds[1:], seeds[0]], strict=True))
     return {
@@ -96,8 +96,8 @@ def _of_another_seed(_bench: Bench, reference: Reference) -> Profiles:
     }
 
 
-def _of_all_seeds(bench: Bench, reference: Reference) -> Profiles:
-    """Give each seed one profile merged of those of all seeds."""
+def _merged_seeds(bench: Bench, reference: Reference) -> Profiles:
+    """Return one profile, merged from those of all seeds, for each seed."""
     case, found = reference.case, reference.base.profiles
     result: dict[tuple[int, int], str] = {}
     for octave in octaves_around(reference):
@@ -111,7 +111,7 @@ def _of_all_seeds(bench: Bench, reference: Reference) -> Profiles:
 
 
 def _recorded_at(step: int) -> ProfilesOf:
-    """Give each learning rate the profile of one so many octaves away."""
+    """Return a function that uses profiles recorded ``step`` octaves above the learning rate."""
 
     def profiles(bench: Bench, reference: Reference) -> Profiles:
         found = dict(reference.base.profiles)
@@ -124,8 +124,8 @@ def _recorded_at(step: int) -> ProfilesOf:
     return profiles
 
 
-def _of_topics(bench: Bench, reference: Reference) -> Profiles:
-    """Record the base on other text: prose about Python, where the big model reads its sources."""
+def _recorded_on_prose(bench: Bench, reference: Reference) -> Profiles:
+    """Record the base on prose about Python; the big model is trained on source code."""
     base = replace(reference.case.base, documents="topics")
     return recorded(bench, reference, Recording(), octaves_around(reference), base)
 
@@ -134,7 +134,7 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
     """Return the questions.
 
     Args:
-        is_quick: One seed and fewer steps.
+        is_quick: Whether to use one seed and fewer steps.
     """
 
     def of(axis: str, model: str, optimizer: str = "Adam") -> Case:
@@ -162,30 +162,30 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
             "How often to measure?",
             (long, long_post),
             (
-                Choice("25 to 100 steps, as rates move"),
+                Choice("25 to 100 steps, adaptive"),
                 _every(25),
                 _every(100),
                 _every(400),
             ),
-            "25 to 100 steps, as rates move",
+            "25 to 100 steps, adaptive",
             "`min_interval_steps`, `max_interval_steps`",
         ),
         Question(
             "averaging",
-            "Over how much of the training so far to average?",
+            "Over which part of the training so far to average?",
             (long, long_post, *late),
             (
-                _averaged("not at all", 0.0),
+                _averaged("none", 0.0),
                 _averaged("half", 0.5),
                 _averaged("all", 1.0),
-                _with_rules("the first answer kept", first_step_only=True),
+                _with_rules("first recommendation kept", first_step_only=True),
             ),
             "half",
             "`averaging_window`, `first_step_only`",
         ),
         Question(
             "probes",
-            "How many probes a measurement?",
+            "How many probes per measurement?",
             (wide, wide_mlp),
             tuple(map(_probes, (1, 4, 16))),
             "1 probe",
@@ -193,7 +193,7 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
         ),
         Question(
             "estimator",
-            "Which estimator, with one probe, however uncertain its rates are?",
+            "Which estimator, with one probe and any relative error?",
             (wide, wide_mlp),
             tuple(map(_estimator, ("per_example", "kronecker", "full", "iid"))),
             "per_example",
@@ -209,19 +209,19 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
         ),
         Question(
             "recording-rate",
-            "What if the profile was recorded at another learning rate than the one used?",
+            "What if the profile was recorded at a different learning rate?",
             (wide,),
             (
-                Choice("the one used", profiles=_recorded_at(0)),
+                Choice("the same learning rate", profiles=_recorded_at(0)),
                 Choice("one octave higher", profiles=_recorded_at(1)),
                 Choice("one octave lower", profiles=_recorded_at(-1)),
                 Choice("two octaves lower", profiles=_recorded_at(-2)),
             ),
-            "the one used",
+            "the same learning rate",
         ),
         Question(
             "alignment",
-            "Step or progress, when the big run is twice as long?",
+            "Align by step or by progress, if the big run is twice as long?",
             (longer,),
             (
                 _with_rules("step", alignment=Alignment.STEP),
@@ -233,9 +233,9 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
         ),
         Question(
             "data",
-            "What if the profile comes from a model trained on other data?",
+            "What if the profile comes from a model trained on different data?",
             (other_text,),
-            (Choice("the same data"), Choice("other data", profiles=_of_topics)),
+            (Choice("the same data"), Choice("different data", profiles=_recorded_on_prose)),
             "the same data",
         ),
     ]
@@ -243,12 +243,12 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
         found.append(
             Question(
                 "seeds",
-                "A profile of one seed, or of several?",
+                "A profile of one seed or of several?",
                 (wide, wide_mlp),
                 (
                     Choice("the run's own seed"),
-                    Choice("one other seed", profiles=_of_another_seed),
-                    Choice("merged of all seeds", profiles=_of_all_seeds),
+                    Choice("a different seed", profiles=_different_seed),
+                    Choice("merged from all seeds", profiles=_merged_seeds),
                 ),
                 "the run's own seed",
             )

@@ -1,4 +1,4 @@
-"""What the variants of a study are measured against, and with."""
+"""What the variants of a study are compared with, and how they are trained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 from advisor.policy import Policy
 from advisor.wire import policy_to_proto
-from benchmarks.studies.gains import Gain, gain_by_seed
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case
 from benchmarks.transfer.figures import best_octave, mean_loss
@@ -36,13 +35,13 @@ def with_rules(**rules: object) -> Method:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Base and plain big model of a case, both searched.
+    """The sweeps of a case's base and of its plain big model.
 
     Attributes:
         case: The case.
         base: Sweep of the base, with a profile at each learning rate.
         plain: Sweep of the plain big model.
-        octave: Of the base's best learning rate.
+        octave: log2 of the base's best learning rate.
     """
 
     case: Case
@@ -53,16 +52,18 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a variant gave; losses in nats, means over seeds.
+    """The results of a variant. Losses are in nats, means over seeds.
 
     Attributes:
         shift: Octaves from the transferred learning rate to the best one under the variant.
-        regret: Its loss at the transferred learning rate, less the best of the plain sweep; None:
-            it diverged.
-        regret_spread: Sample standard deviation of that over seeds; None: one seed, or diverged.
-        regrets: By seed, of which ``regret`` is the mean; empty: it diverged.
-        loss: Its loss at the transferred learning rate; None: it diverged.
-        extra_cost_percent: Time added to a training by its measured steps; None: all diverged.
+        regret: Loss at the transferred learning rate minus the best loss of the plain sweep; None
+            if the variant diverged.
+        regret_spread: Sample standard deviation of the regret over seeds; None with a single seed
+            or if the variant diverged.
+        regrets: The regret of each seed; empty if the variant diverged.
+        loss: Loss at the transferred learning rate; None if the variant diverged.
+        extra_cost_percent: Time that measured steps add to a training; None if all trainings
+            diverged.
     """
 
     shift: int | None
@@ -76,23 +77,23 @@ class Outcome:
 def references(
     bench: Bench, cases: Sequence[Case], base_steps: int | None = None
 ) -> list[Reference]:
-    """Search base and plain big model of each case.
+    """Sweep the base and the plain big model of each case.
 
     Args:
         bench: Where to train.
         cases: The cases.
-        base_steps: Steps of the base's trainings; None: as many as the case says.
+        base_steps: Steps of the base's trainings; None for the case's own number.
 
     Raises:
         ValueError: Every training of a base diverged.
     """
-    with ThreadPoolExecutor(2) as side_by_side:  # so that no process waits for another sweep's end
-        return list(side_by_side.map(lambda case: _reference(bench, case, base_steps), cases))
+    with ThreadPoolExecutor(2) as pool:  # no process waits for the end of a sweep
+        return list(pool.map(lambda case: _reference(bench, case, base_steps), cases))
 
 
 def _reference(bench: Bench, case: Case, base_steps: int | None) -> Reference:
-    of_base = replace(case, steps=base_steps or case.steps)
-    base = base_sweep(bench, of_base, PLAIN)
+    base_case = replace(case, steps=base_steps or case.steps)
+    base = base_sweep(bench, base_case, PLAIN)
     octave = best_octave(base.losses)
     if octave is None:
         raise ValueError(f"every training of the base of {case.name} diverged; lower its octaves")
@@ -102,15 +103,16 @@ def _reference(bench: Bench, case: Case, base_steps: int | None) -> Reference:
 def tried(
     bench: Bench, reference: Reference, method: Method, profiles: Profiles | None = None
 ) -> Outcome:
-    """Use a method on the big model, at the base's best learning rate and an octave to each side.
+    """Train the big model with a method, at the base's best learning rate and the octaves beside.
 
-    A shift of one octave may thus be more; what counts here is the regret.
+    A reported shift of one octave is thus a lower bound. The regret is what counts here.
 
     Args:
         bench: Where to train.
         reference: The case, with its base's profiles.
-        method: The method. Where it records in a way of its own, new profiles are recorded.
-        profiles: Other profiles than those of the base's sweep.
+        method: The method. If it records differently from the base's sweep, new profiles are
+            recorded.
+        profiles: Profiles to use instead of those of the base's sweep.
     """
     octaves = octaves_around(reference)
     if profiles is None and method.recording != PLAIN.recording:
@@ -129,21 +131,22 @@ def tried(
 
 
 def searched(bench: Bench, reference: Reference, method: Method) -> Outcome:
-    """Use a method on the big model, at learning rates from the base's best one outwards.
+    """Sweep the big model with a method, from the base's best learning rate outward.
 
     Args:
         bench: Where to train.
         reference: The case, with its base's profiles.
-        method: The method. Where it records in a way of its own, new profiles are recorded.
+        method: The method. If it records differently from the base's sweep, new profiles are
+            recorded.
     """
-    # An empty sweep makes its own profiles; the losses of the base are the reference's.
+    # big_sweep records new profiles for an empty base sweep.
     base = Sweep() if method.recording != PLAIN.recording else reference.base
     octaves = octaves_around(reference)
     return outcome(reference, big_sweep(bench, reference.case, method, base, octaves))
 
 
 def octaves_around(reference: Reference) -> list[int]:
-    """Return the base's best octave and its neighbours, the highest first."""
+    """Return the base's best octave and its two neighbours, the highest first."""
     return [reference.octave + step for step in (1, 0, -1)]
 
 
@@ -160,19 +163,19 @@ def recorded(
         bench: Where to train.
         reference: The case.
         recording: How to record.
-        octaves: The learning rates, as powers of two.
-        setting: Another base than the case's.
+        octaves: log2 of the learning rates.
+        setting: The base to record; None for the case's own.
     """
     base = setting or reference.case.base
     return sweep(bench, reference.case, base, octaves, recording=recording).profiles
 
 
 def outcome(reference: Reference, found: Sweep) -> Outcome:
-    """Judge a sweep of the big model.
+    """Return the results of a sweep of the big model.
 
     Args:
         reference: The case.
-        found: The sweep, with the reference's octave in it.
+        found: The sweep; the reference's octave is one of its learning rates.
     """
     own = best_octave(reference.plain.losses)
     best = best_octave(found.losses)
@@ -191,39 +194,17 @@ def outcome(reference: Reference, found: Sweep) -> Outcome:
     )
 
 
-def gain(one: Sequence[Outcome], other: Sequence[Outcome]) -> Gain | None:
-    """Compare two variants over the same cases and seeds.
-
-    Trainings of one seed begin with the same weights and see the same batches, so differences are
-    taken seed by seed: what seeds differ in by themselves cancels.
-
-    Args:
-        one: Outcomes of the variant that may gain, one a case.
-        other: The same cases with the other variant.
-
-    Returns:
-        The gain; None: one of them diverged somewhere.
-    """
-    pairs = list(zip(one, other, strict=True))
-    if not all(mine.regrets and its.regrets for mine, its in pairs):
-        return None
-    return gain_by_seed([
-        [b - a for a, b in zip(mine.regrets, its.regrets, strict=True)] for mine, its in pairs
-    ])
-
-
 def _extra_cost_percent(plain: Sweep, found: Sweep) -> float | None:
-    """Return how much longer trainings take for their measured steps, in percent.
+    """Return how much time measured steps add to a training, in percent.
 
-    Each training is compared with itself (its mean step with its median one), and then with plain
-    trainings, whose steps are uneven too: times of trainings that ran at other moments of a shared
-    machine say nothing about each other.
+    Trainings that ran at different times on a shared machine cannot be compared directly. So each
+    training is compared with itself (its mean step time with its median one), and this ratio with
+    that of the plain trainings, whose step times vary too.
     """
-    ratios = [_median(sweep.unevenness) for sweep in (found, plain)]
-    if None in ratios:
+    found_ratio, plain_ratio = _median(found.unevenness), _median(plain.unevenness)
+    if found_ratio is None or plain_ratio is None:
         return None
-    of_found, of_plain = (ratio for ratio in ratios if ratio is not None)
-    return 100 * (of_found / of_plain - 1)
+    return 100 * (found_ratio / plain_ratio - 1)
 
 
 def _median(values: Mapping[int, Sequence[float]]) -> float | None:

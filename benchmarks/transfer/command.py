@@ -1,12 +1,12 @@
-"""``python -m benchmarks transfer``: run cases, show them, write them down as they end."""
+"""``python -m benchmarks transfer``: run cases, print them, and write each one as it ends."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -18,7 +18,7 @@ from benchmarks.provenance import AsJson, provenance
 from benchmarks.transfer.bench import PROCESSES, THREADS
 from benchmarks.transfer.cases import AXES, CASES, Case, chosen_cases
 from benchmarks.transfer.duration import expected_s
-from benchmarks.transfer.notes import NOTES
+from benchmarks.transfer.notes import note_on
 from benchmarks.transfer.optimizers import OPTIMIZERS
 from benchmarks.transfer.progress import bench_with_progress
 from benchmarks.transfer.results import Record, document, is_finished, load, merged, record, save
@@ -33,7 +33,7 @@ _console = Console(stderr=True)
 def transfer(
     axis: Annotated[
         str | None,
-        typer.Option(help=f"What grows: {', '.join(AXES)}.", callback=one_of(AXES)),
+        typer.Option(help=f"What is scaled: {', '.join(AXES)}.", callback=one_of(AXES)),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help=f"One of {', '.join(MODELS)}.", callback=one_of(MODELS))
@@ -43,65 +43,55 @@ def transfer(
         typer.Option(help=f"One of {', '.join(OPTIMIZERS)}.", callback=one_of(OPTIMIZERS)),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="One seed, fewer steps; one case an axis.")
+        bool, typer.Option("--quick", help="Use one seed, fewer steps, and one case per axis.")
     ] = False,
     as_json: AsJson = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="File that each finished case is merged into; those in it are skipped."),
+        typer.Option(
+            help="File to merge finished cases into. Cases that it already has are skipped."
+        ),
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Run cases again that the file has.")
+        bool, typer.Option("--again", help="Also run cases that the file already has.")
     ] = False,
     processes: Annotated[
-        int, typer.Option(help="Trainings at a time, with one thread each.", min=1)
+        int, typer.Option(help="Trainings to run in parallel, with one thread each.", min=1)
     ] = PROCESSES,
 ) -> None:
-    """Sweep learning rates on bases and scaled models, plain and advised through the service."""
+    """Sweep learning rates on bases and on scaled models, plain and advised by the service."""
     cases = chosen_cases(axis, model, optimizer, is_quick=quick)
     if not cases:
         raise typer.BadParameter(
-            "no case has this axis, model and optimizer together; leave one out, or choose from: "
+            "no case has this axis, model and optimizer; leave out one of them, or choose from: "
             + "; ".join(case.name for case in CASES)
         )
     records, source = ([], {}) if out is None else load(out)
     if quick and any(len(old["seeds"]) > 1 for old in records):
         raise typer.BadParameter(
-            f"{out} has cases with several seeds, which quick ones would replace; name another file"
+            f"{out} has cases with several seeds, which --quick would replace; use a different file"
         )
     waiting = [case for case in cases if again or not is_finished(case, records)]
     if len(waiting) < len(cases):
-        _console.print(f"In {out} already: {_count(len(cases) - len(waiting))}.")
+        _console.print(f"Already in {out}: {_count(len(cases) - len(waiting))}.")
     if waiting:
         minutes = sum(expected_s(case, processes) for case in waiting) / 60
         _console.print(f"To run: {_count(len(waiting))}, about {minutes:.1f} minutes.")
-    if waiting or not source:  # of the code that runs, whatever is committed meanwhile
-        chosen_by = ("--axis", "--model", "--optimizer") if records else ()  # the others stay
+    if waiting or not source:  # taken before the runs, so that it is the commit of this code
+        chosen_by = ("--axis", "--model", "--optimizer") if records else ()  # other cases are kept
         source = {**provenance(without=chosen_by), "threads": THREADS, "processes": processes}
-    elif out is not None:
-        save(out, _content(records, source))  # with the notes of today
     for new in _run(waiting, processes) if waiting else ():
         records = merged(records, {**new, "commit": source["commit"]})
         if out is not None:
-            save(out, _content(records, source))
-    # Of a file with all cases, those that were asked for.
+            save(out, document(records, source))
+    # Print only the cases that were asked for, even if the file has more.
     names = {case.name for case in cases}
     shown = [r for r in records if f"{r['axis']} {r['model']} {r['optimizer']}" in names]
-    content = _content(shown, source)
+    content = document(shown, source)
     if as_json:
         typer.echo(json.dumps(content, indent=1, allow_nan=False))
     else:
         _print(content)
-
-
-def _content(records: Sequence[Record], source: Mapping[str, Any]) -> Record:
-    """Return the file's content; notes are those of the code that writes it, on full cases."""
-    noted = [
-        {key: value for key, value in old.items() if key != "note"}
-        | ({"note": NOTES[_name(old)]} if _name(old) in NOTES and len(old["seeds"]) > 1 else {})
-        for old in records
-    ]
-    return document(noted, source)
 
 
 def _count(cases: int) -> str:
@@ -113,7 +103,7 @@ def _name(old: Record) -> str:
 
 
 def _run(cases: Sequence[Case], processes: int) -> Iterator[Record]:
-    """Run cases one after the other, and show how far they are."""
+    """Run cases one after the other, with a progress bar."""
     with bench_with_progress("transfer", _console, processes=processes) as bench:
         for case in cases:
             begun = time.monotonic()
@@ -133,7 +123,7 @@ def _line(new: Record) -> str:
 
 def _print(content: Record) -> None:
     table = Table(
-        "case", "base's best lr", "shift plain", "shift advised", "regret", "loss plain",
+        "case", "base's best learning rate", "shift plain", "shift advised", "regret", "loss plain",
         "loss advised", "best plain", "saved at first", "saved later",
     )  # fmt: skip
     table.columns[0].no_wrap = True
@@ -158,8 +148,9 @@ def _print(content: Record) -> None:
         console.width = _FILE_WIDTH
     console.print(table)
     console.print(
-        "Shifts in octaves; regret and losses in nats, means over seeds, of the training loss. "
-        "Saved: time of the search, by the base's sweep and one advised run; later, by that run."
+        "Shifts are in octaves. Regrets and losses are mean training losses over seeds, in nats. "
+        "Saved: part of the search time that the base's sweep and one advised run save; later: "
+        "that one advised run saves."
     )
     near, regret = content["within_one_octave"], content["median_regret"]
     console.print(
@@ -168,12 +159,12 @@ def _print(content: Record) -> None:
         "(target 0.02)."
     )
     for case in content["cases"]:
-        if case.get("note"):
-            console.print(f"{_name(case)}: {case['note']}")
+        if note := note_on(case):
+            console.print(f"{_name(case)}: {note}")
         if case["at_edge"]:
             console.print(
-                f"{_name(case)}: the optimum lies at the edge of the sweep of "
-                f"{', '.join(case['at_edge'])}, so its shift is a bound."
+                f"{_name(case)}: the optimum of {', '.join(case['at_edge'])} is at the edge of the "
+                "sweep, so the shift is a lower bound."
             )
 
 

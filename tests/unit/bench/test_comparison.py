@@ -20,8 +20,8 @@ from benchmarks.__main__ import app
 from benchmarks.comparing.judging import Comparison, Verdict, compare
 from benchmarks.comparing.kinds import KINDS, Better, kind_of
 from benchmarks.comparing.reading import figures_of
-from benchmarks.report.page import stored
-from benchmarks.report.tables import FIGURES
+from benchmarks.report.paths import FIGURES
+from benchmarks.report.stored import load_figures
 from tests.results import PROVENANCE, ablations, alternatives, case, ideas, transfer, write
 
 _STORED = Path(__file__).parents[3] / FIGURES
@@ -31,8 +31,8 @@ _MADE_UP = {
     "ablations": ablations(),
     "ideas": ideas(),
 }
-_FILES = {**stored(_STORED), **_MADE_UP}
-_ALL = {**_FILES, **{f"stored {name}": found for name, found in stored(_STORED).items()}}
+_FILES = {**load_figures(_STORED), **_MADE_UP}
+_ALL = {**_FILES, **{f"stored {name}": found for name, found in load_figures(_STORED).items()}}
 _Change = Callable[[dict[str, Any]], None]
 
 

@@ -44,7 +44,7 @@ def change(
     model = build()
     factors = rule(model, base, family)
     initialise(model, factors)
-    rates = {name: of.rate for name, of in factors.items()}
+    rates = {name: of.learning_rate for name, of in factors.items()}
     optimizer = (
         build_optimizer("Adam", model, 2.0**-8, rates)
         if family == "adam"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.provenance import PROVENANCE, emit, provenance
-from benchmarks.report.page import stored
-from benchmarks.report.tables import FIGURES
+from benchmarks.report.paths import FIGURES
+from benchmarks.report.stored import load_figures
 
 _ROOT = Path(__file__).parents[3]
 
@@ -102,9 +102,9 @@ def test_nothing_is_printed_or_written_that_was_not_asked_for(
     assert not capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", sorted(stored(_ROOT / FIGURES)))
+@pytest.mark.parametrize("name", sorted(load_figures(_ROOT / FIGURES)))
 def test_a_stored_file_says_where_its_figures_come_from(name: str) -> None:
-    figures = stored(_ROOT / FIGURES)[name]
+    figures = load_figures(_ROOT / FIGURES)[name]
     assert set(PROVENANCE) - {"note"} <= set(figures)
     assert figures["command"].startswith((f"python -m benchmarks {name}", f"make {name}"))
     assert len(figures["commit"].removesuffix("-dirty")) == 40

@@ -1,4 +1,4 @@
-"""What the studies around a transfer make of their trainings."""
+"""The studies of transfer: regrets, gains, conclusions and ideas."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.studies.ablations import conclusion, summarised
+from benchmarks.studies.ablations import summarize
 from benchmarks.studies.alternatives import published_flerm
-from benchmarks.studies.gains import Gain, gain_by_seed
-from benchmarks.studies.ideas import IDEAS, judged
+from benchmarks.studies.conclusions import conclude
+from benchmarks.studies.gains import Gain, gain, gain_by_seed
+from benchmarks.studies.ideas import IDEAS, conclusion_of, judge
 from benchmarks.studies.matching import extrapolated, match_total, total_at
 from benchmarks.studies.questions import questions
-from benchmarks.studies.reference import Outcome, Reference, gain, outcome
+from benchmarks.studies.reference import Outcome, Reference, outcome
 from benchmarks.transfer.cases import CASES
 from benchmarks.transfer.sweeps import Sweep
 from fslr.advisor.v1 import advisor_service_pb2, profile_pb2
@@ -38,7 +39,7 @@ def reference(plain: dict[int, list[float]]) -> Reference:
 
 
 def result(*regrets: float, shift: int | None = 0) -> Outcome:
-    """Return an outcome with regrets by seed; none: it diverged."""
+    """Return an outcome with these regrets by seed; one that diverged if there are none."""
     if not regrets:
         return Outcome(None, None, None, (), None, 5.0)
     mean = statistics.fmean(regrets)
@@ -46,7 +47,7 @@ def result(*regrets: float, shift: int | None = 0) -> Outcome:
     return Outcome(shift, mean, spread, regrets, mean, 5.0)
 
 
-def test_regret_is_against_the_best_of_the_plain_sweep_wherever_it_lies() -> None:
+def test_regret_is_the_loss_above_the_best_of_the_plain_sweep() -> None:
     found = outcome(
         reference({-6: [2.5, 2.7], -7: [2.0, 2.2], -8: [2.4, 2.4]}),
         swept({-5: [2.2, 2.2], -6: [2.1, 2.2], -7: [2.05, 2.05]}, 1.21),
@@ -58,104 +59,127 @@ def test_regret_is_against_the_best_of_the_plain_sweep_wherever_it_lies() -> Non
     assert found.extra_cost_percent == pytest.approx(10)
 
 
-def test_a_variant_that_diverges_has_no_regret_and_keeps_its_shift() -> None:
+def test_a_variant_that_diverges_has_a_shift_but_no_regret() -> None:
     found = outcome(
         reference({-6: [2.5, 2.7], -7: [2.0, 2.2]}), swept({-6: [INF, 2.0], -7: [2.1, 2.1]})
     )
     assert (found.regret, found.loss, found.shift) == (None, None, -1)
 
 
-def test_a_summary_over_cases_takes_the_largest_shift_and_the_mean_regret() -> None:
-    found = summarised([result(0.0, 0.2, shift=1), result(0.1, 0.3, 0.5, 0.3, shift=-2)])
+def test_a_summary_has_the_largest_shift_and_the_mean_regret() -> None:
+    found = summarize([result(0.0, 0.2, shift=1), result(0.1, 0.3, 0.5, 0.3, shift=-2)])
     assert found.shift == -2
     assert found.regret == pytest.approx(0.2)
     squares = 0.02 / 2 + (0.04 + 0.04) / 3 / 4
     assert found.regret_error == pytest.approx(math.sqrt(squares) / 2)
-    assert summarised([result(0.1), result()]).regret is None
-    assert summarised([result(0.1), result(0.1, 0.2)]).regret_error is None
+    assert summarize([result(0.1), result()]).regret is None
+    assert summarize([result(0.1), result(0.1, 0.2)]).regret_error is None
 
 
 def test_a_gain_is_taken_seed_by_seed() -> None:
-    """What seeds differ in by themselves is no noise of the difference."""
-    found = gain([result(0.0, 1.0), result(0.5, 0.7)], [result(0.1, 1.1), result(0.6, 0.9)])
+    """Differences between seeds that both variants share add no noise."""
+    found = gain([[0.0, 1.0], [0.5, 0.7]], [[0.1, 1.1], [0.6, 0.9]])
     assert found is not None
     assert found.mean == pytest.approx((0.1 + 0.15) / 2)
     assert found.standard_error == pytest.approx(math.sqrt(0.005 / 2) / 2)
-    assert gain([result(0.0, 1.0)], [result()]) is None
+    assert gain([[0.0, 1.0]], [[]]) is None
 
 
-def test_few_seeds_tell_little() -> None:
-    """Two standard errors of three seeds come by chance once in five times; Student's t knows."""
+def test_the_p_value_of_few_seeds_follows_student_s_t() -> None:
+    """Two standard errors over three seeds have a p value of about 0.2."""
     one = [0.10, 0.02, 0.06]
     found = gain_by_seed([one])
     assert found.mean / (found.standard_error or 0) > 2
-    assert found.chance == pytest.approx(stats.ttest_1samp(one, 0.0).pvalue)
-    assert not found.is_beyond_noise
+    assert found.p_value == pytest.approx(stats.ttest_1samp(one, 0.0).pvalue)
+    assert not found.is_significant
     two = [0.30, 0.28, 0.31]
     both = gain_by_seed([one, two])
-    # The mean of both cases is half of Welch's difference of the one and the negative other.
+    # The mean of both cases is half of the difference between the one and the negative other.
     negative = [-x for x in two]
-    assert both.chance == pytest.approx(stats.ttest_ind(one, negative, equal_var=False).pvalue)
-    assert both.is_beyond_noise
+    assert both.p_value == pytest.approx(stats.ttest_ind(one, negative, equal_var=False).pvalue)
+    assert both.is_significant
 
 
-def test_a_gain_of_one_seed_is_never_beyond_noise() -> None:
-    found = gain([result(0.0)], [result(5.0)])
+def test_a_gain_of_one_seed_is_never_significant() -> None:
+    found = gain([[0.0]], [[5.0]])
     assert found == Gain(5.0, None)
-    assert not found.is_beyond_noise
+    assert not found.is_significant
 
 
 @pytest.mark.parametrize(
-    ("others", "words"),
+    ("others", "text"),
     [
-        ({"b": [0.1, 0.101]}, "a, the default, has the lowest regret; clearly worse: b"),
-        ({"b": [-0.1, 0.2]}, "lowest regret; no other is told apart"),
-        ({"b": [-0.1, -0.101]}, "b is clearly better than a, the default, by 0.101 ± 0.001 nats"),
+        ({"b": [0.1, 0.101]}, "the default has the lowest regret; significantly worse: b"),
+        ({"b": [-0.1, 0.2]}, "the default has the lowest regret; no difference is significant"),
+        (
+            {"b": [-0.1, -0.101]},
+            "b has a regret 0.101 ± 0.001 nats below the default's (significant)",
+        ),
         (
             {"b": [-0.1, 0.0]},
-            "b has the lowest regret, 0.050 ± 0.050 nats below a, the default: no",
+            "b has a regret 0.050 ± 0.050 nats below the default's (not significant)",
         ),
-        ({"b": [-0.1, -0.1], "c": [1.0, 1.0]}, "by 0.100 ± 0.000 nats; clearly worse: c"),
-        ({"b": []}, "no other is told apart"),
+        (
+            {"b": [-0.1, -0.1], "c": [1.0, 1.0]},
+            (
+                "b has a regret 0.100 ± 0.000 nats below the default's (significant); "
+                "significantly worse: c"
+            ),
+        ),
+        ({"b": []}, "the default has the lowest regret; no difference is significant"),
     ],
 )
-def test_a_conclusion_says_no_more_than_the_seeds_show(
-    others: dict[str, list[float]], words: str
+def test_a_conclusion_claims_only_significant_differences(
+    others: dict[str, list[float]], text: str
 ) -> None:
-    rest = {name: [result(*regrets)] for name, regrets in others.items()}
-    assert words in conclusion({"a": [result(0.0, 0.0)], **rest}, "a")
+    regrets = {name: [by_seed] for name, by_seed in others.items()}
+    assert str(conclude({"a": [[0.0, 0.0]], **regrets}, "a")) == text
 
 
-def test_a_default_that_diverges_is_said_to() -> None:
-    assert conclusion({"a": [result()], "b": [result(0.1)]}, "a") == "a, the default, diverged"
+def test_a_conclusion_reports_a_diverged_default() -> None:
+    assert str(conclude({"a": [[]], "b": [[0.1]]}, "a")) == "the default diverged"
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "wins"),
+    ("with_idea", "without_idea", "wins"),
     [
-        ((0.0, 0.01), (0.1, 0.11), True),
-        ((0.1, 0.11), (0.0, 0.01), False),
-        ((0.0, 0.01), (0.1, -0.05), False),  # inside of the noise
-        ((0.0,), (0.1,), False),  # one seed tells no noise
-        ((), (0.1, 0.1), False),
+        ([0.0, 0.01], [0.1, 0.11], True),
+        ([0.1, 0.11], [0.0, 0.01], False),
+        ([0.0, 0.01], [0.1, -0.05], False),  # within the noise
+        ([0.0], [0.1], False),  # one seed does not tell the noise
+        ([], [0.1, 0.1], False),
     ],
 )
-def test_an_idea_wins_beyond_the_noise_alone(
-    one: tuple[float, ...], other: tuple[float, ...], wins: bool
+def test_an_idea_wins_only_beyond_the_noise(
+    with_idea: list[float], without_idea: list[float], wins: bool
 ) -> None:
-    pair = (result(*one), result(*other))
-    assert judged([pair, pair])["wins"] is wins
+    assert judge([with_idea] * 2, [without_idea] * 2)["wins"] is wins
 
 
-def test_what_diverged_with_an_idea_is_counted_and_loses() -> None:
-    good = (result(0.0, 0.01), result(0.1, 0.11))
-    found = judged([good, (result(), result(0.1, 0.11))])
+def test_an_idea_that_diverges_in_a_case_does_not_win() -> None:
+    found = judge([[0.0, 0.01], []], [[0.1, 0.11], [0.1, 0.11]])
     assert (found["diverged"], found["wins"]) == (1, False)
-    assert found["regret_with"] is None  # a mean over other cases than the one beside it
+    assert found["regret_with"] is None  # a mean over fewer cases would not be comparable
     assert found["regret_without"] == pytest.approx(0.105)
 
 
-def test_the_total_is_that_of_the_base_after_matching() -> None:
+@pytest.mark.parametrize(
+    ("with_idea", "without_idea", "text"),
+    [
+        ([0.0, 0.01], [0.1, 0.112], "better: +0.1010 ± 0.0010 nats"),
+        ([0.1, 0.112], [0.0, 0.01], "worse: -0.1010 ± 0.0010 nats"),
+        ([0.0, 0.01], [0.1, -0.05], "no significant difference: +0.0200 ± 0.0800 nats"),
+        ([0.0], [0.1], "+0.1000 nats with one seed, so the noise is not known"),
+        ([], [0.1, 0.1], "diverged in 1 case"),
+    ],
+)
+def test_the_conclusion_on_an_idea(
+    with_idea: list[float], without_idea: list[float], text: str
+) -> None:
+    assert conclusion_of(judge([with_idea], [without_idea])) == text
+
+
+def test_the_total_rate_after_matching_is_the_base_s() -> None:
     gram = np.array([[4.0, 1.0], [1.0, 1.0]])
     estimate = RateEstimate([2.0, 1.0], [0.1, 0.1], 1, 8, gram=gram)
     answer = advisor_service_pb2.RecommendLRResponse(step=10, multipliers=[1.0, 0.5])
@@ -170,7 +194,7 @@ def test_the_total_is_that_of_the_base_after_matching() -> None:
     ("gram", "totals"),
     [(None, ((0, 1.0),)), ([[1.0]], ()), ([[-1.0]], ((0, 1.0),)), ([[1.0]], ((0, 0.0),))],
 )
-def test_without_a_total_nothing_is_matched(
+def test_multipliers_are_unchanged_without_a_total_rate(
     gram: list[list[float]] | None, totals: tuple[tuple[int, float], ...]
 ) -> None:
     estimate = RateEstimate([1.0], [0.1], 1, 8, gram=None if gram is None else np.array(gram))
@@ -178,14 +202,14 @@ def test_without_a_total_nothing_is_matched(
     assert list(match_total(answer, estimate, totals).multipliers) == [2.0]
 
 
-def test_a_factor_on_all_multipliers_is_bounded() -> None:
+def test_the_factor_on_all_multipliers_is_bounded() -> None:
     estimate = RateEstimate([1.0], [0.1], 1, 8, gram=np.ones((1, 1)))
     answer = advisor_service_pb2.RecommendLRResponse(step=0, multipliers=[1.0])
     assert list(match_total(answer, estimate, ((0, 1e3),)).multipliers) == [4.0]
     assert list(match_total(answer, estimate, ((0, 1e-3),)).multipliers) == [0.25]
 
 
-def test_totals_are_interpolated_and_held_at_the_ends() -> None:
+def test_total_rates_are_interpolated_and_constant_beyond_the_ends() -> None:
     totals = ((0, 1.0), (10, 100.0))
     assert [total_at(totals, step) for step in (0, 5, 10, 99)] == pytest.approx([1, 10, 100, 100])
 
@@ -198,26 +222,25 @@ def content(*rates: float, name: str = "a") -> profile_pb2.ProfileContent:
     return found
 
 
-def test_extrapolation_goes_on_as_it_went() -> None:
+def test_rates_are_extrapolated_by_the_ratio_of_two_sizes() -> None:
     found = extrapolated(content(1.0, 4.0, 0.0), content(2.0, 2.0, 1.0), exponent=2.0)
     assert list(found.points[0].unit_rates) == [8.0, 0.5, 1.0]
     assert list(extrapolated(content(1.0), content(2.0), 9.0).points[0].unit_rates) == [8.0]
 
 
-def test_other_layouts_are_not_extrapolated() -> None:
-    with pytest.raises(ValueError, match="other layouts or steps cannot be extrapolated"):
+def test_profiles_with_different_layouts_are_not_extrapolated() -> None:
+    with pytest.raises(ValueError, match="the profiles have different layouts or steps"):
         extrapolated(content(1.0), content(1.0, name="b"), 1.0)
 
 
-def test_every_question_has_its_default_among_its_choices() -> None:
+def test_the_default_of_every_question_is_one_of_its_choices() -> None:
     for question in questions():
         names = [choice.name for choice in question.choices]
         assert question.default in names
         assert len(set(names)) == len(names) > 1
 
 
-def test_ideas_are_tried_where_they_change_something() -> None:
-    """And on none of the cases of the questions: there defaults were chosen, and ideas came up."""
+def test_ideas_are_tried_on_held_out_cases_that_they_affect() -> None:
     asked = {
         (case.base, case.big, case.optimizer) for question in questions() for case in question.cases
     }

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
 from benchmarks.transfer.cases import AXES, CASES, chosen_cases
-from benchmarks.transfer.notes import NOTES
 from benchmarks.transfer.optimizers import OPTIMIZERS
 from benchmarks.transfer.results import (
     document,
@@ -94,10 +93,6 @@ def test_the_table_has_every_axis_model_and_optimizer_and_no_case_twice() -> Non
     assert all(identity(case)["base"] != identity(case)["big"] for case in CASES)
 
 
-def test_notes_are_of_cases_that_exist() -> None:
-    assert set(NOTES) <= {case.name for case in CASES}
-
-
 def test_the_quick_form_has_one_case_an_axis_and_one_seed() -> None:
     quick = chosen_cases(is_quick=True)
     assert [case.axis for case in quick] == list(AXES)
@@ -118,11 +113,9 @@ def _full_file(tmp_path: Path) -> Path:
     return file
 
 
-def test_a_file_with_all_cases_is_shown_and_gets_the_notes_without_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(NOTES, "width char_gpt_pre Adam", "It is so.")
+def test_a_file_with_all_cases_is_printed_without_training(tmp_path: Path) -> None:
     file = _full_file(tmp_path)
+    before = file.read_text("utf-8")
     shown = CliRunner().invoke(app, ["transfer", "--axis", "width", "--json", "--out", str(file)])
     assert shown.exit_code == 0, shown.output
     printed = json.loads(shown.stdout)
@@ -130,7 +123,7 @@ def test_a_file_with_all_cases_is_shown_and_gets_the_notes_without_training(
     cases, source = load(file)
     assert len(cases) == len(CASES)
     assert source == {"commit": "abc", "processes": 2}
-    assert cases[0]["note"] == "It is so."
+    assert file.read_text("utf-8") == before
 
 
 def test_quick_cases_do_not_replace_full_ones(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The figures of README and pages are those of the stored runs."""
+"""The stored figures keep the promises of the documentation."""
 
 from __future__ import annotations
 
@@ -6,22 +6,18 @@ import itertools
 import json
 import re
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from benchmarks.report.tables import FIGURES, PAGES, with_figures
+from benchmarks.report.paths import FIGURES
+from benchmarks.studies import ideas
+from benchmarks.studies.ablations import conclusion_of
 
 _ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=str)
-def test_tables_are_those_of_the_stored_figures(page: Path) -> None:
-    text = (_ROOT / page).read_text("utf-8")
-    assert text.count("<!-- figures: ") > 0
-    assert with_figures(text, _ROOT / FIGURES) == text
-
-
-def test_the_stored_figures_meet_what_is_promised() -> None:
+def test_the_stored_figures_keep_the_promises() -> None:
     estimator = json.loads((_ROOT / FIGURES / "estimator.json").read_text("utf-8"))
     models = estimator["models"]
     assert estimator["measurements"] >= 200
@@ -47,72 +43,67 @@ def test_the_stored_figures_meet_what_is_promised() -> None:
     assert service["import_s"] < 0.3
 
 
-def test_what_the_policy_page_says_of_ideas_is_what_they_gave() -> None:
-    stored = json.loads((_ROOT / FIGURES / "ideas.json").read_text("utf-8"))
-    ideas = {idea["name"]: idea for idea in stored["ideas"]}
-    assert not any(idea["wins"] for idea in ideas.values())
-    assert ideas["depth rule `measured`"]["text"].startswith("loses")
-    weighed = ideas["moves weighed by confidence"]
-    assert weighed["text"].startswith("no difference beyond the seeds' noise")
-
-
-def test_what_the_measurement_page_says_of_the_optimizer_s_step_is_what_was_measured() -> None:
-    stored = json.loads((_ROOT / FIGURES / "scaling.json").read_text("utf-8"))
-    for row in stored["stepping"]:
-        us_a_tensor = 1e3 * (row["split_ms"] - row["plain_ms"]) / row["groups"]
-        assert 30 <= us_a_tensor <= 100, row
-
-
-def test_what_the_policy_page_says_of_averaging_is_what_was_measured() -> None:
+def _answer(name: str) -> dict[str, Any]:
     stored = json.loads((_ROOT / FIGURES / "ablations.json").read_text("utf-8"))
-    (asked,) = [each for each in stored["ablations"] if each["name"] == "averaging"]
-    assert "no difference beyond the seeds' noise" in asked["text"]
-    assert "clearly worse: not at all, the first answer kept" in asked["text"]
-    rows = {row["setting"]: row["cases"] for row in asked["rows"]}
-    first = rows["the first answer kept"]
+    (found,) = [answer for answer in stored["ablations"] if answer["name"] == name]
+    return cast("dict[str, Any]", found)
+
+
+def test_ideas_did_as_the_policy_page_says() -> None:
+    stored = json.loads((_ROOT / FIGURES / "ideas.json").read_text("utf-8"))
+    found = {idea["name"]: idea for idea in stored["ideas"]}
+    assert not any(idea["wins"] for idea in found.values())
+    assert ideas.conclusion_of(found["depth rule `measured`"]).startswith("worse")
+    weighted = ideas.conclusion_of(found["moves weighted by confidence"])
+    assert weighted.startswith("no significant difference")
+
+
+def test_averaging_did_as_the_policy_page_says() -> None:
+    answer = _answer("averaging")
+    conclusion = conclusion_of(answer)
+    assert not conclusion.is_default_beaten
+    assert conclusion.worse == ("none", "first recommendation kept")
+    rows = {row["setting"]: row["cases"] for row in answer["rows"]}
+    first = rows["first recommendation kept"]
     assert {name.split()[0] for name in first} == {"width", "depth"}
     for name, case in first.items():
         regrets = [cases[name]["regret"] for cases in rows.values()]
         if name.startswith("depth"):
             assert case["regret"] == max(regrets)
         else:
-            assert (
-                case["regret"] < rows["half"][name]["regret"] < rows["not at all"][name]["regret"]
-            )
+            assert case["regret"] < rows["half"][name]["regret"] < rows["none"][name]["regret"]
 
 
-def test_what_the_policy_page_says_of_the_cadence_is_what_was_measured() -> None:
-    stored = json.loads((_ROOT / FIGURES / "ablations.json").read_text("utf-8"))
-    (asked,) = [each for each in stored["ablations"] if each["name"] == "interval"]
-    assert asked["text"].endswith("no difference beyond the seeds' noise")
-    default, often, *seldom = asked["rows"]
-    assert (default["setting"], often["setting"]) == (asked["default"], "every 25 steps")
+def test_the_cadence_did_as_the_policy_page_says() -> None:
+    answer = _answer("interval")
+    conclusion = conclusion_of(answer)
+    assert (conclusion.is_default_beaten, conclusion.worse) == (False, ())
+    default, often, *seldom = answer["rows"]
+    assert (default["setting"], often["setting"]) == (answer["default"], "every 25 steps")
     assert 0.3 < default["extra_cost_percent"] / often["extra_cost_percent"] < 0.7
     assert all(row["regret"] > default["regret"] for row in seldom)
 
 
 @pytest.mark.parametrize(
-    ("question", "higher", "clearly_worse"),
+    ("question", "higher", "worse"),
     [
-        ("probes", [], []),
-        ("estimator", ["kronecker", "full", "iid"], ["iid"]),
-        ("depth", ["sqrt", "copy"], ["copy"]),
-        ("recording-rate", ["one octave lower", "two octaves lower"], ["two octaves lower"]),
+        ("probes", [], ()),
+        ("estimator", ["kronecker", "full", "iid"], ("iid",)),
+        ("depth", ["sqrt", "copy"], ("copy",)),
+        ("recording-rate", ["one octave lower", "two octaves lower"], ("two octaves lower",)),
     ],
 )
-def test_what_the_policy_page_says_of_other_settings_is_what_was_measured(
-    question: str, higher: list[str], clearly_worse: list[str]
+def test_other_settings_did_as_the_policy_page_says(
+    question: str, higher: list[str], worse: tuple[str, ...]
 ) -> None:
-    stored = json.loads((_ROOT / FIGURES / "ablations.json").read_text("utf-8"))
-    (asked,) = [each for each in stored["ablations"] if each["name"] == question]
-    assert "clearly better" not in asked["text"]
-    _, _, worse = asked["text"].partition("clearly worse: ")
-    assert worse.split(", ") == (clearly_worse or [""])
-    regrets = {row["setting"]: row["regret"] for row in asked["rows"]}
-    assert all(regrets[setting] > regrets[asked["default"]] for setting in higher)
+    answer = _answer(question)
+    conclusion = conclusion_of(answer)
+    assert (conclusion.is_default_beaten, conclusion.worse) == (False, worse)
+    regrets = {row["setting"]: row["regret"] for row in answer["rows"]}
+    assert all(regrets[setting] > regrets[answer["default"]] for setting in higher)
 
 
-def test_every_file_that_the_readme_links_to_is_there() -> None:
+def test_every_link_of_the_readme_leads_to_a_file() -> None:
     readme = (_ROOT / "README.md").read_text("utf-8")
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", readme)
     assert len(links) > 5

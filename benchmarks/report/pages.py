@@ -1,0 +1,67 @@
+"""The blocks of figures by name, and the pages with their blocks rendered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from benchmarks.markdown import wrapped
+from benchmarks.report import sentences, tables
+from benchmarks.report.blocks import with_blocks
+from benchmarks.report.stored import Figures
+
+_Renderer = Callable[..., str]
+
+BLOCKS: Final[dict[str, tuple[_Renderer, tuple[str, ...]]]] = {
+    "demo-setup": (sentences.demo_setup, ("demo",)),
+    "demo": (tables.demo, ("demo",)),
+    "demo-outcome": (sentences.demo_outcome, ("demo",)),
+    "transfer": (tables.transfer, ("transfer",)),
+    "summary": (tables.summary, ("estimator", "overhead")),
+    "summary-source": (sentences.summary_source, ("estimator",)),
+    "measuring-machine": (sentences.measuring_machine, ("estimator",)),
+    "estimator": (tables.estimator, ("estimator",)),
+    "estimator-columns": (sentences.estimator_columns, ("estimator",)),
+    "overhead": (tables.overhead, ("overhead",)),
+    "measuring": (tables.measuring, ("scaling",)),
+    "stepping": (tables.stepping, ("scaling",)),
+    "stepping-cost": (sentences.stepping_cost, ("scaling",)),
+    "defaults": (tables.defaults, ("ablations",)),
+    "registry": (tables.registry, ("registry",)),
+    "registry-source": (sentences.registry_source, ("registry",)),
+    "sizing": (tables.sizing, ("rpc",)),
+    "sizing-source": (sentences.sizing_source, ("rpc",)),
+    "comparison": (tables.comparison, ("rpc",)),
+}
+"""How to render each block, and the files whose figures it shows."""
+
+
+def render_block(name: str, figures: Mapping[str, Figures]) -> str:
+    """Return the content of a block.
+
+    Args:
+        name: A key of :data:`BLOCKS`.
+        figures: The stored figures, as :func:`load_figures` returns them.
+
+    Raises:
+        ValueError: There is no such block, or its figures are not stored.
+    """
+    if name not in BLOCKS:
+        raise ValueError(f"no block is named {name!r}; use one of {', '.join(BLOCKS)}")
+    render, files = BLOCKS[name]
+    if missing := [file for file in files if file not in figures]:
+        raise ValueError(f"the block {name!r} needs the figures of {', '.join(missing)}")
+    return wrapped(render(*(figures[file] for file in files)))
+
+
+def render_page(page: str, figures: Mapping[str, Figures]) -> str:
+    """Return a page with its blocks rendered from the stored figures.
+
+    Args:
+        page: The page.
+        figures: The stored figures, as :func:`load_figures` returns them.
+
+    Raises:
+        ValueError: A block is malformed or unknown, or its figures are not stored.
+    """
+    return with_blocks(page, lambda name: render_block(name, figures))

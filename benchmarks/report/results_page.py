@@ -1,0 +1,223 @@
+"""The results page: one section for each file of figures that is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.markdown import number, table, wrapped
+from benchmarks.report import tables, transfer
+from benchmarks.report.paths import FIGURES, MEASUREMENT, SIZING, link_from_results
+from benchmarks.report.sentences import estimator_columns
+from benchmarks.report.stored import Figures
+
+_OPENING = f"""\
+# Results
+
+The measurements behind the claims of the documentation, with the commands that print them and the
+machines that they ran on. `make results` writes this page and its pictures from
+[benchmarks/results]({link_from_results(FIGURES)}). `make results-measure` measures everything
+again except the comparison with other services and the fault injection, whose commands are below.
+`python -m benchmarks compare OLD NEW` shows which figures got worse beyond noise."""
+
+_CLOSING = """\
+For a file whose parts are measured one by one, the table lists the commit of each part. Missing
+entries were not recorded."""
+_MEASURED_PARTS = ("cases", "ablations", "ideas")  # lists whose entries may have their own commit
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """A section of the page.
+
+    Attributes:
+        file: The file with its figures, without suffix.
+        title: Its heading.
+        render: Returns its text.
+    """
+
+    file: str
+    title: str
+    render: Callable[[Figures], str]
+
+
+def _estimators(figures: Figures) -> str:
+    where = link_from_results(MEASUREMENT, "which-estimator")
+    return (
+        "The rate of each tensor, estimated from one probe, against the exact rate. `per_example` "
+        f"is our estimator, `kronecker` the paper's ([all estimators]({where})). "
+        f"{estimator_columns(figures)}\n\n{tables.estimator(figures)}"
+    )
+
+
+def _overhead(figures: Figures) -> str:
+    ours, paper = figures["ours"], figures["paper"]
+    where = link_from_results(MEASUREMENT, "what-it-costs")
+    return (
+        f"Measuring adds {number(ours['overhead'], '.1%')} to the time of a training with our "
+        f"procedure and {number(paper['overhead'], '.1%')} with the paper's. The rates then have "
+        f"relative errors of {number(ours['relative_error'], '.2f')} and "
+        f"{number(paper['relative_error'], '.2f')} ([details]({where})).\n\n"
+        + tables.overhead(figures)
+    )
+
+
+def _scaling(figures: Figures) -> str:
+    return (
+        "The cost of one measurement of a residual MLP on 64 examples:\n\n"
+        + tables.measuring(figures)
+        + "\n\nThe time of an optimizer step that scales the learning rate of each tensor, with "
+        "4096 elements per tensor:\n\n" + tables.stepping(figures)
+    )
+
+
+def _registry(figures: Figures) -> str:
+    return (
+        "How the time of a call depends on the number of stored profiles, and what a large profile "
+        f"costs:\n\n{tables.registry(figures)}"
+    )
+
+
+def _rpc(figures: Figures) -> str:
+    stream = figures["stream"]
+    where = link_from_results(SIZING, "sizing")
+    return (
+        f"{stream['sent']:,} measurements were sent through streams, and {stream['lost']:,} of "
+        f"them were not stored. The service, Redis and the load generator shared "
+        f"{figures['cores']} cores. [{SIZING.name}]({where}) says how to use these figures.\n\n"
+        + tables.sizing(figures)
+        + "\n\nPaired rounds with an echo server, which answers with the same bytes and does "
+        "nothing else, and with other services:\n\n" + tables.comparison(figures)
+    )
+
+
+def _chaos(figures: Figures) -> str:
+    rows = [
+        ("acknowledged writes lost", figures["lost"]),
+        ("version numbers assigned twice", figures["doubled"]),
+        ("recommendations from a different version than the one named", figures["wrong_version"]),
+        ("multipliers that are not finite or out of bounds", figures["non_finite"]),
+        ("training steps that waited beyond the deadline", figures["blocked"]),
+    ]
+    return (
+        f"Clients register profiles, move aliases and stream measurements while "
+        f"{figures['faults']:,} faults are injected: Redis and the service are killed, frozen and "
+        "restarted, connections are cut, delayed, held and throttled, and answers are dropped. "
+        "Redis runs as a single server, with Sentinels, and as a Cluster of three. Found in "
+        f"{figures['operations']:,} operations:\n\n{_counts(rows)}"
+    )
+
+
+def _fuzz(figures: Figures) -> str:
+    rows = [
+        ("answers with status INTERNAL or UNKNOWN", figures["internal"]),
+        ("crashes", figures["crashes"]),
+        ("answers that the contract does not allow", figures["unexpected"]),
+        ("growth of the service's memory, KiB", figures["kib_growth"]),
+    ]
+    return (
+        f"{figures['inputs']:,} random and mutated messages were sent to all {figures['methods']} "
+        f"methods through a raw channel:\n\n{_counts(rows)}"
+    )
+
+
+def _counts(rows: list[tuple[str, int]]) -> str:
+    return table(("", "count"), [(name, f"{count:,}") for name, count in rows])
+
+
+def _demo(figures: Figures) -> str:
+    sweep = table(
+        ("learning rate", "loss of the base, nats per character"),
+        [(rate, number(loss)) for rate, loss in figures["sweep"].items()],
+    )
+    return (
+        f"A character GPT of {figures['blocks']} blocks, {figures['steps']} steps of Adam, one "
+        f"seed; the whole demo takes {number(figures['seconds'], '.0f')} s. The advised run ends "
+        f"{number(figures['gain'], '.2f')} nats below the plain one, with multipliers between "
+        f"{number(figures['multiplier_min'], '.2g')} and "
+        f"{number(figures['multiplier_max'], '.2g')}.\n\n"
+        + tables.demo(figures)
+        + f"\n\nThe sweep that found the learning rate {figures['learning_rate']:g}:\n\n{sweep}"
+        "\n\nThe pictures show the training losses and the rates of each layer in this run.\n\n"
+        "![Training losses of base, plain and advised](../images/demo-losses.png)\n\n"
+        "![Rates of each layer: base, plain and advised](../images/demo-rates.png)"
+    )
+
+
+_SECTIONS = (
+    _Section("transfer", "Transfer of learning rates", transfer.transfer),
+    _Section("alternatives", "Comparison with alternatives", transfer.alternatives),
+    _Section("ablations", "What the defaults rest on", transfer.ablations),
+    _Section("ideas", "Beyond the paper", transfer.ideas),
+    _Section("estimator", "Accuracy of the estimators", _estimators),
+    _Section("overhead", "What measuring adds to a training", _overhead),
+    _Section("scaling", "How the cost grows", _scaling),
+    _Section("registry", "Many profiles and large profiles", _registry),
+    _Section("rpc", "Throughput of one service", _rpc),
+    _Section("chaos", "Fault injection", _chaos),
+    _Section("fuzz", "Fuzzing", _fuzz),
+    _Section("demo", "The demo", _demo),
+)
+
+
+def results_page(stored: Mapping[str, Figures]) -> str:
+    """Return the page, without the sections whose figures are not stored.
+
+    Args:
+        stored: The stored figures, as :func:`load_figures` returns them.
+    """
+    sections = [section for section in _SECTIONS if section.file in stored]
+    parts = [_OPENING]
+    for section in sections:
+        figures = stored[section.file]
+        file = FIGURES / f"{section.file}.json"
+        parts += [
+            f"## {section.title}",
+            section.render(figures),
+            f"Source: [{file.name}]({link_from_results(file)}), written by "
+            f"`{figures['command']}`. {figures.get('note', '')}".rstrip(),
+        ]
+    shown = {section.file: stored[section.file] for section in sections}
+    parts += ["## Where the figures were measured", _sources(shown), _CLOSING]
+    return wrapped("\n\n".join(parts)) + "\n"
+
+
+def _sources(found: Mapping[str, Figures]) -> str:
+    return table(
+        ("file", "commit", "date", "machine", "versions"),
+        [
+            (
+                name,
+                ", ".join(map(_short, _commits(figures))),
+                figures["date"][:10],
+                _machine(figures["machine"], figures["threads"]),
+                ", ".join(f"{package} {version}" for package, version in _main_versions(figures)),
+            )
+            for name, figures in found.items()
+        ],
+    )
+
+
+def _commits(figures: Mapping[str, Any]) -> list[str]:
+    parts = [part for name in _MEASURED_PARTS for part in figures.get(name, ())]
+    own = [part["commit"] for part in parts if "commit" in part]
+    return list(dict.fromkeys(own if len(own) == len(parts) > 0 else [*own, figures["commit"]]))
+
+
+def _short(commit: str) -> str:
+    return commit[:12] + ("-dirty" if "-dirty" in commit else "")
+
+
+def _main_versions(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    shown = ("python", "torch", "grpcio", "redis")
+    return [(name, figures["versions"][name]) for name in shown if name in figures["versions"]]
+
+
+def _machine(machine: Mapping[str, Any], threads: int | None) -> str:
+    parts = [machine["cpu"], f"{machine['cores']} cores", f"{machine['memory_gib']} GiB"]
+    if machine["accelerator"]:
+        parts.insert(0, machine["accelerator"])
+    if threads is not None:
+        parts.append("1 thread" if threads == 1 else f"{threads} threads")
+    return ", ".join(parts)

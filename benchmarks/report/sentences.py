@@ -1,0 +1,86 @@
+"""The sentences with figures in the pages, rendered from the stored figures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def demo_setup(demo: dict[str, Any]) -> str:
+    """Return what the demo trains."""
+    times = demo["width"] // demo["base_width"]
+    return (
+        f"The demo tunes the learning rate of a character GPT of width {demo['base_width']} and "
+        f"uses it unchanged at width {demo['width']} ({times} times wider, {demo['steps']} steps "
+        "of Adam, text of the Python standard library). This takes "
+        f"{demo['seconds']:.0f} s on {demo['machine']['cores']} cores. The losses at the end:"
+    )
+
+
+def demo_outcome(demo: dict[str, Any]) -> str:
+    """Return what the demo's advised run gained, and by which multipliers."""
+    return (
+        f"The advised run ends {demo['gain']:.2f} nats below the plain one. Multipliers between "
+        f"{demo['multiplier_min']:.2g} and {demo['multiplier_max']:.2g} make each layer's step "
+        "move the outputs as far as in the base."
+    )
+
+
+def summary_source(estimator: dict[str, Any]) -> str:
+    """Return where the summary of the estimators comes from."""
+    return (
+        "Measured with `python -m benchmarks estimator` and `python -m benchmarks overhead` on "
+        f"{estimator['machine']['cores']} cores of a CPU. The bias of the worst tensor includes "
+        f"the noise of {estimator['measurements']} probes."
+    )
+
+
+def measuring_machine(estimator: dict[str, Any]) -> str:
+    """Return the machine on which the figures about measuring were taken."""
+    machine = estimator["machine"]
+    torch, _, _ = estimator["versions"]["torch"].partition("+")
+    where = machine["accelerator"] or f"{machine['cores']} cores of a CPU"
+    return (
+        f"The figures below were measured with PyTorch {'.'.join(torch.split('.')[:2])} on {where}."
+    )
+
+
+def estimator_columns(estimator: dict[str, Any]) -> str:
+    """Return what the columns of the estimators' table mean."""
+    count = estimator["measurements"]
+    return (
+        f"Each estimator measured {count} times with one probe. `RMSE` is the error of a rate from "
+        "one probe, relative to the exact rate, averaged over groups. `bias` is the mean of "
+        f"`|log|` of the ratio between the rate from all {count} probes and the exact rate. "
+        "`noise` is the bias that an unbiased estimator of this spread would show. Times are per "
+        "probe, relative to `kronecker` with one probe; they are medians of paired runs."
+    )
+
+
+def stepping_cost(scaling: dict[str, Any]) -> str:
+    """Return what scaled learning rates add to an optimizer step, rounded outward to tens."""
+    costs = [
+        1e3 * (row["split_ms"] - row["plain_ms"]) / row["groups"] for row in scaling["stepping"]
+    ]
+    low, high = 10 * math.floor(min(costs) / 10), 10 * math.ceil(max(costs) / 10)
+    return (
+        f"Splitting the groups costs {low} to {high} microseconds per tensor on the CPU of the "
+        "table below."
+    )
+
+
+def sizing_source(rpc: dict[str, Any]) -> str:
+    """Return where the figures of one service process come from."""
+    return (
+        f"Measured with `python -m benchmarks rpc --json` on {rpc['cores']} cores that the "
+        "service, Redis and the load generator share. A process answers more where Redis and the "
+        "callers have cores of their own, and less beside a busy neighbour."
+    )
+
+
+def registry_source(registry: dict[str, Any]) -> str:
+    """Return where the figures of the registry come from."""
+    return (
+        "Measured with `python -m benchmarks registry --json`: median times in paired rounds "
+        f"against two Redis servers, one with 10 profiles and one with {registry['profiles']:,}."
+    )
