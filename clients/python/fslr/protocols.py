@@ -1,4 +1,4 @@
-"""The interface of an advisor, whether it is a service or lives in this process."""
+"""The interface of an advisor, whether it is a service or runs in this process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from fslr.advisor.v1 import profile_service_pb2
 
 
 class RunSession(Protocol):
-    """One run's conversation with an advisor."""
+    """One run's session with an advisor."""
 
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         """Return the answer to a measurement.
 
         Raises:
-            ServiceError: The advisor refused, or could not answer.
+            ServiceError: The advisor refused the measurement, or could not answer.
         """
         ...
 
@@ -36,5 +36,5 @@ class Advisor(Protocol):
         ...
 
     def open_run(self, opening: pb.RunOpening) -> RunSession:
-        """Begin a run; nothing is sent before its first measurement."""
+        """Open a run; nothing is sent before its first measurement."""
         ...

@@ -292,6 +292,27 @@ def test_a_warm_up_from_zero_is_first_measured_where_something_moves() -> None:
     assert [e.step for e in events if isinstance(e, Measured)] == [1]
 
 
+def test_missing_advice_is_logged_again_only_after_an_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class OnAndOff(Listening):
+        def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
+            answer = super().recommend(measurement)
+            if measurement.step in {4, 8, 16}:
+                raise UnavailableError("the advisor is unavailable")
+            return answer
+
+    training = NumbersTraining(WIDE)
+    run = advised(training, OnAndOff(recorded()), listeners=[LogListener()])
+    with caplog.at_level(logging.WARNING, "fslr"):
+        training.train(run, 20)
+    assert [record.getMessage().split(" got")[0] for record in caplog.records] == [
+        "step 4",
+        "step 16",
+    ]
+    assert "got no new advice, training continues unchanged: UnavailableError" in caplog.text
+
+
 class Unreachable(Listening):
     """An advisor that answers the first measurement only."""
 
@@ -303,13 +324,15 @@ class Unreachable(Listening):
 
 
 def test_without_further_answers_the_last_multipliers_stay() -> None:
-    training = NumbersTraining(WIDE)
+    training, events = NumbersTraining(WIDE), list[Event]()
     advisor = Unreachable(recorded())
-    run = advised(training, advisor)
+    run = advised(training, advisor, listeners=[events.append])
     training.train(run, 20)
     assert run.multipliers == pytest.approx([1.0, 0.25, 0.25, 2.0])
     assert run.unanswered == len(advisor.asked) - 1 == 4
     assert run.cadence.failures == 0
+    failed = [(e.step, e.part) for e in events if isinstance(e, Failed)]
+    assert failed == [(step, StepPart.ADVICE) for step in (4, 8, 12, 16)]
 
 
 def test_each_warning_of_the_advisor_is_passed_on_once() -> None:

@@ -95,7 +95,7 @@ class Ranks:
         spoken: list[float] = tensor.tolist()
         return spoken
 
-    def words_from_speaker(self, words: str) -> str:
+    def text_from_speaker(self, words: str) -> str:
         """Return the speaking rank's words."""
         if self.count == 1:
             return words

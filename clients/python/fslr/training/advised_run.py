@@ -15,7 +15,7 @@ from fslr.resource_names import DEFAULT_PROJECT, profile_name, run_name
 from fslr.training.cadence import Cadence
 from fslr.training.checkpoints import check_header, header
 from fslr.training.estimate import RateEstimate
-from fslr.training.events import AdviceAdopted, Listeners, Measured, StepPart, Warned
+from fslr.training.events import AdviceAdopted, Failed, Listeners, Measured, StepPart, Warned
 from fslr.training.exchange import Advice, Exchange, Ranks
 
 _KIND = "an advised run"
@@ -168,6 +168,7 @@ class AdvisedRun:
         Args:
             learning_rates: The scheduled learning rate of each group.
         """
+        self._emit_errors()
         with self.cadence.attempt(StepPart.ADVICE):
             advice = self._exchange.news()
             if advice is not None:
@@ -246,6 +247,10 @@ class AdvisedRun:
         for warning in () if advice.answer is None else advice.answer.warnings:
             self._warn(warning.message)
 
+    def _emit_errors(self) -> None:
+        for step, error in self._exchange.take_errors():
+            self._listeners.emit(Failed(step, StepPart.ADVICE, error))
+
     def _warn(self, message: str) -> None:
         """Emit each warning once."""
         if message not in self._warned:
@@ -284,3 +289,4 @@ class AdvisedRun:
     def close(self) -> None:
         """End the run; what waits to be sent is still sent, for at most a second."""
         self._exchange.close()
+        self._emit_errors()

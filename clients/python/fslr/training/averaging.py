@@ -17,23 +17,23 @@ class RunningAverage:
 
     After measurement :math:`n` of one probe each the weight of measurement :math:`i` is
     :math:`\beta^{n-i} (1 - \beta) / (1 - \beta^n)`: the weights add up to 1 from the first
-    measurement on. One of :math:`K` probes counts as :math:`K`. The average is of squares, of which
-    single measurements are unbiased. It lags behind rates that change, by about
-    :math:`\beta / (1 - \beta)` measurements of one probe.
+    measurement on. A measurement of :math:`K` probes counts as :math:`K`. Squares are averaged,
+    because single measurements of squares are unbiased. The average lags behind rates that change,
+    by about :math:`\beta / (1 - \beta)` measurements of one probe.
 
     Total rate, shares and linearity error are those of the newest measurement.
 
     Args:
-        decay: :math:`\beta`, in [0, 1); 0 keeps the newest measurement alone.
+        decay: :math:`\beta`, in [0, 1); 0 keeps only the newest measurement.
 
     Raises:
-        MeasurementError: ``decay`` is out of its range.
+        MeasurementError: ``decay`` is outside of [0, 1).
     """
 
     def __init__(self, decay: float) -> None:
         if not 0 <= decay < 1:
             raise MeasurementError(
-                f"averaging is {decay}; a decay lies in [0, 1), and 0 averages nothing"
+                f"averaging is {decay}; it must be in [0, 1), and 0 means no averaging"
             )
         self._decay = decay
         self._weight = 0.0
@@ -45,7 +45,7 @@ class RunningAverage:
 
         Args:
             estimate: The newest measurement.
-            probes: How many probes were asked for, >= 1.
+            probes: Number of probes that were requested, >= 1.
         """
         if self._decay == 0:
             return estimate
@@ -68,7 +68,7 @@ class RunningAverage:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a later process needs to go on, as plain numbers."""
+        """Return what a resumed training needs, as plain numbers."""
         squares, variances = self._squares, self._variances
         return {
             "weight": self._weight,
@@ -77,10 +77,10 @@ class RunningAverage:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken.
+        """Continue where :meth:`state_dict` was called.
 
         Args:
-            state: What it returned.
+            state: The dictionary that it returned.
         """
         weight, squares, variances = (state[key] for key in ("weight", "squares", "variances"))
         self._weight = float(weight)

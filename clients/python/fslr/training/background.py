@@ -1,26 +1,41 @@
-"""Asks an advisor in a thread of its own, so that no training step waits for an answer."""
+"""Asks an advisor from a background thread, so that no training step waits for an answer."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import queue
 import threading
+from typing import NamedTuple
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.protocols import RunSession
 
-_log = logging.getLogger("fslr")
+
+class RequestError(NamedTuple):
+    """A request that failed.
+
+    Attributes:
+        step: The step of its measurement.
+        error: The exception.
+    """
+
+    step: int
+    error: Exception
 
 
 class BackgroundSession:
     """Sends measurements in the background and keeps the newest answer.
 
-    Only the newest waiting measurement is sent: one that the advisor had no time for is replaced.
-    Failures are counted, logged once until the next success, and otherwise leave no trace.
+    Only the newest waiting measurement is sent; one that is still waiting is replaced.
 
     Args:
-        session: The session; used by the thread alone from the first :meth:`submit` on.
+        session: The session. From the first :meth:`submit` on, only the thread uses it.
+
+    Attributes:
+        submitted: Number of measurements that were handed over.
+        answered: Number of answers.
+        failed: Number of measurements whose request failed.
+        replaced: Number of measurements that a newer one replaced before they were sent.
     """
 
     def __init__(self, session: RunSession) -> None:
@@ -28,6 +43,7 @@ class BackgroundSession:
         self._waiting: queue.Queue[pb.Measurement | None] = queue.Queue(maxsize=1)
         self._lock = threading.Lock()
         self._answer: pb.RecommendLRResponse | None = None
+        self._errors: list[RequestError] = []
         self._thread: threading.Thread | None = None
         self.submitted = 0
         self.answered = 0
@@ -58,13 +74,19 @@ class BackgroundSession:
                 return
 
     def take_answer(self) -> pb.RecommendLRResponse | None:
-        """Return the newest answer that was not taken yet, or None."""
+        """Return the newest answer since the last call, or None."""
         with self._lock:
             answer, self._answer = self._answer, None
             return answer
 
+    def take_errors(self) -> list[RequestError]:
+        """Return the requests that failed since the last call, the oldest first."""
+        with self._lock:
+            errors, self._errors = self._errors, []
+            return errors
+
     def close(self, *, wait_s: float = 1.0) -> None:
-        """End the session; what waits is still sent, for at most ``wait_s`` seconds."""
+        """End the session; a waiting measurement is still sent, for at most ``wait_s`` seconds."""
         thread = self._thread
         if thread is not None and thread.is_alive():
             with contextlib.suppress(queue.Full):
@@ -73,17 +95,14 @@ class BackgroundSession:
         self._session.close()
 
     def _run(self) -> None:
-        told = False
         while (measurement := self._waiting.get()) is not None:
             try:
                 answer = self._session.recommend(measurement)
-            except Exception as error:  # noqa: BLE001 - whatever it is, training goes on
+            except Exception as error:  # noqa: BLE001 - whatever it is, training continues
+                with self._lock:
+                    self._errors.append(RequestError(measurement.step, error))
                 self.failed += 1
-                if not told:
-                    _log.warning("no advice for step %d: %s", measurement.step, error)
-                told = True
                 continue
-            told = False
             with self._lock:
                 self._answer = answer
-            self.answered += 1  # last: while it is outstanding, somebody still looks for it
+            self.answered += 1  # last: as long as it is outstanding, the exchange looks for it

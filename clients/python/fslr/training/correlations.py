@@ -1,8 +1,8 @@
-"""What a profile keeps of a Gram matrix: how far alike blocks move the outputs the same way.
+"""The part of a Gram matrix that a profile keeps: how alike the output changes of blocks are.
 
-Which groups share a role, the advisor decides. Whatever it decides, names of one role differ in
-their block indices, which are numbers; so the pairs of groups whose names differ in numbers alone
-hold every pair that it can ask for.
+The advisor decides which groups share a role. In any case, names of one role differ only in their
+block indices, which are numbers. So the pairs of groups whose names differ only in numbers include
+every pair that it can need.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 _NUMBER = re.compile(r"[0-9]+")
-_MOST_ALIKE = 64  # pairs grow with the square: of more groups none are kept
+_MAX_ALIKE_GROUPS = 64  # pairs grow with the square; none are kept for larger families
 
 
 def alike_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
-    """Return the pairs (i, j), i < j, of groups whose names differ in numbers alone.
+    """Return the pairs (i, j), i < j, of groups whose names differ only in numbers.
 
     Args:
         names: The groups' names, in layout order.
@@ -30,14 +30,16 @@ def alike_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
     return [
         (first, second)
         for family in families.values()
-        if len(family) <= _MOST_ALIKE
+        if len(family) <= _MAX_ALIKE_GROUPS
         for place, first in enumerate(family)
         for second in family[place + 1 :]
     ]
 
 
 def correlations(gram: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) -> list[float]:
-    """Return the correlation of the output changes of each pair, in [-1, 1]; 0 where one is zero.
+    """Return the correlation of the output changes of each pair, in [-1, 1].
+
+    It is 0 where one of the two changes is zero.
 
     Args:
         gram: Inner products of the groups' output changes, shape [groups, groups].
@@ -48,6 +50,6 @@ def correlations(gram: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) ->
     first, second = np.array(pairs).T
     norms = np.sqrt(np.maximum(gram[first, first] * gram[second, second], 0.0))
     found = np.divide(gram[first, second], norms, out=np.zeros_like(norms), where=norms > 0)
-    # Entries of an unbiased Gram matrix may break the bounds of a true one.
+    # Entries of an unbiased Gram matrix may exceed the bounds of a true one.
     values: list[float] = np.clip(found, -1.0, 1.0).tolist()
     return values

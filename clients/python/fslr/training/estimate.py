@@ -15,19 +15,20 @@ class RateEstimate:
     Attributes:
         unit_rates: One per group in layout order, in output units per learning rate, >= 0.
         relative_errors: Standard error of each unit rate divided by it, in [0, 0.71]; 0 where the
-            unit rate is 0. An estimator's bias is not part of it.
+            unit rate is 0. It does not include the bias of an estimator.
         probes: Number of probes K, >= 1.
         examples: Number of examples B, >= 1.
         gram: Inner products of the groups' output changes per output element, float64 of shape
             [groups, groups], in (output units per learning rate)^2; its diagonal holds the squared
-            unit rates. Unbiased, so single entries may break the bounds of a true Gram matrix.
-            None: the estimator has none.
+            unit rates. It is unbiased, so single entries may exceed the bounds of a true Gram
+            matrix. None: the estimator does not provide one.
         total_rate: RMS change of the outputs by all groups together, in output units, >= 0. None:
             not known.
-        shares: Signed part of each group in the squared total rate; they add up to 1. None: not
+        shares: Signed share of each group in the squared total rate; they add up to 1. None: not
             known, or nothing moved.
-        linearity_error: RMS of what the outputs' real change is off the first-order one, over the
-            total rate, >= 0. None: not measured, nothing moved, or the real change is not finite.
+        linearity_error: RMS difference between the real change of the outputs and the first-order
+            one, divided by the total rate, >= 0. None: not measured, nothing moved, or the real
+            change is not finite.
     """
 
     unit_rates: list[float]

@@ -61,10 +61,10 @@ class AdviceAdopted:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A part of a step failed; the training goes on.
+    """A part of a step failed; the training continues.
 
     Attributes:
-        step: The step.
+        step: The step. A request to the advisor may fail some steps after its measurement.
         part: What failed.
         error: The exception.
     """
@@ -112,7 +112,10 @@ _LACKS = {
 
 
 class LogListener:
-    """Writes warnings and the first failure of each part to the logger ``fslr``."""
+    """Writes warnings and failures to the logger ``fslr``.
+
+    A part that keeps failing is logged once. Missing advice is logged again after an answer came.
+    """
 
     def __init__(self) -> None:
         self._failed: set[StepPart] = set()
@@ -131,6 +134,8 @@ class LogListener:
                     type(error).__name__,
                     error,
                 )
+            case AdviceAdopted():
+                self._failed.discard(StepPart.ADVICE)
             case _:
                 pass
 

@@ -1,7 +1,8 @@
-"""Asks the advisor of a run for all ranks that train the model.
+"""The exchange of measurements and advice between a run, on all its ranks, and its advisor.
 
-The speaking rank asks; the others learn the answer from it. Every method is a collective, and what
-it does depends on nothing that could differ from rank to rank, so no rank waits in vain.
+The speaking rank asks, and passes the answer on to the others. Every method but ``close`` and
+``take_errors`` is a collective. What it does depends only on values that are equal on all ranks, so
+no rank waits for one that does not come.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import Protocol
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.errors import LayoutMismatchError, ServiceError
 from fslr.protocols import Advisor
-from fslr.training.background import BackgroundSession
+from fslr.training.background import BackgroundSession, RequestError
 
 _NOTHING, _ANSWER, _UNUSABLE = 0.0, 1.0, 2.0
 
 
 class Ranks(Protocol):
-    """The processes that train one model, as far as asking needs them."""
+    """The processes that train one model, as far as the exchange needs them."""
 
     @property
     def speaks(self) -> bool:
@@ -28,11 +29,11 @@ class Ranks(Protocol):
         ...
 
     def from_speaker(self, values: Sequence[float]) -> list[float]:
-        """Return the speaking rank's values; all ranks give as many."""
+        """Return the speaking rank's values; all ranks pass the same number of them."""
         ...
 
-    def words_from_speaker(self, words: str) -> str:
-        """Return the speaking rank's words."""
+    def text_from_speaker(self, text: str) -> str:
+        """Return the speaking rank's text."""
         ...
 
 
@@ -48,20 +49,20 @@ class OneProcess:
         """Return the values."""
         return list(values)
 
-    def words_from_speaker(self, words: str) -> str:
-        """Return the words."""
-        return words
+    def text_from_speaker(self, text: str) -> str:
+        """Return the text."""
+        return text
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What an answer says, on every rank.
+    """An answer, as every rank knows it.
 
     Attributes:
         multipliers: One for each group.
-        next_measurement_step: When to measure next.
-        probes: With how many probes; 0: as many as before.
-        answer: The answer itself, on the speaking rank alone.
+        next_measurement_step: The step to measure next.
+        probes: Number of probes to measure with; 0: as before.
+        answer: The answer itself; None on ranks that do not speak.
     """
 
     multipliers: list[float]
@@ -87,7 +88,7 @@ class Exchange:
         self._session = advisor.open_run(opening) if ranks.speaks else None
         self._background = None if self._session is None else BackgroundSession(self._session)
         self._waiting = False
-        self._lost = 0  # beside those that the background counts
+        self._unusable_answers = 0
 
     @property
     def unanswered(self) -> int:
@@ -96,14 +97,18 @@ class Exchange:
         0 on ranks that do not speak.
         """
         background = self._background
-        return 0 if background is None else self._lost + background.failed + background.replaced
+        return (
+            0
+            if background is None
+            else self._unusable_answers + background.failed + background.replaced
+        )
 
     def check(self) -> None:
         """Ask whether the layout maps, before the first step.
 
         Raises:
-            LayoutMismatchError: It does not.
-            ServiceError: Nobody answers, or the profile is not there.
+            LayoutMismatchError: The layout does not map.
+            ServiceError: The advisor does not answer, or the profile does not exist.
         """
         refusal: Exception | None = None
         if self._ranks.speaks:
@@ -115,18 +120,18 @@ class Exchange:
                     )
             except Exception as error:  # noqa: BLE001 - the other ranks wait for this one
                 refusal = error
-        words = self._ranks.words_from_speaker(_words(refusal))
-        if words:
-            raise refusal or ServiceError(words)
+        message = self._ranks.text_from_speaker(_message(refusal))
+        if message:
+            raise refusal or ServiceError(message)
 
     def ask(self, measurement: pb.Measurement) -> Advice:
-        """Return the advice on a measurement; training waits for it.
+        """Return the advice on a measurement; the training waits for it.
 
         Args:
-            measurement: What was measured.
+            measurement: The measurement.
 
         Raises:
-            ServiceError: There is no answer, or none that can be applied.
+            ServiceError: There is no answer, or it cannot be applied.
         """
         answer: pb.RecommendLRResponse | None = None
         failure: Exception | None = None
@@ -135,25 +140,29 @@ class Exchange:
                 answer = self._session.recommend(measurement)
             except Exception as error:  # noqa: BLE001 - the other ranks wait for this one
                 failure = error
-        words = self._ranks.words_from_speaker(_words(failure))
-        if words:
-            self._lost += 1
-            raise failure or ServiceError(words)
+        message = self._ranks.text_from_speaker(_message(failure))
+        if message:
+            self._unusable_answers += 1
+            raise failure or ServiceError(message)
         return self._shared(answer)
 
     def submit(self, measurement: pb.Measurement) -> None:
-        """Ask in the background."""
+        """Send a measurement in the background.
+
+        Args:
+            measurement: The measurement.
+        """
         if self._background is not None:
             self._background.submit(measurement)
         self._waiting = True
 
     def news(self) -> Advice | None:
-        """Return the newest advice that came in the background since the last call, or None.
+        """Return the newest advice that arrived since the last call, or None.
 
-        Costs the ranks one small broadcast, and that only while an answer is due.
+        It costs the ranks one small broadcast, and only while an answer is outstanding.
 
         Raises:
-            ServiceError: There is an answer that cannot be applied.
+            ServiceError: An answer arrived that cannot be applied.
         """
         if not self._waiting:
             return None
@@ -164,6 +173,10 @@ class Exchange:
         still, kind = self._ranks.from_speaker([float(waiting), kind])
         self._waiting = still > 0
         return None if kind == _NOTHING else self._shared(answer)
+
+    def take_errors(self) -> list[RequestError]:
+        """Return the background requests that failed since the last call; none on other ranks."""
+        return [] if self._background is None else self._background.take_errors()
 
     def close(self) -> None:
         """End the exchange."""
@@ -177,11 +190,11 @@ class Exchange:
             values = [_ANSWER, *plan, *answer.multipliers]
         kind, step, following, probes, *multipliers = self._ranks.from_speaker(values)
         if kind == _UNUSABLE:
-            self._lost += 1
+            self._unusable_answers += 1
             at = "a step" if answer is None else f"step {answer.step}"
             raise ServiceError(
                 f"the advisor answered {at} with multipliers that cannot be applied; "
-                "those in force stay"
+                "the present ones stay in force"
             )
         return Advice(multipliers, max(int(following), int(step) + 1), int(probes), answer)
 
@@ -191,6 +204,6 @@ class Exchange:
         )
 
 
-def _words(error: Exception | None) -> str:
-    """Return what an error says, never nothing; nothing where there is none."""
+def _message(error: Exception | None) -> str:
+    """Return an error's message, or its type where that is empty; "" without an error."""
     return "" if error is None else str(error) or type(error).__name__

@@ -342,5 +342,5 @@ def test_no_decay_is_no_average_and_a_wrong_one_is_refused() -> None:
     single = estimate_with([3.0])
     assert RunningAverage(0.0).add(single) is single
     for decay in (-0.1, 1.0, float("nan")):
-        with pytest.raises(MeasurementError, match=r"averaging is .*; a decay lies in \[0, 1\)"):
+        with pytest.raises(MeasurementError, match=r"averaging is .*; it must be in \[0, 1\)"):
             RunningAverage(decay)
