@@ -160,7 +160,7 @@ def revoke(
     ],
     project: Project = DEFAULT_PROJECT,
 ) -> None:
-    """Take a token away; services refuse it within their token_recheck_s (10 seconds)."""
+    """Take a token away; services refuse it within their token_cache_s (10 seconds)."""
 
     async def revoked(store: TokenStore) -> TokenRecord | None:
         record = await store.get(check_id("project", "project", project), token_id)

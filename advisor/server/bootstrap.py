@@ -132,7 +132,7 @@ async def running_service(
         await check(clients.retrying)
         limiter = ConcurrencyLimiter(max_calls=settings.max_calls, max_streams=settings.max_streams)
         run_store = RunStore(clients.single_try)
-        telemetry = Telemetry(run_store, capacity=settings.telemetry_capacity, metrics=metrics)
+        telemetry = Telemetry(run_store, capacity=settings.max_queued_measurements, metrics=metrics)
         server = _grpc_server(
             settings,
             [
@@ -239,7 +239,7 @@ def _authorizer(settings: Settings, redis: Redis) -> Authorizer:
         path = settings.tls_client_roles
         roles = None if path is None else CertificateRoles(path)
         authenticator = Authenticator(
-            TokenStore(redis), roles, _now, recheck_s=settings.token_recheck_s
+            TokenStore(redis), roles, _now, recheck_s=settings.token_cache_s
         )
     return Authorizer(authenticator, quotas, max_groups=settings.max_groups)
 
@@ -276,7 +276,7 @@ def _add_services(
     """Add the services of the contract to the server."""
     profile_store, policy_store = ProfileStore(redis), PolicyStore(redis)
     profiles = CachedProfiles(
-        profile_store, policy_store, size=settings.cached_profiles, metrics=metrics
+        profile_store, policy_store, size=settings.max_cached_profiles, metrics=metrics
     )
     add_to_server(AdvisorServicer(profiles, telemetry, metrics, _now), server)
     profile_service_pb2_grpc.add_ProfileServiceServicer_to_server(

@@ -1,4 +1,4 @@
-"""All settings of the service in one place: command line, else environment, else default."""
+"""The settings of the service, from the command line, the environment or their defaults."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from advisor.store.redis.addresses import parse_address
 from fslr.client.certificates import CertificateFiles
 from fslr.client.loopback import is_loopback_host
 
-_LONGEST_S = 2_000_000.0  # gRPC takes milliseconds as 32-bit integers
+_MAX_SECONDS = 2_000_000.0  # gRPC takes milliseconds as 32-bit integers
 
 
 class Settings(BaseSettings):
-    """Settings of ``advisor serve``; each is also an environment variable ``ADVISOR_{NAME}``."""
+    """Settings of ``advisor serve``. Each is also an environment variable ``ADVISOR_{NAME}``."""
 
     model_config = SettingsConfigDict(env_prefix="ADVISOR_", frozen=True)
 
@@ -25,129 +25,148 @@ class Settings(BaseSettings):
     port: int = Field(50051, ge=0, le=65535, description="TCP port; 0 takes a free one.")
     allow_insecure: bool = Field(
         False,
-        description="Listen beyond loopback although calls are not encrypted, or callers not "
-        "authenticated.",
+        description="Allow listening beyond loopback without TLS or without authentication.",
     )
     authenticate: bool | None = Field(
         None,
-        description="Callers must show a token, or a certificate that has a role. Default: beyond "
-        "loopback, unless allow_insecure.",
+        description="Require callers to present a token, or a certificate that has a role. "
+        "Default: required beyond loopback, unless allow_insecure is set.",
     )
     tls_cert: Path | None = Field(
-        None, description="PEM file of the certificate and its chain; default: no TLS."
+        None, description="PEM file of the server certificate and its chain. Default: no TLS."
     )
-    tls_key: Path | None = Field(None, description="PEM file of its private key, not encrypted.")
+    tls_key: Path | None = Field(
+        None, description="PEM file of the certificate's private key, unencrypted."
+    )
     tls_client_ca: Path | None = Field(
         None,
-        description="PEM file of authorities; callers must then have a certificate of theirs.",
+        description="PEM file of certificate authorities. If set, callers must present a "
+        "certificate issued by one of them.",
     )
     tls_client_roles: Path | None = Field(
         None,
-        description="YAML file that gives the names in callers' certificates a project and a role.",
+        description="YAML file that maps names in client certificates to a project and a role.",
     )
-    token_recheck_s: float = Field(
+    token_cache_s: float = Field(
         10.0,
         ge=0,
-        description="How long a token is believed before it is looked up again, in seconds: a "
-        "revoked one ends within it.",
+        description="How long a validated token is cached, in seconds. A revoked token is refused "
+        "within this time.",
     )
     redis_url: str | None = Field(
         None,
-        description="Redis to use: redis://, unix://, redis+sentinel:// or redis+cluster://; "
-        "rediss for TLS. Default: an embedded one.",
+        description="URL of Redis: redis://, unix://, redis+sentinel:// or redis+cluster://; "
+        "rediss for TLS. Default: an embedded Redis.",
     )
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("fslr-advisor"),
-        description="Where the embedded Redis keeps its data.",
+        description="Data directory of the embedded Redis.",
     )
     redis_timeout_s: float = Field(
-        2.0, ge=1, description="Longest wait for an answer of Redis, in seconds."
+        2.0, ge=1, description="Maximum time to wait for an answer from Redis, in seconds."
     )
     redis_wait_replicas: int = Field(
-        0, ge=0, description="Replicas of Redis that must have a write before it is acknowledged."
+        0,
+        ge=0,
+        description="Number of Redis replicas that must have a write before it is acknowledged.",
     )
     workers: int = Field(
         1,
         ge=1,
         le=256,
-        description="Processes that answer on the port; limits hold for each of them.",
+        description="Number of processes that serve the port. Limits apply to each of them.",
     )
     max_message_bytes: int = Field(
-        64 * 2**20, ge=1024, le=2**29 - 1, description="Largest request that is accepted, in bytes."
+        64 * 2**20, ge=1024, le=2**29 - 1, description="Maximum size of a request, in bytes."
     )
     max_groups: int = Field(
         100_000,
         ge=1,
-        description="Most groups and frozen names of a layout, together; of groups alone 20,000.",
+        description="Maximum number of groups and frozen names of a layout together. Groups "
+        "themselves are limited to 20,000.",
     )
     max_calls: int = Field(
-        1_000, ge=1, description="Most calls of one message under way; more are refused."
+        1_000,
+        ge=1,
+        description="Maximum number of concurrent unary calls. Further calls are refused.",
     )
-    max_streams: int = Field(10_000, ge=1, description="Most open streams; more are refused.")
+    max_streams: int = Field(
+        10_000, ge=1, description="Maximum number of open streams. Further streams are refused."
+    )
     max_token_streams: int = Field(
-        1_000, ge=1, description="Most open streams of one token; more are refused."
+        1_000,
+        ge=1,
+        description="Maximum number of open streams of one token. Further streams are refused.",
     )
     max_token_messages_per_s: float = Field(
         1_000.0,
         gt=0,
-        description="Most messages a second of one token, with a burst of 2 seconds' worth.",
+        description="Maximum number of messages of one token per second, with bursts of 2 seconds' "
+        "worth.",
     )
     max_connection_age_s: float = Field(
         3600.0,
         ge=1,
-        le=_LONGEST_S,
-        description="Longest life of a connection, in seconds, up to 10 % more or less by chance: "
-        "streams then find new replicas.",
+        le=_MAX_SECONDS,
+        description="Maximum age of a connection, in seconds, varied by up to 10 % at random. "
+        "Streams then reconnect and find new replicas.",
     )
     keepalive_s: float = Field(
         60.0,
         ge=10,
-        le=_LONGEST_S,
-        description="How long a silent connection waits to be checked, in seconds.",
+        le=_MAX_SECONDS,
+        description="Time without traffic after which a connection is probed, in seconds.",
     )
     metrics_port: int | None = Field(
         None,
         ge=0,
         le=65535,
-        description="TCP port of the metrics, for Prometheus; 0 takes a free one. Default: none.",
+        description="TCP port of the Prometheus metrics; 0 takes a free one. Default: metrics are "
+        "not served.",
     )
     tracing: bool = Field(
-        False, description="Send traces of calls (OpenTelemetry) to where OTEL_... says."
+        False,
+        description="Export OpenTelemetry traces of calls, as the environment variables OTEL_... "
+        "say.",
     )
-    reflection: bool = Field(True, description="Tell callers the contract (gRPC reflection).")
-    cached_profiles: int = Field(256, ge=1, description="Most profile versions kept in memory.")
-    telemetry_capacity: int = Field(
-        10_000, ge=1, description="Most measurements that wait for the store."
+    reflection: bool = Field(True, description="Enable gRPC server reflection.")
+    max_cached_profiles: int = Field(
+        256, ge=1, description="Maximum number of profile versions cached in memory."
+    )
+    max_queued_measurements: int = Field(
+        10_000,
+        ge=1,
+        description="Maximum number of measurements queued for Redis. Further ones are not stored.",
     )
     grace_s: float = Field(
         5.0,
         ge=0,
-        le=_LONGEST_S,
-        description="Longest wait for open calls when stopping, in seconds.",
+        le=_MAX_SECONDS,
+        description="Maximum time for open calls to end when the service stops, in seconds.",
     )
 
     @field_validator("redis_url")
     @classmethod
-    def _has_a_known_form(cls, url: str | None) -> str | None:
+    def _check_redis_url(cls, url: str | None) -> str | None:
         if url is not None:
             parse_address(url)
         return url
 
     @model_validator(mode="after")
-    def _has_the_whole_of_tls(self) -> Self:
+    def _check_tls(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key come together; name both files or neither")
+            raise ValueError("tls_cert and tls_key must be given together; set both or neither")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
         if self.tls_client_roles is not None and self.tls_client_ca is None:
-            raise ValueError("tls_client_roles needs tls_client_ca, whose certificates have roles")
+            raise ValueError("tls_client_roles needs tls_client_ca, which verifies certificates")
         if self.tls_client_roles is not None and not self.authenticates:
-            raise ValueError("tls_client_roles has no effect without authenticate; say that too")
+            raise ValueError("tls_client_roles has no effect without authenticate; set it too")
         return self
 
     @property
     def tls(self) -> CertificateFiles | None:
-        """The files for TLS; None: nothing is encrypted."""
+        """The TLS files; None if calls are not encrypted."""
         if self.tls_cert is None:
             return None
         return CertificateFiles(ca=self.tls_client_ca, cert=self.tls_cert, key=self.tls_key)
@@ -159,18 +178,18 @@ class Settings(BaseSettings):
 
     @property
     def authenticates(self) -> bool:
-        """Whether callers must prove who they are."""
+        """Whether callers must authenticate."""
         if self.authenticate is None:
             return not (self.is_loopback or self.allow_insecure)
         return self.authenticate
 
     @property
     def topology(self) -> str:
-        """``standalone``, ``sentinel`` or ``cluster``."""
+        """Topology of Redis: ``standalone``, ``sentinel`` or ``cluster``."""
         scheme = (self.redis_url or "").partition("://")[0]
         return scheme.partition("+")[2] or "standalone"
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the service can be reached from this machine alone."""
+        """Whether only this machine can reach the service."""
         return is_loopback_host(self.host)

@@ -36,8 +36,8 @@ CALLERS = 16
 CHANNELS = 2
 # Small, so that what grows is neither the cache of profiles nor the queue of measurements.
 _SETTINGS = {
-    "ADVISOR_CACHED_PROFILES": "8",
-    "ADVISOR_TELEMETRY_CAPACITY": "200",
+    "ADVISOR_MAX_CACHED_PROFILES": "8",
+    "ADVISOR_MAX_QUEUED_MEASUREMENTS": "200",
     "ADVISOR_REDIS_TIMEOUT_S": "30",
 }
 _MOST_KEPT = 20

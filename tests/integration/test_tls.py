@@ -139,7 +139,7 @@ def test_commands_take_their_files_from_the_environment(authority: Authority) ->
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["--tls-cert", "{cert}"], "setting tls: tls_cert and tls_key come together"),
+        (["--tls-cert", "{cert}"], "setting tls: tls_cert and tls_key must be given together"),
         (["--tls-client-ca", "{cert}"], "setting tls: tls_client_ca needs tls_cert and tls_key"),
         (["--tls-cert", "{cert}", "--tls-key", "/no/key"], "cannot be read: No such file"),
         (["--tls-cert", "{cert}", "--tls-key", "{cert}"], "cannot be used"),

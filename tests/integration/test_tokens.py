@@ -55,7 +55,7 @@ def tokens(store: EmbeddedRedis) -> Tokens:
 def service(store: EmbeddedRedis) -> Iterator[LocalServer]:
     with LocalServer(
         None,
-        *("--redis-url", store.url, "--authenticate", "--token-recheck-s", "0.5"),
+        *("--redis-url", store.url, "--authenticate", "--token-cache-s", "0.5"),
         *("--max-token-streams", "2", "--max-groups", "50"),
     ) as running:
         yield running
@@ -302,7 +302,7 @@ def test_tokens_that_were_seen_go_on_while_redis_is_away(tmp_path: Path) -> None
         RedisServer(tmp_path / "redis") as redis_server,
         LocalServer(
             None,
-            *("--redis-url", redis_server.url, "--authenticate", "--token-recheck-s", "0"),
+            *("--redis-url", redis_server.url, "--authenticate", "--token-cache-s", "0"),
             *("--redis-timeout-s", "1"),
         ) as service,
     ):
