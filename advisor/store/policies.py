@@ -1,4 +1,4 @@
-"""Policies in Redis: immutable versions, the latest of which counts unless one is named."""
+"""Policies in Redis: immutable versions; the latest one applies unless a version is named."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from advisor.registry.resource_names import PolicyReference
 from advisor.store import keys
 from advisor.store.audit import write_arguments, write_keys
 from advisor.store.codec import decode_policy, encode_policy
-from advisor.store.redis.commands import batch, command, load_script
+from advisor.store.lua import load_script
+from advisor.store.redis.commands import batch, command
 from advisor.store.redis.connection import awaited, store_errors
+from advisor.store.replies import PolicyOutcome, SetPolicyReply
 from advisor.store.times import from_ms, to_ms
 
 _log = structlog.get_logger()
-_LOOKED_AT = 1_000  # names that an unknown one is compared with; a project has few policies
+_MAX_COMPARED_NAMES = 1_000  # names that an unknown one is compared with; projects have few
 
 
 class PolicyStore:
     """Reads and writes policies.
 
     Args:
-        redis: The client. It may repeat writes: each has an identifier.
+        redis: The client. It may retry writes, because each has a request id.
 
     Raises:
-        StoreUnavailableError: By every method, when Redis does not answer.
+        StoreUnavailableError: From every method, if Redis does not answer.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -45,49 +47,55 @@ class PolicyStore:
         *,
         expected_version: int | None = None,
     ) -> tuple[StoredPolicy, bool]:
-        """Store a version, or find that the latest one has the same rules.
+        """Store a new version, unless the latest version has the same rules.
 
         Args:
             reference: The policy, without a version.
             policy: The rules.
             origin: Where the write comes from.
-            expected_version: What the latest version must be; 0: none; None: any.
+            expected_version: The latest version must be this one; 0: none exists; None: any.
 
         Returns:
-            The version, and whether this request made it.
+            The latest version, and whether this request created it.
 
         Raises:
-            PolicyMovedError: The latest version is another than expected.
+            PolicyMovedError: The latest version is not the expected one.
         """
         rules = encode_policy(policy)
         expected = "" if expected_version is None else expected_version
         request = ("policy", reference, rules, expected)
         with store_errors():
-            version, created_ms, created = await self._set(
-                keys=[
-                    keys.policies(reference.project),
-                    keys.policy(reference.project, reference.policy),
-                    *write_keys(reference.project, origin),
-                ],
-                args=[
-                    reference.policy,
-                    rules,
-                    expected,
-                    to_ms(origin.time),
-                    *write_arguments(origin, request),
-                ],
+            reply = SetPolicyReply.parse(
+                await self._set(
+                    keys=[
+                        keys.policies(reference.project),
+                        keys.policy(reference.project, reference.policy),
+                        *write_keys(reference.project, origin),
+                    ],
+                    args=[
+                        reference.policy,
+                        rules,
+                        expected,
+                        to_ms(origin.time),
+                        *write_arguments(origin, request),
+                    ],
+                )
             )
-        if version < 0:
-            raise PolicyMovedError(str(reference), expected_version or 0, created_ms)
-        stored = PolicyReference(reference.project, reference.policy, version)
-        return StoredPolicy(stored, policy, from_ms(created_ms)), bool(created)
+        if reply.outcome is PolicyOutcome.CONFLICT:
+            raise PolicyMovedError(str(reference), expected_version or 0, reply.version)
+        stored = StoredPolicy(
+            PolicyReference(reference.project, reference.policy, reply.version),
+            policy,
+            from_ms(reply.created_ms),
+        )
+        return stored, reply.outcome is PolicyOutcome.CREATED
 
     async def get(self, reference: PolicyReference) -> StoredPolicy:
         """Read one version.
 
         Raises:
-            PolicyNotFoundError: There is no such policy, or not that version of it.
-            StoreDamagedError: What is stored is no policy that this service can read.
+            PolicyNotFoundError: The policy or this version of it does not exist.
+            StoreDamagedError: The stored rules cannot be read.
         """
         key = keys.policy(reference.project, reference.policy)
         with store_errors():
@@ -100,20 +108,20 @@ class PolicyStore:
                 near = [] if latest else await self._nearest(reference)
                 raise PolicyNotFoundError(str(reference), near, latest)
         stored = PolicyReference(reference.project, reference.policy, version)
-        policy = _readable(stored, rules)
+        policy = _decoded(stored, rules)
         if policy is None:
             raise StoreDamagedError(f"the rules of {stored} cannot be read")
         return StoredPolicy(stored, policy, from_ms(_number(created_ms)))
 
     async def _nearest(self, reference: PolicyReference) -> list[str]:
         key = keys.policies(reference.project)
-        there = await awaited(self._redis.zrangebylex(key, "-", "+", 0, _LOOKED_AT))
-        names = [raw.decode() for raw in there]
+        existing = await awaited(self._redis.zrangebylex(key, "-", "+", 0, _MAX_COMPARED_NAMES))
+        names = [raw.decode() for raw in existing]
         near = difflib.get_close_matches(reference.policy, names, n=3)
         return [str(PolicyReference(reference.project, name)) for name in near]
 
     async def page(self, project: str, *, after: str, size: int) -> tuple[list[StoredPolicy], str]:
-        """Return a page of latest versions by name, and the last name if there is more."""
+        """Return a page of latest versions by name, and the last name if there are more."""
         with store_errors():
             listed = await awaited(
                 self._redis.zrangebylex(
@@ -121,26 +129,29 @@ class PolicyStore:
                 )
             )
             names = [raw.decode() for raw in listed[:size]]
-            own = [keys.policy(project, name) for name in names]
-            versions = await batch(self._redis, [command("HGET", key, "latest") for key in own])
+            own_keys = [keys.policy(project, name) for name in names]
+            versions = await batch(
+                self._redis, [command("HGET", key, "latest") for key in own_keys]
+            )
             latest = [_number(version) for version in versions]
-            stored = await batch(  # what is damaged hides no other
+            stored = await batch(  # errors stay with their entry, so the other entries are listed
                 self._redis,
                 [
                     command("HMGET", key, f"v:{version}", f"t:{version}")
-                    for key, version in zip(own, latest, strict=True)
+                    for key, version in zip(own_keys, latest, strict=True)
                 ],
             )
         found = []
         for name, version, entry in zip(names, latest, stored, strict=True):
             rules, created_ms = (b"", 0) if isinstance(entry, Exception) else entry
             reference = PolicyReference(project, name, version)
-            policy = _readable(reference, rules or b"")
+            policy = _decoded(reference, rules or b"")
             found.append(StoredPolicy(reference, policy, from_ms(_number(created_ms))))
         return found, names[-1] if len(listed) > size else ""
 
 
-def _readable(reference: PolicyReference, rules: bytes) -> Policy | None:
+def _decoded(reference: PolicyReference, rules: bytes) -> Policy | None:
+    """Return the policy with stored rules; log the error and return None if they are damaged."""
     try:
         return decode_policy(rules)
     except (ValueError, TypeError, KeyError):
@@ -149,7 +160,7 @@ def _readable(reference: PolicyReference, rules: bytes) -> Policy | None:
 
 
 def _number(stored: object) -> int:
-    """Return a stored number; what is none is 0."""
+    """Return a stored number, or 0 if it is missing or not a number."""
     try:
         return int(stored)  # type: ignore[call-overload, no-any-return]
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Finding profiles: pages by name and by label, and names near to one that is not there."""
+"""Finds profiles: pages by name and by label, and names similar to an unknown one."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from advisor.registry.profiles import ProfileSummary, VersionInfo
 from advisor.registry.resource_names import ProfileName
 from advisor.store import keys
 from advisor.store.codec import decode_summary
-from advisor.store.profile_replies import resolved
-from advisor.store.redis.commands import batch, command, load_script
+from advisor.store.lua import load_script
+from advisor.store.redis.commands import batch, command
 from advisor.store.redis.connection import awaited, store_errors
+from advisor.store.replies import ResolveOutcome, ResolveReply
 from advisor.store.times import from_ms
 
-_NEAREST_AMONG = 500  # names before, and after, an unknown one that it is compared with
-_SIFTED = 500  # names read at a time where several labels are wanted
-_LAST = "\x7f"  # after every character of a profile's identifier
+_NEIGHBORS = 500  # names on each side of an unknown name that it is compared with
+_FILTER_BATCH = 500  # names read at a time if several labels are required
+_LAST = "\x7f"  # sorts after every character of a profile id
 
 _log = structlog.get_logger()
 
 
 class ProfileIndex:
-    """Finds profiles; the scripts of the store keep what it reads.
+    """Finds profiles in the indexes that the Lua scripts maintain.
 
     Args:
         redis: The client.
 
     Raises:
-        StoreUnavailableError: By every method, when Redis does not answer.
+        StoreUnavailableError: From every method, if Redis does not answer.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -42,26 +43,27 @@ class ProfileIndex:
     async def page(
         self, project: str, *, after: str, size: int, labels: dict[str, str]
     ) -> tuple[list[tuple[VersionInfo, ProfileSummary | None]], str]:
-        """Return a page of latest versions by name, and the last name if there is more.
+        """Return a page of latest versions by name, and the last name if there are more.
 
-        What cannot be read of a version is None, so that one damaged profile hides no other.
+        The summary of a version that cannot be read is None, so a damaged profile does not hide the
+        others.
 
         Args:
             project: The project.
-            after: The identifier after which the page begins; empty: from the first.
-            size: Most entries, at least 1.
-            labels: Pairs that every listed version has.
+            after: The profile id after which the page starts; empty: from the first.
+            size: Maximum number of entries, at least 1.
+            labels: Labels that every listed version has.
         """
         found: list[tuple[VersionInfo, ProfileSummary | None]] = []
         with store_errors():
-            source = await self._narrowest(project, labels)
+            prefix = await self._narrowest(project, labels)
         while True:
             wanted = size + 1 - len(found)
-            count = wanted if len(labels) < 2 else max(wanted, _SIFTED)
+            count = wanted if len(labels) < 2 else max(wanted, _FILTER_BATCH)
             with store_errors():
-                listed = await self._names(project, source, after, count)
-                fitting = await self._labelled(project, listed, labels)
-                entries = await self._latest([ProfileName(project, name) for name in fitting])
+                listed = await self._names(project, prefix, after, count)
+                matching = await self._with_labels(project, listed, labels)
+                entries = await self._latest([ProfileName(project, name) for name in matching])
             found += [
                 (info, summary)
                 for info, summary in entries
@@ -74,9 +76,9 @@ class ProfileIndex:
             after = listed[-1]
 
     async def _narrowest(self, project: str, labels: Mapping[str, str]) -> str:
-        """Return the beginning of the label index that has the fewest of the wanted profiles.
+        """Return the prefix in the label index of the required label that fewest profiles have.
 
-        Empty where no labels are wanted.
+        Empty if no labels are required.
         """
         prefixes = [f"{label_pair(key, value)}\0" for key, value in sorted(labels.items())]
         if len(prefixes) < 2:
@@ -84,30 +86,30 @@ class ProfileIndex:
         key = keys.labels(project)
         counts = await batch(
             self._redis,
-            [command("ZLEXCOUNT", key, f"[{start}", f"({start}{_LAST}") for start in prefixes],
+            [command("ZLEXCOUNT", key, f"[{prefix}", f"({prefix}{_LAST}") for prefix in prefixes],
         )
         for count in counts:
             if isinstance(count, Exception):
                 raise count
         return prefixes[counts.index(min(counts))]
 
-    async def _names(self, project: str, source: str, after: str, count: int) -> list[str]:
-        """Return the first profiles after one, of all or of a part of the label index."""
+    async def _names(self, project: str, prefix: str, after: str, count: int) -> list[str]:
+        """Return the next profiles of the project, or of a prefix in the label index."""
         listed = await awaited(
             self._redis.zrangebylex(
-                keys.labels(project) if source else keys.profiles(project),
-                f"({source}{after}" if after else f"[{source}" if source else "-",
-                f"({source}{_LAST}" if source else "+",
+                keys.labels(project) if prefix else keys.profiles(project),
+                f"({prefix}{after}" if after else f"[{prefix}" if prefix else "-",
+                f"({prefix}{_LAST}" if prefix else "+",
                 start=0,
                 num=count,
             )
         )
-        return [raw.decode().removeprefix(source) for raw in listed]
+        return [raw.decode().removeprefix(prefix) for raw in listed]
 
-    async def _labelled(
+    async def _with_labels(
         self, project: str, profiles: Sequence[str], labels: Mapping[str, str]
     ) -> list[str]:
-        """Return those of some profiles that have all labels, by the index alone."""
+        """Return the profiles that have all labels according to the index."""
         if not (profiles and labels):
             return list(profiles)
         members = [
@@ -126,16 +128,16 @@ class ProfileIndex:
     async def _latest(
         self, names: Sequence[ProfileName]
     ) -> list[tuple[VersionInfo, ProfileSummary | None]]:
-        """Return the latest versions of those profiles that were not deleted meanwhile."""
+        """Return the latest versions of the profiles that have not been deleted meanwhile."""
         found: dict[ProfileName, tuple[VersionInfo, bytes | None]] = {}
-        looked_for: Sequence[ProfileName] = names
-        while looked_for:
-            # Where a version has no content it was deleted since it was resolved, and another one
-            # is the latest by now; or, if that is still the same one, its content is lost.
-            before = {name: found.pop(name)[0] for name in looked_for if name in found}
-            entries = await self._stored_latest(looked_for)
+        pending: Sequence[ProfileName] = names
+        while pending:
+            # A version without content was deleted after it was resolved, and a different version
+            # is the latest now. If it is still the same version, its content is lost.
+            before = {name: found.pop(name)[0] for name in pending if name in found}
+            entries = await self._stored_latest(pending)
             found |= {info.name: (info, summary) for info, summary in entries}
-            looked_for = [
+            pending = [
                 info.name
                 for info, summary in entries
                 if summary is None and info.version and before.get(info.name) != info
@@ -148,22 +150,24 @@ class ProfileIndex:
     async def _stored_latest(
         self, names: Sequence[ProfileName]
     ) -> list[tuple[VersionInfo, bytes | None]]:
-        """Return the latest version of each profile that there is, with its summary if it has one.
+        """Return the latest version of each profile that exists, with its summary if it has one.
 
-        Version 0 stands for one that cannot be resolved.
+        A profile that cannot be resolved gets version 0.
         """
-        own = [keys.ProfileKeys(name) for name in names]
-        replies = await batch(
+        profiles = [keys.ProfileKeys(name) for name in names]
+        results = await batch(
             self._redis,
-            [self._resolve.call([profile.index, profile.aliases], ["", 0]) for profile in own],
+            [self._resolve.call([profile.index, profile.aliases], ["", 0]) for profile in profiles],
         )
         infos: list[VersionInfo] = []
-        for name, found in zip(names, replies, strict=True):
-            if isinstance(found, Exception):
-                _log.error("a stored profile cannot be read", profile=str(name), error=found)
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, Exception):
+                _log.error("a stored profile cannot be read", profile=str(name), error=result)
                 infos.append(VersionInfo(name, 0, "", from_ms(0)))
-            elif len(found) > 1:
-                infos.append(resolved(name, found))
+                continue
+            reply = ResolveReply.parse(result)
+            if reply.outcome is ResolveOutcome.FOUND:
+                infos.append(reply.version_info(name))
         contents = [keys.ProfileKeys(info.name).content(info.digest) for info in infos]
         summaries = await batch(
             self._redis, [command("HGET", content, "summary") for content in contents]
@@ -174,16 +178,16 @@ class ProfileIndex:
         ]
 
     async def nearest(self, name: ProfileName) -> list[str]:
-        """Return the names most like one that is not there, the nearest first."""
-        key, most = keys.profiles(name.project), _NEAREST_AMONG
+        """Return the existing names most similar to an unknown one, the nearest first."""
+        key = keys.profiles(name.project)
         with store_errors():
-            there = await awaited(
-                self._redis.zrevrangebylex(key, f"({name.profile}", "-", start=0, num=most)
+            existing = await awaited(
+                self._redis.zrevrangebylex(key, f"({name.profile}", "-", start=0, num=_NEIGHBORS)
             )
-            there += await awaited(
-                self._redis.zrangebylex(key, f"({name.profile}", "+", start=0, num=most)
+            existing += await awaited(
+                self._redis.zrangebylex(key, f"({name.profile}", "+", start=0, num=_NEIGHBORS)
             )
-        near = difflib.get_close_matches(name.profile, [raw.decode() for raw in there], n=3)
+        near = difflib.get_close_matches(name.profile, [raw.decode() for raw in existing], n=3)
         return [str(ProfileName(name.project, profile)) for profile in near]
 
 
@@ -196,5 +200,5 @@ def _readable(info: VersionInfo, summary: bytes | None) -> ProfileSummary | None
 
 
 def label_pair(key: str, value: str) -> str:
-    """Return a label as the index spells it; neither part holds a NUL."""
+    """Return a label in the form of the index, ``key NUL value``."""
     return f"{key}\0{value}"

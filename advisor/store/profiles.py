@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
@@ -24,24 +23,35 @@ from advisor.registry.resource_names import ProfileName, ProfileReference
 from advisor.store import keys
 from advisor.store.audit import write_arguments, write_keys
 from advisor.store.codec import EncodedProfile, decode, encode
+from advisor.store.lua import load_script
 from advisor.store.profile_index import ProfileIndex, label_pair
-from advisor.store.profile_replies import aliases_of, info_of, resolved
-from advisor.store.redis.commands import load_script
 from advisor.store.redis.connection import awaited, store_errors
-from advisor.store.times import to_ms
+from advisor.store.replies import (
+    AliasOutcome,
+    DeleteOutcome,
+    DeleteReply,
+    RegisterOutcome,
+    RegisterReply,
+    ResolveOutcome,
+    ResolveReply,
+    SetAliasReply,
+)
+from advisor.store.times import from_ms, to_ms
+
+_MAX_LISTED_VERSIONS = 10  # in an error message
 
 
 class ProfileStore:
     """Reads and writes profiles; every write is one atomic script.
 
     Args:
-        redis: The client. It may repeat writes: each has an identifier.
+        redis: The client. It may retry writes, because each has a request id.
 
     Attributes:
         index: Finds profiles by name and label.
 
     Raises:
-        StoreUnavailableError: By every method, when Redis does not answer.
+        StoreUnavailableError: From every method, if Redis does not answer.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -55,79 +65,81 @@ class ProfileStore:
     async def register(
         self, name: ProfileName, content: ProfileContent, origin: AuditOrigin
     ) -> tuple[VersionInfo, bool]:
-        """Store a version, or find the one with the same content.
+        """Store a new version, unless a version with the same content exists.
 
         Returns:
-            The version, and whether this request made it.
+            The version with the content, and whether this request created it.
 
         Raises:
-            InvalidValueError: The provenance is not complete, or a value is out of its range.
-            RequestReusedError: The request's identifier was another request's.
-            AuditUnavailableError: It cannot be written down who writes.
+            InvalidValueError: The provenance is incomplete, or a value is out of its range.
+            RequestReusedError: The request id belongs to a different request.
+            AuditUnavailableError: The audit record cannot be written.
         """
         content.header.provenance.check_complete()
-        content.profile()  # refuse what recommendations could not use
+        content.profile()  # rejects content that recommendations could not use
         encoded = await asyncio.to_thread(encode, content)
-        own = keys.ProfileKeys(name)
+        profile_keys = keys.ProfileKeys(name)
         labels = [label_pair(*label) for label in sorted(content.header.labels.items())]
         with store_errors():
-            version, created_ms, created, *naming = await self._register(
-                keys=[
-                    keys.profiles(name.project),
-                    keys.labels(name.project),
-                    own.index,
-                    own.aliases,
-                    own.content(encoded.digest),
-                    *write_keys(name.project, origin),
-                ],
-                args=[
-                    encoded.digest,
-                    encoded.header,
-                    encoded.arrays,
-                    encoded.summary,
-                    to_ms(origin.time),
-                    name.profile,
-                    json.dumps(labels),
-                    *write_arguments(origin, ("register", name, encoded.digest)),
-                ],
+            reply = RegisterReply.parse(
+                await self._register(
+                    keys=[
+                        keys.profiles(name.project),
+                        keys.labels(name.project),
+                        profile_keys.index,
+                        profile_keys.aliases,
+                        profile_keys.content(encoded.digest),
+                        *write_keys(name.project, origin),
+                    ],
+                    args=[
+                        encoded.digest,
+                        encoded.header,
+                        encoded.arrays,
+                        encoded.summary,
+                        to_ms(origin.time),
+                        name.profile,
+                        json.dumps(labels),
+                        *write_arguments(origin, ("register", name, encoded.digest)),
+                    ],
+                )
             )
-        return info_of(name, [version, encoded.digest, created_ms], naming), bool(created)
+        info = VersionInfo(
+            name, reply.version, encoded.digest, from_ms(reply.created_ms), reply.aliases
+        )
+        return info, reply.outcome is RegisterOutcome.CREATED
 
     async def resolve(self, reference: ProfileReference) -> VersionInfo:
         """Find the version that a reference names.
 
         Raises:
-            ProfileNotFoundError: There is no such profile.
-            VersionNotFoundError: It has no such version or alias.
+            ProfileNotFoundError: The profile does not exist.
+            VersionNotFoundError: The profile has no such version or alias.
         """
-        return (await self._look(reference, all_versions=False))[0]
+        return (await self._look_up(reference, all_versions=False)).version_info(reference.name)
 
-    async def _look(
-        self, reference: ProfileReference, *, all_versions: bool
-    ) -> tuple[VersionInfo, list[Alias], list[int]]:
-        """Return a version, all aliases of its profile and, if wanted, all its versions."""
-        own = keys.ProfileKeys(reference.name)
+    async def _look_up(self, reference: ProfileReference, *, all_versions: bool) -> ResolveReply:
+        """Find a version, all aliases of its profile and, if wanted, all its versions."""
+        name = reference.name
+        profile_keys = keys.ProfileKeys(name)
         with store_errors():
-            found = await self._resolve(
-                keys=[own.index, own.aliases], args=[reference.suffix, int(all_versions)]
+            reply = ResolveReply.parse(
+                await self._resolve(
+                    keys=[profile_keys.index, profile_keys.aliases],
+                    args=[reference.suffix, int(all_versions)],
+                )
             )
-        if not found:
-            raise ProfileNotFoundError(
-                str(reference.name), await self.index.nearest(reference.name)
-            )
-        if len(found) == 1:
-            raise VersionNotFoundError(
-                str(reference.name), reference.suffix, await self._known(reference.name)
-            )
-        aliases = aliases_of(found[3])
-        return resolved(reference.name, found), aliases, sorted(found[4])
+        if reply.outcome is ResolveOutcome.NO_PROFILE:
+            raise ProfileNotFoundError(str(name), await self.index.nearest(name))
+        if reply.outcome is ResolveOutcome.NO_VERSION:
+            raise VersionNotFoundError(str(name), reference.suffix, await self._known(name))
+        return reply
 
     async def content(self, info: VersionInfo) -> ProfileContent:
-        """Read the content of a version, checked against its digest.
+        """Read the content of a version and check it against its digest.
 
         Raises:
-            VersionNotFoundError: The version was deleted meanwhile.
-            ProfileDamagedError: The stored bytes are missing or not those of the digest.
+            VersionNotFoundError: The version was deleted in the meantime.
+            ProfileDamagedError: The stored bytes are missing or do not match the digest.
         """
         with store_errors():
             header, arrays = await awaited(
@@ -141,19 +153,20 @@ class ProfileStore:
         return await asyncio.to_thread(decode, EncodedProfile(info.digest, header, arrays))
 
     async def get(self, reference: ProfileReference) -> ProfileVersion:
-        """Read one version with its content, and the aliases and versions beside it.
+        """Read one version with its content, and the profile's aliases and versions.
 
         Raises:
-            ProfileNotFoundError: There is no such profile.
-            VersionNotFoundError: It has no such version or alias.
-            ProfileDamagedError: The stored bytes are missing or not those of the digest.
+            ProfileNotFoundError: The profile does not exist.
+            VersionNotFoundError: The profile has no such version or alias.
+            ProfileDamagedError: The stored bytes are missing or do not match the digest.
         """
-        (info, aliases, versions), content = await resolve_and_read(
+        found, content = await resolve_and_read(
             reference,
-            lambda: self._look(reference, all_versions=True),
-            lambda found: self.content(found[0]),
+            lambda: self._look_up(reference, all_versions=True),
+            lambda reply: self.content(reply.version_info(reference.name)),
         )
-        return ProfileVersion(info, content, tuple(aliases), tuple(versions))
+        info = found.version_info(reference.name)
+        return ProfileVersion(info, content, found.aliases, found.versions)
 
     async def set_alias(
         self,
@@ -170,35 +183,44 @@ class ProfileStore:
             reference: The version.
             alias: The alias.
             origin: Where the write comes from.
-            expected_version: What the alias must name now; 0: nothing; None: anything.
-            expected_moves: How often it must have moved; None: any number of times.
+            expected_version: The version that the alias must name now; 0: none; None: any.
+            expected_moves: How often the alias must have moved; None: any number of times.
 
         Returns:
-            The version, what the alias named before (0: nothing), and the alias.
+            The version, the version that the alias named before (0: none), and the alias.
 
         Raises:
-            AliasMovedError: The alias names another version than expected.
+            AliasMovedError: The alias is not in the expected state.
+            ProfileNotFoundError: The profile does not exist.
             VersionNotFoundError: The profile has no such version.
         """
+        name = reference.name
         expected = ["" if v is None else v for v in (expected_version, expected_moves)]
-        own = keys.ProfileKeys(reference.name)
+        profile_keys = keys.ProfileKeys(name)
         request = ("alias", reference, alias, *expected)
         with store_errors():
-            outcome, *rest = await self._set_alias(
-                keys=[own.index, own.aliases, *write_keys(reference.name.project, origin)],
-                args=[
-                    alias,
-                    0,
-                    reference.suffix,
-                    *expected,
-                    reference.name.profile,
-                    *write_arguments(origin, request),
-                ],
+            reply = SetAliasReply.parse(
+                await self._set_alias(
+                    keys=[
+                        profile_keys.index,
+                        profile_keys.aliases,
+                        *write_keys(name.project, origin),
+                    ],
+                    args=[
+                        alias,
+                        0,
+                        reference.suffix,
+                        *expected,
+                        name.profile,
+                        *write_arguments(origin, request),
+                    ],
+                )
             )
-        await self._check_moved(reference, alias, outcome, rest, expected_version)
-        before, moves, version, digest, created_ms, *naming = rest
-        info = info_of(reference.name, [version, digest.decode(), created_ms], naming)
-        return info, before, Alias(alias, version, moves)
+        await self._raise_refusal(reference, alias, reply, expected_version)
+        info = VersionInfo(
+            name, reply.version, reply.digest, from_ms(reply.created_ms), reply.aliases
+        )
+        return info, reply.previous_version, Alias(alias, reply.version, reply.moves)
 
     async def delete_alias(
         self,
@@ -208,91 +230,101 @@ class ProfileStore:
         *,
         expected_moves: int | None = None,
     ) -> None:
-        """Take an alias away.
+        """Delete an alias.
 
         Raises:
-            ProfileNotFoundError: There is no such profile.
-            VersionNotFoundError: It has no such alias.
-            AliasMovedError: It moved another number of times.
+            ProfileNotFoundError: The profile does not exist.
+            VersionNotFoundError: The profile has no such alias.
+            AliasMovedError: The alias has not moved the expected number of times.
         """
-        own = keys.ProfileKeys(name)
+        profile_keys = keys.ProfileKeys(name)
         expected = ["", "" if expected_moves is None else expected_moves]
         request = ("delete alias", name, alias, *expected)
         with store_errors():
-            outcome, *rest = await self._set_alias(
-                keys=[own.index, own.aliases, *write_keys(name.project, origin)],
-                args=[alias, 1, "", *expected, name.profile, *write_arguments(origin, request)],
+            reply = SetAliasReply.parse(
+                await self._set_alias(
+                    keys=[
+                        profile_keys.index,
+                        profile_keys.aliases,
+                        *write_keys(name.project, origin),
+                    ],
+                    args=[alias, 1, "", *expected, name.profile, *write_arguments(origin, request)],
+                )
             )
-        await self._check_moved(ProfileReference(name, alias), alias, outcome, rest, None)
+        await self._raise_refusal(ProfileReference(name, alias), alias, reply, None)
 
-    async def _check_moved(
+    async def _raise_refusal(
         self,
         reference: ProfileReference,
         alias: str,
-        outcome: int,
-        rest: Sequence[int],
+        reply: SetAliasReply,
         expected_version: int | None,
     ) -> None:
-        """Raise what ``set_alias.lua`` refused."""
+        """Raise the error for a reply of ``set_alias.lua`` that refuses the change."""
         name = reference.name
-        match outcome:
-            case 0:
-                raise AliasMovedError(alias, expected_version, rest[0])
-            case -1:
+        match reply.outcome:
+            case AliasOutcome.CONFLICT:
+                raise AliasMovedError(alias, expected_version, reply.previous_version)
+            case AliasOutcome.NO_VERSION:
                 raise VersionNotFoundError(str(name), reference.suffix, await self._known(name))
-            case -2:
+            case AliasOutcome.NO_PROFILE:
                 raise ProfileNotFoundError(str(name), await self.index.nearest(name))
-            case -3:
+            case AliasOutcome.NO_ALIAS:
                 raise VersionNotFoundError(str(name), alias, await self._known(name))
 
     async def delete(self, reference: ProfileReference, origin: AuditOrigin) -> None:
-        """Remove one version.
+        """Delete one version.
 
         Raises:
-            InvalidValueError: The reference does not give a version number.
-            ProfileNotFoundError: There is no such profile.
-            VersionNotFoundError: It has no such version.
+            InvalidValueError: The reference has no version number.
+            ProfileNotFoundError: The profile does not exist.
+            VersionNotFoundError: The profile has no such version.
             VersionInUseError: An alias names the version.
         """
         if reference.version is None:
             raise InvalidValueError(
-                "name", f"{str(reference)!r} gives no version number; add @{{version}}"
+                "name", f"{str(reference)!r} has no version number; add @{{version}}"
             )
         missing: NotFoundError | None = None
         digest = ""
         try:
             digest = (await self.resolve(reference)).digest
         except NotFoundError as error:
-            missing = error  # unless the same request removed it before: the script knows
-        own = keys.ProfileKeys(reference.name)
+            missing = error  # this may be the retry of a request that succeeded: the script decides
+        name = reference.name
+        profile_keys = keys.ProfileKeys(name)
         with store_errors():
-            outcome, *naming = await self._delete(
-                keys=[
-                    keys.profiles(reference.name.project),
-                    keys.labels(reference.name.project),
-                    own.index,
-                    own.aliases,
-                    own.content(digest),
-                    *write_keys(reference.name.project, origin),
-                ],
-                args=[
-                    reference.version,
-                    digest,
-                    reference.name.profile,
-                    *write_arguments(origin, ("delete", reference)),
-                ],
+            reply = DeleteReply.parse(
+                await self._delete(
+                    keys=[
+                        keys.profiles(name.project),
+                        keys.labels(name.project),
+                        profile_keys.index,
+                        profile_keys.aliases,
+                        profile_keys.content(digest),
+                        *write_keys(name.project, origin),
+                    ],
+                    args=[
+                        reference.version,
+                        digest,
+                        name.profile,
+                        *write_arguments(origin, ("delete", reference)),
+                    ],
+                )
             )
-        if outcome < 0:
-            raise VersionInUseError(str(reference), [alias.decode() for alias in naming])
-        if outcome == 0:
+        if reply.outcome is DeleteOutcome.IN_USE:
+            raise VersionInUseError(str(reference), list(reply.aliases))
+        if reply.outcome is DeleteOutcome.NOT_FOUND:
             raise missing or VersionNotFoundError(
-                str(reference.name), reference.suffix, await self._known(reference.name)
+                str(name), reference.suffix, await self._known(name)
             )
 
     async def _known(self, name: ProfileName) -> list[str]:
-        own = keys.ProfileKeys(name)
+        """Return the newest versions and all aliases of a profile, for error messages."""
+        profile_keys = keys.ProfileKeys(name)
         with store_errors():
-            fields = await awaited(self._redis.hkeys(own.index))
-            aliases = await awaited(self._redis.hkeys(own.aliases))
+            fields = await awaited(self._redis.hkeys(profile_keys.index))
+            aliases = await awaited(self._redis.hkeys(profile_keys.aliases))
         versions = sorted(int(field[2:]) for field in fields if field.startswith(b"v:"))
-        return [str(v) for v in versions[-10:]] + sorted(alias.decode() for alias in aliases)
+        newest = [str(version) for version in versions[-_MAX_LISTED_VERSIONS:]]
+        return newest + sorted(alias.decode() for alias in aliases)

@@ -16,7 +16,8 @@ from advisor.errors import RunNotFoundError
 from advisor.registry.resource_names import RunName
 from advisor.registry.runs import EventToStore, StoredEvent, StoredRun
 from advisor.store import keys
-from advisor.store.redis.commands import Call, batch, load_script
+from advisor.store.lua import load_script
+from advisor.store.redis.commands import Call, batch
 from advisor.store.redis.connection import awaited, store_errors
 from advisor.store.times import from_ms
 

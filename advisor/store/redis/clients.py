@@ -1,7 +1,10 @@
-"""The clients of redis-py, with what the service needs beyond them.
+"""Clients of redis-py for one server, Sentinels and a Cluster, extended for the service.
 
-Whatever stands behind an address, a client here waits for a bounded time, tells how long its
-commands take, and carries out lists of commands in one round trip a server.
+Each client bounds how long a command takes, reports its duration, and can send a list of commands
+in one round trip per server.
+
+The clients use parts of redis-py that its documentation does not promise. All of them are listed in
+``tests/unit/store/test_redis_internals.py``, which fails when a release of redis-py changes one.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
@@ -32,22 +35,22 @@ from advisor.runtime.event_loop import retrieve_exception
 Command: TypeAlias = tuple[Any, ...]
 
 _T = TypeVar("_T")
-_left: set[asyncio.Task[Any]] = set()  # the event loop itself keeps no task alive
+_abandoned: set[asyncio.Task[Any]] = set()  # the event loop holds only weak references to tasks
 
-_REDIRECTS = 3
-_AWAY = (RedisConnectionError, RedisTimeoutError, ClusterDownError)
+_MAX_REDIRECTS = 3
+_CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError, ClusterDownError)
 
 
 @dataclass(frozen=True, slots=True)
-class Conduct:
-    """How a client behaves.
+class CommandRunner:
+    """Runs the commands of one client with a time limit, and reports their durations.
 
     Attributes:
-        timeout_s: Longest wait for a connection and for an answer, in seconds; a command with its
-            repetitions and redirections takes twice that at most.
-        retries: Further tries of a command whose connection broke.
-        wait_replicas: Replicas that must have a write before it is acknowledged.
-        observe: Is told of each command.
+        timeout_s: Maximum wait for a connection and for a reply, in seconds. A command with all its
+            retries and redirections takes at most twice as long.
+        retries: Number of further attempts after a connection breaks.
+        wait_replicas: Number of replicas that must have a write before it is acknowledged.
+        observe: Called after each command.
     """
 
     timeout_s: float
@@ -55,20 +58,20 @@ class Conduct:
     wait_replicas: int = 0
     observe: CommandObserver | None = None
 
-    async def carry_out(self, command: str, work: Coroutine[Any, Any, _T]) -> _T:
-        """Await a command's work, bounded and timed.
+    async def run(self, command: str, work: Coroutine[Any, Any, _T]) -> _T:
+        """Await a command for at most twice the timeout.
 
         Args:
-            command: Its name.
-            work: What carries it out.
+            command: The command's name, for the observer.
+            work: The coroutine that runs the command.
 
         Raises:
-            TimeoutError: That of redis-py: it takes too long.
+            TimeoutError: The command takes too long (redis-py's class of that name).
         """
         begun, limit_s = time.perf_counter(), 2 * self.timeout_s
         failed = True
-        # A task of its own, which is left to itself when its time is over: what redis-py does may
-        # outlive a cancellation (asyncio.wait_for of Python 3.11 swallows it at times).
+        # A separate task, abandoned when its time is up: redis-py may outlive a cancellation
+        # (asyncio.wait_for of Python 3.11 sometimes swallows it).
         task = asyncio.create_task(work)
         try:
             await asyncio.wait((task,), timeout=limit_s)
@@ -78,159 +81,162 @@ class Conduct:
             failed = False
         finally:
             if task.done():
-                retrieve_exception(task)  # it may end in the very moment in which its caller leaves
+                retrieve_exception(task)  # it may finish just as its caller is cancelled
             else:
                 task.cancel()
-                _left.add(task)
-                task.add_done_callback(_left.discard)
+                _abandoned.add(task)
+                task.add_done_callback(_abandoned.discard)
                 task.add_done_callback(retrieve_exception)
             if self.observe is not None:
                 self.observe(command, time.perf_counter() - begun, failed=failed)
         return reply
 
 
-async def _carried(work: Awaitable[_T]) -> _T:
-    """Await what redis-py does; a connection that another task closes meanwhile is a broken one."""
+async def _with_closed_as_connection_error(work: Awaitable[_T]) -> _T:
+    """Await redis-py; raise a connection error if another task closed the connection meanwhile."""
     try:
         return await work
     except (AttributeError, RuntimeError) as error:
-        # Redis-py takes its writer away, and uvloop's transport says that it is closed.
+        # redis-py sets the connection's writer to None; uvloop's transport reports being closed.
         if getattr(error, "obj", error) is None or "closed" in str(error):
-            raise RedisConnectionError("the connection was closed meanwhile") from error
+            raise RedisConnectionError("the connection was closed by another task") from error
         raise
 
 
 class Client(Protocol):
-    """What lists of commands and writes need of a client, whatever stands behind it."""
+    """What scripts and batches need from a client, whatever topology it talks to."""
 
-    conduct: Conduct
+    runner: CommandRunner
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Carry out a command."""
+        """Run a command."""
 
-    async def parts(self, keys: Sequence[str]) -> list[list[int]]:
-        """Return which of the keys lie together, as lists of their positions."""
+    async def group_by_node(self, keys: Sequence[str]) -> list[list[int]]:
+        """Return the positions of the keys, grouped by the node that holds them."""
 
-    async def carry_out_together(self, key: str, commands: Sequence[Command], /) -> list[Any]:
-        """Carry out commands, in order, on the server that has a key; return replies and errors."""
+    async def execute_pipeline(self, key: str, commands: Sequence[Command], /) -> list[Any]:
+        """Run commands in order on the node that holds a key; return replies and errors."""
 
-    async def follow(self, error: RedisError, command: Command, /) -> Any:
-        """Carry out one command of a list that was refused because its slot moves."""
+    async def follow_redirect(self, error: RedisError, command: Command, /) -> Any:
+        """Run a command of a pipeline that was refused because its slot is moving."""
 
     async def check(self) -> None:
-        """Raise unless Redis can do its work."""
+        """Raise an error unless Redis can serve commands."""
 
 
-class Server(Redis):
-    """A client of one server, or of the one that Sentinels name."""
+class ServerClient(Redis):
+    """A client of one server, or of the primary that Sentinels name."""
 
-    conduct: Conduct
+    runner: CommandRunner
     sentinels: Sequence[Redis] = ()
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Carry out a command."""
+        """Run a command."""
         execute: Any = super().execute_command
-        work = _carried(execute(*args, **options))
-        return await self.conduct.carry_out(str(args[0]), work)
+        work = _with_closed_as_connection_error(execute(*args, **options))
+        return await self.runner.run(str(args[0]), work)
 
-    async def parts(self, keys: Sequence[str]) -> list[list[int]]:
-        """Return one part: all keys lie together."""
+    async def group_by_node(self, keys: Sequence[str]) -> list[list[int]]:
+        """Return one group with all positions."""
         return [list(range(len(keys)))] if keys else []
 
-    async def carry_out_together(self, _key: str, commands: Sequence[Command]) -> list[Any]:
-        """Carry out commands, in order, over one connection; return replies and errors.
+    async def execute_pipeline(self, _key: str, commands: Sequence[Command]) -> list[Any]:
+        """Run commands in order over one connection; return replies and errors.
 
         Raises:
-            RedisConnectionError: The connection broke; some may have been carried out.
-            RedisTimeoutError: There was no answer in time; likewise.
+            RedisConnectionError: The connection broke; some commands may have been executed.
+            RedisTimeoutError: No reply came in time; some commands may have been executed.
         """
         async with self.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
-            return await _carried(pipeline.execute(raise_on_error=False))
+            return await _with_closed_as_connection_error(pipeline.execute(raise_on_error=False))
 
-    async def follow(self, error: RedisError, _command: Command) -> Any:
-        """Raise the error: one server has all slots."""
+    async def follow_redirect(self, error: RedisError, _command: Command) -> Any:
+        """Raise the error: a single server never redirects."""
         raise error
 
     async def check(self) -> None:
-        """Raise unless the server answers; leave one that is primary no more.
+        """Raise an error unless the server answers; disconnect from a demoted primary.
 
-        One that was taken for dead and lives answers from the past until Sentinels get to it.
+        A primary that the Sentinels wrongly declared down keeps serving stale data until they
+        reconfigure it.
         """
         pool: Any = self.connection_pool
         if self.sentinels:
-            # Where the primary is another one, the pool closes its connections.
-            await self.conduct.carry_out("SENTINEL", pool.get_master_address())
+            # The pool closes its connections if the primary has changed.
+            await self.runner.run("SENTINEL", pool.get_master_address())
         await self.execute_command("PING")
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
-        """Close all connections, those to the Sentinels included."""
+        """Close all connections, including those to the Sentinels."""
         await super().aclose(close_connection_pool)
         for sentinel in self.sentinels:
             await sentinel.aclose()
 
 
-class Sentinels(Sentinel):
-    """Finds the primary that the Sentinels know which saw the latest failover.
+class LatestEpochSentinel(Sentinel):
+    """Finds the primary according to the Sentinels that know the latest failover.
 
-    Redis-py believes the first that answers. After a failover the others take a while to hear of
-    it, and a former primary that comes back meanwhile is one to them.
+    redis-py trusts the first Sentinel that answers. After a failover the other Sentinels learn of
+    it with a delay, and until then they still report a former primary that has come back.
     """
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
         """Return host and port of the primary.
 
         Raises:
-            MasterNotFoundError: No Sentinel answers, or to those that know best it is down.
+            MasterNotFoundError: No Sentinel answers, or those with the latest configuration report
+                that the primary is down.
         """
-        asked = (sentinel.sentinel_masters() for sentinel in self.sentinels)
-        answers: list[Any] = await asyncio.gather(*asked, return_exceptions=True)
+        requests = (sentinel.sentinel_masters() for sentinel in self.sentinels)
+        answers: list[Any] = await asyncio.gather(*requests, return_exceptions=True)
         states = [a[service_name] for a in answers if isinstance(a, dict) and service_name in a]
-        newest = max((state["config-epoch"] for state in states), default=None)
+        latest = max((state["config-epoch"] for state in states), default=None)
         for state in states:
-            if state["config-epoch"] == newest and self.check_master_state(state, service_name):
+            if state["config-epoch"] == latest and self.check_master_state(state, service_name):
                 return state["ip"], state["port"]
-        told = "; ".join(str(a) for a in answers if isinstance(a, Exception))
+        errors = "; ".join(str(a) for a in answers if isinstance(a, Exception))
         raise MasterNotFoundError(
-            f"no Sentinel knows a primary of {service_name!r} that is up ({told or 'all answer'})"
+            f"no Sentinel knows a primary of {service_name!r} that is up "
+            f"({errors or 'all of them answered'})"
         )
 
 
-class _KeysOfOurCommands:
-    """Finds the keys of the commands that we send, without asking.
+class _KnownCommandKeys:
+    """Finds the keys of the commands that the service sends, without a request to Redis.
 
-    Redis-py asks one node for a table of all commands, each time that slots moved, and again for
-    each XREAD: were that one node away, all of them would be.
+    redis-py asks one node for a table of all commands after each change of the slots, and asks
+    again for each XREAD. If that node were down, every command would fail.
     """
 
     async def initialize(self, _node: object = None) -> None:
-        """Ask nobody."""
+        """Do nothing; redis-py would ask the node here."""
 
     async def get_keys(self, name: str, *arguments: Any) -> tuple[Any, ...]:
-        """Return the keys: the first argument, but for XREAD what follows STREAMS."""
+        """Return the keys: the first argument, or for XREAD those after STREAMS."""
         if name.upper() != "XREAD":
             return arguments[:1]
-        behind = arguments[arguments.index(b"STREAMS") + 1 :]  # as redis-py spells it
+        behind = arguments[arguments.index(b"STREAMS") + 1 :]  # the bytes that redis-py sends
         return behind[: len(behind) // 2]
 
 
-class Cluster(RedisCluster):
+class ClusterClient(RedisCluster):
     """A client of a Cluster.
 
-    It repeats commands itself: redis-py's own way would close the connections of all other
-    commands, and repeat those that were carried out.
+    It has its own retries. Those of redis-py would close the connections of all other commands, and
+    would repeat commands that were already executed.
     """
 
-    conduct: Conduct
+    runner: CommandRunner
     _failed_node: str | None = None
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.commands_parser: Any = _KeysOfOurCommands()
+        self.commands_parser: Any = _KnownCommandKeys()
 
     async def initialize(self, *args: Any, **options: Any) -> Self:
-        """Learn which node has which slots, from the node that failed last of all."""
+        """Learn which node holds which slots; ask the node that failed last only at the end."""
         if options.get("last_failed_node_name") is None:
             options["last_failed_node_name"] = self._failed_node
         try:
@@ -240,26 +246,28 @@ class Cluster(RedisCluster):
         return self
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Carry out a command on the node that has its key."""
-        work = self._repeated(lambda: super(Cluster, self).execute_command(*args, **options))
-        return await self.conduct.carry_out(str(args[0]), work)
+        """Run a command on the node that holds its key."""
+        work = self._with_retries(
+            lambda: super(ClusterClient, self).execute_command(*args, **options)
+        )
+        return await self.runner.run(str(args[0]), work)
 
-    async def _repeated(self, do: Any) -> Any:
-        left = self.conduct.retries
+    async def _with_retries(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
+        left = self.runner.retries
         while True:
             try:
-                return await _carried(do())
-            except _AWAY as error:
+                return await _with_closed_as_connection_error(attempt())
+            except _CONNECTION_ERRORS as error:
                 self._failed_node = getattr(error, "last_failed_node_name", self._failed_node)
                 if left == 0:
                     raise
                 left -= 1
                 await asyncio.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - spreads callers
 
-    async def parts(self, keys: Sequence[str]) -> list[list[int]]:
-        """Return the keys by the nodes that have them."""
+    async def group_by_node(self, keys: Sequence[str]) -> list[list[int]]:
+        """Return the positions of the keys, grouped by the node that holds them."""
         if self._initialize:
-            await self.conduct.carry_out("CLUSTER SLOTS", self.initialize())
+            await self.runner.run("CLUSTER SLOTS", self.initialize())
         found: dict[str, list[int]] = {}
         for position, key in enumerate(keys):
             found.setdefault(self._node_of(key).name, []).append(position)
@@ -268,42 +276,32 @@ class Cluster(RedisCluster):
     def _node_of(self, key: str) -> ClusterNode:
         node = self.get_node_from_key(key)
         if node is None:
-            raise RedisConnectionError("no node has the key's slot")
+            raise RedisConnectionError("no node holds the key's slot")
         return node
 
-    async def carry_out_together(self, key: str, commands: Sequence[Command]) -> list[Any]:
-        """Carry out commands, in order, over one connection to the node that has a key.
+    async def execute_pipeline(self, key: str, commands: Sequence[Command]) -> list[Any]:
+        """Run commands in order over one connection to the node that holds a key.
 
         Args:
-            key: One of the keys, all of which lie on one node.
-            commands: The commands. A slot that moved is followed, by all of them.
+            key: One of the keys; all of them are on the same node.
+            commands: The commands. If all of them were refused because their slots moved, all of
+                them are sent again to the new node.
 
         Returns:
-            Replies, and the errors of single commands.
+            A reply or an error for each command.
 
         Raises:
-            RedisConnectionError: The node went away; some may have been carried out.
-            RedisTimeoutError: There was no answer in time; likewise.
+            RedisConnectionError: The connection broke; some commands may have been executed.
+            RedisTimeoutError: No reply came in time; some commands may have been executed.
         """
-        return list(await self._repeated(lambda: self._together(key, commands)))
+        return list(await self._with_retries(lambda: self._execute_pipeline(key, commands)))
 
-    async def _together(self, key: str, commands: Sequence[Command]) -> list[Any]:
+    async def _execute_pipeline(self, key: str, commands: Sequence[Command]) -> list[Any]:
         replies: list[Any] = []
-        for _ in range(_REDIRECTS):
+        for _ in range(_MAX_REDIRECTS):
             await self.initialize()
             node = self._node_of(key)
-            pipeline = self.pipeline()
-            for command in commands:
-                pipeline.execute_command(*command, target_nodes=[node])
-            try:
-                replies = await pipeline.execute(raise_on_error=False, allow_redirections=False)
-            except _AWAY:
-                self._lost(node)
-                raise
-            for reply in replies:
-                if isinstance(reply, _AWAY):
-                    self._lost(node)
-                    raise reply
+            replies = await self._execute_on(node, commands)
             moved = [reply for reply in replies if type(reply) is MovedError]
             for error in moved:
                 await self.nodes_manager.move_slot(error)
@@ -311,11 +309,27 @@ class Cluster(RedisCluster):
                 break
         return replies
 
-    async def follow(self, error: RedisError, command: Command) -> Any:
-        """Carry out one command of a list where its slot is now, or is about to be.
+    async def _execute_on(self, node: ClusterNode, commands: Sequence[Command]) -> list[Any]:
+        """Run commands on a node; raise an error if its connection fails for any of them."""
+        pipeline = self.pipeline()
+        for command in commands:
+            pipeline.execute_command(*command, target_nodes=[node])
+        try:
+            replies = await pipeline.execute(raise_on_error=False, allow_redirections=False)
+        except _CONNECTION_ERRORS:
+            self._mark_failed(node)
+            raise
+        for reply in replies:
+            if isinstance(reply, _CONNECTION_ERRORS):
+                self._mark_failed(node)
+                raise reply
+        return replies
+
+    async def follow_redirect(self, error: RedisError, command: Command) -> Any:
+        """Run one command of a pipeline where its slot is now, or is moving to.
 
         Args:
-            error: How it was refused.
+            error: The error with which the command was refused.
             command: The command.
         """
         if type(error) is not AskError:
@@ -323,27 +337,27 @@ class Cluster(RedisCluster):
         node = self.get_node(error.host, error.port)
         if node is None:
             raise error
-        # Redis-py asks over one connection and sends the command over another one at times.
+        # redis-py sometimes sends ASKING and the command itself over different connections.
         pipeline = self.pipeline()
         for part in (("ASKING",), command):
             pipeline.execute_command(*part, target_nodes=[node])
         work = pipeline.execute(raise_on_error=False, allow_redirections=False)
-        _, reply = await self.conduct.carry_out(str(command[0]), work)
+        _, reply = await self.runner.run(str(command[0]), work)
         if isinstance(reply, Exception):
             raise reply
         return reply
 
-    def _lost(self, node: ClusterNode) -> None:
-        """Learn anew who has which slots before the next command: the node may have a successor."""
+    def _mark_failed(self, node: ClusterNode) -> None:
+        """Have the next command learn the slots again, because the node may have been replaced."""
         self._failed_node = node.name
         self._initialize = True
 
     async def check(self) -> None:
-        """Raise unless some primary answers that the Cluster serves.
+        """Raise an error unless some primary reports that the Cluster is serving.
 
-        One that does is enough: where a part of the slots is away, the rest goes on.
+        One such primary suffices: while some slots are unavailable, the others keep working.
         """
-        await self.conduct.carry_out("CLUSTER INFO", self._check())
+        await self.runner.run("CLUSTER INFO", self._check())
 
     async def _check(self) -> None:
         await self.initialize()
@@ -355,20 +369,20 @@ class Cluster(RedisCluster):
                 info: Mapping[str, str] = await super().execute_command(
                     "CLUSTER INFO", target_nodes=[node]
                 )
-            except _AWAY as error:
+            except _CONNECTION_ERRORS as error:
                 self._failed_node, last = node.name, error
                 continue
             if info["cluster_state"] == "ok":
                 return
-            last = RedisConnectionError("the Cluster says that it is down (cluster_state:fail)")
+            last = RedisConnectionError("the Cluster reports that it is down (cluster_state:fail)")
         raise last
 
     async def __aenter__(self) -> Self:
-        """Connect at the first command, as the other clients do."""
+        """Return the client, which connects at its first command like the other clients."""
         return self
 
     async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
-        """Close all connections, those after a failure included."""
+        """Close all connections, including those left over after a failure."""
         await self.aclose()
         await self.nodes_manager.aclose()
         await self.nodes_manager.aclose("startup_nodes")

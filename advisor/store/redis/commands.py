@@ -1,4 +1,4 @@
-"""Lua scripts and lists of commands, carried out alike whatever stands behind the client."""
+"""Runs Lua scripts and batches of commands, whatever topology the client talks to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
+from enum import StrEnum
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -15,17 +15,30 @@ from redis.exceptions import AskError, NoScriptError, RedisError, TryAgainError
 from advisor.store.redis.clients import Client, Command
 
 
+class ScriptError(StrEnum):
+    """First words of the error replies of our scripts."""
+
+    AUDIT_FAILED = "AUDITFAILED"
+    """The audit record cannot be written; Redis's reason follows."""
+
+    REQUEST_REUSED = "REQUESTREUSED"
+    """The request id belongs to a different request."""
+
+    WRONG_TYPE = "KEYTYPE"
+    """A key holds a value of the wrong type; the details follow."""
+
+
 class NotReplicatedError(RedisError):
-    """A write reached too few replicas in time."""
+    """Too few replicas confirmed a write in time."""
 
 
 class Script:
-    """A Lua script that servers know by its digest once they have seen it.
+    """A Lua script, called by its digest once a server knows it.
 
     Args:
         redis: The client.
-        text: The script.
-        writes: Whether its callers are told that what it wrote is kept.
+        text: The script's source.
+        writes: Whether a call waits for replicas, if the client is configured to.
     """
 
     def __init__(self, redis: Redis, text: str, *, writes: bool) -> None:
@@ -38,33 +51,33 @@ class Script:
         """Run the script.
 
         Args:
-            keys: Its keys, at least one, all of one project.
-            args: Its arguments.
+            keys: The script's keys, at least one, all of the same project.
+            args: The script's arguments.
         """
         behind = (len(keys), *keys, *args)
         by_digest, by_text = ("EVALSHA", self.digest, *behind), ("EVAL", self.text, *behind)
         client = self._client
-        if self._writes and client.conduct.wait_replicas:
-            work = _write(client, keys[0], by_digest, by_text)
-            return await client.conduct.carry_out("EVALSHA", work)
+        if self._writes and client.runner.wait_replicas:
+            work = _write_and_wait(client, keys[0], by_digest, by_text)
+            return await client.runner.run("EVALSHA", work)
         try:
             return await client.execute_command(*by_digest)
         except NoScriptError:
             return await client.execute_command(*by_text)
 
     def call(self, keys: Sequence[str], args: Sequence[Any]) -> Call:
-        """Return a call of the script, for :func:`batch`."""
+        """Return a call of the script for :func:`batch`."""
         return Call(keys[0], (len(keys), *keys, *args), self)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A command in a list of commands.
+    """A command in a batch.
 
     Attributes:
-        key: One of its keys.
-        arguments: The command; of a script what stands behind its name.
-        script: The script.
+        key: One of the command's keys.
+        arguments: The whole command, or for a script everything after the digest.
+        script: The script, if the command calls one.
     """
 
     key: str
@@ -78,98 +91,89 @@ def command(name: str, key: str, *arguments: Any) -> Call:
 
 
 async def batch(redis: Redis, calls: Sequence[Call]) -> list[Any]:
-    """Carry out commands in one round trip a server, those of one key in their order.
+    """Run commands in one round trip per server; those on the same server run in order.
 
     Args:
         redis: The client.
         calls: The commands.
 
     Returns:
-        A reply or an exception for each.
+        A reply or an exception for each command.
 
     Raises:
-        RedisError: Nothing of it could be carried out: no server answers.
+        RedisError: No server answered, so none of the commands was executed.
     """
     client = cast("Client", redis)
-    parts = await client.parts([call.key for call in calls])
-    done = await asyncio.gather(
-        *(_together(client, [calls[i] for i in part]) for part in parts), return_exceptions=True
+    groups = await client.group_by_node([call.key for call in calls])
+    outcomes = await asyncio.gather(
+        *(_run_on_one_node(client, [calls[i] for i in group]) for group in groups),
+        return_exceptions=True,
     )
     results: list[Any] = [None] * len(calls)
-    for part, replies in zip(parts, done, strict=True):
+    for group, replies in zip(groups, outcomes, strict=True):
         if isinstance(replies, BaseException):
             if not isinstance(replies, RedisError) or all(
-                isinstance(other, BaseException) for other in done
+                isinstance(other, BaseException) for other in outcomes
             ):
                 raise replies
-            replies = [replies] * len(part)  # noqa: PLW2901 - one server is away, others are not
-        for position, reply in zip(part, replies, strict=True):
+            replies = [replies] * len(group)  # noqa: PLW2901 - the other servers did answer
+        for position, reply in zip(group, replies, strict=True):
             results[position] = reply
     return results
 
 
-async def _together(client: Client, calls: Sequence[Call]) -> list[Any]:
-    """Carry out commands that lie on one server; follow single ones to where their slot moved."""
-    known: set[str] = set()
+async def _run_on_one_node(client: Client, calls: Sequence[Call]) -> list[Any]:
+    """Run commands whose keys are on one node; follow redirections of single commands."""
+    sent: set[str] = set()
     commands: list[Command] = []
     for call in calls:
         if call.script is None:
             commands.append(call.arguments)
-        elif call.script.digest in known:
+        elif call.script.digest in sent:
             commands.append(("EVALSHA", call.script.digest, *call.arguments))
-        else:  # its text goes first, so that the server knows it from then on
-            known.add(call.script.digest)
+        else:  # the first call sends the source, and the server caches it
+            sent.add(call.script.digest)
             commands.append(("EVAL", call.script.text, *call.arguments))
-    work = client.carry_out_together(calls[0].key, commands)
-    replies = await client.conduct.carry_out("pipeline", work)
+    work = client.execute_pipeline(calls[0].key, commands)
+    replies = await client.runner.run("pipeline", work)
     for position, reply in enumerate(replies):
         if isinstance(reply, (AskError, TryAgainError)):
             call = calls[position]
-            if call.script is not None:  # the other server may not know it
+            if call.script is not None:  # the other node may not have cached the script
                 commands[position] = ("EVAL", call.script.text, *call.arguments)
             try:
-                replies[position] = await client.follow(reply, commands[position])
+                replies[position] = await client.follow_redirect(reply, commands[position])
             except RedisError as error:
                 replies[position] = error
     return replies
 
 
-async def _write(client: Client, key: str, by_digest: Command, by_text: Command) -> Any:
-    """Carry out a script that writes, and wait until enough replicas have what it wrote.
+async def _write_and_wait(client: Client, key: str, by_digest: Command, by_text: Command) -> Any:
+    """Run a script that writes, and wait until enough replicas have the write.
 
     Args:
         client: The client.
         key: One of the script's keys.
-        by_digest: The script's command.
-        by_text: The same for a server that does not know the script.
+        by_digest: The command that calls the script by its digest.
+        by_text: The command for a server that does not know the script.
 
     Returns:
         The script's reply.
 
     Raises:
-        NotReplicatedError: Too few replicas have the write in time. It may last all the same.
+        NotReplicatedError: Too few replicas confirmed the write in time. It may persist anyway.
         RedisError: The script failed, or Redis does not answer.
     """
-    wanted = client.conduct.wait_replicas
-    wait = ("WAIT", wanted, round(client.conduct.timeout_s * 500))
-    reply, reached = await client.carry_out_together(key, [by_digest, wait])
+    wanted = client.runner.wait_replicas
+    wait = ("WAIT", wanted, round(client.runner.timeout_s * 500))
+    reply, reached = await client.execute_pipeline(key, [by_digest, wait])
     if isinstance(reply, NoScriptError):
-        reply, reached = await client.carry_out_together(key, [by_text, wait])
+        reply, reached = await client.execute_pipeline(key, [by_text, wait])
     for result in (reply, reached):
         if isinstance(result, Exception):
             raise result
     if reached < wanted:
         raise NotReplicatedError(
-            f"{reached} of {wanted} replicas have the write; the same request may be sent again"
+            f"{reached} of {wanted} replicas have the write; retry the same request"
         )
     return reply
-
-
-def load_script(redis: Redis, *names: str) -> Script:
-    """Return the Lua script of the given file names, without ``.lua``, one after the other.
-
-    One that begins with ``write`` is a write: it waits for replicas where that is wanted.
-    """
-    folder = resources.files("advisor.store").joinpath("scripts")
-    texts = [folder.joinpath(f"{name}.lua").read_text("utf-8") for name in names]
-    return Script(redis, "\n".join(texts), writes=names[0] == "write")

