@@ -33,7 +33,7 @@ from advisor.store.redis.connection import connect
 from advisor.store.redis.embedded import EmbeddedRedis
 from advisor.store.replies import OUTCOMES
 from advisor.store.tokens import TokenStore
-from advisor.wire import content_from
+from advisor.wire import content_from_proto
 from tests.building import content_message
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -77,7 +77,7 @@ def version(suffix: str) -> ProfileReference:
 
 
 def test_profiles_produce_every_outcome(tmp_path: Path, seen: dict[str, set[int]]) -> None:
-    content = content_from(content_message())
+    content = content_from_proto(content_message())
 
     async def steps(redis: Redis) -> None:
         store = ProfileStore(redis)

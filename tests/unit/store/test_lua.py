@@ -24,7 +24,8 @@ SCRIPTS = sorted(
     path.name.removesuffix(".lua")
     for path in resources.files("advisor.store").joinpath("scripts").iterdir()
 )
-CONSTANTS: dict[str, type[Enum]] = {kind.__name__: kind for kind in (*OUTCOMES, ScriptError)}
+KINDS: tuple[type[Enum], ...] = (*OUTCOMES, ScriptError)
+CONSTANTS = {kind.__name__: kind for kind in KINDS}
 USES = re.compile(rf"\b({'|'.join(CONSTANTS)})\.(\w+)")
 OWNERS: dict[str, type[Enum]] = {
     "delete_profile": DeleteOutcome,

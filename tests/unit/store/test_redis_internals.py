@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis._parsers import AsyncCommandsParser
 from redis.asyncio import Connection, Redis, cluster, sentinel
 from redis.commands.core import StreamCommands
 from redis.exceptions import AskError, MovedError
@@ -39,8 +40,8 @@ ATTRIBUTES = [
     ),
     (cluster.NodesManager, "move_slot", f"{CLIENTS}, ClusterClient.execute_pipeline"),
     (cluster.NodesManager, "aclose", f"{CLIENTS}, ClusterClient.__aexit__"),
-    (cluster.AsyncCommandsParser, "initialize", f"{CLIENTS}, _KnownCommandKeys"),
-    (cluster.AsyncCommandsParser, "get_keys", f"{CLIENTS}, _KnownCommandKeys"),
+    (AsyncCommandsParser, "initialize", f"{CLIENTS}, _KnownCommandKeys"),
+    (AsyncCommandsParser, "get_keys", f"{CLIENTS}, _KnownCommandKeys"),
 ]
 
 PARAMETERS: list[tuple[Callable[..., Any], str, str]] = [
@@ -123,11 +124,14 @@ def test_redirections_still_name_host_and_port() -> None:
 
 
 def test_xread_still_marks_its_keys_with_the_same_word() -> None:
-    class Sent(StreamCommands):
+    class Recorder(StreamCommands):
+        _event_dispatcher: Any = None
+
         def execute_command(self, *arguments: Any, **_: Any) -> Any:
             return arguments
 
-    name, *arguments = Sent().xread({"key": "0"}, count=2, block=1)  # type: ignore[misc, has-type]
+    recorder: Any = Recorder()
+    name, *arguments = recorder.xread({"key": "0"}, count=2, block=1)
     assert name == "XREAD"
     behind = arguments[arguments.index(b"STREAMS") + 1 :]
     assert behind == ["key", "0"], gone("b'STREAMS' before XREAD's keys", f"{CLIENTS}, get_keys")
