@@ -9,7 +9,7 @@ MEASURED := estimator overhead scaling registry alternatives ablations ideas
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types protos protos-check protos-release bench results \
+.PHONY: help demo test check lint types protos protos-check protos-release docs bench results \
 	results-measure fuzz chaos deploy-check clean
 
 help: ## Show this list
@@ -27,7 +27,7 @@ demo: $(VENV)/installed ## Transfer a learning rate to a model 8 times wider, th
 test: $(VENV)/installed ## Run the tests, with a real Redis and a real gRPC server
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
-check: lint types protos-check test ## Everything that CI checks
+check: lint types protos-check docs test ## Everything that CI checks
 
 lint: $(VENV)/installed ## Style of Python; Dockerfile, compose files, manifests, alerts
 	$(BIN)/ruff check
@@ -39,6 +39,9 @@ deploy-check: $(VENV)/installed ## What lint checks of deploy/, and the image: b
 
 types: $(VENV)/installed ## Strict types
 	$(BIN)/mypy
+
+docs: $(VENV)/installed ## Build the documentation site into out/docs/site, and check its links
+	$(BIN)/python -m docs.generator
 
 protos: $(VENV)/installed ## Generate the Python code from the protos
 	rm -f $(GENERATED)/fslr/advisor/v1/*_pb2*.py*
