@@ -112,7 +112,9 @@ def test_a_gram_matrix_that_a_rank_does_not_have_is_not_sent(without: int) -> No
 
 def test_a_rank_that_could_not_measure_is_known_to_all() -> None:
     ranks, found = together([summing(some_sums(1)), summing(None), summing(some_sums(1))])
-    assert [str(error) for error in found] == ["1 of 3 ranks could not measure"] * 3
+    assert [str(error) for error in found] == [
+        "1 of 3 ranks could not measure; see the logs of the others"
+    ] * 3
     assert all(rank.exchanged < 10 for rank in ranks)  # nothing is sent for nothing
 
 

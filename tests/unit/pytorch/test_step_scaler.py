@@ -202,7 +202,9 @@ def test_what_is_changed_in_a_group_between_steps_counts_for_all_its_parameters(
 
 
 def test_lbfgs_is_refused() -> None:
-    with pytest.raises(AttachError, match=r"LBFGS steps along one direction.*another optimizer"):
+    with pytest.raises(
+        AttachError, match=r"LBFGS steps along one direction.*use a different optimizer"
+    ):
         refuse_unscalable(torch.optim.LBFGS(model().parameters()))
 
 

@@ -1,7 +1,7 @@
-"""Several processes that train one model: sums over ranks, and one rank that talks for all.
+"""Several processes that train one model: sums over ranks, and one rank that speaks for all.
 
-Each rank measures its own examples with probes of its own; sums of projections are added up. Every
-method here is a collective: all ranks call it, at the same steps, whatever went wrong on one.
+Each rank measures its own examples with its own probes, and the sums of projections are added up.
+Every method here is a collective: all ranks call it at the same steps, even if one of them failed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from fslr.torch.estimators import ProjectionSums
 from fslr.torch.model.sharding import is_shard
 
 Group = dist.ProcessGroup | Literal["alone"] | None
-"""Who trains the model together: a process group, ``"alone"``, or None to look at the model."""
+"""The processes that train the model: a process group, ``"alone"``, or None for the wrapper's."""
 
 
 class Ranks:
-    """The processes that train one model; one process alone unless given a group.
+    """The processes that train one model; a single process unless given a group.
 
     Args:
         group: The process group, or None.
@@ -48,14 +48,14 @@ class Ranks:
         return found
 
     def least(self, number: int) -> int:
-        """Return the least of all ranks' numbers."""
+        """Return the smallest of all ranks' numbers."""
         return int(self._reduced(_on_host([number]), dist.ReduceOp.MIN))
 
     def sum(self, sums: ProjectionSums | None, groups: int) -> ProjectionSums:
-        """Return the sums over all ranks; with a Gram matrix where every rank has one.
+        """Return the sums over all ranks; with a Gram matrix if every rank has one.
 
         Args:
-            sums: This rank's; None if it could not measure.
+            sums: The sums of this rank; None if it could not measure.
             groups: Number of groups.
 
         Raises:
@@ -63,12 +63,14 @@ class Ranks:
         """
         if self.count == 1 and sums is not None:
             return sums
-        # What all ranks have is agreed on first: a Gram matrix is large, and not always there.
+        # The ranks first agree on what all of them have: a Gram matrix is large and optional.
         failed, with_gram, *totals = self._sum(_counts(sums)).tolist()
         if failed or sums is None:
-            raise MeasurementError(f"{int(failed)} of {self.count} ranks could not measure")
+            raise MeasurementError(
+                f"{int(failed)} of {self.count} ranks could not measure; see the logs of the others"
+            )
         elements, examples, probes, changes, residuals = totals
-        # Ranks may take another number of probes (their batches another route): a mean of each.
+        # Ranks may use different numbers of probes, if their batches need different routes.
         parts = [sums.squares / sums.probes, sums.fourths / sums.probes**2]
         if sums.gram is not None and with_gram == self.count:
             parts.append(sums.gram.flatten() / sums.probes)
@@ -87,7 +89,7 @@ class Ranks:
         )
 
     def from_speaker(self, values: Sequence[float]) -> list[float]:
-        """Return the speaking rank's values; all ranks give as many."""
+        """Return the speaking rank's values; all ranks pass the same number of them."""
         if self.count == 1:
             return list(values)
         tensor = _on_host(values).to(self._device)
@@ -95,11 +97,11 @@ class Ranks:
         spoken: list[float] = tensor.tolist()
         return spoken
 
-    def text_from_speaker(self, words: str) -> str:
-        """Return the speaking rank's words."""
+    def text_from_speaker(self, text: str) -> str:
+        """Return the speaking rank's text."""
         if self.count == 1:
-            return words
-        box = [words]
+            return text
+        box = [text]
         dist.broadcast_object_list(box, group=self._group, group_src=0, device=self._device)
         return box[0]
 
@@ -107,7 +109,7 @@ class Ranks:
         return self._reduced(values, dist.ReduceOp.SUM)
 
     def _reduced(self, values: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
-        """Return what values on the host come to over all ranks, on the host again."""
+        """Return host values reduced over all ranks, on the host."""
         if self.count == 1:
             return values
         exchanged = values.to(self._device, copy=True)
@@ -120,7 +122,7 @@ def _on_host(values: Sequence[float]) -> Tensor:
 
 
 def _counts(sums: ProjectionSums | None) -> Tensor:
-    """Return whether a rank failed, whether it has a Gram matrix, and its sums that are numbers."""
+    """Return whether a rank failed, whether it has a Gram matrix, and its scalar sums."""
     if sums is None:
         return _on_host([1, 0, 0, 0, 0, 0, 0])
     numbers = sums.elements, sums.examples, sums.probes, sums.changes or 0.0, sums.residuals or 0.0
@@ -128,7 +130,7 @@ def _counts(sums: ProjectionSums | None) -> Tensor:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Return whether a model's parameters lie in shards on several ranks (FSDP2)."""
+    """Return whether a model's parameters are sharded over several ranks (FSDP2)."""
     return any(is_shard(parameter) for parameter in model.parameters())
 
 
@@ -137,10 +139,11 @@ def ranks_of(model: nn.Module, group: Group = None) -> Ranks:
 
     Args:
         model: The model, in its wrapper if it has one.
-        group: Who trains it; None: as its wrapper says.
+        group: The processes that train it; None: those of its wrapper.
 
     Raises:
-        AttachError: There are several processes, and nothing says whether they train one model.
+        AttachError: There are several processes and no wrapper or group that says whether they
+            train one model, or the parameters are on a mesh of several dimensions.
     """
     if group == "alone" or not (dist.is_available() and dist.is_initialized()):
         return Ranks()
@@ -151,8 +154,8 @@ def ranks_of(model: nn.Module, group: Group = None) -> Ranks:
             return Ranks()
         raise AttachError(
             f"there are {dist.get_world_size()} processes, and the model is not wrapped; pass the "
-            "DistributedDataParallel module or the one that fully_shard was applied to, or say "
-            "process_group=torch.distributed.group.WORLD if they train one model, "
+            "DistributedDataParallel module or the one that fully_shard was applied to, or set "
+            "process_group=torch.distributed.group.WORLD if they train one model, or "
             'process_group="alone" if each trains its own'
         )
     device = next(model.parameters()).device
@@ -168,8 +171,8 @@ def _group_of(model: nn.Module) -> dist.ProcessGroup | None:
         if mesh is not None:
             if mesh.ndim > 1:
                 raise AttachError(
-                    f"the parameters lie on a device mesh of {mesh.ndim} dimensions; say which "
-                    "processes train the model together (process_group=...)"
+                    f"the parameters are on a device mesh of {mesh.ndim} dimensions; set "
+                    "process_group=... to the processes that train the model together"
                 )
             sharded: dist.ProcessGroup = mesh.get_group()
             return sharded

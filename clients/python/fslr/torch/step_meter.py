@@ -1,8 +1,7 @@
-"""Measures the unit rates of a training job's own steps, without the job noticing.
+"""Measures the unit rates of a training job's own steps, without changing the training.
 
-A :class:`StepMeter` is told when a step begins and ends. Where a measurement is due it keeps the
-weights from before the step, and afterwards measures what the step's update does to the outputs of
-the batch that the model saw last.
+If a step is measured, a :class:`StepMeter` keeps the weights from before the step. After the step
+it measures what the update does to the outputs of the batch that the model saw last.
 """
 
 from __future__ import annotations
@@ -38,23 +37,23 @@ class MeasuringOptions:
     """How to measure.
 
     Attributes:
-        output: Which tensor of the model's result is the output, its leading dimension the batch: a
-            key, attribute or index (``"logits"``, ``0``), or a function of the result. None: the
-            result is the tensor.
+        output: The tensor of the model's result to measure; its leading dimension is the batch.
+            A key, attribute or index (``"logits"``, ``0``), or a function of the result. None: the
+            result itself is the tensor.
         estimator: Name of the estimator, one of ``ESTIMATORS``.
-        probes: Number of probes K, >= 1; the relative error falls with ``1 / sqrt(K)``. Where the
-            advisor's policy names the error that it wants (``target_relative_error``), it is the
-            number to begin with.
-        examples: Most examples B to measure on, taken from the front of the training batch; None:
-            all of them.
-        micro_batches: Into how many parts the batch is cut, >= 1, where the model allows it and at
-            least 4 examples remain in each. With the default a measurement needs less memory for
-            activations than a training step; 1 is somewhat faster.
-        linearity: Whether one more forward pass, on one part of the batch, tells the linearity
-            error.
-        snapshot_on_host: Whether the weights before a measured step wait in the host's memory.
-        averaging: Decay, by each probe, of a running average of the unit rates over measurements,
-            in [0, 1); 0: no average.
+        probes: Number of probes K, >= 1; the relative error falls with ``1 / sqrt(K)``. If the
+            advisor's policy sets the error that it wants (``target_relative_error``), this is only
+            the initial number.
+        examples: Maximum number of examples B to measure on, taken from the front of the training
+            batch. None: all of them.
+        micro_batches: Number of parts that the batch is cut into, >= 1, if the model allows it and
+            at least 4 examples remain in each. With the default, a measurement needs less memory
+            for activations than a training step; 1 is somewhat faster.
+        linearity: Whether to measure the linearity error, by one more forward pass on one part of
+            the batch.
+        snapshot_on_host: Whether the weights from before a measured step are kept in host memory.
+        averaging: Decay per probe of a running average of the unit rates over measurements, in
+            [0, 1). 0: no average.
         seed: Seed of the probes.
     """
 
@@ -79,15 +78,16 @@ class MeasuringOptions:
             ranks: The processes that train it.
 
         Raises:
-            MeasurementError: There is no such estimator, or an option is out of its range.
+            MeasurementError: The estimator does not exist or does not support sharded models, or
+                an option is out of its range.
         """
         kind = ESTIMATORS.get(self.estimator)
         if kind is None:
             raise MeasurementError(
-                f"there is no estimator {self.estimator!r}; there are {', '.join(ESTIMATORS)}"
+                f"estimator is {self.estimator!r}; it must be one of {', '.join(ESTIMATORS)}"
             )
         ranks = ranks or Ranks()
-        seed = self.seed + _RANK_STRIDE * ranks.rank  # each rank draws probes of its own
+        seed = self.seed + _RANK_STRIDE * ranks.rank  # each rank draws its own probes
         if kind is PerExampleEstimator:
             return PerExampleEstimator(
                 model,
@@ -112,7 +112,7 @@ _Call = tuple[tuple[Any, ...], dict[str, Any], tuple[Autocast, ...]]
 
 
 class _CallWatcher:
-    """A forward pre-hook that copies and pickles of the model do not take along."""
+    """A forward pre-hook that copies and pickles of the model do not contain."""
 
     def __init__(self, see: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]) -> None:
         self._see = see
@@ -125,7 +125,7 @@ class _CallWatcher:
 
 
 def _watch_nothing() -> Callable[..., None]:
-    """Return what stands in a copy of a model where the watcher stood."""
+    """Return what a copy of a model has in place of the watcher."""
     return _ignore_call
 
 
@@ -158,45 +158,45 @@ class StepMeter:
         self._ranks = ranks or Ranks()
         self._is_sharded = is_sharded(model)
         self._estimator = options.estimator_of(model, groups, self._ranks)
-        self._probes_per_asked = 1.0  # a slow route takes several for each one that is asked for
+        self._probes_per_requested = 1.0  # a slow route uses several for each requested one
         self._average = RunningAverage(options.averaging)
         self._device_types = sorted({group.parameter.device.type for group in groups} | {"cpu"})
         self._call: _Call | None = None
         self._before: Snapshot | None = None
         self._failure: Exception | None = None
         self._measuring = False
-        # A measurement calls the module inside of wrappers, and so runs that one's pre-hooks again:
-        # what comes before them is seen.
+        # A measurement calls the module inside of wrappers and so runs its pre-hooks again. So the
+        # call is noted before the other pre-hooks of that module.
         self._handle = model.register_forward_pre_hook(
             _CallWatcher(self._see_call), with_kwargs=True, prepend=model is unwrapped(model)
         )
 
     def _see_call(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Remember the latest training call; its tensors are referred to, not copied."""
+        """Keep a reference to the latest training call; its tensors are not copied."""
         if self._measuring or not torch.is_grad_enabled():
             return
-        # A model may be trained in eval mode; but a validation must not hide the training's batch.
+        # A model may be trained in eval mode, but a validation must not hide the training batch.
         if model.training or self._call is None:
-            # Looked at after the step: here nothing may be raised.
+            # Checked after the step: nothing may be raised here.
             autocasts = tuple(Autocast.present(kind) for kind in self._device_types)
             self._call = args, kwargs, autocasts
 
     @property
     def slow_groups(self) -> dict[str, str]:
-        """Names of the groups that are measured the slow way, with the reason."""
+        """Names of the groups that are measured by the slow route, with the reason."""
         slow: dict[str, str] = getattr(self._estimator, "slow_groups", {})
         return slow
 
     def set_probes(self, probes: int) -> None:
-        """Measure later steps with so many probes, as :attr:`RateEstimate.probes` counts them.
+        """Set the number of probes of later measurements, as in :attr:`RateEstimate.probes`.
 
         Args:
             probes: The number, >= 1.
         """
-        self._estimator.probes = max(1, math.ceil(probes / self._probes_per_asked))
+        self._estimator.probes = max(1, math.ceil(probes / self._probes_per_requested))
 
     def begin_step(self) -> None:
-        """Keep the weights, for the step that follows is to be measured or rescaled."""
+        """Keep the weights: the step that follows is measured or rescaled."""
         parameters = [group.parameter for group in self._groups]
         self._before = Snapshot(parameters, on_host=self._options.snapshot_on_host)
 
@@ -204,12 +204,12 @@ class StepMeter:
         """Measure the step that began with :meth:`begin_step`; all ranks do so together.
 
         Args:
-            learning_rates: Absolute learning rate of each group in the step, multiplier included;
-                a group with 0 did not move and has the unit rate 0.
+            learning_rates: Absolute learning rate of each group in the step, including its
+                multiplier. A group with 0 did not move and has the unit rate 0.
 
         Raises:
-            MeasurementError: The model was not called since the last step, cannot be
-                measured, or could not be measured on another rank.
+            MeasurementError: The model was not called since the last step, or could not be measured
+                on this rank or on a different one.
         """
         own: ProjectionSums | None = None
         failure: Exception | None = None
@@ -226,8 +226,8 @@ class StepMeter:
                 raise failure from None
             raise
         estimate = sums.estimate([group.name for group in self._groups], learning_rates)
-        self._probes_per_asked = estimate.probes / self._estimator.probes
-        # A step that was skipped is none that could be averaged.
+        self._probes_per_requested = estimate.probes / self._estimator.probes
+        # A skipped step must not enter the average.
         if not any(estimate.unit_rates):
             return estimate
         return self._average.add(estimate, self._estimator.probes)
@@ -248,16 +248,16 @@ class StepMeter:
             return self._estimator.measure(batch, update)
 
     def _begun(self, stack: ExitStack) -> tuple[Batch, StepView]:
-        """Return what is measured, with the weights from before the step in place.
+        """Return the batch and the step, with the weights from before the step in place.
 
-        In every pass of a sharded model the ranks wait for each other: so either all of them begin,
-        on as many examples, or none does.
+        The ranks of a sharded model wait for each other in every pass. So either all of them start,
+        on the same number of examples, or none does.
 
         Args:
-            stack: Undoes it.
+            stack: Puts the weights back when it closes.
 
         Raises:
-            MeasurementError: This rank cannot begin, or another one cannot.
+            MeasurementError: This rank or a different one cannot start.
         """
         if not self._is_sharded:
             return self._batch(), stack.enter_context(self._step_undone())
@@ -273,8 +273,8 @@ class StepMeter:
             raise failure
         if least == 0:
             raise MeasurementError(
-                "the model is sharded, and a rank has nothing to measure or could not begin, so no "
-                "rank does; see that rank's log"
+                "the model is sharded, and a rank has nothing to measure or could not start, so no "
+                "rank measures; see the logs of the other ranks"
             )
         return batch.select(0, least), step
 
@@ -283,7 +283,7 @@ class StepMeter:
             raise self._failure
         if self._call is None:
             raise MeasurementError(
-                "the model was not called, with gradients enabled, before the optimizer's step; "
+                "the model was not called with gradients enabled before the optimizer's step; "
                 "attach the module that the training loop calls"
             )
         batch, examples = Batch.of_call(*self._call), self._options.examples
@@ -293,57 +293,60 @@ class StepMeter:
 
     def _step_undone(self) -> AbstractContextManager[StepView]:
         if self._before is None:
-            raise MeasurementError("end_step without begin_step: the weights before are not known")
+            raise MeasurementError(
+                "end_step was called without begin_step, so the weights before the step are unknown"
+            )
         return self._before.restored()
 
     def rescale_step(self, factors: Sequence[float]) -> None:
-        """Turn the step's update into ``factor`` times itself, group by group.
+        """Multiply the step's update by a factor for each group.
 
         Args:
             factors: One for each group.
 
         Raises:
-            MeasurementError: No step was begun with :meth:`begin_step`.
+            MeasurementError: :meth:`begin_step` was not called for this step.
         """
         if self._before is None:
             raise MeasurementError(
-                "rescale_step without begin_step: the weights before are not known"
+                "rescale_step was called without begin_step, so the weights before the step are "
+                "unknown"
             )
         self._before.rescale(factors)
 
     def fail_step(self, error: Exception) -> None:
-        """Let :meth:`end_step` raise an error, once the other ranks know that there is one.
+        """Let :meth:`end_step` raise an error, once the other ranks know about it.
 
         Args:
-            error: Why the step is not to be measured.
+            error: The reason why the step cannot be measured.
         """
         self._failure = error
 
     def forget_step(self) -> None:
-        """Let go of the weights and the batch that a measurement kept."""
+        """Release the weights and the batch that a measurement kept."""
         self._before = None
         self._call = None
         self._failure = None
 
     def close(self) -> None:
-        """Stop looking at the model's calls."""
+        """Stop watching the model's calls."""
         self._handle.remove()
         self.forget_step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a later process needs to measure on: averages, and where probes stand."""
+        """Return what a resumed training needs: averages, and the state of the probes."""
         return {
             "average": self._average.state_dict(),
             "probes": self._estimator.probe_states(),
             "probe_count": self._estimator.probes,
-            "probes_per_asked": self._probes_per_asked,
+            "probes_per_requested": self._probes_per_requested,
             "rank": self._ranks.rank,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
+        """Continue where :meth:`state_dict` was called."""
         self._average.load_state_dict(state["average"])
         self._estimator.probes = int(state["probe_count"])
-        self._probes_per_asked = float(state["probes_per_asked"])
-        if state["rank"] == self._ranks.rank:  # each rank draws probes of its own
+        self._probes_per_requested = float(state["probes_per_requested"])
+        if state["rank"] == self._ranks.rank:  # each rank draws its own probes
             self._estimator.load_probe_states(state["probes"])

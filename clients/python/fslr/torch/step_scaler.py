@@ -1,6 +1,6 @@
-"""Multipliers on an optimizer: its groups are split, with scaled rates, for the time of a step.
+"""Applies multipliers to an optimizer: its groups are split and scaled during a step.
 
-Before and after a step the optimizer is as its user built it: schedulers, checkpoints and
+Between steps the optimizer is as its user built it: schedulers, checkpoints and
 ``add_param_group`` find the groups that they know, and never see a multiplier.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fslr.errors import AttachError
 
-_MANY_TENSORS = 64  # a model with fewer is small, and a few milliseconds of a step do not matter
+_MANY_TENSORS = 64  # with fewer, the model is small and a few milliseconds do not matter
 
 
 def refuse_unscalable(optimizer: torch.optim.Optimizer) -> None:
@@ -24,31 +24,31 @@ def refuse_unscalable(optimizer: torch.optim.Optimizer) -> None:
         optimizer: The optimizer.
 
     Raises:
-        AttachError: It is LBFGS.
+        AttachError: The optimizer is LBFGS.
     """
     if isinstance(optimizer, torch.optim.LBFGS):
         raise AttachError(
-            "LBFGS steps along one direction for all parameters, so groups cannot have learning "
-            "rates of their own; use another optimizer"
+            "LBFGS steps along one direction for all parameters, so groups cannot have different "
+            "learning rates; use a different optimizer, or observe_only=True"
         )
 
 
 def splitting_hint(optimizer: torch.optim.Optimizer, tensors: int) -> str:
-    """Return a hint that splitting this optimizer's groups may be slow; empty where it is not.
+    """Return a hint that splitting this optimizer's groups may be slow; empty if it is not.
 
-    A ``foreach`` or ``fused`` step handles all tensors of a group together, so it loses most when
-    its groups are split. PyTorch takes ``foreach`` by itself on CUDA.
+    A ``foreach`` or ``fused`` step handles all tensors of a group together, so splitting its groups
+    costs it the most. PyTorch uses ``foreach`` by default on CUDA.
 
     Args:
         optimizer: The optimizer.
-        tensors: Number of tensors that have a multiplier of their own.
+        tensors: Number of tensors that have their own multiplier.
     """
     if tensors < _MANY_TENSORS or not any(map(_steps_together, optimizer.param_groups)):
         return ""
     return (
         f"the optimizer steps the tensors of a group together, and {tensors} tensors may get "
-        "different learning rates; if its step takes notably longer now, "
-        'attach(..., scaling="update") scales the update after the step instead, for one more '
+        "different learning rates; if its step takes notably longer now, use "
+        'attach(..., scaling="update"), which scales the update after the step and keeps one more '
         "copy of the weights in memory"
     )
 
@@ -61,19 +61,20 @@ def _steps_together(group: dict[str, Any]) -> bool:
 
 
 class StepScaler:
-    """Scales the learning rates of an optimizer for the time of one step.
+    """Scales the learning rates of an optimizer during a step.
 
-    Parameters of one group that have equal multipliers stay together; the step then costs no more
-    than it has to. The list of groups stays the same object, because optimizers that wrap another
+    Parameters of one group with equal multipliers stay in one part, so that the step costs no more
+    than necessary. The list of groups stays the same object, because optimizers that wrap another
     one share it.
 
-    What a step notes in its groups goes back into the optimizer's own. Numbers that differ from
-    part to part (a step's weight in an average, where it depends on the learning rate) are kept
-    with the parameters, for the next step; the own group shows those of its last part.
+    What a step writes into its groups is copied into the optimizer's own groups. Numbers that
+    differ between the parts of a group (such as a step's weight in an average, where it depends on
+    the learning rate) are kept per parameter for the next step; the own group has those of its last
+    part.
 
     Args:
         optimizer: The optimizer.
-        parameters: The parameters that have multipliers; others keep the scheduled rate.
+        parameters: The parameters that have multipliers; others keep the scheduled learning rate.
     """
 
     def __init__(
@@ -96,9 +97,9 @@ class StepScaler:
 
     def scale(self, multipliers: Sequence[float]) -> None:
         """Put ``scheduled * multiplier`` in force, until :meth:`restore`."""
-        self.restore()  # after a step that raised, nobody else did
+        self.restore()  # a step that raised an exception did not
         if all(multiplier == 1.0 for multiplier in multipliers):
-            self._notes.clear()  # the groups step as they are, and note what is true of all
+            self._notes.clear()  # the groups are not split, so what they hold is true of all
             return
         factors = dict(zip(map(id, self._parameters), multipliers, strict=True))
         own = list(self._optimizer.param_groups)
@@ -107,11 +108,11 @@ class StepScaler:
             for origin, group in enumerate(own)
             for part in self._parts(group, factors)
         ]
-        self._own = own  # before the list changes: wherever an interrupt comes, there is a way back
+        self._own = own  # before the list changes, so that an interrupt can always be undone
         self._optimizer.param_groups[:] = [part for _, part in self._split]
 
     def _parts(self, group: dict[str, Any], factors: dict[int, float]) -> list[dict[str, Any]]:
-        """Return a group in parts of one multiplier, and of the same notes, each."""
+        """Return a group in parts, each with one multiplier and equal notes."""
         parts: dict[object, dict[str, Any]] = {}
         names = group.get("param_names")
         for place, parameter in enumerate(group["params"]):
@@ -131,7 +132,7 @@ class StepScaler:
         return list(parts.values())
 
     def restore(self) -> None:
-        """Put the optimizer's own groups back, with what the step itself noted in them."""
+        """Put the optimizer's own groups back, with what the step wrote into their parts."""
         if self._own is None:
             return
         own = self._own
@@ -150,12 +151,12 @@ class StepScaler:
         self._own, self._split = None, []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the optimizer's own checkpoint lacks."""
+        """Return what the optimizer's own checkpoint does not contain."""
         self.restore()
         return {"notes": [self._notes.get(id(parameter), {}) for parameter in self._parameters]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
+        """Continue where :meth:`state_dict` was called."""
         self._notes = {
             id(parameter): {key: (left, noted) for key, (left, noted) in notes.items()}
             for parameter, notes in zip(self._parameters, state["notes"], strict=True)
@@ -165,15 +166,15 @@ class StepScaler:
 _OF_A_PART = {"params", "param_names", "lr"}
 
 _Notes = dict[str, tuple[float, float]]
-"""Of entries of a group: what the group was left with, and what the parameter's part noted."""
+"""For each entry of a group: the value in the group itself, and that in the parameter's part."""
 
 
 def _notes(part: dict[str, Any], group: dict[str, Any]) -> _Notes:
-    """Return the numbers of a part that are not those that its group was left with."""
+    """Return the numbers of a part that differ from those of its group."""
     return {
         key: (group[key], noted)
         for key, noted in part.items()
-        if noted is not group[key]  # as nearly all are: the others are looked at closely
+        if noted is not group[key]  # nearly all entries are the same object: a quick way out
         and key not in _OF_A_PART
         and _are_numbers(noted, group[key])
         and noted != group[key]
@@ -181,7 +182,7 @@ def _notes(part: dict[str, Any], group: dict[str, Any]) -> _Notes:
 
 
 def _still_true(notes: _Notes, group: dict[str, Any]) -> dict[str, float]:
-    """Return what was noted of entries that nobody changed in the group since."""
+    """Return the notes on entries that have not been changed in the group since."""
     return {
         key: noted
         for key, (left, noted) in notes.items()
