@@ -31,7 +31,7 @@ def main(address: str, profile: str) -> None:
         profile=profile,
         advisor=address,
         run=RunInfo(policy=policy),
-    ) as advice:
+    ) as attachment:
         for _ in range(3):  # the workers of each epoch are forked anew
             batch: list[Tensor]
             for batch in DataLoader(
@@ -41,9 +41,9 @@ def main(address: str, profile: str) -> None:
                 model(batch[0]).square().sum().backward()
                 optimizer.step()
                 seen += len(batch[0])
-        result = {"seen": seen, "failures": advice.failures}
-        assert advice.answer is not None
-        result["answered_step"] = advice.answer.step
+        result = {"seen": seen, "failures": attachment.failures}
+        assert attachment.answer is not None
+        result["answered_step"] = attachment.answer.step
     print(json.dumps(result))
 
 

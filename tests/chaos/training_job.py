@@ -52,14 +52,14 @@ def train(
         advisor=advisor,
         run=RunInfo(project=project, policy=_OFTEN),
         strict=False,
-    ) as advice:
+    ) as attachment:
         for step in range(_STEPS):
             optimizer.zero_grad()
             model(data).square().sum().backward()
             begun = time.monotonic()
             optimizer.step()
             seconds.append(time.monotonic() - begun)
-            in_force += [min(advice.multipliers), max(advice.multipliers)]
+            in_force += [min(attachment.multipliers), max(attachment.multipliers)]
             if len(seconds) == _WRITTEN_TOGETHER or end.is_set():
                 recorder.note("steps", job=f"{name} {step}", seconds=seconds, multipliers=in_force)
                 seconds, in_force = [], []

@@ -48,7 +48,7 @@ class Watched:
         pass
 
 
-def test_training_with_advice_matches_the_reference_rates() -> None:
+def test_an_advised_training_moves_at_the_reference_rates() -> None:
     seen: list[Attachment] = []
     advisor = Watched(in_process())
     policy = policy_pb2.Policy(max_relative_error=1.0)  # no group is held for its low confidence
@@ -79,7 +79,7 @@ def test_training_with_advice_matches_the_reference_rates() -> None:
     assert (seen[0].failures, seen[0].unanswered, seen[0].step) == (0, 0, 12)
 
 
-def test_the_first_step_is_the_optimizer_s_step_times_the_multipliers() -> None:
+def test_the_first_step_is_rescaled_by_the_first_answer() -> None:
     model, optimizer, backward = wide()
     backward()
     start = [p.detach().clone() for p in model.parameters()]
@@ -98,7 +98,7 @@ def test_the_first_step_is_the_optimizer_s_step_times_the_multipliers() -> None:
         assert all(group["lr"] == 0.01 for group in optimizer.param_groups)
 
 
-def test_advice_scales_later_steps_and_leaves_the_scheduler_alone() -> None:
+def test_later_steps_are_scaled_and_the_scheduler_sees_no_multiplier() -> None:
     model, optimizer, backward = wide()
     with attach(model, optimizer, profile="x", advisor=in_process()) as attachment:
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
@@ -127,7 +127,7 @@ def test_a_warm_up_from_zero_is_measured_from_its_first_real_step() -> None:
     assert [m.step for m in advisor.asked] == [1]
 
 
-def test_an_advisor_that_goes_away_leaves_the_last_multipliers(
+def test_the_last_multipliers_stay_when_the_advisor_becomes_unavailable(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     seen: list[Attachment] = []
@@ -157,7 +157,7 @@ def test_an_advisor_that_goes_away_leaves_the_last_multipliers(
 
 
 @pytest.mark.parametrize("when", ["first", "later"])
-def test_a_failing_measurement_is_strict_at_first_and_harmless_later(
+def test_a_failing_measurement_is_raised_at_the_start_and_harmless_later(
     when: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, optimizer, backward = wide()
@@ -169,7 +169,6 @@ def test_a_failing_measurement_is_strict_at_first_and_harmless_later(
         return result
 
     options = MeasuringOptions(output=output)
-    hooks = sum(len(m._forward_hooks) for m in model.modules())
     with (
         caplog.at_level(logging.WARNING, "fslr"),
         attach(
@@ -202,12 +201,16 @@ def test_a_failing_measurement_is_strict_at_first_and_harmless_later(
             for g, p in zip(gradients, model.parameters(), strict=True)
             if p.grad is not None
         )
-    assert sum(len(m._forward_hooks) for m in model.modules()) == hooks
+    for module in model.modules():
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+        assert not any(hooks), "a failed measurement left a hook"
     assert len(caplog.records) == 1
     assert "was not measured, training continues unchanged" in caplog.records[0].getMessage()
 
 
-def test_not_strict_trains_on_without_any_advisor(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_training_that_is_not_strict_continues_without_an_advisor(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     model, optimizer, backward = wide()
     with (
         caplog.at_level(logging.WARNING, "fslr"),
@@ -226,7 +229,7 @@ def test_not_strict_trains_on_without_any_advisor(caplog: pytest.LogCaptureFixtu
     assert "training starts without advice: no advisor answers" in caplog.records[0].getMessage()
 
 
-def test_trouble_at_the_start_is_an_error_before_the_first_step() -> None:
+def test_errors_of_attaching_are_raised_before_the_first_step() -> None:
     model, optimizer, _ = wide()
     groups = len(optimizer.param_groups)
     with pytest.raises(
@@ -250,7 +253,7 @@ def test_trouble_at_the_start_is_an_error_before_the_first_step() -> None:
     assert not model._forward_pre_hooks
 
 
-def test_a_model_that_is_never_called_is_named_as_the_reason() -> None:
+def test_a_model_that_is_never_called_is_an_error() -> None:
     model, optimizer, _ = wide()
     with (
         attach(model, optimizer, profile="x", advisor=in_process()),
@@ -259,7 +262,7 @@ def test_a_model_that_is_never_called_is_named_as_the_reason() -> None:
         optimizer.step()
 
 
-def test_an_answer_that_cannot_be_applied_is_not() -> None:
+def test_an_unusable_answer_is_not_applied() -> None:
     class Broken(Watched):
         def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
             answer = super().recommend(measurement)
@@ -286,7 +289,7 @@ def test_an_answer_that_cannot_be_applied_is_not() -> None:
     assert (seen[0].failures, seen[0].unanswered > 0) == (0, True)
 
 
-def test_examples_limits_the_batch_that_is_measured() -> None:
+def test_the_option_examples_limits_the_measured_batch() -> None:
     model, optimizer, backward = wide()
     advisor = Watched(in_process())
     with attach(
@@ -306,7 +309,7 @@ def test_examples_limits_the_batch_that_is_measured() -> None:
     )
 
 
-def test_blocks_keep_their_places_where_the_first_ones_are_frozen() -> None:
+def test_blocks_keep_their_depth_if_the_first_ones_are_frozen() -> None:
     """The profile's own model, its first two blocks frozen: the others move as they did."""
 
     def model_and_optimizer(*, frozen: int) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -340,7 +343,7 @@ def test_blocks_keep_their_places_where_the_first_ones_are_frozen() -> None:
 
 
 @pytest.mark.parametrize("factor", [1, 8])
-def test_it_measures_with_as_many_probes_as_the_advisor_asks_for(factor: int) -> None:
+def test_the_advisor_sets_the_number_of_probes(factor: int) -> None:
     class Counted(nn.BatchNorm1d if factor == 8 else nn.Identity):  # type: ignore[misc]
         """Batch norm lets examples see each other: 8 probes for each one that is asked for."""
 
@@ -371,7 +374,7 @@ def test_it_measures_with_as_many_probes_as_the_advisor_asks_for(factor: int) ->
     assert max(second.relative_errors) < max(first.relative_errors)
 
 
-def test_a_step_is_scaled_even_if_its_measurement_cannot_begin(
+def test_a_step_is_scaled_even_if_its_measurement_cannot_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, optimizer, backward = wide()
@@ -418,7 +421,7 @@ def test_any_error_is_raised_at_a_strict_start(error: Exception) -> None:
             optimizer.step()
 
 
-def test_a_call_without_tensors_reaches_the_model_as_it_is() -> None:
+def test_a_call_without_tensors_cannot_be_measured() -> None:
     class TakesWords(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -436,7 +439,7 @@ def test_a_call_without_tensors_reaches_the_model_as_it_is() -> None:
             optimizer.step()
 
 
-def test_nothing_of_a_closed_attachment_stays_behind() -> None:
+def test_closing_removes_all_hooks() -> None:
     model, optimizer, backward = wide()
     attachment = attach(model, optimizer, profile="x", advisor=in_process())
     backward()

@@ -39,7 +39,7 @@ def recorded(schedule: Schedule) -> profile_pb2.ProfileContent:
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_a_run_with_the_profile_s_schedule_is_warned_of_nothing(
+def test_a_run_with_the_schedule_of_the_profile_gets_no_warning(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     base = recorded(SCHEDULES[name])
@@ -55,13 +55,13 @@ def test_a_run_with_the_profile_s_schedule_is_warned_of_nothing(
             profile="x",
             advisor=advisor,
             run=RunInfo(policy=policy),
-        ) as advice,
+        ) as attachment,
     ):
         for _ in range(3):
             backward()
             optimizer.step()
             scheduler.step()
-    assert advice.answer is not None
+    assert attachment.answer is not None
     assert [record.getMessage() for record in caplog.records] == []
 
 

@@ -46,24 +46,24 @@ def trained(
         advisor=advisor,
         run=RunInfo(policy=OFTEN),
         strict=False,
-    ) as advice:
+    ) as attachment:
         for step in range(steps):
             backward()
             if losses and step in losses:
-                advice.report_loss(losses[step])
+                attachment.report_loss(losses[step])
             optimizer.step()
-            background = advice._run._exchange._background
+            background = attachment._run._exchange._background
             assert background is not None
             eventually(lambda: not background.outstanding)  # noqa: B023
-    return advice
+    return attachment
 
 
-def test_a_first_step_without_answer_was_measured_and_is_unanswered(
+def test_a_first_step_without_an_answer_is_unanswered_and_no_failure(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING, "fslr"):
-        advice = trained(Failing(silent=1), 3)
-    assert (advice.failures, advice.unanswered) == (0, 1)
+        attachment = trained(Failing(silent=1), 3)
+    assert (attachment.failures, attachment.unanswered) == (0, 1)
     (record,) = caplog.records
     assert record.getMessage() == (
         "step 0 got no new advice, training continues unchanged: "
@@ -71,18 +71,18 @@ def test_a_first_step_without_answer_was_measured_and_is_unanswered(
     )
 
 
-def test_an_answer_that_cannot_be_applied_counts_as_none(
+def test_an_unusable_answer_counts_as_unanswered(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING, "fslr"):
-        advice = trained(Failing(silent=1, unusable=1), 28)
-    assert (advice.failures, advice.unanswered) == (0, 2)
+        attachment = trained(Failing(silent=1, unusable=1), 28)
+    assert (attachment.failures, attachment.unanswered) == (0, 2)
     assert len(caplog.records) == 1
     advisor = Failing(unusable=1)
     caplog.clear()
     with caplog.at_level(logging.WARNING, "fslr"):
-        advice = trained(advisor, 3)
-    assert (advice.failures, advice.unanswered, len(advisor.asked)) == (0, 1, 1)
+        attachment = trained(advisor, 3)
+    assert (attachment.failures, attachment.unanswered, len(advisor.asked)) == (0, 1, 1)
     assert "step 0 got no new advice" in caplog.records[0].getMessage()
     assert "answered step 0 with multipliers that cannot be applied" in caplog.text
 
@@ -96,8 +96,8 @@ def test_a_snapshot_that_fails_is_one_failure(
     monkeypatch.setattr("fslr.torch.step_meter.Snapshot", no_room)
     advisor = Listening()
     with caplog.at_level(logging.WARNING, "fslr"):
-        advice = trained(advisor, 3)
-    assert (advice.failures, advice.unanswered, advisor.asked) == (1, 0, [])
+        attachment = trained(advisor, 3)
+    assert (attachment.failures, attachment.unanswered, advisor.asked) == (1, 0, [])
     (record,) = caplog.records
     assert record.getMessage() == (
         "step 0 was not measured, training continues unchanged: OutOfMemoryError: "
@@ -106,32 +106,32 @@ def test_a_snapshot_that_fails_is_one_failure(
 
 
 @pytest.mark.parametrize("scaling", ["learning_rates", "update"])
-def test_a_step_that_cannot_be_scaled_is_called_so(
+def test_a_step_that_cannot_be_scaled_is_logged_as_not_scaled(
     scaling: Scaling, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, optimizer, backward = wide()
     with attach(
         model, optimizer, profile="x", advisor=Listening(), strict=False, scaling=scaling
-    ) as advice:
+    ) as attachment:
         backward()
         optimizer.step()
 
         def broken(_factors: list[float]) -> Tensor:
             raise ValueError("out of luck")
 
-        monkeypatch.setattr(advice._scaler, "scale", broken)
-        monkeypatch.setattr(advice._meter, "rescale_step", broken)
+        monkeypatch.setattr(attachment._scaler, "scale", broken)
+        monkeypatch.setattr(attachment._meter, "rescale_step", broken)
         with caplog.at_level(logging.WARNING, "fslr"):
             for _ in range(2):
                 backward()
                 optimizer.step()
-    assert advice.failures == 2
+    assert attachment.failures == 2
     assert [record.getMessage() for record in caplog.records] == [
         "step 1 was not scaled, training continues unchanged: ValueError: out of luck"
     ]
 
 
-def test_a_due_step_that_cannot_be_scaled_fails_together_with_the_other_ranks(
+def test_a_measured_step_that_cannot_be_scaled_fails_on_all_ranks(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They measure it, and wait in the meter for this rank's part, or to be told of none."""
@@ -145,38 +145,38 @@ def test_a_due_step_that_cannot_be_scaled_fails_together_with_the_other_ranks(
         advisor=Listening(),
         run=RunInfo(policy=always),
         scaling="update",
-    ) as advice:
+    ) as attachment:
         backward()
         optimizer.step()
-        end_step = advice._meter.end_step
+        end_step = attachment._meter.end_step
 
         def ending(rates: list[float]) -> RateEstimate:
-            ended.append(advice.step)
+            ended.append(attachment.step)
             return end_step(rates)
 
         def broken(_factors: list[float]) -> None:
             raise ValueError("out of luck")
 
-        monkeypatch.setattr(advice._meter, "end_step", ending)
-        monkeypatch.setattr(advice._meter, "rescale_step", broken)
+        monkeypatch.setattr(attachment._meter, "end_step", ending)
+        monkeypatch.setattr(attachment._meter, "rescale_step", broken)
         with caplog.at_level(logging.WARNING, "fslr"):
             backward()
             optimizer.step()
         monkeypatch.undo()
-        advice._run.cadence.next_step = 0
+        attachment._run.cadence.next_step = 0
         backward()
         optimizer.step()
-    assert (ended, advice.failures) == ([1], 1)
+    assert (ended, attachment.failures) == ([1], 1)
     assert [record.getMessage() for record in caplog.records] == [
         "step 1 was not scaled, training continues unchanged: ValueError: out of luck"
     ]
-    assert advice.estimate is not None
+    assert attachment.estimate is not None
 
 
 def test_a_reported_loss_goes_with_one_measurement() -> None:
     advisor = Listening()
-    advice = trained(advisor, 8, losses={0: 2.5, 3: 1.5, 4: math.nan, 6: math.inf})
-    assert advice.unanswered == 0
+    attachment = trained(advisor, 8, losses={0: 2.5, 3: 1.5, 4: math.nan, 6: math.inf})
+    assert attachment.unanswered == 0
     assert len(advisor.asked) >= 3
     losses = [m.loss if m.HasField("loss") else None for m in advisor.asked]
     assert losses == [2.5] + [None] * (len(losses) - 1)

@@ -125,7 +125,7 @@ def test_a_failure_anywhere_in_a_later_measurement_changes_nothing(
 
 
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
-def test_a_strict_start_that_fails_leaves_the_step_as_the_optimizer_made_it(call: int) -> None:
+def test_a_failed_strict_start_leaves_the_optimizers_step_unchanged(call: int) -> None:
     torch.manual_seed(0)
     model = Net()
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)

@@ -74,7 +74,7 @@ def some_sums(probes: int, groups: int = _GROUPS) -> ProjectionSums:
     )
 
 
-def test_ranks_that_took_other_numbers_of_probes_count_by_their_elements() -> None:
+def test_ranks_with_different_numbers_of_probes_are_weighted_by_their_elements() -> None:
     torch.manual_seed(0)
     one, eight = some_sums(1, groups=1), some_sums(8, groups=1)
     _, (mine, other) = together([summing(one, 1), summing(eight, 1)])
@@ -99,7 +99,7 @@ def test_the_gram_matrices_of_ranks_add_up() -> None:
 
 
 @pytest.mark.parametrize("without", [1, 2])
-def test_a_gram_matrix_that_a_rank_does_not_have_is_not_sent(without: int) -> None:
+def test_gram_matrices_are_sent_only_if_every_rank_has_one(without: int) -> None:
     torch.manual_seed(0)
     groups = 50
     sums = [some_sums(1, groups) for _ in range(2)]
@@ -110,7 +110,7 @@ def test_a_gram_matrix_that_a_rank_does_not_have_is_not_sent(without: int) -> No
     torch.testing.assert_close(found[0].squares, sums[0].squares + sums[1].squares)
 
 
-def test_a_rank_that_could_not_measure_is_known_to_all() -> None:
+def test_all_ranks_fail_if_one_could_not_measure() -> None:
     ranks, found = together([summing(some_sums(1)), summing(None), summing(some_sums(1))])
     assert [str(error) for error in found] == [
         "1 of 3 ranks could not measure; see the logs of the others"
@@ -118,7 +118,7 @@ def test_a_rank_that_could_not_measure_is_known_to_all() -> None:
     assert all(rank.exchanged < 10 for rank in ranks)  # nothing is sent for nothing
 
 
-def test_ranks_know_the_least_of_their_numbers_and_any_flag() -> None:
+def test_ranks_agree_on_the_least_number_and_on_any_flag() -> None:
     _, least = together([lambda rank: rank.least(5 - rank.rank)] * 3)
     assert least == [3, 3, 3]
     _, flags = together([lambda rank: rank.any([rank.rank == 1, False, True])] * 2)

@@ -53,7 +53,7 @@ def train_delicate(attached: Callable[..., Any]) -> tuple[dict[str, Tensor], Ten
 
 
 @pytest.mark.parametrize("how", ["observed", "recorded"])
-def test_observing_changes_no_bit_of_the_training(how: str) -> None:
+def test_observing_leaves_the_training_bit_identical(how: str) -> None:
     content = content_message(["inner.weight", "inner.bias", "head.weight", "head.bias"])
     observers: list[Any] = []
 
@@ -115,7 +115,7 @@ def test_copies_and_pickles_of_an_attached_model_are_not_attached() -> None:
         assert recorder._meter._call is None
 
 
-def test_it_records_every_so_many_steps() -> None:
+def test_it_records_at_the_given_interval() -> None:
     content = recorded()
     assert [point.step for point in content.points] == [0, 2, 4]
     assert content.total_steps == 6
@@ -127,7 +127,7 @@ def test_it_records_every_so_many_steps() -> None:
     assert all(rate > 0 for rate in content.points[1].unit_rates)
 
 
-def test_without_a_step_there_is_no_profile() -> None:
+def test_a_profile_needs_a_measured_step() -> None:
     model, optimizer, _ = wide()
     with (
         Recorder(model, optimizer) as recorder,
@@ -136,7 +136,7 @@ def test_without_a_step_there_is_no_profile() -> None:
         recorder.profile("x")
 
 
-def test_a_profile_says_whose_it_is_and_of_which_code(
+def test_a_profile_names_its_author_and_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, optimizer, backward = wide()
@@ -164,7 +164,7 @@ def test_an_interval_below_one_is_refused() -> None:
         Recorder(model, optimizer, every=0)
 
 
-def test_a_model_that_is_trained_in_eval_mode_is_measured() -> None:
+def test_a_model_trained_in_eval_mode_is_measured() -> None:
     model, optimizer, backward = wide()
     model.eval()
     with Recorder(model, optimizer, every=1) as recorder:

@@ -25,7 +25,7 @@ class Job:
     def __init__(self) -> None:
         self.model, self.optimizer, _ = wide()
         self.advisor = Listening()
-        self.advice: Attachment = attach(
+        self.attachment: Attachment = attach(
             self.model,
             self.optimizer,
             profile="x",
@@ -48,7 +48,7 @@ class Job:
 
     def await_answer(self) -> None:
         """Let the answer be there at the next step, so that no thread decides when it comes."""
-        background = self.advice._run._exchange._background
+        background = self.attachment._run._exchange._background
         assert background is not None
         eventually(lambda: not background.outstanding)
 
@@ -57,7 +57,7 @@ class Job:
             "model": self.model,
             "optimizer": self.optimizer,
             "scheduler": self.scheduler,
-            "advice": self.advice,
+            "attachment": self.attachment,
         }
 
     def save(self, file: Path) -> None:
@@ -69,7 +69,7 @@ class Job:
             part.load_state_dict(states[name])
 
 
-def test_a_resumed_training_measures_and_ends_as_the_whole_one_bit_for_bit(tmp_path: Path) -> None:
+def test_a_resumed_training_is_bit_identical_to_an_uninterrupted_one(tmp_path: Path) -> None:
     whole, first, second = Job(), Job(), Job()
     whole.train(range(12))
     first.train(range(5))
@@ -80,17 +80,17 @@ def test_a_resumed_training_measures_and_ends_as_the_whole_one_bit_for_bit(tmp_p
     assert whole.advisor.asked[1].probes > whole.advisor.asked[0].probes
     assert first.advisor.asked == whole.advisor.asked[:2]
     assert second.advisor.asked == whole.advisor.asked[2:]
-    assert max(abs(m - 1) for m in second.advice.multipliers) > 0.1
-    assert second.advice.multipliers == whole.advice.multipliers
-    assert second.advice.step == whole.advice.step == 12
+    assert max(abs(m - 1) for m in second.attachment.multipliers) > 0.1
+    assert second.attachment.multipliers == whole.attachment.multipliers
+    assert second.attachment.step == whole.attachment.step == 12
     for p, q in zip(whole.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(p, q)
     for job in (whole, first, second):
-        assert job.advice.failures == 0
-        job.advice.close()
+        assert job.attachment.failures == 0
+        job.attachment.close()
 
 
-def test_a_checkpoint_with_us_loads_without_us_and_the_other_way_round(tmp_path: Path) -> None:
+def test_checkpoints_load_with_and_without_an_attachment(tmp_path: Path) -> None:
     job = Job()
     job.train(range(2))
     job.save(tmp_path / "checkpoint.pt")
@@ -101,11 +101,11 @@ def test_a_checkpoint_with_us_loads_without_us_and_the_other_way_round(tmp_path:
         part.load_state_dict(states[name])
         job.parts()[name].load_state_dict(part.state_dict())
     job.train(range(2, 4))
-    assert job.advice.failures == 0
-    job.advice.close()
+    assert job.attachment.failures == 0
+    job.attachment.close()
 
 
-def test_a_recording_goes_on_where_it_was_saved() -> None:
+def test_a_resumed_recording_continues_where_it_was_saved() -> None:
     model, optimizer, backward = wide()
     with Recorder(model, optimizer, every=2) as recorder:
         for _ in range(3):
@@ -181,7 +181,7 @@ def test_a_checkpoint_may_be_loaded_onto_any_device() -> None:
 def test_a_checkpoint_that_cannot_be_loaded_changes_nothing(broken: str) -> None:
     job, other = Job(), Job()
     job.train(range(5))
-    state = job.advice.state_dict()
+    state = job.attachment.state_dict()
     if broken == "probes":
         state["meter"]["probes"]["cpu"] = b"no generator's state"
     elif broken == "scaler":
@@ -191,9 +191,9 @@ def test_a_checkpoint_that_cannot_be_loaded_changes_nothing(broken: str) -> None
     else:
         del state[broken]
     other.train(range(2))
-    before = other.advice.state_dict()
+    before = other.attachment.state_dict()
     with pytest.raises((AttachError, KeyError, ValueError, RuntimeError), match=r".+"):
-        other.advice.load_state_dict(state)
-    assert other.advice.state_dict() == before
+        other.attachment.load_state_dict(state)
+    assert other.attachment.state_dict() == before
     for each in (job, other):
-        each.advice.close()
+        each.attachment.close()

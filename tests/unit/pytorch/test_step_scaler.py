@@ -116,7 +116,7 @@ def test_a_step_moves_each_parameter_by_its_multiplier(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_optimizer_s_state_and_checkpoint_are_those_without_us(name: str) -> None:
+def test_the_optimizers_state_is_that_of_a_plain_training(name: str) -> None:
     plain, scaled = model(), model()
     optimizers = OPTIMIZERS[name](plain), OPTIMIZERS[name](scaled)
     scaler = StepScaler(optimizers[1], list(scaled.parameters()))
@@ -154,7 +154,7 @@ def test_a_group_that_is_added_during_a_step_stays() -> None:
     assert [len(group["params"]) for group in optimizer.param_groups] == [6, 2]
 
 
-def test_what_a_step_notes_of_its_learning_rate_belongs_to_the_parameters_it_stepped() -> None:
+def test_group_entries_that_depend_on_the_learning_rate_are_kept_per_parameter() -> None:
     multipliers = [0.5, 2.0, 1.0, 2.0, 3.0, 0.5]
     apart, scaled, resumed = model(), model(), model()
     groups = [
@@ -187,7 +187,7 @@ def test_what_a_step_notes_of_its_learning_rate_belongs_to_the_parameters_it_ste
         assert torch.equal(q, r)
 
 
-def test_what_is_changed_in_a_group_between_steps_counts_for_all_its_parameters() -> None:
+def test_a_group_entry_changed_between_steps_applies_to_all_its_parameters() -> None:
     net = model()
     optimizer = Weighing(net.parameters(), lr=0.01)
     scaler = StepScaler(optimizer, list(net.parameters()))
@@ -208,7 +208,7 @@ def test_lbfgs_is_refused() -> None:
         refuse_unscalable(torch.optim.LBFGS(model().parameters()))
 
 
-def test_multipliers_act_on_the_scheduled_rate_and_schedulers_do_not_see_them() -> None:
+def test_multipliers_scale_the_scheduled_learning_rate_and_schedulers_do_not_see_them() -> None:
     plain, scaled = model(), model()
     optimizers = [torch.optim.SGD(net.parameters(), lr=0.1) for net in (plain, scaled)]
     schedulers = [torch.optim.lr_scheduler.ExponentialLR(o, 0.5) for o in optimizers]
@@ -246,14 +246,14 @@ def test_scaling_again_after_a_step_that_raised_does_not_scale_twice() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt("enough"), torch.OutOfMemoryError("no room")])
-def test_a_checkpoint_after_a_step_that_raised_is_that_of_a_training_without_us(
+def test_a_checkpoint_after_a_step_that_raised_is_that_of_a_plain_training(
     error: BaseException,
 ) -> None:
     net, optimizer, backward = wide()
-    with attach(net, optimizer, profile="x", advisor=in_process()) as advice:
+    with attach(net, optimizer, profile="x", advisor=in_process()) as attachment:
         backward()
         optimizer.step()
-        assert max(abs(m - 1) for m in advice.multipliers) > 0.1
+        assert max(abs(m - 1) for m in attachment.multipliers) > 0.1
         before = optimizer.state_dict()["param_groups"]
         parts: list[int] = []
 
@@ -278,7 +278,7 @@ def test_a_checkpoint_after_a_step_that_raised_is_that_of_a_training_without_us(
     assert not optimizer._optimizer_load_state_dict_pre_hooks
 
 
-def test_an_optimizer_of_other_parameters_is_refused() -> None:
+def test_an_optimizer_of_different_parameters_is_refused() -> None:
     stranger = nn.Linear(3, 2)
     optimizer = torch.optim.SGD([*model().parameters(), *stranger.parameters()], lr=0.1)
     with pytest.raises(AttachError, match=r"8 tensor\(s\) that are not parameters of the model"):
@@ -312,7 +312,7 @@ def test_a_hint_is_given_for_optimizers_that_step_many_tensors_together(
     assert ('scaling="update"' in hint) == hints
 
 
-def test_the_hint_is_logged_once_and_the_optimizer_is_not_tried_out(
+def test_the_hint_is_logged_once_and_no_second_optimizer_is_built(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)

@@ -168,7 +168,7 @@ def begun(setup: Setup) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 @pytest.mark.parametrize("case", SETUPS)
-def test_its_steps_are_measured_right(case: str) -> None:
+def test_steps_are_measured_correctly(case: str) -> None:
     setup = SETUPS[case]
     model, optimizer = begun(setup)
     groups = ModelGroups(model, optimizer)
@@ -198,7 +198,7 @@ def test_its_steps_are_measured_right(case: str) -> None:
 
 @pytest.mark.parametrize("scaling", ["learning_rates", "update"])
 @pytest.mark.parametrize("case", SETUPS)
-def test_its_steps_are_scaled_right(case: str, scaling: Any) -> None:
+def test_steps_are_scaled_correctly(case: str, scaling: Any) -> None:
     setup = SETUPS[case]
     moves: list[list[Tensor]] = []
     for attached in (False, True):
@@ -207,12 +207,14 @@ def test_its_steps_are_scaled_right(case: str, scaling: Any) -> None:
         advisor = InProcessAdvisor(content_message([group.name for group in groups]))
         before = [group.parameter.detach().clone() for group in groups]
         if attached:
-            with attach(model, optimizer, profile="x", advisor=advisor, scaling=scaling) as advice:
+            with attach(
+                model, optimizer, profile="x", advisor=advisor, scaling=scaling
+            ) as attachment:
                 Loop(setup, model, optimizer).step()
-                multipliers = advice.multipliers
+                multipliers = attachment.multipliers
                 later = [group.parameter.detach().clone() for group in groups]
                 Loop(setup, model, optimizer).step()
-                assert (advice.failures, advice.step) == (0, 2)
+                assert (attachment.failures, attachment.step) == (0, 2)
             assert any(
                 not torch.equal(g.parameter, after) for g, after in zip(groups, later, strict=True)
             )
@@ -226,13 +228,13 @@ def test_its_steps_are_scaled_right(case: str, scaling: Any) -> None:
 
 
 @pytest.mark.parametrize("scaling", ["learning_rates", "update"])
-def test_later_steps_are_scaled_alike_on_rates_and_on_updates(scaling: Any) -> None:
+def test_scaling_learning_rates_and_updates_gives_the_same_steps(scaling: Any) -> None:
     setup = SETUPS["OneCycle"]
     model, optimizer = begun(setup)
     reference, plain = begun(setup)
     names = [group.name for group in ModelGroups(model, optimizer)]
     advisor = InProcessAdvisor(content_message(names))
-    with attach(model, optimizer, profile="x", advisor=advisor, scaling=scaling) as advice:
+    with attach(model, optimizer, profile="x", advisor=advisor, scaling=scaling) as attachment:
         loops = Loop(setup, model, optimizer), Loop(setup, reference, plain)
         for _ in range(2):
             reference.load_state_dict(model.state_dict())
@@ -241,7 +243,7 @@ def test_later_steps_are_scaled_alike_on_rates_and_on_updates(scaling: Any) -> N
             for loop in loops:
                 loop.step()
     for p, q, start, multiplier in zip(
-        model.parameters(), reference.parameters(), before, advice.multipliers, strict=True
+        model.parameters(), reference.parameters(), before, attachment.multipliers, strict=True
     ):
         torch.testing.assert_close(p - start, (q - start) * multiplier, rtol=2e-3, atol=2e-7)
 
@@ -259,7 +261,7 @@ def test_a_step_that_a_gradient_scaler_skips_is_not_measured() -> None:
     assert [point.step for point in recorder.profile("x").points] == [0, 1]
 
 
-def test_where_no_step_moves_anything_measuring_pauses(caplog: pytest.LogCaptureFixture) -> None:
+def test_measuring_pauses_if_no_step_moves_anything(caplog: pytest.LogCaptureFixture) -> None:
     model, optimizer = begun(SETUPS["plain"])
     measured: list[int] = []
 
@@ -281,7 +283,7 @@ def test_where_no_step_moves_anything_measuring_pauses(caplog: pytest.LogCapture
     assert "8 steps in a row moved no output of the model; the next measurement is at step" in said
 
 
-def test_the_host_s_memory_can_hold_the_snapshot() -> None:
+def test_the_snapshot_can_be_kept_in_host_memory() -> None:
     rates = []
     for on_host in (False, True):
         model, optimizer = begun(SETUPS["plain"])
