@@ -23,7 +23,8 @@ from advisor.policy.aliases import GroupAlias
 from advisor.policy.coherence import role_coherences
 from advisor.policy.errors import InvalidValueError, LayoutMismatchError, PolicyError, shown
 from advisor.policy.layout import Group, Layout
-from advisor.policy.mapping import LayoutMapping, map_layout, refusal
+from advisor.policy.layout_mapping import LayoutMapping
+from advisor.policy.mapping import map_layout, refusal
 from advisor.policy.measurement import Measurement, Measurements
 from advisor.policy.recommend import aligned_step, recommend, recommend_all
 from advisor.policy.recommendation import Recommendation, Recommendations

@@ -1,46 +1,55 @@
-"""Rows of blocks: which blocks a container holds, which of them are alike, where sizes change."""
+"""Rows of blocks: which blocks a container holds, which are similar, and where sizes change."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from advisor.policy.parameter_names import Spelling
 
-_MOST_KINDS = 64  # of blocks in one container
+_MAX_KINDS = 64  # of blocks in one container; no real model has more
 
 RowKey = tuple[str, tuple[int, ...]]
 """A role and the numbers of the outer blocks."""
 
 Sizes = dict[int, tuple[int, ...]]
-"""Of a role the sizes of its parameters, by block."""
+"""Sizes of the parameters of a role, by block number; 0: unknown."""
+
+Numbers = frozenset[int]
+"""Numbers of blocks."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
     """The blocks along one index, inside the same outer blocks.
 
+    Blocks are similar to those of a role if they share any role with one of them.
+
     Attributes:
         siblings: All numbers that the container holds.
-        alike: The numbers of those blocks that share a role with the ones that have this role,
-            rising: what this role could stand in.
-        members: The numbers of those blocks that have this role, rising.
-        cuts: The numbers at which blocks of other sizes begin, whichever of the roles that all
-            alike blocks have changes its size; None: sizes change, and where cannot be told.
+        alike: Rising numbers of the blocks similar to those of this role: where it could stand.
+        members: Rising numbers of the blocks that have this role.
+        cuts: Numbers at which blocks of different sizes begin, in any role that all similar blocks
+            have; None: sizes change, but where is unknown.
         sized: Whether the sizes of all members are known.
     """
 
-    siblings: frozenset[int]
+    siblings: Numbers
     alike: tuple[int, ...]
     members: tuple[int, ...]
-    cuts: frozenset[int] | None = frozenset()
+    cuts: Numbers | None = frozenset()
     sized: bool = False
 
 
 def rows_of(spellings: Sequence[Spelling], sizes: Sequence[int]) -> dict[RowKey, Row]:
-    """Return the rows of all roles, by role and outer block numbers."""
+    """Return the rows of all roles, by role and outer block numbers.
+
+    Args:
+        spellings: How each name of a model is read.
+        sizes: Number of scalars of each parameter; 0: unknown.
+    """
     found: defaultdict[RowKey, defaultdict[str, defaultdict[int, list[int]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )
@@ -58,45 +67,56 @@ def rows_of(spellings: Sequence[Spelling], sizes: Sequence[int]) -> dict[RowKey,
     return rows
 
 
-def _container_rows(roles: dict[str, Sizes]) -> dict[str, Row]:
+def _container_rows(roles: Mapping[str, Sizes]) -> dict[str, Row]:
     """Return the row of each role of one container.
 
     Args:
-        roles: Of each role the sizes of its parameters, by block.
+        roles: Sizes of the parameters of each role, by block number.
     """
-    sets = {role: frozenset(blocks) for role, blocks in roles.items()}
-    siblings = frozenset().union(*sets.values())
-    distinct = set(sets.values())
-    if len(distinct) > _MOST_KINDS:
-        # No real model: blocks are told by their numbers alone, for all else would take its time.
+    members = {role: frozenset(blocks) for role, blocks in roles.items()}
+    siblings = frozenset().union(*members.values())
+    kinds = set(members.values())
+    if len(kinds) > _MAX_KINDS:
+        # Not a real model: skip the search for similar blocks, which would take too long.
         return {
-            role: Row(siblings, (), tuple(sorted(own)), cuts=None) for role, own in sets.items()
+            role: Row(siblings, (), tuple(sorted(own)), cuts=None) for role, own in members.items()
         }
-    alike = {
-        own: own.union(*(other for other in distinct if not own.isdisjoint(other)))
-        for own in distinct
-    }
-    cuts = {
-        row: frozenset[int]().union(
-            *(size_changes(roles[role]) or () for role, own in sets.items() if own == row)
-        )
-        for row in set(alike.values())
-    }
+    alike = {own: _similar(own, kinds) for own in kinds}
+    changes = {role: size_changes(blocks) for role, blocks in roles.items()}
+    cuts = {row: _cuts(row, members, changes) for row in set(alike.values())}
     ordered = {row: tuple(sorted(row)) for row in {*alike, *alike.values()}}
     rows = {}
-    for role, own in sets.items():
-        row, changes = alike[own], size_changes(roles[role])
-        told: frozenset[int] | None = cuts[row]
-        # Changes that nothing in all alike blocks shows, of a role that is not in all of them.
-        if changes is None or (own != row and not _explained(changes, ordered[own], cuts[row])):
-            told = None
-        sized = all(all(size) for size in roles[role].values())
-        rows[role] = Row(siblings, ordered[row], ordered[own], told, sized)
+    for role, own in members.items():
+        row, own_changes = alike[own], changes[role]
+        # A role that some similar blocks lack may change its size only where others do.
+        known = own_changes is not None and (
+            own == row or _explained(own_changes, ordered[own], cuts[row])
+        )
+        rows[role] = Row(
+            siblings,
+            ordered[row],
+            ordered[own],
+            cuts=cuts[row] if known else None,
+            sized=all(all(size) for size in roles[role].values()),
+        )
     return rows
 
 
-def size_changes(blocks: Sizes) -> frozenset[int] | None:
-    """Return at which blocks the size is another than before; None: some known, some not."""
+def _similar(own: Numbers, kinds: Iterable[Numbers]) -> Numbers:
+    """Return the numbers of the blocks similar to the given ones, those included."""
+    return own.union(*(other for other in kinds if not own.isdisjoint(other)))
+
+
+def _cuts(
+    row: Numbers, members: Mapping[str, Numbers], changes: Mapping[str, Numbers | None]
+) -> Numbers:
+    """Return where the size of any role that all blocks of a row have changes."""
+    whole = (changes[role] for role, own in members.items() if own == row)
+    return frozenset[int]().union(*(found or () for found in whole))
+
+
+def size_changes(blocks: Sizes) -> Numbers | None:
+    """Return the blocks whose size differs from the block before; None: only some are known."""
     known = {size for size in blocks.values() if all(size)}
     if len(known) <= 1:
         return frozenset()
@@ -106,7 +126,7 @@ def size_changes(blocks: Sizes) -> frozenset[int] | None:
     return frozenset(b for a, b in pairwise(numbers) if blocks[a] != blocks[b])
 
 
-def _explained(changes: frozenset[int], numbers: Sequence[int], cuts: frozenset[int]) -> bool:
-    """Return whether between each block where a size changes and the one before lies a cut."""
+def _explained(changes: Numbers, numbers: Sequence[int], cuts: Numbers) -> bool:
+    """Return whether a cut lies between each block whose size changes and the one before it."""
     before = dict(zip(numbers[1:], numbers, strict=False))
     return all(any(before[b] < cut <= b for cut in cuts) for b in changes)

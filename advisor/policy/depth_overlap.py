@@ -1,17 +1,17 @@
-r"""Along one index of a role: which of the base's blocks a block of the run stands for.
+r"""Which base blocks a block of the run corresponds to, along one index of a role.
 
-Where both containers hold the same blocks, for the block of its number. Else a row of n blocks is
-compared with a row of m: both are the stretch [0, 1], cut in n and in m equal parts, and a part
-stands for those that it overlaps.
+If both containers hold the same block numbers, a block corresponds to the block of its own number.
+Otherwise a row of n blocks is laid over a row of m: both stand for the interval [0, 1], cut into n
+and into m equal parts, and each part corresponds to the parts that it overlaps.
 
-What is cut is the row of the blocks that have the role, if all alike blocks have it, or if both
-models leave out the same (every second layer has experts; the first one has a position bias). If
-only some were chosen to be trained (adapters on the last layers), it is the row of all alike
-blocks.
+The row that is cut consists of the blocks that have the role, if all similar blocks have it or if
+both models leave it out in the same places (every second layer has experts; only the first has a
+position bias). If only some blocks were chosen for training, such as adapters on the last layers,
+it consists of all similar blocks.
 
-Blocks of other sizes are other layers (the first of a stage, the last of an MLP), so a row is cut
-wherever a block's tensors change their sizes, and the pieces are compared one with one, if there
-are as many.
+Blocks of different sizes are different layers, such as the first of a stage or the last of an MLP.
+So a row is split wherever the sizes of a block's tensors change. The pieces are compared one to
+one, provided that both rows have the same number of pieces.
 """
 
 from __future__ import annotations
@@ -20,57 +20,66 @@ from bisect import bisect_left, bisect_right
 
 from advisor.policy.block_rows import Row
 
-Stretch = list[tuple[int, float, float]]
-"""Numbers of base blocks, each with the part of it and the part of the run's block."""
+Overlaps = list[tuple[int, float, float]]
+"""Base block numbers, each with the fraction of it that is covered and of the run's block."""
 
 
-def overlaps(index: int, count: int, base_count: int) -> Stretch:
-    """Return (i, share, span) of the ``base_count`` parts of [0, 1] that part ``index`` meets.
+def overlaps(index: int, count: int, base_count: int) -> Overlaps:
+    """Return (i, share, span) for each of the ``base_count`` parts of [0, 1] that a part overlaps.
 
-    ``share`` is the part of the base's part i that is met, ``span`` the part of this one. Computed
-    in integers, in units of ``1 / (count * base_count)``, so that integer ratios are exact.
+    ``share`` is the overlapped fraction of base part i, ``span`` the same overlap as a fraction of
+    part ``index``. Both are computed in integers, in units of ``1 / (count * base_count)``, so that
+    integer ratios are exact.
+
+    Args:
+        index: The part, in [0, count).
+        count: Number of parts that [0, 1] is cut into.
+        base_count: Number of parts that the base cuts [0, 1] into.
     """
     start, stop = index * base_count, (index + 1) * base_count
-    met = range(start // count, -(-stop // count))
-    lengths = [(i, min(stop, (i + 1) * count) - max(start, i * count)) for i in met]
+    overlapped = range(start // count, -(-stop // count))
+    lengths = [(i, min(stop, (i + 1) * count) - max(start, i * count)) for i in overlapped]
     return [(i, length / count, length / base_count) for i, length in lengths]
 
 
-class Bridge:
-    """Compares one row of the run with one of the base.
+class RowOverlap:
+    """Compares a row of the run with a row of the base.
 
     Args:
         own: The run's row.
         base: The base's row.
 
     Attributes:
-        same: Whether both hold the same blocks, so that nothing is bridged.
-        crossed: Whether the number of blocks differs.
+        same: Whether both rows hold the same block numbers, so that blocks correspond one to one.
+        resized: Whether the rows differ in their number of blocks.
         sized: Whether the sizes of all blocks of both rows are known.
     """
 
     def __init__(self, own: Row, base: Row) -> None:
         self.same = own.siblings == base.siblings
         self.sized = own.sized and base.sized
-        self.crossed = False
+        self.resized = False
         self._pieces: tuple[list[tuple[int, ...]], list[tuple[int, ...]]] = [], []
         if self.same:
-            self._comparable = _nested(own.cuts, base.cuts)
+            self._comparable = _cuts_agree(own.cuts, base.cuts)
             return
         if own.cuts is None or base.cuts is None:
-            self._comparable, self.crossed = False, True
+            self._comparable, self.resized = False, True
             return
-        everything = own.members == own.alike and base.members == base.alike
-        by_members = everything or _leave_out_the_same(own, base)
+        complete = own.members == own.alike and base.members == base.alike
+        by_members = complete or _absent_in_the_same_places(own, base)
         self._pieces = _pieces(own, by_members=by_members), _pieces(base, by_members=by_members)
         lengths, base_lengths = ([len(piece) for piece in pieces] for pieces in self._pieces)
-        self._comparable = _fit(lengths, base_lengths)
-        self.crossed = lengths != base_lengths
+        self._comparable = _pieces_match(lengths, base_lengths)
+        self.resized = lengths != base_lengths
 
-    def counterparts(self, number: int) -> Stretch | None:
-        """Return what the block of a number stands for, or None if that cannot be told.
+    def counterparts(self, number: int) -> Overlaps | None:
+        """Return the base blocks that a block corresponds to, or None if the rows do not compare.
 
-        The base need not have the role in all of these blocks.
+        The base may lack the role in some of these blocks.
+
+        Args:
+            number: Number of the run's block.
         """
         if not self._comparable:
             return None
@@ -78,13 +87,13 @@ class Bridge:
             return [(number, 1.0, 1.0)]
         pieces, base_pieces = self._pieces
         which = next(i for i, piece in enumerate(pieces) if number <= piece[-1])
-        row, base_row = pieces[which], base_pieces[which]
-        stretch = overlaps(bisect_left(row, number), len(row), len(base_row))
-        return [(base_row[i], share, span) for i, share, span in stretch]
+        piece, base_piece = pieces[which], base_pieces[which]
+        found = overlaps(bisect_left(piece, number), len(piece), len(base_piece))
+        return [(base_piece[i], share, span) for i, share, span in found]
 
 
 def _pieces(row: Row, *, by_members: bool) -> list[tuple[int, ...]]:
-    """Return the blocks that are compared, cut where sizes change."""
+    """Return the blocks that are compared, split where sizes change."""
     pieces: list[list[int]] = [[]]
     cuts = sorted(row.cuts or ())
     passed = 0
@@ -97,10 +106,10 @@ def _pieces(row: Row, *, by_members: bool) -> list[tuple[int, ...]]:
     return [tuple(piece) for piece in pieces]
 
 
-def _fit(lengths: list[int], base_lengths: list[int]) -> bool:
-    """Return whether pieces can be compared one with one.
+def _pieces_match(lengths: list[int], base_lengths: list[int]) -> bool:
+    """Return whether pieces can be compared one to one.
 
-    There must be as many; and where one model begins, or ends, with a layer of its own kind, so
+    Their number must be the same; and if one model begins or ends with a layer of its own kind, so
     must the other.
     """
     if len(lengths) != len(base_lengths):
@@ -109,38 +118,40 @@ def _fit(lengths: list[int], base_lengths: list[int]) -> bool:
     return len(lengths) == 1 or all(ends)
 
 
-def _nested(cuts: frozenset[int] | None, base_cuts: frozenset[int] | None) -> bool:
-    """Return whether rows of the same blocks can be of the same kinds.
+def _cuts_agree(cuts: frozenset[int] | None, base_cuts: frozenset[int] | None) -> bool:
+    """Return whether rows with the same block numbers can consist of the same kinds of blocks.
 
-    Another width may make sizes differ that were equal, but not elsewhere.
+    With a different width, sizes that were equal may differ, so one row may have more cuts than the
+    other; but the cuts of one must include those of the other.
     """
     return cuts is None or base_cuts is None or cuts <= base_cuts or base_cuts <= cuts
 
 
-def _leave_out_the_same(own: Row, base: Row) -> bool:
-    """Return whether two models have a role in the same places of rows of different lengths."""
+def _absent_in_the_same_places(own: Row, base: Row) -> bool:
+    """Return whether two rows of different lengths leave the role out in the same places."""
     if own.members == own.alike or base.members == base.alike:
-        return False  # one leaves out nothing
+        return False  # one row has the role everywhere
     places, base_places = _places(own), _places(base)
     length, base_length = len(own.alike), len(base.alike)
     if len(places) == len(base_places):
         pairs = zip(places, base_places, strict=True)
         return all(a == b or length - a == base_length - b for a, b in pairs)
-    if _is_run(places) and _is_run(base_places):  # all but the first, or the last, few
+    if _is_contiguous(places) and _is_contiguous(base_places):  # all but the first or last few
         return places[0] == base_places[0] and length - places[-1] == base_length - base_places[-1]
     return _period(places, length) == _period(base_places, base_length)
 
 
 def _places(row: Row) -> list[int]:
+    """Return the positions of the blocks with the role among all similar blocks."""
     return [bisect_left(row.alike, number) for number in row.members]
 
 
-def _is_run(places: list[int]) -> bool:
+def _is_contiguous(places: list[int]) -> bool:
     return places == list(range(places[0], places[-1] + 1))
 
 
 def _period(places: list[int], length: int) -> list[bool]:
-    """Return the shortest pattern of taken places that fills a row again and again."""
+    """Return the shortest pattern of taken places that repeats over the whole row."""
     taken = set(places)
     row = [place in taken for place in range(length)]
     for period in range(1, length + 1):

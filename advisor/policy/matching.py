@@ -1,31 +1,57 @@
-"""What a group of a run stands for among the groups of a base: index by index, outermost first."""
+"""Finds the counterparts of a run's group among the base's groups, index by index."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from advisor.policy.block_rows import Row
-from advisor.policy.depth_overlap import Bridge
+from advisor.policy.depth_overlap import RowOverlap
 from advisor.policy.layout import Layout, Place
 from advisor.policy.parameter_names import Axis, axes_of
 from advisor.policy.rules import DepthRule
 
 
-@dataclass(frozen=True, slots=True)
-class Counterparts:
-    """What a group stands for.
+class Source(NamedTuple):
+    """A base group that is part of a group's reference.
 
     Attributes:
-        sources: Base group, share, span and base block (experts of one block together) each.
-        family: What is bridged together.
-        crossed: Whether anything is bridged.
+        group: Index of the base group.
+        share: Factor on its rate (its squared rate under ``sqrt``).
+        span: Fraction of the run's group that it covers.
+        block: Numbers of its block, without experts: the experts of one block share it.
     """
 
-    sources: tuple[tuple[int, float, float, tuple[int, ...]], ...]
+    group: int
+    share: float
+    span: float
+    block: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counterparts:
+    """What a group of the run corresponds to.
+
+    Attributes:
+        sources: The base groups, at least one.
+        family: Equal for groups that share a row of resized blocks.
+        resized: Whether any row differs in its number of blocks.
+    """
+
+    sources: tuple[Source, ...]
     family: tuple[object, ...]
-    crossed: bool
+    resized: bool
+
+
+class _Path(NamedTuple):
+    """Numbers of a base block along the first few indices of a role; see :class:`Source`."""
+
+    numbers: tuple[int, ...]
+    share: float
+    span: float
+    block: tuple[int, ...]
 
 
 class BaseGroups:
@@ -33,7 +59,10 @@ class BaseGroups:
 
     Args:
         layout: The base's layout.
-        rule: How depth differences are bridged.
+        rule: How references follow from base rates where depth differs.
+
+    Attributes:
+        roles: The roles, in the order of their first groups.
     """
 
     def __init__(self, layout: Layout, rule: DepthRule) -> None:
@@ -48,73 +77,75 @@ class BaseGroups:
         self._long = {
             (role, len(path)) for (role, path), row in self._rows.items() if row.members[1:]
         }
-        self._bridges: dict[tuple[int, int], Bridge] = {}
+        self._overlaps: dict[tuple[int, int], RowOverlap] = {}
         self.roles = list(dict.fromkeys(place.role for place in layout.places))
 
     def counterparts(self, place: Place, role: str) -> Counterparts | None:
-        """Return what a group stands for among the groups of a role, or None.
+        """Return what a group corresponds to among the groups of a role, or None if to nothing.
 
         Args:
             place: The group's place.
-            role: Its own role, or another one that stands in.
+            role: The base's role: the group's own, or one that stands in for it.
         """
-        # Path of numbers, share, span, and the path without experts.
-        met: list[tuple[tuple[int, ...], float, float, tuple[int, ...]]] = [((), 1.0, 1.0, ())]
-        followed: list[int | None] = []
-        depths = 0
-        any_crossed = False
+        paths = [_Path((), 1.0, 1.0, ())]
+        followed: list[int | None] = []  # None: along a row of resized blocks
+        resized: list[Axis] = []
         axes = axes_of(role, len(place.numbers))
         for axis, kind in enumerate(axes):
-            row, number = place.rows[axis], place.numbers[axis]
-            bridges = [self._bridge(row, role, path) for path, _, _, _ in met]
-            crossed = any(bridge is not None and bridge.crossed for bridge in bridges)
-            sized = all(bridge is not None and bridge.sized for bridge in bridges)
-            like_stages = not sized and self._has_rows_inside(place, role, axis, axes)
-            if crossed and (kind is Axis.STAGE or like_stages):
+            rows = self._row_overlaps(place.rows[axis], role, paths)
+            if rows is None:
                 return None
-            depths += crossed and kind is Axis.DEPTH
-            any_crossed |= crossed
-            further = []
-            for bridge, (path, share, span, block) in zip(bridges, met, strict=True):
-                stretch = None if bridge is None else bridge.counterparts(number)
-                if bridge is None or stretch is None:
+            is_resized = any(row.resized for row in rows)
+            if is_resized:
+                if self._must_keep_count(rows, place, role, axes, axis):
                     return None
-                further += [
-                    (
-                        (*path, n),
-                        share * self._weight(kind, own_share, own_span),
-                        span * own_span,
-                        block if kind is Axis.EXPERT else (*block, n),
-                    )
-                    for n, own_share, own_span in stretch
-                ]
-            met = further
-            bridged = crossed and kind is not Axis.EXPERT
-            followed.append(None if bridged else number)
-        if depths > 1:
+                resized.append(kind)
+            number = place.numbers[axis]
+            followed.append(None if is_resized and kind is not Axis.EXPERT else number)
+            extended = self._extended(paths, rows, number, kind)
+            if extended is None:
+                return None
+            paths = extended
+        if resized.count(Axis.DEPTH) > 1:
             return None
-        if any((role, path) not in self._index for path, _, _, _ in met):
-            return None  # the base lacks a block of this stretch: half a reference would be wrong
-        sources = tuple(
-            (self._index[role, path], share, span, block) for path, share, span, block in met
-        )
-        base = self._places[sources[0][0]]
-        both_read = base.role == place.role and None not in {base.fixed, place.fixed}
-        if both_read and base.fixed != place.fixed:
+        sources = self._sources(role, paths)
+        if sources is None or self._fixed_numbers_differ(place, sources[0].group):
             return None
-        return Counterparts(sources, (place.role, role, *followed), any_crossed)
+        return Counterparts(sources, (place.role, role, *followed), bool(resized))
 
-    def _bridge(self, row: Row, role: str, path: tuple[int, ...]) -> Bridge | None:
-        base = self._rows.get((role, path))
-        if base is None:
-            return None
-        key = id(row), id(base)
-        if key not in self._bridges:
-            self._bridges[key] = Bridge(row, base)
-        return self._bridges[key]
+    def _row_overlaps(self, row: Row, role: str, paths: Sequence[_Path]) -> list[RowOverlap] | None:
+        """Compare a row with the base's row at each path; None if the base lacks one of them."""
+        found = []
+        for path in paths:
+            base = self._rows.get((role, path.numbers))
+            if base is None:
+                return None
+            key = id(row), id(base)
+            if key not in self._overlaps:
+                self._overlaps[key] = RowOverlap(row, base)
+            found.append(self._overlaps[key])
+        return found
 
-    def _has_rows_inside(self, place: Place, role: str, axis: int, axes: Sequence[Axis]) -> bool:
-        """Return whether the blocks along an index hold rows of blocks of their own."""
+    def _must_keep_count(
+        self,
+        rows: Sequence[RowOverlap],
+        place: Place,
+        role: str,
+        axes: Sequence[Axis],
+        axis: int,
+    ) -> bool:
+        """Return whether blocks along an index correspond only if their number is the same.
+
+        That holds for stages, and for blocks that contain rows of blocks unless all sizes are
+        known, as they may be stages.
+        """
+        if axes[axis] is Axis.STAGE:
+            return True
+        sized = all(row.sized for row in rows)
+        return not sized and self._contains_rows(place, role, axes, axis)
+
+    def _contains_rows(self, place: Place, role: str, axes: Sequence[Axis], axis: int) -> bool:
+        """Return whether the blocks along an index contain rows of several blocks."""
         return axes[axis] is Axis.DEPTH and any(
             kind is Axis.DEPTH
             and (len(place.rows[inner].members) > 1 or (role, inner) in self._long)
@@ -122,8 +153,47 @@ class BaseGroups:
             if inner > axis
         )
 
+    def _extended(
+        self, paths: Sequence[_Path], rows: Sequence[RowOverlap], number: int, kind: Axis
+    ) -> list[_Path] | None:
+        """Return the paths extended by one index, or None if the rows do not compare."""
+        extended = []
+        for path, row in zip(paths, rows, strict=True):
+            overlaps = row.counterparts(number)
+            if overlaps is None:
+                return None
+            for base_number, share, span in overlaps:
+                extended.append(
+                    _Path(
+                        (*path.numbers, base_number),
+                        path.share * self._weight(kind, share, span),
+                        path.span * span,
+                        path.block if kind is Axis.EXPERT else (*path.block, base_number),
+                    )
+                )
+        return extended
+
+    def _sources(self, role: str, paths: Sequence[_Path]) -> tuple[Source, ...] | None:
+        """Return the groups at the ends of the paths.
+
+        None if one is missing: a reference from only some of the blocks would be wrong.
+        """
+        found = []
+        for path in paths:
+            group = self._index.get((role, path.numbers))
+            if group is None:
+                return None
+            found.append(Source(group, path.share, path.span, path.block))
+        return tuple(found)
+
+    def _fixed_numbers_differ(self, place: Place, group: int) -> bool:
+        """Return whether a fixed number of the role stands in a container of different numbers."""
+        base = self._places[group]
+        both_derived = base.role == place.role and None not in {base.fixed, place.fixed}
+        return both_derived and base.fixed != place.fixed
+
     def _weight(self, kind: Axis, share: float, span: float) -> float:
-        """Return which part of a block's rate (or squared rate) one that overlaps it takes."""
+        """Return the fraction of a block's rate (or squared rate) that an overlapping one takes."""
         if self._rule is DepthRule.SQRT:
             return share
         if kind is Axis.EXPERT:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from advisor.policy.arrays import Floats
 from advisor.policy.errors import InvalidValueError
-from advisor.policy.mapping import LayoutMapping
+from advisor.policy.layout_mapping import LayoutMapping
 from advisor.policy.measurement import Measurement, Measurements
 from advisor.policy.recommendation import OUTCOMES, Codes, Recommendation, Recommendations
 from advisor.policy.reference import Profile, Reference
