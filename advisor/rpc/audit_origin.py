@@ -1,4 +1,4 @@
-"""Where a write comes from, read off a call."""
+"""The audit origin of a write: its actor, peer and request identifier, taken from the call."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ ACTOR_KEY = "fslr-actor"
 def audit_origin_of(
     context: grpc.aio.ServicerContext[Any, Any], now: datetime, request_id: str
 ) -> AuditOrigin:
-    """Return the origin of a write.
+    """Return the audit origin of a write.
 
-    The actor is the token or certificate that proved it, with what the caller says behind it; where
-    callers are not authenticated, only what it says.
+    For an authenticated caller the actor is its token or certificate, followed by the name in its
+    metadata; otherwise it is only the name in the metadata.
 
     Args:
         context: The call.
         now: The time.
-        request_id: The request's identifier.
+        request_id: The request's identifier; empty generates one.
 
     Raises:
         InvalidValueError: The actor or the identifier is too long.
     """
-    said = dict(context.invocation_metadata() or ()).get(ACTOR_KEY, "")
-    actor = unquote(said.decode("utf-8", "replace") if isinstance(said, bytes) else said)
-    proved = CALLER.get()
-    if proved is not None:
-        actor = f"{proved} says {actor}" if actor else str(proved)
-    # Without an identifier of the caller's, one of ours: our own retries towards the store need it.
+    value = dict(context.invocation_metadata() or ()).get(ACTOR_KEY, "")
+    actor = unquote(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
+    caller = CALLER.get()
+    if caller is not None:
+        actor = f"{caller} says {actor}" if actor else str(caller)
+    # The service's own retries against the store need an identifier even if the caller sent none.
     return AuditOrigin(now, actor, unquote(context.peer()), request_id or uuid.uuid4().hex)

@@ -1,4 +1,4 @@
-"""AuditService: who changed what in a project."""
+"""AuditService: the record of writes in a project."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from advisor.wire import timestamp_to_proto
 from fslr.advisor.v1 import audit_service_pb2 as pb
 from fslr.advisor.v1 import audit_service_pb2_grpc
 
-# Ids that a stream can hold: 64 bits each, above 0-0.
+# IDs of a Redis stream: two numbers of 64 bits each, above 0-0.
 _CURSOR = re.compile(r"(?!0+-0+$)[0-9]{1,19}-[0-9]{1,19}")
 
 
@@ -22,7 +22,7 @@ class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
     """Serves the record of writes.
 
     Args:
-        store: Where it is kept.
+        store: Stores the record.
     """
 
     def __init__(self, store: AuditStore) -> None:
@@ -31,7 +31,7 @@ class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
     async def ListAuditEvents(
         self, request: pb.ListAuditEventsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListAuditEventsResponse:
-        """Return a page of writes, the newest first."""
+        """Return a page of writes, newest first."""
         events, before = await self._store.page(
             parse_project("parent", request.parent),
             before=decode_token(request.page_token, _CURSOR),

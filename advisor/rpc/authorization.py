@@ -1,4 +1,4 @@
-"""The gate of every method: who calls, what its role allows, and how much of it."""
+"""Authorization of every call: who calls, what its role allows, and its quotas."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from advisor.errors import TooManyGroupsError, UnauthenticatedError
 from advisor.rpc.requests import groups_of, projects_of
 
 CALLER: ContextVar[Grant | None] = ContextVar("caller", default=None)
-"""Who makes the call that is being answered; None: callers are not authenticated."""
+"""The caller of the current call; None if callers are not authenticated."""
 
 _AUTHORIZATION, _SCHEME = "authorization", "bearer "
-_NAMES = ("x509_subject_alternative_name", "x509_common_name")
+_CERTIFICATE_NAMES = ("x509_subject_alternative_name", "x509_common_name")
 
 _PACKAGE = "/fslr.advisor.v1"
 ROLES: dict[str, Role] = {
@@ -43,16 +43,16 @@ ROLES: dict[str, Role] = {
     f"{_PACKAGE}.RunService/WatchRun": Role.VIEWER,
     f"{_PACKAGE}.StatusService/GetStatus": Role.VIEWER,
 }
-"""The least role that each method needs; one that is not here needs the highest."""
+"""The minimum role for each method; a method without an entry needs the highest role."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a call shows.
+    """The credentials of a call.
 
     Attributes:
-        token: Its token; None: it sent none.
-        certificate_names: The names in its certificate, verified in the handshake.
+        token: The token; None if the call has none.
+        certificate_names: The names in the client certificate, which the TLS handshake verified.
     """
 
     token: str | None
@@ -60,34 +60,34 @@ class Credentials:
 
     @classmethod
     def of(cls, context: grpc.aio.ServicerContext[Any, Any]) -> Credentials:
-        """Return what a call shows.
+        """Return the credentials of a call.
 
         Raises:
-            UnauthenticatedError: Its `authorization` is of another kind than ours.
+            UnauthenticatedError: The `authorization` metadata is not a bearer token.
         """
-        said = next(
+        value = next(
             (v for k, v in context.invocation_metadata() or () if k == _AUTHORIZATION), None
         )
         token = None
-        if said is not None:
-            text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+        if value is not None:
+            text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
             if not text.lower().startswith(_SCHEME):
                 raise UnauthenticatedError(
                     "the call's authorization does not read 'Bearer {token}'"
                 )
             token = text[len(_SCHEME) :].strip()
-        shown = context.auth_context() or {}
-        names = (name for kind in _NAMES for name in shown.get(kind, ()))
+        properties = context.auth_context() or {}
+        names = (name for kind in _CERTIFICATE_NAMES for name in properties.get(kind, ()))
         return cls(token, tuple(name.decode("utf-8", "replace") for name in names))
 
 
 class Authorizer:
-    """Lets calls in.
+    """Authenticates callers and checks what they may do.
 
     Args:
-        authenticator: Proves who calls; None: anybody may do everything.
-        quotas: Bounds what one caller uses.
-        max_groups: Most groups of a layout.
+        authenticator: Authenticates callers; None allows everyone everything.
+        quotas: Limits the use by one caller.
+        max_groups: Maximum number of groups and frozen names of a layout.
     """
 
     def __init__(
@@ -98,44 +98,52 @@ class Authorizer:
         self._max_groups = max_groups
 
     def credentials(self, context: grpc.aio.ServicerContext[Any, Any]) -> Credentials | None:
-        """Return what a call shows; None if nobody asks for it."""
+        """Return the credentials of a call; None if callers are not authenticated.
+
+        Raises:
+            UnauthenticatedError: The `authorization` metadata is not a bearer token.
+        """
         return None if self._authenticator is None else Credentials.of(context)
 
     @contextmanager
     def stream(self, caller: Grant | None) -> Iterator[None]:
-        """Count a stream of a caller as long as the context lasts."""
+        """Count a stream of a caller while the context lasts.
+
+        Raises:
+            QuotaExceededError: The caller has as many open streams as its quota allows.
+        """
         if caller is None:
             yield
         else:
             with self._quotas.stream(caller):
                 yield
 
-    async def caller(self, credentials: Credentials | None) -> Grant | None:
-        """Return who calls, and let the rest of the call know.
+    async def authenticate(self, credentials: Credentials | None) -> Grant | None:
+        """Return the caller, and set :data:`CALLER` for the rest of the call.
 
         Args:
-            credentials: What it shows.
+            credentials: The credentials of the call.
 
         Raises:
-            UnauthenticatedError: It proves nothing.
+            UnauthenticatedError: The credentials are missing or not valid.
         """
         if self._authenticator is None or credentials is None:
             return None
-        found = await self._authenticator.grant(credentials.token, credentials.certificate_names)
-        CALLER.set(found)
-        return found
+        caller = await self._authenticator.grant(credentials.token, credentials.certificate_names)
+        CALLER.set(caller)
+        return caller
 
     def check(self, path: str, caller: Grant | None, request: Any) -> None:
-        """Raise unless a caller may send a request.
+        """Raise an error unless a caller may send a request.
 
         Args:
-            path: The method.
-            caller: Who calls; None: anybody.
+            path: The method's path, ``/package.Service/Method``.
+            caller: The caller; None if callers are not authenticated.
             request: The request.
 
         Raises:
-            PermissionDeniedError: The caller may not do that, or not there.
-            QuotaExceededError: It sent as many messages as it may.
+            PermissionDeniedError: The caller's role or project does not allow the request.
+            QuotaExceededError: The caller has sent as many messages as its quota allows.
             TooManyGroupsError: The request's layout is too large.
         """
         if caller is not None:

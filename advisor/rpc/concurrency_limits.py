@@ -1,4 +1,4 @@
-"""How many calls are under way, how many may be, and how streams end when the service stops."""
+"""Limits on concurrent calls and open streams, and how streams end when the service stops."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from advisor.errors import StoppingError, TooBusyError
 
 
 class OpenStream:
-    """A stream under way; it can be ended while it waits for its caller.
+    """An open stream, which can be ended while it waits for its caller.
 
     Args:
-        traffic: Where it is counted.
+        limiter: The limiter that counts the stream.
     """
 
-    def __init__(self, traffic: ConcurrencyLimiter) -> None:
-        self._traffic = traffic
+    def __init__(self, limiter: ConcurrencyLimiter) -> None:
+        self._limiter = limiter
         self._task = asyncio.current_task()
-        self._waits = False
-        self._ended = False
+        self._is_waiting = False
+        self._is_ended = False
 
     async def read(self, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         """Return the caller's next message, or ``grpc.aio.EOF``.
@@ -32,34 +32,37 @@ class OpenStream:
             context: The call.
 
         Raises:
-            StoppingError: The service stops.
+            StoppingError: The service is being stopped.
             CancelledError: The caller is gone.
         """
-        self._traffic.check_running()
-        self._waits = True
+        self._limiter.check_running()
+        self._is_waiting = True
         try:
             return await context.read()
         except asyncio.CancelledError:
-            if not self._ended or self._task is None:
+            if not self._is_ended or self._task is None:
                 raise
             self._task.uncancel()
             raise StoppingError from None
         finally:
-            self._waits = False
+            self._is_waiting = False
 
     def end_if_idle(self) -> None:
-        """End the stream if it waits for its caller; one that is at work ends after its answer."""
-        if self._waits and self._task is not None:
-            self._ended = True
+        """End the stream if it waits for its caller; otherwise it ends after its current answer."""
+        if self._is_waiting and self._task is not None:
+            self._is_ended = True
             self._task.cancel()
 
 
 class ConcurrencyLimiter:
-    """Counts calls, and refuses those for which there is no room.
+    """Counts concurrent calls and streams, and refuses those above their limits.
 
     Args:
-        max_calls: Most calls of one message under way.
-        max_streams: Most open streams.
+        max_calls: Maximum number of concurrent unary calls.
+        max_streams: Maximum number of open streams.
+
+    Attributes:
+        stopping: Whether the service is being stopped.
     """
 
     def __init__(self, *, max_calls: int, max_streams: int) -> None:
@@ -70,26 +73,26 @@ class ConcurrencyLimiter:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Count a call of one message as long as the context lasts.
+        """Count a unary call while the context lasts.
 
         Yields:
             Nothing.
 
         Raises:
-            TooBusyError: There is no room for it.
+            TooBusyError: The maximum number of calls is reached.
         """
         with self._counted(is_stream=False):
             yield
 
     @contextmanager
     def stream(self) -> Iterator[OpenStream]:
-        """Count a stream as long as the context lasts.
+        """Count a stream while the context lasts.
 
         Yields:
             The stream.
 
         Raises:
-            TooBusyError: There is no room for it.
+            TooBusyError: The maximum number of streams is reached.
         """
         with self._counted(is_stream=True):
             stream = OpenStream(self)
@@ -100,16 +103,16 @@ class ConcurrencyLimiter:
                 self._streams.discard(stream)
 
     def check_running(self) -> None:
-        """Raise if the service stops.
+        """Raise an error if the service is being stopped.
 
         Raises:
-            StoppingError: It does.
+            StoppingError: The service is being stopped.
         """
         if self.stopping:
             raise StoppingError
 
     def stop(self) -> None:
-        """End idle streams now, and each of the others after its answer or, watching, its wait."""
+        """End idle streams now, and the others after their current answer or wait for events."""
         self.stopping = True
         for stream in list(self._streams):
             stream.end_if_idle()

@@ -1,4 +1,4 @@
-"""Around every method: the gate, bad messages refused, exceptions as statuses, all counted."""
+"""The boundary of every method: authorization, limits, bad messages, error statuses, metrics."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ _Handle = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Refused:
-    """Stands where a message would: a deserializer cannot answer with a status of its own."""
+class _InvalidMessage:
+    """Stands in for a request that was not accepted: a deserializer cannot set a status."""
 
     error: MessageError
 
 
 class BoundaryInterceptor(grpc.aio.ServerInterceptor):
-    """Guards all methods of our own services.
+    """Wraps the handlers of the service's own methods.
 
     Args:
-        max_message_bytes: Largest request that is accepted.
-        traffic: How much there is, and may be.
-        gate: Who is let in.
-        metrics: Where it is counted.
+        max_message_bytes: Maximum size of a request, in bytes.
+        limiter: Limits concurrent calls and streams.
+        authorizer: Authenticates callers and checks requests.
+        metrics: Counts calls and messages.
     """
 
     def __init__(
         self,
         max_message_bytes: int,
-        traffic: ConcurrencyLimiter,
-        gate: Authorizer,
+        limiter: ConcurrencyLimiter,
+        authorizer: Authorizer,
         metrics: Metrics,
     ) -> None:
         self._max_message_bytes = max_message_bytes
-        self._traffic = traffic
-        self._gate = gate
+        self._limiter = limiter
+        self._authorizer = authorizer
         self._metrics = metrics
 
     async def intercept_service(
@@ -64,38 +64,38 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
         ],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Return the method's handler inside the guard."""
+        """Return the method's handler, wrapped."""
         handler: Any = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/fslr."):
             return handler  # type: ignore[no-any-return]
         method = Method.of(handler_call_details.method, handler, self._metrics)
-        inside = _Inside(method, self._traffic, self._gate)
-        changed = {"request_deserializer": self._guarded(handler.request_deserializer)}
+        wrapper = _HandlerWrapper(method, self._limiter, self._authorizer)
+        changed = {"request_deserializer": self._checked(handler.request_deserializer)}
         if handler.stream_stream:
-            changed["stream_stream"] = inside.stream(handler.stream_stream)
+            changed["stream_stream"] = wrapper.stream(handler.stream_stream)
         elif handler.unary_stream:
-            changed["unary_stream"] = inside.watch(handler.unary_stream)
+            changed["unary_stream"] = wrapper.watch(handler.unary_stream)
         else:
-            changed["unary_unary"] = inside.unary(handler.unary_unary)
+            changed["unary_unary"] = wrapper.unary(handler.unary_unary)
         return handler._replace(**changed)  # type: ignore[no-any-return]
 
-    def _guarded(self, deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-        message_name = getattr(deserialize, "__self__", None) or "message of the contract"
-        name = getattr(message_name, "__name__", str(message_name))
+    def _checked(self, deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        message_class = getattr(deserialize, "__self__", None)
+        name = getattr(message_class, "__name__", "message of the contract")
 
-        def guarded(data: bytes) -> Any:
+        def checked(data: bytes) -> Any:
             if len(data) > self._max_message_bytes:
-                return _Refused(MessageTooLargeError(len(data), self._max_message_bytes))
+                return _InvalidMessage(MessageTooLargeError(len(data), self._max_message_bytes))
             try:
                 return deserialize(data)
             except DecodeError:
-                return _Refused(MessageUnreadableError(name))
+                return _InvalidMessage(MessageUnreadableError(name))
 
-        return guarded
+        return checked
 
 
 def _accepted(request: Any) -> Any:
-    if isinstance(request, _Refused):
+    if isinstance(request, _InvalidMessage):
         raise request.error
     return request
 
@@ -104,89 +104,92 @@ def _accepted(request: Any) -> Any:
 async def _boundary(
     method: Method, context: _Context, *, timed: bool = True
 ) -> AsyncIterator[None]:
-    """Count a call, and end it with the status that its exception stands for."""
-    with method.call(timed=timed) as ended:
+    """Count a call, and turn its exception into the status that ends it."""
+    with method.call(timed=timed) as record_error:
         try:
             yield
         except grpc.aio.AbortError:
             raise
-        except Exception as error:  # noqa: BLE001 - the boundary: all become statuses
-            ended(error)
+        except Exception as error:  # noqa: BLE001 - every exception becomes a status
+            record_error(error)
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
 
 
 @dataclass(frozen=True, slots=True)
-class _Inside:
-    """Puts the handlers of one method inside the guard."""
+class _HandlerWrapper:
+    """Wraps the handlers of one method."""
 
     method: Method
-    traffic: ConcurrencyLimiter
-    gate: Authorizer
+    limiter: ConcurrencyLimiter
+    authorizer: Authorizer
 
     def unary(self, handle: _Handle) -> _Handle:
-        async def guarded(request: Any, context: _Context) -> Any:
+        async def wrapped(request: Any, context: _Context) -> Any:
             async with _boundary(self.method, context):
-                with self.traffic.call():
-                    caller = await self.gate.caller(self.gate.credentials(context))
-                    response = await handle(self._let_in(request, caller), context)
+                with self.limiter.call():
+                    caller = await self.authorizer.authenticate(
+                        self.authorizer.credentials(context)
+                    )
+                    response = await handle(self._authorized(request, caller), context)
                 self.method.sent.inc()
                 return response
 
-        return guarded
+        return wrapped
 
     def watch(self, handle: _Handle) -> _Handle:
-        """Guard a method that answers one message with many.
+        """Wrap a method that answers one message with many.
 
-        The handler yields None now and then while there is nothing to send: whoever waits is looked
-        at again then.
+        While there is nothing to send, the handler yields None from time to time, so that the
+        caller is authenticated again.
         """
 
-        async def guarded(request: Any, context: _Context) -> AsyncIterator[Any]:
+        async def wrapped(request: Any, context: _Context) -> AsyncIterator[Any]:
             async with _boundary(self.method, context):
-                with self.traffic.stream():
-                    shown = self.gate.credentials(context)
-                    caller = await self.gate.caller(shown)
-                    with self.gate.stream(caller):
-                        async for response in handle(self._let_in(request, caller), context):
-                            self.traffic.check_running()
-                            await self.gate.caller(shown)  # it may have been revoked
+                with self.limiter.stream():
+                    credentials = self.authorizer.credentials(context)
+                    caller = await self.authorizer.authenticate(credentials)
+                    with self.authorizer.stream(caller):
+                        async for response in handle(self._authorized(request, caller), context):
+                            self.limiter.check_running()
+                            # The credentials may have been revoked.
+                            await self.authorizer.authenticate(credentials)
                             if response is not None:
                                 yield response
                                 self.method.sent.inc()
 
-        return guarded
+        return wrapped
 
     def stream(self, handle: _Handle) -> _Handle:
-        """Guard a method that answers each of many messages.
+        """Wrap a method that answers each message of a stream.
 
-        It reads and writes itself, as gRPC allows: iterators on the way take longer than they look.
+        The wrapper reads and writes messages itself, which is faster than gRPC's own iteration.
         """
 
-        async def guarded(_: AsyncIterator[Any], context: _Context) -> None:
+        async def wrapped(_: AsyncIterator[Any], context: _Context) -> None:
             async with _boundary(self.method, context, timed=False):
-                with self.traffic.stream() as stream:
-                    shown = self.gate.credentials(context)
-                    begun = 0.0
+                with self.limiter.stream() as stream:
+                    credentials = self.authorizer.credentials(context)
+                    started_s = 0.0
 
                     async def received() -> AsyncIterator[Any]:
-                        nonlocal begun
+                        nonlocal started_s
                         while (request := await stream.read(context)) is not grpc.aio.EOF:
-                            begun = time.perf_counter()
-                            # Each time, for it may have been revoked.
-                            caller = await self.gate.caller(shown)
-                            yield self._let_in(request, caller)
+                            started_s = time.perf_counter()
+                            # For every message: the credentials may have been revoked.
+                            caller = await self.authorizer.authenticate(credentials)
+                            yield self._authorized(request, caller)
 
-                    with self.gate.stream(await self.gate.caller(shown)):
+                    with self.authorizer.stream(await self.authorizer.authenticate(credentials)):
                         async for response in handle(received(), context):
                             await context.write(response)
                             self.method.sent.inc()
-                            self.method.seconds.observe(time.perf_counter() - begun)
+                            self.method.seconds.observe(time.perf_counter() - started_s)
 
-        return guarded
+        return wrapped
 
-    def _let_in(self, request: Any, caller: Grant | None) -> Any:
-        """Return a request that the caller may send."""
+    def _authorized(self, request: Any, caller: Grant | None) -> Any:
+        """Return a request after checking that it is valid and that the caller may send it."""
         self.method.received.inc()
         accepted = _accepted(request)
-        self.gate.check(self.method.path, caller, accepted)
+        self.authorizer.check(self.method.path, caller, accepted)
         return accepted

@@ -1,8 +1,8 @@
-"""Runs are opened here: runs of one model share what is read of its layout, and how it maps.
+"""Runs are opened here; runs of the same model share its layout and its mapping.
 
-To read a layout and to map it onto a profile's takes longer than all else of a first answer, and
-what comes of it never changes. Both are kept by a digest of the layout: a hundred streams of one
-model hold one layout and one mapping, and a caller of single messages waits for them once.
+Converting a layout and mapping it onto a profile's layout takes longer than the rest of a first
+answer, and the results never change. Both are cached by a digest of the layout: a hundred streams
+of one model hold one layout and one mapping, and unary calls compute them only once.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from cachetools import LRUCache
 
 from advisor.advising.advice import Advice, Opening, ProfileSource, ResolvedProfile
 from advisor.policy import Layout, LayoutMapping
-from advisor.rpc.offloading import computed
+from advisor.rpc.offloading import compute
 from advisor.wire import opening_from_proto
 from advisor.wire.field_paths import field_path
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 
-_MOST_NAMES = 100_000  # a name takes less than 1 KiB, with its place and part of a mapping
+_MAX_NAMES = 100_000  # a name takes less than 1 KiB, with its part of the mapping
 
 _MappingKey = tuple[object, ...]
 
 
 class LayoutCache:
-    """Opens runs.
+    """Opens runs, and caches their layouts and mappings.
 
     Args:
-        profiles: Where profiles come from.
-        most_names: Most names in the layouts that are kept, frozen ones and role templates too; a
-            layout of more is read anew for each run.
+        profiles: Resolves the profiles of runs.
+        max_names: Maximum number of names in all cached layouts, counting groups, frozen names and
+            role templates, and likewise in all cached mappings. A larger layout is never cached.
     """
 
-    def __init__(self, profiles: ProfileSource, most_names: int = _MOST_NAMES) -> None:
+    def __init__(self, profiles: ProfileSource, max_names: int = _MAX_NAMES) -> None:
         self._profiles = profiles
-        self._most_names = most_names
-        self._layouts: LRUCache[bytes, Layout] = LRUCache(most_names, getsizeof=_names)
+        self._max_names = max_names
+        self._layouts: LRUCache[bytes, Layout] = LRUCache(max_names, getsizeof=_count_names)
         self._mappings: LRUCache[_MappingKey, LayoutMapping] = LRUCache(
-            most_names, getsizeof=lambda mapping: len(mapping.matches) + len(mapping.targets)
+            max_names, getsizeof=lambda mapping: len(mapping.matches) + len(mapping.targets)
         )
 
     async def open(self, message: pb.RunOpening) -> tuple[Opening, Advice]:
@@ -45,17 +45,17 @@ class LayoutCache:
 
         Raises:
             InvalidValueError: A value is out of its range.
-            StoreUnavailableError: The profile is not known here and the store is away.
-            NotFoundError: There is no such profile, version or alias.
+            StoreUnavailableError: The profile is not cached, and the store is unavailable.
+            NotFoundError: The profile, version or alias does not exist.
         """
         digest = blake2b(message.layout.SerializeToString(), digest_size=32).digest()
         names = len(message.layout.groups) + len(message.layout.frozen_names)
-        known = self._layouts.get(digest)
-        if known is not None:
-            opening = opening_from_proto(message, known)
+        cached = self._layouts.get(digest)
+        if cached is not None:
+            opening = opening_from_proto(message, cached)
         else:
-            opening = await computed(names, opening_from_proto, message)
-            if _names(opening.layout) <= self._most_names:
+            opening = await compute(names, opening_from_proto, message)
+            if _count_names(opening.layout) <= self._max_names:
                 self._layouts[digest] = opening.layout
         resolved = await self._profiles.resolve(opening.profile)
         return opening, await self._advice(digest, names, resolved, opening)
@@ -66,16 +66,16 @@ class LayoutCache:
         info = resolved.loaded.info
         rules = resolved.rules(opening)
         key = (digest, info.name, info.version, info.digest, rules.depth_rule, rules.unmatched_rule)
-        known = self._mappings.get(key)
-        if known is not None:
-            return Advice(resolved, opening, known)
+        cached = self._mappings.get(key)
+        if cached is not None:
+            return Advice(resolved, opening, cached)
         names += resolved.loaded.names
         with field_path("opening"):
-            advice = await computed(names, Advice, resolved, opening)
-        if len(advice.mapping.matches) + len(advice.mapping.targets) <= self._most_names:
+            advice = await compute(names, Advice, resolved, opening)
+        if len(advice.mapping.matches) + len(advice.mapping.targets) <= self._max_names:
             self._mappings[key] = advice.mapping
         return advice
 
 
-def _names(layout: Layout) -> int:
+def _count_names(layout: Layout) -> int:
     return len(layout) + len(layout.frozen_names) + len(layout.role_templates)

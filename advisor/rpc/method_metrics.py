@@ -1,4 +1,4 @@
-"""Counts the calls of one method under the names that gRPC servers have in common."""
+"""Metrics of each method, under the names that are common for gRPC servers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from advisor.wire.errors import error_mapping_of
 
 _log = structlog.get_logger()
 
-# What an alert waits for.
+# The status codes that alerts watch.
 _DEFECTS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS)
 
 
-def expect_calls(services: Iterable[ServiceDescriptor], metrics: Metrics) -> None:
-    """Let the counters of all methods be there, at 0, before the first call.
+def create_method_metrics(services: Iterable[ServiceDescriptor], metrics: Metrics) -> None:
+    """Create the counters of all methods, at 0, before the first call.
 
     Args:
         services: The services.
-        metrics: Where to count.
+        metrics: Holds the counters.
     """
     for service in services:
         for method in service.methods:
@@ -43,13 +43,13 @@ def _kind(request_streams: bool, response_streams: bool) -> str:
 
 
 class Method:
-    """One method's counters.
+    """The counters of one method.
 
     Attributes:
         path: ``/package.Service/Method``.
         received: Messages received.
         sent: Messages sent.
-        seconds: Time of a call, or of one message of a stream.
+        seconds: Duration of a call, or of one message of a stream.
     """
 
     def __init__(self, kind: str, path: str, metrics: Metrics) -> None:
@@ -63,8 +63,8 @@ class Method:
         self.seconds = metrics.handling_seconds.labels(*self._labels)
         self._started = metrics.started.labels(*self._labels)
         self._open_calls = metrics.open_calls.labels(kind)
-        self._fine = metrics.handled.labels(*self._labels, grpc.StatusCode.OK.name)
-        # From 0 on, for Prometheus sees no rise in a series that begins with 1.
+        self._handled_ok = metrics.handled.labels(*self._labels, grpc.StatusCode.OK.name)
+        # They start at 0: Prometheus sees no increase in a series that starts at 1.
         for code in _DEFECTS:
             metrics.handled.labels(*self._labels, code.name)
         metrics.refused.labels(kind)
@@ -75,8 +75,8 @@ class Method:
 
         Args:
             path: ``/package.Service/Method``.
-            handler: Its handler.
-            metrics: Where to count.
+            handler: The method's handler.
+            metrics: Holds the counters.
         """
         known = metrics.methods.get(path)
         if known is None:
@@ -87,23 +87,23 @@ class Method:
 
     @contextmanager
     def call(self, *, timed: bool = True) -> Iterator[Callable[[Exception], None]]:
-        """Count a call as long as the context lasts, and how it ended.
+        """Count a call while the context lasts, and the status code that it ends with.
 
         Args:
-            timed: Whether the whole call is timed.
+            timed: Whether to observe the duration of the whole call.
 
         Yields:
-            To be told of an error that ends the call.
+            A function to call with the error that ends the call.
 
         Raises:
             CancelledError: The caller is gone.
-            GeneratorExit: The caller is gone, while it was being answered.
+            GeneratorExit: The caller left while it was being answered.
         """
         code = grpc.StatusCode.OK
-        begun = time.perf_counter()
+        started_s = time.perf_counter()
         kind = self._labels[0]
 
-        def ended(error: Exception) -> None:
+        def record_error(error: Exception) -> None:
             nonlocal code
             code = error_mapping_of(error).code
             if isinstance(error, (TooBusyError, QuotaExceededError)):
@@ -112,17 +112,17 @@ class Method:
         self._started.inc()
         self._open_calls.inc()
         try:
-            yield ended
+            yield record_error
         except (asyncio.CancelledError, GeneratorExit):
             code = grpc.StatusCode.CANCELLED  # the caller is gone
             raise
         finally:
             self._open_calls.dec()
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - started_s
             if timed:
                 self.seconds.observe(seconds)
             if code is grpc.StatusCode.OK:
-                self._fine.inc()
+                self._handled_ok.inc()
             else:
                 self._metrics.handled.labels(*self._labels, code.name).inc()
             if self._is_stream:

@@ -1,4 +1,4 @@
-"""Work that would hold up the event loop, and with it every other call, goes to a thread."""
+"""Runs work that would block the event loop, and so every other call, in a thread."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import ParamSpec, TypeVar
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
-_LARGE = 500  # a layout of fewer names is mapped in less time than a thread is worth
+_MIN_THREAD_NAMES = 500  # mapping a smaller layout takes less time than starting a thread
 
 
-async def computed(
+async def compute(
     names: int,
     function: Callable[_Arguments, _Result],
     *args: _Arguments.args,
     **kwargs: _Arguments.kwargs,
 ) -> _Result:
-    """Return what a function returns, from a thread if the layout is large.
+    """Return the result of a function, computed in a thread if the layouts are large.
 
     Args:
-        names: Number of names of the layouts that it works on, frozen ones too.
-        function: What to compute; it shares nothing that others change.
-        *args: Its arguments.
-        **kwargs: Its keyword arguments.
+        names: Number of names in the function's layouts, including frozen names.
+        function: The function; it must not share mutable state.
+        *args: Positional arguments of the function.
+        **kwargs: Keyword arguments of the function.
     """
-    if names < _LARGE:
+    if names < _MIN_THREAD_NAMES:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)

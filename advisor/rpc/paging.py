@@ -1,4 +1,4 @@
-"""Pages of lists: sizes, opaque tokens, label filters."""
+"""Pages of lists: page sizes, opaque page tokens, label filters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def page_size(requested: int) -> int:
     """Return the size of a page.
 
     Raises:
-        InvalidValueError: It is below 0.
+        InvalidValueError: The requested size is below 0.
     """
     if requested < 0:
         raise InvalidValueError("page_size", f"{requested} is below 0")
@@ -29,19 +29,19 @@ def page_size(requested: int) -> int:
 
 
 def encode_token(cursor: str) -> str:
-    """Return the page token of a cursor; empty for none."""
+    """Return the page token of a cursor; empty for an empty cursor."""
     return base64.urlsafe_b64encode(cursor.encode()).decode() if cursor else ""
 
 
-def decode_token(token: str, shape: re.Pattern[str]) -> str:
-    """Return the cursor of a page token; empty for none.
+def decode_token(token: str, pattern: re.Pattern[str]) -> str:
+    """Return the cursor of a page token; empty for an empty token.
 
     Args:
-        token: What the caller sent.
-        shape: What a cursor of this list looks like; nothing else reaches the store.
+        token: The token that the caller sent.
+        pattern: The form of this list's cursors; nothing else reaches the store.
 
     Raises:
-        InvalidValueError: It is not a token that this list gave.
+        InvalidValueError: The token is not one of this list.
     """
     if not token:
         return ""
@@ -49,9 +49,9 @@ def decode_token(token: str, shape: re.Pattern[str]) -> str:
         cursor = base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError):
         cursor = ""
-    if not shape.fullmatch(cursor):
+    if not pattern.fullmatch(cursor):
         raise InvalidValueError(
-            "page_token", "not a token of this list; begin again without a token"
+            "page_token", "not a token of this list; start again without a token"
         )
     return cursor
 
@@ -59,10 +59,10 @@ def decode_token(token: str, shape: re.Pattern[str]) -> str:
 def parse_filter(text: str) -> dict[str, str]:
     """Return the label pairs of a filter such as ``labels.team=nlp AND labels.size=small``.
 
-    A value may stand in double quotes, and must where it holds `` AND labels.``.
+    A value may be in double quotes, and must be if it contains `` AND labels.``.
 
     Raises:
-        InvalidValueError: It is not such a filter.
+        InvalidValueError: The text is not a valid filter.
     """
     pairs: dict[str, str] = {}
     position = 0
@@ -71,20 +71,20 @@ def parse_filter(text: str) -> dict[str, str]:
         if match is None:
             raise InvalidValueError(
                 "filter",
-                f"{shown(text[position:])} is not of the form labels.KEY=VALUE; join several by "
+                f"{shown(text[position:])} is not of the form labels.KEY=VALUE; join several with "
                 "' AND '",
             )
         key, quoted, plain = match.groups()
         value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
         if quoted is None and re.search(r"\sand\s+labels\.", value, re.IGNORECASE):
             raise InvalidValueError(
-                "filter", f"{shown(value)} holds another label; write ' AND ' in capitals"
+                "filter", f"{shown(value)} contains a second label; write ' AND ' in capitals"
             )
         if pairs.setdefault(key, value) != value:
             raise InvalidValueError("filter", f"labels.{key} is given two values")
         if len(pairs) > MAX_LABELS:
             raise InvalidValueError(
-                "filter", f"more than {MAX_LABELS} labels, which is as many as a profile can have"
+                "filter", f"more than {MAX_LABELS} labels, the maximum of a profile"
             )
         position = match.end()
     return pairs

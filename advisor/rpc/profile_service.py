@@ -22,7 +22,7 @@ from advisor.registry.resource_names import (
     parse_project,
 )
 from advisor.rpc.audit_origin import audit_origin_of
-from advisor.rpc.offloading import computed
+from advisor.rpc.offloading import compute
 from advisor.rpc.paging import decode_token, encode_token, page_size, parse_filter
 from advisor.rpc.requests import expected_version_of
 from advisor.store.policies import PolicyStore
@@ -153,19 +153,19 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         """Return how a layout maps onto a profile."""
         names = len(request.layout.groups) + len(request.layout.frozen_names)
         with field_path("layout"):
-            layout = await computed(names, wire.layout_from_proto, request.layout)
+            layout = await compute(names, wire.layout_from_proto, request.layout)
         with field_path("policy"):
             policy = wire.policy_from_proto(request.policy) if request.HasField("policy") else None
         opening = Opening(ProfileReference.parse("name", request.name), layout, policy=policy)
         resolved = await self._profiles.resolve(opening.profile)
         names += resolved.loaded.names
         try:
-            advice = await computed(names, Advice, resolved, opening)
+            advice = await compute(names, Advice, resolved, opening)
         except InvalidValueError as error:
             if error.field != "profile":
                 raise
             raise InvalidValueError("name", error.description) from None
-        return await computed(names, wire.mapping_to_proto, advice)
+        return await compute(names, wire.mapping_to_proto, advice)
 
 
 def _alias(alias: Alias) -> pb.Alias:

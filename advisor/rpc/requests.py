@@ -1,4 +1,4 @@
-"""What requests have in common: projects, groups, versions that must be as the caller last saw."""
+"""Properties that requests have in common: projects, group counts, expected versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PROJECT = re.compile(r"projects/([^/]*)")
 
 
 def names_of(request: Any) -> tuple[str, ...]:
-    """Return the resource names that a request gives; those that it leaves out are empty."""
+    """Return the resource names in a request; absent ones are empty."""
     match request:
         case RecommendLRRequest():
             if request.opening is None:
@@ -26,16 +26,16 @@ def names_of(request: Any) -> tuple[str, ...]:
 
 
 def projects_of(request: Any) -> frozenset[str]:
-    """Return the projects that a request enters.
+    """Return the projects that a request accesses.
 
-    A name that begins otherwise enters none: every method refuses it.
+    A name without a project accesses none: every method refuses it.
     """
     found = (_PROJECT.match(name) for name in names_of(request))
     return frozenset(match[1] for match in found if match)
 
 
 def groups_of(request: Any) -> int:
-    """Return the number of groups in the layout that a request brings, frozen ones too."""
+    """Return the number of groups and frozen names in a request's layout; 0 without a layout."""
     match request:
         case RecommendLRRequest():
             if request.opening is None:
@@ -51,10 +51,10 @@ def groups_of(request: Any) -> int:
 
 
 def expected_version_of(request: Any) -> int | None:
-    """Return the version that must be there for a write to be made; None: whichever is there.
+    """Return the version that a write expects to replace; None if it expects no particular one.
 
     Raises:
-        InvalidValueError: It is below 0.
+        InvalidValueError: The version is below 0.
     """
     if not request.HasField("expected_version"):
         return None

@@ -1,4 +1,4 @@
-"""RunService: what training jobs measured and were told."""
+"""RunService: the measurements of training jobs and the answers to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fslr.advisor.v1 import run_service_pb2_grpc
 _Context = grpc.aio.ServicerContext[Any, Any]
 _CURSOR = re.compile(r"[0-9]{1,15}:[a-z][a-z0-9-]{0,62}")
 _EVENT_ID = re.compile(r"([0-9]{1,18}-[0-9]{1,18})?")
-_WATCH_WAIT_MS = 500  # below the store's timeout, so that a watch notices that its caller left
+_WATCH_WAIT_MS = 500  # below the store's timeout, so that a watch notices when its caller leaves
 _WATCH_BATCH = 100
 
 
@@ -28,7 +28,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     """Serves the stored runs.
 
     Args:
-        store: Where runs are kept.
+        store: Stores the runs.
     """
 
     def __init__(self, store: RunStore) -> None:
@@ -71,7 +71,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     async def WatchRun(  # type: ignore[override]
         self, request: pb.WatchRunRequest, context: _Context
     ) -> AsyncIterator[pb.WatchRunResponse | None]:
-        """Send a run's events as they come; None where for a while none came."""
+        """Send a run's events as they arrive; yield None when none arrived for a while."""
         name = RunName.parse("name", request.name)
         after = _event_id(request.after_id)
         while True:

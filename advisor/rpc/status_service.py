@@ -1,4 +1,4 @@
-"""StatusService: what a deployment is, and as whom it sees its caller."""
+"""StatusService: how a deployment is set up, and who it takes its caller for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VERSION = version("fslr-advisor")
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """How a service is set up.
+    """The setup of a service.
 
     Attributes:
         encrypted: Whether calls use TLS.
@@ -38,11 +38,11 @@ class Deployment:
 
 
 class StatusServicer(status_service_pb2_grpc.StatusServiceServicer):
-    """Tells how the service is set up.
+    """Reports how the service is set up.
 
     Args:
-        deployment: How the service is set up.
-        redis: The client.
+        deployment: The setup of the service.
+        redis: The client of Redis, whose status is reported too.
         now: The clock.
     """
 

@@ -1,4 +1,4 @@
-"""TLS of the server: its certificate is read again when its files change, without a restart."""
+"""TLS of the server: changed certificate files are reloaded without a restart."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ _log = structlog.get_logger()
 def server_credentials(files: CertificateFiles) -> grpc.ServerCredentials:
     """Return credentials that follow their files.
 
-    Each new connection looks at the files. If the new ones cannot be used, that is logged once and
-    the last good ones stay. Connections that are open keep what they began with.
+    Each new connection checks the files. If changed files cannot be used, that is logged once and
+    the last valid certificate stays in use. Open connections keep their certificate.
 
     Args:
-        files: Certificate and key; with ``ca``, callers must have a certificate of it.
+        files: Certificate and key. With ``ca``, callers must present a certificate that it issued.
 
     Raises:
         CertificateError: The files cannot be used at the start.
     """
     watched = files.watch()
 
-    def fresh() -> grpc.ServerCertificateConfiguration | None:
+    def reloaded() -> grpc.ServerCertificateConfiguration | None:
         try:
             if not watched.refresh():
                 return None
         except CertificateError as error:
-            _log.error("the last good certificate stays in use", error=str(error))
+            _log.error("the last valid certificate stays in use", error=str(error))
             return None
-        _log.info("the certificate was read again")
+        _log.info("the certificate was reloaded")
         return _configuration(watched.current)
 
     return grpc.dynamic_ssl_server_credentials(
         _configuration(watched.current),
-        fresh,  # type: ignore[arg-type]  # None is said to mean: unchanged
+        reloaded,  # type: ignore[arg-type]  # None is documented to mean: unchanged
         require_client_authentication=files.ca is not None,
     )
 

@@ -1,4 +1,4 @@
-"""A span for each call, and for each measurement of a stream. Loaded only where traces are made."""
+"""Spans for calls, and for the measurements of a stream. Loaded only if tracing is enabled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 _Handle = Callable[..., Any]
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-# Those that are the service's own doing; by OpenTelemetry's convention the others are no errors.
+# Errors of the service itself; by OpenTelemetry's convention the other codes are not errors.
 _ERRORS = frozenset({
     grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -28,12 +28,12 @@ _ERRORS = frozenset({
 
 
 class TracingInterceptor(grpc.aio.ServerInterceptor):
-    """Makes spans of the calls of our own services, as children of their callers' spans.
+    """Creates spans for calls of the service's own methods, as children of the callers' spans.
 
-    Spans hold method, status and reason: no values, texts or metadata of a call.
+    A span holds method, status and reason, and no values, texts or metadata of the call.
 
     Args:
-        tracer: Makes the spans.
+        tracer: Creates the spans.
     """
 
     def __init__(self, tracer: trace.Tracer) -> None:
@@ -46,7 +46,7 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
         ],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Return the method's handler inside a span."""
+        """Return the method's handler, wrapped in a span."""
         handler: Any = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or not method.startswith("/fslr."):
@@ -76,63 +76,65 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
 
     def _traced_stream(self, handle: _Handle, method: str) -> _Handle:
         async def traced(requests: AsyncIterator[Any], context: _Context) -> None:
-            with self._call(method, context) as whole:
-                followed = _Followed(context, self._tracer, whole)
+            with self._call(method, context) as stream_context:
+                traced_context = _TracedStreamContext(context, self._tracer, stream_context)
                 try:
-                    await handle(requests, followed)
+                    await handle(requests, traced_context)
                 finally:
-                    followed.end()
+                    traced_context.end()
 
         return traced
 
     @contextmanager
     def _call(self, method: str, context: _Context) -> Iterator[contexts.Context]:
-        """Make a span as long as the context lasts; yield what further spans belong to."""
+        """Create a span that lasts as long as the context; yield the context of its child spans."""
         service, name = method.strip("/").split("/")
         span = self._tracer.start_span(
             f"{service}/{name}",
-            _callers(context),
+            _caller_context(context),
             kind=trace.SpanKind.SERVER,
             attributes={"rpc.system": "grpc", "rpc.service": service, "rpc.method": name},
         )
         code: grpc.StatusCode | None = None
         try:
-            yield _enter(span, _callers(context))
+            yield _make_current(span, _caller_context(context))
         except (asyncio.CancelledError, GeneratorExit):
             code = grpc.StatusCode.CANCELLED  # the caller is gone
             raise
         finally:
             if span.is_recording():
-                _tell_end(span, context, code or _code(context))
+                _record_end(span, context, code or _code(context))
             span.end()
 
 
-class _Followed:
-    """A stream's context that makes a span of each measurement, from its reading to its answer.
+class _TracedStreamContext:
+    """A stream's context that creates a span for each measurement, from its reading to its answer.
 
     Args:
-        context: The stream's own.
-        tracer: Makes the spans.
-        whole: The span of the stream, which they belong to.
+        context: The stream's gRPC context.
+        tracer: Creates the spans.
+        stream_context: The tracing context of the stream's own span, their parent.
     """
 
-    def __init__(self, context: _Context, tracer: trace.Tracer, whole: contexts.Context) -> None:
+    def __init__(
+        self, context: _Context, tracer: trace.Tracer, stream_context: contexts.Context
+    ) -> None:
         self._context = context
         self._tracer = tracer
-        self._whole = whole
+        self._stream_context = stream_context
         self._measurement: trace.Span = trace.INVALID_SPAN
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the stream's own context has."""
+        """Return an attribute of the stream's gRPC context."""
         return getattr(self._context, name)
 
     async def read(self) -> Any:
-        """Return the next request, with its span begun."""
+        """Return the next request, and start its span."""
         request = await self._context.read()
         if request is not grpc.aio.EOF:
-            # A stream may last for days: each measurement is seen when it is answered.
-            self._measurement = self._tracer.start_span("measurement", self._whole)
-            _enter(self._measurement, self._whole)
+            # A stream may last for days; the span of a measurement is exported once it is answered.
+            self._measurement = self._tracer.start_span("measurement", self._stream_context)
+            _make_current(self._measurement, self._stream_context)
         return request
 
     async def write(self, response: Any) -> None:
@@ -146,31 +148,31 @@ class _Followed:
             self._measurement.end()
 
 
-def _callers(context: _Context) -> contexts.Context:
-    """Return the trace that a caller's call belongs to; what cannot be read begins a new one."""
-    said = context.invocation_metadata() or ()
-    return propagate.extract({key: value for key, value in said if isinstance(value, str)})
+def _caller_context(context: _Context) -> contexts.Context:
+    """Return the trace context in a call's metadata; invalid metadata starts a new trace."""
+    metadata = context.invocation_metadata() or ()
+    return propagate.extract({key: value for key, value in metadata if isinstance(value, str)})
 
 
-def _enter(span: trace.Span, around: contexts.Context) -> contexts.Context:
-    """Let what follows in a call belong to a span.
+def _make_current(span: trace.Span, parent: contexts.Context) -> contexts.Context:
+    """Make a span the parent of the call's further spans, and return its context.
 
-    It is never taken back: gRPC runs each call in a task, and so in a context, of its own, and a
-    generator that is thrown away would have to do it in another one.
+    The context is never detached. gRPC runs each call in a task with its own context, and a
+    generator that is closed early would have to detach in a different one.
     """
-    entered = trace.set_span_in_context(span, around)
-    contexts.attach(entered)
-    return entered
+    context = trace.set_span_in_context(span, parent)
+    contexts.attach(context)
+    return context
 
 
 def _code(context: _Context) -> grpc.StatusCode:
-    said: Any = context.code()
-    if isinstance(said, grpc.StatusCode):
-        return said
-    return _CODES.get(said or 0, grpc.StatusCode.UNKNOWN)
+    code: Any = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code
+    return _CODES.get(code or 0, grpc.StatusCode.UNKNOWN)
 
 
-def _tell_end(span: trace.Span, context: _Context, code: grpc.StatusCode) -> None:
+def _record_end(span: trace.Span, context: _Context, code: grpc.StatusCode) -> None:
     span.set_attribute("rpc.grpc.status_code", code.value[0])
     reason = _reason(context)
     if reason:
@@ -180,7 +182,7 @@ def _tell_end(span: trace.Span, context: _Context, code: grpc.StatusCode) -> Non
 
 
 def _reason(context: _Context) -> str:
-    """Return the reason that the status carries, or nothing."""
+    """Return the reason in the status details; empty if there is none."""
     for key, value in context.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
             for detail in status_pb2.Status.FromString(value).details:

@@ -27,7 +27,7 @@ from advisor.rpc.audit_service import AuditServicer
 from advisor.rpc.authorization import Authorizer
 from advisor.rpc.concurrency_limits import ConcurrencyLimiter
 from advisor.rpc.interceptor import BoundaryInterceptor
-from advisor.rpc.method_metrics import expect_calls
+from advisor.rpc.method_metrics import create_method_metrics
 from advisor.rpc.policy_service import PolicyServicer
 from advisor.rpc.profile_service import ProfileServicer
 from advisor.rpc.run_service import RunServicer
@@ -125,7 +125,7 @@ async def running_service(
     """
     check_exposure(settings)
     metrics = Metrics()
-    expect_calls(SERVICES, metrics)
+    create_method_metrics(SERVICES, metrics)
     tracing = Tracing.started(enabled=settings.tracing)
     observe = tracing.observing(metrics.time_redis)
     async with _redis_clients(settings, redis_url, observe) as clients:

@@ -126,8 +126,8 @@ class Settings(BaseSettings):
     )
     tracing: bool = Field(
         False,
-        description="Export OpenTelemetry traces of calls, as the environment variables OTEL_... "
-        "say.",
+        description="Export OpenTelemetry traces of calls. The environment variables OTEL_... "
+        "configure the exporter.",
     )
     reflection: bool = Field(True, description="Enable gRPC server reflection.")
     max_cached_profiles: int = Field(
@@ -136,7 +136,7 @@ class Settings(BaseSettings):
     max_queued_measurements: int = Field(
         10_000,
         ge=1,
-        description="Maximum number of measurements queued for Redis. Further ones are not stored.",
+        description="Maximum number of measurements queued for Redis. Further ones are dropped.",
     )
     grace_s: float = Field(
         5.0,

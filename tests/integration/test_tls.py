@@ -84,7 +84,7 @@ def test_certificates_change_without_a_restart(authority: Authority, tmp_path: P
         assert lists(service.address, CertificateFiles(tmp_path / "new.pem"))
         assert lists(service.address, CertificateFiles(tmp_path / "new.pem"))
         assert not lists(service.address)  # never plain text
-        assert service.log().count("the last good certificate stays in use") == 1
+        assert service.log().count("the last valid certificate stays in use") == 1
         assert "BEGIN" not in service.log()
 
 
@@ -115,7 +115,7 @@ def test_a_run_goes_on_while_every_certificate_is_replaced(
 
 
 def renewed_in(service: LocalServer) -> bool:
-    return "the certificate was read again" in service.log()
+    return "the certificate was reloaded" in service.log()
 
 
 def test_commands_take_their_files_from_the_environment(authority: Authority) -> None:

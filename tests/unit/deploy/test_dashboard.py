@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from advisor.observability.metrics import Metrics
-from advisor.rpc.method_metrics import expect_calls
+from advisor.rpc.method_metrics import create_method_metrics
 from advisor.server.bootstrap import SERVICES
 from tests.deployment import DEPLOY, load
 
@@ -60,7 +60,7 @@ def test_the_first_defect_of_each_method_is_a_rise_from_zero() -> None:
     (rule,) = (rule for rule in RULES if rule["alert"] == "AdvisorDefect")
     codes = re.findall(r'grpc_code=~"([^"]*)"', rule["expr"])[0].split("|")
     metrics = Metrics()
-    expect_calls(SERVICES, metrics)
+    create_method_metrics(SERVICES, metrics)
     methods = [method for service in SERVICES for method in service.methods]
     assert methods
     for code in (*codes, "OK"):

@@ -1,4 +1,4 @@
-"""Exceptions become statuses and exceptions again; both tables are complete."""
+"""Exceptions become statuses, and statuses client exceptions; both tables are complete."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def test_every_reason_of_the_contract_has_an_exception_in_the_client() -> None:
 
 
 def test_every_reason_is_used_once() -> None:
-    used = [verdict.reason for verdict in TABLE.values()] + [error_mapping_of(KeyError("x")).reason]
+    used = [mapping.reason for mapping in TABLE.values()] + [error_mapping_of(KeyError("x")).reason]
     assert sorted(used) == sorted(fslr_errors.BY_REASON)
 
 
-def test_a_defect_tells_the_caller_nothing_of_the_inside() -> None:
+def test_the_status_of_a_defect_reveals_no_internals() -> None:
     status = status_of(KeyError("secret"))
-    assert status.message == "the service failed; its log says why, please report it"
+    assert status.message == "internal error; please report it, with the service's log"
     assert "secret" not in str(status)
 
 
-def test_every_public_exception_of_the_client_is_one_tree() -> None:
+def test_the_public_exceptions_of_the_client_form_one_tree() -> None:
     import fslr
 
     public = [getattr(fslr, name) for name in fslr.__all__ if name.endswith("Error")]
@@ -91,7 +91,7 @@ class _Call(grpc.RpcError, grpc.Call):
         (grpc.StatusCode.DATA_LOSS, fslr_errors.ServiceError, "DATA_LOSS: what gRPC says"),
     ],
 )
-def test_errors_that_grpc_makes_itself_are_told_too(
+def test_errors_of_grpc_itself_become_client_exceptions(
     code: grpc.StatusCode, kind: type[fslr_errors.ServiceError], message: str
 ) -> None:
     error = service_error(_Call(code), "host:1")

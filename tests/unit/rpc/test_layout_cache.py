@@ -1,4 +1,4 @@
-"""Runs of one model share a layout, those who ask at once a lookup, a run's events a step."""
+"""The layout cache, the profile cache, and the telemetry queue behind it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Source:
 
 
 class _Store:
-    """Stands for Redis: counts lookups, and answers them when told to."""
+    """Replaces Redis: counts lookups, and answers them once `answered` is set."""
 
     def __init__(self) -> None:
         self.lookups = 0
@@ -68,42 +68,42 @@ def _cached(store: _Store) -> CachedProfiles:
     return CachedProfiles(store, None, size=4, metrics=Metrics())  # type: ignore[arg-type]
 
 
-def test_runs_of_one_model_share_layout_and_mapping_and_no_more() -> None:
+def test_runs_of_one_model_share_layout_and_mapping_unless_rules_or_names_differ() -> None:
     async def opened() -> None:
-        openings = LayoutCache(_Source())
-        one, advice = await openings.open(opening("one", GROUPS))
-        other, other_advice = await openings.open(opening("other", GROUPS))
+        cache = LayoutCache(_Source())
+        one, advice = await cache.open(opening("one", GROUPS))
+        other, other_advice = await cache.open(opening("other", GROUPS))
         assert one.layout is other.layout
         assert advice.mapping is other_advice.mapping
         assert (one.run, other.run) != (None, None)
         assert str(one.run) != str(other.run)
         ruled = opening("ruled", GROUPS)
         ruled.policy.depth_rule = policy_pb2.DEPTH_RULE_COPY
-        _, ruled_advice = await openings.open(ruled)
+        _, ruled_advice = await cache.open(ruled)
         assert ruled_advice.mapping is not advice.mapping
         assert ruled_advice.mapping.depth_rule is not advice.mapping.depth_rule
         renamed = opening("renamed", GROUPS)
         renamed.layout.groups[0].name = "blocks.0.kind0.bias"
         renamed.policy.unmatched_rule = policy_pb2.UNMATCHED_RULE_HOLD
-        third, third_advice = await openings.open(renamed)
+        third, third_advice = await cache.open(renamed)
         assert third.layout is not one.layout
         assert not third_advice.mapping.matched.all()
 
     asyncio.run(opened())
 
 
-def test_a_layout_that_is_too_large_to_keep_is_read_each_time() -> None:
+def test_a_layout_above_the_limit_is_not_cached() -> None:
     async def opened() -> None:
-        openings = LayoutCache(_Source(), most_names=GROUPS - 1)
-        one, advice = await openings.open(opening("one", GROUPS))
-        other, other_advice = await openings.open(opening("other", GROUPS))
+        cache = LayoutCache(_Source(), max_names=GROUPS - 1)
+        one, advice = await cache.open(opening("one", GROUPS))
+        other, other_advice = await cache.open(opening("other", GROUPS))
         assert one.layout is not other.layout
         assert advice.mapping is not other_advice.mapping
 
     asyncio.run(opened())
 
 
-def test_those_who_ask_before_a_lookup_begins_share_it() -> None:
+def test_concurrent_requests_share_one_profile_lookup() -> None:
     async def asked() -> None:
         store = _Store()
         store.answered.set()
@@ -115,7 +115,7 @@ def test_those_who_ask_before_a_lookup_begins_share_it() -> None:
     asyncio.run(asked())
 
 
-def test_who_asks_after_a_lookup_began_never_gets_its_older_answer() -> None:
+def test_a_request_during_a_lookup_gets_a_newer_lookup_s_answer() -> None:
     async def asked() -> None:
         store = _Store()
         cached = _cached(store)
@@ -131,7 +131,7 @@ def test_who_asks_after_a_lookup_began_never_gets_its_older_answer() -> None:
     asyncio.run(asked())
 
 
-def test_who_leaves_takes_nobody_along_and_an_error_reaches_all() -> None:
+def test_a_cancelled_request_leaves_the_lookup_running_and_its_error_reaches_the_others() -> None:
     async def asked() -> None:
         store = _Store()
         cached = _cached(store)
@@ -150,9 +150,9 @@ def test_who_leaves_takes_nobody_along_and_an_error_reaches_all() -> None:
     asyncio.run(asked())
 
 
-def test_telemetry_is_bounded_in_bytes_too_and_a_run_s_events_go_in_one_step() -> None:
+def test_telemetry_is_limited_in_bytes_and_stores_the_events_of_a_run_at_once() -> None:
     class Runs:
-        """Stands for Redis: keeps what it is given."""
+        """Replaces Redis: keeps the events that it gets."""
 
         def __init__(self) -> None:
             self.given: list[tuple[str, int, int]] = []
@@ -184,7 +184,7 @@ def test_telemetry_is_bounded_in_bytes_too_and_a_run_s_events_go_in_one_step() -
     asyncio.run(offered())
 
 
-def test_a_lookup_that_broke_off_leaves_the_former_version_to_answer() -> None:
+def test_a_lookup_that_fails_half_way_leaves_the_cached_version_in_use() -> None:
     async def asked() -> None:
         store = _Store()
         store.answered.set()
@@ -202,14 +202,14 @@ def test_a_lookup_that_broke_off_leaves_the_former_version_to_answer() -> None:
     asyncio.run(asked())
 
 
-def test_role_templates_count_where_layouts_are_kept() -> None:
+def test_role_templates_count_towards_the_limit_of_the_layout_cache() -> None:
     async def opened() -> None:
-        openings = LayoutCache(_Source(), most_names=GROUPS + 2)
+        cache = LayoutCache(_Source(), max_names=GROUPS + 2)
         for count, is_kept in ((2, True), (3, False)):
             message = opening("one", GROUPS)
             message.layout.role_templates.extend(f"encoder{i}.s*" for i in range(count))
-            one, _ = await openings.open(message)
-            other, _ = await openings.open(message)
+            one, _ = await cache.open(message)
+            other, _ = await cache.open(message)
             assert (one.layout is other.layout) == is_kept
 
     asyncio.run(opened())
