@@ -48,13 +48,13 @@ class Training:
         base_learning_rate: The learning rate that its schedule is built on; 0: unknown.
         optimizer: The optimizer's name.
         batch_size: Examples a step; 0: unknown.
-        loss: The loss.
+        loss_name: Name of the loss.
     """
 
     base_learning_rate: float = 0.0
     optimizer: str = ""
     batch_size: int = 0
-    loss: str = ""
+    loss_name: str = ""
 
 
 # Stems of the names in PyTorch, optax, bitsandbytes, DeepSpeed and Hugging Face's arguments, such
@@ -149,12 +149,17 @@ def differences(
                 "the batch size",
             )
         )
-    if training.loss and provenance.loss and _plain(training.loss) != _plain(provenance.loss):
+    if (
+        training.loss_name
+        and provenance.loss_name
+        and _plain(training.loss_name) != _plain(provenance.loss_name)
+    ):
         found.append(
             Difference(
                 Kind.LOSS,
-                f"the run's loss is {training.loss}, the profile's {provenance.loss}: outputs of "
-                "another meaning need not move by the same amount; record a profile with this loss",
+                f"the run's loss is {training.loss_name}, the profile's {provenance.loss_name}: "
+                "outputs with a different meaning need not move by the same amount; record a "
+                "profile with this loss",
             )
         )
     return found

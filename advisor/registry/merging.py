@@ -27,7 +27,17 @@ from advisor.registry.profiles import ProfileContent
 
 _SAME = ("base_learning_rate", "total_steps", "policy", "policy_name", "aliases", "labels")
 _SAME_PROVENANCE = (
-    *("model", "optimizer", "batch_size", "width", "depth", "dataset", "method", "loss", "commit"),
+    *(
+        "model",
+        "optimizer",
+        "batch_size",
+        "width",
+        "depth",
+        "dataset",
+        "method",
+        "loss_name",
+        "commit",
+    ),
 )
 
 

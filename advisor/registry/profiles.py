@@ -58,7 +58,7 @@ class Provenance:
         depth: Number of blocks; 0: unknown.
         method: The method that the numbers come from; empty: function-space learning rates.
         record_time: When it was recorded, UTC; None: unknown.
-        loss: The loss; empty: unknown.
+        loss_name: Name of the loss; empty: unknown.
         recordings: How many recordings were merged into it; 0: one.
     """
 
@@ -72,7 +72,7 @@ class Provenance:
     depth: int = 0
     method: str = ""
     record_time: datetime | None = None
-    loss: str = ""
+    loss_name: str = ""
     recordings: int = 0
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class Provenance:
             raise InvalidValueError(
                 "provenance.method", f"{shown(self.method)} is not 1 to 63 characters of [a-z0-9-]"
             )
-        for name in ("model", "optimizer", "dataset", "commit", "author", "loss"):
+        for name in ("model", "optimizer", "dataset", "commit", "author", "loss_name"):
             check_words(f"provenance.{name}", getattr(self, name))
 
     def check_complete(self) -> None:

@@ -53,7 +53,7 @@ def opening_from_proto(
             "opening.base_learning_rate", f"{learning_rate} is not a finite number of at least 0"
         )
     check_words("opening.optimizer", message.optimizer)
-    check_words("opening.loss", message.loss)
+    check_words("opening.loss_name", message.loss_name)
     profile = ProfileReference.parse("opening.profile", message.profile)
     run = RunName.parse("opening.run", message.run) if message.run else None
     if run and run.project != profile.name.project:
@@ -69,7 +69,7 @@ def opening_from_proto(
         policy=policy,
         total_steps=message.total_steps,
         observe_only=message.observe_only,
-        training=Training(learning_rate, message.optimizer, message.batch_size, message.loss),
+        training=Training(learning_rate, message.optimizer, message.batch_size, message.loss_name),
     )
 
 

@@ -31,7 +31,7 @@ _Points = Sequence[profile_pb2.ProfilePoint]
 _Row = Sequence[float] | NDArray[np.float64]
 _PROVENANCE_FIELDS = (
     *("model", "optimizer", "batch_size", "dataset", "commit", "author"),
-    *("width", "depth", "method", "loss", "recordings"),
+    *("width", "depth", "method", "loss_name", "recordings"),
 )
 
 

@@ -23,7 +23,7 @@ _PROVENANCE = Provenance(
     model="benchmark",
     optimizer="Adam",
     batch_size=32,
-    loss="cross-entropy",
+    loss_name="cross-entropy",
     dataset="none",
     commit="none",
     author="the benchmark",
@@ -67,7 +67,7 @@ def opening(run: str, groups: int) -> pb.RunOpening:
         optimizer="Adam",
         base_learning_rate=_BASE_RATE,
         batch_size=32,
-        loss="cross-entropy",
+        loss_name="cross-entropy",
     )
 
 

@@ -102,7 +102,7 @@ def opening(chance: random.Random, project: str, profile: str) -> advisor.RunOpe
         optimizer="Adam",
         base_learning_rate=0.01,
         batch_size=4,
-        loss="cross-entropy",
+        loss_name="cross-entropy",
     )
 
 

@@ -126,7 +126,7 @@ def bad_requests(profile: str) -> dict[str, list[Request]]:
         for name in ("escape", "long")
     }
     words["escape"].opening.optimizer = "Adam\x1b[31m"
-    words["long"].opening.loss = "x" * 1_025
+    words["long"].opening.loss_name = "x" * 1_025
     return {
         **{name: [request] for name, request in words.items()},
         "no opening": [Request(measurement=measurement())],
@@ -210,7 +210,13 @@ INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
         ("progress", INVALID, "INVALID_VALUE", "opening.total_steps", "give total_steps"),
         ("total", INVALID, "INVALID_VALUE", "opening.total_steps", "-1 is below 0"),
         ("escape", INVALID, "INVALID_VALUE", "opening.optimizer", "the control character"),
-        ("long", INVALID, "INVALID_VALUE", "opening.loss", "1025 characters, but at most 1024"),
+        (
+            "long",
+            INVALID,
+            "INVALID_VALUE",
+            "opening.loss_name",
+            "1025 characters, but at most 1024",
+        ),
     ],
 )
 def test_a_bad_request_is_refused_with_code_reason_and_remedy(

@@ -18,7 +18,7 @@ from advisor.policy import DepthRule, Layout, Measurement, UnmatchedRule, map_la
 from advisor.registry.profiles import Provenance
 from tests.building import profile_of
 
-PROVENANCE = Provenance(optimizer="AdamW", batch_size=32, loss="cross-entropy")
+PROVENANCE = Provenance(optimizer="AdamW", batch_size=32, loss_name="cross-entropy")
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ PROVENANCE = Provenance(optimizer="AdamW", batch_size=32, loss="cross-entropy")
         (Training(base_learning_rate=0.02), Kind.BASE_LEARNING_RATE, "is 0.02, the profile's 0.01"),
         (Training(optimizer="SGD"), Kind.OPTIMIZER, "optimizer is SGD, .* recorded with AdamW"),
         (Training(batch_size=64), Kind.BATCH_SIZE, "batch size is 64, the profile's 32"),
-        (Training(loss="MSE"), Kind.LOSS, "loss is MSE, the profile's cross-entropy"),
+        (Training(loss_name="MSE"), Kind.LOSS, "loss is MSE, the profile's cross-entropy"),
     ],
 )
 def test_each_difference_is_told_with_both_values(

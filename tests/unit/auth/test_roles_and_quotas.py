@@ -140,7 +140,7 @@ def test_every_text_of_a_request_is_a_name_that_is_looked_at_or_no_name() -> Non
     """A new text field must be added to one of both: the gate must know all names."""
     no_names = {
         *("filter", "page_token", "after_id", "alias", "etag", "request_id"),
-        *("opening.optimizer", "opening.loss", "content.docs"),
+        *("opening.optimizer", "opening.loss_name", "content.docs"),
     }
     for path, method in methods().items():
         request = method.input_type._concrete_class()

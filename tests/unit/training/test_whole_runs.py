@@ -81,7 +81,7 @@ def test_a_recording_becomes_a_profile() -> None:
         assert point.learning_rate == pytest.approx(0.01 / (1 + point.step))
     assert (content.total_steps, content.base_learning_rate) == (10, 0.01)
     assert content.provenance.optimizer == "SGD"
-    assert (content.provenance.width, content.provenance.loss) == (4, "none")
+    assert (content.provenance.width, content.provenance.loss_name) == (4, "none")
     assert content.layout == LAYOUT
 
 

@@ -71,7 +71,7 @@ class RunInfo:
             policy=self.policy,
             observe_only=observe_only,
             batch_size=self.batch_size,
-            loss=self.loss_name,
+            loss_name=self.loss_name,
         )
 
 

@@ -64,7 +64,7 @@ class Provenance:
             author=user_name() if self.author is None else self.author,
             width=self.width,
             depth=self.depth,
-            loss=self.loss_name,
+            loss_name=self.loss_name,
             record_time=record_time,
         )
 

@@ -26,25 +26,25 @@ from fslr.advisor.v1 import layout_pb2 as fslr_dot_advisor_dot_v1_dot_layout__pb
 from fslr.advisor.v1 import policy_pb2 as fslr_dot_advisor_dot_v1_dot_policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%fslr/advisor/v1/advisor_service.proto\x12\x0f\x66slr.advisor.v1\x1a\x1c\x66slr/advisor/v1/layout.proto\x1a\x1c\x66slr/advisor/v1/policy.proto\"\xf8\x01\n\nRunOpening\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\'\n\x06layout\x18\x03 \x01(\x0b\x32\x17.fslr.advisor.v1.Layout\x12\x13\n\x0btotal_steps\x18\x04 \x01(\x03\x12\'\n\x06policy\x18\x05 \x01(\x0b\x32\x17.fslr.advisor.v1.Policy\x12\x11\n\toptimizer\x18\x06 \x01(\t\x12\x14\n\x0cobserve_only\x18\x07 \x01(\x08\x12\x1a\n\x12\x62\x61se_learning_rate\x18\x08 \x01(\x01\x12\x12\n\nbatch_size\x18\t \x01(\x05\x12\x0c\n\x04loss\x18\n \x01(\t\"\xc6\x02\n\x0bMeasurement\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x12\n\nunit_rates\x18\x02 \x03(\x02\x12\x17\n\x0frelative_errors\x18\x03 \x03(\x02\x12\x13\n\x0bmultipliers\x18\x04 \x03(\x01\x12\x16\n\x0elearning_rates\x18\x05 \x03(\x02\x12\x16\n\x0einterval_steps\x18\x06 \x01(\x05\x12\x0e\n\x06probes\x18\x07 \x01(\x05\x12\x10\n\x08\x65xamples\x18\x08 \x01(\x05\x12\x11\n\x04loss\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x17\n\ntotal_rate\x18\n \x01(\x02H\x01\x88\x01\x01\x12\x0e\n\x06shares\x18\x0b \x03(\x02\x12\x1c\n\x0flinearity_error\x18\x0c \x01(\x02H\x02\x88\x01\x01\x12\x0f\n\x07\x61\x64vised\x18\r \x03(\x08\x42\x07\n\x05_lossB\r\n\x0b_total_rateB\x12\n\x10_linearity_error\"u\n\x12RecommendLRRequest\x12,\n\x07opening\x18\x01 \x01(\x0b\x32\x1b.fslr.advisor.v1.RunOpening\x12\x31\n\x0bmeasurement\x18\x02 \x01(\x0b\x32\x1c.fslr.advisor.v1.Measurement\"F\n\x07Warning\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.fslr.advisor.v1.WarningKind\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x88\x03\n\x13RecommendLRResponse\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x13\n\x0bmultipliers\x18\x04 \x03(\x01\x12*\n\x08outcomes\x18\x05 \x03(\x0e\x32\x18.fslr.advisor.v1.Outcome\x12\x1c\n\x14reference_unit_rates\x18\x06 \x03(\x02\x12\x1d\n\x15next_measurement_step\x18\x07 \x01(\x03\x12\r\n\x05stale\x18\x08 \x01(\x08\x12\x15\n\rdepth_factors\x18\t \x03(\x02\x12\x17\n\x0fraw_multipliers\x18\n \x03(\x01\x12\x0e\n\x06limits\x18\x0b \x03(\x05\x12\x0e\n\x06probes\x18\x0c \x01(\x05\x12*\n\x08warnings\x18\r \x03(\x0b\x32\x18.fslr.advisor.v1.Warning\x12\x14\n\x0cprofile_step\x18\x0e \x01(\x01\x12\x0e\n\x06policy\x18\x0f \x01(\t\x12\x13\n\x0brecommended\x18\x10 \x03(\x08*\xd8\x01\n\x0bWarningKind\x12\x1c\n\x18WARNING_KIND_UNSPECIFIED\x10\x00\x12#\n\x1fWARNING_KIND_BASE_LEARNING_RATE\x10\x01\x12\x1a\n\x16WARNING_KIND_OPTIMIZER\x10\x02\x12\x1b\n\x17WARNING_KIND_BATCH_SIZE\x10\x03\x12\x15\n\x11WARNING_KIND_LOSS\x10\x04\x12\x17\n\x13WARNING_KIND_WARMUP\x10\x05\x12\x1d\n\x19WARNING_KIND_NEAREST_ROLE\x10\x06\x32\xcc\x01\n\x0e\x41\x64visorService\x12\\\n\x0bRecommendLR\x12#.fslr.advisor.v1.RecommendLRRequest\x1a$.fslr.advisor.v1.RecommendLRResponse(\x01\x30\x01\x12\\\n\x0fRecommendLROnce\x12#.fslr.advisor.v1.RecommendLRRequest\x1a$.fslr.advisor.v1.RecommendLRResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%fslr/advisor/v1/advisor_service.proto\x12\x0f\x66slr.advisor.v1\x1a\x1c\x66slr/advisor/v1/layout.proto\x1a\x1c\x66slr/advisor/v1/policy.proto\"\xfd\x01\n\nRunOpening\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\'\n\x06layout\x18\x03 \x01(\x0b\x32\x17.fslr.advisor.v1.Layout\x12\x13\n\x0btotal_steps\x18\x04 \x01(\x03\x12\'\n\x06policy\x18\x05 \x01(\x0b\x32\x17.fslr.advisor.v1.Policy\x12\x11\n\toptimizer\x18\x06 \x01(\t\x12\x14\n\x0cobserve_only\x18\x07 \x01(\x08\x12\x1a\n\x12\x62\x61se_learning_rate\x18\x08 \x01(\x01\x12\x12\n\nbatch_size\x18\t \x01(\x05\x12\x11\n\tloss_name\x18\n \x01(\t\"\xc6\x02\n\x0bMeasurement\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x12\n\nunit_rates\x18\x02 \x03(\x02\x12\x17\n\x0frelative_errors\x18\x03 \x03(\x02\x12\x13\n\x0bmultipliers\x18\x04 \x03(\x01\x12\x16\n\x0elearning_rates\x18\x05 \x03(\x02\x12\x16\n\x0einterval_steps\x18\x06 \x01(\x05\x12\x0e\n\x06probes\x18\x07 \x01(\x05\x12\x10\n\x08\x65xamples\x18\x08 \x01(\x05\x12\x11\n\x04loss\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x17\n\ntotal_rate\x18\n \x01(\x02H\x01\x88\x01\x01\x12\x0e\n\x06shares\x18\x0b \x03(\x02\x12\x1c\n\x0flinearity_error\x18\x0c \x01(\x02H\x02\x88\x01\x01\x12\x0f\n\x07\x61\x64vised\x18\r \x03(\x08\x42\x07\n\x05_lossB\r\n\x0b_total_rateB\x12\n\x10_linearity_error\"u\n\x12RecommendLRRequest\x12,\n\x07opening\x18\x01 \x01(\x0b\x32\x1b.fslr.advisor.v1.RunOpening\x12\x31\n\x0bmeasurement\x18\x02 \x01(\x0b\x32\x1c.fslr.advisor.v1.Measurement\"F\n\x07Warning\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.fslr.advisor.v1.WarningKind\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x88\x03\n\x13RecommendLRResponse\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x13\n\x0bmultipliers\x18\x04 \x03(\x01\x12*\n\x08outcomes\x18\x05 \x03(\x0e\x32\x18.fslr.advisor.v1.Outcome\x12\x1c\n\x14reference_unit_rates\x18\x06 \x03(\x02\x12\x1d\n\x15next_measurement_step\x18\x07 \x01(\x03\x12\r\n\x05stale\x18\x08 \x01(\x08\x12\x15\n\rdepth_factors\x18\t \x03(\x02\x12\x17\n\x0fraw_multipliers\x18\n \x03(\x01\x12\x0e\n\x06limits\x18\x0b \x03(\x05\x12\x0e\n\x06probes\x18\x0c \x01(\x05\x12*\n\x08warnings\x18\r \x03(\x0b\x32\x18.fslr.advisor.v1.Warning\x12\x14\n\x0cprofile_step\x18\x0e \x01(\x01\x12\x0e\n\x06policy\x18\x0f \x01(\t\x12\x13\n\x0brecommended\x18\x10 \x03(\x08*\xd8\x01\n\x0bWarningKind\x12\x1c\n\x18WARNING_KIND_UNSPECIFIED\x10\x00\x12#\n\x1fWARNING_KIND_BASE_LEARNING_RATE\x10\x01\x12\x1a\n\x16WARNING_KIND_OPTIMIZER\x10\x02\x12\x1b\n\x17WARNING_KIND_BATCH_SIZE\x10\x03\x12\x15\n\x11WARNING_KIND_LOSS\x10\x04\x12\x17\n\x13WARNING_KIND_WARMUP\x10\x05\x12\x1d\n\x19WARNING_KIND_NEAREST_ROLE\x10\x06\x32\xcc\x01\n\x0e\x41\x64visorService\x12\\\n\x0bRecommendLR\x12#.fslr.advisor.v1.RecommendLRRequest\x1a$.fslr.advisor.v1.RecommendLRResponse(\x01\x30\x01\x12\\\n\x0fRecommendLROnce\x12#.fslr.advisor.v1.RecommendLRRequest\x1a$.fslr.advisor.v1.RecommendLRResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fslr.advisor.v1.advisor_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WARNINGKIND']._serialized_start=1285
-  _globals['_WARNINGKIND']._serialized_end=1501
+  _globals['_WARNINGKIND']._serialized_start=1290
+  _globals['_WARNINGKIND']._serialized_end=1506
   _globals['_RUNOPENING']._serialized_start=119
-  _globals['_RUNOPENING']._serialized_end=367
-  _globals['_MEASUREMENT']._serialized_start=370
-  _globals['_MEASUREMENT']._serialized_end=696
-  _globals['_RECOMMENDLRREQUEST']._serialized_start=698
-  _globals['_RECOMMENDLRREQUEST']._serialized_end=815
-  _globals['_WARNING']._serialized_start=817
-  _globals['_WARNING']._serialized_end=887
-  _globals['_RECOMMENDLRRESPONSE']._serialized_start=890
-  _globals['_RECOMMENDLRRESPONSE']._serialized_end=1282
-  _globals['_ADVISORSERVICE']._serialized_start=1504
-  _globals['_ADVISORSERVICE']._serialized_end=1708
+  _globals['_RUNOPENING']._serialized_end=372
+  _globals['_MEASUREMENT']._serialized_start=375
+  _globals['_MEASUREMENT']._serialized_end=701
+  _globals['_RECOMMENDLRREQUEST']._serialized_start=703
+  _globals['_RECOMMENDLRREQUEST']._serialized_end=820
+  _globals['_WARNING']._serialized_start=822
+  _globals['_WARNING']._serialized_end=892
+  _globals['_RECOMMENDLRRESPONSE']._serialized_start=895
+  _globals['_RECOMMENDLRRESPONSE']._serialized_end=1287
+  _globals['_ADVISORSERVICE']._serialized_start=1509
+  _globals['_ADVISORSERVICE']._serialized_end=1713
 # @@protoc_insertion_point(module_scope)

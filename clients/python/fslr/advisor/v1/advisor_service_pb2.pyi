@@ -76,7 +76,7 @@ class RunOpening(_message.Message):
     OBSERVE_ONLY_FIELD_NUMBER: _builtins.int
     BASE_LEARNING_RATE_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
-    LOSS_FIELD_NUMBER: _builtins.int
+    LOSS_NAME_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """The run: `projects/{project}/runs/{run}`, run 1 to 63 characters of `[a-z0-9-]`, beginning with
     a letter. Its measurements are stored under this name. Default (empty): nothing is stored.
@@ -99,8 +99,8 @@ class RunOpening(_message.Message):
     """The learning rate that the run's schedule is built on, absolute, at least 0. Default 0: unknown."""
     batch_size: _builtins.int
     """Examples a step, at least 0. Default 0: unknown."""
-    loss: _builtins.str
-    """The loss in words, such as `cross-entropy`, under the same limits. Default (empty): unknown."""
+    loss_name: _builtins.str
+    """Name of the loss, such as `cross-entropy`, under the same limits. Default (empty): unknown."""
     @_builtins.property
     def layout(self) -> _layout_pb2.Layout:
         """The model's groups. Required."""
@@ -121,11 +121,11 @@ class RunOpening(_message.Message):
         observe_only: _builtins.bool = ...,
         base_learning_rate: _builtins.float = ...,
         batch_size: _builtins.int = ...,
-        loss: _builtins.str = ...,
+        loss_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "batch_size", b"batch_size", "layout", b"layout", "loss", b"loss", "observe_only", b"observe_only", "optimizer", b"optimizer", "policy", b"policy", "profile", b"profile", "run", b"run", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "batch_size", b"batch_size", "layout", b"layout", "loss_name", b"loss_name", "observe_only", b"observe_only", "optimizer", b"optimizer", "policy", b"policy", "profile", b"profile", "run", b"run", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -160,7 +160,7 @@ class Provenance(_message.Message):
     DEPTH_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     RECORD_TIME_FIELD_NUMBER: _builtins.int
-    LOSS_FIELD_NUMBER: _builtins.int
+    LOSS_NAME_FIELD_NUMBER: _builtins.int
     RECORDINGS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The base model in words, such as `char GPT, width 32, 2 blocks`."""
@@ -182,8 +182,8 @@ class Provenance(_message.Message):
     """The method that the numbers come from, 1 to 63 characters of `[a-z0-9-]`. Default (empty):
     `function-space-learning-rates`.
     """
-    loss: _builtins.str
-    """The loss in words, such as `cross-entropy`. Default (empty): unknown."""
+    loss_name: _builtins.str
+    """Name of the loss, such as `cross-entropy`. Default (empty): unknown."""
     recordings: _builtins.int
     """How many recordings were merged into the profile, at least 1. Default 0: one."""
     @_builtins.property
@@ -203,12 +203,12 @@ class Provenance(_message.Message):
         depth: _builtins.int = ...,
         method: _builtins.str = ...,
         record_time: _timestamp_pb2.Timestamp | None = ...,
-        loss: _builtins.str = ...,
+        loss_name: _builtins.str = ...,
         recordings: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record_time", b"record_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "batch_size", b"batch_size", "commit", b"commit", "dataset", b"dataset", "depth", b"depth", "loss", b"loss", "method", b"method", "model", b"model", "optimizer", b"optimizer", "record_time", b"record_time", "recordings", b"recordings", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "batch_size", b"batch_size", "commit", b"commit", "dataset", b"dataset", "depth", b"depth", "loss_name", b"loss_name", "method", b"method", "model", b"model", "optimizer", b"optimizer", "record_time", b"record_time", "recordings", b"recordings", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
