@@ -21,7 +21,7 @@ from advisor.policy.control_characters import without_controls
 from advisor.wire import policy_to_proto
 from fslr import AdvisorClient, FslrError
 from fslr.advisor.v1 import policy_pb2
-from fslr.profile_files import fields_of
+from fslr.profile_files import message_to_fields
 from fslr.resource_names import DEFAULT_PROJECT
 
 Address = Annotated[
@@ -103,7 +103,7 @@ def print_message(message: Message) -> None:
 
 def message_dict(message: Message) -> dict[str, Any]:
     """Return a message as plain data, field names as in the proto."""
-    return fields_of(message)
+    return message_to_fields(message)
 
 
 def print_guideline(markdown: str) -> None:
@@ -119,8 +119,9 @@ def print_json(data: Any) -> None:
 
 def rules_in_words(policy: policy_pb2.Policy) -> str:
     """Return the rules that are not the default, or that all are."""
-    defaults = fields_of(policy_to_proto(Policy()), words=True)
-    own = {k: v for k, v in fields_of(policy, words=True).items() if v != defaults.get(k)}
+    defaults = message_to_fields(policy_to_proto(Policy()), enum_words=True)
+    rules = message_to_fields(policy, enum_words=True)
+    own = {k: v for k, v in rules.items() if v != defaults.get(k)}
     words = (f"{k}={number(v) if isinstance(v, float) else str(v).lower()}" for k, v in own.items())
     return ", ".join(words) or "the defaults"
 

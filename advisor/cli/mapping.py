@@ -34,7 +34,7 @@ from advisor.cli.profile import ProfileArgument
 from advisor.policy import Limit
 from fslr import AdvisorClient
 from fslr.advisor.v1 import advisor_service_pb2, layout_pb2, policy_pb2
-from fslr.profile_files import load_fields, message_of
+from fslr.profile_files import load_fields, message_from_fields
 from fslr.resource_names import profile_name
 
 LayoutFile = Annotated[
@@ -250,13 +250,13 @@ def _request(path: Path, profile: str) -> advisor_service_pb2.RecommendLRRequest
         fields = {"groups": [{"name": f} if isinstance(f, str) else f for f in fields]}
     request = advisor_service_pb2.RecommendLRRequest()
     if isinstance(fields, dict) and "opening" in fields:
-        message_of(fields, request, what)
+        message_from_fields(fields, request, what)
     elif isinstance(fields, dict) and "points" in fields:
         request.opening.layout.CopyFrom(
-            message_of(fields.get("layout", {}), layout_pb2.Layout(), what)
+            message_from_fields(fields.get("layout", {}), layout_pb2.Layout(), what)
         )
     else:
-        request.opening.layout.CopyFrom(message_of(fields, layout_pb2.Layout(), what))
+        request.opening.layout.CopyFrom(message_from_fields(fields, layout_pb2.Layout(), what))
     request.opening.profile = profile
     request.opening.run = ""  # an explanation is no run
     return request

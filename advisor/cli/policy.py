@@ -31,7 +31,7 @@ from advisor.cli.common import (
 )
 from fslr import AdvisorClient, PolicyNotFoundError
 from fslr.advisor.v1 import policy_pb2, policy_service_pb2
-from fslr.profile_files import fields_of, formatted, load_fields, message_of
+from fslr.profile_files import format_fields, load_fields, message_from_fields, message_to_fields
 
 app = typer.Typer(help="Set the rules that profiles share, and try them.", no_args_is_help=True)
 
@@ -139,7 +139,7 @@ def show(
         print_message(found)
         return
     typer.echo(f"# {found.name}")
-    typer.echo(formatted(fields_of(found.policy, words=True), yaml=True), nl=False)
+    typer.echo(format_fields(message_to_fields(found.policy, enum_words=True), yaml=True), nl=False)
 
 
 @app.command()
@@ -163,7 +163,7 @@ def diff(
 
 
 def _changed(pair: list[policy_service_pb2.PolicyVersion]) -> dict[str, tuple[Any, Any]]:
-    rules = [fields_of(version.policy, words=True) for version in pair]
+    rules = [message_to_fields(version.policy, enum_words=True) for version in pair]
     return {
         key: (rules[0].get(key), rules[1].get(key))
         for key in dict.fromkeys([*rules[0], *rules[1]])
@@ -190,7 +190,7 @@ def rules_of(fields: Any, given: list[str]) -> policy_pb2.Policy:
         if not equals:
             fail(f"--rule {pair} has no value; write {name}=VALUE")
         merged[name] = {"true": True, "false": False, "none": None}.get(value.lower(), value)
-    return message_of(
+    return message_from_fields(
         {key: value for key, value in merged.items() if value is not None},
         policy_pb2.Policy(),
         "these are no rules of a policy",

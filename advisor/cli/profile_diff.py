@@ -29,7 +29,7 @@ from advisor.cli.common import (
 from advisor.policy import Policy
 from advisor.wire import policy_to_proto
 from fslr.advisor.v1 import profile_pb2
-from fslr.profile_files import fields_of
+from fslr.profile_files import message_to_fields
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARKS = 24  # most characters of a sparkline
@@ -100,7 +100,7 @@ def changed_facts(old: profile_pb2.ProfileContent, new: profile_pb2.ProfileConte
 
 
 def _flat(content: profile_pb2.ProfileContent) -> Iterator[tuple[str, Any]]:
-    fields = fields_of(content, words=True)
+    fields = message_to_fields(content, enum_words=True)
     layout, points = fields.pop("layout", {}), fields.pop("points", [])
     fields["groups"] = len(layout.get("groups", []))
     fields["order_of_groups"] = [group["name"] for group in layout.get("groups", [])]

@@ -31,7 +31,7 @@ from advisor.registry.resource_names import parse_profile_name
 from advisor.wire import content_from_proto, content_to_proto
 from fslr import FslrError, load_profile, save_profile
 from fslr.advisor.v1 import profile_pb2
-from fslr.profile_files import profile_text
+from fslr.profile_files import format_profile
 from fslr.resource_names import profile_name
 
 
@@ -49,7 +49,7 @@ def export(
     with client(address) as advisor:
         found = advisor.get_profile(profile, project=project).profile
         if output is None:
-            typer.echo(profile_text(found.content, yaml=not as_json), nl=False)
+            typer.echo(format_profile(found.content, yaml=not as_json), nl=False)
             return
         save_profile(found.content, output)
     if as_json:

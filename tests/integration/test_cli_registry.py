@@ -221,9 +221,9 @@ def test_what_others_wrote_does_not_act_on_the_terminal(
     ("text", "message"),
     [
         ("slew_limit: 0b_", "these are no rules of a policy"),
-        ("on: 3", 'no field named "on" at "Policy"; at the top there are depth_rule,'),
+        ("on: 3", 'no field named "on" at "Policy"; the top-level fields are depth_rule,'),
         ("1: 3", 'no field named "1"'),
-        ("[a]: 3", "line 1 has a list or a mapping for a name"),
+        ("[a]: 3", "line 1 has a list or a mapping as a key"),
         ("slew_limit: 2\nslew_limit: 3", "'slew_limit' is given twice, the second time in line 2"),
         ("[" * 3000, "is not YAML"),
         ("- a", "the file holds no rules"),

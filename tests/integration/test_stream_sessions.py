@@ -1,4 +1,4 @@
-"""A run's session over a stream: who asks waits no longer than the deadline, and rarely in vain."""
+"""A run's session over a stream: it reconnects, and never waits longer than the deadline."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from fslr.advisor.v1 import advisor_service_pb2_grpc
 from fslr.client.stream import StreamSession
 
 DEADLINE_S = 1.0
-SLACK_S = 0.8  # what a busy machine may take
+SLACK_S = 0.8  # for a busy machine
 _Behaviour = Callable[[int, grpc.ServicerContext], None]
 
 
 class Advisor(advisor_service_pb2_grpc.AdvisorServiceServicer):
-    """Answers each stream's first message, after it behaved as a test wants.
+    """Runs a test's code on each stream's first message, and then answers it.
 
     Attributes:
         streams: Number of streams that were opened.
-        retried: Number of those that gRPC opened in the place of another one.
+        retried: Number of those that gRPC opened as a retry.
     """
 
     def __init__(self, behave: _Behaviour) -> None:
@@ -48,7 +48,7 @@ class Advisor(advisor_service_pb2_grpc.AdvisorServiceServicer):
     def RecommendLROnce(  # noqa: N802 - gRPC's name
         self, _request: pb.RecommendLRRequest, context: grpc.ServicerContext
     ) -> pb.RecommendLRResponse:
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "streams alone are served here")
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "only streams are served here")
 
 
 @contextmanager
@@ -67,51 +67,55 @@ def advisor(behave: _Behaviour) -> Iterator[tuple[Advisor, StreamSession]]:
         server.stop(None).wait()
 
 
-def away(context: grpc.ServicerContext) -> None:
-    context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+def unavailable(context: grpc.ServicerContext) -> None:
+    context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
 
 
-def test_a_measurement_is_sent_again_while_the_service_is_away_for_a_moment() -> None:
-    with advisor(lambda stream, context: away(context) if stream < 4 else None) as (them, session):
+def test_a_measurement_is_sent_again_while_the_service_is_unavailable() -> None:
+    def fail_three_times(stream: int, context: grpc.ServicerContext) -> None:
+        if stream < 4:
+            unavailable(context)
+
+    with advisor(fail_three_times) as (servicer, session):
         assert session.recommend(pb.Measurement(step=7)).step == 7
-        assert (them.streams, them.retried) == (4, 0)  # by the session, not by gRPC
+        assert (servicer.streams, servicer.retried) == (4, 0)  # by the session, not by gRPC
 
 
-def test_a_service_that_stays_away_is_said_to_be() -> None:
+def test_a_service_that_stays_unavailable_is_an_error_after_five_tries() -> None:
     with (
-        advisor(lambda _, context: away(context)) as (them, session),
-        pytest.raises(UnavailableError, match="away"),
+        advisor(lambda _, context: unavailable(context)) as (servicer, session),
+        pytest.raises(UnavailableError, match="restarting"),
     ):
         session.recommend(pb.Measurement())
-    assert them.streams == 5
+    assert servicer.streams == 5
 
 
 def test_all_tries_together_wait_no_longer_than_the_deadline() -> None:
     def slow(_: int, context: grpc.ServicerContext) -> None:
         time.sleep(0.7 * DEADLINE_S)
-        away(context)
+        unavailable(context)
 
     with advisor(slow) as (_, session):
-        begun = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(UnavailableError, match=r"did not answer within 1\.0 s"):
             session.recommend(pb.Measurement())
-        assert time.monotonic() - begun < DEADLINE_S + SLACK_S
+        assert time.monotonic() - started < DEADLINE_S + SLACK_S
 
 
-def test_closing_wakes_who_waits() -> None:
+def test_closing_the_session_ends_a_waiting_call() -> None:
     with advisor(lambda *_: time.sleep(0.5)) as (_, session):
         threading.Timer(0.1, session.close).start()
-        begun = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(UnavailableError, match=r"no advisor answers|session is closed"):
             session.recommend(pb.Measurement())
-        assert time.monotonic() - begun < 0.1 + SLACK_S
+        assert time.monotonic() - started < 0.1 + SLACK_S
 
 
 class SilentCall(grpc.RpcError, grpc.Call):
-    """A call whose iterator never says a word, as gRPC's after a retry that went wrong.
+    """A call whose iterator blocks forever, like that of gRPC after a failed retry.
 
     Args:
-        ended: Whether the call has ended nevertheless.
+        ended: Whether the call itself has ended.
     """
 
     def __init__(self, *, ended: bool) -> None:
@@ -152,13 +156,13 @@ class SilentCall(grpc.RpcError, grpc.Call):
         (False, DeadlineExceededError, "did not answer within 1.0 s"),
     ],
 )
-def test_an_iterator_that_never_ends_holds_nobody(
+def test_an_iterator_that_blocks_forever_does_not_block_the_session(
     ended: bool, error: type[Exception], message: str
 ) -> None:
     session = StreamSession(
         SilentCall(ended=ended), pb.RunOpening(), address="here", deadline_s=DEADLINE_S
     )
-    begun = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(error, match=message):
         session.recommend(pb.Measurement())
-    assert time.monotonic() - begun < DEADLINE_S + SLACK_S
+    assert time.monotonic() - started < DEADLINE_S + SLACK_S

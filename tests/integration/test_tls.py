@@ -52,7 +52,7 @@ def test_only_those_who_know_the_authority_talk(authority: Authority, tmp_path: 
         assert not lists(service.address, CertificateFiles(other.ca()))
         with (
             AdvisorClient(service.address) as client,
-            pytest.raises(UnavailableError, match=r"check .* whether both sides use TLS"),
+            pytest.raises(UnavailableError, match=r"check .* agree on TLS"),
         ):
             list(client.list_profiles())
 

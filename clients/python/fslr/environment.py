@@ -1,4 +1,4 @@
-"""What a process can tell of itself: whose it is, and from which code it runs."""
+"""Facts about the current process: its user and its code revision."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import subprocess
 
 
 def user_name() -> str:
-    """Return the name of this process's user; empty where it has none."""
+    """Return the name of the user who runs this process; empty if the user has no name."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's bare user number
+    except (KeyError, OSError):  # in containers, a user id without an entry in /etc/passwd
         return ""
 
 
 def code_revision() -> str:
-    """Return the commit of the working directory, ``-dirty`` with changes; empty outside of git."""
+    """Return the commit of the working directory; empty outside of git.
+
+    Uncommitted changes add ``-dirty``.
+    """
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"],  # noqa: S607

@@ -1,31 +1,31 @@
-"""Everything that this package raises.
+"""The exceptions of this package.
 
 ::
 
     FslrError
-    |- AttachError              the training job cannot be attached; said before the first step
+    |- AttachError              the training job cannot be attached; raised before its first step
     |- MeasurementError         the model cannot be measured
-    |- ProfileFileError         a profile file cannot be read
+    |- ProfileFileError         a profile file cannot be read or written
     |- CertificateError         TLS files cannot be used
-    |- TokenError               a token cannot be read
-    `- ServiceError             the advisor refused, or could not answer
-       |- InvalidRequestError   a value is out of its range
+    |- TokenError               a token cannot be used
+    `- ServiceError             the advisor refused a call, or could not answer it
+       |- InvalidRequestError   a value in the request is not valid
        |- NotFoundError
        |  |- ProfileNotFoundError
        |  |- VersionNotFoundError
        |  |- RunNotFoundError
        |  `- PolicyNotFoundError
-       |- LayoutMismatchError   groups have no counterpart in the profile
-       |- AliasMovedError       somebody else moved the alias
-       |- PolicyMovedError      somebody else changed the policy
+       |- LayoutMismatchError   groups of the model match no group of the profile
+       |- AliasMovedError       the alias was moved in the meantime
+       |- PolicyMovedError      the policy was changed in the meantime
        |- VersionInUseError     an alias names the version
        |- MessageTooLargeError
-       |- AuthenticationError   no token, or none that is in force
-       |- PermissionDeniedError the token's role or project does not allow it
+       |- AuthenticationError   the token is missing or not valid
+       |- PermissionDeniedError the token's role or project does not allow the call
        |- UnavailableError      the advisor or its store does not answer
-       |  |- TooBusyError       the advisor, or one token, has as many calls as it may
+       |  |- TooBusyError       a limit on concurrent calls, or a quota, is reached
        |  `- DeadlineExceededError
-       `- InternalServiceError  a defect or damaged data on the other side
+       `- InternalServiceError  a defect of the service, or damaged data
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ ERROR_DOMAIN = "fslr.advisor"
 
 
 class FslrError(Exception):
-    """Base of this package's errors."""
+    """The base of this package's exceptions."""
 
 
 class AttachError(FslrError):
-    """The training job cannot be attached; said before the first step."""
+    """The training job cannot be attached; raised before its first step."""
 
 
 class MeasurementError(FslrError):
@@ -48,7 +48,7 @@ class MeasurementError(FslrError):
 
 
 class ProfileFileError(FslrError):
-    """A profile file cannot be read."""
+    """A profile file cannot be read or written."""
 
 
 class CertificateError(FslrError):
@@ -56,15 +56,16 @@ class CertificateError(FslrError):
 
 
 class TokenError(FslrError):
-    """A token cannot be read."""
+    """A token cannot be used."""
 
 
 class ServiceError(FslrError):
-    """The advisor refused, or could not answer.
+    """The advisor refused a call, or could not answer it.
 
     Attributes:
-        reason: Stable UPPER_SNAKE reason; empty where the advisor could not be reached.
-        metadata: Facts for programs, by key.
+        reason: A name of ``fslr.advisor.v1.ErrorReason`` without its prefix, such as
+            ``PROFILE_NOT_FOUND``; these never change. Empty if the advisor could not be reached.
+        metadata: Details for programs, by key.
     """
 
     def __init__(
@@ -76,15 +77,15 @@ class ServiceError(FslrError):
 
 
 class InvalidRequestError(ServiceError):
-    """A value is out of its range."""
+    """A value in the request is not valid."""
 
 
 class NotFoundError(ServiceError):
-    """There is no such resource."""
+    """The resource does not exist."""
 
 
 class ProfileNotFoundError(NotFoundError):
-    """There is no such profile."""
+    """The profile does not exist."""
 
 
 class VersionNotFoundError(NotFoundError):
@@ -92,23 +93,23 @@ class VersionNotFoundError(NotFoundError):
 
 
 class RunNotFoundError(NotFoundError):
-    """There is no such run."""
+    """The run does not exist."""
 
 
 class LayoutMismatchError(ServiceError):
-    """Groups have no counterpart in the profile."""
+    """Groups of the model match no group of the profile."""
 
 
 class AliasMovedError(ServiceError):
-    """Somebody else moved the alias."""
+    """The alias was moved in the meantime."""
 
 
 class PolicyNotFoundError(NotFoundError):
-    """There is no such policy, or not that version of it."""
+    """The policy, or that version of it, does not exist."""
 
 
 class PolicyMovedError(ServiceError):
-    """Somebody else changed the policy."""
+    """The policy was changed in the meantime."""
 
 
 class VersionInUseError(ServiceError):
@@ -120,7 +121,7 @@ class MessageTooLargeError(ServiceError):
 
 
 class AuthenticationError(ServiceError):
-    """The caller shows no token, or none that is in force."""
+    """The token is missing or not valid."""
 
 
 class PermissionDeniedError(ServiceError):
@@ -132,7 +133,7 @@ class UnavailableError(ServiceError):
 
 
 class TooBusyError(UnavailableError):
-    """The advisor, or one token, has as many calls as it may."""
+    """A limit on concurrent calls, or a quota, is reached; try again later."""
 
 
 class DeadlineExceededError(UnavailableError):
@@ -140,9 +141,10 @@ class DeadlineExceededError(UnavailableError):
 
 
 class InternalServiceError(ServiceError):
-    """A defect or damaged data on the other side."""
+    """The service has a defect, or its data is damaged."""
 
 
+# The reasons that the service gives, and the exceptions that they are raised as.
 BY_REASON: dict[str, type[ServiceError]] = {
     "INVALID_VALUE": InvalidRequestError,
     "OPENING_MISSING": InvalidRequestError,

@@ -1,37 +1,37 @@
-"""Numbers of files that remember how they were written: the commit 1234567e1 is a text."""
+"""Numbers that remember how they were written, so that the commit 1234567e1 stays that text."""
 
 from __future__ import annotations
 
 from typing import Self
 
 
-class WrittenInt(int):
-    """An integer of a file.
+class IntLiteral(int):
+    """An integer read from a file.
 
     Attributes:
-        text: As it stands there.
+        text: The number as it is written in the file.
     """
 
     text: str
 
     def __new__(cls, text: str) -> Self:
-        """Return the number of a text."""
+        """Parse an integer."""
         number = super().__new__(cls, text)
         number.text = text
         return number
 
 
-class WrittenFloat(float):
-    """A floating-point number of a file.
+class FloatLiteral(float):
+    """A floating-point number read from a file.
 
     Attributes:
-        text: As it stands there.
+        text: The number as it is written in the file.
     """
 
     text: str
 
     def __new__(cls, text: str) -> Self:
-        """Return the number of a text."""
+        """Parse a number, in the notation of JSON or YAML (``.inf``, ``.nan``)."""
         number = super().__new__(cls, text.replace(".inf", "inf").replace(".nan", "nan"))
         number.text = text
         return number

@@ -1,4 +1,4 @@
-"""How the service is reached: one channel, opened lazily, with TLS, token and retries."""
+"""The connection to a service: one channel, opened lazily, with TLS, token and retries."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from fslr.client.trace_context import trace_metadata
 from fslr.environment import user_name
 from fslr.errors import CertificateError, TokenError
 
-_RETRIED = {
+_RETRY_POLICY = {
     "maxAttempts": 4,
     "initialBackoff": "0.05s",
     "maxBackoff": "1s",
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
-# Writes too: each carries an identifier, by which the service knows its retries.
-_SERVICES = (
+# Writes are retried as well: the service recognizes a retry by its request id.
+_RETRIED_SERVICES = (
     *("AdvisorService", "AuditService", "PolicyService", "ProfileService", "RunService"),
     "StatusService",
 )
@@ -41,10 +41,10 @@ _CHANNEL_OPTIONS = [
             "loadBalancingConfig": [{"round_robin": {}}],
             "methodConfig": [
                 {
-                    "name": [{"service": f"fslr.advisor.v1.{name}"} for name in _SERVICES],
-                    "retryPolicy": _RETRIED,
+                    "name": [{"service": f"fslr.advisor.v1.{name}"} for name in _RETRIED_SERVICES],
+                    "retryPolicy": _RETRY_POLICY,
                 },
-                # The session tries again itself: streams that gRPC retries may never end.
+                # Streams that gRPC retries may never end; StreamSession reconnects itself.
                 {"name": [{"service": "fslr.advisor.v1.AdvisorService", "method": "RecommendLR"}]},
             ],
         }),
@@ -58,10 +58,7 @@ _log = logging.getLogger(__name__)
 class Connection:
     """A connection to one advisor service.
 
-    The channel opens at the first call, and anew in a forked process, so that attaching before data
-    loader workers are forked does no harm.
-
-    Its arguments are explained where the calls are, by :class:`fslr.AdvisorClient`.
+    :class:`fslr.AdvisorClient` documents the arguments.
     """
 
     def __init__(
@@ -79,11 +76,12 @@ class Connection:
         self._token = TokenSource.from_environment() if token is None else TokenSource(token)
         if allow_insecure is None:
             allow_insecure = os.environ.get("FSLR_ALLOW_INSECURE", "").lower() in {"1", "true"}
-        is_safe = files is not None or is_local_address(address) or allow_insecure
-        if self._token.given and not is_safe:
+        is_allowed = files is not None or is_local_address(address) or allow_insecure
+        if self._token.given and not is_allowed:
             raise TokenError(
-                f"the token would go to {address} unencrypted; set FSLR_TLS_CA to the authority of "
-                "the advisor's certificate, or FSLR_ALLOW_INSECURE=1 where the network is trusted"
+                f"the token would be sent to {address} unencrypted; set FSLR_TLS_CA to the "
+                "certificate authority of the advisor, or, in a trusted network, "
+                "FSLR_ALLOW_INSECURE=1"
             )
         self.address = address
         self.actor = user_name() if actor is None else actor
@@ -111,15 +109,16 @@ class Connection:
         self._channel = None
 
     def channel(self) -> grpc.Channel:
-        """Return the open channel of this process."""
-        if self._is_outdated() or self._channel is None or self._channel_pid != os.getpid():
-            # Calls under way keep the channel that they began on.
+        """Return the channel of this process; it is opened if needed."""
+        renewed = self._certificates_changed()
+        if renewed or self._channel is None or self._channel_pid != os.getpid():
+            # Calls in progress keep the channel that they started on.
             self._channel = self._new_channel()
             self._channel_pid = os.getpid()
         return self._channel
 
-    def _is_outdated(self) -> bool:
-        """Return whether the certificates changed, and can be used."""
+    def _certificates_changed(self) -> bool:
+        """Return whether the certificates changed and the new ones can be used."""
         try:
             return self._certificates is not None and self._certificates.refresh()
         except CertificateError as error:
@@ -129,12 +128,12 @@ class Connection:
     def _new_channel(self) -> grpc.Channel:
         if self._certificates is None:
             return grpc.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
-        now = self._certificates.current
-        credentials = grpc.ssl_channel_credentials(now.ca, *(now.pair or ()))
+        current = self._certificates.current
+        credentials = grpc.ssl_channel_credentials(current.ca, *(current.pair or ()))
         return grpc.secure_channel(self.address, credentials, options=_CHANNEL_OPTIONS)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return what every call carries: who says to make it, the token, the caller's trace."""
+        """Return the metadata of every call: the actor, the token and the caller's trace."""
         actor = (_ACTOR_KEY, quote(self.actor, errors="replace"))
         return (actor, *self._token.metadata(), *trace_metadata())
 

@@ -1,4 +1,4 @@
-"""The exception that a failed gRPC call stands for."""
+"""From failed gRPC calls to exceptions of this package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fslr.errors import (
 
 _DETAILS_KEY = "grpc-status-details-bin"
 
-# For errors that gRPC itself makes, without a reason of ours.
+# For errors that gRPC itself reports, which have no reason of ours.
 _BY_CODE: dict[grpc.StatusCode, type[ServiceError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
     grpc.StatusCode.NOT_FOUND: NotFoundError,
@@ -35,11 +35,11 @@ _BY_CODE: dict[grpc.StatusCode, type[ServiceError]] = {
 
 
 def service_error(error: grpc.RpcError, address: str) -> ServiceError:
-    """Return the exception that a failed call stands for.
+    """Return the exception to raise for a failed call.
 
     Args:
-        error: What gRPC raised.
-        address: Where the advisor was looked for.
+        error: The error that gRPC raised.
+        address: The address of the advisor, for messages.
     """
     if not isinstance(error, grpc.Call):
         return ServiceError(str(error))
@@ -51,7 +51,7 @@ def service_error(error: grpc.RpcError, address: str) -> ServiceError:
     if kind is UnavailableError:
         return kind(
             f"no advisor answers at {address} ({error.details()}); start one with `advisor serve`, "
-            "or check the address, and whether both sides use TLS"
+            "or check the address, and whether client and service agree on TLS"
         )
     if kind is DeadlineExceededError:
         return kind(f"the advisor at {address} did not answer in time ({error.details()})")

@@ -16,89 +16,90 @@ from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.client.status_errors import service_error
 from fslr.errors import DeadlineExceededError, TooBusyError, UnavailableError
 
-_Answers = Any  # gRPC's call: an iterator of responses that can be cancelled
-_Call = Callable[[Iterator[pb.RecommendLRRequest]], _Answers]
-_TRIES = 5
-_FIRST_PAUSE_S = 0.05  # doubled from try to try
-_LAST_ANSWER_S = 0.1
+_Call = Any  # gRPC's call: an iterator of responses that can be cancelled
+_StartCall = Callable[[Iterator[pb.RecommendLRRequest]], _Call]
+_MAX_TRIES = 5
+_FIRST_BACKOFF_S = 0.05  # doubled after each try
+_LAST_RESPONSE_WAIT_S = 0.1
 
 
 class _Stream:
-    """One open stream: a request goes in, its answer comes out.
+    """One open stream, on which each request is followed by its response.
 
-    Answers are read on a thread of their own, so that whoever asks waits for no longer than it
-    wants: gRPC's own iterator has been seen to wait for ever for a stream that had ended.
+    A separate thread reads the responses, so that :meth:`exchange` can wait with a timeout: gRPC's
+    own iterator has been seen to wait forever for a stream that had ended.
     """
 
-    def __init__(self, call: _Call) -> None:
+    def __init__(self, start_call: _StartCall) -> None:
         self._requests: queue.SimpleQueue[pb.RecommendLRRequest | None] = queue.SimpleQueue()
-        self._heard: queue.SimpleQueue[pb.RecommendLRResponse | None] = queue.SimpleQueue()
-        self.call = call(self._sent())
+        self._responses: queue.SimpleQueue[pb.RecommendLRResponse | None] = queue.SimpleQueue()
+        self._call = start_call(self._iterate_requests())
         self.pid = os.getpid()
-        self.call.add_done_callback(lambda _: self._heard.put(None))
-        threading.Thread(target=self._listen, name="fslr-stream", daemon=True).start()
+        self._call.add_done_callback(lambda _: self._responses.put(None))
+        threading.Thread(target=self._read_responses, name="fslr-stream", daemon=True).start()
 
-    def _sent(self) -> Iterator[pb.RecommendLRRequest]:
+    def _iterate_requests(self) -> Iterator[pb.RecommendLRRequest]:
         while (request := self._requests.get()) is not None:
             yield request
 
-    def _listen(self) -> None:
+    def _read_responses(self) -> None:
         try:
-            for answer in self.call:
-                self._heard.put(answer)
+            for response in self._call:
+                self._responses.put(response)
         except grpc.RpcError:
-            pass  # the call itself says why
+            pass  # exchange() raises the call's error
         finally:
-            self._heard.put(None)
+            self._responses.put(None)
 
-    def ask(self, request: pb.RecommendLRRequest, within_s: float) -> pb.RecommendLRResponse:
-        """Return the answer to a request.
+    def exchange(self, request: pb.RecommendLRRequest, timeout_s: float) -> pb.RecommendLRResponse:
+        """Send a request and return its response.
 
         Raises:
-            Empty: It did not come within ``within_s`` seconds.
+            Empty: No response arrived within ``timeout_s`` seconds.
             UnavailableError: The service ended the stream.
             RpcError: The call failed.
         """
         self._requests.put(request)
-        answer = self._heard.get(timeout=within_s)
-        if answer is None:  # the end, which may overtake the last answer
+        response = self._responses.get(timeout=timeout_s)
+        if response is None:  # the end of the stream, which may overtake the last response
             try:
-                answer = self._heard.get(timeout=_LAST_ANSWER_S)
+                response = self._responses.get(timeout=_LAST_RESPONSE_WAIT_S)
             except queue.Empty:
-                answer = None
-        if answer is not None:
-            return answer
-        if isinstance(self.call, grpc.RpcError) and self.call.code() is not grpc.StatusCode.OK:
-            raise self.call
+                response = None
+        if response is not None:
+            return response
+        if isinstance(self._call, grpc.RpcError) and self._call.code() is not grpc.StatusCode.OK:
+            raise self._call
         raise UnavailableError("the advisor ended the stream; it is being stopped")
 
     def close(self) -> None:
         """End the stream."""
         self._requests.put(None)
-        self.call.cancel()
+        self._call.cancel()
 
 
 class StreamSession:
-    """A run over a stream that opens when needed, and anew after a failure or a fork.
+    """A run over a stream, which opens when needed and opens anew after a failure or a fork.
 
-    The first message of each stream carries the opening, so any replica of the service can go on.
+    The first message of each stream carries the opening, so any replica of the service can
+    continue the run.
 
     Args:
-        call: Begins a call; called whenever a stream is opened.
+        start_call: Starts the RPC; called whenever a stream is opened.
         opening: The run's opening.
-        address: Where the service is, for messages.
-        deadline_s: Longest wait for an answer, in seconds.
+        address: The address of the service, for messages.
+        deadline_s: Maximum wait for an answer, in seconds.
     """
 
     def __init__(
         self,
-        call: _Call,
+        start_call: _StartCall,
         opening: pb.RunOpening,
         *,
         address: str,
         deadline_s: float,
     ) -> None:
-        self._call = call
+        self._start_call = start_call
         self._opening = opening
         self._address = address
         self._deadline_s = deadline_s
@@ -108,45 +109,46 @@ class StreamSession:
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         """Return the answer to a measurement.
 
-        A stream that breaks (the service was restarted, say) is opened again, at whatever replica
-        there is, several times within the deadline: a measurement changes nothing that asking twice
-        could harm.
+        If the stream breaks, for example because the service restarts, the measurement is sent
+        again on a new stream to any replica, up to 4 times within the deadline. Sending a
+        measurement twice is safe.
 
         Raises:
-            DeadlineExceededError: The answer did not come in time.
-            TooBusyError: As many streams are open as the advisor takes.
-            UnavailableError: Nobody answers.
-            ServiceError: The advisor refused, or could not answer; the next call begins anew.
+            DeadlineExceededError: No answer arrived in time.
+            TooBusyError: The advisor has its maximum number of open streams.
+            UnavailableError: No advisor answers, or the session is closed.
+            ServiceError: The advisor refused the measurement, or could not answer; the next call
+                opens a new stream.
         """
-        end = time.monotonic() + self._deadline_s
-        pause_s = _FIRST_PAUSE_S
-        for _ in range(_TRIES - 1):
+        deadline = time.monotonic() + self._deadline_s
+        backoff_s = _FIRST_BACKOFF_S
+        for _ in range(_MAX_TRIES - 1):
             try:
-                return self._ask(measurement, end)
+                return self._try_once(measurement, deadline)
             except (DeadlineExceededError, TooBusyError):
                 raise
             except UnavailableError:
-                by_chance = random.uniform(0.8, 1.2)  # noqa: S311 - so that jobs do not come at once
-                if self._closed.wait(pause_s * by_chance) or time.monotonic() >= end:
+                jitter = random.uniform(0.8, 1.2)  # noqa: S311 - spreads the retries of many jobs
+                if self._closed.wait(backoff_s * jitter) or time.monotonic() >= deadline:
                     raise
-            pause_s *= 2
-        return self._ask(measurement, end)
+            backoff_s *= 2
+        return self._try_once(measurement, deadline)
 
-    def _ask(self, measurement: pb.Measurement, end: float) -> pb.RecommendLRResponse:
+    def _try_once(self, measurement: pb.Measurement, deadline: float) -> pb.RecommendLRResponse:
         request = pb.RecommendLRRequest(measurement=measurement)
         stream = self._stream
         if self._closed.is_set():
             raise UnavailableError("the run's session is closed; open the run again")
         try:
-            if stream is None or stream.pid != os.getpid():  # another process's stream is not ours
-                stream = self._stream = _Stream(self._call)
+            if stream is None or stream.pid != os.getpid():  # a stream of the parent process
+                stream = self._stream = _Stream(self._start_call)
                 request.opening.CopyFrom(self._opening)
-            return stream.ask(request, max(0.0, end - time.monotonic()))
+            return stream.exchange(request, max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             self._drop()
             raise DeadlineExceededError(
                 f"the advisor did not answer within {self._deadline_s} s; "
-                "the multipliers in force stay"
+                "the current multipliers stay in force"
             ) from None
         except grpc.RpcError as error:
             self._drop()
@@ -156,12 +158,12 @@ class StreamSession:
             raise
 
     def close(self) -> None:
-        """End the session for good, from whatever thread."""
+        """End the session for good; may be called from any thread."""
         self._closed.set()
         self._drop()
 
     def _drop(self) -> None:
-        """End the stream; a later measurement opens a new one."""
+        """Close the stream; the next measurement opens a new one."""
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()

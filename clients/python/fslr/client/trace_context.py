@@ -1,4 +1,4 @@
-"""The trace that a job makes of itself, if it makes one, goes on in the advisor."""
+"""Propagates the trace of the calling job, if it has one, to the advisor."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import sys
 
 
 def trace_metadata() -> tuple[tuple[str, str], ...]:
-    """Return what tells a service of the current span: nothing where OpenTelemetry is not in use.
+    """Return the call metadata of the current span; empty if the job does not use OpenTelemetry.
 
-    It is never loaded here: a job that makes traces has loaded it.
+    OpenTelemetry counts as used once the job has imported it; it is never imported from here.
     """
     if "opentelemetry.trace" not in sys.modules:
         return ()
     carrier: dict[str, str] = {}
     try:
-        from opentelemetry import propagate  # noqa: PLC0415 - beside what is loaded
+        from opentelemetry import propagate  # noqa: PLC0415 - optional
 
         propagate.inject(carrier)
-    except Exception:  # noqa: BLE001 - a job's own tracing must not cost it the advice
+    except Exception:  # noqa: BLE001 - broken tracing must not fail the call
         return ()
     return tuple(carrier.items())
