@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from advisor.policy.errors import InvalidValueError, shown
-from advisor.policy.parameter_names import check_count, check_pattern
+from advisor.policy.name_patterns import check_count, check_pattern
 
 
 @dataclass(frozen=True, slots=True)

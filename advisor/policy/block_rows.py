@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from advisor.policy.parameter_names import Spelling
+from advisor.policy.parameter_names import ParsedName
 
 _MAX_KINDS = 64  # of blocks in one container; no real model has more
 
@@ -43,20 +43,20 @@ class Row:
     sized: bool = False
 
 
-def rows_of(spellings: Sequence[Spelling], sizes: Sequence[int]) -> dict[RowKey, Row]:
+def rows_of(names: Sequence[ParsedName], sizes: Sequence[int]) -> dict[RowKey, Row]:
     """Return the rows of all roles, by role and outer block numbers.
 
     Args:
-        spellings: How each name of a model is read.
+        names: All names of a model, parsed.
         sizes: Number of scalars of each parameter; 0: unknown.
     """
     found: defaultdict[RowKey, defaultdict[str, defaultdict[int, list[int]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )
-    for spelling, size in zip(spellings, sizes, strict=True):
-        for axis, number in enumerate(spelling.numbers):
-            container = spelling.prefixes[axis], spelling.numbers[:axis]
-            found[container][spelling.role][number].append(size)
+    for name, size in zip(names, sizes, strict=True):
+        for axis, number in enumerate(name.numbers):
+            container = name.prefixes[axis], name.numbers[:axis]
+            found[container][name.role][number].append(size)
     rows: dict[RowKey, Row] = {}
     for (_, outer), roles in found.items():
         sized = {

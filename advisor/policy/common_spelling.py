@@ -9,7 +9,7 @@ from dataclasses import replace
 from advisor.policy.aliases import AliasTable, GroupAlias
 from advisor.policy.errors import InvalidValueError
 from advisor.policy.layout import Group, Layout, Place
-from advisor.policy.parameter_names import clean_names
+from advisor.policy.wrappers import clean_names
 
 
 def in_common_spelling(

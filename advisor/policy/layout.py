@@ -1,28 +1,23 @@
-"""The ordered groups of a model, each with its place: a role and block indices."""
+"""The ordered groups of a model, each with its place: its role and block indices."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from advisor.policy.block_rows import Row, RowKey, rows_of, size_changes
 from advisor.policy.control_characters import check_controls
 from advisor.policy.errors import InvalidValueError, shown
-from advisor.policy.parameter_names import (
-    check_templates,
-    clean_names,
-    compiled,
-    containers_of_modules,
-    spell,
-    without_wrappers,
-)
+from advisor.policy.name_patterns import check_templates, compile_templates
+from advisor.policy.parameter_names import ParsedName, containers_of_modules, parse_name
+from advisor.policy.wrappers import clean_names, strip_wrappers
 
 MAX_NAME_CHARACTERS = 512
 MAX_GROUPS = 20_000
 MAX_FROZEN_NAMES = 100_000
-MAX_POSITIONS = 1_000_000  # of all roles that are given, together
+MAX_POSITIONS = 1_000_000  # of all given roles together
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +26,12 @@ class Group:
 
     Attributes:
         name: The parameter's name, 1 to 512 characters.
-        role: The name with its block index taken out; empty: to be derived from the name.
+        role: The name without its block index; empty: derived from the name.
         depth_index: Position among the parameters of the same role, from 0 at the input.
-        depth_count: Number of positions of the role, at least 1 where the role is given.
+        depth_count: Number of positions of the role, at least 1 if the role is given.
         parameter_count: Number of scalar parameters; 0: unknown.
-        inner_indices: Where a role has several indices (stage and block, layer and expert): the
-            positions along the further ones, from the outermost.
+        inner_indices: If a role has several indices (stage and block, layer and expert), the
+            positions along the further ones, outermost first.
         inner_counts: Number of positions along each of them, inside the same outer block.
     """
 
@@ -61,15 +56,15 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a group stands in its model.
+    """The place of a group in its model.
 
     Attributes:
         role: Its role, without wrappers.
-        numbers: Its block indices, outermost first: as the name has them, or the given positions;
-            a name without any counts as block 0 of 1.
-        rows: For each index the blocks along it.
-        fixed: For each other number of the path all numbers that its container holds; None: the
-            role is given, so nothing is known of them.
+        numbers: Its block indices, outermost first: the ones in the name, or the given positions. A
+            name without any counts as block 0 of 1.
+        rows: The blocks along each index.
+        fixed: All numbers that the container of each fixed number of the path holds; None: unknown,
+            as the role is given.
     """
 
     role: str
@@ -84,11 +79,11 @@ class Layout:
 
     Attributes:
         groups: The groups.
-        role_templates: How names are to be read, see :mod:`advisor.policy.parameter_names`.
-        frozen_names: Names of the parameters that are not trained. They have no multipliers, but
-            count where blocks are counted.
-        frozen_parameter_counts: How many scalar parameters each of those has; empty: unknown.
-        places: Where each group stands.
+        role_templates: Patterns of names, see :mod:`advisor.policy.parameter_names`.
+        frozen_names: Names of parameters that are not trained. They have no multipliers, but their
+            blocks are counted.
+        frozen_parameter_counts: Number of scalars of each of them; empty: unknown.
+        places: The place of each group.
     """
 
     groups: tuple[Group, ...]
@@ -109,67 +104,34 @@ class Layout:
 
         Args:
             groups: The groups.
-            role_templates: Tried in order before block indices are looked for.
-            frozen_names: Names of the parameters that are not trained.
-            frozen_parameter_counts: Their sizes, as many, or none.
+            role_templates: Tried in order before the general rules for block indices.
+            frozen_names: Names of parameters that are not trained.
+            frozen_parameter_counts: Number of scalars of each of them, or empty.
 
         Raises:
-            InvalidValueError: No group, too many, a bad name or depth, or a name given twice.
+            InvalidValueError: There is no group or too many, a name or depth is out of its range, a
+                name occurs twice, or given roles contradict each other.
         """
         checked, frozen = tuple(groups), tuple(frozen_names)
-        if not checked:
-            raise InvalidValueError("groups", "the layout has no group; name at least one")
-        if len(checked) > MAX_GROUPS:
-            raise InvalidValueError(
-                "groups", f"{len(checked)} groups, but at most {MAX_GROUPS} are served; merge some"
-            )
-        if len(frozen) > MAX_FROZEN_NAMES:
-            raise InvalidValueError(
-                "frozen_names", f"{len(frozen)} names, but at most {MAX_FROZEN_NAMES} are served"
-            )
-        seen: dict[str, str] = {}
-        for i, group in enumerate(checked):
-            _check_group(i, group)
-            _check_unseen(f"groups[{i}].name", f"groups[{i}]", group.name, seen)
-        for i, name in enumerate(frozen):
-            if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
-                raise InvalidValueError(
-                    f"frozen_names[{i}]",
-                    f"{len(name)} characters, but 1 to {MAX_NAME_CHARACTERS} are needed",
-                )
-            check_controls(f"frozen_names[{i}]", name)
-            _check_unseen(f"frozen_names[{i}]", f"frozen_names[{i}]", name, seen)
         sizes = tuple(frozen_parameter_counts)
-        if len(sizes) not in {0, len(frozen)}:
-            raise InvalidValueError(
-                "frozen_parameter_counts",
-                f"{len(sizes)} entries, but there are {len(frozen)} frozen_names; give one for "
-                "each, or none",
-            )
-        if any(size < 0 for size in sizes):
-            raise InvalidValueError("frozen_parameter_counts", f"{min(sizes)} is below 0")
+        _check_groups_and_names(checked, frozen)
+        _check_frozen_sizes(sizes, len(frozen))
         templates = check_templates("role_templates", role_templates)
-        derived = _derived(checked, templates, frozen, sizes)
-        given = _given(checked)
-        layout = cls(
-            tuple(
-                group if group.role else _filled(group, place)
-                for group, place in zip(checked, derived, strict=True)
-            ),
-            templates,
-            frozen,
-            sizes,
-            tuple(
-                place if _says(group, place) else _place_given(group, given)
-                for group, place in zip(checked, derived, strict=True)
-            ),
-        )
-        _check_roles(layout.groups)
+        derived = _derived_places(checked, templates, frozen, sizes)
+        given_rows = _given_rows(checked)
+        filled, places = [], []
+        for group, derived_place in zip(checked, derived, strict=True):
+            from_name = _with_place(group, derived_place)
+            filled.append(group if group.role else from_name)
+            is_derived = not group.role or group == from_name
+            places.append(derived_place if is_derived else _given_place(group, given_rows))
+        layout = cls(tuple(filled), templates, frozen, sizes, tuple(places))
+        _check_given_roles(layout.groups)
         return layout
 
     @classmethod
     def of_names(cls, names: Sequence[str]) -> Layout:
-        """Return the layout of the given names, roles derived."""
+        """Return the layout of the given names, with derived roles."""
         return cls.of(Group(name) for name in names)
 
     @property
@@ -182,7 +144,43 @@ class Layout:
         return len(self.groups)
 
 
-def _check_unseen(field_name: str, where: str, name: str, seen: dict[str, str]) -> None:
+def _check_groups_and_names(groups: Sequence[Group], frozen_names: Sequence[str]) -> None:
+    if not groups:
+        raise InvalidValueError("groups", "the layout has no group; name at least one")
+    if len(groups) > MAX_GROUPS:
+        raise InvalidValueError(
+            "groups", f"{len(groups)} groups, but at most {MAX_GROUPS} are allowed; merge some"
+        )
+    if len(frozen_names) > MAX_FROZEN_NAMES:
+        raise InvalidValueError(
+            "frozen_names", f"{len(frozen_names)} names, but at most {MAX_FROZEN_NAMES} are allowed"
+        )
+    seen: dict[str, str] = {}
+    for i, group in enumerate(groups):
+        _check_group(i, group)
+        _check_unique(f"groups[{i}].name", f"groups[{i}]", group.name, seen)
+    for i, name in enumerate(frozen_names):
+        if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
+            raise InvalidValueError(
+                f"frozen_names[{i}]",
+                f"{len(name)} characters, but 1 to {MAX_NAME_CHARACTERS} are needed",
+            )
+        check_controls(f"frozen_names[{i}]", name)
+        _check_unique(f"frozen_names[{i}]", f"frozen_names[{i}]", name, seen)
+
+
+def _check_frozen_sizes(sizes: Sequence[int], frozen: int) -> None:
+    if len(sizes) not in {0, frozen}:
+        raise InvalidValueError(
+            "frozen_parameter_counts",
+            f"{len(sizes)} entries, but there are {frozen} frozen_names; give one for each, or "
+            "none",
+        )
+    if any(size < 0 for size in sizes):
+        raise InvalidValueError("frozen_parameter_counts", f"{min(sizes)} is below 0")
+
+
+def _check_unique(field_name: str, where: str, name: str, seen: dict[str, str]) -> None:
     if name in seen:
         raise InvalidValueError(
             field_name, f"{shown(name)} is also the name of {seen[name]}; names must be unique"
@@ -214,10 +212,10 @@ def _check_group(index: int, group: Group) -> None:
             f"groups[{index}].depth_count", f"{group.depth_count} is above {MAX_GROUPS}"
         )
     if group.role:
-        _check_inner(index, group)
+        _check_inner_indices(index, group)
 
 
-def _check_inner(index: int, group: Group) -> None:
+def _check_inner_indices(index: int, group: Group) -> None:
     if len(group.inner_indices) != len(group.inner_counts):
         raise InvalidValueError(
             f"groups[{index}].inner_counts",
@@ -233,19 +231,25 @@ def _check_inner(index: int, group: Group) -> None:
             )
 
 
-def _check_roles(groups: tuple[Group, ...]) -> None:
-    """Refuse roles that say two things: references would silently be those of one of them."""
-    counts: dict[tuple[str, tuple[int, ...]], tuple[int, int]] = {}
-    positions: dict[tuple[str, tuple[int, ...]], int] = {}
+def _check_given_roles(groups: Sequence[Group]) -> None:
+    """Refuse roles whose groups contradict each other.
+
+    Their references would silently follow only one of the groups.
+
+    Raises:
+        InvalidValueError: Two groups of a role have the same position, or give different counts.
+    """
+    counts: dict[RowKey, tuple[int, int]] = {}
+    positions: dict[RowKey, int] = {}
     for i, group in enumerate(groups):
         for axis, count in enumerate(group.counts):
             known = counts.setdefault(
                 (group.role, group.indices[:axis]), (count, len(group.counts))
             )
             if known != (count, len(group.counts)):
-                field = "depth_count" if axis == 0 else f"inner_counts[{axis - 1}]"
+                field_name = "depth_count" if axis == 0 else f"inner_counts[{axis - 1}]"
                 raise InvalidValueError(
-                    f"groups[{i}].{field}",
+                    f"groups[{i}].{field_name}",
                     f"{count} of {len(group.counts)} indices, but another group of the role "
                     f"{shown(group.role)} says {known[0]} of {known[1]}",
                 )
@@ -253,75 +257,72 @@ def _check_roles(groups: tuple[Group, ...]) -> None:
         if other != i:
             raise InvalidValueError(
                 f"groups[{i}].depth_index",
-                f"{', '.join(map(str, group.indices))} is also that of groups[{other}] of the role "
-                f"{shown(group.role)}; give one of the two groups another role",
+                f"{', '.join(map(str, group.indices))} is also the position of groups[{other}] of "
+                f"the role {shown(group.role)}; give one of the two groups a different role",
             )
 
 
-def _derived(
-    groups: tuple[Group, ...],
-    templates: tuple[str, ...],
-    frozen: tuple[str, ...],
-    frozen_sizes: tuple[int, ...],
+def _derived_places(
+    groups: Sequence[Group],
+    templates: Sequence[str],
+    frozen: Sequence[str],
+    frozen_sizes: Sequence[int],
 ) -> list[Place]:
-    """Return the place of each group as its name tells it."""
+    """Return the place of each group as derived from all names."""
     names = clean_names([*(group.name for group in groups), *frozen])
     sizes = [*(group.parameter_count for group in groups), *(frozen_sizes or [0] * len(frozen))]
     containers = containers_of_modules(names)
-    patterns = compiled(templates)
-    spellings = [spell(name, patterns, containers) for name in names]
-    rows = rows_of(spellings, sizes)
-    fixed: defaultdict[str, set[int]] = defaultdict(set)
-    for spelling in spellings:
-        for prefix, number in spelling.fixed:
-            fixed[prefix].add(number)
-    others = {prefix: frozenset(found) for prefix, found in fixed.items()}
-    return [
-        Place(
-            spelling.role,
-            spelling.numbers or (0,),
-            tuple(
-                rows[spelling.role, spelling.numbers[:axis]]
-                for axis in range(len(spelling.numbers))
-            )
-            or (_ALONE,),
-            tuple(others[prefix] for prefix, _ in spelling.fixed),
-        )
-        for spelling in spellings[: len(groups)]
-    ]
+    patterns = compile_templates(templates)
+    parsed = [parse_name(name, patterns, containers) for name in names]
+    rows = rows_of(parsed, sizes)
+    fixed = _fixed_numbers(parsed)
+    places = []
+    for name in parsed[: len(groups)]:
+        own_rows = [rows[name.role, name.numbers[:axis]] for axis in range(len(name.numbers))]
+        own_fixed = tuple(fixed[prefix] for prefix, _ in name.fixed)
+        if own_rows:
+            places.append(Place(name.role, name.numbers, tuple(own_rows), own_fixed))
+        else:
+            places.append(Place(name.role, (0,), (_SINGLE_BLOCK,), own_fixed))
+    return places
 
 
-def _filled(group: Group, place: Place) -> Group:
-    """Return a group with role and depth as its place has them."""
+def _fixed_numbers(names: Iterable[ParsedName]) -> dict[str, frozenset[int]]:
+    """Return all fixed numbers of each container."""
+    found: defaultdict[str, set[int]] = defaultdict(set)
+    for name in names:
+        for prefix, number in name.fixed:
+            found[prefix].add(number)
+    return {prefix: frozenset(numbers) for prefix, numbers in found.items()}
+
+
+def _with_place(group: Group, place: Place) -> Group:
+    """Return a group with the role and the positions of a place."""
     pairs = zip(place.rows, place.numbers, strict=True)
-    ranks = [bisect_left(row.members, number) for row, number in pairs]
+    positions = [bisect_left(row.members, number) for row, number in pairs]
     counts = [len(row.members) for row in place.rows]
     return replace(
         group,
         role=place.role,
-        depth_index=ranks[0],
+        depth_index=positions[0],
         depth_count=counts[0],
-        inner_indices=tuple(ranks[1:]),
+        inner_indices=tuple(positions[1:]),
         inner_counts=tuple(counts[1:]),
     )
 
 
-def _says(group: Group, place: Place) -> bool:
-    """Return whether a group says nothing that its name does not tell."""
-    return not group.role or group == _filled(group, place)
-
-
-def _place_given(group: Group, rows: dict[RowKey, Row]) -> Place:
-    """Return the place that a group gives."""
+def _given_place(group: Group, rows: Mapping[RowKey, Row]) -> Place:
+    """Return the place that a group with a given role states."""
     own = tuple(rows[group.role, group.indices[:axis]] for axis in range(len(group.indices)))
-    return Place(without_wrappers(group.role), group.indices, own, None)
+    return Place(strip_wrappers(group.role), group.indices, own, None)
 
 
-def _given(groups: tuple[Group, ...]) -> dict[RowKey, Row]:
-    """Return the rows of the roles that are given, by role and outer positions.
+def _given_rows(groups: Sequence[Group]) -> dict[RowKey, Row]:
+    """Return the rows of given roles, by role and outer positions.
 
     Raises:
-        InvalidValueError: They are longer than any model's, and would fill the memory.
+        InvalidValueError: The rows are longer in total than any real model's. They would fill the
+            memory.
     """
     room = MAX_POSITIONS
     sizes: defaultdict[RowKey, defaultdict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -333,20 +334,21 @@ def _given(groups: tuple[Group, ...]) -> dict[RowKey, Row]:
             if room < 0:
                 raise InvalidValueError(
                     f"groups[{i}].depth_count",
-                    f"with {count} more the given roles have over {MAX_POSITIONS} positions in "
-                    "all, most of them without a group; give the counts of the model's own blocks",
+                    f"with these {count} the given roles have more than {MAX_POSITIONS} positions "
+                    "in total, most of them without a group; give the number of blocks that the "
+                    "model has",
                 )
             counts[key] = count
             sizes[key][group.indices[axis]].append(group.parameter_count)
     rows = {}
-    whole = {count: tuple(range(count)) for count in counts.values()}
-    held = {count: frozenset(numbers) for count, numbers in whole.items()}
+    numbers_by_count = {count: tuple(range(count)) for count in counts.values()}
+    siblings = {count: frozenset(numbers) for count, numbers in numbers_by_count.items()}
     for key, count in counts.items():
-        numbers = whole[count]
+        numbers = numbers_by_count[count]
         blocks = {n: tuple(sorted(sizes[key].get(n, [0]))) for n in numbers}
         sized = all(all(size) for size in blocks.values())
-        rows[key] = Row(held[count], numbers, numbers, size_changes(blocks), sized)
+        rows[key] = Row(siblings[count], numbers, numbers, size_changes(blocks), sized)
     return rows
 
 
-_ALONE = Row(frozenset({0}), (0,), (0,))
+_SINGLE_BLOCK = Row(frozenset({0}), (0,), (0,))

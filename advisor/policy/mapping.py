@@ -22,8 +22,8 @@ from advisor.policy.layout import Layout
 from advisor.policy.layout_mapping import LayoutMapping
 from advisor.policy.matching import BaseGroups, Counterparts
 from advisor.policy.nearest_roles import nearest_roles
-from advisor.policy.parameter_names import clean_names
 from advisor.policy.rules import DepthRule, Match, UnmatchedRule
+from advisor.policy.wrappers import clean_names
 
 # Base groups that stand in for missing roles, per group of both layouts. No real model needs more,
 # and a hostile one would fill the memory.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import fslr.torch
 from advisor.local.in_process import InProcessAdvisor
 from advisor.policy import DepthRule, InvalidValueError, Layout, map_layout, role_coherences
-from advisor.policy.parameter_names import spell
+from advisor.policy.parameter_names import parse_name
 from advisor.wire import content_from_proto
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2
@@ -25,7 +25,7 @@ NAMES = st.lists(WORDS, min_size=1, max_size=5).map(".".join)
 @given(st.lists(NAMES, min_size=2, max_size=12, unique=True))
 def test_every_pair_of_one_role_is_kept(names: list[str]) -> None:
     kept = set(alike_pairs(names))
-    roles = [spell(name).role for name in names]
+    roles = [parse_name(name).role for name in names]
     for j in range(len(names)):
         for i in range(j):
             assert (roles[i] != roles[j]) or (i, j) in kept

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from advisor.policy import DepthRule, Group, Layout, Match, UnmatchedRule, map_layout
-from advisor.policy.parameter_names import spell
+from advisor.policy.parameter_names import parse_name
 
 
 def stack(depth: int) -> Layout:
@@ -249,9 +249,9 @@ def test_all_but_the_first_layers_are_ranked() -> None:
 
 
 def test_numbered_layers_inside_of_a_block_are_of_kinds_of_their_own() -> None:
-    assert spell("layer.3.ff.layer_1.weight").role == "layer.*.ff.layer_1.weight"
-    assert spell("features.5.17.block.0.weight").role == "features.*.*.block.0.weight"
-    assert spell("layers.3.experts.1.weight").role == "layers.*.experts.*.weight"
+    assert parse_name("layer.3.ff.layer_1.weight").role == "layer.*.ff.layer_1.weight"
+    assert parse_name("features.5.17.block.0.weight").role == "features.*.*.block.0.weight"
+    assert parse_name("layers.3.experts.1.weight").role == "layers.*.experts.*.weight"
 
     def xlnet(layers: int) -> Layout:
         return Layout.of_names([

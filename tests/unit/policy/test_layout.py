@@ -75,9 +75,12 @@ def test_a_given_role_is_kept() -> None:
         ),
         (
             [Group("a", "r", 0, 2), Group("b", "r", 0, 2)],
-            r"groups\[1\]\.depth_index: 0 is also that of groups\[0\] of the role 'r'; give one",
+            r"groups\[1\]\.depth_index: 0 is also the position of groups\[0\] of the role",
         ),
-        ([Group("x.1.a.w"), Group("x.01.a.w")], r"groups\[1\]\.depth_index: 0 is also that of"),
+        (
+            [Group("x.1.a.w"), Group("x.01.a.w")],
+            r"groups\[1\]\.depth_index: 0 is also the position of",
+        ),
         ([Group("a", "r", 0, 2, 0, (1,))], r"inner_counts: 0 entries, but inner_indices has 1"),
         ([Group("a", "r", 0, 2, 0, (3,), (3,))], r"inner_indices\[0\]: 3 is not in \[0, "),
         (

@@ -8,16 +8,10 @@ from hypothesis import strategies as st
 
 from advisor.policy import Group, InvalidValueError, Layout
 from advisor.policy.aliases import AliasTable, GroupAlias, check_aliases
+from advisor.policy.name_patterns import check_templates, compile_templates
 from advisor.policy.nearest_roles import nearest_roles
-from advisor.policy.parameter_names import (
-    Axis,
-    axes_of,
-    check_templates,
-    clean_names,
-    compiled,
-    spell,
-    without_wrappers,
-)
+from advisor.policy.parameter_names import Axis, axes_of, parse_name
+from advisor.policy.wrappers import clean_names, strip_wrappers
 
 
 @pytest.mark.parametrize(
@@ -60,12 +54,12 @@ from advisor.policy.parameter_names import (
 def test_the_role_is_the_name_without_its_block_indices(
     name: str, role: str, indices: tuple[int, ...]
 ) -> None:
-    assert (spell(name).role, spell(name).numbers) == (role, indices)
+    assert (parse_name(name).role, parse_name(name).numbers) == (role, indices)
 
 
 @given(st.from_regex(r"[A-Za-z0-9_./]{1,40}", fullmatch=True))
 def test_role_and_indices_spell_the_name_again(name: str) -> None:
-    found = spell(name)
+    found = parse_name(name)
     role = found.role
     assert role.count("*") == len(found.numbers) == len(found.prefixes)
     assert len(axes_of(role, len(found.numbers))) == len(found.numbers)
@@ -83,7 +77,9 @@ def test_the_first_template_that_fits_decides() -> None:
     templates = ["net.s*.u*", "net"]
 
     def read(name: str) -> tuple[str, tuple[int, ...]]:
-        return spell(name, compiled(templates)).role, spell(name, compiled(templates)).numbers
+        return parse_name(name, compile_templates(templates)).role, parse_name(
+            name, compile_templates(templates)
+        ).numbers
 
     assert read("net.s1.u2.3.w") == ("net.s*.u*.3.w", (1, 2))
     assert read("net.7.w") == ("net.7.w", ())
@@ -108,11 +104,11 @@ def test_the_word_before_an_index_says_what_its_blocks_are() -> None:
 def test_patterns_take_time_in_proportion_to_the_name() -> None:
     """Each would try 200 ^ 4 ways if a * could end anywhere."""
     begun = time.process_time()
-    with pytest.raises(InvalidValueError, match=r"'\*1\*1.*has a digit beside a \*"):
+    with pytest.raises(InvalidValueError, match=r"'\*1\*1.*has a digit next to a \*"):
         check_templates("t", ["*1*1*1*1*1x"])
     with pytest.raises(InvalidValueError, match=r"has more than one \*\*; write an alias for each"):
         check_aliases("a", [GroupAlias("**a**a**ab", "**a**a**ab")])
-    assert spell("1" * 500 + ".w", compiled(["*x"])).role == "1" * 500 + ".w"
+    assert parse_name("1" * 500 + ".w", compile_templates(["*x"])).role == "1" * 500 + ".w"
     table = AliasTable([GroupAlias("*x*x*x*x**b", "*x*x*x*x**b")])
     assert table.rewritten("1x1x1x1x" + "1x" * 250) is None
     assert time.process_time() - begun < 5
@@ -131,12 +127,12 @@ def test_patterns_take_time_in_proportion_to_the_name() -> None:
     ],
 )
 def test_wrappers_go(wrapped: str) -> None:
-    assert without_wrappers(wrapped) == "blocks.0.w"
+    assert strip_wrappers(wrapped) == "blocks.0.w"
 
 
 def test_a_module_of_the_model_itself_stays() -> None:
-    assert without_wrappers("encoder.module.w") == "encoder.module.w"
-    assert without_wrappers("my_orig_mod.w") == "my_orig_mod.w"
+    assert strip_wrappers("encoder.module.w") == "encoder.module.w"
+    assert strip_wrappers("my_orig_mod.w") == "my_orig_mod.w"
 
 
 def test_names_that_would_become_equal_stay_apart() -> None:

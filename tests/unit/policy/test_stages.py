@@ -21,7 +21,7 @@ from advisor.policy import (
     recommend,
 )
 from advisor.policy.nearest_roles import nearest_roles
-from advisor.policy.parameter_names import spell
+from advisor.policy.parameter_names import parse_name
 from tests.building import profile_of
 from tests.unit.policy.test_recommend import advise, measured
 
@@ -167,8 +167,8 @@ def test_a_run_s_own_templates_come_before_its_profile_s() -> None:
      "transformers", "resnets", "encoderlayer", "experts"],
 )  # fmt: skip
 def test_these_words_hold_blocks(word: str) -> None:
-    assert spell(f"model.x.{word}.3.w").numbers == (3,)
-    assert spell(f"0.a.{word}.3.m.w").numbers == (0, 3)
+    assert parse_name(f"model.x.{word}.3.w").numbers == (3,)
+    assert parse_name(f"0.a.{word}.3.m.w").numbers == (0, 3)
 
 
 def test_the_nearest_role_shares_more_than_half_and_is_of_one_kind() -> None:

@@ -1,0 +1,32 @@
+"""Prefixes that wrappers of a model add to its parameters' names."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+_ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_IN_FRONT = ("module.", "base_model.model.")
+_ANYWHERE_PATTERN = re.compile(rf"(?:^|(?<=[./]))(?:{'|'.join(_ANYWHERE)})[./]")
+
+
+def strip_wrappers(name: str) -> str:
+    """Return a name without what torch.compile, FSDP, checkpointing, DDP and PEFT add to it.
+
+    ``_orig_mod.``, ``_fsdp_wrapped_module.`` and ``_checkpoint_wrapped_module.`` are removed
+    anywhere, ``module.`` and ``base_model.model.`` only at the start of the name.
+    """
+    stripped = _ANYWHERE_PATTERN.sub("", name)
+    while prefix := next((p for p in _IN_FRONT if stripped.startswith(p)), ""):
+        stripped = stripped.removeprefix(prefix)
+    return stripped or name
+
+
+def clean_names(names: Sequence[str]) -> list[str]:
+    """Return the names without wrappers; those that would become equal are left unchanged."""
+    stripped = [strip_wrappers(name) for name in names]
+    counts = Counter(stripped)
+    return [
+        short if counts[short] == 1 else name for name, short in zip(names, stripped, strict=True)
+    ]
