@@ -38,12 +38,12 @@ class _WarningKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WarningKi
     WARNING_KIND_LOSS: _WarningKind.ValueType  # 4
     """The loss."""
     WARNING_KIND_WARMUP: _WarningKind.ValueType  # 5
-    """One of the two warms its learning rate up and the other does not."""
+    """Only one of the two warms its learning rate up."""
     WARNING_KIND_NEAREST_ROLE: _WarningKind.ValueType  # 6
-    """Groups take the reference of the nearest role."""
+    """Some groups use the reference of the nearest role."""
 
 class WarningKind(_WarningKind, metaclass=_WarningKindEnumTypeWrapper):
-    """WarningKind says what differs between a run and its profile."""
+    """WarningKind is the kind of a difference between a run and its profile."""
 
 WARNING_KIND_UNSPECIFIED: WarningKind.ValueType  # 0
 """Never sent."""
@@ -56,14 +56,14 @@ WARNING_KIND_BATCH_SIZE: WarningKind.ValueType  # 3
 WARNING_KIND_LOSS: WarningKind.ValueType  # 4
 """The loss."""
 WARNING_KIND_WARMUP: WarningKind.ValueType  # 5
-"""One of the two warms its learning rate up and the other does not."""
+"""Only one of the two warms its learning rate up."""
 WARNING_KIND_NEAREST_ROLE: WarningKind.ValueType  # 6
-"""Groups take the reference of the nearest role."""
+"""Some groups use the reference of the nearest role."""
 Global___WarningKind: _TypeAlias = WarningKind  # noqa: Y015
 
 @_typing.final
 class RunOpening(_message.Message):
-    """RunOpening says which training job this is and what it wants to be compared with."""
+    """RunOpening identifies a training job and the profile that it is compared with."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -78,8 +78,9 @@ class RunOpening(_message.Message):
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     LOSS_NAME_FIELD_NUMBER: _builtins.int
     run: _builtins.str
-    """The run: `projects/{project}/runs/{run}`, run 1 to 63 characters of `[a-z0-9-]`, beginning with
-    a letter. Its measurements are stored under this name. Default (empty): nothing is stored.
+    """The run: `projects/{project}/runs/{run}`. The run is 1 to 63 characters of `[a-z0-9-]` and
+    starts with a letter. Measurements are stored under this name. Default (empty): nothing is
+    stored.
     """
     profile: _builtins.str
     """The profile: `projects/{project}/profiles/{profile}`, optionally with `@{version}` or
@@ -94,20 +95,22 @@ class RunOpening(_message.Message):
     Default (empty): unknown.
     """
     observe_only: _builtins.bool
-    """Whether the job only reports and applies no multiplier. Default: it applies them."""
+    """Whether the job only reports measurements and applies no multipliers. Default false."""
     base_learning_rate: _builtins.float
-    """The learning rate that the run's schedule is built on, absolute, at least 0. Default 0: unknown."""
+    """The base learning rate of the run's schedule, absolute, at least 0. Default 0: unknown."""
     batch_size: _builtins.int
-    """Examples a step, at least 0. Default 0: unknown."""
+    """Examples per step, at least 0. Default 0: unknown."""
     loss_name: _builtins.str
-    """Name of the loss, such as `cross-entropy`, under the same limits. Default (empty): unknown."""
+    """Name of the loss, such as `cross-entropy`, with the same limits as `optimizer`. Default (empty):
+    unknown.
+    """
     @_builtins.property
     def layout(self) -> _layout_pb2.Layout:
         """The model's groups. Required."""
 
     @_builtins.property
     def policy(self) -> _policy_pb2.Policy:
-        """Rules instead of the profile's own. Default (absent): the profile's."""
+        """Rules that replace the profile's policy. Default (absent): the profile's policy."""
 
     def __init__(
         self,
@@ -153,7 +156,7 @@ class Measurement(_message.Message):
     step: _builtins.int
     """Optimizer steps completed before the measured step, at least 0."""
     interval_steps: _builtins.int
-    """Optimizer steps since the measurement before, at least 0. Default 0: there was none."""
+    """Optimizer steps since the previous measurement, at least 0. Default 0: this is the first one."""
     probes: _builtins.int
     """Number of probes, at least 0. Default 0: unknown."""
     examples: _builtins.int
@@ -161,13 +164,13 @@ class Measurement(_message.Message):
     loss: _builtins.float
     """Training loss at this step, in the user's own unit, finite. Default (absent): unknown."""
     total_rate: _builtins.float
-    """Total rate: RMS change of the outputs by all groups together in the measured step, in output
-    units. Finite, at least 0. Default (absent): unknown. Used for telemetry alone.
+    """Total rate: RMS change of the outputs caused by all groups together in the measured step, in
+    output units. Finite, at least 0. Default (absent): unknown. Used only for telemetry.
     """
     linearity_error: _builtins.float
-    """Linearity error: how far the real change of the outputs is from the first-order one, a ratio.
-    Finite, at least 0. Default (absent): unknown. Damps raises where the policy says
-    so.
+    """Linearity error: relative difference between the actual change of the outputs and its
+    first-order approximation, a ratio. Finite, at least 0. Default (absent): unknown. Increases
+    are damped if the policy has `max_linearity_error`.
     """
     @_builtins.property
     def unit_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -184,20 +187,20 @@ class Measurement(_message.Message):
     @_builtins.property
     def learning_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The scheduled learning rates, before multipliers, absolute. Finite, at least 0.
-        Default (empty): unknown. Compared with the profile's schedule, for a warning.
+        Default (empty): unknown. Compared with the profile's schedule; a mismatch gives a warning.
         """
 
     @_builtins.property
     def shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Signed part of each group in the squared total rate, ratios that add up to 1. Finite.
-        Default (empty): unknown. Used for telemetry alone.
+        """Signed part of each group in the squared total rate, ratios that sum to 1. Finite.
+        Default (empty): unknown. Used only for telemetry.
         """
 
     @_builtins.property
     def advised(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
-        """Whether each group's multiplier in force was once recommended, and not only held. Rules about
-        moves (slew limit, weighing, averaging, first step only) leave the others free. Default
-        (empty): all of them if `interval_steps` is above 0, else none.
+        """Whether each group's multiplier in force was recommended before, rather than only held. Rules
+        about changes (slew limit, weighing by confidence, averaging, first step only) apply only to
+        these groups. Default (empty): all groups if `interval_steps` is above 0, else none.
         """
 
     def __init__(
@@ -246,7 +249,7 @@ class RecommendLRRequest(_message.Message):
     MEASUREMENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opening(self) -> Global___RunOpening:
-        """Required in the first message of a stream and in one-shot calls; refused in later messages."""
+        """Required in the first message of a stream and in one-shot calls. Refused in later messages."""
 
     @_builtins.property
     def measurement(self) -> Global___Measurement:
@@ -268,16 +271,16 @@ Global___RecommendLRRequest: _TypeAlias = RecommendLRRequest  # noqa: Y015
 
 @_typing.final
 class Warning(_message.Message):
-    """Warning is advice to a person; the recommendation is given all the same."""
+    """Warning is a message for people. It does not affect the recommendation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     kind: Global___WarningKind.ValueType
-    """What it is about."""
+    """The kind of the difference."""
     message: _builtins.str
-    """What differs, with both values, and what to do."""
+    """The difference, with both values, and what to do about it."""
     def __init__(
         self,
         *,
@@ -317,7 +320,7 @@ class RecommendLRResponse(_message.Message):
     step: _builtins.int
     """The measurement's step."""
     profile: _builtins.str
-    """The version that the multipliers come from:
+    """The profile version that the multipliers come from:
     `projects/{project}/profiles/{profile}@{version}`.
     """
     digest: _builtins.str
@@ -325,20 +328,20 @@ class RecommendLRResponse(_message.Message):
     next_measurement_step: _builtins.int
     """The step at which to measure next, above `step`."""
     stale: _builtins.bool
-    """Whether the profile's name was resolved from a cache because the store was away. Recommendations
-    are still those of `digest`; the name may have moved since.
+    """Whether the profile's name was resolved from a cache because the store was unavailable. The
+    recommendation is still that of `digest`, but the name may refer to a newer version by now.
     """
     probes: _builtins.int
-    """With how many probes to measure next. 0: as the client likes."""
+    """Number of probes for the next measurement. 0: the client's choice."""
     profile_step: _builtins.float
-    """The step of the profile's training that was compared with."""
+    """The step of the profile's training that the measurement was compared with."""
     policy: _builtins.str
-    """The policy's version that was followed: `projects/{project}/policies/{policy}@{version}`.
-    Empty: rules of the profile's own, or of the opening.
+    """The policy version that was followed: `projects/{project}/policies/{policy}@{version}`.
+    Empty: the rules in the profile or in the opening.
     """
     @_builtins.property
     def multipliers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Factors on the scheduled learning rates. Always finite and inside the policy's bounds."""
+        """Factors on the scheduled learning rates. Always finite and within the policy's bounds."""
 
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedScalarFieldContainer[_policy_pb2.Outcome.ValueType]:
@@ -352,26 +355,30 @@ class RecommendLRResponse(_message.Message):
 
     @_builtins.property
     def depth_factors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Reference over the mean base rate of the blocks that a group stands for; 0 where there is none."""
+        """Reference unit rate divided by the mean rate of the base blocks that a group corresponds to; 0
+        where there are none.
+        """
 
     @_builtins.property
     def raw_multipliers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Reference over measured unit rate before any safeguard; 0 where one is missing or zero."""
+        """Reference unit rate divided by measured unit rate, before any safeguard; 0 where one of them is
+        missing or zero.
+        """
 
     @_builtins.property
     def limits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The safeguards that changed each multiplier, `Limit` values added up."""
+        """The safeguards that changed each multiplier, as a sum of `Limit` values."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]:
-        """What differs between the run and its profile. What the opening shows comes with the answers to
-        first measurements (`interval_steps` 0) alone.
+        """Differences between the run and its profile. Those that follow from the opening come only with
+        the answers to first measurements (`interval_steps` 0).
         """
 
     @_builtins.property
     def recommended(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
-        """Whether each multiplier was recommended here, and not only held. A client that applies the
-        multipliers remembers every group that was recommended once, and sends the flags as
+        """Whether each multiplier was recommended here, rather than only held. A client that applies the
+        multipliers remembers every group that was ever recommended, and sends these flags as
         `Measurement.advised`.
         """
 

@@ -52,9 +52,9 @@ class AdvisorServiceServicer(object):
     """
 
     def RecommendLR(self, request_iterator, context):
-        """RecommendLR answers each measurement with one response. The first message carries `opening`;
-        the service keeps nothing between messages that it cannot rebuild from it and the store, so a
-        client that reconnects to any replica and sends `opening` again goes on.
+        """RecommendLR answers each measurement with one response. The first message carries `opening`.
+        The service keeps nothing between messages that it cannot rebuild from `opening` and the store,
+        so a client can reconnect to any replica, send `opening` again and continue.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -63,7 +63,7 @@ class AdvisorServiceServicer(object):
 
     def RecommendLROnce(self, request, context):
         """RecommendLROnce answers one measurement that comes with its `opening`, for one-shot callers.
-        It shares its messages with the stream on purpose: the two are one contract.
+        It shares its messages with RecommendLR on purpose: the two are one contract.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_REQUEST_STANDARD_NAME
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME

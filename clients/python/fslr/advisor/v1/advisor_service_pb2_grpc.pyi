@@ -34,14 +34,14 @@ class AdvisorServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdvisorServiceAsyncStub: ...
     RecommendLR: _grpc.StreamStreamMultiCallable[_advisor_service_pb2.RecommendLRRequest, _advisor_service_pb2.RecommendLRResponse]
-    """RecommendLR answers each measurement with one response. The first message carries `opening`;
-    the service keeps nothing between messages that it cannot rebuild from it and the store, so a
-    client that reconnects to any replica and sends `opening` again goes on.
+    """RecommendLR answers each measurement with one response. The first message carries `opening`.
+    The service keeps nothing between messages that it cannot rebuild from `opening` and the store,
+    so a client can reconnect to any replica, send `opening` again and continue.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
     RecommendLROnce: _grpc.UnaryUnaryMultiCallable[_advisor_service_pb2.RecommendLRRequest, _advisor_service_pb2.RecommendLRResponse]
     """RecommendLROnce answers one measurement that comes with its `opening`, for one-shot callers.
-    It shares its messages with the stream on purpose: the two are one contract.
+    It shares its messages with RecommendLR on purpose: the two are one contract.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
@@ -53,14 +53,14 @@ class AdvisorServiceAsyncStub(AdvisorServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RecommendLR: _aio.StreamStreamMultiCallable[_advisor_service_pb2.RecommendLRRequest, _advisor_service_pb2.RecommendLRResponse]  # type: ignore[assignment]
-    """RecommendLR answers each measurement with one response. The first message carries `opening`;
-    the service keeps nothing between messages that it cannot rebuild from it and the store, so a
-    client that reconnects to any replica and sends `opening` again goes on.
+    """RecommendLR answers each measurement with one response. The first message carries `opening`.
+    The service keeps nothing between messages that it cannot rebuild from `opening` and the store,
+    so a client can reconnect to any replica, send `opening` again and continue.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
     RecommendLROnce: _aio.UnaryUnaryMultiCallable[_advisor_service_pb2.RecommendLRRequest, _advisor_service_pb2.RecommendLRResponse]  # type: ignore[assignment]
     """RecommendLROnce answers one measurement that comes with its `opening`, for one-shot callers.
-    It shares its messages with the stream on purpose: the two are one contract.
+    It shares its messages with RecommendLR on purpose: the two are one contract.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
     buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
@@ -75,9 +75,9 @@ class AdvisorServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_advisor_service_pb2.RecommendLRRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_advisor_service_pb2.RecommendLRResponse], _abc.AsyncIterator[_advisor_service_pb2.RecommendLRResponse]]:
-        """RecommendLR answers each measurement with one response. The first message carries `opening`;
-        the service keeps nothing between messages that it cannot rebuild from it and the store, so a
-        client that reconnects to any replica and sends `opening` again goes on.
+        """RecommendLR answers each measurement with one response. The first message carries `opening`.
+        The service keeps nothing between messages that it cannot rebuild from `opening` and the store,
+        so a client can reconnect to any replica, send `opening` again and continue.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """
 
@@ -88,7 +88,7 @@ class AdvisorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_advisor_service_pb2.RecommendLRResponse, _abc.Awaitable[_advisor_service_pb2.RecommendLRResponse]]:
         """RecommendLROnce answers one measurement that comes with its `opening`, for one-shot callers.
-        It shares its messages with the stream on purpose: the two are one contract.
+        It shares its messages with RecommendLR on purpose: the two are one contract.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_REQUEST_STANDARD_NAME
         buf:lint:ignore RPC_RESPONSE_STANDARD_NAME

@@ -49,7 +49,7 @@ class AuditServiceServicer(object):
     """
 
     def ListAuditEvents(self, request, context):
-        """ListAuditEvents returns the writes of a project, the newest first.
+        """ListAuditEvents returns the writes of a project, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,33 +26,33 @@ class _DepthRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DepthRule.V
     DEPTH_RULE_UNSPECIFIED: _DepthRule.ValueType  # 0
     """Default: the same as `DEPTH_RULE_SUM`."""
     DEPTH_RULE_SUM: _DepthRule.ValueType  # 1
-    """The parts' rates add up to the base block's rate (the paper's rule)."""
+    """The rates of the parts of a base block sum to the base block's rate (the paper's rule)."""
     DEPTH_RULE_SQRT: _DepthRule.ValueType  # 2
-    """The parts' squared rates add up to the base block's squared rate."""
+    """The squared rates of the parts sum to the base block's squared rate."""
     DEPTH_RULE_COPY: _DepthRule.ValueType  # 3
-    """Each part keeps the base block's rate."""
+    """Each part has the base block's rate."""
     DEPTH_RULE_MEASURED: _DepthRule.ValueType  # 4
-    """The parts together change the outputs as much as the base blocks together did, as measured by
-    the profile's coherences. Needs a profile that has them.
+    """The parts together change the outputs as much as the base blocks together did, according to the
+    profile's coherences. Requires a profile with coherences.
     """
 
 class DepthRule(_DepthRule, metaclass=_DepthRuleEnumTypeWrapper):
-    """DepthRule says how a block's reference rate is shared out when the model has another depth.
-    Experts of another number are bridged by the square root of the ratio of their numbers, whatever
-    the rule.
+    """DepthRule says how the reference rates of blocks are distributed over a model of different depth.
+    For a different number of experts, rates are scaled by the square root of the ratio of the
+    numbers, whatever the rule.
     """
 
 DEPTH_RULE_UNSPECIFIED: DepthRule.ValueType  # 0
 """Default: the same as `DEPTH_RULE_SUM`."""
 DEPTH_RULE_SUM: DepthRule.ValueType  # 1
-"""The parts' rates add up to the base block's rate (the paper's rule)."""
+"""The rates of the parts of a base block sum to the base block's rate (the paper's rule)."""
 DEPTH_RULE_SQRT: DepthRule.ValueType  # 2
-"""The parts' squared rates add up to the base block's squared rate."""
+"""The squared rates of the parts sum to the base block's squared rate."""
 DEPTH_RULE_COPY: DepthRule.ValueType  # 3
-"""Each part keeps the base block's rate."""
+"""Each part has the base block's rate."""
 DEPTH_RULE_MEASURED: DepthRule.ValueType  # 4
-"""The parts together change the outputs as much as the base blocks together did, as measured by
-the profile's coherences. Needs a profile that has them.
+"""The parts together change the outputs as much as the base blocks together did, according to the
+profile's coherences. Requires a profile with coherences.
 """
 Global___DepthRule: _TypeAlias = DepthRule  # noqa: Y015
 
@@ -67,17 +67,17 @@ class _AlignmentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Alignment.V
     ALIGNMENT_STEP: _Alignment.ValueType  # 1
     """The same optimizer step."""
     ALIGNMENT_PROGRESS: _Alignment.ValueType  # 2
-    """The same fraction of the planned steps; needs `total_steps` of the run and of the profile."""
+    """The step at the same fraction of the planned steps. Requires `total_steps` of run and profile."""
 
 class Alignment(_Alignment, metaclass=_AlignmentEnumTypeWrapper):
-    """Alignment says which moment of the profile a moment of the run is compared with."""
+    """Alignment says which step of the profile a step of the run is compared with."""
 
 ALIGNMENT_UNSPECIFIED: Alignment.ValueType  # 0
 """Default: the same as `ALIGNMENT_STEP`."""
 ALIGNMENT_STEP: Alignment.ValueType  # 1
 """The same optimizer step."""
 ALIGNMENT_PROGRESS: Alignment.ValueType  # 2
-"""The same fraction of the planned steps; needs `total_steps` of the run and of the profile."""
+"""The step at the same fraction of the planned steps. Requires `total_steps` of run and profile."""
 Global___Alignment: _TypeAlias = Alignment  # noqa: Y015
 
 class _UnmatchedRule:
@@ -89,30 +89,30 @@ class _UnmatchedRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Unmatch
     UNMATCHED_RULE_UNSPECIFIED: _UnmatchedRule.ValueType  # 0
     """Default: the same as `UNMATCHED_RULE_ERROR`."""
     UNMATCHED_RULE_ERROR: _UnmatchedRule.ValueType  # 1
-    """The layout is refused with FAILED_PRECONDITION and the list of such groups."""
+    """The layout is refused with FAILED_PRECONDITION and a list of these groups."""
     UNMATCHED_RULE_HOLD: _UnmatchedRule.ValueType  # 2
-    """The group keeps the multiplier it has, with the outcome `OUTCOME_UNMATCHED`. A layout of which
-    no group has a counterpart is refused whatever the rule.
+    """The group keeps its multiplier, with the outcome `OUTCOME_UNMATCHED`. A layout in which no
+    group has a counterpart is refused whatever the rule.
     """
     UNMATCHED_RULE_NEAREST_ROLE: _UnmatchedRule.ValueType  # 3
-    """The group takes the reference of the role that shares most words with its own; where there is
-    none that shares more than half of them, it is held.
+    """The group uses the reference of the role that shares the most words with its own. If no role
+    shares more than half of them, the group keeps its multiplier.
     """
 
 class UnmatchedRule(_UnmatchedRule, metaclass=_UnmatchedRuleEnumTypeWrapper):
-    """UnmatchedRule says what happens to a group for which the profile has no counterpart."""
+    """UnmatchedRule says what happens to groups without a counterpart in the profile."""
 
 UNMATCHED_RULE_UNSPECIFIED: UnmatchedRule.ValueType  # 0
 """Default: the same as `UNMATCHED_RULE_ERROR`."""
 UNMATCHED_RULE_ERROR: UnmatchedRule.ValueType  # 1
-"""The layout is refused with FAILED_PRECONDITION and the list of such groups."""
+"""The layout is refused with FAILED_PRECONDITION and a list of these groups."""
 UNMATCHED_RULE_HOLD: UnmatchedRule.ValueType  # 2
-"""The group keeps the multiplier it has, with the outcome `OUTCOME_UNMATCHED`. A layout of which
-no group has a counterpart is refused whatever the rule.
+"""The group keeps its multiplier, with the outcome `OUTCOME_UNMATCHED`. A layout in which no
+group has a counterpart is refused whatever the rule.
 """
 UNMATCHED_RULE_NEAREST_ROLE: UnmatchedRule.ValueType  # 3
-"""The group takes the reference of the role that shares most words with its own; where there is
-none that shares more than half of them, it is held.
+"""The group uses the reference of the role that shares the most words with its own. If no role
+shares more than half of them, the group keeps its multiplier.
 """
 Global___UnmatchedRule: _TypeAlias = UnmatchedRule  # noqa: Y015
 
@@ -125,43 +125,43 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     OUTCOME_UNSPECIFIED: _Outcome.ValueType  # 0
     """Never sent."""
     OUTCOME_MATCHED: _Outcome.ValueType  # 1
-    """The multiplier follows the measurement, whole or in part (`limits` says why in part): the whole
-    is reference unit rate divided by measured unit rate.
+    """The multiplier follows the measurement: it is the reference unit rate divided by the measured
+    unit rate, or moves part of the way there (`limits` says why).
     """
     OUTCOME_CLAMPED: _Outcome.ValueType  # 2
-    """The multiplier left the policy's bounds and was set to the nearer one."""
+    """The multiplier was outside the policy's bounds and was set to the nearer bound."""
     OUTCOME_HELD_LOW_CONFIDENCE: _Outcome.ValueType  # 3
-    """The relative error was above the policy's limit; the multiplier in force stays."""
+    """The relative error was above the policy's limit; the multiplier in force is kept."""
     OUTCOME_HELD_ZERO_RATE: _Outcome.ValueType  # 4
-    """The measured or the reference unit rate is zero; the multiplier in force stays."""
+    """The measured or the reference unit rate is zero; the multiplier in force is kept."""
     OUTCOME_UNMATCHED: _Outcome.ValueType  # 5
-    """The profile has no counterpart; the multiplier in force stays."""
+    """The profile has no counterpart; the multiplier in force is kept."""
     OUTCOME_HELD_FROZEN: _Outcome.ValueType  # 6
-    """The policy lets multipliers rest from here on; the multiplier in force stays."""
+    """The policy freezes multipliers from this step on; the multiplier in force is kept."""
     OUTCOME_LIMITED: _Outcome.ValueType  # 7
-    """The slew limit or the damping shortened the way from the multiplier in force."""
+    """The slew limit or damping reduced the change from the multiplier in force."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
-    """Outcome says why a group's multiplier is what it is."""
+    """Outcome says why a group has its multiplier."""
 
 OUTCOME_UNSPECIFIED: Outcome.ValueType  # 0
 """Never sent."""
 OUTCOME_MATCHED: Outcome.ValueType  # 1
-"""The multiplier follows the measurement, whole or in part (`limits` says why in part): the whole
-is reference unit rate divided by measured unit rate.
+"""The multiplier follows the measurement: it is the reference unit rate divided by the measured
+unit rate, or moves part of the way there (`limits` says why).
 """
 OUTCOME_CLAMPED: Outcome.ValueType  # 2
-"""The multiplier left the policy's bounds and was set to the nearer one."""
+"""The multiplier was outside the policy's bounds and was set to the nearer bound."""
 OUTCOME_HELD_LOW_CONFIDENCE: Outcome.ValueType  # 3
-"""The relative error was above the policy's limit; the multiplier in force stays."""
+"""The relative error was above the policy's limit; the multiplier in force is kept."""
 OUTCOME_HELD_ZERO_RATE: Outcome.ValueType  # 4
-"""The measured or the reference unit rate is zero; the multiplier in force stays."""
+"""The measured or the reference unit rate is zero; the multiplier in force is kept."""
 OUTCOME_UNMATCHED: Outcome.ValueType  # 5
-"""The profile has no counterpart; the multiplier in force stays."""
+"""The profile has no counterpart; the multiplier in force is kept."""
 OUTCOME_HELD_FROZEN: Outcome.ValueType  # 6
-"""The policy lets multipliers rest from here on; the multiplier in force stays."""
+"""The policy freezes multipliers from this step on; the multiplier in force is kept."""
 OUTCOME_LIMITED: Outcome.ValueType  # 7
-"""The slew limit or the damping shortened the way from the multiplier in force."""
+"""The slew limit or damping reduced the change from the multiplier in force."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 class _Limit:
@@ -171,37 +171,37 @@ class _Limit:
 class _LimitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Limit.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     LIMIT_UNSPECIFIED: _Limit.ValueType  # 0
-    """None acted."""
+    """No safeguard changed the multiplier."""
     LIMIT_MIN_MULTIPLIER: _Limit.ValueType  # 1
-    """The policy's smallest multiplier."""
+    """The policy's minimum multiplier."""
     LIMIT_MAX_MULTIPLIER: _Limit.ValueType  # 2
-    """The policy's largest multiplier."""
+    """The policy's maximum multiplier."""
     LIMIT_SLEW: _Limit.ValueType  # 4
-    """The largest factor between a multiplier and its successor."""
+    """The maximum factor between successive multipliers."""
     LIMIT_DAMPING: _Limit.ValueType  # 8
     """Damping while steps are too large for first-order rates."""
     LIMIT_CONFIDENCE: _Limit.ValueType  # 16
-    """The relative error: a move inside the noise is made in part."""
+    """Weighing by confidence: a change within the noise is made only in part."""
     LIMIT_AVERAGING: _Limit.ValueType  # 32
-    """Averaging over the training so far: one measurement moves the average in part."""
+    """Averaging over the training so far: one measurement moves the average only in part."""
 
 class Limit(_Limit, metaclass=_LimitEnumTypeWrapper):
-    """Limit is a safeguard that changed a multiplier. Values are bits, so that several fit one number."""
+    """Limit is a safeguard that changed a multiplier. Values are bits, so that several can be summed."""
 
 LIMIT_UNSPECIFIED: Limit.ValueType  # 0
-"""None acted."""
+"""No safeguard changed the multiplier."""
 LIMIT_MIN_MULTIPLIER: Limit.ValueType  # 1
-"""The policy's smallest multiplier."""
+"""The policy's minimum multiplier."""
 LIMIT_MAX_MULTIPLIER: Limit.ValueType  # 2
-"""The policy's largest multiplier."""
+"""The policy's maximum multiplier."""
 LIMIT_SLEW: Limit.ValueType  # 4
-"""The largest factor between a multiplier and its successor."""
+"""The maximum factor between successive multipliers."""
 LIMIT_DAMPING: Limit.ValueType  # 8
 """Damping while steps are too large for first-order rates."""
 LIMIT_CONFIDENCE: Limit.ValueType  # 16
-"""The relative error: a move inside the noise is made in part."""
+"""Weighing by confidence: a change within the noise is made only in part."""
 LIMIT_AVERAGING: Limit.ValueType  # 32
-"""Averaging over the training so far: one measurement moves the average in part."""
+"""Averaging over the training so far: one measurement moves the average only in part."""
 Global___Limit: _TypeAlias = Limit  # noqa: Y015
 
 class _Match:
@@ -213,9 +213,9 @@ class _MatchEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Match.ValueType
     MATCH_UNSPECIFIED: _Match.ValueType  # 0
     """Never sent."""
     MATCH_NONE: _Match.ValueType  # 1
-    """It did not."""
+    """The group found no counterpart."""
     MATCH_NAME: _Match.ValueType  # 2
-    """By its name, where both models hold the same blocks."""
+    """By its name; both models have the same blocks."""
     MATCH_ROLE: _Match.ValueType  # 3
     """By its role and depth."""
     MATCH_ALIAS: _Match.ValueType  # 4
@@ -229,9 +229,9 @@ class Match(_Match, metaclass=_MatchEnumTypeWrapper):
 MATCH_UNSPECIFIED: Match.ValueType  # 0
 """Never sent."""
 MATCH_NONE: Match.ValueType  # 1
-"""It did not."""
+"""The group found no counterpart."""
 MATCH_NAME: Match.ValueType  # 2
-"""By its name, where both models hold the same blocks."""
+"""By its name; both models have the same blocks."""
 MATCH_ROLE: Match.ValueType  # 3
 """By its role and depth."""
 MATCH_ALIAS: Match.ValueType  # 4
@@ -242,7 +242,7 @@ Global___Match: _TypeAlias = Match  # noqa: Y015
 
 @_typing.final
 class Policy(_message.Message):
-    """Policy is the rules that all runs on a profile share. An absent field means its default."""
+    """Policy is the rules that all runs on a profile share. An absent field has its default."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -264,58 +264,57 @@ class Policy(_message.Message):
     MAX_PROBES_FIELD_NUMBER: _builtins.int
     AVERAGING_WINDOW_FIELD_NUMBER: _builtins.int
     depth_rule: Global___DepthRule.ValueType
-    """How depth differences are bridged. Default: sum."""
+    """How differences in depth are handled. Default: sum."""
     alignment: Global___Alignment.ValueType
-    """How moments of run and profile are aligned. Default: step."""
+    """How the steps of run and profile are aligned. Default: step."""
     unmatched_rule: Global___UnmatchedRule.ValueType
     """What happens to groups without a counterpart. Default: error."""
     min_multiplier: _builtins.float
-    """Smallest multiplier, a ratio above 0. Default 2^-10."""
+    """Minimum multiplier, a ratio above 0. Default 2^-10."""
     max_multiplier: _builtins.float
-    """Largest multiplier, a ratio, at least `min_multiplier`. Default 2^10."""
+    """Maximum multiplier, a ratio, at least `min_multiplier`. Default 2^10."""
     max_relative_error: _builtins.float
-    """Largest relative error of reference over measured unit rate (of both together) with which it is
-    used, above 0. Default 0.5.
+    """Maximum relative error of the ratio of reference to measured unit rate, which combines the
+    errors of both, above 0. Above it the multiplier is held. Default 0.5.
     """
     min_interval_steps: _builtins.int
-    """Fewest optimizer steps between two measurements, at least 1. Default 25, or
-    `max_interval_steps` where that is given and less.
+    """Minimum number of optimizer steps between two measurements, at least 1. Default 25, or
+    `max_interval_steps` if that is given and smaller.
     """
     max_interval_steps: _builtins.int
-    """Most optimizer steps between two measurements, at least `min_interval_steps`. Default 100, or
-    `min_interval_steps` where that is given and more.
+    """Maximum number of optimizer steps between two measurements, at least `min_interval_steps`.
+    Default 100, or `min_interval_steps` if that is given and larger.
     """
     slew_limit: _builtins.float
-    """Largest factor, up or down, between a multiplier in force and its successor, above 1. A group's
-    first recommendation is free of it. Default (absent): no limit.
+    """Maximum factor, up or down, between a multiplier in force and the next one, above 1. Does not
+    apply to a group's first recommendation. Default (absent): no limit.
     """
     max_linearity_error: _builtins.float
-    """Linearity error above which raises are damped, a ratio above 0: `limit / error` of the way up,
-    in logarithms, is left. Default (absent): never.
+    """Linearity error above which increases are damped, a ratio above 0. Of an increase of the
+    logarithm, the part `max_linearity_error / linearity_error` is made. Default (absent): never.
     """
     min_rate_ratio: _builtins.float
-    """A rate below this part of the median rate of its model counts as zero, in [0, 1).
-    Default 1e-6.
-    """
+    """A rate below this fraction of its model's median rate counts as zero, in [0, 1). Default 1e-6."""
     weigh_by_confidence: _builtins.bool
-    """Whether moves d (of the logarithm) are made d^2 / (d^2 + relative error^2) of the way. A group's
-    first recommendation is free of it. Default true.
+    """Whether a change d of the logarithm is made only in part, d^2 / (d^2 + relative error^2). Does
+    not apply to a group's first recommendation. Default true.
     """
     first_step_only: _builtins.bool
-    """Whether each group's first recommendation stays for good. Default false."""
+    """Whether each group keeps its first recommendation. Default false."""
     freeze_after_step: _builtins.int
-    """Step from which on multipliers stay as they are, at least 0. Default (absent): never."""
+    """Step from which on multipliers no longer change, at least 0. Default (absent): never."""
     target_relative_error: _builtins.float
-    """Relative error that measurements are to have, above 0; answers then say how many probes it
-    takes. Default (absent): as the client likes.
+    """Target for the relative error of measurements, above 0. Answers then give the number of probes
+    that it needs. Default (absent): the client chooses the number.
     """
     max_probes: _builtins.int
-    """Most probes that are asked for, at least 1. Default 64."""
+    """Maximum number of probes that an answer requests, at least 1. Default 64."""
     averaging_window: _builtins.float
-    """Over which part of the training so far multipliers are averaged (their logarithms), in [0, 1].
-    Of the way to a measurement's own multiplier, `interval_steps / (averaging_window * step)` is
-    made: 1 gives each moment since the start the same weight, 0.5 twice as late ones twice as much;
-    0: no averaging. A group's first recommendation is free of it. Default 0.5.
+    """Fraction of the training so far over which the logarithms of multipliers are averaged, in [0,
+    1]. A change towards the multiplier of a single measurement is made only in part,
+    `interval_steps / (averaging_window * step)`. 1 weights all steps since the start equally; 0.5
+    weights a step twice as much as one at half its time; 0 turns averaging off. Does not apply to
+    a group's first recommendation. Default 0.5.
     """
     def __init__(
         self,

@@ -27,11 +27,11 @@ if _version_not_supported:
 
 class PolicyServiceStub(object):
     """PolicyService stores policies as immutable versions. A profile that names a policy without a
-    version follows its latest one, from the next opening of a run on.
+    version follows its latest version; a run uses the version that is the latest at its opening.
 
-    Names are `projects/{project}/policies/{policy}`, optionally followed by `@{version}`; without it
-    the latest version is meant. Project and policy are 1 to 63 characters of `[a-z0-9-]`, beginning
-    with a letter.
+    Names are `projects/{project}/policies/{policy}`, optionally followed by `@{version}`. Without a
+    version they refer to the latest one. Project and policy are 1 to 63 characters of `[a-z0-9-]`
+    and start with a letter.
     """
 
     def __init__(self, channel):
@@ -59,15 +59,15 @@ class PolicyServiceStub(object):
 
 class PolicyServiceServicer(object):
     """PolicyService stores policies as immutable versions. A profile that names a policy without a
-    version follows its latest one, from the next opening of a run on.
+    version follows its latest version; a run uses the version that is the latest at its opening.
 
-    Names are `projects/{project}/policies/{policy}`, optionally followed by `@{version}`; without it
-    the latest version is meant. Project and policy are 1 to 63 characters of `[a-z0-9-]`, beginning
-    with a letter.
+    Names are `projects/{project}/policies/{policy}`, optionally followed by `@{version}`. Without a
+    version they refer to the latest one. Project and policy are 1 to 63 characters of `[a-z0-9-]`
+    and start with a letter.
     """
 
     def SetPolicy(self, request, context):
-        """SetPolicy stores a version. The rules that the latest version has already make no new one.
+        """SetPolicy stores a version. Rules equal to the latest version's do not create a new one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,11 +115,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class PolicyService(object):
     """PolicyService stores policies as immutable versions. A profile that names a policy without a
-    version follows its latest one, from the next opening of a run on.
+    version follows its latest version; a run uses the version that is the latest at its opening.
 
-    Names are `projects/{project}/policies/{policy}`, optionally followed by `@{version}`; without it
-    the latest version is meant. Project and policy are 1 to 63 characters of `[a-z0-9-]`, beginning
-    with a letter.
+    Names are `projects/{project}/policies/{policy}`, optionally followed by `@{version}`. Without a
+    version they refer to the latest one. Project and policy are 1 to 63 characters of `[a-z0-9-]`
+    and start with a letter.
     """
 
     @staticmethod

@@ -35,7 +35,9 @@ class ProfilePoint(_message.Message):
     SPREADS_FIELD_NUMBER: _builtins.int
     CORRELATIONS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
-    """Optimizer steps completed before the measured step, at least 0; strictly rising over points."""
+    """Optimizer steps completed before the measured step, at least 0; strictly increasing over
+    points.
+    """
     learning_rate: _builtins.float
     """Scheduled learning rate at this step, absolute, at least 0. Absent in all points: unknown."""
     @_builtins.property
@@ -55,14 +57,14 @@ class ProfilePoint(_message.Message):
 
     @_builtins.property
     def spreads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Where recordings were merged: standard deviation of each unit rate's logarithm between them, a
-        ratio, at least 0. Empty in all points: one recording.
+        """For a merged profile: standard deviation of the logarithm of each unit rate between recordings,
+        a ratio, at least 0. Empty in all points: one recording.
         """
 
     @_builtins.property
     def correlations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Correlation of the output changes of each of the content's `correlated_groups`, in [-1, 1].
-        Not together with `coherences`. Input only: the service keeps the coherences that follow.
+        """Correlation of the output changes of each pair of the content's `correlated_groups`, in [-1,
+        1]. Not together with `coherences`. Input only: the service stores the resulting coherences.
         """
 
     def __init__(
@@ -95,9 +97,9 @@ class GroupPair(_message.Message):
     FIRST_FIELD_NUMBER: _builtins.int
     SECOND_FIELD_NUMBER: _builtins.int
     first: _builtins.int
-    """Index of the one in the layout, from 0."""
+    """Index of the first group in the layout, from 0."""
     second: _builtins.int
-    """Index of the other, another one."""
+    """Index of the second group. Not equal to `first`."""
     def __init__(
         self,
         *,
@@ -114,18 +116,18 @@ Global___GroupPair: _TypeAlias = GroupPair  # noqa: Y015
 
 @_typing.final
 class GroupAlias(_message.Message):
-    """GroupAlias is another spelling of groups, such as that of another framework."""
+    """GroupAlias is an alternative spelling of group names, such as that of a different framework."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PATTERN_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     pattern: _builtins.str
-    """The other spelling: a whole name with `*` for a block index and `**` for any further text, such
-    as `blocks_*/attn/kernel`. 1 to 512 characters.
+    """The alternative spelling: a whole name with `*` for a block index and `**` for any further
+    text, such as `blocks_*/attn/kernel`. 1 to 512 characters.
     """
     target: _builtins.str
-    """The profile's own spelling with the same wildcards in the same order, such as
+    """The profile's spelling, with the same wildcards in the same order, such as
     `blocks.*.attn.weight`. 1 to 512 characters.
     """
     def __init__(
@@ -167,7 +169,7 @@ class Provenance(_message.Message):
     optimizer: _builtins.str
     """The optimizer's name, such as `Adam`."""
     batch_size: _builtins.int
-    """Examples a step, at least 1. 0: unknown."""
+    """Examples per step, at least 1. 0: unknown."""
     dataset: _builtins.str
     """The data in words."""
     commit: _builtins.str
@@ -179,13 +181,13 @@ class Provenance(_message.Message):
     depth: _builtins.int
     """Number of blocks, at least 1. 0: unknown."""
     method: _builtins.str
-    """The method that the numbers come from, 1 to 63 characters of `[a-z0-9-]`. Default (empty):
+    """The method that produced the numbers, 1 to 63 characters of `[a-z0-9-]`. Default (empty):
     `function-space-learning-rates`.
     """
     loss_name: _builtins.str
     """Name of the loss, such as `cross-entropy`. Default (empty): unknown."""
     recordings: _builtins.int
-    """How many recordings were merged into the profile, at least 1. Default 0: one."""
+    """Number of recordings merged into the profile, at least 1. Default 0: one."""
     @_builtins.property
     def record_time(self) -> _timestamp_pb2.Timestamp:
         """When it was recorded."""
@@ -216,7 +218,7 @@ Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
 
 @_typing.final
 class ProfileContent(_message.Message):
-    """ProfileContent is what a profile says; it never changes once registered."""
+    """ProfileContent is the content of a profile. It never changes once registered."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -258,11 +260,11 @@ class ProfileContent(_message.Message):
     Default 0: the last point's step + 1.
     """
     docs: _builtins.str
-    """A written guideline for users of the profile, in Markdown, at most 65,536 characters."""
+    """Guidelines for users of the profile, in Markdown, at most 65,536 characters."""
     policy_name: _builtins.str
-    """The policy that runs on the profile follow instead of rules of its own:
-    `projects/{project}/policies/{policy}` of the profile's project, optionally with `@{version}`;
-    without it the latest version at a run's opening counts. Not together with `policy`.
+    """The stored policy that runs on the profile follow: `projects/{project}/policies/{policy}` of
+    the profile's project, optionally with `@{version}`. Without a version, a run follows the
+    latest one at its opening. Not together with `policy`.
     """
     @_builtins.property
     def layout(self) -> _layout_pb2.Layout:
@@ -274,27 +276,27 @@ class ProfileContent(_message.Message):
 
     @_builtins.property
     def policy(self) -> _policy_pb2.Policy:
-        """The rules for runs on this profile. Default: every rule's default."""
+        """The rules for runs on this profile. Default: the default of every rule."""
 
     @_builtins.property
     def provenance(self) -> Global___Provenance:
-        """Where it comes from."""
+        """Where the profile comes from."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free key-value pairs to filter lists by; keys 1 to 63 of `[a-z0-9_.-]`, values at most 255
-        characters, at most 64 pairs.
+        """Key-value pairs to filter lists by, at most 64. Keys are 1 to 63 characters of `[a-z0-9_.-]`,
+        values at most 255 characters.
         """
 
     @_builtins.property
     def group_aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupAlias]:
-        """Other spellings of the groups; the first that fits decides. At most 256."""
+        """Alternative spellings of group names, at most 256. The first match applies."""
 
     @_builtins.property
     def correlated_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupPair]:
-        """The pairs of groups that the points give correlations of. A role's coherence is the mean over
-        its pairs, weighted by the product of their rates; pairs of two roles are left out, and a role
-        of several blocks without pairs counts as coherent. Input only, as `correlations` are.
+        """The pairs of groups that `ProfilePoint.correlations` refer to. The coherence of a role is the
+        mean over its pairs, weighted by the product of their rates. Pairs of different roles are
+        ignored, and a role of several blocks without pairs counts as coherent. Input only.
         """
 
     def __init__(
@@ -338,7 +340,7 @@ class Profile(_message.Message):
     version: _builtins.int
     """The version, counted from 1. Output only."""
     digest: _builtins.str
-    """SHA-256 of the content in lower-case hexadecimal; equal content has an equal digest.
+    """SHA-256 of the content in lower-case hexadecimal. Equal content has an equal digest.
     Output only.
     """
     group_count: _builtins.int
@@ -349,13 +351,11 @@ class Profile(_message.Message):
 
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The aliases that name this version now. Output only."""
+        """The aliases that refer to this version now. Output only."""
 
     @_builtins.property
     def content(self) -> Global___ProfileContent:
-        """What the profile says. Lists leave `layout` and `points` empty, and the whole of it where it
-        cannot be read.
-        """
+        """The content. In lists without `layout` and `points`, and absent if it cannot be read."""
 
     def __init__(
         self,

@@ -33,12 +33,13 @@ class RegisterProfileRequest(_message.Message):
     name: _builtins.str
     """The profile, without a suffix. Required."""
     request_id: _builtins.str
-    """Names the request, at most 256 characters: within a day the same one is answered as it was the
-    first time, whatever happened since. Default (empty): none.
+    """Identifies the request, at most 256 characters. Within a day, a request with the same
+    identifier gets the same answer as the first one, whatever happened since. Default (empty):
+    none.
     """
     @_builtins.property
     def content(self) -> _profile_pb2.ProfileContent:
-        """What it says, provenance included. Required."""
+        """The content, including its provenance. Required."""
 
     def __init__(
         self,
@@ -57,14 +58,14 @@ Global___RegisterProfileRequest: _TypeAlias = RegisterProfileRequest  # noqa: Y0
 
 @_typing.final
 class RegisterProfileResponse(_message.Message):
-    """RegisterProfileResponse names the version."""
+    """RegisterProfileResponse holds the version."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROFILE_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     created: _builtins.bool
-    """Whether this call made the version; false where the same content was there already."""
+    """Whether this call created the version; false if the same content was registered before."""
     @_builtins.property
     def profile(self) -> _profile_pb2.Profile:
         """The version, without `content.points`."""
@@ -120,7 +121,7 @@ class GetProfileResponse(_message.Message):
 
     @_builtins.property
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """All versions of the profile that are stored, rising."""
+        """All stored versions of the profile, in increasing order."""
 
     @_builtins.property
     def aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alias]:
@@ -154,12 +155,12 @@ class ListProfilesRequest(_message.Message):
     parent: _builtins.str
     """The project: `projects/{project}`. Required."""
     page_size: _builtins.int
-    """Most profiles on the page, 0 to 1000. Default 0: 100. Larger values count as 1000."""
+    """Maximum number of profiles on the page, 0 to 1000. Default 0: 100. Larger values mean 1000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before. Default (empty): the first page."""
+    """`next_page_token` of the previous page. Default (empty): the first page."""
     filter: _builtins.str
-    """`labels.KEY=VALUE`, several joined by ` AND `; a value may stand in double quotes, with `\\`
-    before a quote or `\\`. At most 64 labels. Default (empty): all profiles.
+    """A filter such as `labels.KEY=VALUE`; several are joined with ` AND `. A value may be in double
+    quotes, with `\\` before a quote or `\\`. At most 64 labels. Default (empty): all profiles.
     """
     def __init__(
         self,
@@ -186,7 +187,7 @@ class ListProfilesResponse(_message.Message):
     PROFILES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Token of the next page; empty on the last."""
+    """Token of the next page; empty on the last page."""
     @_builtins.property
     def profiles(self) -> _containers.RepeatedCompositeFieldContainer[_profile_pb2.Profile]:
         """Latest versions, ordered by name, without `content.layout` and `content.points`."""
@@ -217,9 +218,9 @@ class Alias(_message.Message):
     name: _builtins.str
     """The alias."""
     version: _builtins.int
-    """The version that it names."""
+    """The version that it refers to."""
     etag: _builtins.str
-    """Changes with every move. Hand it back to move the alias only if nobody else did."""
+    """Changes whenever the alias moves. Send it back to move the alias only if nobody else did."""
     def __init__(
         self,
         *,
@@ -237,7 +238,7 @@ Global___Alias: _TypeAlias = Alias  # noqa: Y015
 
 @_typing.final
 class SetProfileAliasRequest(_message.Message):
-    """SetProfileAliasRequest asks to point an alias at a version."""
+    """SetProfileAliasRequest asks to point an alias to a version."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -249,14 +250,14 @@ class SetProfileAliasRequest(_message.Message):
     name: _builtins.str
     """The version: a profile with or without a suffix. Required."""
     alias: _builtins.str
-    """The alias, 1 to 63 characters of `[a-z0-9-]`, beginning with a letter. Required."""
+    """The alias, 1 to 63 characters of `[a-z0-9-]`, starting with a letter. Required."""
     expected_version: _builtins.int
-    """The version that the alias must name at present, as read before; a lost race is ABORTED.
-    0: the alias must not exist. Default (absent): move it whatever it names.
+    """The version that the alias is expected to refer to. If it refers to a different one, the call
+    fails with ABORTED. 0: the alias must not exist. Default (absent): not checked.
     """
     etag: _builtins.str
-    """The alias must not have moved since it was read with this etag; a lost race is ABORTED. `0`: the
-    alias must never have been. Default (empty): not checked.
+    """The etag that the alias was read with. If the alias has moved since, the call fails with
+    ABORTED. `0`: the alias must never have existed. Default (empty): not checked.
     """
     request_id: _builtins.str
     """As in RegisterProfileRequest."""
@@ -281,7 +282,7 @@ Global___SetProfileAliasRequest: _TypeAlias = SetProfileAliasRequest  # noqa: Y0
 
 @_typing.final
 class SetProfileAliasResponse(_message.Message):
-    """SetProfileAliasResponse names the version that the alias names now."""
+    """SetProfileAliasResponse holds the version that the alias now refers to."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -289,7 +290,7 @@ class SetProfileAliasResponse(_message.Message):
     PREVIOUS_VERSION_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     previous_version: _builtins.int
-    """The version that the alias named before; 0 where it did not exist."""
+    """The version that the alias referred to before; 0 if it did not exist."""
     @_builtins.property
     def profile(self) -> _profile_pb2.Profile:
         """The version, without `content`."""
@@ -315,7 +316,7 @@ Global___SetProfileAliasResponse: _TypeAlias = SetProfileAliasResponse  # noqa: 
 
 @_typing.final
 class DeleteProfileAliasRequest(_message.Message):
-    """DeleteProfileAliasRequest asks to take an alias away."""
+    """DeleteProfileAliasRequest asks to delete an alias."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -366,7 +367,7 @@ Global___DeleteProfileAliasResponse: _TypeAlias = DeleteProfileAliasResponse  # 
 
 @_typing.final
 class DeleteProfileRequest(_message.Message):
-    """DeleteProfileRequest asks to remove a version."""
+    """DeleteProfileRequest asks to delete a version."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -424,7 +425,7 @@ class ValidateLayoutRequest(_message.Message):
 
     @_builtins.property
     def policy(self) -> _policy_pb2.Policy:
-        """Rules instead of the profile's own. Default (absent): the profile's."""
+        """Rules that replace the profile's policy. Default (absent): the profile's policy."""
 
     def __init__(
         self,
@@ -443,7 +444,7 @@ Global___ValidateLayoutRequest: _TypeAlias = ValidateLayoutRequest  # noqa: Y015
 
 @_typing.final
 class GroupMapping(_message.Message):
-    """GroupMapping says where one group's reference comes from."""
+    """GroupMapping is the source of one group's reference."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -457,14 +458,14 @@ class GroupMapping(_message.Message):
     role: _builtins.str
     """The group's role, as given or derived."""
     depth_factor: _builtins.float
-    """Reference over the mean unit rate of the sources under the policy's depth rule, a ratio; 1 where
-    depths agree, 0 where unmatched.
+    """Reference unit rate divided by the mean unit rate of the sources, under the policy's depth
+    rule; a ratio. 1 if the depths are equal, 0 if unmatched.
     """
     match: _policy_pb2.Match.ValueType
-    """How the group found them."""
+    """How the group was matched to its sources."""
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The profile's groups that the reference is made of; empty where unmatched."""
+        """The profile's groups that the reference is computed from; empty if unmatched."""
 
     def __init__(
         self,
@@ -496,14 +497,14 @@ class ValidateLayoutResponse(_message.Message):
     profile: _builtins.str
     """The version that was resolved."""
     refusal: _builtins.str
-    """Why a run with this layout would be refused under the policy; empty if it would be advised."""
+    """Why a run with this layout would be refused under the policy; empty if it would be accepted."""
     @_builtins.property
     def mappings(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupMapping]:
         """One entry for each group in layout order."""
 
     @_builtins.property
     def unmatched(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of all groups that found no counterpart."""
+        """Names of all groups without a counterpart."""
 
     def __init__(
         self,

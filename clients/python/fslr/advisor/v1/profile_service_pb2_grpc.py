@@ -29,8 +29,8 @@ class ProfileServiceStub(object):
     """ProfileService stores profiles as immutable, content-addressed versions.
 
     Names are `projects/{project}/profiles/{profile}`, optionally followed by `@{version}` or
-    `@{alias}`; without a suffix the latest version is meant. Project and profile are 1 to 63
-    characters of `[a-z0-9-]`, beginning with a letter.
+    `@{alias}`. Without a suffix they refer to the latest version. Project and profile are 1 to 63
+    characters of `[a-z0-9-]` and start with a letter.
     """
 
     def __init__(self, channel):
@@ -80,13 +80,13 @@ class ProfileServiceServicer(object):
     """ProfileService stores profiles as immutable, content-addressed versions.
 
     Names are `projects/{project}/profiles/{profile}`, optionally followed by `@{version}` or
-    `@{alias}`; without a suffix the latest version is meant. Project and profile are 1 to 63
-    characters of `[a-z0-9-]`, beginning with a letter.
+    `@{alias}`. Without a suffix they refer to the latest version. Project and profile are 1 to 63
+    characters of `[a-z0-9-]` and start with a letter.
     """
 
     def RegisterProfile(self, request, context):
-        """RegisterProfile stores a version. The same content again is the same version, so a retry is
-        safe.
+        """RegisterProfile stores a version. Registering the same content again returns the same version,
+        so a retry is safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,31 +107,31 @@ class ProfileServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetProfileAlias(self, request, context):
-        """SetProfileAlias lets an alias name a version, from one moment to the next for all readers.
+        """SetProfileAlias points an alias to a version, atomically for all readers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProfileAlias(self, request, context):
-        """DeleteProfileAlias takes an alias away; the version stays. One that is not there is NOT_FOUND,
-        to a retry with the same `request_id` OK.
+        """DeleteProfileAlias deletes an alias; the version stays. If the alias does not exist, the call
+        fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProfile(self, request, context):
-        """DeleteProfile removes one version. Its number is never given again. One that is not there is
-        NOT_FOUND, to a retry with the same `request_id` OK.
+        """DeleteProfile deletes one version. Its number is never used again. If the version does not
+        exist, the call fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ValidateLayout(self, request, context):
-        """ValidateLayout shows how a layout maps onto a profile, before any training. A layout that a run
-        would be refused for is shown too.
+        """ValidateLayout returns how a layout maps onto a profile, before any training. It also succeeds
+        for a layout that a run would be refused for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,8 +187,8 @@ class ProfileService(object):
     """ProfileService stores profiles as immutable, content-addressed versions.
 
     Names are `projects/{project}/profiles/{profile}`, optionally followed by `@{version}` or
-    `@{alias}`; without a suffix the latest version is meant. Project and profile are 1 to 63
-    characters of `[a-z0-9-]`, beginning with a letter.
+    `@{alias}`. Without a suffix they refer to the latest version. Project and profile are 1 to 63
+    characters of `[a-z0-9-]` and start with a letter.
     """
 
     @staticmethod

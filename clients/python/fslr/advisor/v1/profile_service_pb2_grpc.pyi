@@ -30,8 +30,8 @@ class ProfileServiceStub:
     """ProfileService stores profiles as immutable, content-addressed versions.
 
     Names are `projects/{project}/profiles/{profile}`, optionally followed by `@{version}` or
-    `@{alias}`; without a suffix the latest version is meant. Project and profile are 1 to 63
-    characters of `[a-z0-9-]`, beginning with a letter.
+    `@{alias}`. Without a suffix they refer to the latest version. Project and profile are 1 to 63
+    characters of `[a-z0-9-]` and start with a letter.
     """
 
     @_typing.overload
@@ -39,26 +39,26 @@ class ProfileServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ProfileServiceAsyncStub: ...
     RegisterProfile: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.RegisterProfileRequest, _profile_service_pb2.RegisterProfileResponse]
-    """RegisterProfile stores a version. The same content again is the same version, so a retry is
-    safe.
+    """RegisterProfile stores a version. Registering the same content again returns the same version,
+    so a retry is safe.
     """
     GetProfile: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.GetProfileRequest, _profile_service_pb2.GetProfileResponse]
     """GetProfile returns one version with its whole content."""
     ListProfiles: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.ListProfilesRequest, _profile_service_pb2.ListProfilesResponse]
     """ListProfiles returns the latest version of each profile of a project, ordered by name."""
     SetProfileAlias: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.SetProfileAliasRequest, _profile_service_pb2.SetProfileAliasResponse]
-    """SetProfileAlias lets an alias name a version, from one moment to the next for all readers."""
+    """SetProfileAlias points an alias to a version, atomically for all readers."""
     DeleteProfileAlias: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.DeleteProfileAliasRequest, _profile_service_pb2.DeleteProfileAliasResponse]
-    """DeleteProfileAlias takes an alias away; the version stays. One that is not there is NOT_FOUND,
-    to a retry with the same `request_id` OK.
+    """DeleteProfileAlias deletes an alias; the version stays. If the alias does not exist, the call
+    fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
     """
     DeleteProfile: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.DeleteProfileRequest, _profile_service_pb2.DeleteProfileResponse]
-    """DeleteProfile removes one version. Its number is never given again. One that is not there is
-    NOT_FOUND, to a retry with the same `request_id` OK.
+    """DeleteProfile deletes one version. Its number is never used again. If the version does not
+    exist, the call fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
     """
     ValidateLayout: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.ValidateLayoutRequest, _profile_service_pb2.ValidateLayoutResponse]
-    """ValidateLayout shows how a layout maps onto a profile, before any training. A layout that a run
-    would be refused for is shown too.
+    """ValidateLayout returns how a layout maps onto a profile, before any training. It also succeeds
+    for a layout that a run would be refused for.
     """
 
 @_typing.type_check_only
@@ -66,40 +66,40 @@ class ProfileServiceAsyncStub(ProfileServiceStub):
     """ProfileService stores profiles as immutable, content-addressed versions.
 
     Names are `projects/{project}/profiles/{profile}`, optionally followed by `@{version}` or
-    `@{alias}`; without a suffix the latest version is meant. Project and profile are 1 to 63
-    characters of `[a-z0-9-]`, beginning with a letter.
+    `@{alias}`. Without a suffix they refer to the latest version. Project and profile are 1 to 63
+    characters of `[a-z0-9-]` and start with a letter.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterProfile: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.RegisterProfileRequest, _profile_service_pb2.RegisterProfileResponse]  # type: ignore[assignment]
-    """RegisterProfile stores a version. The same content again is the same version, so a retry is
-    safe.
+    """RegisterProfile stores a version. Registering the same content again returns the same version,
+    so a retry is safe.
     """
     GetProfile: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.GetProfileRequest, _profile_service_pb2.GetProfileResponse]  # type: ignore[assignment]
     """GetProfile returns one version with its whole content."""
     ListProfiles: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.ListProfilesRequest, _profile_service_pb2.ListProfilesResponse]  # type: ignore[assignment]
     """ListProfiles returns the latest version of each profile of a project, ordered by name."""
     SetProfileAlias: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.SetProfileAliasRequest, _profile_service_pb2.SetProfileAliasResponse]  # type: ignore[assignment]
-    """SetProfileAlias lets an alias name a version, from one moment to the next for all readers."""
+    """SetProfileAlias points an alias to a version, atomically for all readers."""
     DeleteProfileAlias: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.DeleteProfileAliasRequest, _profile_service_pb2.DeleteProfileAliasResponse]  # type: ignore[assignment]
-    """DeleteProfileAlias takes an alias away; the version stays. One that is not there is NOT_FOUND,
-    to a retry with the same `request_id` OK.
+    """DeleteProfileAlias deletes an alias; the version stays. If the alias does not exist, the call
+    fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
     """
     DeleteProfile: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.DeleteProfileRequest, _profile_service_pb2.DeleteProfileResponse]  # type: ignore[assignment]
-    """DeleteProfile removes one version. Its number is never given again. One that is not there is
-    NOT_FOUND, to a retry with the same `request_id` OK.
+    """DeleteProfile deletes one version. Its number is never used again. If the version does not
+    exist, the call fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
     """
     ValidateLayout: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.ValidateLayoutRequest, _profile_service_pb2.ValidateLayoutResponse]  # type: ignore[assignment]
-    """ValidateLayout shows how a layout maps onto a profile, before any training. A layout that a run
-    would be refused for is shown too.
+    """ValidateLayout returns how a layout maps onto a profile, before any training. It also succeeds
+    for a layout that a run would be refused for.
     """
 
 class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
     """ProfileService stores profiles as immutable, content-addressed versions.
 
     Names are `projects/{project}/profiles/{profile}`, optionally followed by `@{version}` or
-    `@{alias}`; without a suffix the latest version is meant. Project and profile are 1 to 63
-    characters of `[a-z0-9-]`, beginning with a letter.
+    `@{alias}`. Without a suffix they refer to the latest version. Project and profile are 1 to 63
+    characters of `[a-z0-9-]` and start with a letter.
     """
 
     @_abc_1.abstractmethod
@@ -108,8 +108,8 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _profile_service_pb2.RegisterProfileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_profile_service_pb2.RegisterProfileResponse, _abc.Awaitable[_profile_service_pb2.RegisterProfileResponse]]:
-        """RegisterProfile stores a version. The same content again is the same version, so a retry is
-        safe.
+        """RegisterProfile stores a version. Registering the same content again returns the same version,
+        so a retry is safe.
         """
 
     @_abc_1.abstractmethod
@@ -134,7 +134,7 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _profile_service_pb2.SetProfileAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_profile_service_pb2.SetProfileAliasResponse, _abc.Awaitable[_profile_service_pb2.SetProfileAliasResponse]]:
-        """SetProfileAlias lets an alias name a version, from one moment to the next for all readers."""
+        """SetProfileAlias points an alias to a version, atomically for all readers."""
 
     @_abc_1.abstractmethod
     def DeleteProfileAlias(
@@ -142,8 +142,8 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _profile_service_pb2.DeleteProfileAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_profile_service_pb2.DeleteProfileAliasResponse, _abc.Awaitable[_profile_service_pb2.DeleteProfileAliasResponse]]:
-        """DeleteProfileAlias takes an alias away; the version stays. One that is not there is NOT_FOUND,
-        to a retry with the same `request_id` OK.
+        """DeleteProfileAlias deletes an alias; the version stays. If the alias does not exist, the call
+        fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
         """
 
     @_abc_1.abstractmethod
@@ -152,8 +152,8 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _profile_service_pb2.DeleteProfileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_profile_service_pb2.DeleteProfileResponse, _abc.Awaitable[_profile_service_pb2.DeleteProfileResponse]]:
-        """DeleteProfile removes one version. Its number is never given again. One that is not there is
-        NOT_FOUND, to a retry with the same `request_id` OK.
+        """DeleteProfile deletes one version. Its number is never used again. If the version does not
+        exist, the call fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
         """
 
     @_abc_1.abstractmethod
@@ -162,8 +162,8 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _profile_service_pb2.ValidateLayoutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_profile_service_pb2.ValidateLayoutResponse, _abc.Awaitable[_profile_service_pb2.ValidateLayoutResponse]]:
-        """ValidateLayout shows how a layout maps onto a profile, before any training. A layout that a run
-        would be refused for is shown too.
+        """ValidateLayout returns how a layout maps onto a profile, before any training. It also succeeds
+        for a layout that a run would be refused for.
         """
 
 def add_ProfileServiceServicer_to_server(servicer: ProfileServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

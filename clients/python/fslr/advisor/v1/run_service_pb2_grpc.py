@@ -62,7 +62,7 @@ class RunServiceServicer(object):
     """
 
     def ListRuns(self, request, context):
-        """ListRuns returns the runs of a project, the latest begun first.
+        """ListRuns returns the runs of a project, most recently started first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,7 +83,7 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """WatchRun sends a run's events as they come, until the caller ends the call.
+        """WatchRun sends a run's events as they arrive, until the caller ends the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

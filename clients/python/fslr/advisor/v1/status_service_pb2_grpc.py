@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class StatusServiceStub(object):
-    """StatusService tells callers what they talk to and as whom.
+    """StatusService reports how the service is set up and how it identifies its caller.
     """
 
     def __init__(self, channel):
@@ -43,11 +43,11 @@ class StatusServiceStub(object):
 
 
 class StatusServiceServicer(object):
-    """StatusService tells callers what they talk to and as whom.
+    """StatusService reports how the service is set up and how it identifies its caller.
     """
 
     def GetStatus(self, request, context):
-        """GetStatus returns how the service that answers is set up.
+        """GetStatus returns the status of the replica that answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,7 +70,7 @@ def add_StatusServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StatusService(object):
-    """StatusService tells callers what they talk to and as whom.
+    """StatusService reports how the service is set up and how it identifies its caller.
     """
 
     @staticmethod
