@@ -1,0 +1,172 @@
+"""Every code block of the pages: Python runs or is compiled, commands are known to the program."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from typer.main import get_command
+
+import fslr.torch
+from advisor.cli import app
+from advisor.local.server import LocalServer
+from tests.commands import Cli
+from tests.docs.blocks import ROOT, Block, blocks, commands
+
+DOCS = ROOT / "docs"
+TUTORIAL = DOCS / "tutorial" / "first-advised-run.md"
+PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md"])
+_ADDRESS = "127.0.0.1:50051"
+
+
+def has(language: str, *, below: str = "") -> list[Any]:
+    """Return the pages (of one folder) that have a block of a language, as test parameters."""
+    return [
+        pytest.param(page, id=str(page.relative_to(ROOT)))
+        for page in PAGES
+        if (not below or page.parent.name == below)
+        and any(block.language == language for block in blocks(page))
+    ]
+
+
+def run_python(block: Block, names: dict[str, Any]) -> str:
+    """Run a block and return what it printed."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        exec(compile(block.text, block.where, "exec"), names)
+    return printed.getvalue()
+
+
+def parsed(line: str) -> str:
+    """Let the program parse a command without running it, and return what was typed before options.
+
+    Raises the program's usage error if it does not know the command or an option.
+    """
+    command: Any = get_command(app)
+    context = command.context_class(command, info_name="advisor")
+    arguments = shlex.split(line)[1:]
+    while getattr(command, "commands", None):
+        name, command, arguments = command.resolve_command(context, arguments)
+        assert command is not None, f"there is no command {name!r} in {line!r}"
+        context = command.context_class(command, info_name=name, parent=context)
+    command.make_context(command.name, arguments, parent=context.parent)
+    return str(context.command_path)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[LocalServer]:
+    with LocalServer() as running:
+        yield running
+
+
+def test_the_tutorial_runs_from_start_to_end(service: LocalServer) -> None:
+    cli = Cli(service.address, "default")
+    names: dict[str, Any] = {}
+    printed = ""
+    shown: list[tuple[str, str]] = []
+    for block in blocks(TUTORIAL):
+        if block.language == "python":
+            code = block.text.replace(_ADDRESS, service.address)
+            printed = run_python(Block("python", code, True, block.where), names)
+        elif block.language == "text":
+            shown.append((block.text, printed))
+        else:
+            _run_commands(block, cli)
+    assert len(shown) == 3
+    for page, output in shown:
+        assert_alike(page, output)
+
+
+def _run_commands(block: Block, cli: Cli) -> None:
+    for line in block.text.splitlines():
+        if line == "advisor serve":  # the service that the test started
+            parsed(line)
+        elif line.startswith("advisor "):
+            cli.run(*shlex.split(line)[1:])
+        else:  # what sets up the environment: tests/packaging does it
+            assert line.startswith(("python3 -m venv", ". .venv/bin/activate", "pip install"))
+
+
+def assert_alike(page: str, output: str) -> None:
+    """Compare what a page shows with what was printed: the same words, and figures close by."""
+    figure = re.compile(r"\d+\.\d+")
+    assert figure.sub("#", page) == figure.sub("#", output)
+    for written, found in zip(figure.findall(page), figure.findall(output), strict=True):
+        assert float(found) == pytest.approx(float(written), rel=0.25, abs=0.02)
+
+
+@pytest.fixture
+def job(service: LocalServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """Return the names that the how-to pages suppose: a training job, and a profile of it."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    loader = [(torch.randn(8, 4), torch.randn(8, 2)) for _ in range(8)]
+    with fslr.torch.Recorder(model, optimizer, every=2) as recorder:
+        for inputs, targets in loader:
+            nn.functional.mse_loss(model(inputs), targets).backward()
+            optimizer.step()
+    profile = recorder.profile(
+        fslr.Provenance(
+            model="MLP",
+            width=16,
+            depth=2,
+            dataset="noise",
+            batch_size=8,
+            commit="0123abc",
+            author="a test",
+        )
+    )
+    with fslr.AdvisorClient(service.address) as client:
+        client.register_profile("char-gpt", profile)
+        client.set_alias("char-gpt", "prod")
+    return {
+        "fslr": fslr,
+        "loader": loader,
+        "loss_function": nn.functional.mse_loss,
+        "model": model,
+        "optimizer": optimizer,
+        "torch": torch,
+    }
+
+
+@pytest.mark.parametrize("page", has("python", below="how-to"))
+def test_the_python_blocks_of_a_how_to_page_run_one_after_the_other(
+    page: Path, job: dict[str, Any], service: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fslr.torch.attach
+    given = {"advisor": service.address}
+    monkeypatch.setattr(fslr.torch, "attach", lambda *a, **k: real(*a, **{**given, **k}))
+    for block in blocks(page):
+        if block.language == "python" and block.is_run:
+            run_python(block, job)
+
+
+@pytest.mark.parametrize("page", has("python"))
+def test_python_blocks_compile(page: Path) -> None:
+    for block in blocks(page):
+        if block.language == "python":
+            compile(block.text, block.where, "exec")
+
+
+@pytest.mark.parametrize("page", has("sh"))
+def test_commands_of_the_pages_exist_with_their_options(page: Path) -> None:
+    for line in commands(page):
+        for found in re.findall(r"(?:^|[|;] |-- )(advisor .*)", line):
+            parsed(found)
+
+
+def test_a_command_that_does_not_exist_is_noticed() -> None:
+    with pytest.raises(Exception, match="No such command 'nonsense'"):
+        parsed("advisor profile nonsense")
+    with pytest.raises(Exception, match="No such option: --nonsense"):
+        parsed("advisor health --nonsense")
