@@ -161,7 +161,7 @@ def test_python_blocks_compile(page: Path) -> None:
 @pytest.mark.parametrize("page", has("sh"))
 def test_commands_of_the_pages_exist_with_their_options(page: Path) -> None:
     for line in commands(page):
-        for found in re.findall(r"(?:^|[|;] |-- )(advisor .*)", line):
+        for found in re.findall(r"(?:^|[|;] |-- )(advisor [^|>;]*)", line):
             parsed(found)
 
 
