@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/fslr/advisor/v1/*.proto)
 GENERATED := clients/python
 MEASURED := estimator overhead scaling registry alternatives ablations ideas
+# Both test targets: a process a core, each with a service and a Redis of its own.
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 # Generated code refuses runtimes older than its generator: the generator is pinned low on purpose.
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types protos protos-check protos-release docs bench results \
+.PHONY: help demo test test-long check lint types protos protos-check protos-release docs bench results \
 	results-measure fuzz chaos deploy-check clean
 
 help: ## Show this list
@@ -25,9 +27,12 @@ demo: $(VENV)/installed ## Transfer a learning rate to a model 8 times wider, th
 	$(BIN)/python -m benchmarks demo
 
 test: $(VENV)/installed ## Run the tests, with a real Redis and a real gRPC server
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+	$(PYTEST) -m 'not long'
 
-check: lint types protos-check docs test ## Everything that CI checks
+test-long: $(VENV)/installed ## Run the tests that prove by long repetition (about 5 min)
+	$(PYTEST) -m long
+
+check: lint types protos-check docs test ## What CI checks first; it also runs test-long
 
 lint: $(VENV)/installed ## Style of Python; Dockerfile, compose files, manifests, alerts
 	$(BIN)/ruff check

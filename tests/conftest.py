@@ -13,7 +13,7 @@ from hypothesis import settings
 from advisor.local.server import LocalServer
 from fslr import AdvisorClient
 from tests.commands import Cli
-from tests.fork_server import ForkedProcess
+from tests.fork_server import start_service
 
 # Machines that run these tests are shared: a slow example is not a failure.
 settings.register_profile("shared-machine", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -26,7 +26,7 @@ _projects = itertools.count(1)
 def _forked_services() -> Iterator[None]:
     """Start services from a process that has imported everything already."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LocalServer, "_launch", staticmethod(ForkedProcess))
+        patch.setattr(LocalServer, "_launch", staticmethod(start_service))
         yield
 
 

@@ -1,55 +1,75 @@
-"""Starts ``advisor`` processes by forking one that has imported everything: a second less each.
+"""Starts processes by forking one that has imported everything, which saves seconds each.
 
-The forked process is a real one: own process id, signals, standard streams and environment. Only
-the interpreter's start and the imports are missing, which ``tests/e2e/test_serving.py`` covers.
+A forked process is a real one: own process id, signals, standard streams and environment. Only the
+interpreter's start and the imports are missing, which ``tests/e2e/test_serving.py`` covers.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import gc
+import importlib
 import json
 import os
+import runpy
 import select
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO
 
+SERVICE = "service"
+"""The kind of process that runs ``advisor`` with the arguments."""
+TRAINING = "training"
+"""The kind that runs ``python -W ignore -m`` with the arguments, PyTorch being imported."""
+_TRAINING_IMPORTS = (
+    *("torch.distributed.fsdp", "torch.utils.data", "fslr.torch", "advisor.local.in_process"),
+    *("benchmarks.char_gpt", "tests.building"),
+)
 _MAX_REQUEST_BYTES = 2**20
-_OWN_DESCRIPTORS = 3  # standard input, output and error
 
 
 class ForkedProcess(subprocess.Popen[bytes]):
-    """A process that the fork server started, with the interface of ``subprocess.Popen``.
+    """A process that a fork server started, with the interface of ``subprocess.Popen``.
 
     Args:
-        arguments: The arguments of ``advisor``.
-        output: Where standard output and standard error go.
+        kind: What the process has imported and runs.
+        arguments: The arguments of the command.
+        stdout: Where standard output goes.
+        stderr: Where standard error goes. Default: where standard output goes.
+        environment: Default: that of this process.
     """
 
-    def __init__(self, arguments: Sequence[str], output: IO[bytes]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        arguments: Sequence[str],
+        stdout: IO[bytes],
+        stderr: IO[bytes] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         # The base class would start a process itself; these are the attributes it reads later.
         self._child_created = False
-        self.args = ["advisor", *arguments]
+        self.args = [kind, *arguments]
         self.returncode: int | None = None
         self.stdout = self.stderr = None
         input_read, input_write = os.pipe()
         status_read, status_write = os.pipe()
         request = {
             "arguments": arguments,
-            "environment": dict(os.environ),
+            "environment": dict(os.environ if environment is None else environment),
             "folder": str(Path.cwd()),
         }
+        streams = [input_read, stdout.fileno(), (stderr or stdout).fileno()]
         try:
-            socket.send_fds(
-                _server(),
-                [json.dumps(request).encode()],
-                [input_read, output.fileno(), output.fileno(), status_write],
-            )
+            server = _server(kind)
+            socket.send_fds(server, [json.dumps(request).encode()], [*streams, status_write])
         finally:
             os.close(input_read)
             os.close(status_write)
@@ -72,18 +92,64 @@ class ForkedProcess(subprocess.Popen[bytes]):
         assert self.returncode is not None
         return self.returncode
 
+    def end(self) -> None:
+        """Kill the process if it still runs."""
+        self.kill()
+        self.wait()
+        assert self.stdin is not None
+        self.stdin.close()
+
     def _read_status(self) -> None:
         self.returncode = os.waitstatus_to_exitcode(int(self._status.readline()))
         self._status.close()
 
 
+def start_service(arguments: Sequence[str], output: IO[bytes]) -> ForkedProcess:
+    """Start ``advisor`` with arguments."""
+    return ForkedProcess(SERVICE, arguments, output)
+
+
+def run_trainings(
+    commands: Sequence[Sequence[str]],
+    *,
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Run modules at the same time, and return what each printed.
+
+    Args:
+        commands: The name of a module and its arguments, for each process.
+        timeout_s: How long all of them may take.
+        environment: Default: that of this process.
+
+    Raises:
+        AssertionError: One failed, with the end of what it wrote to standard error.
+    """
+    running: list[tuple[ForkedProcess, IO[bytes], IO[bytes]]] = []
+    with contextlib.ExitStack() as stack:
+        for command in commands:
+            stdout, stderr = (stack.enter_context(TemporaryFile()) for _ in range(2))
+            process = ForkedProcess(TRAINING, command, stdout, stderr, environment)
+            stack.callback(process.end)
+            running.append((process, stdout, stderr))
+        for process, _, stderr in running:
+            status = process.wait(timeout_s)
+            assert status == 0, _content(stderr)[-2000:]
+        return [_content(stdout) for _, stdout, _ in running]
+
+
+def _content(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode("utf-8", "replace")
+
+
 @functools.cache
-def _server() -> socket.socket:
-    """Start this test process's fork server, and return the connection to it."""
+def _server(kind: str) -> socket.socket:
+    """Start this test process's fork server of a kind, and return the connection to it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         server = subprocess.Popen(
-            [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())],
+            [sys.executable, "-m", "tests.fork_server", kind, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             process_group=0,
@@ -115,12 +181,12 @@ def _serve(connection: socket.socket) -> None:
         os.setpgid(0, 0)
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
-        os.closerange(_OWN_DESCRIPTORS, max(descriptors) + 1)
+        os.closerange(len(streams), max(descriptors) + 1)
         request = json.loads(data)
         os.environ.clear()
         os.environ.update(request["environment"])
         os.chdir(request["folder"])
-        sys.argv = ["advisor", *request["arguments"]]
+        sys.argv[1:] = request["arguments"]
         return
 
 
@@ -133,8 +199,7 @@ def _keep(child: int, streams: Sequence[int], status: int) -> None:
     os._exit(0)
 
 
-def main() -> None:
-    """Import the service and serve requests; in each forked process, run the command line."""
+def _service() -> Callable[[], None]:
     import typer
     import uvloop  # noqa: F401 - the service imports it when it starts
 
@@ -144,11 +209,36 @@ def main() -> None:
 
     command = typer.main.get_command(app)
     find_program()
+    sys.argv[0] = "advisor"
+    return command
+
+
+def _training() -> Callable[[], None]:
+    import torch
+
+    for name in _TRAINING_IMPORTS:
+        importlib.import_module(name)
+    torch.optim.Adam([torch.zeros(1)])  # the first optimizer imports the compiler
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+
+    def run() -> None:
+        _, module, *arguments = sys.argv
+        sys.argv[1:] = arguments
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+    return run
+
+
+def main() -> None:
+    """Import what a kind needs and serve requests; in each forked process, run the command."""
+    kind, descriptor = sys.argv[1:]
+    run = {SERVICE: _service, TRAINING: _training}[kind]()
     gc.collect()
     gc.freeze()  # a collection would touch, and so copy, every shared page
-    with socket.socket(fileno=int(sys.argv[1])) as connection:
+    with socket.socket(fileno=int(descriptor)) as connection:
         _serve(connection)
-    command()
+    run()
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, dict[str, int], str]:
     return done.returncode, json.loads(done.stdout.splitlines()[-1]), said
 
 
+@pytest.mark.long
 def test_under_faults_no_promise_is_broken(tmp_path: Path) -> None:
     status, figures, said = run(tmp_path, "--seconds", "12")
     assert status == 0, said
@@ -35,6 +36,7 @@ def test_under_faults_no_promise_is_broken(tmp_path: Path) -> None:
     assert figures["non_finite"] == figures["blocked"] == 0
 
 
+@pytest.mark.long
 @pytest.mark.timeout(150)
 def test_a_redis_that_forgets_is_found_out(tmp_path: Path) -> None:
     status, figures, _ = run(tmp_path, "--seconds", "6", "--without-persistence")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from functools import cache
 from typing import Any
 
 import pytest
 
+from tests.fork_server import run_trainings
 from tests.redis_servers import free_port
 
-_JOB = (sys.executable, "-W", "ignore", "-m", "tests.distributed_job")
 _TIMEOUT_S = 250
 _PROBES = 100
 _EXAMPLES = 8
@@ -22,25 +20,11 @@ _EXAMPLES = 8
 @cache
 def job(kind: str) -> list[dict[str, Any]]:
     """Return what each rank of a job printed."""
-    port = free_port()
-    ranks = [
-        subprocess.Popen(
-            [*_JOB, kind, str(r), str(port)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for r in range(1 if kind == "plain" else 2)
-    ]
-    try:
-        ended = [rank.communicate(timeout=_TIMEOUT_S) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.communicate()
-    for rank, (_, errors) in zip(ranks, ended, strict=True):
-        assert rank.returncode == 0, errors[-2000:]
-    return [json.loads(output.splitlines()[-1]) for output, _ in ended]
+    port = str(free_port())
+    ranks = range(1 if kind == "plain" else 2)
+    commands = [("tests.distributed_job", kind, str(rank), port) for rank in ranks]
+    printed = run_trainings(commands, timeout_s=_TIMEOUT_S)
+    return [json.loads(output.splitlines()[-1]) for output in printed]
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])

@@ -6,7 +6,10 @@ import json
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.long
 def test_a_toy_size_prints_every_figure() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "benchmarks", "rpc", "--quick", "--profiles", "20", "--json"],

@@ -22,7 +22,7 @@ _CASE = Case("width", "Adam", _BASE, replace(_BASE, width=128), (-6, -8), steps=
 
 
 def test_advice_changes_the_big_model_and_can_be_repeated() -> None:
-    with Bench() as bench:
+    with Bench(processes=1) as bench:
         base = base_sweep(bench, _CASE, ADVISED)
         assert set(base.profiles) >= {(octave, seed) for octave in (-6, -8) for seed in (0, 1)}
         only = replace(_CASE, octaves=(best_octave(base.losses) or 0,))
@@ -37,6 +37,7 @@ def test_advice_changes_the_big_model_and_can_be_repeated() -> None:
     assert advised.losses[octave] != plain.losses[octave]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_the_command_writes_a_case_once(tmp_path: Path) -> None:
     file = tmp_path / "transfer.json"
