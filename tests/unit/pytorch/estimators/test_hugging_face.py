@@ -14,8 +14,11 @@ from tests.measuring import assert_converges, measurable
 # peft calls transformers by names that are about to go.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
-transformers = pytest.importorskip("transformers")
-peft = pytest.importorskip("peft")
+
+def hf() -> Any:
+    """Import transformers, which takes seconds, in the process that runs these tests."""
+    return pytest.importorskip("transformers")
+
 
 _TEXT = {
     "vocab_size": 31,
@@ -40,7 +43,7 @@ def masked_tokens() -> dict[str, Tensor]:
 
 
 def gpt2() -> nn.Module:
-    config = transformers.GPT2Config(
+    config = hf().GPT2Config(
         vocab_size=31,
         n_positions=16,
         n_embd=16,
@@ -49,25 +52,25 @@ def gpt2() -> nn.Module:
         attn_pdrop=0.0,
         use_cache=False,
     )
-    model: nn.Module = transformers.GPT2LMHeadModel(config)
+    model: nn.Module = hf().GPT2LMHeadModel(config)
     return model
 
 
 def llama() -> nn.Module:
-    config = transformers.LlamaConfig(**_TEXT, num_key_value_heads=1, use_cache=False)
-    model: nn.Module = transformers.LlamaForCausalLM(config)
+    config = hf().LlamaConfig(**_TEXT, num_key_value_heads=1, use_cache=False)
+    model: nn.Module = hf().LlamaForCausalLM(config)
     return model
 
 
 def bert() -> nn.Module:
-    model: nn.Module = transformers.BertForMaskedLM(
-        transformers.BertConfig(**_TEXT, attention_probs_dropout_prob=0.0)
+    model: nn.Module = hf().BertForMaskedLM(
+        hf().BertConfig(**_TEXT, attention_probs_dropout_prob=0.0)
     )
     return model
 
 
 def vit() -> nn.Module:
-    config = transformers.ViTConfig(
+    config = hf().ViTConfig(
         hidden_size=16,
         intermediate_size=24,
         num_hidden_layers=2,
@@ -76,12 +79,12 @@ def vit() -> nn.Module:
         patch_size=4,
         num_labels=5,
     )
-    model: nn.Module = transformers.ViTForImageClassification(config)
+    model: nn.Module = hf().ViTForImageClassification(config)
     return model
 
 
 def t5() -> nn.Module:
-    config = transformers.T5Config(
+    config = hf().T5Config(
         vocab_size=31,
         d_model=16,
         d_kv=8,
@@ -92,25 +95,26 @@ def t5() -> nn.Module:
         decoder_start_token_id=0,
         use_cache=False,
     )
-    model: nn.Module = transformers.T5ForConditionalGeneration(config)
+    model: nn.Module = hf().T5ForConditionalGeneration(config)
     return model
 
 
 def mixtral() -> nn.Module:
-    config = transformers.MixtralConfig(
+    config = hf().MixtralConfig(
         **_TEXT, num_key_value_heads=1, num_local_experts=3, num_experts_per_tok=2, use_cache=False
     )
     config._experts_implementation = "eager"  # the grouped product has no forward-mode derivative
-    model: nn.Module = transformers.MixtralForCausalLM(config)
+    model: nn.Module = hf().MixtralForCausalLM(config)
     return model
 
 
 def with_lora(model: nn.Module, *targets: str) -> nn.Module:
+    peft = pytest.importorskip("peft")
     config = peft.LoraConfig(
         r=3,
         lora_alpha=6,
         target_modules=list(targets),
-        fan_in_fan_out=isinstance(model, transformers.GPT2LMHeadModel),
+        fan_in_fan_out=isinstance(model, hf().GPT2LMHeadModel),
     )
     adapted: nn.Module = peft.get_peft_model(model, config)
     for name, parameter in adapted.named_parameters():

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers as hf
 from torch import nn
 
 from advisor.policy import DepthRule, Group, Layout, LayoutMapping, Match, map_layout
@@ -18,6 +17,8 @@ Build = Callable[[int], nn.Module]
 
 def _model(kind: str, depth_name: str, **options: Any) -> Build:
     def build(depth: int) -> nn.Module:
+        import transformers as hf  # takes seconds: not in every process that collects tests
+
         config = getattr(hf, f"{kind}Config")(**options, **{depth_name: depth})
         with torch.device("meta"):
             model: nn.Module = getattr(hf, f"{kind}Model")(config)
@@ -28,6 +29,8 @@ def _model(kind: str, depth_name: str, **options: Any) -> Build:
 
 def _staged(kind: str, **options: Any) -> Build:
     def build(depth: int) -> nn.Module:
+        import transformers as hf
+
         config = getattr(hf, f"{kind}Config")(**options, depths=[2, 2, depth, 2])
         with torch.device("meta"):
             model: nn.Module = getattr(hf, f"{kind}Model")(config)
