@@ -15,9 +15,12 @@ from fslr import AdvisorClient
 from tests.commands import Cli
 from tests.fork_server import start_service
 
-# Machines that run these tests are shared: a slow example is not a failure.
-settings.register_profile("shared-machine", deadline=None, derandomize=bool(os.environ.get("CI")))
-settings.load_profile("shared-machine")
+# Machines that run these tests are shared: a slow example is not a failure. The short profile is
+# the default; `make test-long` asks for the long one by --hypothesis-profile.
+_repeatable = bool(os.environ.get("CI"))
+settings.register_profile("short", max_examples=30, deadline=None, derandomize=_repeatable)
+settings.register_profile("long", max_examples=300, deadline=None, derandomize=_repeatable)
+settings.load_profile("short")
 
 _projects = itertools.count(1)
 

@@ -61,7 +61,7 @@ def _decision(answer: pb.RecommendLRResponse) -> bytes:
     return plain.SerializeToString(deterministic=True)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_the_service_and_in_process_use_agree_bit_for_bit(
     client: AdvisorClient, project: str, data: st.DataObject
@@ -94,7 +94,7 @@ def _answer_or_error(ask: Callable[[], pb.RecommendLRResponse]) -> bytes | tuple
         return str(error), error.reason
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(message=any_measurements(4))
 def test_any_measurement_gets_the_same_answer_or_error_from_the_service_and_in_process(
     client: AdvisorClient, project: str, message: pb.Measurement

@@ -204,23 +204,25 @@ def test_every_method_has_a_request() -> None:
     assert methods == set(REQUESTS)
 
 
+# Every fourth name still holds each identifier, in two or three spellings.
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("path", REQUESTS)
 def test_no_text_of_a_request_reaches_into_another_project(
-    parts: tuple[AdvisorClient, redis.Redis], path: str
+    parts: tuple[AdvisorClient, redis.Redis], path: str, every: int
 ) -> None:
     client, admin = parts
     before = stored_but_of(admin, "attacker")
     assert len(before) > 5
     tried = 0
     for place, (_, field) in enumerate(texts(REQUESTS[path])):
-        for name in NAMES:
+        for name in NAMES[place % every :: every]:
             request = type(REQUESTS[path])()
             request.CopyFrom(REQUESTS[path])
             where, _ = list(texts(request))[place]
             setattr(where, field, name)
             assert SECRET.encode() not in ask(client, path, request)
             tried += 1
-    assert tried >= len(NAMES) or not REQUESTS[path].ListFields()
+    assert tried >= len(NAMES) // every or not REQUESTS[path].ListFields()
     assert stored_but_of(admin, "attacker") == before
 
 

@@ -142,9 +142,7 @@ def test_growth_is_that_between_the_first_third_and_the_end() -> None:
 
 @pytest.mark.parametrize("kind", list(TARGETS), ids=lambda kind: kind.DESCRIPTOR.name)
 def test_no_message_meets_a_defect_on_its_way_to_an_answer(kind: type[Any]) -> None:
-    @settings(
-        max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-    )
+    @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
     @given(messages(kind.DESCRIPTOR))
     def holds(message: Message) -> None:
         take(message)

@@ -358,24 +358,28 @@ def test_hybrids_are_ranked_where_their_pattern_repeats(special: Callable[[int],
         assert mapping.references(np.ones(len(base))).sum() == pytest.approx(len(base))
 
 
+@pytest.mark.parametrize("groups", [1_000, pytest.param(5_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
-    "names",
+    "name",
     [
-        [f"layers.0.w{word}.weight" for word in range(5_000)],
-        [f"layers.{i}.{chr(97 + i % 26)}{i}.weight" for i in range(5_000)],
-        ["7" + ".0" * 240 + f".w{i}" for i in range(2_000)],
-        [f"layers.{i}.a.weight" for i in range(5_000)],
-        ["1" * 500 + f".{i}.w" for i in range(2_000)],
+        lambda i: f"layers.0.w{i}.weight",
+        lambda i: f"layers.{i}.{chr(97 + i % 26)}{i}.weight",
+        lambda i: "7" + ".0" * 240 + f".w{i}",
+        lambda i: f"layers.{i}.a.weight",
+        lambda i: "1" * 500 + f".{i}.w",
     ],
     ids=["roles", "roles in blocks", "nested", "deep", "long"],
 )
-def test_hostile_layouts_cost_little(names: list[str]) -> None:
+def test_hostile_layouts_cost_little(name: Callable[[int], str], groups: int) -> None:
+    names = [name(i) for i in range(groups)]
+    if len(names[0]) > 400:  # parsing alone takes its time
+        names = names[: groups * 2 // 5]
     tracemalloc.start()
     begun = time.process_time()
     layout = Layout.of_names(names)
     map_layout(layout, layout, DepthRule.SUM)
-    assert time.process_time() - begun < 10  # traced
-    assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    assert time.process_time() - begun < groups / 500  # traced
+    assert tracemalloc.get_traced_memory()[1] < groups / 5_000 * 100 * 2**20
     tracemalloc.stop()
 
 

@@ -29,7 +29,7 @@ from fslr.torch.model.batch import Autocast
 from tests.building import content_message
 from tests.measuring import SIGMAS
 
-_PROBES = 100
+_PROBES = 40
 _LR = 0.01
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.advising.advice import Advice, LoadedProfile, Opening, ResolvedProfile
@@ -112,7 +112,6 @@ POLICIES = (
     policy=st.sampled_from(POLICIES),
     kinds=st.lists(st.integers(0, 9), min_size=1, max_size=8),
 )
-@settings(max_examples=150, deadline=None)
 def test_answers_in_a_batch_and_in_process_are_bit_identical(
     policy: Policy, kinds: list[int]
 ) -> None:
@@ -126,7 +125,6 @@ def test_answers_in_a_batch_and_in_process_are_bit_identical(
 
 
 @given(policy=st.sampled_from(POLICIES), messages=st.lists(any_measurements(GROUPS), min_size=1))
-@settings(max_examples=60, deadline=None)
 def test_any_measurement_gets_the_same_answer_or_error_in_a_batch_and_in_process(
     policy: Policy, messages: list[pb.Measurement]
 ) -> None:
