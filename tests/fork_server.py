@@ -132,10 +132,10 @@ def run_trainings(
             process = ForkedProcess(TRAINING, command, stdout, stderr, environment)
             stack.callback(process.end)
             running.append((process, stdout, stderr))
-        for process, _, stderr in running:
+        for process, _, errors in running:
             status = process.wait(timeout_s)
-            assert status == 0, _content(stderr)[-2000:]
-        return [_content(stdout) for _, stdout, _ in running]
+            assert status == 0, _content(errors)[-2000:]
+        return [_content(output) for _, output, _ in running]
 
 
 def _content(stream: IO[bytes]) -> str:
