@@ -1,4 +1,4 @@
-"""Runs ``advisor serve`` as a process beside this one: for demos and integration tests."""
+"""Runs ``advisor serve`` as a child process, for demos and integration tests."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ _STOP_TIMEOUT_S = 15.0
 
 
 class LocalServerError(Exception):
-    """The service did not start; the message ends with what it said."""
+    """The service did not start or does not run; the message ends with its log."""
 
 
 class LocalServer:
     """A service on a free loopback port, as a context manager.
 
     Args:
-        data_dir: Where the embedded Redis keeps its data. Default: a directory that goes away.
+        data_dir: Data directory of the embedded Redis. Default: a temporary directory.
         arguments: Further arguments of ``advisor serve``.
 
+    Attributes:
+        address: Address of the service, ``host:port``; empty before it runs.
+
     Raises:
-        LocalServerError: On entering, when the service does not start.
+        LocalServerError: On entering the context, if the service does not start.
     """
 
     def __init__(self, data_dir: Path | None = None, *arguments: str) -> None:
@@ -48,11 +51,11 @@ class LocalServer:
             LocalServerError: The service does not run.
         """
         if self._process is None:
-            raise LocalServerError("the local server does not run; enter its context first")
+            raise LocalServerError("the local server is not running; enter its context first")
         return self._process.pid
 
     def log(self) -> str:
-        """Return what the service logged so far."""
+        """Return the log of the service so far."""
         return self._log.read_text("utf-8", "replace") if self._log.is_file() else ""
 
     def __enter__(self) -> Self:
@@ -67,7 +70,7 @@ class LocalServer:
                     *("serve", "--port", "0"),
                     *("--data-dir", str(self._data_dir or scratch / "data")),
                     *("--address-file", str(address_file)),
-                    "--until-eof",  # should this process die, the pipe closes and the service stops
+                    "--until-eof",  # if this process dies, the pipe closes and the service stops
                     *self._arguments,
                 ],
                 log,
@@ -108,7 +111,7 @@ class LocalServer:
         self.stop()
 
     def stop(self) -> None:
-        """Stop the service as an operator would, and remove what it leaves."""
+        """Stop the service as an operator would, and remove its temporary files."""
         process, self._process = self._process, None
         if process is not None:
             terminate(process, grace_s=_STOP_TIMEOUT_S)

@@ -1,4 +1,5 @@
 """Metrics, logs and traces of the service.
 
-The names of metrics and spans live here; code that is observed does not.
+The definitions of metrics, the log format and the export of traces live here; the code that records
+them does not.
 """

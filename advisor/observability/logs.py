@@ -1,4 +1,4 @@
-"""How the service logs: one line an event, to standard error."""
+"""The log of the service: one line per event, to standard error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def configure_logging(*, as_json: bool) -> None:
     """Set up the log of this process.
 
     Args:
-        as_json: Write JSON lines, for programs.
+        as_json: Whether to write JSON lines instead of text for people.
     """
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -31,6 +31,6 @@ def configure_logging(*, as_json: bool) -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        # Looked up for each line, not kept: tests and terminals may put another in its place.
+        # Looked up for each line, as tests and terminals may replace standard error.
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )

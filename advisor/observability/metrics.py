@@ -1,4 +1,4 @@
-"""What the service counts, for Prometheus: names that gRPC servers have in common, and its own."""
+"""The Prometheus metrics of the service: those common for gRPC servers, and its own."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ _METHOD = ("grpc_type", "grpc_service", "grpc_method")
 
 
 class Metrics:
-    """The service's counters.
+    """The metrics of one service.
 
     Attributes:
-        registry: Where they are registered; one a service, so that two in one process do not mix.
-        methods: The counters of each gRPC method, by path, looked up once.
+        registry: The registry; each service has its own, so that two in one process do not mix.
+        methods: The counters of each gRPC method, by path.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.methods: dict[str, Any] = {}
 
-        def counter(name: str, what: str, labels: tuple[str, ...] = ()) -> Counter:
-            return Counter(name, what, labels, registry=self.registry)
+        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+            return Counter(name, text, labels, registry=self.registry)
 
-        self.started = counter("grpc_server_started_total", "Calls begun.", _METHOD)
+        self.started = counter("grpc_server_started_total", "Calls started.", _METHOD)
         self.handled = counter(
             "grpc_server_handled_total", "Calls ended, by status code.", (*_METHOD, "grpc_code")
         )
         self.handling_seconds = Histogram(
             "grpc_server_handling_seconds",
-            "Time from the begin to the end of a call; of a stream, of one message.",
+            "Duration of a call; for a stream, of each message.",
             _METHOD,
             buckets=_SECONDS,
             registry=self.registry,
@@ -41,36 +41,39 @@ class Metrics:
         self.sent = counter("grpc_server_msg_sent_total", "Messages sent.", _METHOD)
         self.refused = counter(
             "advisor_refused_calls_total",
-            "Calls refused for want of room, or as a token's quota is used up.",
+            "Calls refused because a limit or a token's quota was reached.",
             ("grpc_type",),
         )
         self.open_calls = Gauge(
             "advisor_open_calls",
-            "Calls under way.",
+            "Open calls.",
             ("grpc_type",),
             registry=self.registry,
             multiprocess_mode="livesum",
         )
-        self.answers = counter("advisor_answers_total", "Recommendations answered.", ("stale",))
+        self.answers = counter("advisor_answers_total", "Recommendations sent.", ("stale",))
         self.groups = counter(
             "advisor_recommended_groups_total", "Groups in recommendations.", ("outcome",)
         )
         self.profiles = counter(
             "advisor_profile_lookups_total",
-            "Profiles asked for by runs: from memory (hit), read (miss), stale.",
+            "Profile lookups of runs: from the cache (hit), from Redis (miss), from the cache "
+            "while Redis is unavailable (stale).",
             ("result",),
         )
         self.redis_seconds = Histogram(
             "advisor_redis_seconds",
-            "Time of one command of Redis; `pipeline`: of several at once.",
+            "Duration of a Redis command; `pipeline`: of several commands at once.",
             ("command",),
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.redis_errors = counter(
-            "advisor_redis_errors_total", "Commands of Redis that failed.", ("command",)
+            "advisor_redis_errors_total", "Redis commands that failed.", ("command",)
         )
-        self.telemetry_lost = counter("advisor_telemetry_lost_total", "Measurements not stored.")
+        self.telemetry_lost = counter(
+            "advisor_telemetry_lost_total", "Measurements that were not stored."
+        )
         self.ready = Gauge(
             "advisor_ready",
             "1 while Redis answers, else 0.",
@@ -79,19 +82,19 @@ class Metrics:
         )
 
     def time_redis(self, command: str, seconds: float, *, failed: bool) -> None:
-        """Note a command of Redis.
+        """Record a Redis command.
 
         Args:
-            command: Its name.
-            seconds: How long it took.
-            failed: Whether it raised.
+            command: Name of the command.
+            seconds: Its duration, in seconds.
+            failed: Whether it raised an exception.
         """
         self.redis_seconds.labels(command).observe(seconds)
         if failed:
             self.redis_errors.labels(command).inc()
 
     def names(self) -> list[str]:
-        """Return the names of all metrics as Prometheus shows them, sorted."""
+        """Return the names of all metrics as Prometheus exposes them, sorted."""
         found = set()
         for metric in self.registry.collect():
             suffix = "_total" if metric.type == "counter" else ""
@@ -105,10 +108,10 @@ def serve(registry: CollectorRegistry, host: str, port: int) -> tuple[int, Calla
     Args:
         registry: The metrics.
         host: Address to listen on.
-        port: Port; 0 takes a free one.
+        port: TCP port; 0 takes a free one.
 
     Returns:
-        The port, and what ends it.
+        The port, and a function that stops serving.
 
     Raises:
         OSError: The port is taken.

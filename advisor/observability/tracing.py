@@ -1,8 +1,9 @@
-"""Traces of calls by OpenTelemetry, an extra; without it nothing of it is loaded.
+"""OpenTelemetry traces of calls. OpenTelemetry is an extra, loaded only if tracing is enabled.
 
-The packages' own instrumentation is left aside. That of gRPC does not see how our calls end
-(``abort_with_status``), writes the texts of errors, which hold values, into spans, and gives a
-stream of hours one span at its end. That of Redis would make a trace of each look at readiness.
+OpenTelemetry's own instrumentation packages are not used. The one for gRPC does not see the status
+of calls that end by ``abort_with_status``, writes error messages, which contain values, into spans,
+and exports a single span at the end of a stream that lasts hours. The one for Redis would create a
+trace for every readiness check.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 _SERVICE = "fslr-advisor"
-_UNNAMED = "unknown_service"  # OpenTelemetry's, where the environment says nothing
+_UNNAMED = "unknown_service"  # OpenTelemetry's default name
 
 
 class TracingError(Exception):
-    """Traces are asked for and the packages that make them are missing."""
+    """Tracing is enabled, and its packages are not installed."""
 
 
 class Tracing:
-    """Traces, or none.
+    """The tracing of a service, which may be disabled.
 
     Args:
-        provider: Where spans go; None: calls are not traced.
+        provider: Exports the spans; None disables tracing.
 
     Attributes:
-        tracer: Makes the spans; None: calls are not traced.
+        tracer: Creates the spans; None if tracing is disabled.
     """
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
@@ -44,10 +45,10 @@ class Tracing:
 
     @classmethod
     def started(cls, *, enabled: bool) -> Tracing:
-        """Return traces that go where the environment variables ``OTEL_...`` say, or none.
+        """Return tracing configured by the environment variables ``OTEL_...``.
 
         Args:
-            enabled: Whether calls are traced at all.
+            enabled: Whether calls are traced.
 
         Raises:
             TracingError: The extra ``tracing`` is not installed.
@@ -64,7 +65,7 @@ class Tracing:
         except ImportError as error:
             raise TracingError(
                 f"tracing needs packages that are not installed ({error}); "
-                f"{install_command('tracing')}; or leave --tracing out"
+                f"{install_command('tracing')}; or omit --tracing"
             ) from error
         resource = Resource.create({"service.version": metadata.version(_SERVICE)})
         if str(resource.attributes.get("service.name", "")).startswith(_UNNAMED):
@@ -74,13 +75,13 @@ class Tracing:
         return cls(provider)
 
     def observing(self, observe: CommandObserver) -> CommandObserver:
-        """Return an observer of Redis that also makes a span of each command inside of a call.
+        """Return an observer of Redis commands that also creates a span for each command of a call.
 
-        What no call asks for (readiness, telemetry) makes none. A span has the command's name and
-        none of its values.
+        Commands outside of calls (readiness, telemetry) get no span. A span has the command's name
+        and none of its values.
 
         Args:
-            observe: Is told of each command all the same.
+            observe: The observer to wrap; it is called for every command.
         """
         tracer = self.tracer
         if tracer is None:
@@ -105,10 +106,10 @@ class Tracing:
         return traced
 
     async def stop(self, *, deadline_s: float) -> None:
-        """Send what waits, and end.
+        """Export the remaining spans, and stop.
 
         Args:
-            deadline_s: How long a collector that does not answer is waited for, in seconds.
+            deadline_s: Maximum time to wait for the collector, in seconds.
         """
         provider = self._provider
         if provider is None:
@@ -120,7 +121,7 @@ class Tracing:
             loop.call_soon_threadsafe(done.set)
             provider.shutdown()
 
-        # No thread of the loop's own pool, for whose end the process would wait.
+        # Not a thread of the loop's pool: the process would wait for it to end.
         threading.Thread(target=end, name="tracing", daemon=True).start()
         try:
             await asyncio.wait_for(done.wait(), deadline_s)

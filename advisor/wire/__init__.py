@@ -1,4 +1,7 @@
-"""Messages to domain objects and back, for all services: one module a part of the contract."""
+"""Conversion between protobuf messages and domain objects, and the one table of errors.
+
+Used by the RPC, in process and by the CLI. One module for each part of the contract; no I/O.
+"""
 
 from advisor.wire.advice import mapping_to_proto, opening_from_proto
 from advisor.wire.packed import RecommendLRRequest, packed_event

@@ -1,4 +1,4 @@
-"""The one table from exceptions to status codes and reasons, and the facts that go with them."""
+"""The one table from exceptions to status codes and reasons, and the metadata of errors."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from advisor.policy import InvalidValueError, LayoutMismatchError
 from fslr.advisor.v1 import error_pb2
 
 _REASON_PREFIX = "ERROR_REASON_"
-_LISTED_BYTES = 1_024  # of a list in the metadata; gRPC allows all of an error about 8 KiB
+_MAX_LIST_BYTES = 1_024  # of a list in the metadata; gRPC allows about 8 KiB for a whole error
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorMapping:
-    """How an exception is told to a caller."""
+    """The status code and reason that report an exception to a caller."""
 
     code: grpc.StatusCode
     reason_number: error_pb2.ErrorReason.ValueType
@@ -72,12 +72,12 @@ DEFECT = ErrorMapping(_C.INTERNAL, _R.ERROR_REASON_INTERNAL)
 
 
 def error_mapping_of(error: Exception) -> ErrorMapping:
-    """Return how an exception is told; what is not in the table is a defect of the service."""
+    """Return the mapping of an exception; one that is not in the table is a defect."""
     return TABLE.get(type(error), DEFECT)
 
 
 def metadata_of(error: Exception) -> dict[str, str]:
-    """Return the facts for programs that go with an exception."""
+    """Return the machine-readable metadata of an exception."""
     match error:
         case LayoutMismatchError():
             return {
@@ -91,9 +91,9 @@ def metadata_of(error: Exception) -> dict[str, str]:
 
 
 def _joined(names: Sequence[str]) -> str:
-    """Return as many of the names as fit, one a line."""
+    """Return as many of the names as fit, one per line."""
     lines: list[str] = []
-    left = _LISTED_BYTES
+    left = _MAX_LIST_BYTES
     for name in names:
         left -= len(name.encode()) + 1
         if left < 0:

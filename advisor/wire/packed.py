@@ -1,14 +1,14 @@
-"""The messages of a recommendation with their arrays as bytes: the same wire, fewer objects.
+"""The messages of a recommendation with their arrays as bytes: the same encoding, fewer objects.
 
-An array of the contract travels *packed*: its numbers one after the other, little-endian, behind a
-length, as a field of type ``bytes`` does. A message class that calls them bytes reads and writes a
-hundred numbers in one step, and numpy looks at them where they lie; the contract's own classes make
-a Python object of each. The classes here are made from the contract's descriptors, so they cannot
-drift from it.
+Protobuf encodes an array of numbers *packed*: a length, then the numbers in little-endian order, as
+a field of type ``bytes`` is. A message class that declares these fields as bytes reads and writes a
+hundred numbers in one step, and numpy uses them without a copy; the contract's own classes create a
+Python object for each number. The classes here are derived from the contract's descriptors, so they
+cannot deviate from it.
 
-The contract allows other spellings of the same message too: arrays that are not packed, or in
-pieces, fields twice, defaults written out, fields of later versions. A message that is not written
-as protobuf's own encoders write it is read by the contract's class first and written anew.
+The same message can be encoded differently: arrays not packed or in pieces, fields repeated,
+defaults written out, unknown fields. A message that is not in the form that protobuf's own encoders
+produce is parsed by the contract's class and encoded again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _Field = descriptor_pb2.FieldDescriptorProto
 
 
 def _classes(*originals: Any) -> list[Any]:
-    """Return classes like the originals, with arrays of numbers and messages as bytes."""
+    """Return classes like the originals, with bytes for arrays of numbers and for messages."""
     file = descriptor_pb2.FileDescriptorProto(
         name="fslr/advisor/packed.proto", package=_PACKAGE, syntax="proto3"
     )
@@ -38,9 +38,9 @@ def _classes(*originals: Any) -> list[Any]:
             is_text = field.type in {_Field.TYPE_STRING, _Field.TYPE_BYTES}
             is_array = field.label == _Field.LABEL_REPEATED
             if field.type == _Field.TYPE_MESSAGE:
-                field.type = _Field.TYPE_BYTES  # as many as there were
+                field.type = _Field.TYPE_BYTES  # a repeated field stays repeated
                 field.ClearField("type_name")
-                if not is_array:  # an empty message is another thing than none
+                if not is_array:  # an empty message differs from an absent one
                     field.proto3_optional = True
                     field.oneof_index = len(message.oneof_decl)
                     message.oneof_decl.add(name=f"_{field.name}")
@@ -69,32 +69,38 @@ _Request, Measurement, Response, Event = _classes(
     advisor_service_pb2.RecommendLRResponse,
     run_service_pb2.RunEvent,
 )
-_ITEM_BYTES: dict[str, int] = {  # of the arrays of a measurement
+_ITEM_BYTES: dict[str, int] = {  # size of one entry, for each array of a measurement
     field.name: _NUMBER_BYTES[field.type]
     for field in advisor_service_pb2.Measurement.DESCRIPTOR.fields
     if Measurement.DESCRIPTOR.fields_by_name[field.name].type == _Field.TYPE_BYTES
 }
-_WIDE = [(name, size) for name, size in _ITEM_BYTES.items() if size > 1]
-_FLAGS = [name for name, size in _ITEM_BYTES.items() if size == 1]
+_NUMBER_ARRAYS = [(name, size) for name, size in _ITEM_BYTES.items() if size > 1]
+_FLAG_ARRAYS = [name for name, size in _ITEM_BYTES.items() if size == 1]
 _NOT_FLAGS = bytes(range(2, 256))
 
 
 class RecommendLRRequest:
-    """A request as it came.
+    """A request whose measurement has its arrays as bytes.
+
+    Args:
+        data: The encoded request.
 
     Attributes:
         opening: The run's opening, or None.
         measurement: The measurement with its arrays as bytes, or None.
-        encoded_measurement: The same, as it came.
+        encoded_measurement: The encoded measurement; empty if it is absent.
+
+    Raises:
+        DecodeError: The bytes are not a request of the contract.
     """
 
     __slots__ = ("encoded_measurement", "measurement", "opening")
 
     def __init__(self, data: bytes) -> None:
         request = _Request.FromString(data)
-        if not _is_plain(request, data):
-            plain = advisor_service_pb2.RecommendLRRequest.FromString(data)
-            request = _Request.FromString(plain.SerializeToString())
+        if not _is_canonical(request, data):
+            message = advisor_service_pb2.RecommendLRRequest.FromString(data)
+            request = _Request.FromString(message.SerializeToString())
         self.opening: advisor_service_pb2.RunOpening | None = None
         if request.HasField("opening"):
             self.opening = advisor_service_pb2.RunOpening.FromString(request.opening)
@@ -102,28 +108,31 @@ class RecommendLRRequest:
         self.measurement: Any = None
         if request.HasField("measurement"):
             self.measurement = Measurement.FromString(request.measurement)
-            if not (_is_plain(self.measurement, request.measurement) and _fits(self.measurement)):
-                again = advisor_service_pb2.Measurement.FromString(request.measurement)
-                self.encoded_measurement = again.SerializeToString()
+            if not (
+                _is_canonical(self.measurement, request.measurement)
+                and _has_valid_arrays(self.measurement)
+            ):
+                parsed = advisor_service_pb2.Measurement.FromString(request.measurement)
+                self.encoded_measurement = parsed.SerializeToString()
                 self.measurement = Measurement.FromString(self.encoded_measurement)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RecommendLRRequest:
-        """Read a request.
+        """Decode a request.
 
         Raises:
-            DecodeError: The bytes are none.
+            DecodeError: The bytes are not a request of the contract.
         """
         return cls(data)
 
 
 def packed_event(time: datetime, measurement: bytes, recommendation: bytes) -> bytes:
-    """Return a run's event, encoded, of parts that are encoded.
+    """Return an encoded ``RunEvent``, built from encoded parts.
 
     Args:
-        time: When it was answered, UTC.
-        measurement: What was measured.
-        recommendation: What was answered.
+        time: When the measurement was answered, UTC.
+        measurement: The encoded measurement.
+        recommendation: The encoded answer.
     """
     stamp = timestamp_pb2.Timestamp(seconds=int(time.timestamp()), nanos=time.microsecond * 1_000)
     event = Event(
@@ -132,27 +141,27 @@ def packed_event(time: datetime, measurement: bytes, recommendation: bytes) -> b
     return bytes(event.SerializeToString())
 
 
-def _is_plain(message: Any, data: bytes) -> bool:
-    """Return whether a message is written as protobuf's own encoders write it."""
+def _is_canonical(message: Any, data: bytes) -> bool:
+    """Return whether a message was encoded in the form that protobuf's own encoders produce."""
     message.DiscardUnknownFields()
     return bool(message.SerializeToString() == data)
 
 
-def _fits(message: Any) -> bool:
-    """Return whether the arrays of a measurement hold whole numbers and flags of one byte each."""
-    return not any(len(getattr(message, name)) % size for name, size in _WIDE) and not any(
+def _has_valid_arrays(message: Any) -> bool:
+    """Return whether the arrays of a measurement hold complete numbers and one-byte flags."""
+    return not any(len(getattr(message, name)) % size for name, size in _NUMBER_ARRAYS) and not any(
         len(flags) != len(flags.translate(None, _NOT_FLAGS))
-        for flags in (getattr(message, name) for name in _FLAGS)
+        for flags in (getattr(message, name) for name in _FLAG_ARRAYS)
     )
 
 
 def numbers(data: bytes, dtype: npt.DTypeLike) -> npt.NDArray[np.float64]:
-    """Return an array as double precision numbers.
+    """Return an array as float64 numbers.
 
     Args:
-        data: The array.
-        dtype: What its numbers are on the wire.
+        data: The encoded array.
+        dtype: Type of its numbers on the wire.
     """
-    # A signalling NaN is no different here from any other, and no warning in the log.
+    # A signalling NaN is treated like any other NaN, without a warning.
     with np.errstate(invalid="ignore"):
         return np.frombuffer(data, dtype).astype(np.float64)

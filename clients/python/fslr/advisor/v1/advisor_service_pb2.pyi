@@ -101,8 +101,8 @@ class RunOpening(_message.Message):
     batch_size: _builtins.int
     """Examples per step, at least 0. Default 0: unknown."""
     loss_name: _builtins.str
-    """Name of the loss, such as `cross-entropy`, with the same limits as `optimizer`. Default (empty):
-    unknown.
+    """Name of the loss, such as `cross-entropy`, with the same limits as `optimizer`. Default
+    (empty): unknown.
     """
     @_builtins.property
     def layout(self) -> _layout_pb2.Layout:
