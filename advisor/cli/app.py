@@ -1,4 +1,4 @@
-"""Puts the commands together."""
+"""The command line's root: all commands and groups."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from advisor.cli import (
 
 app = typer.Typer(
     name="advisor",
-    help="Learning-rate transfer as a service: run the advisor, keep its profiles, look at runs.",
+    help="Learning-rate transfer as a service: run the advisor, manage profiles, and look at runs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -67,4 +67,4 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Options before any command."""
+    """Options of the root command."""

@@ -1,4 +1,4 @@
-"""``advisor backup``: the embedded Redis's data in one file."""
+"""``advisor backup``: copy the embedded Redis's data to one file."""
 
 from __future__ import annotations
 
@@ -18,41 +18,43 @@ _STDOUT = Path("-")
 
 def backup(
     output: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A tar archive; - writes it to standard output.")
+        Path,
+        typer.Argument(metavar="FILE", help="The tar archive to write; - for standard output."),
     ],
     data_dir: Annotated[
         Path | None,
         typer.Option(
             envvar="ADVISOR_DATA_DIR",
-            help="The service's data directory. Default: that of a service without --data-dir.",
+            help="The service's data directory. Default: the one that `advisor serve` uses.",
         ),
     ] = None,
 ) -> None:
-    """Copy the embedded Redis's data while the service runs, or while it does not.
+    """Back up the embedded Redis's data. The service may be running.
 
-    To restore: unpack the archive into a new, empty directory, and serve with it as --data-dir.
+    To restore, unpack the archive into an empty directory and start the service with it as
+    --data-dir.
     """
     source = data_dir or Settings.model_construct().data_dir
     try:
         if output == _STDOUT:
             if sys.stdout.isatty():
-                fail("the archive is no text; name a file, or send - into one")
+                fail("the archive is binary; name a file, or redirect standard output to one")
             write_backup(source, sys.stdout.buffer)
             return
         if output.is_dir():
-            fail(f"{output} cannot be written: it is a directory; name another file")
-        beside = output.with_name(output.name + ".new")
+            fail(f"{output} cannot be written: it is a directory; choose a different file")
+        temporary = output.with_name(output.name + ".new")
         try:
-            beside.touch(mode=0o600)
-            with beside.open("wb") as file:
+            temporary.touch(mode=0o600)
+            with temporary.open("wb") as file:
                 size = write_backup(source, file)
                 file.flush()
                 os.fsync(file.fileno())
-            beside.replace(output)  # nobody ever takes half of it for a whole one
+            temporary.replace(output)  # so that an incomplete archive never has this name
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except BackupError as error:
         fail(str(error))
     except OSError as error:
-        fail(f"{output} cannot be written: {error.strerror}; name another file")
-    say(f"wrote [bold]{plain(str(output))}[/]  {size} bytes from {plain(str(source))}")
+        fail(f"{output} cannot be written: {error.strerror}; choose a different file")
+    say(f"wrote [bold]{plain(str(output))}[/]: {size} bytes from {plain(str(source))}")

@@ -1,11 +1,12 @@
-"""What the commands share: where the service is, how results and errors are printed."""
+"""Shared by the commands: common options, and how results and errors are printed."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -16,11 +17,9 @@ from rich.markdown import Markdown
 from rich.markup import escape
 from rich.padding import Padding
 
-from advisor.policy import Policy
 from advisor.policy.control_characters import without_controls
-from advisor.wire import policy_to_proto
 from fslr import AdvisorClient, FslrError
-from fslr.advisor.v1 import policy_pb2
+from fslr.advisor.v1 import profile_service_pb2
 from fslr.profile_files import message_to_fields
 from fslr.resource_names import DEFAULT_PROJECT
 
@@ -30,30 +29,34 @@ Address = Annotated[
         "--address",
         "-a",
         envvar="ADVISOR_ADDRESS",
-        help="host:port of the advisor service; for TLS, FSLR_TLS_CA, FSLR_TLS_CERT and "
-        "FSLR_TLS_KEY name files; FSLR_TOKEN or FSLR_TOKEN_FILE give a token.",
+        help="host:port of the advisor service. FSLR_TLS_CA, FSLR_TLS_CERT and FSLR_TLS_KEY name "
+        "the files for TLS; FSLR_TOKEN or FSLR_TOKEN_FILE provides the token.",
     ),
 ]
 Project = Annotated[
-    str, typer.Option("--project", "-p", envvar="ADVISOR_PROJECT", help="Project of short names.")
+    str,
+    typer.Option(
+        "--project", "-p", envvar="ADVISOR_PROJECT", help="Project that the names belong to."
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 __all__ = ["DEFAULT_ADDRESS", "DEFAULT_PROJECT", "Address", "Json", "Project"]
 
 console = Console(emoji=False)
 _error_console = Console(stderr=True, emoji=False)
 
-LARGEST = 2**63 - 1  # of a number in a message
+MAX_INT64 = 2**63 - 1
+SHORT_DIGEST_CHARACTERS = 12
 
 
 def plain(text: str) -> str:
-    """Return what somebody else wrote, for the terminal: no markup, no control characters."""
+    """Return untrusted text for the terminal, without markup and control characters."""
     return escape(without_controls(text))
 
 
 def say(message: str) -> None:
-    """Print a line in the console's markup; the terminal alone breaks it, so a path stays whole."""
+    """Print a line in the console's markup, without inserting line breaks, so paths stay whole."""
     console.print(message, soft_wrap=True)
 
 
@@ -67,8 +70,8 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def setting_problem(error: ValidationError) -> str:
-    """Return what is wrong with a setting, in words."""
+def describe_setting_error(error: ValidationError) -> str:
+    """Return the first problem of the settings in one line."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"])) or "tls"
     return f"setting {where}: {first['msg'].removeprefix('Value error, ')}"
@@ -76,22 +79,22 @@ def setting_problem(error: ValidationError) -> str:
 
 @contextmanager
 def client(address: str) -> Iterator[AdvisorClient]:
-    """Give a client of the service; its errors end the command with a message.
+    """Connect to the service; an error of the client ends the command with a message.
 
     Yields:
         The client.
 
     Raises:
-        Exit: The service refused or does not answer.
+        Exit: The service refused a call or does not answer.
     """
     try:
         with AdvisorClient(address) as connected:
             yield connected
     except FslrError as error:
         fail(str(error))
-    except UnicodeEncodeError as error:  # an argument that is no text
+    except UnicodeEncodeError as error:  # an argument with invalid bytes
         fail(f"{error.object!a} is not text; use UTF-8")
-    except BrokenPipeError:  # the reader of our output went away
+    except BrokenPipeError:  # the process that reads our output has ended
         sys.stderr.close()
         raise typer.Exit(0) from None
 
@@ -117,34 +120,23 @@ def print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
-def rules_in_words(policy: policy_pb2.Policy) -> str:
-    """Return the rules that are not the default, or that all are."""
-    defaults = message_to_fields(policy_to_proto(Policy()), enum_words=True)
-    rules = message_to_fields(policy, enum_words=True)
-    own = {k: v for k, v in rules.items() if v != defaults.get(k)}
-    words = (f"{k}={number(v) if isinstance(v, float) else str(v).lower()}" for k, v in own.items())
-    return ", ".join(words) or "the defaults"
+def print_registered(response: profile_service_pb2.RegisterProfileResponse) -> None:
+    """Print that a profile was registered, or that this version exists already."""
+    verb = "registered" if response.created else "exists already, unchanged:"
+    name, digest = response.profile.name, response.profile.digest
+    say(f"{verb} [bold]{plain(name)}[/]  {digest[:SHORT_DIGEST_CHARACTERS]}")
 
 
-def enum_word(kind: Any, value: int) -> str:
-    """Return an enum's value as words; one of a newer service as its number.
-
-    Args:
-        kind: The enum, as generated code has it.
-        value: The number.
-    """
-    known = kind.DESCRIPTOR.values_by_number.get(value)
-    if known is None:
-        return str(value)
-    prefix = kind.DESCRIPTOR.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    return str(known.name).removeprefix(prefix).lower().replace("_", " ")
+def date(time: datetime) -> str:
+    """Return a time to the minute."""
+    return f"{time:%Y-%m-%d %H:%M}"
 
 
-def short_name(resource_name: str) -> str:
-    """Return the last segment of a resource name."""
-    return resource_name.rsplit("/", 1)[-1]
+def date_with_seconds(time: datetime) -> str:
+    """Return a time to the second."""
+    return f"{time:%Y-%m-%d %H:%M:%S}"
 
 
-def number(value: float) -> str:
-    """Return a number with four significant digits."""
-    return f"{value:.4g}"
+def optional(value: float | None, form: Callable[[float], str]) -> str:
+    """Return a value in a form for people, or nothing for None and 0."""
+    return form(value) if value else ""

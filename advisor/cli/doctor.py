@@ -1,4 +1,4 @@
-"""``advisor doctor``."""
+"""``advisor doctor``: check a deployment."""
 
 from __future__ import annotations
 
@@ -29,16 +29,21 @@ def doctor(
             "--project",
             "-p",
             envvar="ADVISOR_PROJECT",
-            help="Project that the token should be for. Default: any.",
+            help="Project that the token must be for. Default: any.",
         ),
     ] = None,
     timeout_s: Annotated[
-        float, typer.Option(help="Longest wait for each connection and answer.", min=0.1, max=60)
+        float,
+        typer.Option(
+            help="Maximum wait for each connection and answer, in seconds.", min=0.1, max=60
+        ),
     ] = 5.0,
-    strict: Annotated[bool, typer.Option(help="Let warnings count as problems.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with status 1 at warnings too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Look at a deployment from the outside, and say what to fix; exit status 1 at a problem."""
+    """Check a deployment from a client's side and print what to fix; exit with 1 at a problem."""
     findings = examine(address, project=project, timeout_s=timeout_s)
     level = worst(findings)
     if as_json:
@@ -63,4 +68,4 @@ def _print(findings: list[Finding]) -> None:
         for level, name in ((Level.PROBLEM, "problem"), (Level.WARNING, "warning"))
         if (found := [f for f in findings if f.level is level])
     ]
-    say(f"\n{', '.join(counts) or 'Nothing is to be done'}.")
+    say(f"\n{', '.join(counts) or 'No problems found'}.")

@@ -1,4 +1,4 @@
-"""``advisor policy``: the rules that profiles share."""
+"""``advisor policy``: rules that profiles share."""
 
 from __future__ import annotations
 
@@ -13,37 +13,44 @@ from advisor.cli import completion
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
     DEFAULT_PROJECT,
-    LARGEST,
+    MAX_INT64,
     Address,
     Json,
     Project,
     client,
     console,
+    date,
     fail,
     message_dict,
-    number,
     plain,
     print_json,
     print_message,
-    rules_in_words,
     say,
-    short_name,
 )
+from advisor.report.policies import PolicyRow, rule_changes
+from advisor.report.words import format_rule, short_name
 from fslr import AdvisorClient, PolicyNotFoundError
 from fslr.advisor.v1 import policy_pb2, policy_service_pb2
 from fslr.profile_files import format_fields, load_fields, message_from_fields, message_to_fields
 
-app = typer.Typer(help="Set the rules that profiles share, and try them.", no_args_is_help=True)
+app = typer.Typer(help="Set the rules that profiles share, and test them.", no_args_is_help=True)
 
 PolicyArgument = Annotated[
     str,
     typer.Argument(
-        metavar="POLICY", help="Such as team or team@3.", autocompletion=completion.policies
+        metavar="POLICY",
+        help="A policy, such as team or team@3.",
+        autocompletion=completion.policies,
     ),
 ]
 Rules = Annotated[
     list[str] | None,
-    typer.Option("--rule", "-r", metavar="NAME=VALUE", help="Such as slew_limit=2; repeatable."),
+    typer.Option(
+        "--rule",
+        "-r",
+        metavar="NAME=VALUE",
+        help="A rule, such as slew_limit=2; none unsets it. Can be given several times.",
+    ),
 ]
 
 
@@ -51,27 +58,31 @@ Rules = Annotated[
 def set_(
     policy: Annotated[
         str,
-        typer.Argument(metavar="POLICY", help="Such as team.", autocompletion=completion.policies),
+        typer.Argument(
+            metavar="POLICY", help="A policy, such as team.", autocompletion=completion.policies
+        ),
     ],
-    file: Annotated[Path | None, typer.Argument(help="All rules, as JSON or YAML.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="JSON or YAML file with all rules; others get defaults.")
+    ] = None,
     rule: Rules = None,
     reset: Annotated[
-        bool, typer.Option("--reset", help="Begin with the defaults, not with the latest version.")
+        bool,
+        typer.Option("--reset", help="Start from the defaults instead of the latest version."),
     ] = False,
     expected_version: Annotated[
         int | None,
-        typer.Option(min=0, max=LARGEST, help="Only if this is the latest version; 0: none is."),
+        typer.Option(
+            min=0, max=MAX_INT64, help="Fail unless this is the latest version; 0: none exists."
+        ),
     ] = None,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Store a version of a policy: a file's rules, or the latest version's changed by --rule.
-
-    What a file does not say is the default.
-    """
+    """Store a new version of a policy, from a file or by changing rules of the latest version."""
     if file is None and not rule and not reset:
-        fail("nothing to set; give a file of rules, --rule NAME=VALUE, or --reset for the defaults")
+        fail("nothing to set; give a file with rules, --rule NAME=VALUE, or --reset for defaults")
     with client(address) as advisor:
         latest = _latest(advisor, policy, project)
         fields: Any = {}
@@ -79,18 +90,21 @@ def set_(
             fields = load_fields(file)
         elif latest is not None and not reset:
             fields = message_dict(latest.policy)
-            if expected_version is None:  # nobody's change between reading and writing is lost
+            if expected_version is None:  # a change by someone else since then must not get lost
                 expected_version = latest.version
         response = advisor.set_policy(
-            policy, rules_of(fields, rule or []), expected_version=expected_version, project=project
+            policy,
+            parse_rules(fields, rule or []),
+            expected_version=expected_version,
+            project=project,
         )
     if as_json:
         print_message(response)
         return
-    verb = "set" if response.created else "there already, unchanged:"
+    verb = "set" if response.created else "exists already, unchanged:"
     say(f"{verb} [bold]{plain(response.policy.name)}[/]")
     if response.created and latest is not None:
-        console.print(_difference_table([latest, response.policy]))
+        console.print(_changes_table(latest, response.policy))
 
 
 def _latest(
@@ -106,22 +120,19 @@ def _latest(
 def list_(
     address: Address = DEFAULT_ADDRESS, project: Project = DEFAULT_PROJECT, as_json: Json = False
 ) -> None:
-    """List the latest version of each policy, with the rules that are not the default."""
+    """List the latest version of each policy and the rules that differ from the default."""
     with client(address) as advisor:
         policies = list(advisor.list_policies(project=project))
     if as_json:
         print_json([message_dict(policy) for policy in policies])
         return
     if not policies:
-        say(f"no policies in project {plain(project)}; `advisor policy set` makes one")
+        say(f"no policies in project {plain(project)}; `advisor policy set` creates one")
         return
-    table = Table("policy", "set", "rules that are not the default", box=box.SIMPLE)
-    for policy in policies:
-        table.add_row(
-            plain(short_name(policy.name)),
-            policy.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M"),
-            plain(rules_in_words(policy.policy)) if policy.HasField("policy") else "unreadable",
-        )
+    table = Table("policy", "set", "rules that differ from the default", box=box.SIMPLE)
+    for row in map(PolicyRow.of, policies):
+        rules = "unreadable" if row.rules is None else plain(row.rules)
+        table.add_row(plain(row.policy), date(row.create_time), rules)
     console.print(table)
 
 
@@ -132,7 +143,7 @@ def show(
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Print a policy's rules as YAML, ready to be edited and set again."""
+    """Print a policy's rules as YAML, which `policy set` accepts after editing."""
     with client(address) as advisor:
         found = advisor.get_policy(policy, project=project)
     if as_json:
@@ -152,38 +163,32 @@ def diff(
 ) -> None:
     """Show the rules in which two policies differ."""
     with client(address) as advisor:
-        pair = [advisor.get_policy(name, project=project) for name in (old, new)]
-    changed = _changed(pair)
+        versions = [advisor.get_policy(name, project=project) for name in (old, new)]
+    changes = rule_changes(versions[0], versions[1])
     if as_json:
-        print_json({key: {"old": a, "new": b} for key, (a, b) in changed.items()})
-    elif not changed:
+        print_json({change.rule: {"old": change.old, "new": change.new} for change in changes})
+    elif not changes:
         say("the rules are the same")
     else:
-        console.print(_difference_table(pair))
+        console.print(_changes_table(versions[0], versions[1]))
 
 
-def _changed(pair: list[policy_service_pb2.PolicyVersion]) -> dict[str, tuple[Any, Any]]:
-    rules = [message_to_fields(version.policy, enum_words=True) for version in pair]
-    return {
-        key: (rules[0].get(key), rules[1].get(key))
-        for key in dict.fromkeys([*rules[0], *rules[1]])
-        if rules[0].get(key) != rules[1].get(key)
-    }
-
-
-def _difference_table(pair: list[policy_service_pb2.PolicyVersion]) -> Table:
-    table = Table("rule", *(plain(short_name(version.name)) for version in pair), box=box.SIMPLE)
-    for key, (a, b) in _changed(pair).items():
-        table.add_row(key, _word(a), _word(b))
+def _changes_table(
+    old: policy_service_pb2.PolicyVersion, new: policy_service_pb2.PolicyVersion
+) -> Table:
+    names = (plain(short_name(version.name)) for version in (old, new))
+    table = Table("rule", *names, box=box.SIMPLE)
+    for change in rule_changes(old, new):
+        table.add_row(change.rule, _rule(change.old), _rule(change.new))
     return table
 
 
-def rules_of(fields: Any, given: list[str]) -> policy_pb2.Policy:
-    """Return the rules of plain data and of NAME=VALUE pairs; a rule given `none` is left out."""
+def parse_rules(fields: Any, given: list[str]) -> policy_pb2.Policy:
+    """Return the policy from plain data and NAME=VALUE pairs; the value ``none`` unsets a rule."""
     if not isinstance(fields, dict):
-        fail("the file holds no rules; write `slew_limit: 2` and the like")
+        fail("the file contains no rules; write lines such as `slew_limit: 2`")
     if wrong := [key for key in fields if not isinstance(key, str)]:
-        fail(f"{wrong[0]!r} is no rule's name; put names in quotes that YAML takes for values")
+        fail(f"{wrong[0]!r} is not a rule's name; quote names that YAML reads as values")
     merged = dict(fields)
     for pair in given:
         name, equals, value = pair.partition("=")
@@ -193,13 +198,9 @@ def rules_of(fields: Any, given: list[str]) -> policy_pb2.Policy:
     return message_from_fields(
         {key: value for key, value in merged.items() if value is not None},
         policy_pb2.Policy(),
-        "these are no rules of a policy",
+        "not a valid policy",
     )
 
 
-def _word(value: object) -> str:
-    if value is None:
-        return "[dim]none[/]"
-    if isinstance(value, str):
-        return plain(value)
-    return number(value) if isinstance(value, float) else str(value).lower()
+def _rule(value: object) -> str:
+    return "[dim]none[/]" if value is None else plain(format_rule(value))

@@ -1,4 +1,4 @@
-"""``advisor policy try``: what stored runs would have been told under another policy."""
+"""``advisor policy try``: what would have been recommended to stored runs by another policy."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from advisor.cli.common import (
     client,
     console,
     fail,
-    number,
     plain,
     print_json,
     say,
-    short_name,
 )
-from advisor.cli.policy import rules_of
+from advisor.cli.policy import parse_rules
 from advisor.policy import InvalidValueError, LayoutMismatchError, Policy, Reference
 from advisor.registry.profiles import VersionInfo
 from advisor.registry.resource_names import ProfileReference
+from advisor.report.policies import ReplayRow
+from advisor.report.words import format_number, short_name
 from advisor.wire import (
     content_from_proto,
     measurement_from_proto,
@@ -42,59 +42,64 @@ from fslr import AdvisorClient, NotFoundError
 from fslr.advisor.v1 import run_service_pb2
 from fslr.profile_files import load_fields
 
-_NEWEST = 10  # runs that are tried where none is named
-_FILES = (".json", ".yaml", ".yml")
+_DEFAULT_RUNS = 10
+_FILE_SUFFIXES = (".json", ".yaml", ".yml")
 
 
 def try_(
     policy: Annotated[
         str,
         typer.Argument(
-            help="A policy, or a JSON or YAML file of rules.", autocompletion=completion.policies
+            help="A policy, or a JSON or YAML file with rules.", autocompletion=completion.policies
         ),
     ],
     run: Annotated[
         list[str] | None,
-        typer.Option(help="A stored run; repeatable.", autocompletion=completion.runs),
+        typer.Option(
+            help="A stored run. Can be given several times. Default: the newest 10.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Show what stored runs would have been told under another policy. Default: the newest 10."""
+    """Show what would have been recommended to stored runs under a different policy."""
     with client(address) as advisor:
-        tried_policy = _policy(advisor, policy, project)
-        newest = islice(advisor.list_runs(project=project), _NEWEST)
+        candidate = _load_policy(advisor, policy, project)
+        newest = islice(advisor.list_runs(project=project), _DEFAULT_RUNS)
         names = run or [short_name(stored.name) for stored in newest]
         if not names:
-            fail(f"there is no stored run in project {project}; attach a job with run=...")
-        tried: dict[str, list[Replayed]] = {}
+            fail(f"project {project} has no stored runs; attach a job with run=...")
+        replays: dict[str, list[Replayed]] = {}
         skipped: dict[str, str] = {}
         for name in names:
             try:
-                tried[name], left = _tried(advisor, name, project, tried_policy)
+                replays[name], left_out = _replay(advisor, name, project, candidate)
             except (InvalidValueError, LayoutMismatchError, NotFoundError) as error:
                 skipped[name] = str(error)
                 continue
-            if left:
-                skipped[name] = left
+            if left_out:
+                skipped[name] = left_out
     if as_json:
         print_json({
-            "runs": {name: [_event(event) for event in events] for name, events in tried.items()},
+            "runs": {
+                name: [_fields(event) for event in events] for name, events in replays.items()
+            },
             "skipped": skipped,
         })
     else:
-        for name, events in tried.items():
+        for name, events in replays.items():
             console.print(_table(name, events))
-        for name, why in skipped.items():
-            say(f"[yellow]left out[/] of {plain(name)}: {plain(why)}")
-    if not any(tried.values()):
-        fail("nothing could be tried")
+        for name, reason in skipped.items():
+            say(f"[yellow]skipped[/] in {plain(name)}: {plain(reason)}")
+    if not any(replays.values()):
+        fail("no measurement could be replayed")
 
 
-def _policy(advisor: AdvisorClient, policy: str, project: str) -> Policy:
-    if policy.lower().endswith(_FILES):
-        rules = rules_of(load_fields(policy), [])
+def _load_policy(advisor: AdvisorClient, policy: str, project: str) -> Policy:
+    if policy.lower().endswith(_FILE_SUFFIXES):
+        rules = parse_rules(load_fields(policy), [])
     else:
         rules = advisor.get_policy(policy, project=project).policy
     try:
@@ -103,7 +108,7 @@ def _policy(advisor: AdvisorClient, policy: str, project: str) -> Policy:
         fail(f"{policy}: {error}")
 
 
-def _event(event: Replayed) -> dict[str, Any]:
+def _fields(event: Replayed) -> dict[str, Any]:
     return {
         "step": event.before.measurement.step,
         "before": event.before.multipliers.tolist(),
@@ -113,10 +118,10 @@ def _event(event: Replayed) -> dict[str, Any]:
     }
 
 
-def _tried(
+def _replay(
     advisor: AdvisorClient, run: str, project: str, policy: Policy
 ) -> tuple[list[Replayed], str]:
-    """Return the replay against the run's newest profile and layout, and what it leaves out."""
+    """Replay a run against its newest profile and layout; also return what is left out."""
     summary = advisor.get_run(run, project=project)
     opening = opening_from_proto(summary.opening)
     events = list(advisor.get_run_history(run, project=project))
@@ -140,7 +145,7 @@ def _tried(
         _answered(event, measurement_from_proto(event.measurement, opening)) for event in own
     ]
     left = {
-        "measurements of the layout before it began again": len(events) - len(present),
+        "measurements of an earlier layout": len(events) - len(present),
         "measurements against other versions of the profile": len(present) - len(own),
     }
     words = ", ".join(f"{count} {what}" for what, count in left.items() if count)
@@ -155,18 +160,17 @@ def _answered(event: run_service_pb2.RunEvent, measurement: Any) -> Answered:
 
 def _table(name: str, events: list[Replayed]) -> Table:
     table = Table(
-        "step", "groups changed", "largest factor", "median before", "median after", "next before",
-        "next after", box=box.SIMPLE, title=f"run {plain(name)}", title_justify="left",
+        "step", "groups changed", "largest factor", "old median", "new median", "old next",
+        "new next", box=box.SIMPLE, title=f"run {plain(name)}", title_justify="left",
     )  # fmt: skip
-    for event in events:
-        before, after = event.before.multipliers, event.after.multipliers
+    for row in map(ReplayRow.of, events):
         table.add_row(
-            str(event.before.measurement.step),
-            f"{event.changed} of {len(before)}",
-            number(event.largest_factor),
-            number(float(np.median(before))),
-            number(float(np.median(after))),
-            str(event.before.next_measurement_step),
-            str(event.after.next_measurement_step),
+            str(row.step),
+            f"{row.changed} of {row.groups}",
+            format_number(row.largest_factor),
+            format_number(row.old_median),
+            format_number(row.new_median),
+            str(row.old_next_step),
+            str(row.new_next_step),
         )
     return table

@@ -1,4 +1,4 @@
-"""``advisor profile export|import|merge``: profiles in files."""
+"""``advisor profile export|import|merge``: profiles as files."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from advisor.cli.common import (
     message_dict,
     plain,
     print_json,
+    print_registered,
     say,
 )
 from advisor.cli.profile import ProfileArgument
@@ -28,6 +29,8 @@ from advisor.policy import InvalidValueError
 from advisor.registry.merging import merge as merged
 from advisor.registry.profiles import ProfileContent
 from advisor.registry.resource_names import parse_profile_name
+from advisor.report.profiles import Spread, spread_between_seeds
+from advisor.report.words import format_percent
 from advisor.wire import content_from_proto, content_to_proto
 from fslr import FslrError, load_profile, save_profile
 from fslr.advisor.v1 import profile_pb2
@@ -39,13 +42,15 @@ def export(
     profile: ProfileArgument,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A .yaml or .json file. Default: YAML to the screen."),
+        typer.Option(
+            "--output", "-o", help="A .yaml or .json file. Default: YAML on standard output."
+        ),
     ] = None,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Write a version as a file that can be read, edited and registered again."""
+    """Write a version to a file that can be edited and registered again."""
     with client(address) as advisor:
         found = advisor.get_profile(profile, project=project).profile
         if output is None:
@@ -59,63 +64,64 @@ def export(
 
 
 def import_(
-    files: Annotated[list[Path], typer.Argument(help="Files, each named after its profile.")],
+    files: Annotated[list[Path], typer.Argument(help="Files named after their profiles.")],
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Register files under their own names: char-gpt.yaml as char-gpt."""
+    """Register profiles under the names of their files, such as char-gpt.yaml as char-gpt."""
     with client(address) as advisor:
-        # All that can be checked here is checked before the first is registered.
+        # All files are checked before the first one is registered.
         contents = [(file, _checked(file)[0]) for file in files]
         for file, _ in contents:
-            with _naming(file):
+            with _errors_name(file):
                 parse_profile_name("name", profile_name(file.stem, project))
         registered = []
         for file, content in contents:
             response = advisor.register_profile(file.stem, content, project=project)
             registered.append(message_dict(response))
             if not as_json:
-                verb = "registered" if response.created else "there already, unchanged:"
-                say(f"{verb} [bold]{plain(response.profile.name)}[/]")
+                print_registered(response)
     if as_json:
         print_json(registered)
 
 
 def merge(
-    files: Annotated[list[Path], typer.Argument(help="Recordings of one training, other seeds.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Recordings of the same training with different seeds.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="A .yaml or .json file.")],
     as_json: Json = False,
 ) -> None:
-    """Merge recordings into one profile: geometric mean rates, and the spread between seeds."""
+    """Merge recordings into one profile with geometric mean rates and the spread between seeds."""
     contents = [_checked(file)[1] for file in files]
     try:
         content = content_to_proto(merged(contents))
         save_profile(content, output)
     except InvalidValueError as error:
-        place = re.fullmatch(r"recordings\[(\d+)\]", error.field)
-        fail(f"{files[int(place[1])]}: {error.description}" if place else str(error))
+        index = re.fullmatch(r"recordings\[(\d+)\]", error.field)
+        fail(f"{files[int(index[1])]}: {error.description}" if index else str(error))
     except FslrError as error:
         fail(str(error))
-    spreads = sorted(s for point in content.points for s in point.spreads)
-    median, largest = spreads[len(spreads) // 2], spreads[-1]
+    spread = spread_between_seeds(content) or Spread(0.0, 0.0)
     if as_json:
         print_json({
             "output": str(output),
             "recordings": content.provenance.recordings,
-            "median_spread": median,
-            "largest_spread": largest,
+            "median_spread": spread.median,
+            "largest_spread": spread.largest,
         })
         return
     say(
         f"wrote [bold]{plain(str(output))}[/]: {content.provenance.recordings} recordings, median "
-        f"spread {median:.1%}, largest {largest:.1%}"
+        f"spread {format_percent(spread.median, digits=1)}, largest "
+        f"{format_percent(spread.largest, digits=1)}"
     )
 
 
 def _checked(file: Path) -> tuple[profile_pb2.ProfileContent, ProfileContent]:
-    """Return a file's message and its content, or end the command with what is wrong with it."""
-    with _naming(file):
+    """Return a file's message and content, or end the command with an error."""
+    with _errors_name(file):
         try:
             message = load_profile(file)
             return message, content_from_proto(message)
@@ -124,8 +130,8 @@ def _checked(file: Path) -> tuple[profile_pb2.ProfileContent, ProfileContent]:
 
 
 @contextmanager
-def _naming(file: Path) -> Iterator[None]:
-    """End the command with the file's name before what is wrong with its values.
+def _errors_name(file: Path) -> Iterator[None]:
+    """End the command at an invalid value, with an error that starts with the file's name.
 
     Yields:
         Nothing.

@@ -1,4 +1,4 @@
-"""``advisor profile templates``: profiles that come with the service, to begin with."""
+"""``advisor profile templates``: profiles that come with the service, as a starting point."""
 
 from __future__ import annotations
 
@@ -18,38 +18,40 @@ from advisor.cli.common import (
     console,
     fail,
     message_dict,
-    number,
-    plain,
     print_guideline,
     print_json,
+    print_registered,
     say,
 )
 from advisor.registry.templates import load_template, template_names
+from advisor.report.profiles import TemplateRow
+from advisor.report.words import format_number
 
 
 def templates(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Which. Default: all.", metavar="[NAME]...")
+        list[str] | None,
+        typer.Argument(help="Names of templates. Default: all.", metavar="[NAME]..."),
     ] = None,
     register: Annotated[
-        bool, typer.Option("--register", help="Store them in the project, under their names.")
+        bool, typer.Option("--register", help="Register them in the project under their names.")
     ] = False,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """List the profiles that come with the service, or register them as a start for a team.
+    """List the profiles that come with the service, or register them as a starting point.
 
-    Of those that are named the guideline is printed.
+    For templates given by name, their guidelines are printed too.
 
-    Once registered they are profiles like any other: `profile list --filter labels.kind=template`
-    finds them, `profile show` prints their guidelines, `profile export` makes a file to edit.
+    Registered templates are ordinary profiles: `profile list --filter labels.kind=template` finds
+    them, `profile show` prints their guidelines, and `profile export` writes a file to edit.
     """
-    there = template_names()
+    known = template_names()
     for name in names or ():
-        if name not in there:
-            fail(f"there is no template {name!r}; there are {', '.join(there)}")
-    contents = {name: load_template(name) for name in names or there}
+        if name not in known:
+            fail(f"there is no template {name!r}; the templates are {', '.join(known)}")
+    contents = {name: load_template(name) for name in names or known}
     if register:
         with client(address) as advisor:
             answers = [
@@ -60,8 +62,7 @@ def templates(
             print_json([message_dict(answer) for answer in answers])
             return
         for answer in answers:
-            verb = "registered" if answer.created else "there already, unchanged:"
-            say(f"{verb} [bold]{plain(answer.profile.name)}[/]")
+            print_registered(answer)
         return
     if as_json:
         print_json({name: message_dict(content) for name, content in contents.items()})
@@ -69,16 +70,15 @@ def templates(
     table = Table(
         Column("template", no_wrap=True), "groups", "base lr", "optimizer", "model", box=box.SIMPLE
     )
-    for name, content in contents.items():
+    for row in (TemplateRow.of(name, content) for name, content in contents.items()):
         table.add_row(
-            name,
-            str(len(content.layout.groups)),
-            number(content.base_learning_rate),
-            content.provenance.optimizer,
-            f"{content.provenance.model}; width {content.provenance.width}, "
-            f"depth {content.provenance.depth}",
+            row.template,
+            str(row.groups),
+            format_number(row.base_learning_rate),
+            row.optimizer,
+            f"{row.model}; width {row.width}, depth {row.depth}",
         )
     console.print(table)
     for name in names or ():
         print_guideline(contents[name].docs)
-    say("`advisor profile templates NAME --register` stores one in your project")
+    say("`advisor profile templates NAME --register` registers one in your project")

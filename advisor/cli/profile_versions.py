@@ -1,4 +1,4 @@
-"""``advisor profile alias|delete``: the life of versions."""
+"""``advisor profile alias|delete``: promote and delete versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from advisor.cli import completion
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
     DEFAULT_PROJECT,
-    LARGEST,
+    MAX_INT64,
     Address,
     Json,
     Project,
@@ -20,36 +20,40 @@ from advisor.cli.common import (
     print_json,
     print_message,
     say,
-    short_name,
 )
 from advisor.cli.profile import ProfileArgument
+from advisor.report.words import short_name
 
 
 def alias(
     profile: ProfileArgument,
-    name: Annotated[str, typer.Argument(metavar="ALIAS", help="Such as prod.")],
-    delete: Annotated[bool, typer.Option("--delete", help="Take the alias away.")] = False,
+    name: Annotated[str, typer.Argument(metavar="ALIAS", help="The alias, such as prod.")],
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the alias.")] = False,
     etag: Annotated[
-        str, typer.Option(help="Only if the alias did not move since it was read with this etag.")
+        str, typer.Option(help="Fail if the alias has moved since it was read with this etag.")
     ] = "",
     expected_version: Annotated[
         int | None,
-        typer.Option(min=0, max=LARGEST, help="Only if the alias names it now; 0: nothing yet."),
+        typer.Option(
+            min=0,
+            max=MAX_INT64,
+            help="Fail unless the alias names this version now; 0: it does not exist.",
+        ),
     ] = None,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Let an alias name a version, from one moment to the next for all runs to come."""
+    """Point an alias at a version. New runs use it at once; running ones keep their version."""
     with client(address) as advisor:
         if delete:
             if expected_version is not None:
-                fail("--expected-version goes with a move; give --etag to delete")
+                fail("--expected-version cannot be used with --delete; use --etag")
             advisor.delete_alias(profile, name, etag=etag, project=project)
             if as_json:
                 print_json({"profile": profile, "alias": name, "deleted": True})
             else:
-                say(f"alias [bold]{plain(name)}[/] of {plain(profile)} is gone")
+                say(f"deleted alias [bold]{plain(name)}[/] of {plain(profile)}")
             return
         response = advisor.set_alias(
             profile, name, etag=etag, expected_version=expected_version, project=project
@@ -57,10 +61,10 @@ def alias(
     if as_json:
         print_message(response)
         return
-    before = response.previous_version
+    previous = response.previous_version
     say(
-        f"[bold]{plain(name)}[/] names {plain(short_name(response.profile.name))} now"
-        + (f", it named @{before}" if before else ", it is new")
+        f"[bold]{plain(name)}[/] now names {plain(short_name(response.profile.name))}"
+        + (f", previously @{previous}" if previous else " (new alias)")
         + f"  [dim]etag {response.alias.etag}[/]"
     )
 
@@ -70,7 +74,7 @@ def delete(
         str,
         typer.Argument(
             metavar="PROFILE@VERSION",
-            help="One version, such as char-gpt@3.",
+            help="A version, such as char-gpt@3.",
             autocompletion=completion.profiles,
         ),
     ],
@@ -78,7 +82,7 @@ def delete(
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Remove one version that no alias names; its number is never given again."""
+    """Delete a version that no alias names. Its number is never reused."""
     with client(address) as advisor:
         advisor.delete_profile(profile, project=project)
     if as_json:

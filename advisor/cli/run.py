@@ -1,11 +1,9 @@
-"""``advisor run``: what training jobs measured and were told."""
+"""``advisor run``: what training jobs measured, and what was recommended to them."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import statistics
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Annotated
 
@@ -22,27 +20,24 @@ from advisor.cli.common import (
     Project,
     client,
     console,
-    enum_word,
+    date_with_seconds,
     message_dict,
-    number,
     plain,
     print_json,
     say,
-    short_name,
 )
-from fslr.advisor.v1 import policy_pb2, run_service_pb2
+from advisor.report.runs import MeasurementRow, RunRow, measured_groups
+from advisor.report.words import format_number, format_percent, short_name
+from fslr.advisor.v1 import run_service_pb2
 
-app = typer.Typer(
-    help="Look at the training jobs that talked to the advisor.", no_args_is_help=True
-)
+app = typer.Typer(help="Look at the training jobs that use the advisor.", no_args_is_help=True)
 
 RunArgument = Annotated[
     str,
     typer.Argument(metavar="RUN", help="The run's name.", autocompletion=completion.runs),
 ]
 _COLUMNS = (
-    "step", "loss", "total rate", "off linear", "multipliers: least, median, most", "next",
-    "outcomes",
+    "step", "loss", "total rate", "nonlinear", "multipliers: min, median, max", "next", "outcomes",
 )  # fmt: skip
 
 
@@ -50,7 +45,7 @@ _COLUMNS = (
 def list_(
     address: Address = DEFAULT_ADDRESS, project: Project = DEFAULT_PROJECT, as_json: Json = False
 ) -> None:
-    """List the runs, the latest begun first."""
+    """List the runs, the newest first."""
     with client(address) as advisor:
         runs = list(advisor.list_runs(project=project))
     if as_json:
@@ -59,16 +54,16 @@ def list_(
     if not runs:
         say(f"no runs in project {plain(project)}")
         return
-    table = Table("run", "profile", "last step", "measurements", "lost", "begun", "last heard of")
-    for run in runs:
+    table = Table("run", "profile", "last step", "measurements", "lost", "started", "last measured")
+    for row in map(RunRow.of, runs):
         table.add_row(
-            plain(short_name(run.name)),
-            plain(short_name(run.opening.profile)),
-            str(run.last_step),
-            str(run.measurements),
-            str(run.lost_measurements),
-            run.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S"),
-            run.update_time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S"),
+            plain(row.run),
+            plain(row.profile),
+            str(row.last_step),
+            str(row.measurements),
+            str(row.lost_measurements),
+            date_with_seconds(row.create_time),
+            date_with_seconds(row.update_time),
         )
     console.print(table)
 
@@ -80,7 +75,7 @@ def show(
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Show a run's history and the groups of its last measurement."""
+    """Show a run's measurements, and each group in the last one."""
     with client(address) as advisor:
         summary = advisor.get_run(run, project=project)
         events = list(advisor.get_run_history(run, project=project))
@@ -93,7 +88,7 @@ def show(
     )
     history = Table(*_COLUMNS, box=box.SIMPLE)
     for event in events:
-        history.add_row(*_history_row(event))
+        history.add_row(*_cells(MeasurementRow.of(event)))
     console.print(history)
     if events:
         console.print(_groups_table(summary, events[-1]))
@@ -102,19 +97,25 @@ def show(
 @app.command()
 def watch(
     run: RunArgument,
-    after_id: Annotated[str, typer.Option(help="Only events after the one with this id.")] = "",
-    count: Annotated[int, typer.Option(min=0, help="End after so many events; 0: never.")] = 0,
+    after_id: Annotated[str, typer.Option(help="Only events after the event with this id.")] = "",
+    count: Annotated[
+        int, typer.Option(min=0, help="Stop after this many events; 0: never stop.")
+    ] = 0,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Print a run's measurements as they come; Ctrl-C ends it."""
+    """Print a run's measurements as they arrive, until Ctrl-C."""
     with client(address) as advisor, contextlib.suppress(KeyboardInterrupt):
         events = advisor.watch_run(run, after_id=after_id, project=project)
         if not as_json:
             typer.echo(_line(_COLUMNS))
         for event in _limited(events, count):
-            typer.echo(json.dumps(message_dict(event)) if as_json else _line(_history_row(event)))
+            typer.echo(
+                json.dumps(message_dict(event))
+                if as_json
+                else _line(_cells(MeasurementRow.of(event)))
+            )
 
 
 def _limited(
@@ -126,52 +127,43 @@ def _limited(
             return
 
 
-def _history_row(event: run_service_pb2.RunEvent) -> tuple[str, ...]:
-    measurement, answer = event.measurement, event.recommendation
-    outcomes = Counter(enum_word(policy_pb2.Outcome, outcome) for outcome in answer.outcomes)
+def _cells(row: MeasurementRow) -> tuple[str, ...]:
+    multipliers = (row.min_multiplier, row.median_multiplier, row.max_multiplier)
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in row.outcomes)
     return (
-        str(measurement.step),
-        number(measurement.loss) if measurement.HasField("loss") else "",
-        number(measurement.total_rate) if measurement.HasField("total_rate") else "",
-        f"{measurement.linearity_error:.0%}" if measurement.HasField("linearity_error") else "",
-        ", ".join(
-            number(value)
-            for value in (
-                min(answer.multipliers),
-                statistics.median(answer.multipliers),
-                max(answer.multipliers),
-            )
-        ),
-        str(answer.next_measurement_step),
-        ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
-        + (" (stale)" if answer.stale else ""),
+        str(row.step),
+        "" if row.loss is None else format_number(row.loss),
+        "" if row.total_rate is None else format_number(row.total_rate),
+        "" if row.linearity_error is None else format_percent(row.linearity_error),
+        ", ".join(map(format_number, multipliers)),
+        str(row.next_step),
+        outcomes + (" (stale)" if row.is_stale else ""),
     )
 
 
 def _line(cells: Sequence[str]) -> str:
-    """Return cells as a line of columns as wide as their headings, the last one open."""
+    """Return the cells as a line of columns, each as wide as its heading."""
     widths = [max(len(column), 8) for column in _COLUMNS[:-1]]
     padded = [cell.rjust(width) for cell, width in zip(cells[:-1], widths, strict=True)]
     return "  ".join([*padded, cells[-1]])
 
 
 def _groups_table(run: run_service_pb2.Run, event: run_service_pb2.RunEvent) -> Table:
-    measurement, answer = event.measurement, event.recommendation
+    profile = short_name(event.recommendation.profile)
     table = Table(
         Column("group", overflow="fold"), "measured", "error", "share", "reference", "multiplier",
         "outcome",
-        title=f"step {measurement.step}, against {short_name(answer.profile)}", box=box.SIMPLE,
+        title=f"step {event.measurement.step}, compared with {plain(profile)}", box=box.SIMPLE,
         padding=(0, 1, 0, 0), pad_edge=False,
     )  # fmt: skip
-    errors = measurement.relative_errors or [0.0] * len(answer.multipliers)
-    for i, group in enumerate(run.opening.layout.groups):
+    for row in measured_groups(run, event):
         table.add_row(
-            plain(group.name),
-            number(measurement.unit_rates[i]),
-            f"{errors[i]:.0%}",
-            f"{measurement.shares[i]:.1%}" if measurement.shares else "",
-            number(answer.reference_unit_rates[i]),
-            number(answer.multipliers[i]),
-            enum_word(policy_pb2.Outcome, answer.outcomes[i]),
+            plain(row.group),
+            format_number(row.unit_rate),
+            format_percent(row.relative_error),
+            "" if row.share is None else format_percent(row.share, digits=1),
+            format_number(row.reference_unit_rate),
+            format_number(row.multiplier),
+            row.outcome,
         )
     return table

@@ -21,10 +21,10 @@ from advisor.cli.common import (
     Address,
     Json,
     client,
+    describe_setting_error,
     fail,
     print_json,
     say,
-    setting_problem,
 )
 from advisor.cli.setting_options import with_setting_options
 from advisor.errors import StoreUnavailableError
@@ -49,22 +49,28 @@ def serve(
     *,
     given: dict[str, Any],
     address_file: Annotated[
-        Path | None, typer.Option(help="Write host:port here once the service answers.")
+        Path | None,
+        typer.Option(help="File to write host:port to once the service is serving."),
     ] = None,
     until_eof: Annotated[
-        bool, typer.Option("--until-eof", help="Stop when standard input ends, as a child process.")
+        bool,
+        typer.Option(
+            "--until-eof", help="Stop when standard input is closed, as when the parent exits."
+        ),
     ] = False,
-    log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Write the log as JSON, one object per line.")
+    ] = False,
 ) -> None:
     """Run the advisor service.
 
-    Without --redis-url it brings a Redis of its own, whose data survive restarts and crashes.
+    Without --redis-url it starts an embedded Redis, whose data survive restarts and crashes.
     """
     configure_logging(as_json=log_json)
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        fail(setting_problem(error))
+        fail(describe_setting_error(error))
     try:
         with _embedded(settings) as embedded:
             redis_url = embedded.url if embedded else settings.redis_url or ""
@@ -117,26 +123,26 @@ async def _serve(
 
 
 async def _watch_until(stop: asyncio.Event, embedded: EmbeddedRedis | None) -> None:
-    """Wait for the end; start the embedded Redis again should it die."""
+    """Wait until the service is stopped; restart the embedded Redis if it dies."""
     while not stop.is_set():
         if embedded is not None and embedded.revive():
-            _log.error("the embedded Redis died and was started again")
+            _log.error("the embedded Redis died and was restarted")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _WATCH_S)
 
 
 @contextlib.contextmanager
 def _announced(address: str, path: Path | None) -> Iterator[None]:
-    """Keep the address in a file as long as the service answers; nobody ever reads half of it."""
+    """Keep the address in a file while the service is serving; the file is written atomically."""
     if path is None:
         yield
         return
     if path.is_dir():
         raise ListenError(f"the address file {path} cannot be written: it is a directory")
-    beside = path.with_name(path.name + ".new")
+    temporary = path.with_name(path.name + ".new")
     try:
-        beside.write_text(address, encoding="utf-8")
-        beside.replace(path)
+        temporary.write_text(address, encoding="utf-8")
+        temporary.replace(path)
     except OSError as error:
         raise ListenError(f"the address file {path} cannot be written: {error.strerror}") from error
     try:
@@ -148,21 +154,21 @@ def _announced(address: str, path: Path | None) -> Iterator[None]:
 def health(
     ready: Annotated[
         bool,
-        typer.Option("--ready", help="Also check whether Redis answers (readiness)."),
+        typer.Option("--ready", help="Also check that Redis answers (readiness)."),
     ] = False,
     address: Address = DEFAULT_ADDRESS,
     as_json: Json = False,
 ) -> None:
-    """Ask whether the service answers (liveness); the exit status is 0 if it does."""
-    asked = READINESS if ready else LIVENESS
+    """Check that the service answers (liveness). The exit status is 0 if it does, else 1."""
+    checked = READINESS if ready else LIVENESS
     with client(address) as connected:
         try:
             answer = health_pb2_grpc.HealthStub(connected.channel()).Check(
-                health_pb2.HealthCheckRequest(service=asked), timeout=_HEALTH_DEADLINE_S
+                health_pb2.HealthCheckRequest(service=checked), timeout=_HEALTH_DEADLINE_S
             )
         except grpc.RpcError as error:
             details = error.details() if isinstance(error, grpc.Call) else str(error)
-            fail(f"no advisor answers at {address} ({details}); do both sides use TLS?")
+            fail(f"no advisor answers at {address} ({details}); check that both sides use TLS")
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     if as_json:
         print_json({"address": address, "status": status})

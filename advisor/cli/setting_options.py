@@ -1,4 +1,4 @@
-"""An option of the command line for each setting of the service, made from the settings."""
+"""Command-line options for the service's settings, generated from the settings."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ from advisor.server.settings import Settings
 
 
 def with_setting_options(names: Iterable[str] = ()) -> Callable[[Callable[..., None]], Any]:
-    """Give a command an option for each setting; it gets those that were given as ``given``.
+    """Return a decorator that adds an option for each setting to a command.
+
+    The command receives the settings that were set on the command line as ``given``.
 
     Args:
         names: The settings. Default: all.
     """
     wanted = list(names) or list(Settings.model_fields)
 
-    def decorated(command: Callable[..., None]) -> Any:
+    def decorate(command: Callable[..., None]) -> Any:
         own = inspect.signature(command, eval_str=True)
         kept = [parameter for name, parameter in own.parameters.items() if name != "given"]
 
-        def called(**values: Any) -> None:
+        def wrapper(**values: Any) -> None:
             given = {name: values.pop(name) for name in wanted}
             command(
                 given={name: value for name, value in given.items() if value is not None}, **values
             )
 
         parameters = [*kept, *(_option(name) for name in wanted)]
-        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        called.__doc__ = command.__doc__
-        called.__name__ = command.__name__
-        return called
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        wrapper.__doc__ = command.__doc__
+        wrapper.__name__ = command.__name__
+        return wrapper
 
-    return decorated
+    return decorate
 
 
 def _option(name: str) -> inspect.Parameter:
@@ -45,11 +47,11 @@ def _option(name: str) -> inspect.Parameter:
     kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType]
     kind = kinds[0] if kinds else field.annotation
     dashed = name.replace("_", "-")
-    spelled = f"--{dashed}/--no-{dashed}" if kind is bool else f"--{dashed}"
-    described = typer.Option(spelled, help=rf"{field.description} \[env: ADVISOR_{name.upper()}]")
+    flag = f"--{dashed}/--no-{dashed}" if kind is bool else f"--{dashed}"
+    option = typer.Option(flag, help=rf"{field.description} \[env: ADVISOR_{name.upper()}]")
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[kind | None, described],  # type: ignore[operator]
+        annotation=Annotated[kind | None, option],  # type: ignore[operator]
     )

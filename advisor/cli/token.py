@@ -1,7 +1,7 @@
-"""``advisor token``: who may call, made by whoever has the store.
+"""``advisor token``: create, list and revoke tokens.
 
-These commands open Redis themselves, with the settings of the service (run them where it runs, or
-with its ``ADVISOR_REDIS_URL``): no call to the service makes a token.
+These commands connect to Redis directly, with the settings of the service. Run them on the same
+machine as the service, or with its ``ADVISOR_REDIS_URL``. No RPC creates tokens.
 """
 
 from __future__ import annotations
@@ -25,24 +25,26 @@ from advisor.cli.common import (
     Json,
     Project,
     console,
+    date,
+    describe_setting_error,
     fail,
     plain,
     print_json,
     say,
-    setting_problem,
 )
 from advisor.cli.setting_options import with_setting_options
 from advisor.errors import AdvisorError
 from advisor.policy import InvalidValueError
 from advisor.registry.audit import AuditOrigin
 from advisor.registry.resource_names import check_id
+from advisor.report.tokens import TokenRow
 from advisor.server.bootstrap import opened_tokens
 from advisor.server.settings import Settings
 from advisor.store.redis.embedded import EmbeddedRedisError
 from advisor.store.tokens import TokenStore
 from fslr.environment import user_name
 
-app = typer.Typer(help="Tokens: who may call the service, and what for.", no_args_is_help=True)
+app = typer.Typer(help="Manage the tokens with which callers authenticate.", no_args_is_help=True)
 
 _Answer = TypeVar("_Answer")
 _PEER = "the command line"
@@ -55,7 +57,7 @@ def _with_store(
     given: dict[str, Any],
     task: Callable[[TokenStore], Awaitable[_Answer]],
 ) -> _Answer:
-    """Carry out a task with the store of tokens; its errors end the command with a message."""
+    """Run a task with the token store; an error of the store ends the command with a message."""
 
     async def run() -> _Answer:
         async with opened_tokens(Settings(**given)) as store:
@@ -64,7 +66,7 @@ def _with_store(
     try:
         return asyncio.run(run())
     except ValidationError as error:
-        fail(setting_problem(error))
+        fail(describe_setting_error(error))
     except (AdvisorError, InvalidValueError, EmbeddedRedisError) as error:
         fail(str(error))
 
@@ -78,42 +80,45 @@ def _origin() -> AuditOrigin:
 def create(
     *,
     given: dict[str, Any],
-    name: Annotated[str, typer.Argument(help="Whose it is, or what for, such as nightly-runs.")],
+    name: Annotated[
+        str, typer.Argument(help="Who will use it, or what for, such as nightly-runs.")
+    ],
     role: Annotated[
         RoleWord,
         typer.Option(
-            help="viewer: read; trainer: also ask for recommendations; operator: also write "
-            "profiles and policies."
+            help="viewer: may read; trainer: may also request recommendations; operator: may also "
+            "change profiles, aliases and policies."
         ),
     ],
     expires_days: Annotated[
         float | None,
-        typer.Option(min=0.001, max=36_500, help="Days until it ends. Default: never."),
+        typer.Option(min=0.001, max=36_500, help="Days until it expires. Default: never."),
     ] = None,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Make a token and print it: the only time that it is seen."""
+    """Create a token and print it. It cannot be shown again."""
     now = datetime.now(UTC)
-    ends = None if expires_days is None else now + timedelta(days=expires_days)
+    expiry = None if expires_days is None else now + timedelta(days=expires_days)
 
-    async def made(store: TokenStore) -> tuple[Token, TokenRecord]:
+    async def add(store: TokenStore) -> tuple[Token, TokenRecord]:
         token = Token.new(check_id("project", "project", project))
         record = TokenRecord(
-            token.project, token.id, name, Role[role.name], token.digest, now, ends
+            token.project, token.id, name, Role[role.name], token.digest, now, expiry
         )
         if not await store.add(record, _origin()):
-            fail(f"a token with the id {token.id} is there already; try again")
+            fail(f"a token with the id {token.id} exists already; try again")
         return token, record
 
-    token, record = _with_store(given, made)
+    token, record = _with_store(given, add)
     if as_json:
         print_json({"token": token.text, **_fields(record)})
         return
     typer.echo(token.text)
     typer.echo(
-        f"token {token.id}: {record.role.word} of project {token.project}, {_ends(record)}; it is "
-        "not shown again. Give it to its holder as FSLR_TOKEN, or in a file as FSLR_TOKEN_FILE.",
+        f"token {token.id}: {record.role.word} of project {token.project}, "
+        f"{TokenRow.of(record, now).expiry}; it will not be shown again. Set it as FSLR_TOKEN, or "
+        "put it into a file and set FSLR_TOKEN_FILE.",
         err=True,
     )
 
@@ -126,27 +131,22 @@ def list_(
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Show a project's tokens, without what is secret of them."""
+    """List a project's tokens, without their secrets."""
 
-    async def listed(store: TokenStore) -> list[TokenRecord]:
+    async def list_records(store: TokenStore) -> list[TokenRecord]:
         return await store.list(check_id("project", "project", project))
 
-    found = _with_store(given, listed)
+    records = _with_store(given, list_records)
     if as_json:
-        print_json([_fields(record) for record in found])
+        print_json([_fields(record) for record in records])
         return
-    if not found:
-        say(f"project {plain(project)} has no tokens; `advisor token create` makes one")
+    if not records:
+        say(f"project {plain(project)} has no tokens; `advisor token create` creates one")
         return
-    table = Table("id", "name", "role", "created (UTC)", "ends", box=box.SIMPLE)
-    for record in found:
-        table.add_row(
-            record.id,
-            plain(record.name),
-            record.role.word,
-            f"{record.create_time:%Y-%m-%d %H:%M}",
-            _ends(record),
-        )
+    table = Table("id", "name", "role", "created (UTC)", "expiry", box=box.SIMPLE)
+    now = datetime.now(UTC)
+    for row in (TokenRow.of(record, now) for record in records):
+        table.add_row(row.token_id, plain(row.name), row.role, date(row.create_time), row.expiry)
     console.print(table)
 
 
@@ -156,32 +156,24 @@ def revoke(
     *,
     given: dict[str, Any],
     token_id: Annotated[
-        str, typer.Argument(metavar="ID", help="The token's id, as `list` shows it.")
+        str, typer.Argument(metavar="ID", help="The token's id, from `advisor token list`.")
     ],
     project: Project = DEFAULT_PROJECT,
 ) -> None:
-    """Take a token away; services refuse it within their token_cache_s (10 seconds)."""
+    """Revoke a token. Services reject it after token_cache_s (10 seconds by default)."""
 
-    async def revoked(store: TokenStore) -> TokenRecord | None:
+    async def revoke_record(store: TokenStore) -> TokenRecord | None:
         record = await store.get(check_id("project", "project", project), token_id)
         if record is None or not await store.revoke(record, _origin()):
             return None
         return record
 
-    record = _with_store(given, revoked)
+    record = _with_store(given, revoke_record)
     if record is None:
         fail(
-            f"project {project!r} has no token {token_id!r}; `advisor token list` shows those that "
-            "it has"
+            f"project {project!r} has no token {token_id!r}; `advisor token list` lists its tokens"
         )
     say(f"revoked token {record.id} ({plain(record.name)}, {record.role.word})")
-
-
-def _ends(record: TokenRecord) -> str:
-    if record.expire_time is None:
-        return "never ends"
-    over = " (over)" if record.expire_time <= datetime.now(UTC) else ""
-    return f"ends {record.expire_time:%Y-%m-%d %H:%M} UTC{over}"
 
 
 def _fields(record: TokenRecord) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def test_a_killed_redis_comes_back_with_its_data(tmp_path: Path) -> None:
                 return False
 
         assert eventually(back)
-        assert "the embedded Redis died and was started again" in eventually(server.log)
+        assert "the embedded Redis died and was restarted" in eventually(server.log)
 
 
 def test_a_local_server_ends_with_the_process_that_started_it() -> None:

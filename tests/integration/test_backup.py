@@ -240,7 +240,7 @@ def test_a_directory_is_no_file_for_a_backup(tmp_path: Path, name: str) -> None:
         pass
     cli = Cli("127.0.0.1:1", "default")
     result = cli.run("backup", name, "--data-dir", str(tmp_path / "data"), ok=False)
-    assert f"{name} cannot be written: it is a directory; name another file" in result.output
+    assert f"{name} cannot be written: it is a directory; choose a different file" in result.output
 
 
 def test_a_snapshot_of_another_redis_is_restored_before_its_append_only_file_begins(

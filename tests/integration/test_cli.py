@@ -29,7 +29,7 @@ def test_a_file_is_registered_once(cli: Cli, file: str, project: str) -> None:
     first = cli.run("profile", "register", "gpt", file).stdout
     assert first.startswith(f"registered projects/{project}/profiles/gpt@1  ")
     again = cli.run("profile", "register", "gpt", file).stdout
-    assert "there already, unchanged: " in again
+    assert "exists already, unchanged: " in again
     assert again.split()[-2:] == first.split()[-2:]
     answer = cli.json("profile", "register", "gpt", file)
     assert answer["profile"]["version"] == 1
@@ -152,7 +152,7 @@ def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, text: str, message
 def test_aliases_move_and_versions_go(cli: Cli, file: str) -> None:
     cli.run("profile", "register", "gpt", file)
     assert (
-        "prod names gpt@1 now, it is new  etag 1"
+        "prod now names gpt@1 (new alias)  etag 1"
         in cli.run("profile", "alias", "gpt@1", "prod").stdout
     )
     refused = cli.run("profile", "delete", "gpt@1", ok=False)
@@ -173,7 +173,7 @@ def test_a_version_goes_out_and_comes_in_again(cli: Cli, file: str, tmp_path: Pa
     for name in ("gpt.yaml", "gpt.json"):
         out = str(tmp_path / name)
         cli.run("profile", "export", "gpt", "--output", out)
-        assert "there already, unchanged: " in cli.run("profile", "import", out).stdout
+        assert "exists already, unchanged: " in cli.run("profile", "import", out).stdout
     edited = cli.run("profile", "export", "gpt").stdout.replace("char GPT [32]", "char GPT, edited")
     (tmp_path / "other.yaml").write_text(edited)
     assert "registered" in cli.run("profile", "import", str(tmp_path / "other.yaml")).stdout
@@ -185,7 +185,7 @@ def test_a_version_goes_out_and_comes_in_again(cli: Cli, file: str, tmp_path: Pa
     shown = cli.run("profile", "diff", "gpt", "other").stdout
     assert "char GPT, edited" in shown
     assert "▅▅▅" in shown
-    assert "say the same" in cli.run("profile", "diff", "gpt", "gpt@1").stdout
+    assert "have the same content" in cli.run("profile", "diff", "gpt", "gpt@1").stdout
 
 
 def test_a_check_shows_how_a_layout_maps(cli: Cli, file: str, tmp_path: Path) -> None:
@@ -194,14 +194,14 @@ def test_a_check_shows_how_a_layout_maps(cli: Cli, file: str, tmp_path: Path) ->
     layout.write_text("- embed.weight\n- blocks.0.up.weight\n")
     shown = cli.run("profile", "check", "gpt", str(layout)).stdout
     assert "1 by name, 1 by role" in shown
-    assert "The layout says no sizes" in shown
+    assert "The layout has no parameter counts" in shown
     layout.write_text("- {name: embed.weight, parameter_count: 4}\n- blocks.0.up.weight\n")
-    assert "no sizes" not in cli.run("profile", "check", "gpt", str(layout)).stdout
+    assert "no parameter counts" not in cli.run("profile", "check", "gpt", str(layout)).stdout
     layout.write_text("- embed.weight\n- stranger\n")
     refused = cli.run("profile", "check", "gpt", str(layout), ok=False)
     assert "1 of 2 groups have no counterpart in the profile: stranger" in refused.output
     layout.write_text("groups: 7")
-    assert "is no layout: " in cli.run("profile", "check", "gpt", str(layout), ok=False).output
+    assert "is not a layout: " in cli.run("profile", "check", "gpt", str(layout), ok=False).output
     layout.write_text("a: [")
     assert "is not YAML: " in cli.run("profile", "check", "gpt", str(layout), ok=False).output
 
@@ -236,7 +236,7 @@ def test_explain_shows_where_a_multiplier_comes_from(
     eventually(stored)
     assert cli.json("explain", "--run", "night")["groups"] == rows
     missing = cli.run("explain", "--run", "night", "--step", "6", ok=False)
-    assert "run night has no measurement at step 6; it has 5" in missing.output
+    assert "run night has no measurement at step 6; its measurements are at 5" in missing.output
     for arguments in (
         (),
         ("gpt",),
@@ -262,11 +262,11 @@ def test_a_run_that_began_again_with_another_layout_is_not_mixed_up(
     assert len(cli.json("explain", "--run", "night")["groups"]) == 2
     refused = cli.run("explain", "--run", "night", "--step", "10", ok=False)
     assert (
-        "run night began again with a layout of 2 groups, and its measurement at step 10 has 4"
+        "run night was restarted with a layout of 2 groups, but its measurement at step 10 has 4"
     ) in refused.output
     tried = cli.json("policy", "try", "team", "--run", "night")
     assert [event["step"] for event in tried["runs"]["night"]] == [20]
-    assert tried["skipped"]["night"] == "2 measurements of the layout before it began again"
+    assert tried["skipped"]["night"] == "2 measurements of an earlier layout"
 
 
 def test_recordings_are_merged_into_one_file(cli: Cli, tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_policies_are_set_shown_compared_and_tried(
     cli.run("policy", "set", "team", "-r", "slew_limit=none")
     for wrong, message in (
         ("slew", "has no value; write slew=VALUE"),
-        ("sloth=3", "these are no rules of a policy: "),
+        ("sloth=3", "not a valid policy: "),
         ("slew_limit=0.5", r"policy.slew_limit: 0.5 is not a finite number above 1"),
     ):
         assert message in cli.run("policy", "set", "x", "-r", wrong, ok=False).output

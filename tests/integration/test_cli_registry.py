@@ -112,11 +112,11 @@ def test_templates_are_a_start(cli: Cli) -> None:
     registered = cli.run("profile", "templates", "--register").stdout
     assert registered.count("registered projects/") == len(names)
     again = cli.run("profile", "templates", names[0], "--register").stdout
-    assert "there already, unchanged" in again
+    assert "exists already, unchanged" in again
     found = cli.json("profile", "list", "--filter", "labels.kind=template")
     assert [profile["name"].split("/")[-1] for profile in found] == [f"{n}@1" for n in names]
     assert (
-        "there is no template 'x'; there are "
+        "there is no template 'x'; the templates are "
         in cli.run("profile", "templates", "x", ok=False).output
     )
     for name in names:
@@ -220,16 +220,16 @@ def test_what_others_wrote_does_not_act_on_the_terminal(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("slew_limit: 0b_", "these are no rules of a policy"),
+        ("slew_limit: 0b_", "not a valid policy"),
         ("on: 3", 'no field named "on" at "Policy"; the top-level fields are depth_rule,'),
         ("1: 3", 'no field named "1"'),
         ("[a]: 3", "line 1 has a list or a mapping as a key"),
         ("slew_limit: 2\nslew_limit: 3", "'slew_limit' is given twice, the second time in line 2"),
         ("[" * 3000, "is not YAML"),
-        ("- a", "the file holds no rules"),
-        ("", "the file holds no rules"),
-        ("slew_limit: " + "9" * 5000, "these are no rules of a policy"),
-        ("slew_limit: 2024-01-01", "these are no rules of a policy"),
+        ("- a", "the file contains no rules"),
+        ("", "the file contains no rules"),
+        ("slew_limit: " + "9" * 5000, "not a valid policy"),
+        ("slew_limit: 2024-01-01", "not a valid policy"),
         ("a: b: c", "is not YAML"),
     ],
 )

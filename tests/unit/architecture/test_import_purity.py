@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+import advisor.report
 import fslr.training
 
 _SERVER = ("redis", "structlog", "typer", "rich", "pydantic", "uvloop", "advisor.server.bootstrap")
 _TRAINING = sorted(path.stem for path in Path(fslr.training.__file__).parent.glob("[a-z]*.py"))
+_REPORT = sorted(path.stem for path in Path(advisor.report.__file__).parent.glob("[a-z]*.py"))
+_RENDERING = ("rich", "typer", "redis", "grpc", "advisor.cli", "advisor.server")
 _BESIDES = ("torch", "jax", "matplotlib")
 
 
@@ -26,6 +29,7 @@ _BESIDES = ("torch", "jax", "matplotlib")
         ("fslr.torch", (*_SERVER, "jax", "matplotlib", "advisor", "google.rpc")),
         ("advisor.policy", (*_SERVER, *_BESIDES, "grpc", "google.protobuf", "fslr", "asyncio")),
         ("advisor.local.in_process", (*_SERVER, *_BESIDES, "google.rpc")),
+        *((f"advisor.report.{name}", (*_RENDERING, *_BESIDES)) for name in _REPORT),
         ("advisor.server.bootstrap", _BESIDES),
     ],
 )

@@ -1,0 +1,149 @@
+"""Runs: the list of runs, the history of one run, and the groups of its last measurement."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from advisor.report.words import outcome_word, short_name
+from fslr.advisor.v1 import run_service_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run in a list.
+
+    Attributes:
+        run: The run's short name.
+        profile: The short name of the profile that it follows.
+        last_step: Step of the last stored measurement.
+        measurements: Number of stored measurements.
+        lost_measurements: Number of measurements that were answered but not stored.
+        create_time: Time of the first measurement, UTC.
+        update_time: Time of the last measurement, UTC.
+    """
+
+    run: str
+    profile: str
+    last_step: int
+    measurements: int
+    lost_measurements: int
+    create_time: datetime
+    update_time: datetime
+
+    @classmethod
+    def of(cls, run: run_service_pb2.Run) -> RunRow:
+        """Return the row of a run."""
+        return cls(
+            short_name(run.name),
+            short_name(run.opening.profile),
+            run.last_step,
+            run.measurements,
+            run.lost_measurements,
+            run.create_time.ToDatetime(UTC),
+            run.update_time.ToDatetime(UTC),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurementRow:
+    """One measurement of a run with its answer.
+
+    Attributes:
+        step: Optimizer steps completed before the measured step.
+        loss: Training loss, in the user's unit; None: not reported.
+        total_rate: RMS change of the outputs by all groups together, in output units; None: not
+            reported.
+        linearity_error: Distance of the real change from the first-order one, a ratio; None: not
+            reported.
+        min_multiplier: Smallest recommended multiplier.
+        median_multiplier: Median recommended multiplier.
+        max_multiplier: Largest recommended multiplier.
+        next_step: Step of the next measurement.
+        outcomes: Outcomes in words with the number of groups, the most frequent first.
+        is_stale: Whether the profile was answered from a cache while the store was unavailable.
+    """
+
+    step: int
+    loss: float | None
+    total_rate: float | None
+    linearity_error: float | None
+    min_multiplier: float
+    median_multiplier: float
+    max_multiplier: float
+    next_step: int
+    outcomes: tuple[tuple[str, int], ...]
+    is_stale: bool
+
+    @classmethod
+    def of(cls, event: run_service_pb2.RunEvent) -> MeasurementRow:
+        """Return the row of an event of a run's history."""
+        measurement, answer = event.measurement, event.recommendation
+        counts = Counter(outcome_word(outcome) for outcome in answer.outcomes)
+        return cls(
+            measurement.step,
+            measurement.loss if measurement.HasField("loss") else None,
+            measurement.total_rate if measurement.HasField("total_rate") else None,
+            measurement.linearity_error if measurement.HasField("linearity_error") else None,
+            min(answer.multipliers),
+            statistics.median(answer.multipliers),
+            max(answer.multipliers),
+            answer.next_measurement_step,
+            tuple(counts.most_common()),
+            answer.stale,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredGroupRow:
+    """A group in one measurement.
+
+    Attributes:
+        group: The group's name.
+        unit_rate: Measured unit rate, in output units per learning rate.
+        relative_error: Relative error of the unit rate, a ratio.
+        share: The group's signed part of the squared total rate, a ratio; None: not reported.
+        reference_unit_rate: Unit rate of the profile at this step, in output units per learning
+            rate; 0: no matching group.
+        learning_rate: Scheduled learning rate, before the multiplier; None: not reported.
+        multiplier: Recommended factor on the scheduled learning rate.
+        outcome: Why the multiplier is what it is, in words.
+    """
+
+    group: str
+    unit_rate: float
+    relative_error: float
+    share: float | None
+    reference_unit_rate: float
+    learning_rate: float | None
+    multiplier: float
+    outcome: str
+
+
+def measured_groups(
+    run: run_service_pb2.Run, event: run_service_pb2.RunEvent
+) -> list[MeasuredGroupRow]:
+    """Return a row for each group of a run in one measurement.
+
+    Args:
+        run: The run, with its layout.
+        event: The measurement and its answer, of the same layout.
+    """
+    measurement, answer = event.measurement, event.recommendation
+    count = len(answer.multipliers)
+    errors = measurement.relative_errors or [0.0] * count
+    return [
+        MeasuredGroupRow(
+            group.name,
+            measurement.unit_rates[i],
+            errors[i],
+            measurement.shares[i] if measurement.shares else None,
+            answer.reference_unit_rates[i],
+            measurement.learning_rates[i] if measurement.learning_rates else None,
+            answer.multipliers[i],
+            outcome_word(answer.outcomes[i]),
+        )
+        for i, group in enumerate(run.opening.layout.groups)
+    ]

@@ -1,0 +1,87 @@
+"""How values are written for people: numbers, enum values, names and rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from advisor.policy import Policy
+from advisor.wire import policy_to_proto
+from fslr.advisor.v1 import policy_pb2
+from fslr.profile_files import message_to_fields
+
+_OUTCOME_SENTENCES = {
+    policy_pb2.OUTCOME_MATCHED: "The multiplier follows the measurement.",
+    policy_pb2.OUTCOME_CLAMPED: "The multiplier was outside the policy's bounds and was set to the "
+    "nearer one.",
+    policy_pb2.OUTCOME_HELD_LOW_CONFIDENCE: "The relative error is above the policy's limit, so "
+    "the multiplier stays.",
+    policy_pb2.OUTCOME_HELD_ZERO_RATE: "The measured or the reference rate is zero, so the "
+    "multiplier stays.",
+    policy_pb2.OUTCOME_UNMATCHED: "The profile has no matching group, so the multiplier stays.",
+    policy_pb2.OUTCOME_HELD_FROZEN: "The policy no longer changes multipliers at this step, so the "
+    "multiplier stays.",
+    policy_pb2.OUTCOME_LIMITED: "The slew limit or the damping shortened the change of the "
+    "multiplier.",
+}
+
+
+def format_number(value: float) -> str:
+    """Return a number with four significant digits."""
+    return f"{value:.4g}"
+
+
+def format_percent(ratio: float, *, digits: int = 0) -> str:
+    """Return a ratio in percent.
+
+    Args:
+        ratio: The ratio; 1 is 100 %.
+        digits: Number of digits after the point.
+    """
+    return f"{ratio:.{digits}%}"
+
+
+def enum_word(kind: Any, value: int) -> str:
+    """Return an enum value in lower case with spaces, or its number if it is not known here.
+
+    Args:
+        kind: The generated enum.
+        value: The number.
+    """
+    known = kind.DESCRIPTOR.values_by_number.get(value)
+    if known is None:
+        return str(value)
+    prefix = kind.DESCRIPTOR.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return str(known.name).removeprefix(prefix).lower().replace("_", " ")
+
+
+def outcome_word(outcome: int) -> str:
+    """Return an outcome in a few words, such as ``held zero rate``."""
+    return enum_word(policy_pb2.Outcome, outcome)
+
+
+def outcome_sentence(outcome: int) -> str:
+    """Return what an outcome means, in a sentence."""
+    sentence = _OUTCOME_SENTENCES.get(policy_pb2.Outcome.ValueType(outcome))
+    return sentence or f"Outcome {outcome} is defined by a newer service."
+
+
+def short_name(resource_name: str) -> str:
+    """Return the last segment of a resource name."""
+    return resource_name.rsplit("/", 1)[-1]
+
+
+def format_rules(policy: policy_pb2.Policy) -> str:
+    """Return the rules that differ from the default, or ``the defaults``."""
+    defaults = message_to_fields(policy_to_proto(Policy()), enum_words=True)
+    rules = message_to_fields(policy, enum_words=True)
+    changed = {name: value for name, value in rules.items() if value != defaults.get(name)}
+    return ", ".join(f"{name}={format_rule(value)}" for name, value in changed.items()) or (
+        "the defaults"
+    )
+
+
+def format_rule(value: object) -> str:
+    """Return a rule's value; numbers have four significant digits."""
+    if isinstance(value, str):
+        return value
+    return format_number(value) if isinstance(value, float) else str(value).lower()
