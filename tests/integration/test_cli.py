@@ -286,9 +286,7 @@ def test_policies_are_set_shown_compared_and_tried(
     assert "no policies" in cli.run("policy", "list").stdout
     set_ = cli.run("policy", "set", "team", "-r", "max_multiplier=4", "-r", "depth_rule=copy")
     assert set_.stdout.startswith(f"set projects/{project}/policies/team@1")
-    assert "max_multiplier=4, " in cli.run("policy", "list").stdout.replace(
-        "depth_rule=copy, max_multiplier=4", "max_multiplier=4, "
-    )
+    assert "depth_rule=copy, max_multiplier=4" in cli.run("policy", "list").stdout
     rules = cli.run("policy", "show", "team").stdout
     assert "max_multiplier: 4.0" in rules
     edited = tmp_path / "team.yaml"
@@ -315,7 +313,7 @@ def test_policies_are_set_shown_compared_and_tried(
     ):
         assert message in cli.run("policy", "set", "x", "-r", wrong, ok=False).output
 
-    assert "there is no stored run" in cli.run("policy", "try", "team", ok=False).output
+    assert "has no stored runs" in cli.run("policy", "try", "team", ok=False).output
     cli.run("profile", "register", "gpt", file)
     opening = opening_message(
         f"projects/{project}/profiles/gpt", run=f"projects/{project}/runs/night"
