@@ -1,17 +1,58 @@
-"""What a run measured at one step."""
+"""What a run measured at one step, and the ranges of its numbers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from advisor.policy.arrays import Floats
 from advisor.policy.errors import InvalidValueError
-from advisor.policy.reference import MAX_STEP
+from advisor.policy.ranges import COUNT, FINITE, NON_NEGATIVE, POSITIVE, STEP, Range
+
+NUMBER_RANGES = {
+    "step": STEP,
+    "interval_steps": STEP,
+    "total_steps": COUNT,
+    "probes": COUNT,
+    "examples": COUNT,
+    "linearity_error": NON_NEGATIVE,
+    "learning_rate": NON_NEGATIVE,
+    "total_rate": NON_NEGATIVE,
+    "loss": Range("is not finite; leave it out instead"),
+}
+"""Ranges of the numbers of a measurement, those that only the wire carries included."""
+ARRAY_RANGES = {
+    "unit_rates": NON_NEGATIVE,
+    "relative_errors": NON_NEGATIVE,
+    "learning_rates": NON_NEGATIVE,
+    "multipliers": POSITIVE,
+    "shares": FINITE,
+}
+"""Ranges of the entries of its arrays."""
+
+
+def check_array(field: str, values: NDArray[Any], groups: int) -> None:
+    """Check the length and the range of an array of a measurement.
+
+    Args:
+        field: The array's name in ``ARRAY_RANGES``.
+        values: The array.
+        groups: Number of groups of the layout.
+
+    Raises:
+        InvalidValueError: The array has the wrong length, or an entry is out of its range.
+    """
+    if values.shape != (groups,):
+        raise InvalidValueError(
+            field,
+            f"{len(values)} entries, but the layout has {groups} groups; send one entry for each "
+            "group in layout order",
+        )
+    ARRAY_RANGES[field].check_each(field, values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,14 +64,14 @@ class Measurement:
         unit_rates: In output units per learning rate, finite, >= 0, shape [groups].
         relative_errors: Ratios, finite, >= 0, shape [groups].
         multipliers: In force during the measured step, finite, > 0, shape [groups].
-        interval_steps: Steps since the measurement before; 0: there was none.
+        interval_steps: Steps since the previous measurement; 0: this is the first one.
         total_steps: Planned steps of the run; 0: unknown.
-        linearity_error: How far the real change of the outputs is from the first-order one, a ratio
-            of at least 0; None: not measured.
+        linearity_error: Relative difference between the real change of the outputs and the
+            first-order one, >= 0; None: not measured.
         probes: Number of probes behind the unit rates; 0: unknown.
         learning_rate: The scheduled learning rate now, the largest over groups; None: unknown.
-        advised: Whether each multiplier in force was once recommended, and not only held, shape
-            [groups]; None: all if there was a measurement before, else none.
+        advised: Whether each multiplier in force was recommended at some time, rather than only
+            held, shape [groups]; None: all were if there was a previous measurement, else none.
     """
 
     step: int
@@ -46,7 +87,7 @@ class Measurement:
 
     @property
     def moves(self) -> NDArray[np.bool_]:
-        """Where a multiplier is a successor: where the one in force was recommended, [groups]."""
+        """Whether a new multiplier succeeds a recommended one, shape [groups]."""
         if self.advised is not None:
             return self.advised
         return np.full(len(self.multipliers), self.interval_steps > 0)
@@ -58,52 +99,27 @@ class Measurement:
             groups: Number of groups of the layout.
 
         Raises:
-            InvalidValueError: An array has another length, or a value is out of its range.
+            InvalidValueError: An array has the wrong length, or a value is out of its range.
         """
-        self._check_numbers()
+        for field in ("linearity_error", "learning_rate"):
+            if getattr(self, field) is not None:
+                NUMBER_RANGES[field].check(field, getattr(self, field))
+        for field in ("probes", "total_steps", "step", "interval_steps"):
+            NUMBER_RANGES[field].check(field, getattr(self, field))
         if self.advised is not None and self.advised.shape != (groups,):
             raise InvalidValueError(
                 "advised", f"{len(self.advised)} entries, but the layout has {groups} groups"
             )
-        for field, positive in (
-            ("unit_rates", False),
-            ("relative_errors", False),
-            ("multipliers", True),
-        ):
-            values = getattr(self, field)
-            if values.shape != (groups,):
-                raise InvalidValueError(
-                    field,
-                    f"{len(values)} entries, but the layout has {groups} groups; "
-                    "send one entry for each group in layout order",
-                )
-            good = np.isfinite(values) & ((values > 0) if positive else (values >= 0))
-            if np.count_nonzero(good) < groups:
-                i = int(np.argmin(good))
-                wanted = "above 0" if positive else "of at least 0"
-                raise InvalidValueError(
-                    f"{field}[{i}]", f"{values[i]} is not a finite number {wanted}"
-                )
-
-    def _check_numbers(self) -> None:
-        for field in ("linearity_error", "learning_rate"):
-            value = getattr(self, field)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise InvalidValueError(field, f"{value} is not a finite number of at least 0")
-        for field in ("probes", "total_steps"):
-            if getattr(self, field) < 0:
-                raise InvalidValueError(field, f"{getattr(self, field)} is below 0")
-        for field in ("step", "interval_steps"):
-            if not 0 <= getattr(self, field) <= MAX_STEP:
-                raise InvalidValueError(field, f"{getattr(self, field)} is not in [0, {MAX_STEP}]")
+        for field in ("unit_rates", "relative_errors", "multipliers"):
+            check_array(field, getattr(self, field), groups)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measurements:
-    """Measurements of several runs of one layout, in range (:meth:`Measurement.check`), a row each.
+    """Checked measurements of several runs of one layout, one row each; see :class:`Measurement`.
 
     Attributes:
-        steps: As in :class:`Measurement`, shape [runs], and so are the others.
+        steps: Shape [runs].
         unit_rates: Shape [runs, groups].
         relative_errors: Shape [runs, groups].
         multipliers: Shape [runs, groups].
@@ -112,7 +128,7 @@ class Measurements:
         linearity_errors: Shape [runs].
         probes: Shape [runs].
         learning_rates: Shape [runs].
-        moves: Where a multiplier is a successor, shape [runs, groups].
+        moves: See :attr:`Measurement.moves`, shape [runs, groups].
     """
 
     steps: Sequence[int]

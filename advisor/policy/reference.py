@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from numpy.typing import NDArray
 from advisor.policy.aliases import GroupAlias, check_aliases
 from advisor.policy.errors import InvalidValueError
 from advisor.policy.layout import Layout
+from advisor.policy.ranges import MAX_STEP, POSITIVE, STEP
 from advisor.policy.rules import DepthRule, Policy
 
 MAX_POINTS = 100_000
-MAX_STEP = 2**53  # beyond it steps are not exact as floating-point numbers
 MAX_RATE = 1e30  # references are sums of rates, and travel as float32
 
 
@@ -60,12 +59,10 @@ class Profile:
                 "points", f"{len(self.steps)} points, but 1 to {MAX_POINTS} are needed"
             )
         self._check_shapes()
-        outside = np.flatnonzero((self.steps < 0) | (self.steps > MAX_STEP))
+        outside = np.flatnonzero(~STEP.contains_each(self.steps))
         if outside.size:
             i = int(outside[0])
-            raise InvalidValueError(
-                f"points[{i}].step", f"{self.steps[i]} is not in [0, {MAX_STEP}]"
-            )
+            STEP.check(f"points[{i}].step", int(self.steps[i]))
         falling = np.flatnonzero(self.steps[1:] <= self.steps[:-1])
         if falling.size:
             i = int(falling[0]) + 1
@@ -86,10 +83,7 @@ class Profile:
                     f"number in [0, {MAX_RATE:g}]",
                 )
         self._check_optional()
-        if not (math.isfinite(self.base_learning_rate) and self.base_learning_rate > 0):
-            raise InvalidValueError(
-                "base_learning_rate", f"{self.base_learning_rate} is not a finite number above 0"
-            )
+        POSITIVE.check("base_learning_rate", self.base_learning_rate)
         if not self.steps[-1] < self.total_steps <= MAX_STEP + 1:
             raise InvalidValueError(
                 "total_steps",

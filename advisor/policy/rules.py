@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import enum
-import math
 from dataclasses import dataclass
 
 from advisor.policy.errors import InvalidValueError
+from advisor.policy.ranges import COUNT, POSITIVE, Range
 
 
 class DepthRule(enum.Enum):
-    """How a block's reference rate is shared out over a stretch of a deeper model."""
+    """How the rate of a base block is divided among the blocks of a deeper model."""
 
     SUM = "sum"
     SQRT = "sqrt"
@@ -19,7 +19,7 @@ class DepthRule(enum.Enum):
 
 
 class Alignment(enum.Enum):
-    """Which moment of the profile a moment of the run is compared with."""
+    """Which step of the profile a step of the run is compared with."""
 
     STEP = "step"
     PROGRESS = "progress"
@@ -56,7 +56,7 @@ class Outcome(enum.Enum):
 
     @property
     def is_recommended(self) -> bool:
-        """Whether the multiplier follows from the measurement, and is not only held."""
+        """Whether the multiplier follows from the measurement, rather than being held."""
         return self in {Outcome.MATCHED, Outcome.CLAMPED, Outcome.LIMITED}
 
 
@@ -76,29 +76,29 @@ class Policy:
     """The rules that all runs on a profile share.
 
     Attributes:
-        depth_rule: How depth differences are bridged.
-        alignment: How moments of run and profile are aligned.
+        depth_rule: How references follow from base rates where depth differs.
+        alignment: How the steps of run and profile are aligned.
         unmatched_rule: What happens to groups without a counterpart.
         min_multiplier: Smallest multiplier, above 0.
         max_multiplier: Largest multiplier, at least ``min_multiplier``.
-        max_relative_error: Largest relative error of reference over measured rate (of both
-            together) with which it is used, above 0.
-        min_interval_steps: Fewest optimizer steps between measurements, at least 1.
-        max_interval_steps: Most optimizer steps between measurements.
-        slew_limit: Largest factor, up or down, between a multiplier in force and its successor;
-            above 1; None: no limit. A group's first recommendation is free of it.
-        max_linearity_error: Linearity error above which raises are damped, above 0; None: never.
-        min_rate_ratio: A rate below this part of the model's median rate counts as zero, in [0, 1);
-            rounding alone leaves about 1e-7 of a rate.
+        max_relative_error: Largest relative error of the ratio of reference and measured rate at
+            which it is used, above 0. Errors of both rates count.
+        min_interval_steps: Minimum optimizer steps between measurements, at least 1.
+        max_interval_steps: Maximum optimizer steps between measurements.
+        slew_limit: Largest factor, up or down, between a multiplier in force and its successor,
+            above 1; None: no limit. A group's first recommendation is exempt.
+        max_linearity_error: Linearity error above which increases are damped, above 0; None: never.
+        min_rate_ratio: A rate below this fraction of the model's median rate counts as zero, in
+            [0, 1). Rounding alone leaves about 1e-7 of a rate.
         weigh_by_confidence: Whether moves no larger than the relative error are shrunk.
-        first_step_only: Whether each group's first recommendation stays for good.
-        freeze_after_step: Step from which on multipliers stay as they are; None: never.
-        target_relative_error: Relative error that measurements are to have, above 0; the number of
-            probes that it takes is part of every answer. None: as the client likes.
-        max_probes: Most probes that are asked for, at least 1.
-        averaging_window: Over which part of the training so far multipliers are averaged (their
-            logarithms), in [0, 1]: 1 gives each moment since the start the same weight, less gives
-            later ones more; 0: no averaging. A group's first recommendation is free of it.
+        first_step_only: Whether each group's first recommendation is kept for good.
+        freeze_after_step: Step from which multipliers no longer change; None: never.
+        target_relative_error: Relative error that measurements should reach, above 0. Each answer
+            says how many probes that takes. None: the client chooses the number of probes.
+        max_probes: Maximum number of probes to ask for, at least 1.
+        averaging_window: Fraction of the training so far over which the logarithms of multipliers
+            are averaged, in [0, 1]. With 1 each step since the start has the same weight; with less
+            later steps have more; 0 turns averaging off. A group's first recommendation is exempt.
 
     Raises:
         InvalidValueError: A rule is out of its range.
@@ -124,33 +124,31 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for field, above in (
-            ("min_multiplier", 0),
-            ("max_multiplier", 0),
-            ("max_relative_error", 0),
-            ("slew_limit", 1),
-            ("max_linearity_error", 0),
-            ("target_relative_error", 0),
-        ):
+        for field, allowed in _RANGES.items():
             value = getattr(self, field)
-            if value is not None and not (math.isfinite(value) and value > above):
-                raise InvalidValueError(field, f"{value} is not a finite number above {above}")
-        if self.max_multiplier < self.min_multiplier:
-            raise InvalidValueError(
-                "max_multiplier",
-                f"{self.max_multiplier} is below min_multiplier {self.min_multiplier}",
-            )
+            if value is not None:
+                allowed.check(field, value)
         if not 0 <= self.min_rate_ratio < 1:
             raise InvalidValueError("min_rate_ratio", f"{self.min_rate_ratio} is not in [0, 1)")
-        if not 0 <= self.averaging_window <= 1:
-            raise InvalidValueError("averaging_window", f"{self.averaging_window} is not in [0, 1]")
-        for field in ("min_interval_steps", "max_probes"):
-            if getattr(self, field) < 1:
-                raise InvalidValueError(field, f"{getattr(self, field)} is below 1")
-        if self.max_interval_steps < self.min_interval_steps:
-            raise InvalidValueError(
-                "max_interval_steps",
-                f"{self.max_interval_steps} is below min_interval_steps {self.min_interval_steps}",
-            )
-        if self.freeze_after_step is not None and self.freeze_after_step < 0:
-            raise InvalidValueError("freeze_after_step", f"{self.freeze_after_step} is below 0")
+        for low, high in (
+            ("min_multiplier", "max_multiplier"),
+            ("min_interval_steps", "max_interval_steps"),
+        ):
+            lowest, highest = getattr(self, low), getattr(self, high)
+            if highest < lowest:
+                raise InvalidValueError(high, f"{highest} is below {low} {lowest}")
+
+
+_AT_LEAST_1 = Range("is below 1", low=1)
+_RANGES = {
+    "min_multiplier": POSITIVE,
+    "max_multiplier": POSITIVE,
+    "max_relative_error": POSITIVE,
+    "slew_limit": Range("is not a finite number above 1", low=1, excludes_low=True),
+    "max_linearity_error": POSITIVE,
+    "target_relative_error": POSITIVE,
+    "averaging_window": Range("is not in [0, 1]", low=0, high=1),
+    "min_interval_steps": _AT_LEAST_1,
+    "max_probes": _AT_LEAST_1,
+    "freeze_after_step": COUNT,
+}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from advisor.advising.advice import Advice, Opening
 from advisor.advising.mismatch_warnings import Training
 from advisor.policy import (
@@ -12,6 +10,7 @@ from advisor.policy import (
     Match,
     shown,
 )
+from advisor.policy.ranges import COUNT, NON_NEGATIVE
 from advisor.registry.profiles import check_words
 from advisor.registry.resource_names import ProfileReference, RunName
 from advisor.wire.field_paths import field_path
@@ -43,15 +42,9 @@ def opening_from_proto(
         layout = layout or layout_from_proto(message.layout)
     with field_path("opening.policy"):
         policy = policy_from_proto(message.policy) if message.HasField("policy") else None
-    if message.total_steps < 0:
-        raise InvalidValueError("opening.total_steps", f"{message.total_steps} is below 0")
-    if message.batch_size < 0:
-        raise InvalidValueError("opening.batch_size", f"{message.batch_size} is below 0")
-    learning_rate = message.base_learning_rate
-    if not (math.isfinite(learning_rate) and learning_rate >= 0):
-        raise InvalidValueError(
-            "opening.base_learning_rate", f"{learning_rate} is not a finite number of at least 0"
-        )
+    COUNT.check("opening.total_steps", message.total_steps)
+    COUNT.check("opening.batch_size", message.batch_size)
+    NON_NEGATIVE.check("opening.base_learning_rate", message.base_learning_rate)
     check_words("opening.optimizer", message.optimizer)
     check_words("opening.loss_name", message.loss_name)
     profile = ProfileReference.parse("opening.profile", message.profile)
@@ -69,7 +62,9 @@ def opening_from_proto(
         policy=policy,
         total_steps=message.total_steps,
         observe_only=message.observe_only,
-        training=Training(learning_rate, message.optimizer, message.batch_size, message.loss_name),
+        training=Training(
+            message.base_learning_rate, message.optimizer, message.batch_size, message.loss_name
+        ),
     )
 
 

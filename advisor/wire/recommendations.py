@@ -7,7 +7,6 @@ and the answers bit-identical.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,8 +16,9 @@ import numpy.typing as npt
 from advisor.advising.advice import Advice, Opening
 from advisor.advising.mismatch_warnings import Kind
 from advisor.policy import InvalidValueError, Measurement, Measurements, Outcome, Recommendations
-from advisor.policy.reference import MAX_STEP
+from advisor.policy.measurement import ARRAY_RANGES, NUMBER_RANGES, check_array
 from advisor.wire import packed
+from advisor.wire.field_paths import field_path
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2
 
 _OUTCOMES = {
@@ -35,6 +35,13 @@ _OUTCOME_NUMBERS = np.array([_OUTCOMES[outcome] for outcome in Outcome], dtype=n
 _IS_RECOMMENDED = np.array([outcome.is_recommended for outcome in Outcome], dtype=np.uint8)
 _FLOAT, _DOUBLE = np.dtype("<f4"), np.dtype("<f8")
 _MAX_BATCH_NUMBERS = 2**14  # entries of an array in one batch: it stays in the processor's cache
+_MESSAGE_RANGES = [  # of the numbers that a message carries; absent ones read 0
+    (field, NUMBER_RANGES[field])
+    for field in (
+        *("step", "interval_steps", "probes", "examples"),
+        *("total_rate", "linearity_error", "loss"),
+    )
+]
 _WARNING_KINDS = {
     Kind.BASE_LEARNING_RATE: advisor_service_pb2.WARNING_KIND_BASE_LEARNING_RATE,
     Kind.OPTIMIZER: advisor_service_pb2.WARNING_KIND_OPTIMIZER,
@@ -210,10 +217,12 @@ def _complete_measurements(
 
     unit_rates, errors = rows("unit_rates", _FLOAT), rows("relative_errors", _FLOAT)
     learning_rates, multipliers = rows("learning_rates", _FLOAT), rows("multipliers", _DOUBLE)
-    good = (unit_rates >= 0) & (errors >= 0) & (learning_rates >= 0) & (multipliers > 0)
-    for values in (unit_rates, errors, learning_rates, multipliers, rows("shares", _FLOAT)):
-        good &= np.isfinite(values)
-    if np.count_nonzero(good) < good.size:
+    inside = ARRAY_RANGES["shares"].contains_each(rows("shares", _FLOAT))
+    inside &= ARRAY_RANGES["unit_rates"].contains_each(unit_rates)
+    inside &= ARRAY_RANGES["relative_errors"].contains_each(errors)
+    inside &= ARRAY_RANGES["learning_rates"].contains_each(learning_rates)
+    inside &= ARRAY_RANGES["multipliers"].contains_each(multipliers)
+    if np.count_nonzero(inside) < inside.size:
         return None
     return Measurements(
         steps=[message.step for message in messages],
@@ -233,16 +242,8 @@ def _complete_measurements(
 
 
 def _numbers_in_range(message: Any) -> bool:
-    """Return whether the numbers beside the arrays are; NaN is not."""
-    return (
-        0 <= message.step <= MAX_STEP
-        and 0 <= message.interval_steps <= MAX_STEP
-        and message.probes >= 0
-        and message.examples >= 0
-        and 0 <= message.total_rate < math.inf
-        and 0 <= message.linearity_error < math.inf
-        and math.isfinite(message.loss)
-    )
+    """Return whether the numbers of a message, apart from its arrays, are in range."""
+    return all(allowed.contains(getattr(message, field)) for field, allowed in _MESSAGE_RANGES)
 
 
 def _packed_measurement(message: Any, opening: Opening) -> Measurement:
@@ -262,29 +263,15 @@ def _measurement(message: Any, arrays: _Arrays, opening: Opening) -> Measurement
     """Return the measurement of a message, packed or not, whose arrays are given."""
     groups = len(opening.layout)
     rates = arrays.learning_rates
-    if len(rates) not in (0, groups):
-        raise InvalidValueError(
-            "measurement.learning_rates",
-            f"{len(rates)} entries, but the layout has {groups} groups",
-        )
-    good = np.isfinite(rates) & (rates >= 0)
-    if np.count_nonzero(good) < len(rates):
-        i = int(np.argmin(good))
-        raise InvalidValueError(
-            f"measurement.learning_rates[{i}]",
-            f"{rates[i]} is not a finite number of at least 0",
-        )
-    if message.HasField("loss") and not math.isfinite(message.loss):
-        raise InvalidValueError(
-            "measurement.loss", f"{message.loss} is not finite; leave it out instead"
-        )
-    if not (math.isfinite(message.total_rate) and message.total_rate >= 0):
-        raise InvalidValueError(
-            "measurement.total_rate", f"{message.total_rate} is not a finite number of at least 0"
-        )
-    _check_shares(arrays.shares, groups)
-    if message.examples < 0:
-        raise InvalidValueError("measurement.examples", f"{message.examples} is below 0")
+    with field_path("measurement"):
+        if rates.size:
+            check_array("learning_rates", rates, groups)
+        if message.HasField("loss"):
+            NUMBER_RANGES["loss"].check("loss", message.loss)
+        NUMBER_RANGES["total_rate"].check("total_rate", message.total_rate)
+        if arrays.shares.size:
+            check_array("shares", arrays.shares, groups)
+        NUMBER_RANGES["examples"].check("examples", message.examples)
     return Measurement(
         step=message.step,
         unit_rates=arrays.unit_rates,
@@ -297,17 +284,6 @@ def _measurement(message: Any, arrays: _Arrays, opening: Opening) -> Measurement
         learning_rate=float(rates.max()) if rates.size else None,
         advised=arrays.advised if arrays.advised.size else None,
     )
-
-
-def _check_shares(shares: npt.NDArray[np.float64], groups: int) -> None:
-    if len(shares) not in (0, groups):
-        raise InvalidValueError(
-            "measurement.shares", f"{len(shares)} entries, but the layout has {groups} groups"
-        )
-    finite = np.isfinite(shares)
-    if np.count_nonzero(finite) < len(shares):
-        i = int(np.argmin(finite))
-        raise InvalidValueError(f"measurement.shares[{i}]", f"{shares[i]} is not finite")
 
 
 def _encode(

@@ -32,7 +32,7 @@ _ORDER = {
 }
 _PURE = {
     *("__future__", "bisect", "collections", "dataclasses", "enum", "functools", "math", "numpy"),
-    *("itertools", "re", "typing"),
+    *("itertools", "re", "sys", "typing"),
 }
 _FOLDERS = {
     "advisor": Path(advisor.__file__).parent,
