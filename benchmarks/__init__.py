@@ -1,1 +1,4 @@
-"""Where every figure of the documentation comes from: ``python -m benchmarks``."""
+"""The benchmarks behind every figure of the documentation: ``python -m benchmarks``.
+
+Modules here measure, study or report; code that users need belongs into ``fslr`` or ``advisor``.
+"""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``."""
+"""The command ``python -m benchmarks``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.templates import templates
 from benchmarks.transfer.command import transfer
 
 app = typer.Typer(
-    help="Where every figure of the documentation comes from.",
+    help="Measure the figures of the documentation, and render its pages from them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -40,7 +40,7 @@ app.command()(transfer)
 
 @app.callback()
 def _group() -> None:
-    """Benchmarks; each is a command."""
+    """Each benchmark is a command."""
 
 
 if __name__ == "__main__":

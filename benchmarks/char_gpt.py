@@ -1,4 +1,4 @@
-"""A character-level GPT: three norm placements, learned positions, an untied head."""
+"""A character-level GPT with three norm placements, learned positions and an untied head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 NormPlacement = Literal["pre", "post", "post_mod"]
-"""Where a block of branch f and layer norm N normalises the residual stream x.
+"""Where a block with branch f and layer norm N normalises the residual stream x.
 
 ``pre``: x + f(N(x)). ``post``: N(x + f(x)), as in the first transformer. ``post_mod``: x + N(f(x)),
 the third placement of arXiv 2502.17405 ("PreNormPostMod"): after the module, before the sum.
@@ -26,9 +26,9 @@ class CharGPTConfig:
         vocabulary: Number of distinct characters.
         width: Channels of the residual stream, a multiple of ``head_width``.
         blocks: Number of blocks.
-        context: Longest sequence, in characters.
+        context: Maximum length of a sequence, in characters.
         head_width: Channels of one attention head.
-        norm: Where blocks normalise.
+        norm: Placement of the layer norms.
     """
 
     vocabulary: int
@@ -40,7 +40,7 @@ class CharGPTConfig:
 
 
 class Attention(nn.Module):
-    """Causal self-attention, written out so that forward-mode derivatives exist too."""
+    """Causal self-attention of basic operations, which have forward-mode derivatives."""
 
     def __init__(self, config: CharGPTConfig) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class CharGPT(nn.Module):
         self.characters = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Embedding(config.context, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
-        # The stream of post-norm blocks is normalised already.
+        # Post-norm blocks already normalise the stream.
         self.norm = nn.Identity() if config.norm == "post" else nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, config.vocabulary)
 

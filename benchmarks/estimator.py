@@ -1,4 +1,4 @@
-"""``python -m benchmarks estimator``: every estimator against exact rates, on four models."""
+"""``python -m benchmarks estimator``: each estimator against exact rates, on four models."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from fslr.torch import (
     exact_unit_rates,
 )
 
-_WARM_STEPS = 100  # optimizer steps before the measured one: rates of a model that trains
+_WARMUP_STEPS = 100  # optimizer steps before the measured one
 _TIMING_ROUNDS = 15
-_NEGLIGIBLE = 1e-5  # of the largest rate: zero but for rounding, so no ratio means anything
+_NEGLIGIBLE = 1e-5  # part of the largest rate; smaller ones are rounding, without a useful ratio
 _MANY_PROBES = 4
 
 WORKLOADS: dict[str, Callable[[], Workload]] = {
@@ -49,17 +49,17 @@ class EstimatorFigures:
 
     Attributes:
         rmse: Relative RMSE of a rate from one probe, mean over groups.
-        stated_error: Relative error that the measurements state themselves, mean over groups.
-        abs_log_bias: ``|log|`` of the rate from all probes together over the exact rate, mean over
-            groups; noise included.
-        noise: What ``abs_log_bias`` would be of an unbiased estimator with this ``rmse``.
-        worst_bias: The largest relative deviation of a group's rate, from all probes together, from
-            the exact one.
-        probes: Probes that a measurement takes where one is asked for: more than one where examples
-            see each other. ``rmse`` is of such a measurement.
-        time_ratio: Time per asked probe over that of ``kronecker`` with one, median of paired runs.
-        time_ratio_k4: The same with four probes a measurement.
-        variance_times_cost: ``rmse^2 * time_ratio`` over that of ``kronecker``.
+        stated_error: Relative error that the measurements report, mean over groups.
+        abs_log_bias: ``|log|`` of the ratio between the rate from all probes and the exact rate,
+            mean over groups; it includes noise.
+        noise: The ``abs_log_bias`` of an unbiased estimator with this ``rmse``.
+        worst_bias: Largest relative deviation of a group's rate from all probes from the exact one.
+        probes: Probes that a measurement takes for one requested probe: more than one if examples
+            see each other. ``rmse`` is the error of such a measurement.
+        time_ratio: Time per requested probe, relative to ``kronecker`` with one probe; median of
+            paired runs.
+        time_ratio_k4: The same with four probes per measurement.
+        variance_times_cost: ``rmse^2 * time_ratio``, relative to ``kronecker``.
     """
 
     rmse: float
@@ -74,8 +74,8 @@ class EstimatorFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
-    """A trained model, a batch, and the step that Adam made on it."""
+class _Step:
+    """A trained model, a batch, and the step that Adam takes on it."""
 
     model: torch.nn.Module
     groups: ModelGroups
@@ -83,19 +83,19 @@ class _Measured:
     update: Update
 
 
-def _trained(workload: Workload, device: torch.device, seed: int) -> _Measured:
-    """Train for a while, and come back to the weights before the last step."""
+def _train(workload: Workload, device: torch.device, seed: int) -> _Step:
+    """Train for a while and return to the weights before the last step."""
     torch.manual_seed(seed)
     batches = torch.Generator().manual_seed(seed + 1)
     model = workload.build().to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=workload.learning_rate)
     groups = ModelGroups(model, optimizer)
     before: list[Tensor] = []
-    for step in range(_WARM_STEPS + 1):
+    for step in range(_WARMUP_STEPS + 1):
         inputs, targets = (tensor.to(device) for tensor in workload.draw(batches))
         optimizer.zero_grad()
         loss_of(model, inputs, targets).backward()
-        if step == _WARM_STEPS:
+        if step == _WARMUP_STEPS:
             before = [group.parameter.detach().clone() for group in groups]
         optimizer.step()
     optimizer.zero_grad()
@@ -104,9 +104,7 @@ def _trained(workload: Workload, device: torch.device, seed: int) -> _Measured:
         for group, start in zip(groups, before, strict=True):
             updates.append((group.parameter - start) / workload.learning_rate)
             group.parameter.copy_(start)
-    return _Measured(
-        model, groups, Batch.of_call((inputs,), {}), Update(lambda index: updates[index])
-    )
+    return _Step(model, groups, Batch.of_call((inputs,), {}), Update(lambda index: updates[index]))
 
 
 def measure_estimators(
@@ -115,7 +113,7 @@ def measure_estimators(
     *,
     device: torch.device,
     seed: int = 0,
-    say: Callable[[str], None] = lambda _: None,
+    report_progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, EstimatorFigures]:
     """Compare single-probe estimates with exact rates, estimator by estimator.
 
@@ -123,29 +121,32 @@ def measure_estimators(
         workload: The model.
         measurements: Number of independent measurements by each estimator.
         device: Where to measure.
-        seed: Of weights, data and probes.
-        say: Told what is being done.
+        seed: Seed of weights, data and probes.
+        report_progress: Called with what is being done.
     """
-    measured = _trained(workload, device, seed)
+    measured = _train(workload, device, seed)
     exact = torch.tensor(
         exact_unit_rates(measured.model, measured.groups, measured.batch, measured.update)
     )
     some = exact > _NEGLIGIBLE * exact.max()
-    say(f"{workload.name}: {len(exact)} groups, {int((~some).sum())} with a rate of zero left out")
+    report_progress(
+        f"{workload.name}: {len(exact)} groups, of which {int((~some).sum())} with a rate of zero "
+        "are left out"
+    )
     times = _times(measured, seed)
     cost = times["kronecker", 1]
     accuracy: dict[str, tuple[Tensor, Tensor, Tensor, int]] = {}
     for name, kind in ESTIMATORS.items():
-        say(f"{workload.name}: {measurements} measurements by {name}")
+        report_progress(f"{workload.name}: {measurements} measurements by {name}")
         estimator = kind(measured.model, measured.groups, seed=seed)
         estimates = [
             estimator.estimate(measured.batch, measured.update) for _ in range(measurements)
         ]
         rates = torch.tensor([estimate.unit_rates for estimate in estimates])
         errors = torch.tensor([estimate.relative_errors for estimate in estimates])
-        # Of one measurement: how probes are put together is a part of the estimator.
-        together = kind(measured.model, measured.groups, probes=measurements, seed=seed + 1)
-        pooled = torch.tensor(together.estimate(measured.batch, measured.update).unit_rates)
+        # One measurement with all probes, since combining probes is part of the estimator.
+        all_probes = kind(measured.model, measured.groups, probes=measurements, seed=seed + 1)
+        pooled = torch.tensor(all_probes.estimate(measured.batch, measured.update).unit_rates)
         accuracy[name] = (
             rates[:, some] / exact[some],
             pooled[some] / exact[some],
@@ -161,7 +162,7 @@ def measure_estimators(
             rmse=rmse,
             stated_error=float(errors.mean()),
             abs_log_bias=float(pooled.log().abs().mean()),
-            # The mean absolute value of a Gaussian is sqrt(2 / pi) of its deviation.
+            # The mean absolute value of a Gaussian is sqrt(2 / pi) times its standard deviation.
             noise=float((2 / torch.pi) ** 0.5 * ratio.std(0).mean() / measurements**0.5),
             worst_bias=float(max(pooled - 1, key=abs)),
             probes=probes,
@@ -172,7 +173,7 @@ def measure_estimators(
     return figures
 
 
-def _times(measured: _Measured, seed: int) -> dict[tuple[str, int], float]:
+def _times(measured: _Step, seed: int) -> dict[tuple[str, int], float]:
     """Return the median time of a measurement, in seconds, by estimator and number of probes."""
     estimators: dict[tuple[str, int], Estimator] = {
         (name, probes): kind(measured.model, measured.groups, probes=probes, seed=seed)
@@ -180,8 +181,8 @@ def _times(measured: _Measured, seed: int) -> dict[tuple[str, int], float]:
         for probes in (1, _MANY_PROBES)
     }
     taken: dict[tuple[str, int], list[float]] = {key: [] for key in estimators}
-    for _ in range(_TIMING_ROUNDS + 2):  # the first two find routes and warm caches
-        for key, estimator in estimators.items():  # side by side, so that all see the same noise
+    for _ in range(_TIMING_ROUNDS + 2):  # the first two rounds choose routes and warm caches
+        for key, estimator in estimators.items():  # interleaved, so that noise affects all of them
             begun = time.perf_counter()
             estimator.estimate(measured.batch, measured.update)
             taken[key].append(time.perf_counter() - begun)
@@ -190,22 +191,29 @@ def _times(measured: _Measured, seed: int) -> dict[tuple[str, int], float]:
 
 def estimator(
     models: Annotated[
-        list[str] | None, typer.Option("--model", help=f"One of {', '.join(WORKLOADS)}; all.")
+        list[str] | None,
+        typer.Option("--model", help=f"Only this model, of {', '.join(WORKLOADS)}; repeatable."),
     ] = None,
-    measurements: Annotated[int, typer.Option(help="Measurements by each.", min=2)] = 200,
-    device: Annotated[str, typer.Option(help="Where to measure, such as cuda.")] = "cpu",
-    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    measurements: Annotated[int, typer.Option(help="Measurements by each estimator.", min=2)] = 200,
+    device: Annotated[str, typer.Option(help="Device to measure on, such as cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Seed of weights, data and probes.")] = 0,
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Compare single-probe estimates of every estimator with exact rates (about 8 min)."""
+    """Compare the estimates of each estimator from one probe with exact rates (about 8 min)."""
     unknown = sorted(set(models or []) - set(WORKLOADS))
     if unknown:
-        raise typer.BadParameter(f"no model {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
-    say: Callable[[str], None] = (lambda _: None) if as_json else _console.print
+        raise typer.BadParameter(
+            f"there is no model {unknown[0]!r}; use one of {', '.join(WORKLOADS)}"
+        )
+    report: Callable[[str], None] = (lambda _: None) if as_json else _console.print
     found = {
         name: measure_estimators(
-            WORKLOADS[name](), measurements, device=torch.device(device), seed=seed, say=say
+            WORKLOADS[name](),
+            measurements,
+            device=torch.device(device),
+            seed=seed,
+            report_progress=report,
         )
         for name in models or WORKLOADS
     }
@@ -220,8 +228,8 @@ def estimator(
         probes = each["per_example"].probes
         if probes > 1:
             _console.print(
-                f"Examples of {name} see each other: a measurement by per_example takes {probes} "
-                "probes where one is asked for."
+                f"The examples of {name} see each other, so per_example takes {probes} probes for each "
+                "one requested."
             )
 
 
@@ -229,7 +237,7 @@ def _table(name: str, each: dict[str, EstimatorFigures], measurements: int) -> T
     table = Table(
         Column("estimator", no_wrap=True), "RMSE", "bias", "noise", "worst",
         "time", "K=4", "var*cost",
-        title=f"{name}: {measurements} measurements; bias is mean |log|, times per probe and "
+        title=f"{name}: {measurements} measurements; bias is the mean |log|; times per probe and "
         "variance times cost are relative to kronecker",
         box=box.SIMPLE,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The paper's residual MLP, and two convolutional networks: a small one, and one like ResNet-18."""
+"""Image models: the paper's residual MLP, a small convolutional network, and a small ResNet-18."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class ResMLP(nn.Module):
     """Residual MLP on flattened images, ``[B, pixels] -> [B, classes]``.
 
     Args:
-        pixels: Numbers an image.
+        pixels: Values per image.
         width: Channels of the residual stream.
         blocks: Number of residual blocks.
         classes: Number of classes.
@@ -28,7 +28,7 @@ class ResMLP(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the classes' logits."""
+        """Return the logits of the classes."""
         x = self.embed(images.flatten(1))
         for block in self.blocks:
             x = x + block(x)
@@ -37,7 +37,7 @@ class ResMLP(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm around a shortcut."""
+    """Two 3x3 convolutions with batch norm and a shortcut."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the block to its shortcut."""
+        """Return the sum of the convolutions and the shortcut."""
         inner = torch.relu(self.norm1(self.conv1(x)))
         return torch.relu(self.norm2(self.conv2(inner)) + self.shortcut(x))
 
@@ -80,14 +80,14 @@ class ConvNet(nn.Module):
         self.head = nn.Linear(channels[-1], classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the classes' logits of images ``[B, 1, height, width]``."""
+        """Return the logits of the classes for images ``[B, 1, height, width]``."""
         x = self.stages(torch.relu(self.norm(self.stem(images))))
         logits: Tensor = self.head(x.mean((2, 3)))
         return logits
 
 
 class SmallConvNet(nn.Module):
-    """Four 3x3 convolutions with group norm, for images of 8x8; no example sees another.
+    """Four 3x3 convolutions with group norm, for images of 8x8; examples do not see each other.
 
     Args:
         width: Channels of the first two convolutions, a multiple of 4; the others have twice as
@@ -109,6 +109,6 @@ class SmallConvNet(nn.Module):
         self.head = nn.Linear(channels[-1], classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the classes' logits of images ``[B, 1, height, width]``."""
+        """Return the logits of the classes for images ``[B, 1, height, width]``."""
         logits: Tensor = self.head(self.layers(images).mean((2, 3)))
         return logits

@@ -1,4 +1,4 @@
-"""Peak memory of tensors, exact where an allocator would only be guessed at."""
+"""Exact peak memory of tensors, without the overhead of an allocator."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch.utils._pytree import tree_iter
 
 
 class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of all storages that were made inside and are alive.
+    """Counts the bytes of all live storages that operations inside the context created.
 
-    What an operation uses for itself is not seen; on CPU nothing else tells.
+    Temporary memory inside an operation is not counted; on a CPU there is no way to see it.
 
     Attributes:
-        peak_bytes: The most at any time so far.
+        peak_bytes: Highest count so far.
     """
 
     def __init__(self) -> None:
@@ -34,15 +34,15 @@ class PeakMemory(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run an operation and note the storages of its results."""
+        """Run an operation and count the storages of its results."""
         result = func(*args, **(kwargs or {}))
         for tensor in tree_iter(result):
             if isinstance(tensor, Tensor):
-                self._note(tensor.untyped_storage())
+                self._count(tensor.untyped_storage())
         return result
 
-    def _note(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata  # noqa: SLF001 - what the Python object stands for
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata  # noqa: SLF001 - identifies the storage
         if key in self._known:
             return
         size = storage.nbytes()

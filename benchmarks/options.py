@@ -1,4 +1,4 @@
-"""What options of several benchmarks share."""
+"""Options that several benchmarks share."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import TypeVar
 
 import typer
 
-_Given = TypeVar("_Given", str | None, list[str] | None)
+_Value = TypeVar("_Value", str | None, list[str] | None)
 
 
-def one_of(known: Sequence[str]) -> Callable[[_Given], _Given]:
-    """Return a callback that refuses what is not known.
+def one_of(known: Sequence[str]) -> Callable[[_Value], _Value]:
+    """Return a callback that rejects unknown values of an option.
 
     Args:
-        known: What the option, or each of its values, may be.
+        known: The allowed values.
     """
 
-    def check(given: _Given) -> _Given:
+    def check(given: _Value) -> _Value:
         for value in [given] if isinstance(given, str) else given or ():
             if value not in known:
-                raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}")
+                raise typer.BadParameter(f"{value!r} is not one of {', '.join(known)}")
         return given
 
     return check

@@ -1,4 +1,4 @@
-"""``python -m benchmarks overhead``: what attaching costs a training, beside the paper's way."""
+"""``python -m benchmarks overhead``: what measuring adds to a training, by two procedures."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from fslr.advisor.v1 import policy_pb2, profile_pb2
 from fslr.torch import Attachment, MeasuringOptions, Recorder, attach
 from fslr.torch.estimators import RateEstimate
 
-_EVERY = 100
-_START = 40  # steps that the paper's procedure measures one by one at the start
+_INTERVAL_STEPS = 100
+_FIRST_STEPS = 40  # the paper's procedure measures each of these first steps
 
 _console = Console()
 
@@ -33,21 +33,21 @@ Attach = Callable[[nn.Module, torch.optim.Optimizer], Attachment | Recorder | No
 
 
 def paper_procedure(model: nn.Module, optimizer: torch.optim.Optimizer) -> Recorder:
-    """Return the paper's procedure: one probe at each of the first 40 steps, then every 100th.
+    """Return the paper's procedure: one probe at each of the first 40 steps, then every 100 steps.
 
-    The authors take the first 40 probes of the first step's update; that costs the same.
+    The authors measure the update of the first step with 40 probes, which costs the same.
     """
     return Recorder(
         model,
         optimizer,
-        every=lambda step: 1 if step + 1 < _START else _EVERY,
+        every=lambda step: 1 if step + 1 < _FIRST_STEPS else _INTERVAL_STEPS,
         options=MeasuringOptions(estimator="kronecker", linearity=False, averaging=0.9),
     )
 
 
 @dataclass(slots=True)
 class _Training:
-    """One training of several that advance side by side."""
+    """One of the trainings that advance side by side."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -57,7 +57,7 @@ class _Training:
     measured: list[bool] = field(default_factory=list)
 
     def step(self, workload: Workload, device: torch.device) -> None:
-        """Take a step, and note how long it took."""
+        """Take a step and record its time."""
         inputs, targets = (tensor.to(device) for tensor in workload.draw(self.batches))
         before = self._estimate()
         _wait(device)
@@ -76,15 +76,14 @@ class _Training:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a procedure costs a training.
+    """What a procedure adds to a training.
 
     Attributes:
-        overhead: Time of the whole training over that of the plain one, minus 1.
-        extra_memory_ratio: Peak memory of tensors over that of the plain training, minus it, over
-            the parameters' bytes.
-        relative_error: Mean over groups of the stated relative error of a unit rate at the end.
-        measurements: Number of measurements in the training.
-        step_ratio: Time of a step that is measured over that of one that is not, medians.
+        overhead: Added time, relative to the time of the plain training.
+        extra_memory_ratio: Added peak memory of tensors, relative to the bytes of the parameters.
+        relative_error: Relative error of a unit rate at the end as reported, mean over groups.
+        measurements: Number of measurements.
+        step_ratio: Median time of a measured step, relative to that of the other steps.
     """
 
     overhead: float
@@ -100,7 +99,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _reference(workload: Workload, seed: int) -> profile_pb2.ProfileContent:
-    """Record one step of the model itself, for an advisor to compare with."""
+    """Record one step of the same model as the profile."""
     torch.manual_seed(seed)
     model = workload.build()
     optimizer = torch.optim.Adam(model.parameters(), lr=workload.learning_rate)
@@ -112,12 +111,18 @@ def _reference(workload: Workload, seed: int) -> profile_pb2.ProfileContent:
 
 
 def procedures(workload: Workload, *, host: bool, seed: int) -> dict[str, Attach]:
-    """Return how each training is observed."""
+    """Return the function that attaches each procedure, by name.
+
+    Args:
+        workload: What is trained.
+        host: Whether our snapshot is kept in the host's memory.
+        seed: Seed of the profile's weights and data.
+    """
     advisor = InProcessAdvisor(_reference(workload, seed))
-    # Multipliers that all differ and hardly act: scaling costs what it costs, and all train alike.
+    # All multipliers differ, so scaling has its full cost, but they hardly change the training.
     policy = policy_pb2.Policy(
-        min_interval_steps=_EVERY,
-        max_interval_steps=_EVERY,
+        min_interval_steps=_INTERVAL_STEPS,
+        max_interval_steps=_INTERVAL_STEPS,
         min_multiplier=0.98,
         max_multiplier=1.02,
     )
@@ -136,7 +141,7 @@ def procedures(workload: Workload, *, host: bool, seed: int) -> dict[str, Attach
     return {"plain": lambda *_: None, "ours": ours, "paper": paper_procedure}
 
 
-def _begun(workload: Workload, procedure: Attach, device: torch.device, seed: int) -> _Training:
+def _start(workload: Workload, procedure: Attach, device: torch.device, seed: int) -> _Training:
     torch.manual_seed(seed)
     model = workload.build().to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=workload.learning_rate)
@@ -145,17 +150,17 @@ def _begun(workload: Workload, procedure: Attach, device: torch.device, seed: in
 
 
 def _peak_bytes(workload: Workload, procedure: Attach, device: torch.device, seed: int) -> int:
-    """Return the peak of a few steps, the first measurement and its checks among them."""
+    """Return the peak memory of a few steps, which include the first measurement and its checks."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         held = torch.cuda.memory_allocated(device)
-        training = _begun(workload, procedure, device, seed)
+        training = _start(workload, procedure, device, seed)
         for _ in range(3):
             training.step(workload, device)
         peak: int = torch.cuda.max_memory_allocated(device)
         return peak - held
     with PeakMemory() as memory:
-        training = _begun(workload, procedure, device, seed)
+        training = _start(workload, procedure, device, seed)
         for _ in range(3):
             training.step(workload, device)
     return int(memory.peak_bytes)
@@ -168,17 +173,17 @@ def measure_overhead(
     device: torch.device,
     host: bool = False,
     seed: int = 0,
-    say: Callable[[str], None] = lambda _: None,
+    report_progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[int, dict[str, Cost]]:
-    """Train plainly, with us, and with the paper's procedure, step by step side by side.
+    """Train without measuring, with our procedure and with the paper's, side by side.
 
     Args:
         workload: What to train.
         steps: Steps of each training.
-        device: Where.
-        host: Whether our snapshot waits in the host's memory.
-        seed: Of weights, data and probes.
-        say: Told what is being done.
+        device: Where to train.
+        host: Whether our snapshot is kept in the host's memory.
+        seed: Seed of weights, data and probes.
+        report_progress: Called with what is being done.
 
     Returns:
         The number of parameters, and the costs of ``ours`` and ``paper``.
@@ -186,16 +191,22 @@ def measure_overhead(
     Raises:
         RuntimeError: A procedure measured nothing.
     """
-    ways = procedures(workload, host=host, seed=seed)
-    peaks = {name: _peak_bytes(workload, way, device, seed) for name, way in ways.items()}
-    trainings = {name: _begun(workload, way, device, seed) for name, way in ways.items()}
+    attach_by_name = procedures(workload, host=host, seed=seed)
+    peaks = {
+        name: _peak_bytes(workload, procedure, device, seed)
+        for name, procedure in attach_by_name.items()
+    }
+    trainings = {
+        name: _start(workload, procedure, device, seed)
+        for name, procedure in attach_by_name.items()
+    }
     names = list(trainings)
     for step in range(steps):
-        turn = step % len(names)  # nobody always comes first
+        turn = step % len(names)  # the order rotates
         for name in names[turn:] + names[:turn]:
             trainings[name].step(workload, device)
         if (step + 1) % 50 == 0:
-            say(f"step {step + 1} of {steps}")
+            report_progress(f"step {step + 1} of {steps}")
     parameters = sum(p.numel() for p in trainings["plain"].model.parameters())
     plain = trainings["plain"].seconds
     costs: dict[str, Cost] = {}
@@ -220,22 +231,24 @@ def measure_overhead(
 
 
 def overhead(
-    steps: Annotated[int, typer.Option(help="Steps of each training.", min=_START + 10)] = 400,
-    width: Annotated[int, typer.Option(help="Channels of the model.", min=16)] = 256,
-    examples: Annotated[int, typer.Option(help="Examples a batch.", min=4)] = 64,
-    device: Annotated[str, typer.Option(help="Where to train, such as cuda.")] = "cpu",
+    steps: Annotated[
+        int, typer.Option(help="Steps of each training.", min=_FIRST_STEPS + 10)
+    ] = 400,
+    width: Annotated[int, typer.Option(help="Width of the model.", min=16)] = 256,
+    examples: Annotated[int, typer.Option(help="Examples per batch.", min=4)] = 64,
+    device: Annotated[str, typer.Option(help="Device to train on, such as cuda.")] = "cpu",
     host: Annotated[
         bool, typer.Option("--host", help="Keep our snapshot in the host's memory.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights, data and probes.")] = 0,
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Compare a training with us, one by the paper's procedure, and a plain one (about 5 min)."""
+    """Compare the cost of measuring by our procedure and by the paper's (about 5 min)."""
     workload = char_gpt(width=width, blocks=4, examples=examples, context=32, learning_rate=2.0**-9)
-    say: Callable[[str], None] = (lambda _: None) if as_json else _console.print
+    report: Callable[[str], None] = (lambda _: None) if as_json else _console.print
     parameters, costs = measure_overhead(
-        workload, steps, device=torch.device(device), host=host, seed=seed, say=say
+        workload, steps, device=torch.device(device), host=host, seed=seed, report_progress=report
     )
     where = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
     figures = {name: asdict(cost) for name, cost in costs.items()}
@@ -246,8 +259,8 @@ def overhead(
     _console.print(f"{parameters:,} parameters, {steps} steps, {examples} examples, {where}:")
     for name, cost in costs.items():
         _console.print(
-            f"  {name:5}  overhead {cost.overhead:+.1%}, extra memory "
-            f"{cost.extra_memory_ratio:.2f} of the parameters, relative error of a rate "
+            f"  {name:5}  added time {cost.overhead:+.1%}, added memory "
+            f"{cost.extra_memory_ratio:.2f} times the parameters, relative error of a rate "
             f"{cost.relative_error:.2f}; {cost.measurements} measurements, a measured step takes "
-            f"{cost.step_ratio:.2f} of another"
+            f"{cost.step_ratio:.2f} times as long as the others"
         )

@@ -1,4 +1,4 @@
-"""The look of all pictures: lines differ in lightness and marker too, not in colour alone."""
+"""Colours and style of all pictures; lines also differ in lightness and marker, not only colour."""
 
 from __future__ import annotations
 

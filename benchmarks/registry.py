@@ -1,4 +1,4 @@
-"""``python -m benchmarks registry``: what the registry costs with 10 profiles and with 100,000."""
+"""``python -m benchmarks registry``: times of the registry with 10 and with 100,000 profiles."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from advisor.wire import content_to_proto
 from benchmarks.provenance import AsJson, Out, emit
 from fslr import AdvisorClient
 
-FEW = 10
-_AT_ONCE = 100  # registrations under way while filling
+FEW = 10  # profiles in the small registry
+_CONCURRENCY = 100  # concurrent registrations while filling
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _PROVENANCE = Provenance(
     model="benchmark",
@@ -56,12 +56,12 @@ async def _resolve_alias(store: ProfileStore, name: ProfileName) -> object:
 
 
 async def _list(store: ProfileStore, name: ProfileName) -> object:
-    # Both list the same number of entries, from the middle of what there is.
+    # Both registries list the same number of entries, from the middle of the list.
     return await store.index.page(name.project, after=name.profile, size=FEW // 2 - 2, labels={})
 
 
 async def _filter(store: ProfileStore, name: ProfileName) -> object:
-    # One profile has both labels; half of all have the one.
+    # One profile has both labels; half of the profiles have the first one.
     labels = {"half": "1", "i": str(int(name.profile[1:]))}
     return await store.index.page(name.project, after="", size=FEW, labels=labels)
 
@@ -78,9 +78,9 @@ def registry(
     profiles: Annotated[
         int, typer.Option(min=20, help="Profiles in the large registry.")
     ] = 100_000,
-    rounds: Annotated[int, typer.Option(min=10, help="Paired measurements.")] = 2_000,
-    groups: Annotated[int, typer.Option(min=1, help="Groups of the large profile.")] = 10_000,
-    points: Annotated[int, typer.Option(min=1, help="Points of the large profile.")] = 200,
+    rounds: Annotated[int, typer.Option(min=10, help="Paired rounds.")] = 2_000,
+    groups: Annotated[int, typer.Option(min=1, help="Groups of the very large profile.")] = 10_000,
+    points: Annotated[int, typer.Option(min=1, help="Points of the very large profile.")] = 200,
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
@@ -97,11 +97,11 @@ def registry(
     emit(result, as_json=as_json, out=out)
     if as_json:
         return
-    table = Table("figure", "value", title=f"{profiles:,} profiles against {FEW}")
+    table = Table("what", "value", title=f"{profiles:,} profiles compared with {FEW}")
     for name, ratio in ratios.items():
-        table.add_row(f"time to {name}, ratio", f"{ratio:.2f}")
+        table.add_row(f"time to {name}: ratio", f"{ratio:.2f}")
     for name, value in large.items():
-        table.add_row(f"{groups:,} groups x {points} points: {name}", f"{value:,.4g}")
+        table.add_row(f"{groups:,} groups, {points} points: {name}", f"{value:,.4g}")
     Console().print(table)
 
 
@@ -123,29 +123,29 @@ async def fill(store: ProfileStore, count: int, notes: Console) -> None:
     """Register small profiles, each with an alias.
 
     Args:
-        store: Where.
-        count: How many.
-        notes: Where progress is told.
+        store: Where to register them.
+        count: Number of profiles.
+        notes: Console for progress.
     """
 
     async def one(i: int) -> None:
         await store.register(_name(i), _small(i), AuditOrigin(_NOW))
         await store.set_alias(ProfileReference(_name(i)), "prod", AuditOrigin(_NOW))
 
-    for start in range(0, count, _AT_ONCE):
-        await asyncio.gather(*(one(i) for i in range(start, min(start + _AT_ONCE, count))))
+    for start in range(0, count, _CONCURRENCY):
+        await asyncio.gather(*(one(i) for i in range(start, min(start + _CONCURRENCY, count))))
         if start and start % 20_000 == 0:
             notes.print(f"{start:,} profiles stored", style="dim")
 
 
 async def _ratios(folder: Path, profiles: int, rounds: int, notes: Console) -> dict[str, float]:
-    """Return median time with many profiles over that with few, measured in turns."""
+    """Return the ratio of median times, many profiles to few, from paired rounds."""
     with EmbeddedRedis(folder / "few") as few, EmbeddedRedis(folder / "many") as many:
         async with (
-            connect(few.url, timeout_s=10, retries=0) as one,
-            connect(many.url, timeout_s=10, retries=0) as other,
+            connect(few.url, timeout_s=10, retries=0) as few_redis,
+            connect(many.url, timeout_s=10, retries=0) as many_redis,
         ):
-            stores = ProfileStore(one), ProfileStore(other)
+            stores = ProfileStore(few_redis), ProfileStore(many_redis)
             await fill(stores[0], FEW, notes)
             await fill(stores[1], profiles, notes)
             middles = _name(FEW // 2), _name(profiles // 2 + 1 - profiles // 2 % 2)
@@ -162,17 +162,17 @@ async def _ratios(folder: Path, profiles: int, rounds: int, notes: Console) -> d
 
 
 def _large_profile(groups: int, points: int) -> dict[str, float]:
-    """Return size and times of one large profile, through the service."""
+    """Return the stored size of one large profile and the times of the service with it."""
     rng = np.random.default_rng(0)
     blocks = 50
     layout = Layout.of([
         Group(f"blocks.{i % blocks}.kind{i // blocks}.weight") for i in range(groups)
     ])
     header = ProfileHeader(layout, 0.01, points * 10, provenance=_PROVENANCE)
-    # As real ones are: rates over several decades that fall over training, with noise of 10 %.
-    falling = -np.linspace(0, 1, points)[:, None] * rng.uniform(0, 2, groups)
+    # Like real profiles: rates spread over decades that fall during training, with 10 % noise.
+    decay = -np.linspace(0, 1, points)[:, None] * rng.uniform(0, 2, groups)
     noise = rng.normal(0, 0.1, (points, groups))
-    rates = np.exp(rng.normal(-2, 2, groups) + falling + noise).astype(np.float32)
+    rates = np.exp(rng.normal(-2, 2, groups) + decay + noise).astype(np.float32)
     errors = np.abs(rng.normal(0.1, 0.03, (points, groups))).astype(np.float32)
     content = ProfileContent(header, np.arange(points, dtype=np.int64) * 10, rates, errors)
     encoded = encode(content)
@@ -181,7 +181,9 @@ def _large_profile(groups: int, points: int) -> dict[str, float]:
         start = time.perf_counter()
         client.register_profile("large", message)
         registered = time.perf_counter()
-        client.check_layout("large", message.layout)  # loads the profile, for the first time
+        client.check_layout(
+            "large", message.layout
+        )  # the service loads the profile for the first time
         resolved = time.perf_counter()
     return {
         "bytes": len(encoded.header) + len(encoded.arrays),

@@ -1,4 +1,4 @@
-"""``python -m benchmarks scaling``: cost against the number of groups and of parameters."""
+"""``python -m benchmarks scaling``: how costs grow with the number of groups and parameters."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _console = Console()
 
 @dataclass(frozen=True, slots=True)
 class MeasuringCost:
-    """What a measurement with one probe costs a residual MLP.
+    """The cost of a measurement of a residual MLP with one probe.
 
     Attributes:
         blocks: Residual blocks.
-        width: Channels.
+        width: Width of the model.
         groups: Number of groups.
         parameters: Number of parameters.
-        measurement_ms: Time of a measurement, median.
-        step_ratio: Over the time of a training step, median of pairs.
-        us_per_group: Microseconds a group.
-        ns_per_parameter: Nanoseconds a parameter.
+        measurement_ms: Median time of a measurement.
+        step_ratio: Time of a measurement, relative to a training step; median of pairs.
+        us_per_group: Microseconds per group.
+        ns_per_parameter: Nanoseconds per parameter.
     """
 
     blocks: int
@@ -53,14 +53,14 @@ class MeasuringCost:
 
 @dataclass(frozen=True, slots=True)
 class SteppingCost:
-    """What a step of AdamW costs with multipliers of its own for each tensor.
+    """The cost of a step of AdamW with a different multiplier for each tensor.
 
     Attributes:
         kind: Implementation of the optimizer.
         groups: Number of tensors, 4096 elements each.
-        plain_ms: Time of a step in one group, median.
-        split_ms: With scaled learning rates: a group a tensor.
-        update_ms: With the update scaled after the step.
+        plain_ms: Median time of a step with all tensors in one group.
+        split_ms: Median time with scaled learning rates, that is, one group per tensor.
+        update_ms: Median time with the update scaled after the step.
     """
 
     kind: str
@@ -70,14 +70,14 @@ class SteppingCost:
     update_ms: float
 
 
-def _seconds(act: Callable[[], object]) -> float:
+def _time_s(action: Callable[[], object]) -> float:
     begun = time.perf_counter()
-    act()
+    action()
     return time.perf_counter() - begun
 
 
 def measuring_cost(blocks: int, width: int) -> MeasuringCost:
-    """Time measurements and training steps of a residual MLP, in turn."""
+    """Time measurements and training steps of a residual MLP, alternating."""
     torch.manual_seed(0)
     model = ResMLP(width=width, blocks=blocks)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -94,7 +94,7 @@ def measuring_cost(blocks: int, width: int) -> MeasuringCost:
         optimizer.step()
 
     pairs = [
-        (_seconds(lambda: estimator.estimate(batch, update)), _seconds(step))
+        (_time_s(lambda: estimator.estimate(batch, update)), _time_s(step))
         for _ in range(_ROUNDS + 2)
     ][2:]
     parameters = sum(p.numel() for p in model.parameters())
@@ -112,7 +112,7 @@ def measuring_cost(blocks: int, width: int) -> MeasuringCost:
 
 
 def stepping_cost(kind: str, groups: int) -> SteppingCost:
-    """Time optimizer steps, plain and with multipliers in both ways, in turn."""
+    """Time optimizer steps, without multipliers and with both ways of scaling, alternating."""
     options: dict[str, Any] = {} if kind == "for-loop" else {kind: True}
     torch.manual_seed(0)
     parameters = [nn.Parameter(torch.randn(64, 64)) for _ in range(groups)]
@@ -133,17 +133,18 @@ def stepping_cost(kind: str, groups: int) -> SteppingCost:
         before.rescale(multipliers)
 
     rounds = [
-        tuple(_seconds(act) for act in (optimizer.step, split, update)) for _ in range(_ROUNDS + 2)
+        tuple(_time_s(action) for action in (optimizer.step, split, update))
+        for _ in range(_ROUNDS + 2)
     ][2:]
-    plain, of_split, of_update = (1e3 * statistics.median(t) for t in zip(*rounds, strict=True))
-    return SteppingCost(kind, groups, plain, of_split, of_update)
+    plain_ms, split_ms, update_ms = (1e3 * statistics.median(t) for t in zip(*rounds, strict=True))
+    return SteppingCost(kind, groups, plain_ms, split_ms, update_ms)
 
 
 def scaling(
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Show how cost grows with the number of groups and of parameters (about 1 min)."""
+    """Measure how costs grow with the number of groups and parameters (about 1 min)."""
     measuring = [
         *(measuring_cost(blocks, 128) for blocks in (8, 16, 32, 64)),
         *(measuring_cost(8, width) for width in (256, 512, 1024)),
@@ -163,7 +164,7 @@ def scaling(
     table = Table(
         "blocks", "width", "groups", "parameters", "ms", "steps",
         "us/group", "ns/param.",
-        title="A measurement of a residual MLP: time, alone and in training steps", box=box.SIMPLE,
+        title="Time of a measurement of a residual MLP", box=box.SIMPLE,
     )  # fmt: skip
     for cost in measuring:
         table.add_row(
@@ -178,8 +179,8 @@ def scaling(
         )
     _console.print(table)
     table = Table(
-        "AdamW", "tensors", "one group, ms", "scaled rates, ms", "scaled update, ms",
-        title="An optimizer step", box=box.SIMPLE,
+        "AdamW", "tensors", "one group, ms", "scaled learning rates, ms", "scaled update, ms",
+        title="Time of an optimizer step", box=box.SIMPLE,
     )  # fmt: skip
     for step in stepping:
         table.add_row(

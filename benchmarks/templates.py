@@ -1,4 +1,4 @@
-"""``python -m benchmarks templates``: records the profiles that come with the service."""
+"""``python -m benchmarks templates``: record the profiles that come with the service."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fslr.torch import MeasuringOptions, Recorder
 
 _FOLDER = Path(__file__).parents[1] / "advisor" / "registry" / "templates"
 _GUIDELINES = Path(__file__).parent / "guidelines"
-_STEPS, _EVERY, _TAIL = 400, 25, 40
+_STEPS, _INTERVAL_STEPS, _TAIL_STEPS = 400, 25, 40
 _SEEDS = (0, 1, 2)
 
 _console = Console()
@@ -32,19 +32,19 @@ _console = Console()
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What is recorded, and the words that go with it.
+    """A profile to record, with its description.
 
     Attributes:
-        name: Of the profile and of its guideline.
+        name: Name of the profile and of its guideline.
         workload: Model and data.
-        optimizer: Makes the optimizer.
-        octaves: Learning rates of the sweep, as powers of two.
-        model: The model in words.
-        width: Its channels.
-        depth: Its blocks.
-        dataset: The data in words.
-        labels: What it is found by.
-        aliases: Other frameworks' spellings, each with this model's.
+        optimizer: Builds the optimizer.
+        octaves: log2 of the learning rates of the sweep.
+        model: Description of the model.
+        width: Width of the model.
+        depth: Number of blocks.
+        dataset: Description of the data.
+        labels: Labels of the profile.
+        aliases: Names of parameters in other frameworks, each with the name in this model.
     """
 
     name: str
@@ -131,13 +131,15 @@ def _templates() -> list[Template]:
 def _train(
     template: Template, learning_rate: float, seed: int, *, record: bool
 ) -> tuple[float, profile_pb2.ProfileContent | None]:
-    """Train, and return the mean loss of the last steps and what was recorded."""
+    """Train and return the mean loss of the last steps, and the recording if there is one."""
     torch.manual_seed(seed)
     model = template.workload.build()
     optimizer = template.optimizer(model.parameters(), lr=learning_rate)
     batches = torch.Generator().manual_seed(seed + 1)
     options = MeasuringOptions(probes=4, seed=seed)
-    recorder = Recorder(model, optimizer, every=_EVERY, options=options) if record else None
+    recorder = (
+        Recorder(model, optimizer, every=_INTERVAL_STEPS, options=options) if record else None
+    )
     losses: list[float] = []
     for _ in range(_STEPS):
         loss = loss_of(model, *template.workload.draw(batches))
@@ -145,7 +147,7 @@ def _train(
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    tail = statistics.fmean(losses[-_TAIL:])
+    tail = statistics.fmean(losses[-_TAIL_STEPS:])
     if recorder is None:
         return tail, None
     recorder.close()
@@ -165,11 +167,11 @@ def _train(
 
 
 def _optimizer_name(template: Template) -> str:
-    made = template.optimizer([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    return type(made).__name__.lower()
+    optimizer = template.optimizer([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    return type(optimizer).__name__.lower()
 
 
-def _recorded(template: Template) -> profile_pb2.ProfileContent:
+def _record(template: Template) -> profile_pb2.ProfileContent:
     sweep: dict[int, float] = {}
     for octave in template.octaves:
         sweep[octave] = _train(template, 2.0**octave, _SEEDS[0], record=False)[0]
@@ -193,13 +195,15 @@ def _recorded(template: Template) -> profile_pb2.ProfileContent:
 
 
 def templates(
-    only: Annotated[list[str] | None, typer.Argument(help="Names. Default: all.")] = None,
-    folder: Annotated[Path, typer.Option(help="Where to.")] = _FOLDER,
+    only: Annotated[
+        list[str] | None, typer.Argument(help="Names of templates. Default: all.")
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Folder to write to.")] = _FOLDER,
 ) -> None:
     """Tune, record and write the templates (about 3 minutes on 2 cores)."""
     for template in _templates():
         if only and template.name not in only:
             continue
-        content = _recorded(template)
+        content = _record(template)
         save_profile(content, folder / f"{template.name}.yaml")
         _console.print(f"wrote {template.name}: {len(content.layout.groups)} groups")

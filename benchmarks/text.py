@@ -1,4 +1,4 @@
-"""Real text that every Python installation carries: the language's own help topics and sources."""
+"""Real text that every Python installation has: the help topics and sources of the language."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 _PACKAGES = ("asyncio", "email", "json", "logging", "unittest", "xml", "http", "concurrent")
-_VALIDATION_EVERY = 10  # one document of ten is held out
+_VALIDATION_EVERY = 10  # one document in ten is held out
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Text as character indices, cut into training and validation documents.
+    """Text as character indices, split into training and validation documents.
 
     Attributes:
         train: Training characters, shape [characters], int64.
         validation: Held-out characters, shape [characters], int64.
-        vocabulary: The distinct characters; an index is a position in it.
+        vocabulary: The distinct characters, in the order of their indices.
     """
 
     train: Tensor
@@ -45,7 +45,7 @@ def load_corpus(documents: Documents = "all") -> Corpus:
     """Read ``pydoc_data.topics`` and ``*.py`` sources of the standard library (about 3 MB).
 
     Args:
-        documents: Which of them to keep; the vocabulary is that of all.
+        documents: Which of them to return; the vocabulary always comes from all of them.
     """
     library = Path(sysconfig.get_path("stdlib"))
     read = {"topics": [topics[name] for name in sorted(topics)], "sources": list[str]()}
@@ -54,10 +54,10 @@ def load_corpus(documents: Documents = "all") -> Corpus:
             path.read_text(encoding="utf-8", errors="ignore")
             for path in sorted((library / package).rglob("*.py"))
         ]
-    # Beyond ASCII lie a few characters of tests and names: one stand-in keeps the vocabulary small.
+    # Replacing the few characters beyond ASCII keeps the vocabulary small.
     texts = {
-        kind: ["".join(c if c.isascii() else "?" for c in text) for text in of_kind]
-        for kind, of_kind in read.items()
+        kind: ["".join(c if c.isascii() else "?" for c in text) for text in found]
+        for kind, found in read.items()
     }
     texts["all"] = texts["topics"] + texts["sources"]
     vocabulary = "".join(sorted(set("".join(texts["all"]))))

@@ -1,4 +1,4 @@
-"""Trains a character GPT on the corpus: the loop that a user would write, with room for fslr."""
+"""A training loop for a character GPT, as a user would write it, that fslr can attach to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Attach = Callable[[nn.Module, torch.optim.Optimizer], AbstractContextManager[obj
 def no_attachment(
     _model: nn.Module, _optimizer: torch.optim.Optimizer
 ) -> AbstractContextManager[None]:
-    """Attach nothing."""
+    """Return a context that attaches nothing."""
     return nullcontext()
 
 
@@ -31,9 +31,9 @@ class TrainingPlan:
 
     Attributes:
         config: Shape of the model.
-        learning_rate: Absolute learning rate of Adam, constant.
+        learning_rate: Constant learning rate of Adam.
         steps: Optimizer steps.
-        batch_size: Examples a step.
+        batch_size: Examples per step.
         seed: Seed of the initial weights and of the batches.
     """
 
@@ -46,12 +46,12 @@ class TrainingPlan:
 
 @dataclass(slots=True)
 class TrainingResult:
-    """What came of it.
+    """The result of a training.
 
     Attributes:
-        losses: Training loss of each step, nats a character.
-        validation_loss: At the end, on held-out documents, nats a character.
-        seconds: Wall time of the training loop, validation left out.
+        losses: Training loss of each step, nats per character.
+        validation_loss: Final loss on held-out documents, nats per character.
+        seconds: Wall time of the training loop, without validation.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -60,7 +60,7 @@ class TrainingResult:
 
 
 def loss_of(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy, in nats, over examples and whatever comes after them."""
+    """Return the mean cross-entropy in nats, over examples and positions."""
     logits = model(inputs)
     return nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten())
 
@@ -77,7 +77,7 @@ def train(
     Args:
         plan: What to train.
         corpus: The text.
-        attach: Attaches fslr to model and optimizer; called before the first step.
+        attach: Attaches fslr to the model and the optimizer; called before the first step.
         on_step: Called with the loss after each step.
     """
     torch.manual_seed(plan.seed)
@@ -105,11 +105,11 @@ def train(
 @torch.no_grad()
 def _validate(model: nn.Module, plan: TrainingPlan, corpus: Corpus) -> float:
     model.eval()
-    same_for_all = torch.Generator().manual_seed(0)
+    batches = torch.Generator().manual_seed(0)
     losses = [
         loss_of(
             model,
-            *corpus.batch(corpus.validation, plan.batch_size, plan.config.context, same_for_all),
+            *corpus.batch(corpus.validation, plan.batch_size, plan.config.context, batches),
         )
         for _ in range(_VALIDATION_BATCHES)
     ]

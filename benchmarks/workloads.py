@@ -1,4 +1,4 @@
-"""What is measured: models with real data and the loss that they are trained on."""
+"""Workloads of the benchmarks: models with real data."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from benchmarks.text import Corpus, load_corpus
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A model in training.
+    """A model and the data that it is trained on.
 
     Attributes:
-        name: Short, for tables and JSON.
-        build: Makes the model; seeded by whoever calls.
-        draw: Draws inputs and targets, examples along the leading dimension.
-        learning_rate: Of Adam, absolute.
-        examples: Examples a batch.
+        name: Name in tables and JSON.
+        build: Builds the model; the caller seeds PyTorch first.
+        draw: Draws inputs and targets, with examples along the leading dimension.
+        learning_rate: Learning rate of Adam.
+        examples: Examples per batch.
     """
 
     name: str
@@ -55,7 +55,7 @@ def char_gpt(
     learning_rate: float = 2.0**-8,
     name: str = "char_gpt",
 ) -> Workload:
-    """Return a character GPT on the sources of the standard library."""
+    """Return a character GPT on text of the Python standard library."""
     corpus = _corpus()
     config = CharGPTConfig(len(corpus.vocabulary), width, blocks, context)
 

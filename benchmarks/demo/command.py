@@ -1,4 +1,4 @@
-"""``python -m benchmarks demo``: run it, show it, write it down."""
+"""``python -m benchmarks demo``: run the demo, print its results and write them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from benchmarks.demo.pictures import draw_all
 from benchmarks.provenance import emit
 from benchmarks.text import load_corpus
 
-_EXPECTED_GAIN = 0.25  # nats a character of validation loss
+_EXPECTED_GAIN = 0.25  # of validation loss, nats per character
 
 _console = Console()
 
@@ -35,11 +35,11 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for pictures and result.json.")] = Path(
         "out/demo"
     ),
-    width: Annotated[int, typer.Option(help="Channels of the big model.", min=32)] = 256,
+    width: Annotated[int, typer.Option(help="Width of the big model.", min=32)] = 256,
     steps: Annotated[int, typer.Option(help="Steps of each training.", min=50)] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights, data and probes.")] = 0,
 ) -> None:
-    """Tune a learning rate on a small model, transfer it to a big one through the service."""
+    """Tune a learning rate on a small model and transfer it to a big one through the service."""
     plan = DemoPlan(width=width, steps=steps, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     begun = time.perf_counter()
@@ -56,14 +56,14 @@ def demo(
     _print_result(result, plan)
     file = out / "result.json"
     emit(_result_fields(result, plan, seconds), as_json=False, out=file)
-    _console.print(f"Took {seconds:.0f} s. Written: {', '.join(map(str, [file, *pictures]))}")
+    _console.print(f"Finished in {seconds:.0f} s. Wrote {', '.join(map(str, [file, *pictures]))}")
     gain = result.plain.validation_loss - result.advised.validation_loss
     if gain >= _EXPECTED_GAIN:
-        _console.print(f"[bold green]Advised ends {gain:.2f} nats below plain.[/]")
+        _console.print(f"[bold green]The advised run ends {gain:.2f} nats below the plain one.[/]")
     else:
         _console.print(
-            f"[bold red]Advised ends only {gain:.2f} nats below plain; at least {_EXPECTED_GAIN} "
-            "were expected.[/] This run does not show the effect."
+            f"[bold red]The advised run ends only {gain:.2f} nats below the plain one; at least "
+            f"{_EXPECTED_GAIN} are expected.[/] This run does not show the effect."
         )
         raise typer.Exit(1)
 
@@ -89,22 +89,23 @@ def _multipliers(result: DemoResult) -> list[float]:
 
 def _print_result(result: DemoResult, plan: DemoPlan) -> None:
     sweep = ", ".join(
-        f"[bold]{rate:.4g}: {loss:.3f}[/]"
-        if rate == result.learning_rate
-        else f"{rate:.4g}: {loss:.3f}"
-        for rate, loss in result.sweep.items()
+        f"[bold]{learning_rate:.4g}: {loss:.3f}[/]"
+        if learning_rate == result.learning_rate
+        else f"{learning_rate:.4g}: {loss:.3f}"
+        for learning_rate, loss in result.sweep.items()
     )
     _console.print(f"Sweep of the base (learning rate: validation loss): {sweep}")
     _console.print(f"Registered: {result.profile}")
     multipliers = _multipliers(result)
     table = Table("model", "width", "learning rate", "multipliers", "validation loss, nats")
-    rate = f"{result.learning_rate:g}"
-    table.add_row("base", str(plan.base_width), rate, "", f"{result.base.validation_loss:.3f}")
-    table.add_row("plain", str(plan.width), rate, "1", f"{result.plain.validation_loss:.3f}")
+    learning_rate = f"{result.learning_rate:g}"
+    base_loss, plain_loss = result.base.validation_loss, result.plain.validation_loss
+    table.add_row("base", str(plan.base_width), learning_rate, "", f"{base_loss:.3f}")
+    table.add_row("plain", str(plan.width), learning_rate, "1", f"{plain_loss:.3f}")
     table.add_row(
         "advised",
         str(plan.width),
-        rate,
+        learning_rate,
         f"{min(multipliers):.3f} to {max(multipliers):.3f}",
         f"{result.advised.validation_loss:.3f}",
     )
@@ -120,7 +121,7 @@ def _result_fields(result: DemoResult, plan: DemoPlan, seconds: float) -> dict[s
         "gain": result.plain.validation_loss - result.advised.validation_loss,
         "seconds": seconds,
         "learning_rate": result.learning_rate,
-        "sweep": {f"{rate:g}": loss for rate, loss in result.sweep.items()},
+        "sweep": {f"{learning_rate:g}": loss for learning_rate, loss in result.sweep.items()},
         "multiplier_min": min(multipliers),
         "multiplier_max": max(multipliers),
         "measured_steps": [event.measurement.step for event in result.advised_events],

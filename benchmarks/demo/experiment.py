@@ -1,4 +1,4 @@
-"""What the demo does: sweep, record, register, and train the wide model plain and advised."""
+"""The steps of the demo: sweep, record, register, and train the wide model plain and advised."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from benchmarks.training import TrainingPlan, TrainingResult, train
 from fslr import Provenance
 from fslr.advisor.v1 import profile_pb2, run_service_pb2
 
-_EVERY = 25  # steps between recorded points
+_INTERVAL_STEPS = 25  # between recorded points
 PROFILE = "char-gpt"
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
-"""Opens a progress bar: (what, steps) -> called with the loss after each step."""
+"""Opens a progress bar, given a title and the number of steps.
+
+The context is a function to call with the loss after each step.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,12 @@ class DemoPlan:
     """Sizes of the demo.
 
     Attributes:
-        base_width: Channels of the small model.
-        width: Channels of the big model.
-        blocks: Blocks of both.
+        base_width: Width of the small model.
+        width: Width of the big model.
+        blocks: Number of blocks of both models.
         steps: Optimizer steps of every training.
-        octaves: Learning rates of the sweep, as powers of two.
-        seed: Seed of everything.
+        octaves: log2 of the learning rates of the sweep.
+        seed: Seed of weights, data and probes.
     """
 
     base_width: int = 32
@@ -48,18 +51,18 @@ class DemoPlan:
 
 @dataclass(slots=True)
 class DemoResult:
-    """What the demo found.
+    """The results of the demo.
 
     Attributes:
         sweep: Validation loss of the base at each learning rate.
-        learning_rate: The base's best one, transferred.
-        profile: The profile's registered name, with its version.
+        learning_rate: The base's best learning rate, which is transferred.
+        profile: The registered name of the profile, with its version.
         content: The profile.
-        base: The base at its best learning rate.
-        plain: The big model at that learning rate.
-        advised: The big model at that learning rate, with advice.
-        plain_events: What the plain run reported (it only observed).
-        advised_events: What the advised run reported, and the answers.
+        base: Training of the base at its best learning rate.
+        plain: Training of the big model at that learning rate, observed only.
+        advised: Training of the big model at that learning rate, with recommendations.
+        plain_events: Measurements of the plain run.
+        advised_events: Measurements and recommendations of the advised run.
     """
 
     sweep: dict[float, float]
@@ -77,10 +80,10 @@ def run_demo(plan: DemoPlan, corpus: Corpus, address: str, progress: Progress) -
     """Run the demo against an advisor service.
 
     Args:
-        plan: Its sizes.
+        plan: The sizes.
         corpus: The text.
         address: ``host:port`` of the service.
-        progress: Shows how far it is.
+        progress: Opens progress bars.
     """
     shape = CharGPTConfig(len(corpus.vocabulary), plan.base_width, plan.blocks)
     sweep: dict[float, float] = {}
@@ -88,11 +91,12 @@ def run_demo(plan: DemoPlan, corpus: Corpus, address: str, progress: Progress) -
     contents: dict[float, profile_pb2.ProfileContent] = {}
     with progress("base: sweep of learning rates", plan.steps * len(plan.octaves)) as on_step:
         for octave in plan.octaves:
-            rate = 2.0**octave
-            base_plan = TrainingPlan(shape, rate, plan.steps, seed=plan.seed)
-            contents[rate], results[rate] = _record(base_plan, corpus, on_step)
-            sweep[rate] = results[rate].validation_loss
-    best = min(sweep, key=lambda rate: sweep[rate])
+            learning_rate = 2.0**octave
+            base_plan = TrainingPlan(shape, learning_rate, plan.steps, seed=plan.seed)
+            content, result = _record(base_plan, corpus, on_step)
+            contents[learning_rate], results[learning_rate] = content, result
+            sweep[learning_rate] = result.validation_loss
+    best = min(sweep, key=lambda learning_rate: sweep[learning_rate])
 
     big_plan = TrainingPlan(replace(shape, width=plan.width), best, plan.steps, seed=plan.seed)
     with fslr.AdvisorClient(address) as client:
@@ -122,7 +126,7 @@ def _record(
     recorders: list[fslr.torch.Recorder] = []
 
     def attach(model: nn.Module, optimizer: torch.optim.Optimizer) -> fslr.torch.Recorder:
-        recorders.append(fslr.torch.Recorder(model, optimizer, every=_EVERY))
+        recorders.append(fslr.torch.Recorder(model, optimizer, every=_INTERVAL_STEPS))
         return recorders[0]
 
     result = train(plan, corpus, attach=attach, on_step=on_step)
@@ -150,7 +154,7 @@ def _train_attached(
     address: str,
     run: str,
 ) -> TrainingResult:
-    """Train the big model under the run's name; the run ``plain`` only looks on."""
+    """Train the big model as a run of this name; the run ``plain`` is only observed."""
 
     def attach(model: nn.Module, optimizer: torch.optim.Optimizer) -> fslr.torch.Attachment:
         return fslr.torch.attach(

@@ -1,4 +1,4 @@
-"""The demo's pictures: loss curves, rate per layer against the reference, multipliers."""
+"""The pictures of the demo: loss curves, the rate of each layer, and multipliers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ _SMOOTHED_STEPS = 10
 
 
 def draw_all(result: DemoResult, width: int, folder: Path) -> list[Path]:
-    """Draw all pictures into a folder and return their paths."""
+    """Draw all pictures into a folder and return their paths.
+
+    Args:
+        result: The results of the demo.
+        width: Width of the big model.
+        folder: The folder.
+    """
     with mpl.rc_context(STYLE):
         return [
             _losses(result, width, folder / "losses.png"),
@@ -31,7 +37,7 @@ def draw_all(result: DemoResult, width: int, folder: Path) -> list[Path]:
 
 
 def _smoothed(losses: list[float]) -> NDArray[np.float64]:
-    """Return the mean of each step's loss and the few before it."""
+    """Return the mean of each step's loss and those of the few steps before it."""
     sums = np.cumsum(losses)
     sums[_SMOOTHED_STEPS:] -= sums[:-_SMOOTHED_STEPS].copy()
     return sums / np.minimum(np.arange(1, len(losses) + 1), _SMOOTHED_STEPS)
@@ -53,8 +59,8 @@ def _losses(result: DemoResult, width: int, path: Path) -> Path:
     axes.set_ylim(top=max(top, result.base.losses[0]) * 1.05)
     axes.set(
         xlabel="optimizer step",
-        ylabel=f"training loss, nats a character\n(mean of {_SMOOTHED_STEPS} steps)",
-        title=f"One learning rate, {result.learning_rate:g}, tuned on the base alone",
+        ylabel=f"training loss, nats per character\n(mean of {_SMOOTHED_STEPS} steps)",
+        title=f"The learning rate {result.learning_rate:g}, tuned only on the base",
     )
     axes.legend()
     return _saved(figure, path)
@@ -63,13 +69,13 @@ def _losses(result: DemoResult, width: int, path: Path) -> Path:
 def _rates(result: DemoResult, path: Path) -> Path:
     """Draw the median rate of each group over the run: base, plain and advised.
 
-    Of the advised run what its measured steps really did: with the multipliers in force then, which
-    came of the measurement before. The first step was rescaled with its own answer.
+    The advised rates are those of the measured steps with the multipliers in force, which came from
+    the previous measurement. The first step was rescaled by its own recommendation.
     """
-    rate = result.learning_rate
-    base = np.array([point.unit_rates for point in result.content.points]) * rate
-    plain = np.array([e.measurement.unit_rates for e in result.plain_events]) * rate
-    advised = np.array([e.measurement.unit_rates for e in result.advised_events]) * rate
+    learning_rate = result.learning_rate
+    base = np.array([point.unit_rates for point in result.content.points]) * learning_rate
+    plain = np.array([e.measurement.unit_rates for e in result.plain_events]) * learning_rate
+    advised = np.array([e.measurement.unit_rates for e in result.advised_events]) * learning_rate
     first, *later = result.advised_events
     advised *= np.array([
         first.recommendation.multipliers,
@@ -79,7 +85,7 @@ def _rates(result: DemoResult, path: Path) -> Path:
     rows = np.arange(len(names))
     figure, axes = plt.subplots(figsize=(7, 0.22 * len(names) + 1.3), layout="constrained")
     for rates, label, colour, marker in (
-        (base, "base: the reference", BASE, "|"),
+        (base, "base (reference)", BASE, "|"),
         (plain, "plain", PLAIN, "x"),
         (advised, "advised", ADVISED, "."),
     ):
@@ -96,7 +102,7 @@ def _rates(result: DemoResult, path: Path) -> Path:
     axes.set(
         xscale="log",
         xlabel="rate: RMS output change of one step, logits (median over the run)",
-        title="How far one step of each layer moves the outputs",
+        title="How far a step of each layer moves the outputs",
     )
     axes.set_yticks(rows, names, fontsize=7)
     axes.invert_yaxis()
@@ -115,9 +121,9 @@ def _multipliers(result: DemoResult, path: Path) -> Path:
     image = axes.imshow(values.T, aspect="auto", cmap="RdBu_r", vmin=-reach, vmax=reach)
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_xticks(range(len(steps)), [str(step) for step in steps])
-    axes.set(xlabel="measured at optimizer step", title="Multipliers that the advisor gave")
+    axes.set(xlabel="optimizer step of the measurement", title="Recommended multipliers")
     bar = figure.colorbar(image, ax=axes)
-    bar.set_label("octaves (-1: half the scheduled learning rate)")
+    bar.set_label("log2 of the multiplier (-1: half the scheduled learning rate)")
     return _saved(figure, path)
 
 

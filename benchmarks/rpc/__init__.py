@@ -1,1 +1,1 @@
-"""What the service does in a second, beside a server that does nothing."""
+"""Throughput and latency of the service, compared with an echo server and with other services."""

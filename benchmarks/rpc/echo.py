@@ -1,7 +1,8 @@
-"""``python -m benchmarks.rpc.echo``: a server that does nothing, on the service's own stack.
+"""``python -m benchmarks.rpc.echo``: an echo server on the service's own stack.
 
-gRPC on asyncio and uvloop, the service's messages and channel options; no interceptor, no
-decision, no Redis, no metrics. What it does in a second is what any service on this stack could.
+It uses gRPC on asyncio and uvloop with the service's messages and channel options, but no
+interceptors, decisions, Redis or metrics. Its throughput is the most that any service on this stack
+can reach.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import advisor_service_pb2_grpc
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-# Those of the service, see advisor.server.bootstrap.
+# The options of the service, see advisor.server.bootstrap.
 _OPTIONS = [
     ("grpc.max_connection_age_ms", 3_600_000),
     ("grpc.max_connection_age_grace_ms", 5_000),
@@ -32,7 +33,7 @@ _OPTIONS = [
 
 
 class _Echo(advisor_service_pb2_grpc.AdvisorServiceServicer):
-    """Gives every request the same answer."""
+    """Answers every request with the same message."""
 
     def __init__(self, answer: pb.RecommendLRResponse) -> None:
         self._answer = answer
@@ -51,7 +52,7 @@ class _Echo(advisor_service_pb2_grpc.AdvisorServiceServicer):
         request: pb.RecommendLRRequest,  # noqa: ARG002
         context: _Context,  # noqa: ARG002
     ) -> pb.RecommendLRResponse:
-        """Answer one message."""
+        """Answer a unary call."""
         return self._answer
 
 

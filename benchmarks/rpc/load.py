@@ -1,4 +1,4 @@
-"""The load: many streams, or callers of one message, each asking again when it is answered."""
+"""The load: many streams or unary callers, each of which sends again when it is answered."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _METHOD = "/fslr.advisor.v1.AdvisorService/RecommendLR"
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    ("grpc.use_local_subchannel_pool", 1),  # else all channels share one connection
+    ("grpc.use_local_subchannel_pool", 1),  # otherwise all channels share one connection
 ]
 
-_Ask = Callable[[int], Awaitable[bytes]]
+_Send = Callable[[int], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What came of one round.
+    """The results of one round.
 
     Attributes:
-        per_second: Answers a second, of all callers together.
-        p50_s: Median time of an answer.
-        p99_s: Time within which 99 of 100 answers came.
+        per_second: Answers per second, of all callers together.
+        p50_s: Median latency.
+        p99_s: 99th percentile of the latency.
     """
 
     per_second: float
@@ -42,22 +42,22 @@ class Round:
 
 
 class Load:
-    """Callers of one server, as a context manager; between rounds they wait.
+    """Callers of one server, as a context manager. Between rounds they wait.
 
-    Messages are made once and sent as bytes, and answers are not decoded: what is measured is the
-    server. Of each caller the first answer, and the last of a round, are looked at.
+    Messages are built once and sent as bytes, and answers are not decoded, so that the server is
+    what is measured. Each caller's first answer, and its last one of a round, are checked.
 
     Args:
-        address: The server.
-        kind: Streams, or calls of one message.
-        callers: How many at a time.
+        address: Address of the server.
+        kind: Whether to send messages in streams or in unary calls.
+        callers: Number of concurrent callers.
         groups: Groups of each run.
-        label: What the runs' names begin with; empty: they have no name, and nothing is stored.
-        channels: Most connections that they share.
+        label: Prefix of the names of the runs; empty for runs without a name, which are not stored.
+        channels: Maximum number of connections that the callers share.
 
     Attributes:
-        names: The runs' identifiers.
-        answer: The last of the first answers.
+        names: The identifiers of the runs.
+        answer: The first answer to the last caller.
         sent: Number of messages sent so far.
     """
 
@@ -71,19 +71,19 @@ class Load:
         label: str,
         channels: int = 4,
     ) -> None:
-        self._most_channels = channels
+        self._max_channels = channels
         self._address = address
         self._kind = kind
         self._groups = groups
         self.names = [f"{label}-{i}" if label else "" for i in range(callers)]
         self._channels: list[grpc.aio.Channel] = []
-        self._asks: list[_Ask] = []
+        self._senders: list[_Send] = []
         self.answer = pb.RecommendLRResponse()
         self.sent = 0
 
     async def __aenter__(self) -> Self:
-        """Connect, and let each caller ask once."""
-        count = min(self._most_channels, len(self.names))
+        """Connect, and send the first message of each caller."""
+        count = min(self._max_channels, len(self.names))
         self._channels = [
             grpc.aio.insecure_channel(self._address, options=_OPTIONS) for _ in range(count)
         ]
@@ -92,11 +92,11 @@ class Load:
             first = pb.RecommendLRRequest(opening=opening(name, self._groups), measurement=data[0])
             channel = self._channels[i % count]
             if self._kind == "stream":
-                ask = self._stream(channel, first, data)
+                send = self._stream(channel, first, data)
             else:
-                ask = self._calls(channel, first.opening, data)
-            self.answer = self._checked(await ask(0))
-            self._asks.append(ask)
+                send = self._unary(channel, first.opening, data)
+            self.answer = self._check(await send(0))
+            self._senders.append(send)
         self.sent += len(self.names)
         return self
 
@@ -106,62 +106,68 @@ class Load:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Hang up."""
+        """Close the connections."""
         await asyncio.gather(*(channel.close() for channel in self._channels))
 
     def _stream(
         self, channel: grpc.aio.Channel, first: pb.RecommendLRRequest, data: list[pb.Measurement]
-    ) -> _Ask:
+    ) -> _Send:
         call: Any = channel.stream_stream(_METHOD)()
         messages = [pb.RecommendLRRequest(measurement=each).SerializeToString() for each in data]
         opened = first.SerializeToString()
 
-        async def ask(turn: int) -> bytes:
+        async def send(turn: int) -> bytes:
             await call.write(opened if turn == 0 else messages[turn % len(messages)])
             return bytes(await call.read())
 
-        return ask
+        return send
 
-    def _calls(
-        self, channel: grpc.aio.Channel, own: pb.RunOpening, data: list[pb.Measurement]
-    ) -> _Ask:
+    def _unary(
+        self, channel: grpc.aio.Channel, run: pb.RunOpening, data: list[pb.Measurement]
+    ) -> _Send:
         method: Any = channel.unary_unary(_METHOD + "Once")
         messages = [
-            pb.RecommendLRRequest(opening=own, measurement=each).SerializeToString()
+            pb.RecommendLRRequest(opening=run, measurement=each).SerializeToString()
             for each in data
         ]
 
-        async def ask(turn: int) -> bytes:
+        async def send(turn: int) -> bytes:
             return bytes(await method(messages[turn % len(messages)]))
 
-        return ask
+        return send
 
-    def _checked(self, answer: bytes) -> pb.RecommendLRResponse:
+    def _check(self, answer: bytes) -> pb.RecommendLRResponse:
         found = pb.RecommendLRResponse.FromString(answer)
         for field in ("multipliers", "outcomes", "reference_unit_rates", "limits"):
             if len(getattr(found, field)) != self._groups:
-                raise AssertionError(f"an answer of {len(getattr(found, field))} {field}")
+                raise AssertionError(
+                    f"an answer has {len(getattr(found, field))} {field} for {self._groups} groups"
+                )
         return found
 
     async def run(self, seconds: float) -> Round:
-        """Let all callers ask for so many seconds."""
+        """Let all callers send for a time.
+
+        Args:
+            seconds: The time.
+        """
         times: list[float] = []
         begun = time.perf_counter()
         until = begun + seconds
 
-        async def caller(ask: _Ask) -> None:
+        async def caller(send: _Send) -> None:
             turn, answer = 1, b""
             before = time.perf_counter()
             while before < until:
-                answer = await ask(turn)
+                answer = await send(turn)
                 now = time.perf_counter()
                 times.append(now - before)
                 before = now
                 turn += 1
             if answer:
-                self._checked(answer)
+                self._check(answer)
 
-        await asyncio.gather(*map(caller, self._asks))
+        await asyncio.gather(*map(caller, self._senders))
         self.sent += len(times)
         elapsed = time.perf_counter() - begun
         p50, p99 = np.quantile(times, (0.5, 0.99))

@@ -1,4 +1,4 @@
-"""What the load consists of: a profile, the openings of runs on it, and their measurements."""
+"""The messages of the load: profiles, openings of runs, and measurements."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fslr.advisor.v1 import layout_pb2, profile_pb2
 
 PROJECT = "bench"
 PROFILE = f"projects/{PROJECT}/profiles/load"
-_BASE_RATE = 0.01
-_KINDS = 10  # tensors a block, as in a transformer
+_BASE_LEARNING_RATE = 0.01
+_KINDS = 10  # tensors per block, as in a transformer
 _POINTS = 40
 _INTERVAL_STEPS = 25
-_DIFFERENT = 8  # measurements of a run, sent again and again
+_DISTINCT = 8  # measurements of a run, sent repeatedly
 _PROVENANCE = Provenance(
     model="benchmark",
     optimizer="Adam",
@@ -34,15 +34,17 @@ _PROVENANCE = Provenance(
 
 
 def profile_name(groups: int) -> str:
-    """Return the name of the profile for runs of so many groups."""
+    """Return the name of the profile for runs with this number of groups."""
     return f"{PROFILE}-{groups}"
 
 
 def profile(groups: int, *, seed: int = 0) -> profile_pb2.ProfileContent:
-    """Return the recording of a base model half as deep as a run of so many groups."""
+    """Return the profile of a base model that is half as deep as a run of ``groups`` groups."""
     rng = np.random.default_rng(seed)
     layout = Layout.of(_groups(max(groups // 2, min(_KINDS, groups))))
-    header = ProfileHeader(layout, _BASE_RATE, _POINTS * _INTERVAL_STEPS, provenance=_PROVENANCE)
+    header = ProfileHeader(
+        layout, _BASE_LEARNING_RATE, _POINTS * _INTERVAL_STEPS, provenance=_PROVENANCE
+    )
     shape = (_POINTS, len(layout))
     rates = np.exp(rng.normal(-2, 2, shape[1]) + rng.normal(0, 0.1, shape)).astype(np.float32)
     errors = np.abs(rng.normal(0.1, 0.03, shape)).astype(np.float32)
@@ -51,11 +53,11 @@ def profile(groups: int, *, seed: int = 0) -> profile_pb2.ProfileContent:
 
 
 def opening(run: str, groups: int) -> pb.RunOpening:
-    """Return the opening of a run of a model twice as deep as its profile's.
+    """Return the opening of a run whose model is twice as deep as that of its profile.
 
     Args:
-        run: The run's identifier; empty: nothing is stored of it.
-        groups: How many groups the model has.
+        run: Identifier of the run; empty to store nothing of it.
+        groups: Number of groups of the model.
     """
     return pb.RunOpening(
         run=f"projects/{PROJECT}/runs/{run}" if run else "",
@@ -65,23 +67,23 @@ def opening(run: str, groups: int) -> pb.RunOpening:
         ),
         total_steps=_POINTS * _INTERVAL_STEPS,
         optimizer="Adam",
-        base_learning_rate=_BASE_RATE,
+        base_learning_rate=_BASE_LEARNING_RATE,
         batch_size=32,
         loss_name="cross-entropy",
     )
 
 
 def measurements(groups: int) -> list[pb.Measurement]:
-    """Return measurements as a training job sends them, every field filled."""
+    """Return measurements as a training job sends them, with every field set."""
     rng = np.random.default_rng(1)
     return [
         pb.Measurement(
-            # Off the profile's points, as most are: the reference has to be interpolated.
+            # Between the points of the profile, so that the reference is interpolated.
             step=i * _INTERVAL_STEPS + 7,
             unit_rates=np.exp(rng.normal(-2, 2, groups)),
             relative_errors=np.abs(rng.normal(0.1, 0.03, groups)),
             multipliers=np.exp(rng.normal(0, 1, groups)),
-            learning_rates=np.full(groups, _BASE_RATE),
+            learning_rates=np.full(groups, _BASE_LEARNING_RATE),
             interval_steps=_INTERVAL_STEPS,
             probes=4,
             examples=32,
@@ -91,12 +93,12 @@ def measurements(groups: int) -> list[pb.Measurement]:
             linearity_error=0.1,
             advised=[True] * groups,
         )
-        for i in range(1, _DIFFERENT + 1)
+        for i in range(1, _DISTINCT + 1)
     ]
 
 
 def recommend_request(run: str, groups: int) -> pb.RecommendLRRequest:
-    """Return a request of one message: opening and measurement."""
+    """Return the request of a unary call, with opening and measurement."""
     return pb.RecommendLRRequest(opening=opening(run, groups), measurement=measurements(groups)[0])
 
 

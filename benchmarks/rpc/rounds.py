@@ -1,4 +1,4 @@
-"""Two servers measured in turns, so that what else the machine does befalls both."""
+"""Paired rounds: two servers measured alternately, so that noise of the machine affects both."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _DRAIN_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """One server over another, medians over pairs of rounds.
+class Comparison:
+    """A server compared with another one; medians over pairs of rounds.
 
     Attributes:
-        throughput_ratio: Answers a second, over the other's.
-        throughput_spread: The least and the largest of its pairs.
-        p99_ratio: Time of the slowest answer of a hundred, over the other's.
-        p99_spread: The least and the largest of its pairs.
-        per_second: Answers a second.
-        other_per_second: The other's.
-        p99_ms: Time of the slowest answer of a hundred, in milliseconds.
+        throughput_ratio: Answers per second, relative to the other server.
+        throughput_spread: Lowest and highest throughput ratio of a pair.
+        p99_ratio: 99th percentile of the latency, relative to the other server.
+        p99_spread: Lowest and highest p99 ratio of a pair.
+        per_second: Answers per second.
+        other_per_second: Answers per second of the other server.
+        p99_ms: 99th percentile of the latency, in milliseconds.
     """
 
     throughput_ratio: float
@@ -59,19 +59,19 @@ async def compare(
     rounds: int,
     seconds: float,
     settle: Callable[[], Awaitable[None]] | None = None,
-) -> Compared:
-    """Measure two servers in turns: own, other, other, own, and so on.
+) -> Comparison:
+    """Measure two servers alternately: own, other, other, own, and so on.
 
     Args:
-        own: Callers of the one.
-        other: As many callers of the other.
+        own: Callers of the first server.
+        other: As many callers of the other server.
         rounds: Pairs of rounds.
-        seconds: Length of a round.
-        settle: Waits until what a round left to be done is done.
+        seconds: Duration of a round.
+        settle: Waits until the work that a round left behind is done.
     """
     pairs: list[tuple[Round, Round]] = []
     for load in (own, other):
-        await load.run(seconds / 2)  # warms up
+        await load.run(seconds / 2)  # warm-up
     for turn in range(rounds):
         done: dict[bool, Round] = {}
         for is_own in (True, False) if turn % 2 == 0 else (False, True):
@@ -79,23 +79,23 @@ async def compare(
             await (settle() if settle is not None else asyncio.sleep(_SETTLE_S))
         pairs.append((done[True], done[False]))
     speeds = [one.per_second / two.per_second for one, two in pairs]
-    waits = [one.p99_s / two.p99_s for one, two in pairs]
-    return Compared(
+    latencies = [one.p99_s / two.p99_s for one, two in pairs]
+    return Comparison(
         throughput_ratio=statistics.median(speeds),
         throughput_spread=(min(speeds), max(speeds)),
-        p99_ratio=statistics.median(waits),
-        p99_spread=(min(waits), max(waits)),
+        p99_ratio=statistics.median(latencies),
+        p99_spread=(min(latencies), max(latencies)),
         per_second=statistics.median(one.per_second for one, _ in pairs),
         other_per_second=statistics.median(two.per_second for _, two in pairs),
         p99_ms=statistics.median(one.p99_s for one, _ in pairs) * 1000,
     )
 
 
-async def stored(redis: Redis, load: Load) -> int:
-    """Wait until the telemetry of a load is stored, and return how many measurements are.
+async def wait_until_stored(redis: Redis, load: Load) -> int:
+    """Wait until the telemetry of a load is stored, and return the number of stored measurements.
 
     Args:
-        redis: Where.
+        redis: The service's Redis.
         load: Callers whose runs have names.
     """
     keys = [f"fslr:{{{PROJECT}}}:run:{name}" for name in load.names]

@@ -1,4 +1,4 @@
-"""What the service does with more of everything: profiles, groups, streams, workers."""
+"""How the service scales with profiles, groups, streams and workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from advisor.store.redis.embedded import EmbeddedRedis
 from benchmarks.registry import FEW, fill
 from benchmarks.rpc.load import Load
 from benchmarks.rpc.payload import profile, profile_name, recommend_request
-from benchmarks.rpc.rounds import Compared, compare, stored
+from benchmarks.rpc.rounds import Comparison, compare, wait_until_stored
 from benchmarks.rpc.servers import resident_bytes
 from fslr import AdvisorClient
 from fslr.advisor.v1 import advisor_service_pb2_grpc
@@ -27,7 +27,7 @@ _DEADLINE_S = 120.0
 
 
 def register(address: str, groups: Sequence[int]) -> None:
-    """Register the profiles for runs of so many groups."""
+    """Register the profiles for runs with these numbers of groups."""
     with AdvisorClient(address, deadline_s=_DEADLINE_S) as client:
         for count in groups:
             client.register_profile(profile_name(count), profile(count))
@@ -35,13 +35,13 @@ def register(address: str, groups: Sequence[int]) -> None:
 
 async def many_profiles(
     folder: Path, profiles: int, *, callers: int, rounds: int, seconds: float, notes: Console
-) -> tuple[Compared, float]:
-    """Compare a service with many profiles stored with one that has few.
+) -> tuple[Comparison, float]:
+    """Compare a service with many stored profiles with one that has few.
 
-    Callers send single messages, each of which looks a name up: streams do so once.
+    Callers use unary calls, each of which looks up a name; a stream does so only once.
 
     Returns:
-        The comparison, and how many bytes of Redis a small profile takes.
+        The comparison, and the bytes that a small profile takes in Redis.
     """
     async with contextlib.AsyncExitStack() as stack:
         loads, used = [], []
@@ -61,32 +61,34 @@ async def many_profiles(
 async def many_groups(
     address: str, redis: Redis, counts: Sequence[int], *, callers: int, seconds: float
 ) -> dict[str, float]:
-    """Return answers a second for runs of so many groups, telemetry on."""
+    """Return answers per second by number of groups, with telemetry."""
     found = {}
     for count in counts:
         label = f"groups-{count}"
         async with Load(address, "stream", callers=callers, groups=count, label=label) as load:
             await load.run(seconds / 2)
             found[str(count)] = (await load.run(seconds)).per_second
-            await stored(redis, load)
+            await wait_until_stored(redis, load)
     return found
 
 
 async def many_streams(server: LocalServer, redis: Redis, streams: int) -> float:
-    """Return the bytes that one open stream of 100 groups takes of the service's memory."""
+    """Return the memory of the service that one open stream of 100 groups takes, in bytes."""
     address = server.address
     async with Load(address, "stream", callers=_WARM_STREAMS, groups=100, label="warm") as load:
         await load.run(0.5)
-        await stored(redis, load)
+        await wait_until_stored(redis, load)
         before = resident_bytes(server.pid)
-        async with Load(address, "stream", callers=streams, groups=100, label="open") as opened:
-            await stored(redis, opened)
+        async with Load(
+            address, "stream", callers=streams, groups=100, label="open"
+        ) as streams_load:
+            await wait_until_stored(redis, streams_load)
             after = resident_bytes(server.pid)
     return (after - before) / streams
 
 
 async def cached_profile_bytes(server: LocalServer, count: int) -> float:
-    """Return the bytes that a profile of 50 groups and 40 points takes in the service's memory."""
+    """Return the memory of the service that a profile of 50 groups takes, in bytes."""
     with AdvisorClient(server.address) as client:
         for i in range(count):
             client.register_profile(f"{profile_name(100)}-{i}", profile(100, seed=i))
@@ -103,8 +105,8 @@ async def cached_profile_bytes(server: LocalServer, count: int) -> float:
 
 async def more_workers(
     redis_url: str, workers: int, *, callers: int, rounds: int, seconds: float
-) -> Compared:
-    """Compare a service of several workers with one of a single worker."""
+) -> Comparison:
+    """Compare a service with several workers with one that has a single worker."""
     async with contextlib.AsyncExitStack() as stack:
         loads = []
         for number in (workers, 1):
@@ -117,13 +119,13 @@ async def more_workers(
                 callers=callers,
                 groups=100,
                 label=f"workers-{number}",
-                channels=16,  # the system deals connections out to workers by chance
+                channels=16,  # the kernel distributes connections among workers at random
             )
             loads.append(await stack.enter_async_context(load))
         return await compare(*loads, rounds=rounds, seconds=seconds)
 
 
 async def used_bytes(redis: Redis) -> int:
-    """Return how much memory the data of a Redis take."""
+    """Return the memory that the data of a Redis server take, in bytes."""
     found: Any = await redis.info("memory")
     return int(found["used_memory_dataset"])

@@ -1,4 +1,4 @@
-"""The processes that are measured, and what the system says of them."""
+"""The processes that are measured: the echo server, and what the system reports of a process."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _STOP_TIMEOUT_S = 10.0
 
 
 class EchoServer:
-    """The server that does nothing, in a process of its own, as a context manager.
+    """The echo server in its own process, as a context manager.
 
     Args:
-        answer: What it answers, encoded.
+        answer: Its answer, encoded.
 
     Attributes:
-        address: Where it answers.
+        address: Address that it listens on.
     """
 
     def __init__(self, answer: bytes) -> None:
@@ -34,7 +34,7 @@ class EchoServer:
         self.address = ""
 
     def __enter__(self) -> Self:
-        """Start it and wait until it listens."""
+        """Start the server and wait until it listens."""
         self._scratch = tempfile.TemporaryDirectory(prefix="fslr-echo-")
         answer_file, address_file = (Path(self._scratch.name, n) for n in ("answer", "address"))
         answer_file.write_bytes(self._answer)
@@ -46,7 +46,7 @@ class EchoServer:
         while not address_file.is_file():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise AssertionError("the echo server did not start")
+                raise AssertionError("the echo server did not start; its output above says why")
             time.sleep(0.02)
         self.address = address_file.read_text("utf-8")
         return self
@@ -57,11 +57,11 @@ class EchoServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop it."""
+        """Stop the server."""
         self.stop()
 
     def stop(self) -> None:
-        """Stop it, and remove what it leaves."""
+        """Stop the server and remove its files."""
         process, self._process = self._process, None
         if process is not None:
             terminate(process, grace_s=_STOP_TIMEOUT_S)
@@ -72,14 +72,14 @@ class EchoServer:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return how much memory a process holds."""
+    """Return the resident memory of a process, in bytes."""
     status = Path(f"/proc/{pid}/status").read_text("utf-8")
     line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
     return int(line.split()[1]) * 1024
 
 
 def has_option(option: str) -> bool:
-    """Return whether ``advisor serve`` knows an option."""
+    """Return whether ``advisor serve`` has an option."""
     shown = subprocess.run(
         [sys.executable, "-m", "advisor", "serve", "--help"],
         check=True,

@@ -1,4 +1,4 @@
-"""Where trainings run: an advisor service of their own, and processes with one thread each."""
+"""The bench that trainings run on: an advisor service and processes with one thread each."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ THREADS = 1  # of each process
 
 
 class Bench:
-    """Runs trainings side by side, with a service to record for and to be advised by.
+    """Runs trainings in parallel, with a service that stores profiles and advises.
 
-    Small models gain little from more threads, so each process has one (``THREADS``).
+    Each process has one thread (``THREADS``), since small models gain little from more.
 
     Args:
-        processes: How many trainings run at a time.
-        on_planned: Called with the number of trainings that were asked for.
-        on_trained: Called with each training that ended; from any thread.
+        processes: Number of parallel trainings.
+        on_planned: Called with the number of trainings of each request.
+        on_trained: Called with the result of each training, from any thread.
+
+    Attributes:
+        address: ``host:port`` of the service.
     """
 
     def __init__(
@@ -39,19 +42,19 @@ class Bench:
         self._processes = processes
         self._on_planned = on_planned
         self._on_trained = on_trained
-        self._closing = ExitStack()
+        self._exit_stack = ExitStack()
         self.address = ""
 
     def __enter__(self) -> Self:
         """Start the service and the processes."""
-        with ExitStack() as closing:
-            self.address = closing.enter_context(LocalServer()).address
-            self._client = closing.enter_context(fslr.AdvisorClient(self.address))
+        with ExitStack() as stack:
+            self.address = stack.enter_context(LocalServer()).address
+            self._client = stack.enter_context(fslr.AdvisorClient(self.address))
             self._pool = ProcessPoolExecutor(
                 self._processes, multiprocessing.get_context("spawn"), initializer=start_worker
             )
-            closing.callback(self._pool.shutdown, cancel_futures=True)
-            self._closing = closing.pop_all()
+            stack.callback(self._pool.shutdown, cancel_futures=True)
+            self._exit_stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -60,11 +63,11 @@ class Bench:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop both."""
-        self._closing.close()
+        """Stop the processes and the service."""
+        self._exit_stack.close()
 
     def run(self, trainings: Sequence[Training]) -> list[Trained]:
-        """Run trainings and return what came of them, in their order.
+        """Run trainings and return their results, in order.
 
         Args:
             trainings: The trainings.
@@ -72,7 +75,7 @@ class Bench:
         self._on_planned(len(trainings))
         futures = [self._pool.submit(run_training, training) for training in trainings]
         for future in futures:
-            future.add_done_callback(self._tell)
+            future.add_done_callback(self._report)
         return [future.result() for future in futures]
 
     def register(self, profile: str, content: bytes) -> str:
@@ -80,19 +83,19 @@ class Bench:
 
         Args:
             profile: Its name.
-            content: What a training recorded.
+            content: A recorded profile, serialised.
         """
         parsed = profile_pb2.ProfileContent.FromString(content)
         return self._client.register_profile(profile, parsed).profile.name
 
     def content(self, profile: str) -> profile_pb2.ProfileContent:
-        """Return what a registered version holds.
+        """Return the content of a registered version.
 
         Args:
             profile: The version's name.
         """
         return self._client.get_profile(profile).profile.content
 
-    def _tell(self, future: Future[Trained]) -> None:
+    def _report(self, future: Future[Trained]) -> None:
         if not future.cancelled() and future.exception() is None:
             self._on_trained(future.result())

@@ -1,4 +1,4 @@
-"""The cases of the transfer benchmark, full and quick, one after the other."""
+"""The cases of the transfer benchmark, in full and in quick form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AxisName = Literal[
 ]
 AXES: tuple[AxisName, ...] = get_args(AxisName)
 _SEEDS = (0, 1, 2)
-# On digits losses come near zero, where octaves differ by less than seeds; and trainings are short.
+# Losses on digits are close to zero, where seeds differ by more than octaves. Trainings are short.
 _DIGITS_SEEDS = tuple(range(8))
 
 
@@ -22,11 +22,11 @@ class Case:
     """A transfer from a base to a big model.
 
     Attributes:
-        axis: What grows.
-        optimizer: The optimizer of both.
-        base: Where the learning rate is tuned and the profile recorded.
-        big: Where they are used.
-        octaves: Learning rates that sweeps begin with, as powers of two.
+        axis: The size that grows.
+        optimizer: The optimizer of both models.
+        base: The model on which the learning rate is tuned and the profile recorded.
+        big: The model that uses them.
+        octaves: log2 of the learning rates that sweeps start with.
         steps: Optimizer steps of every training.
         seeds: Seeds of every training.
     """
@@ -41,12 +41,12 @@ class Case:
 
     @property
     def model(self) -> ModelName:
-        """The kind of both models."""
+        """The kind of model of both."""
         return self.base.model
 
     @property
     def name(self) -> str:
-        """Axis, model and optimizer: what tells cases apart."""
+        """Axis, model and optimizer, which identify the case."""
         return f"{self.axis} {self.model} {self.optimizer}"
 
 
@@ -153,7 +153,7 @@ _QUICK_MODELS: dict[AxisName, ModelName] = {
 
 
 def quick(case: Case) -> Case:
-    """Return a case with one seed and fewer steps; the largest model becomes smaller too.
+    """Return a case with one seed, fewer steps, and a smaller model if it has the largest one.
 
     Args:
         case: A full case.
@@ -170,15 +170,16 @@ def chosen_cases(
     *,
     is_quick: bool = False,
 ) -> list[Case]:
-    """Return the cases that fit all that is given.
+    """Return the cases with the given axis, model and optimizer.
 
     Args:
-        axis: What grows; None: anything.
-        model: The kind of model.
-        optimizer: The optimizer.
-        is_quick: Take the quick forms; where neither model nor optimizer is given, one an axis.
+        axis: The axis; None for any.
+        model: The kind of model; None for any.
+        optimizer: The optimizer; None for any.
+        is_quick: Whether to return quick forms, and only one case per axis if neither model nor
+            optimizer is given.
     """
-    fitting = [
+    matching = [
         case
         for case in CASES
         if axis in {None, case.axis}
@@ -186,11 +187,11 @@ def chosen_cases(
         and optimizer in {None, case.optimizer}
     ]
     if not is_quick:
-        return fitting
+        return matching
     if model is None and optimizer is None:
         first: dict[str, Case] = {}
-        for case in fitting:
+        for case in matching:
             if case.model == _QUICK_MODELS[case.axis]:
                 first.setdefault(case.axis, case)
-        fitting = list(first.values())
-    return [quick(case) for case in fitting]
+        matching = list(first.values())
+    return [quick(case) for case in matching]

@@ -1,4 +1,4 @@
-"""How long a case will take on this machine, from a few steps of its models."""
+"""Estimates how long a case takes on this machine, from a few steps of its models."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from benchmarks.transfer.models import build_task
 from benchmarks.transfer.settings import Setting
 
 _TIMED_STEPS = 3
-# What measuring, extending sweeps and sharing the memory bus add, as the full table showed.
+# For measuring, extended sweeps and the shared memory bus, from a run of all cases.
 _OVERHEAD = 1.3
 
 
 def expected_s(case: Case, processes: int) -> float:
-    """Return about how many seconds a case takes.
+    """Return the estimated duration of a case, in seconds.
 
     Args:
         case: The case.
-        processes: Trainings at a time.
+        processes: Number of parallel trainings.
     """
-    one_each = case.steps * len(case.octaves) * len(case.seeds) / processes
-    return _OVERHEAD * one_each * (_step_s(case.base) + 2 * _step_s(case.big))
+    steps_per_model = case.steps * len(case.octaves) * len(case.seeds) / processes
+    return _OVERHEAD * steps_per_model * (_step_s(case.base) + 2 * _step_s(case.big))
 
 
 def _step_s(setting: Setting) -> float:
-    if setting.model == "lora_gpt":  # without pretraining it first
+    if setting.model == "lora_gpt":  # the same size without pretraining
         setting = replace(setting, model="char_gpt_pre", rank=0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

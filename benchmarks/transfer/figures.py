@@ -1,7 +1,7 @@
-"""From sweeps to figures: where the best learning rate lies, and what using another costs. Pure.
+"""The figures of sweeps: the best learning rate, and the regret of using a different one.
 
-A sweep maps octaves (the learning rate is ``2 ** octave``) to the losses of its seeds. A training
-that diverged has an infinite loss, and so has the mean over seeds.
+A sweep maps octaves (the learning rate is ``2 ** octave``) to the losses of its seeds. The loss of
+a training that diverged is infinite, and so is its mean over seeds. All functions are pure.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ Losses = Mapping[int, Sequence[float]]
 
 
 def mean_loss(losses: Sequence[float]) -> float:
-    """Return the mean over seeds; infinite if one diverged."""
+    """Return the mean loss over seeds; infinite if a training diverged."""
     return sum(losses) / len(losses)
 
 
 def best_octave(sweep: Losses) -> int | None:
-    """Return the octave of the lowest mean loss; None if every one diverged.
+    """Return the octave of the lowest mean loss, or None if all octaves diverged.
+
+    Of equal losses, that of the lower learning rate counts as the best.
 
     Args:
-        sweep: The losses. Of equal ones the lower learning rate is the best.
+        sweep: The losses.
     """
     finite = {o: mean_loss(losses) for o, losses in sweep.items()}
     finite = {o: loss for o, loss in finite.items() if math.isfinite(loss)}
@@ -31,15 +33,15 @@ def best_octave(sweep: Losses) -> int | None:
 
 
 def missing_octave(sweep: Losses, floor: int, ceiling: int) -> int | None:
-    """Return the octave that a sweep lacks on the edge where its best one lies, or None.
+    """Return the next octave to try if the best one is at an edge of the sweep, else None.
 
-    An optimum at an edge of what was tried is none. Above an edge where trainings diverge there is
-    nothing to look for, below one there is.
+    A loss at the edge of a sweep is not a measured optimum. If all trainings diverged, only lower
+    octaves are tried.
 
     Args:
         sweep: The losses so far.
         floor: The lowest octave that may be tried.
-        ceiling: The highest.
+        ceiling: The highest octave that may be tried.
     """
     best = best_octave(sweep)
     low, high = min(sweep), max(sweep)
@@ -51,24 +53,24 @@ def missing_octave(sweep: Losses, floor: int, ceiling: int) -> int | None:
 
 
 def at_edge(sweep: Losses) -> bool:
-    """Return whether the best octave is the sweep's lowest or highest, so no measured optimum."""
+    """Return whether the best octave is at an edge of the sweep, so not a measured optimum."""
     return best_octave(sweep) in {None, min(sweep), max(sweep)}
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a case shows. Losses in nats, means over seeds; None: cannot be told, all diverged.
+    """The figures of a case. Losses are in nats, means over seeds; None if all trainings diverged.
 
     Attributes:
-        base_octave: Of the base's best learning rate, the one that is transferred.
-        shift_plain: Octaves from there to the plain big model's best.
-        shift_advised: The same, advised.
+        base_octave: Octave of the base's best learning rate, which is transferred.
+        shift_plain: Octaves from there to the plain big model's best learning rate.
+        shift_advised: Octaves from there to the advised big model's best learning rate.
         regret: ``loss_advised`` minus ``loss_best_plain``.
-        loss_plain: Of the plain big model at the transferred learning rate.
-        loss_advised: Of the advised one.
-        loss_best_plain: Of the plain big model at its own best learning rate.
-        spread: Sample standard deviation over seeds of ``regret`` (the seeds' own differences) and
-            the three losses, and the shifts seed by seed.
+        loss_plain: Loss of the plain big model at the transferred learning rate.
+        loss_advised: Loss of the advised big model at the transferred learning rate.
+        loss_best_plain: Loss of the plain big model at its own best learning rate.
+        spread: Sample standard deviations over seeds of the regret and of the three losses, and
+            the shifts of each seed.
     """
 
     base_octave: int | None
@@ -82,12 +84,12 @@ class Figures:
 
 
 def figures(base: Losses, plain: Losses, advised: Losses) -> Figures:
-    """Return what the sweeps of a case show.
+    """Return the figures of a case.
 
     Args:
         base: Sweep of the base.
-        plain: Sweep of the big model.
-        advised: Sweep of the big model with advice; has the base's best octave, if there is one.
+        plain: Sweep of the plain big model.
+        advised: Sweep of the advised big model, which includes the base's best octave.
     """
     transferred = best_octave(base)
     own = best_octave(plain)
@@ -99,8 +101,8 @@ def figures(base: Losses, plain: Losses, advised: Losses) -> Figures:
     seeds = len(next(iter(base.values())))
     return Figures(
         base_octave=transferred,
-        shift_plain=_difference(own, transferred),
-        shift_advised=_difference(best_octave(advised), transferred),
+        shift_plain=_shift(own, transferred),
+        shift_advised=_shift(best_octave(advised), transferred),
         regret=_finite_mean(regrets),
         loss_plain=_finite_mean(at_plain),
         loss_advised=_finite_mean(at_advised),
@@ -117,22 +119,22 @@ def figures(base: Losses, plain: Losses, advised: Losses) -> Figures:
 
 
 def search_saved(search_s: float, run_s: float, base_search_s: float = 0.0) -> float:
-    """Return the part of a search's time that transfer saves; below 0 it costs more.
+    """Return the part of a search's time that transfer saves; negative if it costs more.
 
     Args:
-        search_s: The sweep on the plain big model.
-        run_s: One advised run of the big model, instead.
-        base_search_s: The sweep on the base, which serves big models of any size. It is much of the
-            time only where the big model is hardly bigger.
+        search_s: Time of the sweep on the plain big model.
+        run_s: Time of the advised run of the big model that replaces it.
+        base_search_s: Time of the sweep on the base. It can be left out, since one sweep serves big
+            models of any size.
     """
     return 1 - (base_search_s + run_s) / search_s
 
 
 def summary(cases: Sequence[Mapping[str, object]]) -> dict[str, float | None]:
-    """Return the figures over all cases; a case that has no figure counts as missing the target.
+    """Return the figures over all cases; a case without a figure counts as missing the aim.
 
     Args:
-        cases: With ``shift_advised`` and ``regret`` each.
+        cases: Records with ``shift_advised`` and ``regret``.
     """
     shifts = [case["shift_advised"] for case in cases]
     near = [isinstance(shift, int) and abs(shift) <= 1 for shift in shifts]
@@ -147,14 +149,14 @@ def summary(cases: Sequence[Mapping[str, object]]) -> dict[str, float | None]:
     }
 
 
-def _difference(octave: int | None, transferred: int | None) -> int | None:
+def _shift(octave: int | None, transferred: int | None) -> int | None:
     return None if octave is None or transferred is None else octave - transferred
 
 
 def _seed_shift(base: Losses, big: Losses, seed: int) -> int | None:
-    """Return the shift that one seed alone would have shown."""
+    """Return the shift of a single seed."""
     own = best_octave({octave: [losses[seed]] for octave, losses in big.items()})
-    return _difference(own, best_octave({o: [losses[seed]] for o, losses in base.items()}))
+    return _shift(own, best_octave({o: [losses[seed]] for o, losses in base.items()}))
 
 
 def _finite_mean(losses: Sequence[float]) -> float | None:

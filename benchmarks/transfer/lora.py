@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) on a frozen character GPT, written out minimally."""
+"""A minimal implementation of low-rank adapters (LoRA, arXiv 2106.09685) on a character GPT."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ALPHA = 8.0
 class LoRALinear(nn.Module):
     """A frozen linear layer W with an adapter: ``W x + (alpha / rank) B A x``.
 
-    B begins at zero, so the adapted layer begins as the frozen one; only A and B are trained.
+    B starts at zero, so the adapted layer starts as the frozen one. Only A and B are trained.
 
     Args:
-        frozen: The layer; its parameters stop being trained.
+        frozen: The layer; its parameters are frozen in place.
         rank: Rows of A and columns of B.
         alpha: Numerator of the adapter's scale, as in PEFT.
     """
@@ -32,7 +32,7 @@ class LoRALinear(nn.Module):
         nn.init.zeros_(self.b.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the adapted layer's outputs."""
+        """Return the outputs of the adapted layer."""
         adapted: Tensor = self.frozen(x) + self.scale * self.b(self.a(x))
         return adapted
 
@@ -42,7 +42,7 @@ def with_adapters(model: CharGPT, rank: int) -> CharGPT:
 
     Args:
         model: The pretrained model.
-        rank: Of the adapters.
+        rank: Rank of the adapters.
     """
     model.requires_grad_(requires_grad=False)
     for block in model.blocks:

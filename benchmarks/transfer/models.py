@@ -1,4 +1,4 @@
-"""Builds the model of a setting, and draws its batches."""
+"""Builds the models of settings and draws their batches."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _PLACEMENTS: dict[ModelName, NormPlacement] = {
     "lora_gpt": "pre",
 }
 _PRETRAINING_STEPS = 300
-_PRETRAINING_RATE = 2.0**-7
+_PRETRAINING_LEARNING_RATE = 2.0**-7
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a setting's model is trained on.
+    """A model and the data that it is trained on.
 
     Attributes:
         model: The model, with initial weights from torch's global generator.
-        draw: Draws inputs and targets of a batch.
+        draw: Draws the inputs and targets of a batch.
     """
 
     model: nn.Module
@@ -86,14 +86,14 @@ def _text_task(setting: Setting) -> Task:
 
 
 def scale_initial_weights(model: nn.Module, factor: float) -> None:
-    """Multiply the weights of the feed-forward layers of a model's blocks, in place.
+    """Multiply the feed-forward weights in the blocks of a model, in place.
 
     Args:
         model: A character GPT or a residual MLP.
         factor: The factor.
 
     Raises:
-        ValueError: The model has no such layers, and the factor is not 1.
+        ValueError: The factor is not 1, and the model has no such layers.
     """
     if factor == 1.0:
         return
@@ -104,8 +104,8 @@ def scale_initial_weights(model: nn.Module, factor: float) -> None:
     ]
     if not layers:
         raise ValueError(
-            f"{type(model).__name__} has no feed-forward layers in blocks whose initial weights "
-            f"could be multiplied by {factor:g}; leave the factor 1"
+            f"{type(model).__name__} has no feed-forward layers in blocks to scale by {factor:g}; "
+            "use the factor 1"
         )
     with torch.no_grad():
         for layer in layers:
@@ -126,13 +126,13 @@ def _digits() -> tuple[Tensor, Tensor]:
 
 @cache
 def _pretrained(config: CharGPTConfig) -> CharGPT:
-    """Train a model on the help topics; adapters then learn the sources, which look different."""
+    """Train a model on the help topics; the adapters then learn the sources."""
     corpus = _corpus("topics")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = CharGPT(config)
     batches = torch.Generator().manual_seed(0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=_PRETRAINING_RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=_PRETRAINING_LEARNING_RATE)
     for _ in range(_PRETRAINING_STEPS):
         loss = loss_of(model, *corpus.batch(corpus.train, 16, config.context, batches))
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""The optimizers of the transfer cases, each built from parameters with learning rates."""
+"""The optimizers of the transfer cases."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ _MOMENTUM = 0.9
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """Muon for the matrices inside of blocks, AdamW for the rest, as Muon's users combine them.
+    """Muon for the matrices in blocks and AdamW for all other parameters, as is usual.
 
-    Embeddings, head, biases and norms go to AdamW. Muon's updates have AdamW's size
-    (``match_rms_adamw``), so that both go with one learning rate.
+    Embeddings, head, biases and norms use AdamW. Muon's updates have the size of AdamW's
+    (``match_rms_adamw``), so that both use one learning rate.
 
     Args:
-        groups: Parameter groups; those with ``"muon": True`` go to Muon.
+        groups: Parameter groups; those with ``"muon": True`` use Muon.
     """
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__(groups, {"lr": 1e-3, "weight_decay": 0.0, "muon": False})
         first = nn.Parameter(torch.zeros(1, 1))
-        # Stand-ins: a step gives them the groups in force, and their states go by parameter.
+        # Built with a stand-in parameter; each step passes them the groups in force. Their state
+        # is kept by parameter.
         self._parts: dict[bool, torch.optim.Optimizer] = {
             True: torch.optim.Muon([first], weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
             False: torch.optim.AdamW([first], weight_decay=0.0),
@@ -42,7 +43,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         """Take a step with the groups and learning rates in force.
 
         Args:
-            closure: Computes the loss anew, with gradients.
+            closure: Computes the loss and its gradients again.
         """
         loss = None
         if closure is not None:
@@ -62,20 +63,24 @@ def build_optimizer(
     """Build an optimizer for a model's trainable parameters.
 
     Args:
-        name: Which.
+        name: The optimizer.
         model: The model.
-        learning_rate: The learning rate, absolute.
-        factors: Factors on it by parameter name; those left out have 1.
+        learning_rate: The learning rate.
+        factors: Factors on it by parameter name; parameters without one have factor 1.
     """
-    by_kind: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    by_group: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter_name, parameter in model.named_parameters():
         if parameter.requires_grad:
             muon = name == "Muon" and parameter.ndim == 2 and "blocks." in parameter_name
-            kind = (learning_rate * factors.get(parameter_name, 1.0), muon)
-            by_kind.setdefault(kind, []).append(parameter)
+            group = (learning_rate * factors.get(parameter_name, 1.0), muon)
+            by_group.setdefault(group, []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": parameters, "lr": rate, **({"muon": muon} if name == "Muon" else {})}
-        for (rate, muon), parameters in by_kind.items()
+        {
+            "params": parameters,
+            "lr": group_learning_rate,
+            **({"muon": muon} if name == "Muon" else {}),
+        }
+        for (group_learning_rate, muon), parameters in by_group.items()
     ]
     if name == "Muon":
         return MuonWithAdamW(groups)

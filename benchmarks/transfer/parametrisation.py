@@ -1,4 +1,4 @@
-"""How a model's initial weights and learning rates go with its size: the place for alternatives."""
+"""Parametrisations: how initial weights and learning rates depend on the size of a model."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from benchmarks.transfer.settings import Setting
 
 
 class Parametrisation(Protocol):
-    """A rule that prepares a model for training. Instances cross processes, so they pickle."""
+    """A rule that prepares a model for training. Instances are pickled for worker processes."""
 
     @property
     def name(self) -> str:
-        """Short, for tables and JSON."""
+        """Name in tables and JSON."""
         ...
 
     def prepare(self, model: nn.Module, setting: Setting, base: Setting) -> dict[str, float]:
-        """Change a fresh model in place, and return factors on the learning rate.
+        """Change a new model in place and return factors on the learning rate.
 
         Args:
             model: The model as the standard parametrisation initialises it.
@@ -27,19 +27,19 @@ class Parametrisation(Protocol):
             base: The setting where the learning rate was tuned.
 
         Returns:
-            Factors by parameter name; those left out have 1.
+            Factors by parameter name; parameters without one have factor 1.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Standard:
-    """PyTorch's own initial weights, one learning rate for all."""
+    """PyTorch's own initial weights and one learning rate for all parameters."""
 
     name: str = "standard"
 
     def prepare(self, model: nn.Module, setting: Setting, base: Setting) -> dict[str, float]:  # noqa: ARG002
-        """Leave the model as it is.
+        """Leave the model unchanged.
 
         Args:
             model: The model.

@@ -1,4 +1,4 @@
-"""A bench for trainings that shows how far it is."""
+"""A bench with a progress bar."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from benchmarks.transfer.bench import PROCESSES, Bench
 def bench_with_progress(
     what: str, console: Console | None = None, *, processes: int = PROCESSES
 ) -> Iterator[Bench]:
-    """Give a bench; a bar counts its trainings.
+    """Return a bench whose trainings a progress bar counts, as a context manager.
 
     Args:
-        what: Stands before the bar.
-        console: Where the bar is, and what else is printed meanwhile. Default: standard error.
-        processes: Trainings at a time.
+        what: Title of the bar.
+        console: Console for the bar and for everything printed meanwhile. Default: standard error.
+        processes: Number of parallel trainings.
 
     Yields:
         The bench.

@@ -1,4 +1,4 @@
-"""Results as JSON: one record a case, merged into a file as cases end."""
+"""Results as JSON: one record per case, merged into a file as cases end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Record = dict[str, Any]
 
 
 def identity(case: Case) -> Record:
-    """Return what tells a case from all others, whatever came of it.
+    """Return the part of a case's record that does not depend on its results.
 
     Args:
         case: The case.
@@ -35,11 +35,11 @@ def identity(case: Case) -> Record:
 
 
 def record(case: Case, sweeps: CaseSweeps) -> Record:
-    """Return a case with its figures and its sweeps.
+    """Return the record of a case, with its figures and its sweeps.
 
     Args:
         case: The case.
-        sweeps: What was trained.
+        sweeps: Its sweeps.
     """
     base, plain, advised = sweeps.base, sweeps.plain, sweeps.advised
     found = figures(base.losses, plain.losses, advised.losses)
@@ -72,15 +72,15 @@ def record(case: Case, sweeps: CaseSweeps) -> Record:
         ),
         "unanswered": advised.unanswered,
         "sweeps": {
-            "base": _by_rate(base.losses),
-            "plain": _by_rate(plain.losses),
-            "advised": _by_rate(advised.losses),
+            "base": _by_learning_rate(base.losses),
+            "plain": _by_learning_rate(plain.losses),
+            "advised": _by_learning_rate(advised.losses),
         },
     }
 
 
-def _by_rate(losses: Losses) -> dict[str, list[float | None]]:
-    """Return losses by learning rate, from the highest on; a training that diverged has None."""
+def _by_learning_rate(losses: Losses) -> dict[str, list[float | None]]:
+    """Return losses by learning rate, the highest first; None for trainings that diverged."""
     return {
         repr(2.0**octave): [loss if math.isfinite(loss) else None for loss in losses[octave]]
         for octave in sorted(losses, reverse=True)
@@ -88,7 +88,7 @@ def _by_rate(losses: Losses) -> dict[str, list[float | None]]:
 
 
 def is_finished(case: Case, cases: Sequence[Record]) -> bool:
-    """Return whether a case's record is among others, made with the same sizes and seeds.
+    """Return whether there is a record of a case with the same sizes and seeds.
 
     Args:
         case: The case.
@@ -99,7 +99,7 @@ def is_finished(case: Case, cases: Sequence[Record]) -> bool:
 
 
 def merged(cases: Sequence[Record], new: Record) -> list[Record]:
-    """Return records with one more, in the place of an older one of its axis, model and optimizer.
+    """Return records with a new one, which replaces one with its axis, model and optimizer.
 
     Args:
         cases: The records so far.
@@ -114,17 +114,17 @@ def merged(cases: Sequence[Record], new: Record) -> list[Record]:
 
 
 def document(cases: Sequence[Record], provenance: Mapping[str, Any]) -> Record:
-    """Return the whole file.
+    """Return the content of the file.
 
     Args:
         cases: The records.
-        provenance: Where they come from.
+        provenance: Their provenance.
     """
     return {**provenance, **summary(cases), "cases": list(cases)}
 
 
 def load(file: Path) -> tuple[list[Record], Record]:
-    """Return the records of a file and where they come from; nothing if there is no such file.
+    """Return the records of a file and their provenance; both empty if the file does not exist.
 
     Args:
         file: The file.
@@ -137,13 +137,13 @@ def load(file: Path) -> tuple[list[Record], Record]:
 
 
 def save(file: Path, content: Record) -> None:
-    """Write a file so that whoever is cut off meanwhile finds the old one or the new one.
+    """Write a file atomically: after an interruption it has the old or the new content.
 
     Args:
         file: The file.
-        content: What it is to hold.
+        content: The content.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(file.name + ".new")
-    beside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
-    beside.replace(file)
+    temporary = file.with_name(file.name + ".new")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+    temporary.replace(file)

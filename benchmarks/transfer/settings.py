@@ -1,4 +1,4 @@
-"""What a model of a transfer case is: its kind and its sizes."""
+"""The settings of a transfer case: the kind of model and its sizes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ MODELS: tuple[ModelName, ...] = get_args(ModelName)
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A model with its sizes, and the sizes of its batches.
+    """The sizes of a model and of its batches.
 
     Attributes:
-        model: Its kind.
-        width: Channels.
-        depth: Residual blocks; the convolutional network has none.
+        model: The kind of model.
+        width: Width of the model.
+        depth: Number of residual blocks; the convolutional network has none.
         init_scale: Factor on the initial weights of the blocks' feed-forward layers.
         rank: Rank of the adapters of ``lora_gpt``.
-        context: Characters of a sequence, of text models.
-        batch_size: Examples a step.
-        documents: Which text, of text models.
+        context: Characters per sequence, for text models.
+        batch_size: Examples per step.
+        documents: The text, for text models.
     """
 
     model: ModelName
@@ -39,12 +39,12 @@ class Setting:
 
     @property
     def reads_text(self) -> bool:
-        """Whether its examples are sequences of characters."""
+        """Whether the examples are sequences of characters."""
         return self.model not in {"res_mlp", "conv_net"}
 
     @property
     def text(self) -> str:
-        """The setting in words."""
+        """The setting as readable text."""
         words = [f"width {self.width}"]
         if self.model != "conv_net":
             words.append(f"{self.depth} blocks")

@@ -1,7 +1,7 @@
-"""Sweeps of learning rates in octaves, extended until the optimum lies inside.
+"""Sweeps of learning rates in octaves, extended until the optimum is not at an edge.
 
-``transfer(bench, case, method)`` is what every comparison is made of: it tunes the learning rate on
-the base and sweeps the big model, both in the method's way.
+Every comparison is made of ``transfer(bench, case, method)``, which tunes the learning rate on the
+base and sweeps the big model, both with the method.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.transfer.parametrisation import Parametrisation, Standard
 from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.training import Advice, Recording, Totals, Trained, Training
 
-_MOST_EXTENSIONS = 5  # octaves beyond those that a case begins with, on either side
+_MAX_EXTENSIONS = 5  # octaves beyond the first ones of a case, on either side
 
 Profiles = Mapping[tuple[int, int], str]
 """Names of profiles by (octave, seed)."""
@@ -25,13 +25,13 @@ Profiles = Mapping[tuple[int, int], str]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way of using a base's learning rate on a big model.
+    """A way to use a base's learning rate on a big model.
 
     Attributes:
-        name: Short, for tables and JSON.
-        parametrisation: How models of any size are prepared, base and big.
-        recording: How the base's profiles are recorded.
-        advice: How the big model is advised; None: not at all.
+        name: Name in tables and JSON.
+        parametrisation: How to prepare models of any size.
+        recording: How to record the base's profiles.
+        advice: How to advise the big model; None to train it plain.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Sweep:
     """Trainings of one model over learning rates and seeds.
 
     Attributes:
-        losses: By octave, seed by seed; infinite: diverged, or no profile to be advised with.
-        seconds: Wall time of the trainings, the same way.
-        unevenness: Of their steps' times, the same way.
-        profiles: Registered profiles of the trainings that recorded and did not diverge.
-        totals: What the same trainings recorded beside them.
-        unanswered: Measurements that could not be made or were not answered.
+        losses: Losses by octave and seed; infinite if the training diverged or had no profile.
+        seconds: Wall times of the trainings, by octave and seed.
+        unevenness: Unevenness of the step times (see :class:`Trained`), by octave and seed.
+        profiles: Registered profiles of the trainings that recorded one and did not diverge.
+        totals: Total rates recorded by the same trainings.
+        unanswered: Measurements that failed or were not answered.
     """
 
     losses: dict[int, list[float]] = field(default_factory=dict)
@@ -66,11 +66,11 @@ class Sweep:
 
     @property
     def total_s(self) -> float:
-        """Time of all trainings, one after the other."""
+        """Summed time of all trainings."""
         return sum(map(sum, self.seconds.values()))
 
     def add(self, other: Sweep) -> None:
-        """Take another sweep's learning rates in.
+        """Add the learning rates of another sweep.
 
         Args:
             other: The other sweep, of the same model.
@@ -99,15 +99,14 @@ def sweep(
 
     Args:
         bench: Where to train.
-        case: Optimizer, steps and seeds.
+        case: The case, with optimizer, steps and seeds.
         setting: The model.
-        octaves: The learning rates, as powers of two.
-        parametrisation: How the model is prepared. Default: standard.
-        recording: How to record profiles, which are registered; None: not.
-        advice: How to be advised; None: not.
-        profiles: The profiles to be advised with. A training without one is not run: its base
-            diverged.
-        totals: What was recorded beside them, by (octave, seed).
+        octaves: log2 of the learning rates.
+        parametrisation: How to prepare the model. Default: standard.
+        recording: How to record profiles, which are then registered; None to record none.
+        advice: How to advise the trainings; None for plain ones.
+        profiles: The profiles to use. A training without one is not run, since its base diverged.
+        totals: Total rates recorded with these profiles, by (octave, seed).
     """
     plans = {
         (octave, seed): Training(
@@ -148,14 +147,14 @@ def sweep(
 def until_inside(
     case: Case, octaves: Sequence[int], run: Callable[[Sequence[int]], Sweep]
 ) -> Sweep:
-    """Sweep, and add an octave at a time until the optimum does not lie at an edge.
+    """Sweep, and add one octave at a time until the optimum is not at an edge.
 
     Args:
-        case: The case, whose first octaves bound how far it goes.
-        octaves: The learning rates to begin with.
-        run: Sweeps over given octaves.
+        case: The case, whose octaves bound the extension.
+        octaves: log2 of the learning rates to start with.
+        run: Sweeps over the given octaves.
     """
-    floor, ceiling = min(case.octaves) - _MOST_EXTENSIONS, max(case.octaves) + _MOST_EXTENSIONS
+    floor, ceiling = min(case.octaves) - _MAX_EXTENSIONS, max(case.octaves) + _MAX_EXTENSIONS
     found = run(octaves)
     while (octave := missing_octave(found.losses, floor, ceiling)) is not None:
         found.add(run([octave]))
@@ -163,16 +162,16 @@ def until_inside(
 
 
 def base_sweep(bench: Bench, case: Case, method: Method) -> Sweep:
-    """Tune the learning rate on a case's base, and record and register a profile at each.
+    """Sweep the base of a case, and record and register a profile at each learning rate.
 
     Args:
         bench: Where to train.
         case: The case.
-        method: How to prepare and to record.
+        method: How to prepare models and to record.
     """
 
     def run(octaves: Sequence[int]) -> Sweep:
-        return _recorded(bench, case, method, octaves)
+        return _record(bench, case, method, octaves)
 
     return until_inside(case, case.octaves, run)
 
@@ -184,21 +183,21 @@ def big_sweep(
     base: Sweep,
     octaves: Sequence[int] | None = None,
 ) -> Sweep:
-    """Sweep a case's big model in a method's way.
+    """Sweep the big model of a case with a method.
 
     Args:
         bench: Where to train.
         case: The case.
-        method: How to prepare and to advise.
-        base: Sweep of the base. Each learning rate uses the profile that was recorded there at the
-            same one; where that is still missing it is recorded and added.
-        octaves: The learning rates to begin with. Default: those of the base's sweep.
+        method: How to prepare and to advise the model.
+        base: Sweep of the base. Each learning rate uses the profile recorded at the same learning
+            rate; missing ones are recorded and added.
+        octaves: log2 of the learning rates to start with. Default: those of the base's sweep.
     """
 
     def run(octaves: Sequence[int]) -> Sweep:
         missing = [octave for octave in octaves if octave not in base.losses]
         if method.advice is not None and missing:
-            base.add(_recorded(bench, case, method, missing))
+            base.add(_record(bench, case, method, missing))
         return sweep(
             bench,
             case,
@@ -213,15 +212,15 @@ def big_sweep(
 
 
 def transfer(bench: Bench, case: Case, method: Method) -> tuple[Sweep, Sweep]:
-    """Tune on the base and sweep the big model, both in a method's way.
+    """Sweep the base and the big model of a case with a method.
 
     Args:
         bench: Where to train.
         case: The case.
-        method: The way.
+        method: The method.
 
     Returns:
-        The sweeps of base and big model.
+        The sweeps of the base and of the big model.
     """
     base = base_sweep(bench, case, method)
     return base, big_sweep(bench, case, method, base)
@@ -232,9 +231,9 @@ class CaseSweeps:
     """The three sweeps of a case.
 
     Attributes:
-        base: The base, recorded.
-        plain: The big model.
-        advised: The big model with advice.
+        base: The base, with its profiles.
+        plain: The plain big model.
+        advised: The advised big model.
     """
 
     base: Sweep
@@ -243,7 +242,7 @@ class CaseSweeps:
 
 
 def sweep_case(bench: Bench, case: Case, method: Method = ADVISED) -> CaseSweeps:
-    """Sweep base, plain and advised model of a case.
+    """Sweep the base, the plain and the advised big model of a case.
 
     Args:
         bench: Where to train.
@@ -251,13 +250,13 @@ def sweep_case(bench: Bench, case: Case, method: Method = ADVISED) -> CaseSweeps
         method: How to record and to advise.
     """
     base = base_sweep(bench, case, method)
-    with ThreadPoolExecutor(2) as side_by_side:  # so that no process waits for the other sweep
-        plain = side_by_side.submit(big_sweep, bench, case, PLAIN, base)
-        advised = side_by_side.submit(big_sweep, bench, case, method, base)
+    with ThreadPoolExecutor(2) as pool:  # no process waits for the other sweep
+        plain = pool.submit(big_sweep, bench, case, PLAIN, base)
+        advised = pool.submit(big_sweep, bench, case, method, base)
         return CaseSweeps(base, plain.result(), advised.result())
 
 
-def _recorded(bench: Bench, case: Case, method: Method, octaves: Sequence[int]) -> Sweep:
+def _record(bench: Bench, case: Case, method: Method, octaves: Sequence[int]) -> Sweep:
     return sweep(
         bench,
         case,

@@ -1,7 +1,7 @@
-"""One training of a transfer case, as a worker process runs it: plain, recorded, or advised.
+"""One training of a transfer case in a worker process: plain, recorded, or advised.
 
-A training is data: whatever it needs crosses to a worker process, and the same data gives the same
-losses, whichever worker runs it and whatever ran there before.
+A training is data that is sent to a worker process. The same data gives the same losses, whichever
+worker runs it and whatever the worker ran before.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_service_pb2
 from fslr.protocols import RunSession
 
 _ANSWER_TIMEOUT_S = 30.0
-LAST_PART = 0.2  # of a training's steps: their mean loss is the training's loss
+LAST_PART = 0.2  # part of a training's steps whose mean loss is the loss of the training
 
 
 Totals = tuple[tuple[int, float], ...]
-"""Total rates over the learning rate, at steps."""
+"""Steps, with the total rate per learning rate at each."""
 
 Adjust = Callable[
     [advisor_service_pb2.RecommendLRResponse, fslr.torch.RateEstimate, Totals],
     advisor_service_pb2.RecommendLRResponse,
 ]
-"""Maps (answer, the measurement behind it, the base's totals) to the answer that is used."""
+"""Maps an answer, its measurement and the base's total rates to the answer to use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """How a profile is recorded.
+    """How to record a profile.
 
     Attributes:
         every: Steps between measurements.
@@ -60,12 +60,13 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """How a training is advised.
+    """How to advise a training.
 
     Attributes:
-        policy: Rules instead of the profile's own (there: the defaults).
+        policy: Policy to use instead of the profile's, which is the default policy.
         options: How to measure.
-        adjust: Changes an answer before it is used, for ideas that the service has not; None: not.
+        adjust: Changes answers before they are used, for ideas that the service does not implement;
+            None to use them unchanged.
     """
 
     policy: policy_pb2.Policy | None = None
@@ -79,17 +80,18 @@ class Training:
 
     Attributes:
         setting: The model.
-        base: Where the learning rate was tuned; for parametrisations.
-        optimizer: Which optimizer.
-        learning_rate: Absolute, constant.
+        base: The setting where the learning rate was tuned; used by parametrisations.
+        optimizer: The optimizer.
+        learning_rate: The constant learning rate.
         steps: Optimizer steps.
-        seed: Of the initial weights and of the batches.
-        parametrisation: How the model is prepared.
-        recording: How to record a profile on the way; None: not.
-        advice: How to be advised; None: not. Needs ``profile`` and ``address``.
-        profile: Name of the profile to be advised with.
+        seed: Seed of the initial weights and of the batches.
+        parametrisation: How to prepare the model.
+        recording: How to record a profile; None to record none.
+        advice: How to advise the training, which needs ``profile`` and ``address``; None for a
+            plain training.
+        profile: Name of the profile to use.
         address: ``host:port`` of the service.
-        totals: Of the base's training, for ``advice.adjust``.
+        totals: Total rates of the base's training, for ``advice.adjust``.
     """
 
     setting: Setting
@@ -108,18 +110,18 @@ class Training:
 
 @dataclass(slots=True)
 class Trained:
-    """What came of a training.
+    """The result of a training.
 
     Attributes:
-        loss: Mean training loss of the last fifth of the steps, nats; infinite: it diverged.
+        loss: Mean training loss of the last fifth of the steps, nats; infinite if it diverged.
         seconds: Wall time of the training loop.
         losses: Training loss of each step, nats.
-        unevenness: Processor time of all steps over that of as many median ones: 1 where all steps
-            take as long; measured steps raise it, whatever else the machine does.
-        content: The recorded profile, serialised; empty: none, or the training diverged.
-        totals: What was recorded beside it.
-        unanswered: Measurements that could not be made or were not answered.
-        multipliers: The last multipliers of each group, by name; empty: not advised.
+        unevenness: Mean processor time of a step, relative to the median: 1 if all steps take
+            equally long. Measured steps raise it; other load on the machine hardly does.
+        content: The recorded profile, serialised; empty if there is none or the training diverged.
+        totals: The total rates recorded with the profile.
+        unanswered: Measurements that failed or were not answered.
+        multipliers: The last multiplier of each group, by name; empty without advice.
     """
 
     loss: float
@@ -133,15 +135,15 @@ class Trained:
 
 
 def final_loss(losses: list[float], steps: int) -> float:
-    """Return a training's loss: the mean over the last fifth of its steps.
+    """Return the loss of a training: the mean over the last fifth of its steps.
 
-    Trainings of one seed see the same batches, so the batches' noise cancels where they are
-    compared; and a mean over steps is less noisy than one validation of the last weights, which a
-    constant learning rate leaves jumping about. A training that stopped early diverged.
+    Trainings with one seed see the same batches, so the noise of the batches cancels in a
+    comparison. A mean over steps is also less noisy than a validation of the last weights, which
+    keep moving at a constant learning rate. A training that stopped early diverged.
 
     Args:
-        losses: Of each step that was taken.
-        steps: How many were planned.
+        losses: Loss of each step that was taken.
+        steps: Number of planned steps.
     """
     if len(losses) < steps or not math.isfinite(losses[-1]):
         return math.inf
@@ -155,14 +157,14 @@ _Answer = Callable[
 
 
 class PromptAdvisor:
-    """Passes everything on to a service, and lets a training wait for answers under way.
+    """Forwards calls to a service, and lets a training wait for pending answers.
 
-    A training job takes answers when they come; which step that is depends on the machine's load.
-    Here the next step waits, so that a training can be repeated.
+    A training job adopts an answer when it arrives, at a step that depends on the machine's load.
+    Here the next step waits for it, so that a training is reproducible.
 
     Args:
-        client: The service.
-        adjust: Changes answers on their way.
+        client: The client of the service.
+        adjust: Changes each answer.
     """
 
     def __init__(self, client: fslr.AdvisorClient, adjust: _Answer = lambda answer: answer) -> None:
@@ -195,13 +197,13 @@ class PromptAdvisor:
             self._changed.notify_all()
 
     def wait(self, measurements: int) -> None:
-        """Wait until so many measurements were answered or failed.
+        """Wait until a number of measurements has been answered or has failed.
 
         Args:
-            measurements: The number, since the run was opened.
+            measurements: The number, counted since the run was opened.
 
         Raises:
-            TimeoutError: They were not.
+            TimeoutError: The answers did not arrive in time.
         """
         with self._changed:
             if not self._changed.wait_for(
@@ -214,11 +216,11 @@ class PromptAdvisor:
 
 
 class _PromptSession:
-    """A run's session that tells when an answer is there."""
+    """A session of a run that reports each finished answer."""
 
-    def __init__(self, session: RunSession, ended: Callable[[], None], adjust: _Answer) -> None:
+    def __init__(self, session: RunSession, on_end: Callable[[], None], adjust: _Answer) -> None:
         self._session = session
-        self._ended = ended
+        self._on_end = on_end
         self._adjust = adjust
 
     def recommend(
@@ -227,21 +229,21 @@ class _PromptSession:
         try:
             return self._adjust(self._session.recommend(measurement))
         finally:
-            self._ended()
+            self._on_end()
 
     def close(self) -> None:
         self._session.close()
 
 
 def start_worker() -> None:
-    """Prepare a worker process: one thread, and no word on what the cases differ in by design."""
-    torch.set_num_threads(1)  # THREADS of the bench
+    """Prepare a worker process: one thread, and no warnings about intended differences of cases."""
+    torch.set_num_threads(1)  # as THREADS of the bench
     logging.getLogger("fslr").setLevel(logging.ERROR)
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it is gone: a killed one cannot say so."""
+    """End this process when its parent has ended, since a killed parent cannot stop it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -289,7 +291,7 @@ def run_training(training: Training) -> Trained:
 def _attached(
     training: Training, model: nn.Module, optimizer: torch.optim.Optimizer, trained: Trained
 ) -> Iterator[Callable[[], None]]:
-    """Attach what the training asks for; yields what to call after each step."""
+    """Attach a client or a recorder; yields a function to call after each step."""
     if training.advice is not None:
         with fslr.AdvisorClient(training.address) as client:
             adjust = training.advice.adjust
@@ -311,7 +313,7 @@ def _attached(
                 run=RunInfo(policy=training.advice.policy),
                 options=training.advice.options,
             ) as attachment:
-                yield _waiting(attachment, advisor)
+                yield _wait_after_measurements(attachment, advisor)
             trained.unanswered = attachment.unanswered + attachment.failures
             names = [group.name for group in attachment.groups]
             trained.multipliers = dict(zip(names, attachment.multipliers, strict=True))
@@ -320,7 +322,7 @@ def _attached(
             model, optimizer, every=training.recording.every, options=training.recording.options
         ) as recorder:
             totals: list[tuple[int, float]] = []
-            yield _collecting(recorder, training.learning_rate, totals)
+            yield _collect_totals(recorder, training.learning_rate, totals)
         trained.totals = tuple(totals)
         trained.unanswered = recorder.failures
         trained.content = recorder.profile(
@@ -336,11 +338,13 @@ def _attached(
             ),
         ).SerializeToString()
     else:
-        yield _nothing
+        yield _do_nothing
 
 
-def _waiting(attachment: fslr.torch.Attachment, advisor: PromptAdvisor) -> Callable[[], None]:
-    """Return what waits, after a measured step, for the answer."""
+def _wait_after_measurements(
+    attachment: fslr.torch.Attachment, advisor: PromptAdvisor
+) -> Callable[[], None]:
+    """Return a function that waits for the answer after a measured step."""
     measured = 0
     newest: fslr.torch.RateEstimate | None = None
 
@@ -354,10 +358,10 @@ def _waiting(attachment: fslr.torch.Attachment, advisor: PromptAdvisor) -> Calla
     return after_step
 
 
-def _collecting(
+def _collect_totals(
     recorder: fslr.torch.Recorder, learning_rate: float, totals: list[tuple[int, float]]
 ) -> Callable[[], None]:
-    """Return what, after a measured step, puts its total rate into a list."""
+    """Return a function that appends the total rate to a list after a measured step."""
     steps = 0
     newest: fslr.torch.RateEstimate | None = None
 
@@ -372,5 +376,5 @@ def _collecting(
     return after_step
 
 
-def _nothing() -> None:
-    """Wait for nothing."""
+def _do_nothing() -> None:
+    """Do nothing after a step."""

@@ -1,9 +1,9 @@
-"""Other services that give training jobs numbers, on the same work.
+"""Other services that suggest numbers to training jobs, as scripts that do the same work.
 
-Each script runs alone, in an environment that may hold nothing of this project, and prints how many
-suggestions of 100 parameters, each with a report of what came of it, its service gives in a second.
+Each script is independent of this project and can run in its own environment. It prints the
+suggestions per second of its service, each with 100 parameters and a report of the outcome.
 
-Optuna installs beside this project (the extra ``peers``). OSS Vizier wants an environment of its
-own with an older JAX (``google-vizier[jax] jax==0.4.34 jaxlib==0.4.34 flax==0.8.5 equinox==0.11.9
-numpy<2.2``); its interpreter is named with ``--peer-python vizier=PATH``.
+Optuna can be installed next to this project (the extra ``peers``). OSS Vizier needs its own
+environment with an older JAX (``google-vizier[jax] jax==0.4.34 jaxlib==0.4.34 flax==0.8.5
+equinox==0.11.9 numpy<2.2``); pass its interpreter as ``--peer-python vizier=PATH``.
 """

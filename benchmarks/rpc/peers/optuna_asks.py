@@ -1,6 +1,6 @@
-"""Prints asks and tells a second of Optuna's gRPC storage proxy; needs optuna and grpcio alone.
+"""Prints the trials per second of Optuna's gRPC storage proxy; needs only optuna and grpcio.
 
-A trial of 100 floats by random sampling, then its value: the proxy's storage is in memory.
+Each trial asks for floats by random sampling and reports a value. The proxy stores in memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _ask(port: int, parameters: int, until: float, counts: list[int]) -> None:
 
 
 def main() -> None:
-    """Measure, and print one number."""
+    """Measure and print one number."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--callers", type=int, required=True)
     parser.add_argument("--parameters", type=int, required=True)
@@ -66,7 +66,7 @@ def main() -> None:
         caller.start()
     for caller in callers:
         caller.join()
-    print(sum(counts) / (time.monotonic() - begun))  # noqa: T201 - what the process is for
+    print(sum(counts) / (time.monotonic() - begun))  # noqa: T201 - the output of the script
     server.terminate()
     server.join()
 

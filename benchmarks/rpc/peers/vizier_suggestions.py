@@ -1,6 +1,7 @@
-"""Prints suggestions a second of OSS Vizier's service; needs google-vizier[jax] alone.
+"""Prints the suggestions per second of OSS Vizier's service; needs only google-vizier[jax].
 
-A suggestion of 100 floats by random search, then its measurement: the service's data are in memory.
+Each suggestion has floats by random search and is followed by a measurement. The service stores in
+memory.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def _ask(number: int, parameters: int, until: float, counts: list[int]) -> None:
 
 
 def main() -> None:
-    """Measure, and print one number."""
+    """Measure and print one number."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--callers", type=int, required=True)
     parser.add_argument("--parameters", type=int, required=True)
@@ -49,7 +50,7 @@ def main() -> None:
         caller.start()
     for caller in callers:
         caller.join()
-    print(sum(counts) / (time.monotonic() - begun))  # noqa: T201 - what the process is for
+    print(sum(counts) / (time.monotonic() - begun))  # noqa: T201 - the output of the script
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The service on the work of its peers: through its own Python client, from threads."""
+"""The service compared with its peers, on the same work: Python clients in threads."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ from fslr import AdvisorClient
 
 SCRIPTS = {"optuna": "optuna_asks.py", "vizier": "vizier_suggestions.py"}
 _PARAMETERS = 100
-_GRACE_S = 120.0
+_GRACE_S = 120.0  # for the start and the end of a peer
 
 
-def asks_per_second(address: str, *, callers: int, seconds: float) -> float:
-    """Return recommendations a second for as many training jobs, each with a client of its own."""
+def recommendations_per_second(address: str, *, callers: int, seconds: float) -> float:
+    """Return the recommendations per second of training jobs that each have their own client.
+
+    Args:
+        address: Address of the service.
+        callers: Number of concurrent training jobs.
+        seconds: Duration.
+    """
     data = measurements(_PARAMETERS)
     counts: list[int] = []
     until = time.monotonic() + seconds
 
-    def ask(number: int) -> None:
+    def train(number: int) -> None:
         with AdvisorClient(address) as client:
             session = client.open_run(opening(f"peer-{number}", _PARAMETERS))
             done = 0
@@ -34,7 +40,7 @@ def asks_per_second(address: str, *, callers: int, seconds: float) -> float:
             session.close()
 
     begun = time.monotonic()
-    jobs = [threading.Thread(target=ask, args=(i,)) for i in range(callers)]
+    jobs = [threading.Thread(target=train, args=(i,)) for i in range(callers)]
     for job in jobs:
         job.start()
     for job in jobs:
@@ -42,16 +48,19 @@ def asks_per_second(address: str, *, callers: int, seconds: float) -> float:
     return sum(counts) / (time.monotonic() - begun)
 
 
-def peers(
+def compare_with_peers(
     address: str, pythons: Mapping[str, str], *, callers: int, seconds: float
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Compare the service with each peer; return the ratios, and why one is missing.
+    """Compare the service with each peer.
 
     Args:
-        address: The service.
-        pythons: The interpreter for a peer, by its name. Default: this one.
-        callers: How many training jobs ask at a time.
-        seconds: For how long.
+        address: Address of the service.
+        pythons: The interpreter that a peer is installed in, by the peer's name. Default: this one.
+        callers: Number of concurrent training jobs.
+        seconds: Duration.
+
+    Returns:
+        The throughput relative to each peer (None if it did not run), and the reasons of those.
     """
     ratios: dict[str, float | None] = {}
     missing = {}
@@ -63,17 +72,17 @@ def peers(
             *("--parameters", str(_PARAMETERS)),
             *("--seconds", str(seconds)),
         ]
-        before = asks_per_second(address, callers=callers, seconds=seconds)
+        before = recommendations_per_second(address, callers=callers, seconds=seconds)
         try:
             shown = subprocess.run(
                 command, check=True, capture_output=True, text=True, timeout=seconds + _GRACE_S
             ).stdout
-            theirs = float(shown.split()[-1])
+            peer_per_second = float(shown.split()[-1])
         except (subprocess.SubprocessError, OSError, ValueError, IndexError) as error:
             ratios[name] = None
-            said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-            missing[f"peers.{name}"] = said[-1] if said else type(error).__name__
+            message = str(getattr(error, "stderr", None) or error).strip().splitlines()
+            missing[f"peers.{name}"] = message[-1] if message else type(error).__name__
             continue
-        after = asks_per_second(address, callers=callers, seconds=seconds)
-        ratios[name] = (before + after) / 2 / theirs
+        after = recommendations_per_second(address, callers=callers, seconds=seconds)
+        ratios[name] = (before + after) / 2 / peer_per_second
     return ratios, missing

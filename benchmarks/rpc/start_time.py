@@ -1,4 +1,4 @@
-"""How long it takes until a new service answers, and until the client is imported."""
+"""The time until a new service answers, and the time to import the client."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def first_answer_s(redis_url: str, times: int) -> float:
     """Return the median time from the start of a service to its first recommendation.
 
     Args:
-        redis_url: A Redis with the profile for runs of 100 groups.
-        times: How many services are started.
+        redis_url: A Redis server with the profile for runs of 100 groups.
+        times: Number of services to start.
     """
     found = []
     for _ in range(times):
