@@ -228,8 +228,8 @@ def estimator(
         probes = each["per_example"].probes
         if probes > 1:
             _console.print(
-                f"The examples of {name} see each other, so per_example takes {probes} probes for each "
-                "one requested."
+                f"The examples of {name} see each other, so per_example takes {probes} probes for "
+                "each one requested."
             )
 
 
