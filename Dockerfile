@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Nothing here depends on the processor: every dependency has wheels for amd64 and arm64.
+# The image builds for amd64 and arm64: every dependency has wheels for both.
 ARG BASE_IMAGE=python:3.13-slim-bookworm
 FROM ${BASE_IMAGE} AS build
 WORKDIR /source
@@ -26,16 +26,16 @@ ENV PATH=/opt/advisor/bin:$PATH \
     ADVISOR_DATA_DIR=/data \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-# A number, so that Kubernetes can see that it is not root.
+# Numeric, so that Kubernetes can verify that the user is not root.
 USER 10001:10001
-# All that is written, so the root file system may be read-only: /data by the embedded Redis (nothing
-# with ADVISOR_REDIS_URL), /tmp (a tmpfs will do) by what needs a socket or a scratch file.
+# The root file system can be read-only. Only /data (by the embedded Redis; unused with
+# ADVISOR_REDIS_URL) and /tmp (sockets and temporary files; a tmpfs is enough) are written.
 VOLUME /data
 EXPOSE 50051
-# With TLS it needs FSLR_TLS_CA, and ADVISOR_ADDRESS with a name that the certificate has and that
-# leads to this container: docs/how-to/deploy.md.
+# With TLS the health check needs FSLR_TLS_CA, and ADVISOR_ADDRESS with a name that is in the
+# certificate and resolves to this container: docs/how-to/deploy.md.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=15s --retries=3 CMD ["advisor", "health"]
-# Refuses to start until certificates are mounted (ADVISOR_TLS_CERT, ADVISOR_TLS_KEY), or until
-# ADVISOR_ALLOW_INSECURE=true says that the network which reaches the container is trusted.
+# The service refuses to start without certificates (ADVISOR_TLS_CERT, ADVISOR_TLS_KEY), unless
+# ADVISOR_ALLOW_INSECURE=true declares that the network which reaches the container is trusted.
 ENTRYPOINT ["advisor"]
 CMD ["serve", "--host", "0.0.0.0", "--log-json"]

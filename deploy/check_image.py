@@ -1,9 +1,10 @@
-"""Builds the image without a Docker engine, and runs it as it would run there.
+"""Builds and runs the image without a Docker engine.
 
-The base of the Dockerfile comes from a registry; this check makes one of the distribution's own
-packages instead, and builds on that with buildah, isolated by chroot alone. What it proves is that
-the Dockerfile builds and what comes out runs: as its user, on a read-only root, without a network.
-What it cannot prove is that the registry's base is like this one.
+The Dockerfile's base image comes from a registry. This check builds a base from packages of the
+distribution instead, and the image on top of it with buildah, which isolates steps only with
+chroot. The check proves that the Dockerfile builds and that the image runs as its user, on a
+read-only root, without a network. It does not prove that the base image of the registry behaves
+like this one.
 """
 
 from __future__ import annotations
@@ -27,33 +28,33 @@ _BASE = "localhost/fslr-advisor-base:check"
 _IMAGE = "localhost/fslr-advisor:check"
 _PACKAGES = "python3,python3-venv,python-is-python3,ca-certificates"
 _SUITE = "bookworm"
-_START_S = 20.0
-# What the machine needs to reach a package index, lent to the build and never part of the image.
-_LENT = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
+_START_TIMEOUT_S = 20.0
+# Files that the build needs to reach a package index; they are mounted and not part of the image.
+_MOUNTED_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
 
 
-def _need(*names: str) -> None:
+def _require(*names: str) -> None:
     if os.geteuid() != 0:
-        raise SkippedError("root is needed to build and to mount")
+        raise SkippedError("building and mounting need root")
     for name in names:
         if shutil.which(name) is None:
-            raise SkippedError(f"tool {name} is missing (Debian: {name})")
+            raise SkippedError(f"the tool {name} is missing (Debian: {name})")
 
 
 def build() -> str:
-    """Build the image, its base first if there is none yet, and return its size.
+    """Build the image, and its base if there is none yet; return its size.
 
     Raises:
-        SkippedError: A tool is missing.
+        SkippedError: A tool or root is missing.
     """
-    _need("buildah", "debootstrap")
+    _require("buildah", "debootstrap")
     if not run("buildah", "images", "--quiet", "--filter", f"reference={_BASE}"):
         _build_base()
-    lent = [f"--volume={file}:{file}:ro" for file in _LENT if Path(file).is_file()]
+    mounts = [f"--volume={file}:{file}:ro" for file in _MOUNTED_FILES if Path(file).is_file()]
     begun = time.monotonic()
     run(
         *("buildah", "bud", "--isolation", "chroot", "--format", "docker", "--no-cache"),
-        *("--build-arg", f"BASE_IMAGE={_BASE}", *lent, "--tag", _IMAGE, str(ROOT)),
+        *("--build-arg", f"BASE_IMAGE={_BASE}", *mounts, "--tag", _IMAGE, str(ROOT)),
     )
     seconds = time.monotonic() - begun
     base, whole = _mb(_BASE), _mb(_IMAGE)
@@ -76,15 +77,15 @@ def _mb(image: str) -> float:
     return float(number) * {"KB": 1e-3, "MB": 1.0, "GB": 1e3}[unit]
 
 
-def try_out() -> str:
-    """Run the image in namespaces of its own, and return what was seen.
+def run_image() -> str:
+    """Run the image in its own namespaces and return what was observed.
 
     Raises:
-        SkippedError: A tool, or the image, is missing.
+        SkippedError: A tool, root or the image is missing.
     """
-    _need("buildah", "unshare", "chroot", "mount", "ip")
+    _require("buildah", "unshare", "chroot", "mount", "ip")
     if not run("buildah", "images", "--quiet", "--filter", f"reference={_IMAGE}"):
-        raise SkippedError("there is no image to run")
+        raise SkippedError("there is no image to run; the build failed or was skipped")
     config = json.loads(run("buildah", "inspect", "--type", "image", _IMAGE))["Docker"]["config"]
     container = run("buildah", "from", _IMAGE).strip()
     try:
@@ -99,13 +100,13 @@ def try_out() -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Container:
-    """A root file system, and how the image wants programs to run in it."""
+    """A root file system and the image's configuration for programs in it."""
 
     root: Path
     config: dict[str, Any]
 
     def start(self, *command: str, **variables: str) -> subprocess.Popen[str]:
-        """Start a program as the image's user, with nothing of our environment."""
+        """Start a program as the image's user, without our environment."""
         given = [f"{name}={value}" for name, value in variables.items()]
         return subprocess.Popen(
             [
@@ -118,46 +119,46 @@ class _Container:
             text=True,
         )
 
-    def says(self, *command: str, status: int = 0, **variables: str) -> str:
-        """Run a program to its end and return what it printed; its status must be as told."""
+    def output_of(self, *command: str, status: int = 0, **variables: str) -> str:
+        """Run a program to its end, check its exit status and return its output."""
         process = self.start(*command, **variables)
-        said, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
         if process.returncode != status:
-            raise FailedError(f"{command} ended with status {process.returncode}: {said}")
-        return said
+            raise FailedError(f"{command} ended with status {process.returncode}: {output}")
+        return output
 
 
-def _inside(root: Path, config: dict[str, Any]) -> str:
-    """Run the image in namespaces that are already ours."""
+def _run_inside(root: Path, config: dict[str, Any]) -> str:
+    """Run the image in the namespaces of this process."""
     _mount(root)
     container = _Container(root, config)
     serve: Sequence[str] = [*config["Entrypoint"], *config["Cmd"]]
     health: Sequence[str] = config["Healthcheck"]["Test"][1:]
-    if "--allow-insecure" not in (said := container.says(*serve, status=1)):
-        raise FailedError(f"without certificates it must say why it does not start: {said}")
-    if "Read-only file system" not in (said := container.says("touch", "/opt/x", status=1)):
-        raise FailedError(f"the root file system is not read-only: {said}")
+    if "--allow-insecure" not in (output := container.output_of(*serve, status=1)):
+        raise FailedError(f"the service does not say that it needs certificates: {output}")
+    if "Read-only file system" not in (output := container.output_of("touch", "/opt/x", status=1)):
+        raise FailedError(f"the root file system is not read-only: {output}")
     begun = time.monotonic()
     service = container.start(*serve, ADVISOR_ALLOW_INSECURE="true")
     try:
         started_s = _await_serving(service, begun)
         users = {_user(pid) for pid in _descendants(service.pid)}
         if users != {int(config["User"].split(":")[0])}:
-            raise FailedError(f"processes run as the users {users}, not as {config['User']} alone")
+            raise FailedError(f"processes run as the users {users}, not only as {config['User']}")
         begun = time.monotonic()
-        container.says(*health)
+        container.output_of(*health)
         health_s = time.monotonic() - begun
-        container.says(*health, "--ready")
+        container.output_of(*health, "--ready")
         if not (root / "data" / "appendonlydir").is_dir():
             raise FailedError("the embedded Redis does not keep its data in /data")
     finally:
         service.terminate()
         status = service.wait(30)
     if status != 0:
-        raise FailedError(f"at SIGTERM it ended with status {status}")
+        raise FailedError(f"the service ended with status {status} at SIGTERM")
     return (
         f"refuses to start without certificates; as user {config['User']} on a read-only root it "
-        f"answers after {started_s:.2f} s, the health check takes {health_s:.2f} s, it ends at "
+        f"answers after {started_s:.2f} s; the health check takes {health_s:.2f} s; it stops at "
         "SIGTERM"
     )
 
@@ -170,21 +171,21 @@ def _mount(root: Path) -> None:
     for folder, options in (("tmp", "mode=1777"), ("data", "mode=0700,uid=10001,gid=10001")):
         run("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(root / folder))
     run("mount", "-t", "proc", "proc", str(root / "proc"))
-    run("mount", "-t", "proc", "proc", "/proc")  # ours must show this namespace's processes too
+    run("mount", "-t", "proc", "proc", "/proc")  # to see the processes of this namespace
     run("mount", "--rbind", "/dev", str(root / "dev"))
 
 
 def _await_serving(service: subprocess.Popen[str], begun: float) -> float:
-    """Return how long it took until the service said that it serves, in seconds."""
-    assert service.stdout is not None  # noqa: S101 - it is a pipe
-    said = []
+    """Wait until the service reports that it serves, and return the time since its start."""
+    assert service.stdout is not None  # noqa: S101 - stdout is a pipe
+    lines = []
     while line := service.stdout.readline():
-        said.append(line)
+        lines.append(line)
         if json.loads(line)["event"] == "serving":
             return time.monotonic() - begun
-        if time.monotonic() - begun > _START_S:
+        if time.monotonic() - begun > _START_TIMEOUT_S:
             break
-    raise FailedError(f"it does not start: {''.join(said)}")
+    raise FailedError(f"the service does not start: {''.join(lines)}")
 
 
 def _descendants(pid: int) -> list[int]:
@@ -198,6 +199,6 @@ def _user(pid: int) -> int:
 
 if __name__ == "__main__":
     try:
-        print(_inside(Path(sys.argv[1]), json.loads(sys.argv[2])))
+        print(_run_inside(Path(sys.argv[1]), json.loads(sys.argv[2])))
     except FailedError as failure:
         sys.exit(str(failure))

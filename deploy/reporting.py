@@ -1,19 +1,19 @@
-"""How a check ends, and how it runs other programs."""
+"""What the checks share: their results and running other programs."""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping
 
-_SHOWN = 15  # last lines of a program that failed
+_MAX_LINES = 15  # last lines of a failed program that are printed
 
 
 class SkippedError(Exception):
-    """A check could not be made; says which tool is missing."""
+    """A check cannot run; the message says which tool is missing."""
 
 
 class FailedError(Exception):
-    """A check found something wrong."""
+    """A check found a problem."""
 
 
 def run(*command: str, env: Mapping[str, str] | None = None, both: bool = False) -> str:
@@ -21,15 +21,17 @@ def run(*command: str, env: Mapping[str, str] | None = None, both: bool = False)
 
     Args:
         command: The program and its arguments.
-        env: Its environment; None: ours.
-        both: Whether what it said on standard error comes too, first.
+        env: Its environment; None for that of this process.
+        both: Whether to return its standard error too, before its standard output.
 
     Raises:
-        FailedError: Its exit status is not 0.
+        FailedError: The exit status of the program is not 0.
     """
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
-    if done.returncode:
-        lines = (done.stdout + done.stderr).strip().splitlines()
-        shown = "\n".join(lines[-_SHOWN:])
-        raise FailedError(f"{' '.join(command[:4])} ended with status {done.returncode}:\n{shown}")
-    return done.stderr + done.stdout if both else done.stdout
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    if finished.returncode:
+        lines = (finished.stdout + finished.stderr).strip().splitlines()
+        shown = "\n".join(lines[-_MAX_LINES:])
+        raise FailedError(
+            f"{' '.join(command[:4])} ended with status {finished.returncode}:\n{shown}"
+        )
+    return finished.stderr + finished.stdout if both else finished.stdout

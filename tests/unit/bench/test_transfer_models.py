@@ -86,8 +86,10 @@ def test_only_feed_forward_weights_of_blocks_are_scaled() -> None:
         torch.testing.assert_close(parameter.detach(), before[name] * (4 if scaled else 1))
 
 
-def test_a_model_without_blocks_has_nothing_to_scale() -> None:
-    with pytest.raises(ValueError, match=r"SmallConvNet has no feed-forward layers .* leave"):
+def test_initial_weights_of_a_model_without_blocks_cannot_be_scaled() -> None:
+    with pytest.raises(
+        ValueError, match=r"SmallConvNet has no feed-forward layers .* use the factor 1"
+    ):
         scale_initial_weights(SmallConvNet(8), 2.0)
 
 

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts speak of metrics that the service has, and the dashboard of all."""
+"""The dashboard and the alerts use existing metrics, and the dashboard shows all of them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
 VARIABLES = [v["query"]["query"] for v in DASHBOARD["templating"]["list"] if v["type"] == "query"]
 RULES = [rule for group in load("prometheus/alerts.yaml")["groups"] for rule in group["rules"]]
 EXPRESSIONS = [*QUERIES, *VARIABLES, *(rule["expr"] for rule in RULES)]
-ADDED = {"job", "instance", "le"}  # by Prometheus
+PROMETHEUS_LABELS = {"job", "instance", "le"}
 
 
 def series() -> dict[str, tuple[str, set[str]]]:
-    """Return the metric and its labels, by the name of each series that Prometheus stores."""
+    """Return metric and labels by the name of each time series."""
     metrics = Metrics()
     found: dict[str, tuple[str, set[str]]] = {}
     collectors: dict[Any, list[str]] = dict(metrics.registry._collector_to_names)
@@ -45,18 +45,21 @@ def used(expression: str) -> set[str]:
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
-def test_metrics_and_labels_exist(expression: str) -> None:
+def test_expressions_use_existing_metrics_and_labels(expression: str) -> None:
     known = series()
     assert used(expression)
     assert used(expression) <= set(known)
     for name, selector in re.findall(r"\b((?:advisor|grpc_server)_\w+)\{([^}]*)\}", expression):
-        assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selector)) <= known[name][1] | ADDED
-    labels = set().union(*(known[name][1] for name in used(expression))) | ADDED
+        assert (
+            set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selector))
+            <= known[name][1] | PROMETHEUS_LABELS
+        )
+    labels = set().union(*(known[name][1] for name in used(expression))) | PROMETHEUS_LABELS
     for grouped in re.findall(r"\bby \(([^)]*)\)", expression):
         assert set(grouped.replace(" ", "").split(",")) <= labels
 
 
-def test_the_first_defect_of_each_method_is_a_rise_from_zero() -> None:
+def test_counters_of_failed_calls_start_at_zero_for_each_method() -> None:
     (rule,) = (rule for rule in RULES if rule["alert"] == "AdvisorDefect")
     codes = re.findall(r'grpc_code=~"([^"]*)"', rule["expr"])[0].split("|")
     metrics = Metrics()
@@ -79,7 +82,7 @@ def test_the_first_defect_of_each_method_is_a_rise_from_zero() -> None:
             assert metrics.registry.get_sample_value("grpc_server_handled_total", labels) == 0
 
 
-def test_the_alert_of_refused_calls_names_every_limit_that_refuses() -> None:
+def test_the_alert_on_refused_calls_names_every_limit() -> None:
     (rule,) = (rule for rule in RULES if rule["alert"] == "AdvisorRefusesCalls")
     for limit in ("max_calls", "max_streams", "max_token_streams", "max_token_messages_per_s"):
         assert limit in rule["annotations"]["action"]
@@ -90,7 +93,7 @@ def test_every_metric_is_on_the_dashboard() -> None:
     assert shown == set(Metrics().names())
 
 
-def test_every_panel_says_what_it_is_in_which_unit_and_from_which_source() -> None:
+def test_every_panel_has_a_title_a_description_a_unit_and_a_data_source() -> None:
     for panel in PANELS:
         assert panel["title"]
         assert panel["description"]
@@ -101,7 +104,7 @@ def test_every_panel_says_what_it_is_in_which_unit_and_from_which_source() -> No
     assert DASHBOARD["templating"]["list"][0]["type"] == "datasource"
 
 
-def test_panels_lie_side_by_side() -> None:
+def test_panels_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         at: dict[str, Any] = panel["gridPos"]
@@ -114,7 +117,7 @@ def test_panels_lie_side_by_side() -> None:
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
-def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
+def test_every_alert_has_a_severity_and_an_action() -> None:
     assert len({rule["alert"] for rule in RULES}) == len(RULES)
     for rule in RULES:
         assert rule["labels"]["severity"] in {"warning", "critical"}

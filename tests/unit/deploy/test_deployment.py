@@ -1,4 +1,4 @@
-"""What is deployed fits the service: names, commands, ports, selectors, and what it may do."""
+"""The deployment matches the service: names, commands, ports, selectors and permissions."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ FILES = [ROOT / "Dockerfile", *DEPLOY.rglob("*.yaml")]
 
 
 def commands() -> Any:
-    """Return the group of all commands; which click it is made of is typer's affair."""
+    """Return the group of all commands as a click group."""
     return typer.main.get_command(app)
 
 
 def parse(arguments: list[str]) -> Any:
-    """Parse a command line as ``advisor`` would; a mistake in it raises."""
+    """Parse a command line as ``advisor`` does; a mistake in it raises."""
     name, *rest = arguments
     return commands().commands[name].make_context(name, rest)
 
@@ -57,7 +57,7 @@ def variables(command: Any) -> set[str]:
     return found
 
 
-def accepted(**given: str) -> Settings:
+def parsed_settings(**given: str) -> Settings:
     return Settings.model_validate(given)
 
 
@@ -73,7 +73,7 @@ def seconds_of_pre_stop(folder: str) -> int:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_variable_is_one_of_ours(file: Path) -> None:
+def test_every_environment_variable_is_known(file: Path) -> None:
     known = {f"ADVISOR_{name.upper()}" for name in Settings.model_fields} | variables(commands())
     known |= {"FSLR_TLS_CA", "FSLR_TLS_CERT", "FSLR_TLS_KEY"}
     used = set(re.findall(r"\b(?:ADVISOR|FSLR)_[A-Z_]+", file.read_text("utf-8")))
@@ -83,21 +83,21 @@ def test_every_variable_is_one_of_ours(file: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", RENDERED)
-def test_the_settings_are_accepted_and_loopback_is_left(folder: str) -> None:
+def test_the_settings_are_valid_and_listen_beyond_loopback(folder: str) -> None:
     given = settings(folder)
     own = {
         name: value
         for name, value in given.items()
         if name.startswith("ADVISOR_") and name != "ADVISOR_ADDRESS"
     }
-    read = accepted(**{k.removeprefix("ADVISOR_").lower(): v for k, v in own.items()})
+    read = parsed_settings(**{k.removeprefix("ADVISOR_").lower(): v for k, v in own.items()})
     assert not read.is_loopback
     assert read.allow_insecure == (folder == "overlays/trial")
     assert (read.tls is None) == (folder == "overlays/trial")
 
 
 @pytest.mark.parametrize("folder", RENDERED)
-def test_probes_and_arguments_are_commands_that_exist(folder: str) -> None:
+def test_probes_and_arguments_are_existing_commands(folder: str) -> None:
     found = container(folder)
     assert parse(found["args"]).info_name == "serve"
     for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -112,14 +112,14 @@ def test_probes_and_arguments_are_commands_that_exist(folder: str) -> None:
             context = parse(arguments)
             assert context.info_name == "health"
             assert context.params["ready"] == (kind == "startupProbe")
-            # Python's own start comes on top of the longest wait for an answer.
+            # The time for Python to start is added to the deadline of the call.
             assert probe["timeoutSeconds"] > 2 * _HEALTH_DEADLINE_S
         if kind != "startupProbe":
             assert probe["timeoutSeconds"] <= probe["periodSeconds"]
 
 
-def test_a_redis_that_is_away_takes_no_replica_out_of_service() -> None:
-    """All share it: none would be left to answer from memory."""
+def test_an_unavailable_redis_takes_no_replica_out_of_service() -> None:
+    """All replicas share it, so none would remain to answer from memory."""
     for folder in RENDERED:
         for kind in ("readinessProbe", "livenessProbe"):
             assert "readiness" not in json.dumps(container(folder)[kind].get("grpc", {}))
@@ -127,10 +127,10 @@ def test_a_redis_that_is_away_takes_no_replica_out_of_service() -> None:
 
 
 @pytest.mark.parametrize("folder", ["base", "overlays/production"])
-def test_the_probes_call_the_pod_itself_by_a_name_of_the_certificate(folder: str) -> None:
+def test_the_probes_call_the_pod_itself_by_a_name_in_the_certificate(folder: str) -> None:
     host, port = settings(folder)["ADVISOR_ADDRESS"].rsplit(":", 1)
     assert port == settings(folder)["ADVISOR_PORT"]
-    # Both families: else the DNS is asked for the other, and names other pods, or does not answer.
+    # Both families; otherwise DNS is queried, and may fail or return a different pod.
     assert {a["ip"] for a in pod(folder)["hostAliases"] if host in a["hostnames"]} == {
         "127.0.0.1",
         "::1",
@@ -141,7 +141,7 @@ def test_the_probes_call_the_pod_itself_by_a_name_of_the_certificate(folder: str
 
 
 @pytest.mark.parametrize("folder", RENDERED)
-def test_ports_agree(folder: str) -> None:
+def test_ports_match(folder: str) -> None:
     ports = {port["name"]: port["containerPort"] for port in container(folder)["ports"]}
     assert ports == {
         "grpc": int(settings(folder)["ADVISOR_PORT"]),
@@ -163,10 +163,10 @@ def test_ports_agree(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", RENDERED)
-def test_pods_may_do_next_to_nothing(folder: str) -> None:
+def test_pods_run_with_minimal_privileges(folder: str) -> None:
     spec = pod(folder)
     assert spec["automountServiceAccountToken"] is False
-    assert spec["enableServiceLinks"] is False  # ADVISOR_PORT=tcp://... would be no port
+    assert spec["enableServiceLinks"] is False  # they would set ADVISOR_PORT=tcp://...
     assert spec["serviceAccountName"] == objects(folder)["ServiceAccount"]["metadata"]["name"]
     assert spec["securityContext"] == {
         "runAsNonRoot": True,
@@ -184,7 +184,7 @@ def test_pods_may_do_next_to_nothing(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", RENDERED)
-def test_selectors_choose_the_pods(folder: str) -> None:
+def test_selectors_match_the_pods(folder: str) -> None:
     found = objects(folder)
     labels = found["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
     selectors = [
@@ -211,7 +211,7 @@ def test_selectors_choose_the_pods(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", RENDERED)
-def test_others_are_kept_away_in_both_directions(folder: str) -> None:
+def test_the_network_policy_restricts_both_directions(folder: str) -> None:
     policy = objects(folder)["NetworkPolicy"]["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert all(rule["from"] and rule["ports"] for rule in policy["ingress"])
@@ -220,17 +220,17 @@ def test_others_are_kept_away_in_both_directions(folder: str) -> None:
     assert reached == (set() if folder == "overlays/trial" else {53, 6379})
 
 
-def test_the_service_tells_every_replica_s_address() -> None:
+def test_the_service_name_resolves_to_every_replica() -> None:
     assert objects("base")["Service"]["spec"]["clusterIP"] == "None"
 
 
-def test_replicas_are_the_autoscaler_s_business_and_two_at_least() -> None:
+def test_the_autoscaler_sets_at_least_two_replicas() -> None:
     for folder in ("base", "overlays/production"):
         assert "replicas" not in objects(folder)["Deployment"]["spec"]
         assert objects(folder)["HorizontalPodAutoscaler"]["spec"]["minReplicas"] >= 2
 
 
-def test_the_trial_is_one_replica_that_never_meets_another_on_its_volume() -> None:
+def test_the_trial_has_one_replica_and_never_two_on_its_volume() -> None:
     found = objects("overlays/trial")
     assert {"HorizontalPodAutoscaler", "PodDisruptionBudget"}.isdisjoint(found)
     assert found["Deployment"]["spec"]["replicas"] == 1
@@ -249,7 +249,7 @@ def test_the_trial_is_one_replica_that_never_meets_another_on_its_volume() -> No
 
 
 @pytest.mark.parametrize("folder", ["base", "overlays/production"])
-def test_secrets_are_named_and_mounted_where_the_settings_look(folder: str) -> None:
+def test_secrets_are_mounted_where_the_settings_expect_them(folder: str) -> None:
     (redis_url,) = container(folder)["env"]
     assert redis_url["name"] == "ADVISOR_REDIS_URL"
     assert redis_url["valueFrom"]["secretKeyRef"] == {"name": f"{NAME}-redis", "key": "url"}
@@ -263,15 +263,15 @@ def test_secrets_are_named_and_mounted_where_the_settings_look(folder: str) -> N
 
 
 @pytest.mark.parametrize("folder", RENDERED)
-def test_there_is_time_to_end(folder: str) -> None:
-    stopping = accepted(grace_s=settings(folder)["ADVISOR_GRACE_S"], tracing="true")
+def test_pods_have_enough_time_to_stop(folder: str) -> None:
+    stopping = parsed_settings(grace_s=settings(folder)["ADVISOR_GRACE_S"], tracing="true")
     needed_s = seconds_of_pre_stop(folder) + stopping.max_stop_s
     if folder == "overlays/trial":
         needed_s += _STOP_TIMEOUT_S
     assert pod(folder)["terminationGracePeriodSeconds"] > needed_s
 
 
-def test_images_have_this_version_and_never_latest() -> None:
+def test_images_have_this_version_and_never_the_tag_latest() -> None:
     ours = f"{NAME}:{version('fslr-advisor')}"
     assert version("fslr-advisor") == PROJECT["version"]
     for folder in RENDERED:
@@ -285,12 +285,12 @@ def test_images_have_this_version_and_never_latest() -> None:
     assert re.fullmatch(r"BASE_IMAGE=python:3\.\d+-slim-\w+", base)
 
 
-def test_the_image_s_commands_exist_and_it_is_not_insecure() -> None:
+def test_the_commands_of_the_image_exist_and_are_secure() -> None:
     found = instructions()
     entry, command = (json.loads(dict(found)[word]) for word in ("ENTRYPOINT", "CMD"))
     assert entry == ["advisor"]
     context = parse(command)
-    assert not accepted(host=context.params["host"]).is_loopback
+    assert not parsed_settings(host=context.params["host"]).is_loopback
     assert "--allow-insecure" not in command
     assert not any("ALLOW_INSECURE" in rest for word, rest in found if word == "ENV")
     program, *check = json.loads(dict(found)["HEALTHCHECK"].split(" CMD ", 1)[1])
@@ -298,7 +298,7 @@ def test_the_image_s_commands_exist_and_it_is_not_insecure() -> None:
     assert dict(found)["USER"] == "10001:10001"
 
 
-def test_what_the_image_is_built_from_is_let_through_and_nothing_secret() -> None:
+def test_the_build_context_has_exactly_what_the_image_copies() -> None:
     lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     allowed = {line.removeprefix("!") for line in lines if line.startswith("!")}
     copied: set[str] = set()
@@ -309,7 +309,7 @@ def test_what_the_image_is_built_from_is_let_through_and_nothing_secret() -> Non
     assert "*" in lines
 
 
-def test_the_image_s_versions_are_exact_and_fit_what_the_project_asks_for() -> None:
+def test_the_pinned_versions_of_the_image_satisfy_the_requirements_of_the_project() -> None:
     lines = (DEPLOY / "constraints.txt").read_text("utf-8").splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
     pinned = {name.lower().replace("_", "-"): number for name, number in pinned.items()}
@@ -318,7 +318,7 @@ def test_the_image_s_versions_are_exact_and_fit_what_the_project_asks_for() -> N
         assert requirement.specifier.contains(pinned[requirement.name]), requirement
 
 
-def test_compose_is_hardened_and_listens_on_this_machine_alone() -> None:
+def test_compose_is_hardened_and_publishes_ports_only_on_loopback() -> None:
     services = load("compose.yaml")["services"]
     for service in services.values():
         assert service["read_only"] is True
@@ -332,7 +332,7 @@ def test_compose_is_hardened_and_listens_on_this_machine_alone() -> None:
     assert load("compose.yaml")["networks"]["store"]["internal"] is True
 
 
-def test_the_secure_variant_of_compose_takes_the_consent_back() -> None:
+def test_compose_with_tls_withdraws_allow_insecure() -> None:
     secure = load("compose.tls.yaml")["services"]["advisor"]
     assert secure["environment"]["ADVISOR_ALLOW_INSECURE"] == "false"
     files = {v for v in secure["environment"].values() if v.startswith("/run/secrets/")}
@@ -341,7 +341,7 @@ def test_the_secure_variant_of_compose_takes_the_consent_back() -> None:
     assert secure["extra_hosts"] == [f"${{{name}}}=127.0.0.1", f"${{{name}}}=::1"]
 
 
-def test_the_store_of_compose_keeps_what_it_acknowledges_and_evicts_nothing(tmp_path: Path) -> None:
+def test_the_store_of_compose_is_durable_and_evicts_nothing(tmp_path: Path) -> None:
     _, *arguments = load("compose.yaml")["services"]["store"]["command"]
     port = free_port()
     own = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path)]
@@ -368,14 +368,14 @@ def _answers(client: redis.Redis) -> bool:
         return False
 
 
-def test_every_component_and_overlay_can_be_found() -> None:
-    """Each folder has its kustomization, so that `deploy/check.py` renders it."""
+def test_every_component_and_overlay_has_a_kustomization() -> None:
+    """So `deploy/check.py` renders each of them."""
     for group in ("overlays", "components"):
         for folder in (KUBERNETES / group).iterdir():
             assert (folder / "kustomization.yaml").is_file()
 
 
-def test_the_pages_on_deploying_name_files_that_exist_and_commands_that_parse() -> None:
+def test_the_deployment_pages_name_existing_files_and_valid_commands() -> None:
     folder = ROOT / "docs" / "how-to"
     page = "".join((folder / name).read_text("utf-8") for name in ("deploy.md", "back-up.md"))
     paths = re.findall(r"\]\(\.\./\.\./(deploy[^)]*)\)", page)
@@ -389,7 +389,7 @@ def test_the_pages_on_deploying_name_files_that_exist_and_commands_that_parse() 
         parse(shlex.split(line))
 
 
-def test_every_failure_says_what_it_costs_whom() -> None:
+def test_every_row_of_the_failures_page_is_complete() -> None:
     below = (ROOT / "docs" / "explanation" / "failures.md").read_text("utf-8")
     rows = [line.strip("|").split("|") for line in below.splitlines() if line.startswith("| ")]
     assert len(rows) > 10
