@@ -1,1 +1,1 @@
-"""What got worse between two sets of figures, beyond noise."""
+"""Comparison of two sets of figures: what got better or worse beyond noise."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks compare``: what got worse between two files or folders of figures."""
+"""``python -m benchmarks compare``: compare two files or folders of figures."""
 
 from __future__ import annotations
 
@@ -12,58 +12,65 @@ from rich.table import Table
 
 from benchmarks.comparing.judging import Change, Comparison, Verdict, compare
 
-_Stored = Annotated[Path, typer.Argument(exists=True, help="File of figures, or folder of them.")]
+_Stored = Annotated[
+    Path, typer.Argument(exists=True, help="File of figures, or folder of such files.")
+]
 _console = Console()
 
 
 def compare_stored(
     old: _Stored,
     new: _Stored,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
 ) -> None:
-    """Show what got worse beyond noise; status 1 if something did."""
-    compared = between(old, new)
+    """Show which figures changed beyond noise; exit with status 1 if one got worse."""
+    compared = compare_paths(old, new)
     found = [(name, change) for name, each in compared.items() for change in each.changes]
     notes = [f"{name}: {note}" for name, each in compared.items() for note in each.notes]
     if as_json:
-        typer.echo(json.dumps(_content(found, notes), indent=2))
+        typer.echo(json.dumps(_as_json(found, notes), indent=2))
     else:
         _show(found, notes)
     if any(change.verdict is Verdict.WORSE for _, change in found):
         raise typer.Exit(1)
 
 
-def between(old: Path, new: Path) -> dict[str, Comparison]:
-    """Compare two files, or the files of the same name of two folders.
+def compare_paths(old: Path, new: Path) -> dict[str, Comparison]:
+    """Compare two files, or files with the same names in two folders.
 
     Args:
-        old: The one.
-        new: The other.
+        old: The old file or folder.
+        new: The new file or folder.
 
     Returns:
-        A comparison for each file, by its name without ending.
+        The comparison of each file, by file name without suffix.
 
     Raises:
-        typer.BadParameter: If one is a folder and the other is none, or there is nothing in them.
+        typer.BadParameter: One is a folder and the other a file, the folders have no files of
+            figures, or a file is not valid.
     """
     if old.is_dir() != new.is_dir():
-        raise typer.BadParameter(f"{old} and {new} are a folder and a file; give two of a kind")
+        raise typer.BadParameter(
+            f"{old} and {new} are a folder and a file; give two files or two folders"
+        )
     if not old.is_dir():
         return {new.stem: compare(_read(old), _read(new))}
     names = sorted({file.name for folder in (old, new) for file in folder.glob("*.json")})
     if not names:
-        raise typer.BadParameter(f"neither {old} nor {new} has a file that ends in .json")
-    return {Path(name).stem: _of_folders(old / name, new / name) for name in names}
+        raise typer.BadParameter(
+            f"neither {old} nor {new} has a .json file; give folders of figures"
+        )
+    return {Path(name).stem: _compare_files(old / name, new / name) for name in names}
 
 
-def _of_folders(old: Path, new: Path) -> Comparison:
+def _compare_files(old: Path, new: Path) -> Comparison:
     if old.exists() and new.exists():
         return compare(_read(old), _read(new))
-    # What only one folder has is all new, or all gone; where it was measured does not matter.
-    there = _read(old if old.exists() else new)
-    nothing: dict[str, Any] = {key: there[key] for key in ("machine", "versions") if key in there}
-    one, two = (there, nothing) if old.exists() else (nothing, there)
-    return Comparison(compare(one, two).changes, [])
+    # All figures of a file in only one folder are new or gone, wherever they were measured.
+    existing = _read(old if old.exists() else new)
+    empty = {key: existing[key] for key in ("machine", "versions") if key in existing}
+    before, after = (existing, empty) if old.exists() else (empty, existing)
+    return Comparison(compare(before, after).changes, [])
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -71,14 +78,16 @@ def _read(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text("utf-8"))
     except ValueError as error:
         raise typer.BadParameter(
-            f"{file} is no JSON ({error}); give what a benchmark wrote with --out"
+            f"{file} is not valid JSON ({error}); give a file that a benchmark wrote with --out"
         ) from error
     if not isinstance(content, dict):
-        raise typer.BadParameter(f"{file} holds no object; give what a benchmark wrote with --out")
+        raise typer.BadParameter(
+            f"{file} is not a JSON object; give a file that a benchmark wrote with --out"
+        )
     return content
 
 
-def _content(found: list[tuple[str, Change]], notes: list[str]) -> dict[str, Any]:
+def _as_json(found: list[tuple[str, Change]], notes: list[str]) -> dict[str, Any]:
     listed = {
         verdict.value.replace(" ", "_"): [
             {"file": name, "figure": c.path, "old": c.old, "new": c.new, "why": c.why}
@@ -93,11 +102,11 @@ def _content(found: list[tuple[str, Change]], notes: list[str]) -> dict[str, Any
 def _show(found: list[tuple[str, Change]], notes: list[str]) -> None:
     for note in notes:
         _console.print(note, style="yellow", highlight=False)
-    unshown = {Verdict.WITHIN_NOISE, Verdict.NOT_COMPARED}
-    table = Table("", "figure", "old", "new", "noise")
+    hidden = {Verdict.WITHIN_NOISE, Verdict.NOT_COMPARED}
+    table = Table("verdict", "figure", "old", "new", "noise")
     for verdict in Verdict:
         for name, change in found:
-            if change.verdict is verdict and verdict not in unshown:
+            if change.verdict is verdict and verdict not in hidden:
                 table.add_row(
                     f"[bold red]{verdict}[/]" if verdict is Verdict.WORSE else verdict.value,
                     f"{name}: {change.path}",

@@ -1,7 +1,7 @@
-"""What each figure means: which direction is better, and what of a change is noise.
+"""The kinds of figures: which direction is better, and how much change is noise.
 
-A figure's path is its keys; entries of lists stand under what tells them apart
-(``measuring/8, 128, 36/step_ratio``). The first pattern that fits the end of a path decides.
+The path of a figure is its keys. Entries of lists are named by the values that identify them
+(``measuring/8, 128, 36/step_ratio``). The first pattern that matches the end of a path decides.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ Path = tuple[str, ...]
 
 
 class Better(Enum):
-    """In which direction a figure gets better."""
+    """The direction in which a figure gets better."""
 
     LOWER = auto()
     HIGHER = auto()
     NEARER_ZERO = auto()
-    NEITHER = auto()  # of a baseline, or a fact: a change is shown and judged by nobody
-    SETTING = auto()  # how it was measured: figures under another setting are not compared
-    IGNORED = auto()  # told by other figures
+    NEITHER = auto()  # a baseline or a fact: changes are shown but not judged
+    SETTING = auto()  # a setting: figures with different settings are not compared
+    IGNORED = auto()  # covered by other figures
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is known of a figure.
+    """The kind of a figure.
 
     Attributes:
-        better: The direction.
-        relative: Noise where no spread is known, relative to the smaller of both values.
-        absolute: The same, in the figure's unit; the larger of both holds.
-        is_time: It depends on the machine, so it is only compared on the same one.
-        is_worst_if_missing: Null says that every training diverged.
+        better: The direction in which it gets better.
+        relative: Tolerance if no spread is known, relative to the smaller of the two values.
+        absolute: Tolerance in the unit of the figure; the larger of both tolerances counts.
+        is_time: Whether it depends on the machine, so that it is compared only on the same one.
+        is_worst_if_missing: Whether null means that every training diverged.
     """
 
     better: Better
@@ -57,7 +57,7 @@ _OCTAVES = Kind(Better.NEARER_ZERO, absolute=1.0, is_worst_if_missing=True)
 _OTHERS_TIME = Kind(Better.NEITHER, is_time=True)
 
 KINDS: Final[tuple[tuple[str, Kind], ...]] = (
-    # Spreads are read together with their figures.
+    # Spreads are read with their figures.
     ("*_spread/*", _IGNORED),
     ("regret_spread", _IGNORED),
     ("regrets/*", _IGNORED),
@@ -86,7 +86,7 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("cores", _NEITHER),
     ("processes", _NEITHER),
     ("measured_steps/*", _NEITHER),
-    # What is not ours: baselines, other settings than the defaults, and what the machine gives.
+    # Baselines, settings other than the defaults, and properties of the machine.
     ("rows/*, standard/*", _NEITHER),
     ("rows/*, muP/*", _NEITHER),
     ("rows/*, depth-muP/*", _NEITHER),
@@ -186,14 +186,14 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
 
 
 def kind_of(path: Path) -> Kind | None:
-    """Return what is known of a figure; None: nothing.
+    """Return the kind of a figure, or None if it is unknown.
 
     Args:
-        path: Its keys.
+        path: Path of the figure.
     """
-    return next((kind for pattern, kind in KINDS if _fits(path, pattern.split("/"))), None)
+    return next((kind for pattern, kind in KINDS if _matches(path, pattern.split("/"))), None)
 
 
-def _fits(path: Path, pattern: list[str]) -> bool:
+def _matches(path: Path, pattern: list[str]) -> bool:
     ends = path[-len(pattern) :]
     return len(ends) == len(pattern) and all(map(fnmatchcase, ends, pattern))

@@ -1,4 +1,4 @@
-"""A file's figures, flat: a path each, with the spread that the file tells of."""
+"""Reads the figures of a file by path, with their spread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.comparing.kinds import Path
 from benchmarks.provenance import PROVENANCE
 
-# What tells entries of a list apart, where they have it.
+# The keys that identify an entry of a list.
 _NAMES = (
     "axis", "model", "optimizer", "method", "question", "setting", "role", "name", "kind",
     "blocks", "width", "groups",
@@ -22,11 +22,11 @@ class Figure:
     """A figure.
 
     Attributes:
-        value: A number, or None where there is no finite one.
-        text: What stands in place of a number.
-        rounds: The least and the largest that it was in repeated rounds.
-        deviation: Sample standard deviation between seeds.
-        seeds: How many there were.
+        value: The number; None if it is missing or not finite.
+        text: The text, if the figure is not a number.
+        rounds: Lowest and highest value over repeated rounds.
+        deviation: Sample standard deviation over seeds.
+        seeds: Number of seeds.
     """
 
     value: float | None
@@ -37,7 +37,7 @@ class Figure:
 
 
 def figures_of(content: Mapping[str, Any]) -> dict[Path, Figure]:
-    """Return all figures of a file by path, without its provenance.
+    """Return the figures of a file by path, without its provenance.
 
     Args:
         content: The file's content.
@@ -58,29 +58,29 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         yield from value.items()
         return
-    met: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for index, each in enumerate(value):
         name = _name(each) if isinstance(each, dict) else ""
         name = name or str(index)
-        met[name] = met.get(name, 0) + 1
-        yield name if met[name] == 1 else f"{name} ({met[name]})", each
+        counts[name] = counts.get(name, 0) + 1
+        yield name if counts[name] == 1 else f"{name} ({counts[name]})", each
 
 
 def _name(entry: Mapping[str, Any]) -> str:
     return ", ".join(str(entry[key]) for key in _NAMES if isinstance(entry.get(key), str | int))
 
 
-def _figure(name: str, value: Any, beside: Any) -> Figure:
+def _figure(name: str, value: Any, siblings: Any) -> Figure:
     if isinstance(value, str):
         return Figure(None, text=value)
     number = float(value) if value is not None and math.isfinite(value) else None
-    if not isinstance(beside, dict):
+    if not isinstance(siblings, dict):
         return Figure(number)
-    spread = (beside.get("spread") or {}).get(name, beside.get(f"{name}_spread"))
+    spread = (siblings.get("spread") or {}).get(name, siblings.get(f"{name}_spread"))
     if isinstance(spread, int | float):
-        seeds = _count(beside.get("seeds", beside.get("regrets")))
+        seeds = _count(siblings.get("seeds", siblings.get("regrets")))
         return Figure(number, deviation=float(spread), seeds=seeds)
-    rounds = beside.get(f"{name.removesuffix('_ratio')}_spread")
+    rounds = siblings.get(f"{name.removesuffix('_ratio')}_spread")
     if isinstance(rounds, list) and len(rounds) == 2:
         return Figure(number, rounds=(float(rounds[0]), float(rounds[1])))
     return Figure(number)

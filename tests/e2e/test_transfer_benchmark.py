@@ -58,7 +58,7 @@ def test_the_command_writes_a_case_once(tmp_path: Path) -> None:
     assert written["cases"] == printed["cases"]
     second = subprocess.run(command, check=True, capture_output=True, text=True, timeout=90)
     assert json.loads(second.stdout)["cases"] == printed["cases"]
-    assert "already: 1 case" in second.stderr
+    assert " ".join(second.stderr.split()).endswith("transfer.json: 1 case.")
     assert "trainings" not in second.stderr
 
 

@@ -1,4 +1,4 @@
-"""The regression guard: what got worse is named, noise is not, and both directions agree."""
+"""Comparison of figures: what got worse is reported, noise is not, and both directions agree."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def _run(*arguments: object) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("name", sorted(_ALL))
-def test_a_file_against_itself_shows_nothing(name: str) -> None:
+def test_a_file_equals_itself(name: str) -> None:
     found = compare(_ALL[name], _ALL[name])
     assert _verdicts(found) == {Verdict.WITHIN_NOISE}
     assert found.notes == []
 
 
 @pytest.mark.parametrize("name", sorted(_ALL))
-def test_every_figure_of_a_file_has_a_direction_or_a_reason_for_none(name: str) -> None:
+def test_every_figure_of_a_file_has_a_kind(name: str) -> None:
     figures = figures_of(_ALL[name])
     numbers = [path for path, figure in figures.items() if figure.text is None]
     assert [path for path in numbers if kind_of(path) is None] == []
@@ -137,9 +137,7 @@ def _set(*keys: str | int, times: float = 1.0, plus: float = 0.0) -> _Change:
         ("ideas", _set("ideas", 0, "regret_with", plus=0.05), "ideas/total rate/regret_with"),
     ],
 )
-def test_the_figure_that_got_worse_is_named_and_no_other(
-    name: str, change: _Change, path: str
-) -> None:
+def test_only_the_figure_that_got_worse_is_reported(name: str, change: _Change, path: str) -> None:
     old, new = _changed(name, change)
     found = compare(old, new)
     assert _named(found, Verdict.WORSE) == [path]
@@ -159,7 +157,7 @@ def test_the_figure_that_got_worse_is_named_and_no_other(
         ("demo", _set("gain", plus=-0.03)),
     ],
 )
-def test_a_change_within_noise_is_not_flagged(name: str, change: _Change) -> None:
+def test_a_change_within_noise_is_not_reported(name: str, change: _Change) -> None:
     assert _verdicts(compare(*_changed(name, change))) == {Verdict.WITHIN_NOISE}
 
 
@@ -167,17 +165,17 @@ def test_a_change_within_noise_is_not_flagged(name: str, change: _Change) -> Non
     ("name", "change"),
     [
         ("alternatives", _set("rows", 1, "regret", plus=0.5)),  # muP's
-        ("ablations", _set("ablations", 0, "rows", 2, "regret", plus=0.5)),  # of no default
+        ("ablations", _set("ablations", 0, "rows", 2, "regret", plus=0.5)),  # not a default
     ],
 )
-def test_what_others_do_and_what_is_no_default_is_blamed_on_nobody(
+def test_changes_of_alternatives_and_of_other_settings_are_not_judged(
     name: str, change: _Change
 ) -> None:
     assert _verdicts(compare(*_changed(name, change))) == {Verdict.MOVED, Verdict.WITHIN_NOISE}
 
 
-def test_a_spread_beside_a_figure_tells_its_noise() -> None:
-    """Three seeds with a deviation of 0.01 tell no 0.03 nats, at one in a hundred."""
+def test_the_spread_of_a_figure_is_its_noise() -> None:
+    """With three seeds and a deviation of 0.01, 0.03 nats are not significant at 1%."""
     wide = _set("rows", 2, "regret", plus=0.03)
     assert _verdicts(compare(*_changed("alternatives", wide))) == {Verdict.WITHIN_NOISE}
     figure = figures_of(alternatives())["rows", "width, res_mlp, advised", "regret"]
@@ -188,9 +186,7 @@ def test_a_spread_beside_a_figure_tells_its_noise() -> None:
     ("change", "verdict"),
     [(_set("base_loss", plus=0.3), Verdict.MOVED), (_set("plain_seconds", times=3), Verdict.MOVED)],
 )
-def test_a_baseline_that_moves_is_shown_and_blamed_on_nobody(
-    change: _Change, verdict: Verdict
-) -> None:
+def test_a_changed_baseline_is_shown_but_not_judged(change: _Change, verdict: Verdict) -> None:
     found = compare(*_changed("demo", change))
     assert _verdicts(found) == {verdict, Verdict.WITHIN_NOISE}
 
@@ -199,15 +195,17 @@ def _throughput(ratio: float, low: float, high: float) -> dict[str, Any]:
     return {"stream": {"throughput_ratio": ratio, "throughput_spread": [low, high]}, **PROVENANCE}
 
 
-def test_ranges_over_rounds_decide_where_they_are_known() -> None:
+def test_ranges_over_rounds_decide_if_they_are_known() -> None:
     old = _throughput(0.41, 0.37, 0.64)
     path = ["stream/throughput_ratio"]
     assert _named(compare(old, _throughput(0.30, 0.28, 0.33)), Verdict.WORSE) == path
     assert _named(compare(old, _throughput(0.30, 0.28, 0.45)), Verdict.WORSE) == []
     assert _named(compare(old, _throughput(0.38, 0.38, 0.39)), Verdict.WORSE) == []
     assert _named(compare(old, _throughput(0.70, 0.66, 0.72)), Verdict.BETTER) == path
-    sure = _throughput(0.41, 0.41, 0.41)
-    assert _named(compare(sure, _throughput(0.405, 0.405, 0.405)), Verdict.WORSE) == []  # tiny
+    exact = _throughput(0.41, 0.41, 0.41)
+    assert (
+        _named(compare(exact, _throughput(0.405, 0.405, 0.405)), Verdict.WORSE) == []
+    )  # too small
 
 
 def _with_loss(loss: float, deviation: float, seeds: int | list[int]) -> dict[str, Any]:
@@ -222,30 +220,32 @@ def _loss(old: dict[str, Any], new: dict[str, Any]) -> Verdict:
     return next(c.verdict for c in compare(old, new).changes if c.path == path)
 
 
-def test_the_spread_between_seeds_decides_where_it_is_known() -> None:
+def test_the_spread_over_seeds_decides_if_it_is_known() -> None:
     old = _with_loss(2.0, 0.05, 3)
     assert _loss(old, _with_loss(2.1, 0.05, 3)) is Verdict.WITHIN_NOISE
     assert _loss(old, _with_loss(2.4, 0.05, 3)) is Verdict.WORSE
     assert _loss(old, _with_loss(1.6, 0.05, [0, 1, 2])) is Verdict.BETTER
-    sure = _with_loss(2.0, 0.001, 3)
-    assert _loss(sure, _with_loss(2.01, 0.001, 3)) is Verdict.WORSE
-    surest = _with_loss(2.0, 1e-5, 3)
-    assert _loss(surest, _with_loss(2.004, 1e-5, 3)) is Verdict.WITHIN_NOISE  # sure, and tiny
+    exact = _with_loss(2.0, 0.001, 3)
+    assert _loss(exact, _with_loss(2.01, 0.001, 3)) is Verdict.WORSE
+    very_exact = _with_loss(2.0, 1e-5, 3)
+    assert (
+        _loss(very_exact, _with_loss(2.004, 1e-5, 3)) is Verdict.WITHIN_NOISE
+    )  # significant, but too small
 
 
-def test_one_seed_tells_no_spread_so_the_tolerance_decides() -> None:
+def test_the_tolerance_decides_with_a_single_seed() -> None:
     assert _loss(_with_loss(2.0, 0.001, 1), _with_loss(2.015, 0.001, 1)) is Verdict.WITHIN_NOISE
     assert _loss(_with_loss(2.0, 0.001, 1), _with_loss(2.025, 0.001, 1)) is Verdict.WORSE
 
 
-def test_chances_are_those_of_welch_s_test() -> None:
+def test_p_values_are_those_of_welch_s_test() -> None:
     found = compare(_with_loss(2.0, 0.05, 3), _with_loss(2.1, 0.02, 5))
     (why,) = [c.why for c in found.changes if c.path.endswith("/loss_advised")]
     expected = stats.ttest_ind_from_stats(2.0, 0.05, 3, 2.1, 0.02, 5, equal_var=False).pvalue
     assert why == f"p = {expected:.2g} over seeds"
 
 
-def test_a_training_that_diverges_now_is_worse_and_the_other_way_round() -> None:
+def test_a_training_that_newly_diverges_is_worse() -> None:
     old, new = _changed("transfer", lambda content: content["cases"][0].update(regret=None))
     path = ["cases/width, char GPT, Adam/regret"]
     assert _named(compare(old, new), Verdict.WORSE) == path
@@ -255,18 +255,18 @@ def test_a_training_that_diverges_now_is_worse_and_the_other_way_round() -> None
 
 
 @pytest.mark.parametrize(
-    "elsewhere",
+    "changed",
     [
-        {"machine": {**PROVENANCE["machine"], "cpu": "Another"}},
+        {"machine": {**PROVENANCE["machine"], "cpu": "Different"}},
         {"machine": {**PROVENANCE["machine"], "accelerator": "A GPU"}},
         {"versions": {**PROVENANCE["versions"], "torch": "3.0.0"}},
         {"threads": 4},
         {"machine": None},
     ],
 )
-def test_another_machine_s_times_are_not_compared_and_ratios_are(elsewhere: dict[str, Any]) -> None:
+def test_ratios_are_compared_between_machines_and_times_are_not(changed: dict[str, Any]) -> None:
     old = {"get_ratio": 1.0, "large_profile": {"register_s": 1.0, "bytes": 10}, **PROVENANCE}
-    new = {**old, "get_ratio": 1.5, "large_profile": {"register_s": 9.0, "bytes": 10}, **elsewhere}
+    new = {**old, "get_ratio": 1.5, "large_profile": {"register_s": 9.0, "bytes": 10}, **changed}
     found = compare(old, new)
     assert _named(found, Verdict.WORSE) == ["get_ratio"]
     assert _named(found, Verdict.NOT_COMPARED) == ["large_profile/register_s"]
@@ -274,31 +274,31 @@ def test_another_machine_s_times_are_not_compared_and_ratios_are(elsewhere: dict
     assert "times are not compared" in found.notes[0]
 
 
-def test_another_version_of_ours_is_what_is_compared() -> None:
+def test_times_of_different_versions_of_ours_are_compared() -> None:
     old = {"large_profile": {"register_s": 1.0}, **PROVENANCE}
     new = {**old, "large_profile": {"register_s": 2.0}, "commit": "1" * 40}
     new["versions"] = {**PROVENANCE["versions"], "fslr-advisor": "0.2.0"}
     assert _named(compare(old, new), Verdict.WORSE) == ["large_profile/register_s"]
 
 
-def test_figures_under_another_setting_are_not_compared() -> None:
+def test_figures_with_different_settings_are_not_compared() -> None:
     found = compare(*_changed("overhead", _set("steps", times=0.5)))
     assert _verdicts(found) == {Verdict.NOT_COMPARED}
-    assert found.notes == ["other setting, its figures are not compared: steps: 400 -> 200"]
+    assert found.notes == ["different setting, so its figures are not compared: steps: 400 -> 200"]
     old, new = _changed("transfer", lambda content: content["cases"][0].update(big="width 64"))
     new["cases"][0]["regret"] = 5.0
     new["cases"][1]["regret"] = 5.0
     assert _named(compare(old, new), Verdict.WORSE) == ["cases/width, ResMLP, Adam/regret"]
 
 
-def test_another_command_is_told() -> None:
+def test_a_different_command_is_noted() -> None:
     one, two = "python -m benchmarks registry", "python -m benchmarks registry --rounds 10"
     old = {"get_ratio": 1.0, **PROVENANCE, "command": one}
     found = compare(old, {**old, "command": two})
-    assert found.notes == [f"measured by other commands: {one} -> {two}"]
+    assert found.notes == [f"different commands: {one} -> {two}"]
 
 
-def test_what_only_one_file_has_is_new_or_gone() -> None:
+def test_a_figure_in_only_one_file_is_new_or_gone() -> None:
     old, new = _changed("transfer", lambda content: content["cases"].pop(0))
     gone = _named(compare(old, new), Verdict.GONE)
     assert "cases/width, char GPT, Adam/regret" in gone
@@ -332,7 +332,7 @@ _CONTENTS = st.builds(
 
 
 @given(_CONTENTS)
-def test_whatever_is_in_a_file_it_equals_itself(content: dict[str, Any]) -> None:
+def test_any_content_equals_itself(content: dict[str, Any]) -> None:
     assert _verdicts(compare(content, content)) <= {Verdict.WITHIN_NOISE}
 
 
@@ -348,26 +348,26 @@ _EXCHANGED = {
 def test_exchanging_the_files_exchanges_better_and_worse(
     one: dict[str, Any], two: dict[str, Any]
 ) -> None:
-    there = {change.path: change.verdict for change in compare(one, two).changes}
-    back = {change.path: change.verdict for change in compare(two, one).changes}
-    assert back == {path: _EXCHANGED.get(verdict, verdict) for path, verdict in there.items()}
+    forward = {change.path: change.verdict for change in compare(one, two).changes}
+    backward = {change.path: change.verdict for change in compare(two, one).changes}
+    assert backward == {path: _EXCHANGED.get(verdict, verdict) for path, verdict in forward.items()}
 
 
 @given(st.floats(0.01, 100), st.floats(0.85, 1.15))
-def test_exchanging_them_does_so_at_the_edge_of_the_tolerance(ratio: float, factor: float) -> None:
+def test_exchanging_works_at_the_edge_of_the_tolerance(ratio: float, factor: float) -> None:
     one = {"get_ratio": ratio, **PROVENANCE}
     two = {"get_ratio": ratio * factor, **PROVENANCE}
-    (there,), (back,) = compare(one, two).changes, compare(two, one).changes
-    assert back.verdict is _EXCHANGED.get(there.verdict, there.verdict)
+    (forward,), (backward,) = compare(one, two).changes, compare(two, one).changes
+    assert backward.verdict is _EXCHANGED.get(forward.verdict, forward.verdict)
 
 
-def test_a_figure_that_is_best_at_zero_may_change_its_side() -> None:
+def test_the_sign_of_a_figure_that_is_best_at_zero_does_not_matter() -> None:
     one = {"a": {"shift_advised": 2, "worst_bias": -0.2}, **PROVENANCE}
     two = {"a": {"shift_advised": -2, "worst_bias": 0.2}, **PROVENANCE}
     assert _verdicts(compare(one, two)) == {Verdict.WITHIN_NOISE}
 
 
-def test_the_command_ends_well_on_equal_folders_and_badly_when_something_is_worse(
+def test_the_exit_status_is_1_only_if_a_figure_got_worse(
     tmp_path: Path,
 ) -> None:
     old = tmp_path / "old"
@@ -391,23 +391,23 @@ def test_the_command_ends_well_on_equal_folders_and_badly_when_something_is_wors
     assert {each["file"] for each in found["gone"]} == {"registry"}
 
 
-def test_two_files_are_compared_whatever_their_names(tmp_path: Path) -> None:
+def test_files_with_different_names_are_compared(tmp_path: Path) -> None:
     write(tmp_path, yesterday=ideas(), today=ideas())
     status, shown = _run(tmp_path / "yesterday.json", tmp_path / "today.json")
     assert (status, "0 worse" in shown) == (0, True)
 
 
-def test_what_cannot_be_compared_is_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_invalid_arguments_are_rejected_with_a_remedy(tmp_path: Path) -> None:
     write(tmp_path / "some", ideas=ideas())
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.json").write_text("no figures")
     (tmp_path / "list.json").write_text("[]")
-    for arguments, said in (
-        ((tmp_path / "some", tmp_path / "text.json"), "give two of a kind"),
-        ((tmp_path / "empty", tmp_path / "empty"), "ends in .json"),
-        ((tmp_path / "text.json", tmp_path / "text.json"), "is no JSON"),
-        ((tmp_path / "list.json", tmp_path / "list.json"), "holds no object"),
+    for arguments, message in (
+        ((tmp_path / "some", tmp_path / "text.json"), "give two files or two folders"),
+        ((tmp_path / "empty", tmp_path / "empty"), "has a .json file"),
+        ((tmp_path / "text.json", tmp_path / "text.json"), "is not valid JSON"),
+        ((tmp_path / "list.json", tmp_path / "list.json"), "is not a JSON object"),
     ):
         status, shown = _run(*arguments)
         assert status == 2
-        assert said in " ".join(shown.replace("│", " ").split())
+        assert message in " ".join(shown.replace("│", " ").split())

@@ -1,4 +1,4 @@
-"""The rules that FLeRM is compared with are muP's: the coordinate check holds for them."""
+"""The parametrisations that FLeRM is compared with pass muP's coordinate check."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def change(
     inputs: Tensor,
     layer: str,
 ) -> float:
-    """Return how far a few steps move a layer's output, as a root mean square."""
+    """Return the RMS change of a layer's output over a few steps."""
     torch.manual_seed(0)
     model = build()
     factors = rule(model, base, family)
     initialise(model, factors)
-    rates = {name: of.learning_rate for name, of in factors.items()}
+    learning_rates = {name: factor.learning_rate for name, factor in factors.items()}
     optimizer = (
-        build_optimizer("Adam", model, 2.0**-8, rates)
+        build_optimizer("Adam", model, 2.0**-8, learning_rates)
         if family == "adam"
-        else build_optimizer("SGD", model, 2.0**-4, rates)
+        else build_optimizer("SGD", model, 2.0**-4, learning_rates)
     )
     targets = torch.randint(0, 10, (inputs.numel() // (1 if inputs.dim() == 2 else 64),))
     seen: list[Tensor] = []
@@ -72,7 +72,7 @@ def growth(
     inputs: Tensor,
     layer: str = "head",
 ) -> float:
-    """Return the exponent with which the change of a layer's output grows with a size."""
+    """Return the exponent of the growth of a layer's output change with a size."""
     base = build(sizes[0])
     moved = [
         change(lambda size=size: build(size), base, rule, family, inputs, layer)  # type: ignore[misc]
@@ -86,7 +86,7 @@ IMAGES = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("layer", ["head", "blocks.1.up", "blocks.0.attention.qkv", "norm"])
-def test_under_mup_adam_moves_every_layer_alike_at_every_width(layer: str) -> None:
+def test_with_mup_adam_moves_each_layer_equally_at_every_width(layer: str) -> None:
     assert abs(growth([32, 256], gpt, mup, "adam", TOKENS, layer)) < 0.2
 
 
@@ -94,14 +94,14 @@ def test_without_mup_adam_moves_wide_models_further() -> None:
     assert growth([32, 256], gpt, standard, "adam", TOKENS) > 0.4
 
 
-def test_under_mup_sgd_moves_the_outputs_alike_at_every_width() -> None:
+def test_with_mup_sgd_moves_the_outputs_equally_at_every_width() -> None:
     def build(width: int) -> nn.Module:
         return ResMLP(width=width, blocks=2)
 
     assert abs(growth([64, 512], build, mup, "sgd", IMAGES)) < 0.2
 
 
-def test_under_depth_mup_deep_models_move_like_shallow_ones() -> None:
+def test_with_depth_mup_deep_models_move_like_shallow_ones() -> None:
     def build(blocks: int) -> nn.Module:
         return ResMLP(width=64, blocks=blocks)
 
@@ -113,24 +113,24 @@ def test_under_depth_mup_deep_models_move_like_shallow_ones() -> None:
 
 @pytest.mark.parametrize("rule", [standard, mup, depth_mup, width_and_depth])
 @pytest.mark.parametrize("family", ["adam", "sgd"])
-def test_the_base_is_left_as_it_is(rule: Rule, family: Family) -> None:
+def test_the_base_is_unchanged(rule: Rule, family: Family) -> None:
     assert set(rule(gpt(), gpt(), family).values()) == {Factors()}
 
 
-def test_factors_are_those_of_the_table() -> None:
+def test_factors_match_the_table_of_mup() -> None:
     found = mup(gpt(128), gpt(32), "adam")
     assert found["characters.weight"] == Factors(1, 1)
     assert found["blocks.1.up.weight"] == Factors(1, 1 / 4)
     assert found["blocks.1.norm1.weight"] == Factors(1, 1)
     assert found["head.weight"] == Factors(1 / 2, 1 / 4)
-    of_sgd = mup(gpt(128), gpt(32), "sgd")
-    assert of_sgd["characters.weight"] == Factors(1, 4)
-    assert of_sgd["blocks.1.up.weight"] == Factors(1, 1)
-    assert of_sgd["blocks.1.norm1.weight"] == Factors(1, 4)
-    assert of_sgd["head.weight"] == Factors(1 / 2, 1 / 4)
+    sgd = mup(gpt(128), gpt(32), "sgd")
+    assert sgd["characters.weight"] == Factors(1, 4)
+    assert sgd["blocks.1.up.weight"] == Factors(1, 1)
+    assert sgd["blocks.1.norm1.weight"] == Factors(1, 4)
+    assert sgd["head.weight"] == Factors(1 / 2, 1 / 4)
 
 
-def test_branches_are_scaled_where_they_end() -> None:
+def test_branches_are_scaled_in_their_last_layer() -> None:
     found = depth_mup(gpt(blocks=8), gpt(blocks=2), "adam")
     assert found["blocks.7.attention.out.weight"] == Factors(1 / 2, 1 / 4)
     assert found["blocks.7.up.weight"] == Factors(1, 1 / 2)
@@ -139,7 +139,7 @@ def test_branches_are_scaled_where_they_end() -> None:
     assert both["blocks.7.down.weight"] == Factors(1 / 2, 1 / 16)
 
 
-def test_what_has_no_rule_is_refused() -> None:
+def test_a_layer_without_a_rule_is_rejected() -> None:
     class Odd(nn.Module):
         def __init__(self, size: int) -> None:
             super().__init__()

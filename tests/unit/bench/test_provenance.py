@@ -1,4 +1,4 @@
-"""Figures say where they come from, and nothing of the machine that is nobody's business."""
+"""Figures have their provenance, without private names of the machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _git(folder: Path, *arguments: str) -> str:
     ).stdout.strip()
 
 
-def test_the_commit_is_the_working_folder_s(
+def test_the_commit_is_that_of_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -40,7 +40,7 @@ def test_the_commit_is_the_working_folder_s(
     assert provenance()["commit"] == _git(tmp_path, "rev-parse", "HEAD") + "-dirty"
 
 
-def test_figures_that_a_round_has_written_are_no_change_of_the_code(
+def test_written_figures_do_not_make_the_commit_dirty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -57,21 +57,21 @@ def test_figures_that_a_round_has_written_are_no_change_of_the_code(
     assert provenance()["commit"] == _git(tmp_path, "rev-parse", "HEAD") + "-dirty"
 
 
-def test_neither_host_nor_user_nor_folder_is_told(
+def test_no_host_user_or_folder_is_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     argv = ["x", "rpc", "--quick", "--json", "--peer-python", "optuna=/opt/there/bin/python"]
     monkeypatch.setattr("sys.argv", [*argv, "--out", str(tmp_path / "rpc.json")])
-    told = provenance()
-    assert told["command"] == "python -m benchmarks rpc --quick --peer-python optuna=python"
-    text = json.dumps(told)
+    found = provenance()
+    assert found["command"] == "python -m benchmarks rpc --quick --peer-python optuna=python"
+    text = json.dumps(found)
     assert platform.node() not in text
     assert str(Path.home()) not in text
     assert f'"{getpass.getuser()}"' not in text
     assert str(_ROOT) not in text
 
 
-def test_a_file_of_several_runs_is_told_by_the_command_that_makes_all_of_it(
+def test_the_command_leaves_out_options_that_select_a_part(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words = ["ideas", "--idea", "batch", "--idea", "once", "--quick"]
@@ -80,7 +80,7 @@ def test_a_file_of_several_runs_is_told_by_the_command_that_makes_all_of_it(
     assert provenance(without=["--idea"])["command"] == "python -m benchmarks ideas --quick"
 
 
-def test_figures_keep_their_place_and_the_rest_stands_beside_them(
+def test_provenance_is_added_to_the_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new" / "some.json"
@@ -95,7 +95,7 @@ def test_figures_keep_their_place_and_the_rest_stands_beside_them(
     assert {"torch", "grpcio", "redis", "fslr-advisor"} < set(written["versions"])
 
 
-def test_nothing_is_printed_or_written_that_was_not_asked_for(
+def test_nothing_is_printed_by_default(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     emit({"a": 1}, as_json=False, out=None)
@@ -103,7 +103,7 @@ def test_nothing_is_printed_or_written_that_was_not_asked_for(
 
 
 @pytest.mark.parametrize("name", sorted(load_figures(_ROOT / FIGURES)))
-def test_a_stored_file_says_where_its_figures_come_from(name: str) -> None:
+def test_every_stored_file_has_its_provenance(name: str) -> None:
     figures = load_figures(_ROOT / FIGURES)[name]
     assert set(PROVENANCE) - {"note"} <= set(figures)
     assert figures["command"].startswith((f"python -m benchmarks {name}", f"make {name}"))

@@ -1,4 +1,4 @@
-"""The figures of the transfer benchmark, on sweeps whose answers are known by hand."""
+"""The figures of the transfer benchmark, on sweeps worked out by hand."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def test_shift_and_regret_of_a_worked_example() -> None:
     assert found.spread["shift_advised"] == [1, 0]  # the second seed has a tie
 
 
-def test_a_rate_at_which_one_seed_diverges_is_not_the_best() -> None:
+def test_a_learning_rate_at_which_a_seed_diverges_is_not_the_best() -> None:
     assert best_octave({-1: [1.0, INF], -2: [3.0, 3.0]}) == -2
 
 
-def test_no_rate_is_the_best_where_all_diverge() -> None:
+def test_there_is_no_best_learning_rate_if_all_diverge() -> None:
     diverged = {-1: [INF], -2: [INF]}
     assert best_octave(diverged) is None
     found = figures({-1: [1.0], -2: [2.0]}, {-1: [2.0], -2: [1.0]}, diverged)
@@ -53,22 +53,22 @@ def test_no_rate_is_the_best_where_all_diverge() -> None:
     assert found.loss_advised is None
 
 
-def test_of_equal_losses_the_lower_rate_is_the_best() -> None:
+def test_of_equal_losses_the_lower_learning_rate_is_the_best() -> None:
     assert best_octave({-1: [1.0], -2: [1.0], -3: [2.0]}) == -2
 
 
 @pytest.mark.parametrize(
     ("losses", "missing"),
     [
-        ([1.0, 2.0, 3.0], -3),  # the best is the highest rate
-        ([3.0, 2.0, 1.0], -7),  # the lowest
+        ([1.0, 2.0, 3.0], -3),  # the best is the highest learning rate
+        ([3.0, 2.0, 1.0], -7),  # the lowest one
         ([2.0, 1.0, 2.0], None),
         ([INF, 1.0, 2.0], None),
         ([INF, INF, INF], -7),
         ([INF, INF, 1.0], -7),
     ],
 )
-def test_a_sweep_lacks_an_octave_where_its_best_lies_at_an_edge(
+def test_a_sweep_is_extended_if_its_best_octave_is_at_an_edge(
     losses: list[float], missing: int | None
 ) -> None:
     sweep = dict(zip((-4, -5, -6), ([loss] for loss in losses), strict=True))
@@ -76,7 +76,7 @@ def test_a_sweep_lacks_an_octave_where_its_best_lies_at_an_edge(
     assert at_edge(sweep) is (missing is not None)
 
 
-def test_no_octave_beyond_the_bounds_is_asked_for() -> None:
+def test_a_sweep_is_not_extended_beyond_its_bounds() -> None:
     assert missing_octave({0: [1.0], -1: [2.0]}, -1, 0) is None
     assert missing_octave({0: [2.0], -1: [1.0]}, -1, 0) is None
     assert at_edge({0: [2.0], -1: [1.0]})
@@ -98,7 +98,7 @@ def _parabola(optimum: int) -> tuple[list[int], object]:
 @pytest.mark.parametrize(
     ("optimum", "asked_beyond"), [(-7, []), (-1, [-3, -2, -1, 0]), (-11, [-10, -11, -12])]
 )
-def test_a_sweep_goes_on_until_its_optimum_lies_inside(
+def test_a_sweep_is_extended_until_its_optimum_is_not_at_an_edge(
     optimum: int, asked_beyond: list[int]
 ) -> None:
     case = replace(CASES[0], octaves=(-4, -5, -6, -7, -8, -9))
@@ -110,7 +110,7 @@ def test_a_sweep_goes_on_until_its_optimum_lies_inside(
     assert found.total_s == len(asked)
 
 
-def test_a_sweep_without_optimum_ends_at_the_bound() -> None:
+def test_a_sweep_without_an_optimum_ends_at_its_bound() -> None:
     case = replace(CASES[0], octaves=(-4, -5, -6))
     _, run = _parabola(-100)
     found = until_inside(case, case.octaves, run)  # type: ignore[arg-type]
@@ -118,7 +118,7 @@ def test_a_sweep_without_optimum_ends_at_the_bound() -> None:
     assert at_edge(found.losses)
 
 
-def test_a_trainings_loss_is_the_mean_of_its_last_fifth() -> None:
+def test_the_loss_of_a_training_is_the_mean_of_its_last_fifth() -> None:
     assert final_loss([9.0] * 8 + [1.0, 2.0], 10) == 1.5
 
 
@@ -127,12 +127,12 @@ def test_a_training_that_stopped_early_diverged(losses: list[float]) -> None:
     assert final_loss(losses, 3) == INF
 
 
-def test_what_transfer_saves_is_the_search_without_a_run_and_the_bases_sweep() -> None:
+def test_transfer_saves_the_search_but_for_one_run_and_the_base_s_sweep() -> None:
     assert search_saved(search_s=100, run_s=15) == pytest.approx(0.85)
     assert search_saved(search_s=100, run_s=15, base_search_s=10) == pytest.approx(0.75)
 
 
-def test_the_summary_counts_a_case_without_figure_as_missed() -> None:
+def test_the_summary_counts_a_case_without_figures_as_a_miss() -> None:
     cases: list[dict[str, object]] = [
         {"shift_advised": 0, "regret": -0.1},
         {"shift_advised": -1, "regret": 0.01},

@@ -26,7 +26,7 @@ TINY = Setting("res_mlp", width=8, depth=2, batch_size=8)
 
 
 @pytest.mark.parametrize("placement", ["pre", "post", "post_mod"])
-def test_norms_stand_where_the_placement_says(placement: NormPlacement) -> None:
+def test_norms_are_where_the_placement_says(placement: NormPlacement) -> None:
     torch.manual_seed(0)
     block = Block(replace(CONFIG, norm=placement))
     for norm in (block.norm1, block.norm2):
@@ -48,12 +48,12 @@ def test_norms_stand_where_the_placement_says(placement: NormPlacement) -> None:
     torch.testing.assert_close(block(x), stream)
 
 
-def test_a_post_norm_stream_is_not_normalised_once_more() -> None:
+def test_a_post_norm_model_has_no_final_norm() -> None:
     final = {p: CharGPT(replace(CONFIG, norm=p)).norm for p in ("pre", "post", "post_mod")}
     assert [type(norm) for norm in final.values()] == [nn.LayerNorm, nn.Identity, nn.LayerNorm]
 
 
-def test_no_example_of_the_small_conv_net_sees_another() -> None:
+def test_examples_of_the_small_conv_net_do_not_see_each_other() -> None:
     model = SmallConvNet(8)
     images = torch.randn(4, 1, 8, 8)
     assert model(images).shape == (4, 10)
@@ -61,7 +61,9 @@ def test_no_example_of_the_small_conv_net_sees_another() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
-def test_every_setting_builds_what_it_says(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_have_the_sizes_of_their_settings(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(models, "_pretrained", CharGPT)
     for setting in (case.base, case.big):
         task = build_task(setting)
@@ -76,7 +78,7 @@ def test_every_setting_builds_what_it_says(case: Case, monkeypatch: pytest.Monke
         assert logits.ndim == 2 or targets.shape[1] == setting.context
 
 
-def test_only_feed_forward_weights_of_blocks_are_scaled() -> None:
+def test_only_feed_forward_weights_in_blocks_are_scaled() -> None:
     torch.manual_seed(0)
     model = CharGPT(CONFIG)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -93,7 +95,7 @@ def test_initial_weights_of_a_model_without_blocks_cannot_be_scaled() -> None:
         scale_initial_weights(SmallConvNet(8), 2.0)
 
 
-def test_an_adapted_model_begins_as_the_frozen_one_and_trains_a_and_b_alone() -> None:
+def test_an_adapted_model_starts_as_the_frozen_one_and_trains_only_its_adapters() -> None:
     torch.manual_seed(0)
     model = CharGPT(CONFIG)
     indices = torch.randint(20, (2, 8))
@@ -102,7 +104,7 @@ def test_an_adapted_model_begins_as_the_frozen_one_and_trains_a_and_b_alone() ->
     torch.testing.assert_close(model(indices), frozen)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = build_optimizer("AdamW", model, 0.01, {})
-    for _ in range(2):  # the first step moves B alone, for A has no gradient while B is zero
+    for _ in range(2):  # the first step moves only B, since A has no gradient while B is zero
         optimizer.zero_grad()
         model(indices).square().sum().backward()
         optimizer.step()
@@ -113,7 +115,7 @@ def test_an_adapted_model_begins_as_the_frozen_one_and_trains_a_and_b_alone() ->
     assert {before[n].shape[0] for n in adapters if n.endswith(".a.weight")} == {4}
 
 
-def test_an_adapter_adds_alpha_over_rank_times_its_product() -> None:
+def test_an_adapter_adds_its_product_times_alpha_over_rank() -> None:
     layer = LoRALinear(nn.Linear(6, 5), rank=2, alpha=8.0)
     nn.init.normal_(layer.b.weight)
     x = torch.randn(3, 6)
@@ -121,7 +123,7 @@ def test_an_adapter_adds_alpha_over_rank_times_its_product() -> None:
     torch.testing.assert_close(layer(x), nn.functional.linear(x, weight, layer.frozen.bias))
 
 
-def test_muon_has_the_matrices_inside_of_blocks_and_no_others() -> None:
+def test_muon_is_used_only_for_the_matrices_in_blocks() -> None:
     model = CharGPT(CONFIG)
     optimizer = build_optimizer("Muon", model, 0.01, {})
     muon = {id(p) for group in optimizer.param_groups if group["muon"] for p in group["params"]}
@@ -134,7 +136,7 @@ def test_muon_has_the_matrices_inside_of_blocks_and_no_others() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_factor_scales_its_parameters_step_alone(name: OptimizerName) -> None:
+def test_a_factor_scales_only_the_step_of_its_parameter(name: OptimizerName) -> None:
     def first_step(factors: dict[str, float]) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
         model = ResMLP(width=8, blocks=1)
@@ -154,8 +156,8 @@ def test_a_factor_scales_its_parameters_step_alone(name: OptimizerName) -> None:
 
 
 @dataclass(frozen=True)
-class HeadStill:
-    name: str = "head still"
+class FrozenHead:
+    name: str = "frozen head"
 
     def prepare(self, model: nn.Module, setting: Setting, base: Setting) -> dict[str, float]:
         assert (setting.width, base.width) == (8, 4)
@@ -168,26 +170,26 @@ class HeadStill:
 TRAINING = Training(TINY, TINY, "Adam", 2.0**-7, 20, 0)
 
 
-def test_a_training_gives_the_same_losses_whatever_ran_before() -> None:
+def test_a_training_is_reproducible_whatever_ran_before() -> None:
     first = run_training(TRAINING)
     run_training(replace(TRAINING, seed=5))
-    again = run_training(pickle.loads(pickle.dumps(TRAINING)))  # as a worker process gets it
+    again = run_training(pickle.loads(pickle.dumps(TRAINING)))  # as sent to a worker process
     assert again.losses == first.losses
     assert run_training(replace(TRAINING, seed=5)).losses != first.losses
     assert run_training(replace(TRAINING, recording=Recording(every=5))).losses == first.losses
 
 
 def test_a_parametrisation_prepares_the_model_and_its_learning_rates() -> None:
-    still = replace(TRAINING, base=replace(TINY, width=4), parametrisation=HeadStill())
-    assert run_training(still).losses == pytest.approx([math.log(10)] * 20)
+    frozen = replace(TRAINING, base=replace(TINY, width=4), parametrisation=FrozenHead())
+    assert run_training(frozen).losses == pytest.approx([math.log(10)] * 20)
     assert run_training(TRAINING).losses[-1] < 2.1
 
 
 def test_a_training_that_diverges_ends_without_a_profile() -> None:
-    hopeless = replace(
+    diverging = replace(
         TRAINING, optimizer="SGD", learning_rate=1e12, recording=Recording(every=100)
     )
-    result = run_training(hopeless)
+    result = run_training(diverging)
     assert result.loss == math.inf
     assert len(result.losses) < 20
     assert result.content == b""

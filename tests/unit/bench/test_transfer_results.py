@@ -1,4 +1,4 @@
-"""Results of the transfer benchmark: what is written, merged and skipped; the table of cases."""
+"""Records of the transfer benchmark: writing, merging and skipping; the table of cases."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _sweeps(advised: float = 1.0) -> CaseSweeps:
     )
 
 
-def test_a_record_has_the_figures_and_every_loss() -> None:
+def test_a_record_has_the_figures_and_all_losses() -> None:
     found = record(CASE, _sweeps())
     assert (found["axis"], found["model"], found["optimizer"]) == ("width", "char_gpt_pre", "Adam")
     assert (found["shift_plain"], found["shift_advised"]) == (-1, 0)
@@ -56,18 +56,18 @@ def test_a_record_has_the_figures_and_every_loss() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_a_record_says_which_optimum_lies_at_an_edge() -> None:
+def test_a_record_names_the_sweeps_with_an_optimum_at_an_edge() -> None:
     assert record(CASE, _sweeps(advised=5.0))["at_edge"] == ["advised"]
 
 
-def test_a_new_record_takes_the_place_of_the_old_one_of_its_case() -> None:
+def test_a_new_record_replaces_the_old_one_of_its_case() -> None:
     first, second = record(CASE, _sweeps()), record(replace(CASE, optimizer="SGD"), _sweeps())
     again = record(replace(CASE, seeds=(0, 1)), _sweeps(advised=1.2))
     assert merged(merged([], first), second) == [first, second]
     assert merged([first, second], again) == [again, second]
 
 
-def test_a_case_is_finished_if_it_was_run_with_its_sizes_and_seeds(tmp_path: Path) -> None:
+def test_a_case_is_finished_if_its_record_has_the_same_sizes_and_seeds(tmp_path: Path) -> None:
     file = tmp_path / "transfer.json"
     assert load(file) == ([], {})
     save(file, document([record(CASE, _sweeps())], {"commit": "abc"}))
@@ -84,7 +84,7 @@ def test_a_case_is_finished_if_it_was_run_with_its_sizes_and_seeds(tmp_path: Pat
     assert written["median_regret"] == -0.5
 
 
-def test_the_table_has_every_axis_model_and_optimizer_and_no_case_twice() -> None:
+def test_the_table_covers_every_axis_model_and_optimizer_without_duplicates() -> None:
     assert {case.axis for case in CASES} == set(AXES)
     assert {case.model for case in CASES} == set(MODELS)
     assert {case.optimizer for case in CASES} == set(OPTIMIZERS)
@@ -93,13 +93,13 @@ def test_the_table_has_every_axis_model_and_optimizer_and_no_case_twice() -> Non
     assert all(identity(case)["base"] != identity(case)["big"] for case in CASES)
 
 
-def test_the_quick_form_has_one_case_an_axis_and_one_seed() -> None:
+def test_the_quick_form_has_one_case_per_axis_and_one_seed() -> None:
     quick = chosen_cases(is_quick=True)
     assert [case.axis for case in quick] == list(AXES)
     assert {case.seeds for case in quick} == {(0,)}
 
 
-def test_cases_are_chosen_by_all_that_is_given() -> None:
+def test_cases_are_filtered_by_axis_model_and_optimizer() -> None:
     assert {case.axis for case in chosen_cases("depth")} == {"depth"}
     [chosen] = chosen_cases("width", "res_mlp", "SGD", is_quick=True)
     assert (chosen.name, chosen.seeds) == ("width res_mlp SGD", (0,))
@@ -135,7 +135,7 @@ def test_quick_cases_do_not_replace_full_ones(tmp_path: Path) -> None:
     assert file.read_text("utf-8") == before
 
 
-def test_a_case_that_does_not_exist_is_refused_with_those_that_do() -> None:
+def test_an_unknown_case_is_rejected_with_a_list_of_the_known_ones() -> None:
     refused = CliRunner().invoke(app, ["transfer", "--axis", "lora_rank", "--model", "res_mlp"])
     assert refused.exit_code == 2
     assert "lora_rank lora_gpt AdamW" in " ".join(refused.output.replace("│", " ").split())
