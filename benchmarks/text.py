@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sysconfig
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Literal
@@ -41,6 +42,7 @@ class Corpus:
 Documents = Literal["all", "topics", "sources"]
 
 
+@cache
 def load_corpus(documents: Documents = "all") -> Corpus:
     """Read ``pydoc_data.topics`` and ``*.py`` sources of the standard library (about 3 MB).
 

@@ -68,7 +68,9 @@ def _compare_files(old: Path, new: Path) -> Comparison:
         return compare(_read(old), _read(new))
     # All figures of a file in only one folder are new or gone, wherever they were measured.
     existing = _read(old if old.exists() else new)
-    empty = {key: existing[key] for key in ("machine", "versions") if key in existing}
+    empty: dict[str, Any] = {
+        key: existing[key] for key in ("machine", "versions") if key in existing
+    }
     before, after = (existing, empty) if old.exists() else (empty, existing)
     return Comparison(compare(before, after).changes, [])
 

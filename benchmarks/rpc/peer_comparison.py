@@ -4,48 +4,42 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks.rpc.callers import Workload, calls_per_second
 from benchmarks.rpc.payload import measurements, opening
 from fslr import AdvisorClient
 
-SCRIPTS = {"optuna": "optuna_asks.py", "vizier": "vizier_suggestions.py"}
+PEERS = {"optuna": "optuna_asks", "vizier": "vizier_suggestions"}
+"""The scripts in ``benchmarks.rpc.peers``, by name of the peer."""
+
+_ROOT = Path(__file__).parents[2]
 _PARAMETERS = 100
 _GRACE_S = 120.0  # for the start and the end of a peer
 
 
-def recommendations_per_second(address: str, *, callers: int, seconds: float) -> float:
+def recommendations_per_second(address: str, workload: Workload) -> float:
     """Return the recommendations per second of training jobs that each have their own client.
 
     Args:
         address: Address of the service.
-        callers: Number of concurrent training jobs.
-        seconds: Duration.
+        workload: The number of jobs and the duration.
     """
-    data = measurements(_PARAMETERS)
-    counts: list[int] = []
-    until = time.monotonic() + seconds
+    data = measurements(workload.parameters)
 
-    def train(number: int) -> None:
+    def train(number: int, until: float) -> int:
         with AdvisorClient(address) as client:
-            session = client.open_run(opening(f"peer-{number}", _PARAMETERS))
+            session = client.open_run(opening(f"peer-{number}", workload.parameters))
             done = 0
             while time.monotonic() < until:
                 session.recommend(data[done % len(data)])
                 done += 1
-            counts.append(done)
             session.close()
+            return done
 
-    begun = time.monotonic()
-    jobs = [threading.Thread(target=train, args=(i,)) for i in range(callers)]
-    for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join()
-    return sum(counts) / (time.monotonic() - begun)
+    return calls_per_second(train, workload)
 
 
 def compare_with_peers(
@@ -62,20 +56,21 @@ def compare_with_peers(
     Returns:
         The throughput relative to each peer (None if it did not run), and the reasons of those.
     """
+    workload = Workload(callers, _PARAMETERS, seconds)
     ratios: dict[str, float | None] = {}
     missing = {}
-    for name, script in SCRIPTS.items():
-        command = [
-            pythons.get(name, sys.executable),
-            str(Path(__file__).parent / "peers" / script),
-            *("--callers", str(callers)),
-            *("--parameters", str(_PARAMETERS)),
-            *("--seconds", str(seconds)),
-        ]
-        before = recommendations_per_second(address, callers=callers, seconds=seconds)
+    for name, script in PEERS.items():
+        python = pythons.get(name, sys.executable)
+        command = [python, "-m", f"benchmarks.rpc.peers.{script}", *workload.options]
+        before = recommendations_per_second(address, workload)
         try:
             shown = subprocess.run(
-                command, check=True, capture_output=True, text=True, timeout=seconds + _GRACE_S
+                command,
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=seconds + _GRACE_S,
+                cwd=_ROOT,
             ).stdout
             peer_per_second = float(shown.split()[-1])
         except (subprocess.SubprocessError, OSError, ValueError, IndexError) as error:
@@ -83,6 +78,6 @@ def compare_with_peers(
             message = str(getattr(error, "stderr", None) or error).strip().splitlines()
             missing[f"peers.{name}"] = message[-1] if message else type(error).__name__
             continue
-        after = recommendations_per_second(address, callers=callers, seconds=seconds)
+        after = recommendations_per_second(address, workload)
         ratios[name] = (before + after) / 2 / peer_per_second
     return ratios, missing

@@ -21,6 +21,7 @@ from benchmarks.transfer.bench import PROCESSES, THREADS
 from benchmarks.transfer.cases import Case, chosen_cases
 from benchmarks.transfer.models import build_task
 from benchmarks.transfer.progress import bench_with_progress
+from benchmarks.transfer.results import identity
 from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.sweeps import ADVISED, PLAIN, Method
 from benchmarks.transfer.training import Advice, Recording
@@ -149,13 +150,8 @@ def alternatives(
 
 def _row(case: Case, method: str, found: Outcome) -> dict[str, Any]:
     return {
-        "axis": case.axis,
-        "model": case.model,
-        "optimizer": case.optimizer,
-        "base": case.base.text,
-        "big": case.big.text,
+        **identity(case),
         "seeds": len(case.seeds),
-        "steps": case.steps,
         "method": method,
         **asdict(found),
         "code_changes": _CODE_CHANGES[method],

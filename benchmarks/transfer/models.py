@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from benchmarks.char_gpt import CharGPT, CharGPTConfig, NormPlacement
+from benchmarks.digits import draw_digits
 from benchmarks.image_models import ResMLP, SmallConvNet
-from benchmarks.text import Corpus, Documents, load_corpus
+from benchmarks.text import load_corpus
 from benchmarks.training import loss_of
 from benchmarks.transfer.lora import with_adapters
 from benchmarks.transfer.settings import ModelName, Setting
@@ -55,17 +55,11 @@ def build_task(setting: Setting) -> Task:
         else SmallConvNet(setting.width)
     )
     scale_initial_weights(model, setting.init_scale)
-    images, classes = _digits()
-
-    def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        chosen = torch.randint(0, len(images), (setting.batch_size,), generator=generator)
-        return images[chosen], classes[chosen]
-
-    return Task(model, draw)
+    return Task(model, draw_digits(setting.batch_size))
 
 
 def _text_task(setting: Setting) -> Task:
-    corpus = _corpus("sources" if setting.model == "lora_gpt" else setting.documents)
+    corpus = load_corpus("sources" if setting.model == "lora_gpt" else setting.documents)
     config = CharGPTConfig(
         len(corpus.vocabulary),
         setting.width,
@@ -113,21 +107,9 @@ def scale_initial_weights(model: nn.Module, factor: float) -> None:
 
 
 @cache
-def _corpus(documents: Documents) -> Corpus:
-    return load_corpus(documents)
-
-
-@cache
-def _digits() -> tuple[Tensor, Tensor]:
-    digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 8 - 1
-    return images, torch.tensor(digits.target, dtype=torch.int64)
-
-
-@cache
 def _pretrained(config: CharGPTConfig) -> CharGPT:
     """Train a model on the help topics; the adapters then learn the sources."""
-    corpus = _corpus("topics")
+    corpus = load_corpus("topics")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = CharGPT(config)

@@ -6,6 +6,7 @@ worker runs it and whatever the worker ran before.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import multiprocessing
@@ -313,7 +314,8 @@ def _attached(
                 run=RunInfo(policy=training.advice.policy),
                 options=training.advice.options,
             ) as attachment:
-                yield _wait_after_measurements(attachment, advisor)
+                count = itertools.count(1)
+                yield _after_measured_steps(attachment, lambda *_: advisor.wait(next(count)))
             trained.unanswered = attachment.unanswered + attachment.failures
             names = [group.name for group in attachment.groups]
             trained.multipliers = dict(zip(names, attachment.multipliers, strict=True))
@@ -322,7 +324,12 @@ def _attached(
             model, optimizer, every=training.recording.every, options=training.recording.options
         ) as recorder:
             totals: list[tuple[int, float]] = []
-            yield _collect_totals(recorder, training.learning_rate, totals)
+
+            def collect(step: int, estimate: fslr.torch.RateEstimate) -> None:
+                if estimate.total_rate is not None:
+                    totals.append((step, estimate.total_rate / training.learning_rate))
+
+            yield _after_measured_steps(recorder, collect)
         trained.totals = tuple(totals)
         trained.unanswered = recorder.failures
         trained.content = recorder.profile(
@@ -341,37 +348,21 @@ def _attached(
         yield _do_nothing
 
 
-def _wait_after_measurements(
-    attachment: fslr.torch.Attachment, advisor: PromptAdvisor
+def _after_measured_steps(
+    observer: fslr.torch.Attachment | fslr.torch.Recorder,
+    act: Callable[[int, fslr.torch.RateEstimate], None],
 ) -> Callable[[], None]:
-    """Return a function that waits for the answer after a measured step."""
-    measured = 0
+    """Return a function to call after each step, which calls ``act`` after the measured ones."""
+    step = 0
     newest: fslr.torch.RateEstimate | None = None
 
     def after_step() -> None:
-        nonlocal measured, newest
-        if attachment.estimate is not newest:
-            newest = attachment.estimate
-            measured += 1
-            advisor.wait(measured)
-
-    return after_step
-
-
-def _collect_totals(
-    recorder: fslr.torch.Recorder, learning_rate: float, totals: list[tuple[int, float]]
-) -> Callable[[], None]:
-    """Return a function that appends the total rate to a list after a measured step."""
-    steps = 0
-    newest: fslr.torch.RateEstimate | None = None
-
-    def after_step() -> None:
-        nonlocal steps, newest
-        if recorder.estimate is not newest:
-            newest = recorder.estimate
-            if newest is not None and newest.total_rate is not None:
-                totals.append((steps, newest.total_rate / learning_rate))
-        steps += 1
+        nonlocal step, newest
+        estimate = observer.estimate
+        if estimate is not None and estimate is not newest:
+            newest = estimate
+            act(step, estimate)
+        step += 1
 
     return after_step
 

@@ -1,7 +1,8 @@
 """Other services that suggest numbers to training jobs, as scripts that do the same work.
 
-Each script is independent of this project and can run in its own environment. It prints the
-suggestions per second of its service, each with 100 parameters and a report of the outcome.
+Each script runs in an environment that may lack the dependencies of this project, so it imports
+only ``benchmarks.rpc.callers``. It prints the suggestions per second of its service, each with a
+report of the outcome.
 
 Optuna can be installed next to this project (the extra ``peers``). OSS Vizier needs its own
 environment with an older JAX (``google-vizier[jax] jax==0.4.34 jaxlib==0.4.34 flax==0.8.5

@@ -5,13 +5,14 @@ Each trial asks for floats by random sampling and reports a value. The proxy sto
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import socket
-import threading
 import time
+from functools import partial
 
 import optuna
+
+from benchmarks.rpc.callers import Workload, calls_per_second
 
 _START_TIMEOUT_S = 30.0
 
@@ -21,7 +22,7 @@ def _serve(port: int) -> None:
     optuna.storages.run_grpc_proxy_server(storage, host="127.0.0.1", port=port)
 
 
-def _ask(port: int, parameters: int, until: float, counts: list[int]) -> None:
+def _run_trials(port: int, parameters: int, _number: int, until: float) -> int:
     storage = optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=port)
     study = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler())
     done = 0
@@ -31,42 +32,34 @@ def _ask(port: int, parameters: int, until: float, counts: list[int]) -> None:
             trial.suggest_float(f"p{i}", 0.001, 1000.0, log=True)
         study.tell(trial, 1.0)
         done += 1
-    counts.append(done)
+    return done
+
+
+def _wait_until_listening(port: int) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def main() -> None:
     """Measure and print one number."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--callers", type=int, required=True)
-    parser.add_argument("--parameters", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    given = parser.parse_args()
+    workload = Workload.from_command_line()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = multiprocessing.get_context("spawn").Process(target=_serve, args=(port,), daemon=True)
     server.start()
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-    counts: list[int] = []
-    begun = time.monotonic()
-    callers = [
-        threading.Thread(target=_ask, args=(port, given.parameters, begun + given.seconds, counts))
-        for _ in range(given.callers)
-    ]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    print(sum(counts) / (time.monotonic() - begun))  # noqa: T201 - the output of the script
+    _wait_until_listening(port)
+    run_trials = partial(_run_trials, port, workload.parameters)
+    print(calls_per_second(run_trials, workload))  # noqa: T201 - the output of the script
     server.terminate()
     server.join()
 

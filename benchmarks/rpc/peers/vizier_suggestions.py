@@ -6,15 +6,16 @@ memory.
 
 from __future__ import annotations
 
-import argparse
-import threading
 import time
+from functools import partial
 
 from vizier.service import clients, servers
 from vizier.service import pyvizier as vz
 
+from benchmarks.rpc.callers import Workload, calls_per_second
 
-def _ask(number: int, parameters: int, until: float, counts: list[int]) -> None:
+
+def _suggest(parameters: int, number: int, until: float) -> int:
     config = vz.StudyConfig(algorithm="RANDOM_SEARCH")
     root = config.search_space.root
     for i in range(parameters):
@@ -28,29 +29,16 @@ def _ask(number: int, parameters: int, until: float, counts: list[int]) -> None:
         (trial,) = study.suggest(count=1, client_id=str(number))
         trial.complete(vz.Measurement({"loss": 1.0}))
         done += 1
-    counts.append(done)
+    return done
 
 
 def main() -> None:
     """Measure and print one number."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--callers", type=int, required=True)
-    parser.add_argument("--parameters", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    given = parser.parse_args()
+    workload = Workload.from_command_line()
     server = servers.DefaultVizierServer(database_url=None)
     clients.environment_variables.server_endpoint = server.endpoint
-    counts: list[int] = []
-    begun = time.monotonic()
-    callers = [
-        threading.Thread(target=_ask, args=(i, given.parameters, begun + given.seconds, counts))
-        for i in range(given.callers)
-    ]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    print(sum(counts) / (time.monotonic() - begun))  # noqa: T201 - the output of the script
+    suggest = partial(_suggest, workload.parameters)
+    print(calls_per_second(suggest, workload))  # noqa: T201 - the output of the script
 
 
 if __name__ == "__main__":
