@@ -1,4 +1,4 @@
-"""What is lost in which failure: rows of docs/explanation/failures.md that no other test proves."""
+"""Losses in each failure: the rows of docs/explanation/failures.md without a test elsewhere."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stored(client: AdvisorClient) -> int:
     return sum(run.measurements for run in client.list_runs())
 
 
-def test_open_streams_go_on_fresh_while_redis_is_away_and_their_losses_are_told(
+def test_open_streams_get_answers_without_redis_and_their_losses_are_counted(
     store: RedisServer, service: LocalServer
 ) -> None:
     with AdvisorClient(service.address) as client:
@@ -46,20 +46,22 @@ def test_open_streams_go_on_fresh_while_redis_is_away_and_their_losses_are_told(
         eventually(lambda: stored(client) == 1)
         store.kill()
         for _ in range(3):
-            assert not session.recommend(MEASUREMENT).stale  # its profile was read at the opening
+            assert not session.recommend(
+                MEASUREMENT
+            ).stale  # its profile was resolved at the opening
         eventually(lambda: "telemetry is being lost" in service.log())
         eventually(lambda: "not ready" in service.log())
         store.start()
         eventually(lambda: "ready again" in service.log())
 
-        def told() -> bool:
+        def losses_are_stored() -> bool:
             session.recommend(MEASUREMENT)
             return client.get_run("r").lost_measurements == 3
 
-        assert eventually(told)
+        assert eventually(losses_are_stored)
 
 
-def test_a_replica_does_not_start_while_redis_is_away(store: RedisServer) -> None:
+def test_a_replica_does_not_start_while_redis_is_unavailable(store: RedisServer) -> None:
     store.kill()
     with (
         pytest.raises(Exception, match=r"the Redis at redis://.* cannot be used"),
@@ -68,8 +70,8 @@ def test_a_replica_does_not_start_while_redis_is_away(store: RedisServer) -> Non
         pass
 
 
-def test_what_waits_in_a_killed_service_is_lost_and_nobody_counts_it(store: RedisServer) -> None:
-    asked = 20
+def test_events_queued_in_a_killed_service_are_lost_and_not_counted(store: RedisServer) -> None:
+    count = 20
     with (
         LocalServer(None, "--redis-url", store.url) as first,
         AdvisorClient(first.address) as client,
@@ -79,7 +81,7 @@ def test_what_waits_in_a_killed_service_is_lost_and_nobody_counts_it(store: Redi
         session.recommend(MEASUREMENT)
         eventually(lambda: stored(client) == 1)
         store.freeze()
-        for _ in range(asked):
+        for _ in range(count):
             session.recommend(MEASUREMENT)
         os.kill(first.pid, signal.SIGKILL)
         store.thaw()
@@ -88,8 +90,8 @@ def test_what_waits_in_a_killed_service_is_lost_and_nobody_counts_it(store: Redi
         AdvisorClient(second.address) as client,
     ):
         assert client.get_profile("gpt").profile.version == 1
-        # At most the batch that was on its way when Redis froze is there.
-        assert stored(client) < 1 + asked
+        # At most the batch that was being sent when Redis froze is stored.
+        assert stored(client) < 1 + count
         assert client.get_run("r").lost_measurements == 0
 
 
@@ -98,7 +100,7 @@ def test_a_full_redis_answers_and_refuses_writes(store: RedisServer, service: Lo
         client.register_profile("gpt", content_message())
         admin.config_set("maxmemory", "1000")
         opening = opening_message(PROFILE, run=RUN)
-        assert not client.recommend_once(opening, MEASUREMENT).stale  # and read for the first time
+        assert not client.recommend_once(opening, MEASUREMENT).stale  # a first read still works
         with pytest.raises(UnavailableError, match="maxmemory"):
             client.set_alias("gpt@1", "prod")
         eventually(lambda: "telemetry refused by the store" in service.log())
@@ -108,7 +110,7 @@ def test_a_full_redis_answers_and_refuses_writes(store: RedisServer, service: Lo
         assert client.get_run("r").lost_measurements == 1
 
 
-def test_data_that_are_gone_do_not_live_on_in_memory_but_in_open_streams(
+def test_flushed_profiles_are_not_found_but_open_streams_keep_them(
     store: RedisServer, service: LocalServer
 ) -> None:
     with AdvisorClient(service.address) as client, store.client() as admin:
@@ -120,15 +122,15 @@ def test_data_that_are_gone_do_not_live_on_in_memory_but_in_open_streams(
         assert session.recommend(MEASUREMENT) == before
         with pytest.raises(ProfileNotFoundError, match="there is no profile"):
             client.recommend_once(opening_message(PROFILE), MEASUREMENT)
-        # The same content gets the next number, which once named another content.
+        # The content gets number 1, which named a different content before.
         again = client.register_profile("gpt", content_message(rate=2))
         assert again.profile.name == f"{PROFILE}@1"
         answer = client.recommend_once(opening_message(f"{PROFILE}@1"), MEASUREMENT)
         assert list(answer.multipliers) == list(before.multipliers)
 
 
-def test_what_was_acknowledged_survives_the_kill_of_redis_with_everysec(tmp_path: Path) -> None:
-    """It is written before the answer, and flushed later: only the machine's end takes it away."""
+def test_acknowledged_writes_survive_a_kill_of_redis_with_everysec(tmp_path: Path) -> None:
+    """Redis writes before it answers and flushes later: only a crash of the machine loses data."""
     with (
         RedisServer(tmp_path, "--appendfsync", "everysec") as store,
         LocalServer(None, "--redis-url", store.url) as service,

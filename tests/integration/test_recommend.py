@@ -1,4 +1,4 @@
-"""Recommendations over gRPC: the stream, the one-shot call, and what they refuse."""
+"""Recommendations over gRPC: the stream, the unary call, and the errors of both."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def measurement(step: int = 0, rates: tuple[float, ...] = (1, 1, 1, 1)) -> Measu
     return Measurement(step=step, unit_rates=rates)
 
 
-def test_a_stream_answers_each_measurement_in_turn(stub: AdvisorServiceStub, profile: str) -> None:
+def test_a_stream_answers_measurements_in_order(stub: AdvisorServiceStub, profile: str) -> None:
     sent = [
         Request(opening=opening_message(profile), measurement=measurement()),
         Request(measurement=measurement(5, (2, 2, 2, 2))),
@@ -53,7 +53,7 @@ def test_a_stream_answers_each_measurement_in_turn(stub: AdvisorServiceStub, pro
     assert not answers[0].stale
 
 
-def test_one_shot_stream_and_in_process_agree_bit_for_bit(
+def test_unary_call_stream_and_in_process_use_agree_bit_for_bit(
     client: AdvisorClient, stub: AdvisorServiceStub, profile: str
 ) -> None:
     content = client.get_profile(profile).profile.content
@@ -79,7 +79,9 @@ def test_one_shot_stream_and_in_process_agree_bit_for_bit(
     assert list(once.multipliers)[1:] == [1024.0, 2.5, 0.7]
 
 
-def test_a_stream_stays_on_the_version_it_began_with(client: AdvisorClient, project: str) -> None:
+def test_a_stream_keeps_the_profile_version_of_its_opening(
+    client: AdvisorClient, project: str
+) -> None:
     client.register_profile("gpt", content_message(), project=project)
     client.register_profile("gpt", content_message(rate=10.0), project=project)
     client.set_alias("gpt@1", "prod", project=project)
@@ -100,7 +102,7 @@ def test_a_stream_stays_on_the_version_it_began_with(client: AdvisorClient, proj
 
 
 def details(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, str, dict[str, str]]:
-    """Return code, message, reason and field violations as any gRPC client reads them."""
+    """Return code, message, reason and field violations of an error, as any gRPC client can."""
     assert isinstance(error, grpc.Call)
     status = rpc_status.from_call(error)
     assert status is not None
@@ -232,17 +234,19 @@ def test_a_bad_request_is_refused_with_code_reason_and_remedy(
     answered: list[pb.RecommendLRResponse] = []
     with pytest.raises(grpc.RpcError) as caught:
         answered += stub.RecommendLR(iter(requests), timeout=10)
-    assert len(answered) == len(requests) - 1  # what came before it was answered
+    assert len(answered) == len(requests) - 1  # the requests before the bad one
     got_code, got_message, got_reason, violations = details(caught.value)
     assert (got_code, got_reason) == (code, reason)
     assert message in got_message
     assert list(violations) == ([field] if field else [])
-    # The service goes on.
+    # The service still answers.
     good = Request(opening=opening_message(profile), measurement=measurement())
     assert stub.RecommendLROnce(good, timeout=10).step == 0
 
 
-def test_a_message_over_the_limit_says_the_limit(stub: AdvisorServiceStub, profile: str) -> None:
+def test_a_message_above_the_size_limit_is_refused_with_a_remedy(
+    stub: AdvisorServiceStub, profile: str
+) -> None:
     big = [f"group-{i}-{'x' * 400}" for i in range(3000)]
     request = Request(opening=opening_message(profile, big), measurement=measurement())
     with pytest.raises(grpc.RpcError, match="raise the service's --max-message-bytes") as caught:
@@ -251,17 +255,17 @@ def test_a_message_over_the_limit_says_the_limit(stub: AdvisorServiceStub, profi
     assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
 
 
-def test_bytes_that_are_no_message_are_refused(client: AdvisorClient) -> None:
+def test_undecodable_bytes_are_refused(client: AdvisorClient) -> None:
     call: Any = client.channel().unary_unary("/fslr.advisor.v1.AdvisorService/RecommendLROnce")
     with pytest.raises(grpc.RpcError, match="generate the client from the protos") as caught:
         call(b"\xff\xff\xff", timeout=10)
     assert details(caught.value)[::2] == (INVALID, "MESSAGE_UNREADABLE")
 
 
-def test_a_mismatch_of_many_long_names_is_still_told_as_one(
+def test_a_layout_mismatch_of_many_long_names_keeps_its_code_and_reason(
     stub: AdvisorServiceStub, profile: str
 ) -> None:
-    """Error details have to stay below gRPC's limit for metadata, or the code itself is lost."""
+    """Error details must stay below gRPC's limit for metadata, or the code is lost."""
     names = [f"stranger.{i}.{'ä' * 90}" for i in range(500)]
     request = Request(opening=opening_message(profile, names), measurement=measurement())
     with pytest.raises(grpc.RpcError, match="500 of 500 groups have no counterpart") as caught:
@@ -270,7 +274,7 @@ def test_a_mismatch_of_many_long_names_is_still_told_as_one(
     assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "LAYOUT_MISMATCH")
 
 
-def test_a_service_that_is_not_there_is_named() -> None:
+def test_the_error_for_an_unreachable_service_names_its_address() -> None:
     with (
         AdvisorClient("127.0.0.1:1", deadline_s=10) as client,
         pytest.raises(UnavailableError, match=r"no advisor answers at 127\.0\.0\.1:1 .*serve"),
@@ -278,22 +282,24 @@ def test_a_service_that_is_not_there_is_named() -> None:
         client.get_profile("x")
 
 
-def test_a_service_that_does_not_answer_in_time_is_given_up() -> None:
+def test_calls_end_at_the_deadline_when_the_service_does_not_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with AdvisorClient(address, deadline_s=0.3) as client:
-            begun = time.monotonic()
+            started_s = time.monotonic()
             session = client.open_run(opening_message("projects/p/profiles/x"))
             with pytest.raises(
-                DeadlineExceededError, match=r"did not answer within 0\.3 s; the mult"
+                DeadlineExceededError, match=r"did not answer within 0\.3 s; the current"
             ):
                 session.recommend(measurement())
             with pytest.raises(DeadlineExceededError, match=rf"{address} did not answer in time"):
                 client.get_profile("x")
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - started_s < 5
 
 
-def test_groups_of_other_names_map_by_given_roles(stub: AdvisorServiceStub, profile: str) -> None:
+def test_groups_with_different_names_map_by_their_given_roles(
+    stub: AdvisorServiceStub, profile: str
+) -> None:
     layout = layout_message(["Embed_0/embedding"])
     layout.groups[0].role = "embed.weight"
     layout.groups[0].depth_count = 1
@@ -304,7 +310,9 @@ def test_groups_of_other_names_map_by_given_roles(stub: AdvisorServiceStub, prof
     assert list(answer.multipliers) == [4.0]
 
 
-def test_ten_thousand_groups_are_served(client: AdvisorClient, project: str) -> None:
+def test_a_layout_of_ten_thousand_groups_gets_an_answer(
+    client: AdvisorClient, project: str
+) -> None:
     names = [f"blocks.{i}.w" for i in range(10_000)]
     client.register_profile("big", content_message(names, steps=(0,)), project=project)
     opening = opening_message(f"projects/{project}/profiles/big", names)

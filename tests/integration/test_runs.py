@@ -1,4 +1,4 @@
-"""Runs: what was measured and answered is stored in the background, and can be read and watched."""
+"""Runs: measurements and answers are stored in the background, and can be read and watched."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.waiting import eventually
 
 
 def measure(client: AdvisorClient, project: str, run: str, steps: list[int]) -> None:
-    """Register a profile and let a run measure at the given steps."""
+    """Register a profile, and send measurements of a run at the given steps."""
     client.register_profile("gpt", content_message(), project=project)
     opening = opening_message(
         f"projects/{project}/profiles/gpt", run=f"projects/{project}/runs/{run}"
@@ -59,17 +59,17 @@ def test_runs_without_a_name_are_not_stored(client: AdvisorClient, project: str)
     assert list(client.list_runs(project=project)) == []
 
 
-def test_runs_are_listed_the_latest_begun_first(client: AdvisorClient, project: str) -> None:
+def test_runs_are_listed_most_recently_started_first(client: AdvisorClient, project: str) -> None:
     for i in range(5):
         measure(client, project, f"run-{i}", [0])
         history(client, project, f"run-{i}", 1)
-    measure(client, project, "run-1", [25])  # it goes on, and keeps its place
+    measure(client, project, "run-1", [25])  # it continues, and keeps its place
     listed = list(client.list_runs(project=project))
     assert [run.name.split("/")[-1] for run in listed] == [f"run-{i}" for i in (4, 3, 2, 1, 0)]
     assert not listed[0].opening.layout.groups
 
 
-def test_pages_of_runs_add_up(client: AdvisorClient, project: str) -> None:
+def test_pages_of_runs_together_are_the_whole_list(client: AdvisorClient, project: str) -> None:
     from fslr.advisor.v1 import run_service_pb2_grpc
 
     for i in range(5):
@@ -91,7 +91,7 @@ def test_pages_of_runs_add_up(client: AdvisorClient, project: str) -> None:
         assert seen == whole
 
 
-def test_a_watch_sends_what_is_there_and_what_comes(client: AdvisorClient, project: str) -> None:
+def test_a_watch_sends_stored_events_and_then_new_ones(client: AdvisorClient, project: str) -> None:
     measure(client, project, "watched", [0, 25])
     history(client, project, "watched", 2)
     seen: list[int] = []
@@ -114,7 +114,7 @@ def test_a_watch_sends_what_is_there_and_what_comes(client: AdvisorClient, proje
     assert seen == [0, 25, 50, 75]
 
 
-def test_a_watch_goes_on_after_a_given_event(client: AdvisorClient, project: str) -> None:
+def test_a_watch_continues_after_a_given_event(client: AdvisorClient, project: str) -> None:
     measure(client, project, "watched", [0, 25, 50])
     events = history(client, project, "watched", 3)
     later = client.watch_run("watched", after_id=events[1].id, project=project)
@@ -122,13 +122,13 @@ def test_a_watch_goes_on_after_a_given_event(client: AdvisorClient, project: str
     later.close()  # type: ignore[attr-defined]
 
 
-def test_long_histories_come_in_pages(client: AdvisorClient, project: str) -> None:
+def test_a_long_history_is_read_in_pages(client: AdvisorClient, project: str) -> None:
     steps = list(range(0, 2500, 10))
     measure(client, project, "long", steps)
     assert [e.measurement.step for e in history(client, project, "long", len(steps))] == steps
 
 
-def test_an_unknown_run_is_said_to_be_unknown(client: AdvisorClient, project: str) -> None:
+def test_an_unknown_run_is_not_found(client: AdvisorClient, project: str) -> None:
     with pytest.raises(RunNotFoundError, match=r"no run .*/nothing; it has not measured yet, or"):
         client.get_run("nothing", project=project)
     with pytest.raises(RunNotFoundError, match=r"no run"):

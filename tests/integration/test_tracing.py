@@ -1,4 +1,4 @@
-"""Spans of calls reach a collector, joined to their callers' and free of what calls say."""
+"""Spans of calls reach a collector, as children of the callers' spans and without call data."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 
 @pytest.fixture
 def traced(collector: Collector) -> Iterator[AdvisorClient]:
-    assert collector.endpoint  # the environment names it
+    assert collector.endpoint  # set in the environment
     with (
         LocalServer(None, "--tracing") as server,
         AdvisorClient(server.address, actor="somebody") as client,
@@ -50,7 +50,7 @@ def traced(collector: Collector) -> Iterator[AdvisorClient]:
         yield client
 
 
-def asking(run: str = "") -> pb.RecommendLRRequest:
+def request(run: str = "") -> pb.RecommendLRRequest:
     return pb.RecommendLRRequest(
         opening=opening_message(PROFILE, run=run),
         measurement=pb.Measurement(unit_rates=[1.5, 2.5, 3.5, 4.5]),
@@ -61,11 +61,11 @@ def span_of(collector: Collector, name: str) -> Span:
     return eventually(lambda: collector.spans(name))[-1]
 
 
-def test_a_call_joins_its_callers_trace_and_holds_its_commands_of_redis(
+def test_a_call_joins_its_callers_trace_and_contains_its_redis_commands(
     traced: AdvisorClient, collector: Collector
 ) -> None:
     stub = advisor_service_pb2_grpc.AdvisorServiceStub(traced.channel())
-    stub.RecommendLROnce(asking(), metadata=(TRACEPARENT,))
+    stub.RecommendLROnce(request(), metadata=(TRACEPARENT,))
     call = span_of(collector, ONCE)
     assert (call.trace_id.hex(), call.parent_span_id.hex()) == (TRACE_ID, SPAN_ID)
     assert call.kind == Span.SPAN_KIND_SERVER
@@ -77,17 +77,15 @@ def test_a_call_joins_its_callers_trace_and_holds_its_commands_of_redis(
         assert call.start_time_unix_nano <= span.end_time_unix_nano <= call.end_time_unix_nano
 
 
-def test_commands_that_go_to_redis_together_are_one_span(
-    traced: AdvisorClient, collector: Collector
-) -> None:
+def test_a_redis_pipeline_is_one_span(traced: AdvisorClient, collector: Collector) -> None:
     assert [*traced.list_profiles()]
     call = span_of(collector, "fslr.advisor.v1.ProfileService/ListProfiles")
     inside = [span for span in collector.spans() if span.parent_span_id == call.span_id]
-    together = [span for span in inside if span.name == "redis pipeline"]
-    assert len(together) == 2  # which versions are the latest, and what they say
+    pipelines = [span for span in inside if span.name == "redis pipeline"]
+    assert len(pipelines) == 2  # the latest versions, and their summaries
 
 
-def test_the_end_of_a_call_is_its_status_and_reason(
+def test_the_span_of_a_failed_call_has_its_status_and_reason(
     traced: AdvisorClient, collector: Collector
 ) -> None:
     with pytest.raises(ServiceError, match="no profile"):
@@ -95,17 +93,19 @@ def test_the_end_of_a_call_is_its_status_and_reason(
     call = span_of(collector, "fslr.advisor.v1.ProfileService/GetProfile")
     assert attributes(call)["rpc.grpc.status_code"] == grpc.StatusCode.NOT_FOUND.value[0]
     assert attributes(call)["error.type"] == "PROFILE_NOT_FOUND"
-    assert call.status.code == Status.STATUS_CODE_UNSET  # the caller's mistake, not the service's
+    assert (
+        call.status.code == Status.STATUS_CODE_UNSET
+    )  # an error of the caller, not of the service
     assert not call.events
 
 
-def test_a_stream_is_one_span_with_one_inside_for_each_measurement(
+def test_a_stream_is_one_span_with_a_child_span_for_each_measurement(
     traced: AdvisorClient, collector: Collector
 ) -> None:
     session = traced.open_run(opening_message(PROFILE))
     for step in range(3):
         session.recommend(pb.Measurement(step=step, unit_rates=[1.0] * 4))
-    # Each is told of while the stream goes on.
+    # They are exported while the stream is open.
     eventually(lambda: len(collector.spans("measurement")) == 3)
     assert not collector.spans(STREAM)
     session.close()
@@ -117,9 +117,11 @@ def test_a_stream_is_one_span_with_one_inside_for_each_measurement(
     assert any(span.parent_span_id in first for span in lookups)
 
 
-def test_a_stream_tells_how_it_ended(traced: AdvisorClient, collector: Collector) -> None:
+def test_the_span_of_a_refused_stream_has_its_reason(
+    traced: AdvisorClient, collector: Collector
+) -> None:
     stub = advisor_service_pb2_grpc.AdvisorServiceStub(traced.channel())
-    refused = stub.RecommendLR(iter([asking(), asking()]), metadata=(TRACEPARENT,))
+    refused = stub.RecommendLR(iter([request(), request()]), metadata=(TRACEPARENT,))
     next(refused)
     with pytest.raises(grpc.RpcError, match="opening"):
         next(refused)
@@ -128,12 +130,12 @@ def test_a_stream_tells_how_it_ended(traced: AdvisorClient, collector: Collector
     assert attributes(span)["error.type"] == "OPENING_REPEATED"
 
 
-def test_a_watch_that_its_caller_leaves_is_cancelled(
+def test_the_span_of_a_watch_whose_caller_leaves_is_cancelled(
     traced: AdvisorClient, collector: Collector
 ) -> None:
     stub = run_service_pb2_grpc.RunServiceStub(traced.channel())
-    watch = stub.WatchRun(WatchRunRequest(name="projects/default/runs/nobody-began-this"))
-    assert eventually(lambda: collector.spans("redis XREAD"), within_s=10)  # it has looked once
+    watch = stub.WatchRun(WatchRunRequest(name="projects/default/runs/nobody-started-this"))
+    assert eventually(lambda: collector.spans("redis XREAD"), within_s=10)  # it has read once
     watch.cancel()
     span = span_of(collector, "fslr.advisor.v1.RunService/WatchRun")
     assert attributes(span)["rpc.grpc.status_code"] == grpc.StatusCode.CANCELLED.value[0]
@@ -142,11 +144,15 @@ def test_a_watch_that_its_caller_leaves_is_cancelled(
     ]
 
 
-def test_spans_hold_nothing_that_calls_say(traced: AdvisorClient, collector: Collector) -> None:
+def test_spans_contain_no_values_names_or_metadata_of_calls(
+    traced: AdvisorClient, collector: Collector
+) -> None:
     stub = advisor_service_pb2_grpc.AdvisorServiceStub(traced.channel())
     secret = ("authorization", "Bearer not-for-others")
-    stub.RecommendLROnce(asking("projects/default/runs/secret-run"), metadata=(TRACEPARENT, secret))
-    bad = asking()
+    stub.RecommendLROnce(
+        request("projects/default/runs/secret-run"), metadata=(TRACEPARENT, secret)
+    )
+    bad = request()
     bad.measurement.unit_rates[0] = -987.5
     with pytest.raises(grpc.RpcError, match=r"-987\.5"):
         stub.RecommendLROnce(bad, metadata=(secret,))
@@ -155,8 +161,10 @@ def test_spans_hold_nothing_that_calls_say(traced: AdvisorClient, collector: Col
         assert word not in collector.text(), word
 
 
-def test_what_no_call_asks_for_makes_no_span(traced: AdvisorClient, collector: Collector) -> None:
-    time.sleep(1.5)  # readiness asks Redis every second
+def test_redis_commands_outside_of_calls_get_no_span(
+    traced: AdvisorClient, collector: Collector
+) -> None:
+    time.sleep(1.5)  # readiness checks Redis every second
     traced.status()
     eventually(lambda: collector.spans("fslr.advisor.v1.StatusService/GetStatus"))
     assert not [
@@ -164,7 +172,9 @@ def test_what_no_call_asks_for_makes_no_span(traced: AdvisorClient, collector: C
     ]
 
 
-def test_the_client_passes_the_jobs_trace_on(traced: AdvisorClient, collector: Collector) -> None:
+def test_the_client_propagates_the_trace_of_the_training_job(
+    traced: AdvisorClient, collector: Collector
+) -> None:
     job = TracerProvider(shutdown_on_exit=False).get_tracer("job")
     with job.start_as_current_span("training") as training, trace.use_span(training):
         traced.status()
@@ -172,7 +182,9 @@ def test_the_client_passes_the_jobs_trace_on(traced: AdvisorClient, collector: C
     assert int.from_bytes(call.trace_id) == training.get_span_context().trace_id
 
 
-def test_a_stop_sends_what_waits(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_exports_the_remaining_spans(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
     with LocalServer(None, "--tracing") as server, AdvisorClient(server.address) as client:
         client.status()
@@ -180,16 +192,16 @@ def test_a_stop_sends_what_waits(collector: Collector, monkeypatch: pytest.Monke
     assert collector.spans("fslr.advisor.v1.StatusService/GetStatus")
 
 
-def test_a_collector_that_is_not_there_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_collector_does_not_delay_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     with LocalServer(None, "--tracing", "--grace-s", "1") as server:
         with AdvisorClient(server.address) as client:
             client.status()
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 8  # the exporter alone would try for ten
+        started_s = time.monotonic()
+    assert time.monotonic() - started_s < 8  # the exporter itself would retry for ten seconds
 
 
-def test_without_the_packages_the_service_names_the_extra(tmp_path: Path) -> None:
+def test_the_error_for_missing_tracing_packages_names_the_extra(tmp_path: Path) -> None:
     missing = tmp_path / "opentelemetry"
     missing.mkdir()
     (missing / "__init__.py").write_text("raise ImportError('not installed')\n", "utf-8")
@@ -207,8 +219,8 @@ def test_without_the_packages_the_service_names_the_extra(tmp_path: Path) -> Non
     assert "pip install 'fslr-advisor[tracing]'" in ended.stderr
 
 
-def test_without_tracing_nothing_of_it_is_loaded() -> None:
-    """redis-py loads parts of OpenTelemetry wherever it is installed; the rest is ours to leave."""
+def test_tracing_is_not_loaded_unless_it_is_enabled() -> None:
+    """redis-py loads parts of OpenTelemetry itself; the exporter must not be loaded."""
     code = (
         "import sys, advisor.server.bootstrap, advisor.observability.tracing\n"
         "assert advisor.observability.tracing.Tracing.started(enabled=False).tracer is None\n"

@@ -1,4 +1,4 @@
-"""Several processes behind one port: they share it, die alone, and end together."""
+"""Several worker processes behind one port: sharing it, restarting, and stopping together."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEASUREMENT = pb.Measurement(unit_rates=[1.0] * 4)
 
 
 def workers_of(service: LocalServer) -> set[int]:
-    """Return the ids of the service's worker processes."""
+    """Return the process IDs of the service's workers."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -45,15 +45,15 @@ def port_of(text: str, name: str) -> str:
     return found[1]
 
 
-def counted(service: LocalServer, metric: str) -> float:
-    """Return what the metrics page says of a metric, added up over its labels."""
+def metric_sum(service: LocalServer, metric: str) -> float:
+    """Return the value of a metric, summed over its labels."""
     port = port_of(service.log(), "metrics_port")
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
         lines = page.read().decode().splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(metric))
 
 
-def asks(client: AdvisorClient) -> bool:
+def is_answered(client: AdvisorClient) -> bool:
     try:
         client.recommend_once(OPENING, MEASUREMENT)
     except UnavailableError:
@@ -66,7 +66,7 @@ def connections(pid: int) -> int:
     return sum(str(file.readlink()).startswith("socket:") for file in files)
 
 
-def test_workers_share_the_port_and_their_metrics_are_added_up() -> None:
+def test_workers_share_the_port_and_their_metrics_are_summed() -> None:
     with LocalServer(None, "--workers", "2", "--metrics-port", "0") as service:
         workers = workers_of(service)
         assert len(workers) == 2
@@ -82,14 +82,14 @@ def test_workers_share_the_port_and_their_metrics_are_added_up() -> None:
                     pb.RecommendLRRequest(opening=OPENING, measurement=MEASUREMENT), timeout=10
                 )
             assert all(connections(pid) > idle[pid] for pid in workers)
-            assert counted(service, "advisor_answers_total") == len(channels)
-            assert counted(service, "advisor_ready") == 1
+            assert metric_sum(service, "advisor_answers_total") == len(channels)
+            assert metric_sum(service, "advisor_ready") == 1
         finally:
             for channel in channels:
                 channel.close()
 
 
-def test_a_worker_that_dies_is_started_again_and_the_run_goes_on() -> None:
+def test_a_worker_that_dies_is_restarted_and_the_run_continues() -> None:
     with (
         LocalServer(None, "--workers", "2") as service,
         AdvisorClient(service.address) as client,
@@ -101,13 +101,13 @@ def test_a_worker_that_dies_is_started_again_and_the_run_goes_on() -> None:
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: len(workers_of(service) - workers) == 2)
-        eventually(lambda: asks(client))
+        eventually(lambda: is_answered(client))
         assert run.recommend(MEASUREMENT).multipliers == before
         run.close()
         assert service.log().count("a worker died and is restarted") == 2
 
 
-def test_at_sigterm_all_workers_end_and_open_runs_are_told() -> None:
+def test_sigterm_stops_all_workers_and_open_runs_get_an_error() -> None:
     with LocalServer(None, "--workers", "2", "--grace-s", "2") as service:
         workers = workers_of(service)
         with AdvisorClient(service.address) as client:
@@ -127,7 +127,7 @@ def test_workers_do_not_outlive_their_parent(tmp_path: Path) -> None:
         eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
-def test_a_port_that_is_taken_is_named() -> None:
+def test_the_error_for_a_taken_port_names_it() -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()

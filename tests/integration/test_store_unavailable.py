@@ -1,4 +1,4 @@
-"""Redis goes away under a running service: what is cached keeps answering, the rest says so."""
+"""Redis becomes unavailable: cached profiles keep answering, other calls get a clear error."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_cached_profiles_keep_answering_marked_stale(
         eventually(lambda: list(client.list_runs()))
 
         os.kill(redis_server.pid, signal.SIGKILL)
-        while_away = ask(client, run=run)
-        assert while_away.stale
+        while_unavailable = ask(client, run=run)
+        assert while_unavailable.stale
         assert not before.stale
-        while_away.stale = False
-        assert while_away == before
-        for profile in ("never-asked", "deleted"):  # what is gone does not come back either
+        while_unavailable.stale = False
+        assert while_unavailable == before
+        for profile in ("never-asked", "deleted"):  # a deleted profile does not come back either
             with pytest.raises(
                 UnavailableError, match=r"store does not answer .*try again shortly"
             ):
@@ -79,14 +79,12 @@ def test_cached_profiles_keep_answering_marked_stale(
 
         assert eventually(registered)
         assert not ask(client, run=run).stale
-        # The measurement that was lost meanwhile is counted.
+        # The measurement that was not stored is counted as lost.
         eventually(lambda: client.get_run("r").lost_measurements == 1)
         assert eventually(lambda: client.get_run("r").measurements == 2)
 
 
-def test_the_error_says_when_to_try_again(
-    redis_server: EmbeddedRedis, service: LocalServer
-) -> None:
+def test_the_error_carries_a_retry_delay(redis_server: EmbeddedRedis, service: LocalServer) -> None:
     os.kill(redis_server.pid, signal.SIGKILL)
     with grpc.insecure_channel(service.address) as channel:
         stub = profile_service_pb2_grpc.ProfileServiceStub(channel)
@@ -102,7 +100,7 @@ def test_the_error_says_when_to_try_again(
     assert (info.reason, retry.retry_delay.ToSeconds()) == ("STORE_UNAVAILABLE", 1)
 
 
-def test_refusals_of_redis_that_pass_are_no_defects(
+def test_a_temporary_refusal_by_redis_is_not_a_defect(
     redis_server: EmbeddedRedis, service: LocalServer
 ) -> None:
     import redis
@@ -115,7 +113,7 @@ def test_refusals_of_redis_that_pass_are_no_defects(
         assert client.register_profile("gpt", content_message()).created
 
 
-def test_one_run_that_redis_refuses_loses_no_other_run_s_events(
+def test_a_run_that_redis_refuses_loses_no_events_of_other_runs(
     redis_server: EmbeddedRedis, service: LocalServer
 ) -> None:
     import redis
