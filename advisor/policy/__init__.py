@@ -1,19 +1,19 @@
 """The transfer policy: rules that turn (profile, measurement) into multipliers.
 
 Theory of operation. A :class:`Profile` holds the unit rates of a base model over its training. For
-a model to be trained, :func:`map_layout` finds, once, which base groups each of its groups stands
-for and with which weights (name, else role and depth). Then, for each :class:`Measurement`,
-:func:`recommend` reads the reference unit rates at that moment, divides them by the measured ones
-and sends the ratios through the safeguards:
+a model to be trained, :func:`map_layout` finds once which base groups each of its groups
+corresponds to (by name, else by role and depth) and with which weights. For each
+:class:`Measurement`, :func:`recommend` then reads the reference unit rates at that step, divides
+them by the measured ones and passes the ratios through the safeguards:
 
     reference / measured -> unmatched? -> frozen? -> zero rate? -> low confidence?
         -> weighed by confidence -> averaged -> damped -> slew limit -> bounds -> multiplier
 
-A multiplier of ``reference / measured`` makes the group's rate, ``learning rate * multiplier *
-measured``, what it was in the base model at the same learning rate.
+A multiplier of ``reference / measured`` makes a group's rate, ``learning rate * multiplier *
+measured``, the same as in the base model at the same learning rate.
 
-Everything here is pure: no clock, no I/O, no protobuf, numpy alone. The same functions run behind
-the RPC, in process and in tests. Illegal input raises :class:`PolicyError`; expected trouble with
+Everything here is pure: numpy only, no clock, no I/O, no protobuf. The same functions run behind
+the RPC, in process and in tests. Illegal input raises :class:`PolicyError`. Expected trouble with
 one group is an :class:`Outcome`.
 
 Source: FLeRM in Milsom, Anson, Aitchison, "Function-Space Learning Rates", arXiv 2502.17405.

@@ -1,4 +1,4 @@
-"""The alias table of a profile: other frameworks' spellings of its groups."""
+"""The alias table of a profile: how other frameworks spell its groups."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from advisor.policy.name_patterns import check_count, check_pattern
 
 @dataclass(frozen=True, slots=True)
 class GroupAlias:
-    """Another spelling of a base model's groups.
+    """An alternative spelling of a base model's groups.
 
     Attributes:
-        pattern: The other spelling: a whole name with ``*`` for a block index and at most one
-            ``**`` for any further text, such as ``blocks_*/attn/qkv/kernel``.
+        pattern: The alternative spelling: a whole name with ``*`` for a block index and at most one
+            ``**`` for any other text, such as ``blocks_*/attn/qkv/kernel``.
         target: The base model's spelling with the same wildcards in the same order, such as
             ``blocks.*.attn.qkv.weight``.
     """
@@ -29,8 +29,8 @@ def check_aliases(field: str, aliases: Sequence[GroupAlias]) -> tuple[GroupAlias
     """Return the alias table, checked.
 
     Raises:
-        InvalidValueError: Too many, too long, empty, unclear, or with other wildcards on the two
-            sides.
+        InvalidValueError: There are too many aliases, or one is empty, too long or ambiguous, or
+            its two sides have different wildcards.
     """
     check_count(field, len(aliases))
     for i, alias in enumerate(aliases):
@@ -39,19 +39,19 @@ def check_aliases(field: str, aliases: Sequence[GroupAlias]) -> tuple[GroupAlias
         if _wildcards(alias.pattern) != _wildcards(alias.target):
             raise InvalidValueError(
                 f"{field}[{i}].target",
-                f"{shown(alias.target)} has other wildcards than the pattern "
+                f"{shown(alias.target)} has different wildcards than the pattern "
                 f"{shown(alias.pattern)}; write the same ones in the same order",
             )
         if _wildcards(alias.pattern).count("**") > 1:
             raise InvalidValueError(
                 f"{field}[{i}].pattern",
-                f"{shown(alias.pattern)} has more than one **; write an alias for each case",
+                f"{shown(alias.pattern)} has more than one **; write one alias for each case",
             )
     return tuple(aliases)
 
 
 class AliasTable:
-    """Rewrites other spellings into the base model's; the first alias that fits decides.
+    """Rewrites names into the base model's spelling; the first alias that fits decides.
 
     Args:
         aliases: The aliases, checked.
@@ -75,7 +75,7 @@ def _wildcards(text: str) -> list[str]:
 
 
 def _pattern(pattern: str) -> re.Pattern[str]:
-    # A `*` also stands for itself: the table rewrites roles that a client gave, too.
+    # A `*` also matches itself, so that the table rewrites given roles too.
     parts = re.split(r"(\*+)", pattern)
     kinds = {"*": r"([0-9]++|\*)", "**": "(.+)"}
     return re.compile("".join(kinds.get(part, re.escape(part)) for part in parts))

@@ -1,4 +1,4 @@
-"""What the policy refuses."""
+"""Errors of the policy."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Sequence
 
 
 class PolicyError(ValueError):
-    """Input that the policy cannot work with."""
+    """Input that the policy refuses."""
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """Return a caller's value for a message: quoted, and cut where it is long."""
+    """Return a caller's value for a message: quoted, and truncated to ``limit`` characters."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 4]}...{text[-1]}"
 
 
 class InvalidValueError(PolicyError):
-    """A value is out of its range or of the wrong length.
+    """A value is out of its range or has the wrong length.
 
     Attributes:
         field: Path of the field that holds the value, such as ``unit_rates[3]``.
-        description: What is wrong with the value and what to do.
+        description: What is wrong with the value, and how to fix it.
     """
 
     def __init__(self, field: str, description: str) -> None:
@@ -29,7 +29,7 @@ class InvalidValueError(PolicyError):
         self.description = description
 
     def under(self, parent: str) -> InvalidValueError:
-        """Return the same error with the field's path under ``parent``."""
+        """Return the same error with ``parent`` in front of the field's path."""
         return InvalidValueError(f"{parent}.{self.field}", self.description)
 
 
@@ -43,12 +43,12 @@ class LayoutMismatchError(PolicyError):
     def __init__(self, unmatched: Sequence[str], total: int) -> None:
         first = ", ".join(name[:80] for name in unmatched[:10])
         more = ", ..." if len(unmatched) > 10 else ""
-        # Where nothing at all has a counterpart there is nothing to advise, whatever the rule.
+        # If no group has a counterpart, there is nothing to advise under any rule.
         hold = ", or set the policy's unmatched rule to hold" if len(unmatched) < total else ""
         super().__init__(
             f"{len(unmatched)} of {total} groups have no counterpart in the profile: "
             f"{first}{more}. "
-            "Use a profile of the same architecture, or give the profile a group alias for them "
-            f"(or role templates, where numbers in names are block indices){hold}"
+            "Use a profile of the same architecture, or give the profile group aliases for them "
+            f"(or role templates, if numbers in their names are block indices){hold}"
         )
         self.unmatched = tuple(unmatched)

@@ -1,13 +1,13 @@
-r"""From one measurement to multipliers: a short pipeline of stages, each of one function shape.
+r"""Turns measurements into multipliers: a short pipeline of stages of one function type.
 
-Stages work on multipliers :math:`m` that begin as the ratios reference / measured. Beside them lie
-the multipliers :math:`m_0` that were in force during the measurement, and a stage that doubts the
+The stages work on multipliers :math:`m`, which start as the ratios reference / measured, and on the
+multipliers :math:`m_0` that were in force during the measurement. A stage that doubts the
 measurement moves :math:`\log m` towards :math:`\log m_0`; a stage that cannot use it holds
-:math:`m_0`. Nothing is remembered from one measurement to the next: what a stage needs of the past
-comes with the measurement.
+:math:`m_0`. There is no state between measurements: what a stage needs of the past comes with the
+measurement.
 
-All arrays have a row for each run: what runs of one layout on one profile measured at the same time
-is decided together, and no row looks at another.
+All arrays have a row for each run. Runs of one layout on one profile that measure at the same time
+are computed together, and each row is independent of the others.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from advisor.policy.recommendation import OUTCOMES, Codes, Recommendation, Recom
 from advisor.policy.reference import Profile, Reference
 from advisor.policy.rules import Alignment, Limit, Outcome, Policy
 
-# A move of multipliers by this (RMS of the logarithms) keeps the interval; a smaller one makes it
-# longer in proportion, up to twice, a larger one shorter, down to half.
-_REST = 0.1
+# A move of multipliers by this much (RMS of the logarithms) keeps the interval. A smaller move
+# lengthens it in proportion, at most to twice; a larger one shortens it, at most to half.
+_STEADY_MOVE = 0.1
 _LARGEST = float(np.finfo(np.float64).max)
-_WHOLE = 1e-3  # a move made whole but for this part is left alone
+_NEGLIGIBLE = 1e-3  # a weight this close to 1 leaves the move unchanged
 
-# Codes of outcomes, and rules, by names of this module: members of an enum are slow to look up.
+# Outcome codes and rules as module constants: members of an enum are slow to look up.
 _MATCHED = OUTCOMES.index(Outcome.MATCHED)
 _CLAMPED = OUTCOMES.index(Outcome.CLAMPED)
 _LOW_CONFIDENCE = OUTCOMES.index(Outcome.HELD_LOW_CONFIDENCE)
@@ -48,7 +48,7 @@ _BY_STEP = Alignment.STEP
 
 @dataclass(slots=True, eq=False)
 class _Draft:
-    """What the stages work on: multipliers so far, and for settled groups the outcome's reason.
+    """What the stages work on: the multipliers so far, and the outcomes of settled groups.
 
     Attributes:
         measured: The measurements.
@@ -56,7 +56,7 @@ class _Draft:
         references: As in the recommendations.
         reference_errors: Their relative errors, shape [runs, groups].
         multipliers: So far.
-        outcomes: Codes so far; that of ``MATCHED`` where nothing is settled.
+        outcomes: Codes so far; that of ``MATCHED`` for groups that are not settled.
         limits: As in the recommendations, so far.
         logs_before: Logarithms of the multipliers in force, shape [runs, groups].
     """
@@ -72,12 +72,12 @@ class _Draft:
 
     @property
     def free(self) -> NDArray[np.bool_]:
-        """Where nothing holds the multiplier in force."""
+        """Whether each multiplier is free to change, shape [runs, groups]."""
         free: NDArray[np.bool_] = self.outcomes == _MATCHED
         return free
 
     def hold(self, where: NDArray[np.bool_], outcome: int) -> None:
-        """Keep the multipliers in force where ``where`` holds and nothing was settled before."""
+        """Hold the multipliers in force where ``where`` is true and the group is still free."""
         if not _any(where):
             return
         where = where & self.free
@@ -85,23 +85,23 @@ class _Draft:
         self.outcomes[where] = outcome
 
     def replace(self, where: NDArray[np.bool_], multipliers: Floats | float, limit: int) -> None:
-        """Put other multipliers where ``where`` holds, and note what acted."""
+        """Replace the multipliers where ``where`` is true, and record the limit that did it."""
         where = where & (multipliers != self.multipliers)
         np.copyto(self.multipliers, multipliers, where=where)
         np.bitwise_or(self.limits, limit, out=self.limits, where=where)
 
     def moves(self) -> Floats:
-        """Return how far the multipliers are from those in force, in logarithms."""
+        """Return the logarithms of the multipliers over those in force."""
         return np.log(self.multipliers) - self.logs_before
 
     def moved(self, parts: Floats | float, moves: Floats) -> Floats:
-        """Return multipliers moved by parts of their :meth:`moves` from those in force."""
+        """Return the multipliers in force, moved by fractions of :meth:`moves`."""
         moved = self.measured.multipliers * np.exp(parts * moves)
         return np.where(parts == 1.0, self.multipliers, moved)
 
 
 def _any(values: NDArray[np.generic]) -> bool:
-    """Return whether any is true; faster than numpy's own for few values."""
+    """Return whether any value is true; faster than ``np.any`` for small arrays."""
     return bool(np.count_nonzero(values))
 
 
@@ -122,12 +122,12 @@ def _hold_frozen(draft: _Draft, policy: Policy) -> None:
 
 
 def _hold_zero_rates(draft: _Draft, policy: Policy) -> None:
-    """Hold where a rate is zero or, beside the median of the model, but for rounding.
+    """Hold where a rate is zero, or so small beside the model's median that it is rounding only.
 
-    The median, because one group that explodes must not make all others look like nothing.
+    The median is used because one exploding group must not make all other rates look like zero.
     """
     for rates in (draft.measured.unit_rates, draft.references):
-        # Where the smallest is not zero beside the largest, none is beside the median.
+        # If the smallest rate is not zero beside the largest, no rate is zero beside the median.
         smallest, largest = np.minimum.reduce(rates, axis=1), np.maximum.reduce(rates, axis=1)
         usual = np.zeros(len(rates))
         for run in np.flatnonzero(
@@ -140,17 +140,17 @@ def _hold_zero_rates(draft: _Draft, policy: Policy) -> None:
 
 
 def _hold_low_confidence(draft: _Draft, policy: Policy) -> None:
-    """Hold where the ratio's relative error, of both its parts, is above the limit."""
+    """Hold where the relative error of the ratio, from both rates, is above the limit."""
     errors = np.hypot(draft.measured.relative_errors, draft.reference_errors)
     draft.hold(errors > policy.max_relative_error, _LOW_CONFIDENCE)
 
 
 def _weigh(draft: _Draft, policy: Policy) -> None:
-    r"""Go :math:`d^2 / (d^2 + e^2)` of the way d, where e is the relative error.
+    r"""Make :math:`d^2 / (d^2 + e^2)` of a move d, where e is the relative error.
 
-    A move that stands far out of the noise is made whole, one inside it hardly at all (Wiener's
-    filter for a signal of size d in noise of size e; e is the error of a logarithm to first order).
-    A first recommendation has nothing yet to be weighed against.
+    A move far above the noise is made almost whole, one inside the noise hardly at all. This is
+    Wiener's filter for a signal of size d in noise of size e; to first order, e is the error of the
+    logarithm. A first recommendation is exempt, as there is nothing to weigh it against.
     """
     errors = draft.measured.relative_errors
     if not policy.weigh_by_confidence or not _any(errors):
@@ -159,21 +159,22 @@ def _weigh(draft: _Draft, policy: Policy) -> None:
     weights = 1 / (1 + np.square(errors / moves))
     np.copyto(weights, 0.0, where=moves == 0)
     np.copyto(weights, 1.0, where=errors == 0)
-    noticed = draft.free & draft.measured.moves & (weights < 1 - _WHOLE)
+    noticed = draft.free & draft.measured.moves & (weights < 1 - _NEGLIGIBLE)
     if _any(noticed):
         draft.replace(noticed, draft.moved(weights, moves), _BY_CONFIDENCE)
 
 
 def _average(draft: _Draft, policy: Policy) -> None:
-    r"""Go :math:`i / (w s)` of the way, at step s, i steps after the measurement before.
+    r"""Make :math:`i / (w s)` of a move, at step s, i steps after the previous measurement.
 
-    With a window w of 1 the multiplier in force is then the mean (of logarithms) of all multipliers
-    measured since the start, each for as long as the interval that it ends; with less of a window a
-    moment t has about the weight :math:`(t / s)^{1 / w - 1}`. Both models' rates fluctuate with the
-    batches they are measured on by more than the noise of the probes, and a learning rate that
-    jumps costs more than one that is late. The window is a part of the training, not a number of
-    steps, so that trainings of any length are treated alike. A first recommendation is nothing's
-    average, and nothing is averaged where the interval is not known.
+    With a window w of 1, the multiplier in force is then the mean (of logarithms) of all
+    multipliers measured since the start, each weighted by the interval that it ends. With a smaller
+    window, step t has about the weight :math:`(t / s)^{1 / w - 1}`.
+
+    Rates of both models vary with the batches they are measured on by more than the noise of the
+    probes, and a learning rate that jumps costs more than one that lags. The window is a fraction
+    of the training, not a number of steps, so that trainings of all lengths are treated alike. A
+    first recommendation is not averaged, nor is one whose interval is unknown.
     """
     window = policy.averaging_window
     if window == 0:
@@ -187,7 +188,7 @@ def _average(draft: _Draft, policy: Policy) -> None:
 
 
 def _damp(draft: _Draft, policy: Policy) -> None:
-    """Raise less while steps are too large for first-order rates; lowering is always safe."""
+    """Shrink increases while steps are too large for first-order rates; decreases are safe."""
     limit = policy.max_linearity_error
     if limit is None:
         return
@@ -199,11 +200,11 @@ def _damp(draft: _Draft, policy: Policy) -> None:
 
 
 def _slew(draft: _Draft, policy: Policy) -> None:
-    """Bound each step; a first recommendation is free: there is nothing yet that could jump."""
+    """Limit the factor of each move; a first recommendation is exempt, as nothing jumps yet."""
     if policy.slew_limit is None:
         return
     before = draft.measured.multipliers
-    with np.errstate(over="ignore"):  # what leaves the range of numbers is no bound
+    with np.errstate(over="ignore"):  # an infinite bound does not limit
         slower = np.clip(draft.multipliers, before / policy.slew_limit, before * policy.slew_limit)
     draft.replace(draft.free & draft.measured.moves, slower, _BY_SLEW)
 
@@ -218,7 +219,10 @@ def _bound(draft: _Draft, policy: Policy) -> None:
 
 
 def _name_limits(draft: _Draft, _policy: Policy) -> None:
-    """Say in the outcome that a limit acted; a move made in part is still the measurement's own."""
+    """Set the outcome of groups that slew, damping or bounds limited.
+
+    Moves that confidence or averaging shrank keep the outcome ``MATCHED``.
+    """
     slowed = draft.limits & (_BY_SLEW | _BY_DAMPING)
     bounded = draft.limits & (_BY_MIN | _BY_MAX)
     if _any(slowed | bounded):
@@ -272,10 +276,10 @@ def recommend_all(
     policy: Policy,
     measured: Measurements,
 ) -> Recommendations:
-    """Return the multipliers for measurements of several runs, the same as for each alone.
+    """Return the multipliers for measurements of several runs, equal to those of each run alone.
 
     Args:
-        profile: The profile of them all.
+        profile: The profile that all runs use.
         reference: ``Reference(profile)``, built once.
         mapping: Their layout mapped onto the profile's, built once.
         policy: Their rules.
@@ -291,7 +295,7 @@ def recommend_all(
     moments = reference.moments(profile_steps)
     base_rates = reference.rates(moments)
     references = mapping.references(base_rates, reference.coherences(moments))
-    # Zero rates and rates at the ends of the range are dealt with, not warned of.
+    # Zero and extreme rates are handled by the stages.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratios = references / measured.unit_rates
         draft = _Draft(
@@ -340,22 +344,22 @@ def aligned_step(profile: Profile, policy: Policy, step: int, *, total_steps: in
             "total_steps",
             "alignment by progress needs the run's planned number of steps; give total_steps",
         )
-    return step * profile.total_steps / total_steps  # in this order whole numbers stay whole
+    return step * profile.total_steps / total_steps  # this order keeps whole numbers whole
 
 
 def _next_steps(policy: Policy, draft: _Draft) -> list[int]:
-    """Return when each run is to measure next: sooner while its multipliers move."""
-    awake = (draft.outcomes != _FROZEN) & (draft.outcomes != _UNMATCHED)
-    moves = np.sqrt(np.add.reduce(np.square(draft.moves()), axis=1) / awake.shape[1])
+    """Return when each run should measure next: sooner while its multipliers move."""
+    changeable = (draft.outcomes != _FROZEN) & (draft.outcomes != _UNMATCHED)
+    moves = np.sqrt(np.add.reduce(np.square(draft.moves()), axis=1) / changeable.shape[1])
     found = []
     for run, move in enumerate(moves.tolist()):
         before = draft.measured.interval_steps[run]
-        if not _any(awake[run]):  # nothing depends on it but what people look at
+        if not _any(changeable[run]):  # measurements only serve those who look at the run
             interval = policy.max_interval_steps
         elif before == 0:
             interval = policy.min_interval_steps
         else:
-            factor = min(max(_REST / move, 0.5), 2.0) if move > 0 else 2.0
+            factor = min(max(_STEADY_MOVE / move, 0.5), 2.0) if move > 0 else 2.0
             wanted = round(before * factor)
             interval = min(max(wanted, policy.min_interval_steps), policy.max_interval_steps)
         found.append(draft.measured.steps[run] + interval)
@@ -363,10 +367,10 @@ def _next_steps(policy: Policy, draft: _Draft) -> list[int]:
 
 
 def _probes(policy: Policy, draft: _Draft) -> list[int]:
-    """Return how many probes bring nine groups of ten to the wanted relative error.
+    """Return how many probes bring nine of ten groups to the target relative error.
 
-    The error falls with the square root of the number of probes. Groups that no number of probes
-    would help (zero rates, no counterpart) do not count.
+    The error falls with the square root of the number of probes. Groups that more probes cannot
+    help (zero rates, no counterpart) do not count.
     """
     target = policy.target_relative_error
     if target is None:
@@ -375,7 +379,7 @@ def _probes(policy: Policy, draft: _Draft) -> list[int]:
     found = []
     for run, probes in enumerate(draft.measured.probes):
         errors = draft.measured.relative_errors[run][useful[run]]
-        if probes == 0 or not _any(errors):  # errors unknown: nothing to go by
+        if probes == 0 or not _any(errors):  # errors unknown: keep the number
             found.append(min(probes, policy.max_probes))
             continue
         error = float(np.quantile(errors, 0.9, method="inverted_cdf"))

@@ -1,4 +1,4 @@
-"""What a run is recommended, and why."""
+"""Recommendations: multipliers with the reason for each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from advisor.policy.rules import Outcome
 Codes = NDArray[np.uint8]
 
 OUTCOMES = tuple(Outcome)
-"""The outcomes by their codes."""
+"""The outcomes by code."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,16 +23,15 @@ class Recommendation:
 
     Attributes:
         multipliers: Finite and inside the policy's bounds, shape [groups].
-        outcome_codes: Why each is what it is, as indices of the members of :class:`Outcome`,
-            [groups].
-        references: Reference unit rates after depth, 0 where unmatched, shape [groups].
-        depth_factors: Reference over the mean base rate of what a group stands for, 0 where there
-            is none, shape [groups].
+        outcome_codes: Reason for each multiplier, as an index of ``OUTCOMES``, shape [groups].
+        references: Reference unit rates after the depth rule, 0 where unmatched, shape [groups].
+        depth_factors: Reference over the mean base rate of a group's counterparts, 0 where there
+            are none, shape [groups].
         ratios: Reference over measured unit rate before any safeguard, 0 where one of them is
             missing or zero, shape [groups].
-        limits: The safeguards that changed each multiplier, :class:`Limit` as integers, [groups].
+        limits: Safeguards that changed each multiplier, :class:`Limit` as integers, shape [groups].
         next_measurement_step: The step at which to measure next.
-        probes: With how many probes; 0: as the client likes.
+        probes: Number of probes to measure with next; 0: the client chooses.
         profile_step: The step of the profile's training that was compared with.
     """
 
@@ -48,13 +47,13 @@ class Recommendation:
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
-        """Why each multiplier is what it is."""
+        """The reason for each multiplier."""
         return tuple(OUTCOMES[code] for code in self.outcome_codes.tolist())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recommendations:
-    """The answers to measurements of several runs, a row each; see :class:`Recommendation`.
+    """The answers to measurements of several runs, one row each; see :class:`Recommendation`.
 
     Attributes:
         multipliers: Shape [runs, groups].

@@ -1,4 +1,4 @@
-"""A profile's unit rates at any moment: interpolated in log space, held at the ends."""
+"""A profile's unit rates at any step: interpolated in log space, constant beyond the ends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Profile:
         base_learning_rate: The learning rate that is transferred, above 0.
         total_steps: Planned optimizer steps of the recorded training, above the last point's step.
         policy: The rules for runs on this profile.
-        aliases: Other spellings of the groups.
+        aliases: Alternative spellings of the groups.
         coherences: Mean correlation of the output changes of the blocks of each role, in [-1, 1],
             shape [points, roles] in the order of ``layout.roles``; None: not measured.
         learning_rates: Scheduled learning rate at each point, absolute, at least 0, shape [points];
@@ -68,7 +68,7 @@ class Profile:
             i = int(falling[0]) + 1
             raise InvalidValueError(
                 f"points[{i}].step",
-                f"{self.steps[i]} does not rise above {self.steps[i - 1]} of the point before",
+                f"{self.steps[i]} is not above {self.steps[i - 1]}, the step of the previous point",
             )
         for field, values in (
             ("unit_rates", self.unit_rates),
@@ -128,10 +128,10 @@ class Profile:
 
 
 def check_coherences(policy: Policy, coherences: NDArray[np.float32] | None) -> None:
-    """Refuse the depth rule ``measured`` for a profile without the numbers that it needs.
+    """Refuse the depth rule ``measured`` for a profile without coherences.
 
     Raises:
-        InvalidValueError: The policy wants coherences and there are none.
+        InvalidValueError: The policy's depth rule needs coherences, and the profile has none.
     """
     if policy.depth_rule is DepthRule.MEASURED and coherences is None:
         raise InvalidValueError(
@@ -143,12 +143,13 @@ def check_coherences(policy: Policy, coherences: NDArray[np.float32] | None) -> 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
-    """Moments of a profile's training.
+    """Moments of a profile's training, between its points.
 
     Attributes:
-        left: The point before each, shape [moments].
-        right: The point behind each, shape [moments].
-        part: How far each is from the left to the right one, in [0, 1), shape [moments, 1].
+        left: Index of the point before each moment, shape [moments].
+        right: Index of the point after it, shape [moments].
+        part: Position between the left point (0) and the right one (1), in [0, 1), shape
+            [moments, 1].
     """
 
     left: NDArray[np.intp]
@@ -159,11 +160,11 @@ class Moments:
 class Reference:
     """Reads a profile's unit rates at any step.
 
-    A zero among positive rates of a group counts as not recorded (a logarithm has no place for it)
-    and is filled by interpolation. Zeros before the first positive rate and after the last one are
-    believed: from the last zero to the first positive point, and from the last positive point on to
-    the next zero, the rate is 0. (LoRA's A has no rate until B has moved.) A point at the learning
-    rate 0, the first of a warm-up, says nothing and is left out.
+    A zero between positive rates of a group counts as not recorded, as it has no logarithm, and is
+    interpolated. Zeros before the first positive rate and after the last one are kept: between such
+    a zero and the neighbouring positive point the rate is 0. (LoRA's A has no rate until B has
+    moved.) A point at learning rate 0, such as the first of a warm-up, carries no information and
+    is left out.
 
     Args:
         profile: The profile.
@@ -211,7 +212,7 @@ class Reference:
         return errors
 
     def moments(self, steps: Sequence[float]) -> Moments:
-        """Return where steps of the profile's training lie among its points."""
+        """Return the positions of steps of the profile's training between its points."""
         left, right, parts = zip(*map(self._place, steps), strict=True)
         return Moments(np.array(left), np.array(right), np.array(parts)[:, None])
 
@@ -223,7 +224,7 @@ class Reference:
             rates: NDArray[np.float64] = np.exp(logs)
         if self._has_zeros:
             np.copyto(rates, 0.0, where=self._zero[left] | self._zero[right])
-        if np.count_nonzero(part) < len(part):  # on a point, or beyond the ends
+        if np.count_nonzero(part) < len(part):  # at a point, or beyond the ends
             np.copyto(rates, self._rates[left], where=part == 0)
         return rates
 
@@ -236,7 +237,7 @@ class Reference:
         return _between(self._errors, moments)
 
     def _place(self, step: float) -> tuple[int, int, float]:
-        """Return the points around a step and how far it is from the left to the right one."""
+        """Return the points around a step, and its position between them in [0, 1)."""
         steps = self._places
         right = bisect_right(steps, step)
         left = max(right - 1, 0)
@@ -246,7 +247,7 @@ class Reference:
 
 
 def _between(known: NDArray[np.float64], moments: Moments) -> NDArray[np.float64]:
-    """Return what is known at the points, interpolated linearly."""
+    """Return values at the points, interpolated linearly."""
     left, right, part = moments.left, moments.right, moments.part
     between: NDArray[np.float64] = (1 - part) * known[left] + part * known[right]
     return between

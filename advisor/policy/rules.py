@@ -44,7 +44,7 @@ class Match(enum.Enum):
 
 
 class Outcome(enum.Enum):
-    """Why a group's multiplier is what it is."""
+    """The reason for a group's multiplier."""
 
     MATCHED = "matched"
     CLAMPED = "clamped"

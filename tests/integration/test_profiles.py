@@ -382,7 +382,7 @@ def _insert_bad_label(content: profile_pb2.ProfileContent) -> None:
         (_insert_negative, r"content\.points\[0\]\.unit_rates\[0\]: -1\.0 of group"),
         (_drop_a_rate, r"content\.points\[2\]\.unit_rates: 3 entries, but the layout has 4 groups"),
         (_insert_one_error, r"content\.points\[0\]\.relative_errors: 1 entries, but"),
-        (_repeat_a_step, r"content\.points\[1\]\.step: 0 does not rise above 0"),
+        (_repeat_a_step, r"content\.points\[1\]\.step: 0 is not above 0"),
         (_exceed_steps, r"content\.points\[2\]\.step: 9223372036854775807 is not in \[0, "),
         (_drop_points, r"content\.points: 0 points"),
         (_drop_layout, r"content\.layout\.groups: the layout has no group"),

@@ -158,7 +158,7 @@ def test_the_first_alias_that_fits_rewrites_names_and_roles() -> None:
     [
         (GroupAlias("", "a"), r"t\[0\]\.pattern: 0 characters, but 1 to 512"),
         (GroupAlias("a", "a" * 513), r"t\[0\]\.target: 513 characters"),
-        (GroupAlias("a.*", "a"), r"t\[0\]\.target: 'a' has other wildcards than .* 'a\.\*'"),
+        (GroupAlias("a.*", "a"), r"t\[0\]\.target: 'a' has different wildcards than .* 'a\.\*'"),
         (GroupAlias("a.***", "a.***"), r"has \*\*\*; write \* for an index"),
     ],
 )

@@ -79,7 +79,7 @@ def test_the_rate_lies_between_the_neighbouring_points(rates: list[float], step:
             r"-1\.0 of group 'a' is not a number in",
         ),
         ({"relative_errors": np.array([[np.inf], [1]], np.float32)}, r"relative_errors\[0\]: inf"),
-        ({"steps": np.array([5, 5])}, r"points\[1\]\.step: 5 does not rise above 5"),
+        ({"steps": np.array([5, 5])}, r"points\[1\]\.step: 5 is not above 5"),
         ({"steps": np.array([-1, 5])}, r"points\[0\]\.step: -1 is not in \[0, "),
         ({"steps": np.array([2**63 - 1, 5])}, r"points\[0\]\.step: 9223372036854775807 is not in"),
         (
