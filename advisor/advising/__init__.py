@@ -1,4 +1,4 @@
-"""One run's advice: resolve a profile, map a layout, decide, warn, keep telemetry, replay.
+"""The advice for one run: resolving a profile, recommending, warning, telemetry, replay.
 
-It knows no transport, and it talks to Redis only through the stores of ``advisor.store``.
+It must not depend on a transport or on Redis; it declares what it needs of a store as protocols.
 """

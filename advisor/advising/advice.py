@@ -1,7 +1,7 @@
-"""One run's advice: a profile resolved and a layout mapped once, then an answer a measurement.
+"""The advice for one run: its layout is mapped onto a profile once, then measurements are answered.
 
-This is what runs behind the RPC and, without any server, in process. It holds no state between
-measurements but what it was built from.
+The same code runs behind the RPC and, without a server, in process. It keeps no state between
+measurements.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from advisor.advising.mismatch_warnings import (
     Difference,
     Training,
-    differences,
     nearest_roles_used,
-    warmup,
+    opening_differences,
+    warmup_difference,
 )
 from advisor.policy import (
     DepthRule,
@@ -42,14 +42,14 @@ from advisor.registry.resource_names import ProfileReference, RunName
 
 @dataclass(frozen=True, slots=True)
 class LoadedProfile:
-    """A version that is ready to be asked.
+    """A profile version with everything that recommendations need.
 
     Attributes:
-        info: What identifies it.
-        profile: Its rates and rules.
-        reference: Reads its rates at any step.
-        provenance: Where it comes from.
-        policy_name: The stored policy that its runs follow; empty: it has rules of its own.
+        info: Name, version and digest.
+        profile: The rates and the rules.
+        reference: Reads the rates at any step.
+        provenance: How the profile was recorded.
+        policy_name: The stored policy that its runs follow; empty: the profile's own rules.
     """
 
     info: VersionInfo
@@ -59,20 +59,20 @@ class LoadedProfile:
     policy_name: str = ""
 
     @property
-    def names(self) -> int:
-        """Number of names in its layout, those of frozen parameters too."""
+    def name_count(self) -> int:
+        """Number of names in its layout, including those of frozen parameters."""
         return len(self.profile.layout) + len(self.profile.layout.frozen_names)
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedProfile:
-    """What a profile's name stands for.
+    """What a profile's name resolves to.
 
     Attributes:
         loaded: The version.
-        stale: Whether the name was resolved from memory because the store is away.
-        policy: The rules of the stored policy that it names, and that policy's name with its
-            version; None: it names none.
+        stale: Whether the name was resolved from the cache because the store is unavailable.
+        policy: The rules of the stored policy that the profile names, and that policy's name with
+            its version; None: the profile names no policy.
     """
 
     loaded: LoadedProfile
@@ -80,7 +80,7 @@ class ResolvedProfile:
     policy: tuple[Policy, str] | None = None
 
     def rules(self, opening: Opening) -> Policy:
-        """Return the rules for a run: its own, else the stored policy's, else the profile's."""
+        """Return the rules for a run: its own, else the stored policy, else the profile's rules."""
         if opening.policy:
             return opening.policy
         return self.policy[0] if self.policy else self.loaded.profile.policy
@@ -90,22 +90,26 @@ class ProfileSource(Protocol):
     """Where profiles come from."""
 
     async def resolve(self, reference: ProfileReference) -> ResolvedProfile:
-        """Return the version that a reference names, ready to be asked."""
+        """Return the version that a reference names.
+
+        Raises:
+            NotFoundError: There is no such profile, version or alias.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a run wants to be compared with.
+    """What a run sends before its first measurement.
 
     Attributes:
-        profile: The profile.
+        profile: The profile to compare with.
         layout: The model's groups.
-        run: Under which name it is stored; None: not at all.
-        policy: Rules instead of the profile's own, or None.
+        run: The name under which the run is stored; None: it is not stored.
+        policy: Rules that replace the profile's own, or None.
         total_steps: Planned steps; 0: unknown.
-        observe_only: Whether the run applies no multiplier.
-        training: What else is known about it, for warnings.
+        observe_only: Whether the run only observes and applies no multipliers.
+        training: Properties of the training, for warnings.
     """
 
     profile: ProfileReference
@@ -122,19 +126,23 @@ class Advice:
 
     Args:
         resolved: The profile.
-        opening: What the run said at its start.
-        mapping: Its layout mapped onto the profile's under its rules, if that was done before.
+        opening: The run's opening.
+        mapping: The run's layout mapped onto the profile's under the run's rules; None: it is
+            mapped here.
 
     Attributes:
-        info: The version that the advice comes from.
+        info: The profile version that the advice comes from.
         version_name: Its resource name.
-        stale: Whether its name was resolved from memory because the store is away.
+        stale: Whether its name was resolved from the cache because the store is unavailable.
         layout: The run's layout.
         base_layout: The profile's layout.
-        mapping: The one mapped onto the other.
-        policy_name: The stored policy that is followed, with its version; empty: none.
-        plan: Equal for runs that share profile, mapping and rules, as long as both live.
-        refusal: Why there is no advice for this layout, or None.
+        mapping: The run's layout mapped onto the profile's.
+        policy_name: The stored policy in use, with its version; empty: none.
+        plan: Equal for runs that share profile, mapping and rules, as long as all are alive.
+        refusal: The error that every measurement of this layout gets, or None.
+
+    Raises:
+        InvalidValueError: The depth rule needs coherences, and the profile has none.
     """
 
     def __init__(
@@ -158,7 +166,9 @@ class Advice:
             if opening.policy:
                 raise
             raise InvalidValueError(
-                "profile", f"in its policy {self.policy_name} the depth rule {error.description}"
+                "profile",
+                f"the depth rule of its policy {self.policy_name} cannot be used: "
+                f"{error.description}",
             ) from None
         self.mapping: LayoutMapping = mapping or map_layout(
             opening.layout,
@@ -167,7 +177,7 @@ class Advice:
             aliases=loaded.profile.aliases,
             unmatched_rule=self._policy.unmatched_rule,
         )
-        # Runs with the same one can be answered together: what it stands for is theirs too.
+        # Identities suffice, as each run with this plan keeps the objects alive.
         self.plan: tuple[int, ...] = (id(loaded.reference), id(self.mapping), id(self._policy))
         self.refusal = refusal(opening.layout, self.mapping, self._policy.unmatched_rule)
 
@@ -181,7 +191,7 @@ class Advice:
         return self.recommend_all(self.checked(measurement)).row(0)
 
     def checked(self, measurement: Measurement) -> Measurements:
-        """Return a measurement as the only row, if there is advice for it.
+        """Check a measurement, and return it as the only row.
 
         Raises:
             LayoutMismatchError: The layout does not map onto the profile.
@@ -193,17 +203,18 @@ class Advice:
         return Measurements.of([measurement])
 
     def recommend_all(self, measured: Measurements) -> Recommendations:
-        """Return the multipliers for measurements, checked, of runs with this one's plan.
+        """Return the multipliers for checked measurements of runs with the same ``plan``.
 
         Raises:
-            InvalidValueError: Alignment by progress lacks a run's planned steps.
+            InvalidValueError: Alignment by progress needs a run's planned steps.
         """
         return recommend_all(self._profile, self._reference, self.mapping, self._policy, measured)
 
     def first_depth_factors(self) -> NDArray[np.float64]:
         """Return each group's depth factor at the profile's first point, shape [groups].
 
-        Only under the rule ``measured`` does it depend on the rates; else all count as equal.
+        Depth factors depend on the rates only under the rule ``measured``. Under other rules they
+        are computed from equal rates.
         """
         step = float(self._profile.steps[0])
         rates = self._reference.at(step)
@@ -215,15 +226,16 @@ class Advice:
         return self.mapping.depth_factors(references, rates)
 
     def differences(self, measurement: Measurement, profile_step: float) -> list[Difference]:
-        """Return what differs between the run and the profile, in words.
+        """Return the differences between the run and the profile that a measurement reveals.
 
         Args:
-            measurement: The measurement; the first of a run also brings what its opening shows.
+            measurement: The measurement. The first one of a run also returns the differences that
+                its opening shows.
             profile_step: The step of the profile that it is compared with.
         """
-        found = warmup(self._profile, profile_step, self._opening.training, measurement)
+        found = warmup_difference(self._profile, profile_step, self._opening.training, measurement)
         if measurement.interval_steps == 0:
-            found += differences(
+            found += opening_differences(
                 self._profile.base_learning_rate, self._provenance, self._opening.training
             )
             found += nearest_roles_used(self.layout, self.base_layout, self.mapping)

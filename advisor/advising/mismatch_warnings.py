@@ -1,7 +1,7 @@
-"""What differs between a run and the profile that it uses, in words for the people who train.
+"""Warnings about differences between a run and the profile that it uses.
 
-None of it stops a recommendation: a profile of another batch size may serve well. But whoever
-wonders later why a transfer disappointed should have read it here first.
+A difference never prevents a recommendation: a profile recorded at a different batch size may serve
+well. But it may explain a disappointing transfer, so the run is warned.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from advisor.policy import Layout, LayoutMapping, Match, Measurement, Profile
 from advisor.registry.profiles import Provenance
 
 
-class Kind(enum.Enum):
+class DifferenceKind(enum.Enum):
     """What differs."""
 
     BASE_LEARNING_RATE = "base learning rate"
@@ -29,26 +29,26 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One difference.
+    """A difference between a run and its profile.
 
     Attributes:
         kind: What differs.
-        message: With both values, and what to do.
+        message: Both values, and what to do.
     """
 
-    kind: Kind
+    kind: DifferenceKind
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What a run says about itself beyond its layout; all may be unknown.
+    """Properties of a run's training.
 
     Attributes:
-        base_learning_rate: The learning rate that its schedule is built on; 0: unknown.
-        optimizer: The optimizer's name.
-        batch_size: Examples a step; 0: unknown.
-        loss_name: Name of the loss.
+        base_learning_rate: The learning rate that its schedule scales; 0: unknown.
+        optimizer: The optimizer's name; empty: unknown.
+        batch_size: Examples per step; 0: unknown.
+        loss_name: Name of the loss; empty: unknown.
     """
 
     base_learning_rate: float = 0.0
@@ -57,9 +57,9 @@ class Training:
     loss_name: str = ""
 
 
-# Stems of the names in PyTorch, optax, bitsandbytes, DeepSpeed and Hugging Face's arguments, such
-# as adamw_torch_fused: the longest that a name holds decides. Short ones must be words of their
-# own, and what other optimizers have too comes last.
+# Stems of optimizer names in PyTorch, optax, bitsandbytes, DeepSpeed and Hugging Face's arguments,
+# such as adamw_torch_fused. The longest one that a name contains decides. Short ones must be whole
+# words, and words that names of several optimizers contain come last.
 _STEMS = {
     **dict.fromkeys(("adam", "adamw", "nadam", "radam", "adamax"), "Adam"),
     "adagrad": "Adagrad",
@@ -81,14 +81,14 @@ _WORDS = {
 }
 _LAST = {"momentum": "SGD", "nesterov": "SGD"}
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_SAME_RATE = 0.01  # relative
-_WARMING = 0.5  # a schedule below this part of its peak, before it, is warming up
-_FULL = 0.9  # one above this part is not
-_EARLY = 0.1  # part of a training after which a low learning rate is a decay and no warm-up
+_SAME_LEARNING_RATE = 0.01  # relative difference up to which learning rates count as equal
+_WARMING = 0.5  # below this fraction of its peak, and before it, a schedule is warming up
+_FULL = 0.9  # above this fraction it is not
+_EARLY = 0.1  # after this fraction of a training a low learning rate is decay, not warm-up
 
 
 def family(optimizer: str) -> str:
-    """Return the family of an optimizer's name; a name that is not known is its own family."""
+    """Return the family of an optimizer's name; an unknown name is its own family."""
     plain = _plain(optimizer)
     words = [word.lower() for word in _WORD.findall(optimizer)]
     if "muon" in words:  # MuonWithAuxAdam too
@@ -103,89 +103,86 @@ def family(optimizer: str) -> str:
     return plain
 
 
-def differences(
+def opening_differences(
     base_learning_rate: float, provenance: Provenance, training: Training
 ) -> list[Difference]:
-    """Return what a run's own words show to be different; unknown values differ from nothing.
+    """Return the differences that a run's opening shows; unknown values are not compared.
 
     Args:
         base_learning_rate: The profile's.
         provenance: The profile's.
-        training: The run's words.
+        training: The run's properties.
     """
-    found: list[Difference] = []
-    own = training.base_learning_rate
-    if own and abs(own - base_learning_rate) > _SAME_RATE * base_learning_rate:
-        found.append(
-            Difference(
-                Kind.BASE_LEARNING_RATE,
-                f"the run's base learning rate is {own:g}, the profile's {base_learning_rate:g}: "
-                "the profile's is the one that transfers, so outputs will move by "
-                f"{own / base_learning_rate:.3g} times what they did; use {base_learning_rate:g} "
-                "unless you mean it",
-            )
-        )
-    if training.optimizer and provenance.optimizer:
-        families = family(training.optimizer), family(provenance.optimizer)
-        if families[0] != families[1]:
-            found.append(
-                Difference(
-                    Kind.OPTIMIZER,
-                    f"the run's optimizer is {training.optimizer}, the profile was recorded with "
-                    f"{provenance.optimizer}: updates of other families have other shapes; "
-                    "record a profile with this optimizer",
-                )
-            )
-    if (
-        training.batch_size
-        and provenance.batch_size
-        and training.batch_size != provenance.batch_size
-    ):
-        found.append(
-            Difference(
-                Kind.BATCH_SIZE,
-                f"the run's batch size is {training.batch_size}, the profile's "
-                f"{provenance.batch_size}: rates match, but the best learning rate may depend on "
-                "the batch size",
-            )
-        )
-    if (
-        training.loss_name
-        and provenance.loss_name
-        and _plain(training.loss_name) != _plain(provenance.loss_name)
-    ):
-        found.append(
-            Difference(
-                Kind.LOSS,
-                f"the run's loss is {training.loss_name}, the profile's {provenance.loss_name}: "
-                "outputs with a different meaning need not move by the same amount; record a "
-                "profile with this loss",
-            )
-        )
-    return found
+    found = (
+        _base_learning_rate_difference(base_learning_rate, training.base_learning_rate),
+        _optimizer_difference(provenance.optimizer, training.optimizer),
+        _batch_size_difference(provenance.batch_size, training.batch_size),
+        _loss_difference(provenance.loss_name, training.loss_name),
+    )
+    return [difference for difference in found if difference is not None]
 
 
-def warmup(
+def _base_learning_rate_difference(recorded: float, own: float) -> Difference | None:
+    if not own or abs(own - recorded) <= _SAME_LEARNING_RATE * recorded:
+        return None
+    return Difference(
+        DifferenceKind.BASE_LEARNING_RATE,
+        f"the run's base learning rate is {own:g}, the profile's {recorded:g}: the profile's is "
+        f"the one that transfers, so outputs will move {own / recorded:.3g} times as far; use "
+        f"{recorded:g} unless the difference is intended",
+    )
+
+
+def _optimizer_difference(recorded: str, own: str) -> Difference | None:
+    if not own or not recorded or family(own) == family(recorded):
+        return None
+    return Difference(
+        DifferenceKind.OPTIMIZER,
+        f"the run's optimizer is {own}, the profile was recorded with {recorded}: updates of "
+        "different optimizer families have different shapes; record a profile with this optimizer",
+    )
+
+
+def _batch_size_difference(recorded: int, own: int) -> Difference | None:
+    if not own or not recorded or own == recorded:
+        return None
+    return Difference(
+        DifferenceKind.BATCH_SIZE,
+        f"the run's batch size is {own}, the profile's {recorded}: rates match, but the best "
+        "learning rate may depend on the batch size",
+    )
+
+
+def _loss_difference(recorded: str, own: str) -> Difference | None:
+    if not own or not recorded or _plain(own) == _plain(recorded):
+        return None
+    return Difference(
+        DifferenceKind.LOSS,
+        f"the run's loss is {own}, the profile's {recorded}: outputs with a different meaning need "
+        "not move by the same amount; record a profile with this loss",
+    )
+
+
+def warmup_difference(
     profile: Profile, profile_step: float, training: Training, measurement: Measurement
 ) -> list[Difference]:
-    """Return whether exactly one of profile and run is warming its learning rate up at a step.
+    """Return a difference if only one of profile and run is warming up its learning rate.
 
     Args:
         profile: The profile.
         profile_step: The step of the profile that the run's step is compared with.
-        training: The run's words.
-        measurement: The run's, with its step and its scheduled learning rate.
+        training: The run's properties.
+        measurement: The run's measurement, with its step and its scheduled learning rate.
+
+    Returns:
+        One difference, or none. Nothing is compared if a schedule is unknown.
     """
     rates, now = profile.learning_rates, measurement.learning_rate
     if rates is None or now is None or not training.base_learning_rate or not rates.any():
         return []
     own = now / training.base_learning_rate
-    if _WARMING <= own <= _FULL:
-        return []
     before_peak = profile_step < profile.steps[int(rates.argmax())]
     early = measurement.step < _EARLY * max(measurement.total_steps, profile.total_steps)
-    if not (before_peak or early):
-        return []
     recorded = float(np.interp(profile_step, profile.steps, rates) / rates.max())
     if before_peak and recorded < _WARMING and own > _FULL:
         words = "the profile was recorded with warm-up and the run has none, or a shorter one"
@@ -195,16 +192,16 @@ def warmup(
         return []
     return [
         Difference(
-            Kind.WARMUP,
+            DifferenceKind.WARMUP,
             f"{words}: at step {measurement.step} the profile's learning rate is {recorded:.0%} of "
             f"its peak, the run's {own:.0%} of its base; unit rates early in training depend on "
-            "it; record a profile with the run's schedule",
+            "warm-up; record a profile with the run's schedule",
         )
     ]
 
 
 def nearest_roles_used(layout: Layout, base: Layout, mapping: LayoutMapping) -> list[Difference]:
-    """Return which groups take the reference of the nearest role, if any do."""
+    """Return a difference if groups of the run use the reference of the nearest role, or none."""
     used = {
         layout.groups[i].role: base.roles[int(mapping.base_roles[mapping.families[i]])]
         for i, match in enumerate(mapping.matches)
@@ -216,9 +213,9 @@ def nearest_roles_used(layout: Layout, base: Layout, mapping: LayoutMapping) -> 
     more = f" and {len(used) - 10} more" if len(used) > 10 else ""
     return [
         Difference(
-            Kind.NEAREST_ROLE,
+            DifferenceKind.NEAREST_ROLE,
             f"the profile lacks {len(used)} roles of the run, and the nearest ones stand in: "
-            f"{listed}{more}; if they are the same layers, put them into its alias table",
+            f"{listed}{more}; if they are the same layers, add them to the profile's alias table",
         )
     ]
 

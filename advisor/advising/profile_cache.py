@@ -1,4 +1,4 @@
-"""Profiles in memory: what was resolved once keeps answering while the store is away."""
+"""A cache of profiles: those resolved before keep serving while the store is unavailable."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from advisor.registry.resource_names import PolicyReference, ProfileReference
 from advisor.runtime.event_loop import retrieve_exception
 
 _log = structlog.get_logger()
-# Names are looked up this seldom: who asks meanwhile shares a lookup with others who ask for the
-# same name, and is answered together with them. The first after a rest does not wait.
-_PAUSE_S = 0.005
+# Minimum time between lookups. Callers that ask for the same name meanwhile share the next lookup.
+# The first lookup after a pause does not wait.
+_MIN_INTERVAL_S = 0.005
 
 
 class ProfileReader(Protocol):
@@ -60,12 +60,12 @@ class PolicyReader(Protocol):
 
 
 class CachedProfiles:
-    """Resolves names in the store, and contents, which never change, in memory first.
+    """Resolves names in the store, and caches contents, which never change.
 
     Args:
-        store: The store.
+        store: The store of profiles.
         policies: The store of policies.
-        size: Most versions, and most names, kept in memory.
+        size: Maximum number of cached versions, and of cached names.
         metrics: Where lookups are counted.
     """
 
@@ -85,31 +85,31 @@ class CachedProfiles:
         """Return the version that a reference names.
 
         Raises:
-            StoreUnavailableError: The store is away and this name was not resolved before.
+            StoreUnavailableError: The store is unavailable, and the name was not resolved before.
             NotFoundError: There is no such profile, version or alias.
         """
         lookup = self._next.get(reference)
         if lookup is None:
             lookup = self._next[reference] = asyncio.create_task(self._look_up(reference))
             lookup.add_done_callback(retrieve_exception)
-        resolved, result = await asyncio.shield(lookup)  # a caller that leaves ends its own wait
+        resolved, result = await asyncio.shield(lookup)  # a cancelled caller ends only its own wait
         self._lookups[result].inc()
         return resolved
 
     async def _look_up(self, reference: ProfileReference) -> tuple[ResolvedProfile, str]:
-        """Resolve a name for all who ask before this one begins.
+        """Resolve a name for all callers that ask before the lookup starts.
 
-        Who asks later gets a lookup of its own: this one may miss what was written meanwhile.
+        Later callers get a new lookup, as this one may miss what was written in the meantime.
 
         Raises:
-            StoreUnavailableError: The store is away and this name was not resolved before.
+            StoreUnavailableError: The store is unavailable, and the name was not resolved before.
             NotFoundError: There is no such profile, version or alias.
         """
         loop = asyncio.get_running_loop()
         wait_s = self._next_at - loop.time()
         if wait_s > 0:
             await asyncio.sleep(wait_s)
-        self._next_at = max(self._next_at, loop.time() + _PAUSE_S)
+        self._next_at = max(self._next_at, loop.time() + _MIN_INTERVAL_S)
         del self._next[reference]
         try:
             loaded, result = await self._load(reference)
@@ -121,17 +121,17 @@ class CachedProfiles:
             policy = self._policies.get(loaded_before.policy_name)
             if loaded_before.policy_name and policy is None:
                 raise
-            _log.warning("answering from memory, the store is away", profile=str(reference))
+            _log.warning("answering from cache: store unavailable", profile=str(reference))
             return ResolvedProfile(loaded_before, True, policy), "stale"
         except NotFoundError:
-            # What is gone must not come back while the store is away.
+            # A deleted profile must not reappear while the store is unavailable.
             self._names.pop(reference, None)
             raise
         policy, stale = await self._policy(loaded.policy_name)
         return ResolvedProfile(loaded, stale, policy), result
 
     async def _load(self, reference: ProfileReference) -> tuple[LoadedProfile, str]:
-        """Return the version that a reference names at present, and whether it was in memory."""
+        """Return the version that a reference names now, and ``hit`` or ``miss`` of the cache."""
 
         async def loaded(info: VersionInfo) -> tuple[LoadedProfile, str]:
             known = self._loaded.get(_key(info))
@@ -144,12 +144,12 @@ class CachedProfiles:
         info, found = await resolve_and_read(
             reference, lambda: self._store.resolve(reference), loaded
         )
-        # Not before: should the store go away on the way, the former version answers.
+        # Only now: if the store fails before its content is read, the previous version serves.
         self._names[reference] = info
         return found
 
     async def _policy(self, name: str) -> tuple[tuple[Policy, str] | None, bool]:
-        """Return the rules of the stored policy that a profile names, and whether from memory."""
+        """Return the rules of the policy that a profile names, and whether they are cached ones."""
         if not name:
             return None, False
         try:
@@ -159,12 +159,14 @@ class CachedProfiles:
             if known is None:
                 raise
             return known, True
-        if stored.policy is None:  # only in lists
+        if stored.policy is None:  # happens only in lists
             return None, False
         found = (stored.policy, str(stored.reference))
         if self._policies.get(name) != found:
             self._policies[name] = found
-        return self._policies[name], False  # one object for all runs: they are answered together
+        return self._policies[
+            name
+        ], False  # the same object for all runs, so that they share a plan
 
 
 def _ready(info: VersionInfo, content: ProfileContent) -> LoadedProfile:

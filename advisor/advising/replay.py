@@ -1,9 +1,9 @@
-"""Stored runs under another policy: what would have been recommended.
+"""Replays stored runs under a different policy: what would have been recommended.
 
-The measured unit rates are taken as they were; that the run would have trained a little
-differently under other multipliers, and measured a little differently, is left out. Where a
-measurement was made under multipliers that an earlier answer gave, the replay's own answer to that
-one takes their place; where not (a run that only observes), they stay as they were.
+The recorded unit rates are used unchanged. The replay ignores that different multipliers would have
+changed the training, and so the measurements, a little. If a measurement was made under multipliers
+of an earlier answer, the replay's own answer to that measurement replaces them. Otherwise, as for a
+run that only observes, they are used unchanged.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from advisor.policy import Measurement, Policy, Recommendation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answered:
-    """One measurement of a stored run, and what it was told.
+class AnsweredMeasurement:
+    """A measurement of a stored run, and its answer.
 
     Attributes:
-        measurement: What was measured.
-        multipliers: What was recommended, shape [groups].
-        next_measurement_step: When to measure next.
+        measurement: The measurement.
+        multipliers: The recommended multipliers, shape [groups].
+        next_measurement_step: The step at which to measure next.
     """
 
     measurement: Measurement
@@ -35,25 +35,25 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Replayed:
-    """One measurement under both policies.
+class ReplayedMeasurement:
+    """A measurement under both policies.
 
     Attributes:
-        before: What was recommended.
-        after: What would have been.
+        before: The recorded measurement and answer.
+        after: The answer under the new policy.
     """
 
-    before: Answered
+    before: AnsweredMeasurement
     after: Recommendation
 
     @property
     def largest_factor(self) -> float:
-        """The largest factor, up or down, between the multipliers of the two, at least 1."""
+        """Largest factor, up or down, between the multipliers of both answers, at least 1."""
         return float(np.exp(self._moves().max(initial=0.0)))
 
     @property
     def changed(self) -> int:
-        """Number of groups whose multiplier would have been another by more than 1 %."""
+        """Number of groups whose multiplier differs by more than 1 %."""
         return int((self._moves() > 0.01).sum())
 
     def _moves(self) -> NDArray[np.float64]:
@@ -62,38 +62,41 @@ class Replayed:
 
 
 def replay(
-    loaded: LoadedProfile, opening: Opening, history: Iterable[Answered], policy: Policy
-) -> list[Replayed]:
-    """Return what each measurement was answered, and what it would have been.
+    loaded: LoadedProfile, opening: Opening, history: Iterable[AnsweredMeasurement], policy: Policy
+) -> list[ReplayedMeasurement]:
+    """Return each measurement with its recorded answer and the one under a different policy.
 
     Args:
         loaded: The profile.
-        opening: The run's.
+        opening: The run's opening.
         history: The run's measurements, in order.
         policy: The policy to try.
 
     Raises:
         LayoutMismatchError: The policy refuses the layout.
-        InvalidValueError: It needs what profile or run do not have.
+        InvalidValueError: The policy needs coherences or planned steps that the profile or the run
+            does not have.
     """
     advice = Advice(ResolvedProfile(loaded), dataclasses.replace(opening, policy=policy))
-    replayed: list[Replayed] = []
+    replayed: list[ReplayedMeasurement] = []
     advised = np.zeros(len(opening.layout), dtype=np.bool_)
     for answered in history:
         measurement = answered.measurement
-        earlier = None if opening.observe_only else _that_led_to(measurement, replayed)
+        earlier = None if opening.observe_only else _answer_in_force(measurement, replayed)
         if earlier is not None:
             measurement = dataclasses.replace(
                 measurement, multipliers=earlier.after.multipliers, advised=advised
             )
         after = advice.recommend(measurement)
         advised = advised | np.array([outcome.is_recommended for outcome in after.outcomes])
-        replayed.append(Replayed(answered, after))
+        replayed.append(ReplayedMeasurement(answered, after))
     return replayed
 
 
-def _that_led_to(measurement: Measurement, replayed: Sequence[Replayed]) -> Replayed | None:
-    """Return the newest answer that a measurement was made under, if there is one."""
+def _answer_in_force(
+    measurement: Measurement, replayed: Sequence[ReplayedMeasurement]
+) -> ReplayedMeasurement | None:
+    """Return the newest answer whose multipliers were in force during a measurement, if any."""
     return next(
         (
             one

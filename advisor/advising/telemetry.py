@@ -1,4 +1,4 @@
-"""The way of measurements and answers to the store: in the background, bounded, losses counted."""
+"""Stores measurements and answers in the background; the queue is bounded, losses are counted."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from advisor.observability.metrics import Metrics
 from advisor.registry.resource_names import RunName
 from advisor.registry.runs import EventToStore
 
-_BATCH = 1_000
-_BATCH_BYTES = 4 * 2**20
-_MOST_BYTES = 256 * 2**20  # that wait: events of large layouts fill the memory before the queue
-# The store is asked this seldom: events that come meanwhile go together, those of one run in one
-# step, which costs it, and us, a fraction of as many steps. The first after a rest goes at once.
-_PAUSE_S = 0.05
+_MAX_BATCH = 1_000  # events
+_MAX_BATCH_BYTES = 4 * 2**20
+_MAX_WAITING_BYTES = 256 * 2**20  # large events fill the memory before the queue is full
+# Minimum time between writes. Events that arrive meanwhile are stored together, those of one run in
+# one step, which costs far less. The first event after a pause is stored at once.
+_MIN_INTERVAL_S = 0.05
 _RETRY_S = 0.5
-_NAMED = 3  # runs in one line of the log
+_MAX_LOGGED_RUNS = 3  # in one log line
 
 _log = structlog.get_logger()
 
@@ -43,14 +43,14 @@ class EventStore(Protocol):
 
 
 class Telemetry:
-    """Queues events and stores them in batches; never delays or fails its caller.
+    """Queues events and stores them in batches; never delays its caller or raises.
 
-    A full queue, or a store that is away, loses events. The count of a run's lost events is stored
-    with its next event; the total is logged when the store is back.
+    Events are lost if the queue is full or the store unavailable. The number of a run's lost events
+    is stored with its next event; the total is logged once the store is available again.
 
     Args:
-        store: The store.
-        capacity: Most events that wait.
+        store: Where events are stored.
+        capacity: Maximum number of waiting events.
         metrics: Where losses are counted.
     """
 
@@ -60,27 +60,27 @@ class Telemetry:
         self._capacity = capacity
         self._waiting: deque[EventToStore] = deque()
         self._waiting_bytes = 0
-        self._under_way = 0
+        self._being_stored = 0
         self._next_at = 0.0  # of the event loop's clock
-        self._some = asyncio.Event()
-        self._none = asyncio.Event()
-        self._none.set()
+        self._not_empty = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._lost: Counter[RunName] = Counter()
         self._task: asyncio.Task[None] | None = None
 
     @property
     def lost(self) -> int:
-        """Number of events lost whose count is not stored yet."""
+        """Number of lost events that the store does not know of yet."""
         return self._lost.total()
 
     def offer(self, event: EventToStore) -> None:
         """Queue an event, or count it as lost if the queue is full."""
-        if len(self._waiting) >= self._capacity or self._waiting_bytes >= _MOST_BYTES:
+        if len(self._waiting) >= self._capacity or self._waiting_bytes >= _MAX_WAITING_BYTES:
             self._lose(event)
             return
         if not self._waiting:
-            self._some.set()
-            self._none.clear()
+            self._not_empty.set()
+            self._empty.clear()
         self._waiting.append(event)
         self._waiting_bytes += len(event.event)
 
@@ -89,26 +89,27 @@ class Telemetry:
         self._metric.inc()
 
     def start(self) -> None:
-        """Begin to store; call it inside the running event loop."""
+        """Start storing; must be called in the running event loop."""
         self._task = asyncio.create_task(self._run(), name="telemetry")
 
     async def stop(self, *, deadline_s: float) -> None:
-        """Store what waits, for at most ``deadline_s`` seconds, and end."""
+        """Store waiting events, for at most ``deadline_s`` seconds, and stop."""
         if self._task is None:
             return
         try:
             async with asyncio.timeout(deadline_s):
-                await self._none.wait()
+                await self._empty.wait()
         except TimeoutError:
             _log.warning(
-                "telemetry lost at the end", events=len(self._waiting) + self._under_way + self.lost
+                "telemetry lost on shutdown",
+                events=len(self._waiting) + self._being_stored + self.lost,
             )
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
 
     async def _run(self) -> None:
-        away = False
+        unavailable = False
         while True:
             batch = await self._next_batch()
             try:
@@ -116,54 +117,53 @@ class Telemetry:
             except StoreUnavailableError as error:
                 for event in batch:
                     self._lose(event)
-                if not away:
+                if not unavailable:
                     _log.warning("telemetry is being lost", cause=str(error))
-                away = True
+                unavailable = True
                 await asyncio.sleep(_RETRY_S)
-            except Exception:  # noqa: BLE001 - see above
-                # One event that the store refuses must not end the telemetry of all.
+            except Exception:  # noqa: BLE001 - one bad event must not stop the telemetry of all runs
                 for event in batch:
                     self._lose(event)
                 _log.exception("telemetry lost", events=len(batch))
             else:
-                if away:
+                if unavailable:
                     _log.info("telemetry is stored again", lost=self.lost)
-                away = False
+                unavailable = False
             finally:
-                self._under_way = 0
+                self._being_stored = 0
                 if not self._waiting:
-                    self._none.set()
+                    self._empty.set()
 
     async def _next_batch(self) -> list[EventToStore]:
-        """Wait for an event, and return it with those that wait behind it."""
-        await self._some.wait()
+        """Wait for an event, and return it with the events queued behind it."""
+        await self._not_empty.wait()
         now = asyncio.get_running_loop().time()
-        if len(self._waiting) < _BATCH and now < self._next_at:
+        if len(self._waiting) < _MAX_BATCH and now < self._next_at:
             await asyncio.sleep(self._next_at - now)
-        self._next_at = max(now, self._next_at) + _PAUSE_S
+        self._next_at = max(now, self._next_at) + _MIN_INTERVAL_S
         batch: list[EventToStore] = []
         size = 0
-        while self._waiting and len(batch) < _BATCH and size < _BATCH_BYTES:
+        while self._waiting and len(batch) < _MAX_BATCH and size < _MAX_BATCH_BYTES:
             event = self._waiting.popleft()
             batch.append(event)
             size += len(event.event)
         self._waiting_bytes -= size
         if not self._waiting:
-            self._some.clear()
-        self._under_way = len(batch)
+            self._not_empty.clear()
+        self._being_stored = len(batch)
         return batch
 
     async def _store_batch(self, batch: list[EventToStore]) -> None:
-        """Store a batch run by run, with the count of the run's events that were lost before."""
+        """Store a batch, with the number of events that each run lost before."""
         runs: dict[RunName, list[EventToStore]] = {}
         for event in batch:
             runs.setdefault(event.run, []).append(event)
         lost = [self._lost[run] for run in runs]
         stored = await self._store.record(list(zip(runs.values(), lost, strict=True)))
         refused: Counter[RunName] = Counter()
-        for (run, events), told, was_stored in zip(runs.items(), lost, stored, strict=True):
+        for (run, events), reported, was_stored in zip(runs.items(), lost, stored, strict=True):
             if was_stored:
-                self._lost[run] -= told
+                self._lost[run] -= reported
                 continue
             for event in events:
                 self._lose(event)
@@ -172,6 +172,6 @@ class Telemetry:
             _log.error(
                 "telemetry refused by the store",
                 events=refused.total(),
-                runs=[str(run) for run in sorted(refused, key=str)[:_NAMED]],
+                runs=[str(run) for run in sorted(refused, key=str)[:_MAX_LOGGED_RUNS]],
             )
-        self._lost += Counter()  # drops the zeros
+        self._lost += Counter()  # removes zeros

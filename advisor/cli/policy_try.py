@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from advisor.advising.advice import LoadedProfile
-from advisor.advising.replay import Answered, Replayed, replay
+from advisor.advising.replay import AnsweredMeasurement, ReplayedMeasurement, replay
 from advisor.cli import completion
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
@@ -71,7 +71,7 @@ def try_(
         names = run or [short_name(stored.name) for stored in newest]
         if not names:
             fail(f"project {project} has no stored runs; attach a job with run=...")
-        replays: dict[str, list[Replayed]] = {}
+        replays: dict[str, list[ReplayedMeasurement]] = {}
         skipped: dict[str, str] = {}
         for name in names:
             try:
@@ -108,7 +108,7 @@ def _load_policy(advisor: AdvisorClient, policy: str, project: str) -> Policy:
         fail(f"{policy}: {error}")
 
 
-def _fields(event: Replayed) -> dict[str, Any]:
+def _fields(event: ReplayedMeasurement) -> dict[str, Any]:
     return {
         "step": event.before.measurement.step,
         "before": event.before.multipliers.tolist(),
@@ -120,7 +120,7 @@ def _fields(event: Replayed) -> dict[str, Any]:
 
 def _replay(
     advisor: AdvisorClient, run: str, project: str, policy: Policy
-) -> tuple[list[Replayed], str]:
+) -> tuple[list[ReplayedMeasurement], str]:
     """Replay a run against its newest profile and layout; also return what is left out."""
     summary = advisor.get_run(run, project=project)
     opening = opening_from_proto(summary.opening)
@@ -152,13 +152,13 @@ def _replay(
     return replay(loaded, opening, history, policy), words
 
 
-def _answered(event: run_service_pb2.RunEvent, measurement: Any) -> Answered:
+def _answered(event: run_service_pb2.RunEvent, measurement: Any) -> AnsweredMeasurement:
     answer = event.recommendation
     multipliers = np.array(answer.multipliers, dtype=np.float64)
-    return Answered(measurement, multipliers, answer.next_measurement_step)
+    return AnsweredMeasurement(measurement, multipliers, answer.next_measurement_step)
 
 
-def _table(name: str, events: list[Replayed]) -> Table:
+def _table(name: str, events: list[ReplayedMeasurement]) -> Table:
     table = Table(
         "step", "groups changed", "largest factor", "old median", "new median", "old next",
         "new next", box=box.SIMPLE, title=f"run {plain(name)}", title_justify="left",

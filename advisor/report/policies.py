@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from advisor.advising.replay import Replayed
+from advisor.advising.replay import ReplayedMeasurement
 from advisor.report.words import format_rules, short_name
 from fslr.advisor.v1 import policy_service_pb2
 from fslr.profile_files import message_to_fields
@@ -90,7 +90,7 @@ class ReplayRow:
     new_next_step: int
 
     @classmethod
-    def of(cls, event: Replayed) -> ReplayRow:
+    def of(cls, event: ReplayedMeasurement) -> ReplayRow:
         """Return the row of a replayed measurement."""
         before, after = event.before.multipliers, event.after.multipliers
         return cls(

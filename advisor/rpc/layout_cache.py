@@ -69,7 +69,7 @@ class LayoutCache:
         cached = self._mappings.get(key)
         if cached is not None:
             return Advice(resolved, opening, cached)
-        names += resolved.loaded.names
+        names += resolved.loaded.name_count
         with field_path("opening"):
             advice = await compute(names, Advice, resolved, opening)
         if len(advice.mapping.matches) + len(advice.mapping.targets) <= self._max_names:

@@ -158,7 +158,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             policy = wire.policy_from_proto(request.policy) if request.HasField("policy") else None
         opening = Opening(ProfileReference.parse("name", request.name), layout, policy=policy)
         resolved = await self._profiles.resolve(opening.profile)
-        names += resolved.loaded.names
+        names += resolved.loaded.name_count
         try:
             advice = await compute(names, Advice, resolved, opening)
         except InvalidValueError as error:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from advisor.advising.advice import Advice, Opening
-from advisor.advising.mismatch_warnings import Kind
+from advisor.advising.mismatch_warnings import DifferenceKind
 from advisor.policy import InvalidValueError, Measurement, Measurements, Outcome, Recommendations
 from advisor.policy.measurement import ARRAY_RANGES, NUMBER_RANGES, check_array
 from advisor.wire import packed
@@ -43,12 +43,12 @@ _MESSAGE_RANGES = [  # of the numbers that a message carries; absent ones read 0
     )
 ]
 _WARNING_KINDS = {
-    Kind.BASE_LEARNING_RATE: advisor_service_pb2.WARNING_KIND_BASE_LEARNING_RATE,
-    Kind.OPTIMIZER: advisor_service_pb2.WARNING_KIND_OPTIMIZER,
-    Kind.BATCH_SIZE: advisor_service_pb2.WARNING_KIND_BATCH_SIZE,
-    Kind.LOSS: advisor_service_pb2.WARNING_KIND_LOSS,
-    Kind.WARMUP: advisor_service_pb2.WARNING_KIND_WARMUP,
-    Kind.NEAREST_ROLE: advisor_service_pb2.WARNING_KIND_NEAREST_ROLE,
+    DifferenceKind.BASE_LEARNING_RATE: advisor_service_pb2.WARNING_KIND_BASE_LEARNING_RATE,
+    DifferenceKind.OPTIMIZER: advisor_service_pb2.WARNING_KIND_OPTIMIZER,
+    DifferenceKind.BATCH_SIZE: advisor_service_pb2.WARNING_KIND_BATCH_SIZE,
+    DifferenceKind.LOSS: advisor_service_pb2.WARNING_KIND_LOSS,
+    DifferenceKind.WARMUP: advisor_service_pb2.WARNING_KIND_WARMUP,
+    DifferenceKind.NEAREST_ROLE: advisor_service_pb2.WARNING_KIND_NEAREST_ROLE,
 }
 
 

@@ -166,7 +166,9 @@ def test_rules_that_need_what_a_profile_lacks_are_told_where_they_stand(
     content = content_message()
     content.policy_name = f"projects/{project}/policies/team"
     client.register_profile("gpt", content, project=project)
-    theirs = r"in its policy projects/.*/policies/team@1 the depth rule measured needs"
+    theirs = (
+        r"the depth rule of its policy projects/.*/policies/team@1 cannot be used: measured needs"
+    )
     with pytest.raises(InvalidRequestError, match=rf"opening\.profile: {theirs}"):
         ask(client, project)
     with pytest.raises(InvalidRequestError, match=rf"name: {theirs}"):

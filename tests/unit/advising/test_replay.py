@@ -1,4 +1,4 @@
-"""Replaying a recorded run: the same policy says the same bits, another says what it would have."""
+"""Replaying a recorded run: its own policy gives bit-identical answers, others their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.advising.advice import Advice, LoadedProfile, Opening, ResolvedProfile
-from advisor.advising.replay import Answered, replay
+from advisor.advising.replay import AnsweredMeasurement, replay
 from advisor.local.in_process import InProcessAdvisor
 from advisor.policy import DepthRule, Layout, Measurement, Policy, Reference
 from advisor.registry.profiles import VersionInfo
@@ -45,12 +45,14 @@ ERRORS = st.floats(0, 0.625, width=32)
 EVENTS = st.lists(st.tuples(RATES, ERRORS, st.integers(0, 2)), min_size=1, max_size=6)
 
 
-def recorded(policy: Policy, events: list[tuple[list[float], float, int]]) -> list[Answered]:
-    """Return a run's history; answers come late by as many measurements as an event says."""
+def recorded(
+    policy: Policy, events: list[tuple[list[float], float, int]]
+) -> list[AnsweredMeasurement]:
+    """Return a run's history; each event says by how many measurements its answer is late."""
     advice = Advice(
         ResolvedProfile(LOADED), Opening(OPENING.profile, OPENING.layout, policy=policy)
     )
-    history: list[Answered] = []
+    history: list[AnsweredMeasurement] = []
     advised: list[np.ndarray[tuple[int], np.dtype[np.bool_]]] = []
     for step, (rates, error, late) in enumerate(events):
         known = max(len(history) - late, min(len(history), 1))
@@ -65,12 +67,14 @@ def recorded(policy: Policy, events: list[tuple[list[float], float, int]]) -> li
         answer = advice.recommend(measurement)
         there = np.array([o.value in {"matched", "clamped", "limited"} for o in answer.outcomes])
         advised.append(there | advised[-1] if advised else there)
-        history.append(Answered(measurement, answer.multipliers, answer.next_measurement_step))
+        history.append(
+            AnsweredMeasurement(measurement, answer.multipliers, answer.next_measurement_step)
+        )
     return history
 
 
 @given(EVENTS, POLICIES, st.sampled_from([DepthRule.SUM, DepthRule.SQRT, DepthRule.COPY]))
-def test_the_same_policy_says_the_same_bits_again(
+def test_the_same_policy_gives_bit_identical_answers(
     events: list[tuple[list[float], float, int]], policy: Policy, rule: DepthRule
 ) -> None:
     policy = dataclasses.replace(policy, depth_rule=rule)
@@ -81,7 +85,7 @@ def test_the_same_policy_says_the_same_bits_again(
         assert (one.changed, one.largest_factor) == (0, 1.0)
 
 
-def test_another_policy_goes_on_from_its_own_answers() -> None:
+def test_a_different_policy_continues_from_its_own_answers() -> None:
     events = [([1.0] * len(NAMES), 0.0, 0), ([0.001] * len(NAMES), 0.0, 0)] * 2
     policy = Policy(max_multiplier=1000.0, averaging_window=0.0)
     history = recorded(policy, events)
@@ -92,7 +96,7 @@ def test_another_policy_goes_on_from_its_own_answers() -> None:
     assert slow[1].largest_factor == pytest.approx(500.0)  # the embedding: 1000 and 2
 
 
-def test_a_run_that_only_observes_is_not_taken_for_one_that_followed() -> None:
+def test_an_observing_run_keeps_its_recorded_multipliers() -> None:
     policy = Policy(slew_limit=1.5)
     ones, rates = np.ones(len(NAMES)), np.ones(len(NAMES))
     advice = Advice(
@@ -102,25 +106,26 @@ def test_a_run_that_only_observes_is_not_taken_for_one_that_followed() -> None:
     for step in range(3):
         measurement = Measurement(step, rates, ones * 0, ones, interval_steps=min(step, 1))
         answer = advice.recommend(measurement)
-        history.append(Answered(measurement, answer.multipliers, answer.next_measurement_step))
+        history.append(
+            AnsweredMeasurement(measurement, answer.multipliers, answer.next_measurement_step)
+        )
     assert all(one.changed == 0 for one in replay(LOADED, OPENING, history, policy))
-    # Held at first, its answer is what is in force: still nobody followed it.
+    # The held first answer equals the multipliers in force, although the run follows no answer.
     held = Measurement(0, rates, ones * 0.6, ones)
     answer = Advice(ResolvedProfile(LOADED), OPENING).recommend(held)
     assert answer.multipliers.tolist() == ones.tolist()
     later = [Measurement(s, rates, ones * 0.6, ones, interval_steps=1) for s in (10, 20)]
-    history = [Answered(m, answer.multipliers, m.step + 1) for m in (held, *later)]
+    history = [AnsweredMeasurement(m, answer.multipliers, m.step + 1) for m in (held, *later)]
     other = Policy(max_relative_error=0.7, freeze_after_step=10)
     observing = dataclasses.replace(OPENING, observe_only=True)
-    told = [one.after.multipliers[-1] for one in replay(LOADED, observing, history, other)]
-    assert told == [4.0, 1.0, 1.0]
+    multipliers = [one.after.multipliers[-1] for one in replay(LOADED, observing, history, other)]
+    assert multipliers == [4.0, 1.0, 1.0]
 
 
 @given(EVENTS, POLICIES)
-def test_what_travels_decides_the_same_bits_as_what_does_not(
+def test_answers_through_messages_are_bit_identical_to_those_of_plain_arrays(
     events: list[tuple[list[float], float, int]], policy: Policy
 ) -> None:
-    """A run through messages, read back from them, is the run of plain arrays."""
     opening = pb.RunOpening(
         profile=str(REFERENCE), layout=layout_message(NAMES), policy=policy_to_proto(policy)
     )

@@ -106,7 +106,9 @@ def test_patterns_take_time_in_proportion_to_the_name() -> None:
     begun = time.process_time()
     with pytest.raises(InvalidValueError, match=r"'\*1\*1.*has a digit next to a \*"):
         check_templates("t", ["*1*1*1*1*1x"])
-    with pytest.raises(InvalidValueError, match=r"has more than one \*\*; write an alias for each"):
+    with pytest.raises(
+        InvalidValueError, match=r"has more than one \*\*; write one alias for each"
+    ):
         check_aliases("a", [GroupAlias("**a**a**ab", "**a**a**ab")])
     assert parse_name("1" * 500 + ".w", compile_templates(["*x"])).role == "1" * 500 + ".w"
     table = AliasTable([GroupAlias("*x*x*x*x**b", "*x*x*x*x**b")])

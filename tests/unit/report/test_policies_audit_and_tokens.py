@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from advisor.advising.replay import Answered, Replayed
+from advisor.advising.replay import AnsweredMeasurement, ReplayedMeasurement
 from advisor.auth.roles import Role
 from advisor.auth.tokens import TokenRecord
 from advisor.policy import Measurement, Policy
@@ -51,9 +51,9 @@ def test_rule_changes_name_the_rules_in_which_two_versions_differ() -> None:
 
 def test_a_replayed_measurement_compares_both_answers() -> None:
     measurement = Measurement(20, np.ones(3), np.zeros(3), np.ones(3))
-    before = Answered(measurement, np.array([1.0, 2.0, 4.0]), 45)
+    before = AnsweredMeasurement(measurement, np.array([1.0, 2.0, 4.0]), 45)
     after = SimpleNamespace(multipliers=np.array([1.0, 4.0, 1.0]), next_measurement_step=30)
-    row = ReplayRow.of(Replayed(before, after))  # type: ignore[arg-type]
+    row = ReplayRow.of(ReplayedMeasurement(before, after))  # type: ignore[arg-type]
     assert row == ReplayRow(20, 2, 3, row.largest_factor, 2.0, 1.0, 45, 30)
     assert row.largest_factor == pytest.approx(4.0)
 
