@@ -69,10 +69,10 @@ protos-release: $(VENV)/installed ## Make the present contract the one that late
 chaos: $(VENV)/installed ## Clients at work while faults are injected; what they were told is judged (about 6 min)
 	$(BIN)/python -m tests.chaos
 
-fuzz: $(VENV)/installed ## Random and mutated messages to every method of the service (about 6 min)
+fuzz: $(VENV)/installed ## Random and odd requests to every method of the service, and led by coverage (about 6 min)
 	$(BIN)/python -m tests.fuzz.guided
-	$(BIN)/python -m tests.fuzz --authenticate --inputs 20000
-	$(BIN)/python -m tests.fuzz
+	$(BIN)/python -m pytest --hypothesis-profile fuzz tests/integration/test_fuzzing.py \
+		tests/unit/harness/test_fuzz_inputs.py
 
 bench: $(VENV)/installed ## Measure every estimator against exact rates (about 8 min)
 	$(BIN)/python -m benchmarks estimator

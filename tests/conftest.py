@@ -20,6 +20,7 @@ from tests.fork_server import start_service
 _repeatable = bool(os.environ.get("CI"))
 settings.register_profile("short", max_examples=30, deadline=None, derandomize=_repeatable)
 settings.register_profile("long", max_examples=300, deadline=None, derandomize=_repeatable)
+settings.register_profile("fuzz", max_examples=1_000, deadline=None)
 settings.load_profile("short")
 
 _projects = itertools.count(1)

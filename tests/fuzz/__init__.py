@@ -1,1 +1,1 @@
-"""Random and mutated messages to every method of the service: ``python -m tests.fuzz``."""
+"""Random and odd requests to every method of the service: strategies, a service, a judge."""

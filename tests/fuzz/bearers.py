@@ -1,4 +1,4 @@
-"""What callers of a service that wants tokens show: mostly the right one, else every wrong one."""
+"""Tokens that callers of a service send: mostly the right one, else every kind of wrong one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Bearers:
         return [*self.in_force.values(), self.revoked]
 
     @classmethod
-    def made_at(cls, redis_url: str) -> Bearers:
+    def created_at(cls, redis_url: str) -> Bearers:
         """Make a token of each role in each project that inputs name, and revoke one more."""
         tokens = Tokens(redis_url, PROJECTS[0])
         in_force = {
@@ -47,11 +47,15 @@ class Bearers:
         tokens.run("revoke", gone["id"])
         return cls(in_force, gone["token"])
 
-    def right(self, sent: Input) -> Metadata:
+    def _right(self, sent: Input) -> Metadata:
         """Return an operator's token of the project that an input names first, if there is one."""
         named = next(filter(None, map(_PROJECT.search, sent.messages)), None)
         token = self.in_force.get((named[1].decode(), _WRITES_ALL)) if named else None
         return () if token is None else _bearer(token)
+
+    def authorized(self, sent: Input) -> Input:
+        """Return an input with the operator's token of the project that it names first, if any."""
+        return replace(sent, metadata=(*sent.metadata, *self._right(sent)))
 
     def shown(self, sent: Input, chance: random.Random) -> Input:
         """Return an input with a token, or what stands in its place, in its metadata."""
@@ -60,7 +64,7 @@ class Bearers:
     def _some(self, sent: Input, chance: random.Random) -> Metadata:
         """Return the right token mostly, else another, a damaged one, several or none."""
         if chance.random() < _RIGHT_RATIO:
-            return self.right(sent)
+            return self._right(sent)
         one, other = chance.choices(list(self.in_force.values()), k=2)
         at = chance.randrange(len(one))
         return chance.choice((

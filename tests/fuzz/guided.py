@@ -7,15 +7,13 @@ and does nothing. What fails is written to ``out/fuzz/``.
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 
 _FOLDER = Path("out/fuzz")
-_SEEDS = 20  # of each kind
-_LONGEST_BYTES = 4_096
+_MAX_BYTES = 4_096
 _NAMES = (
     "ProfileService/RegisterProfile",
     "AdvisorService/RecommendLROnce",
@@ -38,7 +36,7 @@ def main() -> None:
         return
     with atheris.instrument_imports(include=["advisor.wire", "advisor.policy"]):
         # Nothing of ours is imported before: what is, cannot be led any more.
-        from tests.fuzz import corpus
+        from tests.fuzz import valid
         from tests.fuzz.decoding import TARGETS, take_bytes
     kinds = list(TARGETS)
 
@@ -48,25 +46,22 @@ def main() -> None:
 
     _FOLDER.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="fslr-fuzz-") as seeds:
-        _write_seeds(Path(seeds), corpus)
+        _write_seeds(Path(seeds), valid)
         arguments = [
             *(sys.argv[0], seeds, f"-runs={asked.inputs}", f"-max_total_time={asked.seconds}"),
-            *(f"-seed={asked.seed}", f"-max_len={_LONGEST_BYTES}"),
+            *(f"-seed={asked.seed}", f"-max_len={_MAX_BYTES}"),
             *(f"-artifact_prefix={_FOLDER}/guided-", "-timeout=20", "-rss_limit_mb=1024"),
         ]
         atheris.Setup(arguments, take)
         atheris.Fuzz()
 
 
-def _write_seeds(folder: Path, corpus: ModuleType) -> None:
-    """Write valid requests, each behind the number of its kind."""
-    chance = random.Random(0)
+def _write_seeds(folder: Path, valid: ModuleType) -> None:
+    """Write valid requests, each after the number of its kind."""
     for number, name in enumerate(_NAMES):
-        for i in range(_SEEDS):
-            request = corpus.valid_request(name, chance)
-            if request is not None:
-                data = bytes([number]) + request.SerializeToString(deterministic=True)
-                (folder / f"{number}-{i}").write_bytes(data)
+        for i, request in enumerate(valid.requests(name)):
+            data = bytes([number]) + request.SerializeToString(deterministic=True)
+            (folder / f"{number}-{i}").write_bytes(data)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from fslr.advisor.v1 import (
 )
 from tests.building import content_message, layout_message
 from tests.fuzz.inputs import Input
+from tests.fuzz.methods import by_name
 from tests.fuzz.values import PROJECTS
 
-MOST_S = 15.0  # for one of them, alone
+MAX_SECONDS = 15.0  # for one of them, with nothing else under way
 _GROUPS = 20_000
 _PARENT = f"projects/{PROJECTS[0]}"
 _PROFILE = f"{_PARENT}/profiles/gpt"
@@ -124,4 +125,4 @@ def heavy_inputs() -> Iterator[tuple[str, Input]]:
 
 
 def _input(method: str, message: bytes) -> Input:
-    return Input(method, "heavy", (message,))
+    return Input(by_name()[method], (message,))

@@ -41,6 +41,7 @@ class Answer:
         trailers: What came with the status.
         responses: The bytes of each response.
         cut: Whether the caller itself ended the call.
+        seconds: How long the call took.
     """
 
     code: grpc.StatusCode
@@ -48,14 +49,15 @@ class Answer:
     trailers: tuple[tuple[str, str | bytes], ...]
     responses: tuple[bytes, ...]
     cut: bool = False
+    seconds: float = 0.0
 
 
-def complaint(sent: Input, method: Method, answer: Answer) -> str:
-    """Return what is wrong with an answer; empty: nothing."""
-    return _about_status(sent, method, answer) or _about_responses(method, answer.responses)
+def complaint(sent: Input, answer: Answer) -> str:
+    """Return what is wrong with an answer; empty if nothing is."""
+    return _about_status(sent, answer) or _about_responses(sent.method, answer.responses)
 
 
-def _about_status(sent: Input, method: Method, answer: Answer) -> str:
+def _about_status(sent: Input, answer: Answer) -> str:
     code = answer.code
     if code is grpc.StatusCode.OK:
         return ""
@@ -68,7 +70,7 @@ def _about_status(sent: Input, method: Method, answer: Answer) -> str:
     if len(reasons) != 1:
         return f"{code.name} with {len(reasons)} reasons: {answer.message}"
     if reasons[0] == DEFECT.reason:
-        return f"{method.short} failed: {answer.message}"
+        return f"{sent.method.short} failed: {answer.message}"
     if _OF_A_HEALTHY_SERVICE.get(reasons[0]) is not code:
         return f"{code.name} with the reason {reasons[0]}: {answer.message}"
     return "" if answer.message else f"{code.name} without a message"

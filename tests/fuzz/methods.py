@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from dataclasses import dataclass
@@ -69,6 +70,12 @@ def all_methods() -> list[Method]:
         for method in service.methods
     ]
     return sorted(found, key=lambda method: method.path)
+
+
+@functools.cache
+def by_name() -> dict[str, Method]:
+    """Return all methods by ``Service/Method``."""
+    return {method.short: method for method in all_methods()}
 
 
 def class_of(descriptor: Descriptor) -> type[Message]:

@@ -1,4 +1,4 @@
-"""Hypothesis strategies of messages: fewer than the fuzzer makes, but what fails becomes small."""
+"""Hypothesis strategies of messages and of whole calls; what fails becomes small."""
 
 from __future__ import annotations
 
@@ -8,28 +8,78 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
-from tests.fuzz import methods, values
-from tests.fuzz.methods import class_of
+from tests.fuzz import methods, valid, values
+from tests.fuzz.inputs import Input, Metadata
+from tests.fuzz.methods import Method, class_of
 
-_LONGEST = 4
-_DEEPEST = 4
+_MAX_LENGTH = 4
+_MAX_DEPTH = 4
 _WORDS = (*values.GROUP_NAMES, *values.PATTERNS, "projects/a/profiles/b", "projects/a/runs/c", "a")
-_WITHOUT_STAND_INS = [word for word in _WORDS if not set(word) & set(values.UNENCODABLE)]
+_MAX_METADATA_BYTES = 100_000  # gRPC itself refuses metadata from 8 KiB on
 
 
 def messages(descriptor: Descriptor, depth: int = 0) -> st.SearchStrategy[Message]:
     """Return a strategy for messages of a type: any of the fields, in any combination."""
-    fields = [field for field in descriptor.fields if depth < _DEEPEST or not field.message_type]
+    fields = [field for field in descriptor.fields if depth < _MAX_DEPTH or not field.message_type]
     each = {field.name: _field(field, depth) for field in fields}
     return st.fixed_dictionaries({}, optional=each).map(lambda given: class_of(descriptor)(**given))
+
+
+def calls(method: Method) -> st.SearchStrategy[Input]:
+    """Return a strategy for calls of a method: mostly a valid request with some fields replaced."""
+    one = _encoded(method)
+    # The messages of a stream that follow its first one are of the same type.
+    sent = st.lists(one, min_size=1, max_size=4) if method.takes_stream else one.map(lambda m: [m])
+    return st.builds(
+        lambda bodies, metadata: Input(method, tuple(bodies), metadata), sent, _metadata()
+    )
+
+
+def _encoded(method: Method) -> st.SearchStrategy[bytes]:
+    """Return a strategy for the bytes of a request, readable or not."""
+    odd = messages(method.request)
+    good = st.sampled_from(valid.requests(method.short))
+    merged = st.builds(_merged, good, odd)
+    return st.one_of(
+        good.map(on_the_wire), merged.map(on_the_wire), odd.map(on_the_wire), st.binary(max_size=99)
+    )
+
+
+def _merged(request: Message, odd: Message) -> Message:
+    """Return a request whose single fields are replaced, and whose lists are made longer."""
+    merged = type(request)()
+    merged.CopyFrom(request)
+    merged.MergeFrom(odd)
+    return merged
+
+
+def on_the_wire(message: Message) -> bytes:
+    """Return the bytes of a message, with texts in it that no text can be."""
+    data = message.SerializeToString()
+    for stand_in, wanted in values.UNENCODABLE.items():
+        data = data.replace(stand_in.encode(), wanted)
+    return data
+
+
+def _metadata() -> st.SearchStrategy[Metadata]:
+    """Return a strategy for metadata as no client of ours would send it; mostly none."""
+    large = st.sampled_from((100, 300, 4_000, 7_000, 20_000, _MAX_METADATA_BYTES))
+    one = st.one_of(
+        st.sampled_from(values.METADATA),
+        large.map(lambda size: ("fslr-actor", "a" * size)),
+        large.map(lambda size: ("authorization", "Bearer " + "x" * size)),
+        st.binary(max_size=64).map(lambda data: ("x-many-bin", data)),
+    )
+    several = st.builds(lambda pair, times: (pair,) * times, one, st.sampled_from((1, 1, 2, 20)))
+    return st.just(()) | st.just(()) | several
 
 
 def _field(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
     if methods.is_map(field):
         key, value = methods.map_fields(field)
-        return st.dictionaries(_value(key, depth), _value(value, depth), max_size=_LONGEST)
+        return st.dictionaries(_value(key, depth), _value(value, depth), max_size=_MAX_LENGTH)
     one = _value(field, depth)
-    return st.lists(one, max_size=_LONGEST) if field.is_repeated else one
+    return st.lists(one, max_size=_MAX_LENGTH) if field.is_repeated else one
 
 
 def _value(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
@@ -39,7 +89,8 @@ def _value(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
         case FieldDescriptor.CPPTYPE_STRING:
             if field.type == FieldDescriptor.TYPE_BYTES:
                 return st.binary(max_size=20)
-            return st.sampled_from(_WITHOUT_STAND_INS) | st.text(max_size=20)
+            known = values.BY_FIELD.get(field.name, ())
+            return st.sampled_from((*known, *_WORDS, *values.WORDS)) | st.text(max_size=20)
         case FieldDescriptor.CPPTYPE_BOOL:
             return st.booleans()
         case FieldDescriptor.CPPTYPE_ENUM:

@@ -1,13 +1,9 @@
-"""Values that programs get wrong, by the type and by the name of a field."""
+"""Values that programs handle wrongly, by the type and by the name of a field."""
 
 from __future__ import annotations
 
 import base64
 import math
-import random
-import string
-
-from google.protobuf.descriptor import FieldDescriptor
 
 PROJECTS = ("fuzz-a", "fuzz-b")
 PROFILES = ("gpt", "mlp", "conv")
@@ -21,8 +17,9 @@ UNENCODABLE = {"\ue000": b"\xed\xa0\x80", "\ue001": b"\xff\xfe\xfd", "\ue002": b
 
 _INT64 = (-(2**63), -(2**53) - 1, -(2**31) - 1, -1, 0, 1, 2, 10, 11, 24, 25, 100, 2**31)
 _LARGE = (2**32, 2**53 - 1, 2**53, 2**53 + 1, 2**62, 2**63 - 2, 2**63 - 1)
-INTEGERS = (*_INT64, *_LARGE)
-SMALL_INTEGERS = (-(2**31), -1, 0, 1, 2, 3, 4, 5, 20, 100, 1_000, 1_001, 20_001, 2**31 - 1)
+# The first and last seconds that a Timestamp can hold, and their neighbours beyond.
+_SECONDS = (-62_135_596_801, -62_135_596_800, 253_402_300_799, 253_402_300_800)
+INTEGERS = (*_INT64, *_LARGE, *_SECONDS)
 DOUBLES = (
     *(0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 1e-6, 1e-3, 1e3, 1e30, 1.0000001e30, 3.4e38, 3.5e38, 1e39),
     *(math.nan, -math.nan, math.inf, -math.inf, 5e-324, 1e-308, 2.2e-308, 1.7e308, -1e30, 1e-45),
@@ -31,9 +28,6 @@ FLOATS = (
     *(0.0, -0.0, 1.0, -1.0, 0.25, 3.0, 1e-7, 1e7, 1e29, 1e30, 1.1e30, 3.4e38, math.nan, math.inf),
     *(-math.inf, 1e-45, 1.2e-38, -1e-45, 1e-30),
 )
-BYTES = (b"", b"\x00", b"\xff" * 7, b"\x08\x96\x01", bytes(range(256)))
-# Seconds of a Timestamp: the first and last that a datetime, and that the contract, can hold.
-SECONDS = (-62_135_596_801, -62_135_596_800, -1, 0, 1_700_000_000, 253_402_300_799, 253_402_300_800)
 
 _PATH_TRICKS = (
     *("..", ".", "*", "?", "", " ", "a" * 63, "a" * 64, "A", "é", "i\u0307", "{fuzz-a}", "}{", ":"),
@@ -81,7 +75,7 @@ _FILTERS = (
     " AND ".join(f"labels.k{i}=v" for i in range(70)),
     "labels.team=" + " AND" * 200,
 )
-_WORDS = (
+WORDS = (
     *(
         "",
         "x",
@@ -128,92 +122,45 @@ _EVENT_IDS = (
 )
 _ETAGS = ("", "0", "1", "2", "-1", "x", "9" * 15, "9" * 16, "٣", "1.0", " 1", "\x00", "+1")
 
+_PROJECT_NAMES = (*(f"projects/{project}" for project in PROJECTS), *_PATH_TRICKS)
+_RESOURCES = (
+    *(f"projects/{PROJECTS[0]}/profiles/gpt{suffix}" for suffix in _SUFFIXES),
+    *(f"projects/{PROJECTS[0]}/profiles/{trick}" for trick in _PATH_TRICKS),
+    *(f"projects/{trick}/profiles/gpt" for trick in _PATH_TRICKS),
+    *(f"projects/{PROJECTS[0]}/runs/{name}" for name in (*RUNS, *_PATH_TRICKS)),
+    *(f"projects/{PROJECTS[0]}/policies/{name}" for name in (*POLICIES, *_PATH_TRICKS)),
+)
+# What the texts of a field mean to the service, by the field's name.
+BY_FIELD = {
+    "name": _RESOURCES,
+    "profile": _RESOURCES,
+    "run": _RESOURCES,
+    "policy_name": _RESOURCES,
+    "parent": _PROJECT_NAMES,
+    "alias": (*ALIASES, *_PATH_TRICKS),
+    "filter": _FILTERS,
+    "page_token": _TOKENS,
+    "after_id": _EVENT_IDS,
+    "etag": _ETAGS,
+    "key": ("team", "size", "a.b", "x_-", "a" * 63, "a" * 64, "A"),
+}
 
-def text(chance: random.Random, service: str, field: FieldDescriptor) -> str:
-    """Return a text for a field.
-
-    Args:
-        chance: Where it comes from.
-        service: The service whose request it stands in; tells what a name names.
-        field: The field.
-    """
-    kind = field.containing_type.name if field.containing_type else ""
-    match field.name:
-        case "name" if kind == "Group":
-            return group_name(chance)
-        case "role" | "frozen_names" if kind in {"Group", "Layout"}:
-            return group_name(chance) if chance.random() < 0.7 else chance.choice(PATTERNS)
-        case "role_templates" | "pattern" | "target":
-            return chance.choice(PATTERNS)
-        case "name" | "profile" | "run" | "policy_name":
-            return resource(chance, _collection(service, field))
-        case "parent":
-            return f"projects/{_identifier(chance, PROJECTS)}"
-        case "alias":
-            return _identifier(chance, ALIASES)
-        case "filter":
-            return chance.choice(_FILTERS)
-        case "page_token":
-            return chance.choice(_TOKENS)
-        case "after_id":
-            return chance.choice(_EVENT_IDS)
-        case "etag":
-            return chance.choice(_ETAGS)
-        case "request_id" if chance.random() < 0.5:
-            return f"request-{chance.randrange(1_000_000)}"
-        case "key" if _is_of_map(field) and chance.random() < 0.7:
-            return chance.choice(("team", "size", "a.b", "x_-", "a" * 63, "a" * 64, "A", ""))
-    return any_text(chance)
-
-
-def any_text(chance: random.Random) -> str:
-    """Return a text of any kind."""
-    if chance.random() < 0.7:
-        return chance.choice(_WORDS)
-    alphabet = chance.choice((string.printable, string.ascii_lowercase, "a.0*/", "é\u4e2d🧪\x00"))
-    return "".join(chance.choices(alphabet, k=chance.choice((1, 2, 5, 30, 300))))
-
-
-def group_name(chance: random.Random) -> str:
-    """Return the name of a group."""
-    if chance.random() < 0.8:
-        return chance.choice(GROUP_NAMES)
-    parts = chance.choices(("blocks", "layers", "0", "1", "12", "w", "experts", "*", "Net_3"), k=5)
-    return chance.choice("./").join(parts)
-
-
-def resource(chance: random.Random, collection: str) -> str:
-    """Return the name of a resource, more often than not a good one."""
-    known = {"profiles": PROFILES, "policies": POLICIES, "runs": RUNS}.get(collection, PROFILES)
-    name = f"projects/{_identifier(chance, PROJECTS)}/{collection}/{_identifier(chance, known)}"
-    if collection != "runs" or chance.random() < 0.05:
-        name += chance.choice(_SUFFIXES[:5]) if chance.random() < 0.7 else chance.choice(_SUFFIXES)
-    if chance.random() < 0.05:
-        name = chance.choice((
-            name.upper(),
-            name + "/",
-            "/" + name,
-            name * 9,
-            name.replace("/", ""),
-        ))
-    return name
-
-
-def _is_of_map(field: FieldDescriptor) -> bool:
-    kind = field.containing_type
-    return kind is not None and kind.GetOptions().map_entry
-
-
-def _identifier(chance: random.Random, known: tuple[str, ...]) -> str:
-    return chance.choice(known) if chance.random() < 0.9 else chance.choice(_PATH_TRICKS)
-
-
-def _collection(service: str, field: FieldDescriptor) -> str:
-    match field.name:
-        case "profile":
-            return "profiles"
-        case "policy_name":
-            return "policies"
-        case "run":
-            return "runs"
-    return {"RunService": "runs", "PolicyService": "policies"}.get(service, "profiles")
+METADATA = (
+    ("fslr-actor", "somebody"),
+    ("fslr-actor", ""),
+    ("fslr-actor", "%"),
+    ("fslr-actor", "%ff%fe%00%0a%1b[31m"),
+    ("fslr-actor", "%ED%A0%80"),
+    ("fslr-actor", "%zz%%%2"),
+    ("fslr-actor", "a" * 256),
+    ("fslr-actor", "a" * 257),
+    ("fslr-actor", "%C3%A9" * 256),
+    ("fslr-actor-bin", bytes(range(256))),
+    ("fslr-actor-bin", b""),
+    ("x-" + "k" * 200, "v"),
+    ("authorization", "Bearer "),
+    ("authorization", "Basic Og=="),
+    ("traceparent", "00-" + "0" * 32 + "-" + "0" * 16 + "-00"),
+    ("traceparent", "ff-zz"),
+    ("grpc-previous-rpc-attempts", "-1"),
+)

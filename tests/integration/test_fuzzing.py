@@ -1,34 +1,112 @@
-"""The short form of ``make fuzz``: some thousand odd messages to a service of their own."""
+"""Odd requests to every method of a service, with and without tokens; `make fuzz` sends more."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import itertools
+import random
+from collections.abc import Iterator
 
-from tests.fuzz.campaign import Campaign
-from tests.fuzz.methods import all_methods
+import grpc
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-INPUTS = 5_000
+from tests.fuzz import valid
+from tests.fuzz.heavy import MAX_SECONDS, heavy_inputs
+from tests.fuzz.inputs import Input
+from tests.fuzz.judging import complaint
+from tests.fuzz.methods import Method, all_methods
+from tests.fuzz.service import FuzzedService, fuzzed_service
+from tests.fuzz.strategies import calls
+
+_MAX_AT_ONCE = 4
+_few_checks = settings(
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ]
+)
+every_method = pytest.mark.parametrize("method", all_methods(), ids=lambda method: method.short)
 
 
-def test_no_message_crashes_the_service_or_meets_a_defect_of_it(tmp_path: Path) -> None:
-    report = Campaign(INPUTS, seed=7, seconds=60, folder=tmp_path, heavy=False).run()
-    assert report.complaints == []
-    assert (report.internal, report.crashes, report.unexpected) == (0, 0, 0)
-    assert report.inputs == INPUTS
-    assert set(report.codes) == {method.short for method in all_methods()}
-    # Deep enough: each method also does what it is there for.
-    assert {method for method, codes in report.codes.items() if codes["OK"] == 0} <= {
-        "RunService/WatchRun"  # it ends when its caller leaves
-    }
-    assert not report.failed
+@pytest.fixture(scope="module")
+def service() -> Iterator[FuzzedService]:
+    """A service; when all tests are through, its log and its last answer are examined."""
+    with fuzzed_service() as running:
+        yield running
 
 
-def test_no_token_crashes_the_service_opens_it_or_is_logged(tmp_path: Path) -> None:
-    report = Campaign(
-        2_000, seed=8, seconds=60, folder=tmp_path, heavy=False, authenticate=True
-    ).run()
-    assert report.complaints == []
-    assert not report.failed
-    for codes in report.codes.values():  # each method was refused to some, and to none alone
-        assert codes["UNAUTHENTICATED"] + codes["PERMISSION_DENIED"] > 0
-    assert sum(codes["OK"] > 0 for codes in report.codes.values()) > len(report.codes) / 2
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[FuzzedService]:
+    """A service that asks for tokens."""
+    with fuzzed_service(authenticate=True) as running:
+        yield running
+
+
+@every_method
+def test_no_request_meets_a_defect(service: FuzzedService, method: Method) -> None:
+    for request in valid.requests(method.short):  # deep enough: the method also does its work
+        service.expect_ok(method.short, request)
+
+    @_few_checks
+    @given(st.lists(calls(method), min_size=1, max_size=_MAX_AT_ONCE))
+    def holds(sent: list[Input]) -> None:
+        for each, answer in zip(sent, service.send(*sent), strict=True):
+            assert complaint(each, answer) == ""
+
+    holds()
+
+
+@every_method
+def test_no_token_opens_a_method_or_is_logged(guarded: FuzzedService, method: Method) -> None:
+    request = valid.requests(method.short)[0]
+    plain = Input(method, (request.SerializeToString(),))
+    (refused,) = guarded.send(plain)
+    if method.service == "StatusService":  # it names no project, so any token will do
+        assert refused.code is grpc.StatusCode.UNAUTHENTICATED
+    else:
+        guarded.expect_ok(method.short, request)
+        assert refused.code in {
+            grpc.StatusCode.UNAUTHENTICATED,
+            grpc.StatusCode.PERMISSION_DENIED,
+        }
+    bearers = guarded.bearers
+    assert bearers is not None
+
+    @_few_checks
+    @given(calls(method), st.randoms(use_true_random=False))
+    def holds(sent: Input, chance: random.Random) -> None:
+        shown = bearers.shown(sent, chance)
+        (answer,) = guarded.send(shown)
+        assert complaint(shown, answer) == ""
+
+    holds()
+
+
+@pytest.mark.long
+def test_large_requests_are_answered_in_time(service: FuzzedService) -> None:
+    for what, sent in heavy_inputs():
+        (answer,) = service.send(sent)
+        assert complaint(sent, answer) == "", what
+        assert answer.seconds < MAX_SECONDS, what
+
+
+@pytest.mark.long
+def test_valid_requests_leave_no_memory_behind(service: FuzzedService) -> None:
+    """A leak of 500 bytes a call would add 4 MiB."""
+    inputs = [
+        Input(method, (request.SerializeToString(),))
+        for method in all_methods()
+        if not method.gives_stream or method.takes_stream
+        for request in valid.requests(method.short)
+    ]
+    endless = itertools.cycle(inputs)
+
+    def send(count: int) -> int:
+        for _ in range(count // _MAX_AT_ONCE):
+            service.send(*itertools.islice(endless, _MAX_AT_ONCE))
+        return service.resident_kib()
+
+    warm = send(4_000)
+    assert send(8_000) - warm < 4 * 1024

@@ -1,148 +1,121 @@
-"""The fuzzer reaches every field of every message, and what it changes is changed."""
+"""The fuzzing reaches every method and field, and finds defects that are planted."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from pathlib import Path
+import math
 from typing import Any
 
+import grpc
 import pytest
+from google.protobuf import any_pb2
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
-from hypothesis import HealthCheck, given, settings
+from google.rpc import error_details_pb2, status_pb2
+from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz import corpus
-from tests.fuzz.campaign import growth_kib
+from advisor.wire.errors import DEFECT
+from fslr.advisor.v1 import advisor_service_pb2, policy_service_pb2
+from fslr.errors import ERROR_DOMAIN
+from tests.fuzz import decoding, valid
 from tests.fuzz.decoding import TARGETS, take, take_bytes
-from tests.fuzz.inputs import KINDS, Input, Source
-from tests.fuzz.messages import Builder, on_the_wire
-from tests.fuzz.methods import all_methods, class_of
-from tests.fuzz.mutation import mutated_bytes, mutated_fields
-from tests.fuzz.strategies import messages
+from tests.fuzz.inputs import Input
+from tests.fuzz.judging import Answer, complaint
+from tests.fuzz.methods import all_methods, by_name, class_of
+from tests.fuzz.strategies import calls, messages, on_the_wire
 
 METHODS = all_methods()
-BY_NAME = {method.short: method for method in METHODS}
+_found_or_not = settings(database=None, max_examples=20_000, phases=[Phase.generate])
+
+
+def test_all_services_of_the_contract_are_met() -> None:
+    assert {"AdvisorService", "ProfileService", "RunService"} <= {m.service for m in METHODS}
+    assert by_name()["AdvisorService/RecommendLR"].takes_stream
+    assert by_name()["RunService/WatchRun"].gives_stream
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.short)
+def test_every_method_has_valid_requests_of_its_type(method: Any) -> None:
+    for request in valid.requests(method.short):
+        assert isinstance(request, class_of(method.request))
 
 
 def fields_of(descriptor: Descriptor) -> set[str]:
     """Return the full names of all fields that a message can hold, at any depth."""
     found: set[str] = set()
-    waiting, seen = [descriptor], set()
+    waiting = [descriptor]
     while waiting:
-        kind = waiting.pop()
-        if kind.full_name in seen:
-            continue
-        seen.add(kind.full_name)
-        for field in kind.fields:
-            found.add(field.full_name)
-            if field.message_type is not None:
-                waiting.append(field.message_type)
+        for field in waiting.pop().fields:
+            if field.full_name not in found:
+                found.add(field.full_name)
+                waiting.extend([] if field.message_type is None else [field.message_type])
     return found
 
 
-def set_in(message: Message) -> Iterator[str]:
-    """Yield the full names of the fields that a message holds, at any depth."""
+def set_in(message: Message) -> set[str]:
+    """Return the full names of the fields that a message holds, at any depth."""
+    found = set()
     for field, value in message.ListFields():
-        yield field.full_name
+        found.add(field.full_name)
         if field.message_type is None:
             continue
         if field.message_type.GetOptions().map_entry:
-            yield from (inner.full_name for inner in field.message_type.fields)
+            found.update(inner.full_name for inner in field.message_type.fields)
         else:
             for inner in value if field.is_repeated else [value]:
-                yield from set_in(inner)
+                found |= set_in(inner)
+    return found
 
 
-def test_all_services_of_the_contract_are_met() -> None:
-    assert {"AdvisorService", "ProfileService", "RunService"} <= {m.service for m in METHODS}
-    assert BY_NAME["AdvisorService/RecommendLR"].takes_stream
-    assert BY_NAME["RunService/WatchRun"].gives_stream
+class AllBuiltError(Exception):
+    """Every field was in a message."""
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.short)
-def test_every_field_of_every_request_is_built(method: Any) -> None:
-    builder = Builder(random.Random(0), method.service)
-    found: set[str] = set()
-    wanted = fields_of(method.request)
-    for _ in range(500):
-        found.update(set_in(builder.message(method.request)))
-        if found == wanted:
-            break
-    assert found == wanted
+@pytest.mark.parametrize(
+    "descriptor",
+    {method.request.full_name: method.request for method in METHODS}.values(),
+    ids=lambda descriptor: descriptor.name,
+)
+def test_every_field_of_every_request_is_built(descriptor: Descriptor) -> None:
+    missing = fields_of(descriptor)
 
-
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.short)
-def test_changes_of_fields_are_changes_and_mostly_readable(method: Any) -> None:
-    chance = random.Random(1)
-    valid = corpus.valid_request(method.short, chance) or Builder(chance, method.service).message(
-        method.request
+    @settings(
+        max_examples=2_000,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
     )
-    before = valid.SerializeToString(deterministic=True)
-    builder = Builder(chance, method.service)
-    changed = [mutated_fields(valid, builder, chance) for _ in range(200)]
-    assert valid.SerializeToString(deterministic=True) == before  # the original stays
-    spellings = {message.SerializeToString(deterministic=True) for message in changed}
-    assert len(spellings - {before}) > 5 or not method.request.fields
-    assert all(isinstance(message, class_of(method.request)) for message in changed)
+    @given(messages(descriptor))
+    def look(message: Message) -> None:
+        missing.difference_update(set_in(message))
+        if not missing:
+            raise AllBuiltError("every field")
+
+    with pytest.raises(AllBuiltError, match="every field"):
+        look()
 
 
-def test_changes_of_bytes_are_changes_and_not_all_of_them_readable() -> None:
-    chance = random.Random(2)
-    data = corpus.recommend(chance).SerializeToString()
-    changed = {mutated_bytes(data, data, chance) for _ in range(500)} - {data}
-    assert len(changed) > 400
-
-    def is_readable(mutated: bytes) -> bool:
-        try:
-            class_of(BY_NAME["AdvisorService/RecommendLR"].request).FromString(mutated)
-        except DecodeError:
-            return False
-        return True
-
-    readable = sum(map(is_readable, changed))
-    assert 20 < readable < len(changed) - 20
-
-
-def test_texts_that_are_none_get_onto_the_wire() -> None:
-    request: Any = class_of(BY_NAME["RunService/GetRun"].request)(name="a\ue000b\ue001")
+def test_texts_that_are_not_valid_utf8_get_onto_the_wire() -> None:
+    request: Any = class_of(by_name()["RunService/GetRun"].request)(name="a\ue000b\ue001")
     assert on_the_wire(request).endswith(b"a\xed\xa0\x80b\xff\xfe\xfd")
 
 
-def test_the_same_seed_makes_the_same_inputs() -> None:
-    first, second, other = (
-        [sent for _, sent in zip(range(500), Source(seed, METHODS), strict=False)]
-        for seed in (3, 3, 4)
-    )
-    assert first == second != other
-    assert {sent.kind for sent in first} == set(KINDS)
-    assert {sent.method for sent in first} == set(BY_NAME)
-    assert any(sent.metadata for sent in first)
+def test_calls_hold_unreadable_bytes_and_odd_metadata() -> None:
+    method = by_name()["RunService/GetRun"]
+
+    def is_unreadable(sent: Input) -> bool:
+        try:
+            class_of(method.request).FromString(sent.messages[0])
+        except DecodeError:
+            return bool(sent.metadata)
+        return False
+
+    assert find(calls(method), is_unreadable, settings=_found_or_not)
 
 
-def test_a_kept_input_comes_back_as_it_was(tmp_path: Path) -> None:
-    source = Source(5, METHODS)
-    for _, sent in zip(range(300), source, strict=False):
-        path = sent.save(tmp_path, "why")
-        assert path.name.startswith(sent.method.replace("/", "."))
-        assert Input.load(path) == sent
-
-
-def test_valid_requests_of_the_corpus_name_methods_that_there_are() -> None:
-    assert {method for method, _ in corpus.seeding()} <= set(BY_NAME)
-
-
-def test_growth_is_that_between_the_first_third_and_the_end() -> None:
-    leaking = [(sent, 1_000 + sent) for sent in range(0, 1_001, 10)]
-    warming = [(sent, min(1_000 + 10 * sent, 3_000)) for sent in range(0, 1_001, 10)]
-    assert growth_kib(leaking) == 555
-    assert growth_kib(warming) == 0
-
-
-@pytest.mark.parametrize("kind", list(TARGETS), ids=lambda kind: kind.DESCRIPTOR.name)
-def test_no_message_meets_a_defect_on_its_way_to_an_answer(kind: type[Any]) -> None:
-    @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def no_message_meets_a_defect(kind: type[Any], **more: Any) -> None:
+    @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], **more)
     @given(messages(kind.DESCRIPTOR))
     def holds(message: Message) -> None:
         take(message)
@@ -150,7 +123,64 @@ def test_no_message_meets_a_defect_on_its_way_to_an_answer(kind: type[Any]) -> N
     holds()
 
 
+@pytest.mark.parametrize("kind", list(TARGETS), ids=lambda kind: kind.DESCRIPTOR.name)
+def test_no_message_meets_a_defect_on_its_way_to_an_answer(kind: type[Any]) -> None:
+    no_message_meets_a_defect(kind)
+
+
+def test_a_planted_defect_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def divide_by_zero(request: Any) -> None:
+        if math.isinf(request.policy.slew_limit):
+            raise ZeroDivisionError("planted")
+        decoding.set_policy(request)
+
+    kind = policy_service_pb2.SetPolicyRequest
+    monkeypatch.setitem(TARGETS, kind, divide_by_zero)
+    with pytest.raises(ZeroDivisionError, match="planted"):
+        no_message_meets_a_defect(kind, max_examples=2_000, derandomize=True, database=None)
+
+
 @given(st.binary(max_size=200))
 def test_no_bytes_meet_a_defect(data: bytes) -> None:
     for kind in TARGETS:
         take_bytes(kind, data)
+
+
+def answer(code: grpc.StatusCode, reason: str = "", *responses: Message) -> Answer:
+    """Return an answer as the service gives it."""
+    detail = any_pb2.Any()
+    detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN))
+    status = status_pb2.Status(details=[detail] if reason else []).SerializeToString()
+    trailers = (("grpc-status-details-bin", status),)
+    return Answer(code, "words", trailers, tuple(each.SerializeToString() for each in responses))
+
+
+@pytest.mark.parametrize(
+    ("given_answer", "words"),
+    [
+        (answer(grpc.StatusCode.INTERNAL, DEFECT.reason), "failed: words"),
+        (answer(grpc.StatusCode.UNKNOWN), "UNKNOWN with 0 reasons"),
+        (answer(grpc.StatusCode.NOT_FOUND, "INVALID_REQUEST"), "with the reason INVALID_REQUEST"),
+        (answer(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"), "reason STORE_UNAVAILABLE"),
+        (
+            answer(
+                grpc.StatusCode.OK,
+                "",
+                advisor_service_pb2.RecommendLRResponse(multipliers=[math.nan]),
+            ),
+            "multipliers of nan",
+        ),
+        (
+            answer(
+                grpc.StatusCode.OK, "", advisor_service_pb2.RecommendLRResponse(multipliers=[0.0])
+            ),
+            "a multiplier that is not above 0",
+        ),
+        (Answer(grpc.StatusCode.OK, "", (), (b"\xff",)), "does not parse"),
+    ],
+)
+def test_answers_that_the_contract_does_not_allow_are_found(
+    given_answer: Answer, words: str
+) -> None:
+    sent = Input(by_name()["AdvisorService/RecommendLROnce"], (b"",))
+    assert words in complaint(sent, given_answer)
