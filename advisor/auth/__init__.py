@@ -1,4 +1,4 @@
-"""Who may call, as which role, and how much: tokens, certificate roles, quotas.
+"""Authentication and quotas: tokens, certificate roles, and how much each caller may use.
 
-It knows no gRPC, and it reads tokens only through ``advisor.store.tokens``.
+Nothing here knows gRPC. Token records come through a protocol, so nothing here knows Redis either.
 """

@@ -1,4 +1,4 @@
-"""Proves who calls: by token or by certificate, also while the store is away."""
+"""Authenticates callers by token or client certificate, even while the store is unavailable."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from cachetools import LRUCache
 
 from advisor.auth.certificate_roles import CertificateRoles
 from advisor.auth.roles import Grant
-from advisor.auth.tokens import Token, TokenRecord, is_proved
+from advisor.auth.tokens import Token, TokenRecord, is_valid
 from advisor.errors import StoreUnavailableError, UnauthenticatedError
 
-_KEPT_TOKENS = 10_000
+_MAX_CACHED_TOKENS = 10_000
 
 
 class TokenRecords(Protocol):
-    """Where the records of tokens are kept."""
+    """Reads token records."""
 
     async def get(self, project: str, token_id: str) -> TokenRecord | None:
-        """Return a token's record, or None if there is none.
+        """Return a token's record, or None if it does not exist.
 
         Raises:
             StoreUnavailableError: The store does not answer.
@@ -32,22 +32,22 @@ class TokenRecords(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Believed:
+class _CachedGrant:
     grant: Grant
-    looked_up: float  # of the monotonic clock
+    looked_up: float  # monotonic clock, seconds
 
 
 class Authenticator:
-    """Turns tokens and names of certificates into grants.
+    """Turns tokens and certificate names into grants.
 
-    A token that was in force is believed for ``recheck_s`` seconds, and for as long as the store is
-    away, so that its holder goes on being answered; one that was never seen is not.
+    A valid token is cached for ``cache_s`` seconds, and for as long as the store is unavailable, so
+    its holder can go on. A token that is not cached is refused while the store is unavailable.
 
     Args:
-        tokens: Where tokens are recorded.
-        certificates: The roles of certificates; None: certificates prove nothing.
-        now: The clock.
-        recheck_s: How long a token is believed before it is looked up again, in seconds.
+        tokens: Reads the token records.
+        certificates: The certificate roles; None: certificates do not authenticate callers.
+        now: Returns the current time, UTC.
+        cache_s: How long a valid token is cached before it is looked up again, in seconds.
     """
 
     def __init__(
@@ -56,28 +56,28 @@ class Authenticator:
         certificates: CertificateRoles | None,
         now: Callable[[], datetime],
         *,
-        recheck_s: float,
+        cache_s: float,
     ) -> None:
-        self._recheck_s = recheck_s
+        self._cache_s = cache_s
         self._tokens = tokens
         self._certificates = certificates
         self._now = now
-        # By the hash of the token's text, so that memory holds no token.
-        self._believed: LRUCache[bytes, _Believed] = LRUCache(_KEPT_TOKENS)
+        # The keys are hashes, so that no token is kept in memory.
+        self._cache: LRUCache[bytes, _CachedGrant] = LRUCache(_MAX_CACHED_TOKENS)
 
-    async def grant(self, token: str | None, certificate_names: Iterable[str]) -> Grant:
-        """Return what a caller proved to have; a token counts before a certificate.
+    async def authenticate(self, token: str | None, certificate_names: Iterable[str]) -> Grant:
+        """Return the caller's grant; if it sent a token, its certificate is ignored.
 
         Args:
-            token: The token that it sent; None: none.
-            certificate_names: The names in its certificate, which was verified.
+            token: The token that the caller sent; None: none.
+            certificate_names: The names in the caller's verified certificate.
 
         Raises:
-            UnauthenticatedError: It proved nothing.
-            StoreUnavailableError: Its token was never seen, and the store is away.
+            UnauthenticatedError: Neither the token nor the certificate is valid here.
+            StoreUnavailableError: The token is not cached and the store is unavailable.
         """
         if token is not None:
-            return await self._by_token(token)
+            return await self._authenticate_token(token)
         names = list(certificate_names)
         found = self._certificates.grant(names) if self._certificates else None
         if found is not None:
@@ -89,31 +89,31 @@ class Authenticator:
             )
         raise UnauthenticatedError("the call has no token")
 
-    async def _by_token(self, text: str) -> Grant:
+    async def _authenticate_token(self, text: str) -> Grant:
         key = hashlib.sha256(text.encode()).digest()
-        known = self._believed.get(key)
-        if known is None or time.monotonic() - known.looked_up > self._recheck_s:
+        cached = self._cache.get(key)
+        if cached is None or time.monotonic() - cached.looked_up > self._cache_s:
             try:
-                found = await self._looked_up(text)
+                grant = await self._look_up(text)
             except StoreUnavailableError:
-                if known is None:
+                if cached is None:
                     raise
-                found = known.grant
+                grant = cached.grant
             except UnauthenticatedError:
-                self._believed.pop(key, None)
+                self._cache.pop(key, None)
                 raise
-            # Also while the store is away: not every call shall wait for it.
-            self._believed[key] = _Believed(found, time.monotonic())
+            # Renewed even if the store is unavailable, so that not every call waits for it.
+            self._cache[key] = _CachedGrant(grant, time.monotonic())
         else:
-            found = known.grant
-        if found.expire_time is not None and found.expire_time <= self._now():
-            raise UnauthenticatedError(f"{found} expired at {found.expire_time:%Y-%m-%d %H:%M} UTC")
-        return found
+            grant = cached.grant
+        if grant.expire_time is not None and grant.expire_time <= self._now():
+            raise UnauthenticatedError(f"{grant} expired at {grant.expire_time:%Y-%m-%d %H:%M} UTC")
+        return grant
 
-    async def _looked_up(self, text: str) -> Grant:
+    async def _look_up(self, text: str) -> Grant:
         token = Token.parse(text)
         record = await self._tokens.get(token.project, token.id) if token else None
-        # One message for all that is wrong: nobody learns which identifiers exist.
-        if token is None or not is_proved(token, record) or record is None:
-            raise UnauthenticatedError("the token is none that is in force here")
+        # The same message for every failure, so that nobody learns which token ids exist.
+        if token is None or not is_valid(token, record) or record is None:
+            raise UnauthenticatedError("the token is not valid here")
         return record.grant()

@@ -1,4 +1,4 @@
-"""Which role in which project a client certificate's name stands for: a file that people write."""
+"""Certificate roles: a file that gives names in client certificates a role in a project."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = structlog.get_logger()
 
 
 class CertificateRolesError(Exception):
-    """The file cannot be used."""
+    """The file of certificate roles is missing or not valid."""
 
 
 class _Entry(BaseModel):
@@ -39,30 +39,30 @@ class _File(BaseModel):
 
 
 class CertificateRoles:
-    """The roles of certificates; follows its file, and a broken one leaves the last good roles.
+    """The certificate roles from a file, which is read again whenever it changes.
 
-    The file is YAML::
+    If a changed file is not valid, the roles from before stay in use. The file is YAML::
 
         roles:
-          - certificate: nightly.training.example   # subject's common name, or an alternative one
+          - certificate: nightly.training.example   # common name or subject alternative name
             project: nlp
             role: trainer                           # viewer, trainer or operator
 
     Args:
-        path: Where it is.
+        path: The file.
 
     Raises:
-        CertificateRolesError: It cannot be used at the start.
+        CertificateRolesError: The file is missing or not valid when the object is created.
     """
 
     def __init__(self, path: Path) -> None:
         self._watched = WatchedFiles([path], partial(_read, path))
 
     def grant(self, names: Iterable[str]) -> Grant | None:
-        """Return what the first entry that has one of the names gives, or None.
+        """Return the grant of the first entry with one of the names, or None.
 
         Args:
-            names: The names in a certificate that was verified.
+            names: The names in a verified certificate.
         """
         self._refresh()
         wanted = set(names)
@@ -72,11 +72,11 @@ class CertificateRoles:
         try:
             was_read = self._watched.refresh()
         except CertificateRolesError as error:
-            _log.error("the last good roles of certificates stay in use", error=str(error))
+            _log.error("the certificate roles from before stay in use", error=str(error))
             return
         if was_read:
             entries = len(self._watched.current)
-            _log.info("the roles of certificates were read again", entries=entries)
+            _log.info("the certificate roles were read again", entries=entries)
 
 
 def _read(path: Path) -> list[_Entry]:
@@ -84,16 +84,16 @@ def _read(path: Path) -> list[_Entry]:
         return _File.model_validate(yaml.safe_load(path.read_text("utf-8"))).roles
     except OSError as error:
         raise CertificateRolesError(
-            f"the roles of certificates {path} cannot be read: {error.strerror}"
+            f"the certificate roles {path} cannot be read: {error.strerror}"
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise CertificateRolesError(
-            f"the roles of certificates {path} cannot be used: {where}: {first['msg']}; "
-            "it is YAML with a list `roles` of certificate, project and role"
+            f"the certificate roles {path} are not valid: {where}: {first['msg']}; the file needs "
+            "a list `roles` with a certificate, a project and a role in each entry"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CertificateRolesError(
-            f"the roles of certificates {path} are not YAML: {error}"
+            f"the certificate roles {path} are not YAML: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""How much one caller may use of a process: open streams, and messages a second."""
+"""Quotas: how many streams and messages per second each caller may use in one process."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from cachetools import LRUCache
 from advisor.auth.roles import Grant
 from advisor.errors import QuotaExceededError
 
-_BURST_S = 2.0  # of messages that may come at once
-_KEPT_CALLERS = 10_000
+_BURST_S = 2.0  # the messages of this many seconds may arrive at once
+_MAX_CALLERS = 10_000
 
 
 @dataclass(slots=True)
 class _Bucket:
-    """Messages that may still come; it fills up with time."""
+    """A token bucket: how many messages are allowed at once; it refills over time."""
 
     left: float
-    filled: float
+    refilled: float  # monotonic clock, seconds
 
 
 class Quotas:
-    """Bounds what one token, or one certificate's name, uses of this process.
+    """Limits how much each caller (a token or a certificate name) uses of this process.
 
     Args:
-        max_streams: Most open streams of one caller.
-        max_messages_per_s: Most messages a second of one caller, with a burst of 2 seconds' worth.
+        max_streams: Maximum number of open streams per caller.
+        max_messages_per_s: Maximum messages per second and caller; bursts may have twice as many.
     """
 
     def __init__(self, *, max_streams: int, max_messages_per_s: float) -> None:
         self._max_streams = max_streams
         self._per_s = max_messages_per_s
         self._streams: Counter[Grant] = Counter()
-        self._buckets: LRUCache[Grant, _Bucket] = LRUCache(_KEPT_CALLERS)
+        self._buckets: LRUCache[Grant, _Bucket] = LRUCache(_MAX_CALLERS)
 
     @contextmanager
     def stream(self, caller: Grant) -> Iterator[None]:
-        """Count a stream as long as the context lasts.
+        """Count a stream of a caller while the context lasts.
 
         Args:
-            caller: Whose it is.
+            caller: The caller.
 
         Yields:
             Nothing.
 
         Raises:
-            QuotaExceededError: The caller has as many as it may.
+            QuotaExceededError: The caller has the maximum number of open streams.
         """
         if self._streams[caller] >= self._max_streams:
             raise QuotaExceededError(
                 str(caller),
-                f"has {self._max_streams} open streams here, as many as it may",
+                f"has {self._max_streams} open streams here, which is the maximum",
                 "max_token_streams",
             )
         self._streams[caller] += 1
@@ -67,25 +67,25 @@ class Quotas:
                 del self._streams[caller]
 
     def message(self, caller: Grant) -> None:
-        """Count a message.
+        """Count a message of a caller.
 
         Args:
-            caller: Whose it is.
+            caller: The caller.
 
         Raises:
-            QuotaExceededError: The caller sent as many as it may.
+            QuotaExceededError: The caller sends more messages per second than allowed.
         """
         now = time.monotonic()
-        most = max(self._per_s * _BURST_S, 1.0)
+        capacity = max(self._per_s * _BURST_S, 1.0)
         bucket = self._buckets.get(caller)
         if bucket is None:
-            bucket = self._buckets[caller] = _Bucket(most, now)
-        bucket.left = min(most, bucket.left + (now - bucket.filled) * self._per_s)
-        bucket.filled = now
+            bucket = self._buckets[caller] = _Bucket(capacity, now)
+        bucket.left = min(capacity, bucket.left + (now - bucket.refilled) * self._per_s)
+        bucket.refilled = now
         if bucket.left < 1:
             raise QuotaExceededError(
                 str(caller),
-                f"sent {self._per_s:g} messages a second, as many as it may",
+                f"sends more than {self._per_s:g} messages per second, which is the maximum",
                 "max_token_messages_per_s",
                 retry_s=(1 - bucket.left) / self._per_s,
             )

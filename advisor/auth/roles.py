@@ -1,4 +1,4 @@
-"""Who may do what: roles, and what a caller proved to have."""
+"""Roles, and the grants of authenticated callers."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from advisor.errors import PermissionDeniedError
 
 
 class Role(IntEnum):
-    """What a caller may do in its project; each role may do what the former ones may."""
+    """What a caller may do in its project; each role includes the ones before it."""
 
     VIEWER = 1
-    """Reads profiles, policies, runs and the audit."""
+    """May read profiles, policies, runs and the audit log."""
 
     TRAINER = 2
-    """Asks for recommendations, and so reports measurements."""
+    """May request recommendations, which includes reporting measurements."""
 
     OPERATOR = 3
-    """Writes profiles, aliases and policies."""
+    """May change profiles, aliases and policies."""
 
     @property
     def word(self) -> str:
-        """The role's name as people write it."""
+        """The role's name in lower case."""
         return self.name.lower()
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a caller proved to have.
+    """An authenticated caller and what it may do.
 
     Attributes:
-        name: Whose it is, in the words of whoever granted it.
-        proof: What proved it, such as ``token 3f2a9c01b2d4``; no other grant has the same.
-        project: The one project that it is for.
-        role: What may be done there.
-        expire_time: When it ends, UTC; None: never.
+        name: The name of the token or the certificate.
+        proof: What authenticated the caller, such as ``token 3f2a9c01b2d4``; unique.
+        project: The project that the grant is for.
+        role: What the caller may do in that project.
+        expire_time: When the grant expires, UTC; None: never.
     """
 
     name: str
@@ -46,27 +46,27 @@ class Grant:
     expire_time: datetime | None = None
 
     def __str__(self) -> str:
-        """Return how the audit names the caller."""
+        """Return the caller's name and proof, as in the audit log."""
         return f"{self.name} ({self.proof})"
 
     def check(self, needed: Role, projects: frozenset[str]) -> None:
-        """Raise unless the grant is enough.
+        """Raise an error unless the grant permits a request.
 
         Args:
-            needed: The least role that may do what is asked.
+            needed: The lowest role that may make the request.
             projects: The projects that the request names.
 
         Raises:
-            PermissionDeniedError: The role is too low, or a project is not the grant's.
+            PermissionDeniedError: The role is too low, or the grant is for a different project.
         """
         if self.role < needed:
             raise PermissionDeniedError(
-                f"{self} is a {self.role.word}, and this call needs a "
-                f"{' or '.join(role.word for role in Role if role >= needed)}; use a token of that "
-                f"role (`advisor token create --role {needed.word}`)"
+                f"{self} is a {self.role.word}, but this call needs a "
+                f"{' or '.join(role.word for role in Role if role >= needed)}; use a token with "
+                f"that role (`advisor token create --role {needed.word}`)"
             )
         for project in sorted(projects - {self.project}):
             raise PermissionDeniedError(
                 f"{self} is for project {self.project!r}, not for {project!r}; name "
-                f"projects/{self.project}/..., or use a token of the other project"
+                f"projects/{self.project}/..., or use a token for the other project"
             )

@@ -1,8 +1,8 @@
-"""Tokens: how they are written, and what is kept of them.
+"""Tokens: their format, and the record that is stored for each.
 
-A token reads ``fslr_{project}_{id}_{secret}``: the prefix lets scanners find leaked ones, project
-and id say where its record lies, the secret proves it. The secret has 256 random bits, so that its
-plain SHA-256 cannot be guessed back, and that is all that is stored.
+A token has the form ``fslr_{project}_{id}_{secret}``. The prefix lets secret scanners find leaked
+tokens, project and id locate the record, and the secret authenticates the holder. Only the SHA-256
+of the secret is stored. The secret has 256 random bits, so the hash needs no salt.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _MAX_NAME_CHARACTERS = 64
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token in the clear; only its holder has it.
+    """A token with its secret, which only its holder has.
 
     Attributes:
         project: The project that it is for.
-        id: Names it in lists and in the audit.
-        secret: Proves it; not shown by ``repr``.
+        id: Identifies it in lists and in the audit log.
+        secret: Authenticates its holder; left out of ``repr``.
     """
 
     project: str
@@ -39,38 +39,38 @@ class Token:
 
     @classmethod
     def new(cls, project: str) -> Token:
-        """Return a token that nobody had before."""
+        """Return a new token with a random id and secret."""
         return cls(project, secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES))
 
     @classmethod
     def parse(cls, text: str) -> Token | None:
-        """Return the token that a text is, or None."""
+        """Return the token with this text, or None if the text is not a token."""
         match = _SHAPE.fullmatch(text)
         return cls(*match.groups()) if match else None
 
     @property
     def text(self) -> str:
-        """What its holder sends."""
+        """The whole token, as its holder sends it."""
         return f"fslr_{self.project}_{self.id}_{self.secret}"
 
     @property
     def digest(self) -> str:
-        """What is stored of the secret, in hexadecimal."""
+        """SHA-256 of the secret, in hexadecimal."""
         return hashlib.sha256(self.secret.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRecord:
-    """What is kept of a token.
+    """The stored record of a token.
 
     Attributes:
         project: The project that it is for.
-        id: Names it.
-        name: Whose it is or what it is for, in the words of whoever made it.
-        role: What may be done with it.
+        id: Identifies it.
+        name: Who uses it or what it is for, chosen by its creator.
+        role: What its holder may do.
         digest: SHA-256 of its secret, in hexadecimal.
-        create_time: When it was made, UTC.
-        expire_time: When it ends, UTC; None: never.
+        create_time: When it was created, UTC.
+        expire_time: When it expires, UTC; None: never.
 
     Raises:
         InvalidValueError: The name is empty, too long, or has control characters.
@@ -94,21 +94,21 @@ class TokenRecord:
         check_text("name", self.name)
 
     def grant(self) -> Grant:
-        """Return what its holder has."""
+        """Return the grant of its holder."""
         return Grant(self.name, f"token {self.id}", self.project, self.role, self.expire_time)
 
 
 _NO_DIGEST = "0" * 64
 
 
-def is_proved(token: Token, record: TokenRecord | None) -> bool:
-    """Return whether a token is the recorded one.
+def is_valid(token: Token, record: TokenRecord | None) -> bool:
+    """Return whether a token's secret is that of its record.
 
-    Takes as long for an unknown token as for a wrong secret, whatever the secret.
+    The comparison takes the same time for an unknown token as for a wrong secret.
 
     Args:
-        token: What the caller sent.
-        record: What is kept under the token's project and id; None: nothing.
+        token: The token that the caller sent.
+        record: The record with the token's project and id; None: there is none.
     """
-    kept = _NO_DIGEST if record is None else record.digest
-    return hmac.compare_digest(token.digest.encode(), kept.encode()) and record is not None
+    stored = _NO_DIGEST if record is None else record.digest
+    return hmac.compare_digest(token.digest.encode(), stored.encode()) and record is not None

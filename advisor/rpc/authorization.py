@@ -129,7 +129,9 @@ class Authorizer:
         """
         if self._authenticator is None or credentials is None:
             return None
-        caller = await self._authenticator.grant(credentials.token, credentials.certificate_names)
+        caller = await self._authenticator.authenticate(
+            credentials.token, credentials.certificate_names
+        )
         CALLER.set(caller)
         return caller
 

@@ -239,7 +239,7 @@ def _authorizer(settings: Settings, redis: Redis) -> Authorizer:
         path = settings.tls_client_roles
         roles = None if path is None else CertificateRoles(path)
         authenticator = Authenticator(
-            TokenStore(redis), roles, _now, recheck_s=settings.token_cache_s
+            TokenStore(redis), roles, _now, cache_s=settings.token_cache_s
         )
     return Authorizer(authenticator, quotas, max_groups=settings.max_groups)
 
