@@ -1,4 +1,4 @@
-"""Goes to a deployment the way a training job would, and collects the findings."""
+"""Connects to a deployment as a training job does, and collects the findings."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from fslr import (
 from fslr.advisor.v1 import status_service_pb2, status_service_pb2_grpc
 from fslr.client.tokens import TokenSource
 
-_MOST_CALLS = 32  # to see each replica, of which the client takes one after the other
+_MAX_CALLS = 32  # the client uses the replicas in turn, so several calls reach all of them
 
 
 def examine(address: str, *, project: str | None, timeout_s: float) -> list[Finding]:
-    """Look at a deployment.
+    """Check a deployment and return the findings.
 
-    Where one thing keeps us from looking at the next, the findings end.
+    The findings end early if a problem makes further checks impossible.
 
     Args:
-        address: As clients name it.
-        project: Where the caller wants to work; None: wherever its token leads.
-        timeout_s: Longest wait for each connection and each answer, in seconds.
+        address: The service's address, as clients use it.
+        project: The project that the token must be for; None: any.
+        timeout_s: Maximum wait for each connection and each answer, in seconds.
     """
-    # Replicas are set up alike: what several show is said once.
+    # Replicas are configured alike, so the same finding from several of them is reported once.
     return list(dict.fromkeys(_examine(address, project, timeout_s)))
 
 
@@ -48,7 +48,7 @@ def _examine(address: str, project: str | None, timeout_s: float) -> Iterator[Fi
         token = TokenSource.from_environment()
         client = AdvisorClient(address, deadline_s=timeout_s)
     except CertificateError as error:
-        yield Finding("tls", Level.PROBLEM, str(error), "correct FSLR_TLS_CA, _CERT and _KEY")
+        yield Finding("tls", Level.PROBLEM, str(error), "fix FSLR_TLS_CA, _CERT and _KEY")
         return
     except TokenError as error:
         yield Finding("token", Level.PROBLEM, str(error))
@@ -64,7 +64,7 @@ def _examine(address: str, project: str | None, timeout_s: float) -> Iterator[Fi
         if health[0].level is not Level.PROBLEM:
             yield from _service(
                 client,
-                calls=min(_MOST_CALLS, 2 * len(reachable) or 1),
+                calls=min(_MAX_CALLS, 2 * len(reachable) or 1),
                 project=project,
                 files=files,
                 with_token=token.given,
@@ -74,11 +74,11 @@ def _examine(address: str, project: str | None, timeout_s: float) -> Iterator[Fi
 def _network(
     address: str, files: CertificateFiles | None, reachable: list[Endpoint], timeout_s: float
 ) -> Iterator[Finding]:
-    """Judge the way to the service; put the addresses that accept connections into a list."""
+    """Check the network path to the service; collect the addresses that accept connections."""
     try:
         found = endpoints(address)
     except UnreachableError as error:
-        yield Finding("address", Level.PROBLEM, str(error), "correct --address: host:port")
+        yield Finding("address", Level.PROBLEM, str(error), "fix --address, such as host:port")
         return
     refused: list[str] = []
     for endpoint in found:
@@ -97,24 +97,24 @@ def _network(
 
 def _reached(address: str, reachable: list[Endpoint], refused: list[str]) -> Iterator[Finding]:
     if not refused:
-        yield Finding("address", Level.OK, f"{address} leads to {_count(reachable)}")
+        yield Finding("address", Level.OK, f"{address} resolves to {_count(reachable)}")
     elif not reachable:
         yield Finding(
             "address",
             Level.PROBLEM,
             "; ".join(refused),
-            "start the service there, and let this machine through to it",
+            "start the service there, and check that firewalls allow connections from here",
         )
     elif {endpoint.host for endpoint in reachable} == {"localhost"}:
-        # The name stands for two addresses, and a service listens on the one that it is told.
-        yield Finding("address", Level.OK, f"{address} leads to {_count(reachable)}")
+        # localhost has an IPv4 and an IPv6 address, and the service listens on one of them.
+        yield Finding("address", Level.OK, f"{address} resolves to {_count(reachable)}")
     else:
         yield Finding(
             "address",
             Level.WARNING,
-            f"{address} leads to {_count(reachable)}, and clients go around what does not answer: "
-            + "; ".join(refused),
-            "take those out of the name, or start the service there",
+            f"{address} resolves to {_count(reachable)} that accept connections; others do not, "
+            "and clients skip them: " + "; ".join(refused),
+            "remove those from the name, or start the service there",
         )
 
 
@@ -135,15 +135,17 @@ def _health(client: AdvisorClient, timeout_s: float) -> Iterator[Finding]:
         yield Finding(
             "service",
             Level.PROBLEM,
-            f"what listens there does not answer as an advisor ({details})",
-            "see that the port is the advisor's, and that what lies between speaks HTTP/2",
+            f"the server at this address is not an advisor ({details})",
+            "check that the port is the advisor's, and that every proxy in between speaks HTTP/2",
         )
         return
     if ready.status == serving:
-        yield Finding("service", Level.OK, "it answers, and is ready")
+        yield Finding("service", Level.OK, "the service answers and is ready")
     else:
         yield Finding(
-            "service", Level.WARNING, "it answers, and is not ready: it cannot use Redis now"
+            "service",
+            Level.WARNING,
+            "the service answers but is not ready, because it cannot use Redis now",
         )
 
 
@@ -155,7 +157,7 @@ def _service(
     files: CertificateFiles | None,
     with_token: bool,
 ) -> Iterator[Finding]:
-    """Judge what the service says of itself, asked as often as it takes to meet each replica."""
+    """Check the status that the service reports, with enough calls to reach each replica."""
     answers: list[rules.Answer] = []
     try:
         for _ in range(calls):
@@ -167,12 +169,12 @@ def _service(
             "token",
             Level.PROBLEM,
             str(error),
-            "let an operator make one with `advisor token create`, and set FSLR_TOKEN or "
+            "ask an operator for a token (`advisor token create`), and set FSLR_TOKEN or "
             "FSLR_TOKEN_FILE",
         )
         return
     except ServiceError as error:
-        yield Finding("service", Level.PROBLEM, str(error), "look at the service's log")
+        yield Finding("service", Level.PROBLEM, str(error), "see the service's log")
         return
     now = datetime.now(UTC)
     for answer in answers:
@@ -181,16 +183,16 @@ def _service(
         yield from rules.store(answer.status.store)
         yield from rules.clocks(answer)
     if with_token and answers[0].status.authenticates:
-        yield _without_token(client, shows=files is not None and files.cert is not None)
+        yield _without_token(client, has_certificate=files is not None and files.cert is not None)
     yield from rules.versions({a.status.version for a in answers}, version("fslr-advisor"))
 
 
-def _without_token(client: AdvisorClient, *, shows: bool) -> Finding:
-    """Call without a token: a service that asks its callers who they are must refuse that.
+def _without_token(client: AdvisorClient, *, has_certificate: bool) -> Finding:
+    """Make a call without a token, which a service that authenticates its callers must refuse.
 
     Args:
         client: The client.
-        shows: Whether it shows a certificate, which may have a role of its own.
+        has_certificate: Whether it sends a certificate, which may have a role.
     """
     stub = status_service_pb2_grpc.StatusServiceStub(client.channel())
     try:
@@ -198,12 +200,14 @@ def _without_token(client: AdvisorClient, *, shows: bool) -> Finding:
     except grpc.RpcError as error:
         if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAUTHENTICATED:
             return Finding("token", Level.OK, "a call without a token is refused")
-        return Finding("token", Level.UNKNOWN, "whether a call without a token is refused")
-    if shows:
-        return Finding("token", Level.OK, "the certificate shown lets calls in without a token too")
+        return Finding(
+            "token", Level.UNKNOWN, "it is not known whether a call without a token is refused"
+        )
+    if has_certificate:
+        return Finding("token", Level.OK, "the client certificate is accepted in place of a token")
     return Finding(
         "token",
         Level.PROBLEM,
-        "a call without a token is let in, although the service says that it asks for one",
-        "look at what lies between: something there lends its own token or certificate to callers",
+        "a call without a token is accepted, although the service authenticates its callers",
+        "check the proxies in between: one of them adds its own token or certificate to calls",
     )

@@ -1,4 +1,4 @@
-"""What a check found, and what to do about it."""
+"""Findings: what a check found, and what to do about it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from enum import IntEnum
 
 
 class Level(IntEnum):
-    """How bad it is; the greater, the worse."""
+    """The severity of a finding; higher is worse."""
 
     OK = 0
-    """As it should be."""
+    """Nothing to do."""
     UNKNOWN = 1
-    """It could not be looked at."""
+    """It could not be checked."""
     WARNING = 2
-    """It works, and something may be lost or break."""
+    """It works, but something may be lost or stop working."""
     PROBLEM = 3
-    """Jobs are refused, data is lost, or strangers come in."""
+    """Jobs are refused, data can be lost, or anyone can get access."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,10 @@ class Finding:
     """What a check found.
 
     Attributes:
-        check: What was looked at, such as ``redis persistence``.
-        level: How bad it is.
+        check: What was checked, such as ``redis persistence``.
+        level: The severity.
         found: What was found, in a sentence without a full stop.
-        remedy: What to do; empty where nothing is to do.
+        remedy: What to do; empty if there is nothing to do.
     """
 
     check: str
@@ -38,5 +38,5 @@ class Finding:
 
 
 def worst(findings: Iterable[Finding]) -> Level:
-    """Return the greatest level; of no findings, ``OK``."""
+    """Return the highest level, or ``OK`` without findings."""
     return max((finding.level for finding in findings), default=Level.OK)

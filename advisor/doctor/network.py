@@ -1,4 +1,4 @@
-"""How an address answers below gRPC: does it resolve, does it accept, what does it show in TLS."""
+"""Checks an address below gRPC: name resolution, TCP connection and TLS handshake."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from advisor.doctor.rules import Handshake
 from fslr import CertificateFiles
 
 _SOCKETS = ("unix:", "unix-abstract:")
-_PORT = 443  # what gRPC takes where an address names none
+_DEFAULT_PORT = 443  # gRPC's default
 
 
 class UnreachableError(Exception):
-    """Nothing accepts a connection there; the message says what happened."""
+    """The address cannot be resolved or does not accept connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address behind the name of a service.
+    """One IP address of a service.
 
     Attributes:
-        host: As the address names it; a certificate must be for it.
+        host: The host name in the address, for which the certificate must be issued.
         family: Address family of ``ip``.
-        ip: What the name resolves to.
+        ip: The IP address that the host name resolves to.
         port: TCP port.
     """
 
@@ -44,7 +44,7 @@ def endpoints(address: str) -> list[Endpoint]:
             socket (``unix:``, ``unix-abstract:``) has no endpoints.
 
     Raises:
-        UnreachableError: It cannot be resolved, or its port is not a number.
+        UnreachableError: The address cannot be resolved, or its port is not a number.
     """
     if address.startswith(_SOCKETS):
         return []
@@ -68,31 +68,32 @@ def _host_and_port(target: str) -> tuple[str, int]:
     host, _, port = (target, "", "") if bare else target.rpartition(":")
     if not host or (port and not port.isdecimal()) or int(port or 0) > 65535:
         raise UnreachableError(f"{target!r} is not of the form host:port")
-    return host.strip("[]"), int(port or _PORT)
+    return host.strip("[]"), int(port or _DEFAULT_PORT)
 
 
 def connect(endpoint: Endpoint, timeout_s: float) -> None:
     """Open a connection and close it.
 
     Raises:
-        UnreachableError: Nothing accepts it within the time.
+        UnreachableError: The connection is refused, or not accepted in time.
     """
     try:
         socket.create_connection((endpoint.ip, endpoint.port), timeout_s).close()
     except OSError as error:
         reason = error.strerror or str(error)
         raise UnreachableError(
-            f"{endpoint.ip} port {endpoint.port} accepts no connection ({reason})"
+            f"{endpoint.ip} port {endpoint.port} does not accept connections ({reason})"
         ) from error
 
 
 def handshake(endpoint: Endpoint, files: CertificateFiles | None, timeout_s: float) -> Handshake:
-    """Speak TLS, checking the certificate against the authorities that a client would trust.
+    """Perform a TLS handshake that verifies the server's certificate as a client does.
 
     Args:
-        endpoint: Whom to speak to.
-        files: The client's files; None: the system's authorities, and no certificate of our own.
-        timeout_s: Longest wait, in seconds.
+        endpoint: The endpoint.
+        files: The client's certificate files; None: no client certificate, and the
+            system's authorities.
+        timeout_s: Maximum wait, in seconds.
     """
     context = ssl.create_default_context(cafile=None if files is None else files.ca)
     context.set_alpn_protocols(["h2"])
@@ -103,15 +104,15 @@ def handshake(endpoint: Endpoint, files: CertificateFiles | None, timeout_s: flo
             socket.create_connection((endpoint.ip, endpoint.port), timeout_s) as raw,
             context.wrap_socket(raw, server_hostname=endpoint.host) as wrapped,
         ):
-            # In TLS 1.3 a server looks at our certificate after our side is done; if it does not
-            # refuse us then, the first thing that comes is the greeting of HTTP/2.
+            # A TLS 1.3 server verifies the client's certificate after the client has finished the
+            # handshake. If it accepts the certificate, HTTP/2 settings arrive next.
             if not wrapped.recv(1):
-                return Handshake("failed", "it hangs up after the handshake")
-            shown = wrapped.getpeercert() or {}
+                return Handshake("failed", "the connection is closed after the handshake")
+            certificate = wrapped.getpeercert() or {}
             return Handshake(
                 "good",
-                begin_time=_time(shown["notBefore"]),
-                expire_time=_time(shown["notAfter"]),
+                begin_time=_time(certificate["notBefore"]),
+                expire_time=_time(certificate["notAfter"]),
                 protocol=wrapped.version() or "",
             )
     except ssl.SSLCertVerificationError as error:
@@ -119,11 +120,11 @@ def handshake(endpoint: Endpoint, files: CertificateFiles | None, timeout_s: flo
     except ssl.SSLError as error:
         plain = error.reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}
         return Handshake("plain" if plain else "failed", error.reason or str(error))
-    except ConnectionResetError as error:  # a gRPC server without TLS hangs up on the greeting
+    except ConnectionResetError as error:  # a gRPC server without TLS resets the connection
         return Handshake("plain", str(error))
     except OSError as error:
         return Handshake("failed", error.strerror or str(error))
 
 
-def _time(stated: object) -> datetime:
-    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(stated)), UTC)
+def _time(text: object) -> datetime:
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(text)), UTC)

@@ -23,7 +23,7 @@ from tests.waiting import eventually
 PROJECT = "attacker"
 
 
-def examined(address: str, *, tls: CertificateFiles | None = None, token: str = "") -> Found:
+def examine(address: str, *, tls: CertificateFiles | None = None, token: str = "") -> Found:
     """Return what the command prints, and check its exit status against it."""
     env = {"FSLR_TOKEN": token}
     if tls is not None:
@@ -70,9 +70,9 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-def test_a_service_as_it_starts_by_itself_has_nothing_to_be_done() -> None:
+def test_a_service_with_default_settings_has_no_problems() -> None:
     with LocalServer() as service:
-        found = examined(service.address)
+        found = examine(service.address)
         assert found.worst == "ok"
         assert {f["check"] for f in found.findings} >= {
             *("address", "service", "tls", "token", "redis", "redis persistence"),
@@ -80,87 +80,93 @@ def test_a_service_as_it_starts_by_itself_has_nothing_to_be_done() -> None:
         }
 
 
-def test_where_nothing_listens_that_is_said() -> None:
-    found = examined(f"127.0.0.1:{free_port()}")
-    assert "accepts no connection (Connection refused) -> start the service" in found.of("problem")
+def test_a_port_where_nothing_listens_is_a_problem() -> None:
+    found = examine(f"127.0.0.1:{free_port()}")
+    assert "does not accept connections (Connection refused) -> start the service" in found.of(
+        "problem"
+    )
     assert len(found.findings) == 1
 
 
-def test_another_server_is_told_from_an_advisor() -> None:
+def test_a_server_that_is_not_an_advisor_is_a_problem() -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
-        found = examined(f"127.0.0.1:{other.server_address[1]}")
+        found = examine(f"127.0.0.1:{other.server_address[1]}")
         other.shutdown()
-    assert "does not answer as an advisor" in found.of("problem")
+    assert "is not an advisor" in found.of("problem")
 
 
 def test_a_wide_open_service_is_a_problem() -> None:
     with LocalServer(None, "--host", "0.0.0.0", "--allow-insecure") as service:
         port = service.address.rsplit(":", 1)[1]
-        problems = examined(f"127.0.0.1:{port}").of("problem")
+        problems = examine(f"127.0.0.1:{port}").of("problem")
     assert "calls cross a network in plain text" in problems
-    assert "whoever reaches the service may write" in problems
+    assert "anyone who reaches the service can change profiles" in problems
 
 
-def test_tls_on_one_side_alone_is_named(authority: Authority) -> None:
+def test_tls_on_one_side_only_is_a_problem(authority: Authority) -> None:
     with secured(*authority.issue("server")) as service:
-        assert "speaks TLS, and no client here is set up" in examined(service.address).of("problem")
+        assert "uses TLS, but this client is not configured for it" in examine(service.address).of(
+            "problem"
+        )
     with LocalServer() as service:
-        found = examined(service.address, tls=CertificateFiles(authority.ca()))
-    assert "does not speak TLS" in found.of("problem")
+        found = examine(service.address, tls=CertificateFiles(authority.ca()))
+    assert "does not use TLS" in found.of("problem")
 
 
-def test_a_strangers_certificate_is_refused(authority: Authority, tmp_path: Path) -> None:
+def test_a_certificate_of_an_unknown_authority_is_refused(
+    authority: Authority, tmp_path: Path
+) -> None:
     (tmp_path / "other").mkdir()
     stranger = Authority(tmp_path / "other")
     with secured(*authority.issue("server")) as service:
-        found = examined(service.address, tls=CertificateFiles(stranger.ca()))
-    assert "-> set FSLR_TLS_CA to the file of the authority" in found.of("problem")
+        found = examine(service.address, tls=CertificateFiles(stranger.ca()))
+    assert "-> set FSLR_TLS_CA to the certificate of the authority" in found.of("problem")
 
 
-def test_a_certificate_for_another_name_is_refused(authority: Authority) -> None:
+def test_a_certificate_for_a_different_name_is_refused(authority: Authority) -> None:
     with secured(*authority.issue("server", "advisor.example")) as service:
-        found = examined(service.address, tls=CertificateFiles(authority.ca()))
+        found = examine(service.address, tls=CertificateFiles(authority.ca()))
     assert "issue one for 127.0.0.1" in found.of("problem")
 
 
 @pytest.mark.parametrize(
     ("left", "level", "words"),
     [
-        (timedelta(days=200), "ok", "ends"),
+        (timedelta(days=200), "ok", "expires"),
         (timedelta(days=3), "warning", "renew it"),
         (timedelta(days=-1), "problem", "certificate has expired -> renew it"),
     ],
 )
-def test_the_end_of_a_certificate_is_seen_coming(
+def test_a_certificate_that_expires_soon_is_a_warning(
     authority: Authority, left: timedelta, level: str, words: str
 ) -> None:
     cert, key = authority.issue("server", ends=datetime.now(UTC) + left)
     with secured(cert, key) as service:
-        found = examined(service.address, tls=CertificateFiles(authority.ca()))
+        found = examine(service.address, tls=CertificateFiles(authority.ca()))
     assert words in found.of(level)
     assert found.worst == level
 
 
-def test_a_missing_certificate_of_ones_own_is_named(authority: Authority) -> None:
+def test_a_missing_client_certificate_is_a_problem(authority: Authority) -> None:
     ca = authority.ca()
     with secured(*authority.issue("server"), "--tls-client-ca", str(ca)) as service:
-        assert examined(service.address, tls=authority.client()).worst == "ok"
-        alone = examined(service.address, tls=CertificateFiles(ca))
+        assert examine(service.address, tls=authority.client()).worst == "ok"
+        alone = examine(service.address, tls=CertificateFiles(ca))
     assert alone.worst == "problem"
     assert "FSLR_TLS_CERT" in alone.of("problem")
 
 
-def test_tokens_are_looked_at(tmp_path: Path) -> None:
+def test_missing_good_foreign_and_invalid_tokens_are_judged(tmp_path: Path) -> None:
     with RedisServer(tmp_path) as server:
         tokens = Tokens(server.url, PROJECT)
         with LocalServer(None, "--redis-url", server.url, "--authenticate") as service:
-            without = examined(service.address)
-            good = examined(service.address, token=tokens.create("viewer")["token"])
-            foreign = examined(service.address, token=tokens.create("viewer", "other")["token"])
-            made_up = examined(service.address, token="fslr_attacker_0123456789ab_" + "x" * 43)
+            without = examine(service.address)
+            good = examine(service.address, token=tokens.create("viewer")["token"])
+            foreign = examine(service.address, token=tokens.create("viewer", "other")["token"])
+            made_up = examine(service.address, token="fslr_attacker_0123456789ab_" + "x" * 43)
     assert "advisor token create" in without.of("problem")
-    assert "a-viewer is seen as viewer of projects/attacker" in good.of("ok")
+    assert "a-viewer has the role viewer in projects/attacker" in good.of("ok")
     assert "a call without a token is refused" in good.of("ok")
     assert "calls for projects/attacker are refused" in foreign.of("problem")
     assert "token: " in made_up.of("problem")
@@ -168,29 +174,29 @@ def test_tokens_are_looked_at(tmp_path: Path) -> None:
     assert "x" * 43 not in shown
 
 
-def test_a_redis_that_forgets_is_a_problem(tmp_path: Path) -> None:
+def test_a_redis_that_can_lose_data_is_a_problem(tmp_path: Path) -> None:
     careless = ("--appendonly", "no", "--maxmemory-policy", "allkeys-lru")
     with (
         RedisServer(tmp_path, *careless) as server,
         LocalServer(None, "--redis-url", server.url) as service,
     ):
-        problems = examined(service.address).of("problem")
+        problems = examine(service.address).of("problem")
         with server.client() as admin:
             admin.config_set("appendonly", "yes")
             admin.config_set("appendfsync", "everysec")
             admin.config_set("maxmemory-policy", "noeviction")
-        mended = examined(service.address)
+        mended = examine(service.address)
         with server.client() as admin:
             admin.config_set("appendfsync", "always")
-        good = examined(service.address)
-    assert "redis persistence: it keeps no append-only file" in problems
-    assert "redis memory: when its memory is full, it drops profiles" in problems
+        good = examine(service.address)
+    assert "redis persistence: Redis keeps no append-only file" in problems
+    assert "redis memory: Redis evicts profiles and tokens" in problems
     assert mended.worst == "warning"
-    assert "flushed once a second" in mended.of("warning")
+    assert "flushed once per second" in mended.of("warning")
     assert good.worst == "ok"
 
 
-def test_what_a_redis_does_not_let_the_service_ask_is_unknown_and_no_problem(
+def test_what_the_service_may_not_ask_redis_is_unknown(
     tmp_path: Path,
 ) -> None:
     with (
@@ -199,20 +205,20 @@ def test_what_a_redis_does_not_let_the_service_ask_is_unknown_and_no_problem(
         LocalServer(None, "--redis-url", server.url) as service,
     ):
         admin.execute_command("ACL SETUSER", "default", "-info", "-time", "-config|get")
-        found = examined(service.address)
+        found = examine(service.address)
         admin.execute_command("ACL SETUSER", "default", "+time")
-        with_time = examined(service.address)
+        with_time = examine(service.address)
     assert found.worst == "unknown"
-    for words in ("speaks as version unknown", "whether it keeps", "how many replicas", "+time"):
+    for words in ("version unknown", "whether it keeps", "how many replicas", "+time"):
         assert words in found.of("unknown")
     assert "Redis's clock is within 1 s" in with_time.of("ok")
 
 
-def test_a_redis_that_is_away_is_a_problem(tmp_path: Path) -> None:
+def test_an_unavailable_redis_is_a_problem(tmp_path: Path) -> None:
     with (
         RedisServer(tmp_path) as server,
         LocalServer(None, "--redis-url", server.url) as service,
     ):
         server.kill()
-        eventually(lambda: "not ready" in examined(service.address).of("warning"))
-        assert "redis: the service cannot use Redis" in examined(service.address).of("problem")
+        eventually(lambda: "not ready" in examine(service.address).of("warning"))
+        assert "redis: the service cannot use Redis" in examine(service.address).of("problem")

@@ -1,4 +1,4 @@
-"""What ``advisor doctor`` makes of what it saw."""
+"""The rules of ``advisor doctor``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GOOD_STORE: dict[str, Any] = {
 
 
 def answer(*, ahead_s: float = 0.0, round_trip_s: float = 0.0, **status: Any) -> rules.Answer:
-    """Return an answer of a service whose clock is ahead of ours."""
+    """Return an answer of a service whose clock is ahead of the local one."""
     seen = pb.GetStatusResponse(version="0.1.0", **status)
     seen.time.FromDatetime(NOW + timedelta(seconds=round_trip_s / 2 + ahead_s))
     return rules.Answer(seen, NOW, round_trip_s, with_token=bool(status.get("caller")))
@@ -71,7 +71,7 @@ def test_a_good_store_has_no_findings_beyond_ok() -> None:
         ({"flush": "no"}, "redis persistence", Level.PROBLEM, "appendfsync always"),
         ({"flush": ""}, "redis persistence", Level.UNKNOWN, "config|get"),
         ({"eviction": "allkeys-lru"}, "redis memory", Level.PROBLEM, "allkeys-lru"),
-        ({"eviction": ""}, "redis memory", Level.UNKNOWN, "does not say"),
+        ({"eviction": ""}, "redis memory", Level.UNKNOWN, "does not report"),
         ({"replicas": 0}, "redis replicas", Level.WARNING, "redis_wait_replicas"),
         ({"replicas": 0, "topology": "standalone"}, "redis replicas", Level.OK, "backups"),
         ({"version": "6.0.16"}, "redis", Level.PROBLEM, "6.2 or newer"),
@@ -79,7 +79,7 @@ def test_a_good_store_has_no_findings_beyond_ok() -> None:
         ({"available": False, "problem": "refused"}, "redis", Level.PROBLEM, "refused -> start"),
     ],
 )
-def test_each_weakness_of_the_store_is_named_with_its_remedy(
+def test_each_weakness_of_the_store_is_reported_with_its_remedy(
     changes: dict[str, Any], check: str, level: Level, words: str
 ) -> None:
     found = list(rules.store(store(**changes)))
@@ -88,7 +88,7 @@ def test_each_weakness_of_the_store_is_named_with_its_remedy(
     assert {name for name, of in levels(found).items() if of is not Level.OK} <= {check}
 
 
-def test_a_store_that_tells_nothing_of_itself_is_unknown() -> None:
+def test_a_store_that_reports_nothing_is_unknown() -> None:
     silent = {"version": "", "append_only": None, "flush": "", "eviction": "", "replicas": 0}
     seen = store(**silent, clock_offset_s=math.nan)
     found = list(rules.store(seen))
@@ -99,7 +99,7 @@ def test_a_store_that_tells_nothing_of_itself_is_unknown() -> None:
 
 
 class OldRedis:
-    """What Redis 6.2 answers, whose CONFIG GET takes one pattern."""
+    """The answers of Redis 6.2, whose CONFIG GET accepts only one pattern."""
 
     async def info(self) -> dict[str, Any]:
         return {"redis_version": "6.2.0", "aof_enabled": 1, "maxmemory_policy": "noeviction"}
@@ -113,7 +113,7 @@ class OldRedis:
         return {pattern: "everysec"}
 
 
-def test_an_old_redis_is_asked_as_it_understands() -> None:
+def test_an_old_redis_is_asked_for_one_setting_at_a_time() -> None:
     seen = asyncio.run(read_status(OldRedis()))  # type: ignore[arg-type]
     assert (seen.version, seen.append_only, seen.flush) == ("6.2.0", True, "everysec")
 
@@ -136,13 +136,13 @@ def test_every_finding_that_is_not_ok_has_a_remedy_or_says_what_is_unknown() -> 
         (0.0, 0.0, Level.OK),
         (0.9, 0.0, Level.OK),
         (-1.1, 0.0, Level.WARNING),
-        (1.1, 0.4, Level.OK),  # the call itself took long enough to explain it
+        (1.1, 0.4, Level.OK),  # within the error of the comparison
         (1.3, 0.4, Level.WARNING),
         (61.0, 0.0, Level.PROBLEM),
         (-61.0, 0.0, Level.PROBLEM),
     ],
 )
-def test_a_clock_is_wrong_beyond_what_the_round_trip_explains(
+def test_a_clock_difference_counts_beyond_half_of_the_round_trip(
     ahead_s: float, round_trip_s: float, level: Level
 ) -> None:
     found = list(rules.clocks(answer(ahead_s=ahead_s, round_trip_s=round_trip_s)))
@@ -165,13 +165,13 @@ def caller(role: str = "TRAINER", days: float | None = None) -> pb.Caller:
     return seen
 
 
-def test_a_caller_is_told_as_whom_it_is_seen() -> None:
+def test_the_caller_s_role_and_project_are_reported() -> None:
     found = list(rules.caller(answer(authenticates=True, caller=caller()), project="nlp", now=NOW))
     assert [f.level for f in found] == [Level.OK]
-    assert found[0].found == "nightly is seen as trainer of projects/nlp"
+    assert found[0].found == "nightly has the role trainer in projects/nlp"
 
 
-def test_a_token_of_another_project_is_a_problem() -> None:
+def test_a_token_for_a_different_project_is_a_problem() -> None:
     (found,) = rules.caller(answer(authenticates=True, caller=caller()), project="cv", now=NOW)
     assert found.level is Level.PROBLEM
     assert "calls for projects/cv are refused" in found.found
@@ -179,7 +179,7 @@ def test_a_token_of_another_project_is_a_problem() -> None:
 
 
 @pytest.mark.parametrize(("days", "level"), [(15, Level.OK), (13, Level.WARNING)])
-def test_a_token_that_ends_soon_is_warned_of(days: float, level: Level) -> None:
+def test_a_token_that_expires_soon_is_a_warning(days: float, level: Level) -> None:
     found = list(
         rules.caller(answer(authenticates=True, caller=caller(days=days)), project=None, now=NOW)
     )
@@ -187,10 +187,10 @@ def test_a_token_that_ends_soon_is_warned_of(days: float, level: Level) -> None:
     assert f"in {days} days" in text(found)
 
 
-def test_a_service_that_asks_nobody_is_a_problem_beyond_loopback_alone() -> None:
-    (alone,) = rules.caller(answer(loopback=True), project=None, now=NOW)
+def test_a_service_without_authentication_is_a_problem_unless_on_loopback() -> None:
+    (local,) = rules.caller(answer(loopback=True), project=None, now=NOW)
     (open_to_all,) = rules.caller(answer(loopback=False), project=None, now=NOW)
-    assert (alone.level, open_to_all.level) == (Level.OK, Level.PROBLEM)
+    assert (local.level, open_to_all.level) == (Level.OK, Level.PROBLEM)
     assert "advisor token create" in open_to_all.remedy
 
 
@@ -220,7 +220,7 @@ def handshake(days_left: float, life_days: float) -> Handshake:
     [
         (handshake(30, 90), True, Level.OK, "in 30 days"),
         (handshake(13, 90), True, Level.WARNING, "renew it"),
-        (handshake(2, 5), True, Level.OK, "in 2 days"),  # two fifths of a short life are left
+        (handshake(2, 5), True, Level.OK, "in 2 days"),  # two fifths of a short lifetime are left
         (handshake(1, 5), True, Level.WARNING, "in 24 h"),
         (handshake(0.05, 5), True, Level.WARNING, "in 72 min"),
         (handshake(30, 90), False, Level.PROBLEM, "set FSLR_TLS_CA"),
@@ -233,19 +233,17 @@ def handshake(days_left: float, life_days: float) -> Handshake:
             "issue one for h",
         ),
         (Handshake("untrusted", "unable to get local issuer"), True, Level.PROBLEM, "FSLR_TLS_CA"),
-        (Handshake("plain", ""), True, Level.PROBLEM, "does not speak TLS"),
+        (Handshake("plain", ""), True, Level.PROBLEM, "does not use TLS"),
         (Handshake("failed", "timed out"), True, Level.PROBLEM, "timed out"),
     ],
 )
-def test_what_a_handshake_shows_is_judged(
-    seen: Handshake, wanted: bool, level: Level, words: str
-) -> None:
+def test_handshakes_are_judged(seen: Handshake, wanted: bool, level: Level, words: str) -> None:
     found = list(rules.tls(seen, "h", wanted=wanted, now=NOW))
     assert worst(found) is level
     assert words in text(found)
 
 
-def test_plain_text_is_as_wanted_where_no_tls_is_set_up() -> None:
+def test_plain_text_is_fine_for_a_client_without_tls() -> None:
     assert list(rules.tls(Handshake("plain", ""), "h", wanted=False, now=NOW)) == []
 
 
@@ -266,9 +264,9 @@ def test_a_client_may_be_older_than_the_service_within_a_major_version(
     assert worst(rules.versions({theirs}, ours)) is level
 
 
-def test_replicas_of_two_versions_are_named() -> None:
+def test_replicas_of_two_versions_are_reported() -> None:
     found = text(rules.versions({"0.10.0", "0.9.0"}, "0.9.0"))
-    assert "replicas of versions 0.9.0, 0.10.0 answer -> finish the rollout" in found
+    assert "the replicas have different versions: 0.9.0, 0.10.0 -> finish the rollout" in found
 
 
 @pytest.mark.parametrize(
@@ -286,13 +284,11 @@ def test_replicas_of_two_versions_are_named() -> None:
         ("unix-abstract:advisor", []),
     ],
 )
-def test_addresses_are_read_as_grpc_reads_them(
-    address: str, hosts: list[tuple[str, str, int]]
-) -> None:
+def test_addresses_are_parsed_like_grpc(address: str, hosts: list[tuple[str, str, int]]) -> None:
     assert [(e.host, e.ip, e.port) for e in endpoints(address)] == hosts
 
 
-def test_a_host_whose_name_begins_like_a_socket_is_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_name_that_starts_with_unix_is_not_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int]] = []
 
     def resolved(host: str, port: int, **_: Any) -> list[Any]:
@@ -316,6 +312,6 @@ def test_a_host_whose_name_begins_like_a_socket_is_a_host(monkeypatch: pytest.Mo
         ("a" * 300 + ":5", "cannot be resolved"),
     ],
 )
-def test_an_address_that_leads_nowhere_is_explained(address: str, words: str) -> None:
+def test_an_invalid_or_unknown_address_is_explained(address: str, words: str) -> None:
     with pytest.raises(UnreachableError, match=words):
         endpoints(address)
