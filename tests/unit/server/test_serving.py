@@ -76,16 +76,16 @@ def test_a_start_that_fails_for_lack_of_redis_names_its_address_and_a_remedy(
 def test_workers_are_not_killed_before_the_maximum_stop_time(
     tracing: bool, needed_s: float
 ) -> None:
-    given: list[float] = []
+    deadlines_s: list[float] = []
 
     class Worker:
         async def stop(self, deadline_s: float) -> None:
-            given.append(deadline_s)
+            deadlines_s.append(deadline_s)
 
-    own: list[Any] = [Worker(), Worker()]
-    asyncio.run(workers._stop(own, settings(grace_s=10, tracing=tracing, workers=2)))
-    assert len(given) == 2
-    assert min(given) > needed_s
+    started: list[Any] = [Worker(), Worker()]
+    asyncio.run(workers._stop(started, settings(grace_s=10, tracing=tracing, workers=2)))
+    assert len(deadlines_s) == 2
+    assert min(deadlines_s) > needed_s
 
 
 def test_the_end_of_standard_input_sets_stop_and_removes_the_reader(

@@ -1,4 +1,4 @@
-"""However a request is spelled, what is read of it is what the contract's own class reads."""
+"""Packed messages decode every encoding of a request as the contract's own classes do."""
 
 from __future__ import annotations
 
@@ -50,38 +50,38 @@ def _in_pieces(measurement: pb.Measurement) -> bytes:
     return _bytes_field(2, data[:12]) + _plain(rest) + _bytes_field(2, data[12:])
 
 
-def _long_flags(measurement: pb.Measurement) -> bytes:
+def _with_two_byte_flags(measurement: pb.Measurement) -> bytes:
     rest = pb.Measurement.FromString(_plain(measurement))
     rest.ClearField("advised")
     return _plain(rest) + _bytes_field(13, b"\x81\x00" * len(measurement.advised))
 
 
-def _twice(measurement: pb.Measurement) -> bytes:
+def _with_a_field_repeated(measurement: pb.Measurement) -> bytes:
     return _tag(1, 0) + b"\x05" + _plain(measurement)
 
 
-def _defaults_written(measurement: pb.Measurement) -> bytes:
+def _with_defaults_written_out(measurement: pb.Measurement) -> bytes:
     return _plain(measurement) + _tag(7, 0) + b"\x00"
 
 
-def _from_the_future(measurement: pb.Measurement) -> bytes:
+def _with_an_unknown_field(measurement: pb.Measurement) -> bytes:
     return _plain(measurement) + _bytes_field(15, b"unknown")
 
 
-SPELLINGS = (
-    *(_plain, _not_packed, _in_pieces, _long_flags),
-    *(_twice, _defaults_written, _from_the_future),
+ENCODINGS = (
+    *(_plain, _not_packed, _in_pieces, _with_two_byte_flags),
+    *(_with_a_field_repeated, _with_defaults_written_out, _with_an_unknown_field),
 )
 
 
-@pytest.mark.parametrize("spelled", SPELLINGS)
+@pytest.mark.parametrize("encode", ENCODINGS)
 @pytest.mark.parametrize("with_opening", [False, True])
-def test_every_spelling_is_read_as_the_contract_reads_it(
-    spelled: Callable[[pb.Measurement], bytes], with_opening: bool
+def test_every_encoding_of_a_request_decodes_to_the_same_message(
+    encode: Callable[[pb.Measurement], bytes], with_opening: bool
 ) -> None:
     opening = recommend_request("run", GROUPS).opening.SerializeToString()
     data = (_bytes_field(1, opening) if with_opening else b"") + _bytes_field(
-        2, spelled(measurements(GROUPS)[0])
+        2, encode(measurements(GROUPS)[0])
     )
     expected = pb.RecommendLRRequest.FromString(data)
     found = RecommendLRRequest.from_bytes(data)
@@ -95,14 +95,14 @@ def test_every_spelling_is_read_as_the_contract_reads_it(
     assert read == expected.measurement
 
 
-def test_a_message_in_two_pieces_is_one() -> None:
+def test_a_message_in_two_pieces_is_merged() -> None:
     first, second = pb.Measurement(step=3), pb.Measurement(probes=4)
     data = _bytes_field(2, _plain(first)) + _bytes_field(2, _plain(second))
     assert RecommendLRRequest.from_bytes(data).measurement.step == 3
     assert RecommendLRRequest.from_bytes(data).measurement.probes == 4
 
 
-def test_an_empty_message_is_another_thing_than_none() -> None:
+def test_an_empty_message_differs_from_an_absent_one() -> None:
     assert RecommendLRRequest.from_bytes(b"").measurement is None
     assert RecommendLRRequest.from_bytes(_bytes_field(2, b"")).measurement is not None
     assert RecommendLRRequest.from_bytes(b"").opening is None
@@ -114,19 +114,19 @@ def test_an_empty_message_is_another_thing_than_none() -> None:
     [
         b"\x08",
         _bytes_field(2, b"\x12\xff"),
-        _bytes_field(2, _bytes_field(2, b"123")),  # no whole number
-        _bytes_field(2, _bytes_field(13, b"\x01\x80")),  # a flag that does not end
+        _bytes_field(2, _bytes_field(2, b"123")),  # not a multiple of four bytes
+        _bytes_field(2, _bytes_field(13, b"\x01\x80")),  # an unterminated flag
         _bytes_field(1, _bytes_field(1, b"\xff")),  # a name that is not UTF-8
     ],
 )
-def test_what_the_contract_cannot_read_is_refused(data: bytes) -> None:
+def test_undecodable_requests_raise_a_decode_error(data: bytes) -> None:
     with pytest.raises(DecodeError, match=r"pars"):
         pb.RecommendLRRequest.FromString(data)
     with pytest.raises(DecodeError, match=r"pars"):
         RecommendLRRequest.from_bytes(data)
 
 
-def test_an_event_is_that_of_the_contract() -> None:
+def test_a_packed_event_has_the_encoding_of_the_contract() -> None:
     measured, answered = measurements(GROUPS)[0], pb.RecommendLRResponse(step=7, stale=True)
     time = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     event = run_service_pb2.RunEvent(measurement=measured, recommendation=answered)
@@ -151,7 +151,7 @@ def _mutated(data: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-def _read_by_the_contract(data: bytes) -> tuple[object, object] | None:
+def _decoded_by_the_contract(data: bytes) -> tuple[object, object] | None:
     try:
         message = pb.RecommendLRRequest.FromString(data)
     except DecodeError:
@@ -163,7 +163,7 @@ def _read_by_the_contract(data: bytes) -> tuple[object, object] | None:
     return opening, message.measurement
 
 
-def _read_here(data: bytes) -> tuple[object, object] | None:
+def _decoded_packed(data: bytes) -> tuple[object, object] | None:
     try:
         request = RecommendLRRequest.from_bytes(data)
     except DecodeError:
@@ -176,16 +176,16 @@ def _read_here(data: bytes) -> tuple[object, object] | None:
 
 
 @given(seed=st.integers(0, 2**32))
-def test_broken_and_strange_messages_are_read_as_the_contract_reads_them(seed: int) -> None:
+def test_mutated_requests_decode_as_with_the_contract_s_classes(seed: int) -> None:
     chance = random.Random(seed)
     whole = recommend_request("run", 3)
     later = pb.RecommendLRRequest(measurement=measurements(3)[1])
     for message in (whole, later) * 10:
         data = _mutated(message.SerializeToString(), chance)
-        assert _read_here(data) == _read_by_the_contract(data)
+        assert _decoded_packed(data) == _decoded_by_the_contract(data)
 
 
-def test_a_signalling_nan_is_read_in_silence() -> None:
+def test_a_signalling_nan_decodes_without_a_warning() -> None:
     signalling = (0x7F800001).to_bytes(4, "little")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
