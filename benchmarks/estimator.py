@@ -104,7 +104,9 @@ def _train(workload: Workload, device: torch.device, seed: int) -> _Step:
         for group, start in zip(groups, before, strict=True):
             updates.append((group.parameter - start) / workload.learning_rate)
             group.parameter.copy_(start)
-    return _Step(model, groups, Batch.of_call((inputs,), {}), Update(lambda index: updates[index]))
+    return _Step(
+        model, groups, Batch.from_call((inputs,), {}), Update(lambda index: updates[index])
+    )
 
 
 def measure_estimators(

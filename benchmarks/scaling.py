@@ -85,7 +85,7 @@ def measuring_cost(blocks: int, width: int) -> MeasuringCost:
     inputs = torch.randn(_EXAMPLES, 64)
     targets = torch.randint(0, 10, (_EXAMPLES,))
     updates = [torch.randn_like(group.parameter) for group in groups]
-    batch, update = Batch.of_call((inputs,), {}), Update(lambda index: updates[index])
+    batch, update = Batch.from_call((inputs,), {}), Update(lambda index: updates[index])
     estimator = PerExampleEstimator(model, groups)
 
     def step() -> None:

@@ -94,7 +94,7 @@ def measurable(model: nn.Module, inputs: Any, output: Output = None) -> Measurab
             group.parameter.grad = None
         for buffer, start in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(start)
-    return Measurable(model, groups, Batch.of_call(args, dict(kwargs)), updates, output)
+    return Measurable(model, groups, Batch.from_call(args, dict(kwargs)), updates, output)
 
 
 @dataclass

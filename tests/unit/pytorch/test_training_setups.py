@@ -25,7 +25,7 @@ from fslr.torch import (
     attach,
     exact_unit_rates,
 )
-from fslr.torch.model.batch import Autocast
+from fslr.torch.model.batch import AutocastState
 from tests.building import content_message
 from tests.measuring import SIGMAS
 
@@ -182,12 +182,12 @@ def test_steps_are_measured_correctly(case: str) -> None:
     assert not recorder.slow_groups
     updates = [(g.parameter.detach() - b) / rate for g, b in zip(groups, before, strict=True)]
     with setup.context():
-        autocasts = (Autocast.present("cpu"),)
+        autocasts = (AutocastState.current("cpu"),)
     with torch.no_grad():
         for group, start in zip(groups, before, strict=True):
             group.parameter.copy_(start)
     exact = exact_unit_rates(
-        model, groups, Batch.of_call((inputs,), {}, autocasts), Update(lambda i: updates[i])
+        model, groups, Batch.from_call((inputs,), {}, autocasts), Update(lambda i: updates[i])
     )
     assert recorder.estimate is not None
     found = recorder.estimate

@@ -24,8 +24,8 @@ from fslr.torch.estimators import (
     ProjectionSums,
     RateEstimate,
 )
-from fslr.torch.model.batch import Autocast, Batch
-from fslr.torch.model.forward import Output, unwrapped
+from fslr.torch.model.batch import AutocastState, Batch
+from fslr.torch.model.forward import Output, unwrap
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.snapshot import Snapshot, StepView
 from fslr.torch.model.update import Update
@@ -108,7 +108,7 @@ class MeasuringOptions:
 
 _RANK_STRIDE = 1_000_003
 
-_Call = tuple[tuple[Any, ...], dict[str, Any], tuple[Autocast, ...]]
+_Call = tuple[tuple[Any, ...], dict[str, Any], tuple[AutocastState, ...]]
 
 
 class _CallWatcher:
@@ -168,7 +168,7 @@ class StepMeter:
         # A measurement calls the module inside of wrappers and so runs its pre-hooks again. So the
         # call is noted before the other pre-hooks of that module.
         self._handle = model.register_forward_pre_hook(
-            _CallWatcher(self._see_call), with_kwargs=True, prepend=model is unwrapped(model)
+            _CallWatcher(self._see_call), with_kwargs=True, prepend=model is unwrap(model)
         )
 
     def _see_call(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -178,7 +178,7 @@ class StepMeter:
         # A model may be trained in eval mode, but a validation must not hide the training batch.
         if model.training or self._call is None:
             # Checked after the step: nothing may be raised here.
-            autocasts = tuple(Autocast.present(kind) for kind in self._device_types)
+            autocasts = tuple(AutocastState.current(kind) for kind in self._device_types)
             self._call = args, kwargs, autocasts
 
     @property
@@ -286,7 +286,7 @@ class StepMeter:
                 "the model was not called with gradients enabled before the optimizer's step; "
                 "attach the module that the training loop calls"
             )
-        batch, examples = Batch.of_call(*self._call), self._options.examples
+        batch, examples = Batch.from_call(*self._call), self._options.examples
         if examples is not None and examples < batch.examples:
             return batch.select(0, examples)
         return batch

@@ -145,7 +145,9 @@ def test_what_nothing_depends_on_cannot_be_measured(name: str) -> None:
 
 def test_an_unknown_estimator_is_refused_with_the_known_ones() -> None:
     case = small()
-    with pytest.raises(MeasurementError, match=r"no estimator 'exact'; there are per_example, "):
+    with pytest.raises(
+        MeasurementError, match=r"estimator is 'exact'; it must be one of per_example, "
+    ):
         MeasuringOptions(estimator="exact").estimator_of(case.model, case.groups)
 
 

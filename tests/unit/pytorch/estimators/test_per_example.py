@@ -236,7 +236,7 @@ def test_an_output_that_cannot_be_measured_is_refused(
     ("options", "message"),
     [
         ({"probes": 0}, "probes is 0; a measurement needs at least 1"),
-        ({"micro_batches": 0}, "micro_batches is 0; a batch is at least 1 part"),
+        ({"micro_batches": 0}, "micro_batches is 0; it must be at least 1"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

@@ -11,12 +11,12 @@ from fslr.torch import Batch
 
 def test_a_call_without_tensors_has_no_examples() -> None:
     with pytest.raises(MeasurementError, match="without a tensor argument"):
-        Batch.of_call((1, "x"), {"n": torch.tensor(3)})
+        Batch.from_call((1, "x"), {"n": torch.tensor(3)})
 
 
 def test_a_batch_is_cut_into_chunks_of_nearly_equal_size_wherever_tensors_hide() -> None:
     inputs, mask = torch.arange(10).view(10, 1), torch.ones(7, 7)
-    batch = Batch.of_call((inputs,), {"more": {"again": [inputs]}, "mask": mask})
+    batch = Batch.from_call((inputs,), {"more": {"again": [inputs]}, "mask": mask})
     chunks = batch.chunks(4)
     assert [chunk.examples for chunk in chunks] == [2, 3, 3, 2]
     assert torch.equal(torch.cat([c.kwargs["more"]["again"][0] for c in chunks]), inputs)
@@ -26,7 +26,7 @@ def test_a_batch_is_cut_into_chunks_of_nearly_equal_size_wherever_tensors_hide()
 
 def test_sequences_of_other_lengths_have_one_pattern_unless_sizes_coincide() -> None:
     def pattern(*shape: int) -> tuple[object, ...]:
-        return Batch.of_call((torch.zeros(shape),), {}).pattern()
+        return Batch.from_call((torch.zeros(shape),), {}).pattern()
 
     assert pattern(8, 12) == pattern(8, 20) == pattern(4, 5)
     assert pattern(8, 12) != pattern(8, 8)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fslr.torch.model.isolation import isolated, weights_swapped
+from fslr.torch.model.isolation import isolated, swapped_weights
 
 
 def test_swapped_weights_come_back_bit_for_bit_after_an_exception() -> None:
@@ -14,7 +14,7 @@ def test_swapped_weights_come_back_bit_for_bit_after_an_exception() -> None:
     version = layer.weight._version
     with (
         pytest.raises(RuntimeError, match="inside"),
-        weights_swapped({weight: torch.ones(2, 3)}),
+        swapped_weights({weight: torch.ones(2, 3)}),
     ):
         assert torch.equal(layer.weight, torch.ones(2, 3))
         raise RuntimeError("inside")

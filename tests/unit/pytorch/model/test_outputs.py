@@ -66,18 +66,20 @@ def test_it_is_named_or_selected(kind: str, output: Output) -> None:
         (
             {"loss": torch.zeros(()), "logits": torch.zeros(8, 3)},
             None,
-            r"returns a dict, not a tensor; say .*='loss' \(.*: 'loss' \(\), 'logits' \(8, 3\)\)",
+            r"a dict, not a tensor; select .*='loss' \(.*: 'loss' \(\), 'logits' \(8, 3\)\)",
         ),
         ((1, torch.zeros(2)), None, r"returns a tuple, .* output=1 \(tensors in it: 1 \(2,\)\)"),
         ("words", None, r"returns a str, .*output='logits' \(tensors in it: none\)"),
         (
             {"logits": torch.zeros(8, 3)},
             "logit",
-            r"output='logit' gives a NoneType, .* with the tensors: 'logits' \(8, 3\)",
+            r"output='logit' does not exist; .* a dict with the tensors: 'logits' \(8, 3\)",
         ),
-        ({"n": 3}, lambda result: result["n"], r"gives a int, not a tensor; .* tensors: none"),
+        ({"n": 3}, lambda result: result["n"], r"selects a int, not a tensor; .* tensors: none"),
     ],
 )
-def test_what_is_no_tensor_asks_for_the_output(result: Any, output: Output, message: str) -> None:
+def test_an_output_that_is_not_a_tensor_is_an_error_that_lists_the_tensors(
+    result: Any, output: Output, message: str
+) -> None:
     with pytest.raises(MeasurementError, match=message):
         select_output(result, output)

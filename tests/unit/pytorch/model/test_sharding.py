@@ -54,11 +54,11 @@ def tensor_parallel(how: str) -> nn.Module:
 def test_tensor_parallelism_is_refused(how: str, count: int) -> None:
     model = tensor_parallel(how)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    message = rf"{count} parameter\(s\) are sharded otherwise than by fully_shard, first '0.weight'"
+    message = rf"{count} parameter\(s\) are sharded, but not by fully_shard, first '0.weight'"
     with pytest.raises(AttachError, match=message):
         Recorder(model, optimizer, process_group=dist.group.WORLD)
     names = [name for name, _ in model.named_parameters()]
-    with pytest.raises(AttachError, match="shard the model with fully_shard alone"):
+    with pytest.raises(AttachError, match="shard the model only with fully_shard"):
         attach(
             model,
             optimizer,

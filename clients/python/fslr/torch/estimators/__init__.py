@@ -1,4 +1,4 @@
-"""Estimators of unit rates, one algorithm a file."""
+"""Estimators of unit rates, one algorithm per file."""
 
 from fslr.torch.estimators.base import Estimator
 from fslr.torch.estimators.exact import exact_unit_rates
@@ -15,7 +15,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "full": FullEstimator,
     "iid": IidEstimator,
 }
-"""The estimators by name, the default first."""
+"""The estimators by name; the default is first."""
 
 __all__ = [
     "ESTIMATORS",

@@ -1,4 +1,4 @@
-"""What all estimators have in common: a model, its groups, and probes of their own."""
+"""The base class of the estimators, and the probes that they draw."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fslr.errors import MeasurementError
 from fslr.torch.estimators.sums import ProjectionSums
 from fslr.torch.model.batch import Batch
-from fslr.torch.model.forward import Forward, Output, plainly_called, unwrapped
+from fslr.torch.model.forward import Forward, Output, eager_execution, unwrap
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.isolation import isolated
 from fslr.torch.model.sharding import reshard
@@ -20,10 +20,10 @@ from fslr.training.estimate import RateEstimate
 
 
 class Probes:
-    """Draws probes from generators of its own; the global ones are never touched.
+    """Draws probes from its own random generators; the global generators are not used.
 
     Args:
-        seed: Where the generators begin.
+        seed: The seed of the generators.
     """
 
     def __init__(self, seed: int) -> None:
@@ -38,26 +38,33 @@ class Probes:
         return generator
 
     def cotangent(self, outputs: Tensor) -> Tensor:
-        """Return one probe: independent signs, the least variance of all unit-variance entries."""
+        """Return one probe: independent random signs.
+
+        Of all independent entries with mean 0 and variance 1, signs give the estimates with the
+        smallest variance.
+        """
         generator = self._generator(outputs.device)
         signs = torch.empty(outputs.shape, dtype=outputs.dtype, device=outputs.device)
         return signs.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
 
     def states(self) -> dict[str, bytes]:
-        """Return where each device's generator stands; no tensors, which loading might move."""
+        """Return the states of the generators by device.
+
+        They are bytes, because loading a checkpoint may move tensors to a device.
+        """
         return {
             str(device): bytes(generator.get_state().tolist())
             for device, generator in self._generators.items()
         }
 
     def load_states(self, states: Mapping[str, bytes]) -> None:
-        """Continue where :meth:`states` was called; devices that this machine lacks are skipped.
+        """Restore states that :meth:`states` returned; devices that do not exist here are skipped.
 
         Args:
-            states: The states that it returned.
+            states: The states by device.
 
         Raises:
-            RuntimeError: A state does not belong to a generator of its device.
+            RuntimeError: A state does not fit the generator of its device.
         """
         generators: dict[torch.device, torch.Generator] = {}
         for name, state in states.items():
@@ -65,7 +72,7 @@ class Probes:
                 device = torch.device(name)
                 generator = torch.Generator(device)
             except RuntimeError:
-                continue  # taken on another machine
+                continue  # saved on a machine with different devices
             values = torch.tensor(list(state), dtype=torch.uint8)
             generators[device] = generator.set_state(values)
         self._generators = generators
@@ -76,13 +83,13 @@ class Estimator(ABC):
 
     Args:
         model: The model to measure.
-        groups: Its groups.
-        output: Which tensor, leading dimension B, of what the model returns.
+        groups: The groups of the model.
+        output: Selects the output, with leading dimension B, from the model's result.
         probes: Number of probes K per measurement, >= 1.
-        seed: Seed of the probes' own generators; the global generators are never touched.
+        seed: Seed of the probes; the global generators are not used.
 
     Attributes:
-        probes: The number K that later measurements take; a slow route may take a multiple of it.
+        probes: The number K of probes in later measurements; slow groups may take a multiple of it.
 
     Raises:
         MeasurementError: ``probes`` is below 1.
@@ -99,50 +106,50 @@ class Estimator(ABC):
     ) -> None:
         if probes < 1:
             raise MeasurementError(f"probes is {probes}; a measurement needs at least 1")
-        self._model = unwrapped(model)
+        self._model = unwrap(model)
         self._forward = Forward(self._model, output)
         self._groups = groups
         self.probes = probes
-        self._drawn = Probes(seed)
+        self._probes = Probes(seed)
 
     def measure(self, batch: Batch, update: Update) -> ProjectionSums:
-        """Measure all groups at the model's present weights; the model is left as it was.
+        """Measure all groups at the model's current weights; the model is unchanged afterwards.
 
         Args:
             batch: The measurement batch.
-            update: The step.
+            update: The step to measure.
 
         Raises:
             MeasurementError: The output's leading dimension is not the batch, or the output does
                 not depend on any group.
         """
         try:
-            with isolated(self._model), plainly_called(), torch.enable_grad():
+            with isolated(self._model), eager_execution(), torch.enable_grad():
                 return self._sums(batch, update)
         finally:
             reshard(self._model)
 
     def estimate(self, batch: Batch, update: Update) -> RateEstimate:
-        """Measure all groups and return what comes of it.
+        """Measure all groups and return the estimated rates.
 
         Args:
             batch: The measurement batch.
-            update: The step.
+            update: The step to measure.
 
         Raises:
-            MeasurementError: As :meth:`measure`; or a rate is not finite.
+            MeasurementError: As for :meth:`measure`; or a rate is not finite.
         """
         sums = self.measure(batch, update)
         return sums.estimate([group.name for group in self._groups], update.learning_rates)
 
     def probe_states(self) -> dict[str, bytes]:
-        """Return where the probes' generators stand, for a checkpoint."""
-        return self._drawn.states()
+        """Return the states of the probes' generators, for a checkpoint."""
+        return self._probes.states()
 
     def load_probe_states(self, states: Mapping[str, bytes]) -> None:
-        """Go on where :meth:`probe_states` was taken."""
-        self._drawn.load_states(states)
+        """Restore states that :meth:`probe_states` returned."""
+        self._probes.load_states(states)
 
     @abstractmethod
     def _sums(self, batch: Batch, update: Update) -> ProjectionSums:
-        """Measure; the model is isolated, and gradients are enabled."""
+        """Measure all groups; called with the model isolated and gradients enabled."""

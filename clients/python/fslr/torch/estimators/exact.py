@@ -1,4 +1,4 @@
-"""The slow oracle: unit rates without sampling, one forward-mode derivative per group."""
+"""The exact oracle: unit rates without sampling, one forward-mode derivative per group."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fslr.torch.model.batch import Batch
-from fslr.torch.model.forward import Output, plainly_called, select_output, unwrapped
+from fslr.torch.model.forward import Output, eager_execution, select_output, unwrap
 from fslr.torch.model.groups import ParameterGroup
 from fslr.torch.model.isolation import isolated
 from fslr.torch.model.update import Update
@@ -24,17 +24,17 @@ def exact_unit_rates(
     update: Update,
     output: Output = None,
 ) -> list[float]:
-    """Return the exact unit rate of every group from a Jacobian-vector product each.
+    """Return the exact unit rate of every group, from one Jacobian-vector product per group.
 
-    Costs about two forward passes per group: an oracle for tests and benchmarks, no estimator for
-    training. No bias, no sampling error; float32 rounding alone.
+    Costs about two forward passes per group: this is an oracle for tests and benchmarks, and not an
+    estimator for training. It has no bias and no sampling error, only float32 rounding errors.
 
     Args:
-        model: The model, at the weights at which to expand.
+        model: The model, with the weights from before the step.
         groups: The groups in layout order.
         batch: The measurement batch.
-        update: The step.
-        output: Which tensor of what the model returns.
+        update: The step to measure.
+        output: Selects the output from the model's result.
 
     Returns:
         One unit rate per group, in output units per learning rate.
@@ -43,13 +43,13 @@ def exact_unit_rates(
     of the function-space learning rate.
     """
     rates: list[float] = []
-    model = unwrapped(model)
+    model = unwrap(model)
     kernels = sdpa_kernel(SDPBackend.MATH), _without_mkldnn()
     with ExitStack() as stack:
-        for context in (isolated(model), plainly_called(), *kernels, torch.no_grad()):
+        for context in (isolated(model), eager_execution(), *kernels, torch.no_grad()):
             stack.enter_context(context)
         for autocast in batch.autocasts:
-            stack.enter_context(autocast.again())
+            stack.enter_context(autocast.restored())
         state = torch.get_rng_state()
         for index, group in enumerate(groups):
             names = [
@@ -60,21 +60,21 @@ def exact_unit_rates(
 
             def outputs_at(weight: Tensor, names: list[str] = names) -> Tensor:
                 torch.set_rng_state(state)  # the same dropout masks for every group
-                # Copies made in here may be written to under the transformation, captured ones not.
+                # The model may write to buffers; jvp allows that only for tensors made in here.
                 buffers = {key: buffer.clone() for key, buffer in model.named_buffers()}
                 call = {**buffers, **dict.fromkeys(names, weight)}
                 result = functional_call(model, call, batch.args, batch.kwargs, tie_weights=False)
                 return select_output(result, output)
 
             before = group.parameter.detach()
-            change = jvp(outputs_at, (before,), (update.of_group(index),))[1]
+            change = jvp(outputs_at, (before,), (update.unit_update(index),))[1]
             rates.append(float(change.float().square().mean().sqrt()))
     return rates
 
 
 @contextmanager
 def _without_mkldnn() -> Iterator[None]:
-    """Use kernels that have forward-mode derivatives; the recurrent ones of oneDNN have none."""
+    """Disable oneDNN, whose recurrent kernels have no forward-mode derivatives."""
     enabled = torch.backends.mkldnn.set_flags(_enabled=False, _allow_tf32=None)[0]
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the estimators that use whole parameter gradients share."""
+"""The base class of the estimators that use gradients of whole parameters."""
 
 from __future__ import annotations
 
@@ -11,74 +11,77 @@ from fslr.errors import MeasurementError
 from fslr.torch.estimators.base import Estimator
 from fslr.torch.estimators.sums import ProjectionSums
 from fslr.torch.model.batch import Batch
-from fslr.torch.model.function_modes import GradientsAsMeasured
+from fslr.torch.model.function_modes import UnmodifiedGradients
 from fslr.torch.model.update import Update
 
 
 class GradientEstimator(Estimator):
-    """One forward pass and K full backward passes; the parameters' size in gradients."""
+    """Takes one forward pass and K full backward passes, and memory for all gradients.
+
+    Subclasses define the terms that are averaged over probes, and the estimate from their means.
+    """
 
     @staticmethod
     @abstractmethod
     def terms(product: Tensor) -> Tensor:
-        """Return what a probe gives, to be averaged over probes; shape [terms].
+        """Return the terms of one probe, which are averaged over probes; shape [terms].
 
         Args:
-            product: Gradient of the probed output times unit update, element by element, float32 of
-                the parameter's shape.
+            product: Element-wise product of the gradient of ``z . f`` and the unit update, float32
+                of the parameter's shape.
         """
 
     @staticmethod
     def square(terms: Tensor) -> Tensor:
-        """Return the estimate of ``N r^2`` from the mean terms of some probes, a scalar.
+        """Return the estimate of ``N r^2``, a scalar; by default the only term.
 
         Args:
-            terms: As of :meth:`terms`. By default there is one, and it is the estimate.
+            terms: The mean over probes of what :meth:`terms` returns, shape [terms].
         """
         return terms[0]
 
     def _sums(self, batch: Batch, update: Update) -> ProjectionSums:
-        with GradientsAsMeasured():
+        with UnmodifiedGradients():
             outputs = self._forward(batch)
         if not outputs.requires_grad:
-            raise MeasurementError(NOTHING_MEASURED)
+            raise MeasurementError(NO_DEPENDENCE)
         parameters = [group.parameter for group in self._groups]
-        probes: list[Tensor] = []
+        squares_by_probe: list[Tensor] = []
         totals: list[Tensor | None] = [None] * len(parameters)
         for probe in range(self.probes):
             gradients = torch.autograd.grad(
                 outputs,
                 parameters,
-                self._drawn.cotangent(outputs),
+                self._probes.cotangent(outputs),
                 retain_graph=probe < self.probes - 1,
                 allow_unused=True,
             )
-            alone = [torch.zeros((), device=outputs.device)] * len(parameters)
+            squares = [torch.zeros((), device=outputs.device)] * len(parameters)
             for i, gradient in enumerate(gradients):
                 if gradient is not None:
-                    terms = self.terms(gradient.float() * update.of_group(i).float())
-                    alone[i] = self.square(terms)
+                    terms = self.terms(gradient.float() * update.unit_update(i).float())
+                    squares[i] = self.square(terms)
                     total = totals[i]
                     totals[i] = terms if total is None else total + terms
             del gradients
-            probes.append(torch.stack(alone))
-        together = [
+            squares_by_probe.append(torch.stack(squares))
+        mean_squares = [
             torch.zeros((), device=outputs.device)
             if total is None
             else self.square(total / self.probes)
             for total in totals
         ]
-        squares = torch.stack(probes).to("cpu", torch.float64)
+        by_probe = torch.stack(squares_by_probe).to("cpu", torch.float64)
         return ProjectionSums(
-            torch.stack(together).to("cpu", torch.float64) * self.probes,
-            squares.square().sum(0),
+            torch.stack(mean_squares).to("cpu", torch.float64) * self.probes,
+            by_probe.square().sum(0),
             outputs.numel(),
             batch.examples,
             self.probes,
         )
 
 
-NOTHING_MEASURED = (
+NO_DEPENDENCE = (
     "the output does not depend on any group; select another output (output=...) and check that "
     "the model does not detach it"
 )

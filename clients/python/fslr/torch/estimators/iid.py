@@ -1,7 +1,7 @@
-r"""The ``iid`` estimator: as if the elements of a gradient were independent.
+r"""The ``iid`` estimator: treats the elements of a gradient as independent.
 
-:math:`\sum_{ij} (G_{ij} U_{ij})^2`. Hardly any variance, and a large bias: elements of one layer
-move the outputs together, and every product of two of them is left out.
+:math:`\sum_{ij} (G_{ij} U_{ij})^2`. It has little variance, but a large bias: the elements of a
+layer move the outputs together, and the products of different elements are left out.
 
 Source: Milsom, Anson, Aitchison, arXiv 2502.17405, the independence assumption.
 """

@@ -1,4 +1,4 @@
-r"""What estimators gather: sums over projections, of which estimates are made."""
+"""Sums over projections, from which the estimates are computed."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from fslr.training.estimate import RateEstimate
 
 @dataclass(frozen=True, slots=True)
 class ProjectionSums:
-    """Sums over the projections ``u`` of a measurement; sums of several parts just add up.
+    """Sums over the projections ``u`` of a measurement; the sums of several parts can be added.
 
     All tensors are float64 on the CPU.
 
     Attributes:
         squares: Sum of ``u^2`` of each group, shape [groups].
         fourths: Sum of ``u^4`` of each group, shape [groups].
-        elements: Number of output elements N that the probes cover, all parts together.
-        examples: Number of examples B, all parts together.
+        elements: Number of output elements N that the probes cover, in all parts together.
+        examples: Number of examples B, in all parts together.
         probes: Number of probes K on each part.
-        gram: Sum of ``u_g u_h``, shape [groups, groups], or None.
+        gram: Sum of ``u_g u_h`` for each pair of groups, shape [groups, groups]; None: not known.
         changes: Sum of the squared projections of the whole step's first-order change, over the
-            parts on which the real one is known; None: on none.
-        residuals: Sum over the same parts of the squared projections of what the real change is off
-            the first-order one, or None.
+            parts whose real change is known; None: it is known for no part.
+        residuals: Sum over the same parts of the squared projections of the difference between the
+            real change and the first-order change; None if ``changes`` is.
     """
 
     squares: Tensor
@@ -42,7 +42,7 @@ class ProjectionSums:
     residuals: float | None = None
 
     def __add__(self, other: ProjectionSums) -> ProjectionSums:
-        """Return the sums over both parts, which have the same number of probes."""
+        """Return the sums over both parts, which must have the same number of probes."""
         return ProjectionSums(
             self.squares + other.squares,
             self.fourths + other.fourths,
@@ -57,18 +57,19 @@ class ProjectionSums:
     def estimate(
         self, names: Sequence[str], learning_rates: Sequence[float] | None = None
     ) -> RateEstimate:
-        r"""Return unit rates and, where learning rates are known, what the step did as a whole.
+        r"""Return unit rates, and the effect of the whole step if the learning rates are known.
 
-        The rate is :math:`\sqrt{\sum u^2 / (K N)}`; its square is unbiased. For the error each
-        projection counts as Gaussian with a variance :math:`v` of its own, so
-        :math:`\mathrm{Var}(u^2) = 2 v^2` and :math:`E u^4 = 3 v^2`. Of :math:`n` equal ones the
-        ratio :math:`\rho = \sum u^4 / (\sum u^2)^2` has the mean :math:`3 / (n + 2)`, so
-        :math:`n = 3 / \rho - 2` is their effective number (at least 1, because
-        :math:`\rho \le 1`), and the relative error of the rate is :math:`\frac12 \sqrt{2 / n}`.
+        The rate is :math:`\sqrt{\sum u^2 / (K N)}`; its square is unbiased. For its error, each
+        projection is taken as Gaussian with its own variance :math:`v`, so
+        :math:`\mathrm{Var}(u^2) = 2 v^2` and :math:`E u^4 = 3 v^2`. For :math:`n` projections of
+        equal variance the ratio :math:`\rho = \sum u^4 / (\sum u^2)^2` has the mean
+        :math:`3 / (n + 2)`. So :math:`n = 3 / \rho - 2` is the effective number of projections (at
+        least 1, because :math:`\rho \le 1`), and the relative error of the rate is
+        :math:`\frac12 \sqrt{2 / n}`.
 
         Args:
             names: The groups' names, for messages.
-            learning_rates: Absolute learning rate of each group, multiplier included.
+            learning_rates: Learning rate of each group, multiplier included; None: unknown.
 
         Raises:
             MeasurementError: A rate is not finite.
@@ -78,16 +79,16 @@ class ProjectionSums:
             count = int((~self.squares.isfinite()).sum())
             raise MeasurementError(
                 f"the unit rate of {count} group(s) is not finite, first {first!r}; "
-                "the model's outputs, gradients or weights hold NaN or inf"
+                "the model's outputs, gradients or weights contain NaN or inf"
             )
         scale = self.probes * self.elements
-        some = self.squares > 0
-        ratio = torch.where(some, self.fourths / self.squares.square(), 1.0)
+        has_rate = self.squares > 0
+        ratio = torch.where(has_rate, self.fourths / self.squares.square(), 1.0)
         errors = 0.5 * math.sqrt(2.0) / (3.0 / ratio - 2.0).clamp(min=1.0).sqrt()
         gram = None if self.gram is None else self.gram / scale
         estimate = RateEstimate(
             (self.squares / scale).sqrt().tolist(),
-            torch.where(some, errors, 0.0).tolist(),
+            torch.where(has_rate, errors, 0.0).tolist(),
             self.probes,
             self.examples,
             None if gram is None else gram.numpy(),
@@ -97,7 +98,7 @@ class ProjectionSums:
         rates = torch.tensor(learning_rates, dtype=torch.float64, device="cpu")
         parts = rates * (gram @ rates)
         total = float(parts.sum())
-        if total <= 0:  # nothing moved; or noise outweighs what did, so its shares mean nothing
+        if total <= 0:  # nothing moved, or noise outweighs the movement: shares have no meaning
             return replace(estimate, total_rate=0.0)
         return replace(
             estimate,
@@ -128,21 +129,23 @@ def sums_of_rows(
 ) -> ProjectionSums:
     """Return the sums over the projections of one or more probes on one part of a batch.
 
-    A group whose rows belong to examples is squared row by row; of any other group only the sum
-    over the rows of a probe has a meaning. So do products of two groups.
+    The rows of a group are squared one by one if they belong to examples. Otherwise only the sum
+    over a probe's rows is meaningful, and is squared. A product of two groups is taken row by row
+    if the rows of both belong to examples.
 
     Args:
         rows: Projections, float64 of shape [probes, B, groups].
         examplewise: Whether each group's rows belong to examples, bool [groups].
-        elements: Number of output elements N of the part.
-        probes: The number K that the measurement has on each part.
-        learning_rates: Absolute learning rate of each group, float64 of shape [groups].
-        real: Projections of the outputs' real change, float64 of shape [probes, B].
+        elements: Number of output elements N in the part.
+        probes: Number of probes K of the measurement on each part.
+        learning_rates: Learning rate of each group, float64 of shape [groups]; None: unknown.
+        real: Projections of the real change of the outputs, float64 of shape [probes, B]; None:
+            unknown.
     """
     totals = rows.sum(1)
     changes = residuals = None
     if learning_rates is not None and real is not None:
-        # Of groups that are known in sum alone, so is the whole.
+        # The whole step is known per example only if every group is.
         by_example = bool(examplewise.all())
         change = rows @ learning_rates if by_example else totals @ learning_rates
         moved = real if by_example else real.sum(1)

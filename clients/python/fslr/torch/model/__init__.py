@@ -1,4 +1,4 @@
-"""A PyTorch model as a measurement sees it: forward passes, batches, groups, snapshots.
+"""What a measurement needs of a PyTorch model: forward passes, batches, groups, snapshots.
 
 Nothing here estimates a rate or knows an advisor.
 """

@@ -1,4 +1,4 @@
-"""The measurement batch: the arguments of one model call, cut along the example dimension."""
+"""The measurement batch: the arguments of a model call, which can be cut by examples."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def _tensors(value: Any) -> list[Tensor]:
     """Return every tensor of nested tuples, lists and dicts, in order."""
     found: list[Tensor] = []
 
-    def note(tensor: Tensor) -> Tensor:
+    def collect(tensor: Tensor) -> Tensor:
         found.append(tensor)
         return tensor
 
-    _map_tensors(value, note)
+    _map_tensors(value, collect)
     return found
 
 
 @dataclass(frozen=True, slots=True)
-class Autocast:
+class AutocastState:
     """The state of autocast for one type of device.
 
     Attributes:
-        device_type: Such as ``cuda``.
-        enabled: Whether functions cast by themselves.
-        dtype: To which type.
+        device_type: The type of device, such as ``cuda``.
+        enabled: Whether autocast is enabled.
+        dtype: The type that autocast casts to.
     """
 
     device_type: str
@@ -53,17 +53,17 @@ class Autocast:
     dtype: torch.dtype
 
     @classmethod
-    def present(cls, device_type: str) -> Autocast:
-        """Return the state that is in force."""
+    def current(cls, device_type: str) -> AutocastState:
+        """Return the current state."""
         return cls(
             device_type,
             torch.is_autocast_enabled(device_type),
             torch.get_autocast_dtype(device_type),
         )
 
-    def again(self) -> torch.autocast:
-        """Return a context in which the state is in force again, its cache left alone."""
-        # Casts of swapped weights must not be found by anyone who still has the cache open.
+    def restored(self) -> torch.autocast:
+        """Return a context in which the state is in force again, without its cache of casts."""
+        # The training may have the cache open, and must not find casts of swapped weights in it.
         return torch.autocast(
             self.device_type, dtype=self.dtype, enabled=self.enabled, cache_enabled=False
         )
@@ -71,26 +71,26 @@ class Autocast:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The arguments of one call of the model, ``examples`` examples along the leading dimension.
+    """The arguments of one call of the model, with the examples along the leading dimension.
 
     Attributes:
         args: Positional arguments of the call.
         kwargs: Keyword arguments of the call.
-        examples: Number of examples B: the leading dimension of the first tensor argument.
-        autocasts: States of autocast that the call was made under.
+        examples: Number of examples B: the size of the first tensor argument's leading dimension.
+        autocasts: The states of autocast during the call, one per type of device.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     examples: int
-    autocasts: tuple[Autocast, ...] = ()
+    autocasts: tuple[AutocastState, ...] = ()
 
     @classmethod
-    def of_call(
+    def from_call(
         cls,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        autocasts: tuple[Autocast, ...] = (),
+        autocasts: tuple[AutocastState, ...] = (),
     ) -> Batch:
         """Return the batch of a model call.
 
@@ -100,8 +100,8 @@ class Batch:
         first = next((t for t in _tensors((args, kwargs)) if t.dim() > 0), None)
         if first is None:
             raise MeasurementError(
-                "the model was called without a tensor argument, so its examples cannot be told "
-                "apart; pass the inputs as tensors whose leading dimension is the batch"
+                "the model was called without a tensor argument, so the number of examples is not "
+                "known; pass the inputs as tensors whose leading dimension is the batch"
             )
         return cls(args, kwargs, first.shape[0], autocasts)
 
@@ -110,7 +110,7 @@ class Batch:
         return _tensors((self.args, self.kwargs))
 
     def flattened_sizes(self) -> set[int]:
-        """Return the sizes that a leading dimension has which counts all rows of all examples."""
+        """Return the sizes of leading dimensions that merge examples and their rows: B * T."""
         return {
             self.examples * tensor.shape[1]
             for tensor in self.tensors()
@@ -118,19 +118,19 @@ class Batch:
         }
 
     def pattern(self) -> tuple[object, ...]:
-        """Return which dimensions of the arguments count the examples, all other sizes left out.
+        """Return a key that batches share if they can be measured in the same way.
 
-        Batches of one pattern are measured alike: sequences of other lengths change nothing about
-        which row belongs to which example.
+        It contains which dimensions of the arguments count the examples, but no other sizes: the
+        length of a sequence does not change which row belongs to which example.
         """
-        autocast = tuple(state for state in self.autocasts if state.enabled)
+        autocasts = tuple(state for state in self.autocasts if state.enabled)
         shapes = tuple(
             tuple(size == self.examples for size in tensor.shape) for tensor in self.tensors()
         )
-        return self.examples == 1, shapes, autocast
+        return self.examples == 1, shapes, autocasts
 
     def select(self, start: int, stop: int) -> Batch:
-        """Return the examples ``start`` (included) to ``stop`` (excluded) as a batch."""
+        """Return the examples from ``start`` up to, but not including, ``stop`` as a batch."""
 
         def cut(tensor: Tensor) -> Tensor:
             has_examples = tensor.dim() > 0 and tensor.shape[0] == self.examples
@@ -144,7 +144,7 @@ class Batch:
         )
 
     def chunks(self, count: int) -> list[Batch]:
-        """Return the batch cut into ``min(count, examples)`` chunks of nearly equal size."""
+        """Return the batch in ``min(count, examples)`` chunks of nearly equal size."""
         pieces = min(count, self.examples)
         edges = [round(self.examples * i / pieces) for i in range(pieces + 1)]
         return [self.select(start, stop) for start, stop in pairwise(edges)]

@@ -1,4 +1,4 @@
-"""Calls a model the way its training loop does, and gives the output that is measured."""
+"""Calls a model as its training loop does, and selects the output that is measured."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fslr.torch.model.batch import Batch
 from fslr.torch.model.sharding import reshard
 
 Output = Callable[[Any], Tensor] | str | int | None
-"""Which tensor of a model's result is the output: a key, attribute or index, or a function."""
+"""Selects the output tensor of a model's result: a key, attribute, index or function."""
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
     """Return the module inside ``torch.compile`` and data-parallel wrappers."""
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -31,14 +31,14 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def select_output(result: Any, output: Output) -> Tensor:
-    """Return the output tensor of what a model returned.
+    """Return the output tensor of a model's result.
 
     Args:
-        result: What the model returned.
-        output: Which tensor of it; None: the result is the tensor.
+        result: The result of the model call.
+        output: Selects the tensor; None: the result is the tensor.
 
     Raises:
-        MeasurementError: There is no such tensor.
+        MeasurementError: The selected value does not exist or is not a tensor.
     """
     chosen: Any
     if callable(output):
@@ -51,16 +51,20 @@ def select_output(result: Any, output: Output) -> Tensor:
         return chosen
     entries = _entries(result)
     tensors = {key: tuple(v.shape) for key, v in entries.items() if isinstance(v, Tensor)}
-    what = f"the model returns a {type(result).__name__}"
-    there = ", ".join(f"{key!r} {shape}" for key, shape in tensors.items()) or "none"
+    returned = f"the model returns a {type(result).__name__}"
+    listed = ", ".join(f"{key!r} {shape}" for key, shape in tensors.items()) or "none"
     if output is None:
         raise MeasurementError(
-            f"{what}, not a tensor; say which tensor is the output, for example "
-            f"output={next(iter(tensors), 'logits')!r} (tensors in it: {there})"
+            f"{returned}, not a tensor; select the output, for example with "
+            f"output={next(iter(tensors), 'logits')!r} (tensors in it: {listed})"
+        )
+    if not callable(output) and output not in entries:
+        raise MeasurementError(
+            f"output={output!r} does not exist; {returned} with the tensors: {listed}"
         )
     raise MeasurementError(
-        f"output={output!r} gives a {type(chosen).__name__}, not a tensor; {what} with the "
-        f"tensors: {there}"
+        f"output={output!r} selects a {type(chosen).__name__}, not a tensor; {returned} with the "
+        f"tensors: {listed}"
     )
 
 
@@ -77,11 +81,11 @@ def _entries(result: Any) -> dict[Any, Any]:
 
 
 class Forward:
-    """Calls a model for a measurement: uncompiled, without reentrant checkpoints, isolated.
+    """Calls a model and selects its output.
 
     Args:
         model: The module inside all wrappers.
-        output: Which tensor of its result is the output.
+        output: Selects the output tensor of the model's result.
     """
 
     def __init__(self, model: nn.Module, output: Output) -> None:
@@ -89,39 +93,39 @@ class Forward:
         self._output = output
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Return the model's output on a batch, under the autocast state of the training call.
+        """Return the model's output on a batch, under the autocast states of the training call.
 
         Raises:
-            MeasurementError: There is no such output, or its leading dimension is not the batch.
+            MeasurementError: The output is not a tensor, or its leading dimension is not the batch.
         """
         reshard(self.model)
         with ExitStack() as stack:
             for autocast in batch.autocasts:
-                stack.enter_context(autocast.again())
+                stack.enter_context(autocast.restored())
             result = self.model(*batch.args, **batch.kwargs)
         outputs = select_output(result, self._output)
         if outputs.dim() == 0 or outputs.shape[0] != batch.examples:
             raise MeasurementError(
                 f"the output has shape {tuple(outputs.shape)}, but the batch has {batch.examples} "
                 "examples; select an output whose leading dimension is the batch (output=...), "
-                "such as the logits before any mean over the batch"
+                "such as the logits before they are averaged over the batch"
             )
         return outputs
 
 
 @contextmanager
-def plainly_called() -> Iterator[None]:
-    """Let compiled modules run as they were written, and reentrant checkpoints not at all.
+def eager_execution() -> Iterator[None]:
+    """Run compiled modules eagerly, and reentrant checkpoints as plain functions.
 
-    Compiled code hides its functions; a reentrant checkpoint would call ``backward`` and so touch
-    the training's gradients.
+    Compiled code would hide the functions that it calls. A reentrant checkpoint would call
+    ``backward`` and so change the gradients of the training.
     """
     stance = getattr(torch.compiler, "set_stance", None)  # since PyTorch 2.6
     reentrant = checkpoint.CheckpointFunction
     with nullcontext() if stance is None else stance("force_eager"):
         own = vars(reentrant).get("apply")
         try:
-            setattr(reentrant, "apply", _run_plainly)  # noqa: B010 - of the class, and for now
+            setattr(reentrant, "apply", _run_without_checkpoint)  # noqa: B010 - mypy refuses an assignment
             yield
         finally:
             if own is None:
@@ -130,5 +134,7 @@ def plainly_called() -> Iterator[None]:
                 setattr(reentrant, "apply", own)  # noqa: B010
 
 
-def _run_plainly(function: Callable[..., Any], _preserve_rng_state: bool, *args: Any) -> Any:
+def _run_without_checkpoint(
+    function: Callable[..., Any], _preserve_rng_state: bool, *args: Any
+) -> Any:
     return function(*args)

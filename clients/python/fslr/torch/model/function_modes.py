@@ -1,4 +1,4 @@
-"""Small modes under which a model's functions run a little differently, for a measurement."""
+"""Function modes under which a model's functions run slightly differently for a measurement."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from fslr.torch.estimators.per_example.local_maps import as_measured
-
 
 def _opened(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a composite function of PyTorch's that does not hand itself over to modes as a whole.
+    """Return a copy of a composite PyTorch function that does not dispatch to modes as a whole.
 
-    Its body is run as it is; the functions that it calls are seen one by one.
+    Its body runs unchanged, and modes see the functions that it calls.
     """
     if not isinstance(function, FunctionType):
         return function
-    known = {**function.__globals__, "has_torch_function": _no}
+    known = {**function.__globals__, "has_torch_function": _always_false}
     copy = FunctionType(
         function.__code__, known, function.__name__, function.__defaults__, function.__closure__
     )
@@ -28,7 +26,7 @@ def _opened(function: Callable[..., Any]) -> Callable[..., Any]:
     return copy
 
 
-def _no(*_: Any) -> bool:
+def _always_false(*_: Any) -> bool:
     return False
 
 
@@ -38,12 +36,49 @@ _OPENED: dict[Callable[..., Any], Callable[..., Any]] = {
 
 
 def opened(function: Callable[..., Any]) -> Callable[..., Any] | None:
-    """Return a copy of a composite function whose inner calls modes see, or None."""
+    """Return a copy of a composite function whose inner calls are visible to modes, or None."""
     return _OPENED.get(function)
 
 
-class GradientsAsMeasured(TorchFunctionMode):
-    """Sets aside an embedding's options for its gradient, so that gradients are derivatives."""
+# The positional arguments of functions that modify the gradient of their weights, and the values of
+# the options at which they do not.
+_EMBEDDING = (
+    ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse"),
+    {"padding_idx": None, "scale_grad_by_freq": False, "sparse": False},
+)
+_EMBEDDING_BAG = (
+    (
+        *("input", "weight", "offsets", "max_norm", "norm_type", "scale_grad_by_freq", "mode"),
+        *("sparse", "per_sample_weights", "include_last_offset", "padding_idx"),
+    ),
+    {"scale_grad_by_freq": False, "sparse": False},
+)
+_GRADIENT_OPTIONS: dict[Callable[..., Any], tuple[tuple[str, ...], dict[str, Any]]] = {
+    functional.embedding: _EMBEDDING,
+    functional.embedding_bag: _EMBEDDING_BAG,
+}
+
+
+def without_gradient_options(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return a call's arguments with which the function's gradient is its derivative.
+
+    An embedding has options that modify its gradient: a padding row gets none, frequent rows get
+    less. They change the training, but not the function that is measured.
+    """
+    known = _GRADIENT_OPTIONS.get(function)
+    if known is None or len(args) > len(known[0]):
+        return args, kwargs
+    names, neutral = known
+    return (
+        tuple(neutral.get(name, value) for name, value in zip(names, args, strict=False)),
+        {name: neutral.get(name, value) for name, value in kwargs.items()},
+    )
+
+
+class UnmodifiedGradients(TorchFunctionMode):
+    """Ignores an embedding's options for its gradient, so that gradients are derivatives."""
 
     def __torch_function__(
         self,
@@ -53,7 +88,7 @@ class GradientsAsMeasured(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Run a function without such options."""
-        args, kwargs = as_measured(func, args, kwargs or {})
+        args, kwargs = without_gradient_options(func, args, kwargs or {})
         return func(*args, **kwargs)
 
 
@@ -67,11 +102,11 @@ _DROPOUTS = {
     torch.dropout,
 }
 _RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
-_TRAIN = 6  # position of the recurrent functions' flag that lets them drop
+_TRAIN = 6  # position of the argument of recurrent functions that enables dropout
 
 
 class WithoutDropout(TorchFunctionMode):
-    """Drops nothing, whether dropout is a module, a function, or inside another function."""
+    """Disables dropout: of modules, of functions, and inside other functions."""
 
     def __torch_function__(
         self,
@@ -89,8 +124,8 @@ class WithoutDropout(TorchFunctionMode):
             return func(*positional, **{k: v for k, v in kwargs.items() if k != "dropout_p"})
         if func in _RECURRENT and len(args) > _TRAIN:
             return func(*args[:_TRAIN], False, *args[_TRAIN + 1 :], **kwargs)
-        inside = opened(func)
-        if inside is not None:
+        inner = opened(func)
+        if inner is not None:
             with self:
-                return inside(*args, **kwargs)
+                return inner(*args, **kwargs)
         return func(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""The groups of a model: which parameters share one multiplier, under which name."""
+"""The groups of a model: the tensors that have a multiplier each, and their names."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from fslr.advisor.v1 import layout_pb2
 from fslr.errors import AttachError
-from fslr.torch.model.forward import unwrapped
+from fslr.torch.model.forward import unwrap
 from fslr.torch.model.sharding import refuse_foreign_shards, reshard
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterGroup:
-    """One group of a model: a trainable tensor that has a multiplier of its own.
+    """One group of a model: a trainable tensor with its own multiplier.
 
     Attributes:
         name: The parameter's name in ``model.named_parameters()``.
@@ -28,30 +28,30 @@ class ParameterGroup:
 
 
 class ModelGroups:
-    """The groups of a model in layout order, one per trainable tensor that the optimizer updates.
+    """The groups of a model in layout order: one per trainable tensor that the optimizer updates.
 
-    Tied parameters (one tensor under several names) are one group, named by the first name.
+    Tied parameters (one tensor under several names) are one group with the first name.
 
     Args:
         model: The model whose parameters are trained.
         optimizer: The optimizer that updates them.
 
     Raises:
-        AttachError: The optimizer updates a tensor that the model does not own, or updates none; or
-            parameters are sharded otherwise than by FSDP2.
+        AttachError: The optimizer updates a tensor that is not a parameter of the model, or updates
+            no trainable parameter; or parameters are sharded by something other than FSDP2.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        model = unwrapped(model)
-        reshard(model)  # else other tensors stand in the parameters' places
+        model = unwrap(model)
+        reshard(model)  # gathered parameters are different tensors
         refuse_foreign_shards(model)
         updated = {id(p): p for group in optimizer.param_groups for p in group["params"]}
         named = {id(p): (name.replace("_orig_mod.", ""), p) for name, p in model.named_parameters()}
-        strangers = [p for key, p in updated.items() if key not in named]
-        if strangers:
+        foreign = [p for key, p in updated.items() if key not in named]
+        if foreign:
             raise AttachError(
-                f"the optimizer updates {len(strangers)} tensor(s) that are not parameters of the "
-                f"model (first shape: {tuple(strangers[0].shape)}); pass the module that owns "
+                f"the optimizer updates {len(foreign)} tensor(s) that are not parameters of the "
+                f"model (first shape: {tuple(foreign[0].shape)}); pass the module that owns "
                 "every parameter the optimizer was built with"
             )
         self._groups = [
@@ -62,10 +62,10 @@ class ModelGroups:
         if not self._groups:
             raise AttachError(
                 "the optimizer updates no trainable parameter of the model; "
-                "check requires_grad and what the optimizer was built with"
+                "check requires_grad and the parameters that the optimizer was built with"
             )
-        kept = {group.name for group in self._groups}
-        self._frozen = {name: p.numel() for name, p in named.values() if name not in kept}
+        trained = {group.name for group in self._groups}
+        self._frozen = {name: p.numel() for name, p in named.values() if name not in trained}
         self._index = {id(group.parameter): i for i, group in enumerate(self._groups)}
 
     def __len__(self) -> int:
@@ -77,13 +77,13 @@ class ModelGroups:
         return iter(self._groups)
 
     def index_of(self, parameter: Tensor) -> int | None:
-        """Return the layout index of the group that ``parameter`` belongs to, or None."""
+        """Return the layout index of the group of ``parameter``; None if no group contains it."""
         return self._index.get(id(parameter))
 
     def layout(self) -> layout_pb2.Layout:
         """Return the layout message: names and parameter counts; the advisor derives the roles.
 
-        Parameters that are not trained are named too, for they count where blocks are counted.
+        It lists frozen parameters as well, because the advisor counts blocks by all names.
         """
         return layout_pb2.Layout(
             groups=[

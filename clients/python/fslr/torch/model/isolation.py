@@ -1,4 +1,4 @@
-"""Run a model at other weights and leave no trace: weights, buffers and generators come back."""
+"""Contexts that call a model and then restore its weights, buffers, attributes and generators."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def weights_swapped(weights: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
-    """Let each parameter hold the given tensor, and its own storage again afterwards.
+def swapped_weights(weights: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
+    """Let each parameter hold a different tensor inside the context.
 
-    Storages are swapped, not copied: the parameters come back bit for bit, whatever happens inside.
+    Storages are swapped, not copied: the original values come back bit-identical, even after an
+    exception.
 
     Args:
-        weights: The tensor that each parameter holds inside; same shape, dtype and device.
+        weights: The tensor of each parameter inside the context; of the same shape, dtype and
+            device.
     """
     originals = {parameter: parameter.data for parameter in weights}
     try:
@@ -34,95 +36,99 @@ def weights_swapped(weights: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
 
 @contextmanager
 def isolated(model: nn.Module) -> Iterator[None]:
-    """Keep what a forward pass changes besides its result, and keep others out of what follows it.
+    """Undo the side effects of forward passes, and disable hooks that would alter a measurement.
 
-    Inside, the model works on copies of its buffers (batch-norm statistics), and the generators of
-    Python, NumPy, and PyTorch on CPU and CUDA run on; afterwards the buffers' own tensors are back,
-    so are the modules' attributes (a hidden state, a counter), and the generators stand where they
-    stood. Lists and tensors that a forward pass changes in place, without being buffers, are not
-    put back. Hooks on gradients, of parameters and modules, rest: they belong to the training's
-    gradients, and one that changes them would change what is measured. Embeddings do not write
-    ``max_norm`` into their weights. Gradients need no care here: nothing inside may call
-    ``backward()``.
+    Inside the context the model works on copies of its buffers, such as batch-norm statistics.
+    Afterwards the original buffers are back, as are the modules' attributes (a hidden state, a
+    counter) and the states of the random generators of Python, NumPy, and PyTorch on CPU and CUDA.
+    Lists and tensors that are not buffers and that a forward pass changes in place are not
+    restored.
+
+    Backward hooks of parameters and modules are disabled: they belong to the training's gradients,
+    and a hook that changes gradients would change the measurement. Embeddings do not renormalize
+    their weights (``max_norm``). Gradients are not saved: nothing inside may call ``backward()``.
 
     Args:
         model: The model that is called inside.
     """
     modules, parameters = list(model.modules()), list(model.parameters())
     with (
-        generators_kept(parameters),
-        attributes_kept(modules),
-        _buffers_copied(modules),
-        _no_hooks(modules, parameters),
+        preserved_generators(parameters),
+        preserved_attributes(modules),
+        _copied_buffers(modules),
+        _disabled_hooks(modules, parameters),
     ):
         for module in modules:
             if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-                module.max_norm = None  # `attributes_kept` puts it back
+                module.max_norm = None  # preserved_attributes restores it
         yield
 
 
 @contextmanager
-def generators_kept(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Let the generators of random numbers run on, and stand where they stood afterwards.
+def preserved_generators(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Restore the states of the random generators afterwards.
 
     Args:
-        parameters: The model's, which tell on which devices.
+        parameters: The model's parameters; the generators of their devices are included.
     """
     devices = sorted({p.device.index for p in parameters if p.device.type == "cuda"}, key=str)
-    # NumPy's old generator, which all share, is what libraries draw from.
-    pythons, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
+    # NumPy's legacy generator is global, and many libraries draw from it.
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=devices):
         try:
             yield
         finally:
-            random.setstate(pythons)
-            np.random.set_state(numpys)  # noqa: NPY002
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 @contextmanager
-def attributes_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Let modules set attributes, and have their former ones afterwards.
+def preserved_attributes(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Restore the attributes of modules afterwards.
 
     Args:
-        modules: All of a model.
+        modules: All modules of the model.
     """
-    with _kept([vars(module) for module in modules]):
+    with _preserved([vars(module) for module in modules]):
         yield
 
 
 @contextmanager
-def _buffers_copied(modules: Iterable[nn.Module]) -> Iterator[None]:
-    # PyTorch has no public way to put another tensor in a buffer's place and the old one back.
+def _copied_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
+    # PyTorch has no public way to replace a buffer's tensor and to put the original back.
     buffers = [module._buffers for module in modules]  # noqa: SLF001
-    with _kept(buffers):
-        for present in buffers:
-            for name, buffer in present.items():
+    with _preserved(buffers):
+        for entries in buffers:
+            for name, buffer in entries.items():
                 if buffer is not None:
-                    present[name] = buffer.detach().clone()
+                    entries[name] = buffer.detach().clone()
         yield
 
 
 @contextmanager
-def _kept(entries: Sequence[dict[str, Any]]) -> Iterator[None]:
-    own = [dict(present) for present in entries]
+def _preserved(dicts: Sequence[dict[str, Any]]) -> Iterator[None]:
+    """Restore the entries of dicts afterwards."""
+    originals = [dict(entries) for entries in dicts]
     try:
         yield
     finally:
-        for present, former in zip(entries, own, strict=True):
-            # Not emptied and filled: other threads may look into it meanwhile.
-            for name in [name for name in present if name not in former]:
-                del present[name]
-            present.update(former)
+        for entries, original in zip(dicts, originals, strict=True):
+            # Never cleared first: other threads may read the entries meanwhile.
+            for name in [name for name in entries if name not in original]:
+                del entries[name]
+            entries.update(original)
 
 
 @contextmanager
-def _no_hooks(modules: Iterable[nn.Module], parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    # Nor has it one to set hooks aside.
+def _disabled_hooks(
+    modules: Iterable[nn.Module], parameters: Iterable[nn.Parameter]
+) -> Iterator[None]:
+    # PyTorch has no public way to disable hooks.
     hooked = {p: p._backward_hooks for p in parameters if p._backward_hooks}  # noqa: SLF001
     try:
         for parameter in hooked:
             parameter._backward_hooks = None  # noqa: SLF001
-        for module in modules:  # of modules, `attributes_kept` puts them back
+        for module in modules:  # preserved_attributes restores those of modules
             if module._backward_hooks or module._backward_pre_hooks:  # noqa: SLF001
                 module._backward_hooks = OrderedDict()  # noqa: SLF001
                 module._backward_pre_hooks = OrderedDict()  # noqa: SLF001

@@ -1,8 +1,8 @@
-"""Finds the tensors that stand for a model's parameters during a forward pass.
+"""Finds the tensors that represent a model's parameters during a forward pass.
 
-Of a plain model those are the parameters. Where parameters lie in shards on several ranks (FSDP2),
-each module gathers its own for the time of its call; the gathered tensors are other objects, with
-a place of their own in the autograd graph.
+For a model that is not sharded, those are the parameters. If the parameters are sharded over
+several ranks (FSDP2), each module gathers its own for the duration of its call. The gathered
+tensors are different objects, with their own nodes in the autograd graph.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from fslr.errors import AttachError
 
 
 def is_shard(tensor: Tensor) -> bool:
-    """Return whether a tensor lies in shards on several ranks."""
+    """Return whether a tensor is sharded over several ranks."""
     return hasattr(tensor, "device_mesh")
 
 
 def reshard(model: nn.Module) -> None:
-    """Let go of gathered parameters, so that the next call gathers what the shards hold then.
+    """Free gathered parameters, so that the next call gathers the current values of the shards.
 
-    The outermost module keeps its own after a forward pass that no backward pass follows.
+    Without this, the outermost module keeps its gathered parameters after a forward pass that is
+    not followed by a backward pass.
     """
     for module in model.modules():
         if isinstance(module, FSDPModule):
@@ -33,15 +34,15 @@ def reshard(model: nn.Module) -> None:
 
 
 def refuse_foreign_shards(model: nn.Module) -> None:
-    """Refuse a model with sharded parameters that no module gathers whole for its call.
+    """Refuse a model with sharded parameters that FSDP2 does not gather.
 
-    Only gathered parameters are followed: others would seem to move nothing.
+    Only gathered parameters are followed. Others would appear to have a rate of zero.
 
     Args:
-        model: The model inside all wrappers, nothing gathered.
+        model: The model inside all wrappers, with no parameters gathered.
 
     Raises:
-        AttachError: There are such parameters, of tensor parallelism for example.
+        AttachError: The model has such parameters, for example those of tensor parallelism.
     """
     gathered = {
         id(parameter)
@@ -57,30 +58,30 @@ def refuse_foreign_shards(model: nn.Module) -> None:
     ]
     if foreign:
         raise AttachError(
-            f"{len(foreign)} parameter(s) are sharded otherwise than by fully_shard, first "
+            f"{len(foreign)} parameter(s) are sharded, but not by fully_shard, first "
             f"{foreign[0]!r}, and cannot be measured (tensor parallelism, for example); shard the "
-            "model with fully_shard alone"
+            "model only with fully_shard"
         )
 
 
 def _is_sharded_once(parameter: Tensor) -> bool:
-    """Return whether a tensor is cut along one dimension of its mesh, and copied along others."""
-    *copied, cut = getattr(parameter, "placements", (None,))
-    return cut is not None and cut.is_shard() and all(other.is_replicate() for other in copied)
+    """Return whether a tensor is sharded along the last dimension of its mesh only."""
+    *others, last = getattr(parameter, "placements", (None,))
+    return last is not None and last.is_shard() and all(p.is_replicate() for p in others)
 
 
-class ParameterPlaces:
-    """Where in a model its parameters are, also while others stand for them.
+class ParameterFinder:
+    """Finds the tensors that represent given parameters during a forward pass.
 
     Args:
-        model: The model inside all wrappers, nothing gathered.
-        parameters: The parameters by index.
+        model: The model inside all wrappers, with no parameters gathered.
+        parameters: The parameters, in the order of their indices.
     """
 
     def __init__(self, model: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
         self._model = model
         self._plain: dict[int, nn.Parameter] = {}
-        self._sharded: dict[tuple[int, str], int] = {}  # by module and the name in it
+        self._sharded: dict[tuple[int, str], int] = {}  # index by id of the module and name in it
         index_of: dict[int, int] = {}
         for index, parameter in enumerate(parameters):
             if is_shard(parameter):
@@ -94,32 +95,32 @@ class ParameterPlaces:
 
     @contextmanager
     def followed(self, follow: Callable[[int, Tensor], None]) -> Iterator[dict[int, Tensor]]:
-        """Tell which tensors stand for the parameters in the forward pass made inside.
+        """Report the tensors that represent the parameters in the forward pass made inside.
 
         Args:
-            follow: Called with a parameter's index and each tensor that stands for it.
+            follow: Called with a parameter's index and each tensor that represents it.
 
         Yields:
-            The newest such tensor by index; filled while the model is called.
+            The most recent such tensor by index; filled while the model runs.
         """
         leaves: dict[int, Tensor] = {}
 
-        def stand_for(index: int, tensor: Tensor) -> None:
+        def report(index: int, tensor: Tensor) -> None:
             leaves[index] = tensor
             follow(index, tensor)
 
-        def gathered(module: nn.Module, _args: Any) -> None:
-            # All below it: a module may use a parameter of another that it never calls.
+        def report_gathered(module: nn.Module, _args: Any) -> None:
+            # All submodules: a module may use the parameter of a submodule that it never calls.
             for part in module.modules():
                 for name, parameter in part.named_parameters(recurse=False):
                     index = self._sharded.get((id(part), name))
                     if index is not None and not is_shard(parameter):
-                        stand_for(index, parameter)
+                        report(index, parameter)
 
         for index, parameter in self._plain.items():
-            stand_for(index, parameter)
+            report(index, parameter)
         modules = list(self._model.modules()) if self._sharded else []
-        handles = [module.register_forward_pre_hook(gathered) for module in modules]
+        handles = [module.register_forward_pre_hook(report_gathered) for module in modules]
         try:
             yield leaves
         finally:

@@ -1,4 +1,4 @@
-"""The weights from before a step, and the model at them for a while."""
+"""Snapshots of the weights before a step, and the step as seen from them."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from fslr.torch.model.isolation import weights_swapped
+from fslr.torch.model.isolation import swapped_weights
 from fslr.torch.model.sharding import is_shard
 
 
 class Snapshot:
-    """Keeps a copy of parameters, beside them or in the host's memory.
+    """A copy of parameters, on their devices or in host memory.
 
-    On the device it costs the parameters' size once more there. On the host it costs nothing on the
-    device but one parameter's size at a time, and a transfer of all parameters each way.
+    A copy on the device takes as much memory as the parameters. A copy in host memory takes the
+    size of one parameter at a time on the device, and transfers all parameters in both directions.
 
     Args:
-        parameters: What to keep.
-        on_host: Whether to keep it in the host's memory.
+        parameters: The parameters to copy.
+        on_host: Whether the copy is in host memory.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], *, on_host: bool = False) -> None:
         self._parameters = list(parameters)
         self._on_host = on_host
-        # A shard is gathered from a storage that others hold too: filled, not exchanged.
-        self._fills = on_host or any(is_shard(parameter) for parameter in parameters)
+        # Shards are gathered from a shared storage, which must be written to and not replaced.
+        self._in_place = on_host or any(is_shard(parameter) for parameter in parameters)
         self._before = self._copies()
 
     def _copies(self) -> list[Tensor]:
@@ -37,33 +37,33 @@ class Snapshot:
 
     @contextmanager
     def restored(self) -> Iterator[StepView]:
-        """Let the parameters hold what was kept; inside, the step since then can be looked at.
+        """Let the parameters hold the snapshot, and yield a view of the step since then.
 
-        What the parameters hold now is back afterwards, bit for bit, whatever happens inside.
+        Afterwards the parameters are bit-identical to before, even after an exception.
         """
-        if not self._fills:
+        if not self._in_place:
             after = [p.data for p in self._parameters]
-            with weights_swapped(dict(zip(self._parameters, self._before, strict=True))):
-                yield StepView(self._parameters, after, self._before, fills=False)
+            with swapped_weights(dict(zip(self._parameters, self._before, strict=True))):
+                yield StepView(self._parameters, after, self._before, in_place=False)
             return
         after = self._copies()
         try:
             _fill(self._parameters, self._before)
-            yield StepView(self._parameters, after, self._before, fills=True)
+            yield StepView(self._parameters, after, self._before, in_place=True)
         finally:
             _fill(self._parameters, after)
 
     @torch.no_grad()
     def rescale(self, factors: Sequence[float]) -> None:
-        """Turn the step since the snapshot into ``factor`` times itself, parameter by parameter."""
+        """Multiply the step since the snapshot by a factor per parameter."""
         for parameter, before, factor in zip(self._parameters, self._before, factors, strict=True):
             if factor != 1.0:
-                now = _local(parameter)
-                now.copy_(torch.lerp(_local(before).to(now.device), now, factor))
+                current = _local(parameter)
+                current.copy_(torch.lerp(_local(before).to(current.device), current, factor))
 
 
 class StepView:
-    """A step, looked at from the weights before it, which the parameters hold."""
+    """A step, while the parameters hold the weights before it."""
 
     def __init__(
         self,
@@ -71,25 +71,25 @@ class StepView:
         after: list[Tensor],
         before: list[Tensor],
         *,
-        fills: bool,
+        in_place: bool,
     ) -> None:
         self._parameters = parameters
         self._after = after
         self._before = before
-        self._fills = fills
+        self._in_place = in_place
 
     def change(self, index: int) -> Tensor:
-        """Return by what the step changed a parameter."""
+        """Return the change of a parameter by the step."""
         before = self._parameters[index].data
         change = self._after[index].to(before.device) - before
-        # Of a shard the whole change is gathered from all ranks, one parameter at a time.
+        # The change of a sharded parameter is gathered from all ranks, one parameter at a time.
         return change.full_tensor() if isinstance(change, DTensor) else change
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Let the parameters hold the weights after the step."""
-        if not self._fills:
-            with weights_swapped(dict(zip(self._parameters, self._after, strict=True))):
+        """Let the parameters hold the weights after the step inside the context."""
+        if not self._in_place:
+            with swapped_weights(dict(zip(self._parameters, self._after, strict=True))):
                 yield
             return
         try:
@@ -100,7 +100,7 @@ class StepView:
 
 
 def _local(tensor: Tensor) -> Tensor:
-    """Return this rank's shard of a sharded tensor, and any other tensor as it is."""
+    """Return this rank's part of a sharded tensor, and any other tensor unchanged."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

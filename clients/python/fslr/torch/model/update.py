@@ -11,18 +11,18 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What an optimizer step did, seen from the weights before it.
+    """The effect of an optimizer step, relative to the weights before it.
 
     Attributes:
-        of_group: Gives the unit update of a group by its index, of the parameter's shape, per
-            learning rate. Called once per use of the parameter, so that no second copy of all
-            parameters is ever held.
-        learning_rates: Absolute learning rate of each group in the step, multiplier included.
-            None: unknown, and no total rate can be told.
-        applied: Makes a context in which the model has the weights after the step. None: they are
-            not known, and no linearity error can be told.
+        unit_update: Returns the unit update of a group by the group's index: the change of the
+            parameter divided by the learning rate, of the parameter's shape. Called once per use of
+            the parameter, so that no second copy of all parameters is held.
+        learning_rates: Learning rate of each group in the step, multiplier included. None: they are
+            unknown, and no total rate is estimated.
+        applied: Returns a context in which the model has the weights after the step. None: those
+            weights are unknown, and no linearity error is estimated.
     """
 
-    of_group: Callable[[int], Tensor]
+    unit_update: Callable[[int], Tensor]
     learning_rates: Sequence[float] | None = None
     applied: Callable[[], AbstractContextManager[None]] | None = None

@@ -1,4 +1,4 @@
 """The per-example estimator: it follows parameters through functions and projects per example.
 
-What every estimator shares lives one folder up.
+Code that all estimators share belongs one folder up.
 """

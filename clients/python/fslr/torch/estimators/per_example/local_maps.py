@@ -1,13 +1,13 @@
-"""Local maps: what a function's result would change by if one of its arguments changed.
+"""Local maps: how a function's result changes when one of its arguments changes.
 
 A function that is linear in an argument maps a change of that argument to a change of its result
-that depends on the other arguments alone. The table below says, for the functions through which
-parameters act in a forward pass, in which arguments each is linear and how to apply the map. A rule
-knows nothing of probes, rates or modules: a layer of ``torch.nn``, a Hugging Face layer and a
-parameter used by hand all come down to these functions.
+that depends only on the other arguments. The table in this module lists the functions through which
+parameters act in a forward pass, the arguments in which each is linear, and how to apply the map.
+The entries are independent of probes, rates and modules: a layer of ``torch.nn``, a Hugging Face
+layer and a parameter used by hand all reduce to these functions.
 
 Functions that only rearrange, cast or select (``W.t()``, ``W[expert]``, ``W.to(dtype)``) are linear
-too, so a change can be followed through them.
+as well, so a change can be followed through them.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from torch import Tensor
 from torch.nn import functional
 
 Place = str | tuple[str, int]
-"""Where a tensor stands among a call's arguments: by name, or by name and position in a list."""
+"""The place of a tensor among a call's arguments: a name, or a name and a position in a list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a function, its arguments bound to names.
+    """One call of a function, with its arguments by name.
 
     Attributes:
-        function: What was called.
-        names: Names of the positional arguments, as many as were given.
+        function: The function that was called.
+        names: The names of the arguments that were given positionally.
         arguments: All arguments by name.
     """
 
@@ -39,13 +39,13 @@ class Call:
     arguments: dict[str, Any]
 
     def repeat(self, **changed: Any) -> Any:
-        """Call the function again with some arguments exchanged."""
+        """Call the function again with some arguments replaced."""
         arguments = {**self.arguments, **changed}
         positional = [arguments.pop(name) for name in self.names]
         return self.function(*positional, **arguments)
 
     def with_change(self, place: Place, change: Tensor, **changed: Any) -> Any:
-        """Call the function again with a change in the place of a tensor."""
+        """Call the function again with a tensor replaced by its change."""
         if isinstance(place, tuple):
             name, position = place
             items = list(self.arguments[name])
@@ -55,10 +55,10 @@ class Call:
 
 
 LocalMap = Callable[[Call, Place, Tensor], Any]
-"""Maps (call, place of the changed tensor, its change) to the result's change.
+"""Maps (call, place of the changed tensor, its change) to the change of the result.
 
-The result's change has the structure of the result; a tensor may be of any shape that broadcasts to
-the result's. ``NotImplemented`` says that the function is not linear in this argument.
+The change has the structure of the result, and its tensors may have any shape that broadcasts to
+the shape in the result. ``NotImplemented`` means that the function is not linear in this argument.
 """
 
 
@@ -67,7 +67,7 @@ class LinearFunction:
     """A function that is linear in some of its arguments.
 
     Attributes:
-        names: Names of its positional arguments, in order.
+        names: The names of its positional arguments, in order.
         local_map: Its local map.
     """
 
@@ -77,7 +77,7 @@ class LinearFunction:
     def bind(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Call | None:
-        """Return a call with its arguments bound to names, or None if there are too many."""
+        """Return a call with its arguments by name, or None if there are too many of them."""
         if len(args) > len(self.names):
             return None
         names = self.names[: len(args)]
@@ -85,7 +85,7 @@ class LinearFunction:
 
 
 def _product(*factors: str) -> LocalMap:
-    """Linear in each factor on its own."""
+    """Return the map of a function that is linear in each factor separately."""
 
     def local_map(call: Call, place: Place, change: Tensor) -> Any:
         return call.with_change(place, change) if place in factors else NotImplemented
@@ -94,11 +94,11 @@ def _product(*factors: str) -> LocalMap:
 
 
 def _product_plus_bias(bias_dims_after: int | None, *factors: str) -> LocalMap:
-    """Linear in each factor, with a ``bias`` along one dimension of the result on top.
+    """Return the map of a function that is linear in each factor and adds a ``bias``.
 
     Args:
-        bias_dims_after: Dimensions of the result after the bias's; None: as many as the input has
-            after its channels (convolutions with and without a leading batch).
+        bias_dims_after: Number of dimensions of the result after the bias's dimension; None: the
+            number of spatial dimensions of a convolution, with or without a leading batch.
         factors: The factors' names.
     """
 
@@ -116,7 +116,7 @@ def _product_plus_bias(bias_dims_after: int | None, *factors: str) -> LocalMap:
 
 
 def _sum(sign_of_other: int = 1) -> LocalMap:
-    """``input + alpha * other``, or minus."""
+    """Return the map of ``input + alpha * other``, or of ``-`` with a sign of -1."""
 
     def local_map(call: Call, place: Place, change: Tensor) -> Any:
         if place == "input":
@@ -128,7 +128,7 @@ def _sum(sign_of_other: int = 1) -> LocalMap:
 
 
 def _sum_in_place(sign_of_other: int = 1) -> LocalMap:
-    """``input += alpha * other``; what ``input`` held before is gone, so only ``other`` counts."""
+    """Return the map of ``input += alpha * other``, which cannot be followed through ``input``."""
     out_of_place = _sum(sign_of_other)
 
     def local_map(call: Call, place: Place, change: Tensor) -> Any:
@@ -142,7 +142,7 @@ def _rearrangement(call: Call, place: Place, change: Tensor) -> Any:
 
 
 def _like_another(call: Call, place: Place, change: Tensor) -> Any:
-    """Rearranges its first argument in the manner of the second."""
+    """Rearranges the first argument like the second."""
     return call.repeat(input=change) if place == "input" else NotImplemented
 
 
@@ -162,8 +162,13 @@ def _embedding(call: Call, place: Place, change: Tensor) -> Any:
     return functional.embedding(call.arguments["input"], change)
 
 
-def _normalized(name_of_call: Callable[[Call], Tensor], channel_dim: int | None) -> LocalMap:
-    """``normalized * weight + bias``, with weight and bias along the trailing or channel dims."""
+def _normalization(normalized: Callable[[Call], Tensor], channel_dim: int | None) -> LocalMap:
+    """Return the map of ``normalized * weight + bias``.
+
+    Args:
+        normalized: Repeats a call without weight and bias.
+        channel_dim: The dimension of weight and bias; None: the trailing dimensions.
+    """
 
     def local_map(call: Call, place: Place, change: Tensor) -> Any:
         if place not in {"weight", "bias"}:
@@ -171,7 +176,7 @@ def _normalized(name_of_call: Callable[[Call], Tensor], channel_dim: int | None)
         if channel_dim is not None:
             after = call.arguments["input"].dim() - channel_dim - 1
             change = change.reshape(-1, *[1] * after)
-        return change if place == "bias" else name_of_call(call) * change
+        return change if place == "bias" else normalized(call) * change
 
     return local_map
 
@@ -183,7 +188,7 @@ def _without_weights(call: Call, **changed: Any) -> Tensor:
 
 
 def _batch_normalized(call: Call) -> Tensor:
-    # The running statistics are used, and must not be moved a second time.
+    # The call may update the running statistics, so it gets copies.
     copies = {
         name: None if call.arguments.get(name) is None else call.arguments[name].clone()
         for name in ("running_mean", "running_var")
@@ -205,7 +210,7 @@ def _einsum(call: Call, place: Place, change: Tensor) -> Any:
 
 
 def _where(call: Call, place: Place, change: Tensor) -> Any:
-    """Takes the change where its argument is chosen, and zero elsewhere."""
+    """Selects the change where its argument is selected, and zero elsewhere."""
     zero = torch.zeros((), dtype=change.dtype, device=change.device)
     if place == "input":
         return torch.where(call.arguments["condition"], change, zero)
@@ -216,8 +221,8 @@ def _masked_fill(call: Call, place: Place, change: Tensor) -> Any:
     return change.masked_fill(call.arguments["mask"], 0.0) if place == "input" else NotImplemented
 
 
-def _joined(call: Call, place: Place, change: Tensor) -> Any:
-    """Joins the change with zeros in the places of all other tensors."""
+def _concatenation(call: Call, place: Place, change: Tensor) -> Any:
+    """Concatenates the change with zeros in place of the other tensors."""
     tensors = call.arguments["tensors"]
     items = [
         change if place == ("tensors", i) else torch.zeros_like(tensor)
@@ -229,77 +234,79 @@ def _joined(call: Call, place: Place, change: Tensor) -> Any:
 _TABLE: dict[Callable[..., Any], LinearFunction] = {}
 
 
-def _enter(functions: Iterable[Callable[..., Any]], names: str, local_map: LocalMap) -> None:
+def _register(functions: Iterable[Callable[..., Any]], names: str, local_map: LocalMap) -> None:
     entry = LinearFunction(tuple(names.split()), local_map)
     _TABLE.update(dict.fromkeys(functions, entry))
 
 
 _T = torch.Tensor
 
-_enter([functional.linear], "input weight bias", _product_plus_bias(0, "input", "weight"))
-_enter(
+_register([functional.linear], "input weight bias", _product_plus_bias(0, "input", "weight"))
+_register(
     [functional.bilinear],
     "input1 input2 weight bias",
     _product_plus_bias(0, "input1", "input2", "weight"),
 )
-_enter(
+_register(
     [functional.conv1d, functional.conv2d, functional.conv3d],
     "input weight bias stride padding dilation groups",
     _product_plus_bias(None, "input", "weight"),
 )
-_enter(
+_register(
     [functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d],
     "input weight bias stride padding output_padding groups dilation",
     _product_plus_bias(None, "input", "weight"),
 )
-_enter(
+_register(
     [functional.embedding],
     "input weight padding_idx max_norm norm_type scale_grad_by_freq sparse",
     _embedding,
 )
-_enter(
+_register(
     [functional.embedding_bag],
     "input weight offsets max_norm norm_type scale_grad_by_freq mode sparse per_sample_weights "
     "include_last_offset padding_idx",
     _product("weight"),
 )
-_enter(
+_register(
     [functional.layer_norm],
     "input normalized_shape weight bias eps",
-    _normalized(_without_weights, None),
+    _normalization(_without_weights, None),
 )
-_enter(
-    [functional.rms_norm], "input normalized_shape weight eps", _normalized(_without_weights, None)
+_register(
+    [functional.rms_norm],
+    "input normalized_shape weight eps",
+    _normalization(_without_weights, None),
 )
-_enter(
+_register(
     [functional.group_norm],
     "input num_groups weight bias eps",
-    _normalized(_without_weights, 1),
+    _normalization(_without_weights, 1),
 )
-_enter(
+_register(
     [functional.instance_norm],
     "input running_mean running_var weight bias use_input_stats momentum eps",
-    _normalized(_batch_normalized, 1),
+    _normalization(_batch_normalized, 1),
 )
-_enter(
+_register(
     [functional.batch_norm],
     "input running_mean running_var weight bias training momentum eps",
-    _normalized(_batch_normalized, 1),
+    _normalization(_batch_normalized, 1),
 )
-_enter([functional.prelu], "input weight", _prelu)
-_enter([torch.addmm, _T.addmm, torch.baddbmm, _T.baddbmm], "input mat1 mat2", _addmm)
-_enter(
+_register([functional.prelu], "input weight", _prelu)
+_register([torch.addmm, _T.addmm, torch.baddbmm, _T.baddbmm], "input mat1 mat2", _addmm)
+_register(
     [torch.mul, torch.multiply, _T.mul, _T.multiply, torch.matmul, _T.matmul, torch.mm, _T.mm,
      torch.bmm, _T.bmm, torch.mv, _T.mv],
     "input other",
     _product("input", "other"),
 )  # fmt: skip
-_enter([torch.div, torch.true_divide, _T.div, _T.true_divide], "input other", _product("input"))
-_enter([torch.einsum], "equation operand0 operand1 operand2 operand3", _einsum)
-_enter([torch.add, _T.add], "input other", _sum())
-_enter([torch.sub, _T.sub], "input other", _sum(-1))
-_enter([_T.add_], "input other", _sum_in_place())
-_enter([_T.sub_], "input other", _sum_in_place(-1))
+_register([torch.div, torch.true_divide, _T.div, _T.true_divide], "input other", _product("input"))
+_register([torch.einsum], "equation operand0 operand1 operand2 operand3", _einsum)
+_register([torch.add, _T.add], "input other", _sum())
+_register([torch.sub, _T.sub], "input other", _sum(-1))
+_register([_T.add_], "input other", _sum_in_place())
+_register([_T.sub_], "input other", _sum_in_place(-1))
 _REARRANGING = (
     "t", "transpose", "permute", "reshape", "unsqueeze", "squeeze", "flatten", "unflatten",
     "chunk", "split", "unbind", "select", "narrow", "clone", "neg", "movedim", "swapaxes",
@@ -310,40 +317,20 @@ _REARRANGING_METHODS = (
     "view", "expand", "repeat", "contiguous", "to", "float", "half", "bfloat16", "double",
     "type", "__getitem__",
 )  # fmt: skip
-_enter(
+_register(
     [getattr(owner, name) for owner in (torch, _T) for name in _REARRANGING if hasattr(owner, name)]
     + [getattr(_T, name) for name in _REARRANGING_METHODS]
     + [_T.T.__get__, _T.mT.__get__],  # type: ignore[attr-defined]
     "input argument1 argument2 argument3 argument4 argument5 argument6",
     _rearrangement,
 )
-_enter([torch.cat, torch.concat, torch.concatenate, torch.stack], "tensors dim", _joined)
-_enter([torch.where], "condition input other", _where)
-_enter([_T.where], "input condition other", _where)
-_enter([torch.masked_fill, _T.masked_fill], "input mask value", _masked_fill)
-_enter([_T.view_as, _T.expand_as, _T.reshape_as, _T.type_as], "input other", _like_another)
+_register([torch.cat, torch.concat, torch.concatenate, torch.stack], "tensors dim", _concatenation)
+_register([torch.where], "condition input other", _where)
+_register([_T.where], "input condition other", _where)
+_register([torch.masked_fill, _T.masked_fill], "input mask value", _masked_fill)
+_register([_T.view_as, _T.expand_as, _T.reshape_as, _T.type_as], "input other", _like_another)
 
 
 def linear_function(function: Callable[..., Any]) -> LinearFunction | None:
-    """Return what is known of a function's linearity, or None."""
+    """Return the entry of a function that is linear in some arguments, or None."""
     return _TABLE.get(function)
-
-
-def as_measured(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments with which a function's derivative is that of its result.
-
-    An embedding's options for its gradient (a padding row gets none, frequent rows less) change
-    what training does with it, but not what it puts out, and that is measured.
-    """
-    if function not in {functional.embedding, functional.embedding_bag}:
-        return args, kwargs
-    call = _TABLE[function].bind(function, args, kwargs)
-    if call is None:
-        return args, kwargs
-    options: dict[str, Any] = {"scale_grad_by_freq": False, "sparse": False}
-    if function is functional.embedding:
-        options["padding_idx"] = None
-    arguments = {**call.arguments, **{k: v for k, v in options.items() if k in call.arguments}}
-    return tuple(arguments.pop(name) for name in call.names), arguments

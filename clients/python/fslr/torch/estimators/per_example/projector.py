@@ -1,4 +1,4 @@
-"""Runs a model on a part of a batch, and projects what its groups do on probes."""
+"""Runs a model on part of a batch, and projects the changes by its groups onto probes."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from fslr.torch.estimators.per_example.tracer import LocalMapTracer, Use
 from fslr.torch.model.batch import Batch
 from fslr.torch.model.forward import Forward
 from fslr.torch.model.groups import ModelGroups
-from fslr.torch.model.isolation import attributes_kept, generators_kept
-from fslr.torch.model.sharding import ParameterPlaces
+from fslr.torch.model.isolation import preserved_attributes, preserved_generators
+from fslr.torch.model.sharding import ParameterFinder
 from fslr.torch.model.update import Update
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One forward pass with what is needed to project it.
+    """One forward pass, with the data for projecting it.
 
     Attributes:
-        outputs: The output, leading dimension B.
-        uses: Where groups act on the examples.
-        leaves: The tensor of each group that is in the graph, as far as one was seen: of a sharded
-            model the gathered parameter.
-        by_gradient: Groups to be projected on their gradients.
-        update: The step.
+        outputs: The output, with leading dimension B.
+        uses: The places where groups act on the examples.
+        leaves: For each group whose tensor was seen, the leaf of the autograd graph; in a sharded
+            model this is the gathered parameter.
+        by_gradient: Groups that are projected by their gradients.
+        update: The step to measure.
         groups: Number of groups.
-        scales: By what each group's unit update was divided, so that it fits a 16-bit type.
+        scales: The divisor of each group's unit update, for groups whose update was scaled to fit
+            float16.
     """
 
     outputs: Tensor
@@ -42,8 +43,8 @@ class Trace:
     groups: int
     scales: dict[int, Tensor]
 
-    def at_uses(self, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the cotangent at each use, for one at the outputs; the graph is kept."""
+    def cotangents_at_uses(self, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the cotangent at each use for a cotangent at the outputs; the graph is kept."""
         if not self.uses:
             return ()
         edges = [use.edge for use in self.uses]
@@ -53,48 +54,48 @@ class Trace:
 
     def examplewise(self, layouts: list[RowLayout | None]) -> Tensor:
         """Return whether each group's rows belong to examples, bool [groups], on the CPU."""
-        kept = torch.ones(self.groups, dtype=torch.bool, device="cpu")
-        kept[self.by_gradient] = False
+        found = torch.ones(self.groups, dtype=torch.bool, device="cpu")
+        found[self.by_gradient] = False
         for use, layout in zip(self.uses, layouts, strict=True):
             if layout is None:
-                kept[[index for index, _ in use.parts]] = False
-        return kept
+                found[[index for index, _ in use.parts]] = False
+        return found
 
 
 class Projector:
-    """Runs a model and projects what its groups do on probes.
+    """Runs a model and projects the changes by its groups onto probes.
 
     Args:
         forward: Calls the model.
-        groups: Its groups.
+        groups: The groups of the model.
     """
 
     def __init__(self, forward: Forward, groups: ModelGroups) -> None:
         self.forward = forward
         self.groups = groups
-        self._places = ParameterPlaces(forward.model, (group.parameter for group in groups))
+        self._parameters = ParameterFinder(forward.model, (group.parameter for group in groups))
 
     def trace(self, batch: Batch, update: Update, *, by_gradient: Collection[int] = ()) -> Trace:
         """Run the model on a batch and follow its parameters.
 
         Args:
             batch: The examples.
-            update: The step.
-            by_gradient: Groups that need not be followed.
+            update: The step to measure.
+            by_gradient: Groups that are not followed.
         """
         scales: dict[int, Tensor] = {}
-        half = any(a.enabled and a.dtype == torch.float16 for a in batch.autocasts)
+        is_half = any(a.enabled and a.dtype == torch.float16 for a in batch.autocasts)
 
-        def update_of(index: int) -> Tensor:
-            unit = update.of_group(index)
-            if not half and unit.dtype != torch.float16:
+        def scaled_update(index: int) -> Tensor:
+            unit = update.unit_update(index)
+            if not is_half and unit.dtype != torch.float16:
                 return unit
             largest = unit.abs().amax().float()
             scales[index] = torch.where(largest > 0, largest, 1.0)
             return unit / scales[index].to(unit.dtype)
 
-        tracer = LocalMapTracer(update_of, batch, ignored=by_gradient)
-        with self._places.followed(tracer.follow) as leaves, tracer:
+        tracer = LocalMapTracer(scaled_update, batch, ignored=by_gradient)
+        with self._parameters.followed(tracer.follow) as leaves, tracer:
             outputs = self.forward(batch)
         by_gradient = sorted({*tracer.unfollowed, *by_gradient})
         uses = tracer.followed_uses()
@@ -102,15 +103,18 @@ class Projector:
 
     @torch.no_grad()
     def outputs_after(self, batch: Batch, update: Update) -> Tensor | None:
-        """Return the outputs at the weights after the step, or None if those are not known.
+        """Return the outputs with the weights after the step, or None if those are unknown.
 
-        Generators and attributes are left as they were: the traced pass begins with the same ones.
+        Generators and attributes are restored, so that the traced pass starts from the same state.
         """
         if update.applied is None:
             return None
         model = self.forward.model
-        kept = generators_kept(model.parameters()), attributes_kept(model.modules())
-        with kept[0], kept[1], update.applied():
+        with (
+            preserved_generators(model.parameters()),
+            preserved_attributes(model.modules()),
+            update.applied(),
+        ):
             return self.forward(batch)
 
     def rows(
@@ -123,16 +127,17 @@ class Projector:
     ) -> Tensor:
         """Return the projections ``u`` of one probe, float32 of shape [B, groups].
 
-        What belongs to no example is in row 0; only the sum of such a group's rows has a meaning.
+        Projections that belong to no single example are in row 0; only the sum of the rows of such
+        a group is meaningful.
 
         Args:
             trace: The forward pass.
             cotangent: The probe, of the outputs' shape.
-            layouts: Where each use carries its examples.
-            last: Whether the forward pass is not needed any more.
+            layouts: The layout of each use; None: unknown.
+            last: Whether the graph of the forward pass may be freed.
         """
-        slow = [index for index in trace.by_gradient if index in trace.leaves]
-        leaves = [get_gradient_edge(trace.leaves[index]) for index in slow]
+        by_gradient = [index for index in trace.by_gradient if index in trace.leaves]
+        leaves = [get_gradient_edge(trace.leaves[index]) for index in by_gradient]
         found = torch.autograd.grad(
             trace.outputs,
             [use.edge for use in trace.uses] + leaves,
@@ -147,18 +152,18 @@ class Projector:
             if index in trace.scales:
                 values = values * trace.scales[index]
             values = nn.functional.pad(values, (0, examples - len(values)))
-            present = columns[index]
-            columns[index] = values if present is None else present + values
+            column = columns[index]
+            columns[index] = values if column is None else column + values
 
-        at_uses, gradients = found[: len(trace.uses)], found[len(trace.uses) :]
-        for use, layout, at_result in zip(trace.uses, layouts, at_uses, strict=True):
+        cotangents, gradients = found[: len(trace.uses)], found[len(trace.uses) :]
+        for use, layout, at_result in zip(trace.uses, layouts, cotangents, strict=True):
             if at_result is not None:
                 for index, change in use.parts:
                     add(index, inner_products(at_result, change, layout, examples))
-        for index, gradient in zip(slow, gradients, strict=True):
+        for index, gradient in zip(by_gradient, gradients, strict=True):
             if gradient is not None:
-                unit = trace.update.of_group(index)
-                # Where a part of it was followed before it got lost, the scale is undone in add.
+                unit = trace.update.unit_update(index)
+                # A group that was followed at first has a scale, which add() multiplies by.
                 scale = trace.scales.get(index, 1.0)
                 add(index, inner_products(gradient, unit, None, examples) / scale)
         zero = torch.zeros(examples, device=trace.outputs.device)

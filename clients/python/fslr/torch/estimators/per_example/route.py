@@ -1,17 +1,16 @@
-"""How a batch of some pattern is measured, found by checks instead of guesses.
+"""Determines how the batches of a pattern are measured, by checks at the first measurement.
 
-Three checks at the first measurement of each pattern of batches:
-
-1. Which row is whose: with the probe zero on some of the examples, a use's rows of those must be
-   exactly zero. Every way in which the result's shape may carry the examples is tried; if none
-   passes, the rows of the groups that act there are summed: one degree of freedom a probe, and
-   still no bias. The sets of silent examples separate any two: neighbours that see each other, or
-   time steps of which the later see the earlier, do not hide in a half.
-2. Nothing is missed: for one probe the parts of each group must add up to ``<dL/dW, U>`` of the
-   true parameter gradient. A group that fails is from then on measured by that.
-3. Whether the batch may be cut: if the model gives the same outputs on chunks of the batch as on
-   all of it, summed groups get a row a chunk at no further cost; else (batch norm) from more
-   probes.
+1. Which rows belong to which example. With the probe set to zero on some examples, the rows of
+   those examples must be exactly zero at each use. All layouts that the shape allows are tried. If
+   none passes, the rows of the groups that act there are summed: one degree of freedom per probe,
+   still without bias. The sets of silent examples separate any two examples, so that mixing between
+   neighbours, or from earlier to later time steps, is always detected.
+2. Whether all uses are visible. For one probe, the parts of each group must add up to
+   ``<dL/dW, U>`` with the gradient of the parameter. A group that fails is measured by its gradient
+   from then on.
+3. Whether the batch may be cut. If the model returns the same outputs for chunks of the batch as
+   for the whole batch, summed groups get one degree of freedom per chunk at no extra cost.
+   Otherwise (batch norm) they get them from more probes.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from fslr.errors import MeasurementError
 from fslr.torch.estimators.base import Probes
-from fslr.torch.estimators.gradient import NOTHING_MEASURED
+from fslr.torch.estimators.gradient import NO_DEPENDENCE
 from fslr.torch.estimators.per_example.projector import Projector, Trace
 from fslr.torch.estimators.per_example.rows import (
     RowLayout,
@@ -38,37 +37,37 @@ from fslr.torch.model.forward import Forward
 from fslr.torch.model.function_modes import WithoutDropout
 from fslr.torch.model.update import Update
 
-_SUMMED_ROWS = 8  # rows a probe for groups whose rows belong to no example
-_LEAST_EXAMPLES = 4  # in a part of a batch that is cut to save memory
-_CHECKED_EXAMPLES = 8  # at most, for rows and gradients: structure does not show better on more
-_MOST_INDEX_BITS = 32
-_CUT_TOLERANCE = 1e-3  # relative to the largest output; other kernels for other shapes stay below
+_SUMMED_ROWS = 8  # degrees of freedom per probe for groups whose rows are summed
+_MIN_PART_EXAMPLES = 4  # in a part of a batch that is cut to save memory
+_MAX_CHECKED_EXAMPLES = 8  # for checks 1 and 2; more examples would not show more structure
+_MAX_INDEX_BITS = 32
+_CUT_TOLERANCE = 1e-3  # relative to the largest output; different kernels for shapes stay below
 _CUT_TOLERANCE_16_BIT = 0.05
 _MISSED_TOLERANCE = 1e-3  # relative to the norm of the terms; float32 rounding stays below 1e-5
 _MISSED_TOLERANCE_16_BIT = 0.03
-_GRADIENT_SLICE = 0.2  # part of all parameters whose true gradients are held at a time
+_GRADIENT_SLICE = 0.2  # share of all parameters whose gradients are held at the same time
 
 _REFUSALS = RuntimeError, ValueError, IndexError, AssertionError, MeasurementError
-"""What a model raises that does not take a batch of some size."""
+"""Exceptions of a model that does not accept a batch of some size."""
 
-_NOT_FOLLOWED = "its way to the output cannot be followed, so its gradient is projected"
-_MISSED = "not all of its way to the output is seen, so its gradient is projected"
-_NO_EXAMPLES = "its rows belong to no example, or examples see each other, so they are summed"
+_NOT_FOLLOWED = "its path to the output cannot be followed, so its gradient is projected"
+_MISSED = "part of its path to the output is not visible, so its gradient is projected"
+_NO_EXAMPLES = "its rows belong to no single example, or examples interact, so they are summed"
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How batches of some pattern are measured.
+    """How the batches of one pattern are measured.
 
     Attributes:
-        layouts: Where each use carries its examples; uses that are not in it are summed.
-        by_gradient: Groups that are projected on their true gradients.
-        slow: Groups whose rows are summed, with the reason.
-        chunks: Into how many chunks the batch is cut.
-        probe_factor: Probes on each chunk for each one that is asked for.
-        complete: Whether every group showed something. If not (an expert without tokens, an adapter
-            that begins at zero), the others are projected on their true gradients, which is always
-            right, until the checks are repeated and show something.
+        layouts: The layout of each use; the rows of uses without a layout are summed.
+        by_gradient: Groups that are projected by their gradients.
+        slow: Groups that take a slow route, with the reason.
+        chunks: Number of chunks that the batch is cut into.
+        probe_factor: Number of probes on each chunk per requested probe.
+        complete: Whether every group had an effect during the checks. A group without one (an
+            expert without tokens, an adapter initialized to zero) is projected by its gradient,
+            which is always correct, until the checks are repeated and it has an effect.
     """
 
     layouts: dict[UseKey, RowLayout]
@@ -79,29 +78,29 @@ class Route:
     complete: bool
 
     def layouts_of(self, trace: Trace) -> list[RowLayout | None]:
-        """Return the layout of each use of a forward pass, as far as it is known and fits."""
+        """Return the layout of each use of a trace; None if it is unknown or does not fit."""
         examples = trace.outputs.shape[0]
-        found = (self.layouts.get(use.key) for use in trace.uses)
+        known = (self.layouts.get(use.key) for use in trace.uses)
         return [
             layout if layout is not None and layout.fits(use.shape, examples) else None
-            for use, layout in zip(trace.uses, found, strict=True)
+            for use, layout in zip(trace.uses, known, strict=True)
         ]
 
-    def agreed(self, any_rank: AnyRank, *, groups: int, most_chunks: int) -> Route:
-        """Return the route whose passes every rank can make, each with layouts of its own.
+    def agreed(self, any_rank: AnyRank, *, groups: int, max_chunks: int) -> Route:
+        """Return a route with the same passes on all ranks; each rank keeps its own layouts.
 
-        Batches of several ranks may be of several patterns (sequences of other lengths), the routes
-        of which were found at other times.
+        The ranks' batches may have different patterns (sequences of different lengths), whose
+        routes were found at different times.
 
         Args:
-            any_rank: Tells for each of some flags whether it is set on any rank.
+            any_rank: Returns for each of several flags whether any rank sets it.
             groups: Number of groups.
-            most_chunks: Into how many chunks a batch is cut at most.
+            max_chunks: Maximum number of chunks that a batch is cut into.
         """
         flags = any_rank([
             *(index in self.by_gradient for index in range(groups)),
             self.probe_factor > 1,
-            *(self.chunks <= count for count in range(1, most_chunks + 1)),
+            *(self.chunks <= count for count in range(1, max_chunks + 1)),
         ])
         return replace(
             self,
@@ -112,34 +111,35 @@ class Route:
 
 
 AnyRank = Callable[[list[bool]], list[bool]]
-"""Tells for each of some flags whether it is set on any rank that trains the model."""
+"""Returns for each of several flags whether any rank sets it."""
 
 
-def most_chunks(micro_batches: int) -> int:
-    """Return into how many chunks a route cuts a batch at most."""
+def max_chunks(micro_batches: int) -> int:
+    """Return the maximum number of chunks that a route cuts a batch into."""
     return max(micro_batches, _SUMMED_ROWS)
 
 
 def find_route(
     projector: Projector,
-    drawn: Probes,
+    probes: Probes,
     batch: Batch,
     update: Update,
     *,
     micro_batches: int,
     any_rank: AnyRank = list,
 ) -> Route:
-    """Check how batches like this one are to be measured.
+    """Determine by checks how batches of the given batch's pattern are measured.
 
-    Ranks that agree have batches of as many examples each; then they make as many passes.
+    With ``any_rank``, all ranks must have batches of equally many examples, and then make the same
+    passes.
 
     Args:
         projector: Runs the model.
-        drawn: Draws the probes.
+        probes: Draws the probes.
         batch: The measurement batch.
-        update: The step.
-        micro_batches: Into how many parts the batch is cut, where the model allows it.
-        any_rank: Tells for each of some flags whether it is set on any rank.
+        update: The step to measure.
+        micro_batches: Number of parts that the batch is cut into, if the model allows it.
+        any_rank: Returns for each of several flags whether any rank sets it.
 
     Raises:
         MeasurementError: The output does not depend on any group.
@@ -148,24 +148,25 @@ def find_route(
     def may_be_cut(pieces: int) -> bool:
         return not any_rank([not _may_be_cut(projector.forward, batch, pieces)])[0]
 
-    pieces = max(1, min(micro_batches, batch.examples // _LEAST_EXAMPLES))
+    pieces = max(1, min(micro_batches, batch.examples // _MIN_PART_EXAMPLES))
     if pieces > 1 and not may_be_cut(pieces):
         pieces = 1
-    few = max(_LEAST_EXAMPLES, min(_CHECKED_EXAMPLES, batch.examples // micro_batches))
-    part, trace = _few_traced(projector, batch, update, few)
+    few = max(_MIN_PART_EXAMPLES, min(_MAX_CHECKED_EXAMPLES, batch.examples // micro_batches))
+    part, trace = _trace_few_examples(projector, batch, update, few)
     if not trace.outputs.requires_grad:
-        raise MeasurementError(NOTHING_MEASURED)
-    layouts, dark = _check_rows(trace, drawn, part, _index_bits(part.examples, any_rank))
-    missed, silent = _check_nothing_missed(trace, drawn)
+        raise MeasurementError(NO_DEPENDENCE)
+    layouts, inactive = _check_rows(trace, probes, part, _index_bits(part.examples, any_rank))
+    missed, without_effect = _check_all_uses_visible(trace, probes)
     for use in trace.uses:
-        if use.key in dark:
-            silent |= {index for index, _ in use.parts}
-    # The ranks of a sharded model agree on whose gradients are asked for, and on passes below.
-    missed, silent = _any_of(missed, trace, any_rank), _any_of(silent, trace, any_rank)
-    summed = [use for use in trace.uses if use.key not in layouts and use.key not in dark]
+        if use.key in inactive:
+            without_effect |= {index for index, _ in use.parts}
+    # All ranks of a sharded model must compute the same gradients and make the same passes.
+    missed = _any_of(missed, trace, any_rank)
+    without_effect = _any_of(without_effect, trace, any_rank)
+    summed = [use for use in trace.uses if use.key not in layouts and use.key not in inactive]
     slow = dict.fromkeys((index for use in summed for index, _ in use.parts), _NO_EXAMPLES)
     slow |= dict.fromkeys(trace.by_gradient, _NOT_FOLLOWED) | dict.fromkeys(missed, _MISSED)
-    by_gradient = frozenset({*trace.by_gradient, *missed, *silent})
+    by_gradient = frozenset({*trace.by_gradient, *missed, *without_effect})
     del trace
     probe_factor = 1
     if any_rank([bool(slow)])[0] and batch.examples > 1:
@@ -174,7 +175,7 @@ def find_route(
             pieces = wanted
         elif pieces == 1:
             probe_factor = _SUMMED_ROWS
-    return Route(layouts, by_gradient, slow, pieces, probe_factor, complete=not silent)
+    return Route(layouts, by_gradient, slow, pieces, probe_factor, complete=not without_effect)
 
 
 def _any_of(indices: set[int], trace: Trace, any_rank: AnyRank) -> set[int]:
@@ -183,15 +184,15 @@ def _any_of(indices: set[int], trace: Trace, any_rank: AnyRank) -> set[int]:
     return {index for index, flag in enumerate(flags) if flag}
 
 
-def _few_traced(
+def _trace_few_examples(
     projector: Projector, batch: Batch, update: Update, few: int
 ) -> tuple[Batch, Trace]:
-    """Return few examples of a batch, or all where the model takes no others, and their trace."""
-    for count in (few, few + 1, few + 2, *range(few - 1, _LEAST_EXAMPLES - 1, -1)):
+    """Trace a few examples of a batch, or all if the model does not accept fewer; return both."""
+    for count in (few, few + 1, few + 2, *range(few - 1, _MIN_PART_EXAMPLES - 1, -1)):
         if count >= batch.examples:
             continue
         part = batch.select(0, count)
-        if part.pattern() == batch.pattern():  # nothing coincides that did not before
+        if part.pattern() == batch.pattern():  # no other dimension has this size by chance
             try:
                 return part, projector.trace(part, update)
             except torch.OutOfMemoryError:
@@ -202,42 +203,42 @@ def _few_traced(
 
 
 def _index_bits(examples: int, any_rank: AnyRank) -> int:
-    """Return how many bits tell the examples apart, on the rank that needs the most."""
-    return sum(any_rank([examples > 1 << bit for bit in range(_MOST_INDEX_BITS)]))
+    """Return the number of bits of an example's index, the maximum over all ranks."""
+    return sum(any_rank([examples > 1 << bit for bit in range(_MAX_INDEX_BITS)]))
 
 
 def _check_rows(
-    trace: Trace, drawn: Probes, batch: Batch, bits: int
+    trace: Trace, probes: Probes, batch: Batch, bits: int
 ) -> tuple[dict[UseKey, RowLayout], set[UseKey]]:
-    """Return the layouts that pass, and the uses whose cotangents showed nothing."""
+    """Return the layouts that pass the check, and the uses whose cotangents are all zero."""
     if batch.examples == 1:
         return {}, set()
     flattened = batch.flattened_sizes()
     possible = [possible_layouts(use.shape, batch.examples, flattened) for use in trace.uses]
-    dark = {use.key for use in trace.uses}
+    inactive = {use.key for use in trace.uses}
     for silent in _silent_examples(batch.examples, bits, trace.outputs.device):
-        cotangent = drawn.cotangent(trace.outputs)
+        cotangent = probes.cotangent(trace.outputs)
         cotangent[silent] = 0
-        found = trace.at_uses(cotangent)
-        for place, (use, at_result) in enumerate(zip(trace.uses, found, strict=True)):
+        found = trace.cotangents_at_uses(cotangent)
+        for position, (use, at_result) in enumerate(zip(trace.uses, found, strict=True)):
             if at_result is not None and bool(at_result.any()):
-                dark.discard(use.key)
-                possible[place] = [
-                    layout for layout in possible[place] if is_silent(at_result, layout, silent)
+                inactive.discard(use.key)
+                possible[position] = [
+                    layout for layout in possible[position] if is_silent(at_result, layout, silent)
                 ]
     layouts = {
         use.key: passed[0]
         for use, passed in zip(trace.uses, possible, strict=True)
-        if passed and use.key not in dark
+        if passed and use.key not in inactive
     }
-    return layouts, dark
+    return layouts, inactive
 
 
 def _silent_examples(examples: int, bits: int, device: torch.device) -> Iterator[Tensor]:
-    """Yield sets of examples, bool [B], such that of any two each is once silent alone.
+    """Yield sets of examples, bool [B], that separate any example from any other.
 
-    The sets are those whose index has some bit set, or not set: twice the binary logarithm of B.
-    With more bits than that, the further sets are all examples, or none.
+    For each bit of the index there are two sets: the examples with the bit set, and the others. If
+    there are more bits than needed, the additional sets contain no examples or all of them.
     """
     index = torch.arange(examples, device=device)
     for bit in range(bits):
@@ -245,22 +246,22 @@ def _silent_examples(examples: int, bits: int, device: torch.device) -> Iterator
             yield (index >> bit) & 1 == value
 
 
-def _check_nothing_missed(trace: Trace, drawn: Probes) -> tuple[set[int], set[int]]:
-    """Compare what was followed with true gradients.
+def _check_all_uses_visible(trace: Trace, probes: Probes) -> tuple[set[int], set[int]]:
+    """Compare the projections of the followed groups with those of their gradients.
 
     Returns:
-        The groups whose parts do not add up to the projection of their gradient, and the followed
-        groups that showed nothing.
+        The groups whose parts do not add up to the projection of their gradient, and the groups
+        that had no effect on the outputs.
     """
     outputs = trace.outputs
-    cotangent = drawn.cotangent(outputs)
+    cotangent = probes.cotangent(outputs)
     totals, norms = _sums_and_norms(trace, cotangent)
     followed = [i for i in range(trace.groups) if i not in trace.by_gradient]
     followed = [index for index in followed if index in trace.leaves]
     missed: set[int] = set()
-    silent = {index for index in range(trace.groups) if index not in trace.leaves}
-    sixteen_bit = outputs.element_size() <= 2
-    tolerance = _MISSED_TOLERANCE_16_BIT if sixteen_bit else _MISSED_TOLERANCE
+    without_effect = {index for index in range(trace.groups) if index not in trace.leaves}
+    is_16_bit = outputs.element_size() <= 2
+    tolerance = _MISSED_TOLERANCE_16_BIT if is_16_bit else _MISSED_TOLERANCE
     for some in _slices(followed, trace.leaves):
         gradients = torch.autograd.grad(
             outputs,
@@ -270,22 +271,22 @@ def _check_nothing_missed(trace: Trace, drawn: Probes) -> tuple[set[int], set[in
             allow_unused=True,
         )
         for index, gradient in zip(some, gradients, strict=True):
-            true = 0.0
+            expected = 0.0
             if gradient is not None:
-                unit = trace.update.of_group(index)
-                true = float(inner_products(gradient, unit, None, 1))
-            scale = norms[index] + abs(true)
+                unit = trace.update.unit_update(index)
+                expected = float(inner_products(gradient, unit, None, 1))
+            scale = norms[index] + abs(expected)
             if scale == 0:
-                silent.add(index)
-            if abs(totals[index] - true) > tolerance * scale:
+                without_effect.add(index)
+            if abs(totals[index] - expected) > tolerance * scale:
                 missed.add(index)
-    return missed, silent
+    return missed, without_effect
 
 
 def _sums_and_norms(trace: Trace, cotangent: Tensor) -> tuple[list[float], list[float]]:
-    """Return each group's projection, and the norm of the terms that it is the sum of."""
+    """Return each group's projection, and the norm of the terms that it sums."""
     sums, norms = [0.0] * trace.groups, [0.0] * trace.groups
-    for use, at_result in zip(trace.uses, trace.at_uses(cotangent), strict=True):
+    for use, at_result in zip(trace.uses, trace.cotangents_at_uses(cotangent), strict=True):
         if at_result is None:
             continue
         for index, change in use.parts:
@@ -297,7 +298,7 @@ def _sums_and_norms(trace: Trace, cotangent: Tensor) -> tuple[list[float], list[
 
 
 def _slices(indices: list[int], leaves: dict[int, Tensor]) -> Iterator[list[int]]:
-    """Cut a list of groups so that each slice holds a bounded part of all parameters."""
+    """Cut a list of groups into slices that each contain a bounded share of all parameters."""
     sizes = {index: leaf.numel() for index, leaf in leaves.items()}
     limit = _GRADIENT_SLICE * sum(sizes.values())
     some: list[int] = []
@@ -314,13 +315,13 @@ def _slices(indices: list[int], leaves: dict[int, Tensor]) -> Iterator[list[int]
 
 @torch.no_grad()
 def _may_be_cut(forward: Forward, batch: Batch, pieces: int) -> bool:
-    """Return whether the model's outputs on chunks are those on the whole batch.
+    """Return whether the model's outputs for chunks equal those for the whole batch.
 
-    Nothing is dropped meanwhile; a model that draws random numbers elsewhere differs from itself
-    and counts as one that must not be cut.
+    Dropout is disabled meanwhile. A model that draws random numbers elsewhere gives different
+    outputs each time, so its batches are not cut.
 
     Raises:
-        OutOfMemoryError: There is no room for the whole batch.
+        OutOfMemoryError: The whole batch does not fit into memory.
     """
     try:
         with WithoutDropout():
@@ -329,7 +330,7 @@ def _may_be_cut(forward: Forward, batch: Batch, pieces: int) -> bool:
     except torch.OutOfMemoryError:
         raise
     except _REFUSALS:
-        return False  # such as batch norm, which refuses a single example
+        return False  # for example batch norm, which refuses a single example
     if any(part.shape[1:] != whole.shape[1:] for part in parts):
         return False
     difference = (torch.cat(parts).float() - whole.float()).abs().max()

@@ -12,27 +12,27 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
-    """Where a tensor carries its examples.
+    """How a tensor is divided into examples.
 
     Attributes:
-        kind: ``dimension``: one of its dimensions counts the examples. ``blocks``: its leading
-            dimension is all rows of example 0, then all of example 1, and so on (``[B * T, D]``).
-            ``interleaved``: its leading dimension is the first row of every example, then the
-            second (``[T * B, D]``).
-        dimension: Which one; 0 for the other kinds.
+        kind: ``dimension``: one dimension of the tensor counts the examples. ``blocks``: the
+            leading dimension holds all rows of example 0, then all rows of example 1, and so on
+            (``[B * T, D]``). ``interleaved``: the leading dimension holds the first row of every
+            example, then the second row of every example, and so on (``[T * B, D]``).
+        dimension: The dimension that counts the examples; 0 for the other kinds.
     """
 
     kind: Literal["dimension", "blocks", "interleaved"]
     dimension: int = 0
 
     def fits(self, shape: torch.Size, examples: int) -> bool:
-        """Return whether a tensor of this shape can carry its examples so."""
+        """Return whether a tensor of this shape can have this layout."""
         if self.kind == "dimension":
             return self.dimension < len(shape) and shape[self.dimension] == examples
         return len(shape) > 0 and shape[0] % examples == 0
 
-    def arranged(self, tensor: Tensor, examples: int) -> tuple[Tensor, int]:
-        """Return a view of the tensor with a dimension of the examples, and which one that is."""
+    def arrange(self, tensor: Tensor, examples: int) -> tuple[Tensor, int]:
+        """Return a view of the tensor with one dimension of size B, and that dimension's index."""
         if self.kind == "dimension":
             return tensor, self.dimension
         rest = tensor.shape[1:]
@@ -44,12 +44,12 @@ class RowLayout:
 
 
 def possible_layouts(shape: torch.Size, examples: int, flattened: Iterable[int]) -> list[RowLayout]:
-    """Return the layouts that a shape allows, the likeliest first; which is true must be checked.
+    """Return the layouts that a shape allows, the most likely first; a check must select one.
 
     Args:
         shape: Shape of a function's result.
         examples: Number of examples B.
-        flattened: Sizes of a leading dimension of all rows of all examples, such as B * T.
+        flattened: Sizes of a leading dimension that merges examples and rows, such as B * T.
     """
     found = [RowLayout("dimension", d) for d, size in enumerate(shape) if size == examples]
     if len(shape) > 1 and shape[0] in flattened:
@@ -58,14 +58,14 @@ def possible_layouts(shape: torch.Size, examples: int, flattened: Iterable[int])
 
 
 def is_silent(cotangent: Tensor, layout: RowLayout, silent: Tensor) -> bool:
-    """Return whether the rows of some examples are exactly zero.
+    """Return whether the rows of the given examples are exactly zero.
 
     Args:
-        cotangent: A cotangent.
-        layout: Where it is supposed to carry its examples.
-        silent: The examples, bool [B].
+        cotangent: The cotangent.
+        layout: The layout that it is assumed to have.
+        silent: The given examples, bool [B].
     """
-    view, dimension = layout.arranged(cotangent, len(silent))
+    view, dimension = layout.arrange(cotangent, len(silent))
     return not bool(view.movedim(dimension, 0)[silent].any())
 
 
@@ -75,23 +75,23 @@ def inner_products(
     """Return ``<cotangent, change>`` per example, in float32.
 
     Args:
-        cotangent: At a function's result.
-        change: Change of the result, of a shape that broadcasts over it.
-        layout: Where the result carries its examples; None: it is not known to.
+        cotangent: The cotangent at a function's result.
+        change: A change of the result, of a shape that broadcasts to that of the result.
+        layout: The layout of the result; None: unknown.
         examples: Number of examples B.
 
     Returns:
-        Shape [B]; shape [1], the sum over all rows, without a layout.
+        One value per example, shape [B]. Without a layout the sum over all rows, shape [1].
     """
     change = change.reshape((*[1] * (cotangent.dim() - change.dim()), *change.shape))
     if layout is None:
         cotangent, change, dimension = cotangent.unsqueeze(0), change.unsqueeze(0), 0
     else:
-        change = layout.arranged(change, examples)[0]
-        cotangent, dimension = layout.arranged(cotangent, examples)
+        change = layout.arrange(change, examples)[0]
+        cotangent, dimension = layout.arrange(cotangent, examples)
     left, right = cotangent.float(), change.float()
     if right.shape != left.shape:
-        # A bias, say: the cotangent is summed first where the change repeats.
+        # For example a bias: summing the cotangent first is cheaper than expanding the change.
         repeated = [
             d for d in range(left.dim()) if right.shape[d] == 1 != left.shape[d] and d != dimension
         ]

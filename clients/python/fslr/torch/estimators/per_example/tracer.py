@@ -1,15 +1,17 @@
-"""Follows parameters through a forward pass to where they act on the examples.
+"""Follows parameters through a forward pass to the functions where they act on the examples.
 
-Under a :class:`LocalMapTracer` a model runs as ever, and each function call that a parameter takes
-part in is noted. As long as a parameter meets nothing but constants (``W.t()``, a cast, a position
-embedding's lookup), its change is followed through the function (:mod:`.local_maps`).
-Where it meets the examples, the result's change is computed and kept as a :class:`Use`, with the
-place in the autograd graph at which a backward pass will deliver the result's cotangent.
+Under a :class:`LocalMapTracer` a model runs as usual, and each function call that involves a
+parameter is recorded. While a parameter is combined only with constants (``W.t()``, a cast, the
+lookup in a position embedding), its change is followed through the function (:mod:`.local_maps`).
+Where it is combined with the examples, the change of the result is computed and kept as a
+:class:`Use`, with the edge of the autograd graph at which a backward pass delivers the cotangent of
+the result.
 
-A parameter that goes where its change cannot be followed (a recurrent layer's kernel, an unknown
-function, one that changes it in place) is *unfollowed*: its gradient itself has to be asked for.
-What no Python function shows (custom autograd functions, scripted code) is not seen here at all;
-the check for missed parameters in :mod:`fslr.torch.estimators.per_example.route` finds it.
+A parameter is *unfollowed* if it reaches a function through which its change cannot be followed
+(the kernel of a recurrent layer, an unknown function, an in-place change): its gradient has to be
+computed instead. Code that calls no Python function (custom autograd functions, scripted code) is
+invisible here; the check for missed parameters in
+:mod:`fslr.torch.estimators.per_example.route` detects it.
 """
 
 from __future__ import annotations
@@ -29,14 +31,13 @@ from fslr.torch.estimators.per_example.local_maps import (
     Call,
     LocalMap,
     Place,
-    as_measured,
     linear_function,
 )
 from fslr.torch.model.batch import Batch
-from fslr.torch.model.function_modes import opened
+from fslr.torch.model.function_modes import opened, without_gradient_options
 
 _Change = Callable[[], Tensor]
-"""Computes a tensor's change when it is needed; nothing the size of the weights is kept."""
+"""Computes a tensor's change on demand, so that nothing of the weights' size is kept."""
 
 UseKey = tuple[int, int, Callable[..., Any], int]
 
@@ -46,14 +47,14 @@ class Use:
     """One place where groups act on the examples.
 
     Attributes:
-        key: Tells the uses of one forward pass apart, and is the same in the next pass: the first
-            group that acts here, which of its uses this is in order, through which function, and
-            the result's number of dimensions. (A lookup of positions that only looks like one of
-            examples, because the sizes are equal by chance, is another use.)
-        edge: Where the cotangent of the result arrives.
-        shape: The result's shape.
-        parts: Group index and change of the result (of a shape that broadcasts over it), a pair for
-            each group that acts here.
+        key: Identifies the use within a forward pass, and is the same in the next pass: the first
+            group that acts here, the position among that group's uses, the function, and the
+            number of dimensions of the result. (The dimensions distinguish a lookup of positions
+            that looks like a lookup of examples because the sizes are equal by chance.)
+        edge: The edge of the autograd graph at which the cotangent of the result arrives.
+        shape: The shape of the result.
+        parts: For each group that acts here, its index and the change of the result, of a shape
+            that broadcasts to that of the result.
     """
 
     key: UseKey
@@ -64,9 +65,9 @@ class Use:
 
 @dataclass(slots=True)
 class _Followed:
-    """A tensor that is made of parameters and constants alone, with its change by group.
+    """A tensor computed only from parameters and constants, with its change by group.
 
-    It holds the tensor, so that its ``id`` is not given to another one.
+    It keeps the tensor alive, so that no other tensor gets its ``id``.
     """
 
     tensor: Tensor
@@ -74,20 +75,20 @@ class _Followed:
 
 
 class LocalMapTracer(TorchFunctionMode):
-    """Notes where each group acts; used around one call of the model.
+    """Records where each group acts; used around one call of the model.
 
     Args:
-        update_of: Gives the unit update of a group by its index.
+        unit_update: Returns the unit update of a group by the group's index.
         batch: The examples.
-        ignored: Groups whose uses are of no interest.
+        ignored: Groups that are not followed.
 
     Attributes:
-        unfollowed: Groups whose uses are not complete.
+        unfollowed: Groups that could not be followed everywhere.
     """
 
     def __init__(
         self,
-        update_of: Callable[[int], Tensor],
+        unit_update: Callable[[int], Tensor],
         batch: Batch,
         *,
         ignored: Collection[int] = (),
@@ -95,7 +96,7 @@ class LocalMapTracer(TorchFunctionMode):
         super().__init__()
         self._uses: list[Use] = []
         self.unfollowed: set[int] = set()
-        self._update_of = update_of
+        self._unit_update = unit_update
         self._examples = batch.examples
         self._flattened = batch.flattened_sizes()
         self._ignored = ignored
@@ -103,15 +104,15 @@ class LocalMapTracer(TorchFunctionMode):
         self._count: dict[int, int] = {}
 
     def follow(self, index: int, parameter: Tensor) -> None:
-        """Follow a parameter, from now on, as the one of a group."""
+        """Start to follow a parameter as the one of the given group."""
         if index not in self._ignored:
-            # Not a method of this object: in a ring of references, tensors would stay alive.
+            # No bound method of this tracer: a reference cycle would keep tensors alive.
             self._followed[id(parameter)] = _Followed(
-                parameter, {index: partial(self._update_of, index)}
+                parameter, {index: partial(self._unit_update, index)}
             )
 
     def followed_uses(self) -> list[Use]:
-        """Return the uses, without the parts of groups that could not be followed everywhere."""
+        """Return the uses, without the parts of unfollowed groups."""
         kept = []
         for use in self._uses:
             parts = [part for part in use.parts if part[0] not in self.unfollowed]
@@ -126,31 +127,31 @@ class LocalMapTracer(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run a function as it is, and note what it does with followed tensors."""
+        """Run a function, and record what it does with followed tensors."""
         kwargs = kwargs or {}
         involved = list(self._involved(args, kwargs))
         if not involved:
             return func(*args, **kwargs)
-        inside = opened(func)
-        if inside is not None:
+        inner = opened(func)
+        if inner is not None:
             with self:
-                return inside(*args, **kwargs)
-        args, kwargs = as_measured(func, args, kwargs)
+                return inner(*args, **kwargs)
+        args, kwargs = without_gradient_options(func, args, kwargs)
         if func is functional.scaled_dot_product_attention:
-            args, kwargs = self._with_own_mask(func, args, kwargs)
+            args, kwargs = self._with_mask_per_example(func, args, kwargs)
             involved = list(self._involved(args, kwargs))
         result = func(*args, **kwargs)
         if involved and any(t.requires_grad for t in _tensors_in(result)):
-            self._note(func, args, kwargs, result, involved)
+            self._record(func, args, kwargs, result, involved)
         return result
 
-    def _with_own_mask(
+    def _with_mask_per_example(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Give each example an attention mask of its own, if the mask is a followed one.
+        """Expand an attention mask that is followed, so that each example has its own.
 
-        The mask (a bias by relative position) is the same for all examples, and attention is not
-        linear in it; but at a copy for each example the cotangent arrives example by example.
+        The mask (a bias by relative position) is shared by all examples, and attention is not
+        linear in it. But at the expanded mask, the cotangent arrives separately for each example.
         """
         names = ("query", "key", "value", "attn_mask")
         given = {**dict(zip(names, args, strict=False)), **kwargs}
@@ -158,11 +159,13 @@ class LocalMapTracer(TorchFunctionMode):
         followed = self._followed.get(id(mask))
         if followed is None or not isinstance(mask, Tensor) or not mask.requires_grad:
             return args, kwargs
-        own = mask.expand(*query.shape[:-2], *mask.shape[-2:])
-        self._use(func, own, [(index, change) for index, change in followed.changes.items()])
+        expanded = mask.expand(*query.shape[:-2], *mask.shape[-2:])
+        self._add_use(
+            func, expanded, [(index, change) for index, change in followed.changes.items()]
+        )
         if "attn_mask" in kwargs:
-            return args, {**kwargs, "attn_mask": own}
-        return (*args[:3], own, *args[4:]), kwargs
+            return args, {**kwargs, "attn_mask": expanded}
+        return (*args[:3], expanded, *args[4:]), kwargs
 
     def _involved(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[_Followed]:
         """Yield the followed tensors among a call's arguments."""
@@ -175,7 +178,7 @@ class LocalMapTracer(TorchFunctionMode):
                     if id(item) in followed:
                         yield followed[id(item)]
 
-    def _note(
+    def _record(
         self,
         func: Callable[..., Any],
         args: tuple[Any, ...],
@@ -195,12 +198,12 @@ class LocalMapTracer(TorchFunctionMode):
         if call is None or expected - {index for index, _ in changes}:
             self.unfollowed |= expected
         elif self._meets_examples(call):
-            self._use(func, result, changes)
+            self._add_use(func, result, changes)
         else:
             self._follow_results(func, result, changes)
 
     def _meets_examples(self, call: Call) -> bool:
-        """Return whether an argument that is not followed may differ from example to example."""
+        """Return whether an argument that is not followed may depend on the example."""
         return any(
             id(tensor) not in self._followed
             and (
@@ -211,7 +214,7 @@ class LocalMapTracer(TorchFunctionMode):
             for _, tensor in _tensors_of(call)
         )
 
-    def _use(
+    def _add_use(
         self,
         func: Callable[..., Any],
         result: Any,
@@ -221,7 +224,7 @@ class LocalMapTracer(TorchFunctionMode):
         for index, change in changes:
             if index in self.unfollowed:
                 continue
-            part = _evaluated(change)
+            part = _evaluate(change)
             if isinstance(part, Tensor) and isinstance(result, Tensor):
                 parts.append((index, part))
             else:
@@ -229,7 +232,7 @@ class LocalMapTracer(TorchFunctionMode):
         if parts:
             first = parts[0][0]
             self._count[first] = self._count.get(first, -1) + 1
-            # The edge, not the tensor: it stays right if the result is changed in place later.
+            # The edge, not the tensor: it stays valid if the result is changed in place later.
             edge = get_gradient_edge(result)
             key = first, self._count[first], func, result.dim()
             self._uses.append(Use(key, edge, result.shape, parts))
@@ -240,26 +243,27 @@ class LocalMapTracer(TorchFunctionMode):
         result: Any,
         changes: list[tuple[int, Callable[[], Any]]],
     ) -> None:
-        in_place = getattr(func, "__name__", "").endswith("_")  # the others may hand through
+        # Other functions may return an argument unchanged.
+        in_place = getattr(func, "__name__", "").endswith("_")
         results = [result] if isinstance(result, Tensor) else list(result)
         merged: dict[int, list[Callable[[], Any]]] = {}
         for index, change in changes:
             merged.setdefault(index, []).append(change)
-        for place, tensor in enumerate(results):
+        for position, tensor in enumerate(results):
             own = {
-                index: _Sum(parts, None if tensor is result else place, tensor.shape)
+                index: _Sum(parts, None if tensor is result else position, tensor.shape)
                 for index, parts in merged.items()
             }
             known = self._followed.get(id(tensor))
             if known is None:
                 self._followed[id(tensor)] = _Followed(tensor, dict(own))
-            elif in_place:  # what was followed is no longer true
+            elif in_place:  # the change that was followed is no longer valid
                 self.unfollowed |= set(known.changes) | set(own)
 
 
 @dataclass(frozen=True, slots=True)
 class _Mapped:
-    """A change sent through a local map, when it is needed."""
+    """A change mapped through a local map, on demand."""
 
     local_map: LocalMap
     call: Call
@@ -272,10 +276,10 @@ class _Mapped:
 
 @dataclass(frozen=True, slots=True)
 class _Sum:
-    """The change of one result, added up over the arguments through which a group acts on it."""
+    """The change of a result, summed over the arguments through which a group acts on it."""
 
     parts: list[Callable[[], Any]]
-    place: int | None  # in a tuple of results
+    position: int | None  # in a tuple of results; None: the result is a tensor
     shape: torch.Size
 
     def __call__(self) -> Tensor:
@@ -284,33 +288,33 @@ class _Sum:
             value = part()
             if value is NotImplemented:
                 raise NotFollowedError
-            change: Tensor = value if self.place is None else value[self.place]
+            change: Tensor = value if self.position is None else value[self.position]
             total = change if total is None else total + change
-        assert total is not None  # noqa: S101 - there is no sum without parts
+        assert total is not None  # noqa: S101 - parts is never empty
         return total.expand(self.shape)
 
 
 class NotFollowedError(Exception):
-    """A change cannot be followed through a function; caught where the change is needed."""
+    """A change cannot be followed through a function; caught where the change is evaluated."""
 
 
 @torch.no_grad()
-def _evaluated(change: Callable[[], Any]) -> Any:
-    """Return a change, or None where it cannot be computed by a local map.
+def _evaluate(change: Callable[[], Any]) -> Any:
+    """Return a change, or None if no local map can compute it.
 
     Raises:
-        OutOfMemoryError: There is no room for it.
+        OutOfMemoryError: The change does not fit into memory.
     """
     try:
         return change()
     except torch.OutOfMemoryError:
         raise
     except (NotFollowedError, TypeError, KeyError, ValueError, RuntimeError):
-        return None  # arguments that the table does not foresee: the slow route is always right
+        return None  # arguments that the table does not cover; the gradient is used instead
 
 
 def _tensors_of(call: Call) -> Iterator[tuple[Place, Tensor]]:
-    """Yield the tensors among a call's arguments and in its lists, each with its place."""
+    """Yield the tensors among a call's arguments and in its lists, with their places."""
     for name, argument in call.arguments.items():
         if isinstance(argument, Tensor):
             yield name, argument
