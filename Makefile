@@ -6,12 +6,12 @@ PROTOS := $(wildcard protos/fslr/advisor/v1/*.proto)
 GENERATED := clients/python
 MEASURED := estimator overhead scaling registry alternatives ablations ideas
 # Both test targets: a process a core, each with a service and a Redis of its own.
-PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --ignore tests/packaging
 # Generated code refuses runtimes older than its generator: the generator is pinned low on purpose.
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check lint types protos protos-check protos-release docs bench results \
+.PHONY: help demo test test-long check lint types protos protos-check protos-release docs packages bench results \
 	results-measure fuzz chaos deploy-check clean
 
 help: ## Show this list
@@ -32,7 +32,7 @@ test: $(VENV)/installed ## Run the tests, with a real Redis and a real gRPC serv
 test-long: $(VENV)/installed ## Tests that prove by long repetition, and ten times as many examples of properties (about 5 min)
 	$(PYTEST) -m 'long or hypothesis' --hypothesis-profile long
 
-check: lint types protos-check docs test ## What CI checks first; it also runs test-long
+check: lint types protos-check docs packages test ## What CI checks first; it also runs test-long
 
 lint: $(VENV)/installed ## Style of Python; Dockerfile, compose files, manifests, alerts
 	$(BIN)/ruff check
@@ -47,6 +47,9 @@ types: $(VENV)/installed ## Strict types
 
 docs: $(VENV)/installed ## Build the documentation site into out/docs/site, and check its links
 	$(BIN)/python -m docs.generator
+
+packages: $(VENV)/installed ## Build wheel and sdist, and run them in environments with nothing else
+	$(BIN)/python -m pytest tests/packaging
 
 protos: $(VENV)/installed ## Generate the Python code from the protos
 	rm -f $(GENERATED)/fslr/advisor/v1/*_pb2*.py*
