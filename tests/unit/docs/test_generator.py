@@ -60,6 +60,13 @@ def test_metrics_are_those_that_prometheus_sees() -> None:
     assert all(kind and meaning for kind, meaning in shown.values())
 
 
+def test_the_metrics_that_the_page_on_monitoring_watches_exist() -> None:
+    page = (ROOT / "docs" / "how-to" / "monitor.md").read_text("utf-8")
+    named = set(re.findall(r"^\| `((?:advisor|grpc_server)_\w+)` \|", page, re.MULTILINE))
+    assert len(named) > 5
+    assert named <= set(Metrics().names())
+
+
 def test_errors_have_meaning_and_remedy() -> None:
     shown = rows("errors")
     assert set(shown) == set(BY_REASON)
