@@ -60,38 +60,56 @@ def transfer(
     ] = PROCESSES,
 ) -> None:
     """Sweep learning rates on bases and on scaled models, plain and advised by the service."""
-    cases = chosen_cases(axis, model, optimizer, is_quick=quick)
-    if not cases:
-        raise typer.BadParameter(
-            "no case has this axis, model and optimizer; leave out one of them, or choose from: "
-            + "; ".join(case.name for case in CASES)
-        )
+    cases = _chosen(axis, model, optimizer, is_quick=quick)
     records, source = ([], {}) if out is None else load(out)
     if quick and any(len(old["seeds"]) > 1 for old in records):
         raise typer.BadParameter(
             f"{out} has cases with several seeds, which --quick would replace; use a different file"
         )
     waiting = [case for case in cases if again or not is_finished(case, records)]
-    if len(waiting) < len(cases):
-        _console.print(f"Already in {out}: {_count(len(cases) - len(waiting))}.")
-    if waiting:
-        minutes = sum(expected_s(case, processes) for case in waiting) / 60
-        _console.print(f"To run: {_count(len(waiting))}, about {minutes:.1f} minutes.")
+    _announce(cases, waiting, out, processes)
     if waiting or not source:  # taken before the runs, so that it is the commit of this code
         chosen_by = ("--axis", "--model", "--optimizer") if records else ()  # other cases are kept
         source = {**provenance(without=chosen_by), "threads": THREADS, "processes": processes}
-    for new in _run(waiting, processes) if waiting else ():
+    for new in _run(waiting, processes):
         records = merged(records, {**new, "commit": source["commit"]})
         if out is not None:
             save(out, document(records, source))
     # Print only the cases that were asked for, even if the file has more.
     names = {case.name for case in cases}
-    shown = [r for r in records if f"{r['axis']} {r['model']} {r['optimizer']}" in names]
-    content = document(shown, source)
+    content = document([record for record in records if _name(record) in names], source)
     if as_json:
         typer.echo(json.dumps(content, indent=1, allow_nan=False))
     else:
         _print(content)
+
+
+def _chosen(
+    axis: str | None, model: str | None, optimizer: str | None, *, is_quick: bool
+) -> list[Case]:
+    """Return the cases that were asked for.
+
+    Raises:
+        BadParameter: There are none.
+    """
+    cases = chosen_cases(axis, model, optimizer, is_quick=is_quick)
+    if not cases:
+        raise typer.BadParameter(
+            "no case has this axis, model and optimizer; leave out one of them, or choose from: "
+            + "; ".join(case.name for case in CASES)
+        )
+    return cases
+
+
+def _announce(
+    cases: Sequence[Case], waiting: Sequence[Case], out: Path | None, processes: int
+) -> None:
+    """Print how many cases are finished, and how long the others take."""
+    if len(waiting) < len(cases):
+        _console.print(f"Already in {out}: {_count(len(cases) - len(waiting))}.")
+    if waiting:
+        minutes = sum(expected_s(case, processes) for case in waiting) / 60
+        _console.print(f"To run: {_count(len(waiting))}, about {minutes:.1f} minutes.")
 
 
 def _count(cases: int) -> str:
@@ -104,6 +122,8 @@ def _name(old: Record) -> str:
 
 def _run(cases: Sequence[Case], processes: int) -> Iterator[Record]:
     """Run cases one after the other, with a progress bar."""
+    if not cases:
+        return
     with bench_with_progress("transfer", _console, processes=processes) as bench:
         for case in cases:
             begun = time.monotonic()

@@ -6,6 +6,7 @@ base and sweeps the big model, both with the method.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -108,6 +109,7 @@ def sweep(
         profiles: The profiles to use. A training without one is not run, since its base diverged.
         totals: Total rates recorded with these profiles, by (octave, seed).
     """
+    profiles, totals = profiles or {}, totals or {}
     plans = {
         (octave, seed): Training(
             setting,
@@ -119,21 +121,23 @@ def sweep(
             parametrisation=parametrisation or Standard(),
             recording=recording,
             advice=advice,
-            profile=(profiles or {}).get((octave, seed), ""),
+            profile=profiles.get((octave, seed), ""),
             address=bench.address,
-            totals=(totals or {}).get((octave, seed), ()),
+            totals=totals.get((octave, seed), ()),
         )
-        for octave in octaves
-        for seed in case.seeds
+        for octave, seed in itertools.product(octaves, case.seeds)
     }
     runs = {key: plan for key, plan in plans.items() if advice is None or plan.profile}
     trained = dict(zip(runs, bench.run(list(runs.values())), strict=True))
     diverged = Trained(float("inf"), 0.0, [])
     done = {key: trained.get(key, diverged) for key in plans}
+    by_octave = {octave: [done[octave, seed] for seed in case.seeds] for octave in octaves}
     return Sweep(
-        losses={o: [done[o, seed].loss for seed in case.seeds] for o in octaves},
-        seconds={o: [done[o, seed].seconds for seed in case.seeds] for o in octaves},
-        unevenness={o: [done[o, seed].unevenness for seed in case.seeds] for o in octaves},
+        losses={o: [each.loss for each in results] for o, results in by_octave.items()},
+        seconds={
+            octave: [each.seconds for each in results] for octave, results in by_octave.items()
+        },
+        unevenness={o: [each.unevenness for each in results] for o, results in by_octave.items()},
         profiles={
             (octave, seed): bench.register(_profile_id(case, octave, seed), result.content)
             for (octave, seed), result in done.items()
