@@ -99,7 +99,7 @@ def _templates() -> list[Template]:
             "decoder transformer, pre-norm, learned positions, untied head",
             64,
             4,
-            "characters of the Python standard library's sources, 64 a sequence",
+            "characters of the Python standard library's sources, 64 per sequence",
             {"architecture": "transformer", "norm": "pre", "task": "language-modelling"},
             {**_GPT_2, **_FLAX},
         ),

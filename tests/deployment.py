@@ -1,4 +1,4 @@
-"""What stands in deploy/, read and rendered for tests."""
+"""Reads and renders the files of deploy/ for tests."""
 
 from __future__ import annotations
 

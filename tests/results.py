@@ -22,10 +22,10 @@ def sweep(best: float, best_loss: float, *, seeds: int = 3) -> dict[str, list[fl
     """Return losses around a best learning rate ``2**best``; far above it trainings diverge."""
     losses: dict[str, list[float | None]] = {}
     for power in range(-11, -2):
-        away = power - best
-        loss = best_loss + 0.03 * away**2 + (0.2 * away**2 if away > 1 else 0)
+        distance = power - best
+        loss = best_loss + 0.03 * distance**2 + (0.2 * distance**2 if distance > 1 else 0)
         spread = [0.01 * math.sin(7 * seed + power) for seed in range(seeds)]
-        losses[f"{2.0**power:g}"] = [None if away > 4 else loss + each for each in spread]
+        losses[f"{2.0**power:g}"] = [None if distance > 4 else loss + each for each in spread]
     return losses
 
 

@@ -215,7 +215,7 @@ def _shift_picture(cases: Sequence[Mapping[str, Any]]) -> Figure:
         axes, [case["shift_plain"] for case in cases], [case["shift_advised"] for case in cases]
     )
     axes.xaxis.set_major_locator(MultipleLocator(1))
-    axes.set_xlabel("octaves from the base's best learning rate to the scaled model's best one")
+    axes.set_xlabel("shift of the best learning rate, octaves")
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
@@ -230,14 +230,12 @@ def _regret_picture(cases: Sequence[Mapping[str, Any]]) -> Figure:
     ]
     axes.axvline(0, color="black", linewidth=0.8)
     axes.axvline(
-        _AIM_REGRET, color="black", linewidth=0.8, linestyle=":", label=f"{_AIM_REGRET} nats"
+        _AIM_REGRET, color="black", linewidth=0.8, linestyle=":", label=f"aim: {_AIM_REGRET} nats"
     )
     _draw_pairs(axes, plain, [case["regret"] for case in cases])
     axes.set_xscale("symlog", linthresh=_LINEAR_NATS)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(
-        "loss at the base's best learning rate, nats above the best of the plain model's sweep"
-    )
+    axes.set_xlabel("regret of the base's best learning rate, nats")
     figure.legend(loc="outside lower center", ncols=3)
     return figure

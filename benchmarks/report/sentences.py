@@ -73,8 +73,8 @@ def sizing_source(rpc: dict[str, Any]) -> str:
     """Return where the figures of one service process come from."""
     return (
         f"Measured with `python -m benchmarks rpc --json` on {rpc['cores']} cores that the "
-        "service, Redis and the load generator share. A process answers more where Redis and the "
-        "callers have cores of their own, and less beside a busy neighbour."
+        "service, Redis and the load generator share. One process reaches more if Redis and the "
+        "callers have their own cores, and less if other processes use the cores."
     )
 
 

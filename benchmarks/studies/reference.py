@@ -103,7 +103,7 @@ def _reference(bench: Bench, case: Case, base_steps: int | None) -> Reference:
 def tried(
     bench: Bench, reference: Reference, method: Method, profiles: Profiles | None = None
 ) -> Outcome:
-    """Train the big model with a method, at the base's best learning rate and the octaves beside.
+    """Train the big model with a method, at the base's best octave and its two neighbours.
 
     A reported shift of one octave is thus a lower bound. The regret is what counts here.
 

@@ -107,8 +107,8 @@ def test_templates_are_a_start(cli: Cli) -> None:
     names = template_names()
     assert "transformer-pre-norm-adamw" in names
     assert all(name in cli.run("profile", "templates").stdout for name in names)
-    assert "Look out for" not in cli.run("profile", "templates").stdout
-    assert "Look out for" in cli.run("profile", "templates", names[0]).stdout
+    assert "When to use it" not in cli.run("profile", "templates").stdout
+    assert "When to use it" in cli.run("profile", "templates", names[0]).stdout
     registered = cli.run("profile", "templates", "--register").stdout
     assert registered.count("registered projects/") == len(names)
     again = cli.run("profile", "templates", names[0], "--register").stdout
@@ -122,10 +122,10 @@ def test_templates_are_a_start(cli: Cli) -> None:
     for name in names:
         content = load_template(name)
         assert content.docs.startswith("# ")
-        assert "**Use it**" in content.docs
+        assert "**When to use it.**" in content.docs
         assert content.provenance.recordings == 3
         assert all(point.coherences and point.spreads for point in content.points)
-    assert "Look out for" in cli.run("profile", "show", "transformer-pre-norm-adamw").stdout
+    assert "When to use it" in cli.run("profile", "show", "transformer-pre-norm-adamw").stdout
 
 
 def test_a_gpt_2_of_hugging_face_begins_with_the_transformer_s_template(
