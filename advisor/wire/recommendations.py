@@ -30,9 +30,9 @@ _OUTCOMES = {
     Outcome.HELD_FROZEN: policy_pb2.OUTCOME_HELD_FROZEN,
     Outcome.LIMITED: policy_pb2.OUTCOME_LIMITED,
 }
-# As bytes: integers below 128 are one byte each on the wire, and so are limits.
+# As bytes: an integer below 128 takes one byte on the wire. So do limits, which stay below 64.
 _OUTCOME_NUMBERS = np.array([_OUTCOMES[outcome] for outcome in Outcome], dtype=np.uint8)
-_IS_RECOMMENDED = np.array([outcome.is_recommended for outcome in Outcome], dtype=np.uint8)
+_IS_RECOMMENDED = np.array([outcome.is_recommended for outcome in Outcome], dtype=np.bool_)
 _FLOAT, _DOUBLE = np.dtype("<f4"), np.dtype("<f8")
 _MAX_BATCH_NUMBERS = 2**14  # entries of an array in one batch: it stays in the processor's cache
 _MESSAGE_RANGES = [  # of the numbers that a message carries; absent ones read 0
@@ -98,12 +98,12 @@ def measurement_from_proto(
         InvalidValueError: A value that the policy does not check is out of its range.
     """
     arrays = _Arrays(
-        unit_rates=np.array(message.unit_rates, np.float64),
-        relative_errors=np.array(message.relative_errors, np.float64),
-        multipliers=np.array(message.multipliers, np.float64),
-        learning_rates=np.array(message.learning_rates, np.float64),
-        shares=np.array(message.shares, np.float64),
-        advised=np.array(message.advised, np.bool_),
+        unit_rates=np.fromiter(message.unit_rates, np.float64),
+        relative_errors=np.fromiter(message.relative_errors, np.float64),
+        multipliers=np.fromiter(message.multipliers, np.float64),
+        learning_rates=np.fromiter(message.learning_rates, np.float64),
+        shares=np.fromiter(message.shares, np.float64),
+        advised=np.fromiter(message.advised, np.bool_),
     )
     return _measurement(message, arrays, opening)
 
@@ -260,12 +260,15 @@ def _packed_measurement(message: Any, opening: Opening) -> Measurement:
 
 
 def _measurement(message: Any, arrays: _Arrays, opening: Opening) -> Measurement:
-    """Return the measurement of a message, packed or not, whose arrays are given."""
+    """Return the measurement of a message, packed or not, whose arrays are given.
+
+    Checks the ranges of the fields that the policy does not use.
+    """
     groups = len(opening.layout)
-    rates = arrays.learning_rates
+    learning_rates = arrays.learning_rates
     with field_path("measurement"):
-        if rates.size:
-            check_array("learning_rates", rates, groups)
+        if learning_rates.size:
+            check_array("learning_rates", learning_rates, groups)
         if message.HasField("loss"):
             NUMBER_RANGES["loss"].check("loss", message.loss)
         NUMBER_RANGES["total_rate"].check("total_rate", message.total_rate)
@@ -281,7 +284,7 @@ def _measurement(message: Any, arrays: _Arrays, opening: Opening) -> Measurement
         total_steps=opening.total_steps,
         linearity_error=message.linearity_error if message.HasField("linearity_error") else None,
         probes=message.probes,
-        learning_rate=float(rates.max()) if rates.size else None,
+        learning_rate=float(learning_rates.max()) if learning_rates.size else None,
         advised=arrays.advised if arrays.advised.size else None,
     )
 
