@@ -7,6 +7,7 @@ and the answers bit-identical.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -35,12 +36,19 @@ _OUTCOME_NUMBERS = np.array([_OUTCOMES[outcome] for outcome in Outcome], dtype=n
 _IS_RECOMMENDED = np.array([outcome.is_recommended for outcome in Outcome], dtype=np.bool_)
 _FLOAT, _DOUBLE = np.dtype("<f4"), np.dtype("<f8")
 _MAX_BATCH_NUMBERS = 2**14  # entries of an array in one batch: it stays in the processor's cache
-_MESSAGE_RANGES = [  # of the numbers that a message carries; absent ones read 0
-    (field, NUMBER_RANGES[field])
-    for field in (
-        *("step", "interval_steps", "probes", "examples"),
-        *("total_rate", "linearity_error", "loss"),
+_NUMBER_FIELDS = (
+    *("step", "interval_steps", "probes", "examples"),
+    *("total_rate", "linearity_error", "loss"),
+)
+# The lowest and the highest value of each field, compared for every measurement. An absent field
+# reads 0, which is in range.
+_NUMBER_BOUNDS = [
+    (
+        field,
+        math.nextafter(allowed.low, math.inf) if allowed.excludes_low else allowed.low,
+        allowed.high,
     )
+    for field, allowed in ((field, NUMBER_RANGES[field]) for field in _NUMBER_FIELDS)
 ]
 _WARNING_KINDS = {
     DifferenceKind.BASE_LEARNING_RATE: advisor_service_pb2.WARNING_KIND_BASE_LEARNING_RATE,
@@ -243,7 +251,10 @@ def _complete_measurements(
 
 def _numbers_in_range(message: Any) -> bool:
     """Return whether the numbers of a message, apart from its arrays, are in range."""
-    return all(allowed.contains(getattr(message, field)) for field, allowed in _MESSAGE_RANGES)
+    for field, low, high in _NUMBER_BOUNDS:  # noqa: SIM110 - faster than all()
+        if not low <= getattr(message, field) <= high:  # NaN is not in range either
+            return False
+    return True
 
 
 def _packed_measurement(message: Any, opening: Opening) -> Measurement:
