@@ -1,7 +1,7 @@
-"""The record of all writes of a project: an append-only stream.
+"""The audit log of a project's writes: an append-only stream.
 
-The scripts that write append to it in the same step (``scripts/write.lua``); here is what they need
-for that, and the reader.
+The scripts that write append to it atomically (``scripts/write.lua``). This module has the keys and
+arguments that they need for it, and the reader.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from advisor.store.times import from_ms, to_ms
 
 
 def write_keys(project: str, origin: AuditOrigin) -> list[str]:
-    """Return the keys that ``write.lua`` takes last."""
+    """Return the last keys of a script that writes, for ``write.lua``."""
     return [keys.audit(project), keys.request(project, origin.request_id)]
 
 
 def write_arguments(origin: AuditOrigin, request: Sequence[object]) -> list[str | int]:
-    """Return the arguments that ``write.lua`` takes last.
+    """Return the last arguments of a script that writes, for ``write.lua``.
 
     Args:
         origin: Where the write comes from.
-        request: What is asked for: action, name and all values.
+        request: The request: action, name and all values. Retries must have the same.
     """
     fingerprint = hashlib.sha256(repr([str(part) for part in request]).encode()).hexdigest()
     milliseconds = to_ms(origin.time)
@@ -35,7 +35,7 @@ def write_arguments(origin: AuditOrigin, request: Sequence[object]) -> list[str 
 
 
 class AuditStore:
-    """Reads the record.
+    """Reads the audit log.
 
     Args:
         redis: The client.
@@ -45,12 +45,12 @@ class AuditStore:
         self._redis = redis
 
     async def page(self, project: str, *, before: str, size: int) -> tuple[list[AuditEvent], str]:
-        """Return a page of events, the newest first, and the last id if there is more.
+        """Return a page of events, the newest first, and the last id if there are more.
 
         Args:
             project: The project.
-            before: The id before which the page begins; empty: from the newest.
-            size: Most events, at least 1.
+            before: Only events before the one with this id; empty: from the newest.
+            size: Maximum number of events, at least 1.
         """
         with store_errors():
             entries = await awaited(

@@ -1,16 +1,17 @@
-"""Profiles as bytes: one canonical form, so that equal content has equal bytes and an equal digest.
+"""Encodes profiles in a canonical form: equal content has equal bytes and an equal digest.
 
-A profile is a header and arrays. The header is JSON with sorted keys and no spaces, every rule of
-the policy spelled out, so that a default that changes one day changes no stored profile. The arrays
-are the steps (int64), the unit rates and their relative errors (float32), little-endian, in C
-order, one after the other; where they are known, the coherences (float32), the scheduled learning
-rates (float64) and the spreads (float32) follow. The digest is the SHA-256 of both, a newline
-between. Both are stored compressed where that pays; the digest is of the uncompressed ones. Numbers
-compress better by their bytes' places (all first bytes, all second bytes, ...), for the first bytes
-of rates are much alike; the steps are few, so all of it is taken as numbers of 4 bytes.
+A profile consists of a header and arrays. The header is JSON with sorted keys and without spaces.
+It spells out every rule of the policy, so that a change of a default does not affect stored
+profiles. Empty fields (no alias, no template) are left out. The arrays follow one another in C
+order and little-endian: steps (int64), unit rates and relative errors (float32) and, if known,
+coherences (float32), scheduled learning rates (float64) and spreads (float32).
 
-What says nothing (no alias, no template) is left out of the header. Beside it a summary is stored,
-the header without the layout, for lists.
+The digest is the SHA-256 of the header, a newline, and the arrays, before compression. Header and
+arrays are stored compressed if that makes them smaller. For compression the arrays are treated as
+4-byte numbers, and their bytes are grouped by position (all first bytes, then all second bytes,
+...), because the leading bytes of rates are similar.
+
+A summary is stored separately, for lists: the header without the layout.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ _OPTIONAL = ("coherences", "learning_rates", "spreads")
 
 @dataclass(frozen=True, slots=True)
 class EncodedProfile:
-    """A profile as it is stored.
+    """A profile in its stored form.
 
     Attributes:
-        digest: SHA-256 of the content, lower-case hexadecimal.
-        header: Canonical JSON, compressed where it is long.
-        arrays: The arrays, compressed where that pays.
-        summary: What lists show of it: JSON, without layout and arrays.
+        digest: SHA-256 of the content, in lower-case hexadecimal.
+        header: Canonical JSON, compressed if it is long.
+        arrays: The arrays, compressed if that makes them smaller.
+        summary: The part that lists show: JSON without layout and arrays.
     """
 
     digest: str
@@ -67,19 +68,22 @@ def encode(content: ProfileContent) -> EncodedProfile:
     ]
     arrays = b"".join(part.astype(kind).tobytes() for part, kind in parts if part is not None)
     return EncodedProfile(
-        _digest(header, arrays), _packed_header(header), _packed(arrays), _packed_header(summary)
+        _digest(header, arrays),
+        _compress_header(header),
+        _compress_arrays(arrays),
+        _compress_header(summary),
     )
 
 
 def decode(encoded: EncodedProfile) -> ProfileContent:
-    """Return the profile that the bytes hold.
+    """Return the profile from its stored form.
 
     Raises:
-        ProfileDamagedError: The bytes are not those that the digest names.
-        ProfileTooNewError: They are, and this service does not know all that they say.
+        ProfileDamagedError: The bytes do not match the digest.
+        ProfileTooNewError: The bytes match, but a newer service wrote them.
     """
     try:
-        text, arrays = _unpacked_header(encoded.header), _unpacked(encoded.arrays)
+        text, arrays = _decompress_header(encoded.header), _decompress_arrays(encoded.arrays)
     except (zlib.error, ValueError):
         raise ProfileDamagedError(encoded.digest) from None
     if _digest(text, arrays) != encoded.digest:
@@ -89,45 +93,53 @@ def decode(encoded: EncodedProfile) -> ProfileContent:
         header = _header(fields)
     except (ValueError, TypeError, KeyError):
         raise ProfileTooNewError(encoded.digest) from None
-    points, groups = fields["points"], len(header.layout)
-    shapes = [("<i8", (points,)), ("<f4", (points, groups)), ("<f4", (points, groups))]
-    optional = fields.get("optional", [])
-    if "coherences" in optional:
-        shapes.append(("<f4", (points, len(header.layout.roles))))
-    if "learning_rates" in optional:
-        shapes.append(("<f8", (points,)))
-    if "spreads" in optional:
-        shapes.append(("<f4", (points, groups)))
-    parts: list[NDArray[Any]] = []
-    offset = 0
-    for kind, shape in shapes:
-        count = math.prod(shape)
-        parts.append(np.frombuffer(arrays, kind, count, offset).reshape(shape))
-        offset += parts[-1].nbytes
-    extra = dict(zip(optional, parts[3:], strict=True))
+    found = _split_arrays(arrays, fields["points"], header, fields.get("optional", []))
     return ProfileContent(
         header,
-        parts[0],
-        parts[1],
-        parts[2],
-        coherences=extra.get("coherences"),
-        learning_rates=extra.get("learning_rates"),
-        spreads=extra.get("spreads"),
+        found["steps"],
+        found["unit_rates"],
+        found["relative_errors"],
+        coherences=found.get("coherences"),
+        learning_rates=found.get("learning_rates"),
+        spreads=found.get("spreads"),
     )
 
 
+def _split_arrays(
+    arrays: bytes, points: int, header: ProfileHeader, optional: list[str]
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays by name; ``optional`` names the optional ones that are present."""
+    per_point, per_group = (points,), (points, len(header.layout))
+    forms = {
+        "steps": ("<i8", per_point),
+        "unit_rates": ("<f4", per_group),
+        "relative_errors": ("<f4", per_group),
+        "coherences": ("<f4", (points, len(header.layout.roles))),
+        "learning_rates": ("<f8", per_point),
+        "spreads": ("<f4", per_group),
+    }
+    found: dict[str, NDArray[Any]] = {}
+    offset = 0
+    for name, (kind, shape) in forms.items():
+        if name in _OPTIONAL and name not in optional:
+            continue
+        found[name] = np.frombuffer(arrays, kind, math.prod(shape), offset).reshape(shape)
+        offset += found[name].nbytes
+    return found
+
+
 def decode_summary(digest: str, summary: bytes) -> ProfileSummary:
-    """Return what lists show of a profile.
+    """Return a profile's summary for lists.
 
     Args:
-        digest: Its digest, for messages; the summary's bytes are not checked against it.
+        digest: The profile's digest, for errors; the summary is not checked against it.
         summary: The stored summary.
 
     Raises:
-        ProfileDamagedError: The bytes are no summary that this service can read.
+        ProfileDamagedError: The summary cannot be read.
     """
     try:
-        fields: dict[str, Any] = json.loads(_unpacked_header(summary))
+        fields: dict[str, Any] = json.loads(_decompress_header(summary))
         return ProfileSummary(_header({**fields, "layout": None}), fields["groups"])
     except (zlib.error, ValueError, TypeError, KeyError):
         raise ProfileDamagedError(digest) from None
@@ -207,18 +219,18 @@ def _canonical(fields: dict[str, Any]) -> bytes:
 
 
 def decode_policy(rules: bytes) -> Policy:
-    """Return the policy that canonical JSON spells."""
+    """Return the policy from canonical JSON."""
     return _policy(json.loads(rules))
 
 
-# Rules that came later, as they were before they could be given: what was registered without them
-# keeps its behaviour and its digest.
-_FORMER_RULES: dict[str, Any] = {"averaging_window": 0.0}
+# Rules that were added later, with the values that have the behavior from before. Policies stored
+# without them keep their behavior and their digest.
+_RULES_ADDED_LATER: dict[str, Any] = {"averaging_window": 0.0}
 
 
 def _policy(fields: dict[str, Any]) -> Policy:
     return Policy(**{
-        **_FORMER_RULES,
+        **_RULES_ADDED_LATER,
         **fields,
         "depth_rule": DepthRule(fields["depth_rule"]),
         "alignment": Alignment(fields["alignment"]),
@@ -243,31 +255,31 @@ def _policy_fields(policy: Policy) -> dict[str, Any]:
     return {
         name: value.value if isinstance(value, enum.Enum) else value
         for name, value in asdict(policy).items()
-        if name not in _FORMER_RULES or value != _FORMER_RULES[name]
+        if name not in _RULES_ADDED_LATER or value != _RULES_ADDED_LATER[name]
     }
 
 
-_LONG_HEADER_BYTES = 4_096  # shorter ones stay legible to people who look into Redis
-# First byte of stored arrays. Older ones are a bare zlib stream, which begins with an `x`.
+_LONG_HEADER_BYTES = 4_096  # shorter headers stay readable for people who look into Redis
+# First byte of stored arrays. The oldest ones are a bare zlib stream, which starts with `x`.
 _PLAIN, _PLANES = b"=", b"#"
 
 
-def _packed(arrays: bytes) -> bytes:
+def _compress_arrays(arrays: bytes) -> bytes:
     planes = np.frombuffer(arrays, np.uint8).reshape(-1, 4).T.tobytes()
     compressed = zlib.compress(planes, level=1)
     return _PLANES + compressed if len(compressed) < len(arrays) else _PLAIN + arrays
 
 
-def _packed_header(header: bytes) -> bytes:
-    """Return JSON compressed where that pays; it begins with an ``x`` then, else with ``{``."""
+def _compress_header(header: bytes) -> bytes:
+    """Return JSON, compressed if it is long; compressed JSON starts with ``x`` instead of ``{``."""
     return zlib.compress(header) if len(header) > _LONG_HEADER_BYTES else header
 
 
-def _unpacked_header(stored: bytes) -> bytes:
+def _decompress_header(stored: bytes) -> bytes:
     return stored if stored.startswith(b"{") else zlib.decompress(stored)
 
 
-def _unpacked(stored: bytes) -> bytes:
+def _decompress_arrays(stored: bytes) -> bytes:
     kind, rest = stored[:1], stored[1:]
     if kind == _PLAIN:
         return rest

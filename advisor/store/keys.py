@@ -1,8 +1,8 @@
-"""All keys, built in one place.
+"""All Redis keys.
 
-Every key of a project carries the same hash tag ``{project}``, so that in a Redis Cluster the keys
-of one script lie on one node. Identifiers hold no character that has a meaning here (see
-:mod:`advisor.registry.resource_names`), so one project can never spell another's key.
+Every key of a project has the hash tag ``{project}``, so in a Redis Cluster all keys of a script
+are on the same node. Ids cannot contain ``{``, ``}`` or ``:`` (see
+:mod:`advisor.registry.resource_names`), so no id of one project can produce a key of another.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ from advisor.registry.resource_names import ProfileName, RunName
 
 
 def profiles(project: str) -> str:
-    """Sorted set of the project's profile identifiers, all with score 0 (ordered by name)."""
+    """Sorted set of the project's profile ids, all with score 0, so ordered by name."""
     return f"fslr:{{{project}}}:profiles"
 
 
 def runs(project: str) -> str:
-    """Sorted set of the project's run identifiers, scored by creation time in milliseconds."""
+    """Sorted set of the project's run ids, scored by creation time in milliseconds."""
     return f"fslr:{{{project}}}:runs"
 
 
 def labels(project: str) -> str:
-    """Sorted set of ``key NUL value NUL profile``, the labels of latest versions, with score 0."""
+    """Sorted set of ``key NUL value NUL profile``: labels of latest versions, with score 0."""
     return f"fslr:{{{project}}}:labels"
 
 
 def audit(project: str) -> str:
-    """Stream of the project's writes; never trimmed."""
+    """Stream of the project's writes, which is never trimmed."""
     return f"fslr:{{{project}}}:audit"
 
 
 def policies(project: str) -> str:
-    """Sorted set of the project's policy identifiers, all with score 0 (ordered by name)."""
+    """Sorted set of the project's policy ids, all with score 0, so ordered by name."""
     return f"fslr:{{{project}}}:policies"
 
 
 def policy(project: str, policy: str) -> str:
-    """Hash: ``latest``: a version; ``v:{version}``: its rules; ``t:{version}``: when, in ms."""
+    """Hash: ``latest``: a version; ``v:{version}``: its rules; ``t:{version}``: its time in ms."""
     return f"fslr:{{{project}}}:policy:{policy}"
 
 
 def tokens(project: str) -> str:
-    """Hash: token identifier -> record, as JSON."""
+    """Hash: token id -> record, as JSON."""
     return f"fslr:{{{project}}}:tokens"
 
 
 def request(project: str, request_id: str) -> str:
-    """Hash: fingerprint and answer of a write, kept for a day."""
+    """Hash: fingerprint and answer of a write, kept for one day."""
     return f"fslr:{{{project}}}:request:{request_id}"
 
 
@@ -62,10 +62,10 @@ class ProfileKeys:
     def index(self) -> str:
         """Hash of a profile's versions.
 
-        ``last``: the highest number given; ``latest``: the highest that is stored; ``v:{version}``:
-        its digest; ``d:{digest}``: its version; ``t:{version}``: when, in milliseconds;
-        ``l:{version}``: its labels, as JSON list of ``key NUL value``; ``g:{alias}``: how often the
-        alias moved.
+        ``last``: the highest version ever used; ``latest``: the highest stored version;
+        ``v:{version}``: its digest; ``d:{digest}``: its version; ``t:{version}``: when it was
+        registered, in milliseconds; ``l:{version}``: its labels, as a JSON list of
+        ``key NUL value``; ``g:{alias}``: how often the alias has moved.
         """
         return f"fslr:{{{self.name.project}}}:profile:{self.name.profile}:index"
 
@@ -76,11 +76,11 @@ class ProfileKeys:
 
     @property
     def content_prefix(self) -> str:
-        """What :meth:`content` puts before the digest."""
+        """The part of :meth:`content` before the digest."""
         return f"fslr:{{{self.name.project}}}:profile:{self.name.profile}:content:"
 
     def content(self, digest: str) -> str:
-        """Hash: ``header``, ``arrays`` and ``summary`` of one version; the last is for lists."""
+        """Hash: ``header``, ``arrays`` and ``summary`` of one version."""
         return self.content_prefix + digest
 
 

@@ -1,7 +1,6 @@
-"""Runs in Redis: a summary and a capped history each.
+"""Runs in Redis: for each run a summary and a capped history.
 
-Openings and events are bytes here: what they mean is the RPC layer's business. Telemetry may be
-lost (the design says so), so nothing is retried.
+Openings and events are opaque bytes here. Telemetry may be lost, so nothing is retried.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from advisor.store.redis.commands import Call, batch
 from advisor.store.redis.connection import awaited, store_errors
 from advisor.store.times import from_ms
 
-KEPT_EVENTS = 10_000
-KEPT_S = 30 * 24 * 3600
+MAX_EVENTS = 10_000
+LIFETIME_S = 30 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
 class RunCursor:
-    """A place in the list of a project's runs.
+    """A position in the list of a project's runs: after one of the runs.
 
     Attributes:
-        created_ms: Creation time of the run before it, in milliseconds since 1970.
-        run: The identifier of that run.
+        created_ms: Creation time of that run, in milliseconds since 1970.
+        run: The id of that run.
     """
 
     created_ms: int
@@ -42,10 +41,10 @@ class RunStore:
     """Reads and writes runs.
 
     Args:
-        redis: The client; without retries, or an event could be stored twice.
+        redis: The client. It must not retry, because that could store an event twice.
 
     Raises:
-        StoreUnavailableError: By every method, when Redis does not answer.
+        StoreUnavailableError: From every method, if Redis does not answer.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -53,13 +52,16 @@ class RunStore:
         self._record = load_script(redis, "record_events")
 
     async def record(self, runs: Sequence[tuple[Sequence[EventToStore], int]]) -> list[bool]:
-        """Store events of several runs in one round trip a server; return of which they are stored.
+        """Store events of several runs, in one round trip per server.
 
-        All events of a run are stored in one step.
+        The events of one run are stored atomically.
 
         Args:
             runs: For each run its events in order, at least one, and the number of its events that
                 were lost before them.
+
+        Returns:
+            For each run whether its events were stored.
         """
         with store_errors():
             results = await batch(self._redis, [self._call(*pair) for pair in runs])
@@ -71,7 +73,7 @@ class RunStore:
         return self._record.call(
             keys=[keys.runs(last.run.project), own.summary, own.events],
             args=[
-                *(last.run.run, last.opening, lost, KEPT_EVENTS, KEPT_S),
+                *(last.run.run, last.opening, lost, MAX_EVENTS, LIFETIME_S),
                 *(first.time_ms, last.time_ms, last.step),
                 *(event.event for event in events),
             ],
@@ -81,7 +83,7 @@ class RunStore:
         """Read a run's summary.
 
         Raises:
-            RunNotFoundError: There is no such run.
+            RunNotFoundError: The run does not exist.
         """
         run = await self._summary(name)
         if run is None:
@@ -91,12 +93,12 @@ class RunStore:
     async def page(
         self, project: str, *, after: RunCursor | None, size: int
     ) -> tuple[list[StoredRun], RunCursor | None]:
-        """Return a page of runs, the latest begun first, and a cursor if there is more.
+        """Return a page of runs, the newest first, and a cursor if there are more.
 
         Args:
             project: The project.
-            after: The cursor after which the page begins; None: from the latest.
-            size: Most entries, at least 1.
+            after: The cursor of the previous page; None: from the newest.
+            size: Maximum number of entries, at least 1.
         """
         found: list[StoredRun] = []
         key = keys.runs(project)
@@ -108,7 +110,7 @@ class RunStore:
                 )
             for raw, score in listed:
                 run = await self._summary(RunName(project, raw.decode()))
-                if run is None:  # its lifetime ended
+                if run is None:  # it has expired
                     with store_errors():
                         await awaited(self._redis.zrem(key, raw))
                     continue
@@ -120,14 +122,14 @@ class RunStore:
                 return found, None
 
     async def _rank_after(self, key: str, cursor: RunCursor) -> int:
-        """Return the rank that follows a cursor, also if its run is gone meanwhile."""
+        """Return the rank after a cursor, even if its run has expired meanwhile."""
         rank = await awaited(self._redis.zrevrank(key, cursor.run))
         if rank is not None:
             return int(rank) + 1
         return int(await awaited(self._redis.zcount(key, f"({cursor.created_ms}", "+inf")))
 
     async def history(self, name: RunName, *, after: str, size: int) -> list[StoredEvent]:
-        """Return up to ``size`` events after the id ``after`` (empty: from the oldest)."""
+        """Return up to ``size`` events after the event ``after``; empty: from the oldest."""
         with store_errors():
             entries = await awaited(
                 self._redis.xrange(
@@ -139,7 +141,7 @@ class RunStore:
     async def wait_for_events(
         self, name: RunName, *, after: str, size: int, wait_ms: int
     ) -> list[StoredEvent]:
-        """Return up to ``size`` events after the id ``after``, waiting for the first of them."""
+        """Return up to ``size`` events after the event ``after``; wait if there are none yet."""
         with store_errors():
             answer = await awaited(
                 self._redis.xread(
@@ -169,5 +171,5 @@ class RunStore:
 
 def _events(entries: Any) -> list[StoredEvent]:
     while len(entries) == 1 and entries and isinstance(entries[0], list):
-        entries = entries[0]  # RESP3 nests the entries of each stream once more
+        entries = entries[0]  # RESP3 wraps the entries of each stream in another list
     return [StoredEvent(entry[0].decode(), entry[1][b"event"]) for entry in entries]

@@ -1,4 +1,4 @@
-"""What Redis says of itself: enough to see whether it is set up to lose nothing."""
+"""Reads Redis's status: whether it is available and configured to lose nothing."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from redis.exceptions import NoPermissionError, ResponseError
 from advisor.errors import StoreUnavailableError
 from advisor.store.redis.connection import awaited, store_errors
 
-_FLUSHES = ("no", "everysec", "always")  # the weakest first
+_FLUSHES = ("no", "everysec", "always")  # from weak to strong
 
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """What Redis says; of a cluster, the weakest node's.
+    """Redis's status; for a Cluster, the weakest value of all primaries.
 
     Attributes:
-        problem: Why it does not answer; empty: it does.
-        version: Its version; empty: it does not tell.
-        append_only: Whether it keeps an append-only file; None: it does not tell.
-        flush: ``always``, ``everysec`` or ``no``; empty: it does not tell.
-        eviction: What it does when memory is full; empty: it does not tell.
-        replicas: Replicas that follow it; 0 too where it tells no version.
-        clock_offset_s: Its clock less ours, in seconds; NaN: it does not tell.
+        problem: Why Redis does not answer; empty if it does.
+        version: Redis's version; empty if unknown.
+        append_only: Whether it keeps an append-only file; None if unknown.
+        flush: When it flushes writes: ``always``, ``everysec`` or ``no``; empty if unknown.
+        eviction: Its eviction policy when memory is full; empty if unknown.
+        replicas: Number of replicas; 0 also if the version is unknown.
+        clock_offset_s: Redis's clock minus the local clock, in seconds; NaN if unknown.
     """
 
     problem: str = ""
@@ -41,9 +41,9 @@ class StoreStatus:
 
 
 async def read_status(redis: Redis) -> StoreStatus:
-    """Ask Redis, every primary of a cluster.
+    """Return the status of Redis, or of all primaries of a Cluster.
 
-    What an ACL does not let us ask is left out.
+    Values that an ACL does not let the service read are unknown.
 
     Args:
         redis: The client.
@@ -62,10 +62,10 @@ async def read_status(redis: Redis) -> StoreStatus:
             offsets = [seconds + micros / 1e6 - middle for seconds, micros in clocks]
     except StoreUnavailableError as error:
         return StoreStatus(problem=str(error))
-    with suppress(ResponseError, StoreUnavailableError):  # an ACL, or a service that hides CONFIG
-        asked: Any = redis.config_get
-        with store_errors():  # one setting: more at once are understood from 7.0 on
-            settings = _nodes(await asked("appendfsync", **everywhere), everywhere)
+    with suppress(ResponseError, StoreUnavailableError):  # an ACL, or a provider that hides CONFIG
+        config_get: Any = redis.config_get
+        with store_errors():  # one setting only: before 7.0, CONFIG GET accepts a single pattern
+            settings = _nodes(await config_get("appendfsync", **everywhere), everywhere)
     flushes = [found["appendfsync"] for found in settings if "appendfsync" in found]
     evictions = {str(info.get("maxmemory_policy", "")) for info in infos}
     return StoreStatus(
@@ -81,5 +81,5 @@ async def read_status(redis: Redis) -> StoreStatus:
 
 
 def _nodes(answer: Any, everywhere: dict[str, str]) -> list[Any]:
-    """Return the answers of all nodes: a cluster's come by node, another's is its own."""
+    """Return one answer per node; a Cluster's answers are in a dict by node."""
     return list(answer.values()) if everywhere else [answer]

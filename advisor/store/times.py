@@ -1,4 +1,4 @@
-"""Times as Redis keeps them: milliseconds since 1970, UTC."""
+"""Times in Redis: milliseconds since 1970, UTC."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 
 def to_ms(time: datetime) -> int:
-    """Return a time in milliseconds."""
+    """Return a time in milliseconds since 1970."""
     return round(time.timestamp() * 1000)
 
 
 def from_ms(milliseconds: int) -> datetime:
-    """Return the time that milliseconds stand for, UTC."""
+    """Return the UTC time of milliseconds since 1970."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,4 +1,4 @@
-"""What is backed up can be restored: of the embedded Redis, and of one that others run."""
+"""Backups and restores of the embedded Redis and of an external one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.waiting import eventually
 
 
 def restore(archive: Path, data_dir: Path) -> None:
-    """What docs/how-to/back-up.md says."""
+    """Restore a backup as docs/how-to/back-up.md describes."""
     data_dir.mkdir(mode=0o700)
     subprocess.run(["tar", "--extract", "--file", archive, "--directory", data_dir], check=True)
 
@@ -71,7 +71,7 @@ def everything(client: AdvisorClient) -> list[object]:
     ]
 
 
-def test_a_backup_of_a_running_service_brings_all_of_it_back(tmp_path: Path) -> None:
+def test_a_backup_of_a_running_service_restores_everything(tmp_path: Path) -> None:
     archive = tmp_path / "advisor.tar"
     with LocalServer(tmp_path / "data") as service, AdvisorClient(service.address) as client:
         fill(client)
@@ -98,7 +98,7 @@ def test_a_backup_of_a_running_service_brings_all_of_it_back(tmp_path: Path) -> 
         assert not client.register_profile("gpt", labelled(2.0)).created
 
 
-def test_a_backup_of_a_stopped_service_does_too(tmp_path: Path) -> None:
+def test_a_backup_of_a_stopped_service_restores_everything(tmp_path: Path) -> None:
     with LocalServer(tmp_path / "data") as service, AdvisorClient(service.address) as client:
         fill(client)
         before = everything(client)
@@ -109,7 +109,7 @@ def test_a_backup_of_a_stopped_service_does_too(tmp_path: Path) -> None:
         assert everything(client) == before
 
 
-def test_nothing_acknowledged_is_missing_from_a_backup_during_rewrites(tmp_path: Path) -> None:
+def test_a_backup_during_rewrites_has_all_acknowledged_writes(tmp_path: Path) -> None:
     """Backups while a writer counts and the append-only file is rewritten all the time."""
     stop = threading.Event()
     acknowledged = [0]
@@ -151,7 +151,7 @@ def test_nothing_acknowledged_is_missing_from_a_backup_during_rewrites(tmp_path:
             assert a >= least
 
 
-def test_files_that_a_rewrite_takes_away_meanwhile_are_looked_for_anew(
+def test_a_backup_starts_again_if_a_rewrite_removes_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The manifest changes between its reading and the opening of its files."""
@@ -159,7 +159,7 @@ def test_files_that_a_rewrite_takes_away_meanwhile_are_looked_for_anew(
         client.set("key", "value")
         rewritten: list[bytes] = []
 
-        def named(manifest: bytes) -> list[str]:
+        def names(manifest: bytes) -> list[str]:
             if not rewritten:
                 client.bgrewriteaof()
                 eventually(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0)
@@ -168,7 +168,7 @@ def test_files_that_a_rewrite_takes_away_meanwhile_are_looked_for_anew(
             rewritten.append(manifest)
             return [line.decode().split()[1] for line in manifest.splitlines()]
 
-        monkeypatch.setattr(backup, "_named", named)
+        monkeypatch.setattr(backup, "_names", names)
         with (tmp_path / "b.tar").open("wb") as file:
             write_backup(tmp_path / "data", file)
     assert len(rewritten) == 2
@@ -177,7 +177,7 @@ def test_files_that_a_rewrite_takes_away_meanwhile_are_looked_for_anew(
         assert client.get("key") == b"value"
 
 
-def test_files_about_to_go_are_left_out(tmp_path: Path) -> None:
+def test_files_that_a_rewrite_replaced_are_left_out(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path / "data") as server, redis.Redis.from_url(server.url) as client:
         client.set("key", "value")
     (manifest,) = (tmp_path / "data" / "appendonlydir").glob("*.manifest")
@@ -191,9 +191,9 @@ def test_files_about_to_go_are_left_out(tmp_path: Path) -> None:
         assert stored.read() == whole
 
 
-def test_where_no_data_are_it_says_so_and_leaves_no_file(tmp_path: Path) -> None:
+def test_a_backup_without_data_fails_and_leaves_no_file(tmp_path: Path) -> None:
     with (
-        pytest.raises(BackupError, match=r"appendonlydir cannot be read .*name the service's"),
+        pytest.raises(BackupError, match=r"appendonlydir cannot be read .*give the service's"),
         (tmp_path / "b.tar").open("wb") as file,
     ):
         write_backup(tmp_path, file)
@@ -204,20 +204,20 @@ def test_where_no_data_are_it_says_so_and_leaves_no_file(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["b.tar"]
 
 
-def test_data_that_cannot_be_read_are_told_from_a_file_that_cannot_be_written(
+def test_read_errors_of_the_data_and_write_errors_of_the_archive_are_distinguished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with EmbeddedRedis(tmp_path / "data") as server, redis.Redis.from_url(server.url) as client:
         client.set("key", "value")
     cli = Cli("127.0.0.1:1", "default")
     arguments = ("--data-dir", str(tmp_path / "data"))
-    opened = backup._opened
+    opened = backup._open_files
 
     def broken(folder: Path, stack: ExitStack) -> tuple[bytes, list[Any]]:
         manifest, files = opened(folder, stack)
         return manifest, [stack.enter_context(Broken(file.name)) for file in files]
 
-    monkeypatch.setattr(backup, "_opened", broken)
+    monkeypatch.setattr(backup, "_open_files", broken)
     result = cli.run("backup", str(tmp_path / "b.tar"), *arguments, ok=False)
     assert re.search(r"appendonlydir/\S+ cannot be read \(Input/output error\)", result.output)
     assert "cannot be written" not in result.output
@@ -235,7 +235,7 @@ class Broken(io.FileIO):
 
 
 @pytest.mark.parametrize("name", [".", "/", ".."])
-def test_a_directory_is_no_file_for_a_backup(tmp_path: Path, name: str) -> None:
+def test_a_backup_to_a_directory_is_refused(tmp_path: Path, name: str) -> None:
     with EmbeddedRedis(tmp_path / "data"):
         pass
     cli = Cli("127.0.0.1:1", "default")
@@ -243,7 +243,7 @@ def test_a_directory_is_no_file_for_a_backup(tmp_path: Path, name: str) -> None:
     assert f"{name} cannot be written: it is a directory; choose a different file" in result.output
 
 
-def test_a_snapshot_of_another_redis_is_restored_before_its_append_only_file_begins(
+def test_a_snapshot_is_restored_before_append_only_files_are_enabled(
     tmp_path: Path,
 ) -> None:
     """The steps of docs/how-to/back-up.md, and the trap that they go round."""

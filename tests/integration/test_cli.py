@@ -36,19 +36,19 @@ def test_a_file_is_registered_once(cli: Cli, file: str, project: str) -> None:
     assert "created" not in answer  # false, as protobuf's JSON leaves it out
 
 
-def test_lists_show_what_there_is(cli: Cli, file: str, project: str) -> None:
+def test_profiles_are_listed_and_filtered(cli: Cli, file: str, project: str) -> None:
     assert f"no profiles in project {project}" in cli.run("profile", "list").stdout
     assert cli.json("profile", "list") == []
     cli.run("profile", "register", "gpt", file)
     table = cli.run("profile", "list").stdout
     assert "gpt@1" in table
-    assert "char GPT [32]" in table  # brackets are no markup
+    assert "char GPT [32]" in table  # brackets are not markup
     (listed,) = cli.json("profile", "list", "--filter", "labels.team=nlp")
     assert listed["name"] == f"projects/{project}/profiles/gpt@1"
     assert cli.json("profile", "list", "--filter", "labels.team=x") == []
 
 
-def test_show_says_where_a_profile_comes_from_and_its_rates(cli: Cli, file: str) -> None:
+def test_show_prints_a_profile_s_origin_and_rates(cli: Cli, file: str) -> None:
     cli.run("profile", "register", "gpt", file)
     shown = cli.run("profile", "show", "gpt").stdout
     for expected in (
@@ -107,11 +107,11 @@ def test_runs_are_listed_shown_and_watched(cli: Cli, client: AdvisorClient, proj
         (["serve", "--port", "70000"], "setting port: Input should be less than or equal to 65535"),
         (
             ["serve", "--redis-url", "http://x"],
-            "not begin with a known scheme; the forms are redis://",
+            "not start with a known scheme; the forms are redis://",
         ),
     ],
 )
-def test_errors_are_one_line_with_the_remedy(cli: Cli, arguments: list[str], message: str) -> None:
+def test_errors_are_one_line_with_a_remedy(cli: Cli, arguments: list[str], message: str) -> None:
     result = cli.run(*arguments, ok=False)
     assert result.exit_code == 1
     assert message in " ".join(result.stderr.split())
@@ -119,16 +119,16 @@ def test_errors_are_one_line_with_the_remedy(cli: Cli, arguments: list[str], mes
     assert result.stdout == "" or arguments[:2] == ["run", "watch"]
 
 
-def test_health_says_serving(cli: Cli, server: LocalServer) -> None:
+def test_health_reports_serving(cli: Cli, server: LocalServer) -> None:
     assert cli.run("health").stdout.strip() == f"{server.address}: SERVING"
     assert cli.json("health") == {"address": server.address, "status": "SERVING"}
 
 
-def test_the_version_is_told(cli: Cli) -> None:
+def test_the_version_is_printed(cli: Cli) -> None:
     assert cli.run("--version").stdout.startswith("fslr-advisor ")
 
 
-def test_profile_files_come_back_as_they_were_saved(tmp_path: Path) -> None:
+def test_a_loaded_profile_equals_the_saved_one(tmp_path: Path) -> None:
     save_profile(content_message(), tmp_path / "p.json")
     assert load_profile(tmp_path / "p.json") == content_message()
 
@@ -140,7 +140,7 @@ def test_profile_files_come_back_as_they_were_saved(tmp_path: Path) -> None:
         ('{"layuot": {}}', 'is not a profile: .*no field named "layuot"'),
     ],
 )
-def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_not_a_profile_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "p.json").write_text(text, "utf-8")
     with pytest.raises(ProfileFileError, match=message):
         load_profile(tmp_path / "p.json")
@@ -149,7 +149,7 @@ def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, text: str, message
         load_profile(tmp_path / "p.json")
 
 
-def test_aliases_move_and_versions_go(cli: Cli, file: str) -> None:
+def test_aliases_are_moved_and_versions_deleted(cli: Cli, file: str) -> None:
     cli.run("profile", "register", "gpt", file)
     assert (
         "prod now names gpt@1 (new alias)  etag 1"
@@ -168,7 +168,7 @@ def test_aliases_move_and_versions_go(cli: Cli, file: str) -> None:
     assert "set alias" in cli.run("audit").stdout
 
 
-def test_a_version_goes_out_and_comes_in_again(cli: Cli, file: str, tmp_path: Path) -> None:
+def test_an_exported_version_can_be_imported_again(cli: Cli, file: str, tmp_path: Path) -> None:
     cli.run("profile", "register", "gpt", file)
     for name in ("gpt.yaml", "gpt.json"):
         out = str(tmp_path / name)
@@ -206,7 +206,7 @@ def test_a_check_shows_how_a_layout_maps(cli: Cli, file: str, tmp_path: Path) ->
     assert "is not YAML: " in cli.run("profile", "check", "gpt", str(layout), ok=False).output
 
 
-def test_explain_shows_where_a_multiplier_comes_from(
+def test_explain_shows_how_a_multiplier_was_computed(
     cli: Cli, client: AdvisorClient, file: str, project: str, tmp_path: Path
 ) -> None:
     cli.run("profile", "register", "gpt", file)
@@ -247,7 +247,7 @@ def test_explain_shows_where_a_multiplier_comes_from(
         assert "give a profile and a layout file, or --run" in refused.output
 
 
-def test_a_run_that_began_again_with_another_layout_is_not_mixed_up(
+def test_measurements_of_an_earlier_layout_are_not_explained_with_a_later_one(
     cli: Cli, client: AdvisorClient, file: str, project: str
 ) -> None:
     cli.run("profile", "register", "gpt", file)
@@ -280,7 +280,7 @@ def test_recordings_are_merged_into_one_file(cli: Cli, tmp_path: Path) -> None:
     assert "recordings: 1, but at least 2 are needed" in refused.output
 
 
-def test_policies_are_set_shown_compared_and_tried(
+def test_policies_are_set_shown_compared_and_replayed(
     cli: Cli, client: AdvisorClient, file: str, project: str, tmp_path: Path
 ) -> None:
     assert "no policies" in cli.run("policy", "list").stdout
@@ -302,7 +302,7 @@ def test_policies_are_set_shown_compared_and_tried(
     changed = cli.run("policy", "set", "team", "-r", "slew_limit=2").stdout
     assert "team@3" in changed
     assert "slew_limit" in changed
-    assert "max_multiplier" not in changed  # what was set before stays
+    assert "max_multiplier" not in changed  # rules from before stay
     assert client.get_policy("team", project=project).policy.max_multiplier == 2.0
     assert "nothing to set; give a file" in cli.run("policy", "set", "team", ok=False).output
     cli.run("policy", "set", "team", "-r", "slew_limit=none")

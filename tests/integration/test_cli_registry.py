@@ -1,4 +1,4 @@
-"""The registry's commands: comparing, promoting, exchanging, completing; and nonsense."""
+"""The registry's commands: comparing, promoting, exchanging, completing; and invalid input."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ def register(client: AdvisorClient, project: str, *contents: profile_pb2.Profile
         client.register_profile("gpt", content, project=project)
 
 
-def test_a_difference_is_never_hidden(cli: Cli, client: AdvisorClient, project: str) -> None:
-    """Whatever differs in two versions, diff says so, with values that look different."""
+def test_diff_shows_every_difference_between_two_versions(
+    cli: Cli, client: AdvisorClient, project: str
+) -> None:
+    """Every difference is printed, with values that look different."""
     from fslr.advisor.v1 import policy_pb2
 
     client.set_policy("team", policy_pb2.Policy(), project=project)
@@ -73,7 +75,7 @@ def test_a_difference_is_never_hidden(cli: Cli, client: AdvisorClient, project: 
     assert cli.json("profile", "diff", "gpt@1", "gpt@1")["same"]
 
 
-def test_ratios_over_training_are_numbers_and_a_picture(
+def test_ratios_over_training_are_numbers_in_json_and_bars_in_the_table(
     cli: Cli, client: AdvisorClient, project: str
 ) -> None:
     steps = range(0, 480, 10)
@@ -96,14 +98,14 @@ def test_ratios_over_training_are_numbers_and_a_picture(
     assert set(bars["head.weight"]) == {"▅"}
 
 
-def test_a_sparkline_is_monotonous_and_blank_where_nothing_is_known() -> None:
+def test_a_sparkline_is_monotonic_and_blank_for_unknown_ratios() -> None:
     heights = [sparkline([2.0 ** (x / 10)]) for x in range(-12, 13)]
     assert heights == sorted(heights)
     assert (sparkline([None]), sparkline([0.0]), sparkline([1e30])) == (" ", "▁", "█")
     assert len(sparkline([1.0] * 1000)) <= 24
 
 
-def test_templates_are_a_start(cli: Cli) -> None:
+def test_templates_are_listed_and_registered(cli: Cli) -> None:
     names = template_names()
     assert "transformer-pre-norm-adamw" in names
     assert all(name in cli.run("profile", "templates").stdout for name in names)
@@ -128,9 +130,7 @@ def test_templates_are_a_start(cli: Cli) -> None:
     assert "When to use it" in cli.run("profile", "show", "transformer-pre-norm-adamw").stdout
 
 
-def test_a_gpt_2_of_hugging_face_begins_with_the_transformer_s_template(
-    cli: Cli, tmp_path: Path
-) -> None:
+def test_a_hugging_face_gpt2_maps_onto_the_transformer_template(cli: Cli, tmp_path: Path) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(n_layer=8, n_embd=32, n_head=2, vocab_size=50, n_positions=16)
@@ -147,7 +147,7 @@ def test_a_gpt_2_of_hugging_face_begins_with_the_transformer_s_template(
     assert sources["lm_head.weight"] == ["head.weight"]
 
 
-def test_files_go_out_and_come_back_as_the_same_version(
+def test_exported_files_register_as_the_same_version(
     cli: Cli, client: AdvisorClient, project: str, tmp_path: Path
 ) -> None:
     content = content_message(labels={"team": "yes", "release": "2024", "x": "1e5", "n": "null"})
@@ -167,7 +167,7 @@ def test_files_go_out_and_come_back_as_the_same_version(
     assert text.index("provenance:") < text.index("layout:") < text.index("points:")
 
 
-def test_all_files_are_looked_at_before_the_first_is_registered(
+def test_all_files_are_checked_before_the_first_is_registered(
     cli: Cli, client: AdvisorClient, project: str, tmp_path: Path
 ) -> None:
     good, bad = content_message(), content_message()
@@ -184,7 +184,7 @@ def test_all_files_are_looked_at_before_the_first_is_registered(
     assert cli.json("profile", "import", str(tmp_path / "good.yaml"))[0]["created"]
 
 
-def test_an_alias_is_made_only_where_there_is_none(
+def test_expected_version_zero_creates_an_alias_only_if_there_is_none(
     cli: Cli, client: AdvisorClient, project: str
 ) -> None:
     register(client, project, content_message())
@@ -198,7 +198,7 @@ def test_an_alias_is_made_only_where_there_is_none(
     assert "no version or alias '7'" in cli.run("profile", "delete", "gpt@7", ok=False).output
 
 
-def test_what_others_wrote_does_not_act_on_the_terminal(
+def test_untrusted_text_cannot_control_the_terminal(
     cli: Cli, server: LocalServer, project: str, tmp_path: Path
 ) -> None:
     evil = content_message()
@@ -233,7 +233,7 @@ def test_what_others_wrote_does_not_act_on_the_terminal(
         ("a: b: c", "is not YAML"),
     ],
 )
-def test_a_file_of_nonsense_is_told_what_it_is(
+def test_an_invalid_file_of_rules_is_refused_with_the_reason(
     cli: Cli, tmp_path: Path, text: str, message: str
 ) -> None:
     path = tmp_path / "rules.yaml"
@@ -262,7 +262,9 @@ def test_a_file_of_nonsense_is_told_what_it_is(
         (["profile", "export", "gpt@"], "alias '' is not an identifier"),
     ],
 )
-def test_nonsense_is_answered_in_words(cli: Cli, arguments: list[str], message: str) -> None:
+def test_invalid_arguments_are_refused_with_the_reason(
+    cli: Cli, arguments: list[str], message: str
+) -> None:
     ok = arguments[1] == "list"
     result = cli.run(*arguments, ok=ok, env={"LOGNAME": "\udcff"})
     assert message in " ".join(result.output.split())
@@ -291,7 +293,7 @@ def test_the_shell_completes_names(cli: Cli, client: AdvisorClient, project: str
     assert completed("advisor profile show -a 127.0.0.1:9 char") == []
 
 
-def test_every_command_says_what_it_is_for(cli: Cli) -> None:
+def test_every_command_has_a_help_page(cli: Cli) -> None:
     import typer
 
     from advisor.cli import app

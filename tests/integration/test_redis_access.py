@@ -40,7 +40,7 @@ def refusals(client: redis.Redis) -> list[str]:
     return [str(entry["object"]) for entry in client.acl_log()]
 
 
-def test_the_stated_rights_are_enough_and_all_of_them_are_needed(tmp_path: Path) -> None:
+def test_the_documented_rights_are_sufficient_and_each_is_needed(tmp_path: Path) -> None:
     database = {"db": 1}
     with RedisServer(tmp_path, client_options=database) as server, server.client() as admin:
         admin.execute_command("ACL SETUSER", "advisor", *rules("advisor"))
@@ -85,7 +85,7 @@ def _used(admin: redis.Redis) -> set[str]:
     return {str(name).removeprefix("cmdstat_") for name in stats}
 
 
-def test_a_command_that_is_refused_is_named_with_where_rights_stand(tmp_path: Path) -> None:
+def test_a_refused_command_is_named_with_the_page_about_rights(tmp_path: Path) -> None:
     named = r"commands? .*'hget' .*Rights in docs/how-to/redis.md"
     with RedisServer(tmp_path) as server, server.client() as admin:
         admin.execute_command("ACL SETUSER", "advisor", *rules("advisor"))
@@ -102,7 +102,7 @@ def test_a_command_that_is_refused_is_named_with_where_rights_stand(tmp_path: Pa
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_start_without_rights_says_so(tmp_path: Path, workers: int) -> None:
+def test_a_start_without_rights_fails_with_a_remedy(tmp_path: Path, workers: int) -> None:
     with RedisServer(tmp_path) as server, server.client() as admin:
         admin.execute_command("ACL SETUSER", "advisor", *rules("advisor"), "-ping")
         url = f"redis://advisor:{SECRET}@127.0.0.1:{server.port}"
@@ -115,7 +115,7 @@ def test_a_start_without_rights_says_so(tmp_path: Path, workers: int) -> None:
     assert "Traceback" not in said
 
 
-def test_the_stated_rights_are_enough_over_sentinel(tmp_path: Path) -> None:
+def test_the_documented_rights_are_sufficient_over_sentinel(tmp_path: Path) -> None:
     with SentinelTrio(tmp_path) as trio:
         for server in trio.servers:
             with server.client() as admin:
@@ -136,7 +136,7 @@ def test_the_stated_rights_are_enough_over_sentinel(tmp_path: Path) -> None:
                 assert refusals(admin) == []
 
 
-def test_the_stated_rights_are_enough_over_a_cluster(tmp_path: Path) -> None:
+def test_the_documented_rights_are_sufficient_over_a_cluster(tmp_path: Path) -> None:
     with RedisCluster(tmp_path) as cluster:
         for server in cluster.servers:
             with server.client() as admin:
@@ -153,7 +153,7 @@ def test_the_stated_rights_are_enough_over_a_cluster(tmp_path: Path) -> None:
                 assert refusals(admin) == []
 
 
-def test_other_keys_are_out_of_reach(tmp_path: Path) -> None:
+def test_keys_outside_the_prefix_are_refused(tmp_path: Path) -> None:
     with RedisServer(tmp_path) as server, server.client() as admin:
         admin.execute_command("ACL SETUSER", "advisor", *rules("advisor"))
         with (
@@ -163,7 +163,7 @@ def test_other_keys_are_out_of_reach(tmp_path: Path) -> None:
             limited.eval("return redis.call('HGET', KEYS[1], 'f')", 1, "other")
 
 
-def test_no_password_is_shown_where_redis_cannot_be_used(tmp_path: Path) -> None:
+def test_errors_about_redis_show_no_password(tmp_path: Path) -> None:
     right = {"password": "another"}
     with RedisServer(tmp_path, "--requirepass", "another", client_options=right) as server:
         port = server.port
@@ -178,7 +178,7 @@ def test_no_password_is_shown_where_redis_cannot_be_used(tmp_path: Path) -> None
             assert SECRET not in str(caught.value)
 
 
-def test_a_malformed_url_is_refused_at_the_start() -> None:
+def test_an_invalid_url_is_refused_at_the_start() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "advisor", "serve"],
         env=os.environ | {"ADVISOR_REDIS_URL": f"redis+sentinel://:{SECRET}@h"},
@@ -207,7 +207,7 @@ def encrypted(tmp_path: Path, authority: Authority) -> Iterator[TlsProxy]:
         yield proxy
 
 
-def test_redis_is_reached_over_mutual_tls(encrypted: TlsProxy, authority: Authority) -> None:
+def test_redis_works_over_mutual_tls(encrypted: TlsProxy, authority: Authority) -> None:
     cert, key = authority.issue("advisor")
     files = f"ssl_ca_certs={authority.ca()}&ssl_certfile={cert}&ssl_keyfile={key}"
     url = f"rediss://localhost:{encrypted.port}?{files}"
@@ -219,7 +219,7 @@ def test_redis_is_reached_over_mutual_tls(encrypted: TlsProxy, authority: Author
 
 
 @pytest.mark.parametrize("what", ["no certificate", "another authority", "another name"])
-def test_a_redis_that_is_not_the_right_one_is_not_used(
+def test_a_redis_with_a_wrong_certificate_is_refused(
     encrypted: TlsProxy, authority: Authority, tmp_path: Path, what: str
 ) -> None:
     cert, key = authority.issue("advisor")

@@ -1,4 +1,4 @@
-"""The service over Sentinel and Cluster: the same answers, and what is left when members go."""
+"""The service over Sentinel and Cluster: the same answers, failovers and failed nodes."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def cut_off_service(server: RedisServer) -> None:
                 admin.client_kill_filter(_id=other["id"])
 
 
-def test_a_write_that_no_replica_has_is_not_acknowledged_and_its_retry_is_the_same_write(
+def test_a_write_without_a_replica_is_not_acknowledged_and_its_retry_is_the_same_write(
     trio: SentinelTrio, over_sentinel: LocalServer
 ) -> None:
     (replica,) = trio.replicas
@@ -187,7 +187,7 @@ def test_a_write_that_no_replica_has_is_not_acknowledged_and_its_retry_is_the_sa
         assert len(list(client.list_audit_events(project="waiting"))) == 2
 
 
-def test_a_write_at_a_replica_is_refused_in_words_that_make_the_client_look_elsewhere(
+def test_a_write_to_a_replica_fails_with_the_error_that_makes_the_client_find_the_primary(
     trio: SentinelTrio,
 ) -> None:
     (replica,) = trio.replicas
@@ -203,7 +203,7 @@ def test_a_write_at_a_replica_is_refused_in_words_that_make_the_client_look_else
     assert isinstance(caught.value.__cause__, redis.exceptions.ReadOnlyError)
 
 
-def test_what_was_acknowledged_is_there_after_a_failover(tmp_path: Path) -> None:
+def test_acknowledged_writes_survive_a_failover(tmp_path: Path) -> None:
     with (
         SentinelTrio(tmp_path, replicas=2) as trio,
         serving(trio.url, "--redis-wait-replicas", "1") as service,
@@ -220,7 +220,7 @@ def test_what_was_acknowledged_is_there_after_a_failover(tmp_path: Path) -> None
         opening = opening_message("projects/default/profiles/gpt", run="projects/default/runs/r")
         client.recommend_once(opening, pb.Measurement(unit_rates=[1, 1, 1, 1]))
         assert eventually(lambda: is_stored(client, "default", "r"))
-        old.start()  # comes back, and follows
+        old.start()  # comes back as a replica
         assert eventually(lambda: old in trio.replicas)
         writer.check(client)
 
@@ -244,7 +244,7 @@ async def record(url: str, projects: list[str]) -> tuple[list[bool], dict[str, l
     return stored, steps
 
 
-def test_a_node_of_a_cluster_that_dies_takes_its_own_projects_alone(
+def test_a_failed_cluster_node_affects_only_its_own_projects(
     cluster: RedisCluster, over_cluster: LocalServer
 ) -> None:
     away, *others = cluster.projects("dies")
@@ -314,7 +314,9 @@ def test_a_failover_in_a_cluster_loses_nothing_and_telemetry_finds_the_new_prima
         assert client.get_profile("gpt@2", project=project).profile.version == 2
 
 
-def test_slots_move_under_the_service(cluster: RedisCluster, over_cluster: LocalServer) -> None:
+def test_moving_slots_loses_no_writes_and_counts_lost_telemetry(
+    cluster: RedisCluster, over_cluster: LocalServer
+) -> None:
     project, *_ = cluster.projects("moves")
     source, target = cluster.servers[0], cluster.servers[1]
     opening = opening_message(f"projects/{project}/profiles/gpt", run=f"projects/{project}/runs/r")
@@ -352,7 +354,7 @@ def test_slots_move_under_the_service(cluster: RedisCluster, over_cluster: Local
 
 
 @pytest.mark.parametrize("over", ["one", "sentinel", "cluster"])
-def test_no_caller_waits_longer_than_twice_the_timeout_where_everything_is_frozen(
+def test_no_caller_waits_longer_than_twice_the_timeout_while_redis_is_frozen(
     over: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     if over == "one":

@@ -96,12 +96,12 @@ def filled(service: LocalServer, tokens: Tokens) -> LocalServer:
     return service
 
 
-def test_every_method_is_tried() -> None:
+def test_the_requests_cover_every_method() -> None:
     assert {f"/fslr.advisor.v1.{path}" for path in REQUESTS} == set(ROLES)
 
 
 @pytest.mark.parametrize("role", ["viewer", "trainer", "operator"])
-def test_a_role_may_call_what_the_table_says_and_nothing_else(
+def test_each_role_may_call_exactly_its_methods(
     filled: LocalServer, tokens: Tokens, role: str
 ) -> None:
     with AdvisorClient(filled.address, token=tokens.create(role)["token"]) as client:
@@ -112,7 +112,9 @@ def test_a_role_may_call_what_the_table_says_and_nothing_else(
             assert code != grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_no_method_lets_a_token_into_another_project(filled: LocalServer, tokens: Tokens) -> None:
+def test_every_method_refuses_a_token_for_a_different_project(
+    filled: LocalServer, tokens: Tokens
+) -> None:
     made = tokens.create("operator", project="victim")
     with AdvisorClient(filled.address, token=made["token"]) as client:
         for path in REQUESTS:
@@ -146,7 +148,9 @@ def test_no_method_lets_a_token_into_another_project(filled: LocalServer, tokens
         ((("authorization", ""),), "does not read 'Bearer {token}'"),
     ],
 )
-def test_without_a_token_nothing_is_answered(filled: LocalServer, metadata: Any, what: str) -> None:
+def test_calls_without_a_valid_token_are_refused(
+    filled: LocalServer, metadata: Any, what: str
+) -> None:
     with AdvisorClient(filled.address) as client:
         for path in REQUESTS:
             assert code_of(client, path, metadata) == grpc.StatusCode.UNAUTHENTICATED, path
@@ -159,7 +163,9 @@ def test_health_needs_no_token(filled: LocalServer) -> None:
     assert "SERVING" in Cli(filled.address, PROJECT).run("health", "--ready").output
 
 
-def test_a_revoked_token_ends_in_open_streams_too(filled: LocalServer, tokens: Tokens) -> None:
+def test_a_revoked_token_is_refused_in_open_streams_too(
+    filled: LocalServer, tokens: Tokens
+) -> None:
     made = tokens.create("trainer", name="night")
     with AdvisorClient(filled.address, token=made["token"]) as client:
         run = client.open_run(opening_message("projects/attacker/profiles/gpt"))
@@ -177,7 +183,7 @@ def test_a_revoked_token_ends_in_open_streams_too(filled: LocalServer, tokens: T
     assert "has no token" in tokens.run("revoke", made["id"], ok=False)
 
 
-def test_the_audit_names_the_token_and_what_its_holder_says(
+def test_the_audit_log_has_the_token_and_the_actor_that_its_holder_names(
     filled: LocalServer, tokens: Tokens
 ) -> None:
     made = tokens.create("operator", name="ci")
@@ -195,7 +201,7 @@ def test_the_audit_names_the_token_and_what_its_holder_says(
     assert (created.action, created.detail) == ("create token", "operator ci")
 
 
-def test_neither_the_store_nor_the_log_has_the_token(
+def test_neither_redis_nor_the_log_contains_the_token(
     filled: LocalServer, tokens: Tokens, store: EmbeddedRedis
 ) -> None:
     import redis
@@ -221,7 +227,7 @@ def test_neither_the_store_nor_the_log_has_the_token(
     assert "Traceback" not in filled.log()
 
 
-def test_a_token_has_so_many_streams(filled: LocalServer, tokens: Tokens) -> None:
+def test_the_streams_of_a_token_are_limited(filled: LocalServer, tokens: Tokens) -> None:
     with AdvisorClient(filled.address, token=tokens.create("trainer")["token"]) as client:
         runs = [client.open_run(opening_message("projects/attacker/profiles/gpt")) for _ in "123"]
         for run in runs[:2]:
@@ -242,7 +248,7 @@ def _answers(run: Any) -> bool:
     return True
 
 
-def test_a_token_has_so_many_messages_and_is_told_when_to_come_again(
+def test_the_messages_of_a_token_are_limited_with_a_retry_delay(
     store: EmbeddedRedis, tokens: Tokens
 ) -> None:
     made = tokens.create("viewer")
@@ -268,7 +274,7 @@ def test_a_token_has_so_many_messages_and_is_told_when_to_come_again(
         client.status()
 
 
-def test_a_layout_has_so_many_groups(filled: LocalServer, tokens: Tokens) -> None:
+def test_the_groups_of_a_layout_are_limited(filled: LocalServer, tokens: Tokens) -> None:
     names = [f"layers.{i}.weight" for i in range(51)]
     with AdvisorClient(filled.address, token=tokens.create("operator")["token"]) as client:
         content = content_message(names, steps=[0])
@@ -284,7 +290,7 @@ def test_a_layout_has_so_many_groups(filled: LocalServer, tokens: Tokens) -> Non
             run.recommend(MEASUREMENT)
 
 
-def test_a_revoked_token_ends_a_watch_that_waits(filled: LocalServer, tokens: Tokens) -> None:
+def test_revoking_a_token_ends_a_waiting_watch(filled: LocalServer, tokens: Tokens) -> None:
     made = tokens.create("viewer", name="watcher")
     request = WatchRunRequest(name=f"projects/{PROJECT}/runs/nobody-began-this")
     shown = (("authorization", f"Bearer {made['token']}"),)
@@ -297,7 +303,7 @@ def test_a_revoked_token_ends_a_watch_that_waits(filled: LocalServer, tokens: To
             next(watch)
 
 
-def test_tokens_that_were_seen_go_on_while_redis_is_away(tmp_path: Path) -> None:
+def test_cached_tokens_stay_valid_while_redis_is_unavailable(tmp_path: Path) -> None:
     with (
         RedisServer(tmp_path / "redis") as redis_server,
         LocalServer(
@@ -325,7 +331,7 @@ def test_tokens_that_were_seen_go_on_while_redis_is_away(tmp_path: Path) -> None
             stranger.recommend_once(opening, MEASUREMENT)
 
 
-def test_certificates_have_the_roles_of_the_file(tmp_path: Path) -> None:
+def test_certificates_have_the_roles_from_the_file(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     cert, key = authority.issue("server")
     roles = tmp_path / "roles.yaml"
@@ -367,7 +373,9 @@ def test_certificates_have_the_roles_of_the_file(tmp_path: Path) -> None:
         (["{mtls}", "--authenticate", "--tls-client-roles", "/no"], "cannot be read: No such"),
     ],
 )
-def test_it_does_not_start_open_to_others(tmp_path: Path, arguments: list[str], match: str) -> None:
+def test_a_service_without_authentication_refuses_to_listen_on_a_network(
+    tmp_path: Path, arguments: list[str], match: str
+) -> None:
     authority = Authority(tmp_path)
     cert, key = authority.issue("server")
     tls = ["--tls-cert", str(cert), "--tls-key", str(key)]
@@ -377,7 +385,7 @@ def test_it_does_not_start_open_to_others(tmp_path: Path, arguments: list[str], 
         pass
 
 
-def test_tokens_can_be_made_before_beside_and_after_a_service(tmp_path: Path) -> None:
+def test_tokens_can_be_created_before_during_and_after_a_service(tmp_path: Path) -> None:
     cli = Cli("127.0.0.1:1", PROJECT)
     # A path too long for a socket lies elsewhere, and is found there.
     data = tmp_path / ("x" * 90)

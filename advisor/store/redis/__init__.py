@@ -1,4 +1,4 @@
-"""Redis itself: clients, addresses, scripts and batches, the embedded server.
+"""Access to Redis: clients, addresses, scripts, batches and the embedded server.
 
-What is stored under which key belongs to ``advisor.store``.
+Nothing here knows what is stored under which key; that belongs to ``advisor.store``.
 """

@@ -1,13 +1,13 @@
-"""Where Redis is: what a URL says, checked, and a form of it that shows no password.
+"""Parses and checks the URL of Redis, and redacts its passwords.
 
 =====================================  =========================================================
-``redis://[user:password@]host:port``  one server, ``/1`` behind it for another database than 0
+``redis://[user:password@]host:port``  one server; append ``/1`` for database 1
 ``unix:///path/to/socket``             one server on this machine
-``redis+sentinel://H,H,H/SERVICE``     the server that these Sentinels call the service's primary
+``redis+sentinel://H,H,H/SERVICE``     the primary of the service that these Sentinels monitor
 ``redis+cluster://H,H,H``              a Cluster; some of its nodes are enough
 =====================================  =========================================================
 
-With ``rediss`` in the place of ``redis`` everything is encrypted.
+With ``rediss`` instead of ``redis``, all connections use TLS.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CERT_REQS = ("none", "optional", "required")
 
 
 class Topology(Enum):
-    """What stands behind the address."""
+    """The kind of deployment."""
 
     STANDALONE = "standalone"
     SENTINEL = "sentinel"
@@ -51,7 +51,7 @@ _SCHEMES = {
 
 
 class AddressError(ValueError):
-    """The URL cannot be used; the message shows no password."""
+    """The URL is not valid; the message never contains a password."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what}; the forms are {FORMS}")
@@ -59,11 +59,11 @@ class AddressError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who we say that we are; None: nothing is said.
+    """User and password for Redis; without them, no authentication.
 
     Attributes:
-        username: The user; None with a password: the default user.
-        password: The password.
+        username: The user; None: the default user.
+        password: The password; None: no authentication.
     """
 
     username: str | None = None
@@ -72,17 +72,17 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """Where Redis is, and how to be let in.
+    """A parsed URL of Redis.
 
     Attributes:
-        topology: What stands there.
-        hosts: Hosts and ports: of the server, of the Sentinels, or of nodes of the Cluster.
+        topology: The kind of deployment.
+        hosts: Hosts and ports of the server, of the Sentinels, or of nodes of the Cluster.
         socket: Path of a Unix socket, instead of hosts.
-        service: The Sentinels' name of the service.
+        service: The service's name in the Sentinels' configuration.
         database: Number of the database.
-        credentials: For Redis.
-        sentinel_credentials: For the Sentinels.
-        tls: Arguments of redis-py for TLS; None: nothing is encrypted.
+        credentials: Credentials for Redis.
+        sentinel_credentials: Credentials for the Sentinels.
+        tls: redis-py's arguments for TLS; None: no TLS.
         redacted: The URL without passwords, for messages.
     """
 
@@ -98,24 +98,24 @@ class RedisAddress:
 
 
 def parse_address(url: str) -> RedisAddress:
-    """Return what a URL says.
+    """Parse a URL.
 
     Args:
-        url: The URL; see the top of this module.
+        url: The URL, in one of the forms described in this module's docstring.
 
     Raises:
-        AddressError: It has none of the known forms.
+        AddressError: The URL has none of these forms.
     """
     try:
         parts = urlsplit(url)
     except ValueError:
         raise AddressError("the brackets of an IPv6 address are not closed") from None
     if parts.scheme not in _SCHEMES or not url[len(parts.scheme) :].startswith("://"):
-        raise AddressError("it does not begin with a known scheme")
+        raise AddressError("the URL does not start with a known scheme")
     if parts.fragment or url.endswith("#"):
-        raise AddressError("it holds '#'; write %23 inside a name or password")
+        raise AddressError("the URL contains '#'; write %23 in a name or password")
     if "@" in parts.query:
-        raise AddressError("it holds '@' behind '?'; write %3F or %40 inside a name or password")
+        raise AddressError("the URL contains '@' after '?'; write %3F or %40 in a name or password")
     topology, encrypted = _SCHEMES[parts.scheme]
     userinfo, hosts, socket = _ends(parts, topology)
     options = _options(parts.query)
@@ -125,12 +125,12 @@ def parse_address(url: str) -> RedisAddress:
         options.pop("sentinel_username", None), options.pop("sentinel_password", None)
     )
     if sentinel_credentials != Credentials() and topology is not Topology.SENTINEL:
-        raise AddressError("sentinel_username and sentinel_password belong to redis+sentinel://")
+        raise AddressError("sentinel_username and sentinel_password need redis+sentinel://")
     tls = _tls(options)
     if tls and not encrypted:
-        raise AddressError(f"{min(tls)} needs a URL that begins with rediss")
+        raise AddressError(f"{min(tls)} needs a URL that starts with rediss")
     if options:
-        raise AddressError(f"there is no option {min(options)!r}")
+        raise AddressError(f"the option {min(options)!r} is not known")
     return RedisAddress(
         topology,
         hosts,
@@ -145,7 +145,7 @@ def parse_address(url: str) -> RedisAddress:
 
 
 def redacted(url: str) -> str:
-    """Return a URL as it may be shown; of one that is not understood, its scheme alone."""
+    """Return a URL without passwords; for a URL that is not valid, only its scheme."""
     try:
         return parse_address(url).redacted
     except AddressError:
@@ -156,15 +156,15 @@ def redacted(url: str) -> str:
 def _ends(
     parts: SplitResult, topology: Topology
 ) -> tuple[str, tuple[tuple[str, int], ...], str | None]:
-    """Return user and password as they stand there, the hosts, and the path of a socket."""
+    """Return the part with user and password, the hosts, and the path of a socket."""
     userinfo, at, listed = parts.netloc.rpartition("@")
     if parts.scheme == "unix":
         if parts.netloc != userinfo + at or parts.path in {"", "/"}:
-            raise AddressError("unix:// takes the absolute path of a socket and no host")
+            raise AddressError("unix:// needs the absolute path of a socket and no host")
         return userinfo, (), unquote(parts.path)
     hosts = _hosts(listed, _SENTINEL_PORT if topology is Topology.SENTINEL else _PORT)
     if topology is Topology.STANDALONE and len(hosts) > 1:
-        raise AddressError("redis:// takes one host; several are of Sentinels or of a Cluster")
+        raise AddressError("redis:// takes one host; only Sentinels and Clusters have several")
     return userinfo, hosts, None
 
 
@@ -173,15 +173,15 @@ def _hosts(listed: str, default_port: int) -> tuple[tuple[str, int], ...]:
     for entry in listed.split(",") if listed else ["localhost"]:
         match = _HOST.fullmatch(entry)
         if match is None:
-            raise AddressError("a host is missing, or an IPv6 address stands without [brackets]")
+            raise AddressError("a host is missing, or an IPv6 address has no [brackets]")
         port = match["port"]
         if port is not None and not (
             port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536
         ):
-            # Not shown: what stands here may be the end of a password with a bare '/' or '@' in it.
+            # The text is not shown: it may be a part of a password with an unescaped '/' or '@'.
             raise AddressError(
-                "a port is no number from 1 to 65535 (is a ':', '/', '@' or '?' of a password "
-                "not percent-encoded?)"
+                "a port is not a number from 1 to 65535 (percent-encode ':', '/', '@' and '?' in "
+                "passwords)"
             )
         found.append((match["v6"] or unquote(match["name"]), int(port or default_port)))
     return tuple(found)
@@ -191,7 +191,7 @@ def _options(query: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
-        raise AddressError("its options are not of the form ?name=value&name=value") from None
+        raise AddressError("the options do not have the form ?name=value&name=value") from None
     options = dict(pairs)
     if len(options) < len(pairs):
         raise AddressError("an option is given twice")
@@ -199,20 +199,20 @@ def _options(query: str) -> dict[str, str]:
 
 
 def _place(parts: SplitResult, topology: Topology, options: dict[str, str]) -> tuple[str, int]:
-    """Return the service's name and the number of the database."""
+    """Return the Sentinels' name of the service, and the number of the database."""
     service, given = "", options.pop("db", None)
     path = [] if parts.scheme == "unix" else [unquote(p) for p in parts.path.split("/")[1:] if p]
     if topology is Topology.SENTINEL:
         if not path:
-            raise AddressError("the Sentinels' name of the service is missing behind the hosts")
+            raise AddressError("the Sentinels' name of the service is missing after the hosts")
         service = path.pop(0)
     if topology is Topology.CLUSTER and (path or given):
-        raise AddressError("a Cluster has no databases and no service name behind the hosts")
+        raise AddressError("a Cluster has no databases and no service name after the hosts")
     if len(path) + (given is not None) > 1:
-        raise AddressError("more than one database is named")
+        raise AddressError("more than one database is given")
     database = path[0] if path else given or "0"
     if not (database.isascii() and database.isdecimal() and len(database) <= 9):
-        raise AddressError("the database is no number")
+        raise AddressError("the database is not a number")
     return service, int(database)
 
 
@@ -224,7 +224,7 @@ def _credentials(userinfo: str, options: dict[str, str]) -> Credentials:
         raise AddressError("user and password are given twice")
     found = stated if stated != Credentials() else asked
     if found.username and found.password is None:
-        raise AddressError("a user is named without a password (user:password@)")
+        raise AddressError("a user is given without a password (user:password@)")
     return found
 
 
@@ -233,7 +233,7 @@ def _tls(options: dict[str, str]) -> dict[str, Any]:
     if "ssl_cert_reqs" in options:
         tls["ssl_cert_reqs"] = options.pop("ssl_cert_reqs")
         if tls["ssl_cert_reqs"] not in _CERT_REQS:
-            raise AddressError(f"ssl_cert_reqs is none of {', '.join(_CERT_REQS)}")
+            raise AddressError(f"ssl_cert_reqs is not one of {', '.join(_CERT_REQS)}")
     if "ssl_check_hostname" in options:
         wanted = options.pop("ssl_check_hostname").lower()
         if wanted not in _YES_NO:

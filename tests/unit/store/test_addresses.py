@@ -1,4 +1,4 @@
-"""What a URL of Redis may say, and that none of it shows a password."""
+"""Parsing the URL of Redis, and redacting its passwords."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from advisor.store.redis.addresses import (
 SECRET = "s3cr3t-of-mine"
 
 
-def test_one_server() -> None:
+def test_the_url_of_one_server() -> None:
     plain = parse_address("redis://redis.local")
     assert plain.topology is Topology.STANDALONE
     assert plain.hosts == (("redis.local", 6379),)
@@ -36,14 +36,14 @@ def test_one_server() -> None:
     assert parse_address("redis://").hosts == (("localhost", 6379),)
 
 
-def test_a_socket() -> None:
+def test_the_url_of_a_unix_socket() -> None:
     local = parse_address(f"unix:///run/a%20b/redis.sock?db=1&password={SECRET}")
     assert local.socket == "/run/a b/redis.sock"
     assert (local.database, local.credentials.password) == (1, SECRET)
     assert local.hosts == ()
 
 
-def test_sentinels_have_credentials_of_their_own() -> None:
+def test_sentinels_can_have_separate_credentials() -> None:
     found = parse_address(
         f"redis+sentinel://me:{SECRET}@a:1,b,[::1]:3/the%20service/2?sentinel_username=s"
         "&sentinel_password=t"
@@ -55,7 +55,7 @@ def test_sentinels_have_credentials_of_their_own() -> None:
     assert found.sentinel_credentials == Credentials("s", "t")
 
 
-def test_tls_is_for_all_topologies() -> None:
+def test_every_topology_can_use_tls() -> None:
     for scheme, behind in (("rediss", ""), ("rediss+sentinel", "/s"), ("rediss+cluster", "")):
         assert parse_address(f"{scheme}://h{behind}").tls == {}
         found = parse_address(
@@ -74,40 +74,40 @@ def test_tls_is_for_all_topologies() -> None:
 @pytest.mark.parametrize(
     ("url", "what"),
     [
-        ("http://h", "does not begin with a known scheme"),
-        ("redis:h", "does not begin with a known scheme"),
-        (SECRET, "does not begin with a known scheme"),
-        ("redis://a:1,b:2", "takes one host; several are of Sentinels or of a Cluster"),
-        ("redis://h:port", "a port is no number from 1 to 65535"),
-        ("redis://h:0", "a port is no number from 1 to 65535"),
-        ("redis://h:65536", "a port is no number from 1 to 65535"),
-        (f"redis://me:{SECRET}/more@h", "a port is no number from 1 to 65535"),
-        ("redis://h/one", "the database is no number"),
+        ("http://h", "does not start with a known scheme"),
+        ("redis:h", "does not start with a known scheme"),
+        (SECRET, "does not start with a known scheme"),
+        ("redis://a:1,b:2", "takes one host; only Sentinels and Clusters have several"),
+        ("redis://h:port", "a port is not a number from 1 to 65535"),
+        ("redis://h:0", "a port is not a number from 1 to 65535"),
+        ("redis://h:65536", "a port is not a number from 1 to 65535"),
+        (f"redis://me:{SECRET}/more@h", "a port is not a number from 1 to 65535"),
+        ("redis://h/one", "the database is not a number"),
         ("redis://h/1/2", "more than one database"),
         ("redis://h/1?db=2", "more than one database"),
-        ("redis://::1", "an IPv6 address stands without"),
+        ("redis://::1", "an IPv6 address has no"),
         ("redis://[::1", "are not closed"),
         ("redis+sentinel://a,,b/s", "a host is missing"),
         ("redis+sentinel://a,b", "name of the service is missing"),
-        ("redis+sentinel://a/s/x", "the database is no number"),
+        ("redis+sentinel://a/s/x", "the database is not a number"),
         ("redis+cluster://a/1", "a Cluster has no databases"),
         ("redis+cluster://a?db=1", "a Cluster has no databases"),
-        ("redis+cluster://a?sentinel_password=x", "belong to redis"),
-        ("redis://me@h", "a user is named without a password"),
+        ("redis+cluster://a?sentinel_password=x", "need redis"),
+        ("redis://me@h", "a user is given without a password"),
         (f"redis://:{SECRET}@h?password={SECRET}", "given twice"),
-        (f"redis://:{SECRET}#1@h", "holds '#'"),
-        ("redis://h?ssl_ca_certs=/ca", "ssl_ca_certs needs a URL that begins with rediss"),
-        ("rediss://h?ssl_cert_reqs=maybe", "ssl_cert_reqs is none of"),
+        (f"redis://:{SECRET}#1@h", "contains '#'"),
+        ("redis://h?ssl_ca_certs=/ca", "ssl_ca_certs needs a URL that starts with rediss"),
+        ("rediss://h?ssl_cert_reqs=maybe", "ssl_cert_reqs is not one of"),
         ("rediss://h?ssl_check_hostname=maybe", "neither true nor false"),
-        ("redis://h?timeout=1", "there is no option 'timeout'"),
-        (f"redis://u:1?{SECRET}=@h", "holds '@' behind '[?]'"),
-        ("redis://h?db", "are not of the form"),
+        ("redis://h?timeout=1", "the option 'timeout' is not known"),
+        (f"redis://u:1?{SECRET}=@h", "contains '@' after '[?]'"),
+        ("redis://h?db", "do not have the form"),
         ("redis://h?db=1&db=2", "an option is given twice"),
-        ("unix://run/redis.sock", "takes the absolute path of a socket"),
-        ("unix://", "takes the absolute path of a socket"),
+        ("unix://run/redis.sock", "needs the absolute path of a socket"),
+        ("unix://", "needs the absolute path of a socket"),
     ],
 )
-def test_a_malformed_url_is_refused_with_what_is_wrong_and_the_right_forms(
+def test_the_error_for_an_invalid_url_names_the_problem_and_the_valid_forms(
     url: str, what: str
 ) -> None:
     with pytest.raises(AddressError, match=what) as caught:
@@ -117,12 +117,12 @@ def test_a_malformed_url_is_refused_with_what_is_wrong_and_the_right_forms(
     assert SECRET not in redacted(url)
 
 
-def test_settings_refuse_a_malformed_url() -> None:
+def test_settings_refuse_an_invalid_url() -> None:
     with pytest.raises(ValidationError, match="name of the service is missing"):
         Settings.model_validate({"redis_url": "redis+sentinel://a"})
 
 
-def test_the_redacted_form_names_everything_but_passwords() -> None:
+def test_a_redacted_url_keeps_everything_except_passwords() -> None:
     assert redacted(f"redis://me:{SECRET}@h:1/2") == "redis://me:***@h:1/2"
     assert redacted("redis://h:1/2") == "redis://h:1/2"
     assert (
@@ -160,7 +160,7 @@ def test_every_name_and_password_survives_percent_encoding(
 
 
 @given(st.text(), st.sampled_from(["redis", "rediss+cluster", "redis+sentinel", "unix", "x"]))
-def test_any_text_is_read_or_refused_and_never_shows_its_password(text: str, scheme: str) -> None:
+def test_no_text_leads_to_an_unexpected_error_or_shows_its_password(text: str, scheme: str) -> None:
     for url in (text, f"{scheme}://{text}", f"{scheme}://u:{SECRET}{text}@h/s"):
         assert SECRET not in redacted(url)
         refused = ""

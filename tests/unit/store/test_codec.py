@@ -29,7 +29,7 @@ def whole() -> profile_pb2.ProfileContent:
     return content_to_proto(content_from_proto(message))  # defaults and roles filled in
 
 
-def test_a_profile_comes_back_as_it_was_stored() -> None:
+def test_a_decoded_profile_equals_the_encoded_one() -> None:
     content = content_from_proto(whole())
     assert content_to_proto(decode(encode(content))) == whole()
     summary = decode_summary("", encode(content).summary)
@@ -37,19 +37,19 @@ def test_a_profile_comes_back_as_it_was_stored() -> None:
     assert dataclasses.replace(summary.header, layout=content.header.layout) == content.header
 
 
-def test_equal_content_has_an_equal_digest_whatever_the_order_of_labels() -> None:
+def test_the_order_of_labels_does_not_change_the_digest() -> None:
     one, other = content_message(labels={"a": "1", "b": "2"}), content_message(labels={"b": "2"})
     other.labels["a"] = "1"
     assert encode(content_from_proto(one)).digest == encode(content_from_proto(other)).digest
 
 
-def test_derived_and_given_roles_are_the_same_content() -> None:
+def test_derived_and_explicit_roles_have_the_same_digest() -> None:
     content = content_from_proto(content_message())
     assert encode(content).digest == encode(content_from_proto(content_to_proto(content))).digest
 
 
 @given(st.integers(0, 2), st.integers(0, 3), st.floats(0.5, 2.0, width=32))
-def test_any_other_rate_has_another_digest(point: int, group: int, rate: float) -> None:
+def test_a_different_rate_has_a_different_digest(point: int, group: int, rate: float) -> None:
     content = content_from_proto(content_message())
     rates = content.unit_rates.copy()
     rates[point, group] = np.nextafter(rates[point, group], np.float32(np.inf)) * np.float32(rate)
@@ -60,7 +60,7 @@ def test_any_other_rate_has_another_digest(point: int, group: int, rate: float) 
 
 
 @pytest.mark.parametrize("field", ["header", "arrays"])
-def test_damaged_bytes_are_noticed(field: str) -> None:
+def test_damaged_bytes_are_detected(field: str) -> None:
     encoded = encode(content_from_proto(content_message()))
     damaged = getattr(encoded, field).replace(b"e", b"E", 1) or b"x"
     if damaged == getattr(encoded, field):
@@ -78,7 +78,7 @@ def test_damaged_bytes_are_noticed(field: str) -> None:
     st.floats(1e-6, 1),
     st.integers(1, 50),
 )
-def test_policies_survive_the_wire(
+def test_a_policy_is_unchanged_after_conversion_to_proto_and_back(
     depth: DepthRule, alignment: Alignment, unmatched: UnmatchedRule, low: float, interval: int
 ) -> None:
     policy = Policy(depth, alignment, unmatched, min_multiplier=low, min_interval_steps=interval)
@@ -89,23 +89,25 @@ def test_an_empty_policy_message_is_the_default_policy() -> None:
     assert policy_from_proto(policy_pb2.Policy()) == Policy()
 
 
-def test_one_end_of_the_interval_range_moves_the_other_end_along() -> None:
+def test_setting_one_interval_limit_moves_the_other_if_they_conflict() -> None:
     assert policy_from_proto(policy_pb2.Policy(max_interval_steps=5)).min_interval_steps == 5
     assert policy_from_proto(policy_pb2.Policy(min_interval_steps=500)).max_interval_steps == 500
 
 
-def test_the_stored_form_is_pinned() -> None:
-    """A digest that changes would make a second version of content that is registered already."""
+def test_the_digest_of_a_fixed_profile_does_not_change() -> None:
+    """If it changed, content that is registered already would get a second version."""
     message = content_message()
     message.ClearField("provenance")
-    message.policy.averaging_window = 0.0  # a rule that came later, as it was before
+    message.policy.averaging_window = (
+        0.0  # a rule that was added later, with the behavior from before
+    )
     content: ProfileContent = content_from_proto(message)
     assert encode(content).digest == (
         "f403db6192e3fc3bbf9a447b2f248562bb17a87df08340ccd64051bd97d20d2f"
     )
 
 
-def test_rules_that_came_later_are_as_they_were_where_a_policy_was_stored_without_them() -> None:
+def test_a_policy_stored_without_a_later_rule_keeps_its_behavior() -> None:
     policy = Policy(max_multiplier=3.0)
     stored = json.loads(encode_policy(policy))
     assert stored.pop("averaging_window") == policy.averaging_window > 0
@@ -115,7 +117,7 @@ def test_rules_that_came_later_are_as_they_were_where_a_policy_was_stored_withou
     assert decode_policy(encode_policy(policy)) == policy
 
 
-def test_long_headers_and_arrays_are_stored_compressed_and_come_back() -> None:
+def test_long_headers_and_arrays_are_compressed_and_decoded() -> None:
     names = [f"blocks.{i}.attention.projection.weight" for i in range(200)]
     content = content_from_proto(content_message(names, steps=range(50)))
     encoded = encode(content)
@@ -126,7 +128,7 @@ def test_long_headers_and_arrays_are_stored_compressed_and_come_back() -> None:
     assert decoded.unit_rates.tolist() == content.unit_rates.tolist()
 
 
-def test_arrays_that_earlier_versions_stored_are_read() -> None:
+def test_arrays_stored_by_earlier_versions_are_decoded() -> None:
     content = content_from_proto(content_message())
     encoded = encode(content)
     plain = b"".join(
