@@ -272,6 +272,14 @@ def test_a_failed_cluster_node_affects_only_its_own_projects(
         assert client.register_profile("gpt", content_message(), project=away).profile.version == 1
 
 
+def has_everything(replica: RedisServer, primary: RedisServer) -> bool:
+    """Return whether a replica has received all that its primary wrote."""
+    with replica.client() as follower, primary.client() as leader:
+        written = leader.info("replication")["master_repl_offset"]
+        received = follower.info("replication")["slave_repl_offset"]
+    return bool(received >= written)
+
+
 def test_a_failover_in_a_cluster_loses_nothing_and_telemetry_finds_the_new_primary(
     tmp_path: Path,
 ) -> None:
@@ -291,10 +299,9 @@ def test_a_failover_in_a_cluster_loses_nothing_and_telemetry_finds_the_new_prima
         client.register_profile("gpt", content_message(rate=0.5), project=project)
         measure()
         eventually(lambda: is_stored(client, project, "r"))
-        time.sleep(0.2)  # nothing waits for the replica here
-        cluster.primary_of(project).kill()
-
-        successor = cluster.servers[3]  # the replica of the first
+        primary, successor = cluster.primary_of(project), cluster.servers[3]  # and its replica
+        eventually(lambda: has_everything(successor, primary))
+        primary.kill()
 
         def measured() -> bool:
             measure()  # answered from memory all the while

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
 
 from fslr.client.file_watch import WatchedFiles, file_stamp
+from tests.waiting import eventually
 
 
 def test_a_value_is_read_again_only_after_a_change(tmp_path: Path) -> None:
@@ -77,6 +77,9 @@ def test_replaced_files_and_new_permissions_change_the_stamp(tmp_path: Path) -> 
     other.replace(path)
     replaced = file_stamp([path])
     assert replaced != before
-    time.sleep(0.05)  # file systems count time in ticks of some milliseconds
-    path.chmod(0o600)
-    assert file_stamp([path]) != replaced
+
+    def changes() -> bool:
+        path.chmod(0o600)
+        return file_stamp([path]) != replaced
+
+    assert eventually(changes)  # file systems count time in ticks of some milliseconds

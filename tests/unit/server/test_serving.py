@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import sys
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,8 @@ def test_the_end_of_standard_input_sets_stop_and_removes_the_reader(
             stop, loop = asyncio.Event(), asyncio.get_running_loop()
             loop.add_reader(reading, stop_at_eof, stop)
             os.write(writing, b"still here")
-            await asyncio.sleep(0.02)
+            while select.select([reading], [], [], 0)[0]:  # noqa: ASYNC110 - until it was read
+                await asyncio.sleep(0)
             assert not stop.is_set()
             os.close(writing)
             async with asyncio.timeout(5):
