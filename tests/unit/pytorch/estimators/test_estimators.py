@@ -1,4 +1,4 @@
-"""The other estimators, and what is told of a step as a whole."""
+"""The estimators besides per_example, and the estimate of a whole step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from fslr.torch import ESTIMATORS, Estimator, MeasuringOptions, RateEstimate, Up
 from fslr.torch.estimators import FullEstimator, IidEstimator, KroneckerEstimator
 from fslr.torch.estimators.gradient import GradientEstimator
 from fslr.torch.estimators.sums import ProjectionSums, sums_of_rows
-from fslr.training.averaging import RunningAverage
 from tests.measuring import SIGMAS, Measurable, measurable
 from tests.models import EmbeddingOptions, Normalized
 
@@ -38,40 +37,42 @@ def estimate_of(case: Measurable, name: str, probes: int) -> RateEstimate:
 
 @pytest.mark.parametrize("name", ["full", "per_example"])
 @pytest.mark.parametrize("kind", ["small", "embedding options"])
-def test_the_unbiased_ones_converge_to_the_exact_rates(name: str, kind: str) -> None:
+def test_unbiased_estimators_converge_to_the_exact_rates(name: str, kind: str) -> None:
     torch.manual_seed(0)
     case = small()
     if kind == "embedding options":
         case = measurable(EmbeddingOptions(), torch.randint(0, 7, (8, 5)))
     estimate = estimate_of(case, name, _PROBES)
-    for rate, error, true in zip(
+    for rate, error, exact in zip(
         estimate.unit_rates, estimate.relative_errors, case.exact(), strict=True
     ):
-        assert abs(math.log(rate / true)) < SIGMAS * error
+        assert abs(math.log(rate / exact)) < SIGMAS * error
         assert error < 0.5 * math.sqrt(2 / _PROBES) * 1.5
 
 
 def test_iid_and_kronecker_are_biased_and_full_is_not() -> None:
-    # Which is why per_example is the default. Errors of 400 probes lie far below these biases.
+    # This is why per_example is the default. Errors of 400 probes are far below these biases.
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(54, 4))
     case = measurable(model, torch.rand(8, 2, 5, 5))
     exact = case.exact()
-    off = {
+    deviations = {
         name: max(
-            abs(math.log(rate / true))
-            for rate, true in zip(estimate_of(case, name, _PROBES).unit_rates, exact, strict=True)
+            abs(math.log(rate / expected))
+            for rate, expected in zip(
+                estimate_of(case, name, _PROBES).unit_rates, exact, strict=True
+            )
         )
         for name in ESTIMATORS
     }
-    assert off["full"] < 0.2
-    assert off["per_example"] < 0.1
-    assert off["iid"] > 0.4
-    assert off["kronecker"] > 0.2
+    assert deviations["full"] < 0.2
+    assert deviations["per_example"] < 0.1
+    assert deviations["iid"] > 0.4
+    assert deviations["kronecker"] > 0.2
 
 
 def slow_kronecker(*products: Tensor) -> float:
-    """The formula in plain loops over dimensions; each sum is averaged over probes."""
+    """Compute the formula with plain loops over dimensions; each sum is averaged over probes."""
     result, whole, dimensions = 1.0, 0.0, products[0].dim()
     for dimension in range(dimensions):
         sums = [float(p.double().sum(dimension).square().sum()) for p in products]
@@ -86,7 +87,7 @@ def square_of(kind: type[GradientEstimator], *products: Tensor) -> float:
 
 
 @pytest.mark.parametrize("shape", [(6,), (4, 3), (4, 3, 2, 2)])
-def test_formulas_are_those_of_slow_ones(shape: tuple[int, ...]) -> None:
+def test_estimates_equal_those_of_slow_implementations(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     product = torch.randn(shape)
     total = sum(float(x) for x in product.flatten())
@@ -102,21 +103,21 @@ def test_formulas_are_those_of_slow_ones(shape: tuple[int, ...]) -> None:
     )
 
 
-def test_kronecker_averages_its_sums_over_probes_and_not_its_quotients() -> None:
+def test_kronecker_averages_its_sums_over_probes_before_it_divides() -> None:
     torch.manual_seed(0)
     case = small()
-    drawn = KroneckerEstimator(case.model, case.groups)
-    singles = [drawn.estimate(case.batch, case.update) for _ in range(40)]
-    together = estimate_of(case, "kronecker", 40)
+    estimator = KroneckerEstimator(case.model, case.groups)
+    singles = [estimator.estimate(case.batch, case.update) for _ in range(40)]
+    combined = estimate_of(case, "kronecker", 40)
     matrices = {i for i, group in enumerate(case.groups) if group.parameter.dim() > 1}
     assert matrices
-    for i, rate in enumerate(together.unit_rates):
+    for i, rate in enumerate(combined.unit_rates):
         quotients = math.sqrt(sum(s.unit_rates[i] ** 2 for s in singles) / len(singles))
-        # A vector has one sum, so both are the same.
+        # A vector has only one sum, so the results are equal.
         assert (rate == pytest.approx(quotients, rel=1e-3)) == (i not in matrices)
 
 
-def test_kronecker_is_right_for_a_scalar_and_for_nothing() -> None:
+def test_kronecker_handles_scalars_zeros_and_tiny_values() -> None:
     assert square_of(KroneckerEstimator, torch.tensor(-3.0)) == 9.0
     assert square_of(KroneckerEstimator, torch.zeros(3, 2)) == 0.0
     tiny = torch.full((3, 2), 1e-12)
@@ -127,7 +128,7 @@ def test_kronecker_is_right_for_a_scalar_and_for_nothing() -> None:
 def test_probes_share_one_forward_pass(name: str) -> None:
     case = small()
     estimator = ESTIMATORS[name](case.model, case.groups, probes=5)
-    estimator.estimate(case.batch, case.update)  # the default checks at first
+    estimator.estimate(case.batch, case.update)  # the first estimate of per_example makes checks
     calls: list[None] = []
     handle = case.model.register_forward_hook(lambda *_: calls.append(None))
     estimator.estimate(case.batch, case.update)
@@ -136,14 +137,14 @@ def test_probes_share_one_forward_pass(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_what_nothing_depends_on_cannot_be_measured(name: str) -> None:
+def test_an_output_that_depends_on_no_group_is_refused(name: str) -> None:
     case = small()
     estimator = ESTIMATORS[name](case.model, case.groups, output=lambda y: y.detach())
     with pytest.raises(MeasurementError, match="does not depend on any group; select another"):
         estimator.estimate(case.batch, case.update)
 
 
-def test_an_unknown_estimator_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_estimator_is_an_error_that_lists_the_known_ones() -> None:
     case = small()
     with pytest.raises(
         MeasurementError, match=r"estimator is 'exact'; it must be one of per_example, "
@@ -152,14 +153,16 @@ def test_an_unknown_estimator_is_refused_with_the_known_ones() -> None:
 
 
 def stepped(case: Measurable, learning_rates: list[float]) -> Update:
-    """Return the step with its weights afterwards."""
+    """Return the step with learning rates and with the weights after it."""
 
     @contextmanager
     def applied() -> Iterator[None]:
         before = [group.parameter.detach().clone() for group in case.groups]
         with torch.no_grad():
-            for group, rate, update in zip(case.groups, learning_rates, case.updates, strict=True):
-                group.parameter.add_(rate * update)
+            for group, learning_rate, update in zip(
+                case.groups, learning_rates, case.updates, strict=True
+            ):
+                group.parameter.add_(learning_rate * update)
         try:
             yield
         finally:
@@ -173,23 +176,23 @@ def stepped(case: Measurable, learning_rates: list[float]) -> Update:
     return Update(lambda index: case.updates[index], learning_rates, make)
 
 
-# All groups by example; and with groups that are known in sum alone.
-WHOLES: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
-    "by example": lambda: (net(), torch.randn(8, 5)),
-    "in sums": lambda: (Normalized(), torch.randn(8, 4)),
+# Models whose groups are all measured per example, and with groups whose rows are summed.
+MODELS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
+    "per example": lambda: (net(), torch.randn(8, 5)),
+    "summed": lambda: (Normalized(), torch.randn(8, 4)),
 }
-# A batch whose examples see each other is never cut.
-_WHOLES_AND_PARTS = [("by example", 1), ("by example", 2), ("in sums", 1)]
+# A batch whose examples interact is never cut.
+_KINDS_AND_PARTS = [("per example", 1), ("per example", 2), ("summed", 1)]
 
 
-@pytest.mark.parametrize(("kind", "micro_batches"), _WHOLES_AND_PARTS)
-def test_gram_matrix_total_rate_and_shares_are_those_of_the_outputs(
+@pytest.mark.parametrize(("kind", "micro_batches"), _KINDS_AND_PARTS)
+def test_gram_matrix_total_rate_and_shares_equal_those_of_the_outputs(
     kind: str, micro_batches: int
 ) -> None:
     torch.manual_seed(0)
-    case = measurable(*WHOLES[kind]())
+    case = measurable(*MODELS[kind]())
     rates = [0.01 * (1 + i) for i in range(len(case.groups))]
-    probes = 200 if kind == "by example" else 1600  # as many rows in both
+    probes = 200 if kind == "per example" else 1600  # the same number of rows in both
     estimator = case.estimator(probes=probes, micro_batches=micro_batches)
     estimate = estimator.estimate(case.batch, stepped(case, rates))
     changes = torch.stack([change.flatten() for change in case.changes()])
@@ -210,12 +213,12 @@ def test_gram_matrix_total_rate_and_shares_are_those_of_the_outputs(
     assert sum(estimate.shares or []) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("kind", "micro_batches"), _WHOLES_AND_PARTS)
-def test_the_linearity_error_is_the_part_of_the_change_that_is_not_linear(
+@pytest.mark.parametrize(("kind", "micro_batches"), _KINDS_AND_PARTS)
+def test_the_linearity_error_equals_the_relative_nonlinear_change(
     kind: str, micro_batches: int
 ) -> None:
     torch.manual_seed(0)
-    case = measurable(*WHOLES[kind]())
+    case = measurable(*MODELS[kind]())
     found = []
     for size in (0.2, 0.02):
         rates = [size] * len(case.groups)
@@ -226,15 +229,15 @@ def test_the_linearity_error_is_the_part_of_the_change_that_is_not_linear(
             assert step.applied is not None
             with step.applied():
                 after = case.model(*case.batch.args)
-        off = float((after - before - linear).square().mean().sqrt())
-        exact = off / float(linear.square().mean().sqrt())
+        nonlinear = float((after - before - linear).square().mean().sqrt())
+        exact = nonlinear / float(linear.square().mean().sqrt())
         estimator = case.estimator(probes=200, micro_batches=micro_batches)
         estimate = estimator.estimate(case.batch, step)
         assert estimate.linearity_error == pytest.approx(
             exact, rel=0.4 if micro_batches > 1 else 0.15
         )
         found.append(exact)
-    assert found[0] > 5 * found[1]  # it falls with the size of the step
+    assert found[0] > 5 * found[1]  # smaller steps are more linear
 
 
 def test_a_step_that_moves_nothing_has_no_shares() -> None:
@@ -243,14 +246,14 @@ def test_a_step_that_moves_nothing_has_no_shares() -> None:
     assert (estimate.total_rate, estimate.shares, estimate.linearity_error) == (0.0, None, None)
 
 
-def test_without_learning_rates_nothing_is_told_of_the_whole() -> None:
+def test_without_learning_rates_there_is_no_total_rate() -> None:
     estimate = estimate_of(small(), "per_example", 1)
     assert estimate.gram is not None
     assert (estimate.total_rate, estimate.shares, estimate.linearity_error) == (None, None, None)
 
 
 def sums(rows: Tensor) -> ProjectionSums:
-    """Sums over rows of one group that belong to examples."""
+    """Return the sums over one group's rows, which belong to examples."""
     return sums_of_rows(rows[None, :, None].double(), torch.tensor([True]), elements=1, probes=1)
 
 
@@ -270,7 +273,7 @@ def test_tiny_projections_do_not_underflow() -> None:
     assert 0 < estimate.relative_errors[0] < 0.71
 
 
-def test_parts_of_a_batch_add_up() -> None:
+def test_sums_of_the_parts_of_a_batch_add_up() -> None:
     torch.manual_seed(0)
     rows = torch.randn(2, 12, 3).double()
     one = torch.tensor([True, False, True])
@@ -285,64 +288,6 @@ def test_parts_of_a_batch_add_up() -> None:
     unknown = sums_of_rows(rows, one, elements=4, probes=2)
     assert (unknown.changes, unknown.residuals) == (None, None)
     assert (unknown + parts[0]).changes == (parts[0] + unknown).changes == parts[0].changes
-    # Groups that are known by example do not mind where the batch was cut.
+    # For groups that are measured per example it does not matter where the batch was cut.
     whole = sums_of_rows(rows, one, elements=8, probes=2)
     torch.testing.assert_close(both.squares[[0, 2]], whole.squares[[0, 2]])
-
-
-def estimate_with(rates: list[float], error: float = 0.1) -> RateEstimate:
-    return RateEstimate(rates, [error] * len(rates), probes=1, examples=8)
-
-
-def test_an_average_of_equal_measurements_is_that_from_the_first_on() -> None:
-    average = RunningAverage(0.9)
-    for _ in range(5):
-        averaged = average.add(estimate_with([2.0, 0.0]))
-        assert averaged.unit_rates == pytest.approx([2.0, 0.0])
-    assert averaged.relative_errors[1] == 0.0
-
-
-def test_an_average_weighs_squares_exponentially_and_has_a_smaller_error() -> None:
-    average, decay, values = RunningAverage(0.5), 0.5, [1.0, 2.0, 4.0]
-    for value in values:
-        averaged = average.add(estimate_with([value]))
-    weights = [decay ** (2 - i) * (1 - decay) / (1 - decay**3) for i in range(3)]
-    expected = sum(w * v**2 for w, v in zip(weights, values, strict=True))
-    assert averaged.unit_rates[0] == pytest.approx(math.sqrt(expected))
-    spread = math.sqrt(sum((w * 0.2 * v**2) ** 2 for w, v in zip(weights, values, strict=True)))
-    assert averaged.relative_errors[0] == pytest.approx(0.5 * spread / expected)
-
-
-def test_a_measurement_of_many_probes_counts_as_so_many() -> None:
-    at_once, one_by_one = RunningAverage(0.9), RunningAverage(0.9)
-    at_once.add(estimate_with([2.0]), probes=40)
-    for _ in range(40):
-        one_by_one.add(estimate_with([2.0]))
-    last = [average.add(estimate_with([4.0])) for average in (at_once, one_by_one)]
-    assert last[0].unit_rates == pytest.approx(last[1].unit_rates)
-    assert last[0].unit_rates[0] == pytest.approx(math.sqrt(0.9 * 4 + 0.1 * 16), rel=0.01)
-
-
-def test_averaging_makes_real_measurements_steadier_as_stated() -> None:
-    torch.manual_seed(0)
-    case = small()
-    estimator = case.estimator()
-    average = RunningAverage(0.9)
-    singles = [estimator.estimate(case.batch, case.update) for _ in range(60)]
-    for single in singles:
-        averaged = average.add(single)
-    for i, (rate, error, true) in enumerate(
-        zip(averaged.unit_rates, averaged.relative_errors, case.exact(), strict=True)
-    ):
-        # Weights of 0.9 are worth (1 + 0.9) / (1 - 0.9) = 19 equal measurements.
-        alone = sum(single.relative_errors[i] for single in singles) / len(singles)
-        assert alone / 6 < error < alone / 2
-        assert abs(math.log(rate / true)) < SIGMAS * error
-
-
-def test_no_decay_is_no_average_and_a_wrong_one_is_refused() -> None:
-    single = estimate_with([3.0])
-    assert RunningAverage(0.0).add(single) is single
-    for decay in (-0.1, 1.0, float("nan")):
-        with pytest.raises(MeasurementError, match=r"averaging is .*; it must be in \[0, 1\)"):
-            RunningAverage(decay)

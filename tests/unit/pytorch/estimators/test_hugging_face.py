@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from tests.measuring import assert_converges, measurable
 
-# peft calls transformers by names that are about to go.
+# peft uses deprecated names of transformers.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
 
 def hf() -> Any:
-    """Import transformers, which takes seconds, in the process that runs these tests."""
+    """Import transformers, which takes seconds, only when a test needs it."""
     return pytest.importorskip("transformers")
 
 
@@ -103,7 +103,7 @@ def mixtral() -> nn.Module:
     config = hf().MixtralConfig(
         **_TEXT, num_key_value_heads=1, num_local_experts=3, num_experts_per_tok=2, use_cache=False
     )
-    config._experts_implementation = "eager"  # the grouped product has no forward-mode derivative
+    config._experts_implementation = "eager"  # the grouped matmul has no forward-mode derivative
     model: nn.Module = hf().MixtralForCausalLM(config)
     return model
 
@@ -118,7 +118,7 @@ def with_lora(model: nn.Module, *targets: str) -> nn.Module:
     )
     adapted: nn.Module = peft.get_peft_model(model, config)
     for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:  # zero at first, and then lora_A would move nothing
+        if "lora_B" in name:  # initialized to zero, and then lora_A would have no effect
             nn.init.normal_(parameter, std=0.1)
     return adapted
 
@@ -131,7 +131,7 @@ def pairs() -> dict[str, Tensor]:
     return {**masked_tokens(), "labels": torch.randint(1, 31, (6, 5))}
 
 
-# A model, its inputs, and the groups that take the slow route.
+# A model, its inputs, and parts of the names of groups that take a slow route.
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], dict[str, Any]], tuple[str, ...]]] = {
     "GPT-2": (gpt2, tokens, ()),
     "GPT-2, padded": (gpt2, masked_tokens, ()),
@@ -146,11 +146,11 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], dict[str, Any]], t
 
 
 @pytest.mark.parametrize("case", MODELS)
-def test_it_converges_to_the_exact_rates(case: str) -> None:
+def test_rates_converge_to_the_exact_ones(case: str) -> None:
     torch.manual_seed(0)
     make, inputs, slow = MODELS[case]
     model = make().train()
-    for module in model.modules():  # other kernels than the oracle's draw other masks
+    for module in model.modules():  # the kernels of the oracle draw different masks
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     measured = measurable(model, inputs(), output="logits")

@@ -15,7 +15,7 @@ from tests.models import Recurrent, SelfAttention
 
 
 def before_a_head(layer: nn.Module, features: int) -> nn.Module:
-    """Put a layer between what makes its rates nontrivial."""
+    """Put a nonlinearity and a linear layer behind a layer."""
     return nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.Linear(features, 3))
 
 
@@ -52,7 +52,7 @@ def in_eval_mode(model: nn.Module) -> nn.Module:
     return model
 
 
-# A layer, its input, and whether all its groups are measured example by example.
+# A layer, its input, and whether all its groups are measured per example.
 LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], bool]] = {
     "Linear": (lambda: before_a_head(nn.Linear(5, 6), 24), images(5), True),
     "Bilinear": (TwoInputs, lambda: torch.randn(8, 9), True),
@@ -94,7 +94,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], bool]] = 
         images(3, 3),
         True,
     ),
-    # Scale and shift come after the statistics, so they act example by example.
+    # Scale and shift are applied after the statistics, so they act on each example separately.
     "BatchNorm1d, train": (lambda: before_a_head(nn.BatchNorm1d(4), 20), images(5), True),
     "BatchNorm2d, train": (lambda: before_a_head(nn.BatchNorm2d(4), 36), images(3, 3), True),
     "BatchNorm2d, eval": (
@@ -147,25 +147,25 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], bool]] = 
 
 
 @pytest.mark.parametrize("case", LAYERS)
-def test_it_converges_to_the_exact_rates(case: str) -> None:
+def test_rates_converge_to_the_exact_ones(case: str) -> None:
     torch.manual_seed(0)
-    make, inputs, by_example = LAYERS[case]
+    make, inputs, per_example = LAYERS[case]
     measured = measurable(make(), inputs())
-    # Bags have no forward-mode derivative: differences are the oracle.
+    # Embedding bags have no forward-mode derivative, so differences are the oracle.
     assert_converges(measured, exact=measured.differences() if "Bag" in case else None)
-    if by_example:
+    if per_example:
         estimator = measured.estimator()
         estimator.estimate(measured.batch, measured.update)
         assert not estimator.slow_groups
 
 
-def test_the_oracles_agree() -> None:
+def test_the_two_oracles_agree() -> None:
     torch.manual_seed(0)
     measured = measurable(Recurrent(nn.LSTM(4, 6, batch_first=True)), torch.randn(8, 5, 4))
     assert measured.differences() == pytest.approx(measured.exact(), rel=1e-3)
 
 
-def test_a_rate_that_is_wrong_by_a_quarter_does_not_pass() -> None:
+def test_the_convergence_test_detects_a_rate_that_is_wrong_by_a_quarter() -> None:
     torch.manual_seed(0)
     make, inputs, _ = LAYERS["Linear"]
     measured = measurable(make(), inputs())

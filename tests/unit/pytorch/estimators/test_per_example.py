@@ -43,7 +43,7 @@ def characters(examples: int, context: int) -> Tensor:
     return torch.randint(0, 23, (examples, context))
 
 
-# Each with the groups that take the slow route; "all" of them where examples see each other.
+# Each with the groups that take a slow route; "all": every group.
 CASES: dict[str, tuple[Callable[[], tuple[nn.Module, Tensor]], str]] = {
     "gpt": (lambda: (gpt(12), characters(8, 12)), ""),
     "gpt, as many positions as examples": (
@@ -78,7 +78,7 @@ CASES: dict[str, tuple[Callable[[], tuple[nn.Module, Tensor]], str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_it_converges_to_the_exact_rates(case: str) -> None:
+def test_rates_converge_to_the_exact_ones(case: str) -> None:
     torch.manual_seed(0)
     make, slow = CASES[case]
     measured = measurable(*make())
@@ -89,7 +89,7 @@ def test_it_converges_to_the_exact_rates(case: str) -> None:
     assert sorted(estimator.slow_groups) == sorted(expected)
 
 
-def test_the_stated_relative_error_is_the_spread_of_single_probes() -> None:
+def test_the_stated_relative_error_equals_the_spread_of_single_estimates() -> None:
     torch.manual_seed(0)
     case = measurable(gpt(12), characters(8, 12))
     estimator = case.estimator()
@@ -97,22 +97,22 @@ def test_the_stated_relative_error_is_the_spread_of_single_probes() -> None:
     rates = torch.tensor([estimate.unit_rates for estimate in estimates])
     stated = torch.tensor([estimate.relative_errors for estimate in estimates]).mean(0)
     spread = rates.std(0) / rates.mean(0)
-    # 150 samples give a spread to about 1 / sqrt(300) = 6 %; the mean of errors has a bias too.
+    # A spread from 150 samples has an error of about 1 / sqrt(300) = 6 %; the mean error is biased.
     assert ((stated / spread) > 0.7).all()
     assert ((stated / spread) < 1.4).all()
 
 
-def test_more_examples_make_the_error_smaller_as_stated() -> None:
+def test_more_examples_reduce_the_stated_error() -> None:
     errors = []
     for examples in (4, 64):
         torch.manual_seed(0)
         case = measurable(nn.Linear(6, 9), torch.randn(examples, 6))
         estimate = case.estimator(probes=50).estimate(case.batch, case.update)
-        errors.append(estimate.relative_errors[1])  # the bias moves all examples alike
+        errors.append(estimate.relative_errors[1])  # the bias acts on all examples equally
     assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.3)
 
 
-def test_micro_batches_measure_the_same() -> None:
+def test_micro_batches_give_the_same_rates() -> None:
     torch.manual_seed(0)
     case = measurable(gpt(12), characters(8, 12))
     exact = case.exact()
@@ -122,7 +122,7 @@ def test_micro_batches_measure_the_same() -> None:
     assert max(estimate.relative_errors) < 0.5 * (2 / 8 / 150) ** 0.5 * 2
 
 
-def test_sequences_of_any_length_take_the_route_of_the_first() -> None:
+def test_sequences_of_a_different_length_need_no_new_checks() -> None:
     torch.manual_seed(0)
     case = measurable(gpt(12), characters(8, 12))
     estimator = case.estimator()
@@ -138,10 +138,10 @@ def test_sequences_of_any_length_take_the_route_of_the_first() -> None:
     calls = 0
     estimator.estimate(shorter.batch, shorter.update)
     handle.remove()
-    assert calls == 1  # the pass that is projected, and none to check
+    assert calls == 1  # only the pass that is projected, and no pass for checks
 
 
-def test_a_parameter_that_did_not_move_has_the_rate_zero() -> None:
+def test_a_parameter_that_did_not_move_has_a_rate_of_zero() -> None:
     case = measurable(nn.Linear(4, 3), torch.randn(8, 4))
     case.updates[1].zero_()
     estimate = case.estimator().estimate(case.batch, case.update)
@@ -149,17 +149,17 @@ def test_a_parameter_that_did_not_move_has_the_rate_zero() -> None:
     assert (estimate.unit_rates[1], estimate.relative_errors[1]) == (0.0, 0.0)
 
 
-def test_parameters_that_begin_at_zero_are_measured() -> None:
+def test_parameters_that_start_at_zero_are_measured() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
     for parameter in model[2].parameters():
         nn.init.zeros_(parameter)
     case = measurable(model, torch.randn(8, 4))
     estimate = case.estimator(probes=100).estimate(case.batch, case.update)
-    assert estimate.unit_rates[:2] == [0.0, 0.0]  # nothing passes through the zero weight
+    assert estimate.unit_rates[:2] == [0.0, 0.0]  # the layer after them has zero weights
     assert estimate.unit_rates[2:] == pytest.approx(case.exact()[2:], rel=0.15)
 
 
-def test_an_adapter_that_begins_at_zero_is_measured_right_once_it_acts() -> None:
+def test_an_adapter_that_starts_at_zero_is_measured_once_it_has_an_effect() -> None:
     torch.manual_seed(0)
     model = Adapted()
     case = measurable(model, torch.randn(16, 4))
@@ -173,16 +173,16 @@ def test_an_adapter_that_begins_at_zero_is_measured_right_once_it_acts() -> None
     for measurement in range(10):
         estimate = estimator.estimate(case.batch, case.update)
         exact = case.exact()
-        for rate, error, true in zip(
+        for rate, error, expected in zip(
             estimate.unit_rates[:2], estimate.relative_errors, exact[:2], strict=False
         ):
-            assert abs(math.log(rate / true)) < SIGMAS * error, measurement
-        assert estimate.unit_rates[2:] == [0.0] * 4  # nobody uses these
-    assert max(estimate.relative_errors[:2]) < 0.05  # by example again
+            assert abs(math.log(rate / expected)) < SIGMAS * error, measurement
+        assert estimate.unit_rates[2:] == [0.0] * 4  # these are unused
+    assert max(estimate.relative_errors[:2]) < 0.05  # measured per example again
     assert not estimator.slow_groups
 
 
-def test_what_never_acts_is_looked_at_more_and_more_seldom() -> None:
+def test_groups_without_effect_are_checked_less_and_less_often() -> None:
     case = measurable(Adapted(), torch.randn(16, 4))
     estimator = case.estimator()
     calls: list[None] = []
@@ -190,10 +190,10 @@ def test_what_never_acts_is_looked_at_more_and_more_seldom() -> None:
     for _ in range(100):
         estimator.estimate(case.batch, case.update)
     handle.remove()
-    assert len(calls) <= 100 + 2 * 8  # checks at 0, 1, 2, 4, ... 64, of a pass or two each
+    assert len(calls) <= 100 + 2 * 8  # checks at 0, 1, 2, 4, ... 64, each with one or two passes
 
 
-def test_frozen_parameters_are_no_groups() -> None:
+def test_frozen_parameters_are_not_groups() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
     model[0].weight.requires_grad_(False)
     case = measurable(model, torch.randn(8, 4))
@@ -201,7 +201,7 @@ def test_frozen_parameters_are_no_groups() -> None:
     assert_converges(case)
 
 
-def test_a_hook_of_the_user_that_changes_an_output_is_measured_too() -> None:
+def test_a_forward_hook_that_changes_an_output_is_measured() -> None:
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
     model[0].register_forward_hook(lambda _module, _inputs, output: 3 * output)
     assert_converges(measurable(model, torch.randn(16, 4)))
@@ -246,7 +246,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
         PerExampleEstimator(model, groups, **options)
 
 
-def test_gradients_stay_as_they_were() -> None:
+def test_gradients_are_unchanged_by_a_measurement() -> None:
     case = measurable(gpt(12), characters(8, 12))
     for parameter in case.model.parameters():
         parameter.grad = torch.full_like(parameter, 2.5)
@@ -254,14 +254,14 @@ def test_gradients_stay_as_they_were() -> None:
     assert all((p.grad == 2.5).all() for p in case.model.parameters() if p.grad is not None)
 
 
-def test_nothing_of_a_measurement_stays_in_memory() -> None:
+def test_a_measurement_leaves_no_tensors_in_memory() -> None:
     case = measurable(gpt(12), characters(8, 12))
     estimator = case.estimator(probes=2, micro_batches=2)
     inner: list[weakref.ref[Tensor]] = []
     handle = case.model.blocks[0].register_forward_hook(  # type: ignore[index,union-attr]
         lambda _module, _inputs, output: inner.append(weakref.ref(output))
     )
-    gc.disable()  # what waits for the collector waits too long, on a device whose memory is full
+    gc.disable()  # tensors that only the collector frees would fill the memory
     try:
         estimator.estimate(case.batch, case.update)
         alive = [reference for reference in inner if reference() is not None]

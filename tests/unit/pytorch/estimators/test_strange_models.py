@@ -1,4 +1,4 @@
-"""Models that do more than compute: they remember, draw, constrain, mask, and carry hooks."""
+"""Models with side effects: state, random draws, constraints, masks and hooks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from fslr.torch import MeasuringOptions, RateEstimate, Recorder
 
 
-class Remembering(nn.Module):
-    """Counts its calls, keeps a hidden state, drops layers by Python's and NumPy's generators."""
+class Stateful(nn.Module):
+    """Counts its calls, keeps a hidden state, and skips layers at random (Python's and NumPy's)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,33 +38,33 @@ class Remembering(nn.Module):
         return out
 
 
-def trained_remembering(recorder_of: Callable[..., Any]) -> tuple[Remembering, list[Tensor]]:
+def train_stateful(recorder_of: Callable[..., Any]) -> tuple[Stateful, list[Tensor]]:
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
-    model = Remembering()
+    model = Stateful()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    seen: list[Tensor] = []
-    watching = recorder_of(model, optimizer)
+    outputs: list[Tensor] = []
+    recorder = recorder_of(model, optimizer)
     for _ in range(12):
         optimizer.zero_grad()
-        # Of twelve tokens four a step: momentum moves rows that the batch does not renormalise.
+        # Four of twelve tokens per step: momentum moves rows that the batch does not renormalize.
         out = model(torch.randint(0, 12, (4,)))
-        seen.append(out.detach().clone())
+        outputs.append(out.detach().clone())
         out.square().sum().backward()
         optimizer.step()
-    if watching is not None:
-        assert watching.failures == 0
-        watching.close()
-    return model, [*seen, *model.state_dict().values(), model.hidden]
+    if recorder is not None:
+        assert recorder.failures == 0
+        recorder.close()
+    return model, [*outputs, *model.state_dict().values(), model.hidden]
 
 
-def test_what_a_model_remembers_draws_and_constrains_stays_the_training_s() -> None:
-    plain_model, plain = trained_remembering(lambda *_: None)
-    drawn_next = random.random(), np.random.random()  # noqa: NPY002
-    model, watched = trained_remembering(lambda *to: Recorder(*to, every=1))
-    assert all(map(torch.equal, plain, watched))
-    assert (random.random(), np.random.random()) == drawn_next  # noqa: NPY002
+def test_state_random_draws_and_max_norm_are_unchanged_by_measuring() -> None:
+    plain_model, plain = train_stateful(lambda *_: None)
+    next_draws = random.random(), np.random.random()  # noqa: NPY002
+    model, recorded = train_stateful(lambda *to: Recorder(*to, every=1))
+    assert all(map(torch.equal, plain, recorded))
+    assert (random.random(), np.random.random()) == next_draws  # noqa: NPY002
     assert model.calls == plain_model.calls == 12
     assert model.embed.max_norm == 0.5
 
@@ -77,7 +77,7 @@ def measured(
     lr: float = 0.1,
     **options: Any,
 ) -> RateEstimate:
-    """Measure one step, whatever its gradients were."""
+    """Measure one step whose gradients are all one."""
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     with make(model, optimizer, options=MeasuringOptions(**options)) as recorder:
         model(batch)
@@ -94,7 +94,7 @@ def two_layers() -> nn.Sequential:
 
 
 @pytest.mark.parametrize("estimator", ["per_example", "full"])
-def test_hooks_on_gradients_rest_while_it_measures(estimator: str) -> None:
+def test_gradient_hooks_are_disabled_during_a_measurement(estimator: str) -> None:
     batch = torch.randn(8, 5)
     expected = measured(two_layers(), batch, estimator=estimator)
     model = two_layers()
@@ -116,7 +116,7 @@ def test_hooks_on_gradients_rest_while_it_measures(estimator: str) -> None:
     assert sorted(seen) == ["module", "weight"]
 
 
-def test_a_pre_hook_changes_the_inputs_once() -> None:
+def test_a_forward_pre_hook_is_applied_once() -> None:
     batch = torch.randn(8, 5)
     expected = measured(two_layers(), batch / 255)
     model = two_layers()
@@ -125,7 +125,7 @@ def test_a_pre_hook_changes_the_inputs_once() -> None:
 
 
 class Masked(nn.Module):
-    """Some logits are ruled out."""
+    """Sets some logits to minus infinity."""
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Masked(nn.Module):
         return logits.masked_fill(torch.tensor([False, True, False]), float("-inf"))
 
 
-def test_masked_logits_hide_no_linearity_error() -> None:
+def test_masked_logits_do_not_affect_the_linearity_error() -> None:
     batch = torch.randn(8, 5)
     found = measured(Masked(), batch, lr=1e-3)
     assert found.linearity_error is not None
@@ -145,7 +145,7 @@ def test_masked_logits_hide_no_linearity_error() -> None:
 
 
 def test_outputs_that_overflow_have_no_linearity_error() -> None:
-    # At these weights the outputs are finite, after the step they are not; rates are known.
+    # The outputs are finite before the step and infinite after it; the rates are still known.
     found = measured(Masked(1e37), torch.ones(8, 5), lr=1e3)
     assert found.linearity_error is None
     assert all(rate > 0 for rate in found.unit_rates)
@@ -154,7 +154,7 @@ def test_outputs_that_overflow_have_no_linearity_error() -> None:
 def last_rates_after_skipped_steps(averaging: float) -> list[float]:
     torch.manual_seed(0)
     model = two_layers()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)  # told what to skip
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)  # skips steps itself
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
     batch = torch.randn(8, 5)
     options = MeasuringOptions(averaging=averaging)
@@ -169,6 +169,6 @@ def last_rates_after_skipped_steps(averaging: float) -> list[float]:
     return recorder.estimate.unit_rates
 
 
-def test_steps_that_were_skipped_are_not_averaged() -> None:
-    alone = last_rates_after_skipped_steps(averaging=0.0)
-    assert last_rates_after_skipped_steps(averaging=0.9) == pytest.approx(alone)
+def test_skipped_steps_are_not_averaged() -> None:
+    single = last_rates_after_skipped_steps(averaging=0.0)
+    assert last_rates_after_skipped_steps(averaging=0.9) == pytest.approx(single)

@@ -9,12 +9,12 @@ from fslr import MeasurementError
 from fslr.torch import Batch
 
 
-def test_a_call_without_tensors_has_no_examples() -> None:
+def test_a_call_without_tensor_arguments_is_refused() -> None:
     with pytest.raises(MeasurementError, match="without a tensor argument"):
         Batch.from_call((1, "x"), {"n": torch.tensor(3)})
 
 
-def test_a_batch_is_cut_into_chunks_of_nearly_equal_size_wherever_tensors_hide() -> None:
+def test_chunks_have_nearly_equal_sizes_and_cut_nested_tensors() -> None:
     inputs, mask = torch.arange(10).view(10, 1), torch.ones(7, 7)
     batch = Batch.from_call((inputs,), {"more": {"again": [inputs]}, "mask": mask})
     chunks = batch.chunks(4)
@@ -24,7 +24,7 @@ def test_a_batch_is_cut_into_chunks_of_nearly_equal_size_wherever_tensors_hide()
     assert len(batch.chunks(50)) == 10
 
 
-def test_sequences_of_other_lengths_have_one_pattern_unless_sizes_coincide() -> None:
+def test_sequences_of_different_lengths_share_a_pattern_unless_sizes_coincide() -> None:
     def pattern(*shape: int) -> tuple[object, ...]:
         return Batch.from_call((torch.zeros(shape),), {}).pattern()
 

@@ -1,3 +1,5 @@
+"""Weights, buffers and random generators after a measurement."""
+
 from __future__ import annotations
 
 import pytest
@@ -7,7 +9,7 @@ from torch import nn
 from fslr.torch.model.isolation import isolated, swapped_weights
 
 
-def test_swapped_weights_come_back_bit_for_bit_after_an_exception() -> None:
+def test_swapped_weights_are_restored_bit_identical_after_an_exception() -> None:
     layer = nn.Linear(3, 2)
     weight: nn.Parameter = layer.weight  # type: ignore[assignment]
     original, pointer = layer.weight.detach().clone(), layer.weight.data_ptr()
@@ -22,7 +24,7 @@ def test_swapped_weights_come_back_bit_for_bit_after_an_exception() -> None:
     assert (layer.weight.data_ptr(), layer.weight._version) == (pointer, version)
 
 
-def test_buffers_and_random_numbers_come_back_after_an_exception() -> None:
+def test_buffers_and_random_generators_are_restored_after_an_exception() -> None:
     norm = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5))
     buffers = {name: (b, b.clone()) for name, b in norm.named_buffers()}
     state = torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""Which tensor of a model's result is measured."""
+"""Selecting the output tensor from a model's result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Result:
 
 
 class Returning(nn.Module):
-    """A model that wraps its output in something."""
+    """A model that returns its output inside a container."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Returning(nn.Module):
         ("dataclass", lambda result: result.logits),
     ],
 )
-def test_it_is_named_or_selected(kind: str, output: Output) -> None:
+def test_rates_converge_for_each_kind_of_result(kind: str, output: Output) -> None:
     torch.manual_seed(0)
     assert_converges(measurable(Returning(kind), torch.randn(8, 4), output))
 

@@ -1,4 +1,4 @@
-"""Which sharded models are measured, and which are refused."""
+"""Sharded models: those that are measured, and those that are refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.building import content_message
 
 @pytest.fixture(autouse=True)
 def one_rank() -> Iterator[None]:
-    """Let this process be the only rank of a job: shards are whole, and still shards."""
+    """Make this process the only rank of a job; its shards contain whole parameters."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     try:
         yield
@@ -39,10 +39,10 @@ def net() -> nn.Sequential:
 
 
 def tensor_parallel(how: str) -> nn.Module:
-    """Return a model that is cut along features, alone or under FSDP2."""
+    """Return a model with tensor parallelism, by itself or combined with FSDP2."""
     model: nn.Module = net()
     plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
-    if how == "alone":
+    if how == "only":
         return parallelize_module(model, init_device_mesh("cpu", (1,)), plan)
     mesh = init_device_mesh("cpu", (1, 1), mesh_dim_names=("data", "features"))
     model = parallelize_module(model, mesh["features"], {**plan, "1": SequenceParallel()})
@@ -50,7 +50,7 @@ def tensor_parallel(how: str) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize(("how", "count"), [("alone", 4), ("under FSDP2", 6)])
+@pytest.mark.parametrize(("how", "count"), [("only", 4), ("under FSDP2", 6)])
 def test_tensor_parallelism_is_refused(how: str, count: int) -> None:
     model = tensor_parallel(how)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -69,7 +69,7 @@ def test_tensor_parallelism_is_refused(how: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("how", ["all ranks", "copies of shards", "in parts"])
-def test_what_fully_shard_shards_is_measured(how: str) -> None:
+def test_models_of_fully_shard_are_measured(how: str) -> None:
     model = net()
     if how == "in parts":
         fully_shard(model[0])
@@ -78,7 +78,7 @@ def test_what_fully_shard_shards_is_measured(how: str) -> None:
     fully_shard(model, mesh=mesh)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     inputs = torch.randn(8, 4)
-    model(inputs)  # gathers; the outermost module's parameters stay so
+    model(inputs)  # the parameters of the outermost module stay gathered
     with Recorder(model, optimizer, every=1, process_group=dist.group.WORLD) as recorder:
         model(inputs).square().mean().backward()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""Names of real models: each maps onto itself, and onto a shallower one of its kind."""
+"""Layouts of real models: each maps onto itself, and onto deeper and shallower ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Build = Callable[[int], nn.Module]
 
 def _model(kind: str, depth_name: str, **options: Any) -> Build:
     def build(depth: int) -> nn.Module:
-        import transformers as hf  # takes seconds: not in every process that collects tests
+        import transformers as hf  # takes seconds, so not at collection
 
         config = getattr(hf, f"{kind}Config")(**options, **{depth_name: depth})
         with torch.device("meta"):
@@ -66,14 +66,14 @@ def layout(model: nn.Module) -> Layout:
     )
 
 
-def _check_blocks_as_wholes(run: Layout, base: Layout, mapping: LayoutMapping) -> None:
-    """All tensors of a block that every block has stand for the same blocks."""
-    met: dict[tuple[str, int], set[tuple[int, ...]]] = {}
+def _check_blocks_map_as_wholes(run: Layout, base: Layout, mapping: LayoutMapping) -> None:
+    """Check that the tensors that all blocks have map each block onto the same base blocks."""
+    base_blocks: dict[tuple[str, int], set[tuple[int, ...]]] = {}
     for i, place in enumerate(run.places):
         if len(place.rows) == 1 and place.rows[0].members == place.rows[0].alike:
             blocks = tuple(base.places[source].numbers[0] for source in mapping.sources_of(i))
-            met.setdefault((place.role.split("*")[0], place.numbers[0]), set()).add(blocks)
-    assert all(len(found) == 1 for found in met.values())
+            base_blocks.setdefault((place.role.split("*")[0], place.numbers[0]), set()).add(blocks)
+    assert all(len(found) == 1 for found in base_blocks.values())
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -88,7 +88,7 @@ def test_a_model_maps_onto_itself_by_name(name: str) -> None:
 
 @pytest.mark.parametrize(("depth", "base_depth"), [(8, 4), (4, 8), (6, 4)])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_deeper_or_shallower_one_maps_onto_tensors_of_its_own_shape(
+def test_a_deeper_or_shallower_model_maps_onto_tensors_of_the_same_shape(
     name: str, depth: int, base_depth: int
 ) -> None:
     run, base = MODELS[name](depth), MODELS[name](base_depth)
@@ -98,6 +98,6 @@ def test_a_deeper_or_shallower_one_maps_onto_tensors_of_its_own_shape(
     base_shapes = [tuple(parameter.shape) for parameter in base.parameters()]
     for target, source in zip(mapping.targets, mapping.sources, strict=True):
         assert shapes[target] == base_shapes[source]
-    _check_blocks_as_wholes(layout(run), layout(base), mapping)
+    _check_blocks_map_as_wholes(layout(run), layout(base), mapping)
     rates = np.linspace(1, 2, len(base_shapes))
     assert mapping.references(rates).sum() == pytest.approx(rates.sum())
