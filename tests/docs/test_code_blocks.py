@@ -170,3 +170,18 @@ def test_a_command_that_does_not_exist_is_noticed() -> None:
         parsed("advisor profile nonsense")
     with pytest.raises(Exception, match="No such option: --nonsense"):
         parsed("advisor health --nonsense")
+
+
+def test_messages_that_the_troubleshooting_page_explains_are_in_the_code() -> None:
+    sources = "".join(
+        path.read_text("utf-8") for path in sorted((ROOT / "clients/python/fslr").rglob("*.py"))
+    )
+    joined = re.sub(r"\"\s*\n\s*f?[\"']", "", sources)  # a message stands on several lines
+    messages = re.sub(r"\{[^{}\n]*\}", "N", joined)
+    page = (DOCS / "how-to" / "troubleshoot.md").read_text("utf-8")
+    cells = re.findall(r"^\| (`[^|]*`|[^|]*\"[^|]*\") \|", page, re.MULTILINE)
+    assert len(cells) > 10
+    for cell in cells:
+        for quoted in re.findall(r'`([^`]+)`|"([^"]+)"', cell):
+            for part in re.split(r"\.\.\.|\bN\b", "".join(quoted)):
+                assert part.strip(" ,`") in messages, f"{part!r} of {cell}"
