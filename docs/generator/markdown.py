@@ -22,9 +22,9 @@ def _cell(text: str) -> str:
 
 
 def code(*lines: str) -> str:
-    """Return lines of code for one cell.
+    """Return names for one cell, one a line; the class keeps each of them on its line.
 
     Args:
-        lines: The lines.
+        lines: The names.
     """
-    return "<br>".join(f"`{line}`" for line in lines)
+    return "<br>".join(f"`{line}`{{ .name }}" for line in lines)

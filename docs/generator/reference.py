@@ -103,7 +103,7 @@ def _of_command(command: Any, context: Any, level: int) -> Iterator[str]:
             ("option", "default", "meaning"),
             [
                 (
-                    ", ".join(f"`{name}`" for name in (*each.opts, *each.secondary_opts)),
+                    code(*each.opts, *each.secondary_opts),
                     _default_of(each),
                     _help_of(each),
                 )
