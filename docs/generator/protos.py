@@ -38,10 +38,16 @@ def _files(root: Path) -> list[d.FileDescriptorProto]:
 def _comments(file: d.FileDescriptorProto) -> dict[_Path, str]:
     """Return the comment before each element, by its path in the file."""
     return {
-        tuple(location.path): " ".join(location.leading_comments.split())
+        tuple(location.path): _prose(location.leading_comments)
         for location in file.source_code_info.location
         if location.leading_comments
     }
+
+
+def _prose(comment: str) -> str:
+    """Return a comment on one line, without the lines that are for ``buf``."""
+    lines = comment.splitlines()
+    return " ".join(" ".join(line for line in lines if "buf:lint:ignore" not in line).split())
 
 
 def comments_of_reasons(root: Path) -> dict[str, str]:

@@ -98,6 +98,7 @@ def test_the_contract_is_shown_with_its_comments() -> None:
         assert f"### {name}\n" in text
     for name in advisor_service_pb2.DESCRIPTOR.services_by_name:
         assert f"### {name}\n" in text
+    assert "buf:lint" not in text
     assert "rpc RecommendLR(stream RecommendLRRequest) returns (stream RecommendLR" in text
 
 
