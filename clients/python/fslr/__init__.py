@@ -1,7 +1,7 @@
-"""The training side of learning-rate transfer: measure unit rates, ask an advisor, scale.
+"""The client of learning-rate transfer: measures unit rates, asks an advisor, scales steps.
 
-Importing this package loads protobuf and numpy at most; the client adds grpcio when it is first
-used, and ``fslr.torch`` adds PyTorch.
+Importing this package loads only protobuf and numpy. ``AdvisorClient`` loads grpcio at its first
+use, and ``fslr.torch`` needs PyTorch.
 """
 
 from importlib import import_module
@@ -98,10 +98,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load the gRPC client when it is first asked for (PEP 562).
+    """Load the gRPC client at its first use (PEP 562).
 
     Raises:
-        AttributeError: The package has no such name.
+        AttributeError: The package has no attribute of this name.
     """
     if name == "AdvisorClient":
         return import_module("fslr.client.advisor_client").AdvisorClient
