@@ -1,4 +1,4 @@
-"""What the service refuses or cannot do, apart from bad values.
+"""Errors of the service, except invalid values.
 
 ::
 
@@ -30,9 +30,9 @@
     |- StoppingError
     `- StoreUnavailableError
 
-A value out of its range is :class:`advisor.policy.InvalidValueError`, a layout that does not map
-:class:`advisor.policy.LayoutMismatchError`. :mod:`advisor.wire.errors` holds the one table from
-exceptions to status codes.
+An invalid value raises :class:`advisor.policy.InvalidValueError`, a layout that does not map onto
+the profile :class:`advisor.policy.LayoutMismatchError`. The one table from exceptions to status
+codes is in :mod:`advisor.wire.errors`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class AdvisorError(Exception):
 
 
 class OpeningError(AdvisorError):
-    """The opening of a run is not where it belongs."""
+    """The opening of a run is missing or repeated."""
 
 
 class OpeningMissingError(OpeningError):
@@ -69,11 +69,11 @@ class OpeningRepeatedError(OpeningError):
 
 
 class MessageError(AdvisorError):
-    """A message cannot be taken."""
+    """A message is not accepted."""
 
 
 class MessageUnreadableError(MessageError):
-    """The bytes are not a message of the contract."""
+    """The bytes cannot be parsed as the expected message."""
 
     def __init__(self, message_name: str) -> None:
         super().__init__(
@@ -95,10 +95,10 @@ class MessageTooLargeError(MessageError):
 class TooManyGroupsError(MessageError):
     """A layout has more groups and frozen names than the service accepts."""
 
-    def __init__(self, groups: int, most: int) -> None:
+    def __init__(self, groups: int, limit: int) -> None:
         super().__init__(
-            f"the layout has {groups} groups and frozen names, but at most {most} are accepted; "
-            "give several tensors one group, leave out frozen names, or raise the service's "
+            f"the layout has {groups} groups and frozen names, but at most {limit} are accepted; "
+            "merge tensors into fewer groups, leave out frozen names, or raise the service's "
             "--max-groups"
         )
 
@@ -118,7 +118,7 @@ class ProfileNotFoundError(NotFoundError):
         hint = (
             f"did you mean {' or '.join(nearest)}?"
             if nearest
-            else "register it first, or look at `advisor profile list`"
+            else "register it first; `advisor profile list` shows all profiles"
         )
         super().__init__(f"there is no profile {name}; {hint}")
         self.nearest = tuple(nearest)
@@ -128,12 +128,14 @@ class VersionNotFoundError(NotFoundError):
     """The profile has no such version or alias.
 
     Attributes:
-        known: The versions and aliases that there are.
+        known: The existing versions and aliases.
     """
 
     def __init__(self, name: str, suffix: str, known: Sequence[str]) -> None:
-        there = ", ".join(known) if known else "none"
-        super().__init__(f"profile {name} has no version or alias {suffix!r}; there are: {there}")
+        existing = ", ".join(known) if known else "none"
+        super().__init__(
+            f"profile {name} has no version or alias {suffix!r}; existing ones: {existing}"
+        )
         self.known = tuple(known)
 
 
@@ -142,13 +144,13 @@ class RunNotFoundError(NotFoundError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"there is no run {name}; it has not measured yet, or its last measurement is more "
-            "than 30 days ago (`advisor run list` shows the runs)"
+            f"there is no run {name}; it has not measured yet, or its last measurement was more "
+            "than 30 days ago (`advisor run list` shows all runs)"
         )
 
 
 class AliasMovedError(AdvisorError):
-    """The alias names another version than the caller expected."""
+    """The alias names a different version than the caller expected."""
 
     def __init__(self, alias: str, expected: int | None, actual: int) -> None:
         since = (
@@ -158,17 +160,17 @@ class AliasMovedError(AdvisorError):
         )
         super().__init__(
             f"alias {alias!r} names version {actual or 'none'}, {since}; "
-            "somebody else moved it: read it again and decide anew"
+            "another client moved it: read it again before you retry"
         )
 
 
 class VersionInUseError(AdvisorError):
-    """An alias names the version that is to be deleted."""
+    """The version to delete is in use by an alias."""
 
     def __init__(self, name: str, aliases: Sequence[str]) -> None:
         super().__init__(
             f"{name} is named by alias {', '.join(aliases)}; "
-            "move the alias to another version first"
+            "move the alias to a different version first"
         )
 
 
@@ -183,7 +185,7 @@ class ProfileDamagedError(AdvisorError):
 
 
 class ProfileTooNewError(AdvisorError):
-    """Stored content says what this service does not know."""
+    """Stored content has fields that this service does not know."""
 
     def __init__(self, digest: str) -> None:
         super().__init__(
@@ -193,45 +195,45 @@ class ProfileTooNewError(AdvisorError):
 
 
 class StoreDamagedError(AdvisorError):
-    """A key of the store holds another kind of value than it must."""
+    """A key of the store holds a value of the wrong kind."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, problem: str) -> None:
         super().__init__(
-            f"the store is damaged, and nothing was changed: {what}; something else writes to this "
-            "Redis, or a newer service does: restore it from a backup, or upgrade this service"
+            f"the store is damaged, and nothing was changed: {problem}; another program or a newer "
+            "service writes to this Redis: restore it from a backup, or upgrade this service"
         )
 
 
 class TooBusyError(AdvisorError):
-    """There is no room for another call."""
+    """The service has as many calls in progress as it accepts."""
 
-    def __init__(self, most: int, *, is_stream: bool) -> None:
+    def __init__(self, limit: int, *, is_stream: bool) -> None:
         what, setting = ("streams", "max_streams") if is_stream else ("calls", "max_calls")
         super().__init__(
-            f"{most} {what} are under way, which is as many as this service takes; try again "
+            f"{limit} {what} are in progress, the maximum of this service; try again "
             f"shortly, run more replicas, or raise --{setting.replace('_', '-')}"
         )
 
 
 class UnauthenticatedError(AdvisorError):
-    """The caller did not prove who it is."""
+    """The caller is not authenticated."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, problem: str) -> None:
         super().__init__(
-            f"{what}; set FSLR_TOKEN or FSLR_TOKEN_FILE to a token that `advisor token create` "
-            "made for your project"
+            f"{problem}; set FSLR_TOKEN or FSLR_TOKEN_FILE to a token for your project, created "
+            "with `advisor token create`"
         )
 
 
 class PermissionDeniedError(AdvisorError):
-    """The caller may not do that."""
+    """The caller's role does not permit the call."""
 
 
 class QuotaExceededError(AdvisorError):
-    """One caller uses as much as one may.
+    """A caller has reached its quota.
 
     Attributes:
-        retry_s: When there is room again, in seconds.
+        retry_s: Delay after which the call may succeed, in seconds.
     """
 
     def __init__(self, who: str, what: str, setting: str, *, retry_s: float = 1.0) -> None:
@@ -243,18 +245,18 @@ class QuotaExceededError(AdvisorError):
 
 
 class StoppingError(AdvisorError):
-    """The service is being stopped."""
+    """The service is shutting down."""
 
     def __init__(self) -> None:
-        super().__init__("the service is being stopped; connect again, to another replica")
+        super().__init__("the service is shutting down; reconnect to a different replica")
 
 
 class StoreUnavailableError(AdvisorError):
-    """Redis does not answer, or refuses the service a command."""
+    """Redis does not answer, or denies the service a command."""
 
     def __init__(self, cause: str, *, is_refused: bool = False) -> None:
         super().__init__(
-            f"the store refuses the service a command ({cause}); its user lacks rights: see Rights "
+            f"the store denies the service a command ({cause}); its user lacks rights: see Rights "
             "in docs/how-to/redis.md"
             if is_refused
             else f"the store does not answer ({cause}); try again shortly"
@@ -262,22 +264,22 @@ class StoreUnavailableError(AdvisorError):
 
 
 class RequestReusedError(AdvisorError):
-    """A request identifier was used for another request before."""
+    """A request identifier was used for a different request before."""
 
     def __init__(self) -> None:
         super().__init__(
-            "request_id was used for another request within the last day; give every request its "
-            "own, and the same one to its retries alone"
+            "request_id was used for a different request within the last day; give each request "
+            "its own, and reuse it only for retries"
         )
 
 
 class AuditUnavailableError(AdvisorError):
-    """A write was refused because it could not be written down who made it."""
+    """A write was refused because its audit event could not be recorded."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            f"the audit record cannot be written ({reason}), so nothing was changed; "
-            "recommendations go on. Repair the project's audit stream in Redis, then try again"
+            f"the audit event cannot be recorded ({reason}), so nothing was changed; "
+            "recommendations still work. Repair the project's audit stream in Redis, then try again"
         )
 
 
@@ -294,17 +296,17 @@ class PolicyNotFoundError(NotFoundError):
         elif nearest:
             hint = f"did you mean {' or '.join(nearest)}?"
         else:
-            hint = "`advisor policy list` shows what there is, `advisor policy set` makes one"
+            hint = "`advisor policy list` shows all policies, `advisor policy set` creates one"
         super().__init__(f"there is no policy {name}; {hint}")
         self.nearest = tuple(nearest)
 
 
 class PolicyMovedError(AdvisorError):
-    """The policy's latest version is another than the caller expected."""
+    """The policy's latest version is not the one that the caller expected."""
 
     def __init__(self, name: str, expected: int, actual: int) -> None:
         super().__init__(
             f"the latest version of policy {name!r} is {actual or 'none'}, not "
-            f"{expected or 'none'} as expected; somebody else changed it: read it again and decide "
-            "anew"
+            f"{expected or 'none'} as expected; another client changed it: read it again before "
+            "you retry"
         )

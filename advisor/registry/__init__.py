@@ -1,4 +1,4 @@
 """What the service keeps: profiles, policies, aliases, runs, audit events, and their names.
 
-Plain data and its checks; how it is stored belongs to ``advisor.store``.
+It holds plain data and its checks. How the data is stored belongs to ``advisor.store``.
 """

@@ -1,4 +1,4 @@
-"""Who changes the registry: what is written down beside every write."""
+"""Audit records: who changed the registry, recorded with every write."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class AuditOrigin:
 
     Attributes:
         time: When it arrived, UTC.
-        actor: Who makes it, in the caller's own words; empty: unsaid.
+        actor: Who makes it, as the caller states; empty: not stated.
         peer: The caller's network address.
-        request_id: Names the request for its retries; empty: it has none.
+        request_id: Identifies retries of the request; empty: none.
     """
 
     time: datetime
@@ -44,11 +44,11 @@ class AuditEvent:
     """One write.
 
     Attributes:
-        id: Its position in the project's record; ids rise.
+        id: Its position in the project's audit stream; ids increase.
         origin: Where it came from.
         action: What was done, such as ``set alias``.
-        name: To what, below the project, such as ``profiles/gpt@prod``.
-        detail: The digest, or what moved from where to where.
+        name: What it was done to, within the project, such as ``profiles/gpt@prod``.
+        detail: The digest, or the old and the new version.
     """
 
     id: str

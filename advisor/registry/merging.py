@@ -1,15 +1,15 @@
-r"""One profile of several recordings of the same training with other seeds.
+r"""Merges recordings of one training with different seeds into one profile.
 
-Rates are merged as geometric means, for errors of rates are factors; the spread is the standard
-deviation of their logarithms between recordings, a ratio. What is merged may be merged itself: with
-:math:`n_k` recordings of mean logarithm :math:`m_k` and spread :math:`s_k`, mean and spread are
-those of all recordings together,
+Rates are merged as geometric means, since errors of rates are factors. The spread is the standard
+deviation of their logarithms between recordings, a ratio. A recording may itself be a merged
+profile: from :math:`n_k` recordings with mean logarithm :math:`m_k` and spread :math:`s_k` follow
+the mean and the spread of all recordings together,
 
 .. math:: M = \sum n_k m_k / N, \quad (N - 1) s^2 = \sum (n_k - 1) s_k^2 + n_k (m_k - M)^2 .
 
-A rate that is zero in at least half of the recordings is zero, else the zeros are left out. The
-merged relative error is :math:`\sqrt{\sum (n_k e_k)^2} / N` over those that are not, which leaves
-the spread between seeds to the spread; it is unknown (0) where one of them is.
+A rate that is zero in at least half of the recordings is zero; otherwise its zeros are left out.
+The merged relative error is :math:`\sqrt{\sum (n_k e_k)^2} / N` over the recordings with a positive
+rate. It does not include the spread between seeds, and it is unknown (0) if one of the errors is.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ _SAME_PROVENANCE = (
 
 
 def merge(contents: Sequence[ProfileContent]) -> ProfileContent:
-    """Return one profile of several recordings; docs and other words are those of the first.
+    """Return one profile made of several recordings; docs and other texts are those of the first.
 
     Args:
-        contents: The recordings, at least 2, of equal layouts, steps and circumstances.
+        contents: At least 2 recordings with equal layouts, steps, schedules and provenance.
 
     Raises:
-        InvalidValueError: There are too few, or they differ in what must be the same.
+        InvalidValueError: There are too few recordings, two hold the same rates, or they differ in
+            more than the seed.
     """
     if len(contents) < 2:
         raise InvalidValueError("recordings", f"{len(contents)}, but at least 2 are needed")
@@ -59,7 +60,7 @@ def merge(contents: Sequence[ProfileContent]) -> ProfileContent:
             if np.array_equal(before.unit_rates, other.unit_rates):
                 raise InvalidValueError(
                     f"recordings[{i}]",
-                    f"holds the same rates as recordings[{j}]; merge recordings of different seeds",
+                    f"has the same rates as recordings[{j}]; merge recordings of different seeds",
                 )
     counts = np.array([max(c.header.provenance.recordings, 1) for c in contents], dtype=np.float64)
     merged, spreads, errors = _merged(contents, counts[:, None, None])
@@ -125,7 +126,7 @@ def _check_alike(index: int, first: ProfileContent, other: ProfileContent) -> No
             raise InvalidValueError(
                 f"recordings[{index}]",
                 f"{what.replace('_', ' ')} differs from the first recording's: {shown(two)}, not "
-                f"{shown(one)}; merge recordings of one training that differ by the seed alone",
+                f"{shown(one)}; merge recordings of one training that differ only in the seed",
             )
 
 

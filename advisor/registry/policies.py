@@ -15,7 +15,7 @@ class StoredPolicy:
 
     Attributes:
         reference: Its name, version included.
-        policy: The rules; None, in lists: they cannot be read.
+        policy: The rules; None, only in lists: they cannot be read.
         create_time: When it was stored, UTC.
     """
 

@@ -1,4 +1,4 @@
-"""What the registry holds: the content of a profile and its registered versions."""
+"""Profiles: their content and their registered versions."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _MAX_WORDS_CHARACTERS = 1_024
 
 
 def check_words(field_name: str, text: str) -> None:
-    """Refuse what is too long, or unfit, to be shown to people in a line.
+    """Refuse a text that is too long for one line, or has control characters.
 
     Raises:
-        InvalidValueError: It is.
+        InvalidValueError: The text is too long or contains a control character.
     """
     check_text(field_name, text)
     if len(text) > _MAX_WORDS_CHARACTERS:
@@ -42,24 +42,23 @@ def check_words(field_name: str, text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a profile comes from, in the recorder's words.
+    """How a profile was recorded, as stated by the recording client.
 
-    All of it is optional, as a profile in a file may be somebody's sketch; :meth:`check_complete`
-    is what registration asks for.
+    All of it is optional for a profile in a file. Registration requires :meth:`check_complete`.
 
     Attributes:
         model: The base model.
         optimizer: The optimizer's name.
-        batch_size: Examples a step; 0: unknown.
+        batch_size: Examples per step; 0: unknown.
         dataset: The data.
         commit: Revision of the training code.
         author: Who recorded it.
         width: Width of the model; 0: unknown.
         depth: Number of blocks; 0: unknown.
-        method: The method that the numbers come from; empty: function-space learning rates.
+        method: The method of measurement; empty: function-space learning rates.
         record_time: When it was recorded, UTC; None: unknown.
         loss_name: Name of the loss; empty: unknown.
-        recordings: How many recordings were merged into it; 0: one.
+        recordings: Number of recordings merged into it; 0: one.
     """
 
     model: str = ""
@@ -88,34 +87,34 @@ class Provenance:
             check_words(f"provenance.{name}", getattr(self, name))
 
     def check_complete(self) -> None:
-        """Refuse a provenance that would leave a later reader guessing.
+        """Refuse an incomplete provenance.
 
         Raises:
-            InvalidValueError: Something that registration requires is missing; all of it is named.
+            InvalidValueError: Values that registration requires are missing; the error lists all.
         """
         missing = [name for name in _REQUIRED_PROVENANCE if not getattr(self, name)]
         if missing:
             raise InvalidValueError(
                 "provenance",
-                f"{', '.join(missing)} missing; a registered profile says of what model, data and "
-                "code it is, who recorded it and when",
+                f"{', '.join(missing)} missing; a registered profile states its model, data and "
+                "code, who recorded it and when",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileHeader:
-    """What a profile says apart from its recorded points.
+    """The content of a profile except its recorded points.
 
     Attributes:
         layout: The base model's groups.
         base_learning_rate: The learning rate that is transferred, above 0.
         total_steps: Planned optimizer steps of the recorded training.
         policy: The rules for runs on the profile.
-        provenance: Where it comes from.
+        provenance: How it was recorded.
         labels: Key-value pairs to filter lists by.
         docs: A written guideline, in Markdown.
-        aliases: Other spellings of the groups.
-        policy_name: The stored policy that runs follow instead of ``policy``; empty: none.
+        aliases: Alternative spellings of the groups.
+        policy_name: The stored policy that runs use instead of ``policy``; empty: none.
     """
 
     layout: Layout
@@ -129,7 +128,7 @@ class ProfileHeader:
     policy_name: str = ""
 
     def __post_init__(self) -> None:
-        """Check the ranges of what the policy does not check."""
+        """Check the ranges that the policy does not check."""
         if len(self.labels) > MAX_LABELS:
             raise InvalidValueError(
                 "labels", f"{len(self.labels)} labels, but at most {MAX_LABELS} are allowed"
@@ -155,17 +154,17 @@ class ProfileHeader:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProfileContent:
-    """What a profile says; never changed once registered.
+    """The content of a profile; immutable once registered.
 
     Attributes:
-        header: Everything but the points.
+        header: Everything except the points.
         steps: Step of each recorded point, shape [points], int64.
         unit_rates: Recorded unit rates, shape [points, groups], float32.
-        relative_errors: Their relative errors, of the same shape; 0 where unknown.
+        relative_errors: Their relative errors, shape [points, groups]; 0 where unknown.
         coherences: Mean correlation of the blocks' changes, shape [points, roles]; None: unknown.
         learning_rates: Scheduled learning rates, absolute, shape [points]; None: unknown.
-        spreads: Standard deviation of the logarithms of the unit rates between the recordings that
-            were merged, of the shape of the unit rates; None: one recording.
+        spreads: Standard deviation of the logarithms of the unit rates between the merged
+            recordings, shape [points, groups]; None: one recording.
     """
 
     header: ProfileHeader
@@ -177,7 +176,7 @@ class ProfileContent:
     spreads: NDArray[np.float32] | None = None
 
     def profile(self) -> Profile:
-        """Return the part that recommendations need, checked.
+        """Check the content, and return the part that recommendations need.
 
         Raises:
             InvalidValueError: A value is out of its range.
@@ -207,10 +206,10 @@ class ProfileContent:
 
 @dataclass(frozen=True, slots=True)
 class ProfileSummary:
-    """What lists show of a profile.
+    """The part of a profile that lists return.
 
     Attributes:
-        header: Everything but points and layout, which is left empty.
+        header: The header, with an empty layout.
         group_count: Number of groups of the layout.
     """
 
@@ -224,10 +223,10 @@ class VersionInfo:
 
     Attributes:
         name: The profile.
-        version: Counted from 1.
+        version: The version number, at least 1.
         digest: SHA-256 of the content, lower-case hexadecimal.
         create_time: When it was registered, UTC.
-        aliases: The aliases that name it now, sorted.
+        aliases: Its current aliases, sorted.
     """
 
     name: ProfileName
@@ -249,7 +248,7 @@ class Alias:
     Attributes:
         name: The alias.
         version: The version that it names.
-        moves: How often it was moved, made and taken away; never falls.
+        moves: How often it was created, moved or deleted; never decreases.
     """
 
     name: str
@@ -259,13 +258,13 @@ class Alias:
 
 @dataclass(frozen=True, slots=True)
 class ProfileVersion:
-    """A registered version with its content, and what stood around it at the same moment.
+    """A registered version with its content, and the profile's aliases and versions at that time.
 
     Attributes:
-        info: What identifies it.
-        content: What it says.
+        info: Name, version and digest.
+        content: The content.
         aliases: All aliases of the profile, by name.
-        versions: All versions of the profile, rising.
+        versions: All versions of the profile, in increasing order.
     """
 
     info: VersionInfo

@@ -10,7 +10,7 @@ from advisor.policy import InvalidValueError, shown
 
 _ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _ID_RULE = "1 to 63 characters of [a-z0-9-], beginning with a letter"
-_KEPT = 4_096  # names that were parsed, of at most some 200 characters: bad ones are not kept
+_MAX_CACHED = 4_096  # parsed names, of at most about 200 characters; invalid ones are not cached
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -18,7 +18,7 @@ def check_id(field: str, what: str, value: str) -> str:
     """Return ``value`` if it is an identifier.
 
     Raises:
-        InvalidValueError: It is not.
+        InvalidValueError: The value is not an identifier.
     """
     if not _ID.fullmatch(value):
         raise InvalidValueError(field, f"{what} {shown(value)} is not an identifier: {_ID_RULE}")
@@ -39,7 +39,7 @@ def _segments(field: str, value: str, pattern: str, what: str) -> list[str]:
 
 
 def parse_project(field: str, value: str) -> str:
-    """Return the project's identifier of ``projects/{project}``."""
+    """Parse ``projects/{project}``, and return the project's identifier."""
     (project,) = _segments(field, value, "projects/{project}", "project")
     return check_id(field, "project", project)
 
@@ -63,7 +63,7 @@ class ProfileName:
 
 @dataclass(frozen=True, slots=True)
 class ProfileReference:
-    """A profile and which version of it: a number, an alias, or the latest (empty suffix).
+    """A version of a profile: a number, an alias, or the latest (empty suffix).
 
     Attributes:
         name: The profile.
@@ -74,12 +74,12 @@ class ProfileReference:
     suffix: str = ""
 
     @classmethod
-    @lru_cache(_KEPT)
+    @lru_cache(_MAX_CACHED)
     def parse(cls, field: str, value: str) -> ProfileReference:
         """Parse ``projects/{project}/profiles/{profile}`` with or without ``@{suffix}``.
 
         Raises:
-            InvalidValueError: It is not such a name.
+            InvalidValueError: The value is not such a name.
         """
         path, at, suffix = value.partition("@")
         project, profile = _segments(
@@ -101,11 +101,11 @@ class ProfileReference:
 
 
 def parse_profile_name(field: str, value: str) -> ProfileName:
-    """Parse a profile's name that must not have a suffix."""
+    """Parse a profile's name, which must not have a suffix."""
     reference = ProfileReference.parse(field, value)
     if reference.suffix:
         raise InvalidValueError(
-            field, f"{shown(value)} names a version; give the profile alone: {reference.name}"
+            field, f"{shown(value)} names a version; give only the profile: {reference.name}"
         )
     return reference.name
 
@@ -123,12 +123,12 @@ class RunName:
     run: str
 
     @classmethod
-    @lru_cache(_KEPT)
+    @lru_cache(_MAX_CACHED)
     def parse(cls, field: str, value: str) -> RunName:
         """Parse ``projects/{project}/runs/{run}``.
 
         Raises:
-            InvalidValueError: It is not such a name.
+            InvalidValueError: The value is not such a name.
         """
         project, run = _segments(field, value, "projects/{project}/runs/{run}", "run")
         return cls(check_id(field, "project", project), check_id(field, "run", run))
@@ -140,12 +140,12 @@ class RunName:
 
 @dataclass(frozen=True, slots=True)
 class PolicyReference:
-    """A policy and which version of it.
+    """A version of a policy.
 
     Attributes:
         project: Identifier of the project.
         policy: Identifier of the policy in it.
-        version: The version; 0: the latest.
+        version: The version number; 0: the latest.
     """
 
     project: str
@@ -157,14 +157,17 @@ class PolicyReference:
         """Parse ``projects/{project}/policies/{policy}`` with or without ``@{version}``.
 
         Raises:
-            InvalidValueError: It is not such a name.
+            InvalidValueError: The value is not such a name.
         """
         path, at, version = value.partition("@")
         project, policy = _segments(field, path, "projects/{project}/policies/{policy}", "policy")
         check_id(field, "project", project)
         check_id(field, "policy", policy)
         if at and not _VERSION.fullmatch(version):
-            raise InvalidValueError(field, f"{shown(version)} is no version number of a policy")
+            raise InvalidValueError(
+                field,
+                f"{shown(version)} is not a version number of at least 1",
+            )
         return cls(project, policy, int(version or 0))
 
     def __str__(self) -> str:

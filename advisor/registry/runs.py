@@ -10,7 +10,7 @@ from advisor.registry.resource_names import RunName
 
 
 class EventToStore(NamedTuple):
-    """One measurement with its answer, on its way to the store.
+    """A measurement with its answer, before it is stored.
 
     Attributes:
         run: The run.
@@ -55,7 +55,7 @@ class StoredEvent:
     """An event of a run's history.
 
     Attributes:
-        id: Its position; ids rise.
+        id: Its position; ids increase.
         event: The event, encoded.
     """
 

@@ -156,7 +156,7 @@ def test_aliases_are_moved_and_versions_deleted(cli: Cli, file: str) -> None:
         in cli.run("profile", "alias", "gpt@1", "prod").stdout
     )
     refused = cli.run("profile", "delete", "gpt@1", ok=False)
-    assert "is named by alias prod; move the alias to another version first" in refused.output
+    assert "is named by alias prod; move the alias to a different version first" in refused.output
     lost = cli.run("profile", "alias", "gpt@1", "prod", "--etag", "0", ok=False)
     assert "moved since it was read" in lost.output
     cli.run("profile", "alias", "gpt", "prod", "--delete")
@@ -294,7 +294,7 @@ def test_policies_are_set_shown_compared_and_replayed(
     again = cli.run("policy", "set", "team", str(edited), "--expected-version", "1").stdout
     assert "team@2" in again
     lost = cli.run("policy", "set", "team", str(edited), "--expected-version", "1", ok=False)
-    assert "somebody else changed it" in lost.output
+    assert "another client changed it" in lost.output
     assert cli.json("policy", "diff", "team@1", "team@2") == {
         "max_multiplier": {"old": 4.0, "new": 2.0}
     }

@@ -194,7 +194,7 @@ def test_expected_version_zero_creates_an_alias_only_if_there_is_none(
     assert cli.json("profile", "alias", "gpt", "prod", "--delete")["deleted"]
     cli.run("profile", "alias", "gpt@1", "prod", "--expected-version", "0")
     gone = cli.run("profile", "alias", "gpt", "old", "--delete", ok=False)
-    assert "no version or alias 'old'; there are: 1, prod" in gone.output
+    assert "no version or alias 'old'; existing ones: 1, prod" in gone.output
     assert "no version or alias '7'" in cli.run("profile", "delete", "gpt@7", ok=False).output
 
 

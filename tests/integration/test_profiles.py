@@ -189,11 +189,15 @@ def test_a_deleted_version_is_gone_and_its_number_with_it(
         client.delete_profile("gpt@2", project=project)
     client.set_alias("gpt@1", "prod", project=project)
     client.delete_profile("gpt@2", project=project)
-    with pytest.raises(VersionNotFoundError, match=r"no version or alias '2'; there are: 1, prod"):
+    with pytest.raises(
+        VersionNotFoundError, match=r"no version or alias '2'; existing ones: 1, prod"
+    ):
         client.delete_profile("gpt@2", project=project)
     with pytest.raises(ProfileNotFoundError, match=r"did you mean .*/gpt\?"):
         client.delete_profile("gtp@2", project=project)
-    with pytest.raises(VersionNotFoundError, match=r"no version or alias '2'; there are: 1, prod"):
+    with pytest.raises(
+        VersionNotFoundError, match=r"no version or alias '2'; existing ones: 1, prod"
+    ):
         client.get_profile("gpt@2", project=project)
     assert client.get_profile("gpt", project=project).profile.version == 1
     back = client.register_profile("gpt", content_message(rate=2.0), project=project)
@@ -219,7 +223,7 @@ def test_an_unknown_profile_names_the_nearest_ones(client: AdvisorClient, projec
 
 def test_an_unknown_alias_names_what_there_is(client: AdvisorClient, project: str) -> None:
     client.register_profile("gpt", content_message(), project=project)
-    with pytest.raises(VersionNotFoundError, match=r"no version or alias 'prod'; there are: 1"):
+    with pytest.raises(VersionNotFoundError, match=r"no version or alias 'prod'; existing ones: 1"):
         client.get_profile("gpt@prod", project=project)
 
 

@@ -199,7 +199,7 @@ INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
         ("few shares", INVALID, "INVALID_VALUE", "measurement.shares", "1 entries"),
         ("no share", INVALID, "INVALID_VALUE", "measurement.shares[2]", "nan is not finite"),
         ("unknown profile", NOT_FOUND, "PROFILE_NOT_FOUND", "", "did you mean"),
-        ("unknown version", NOT_FOUND, "VERSION_NOT_FOUND", "", "there are: 1"),
+        ("unknown version", NOT_FOUND, "VERSION_NOT_FOUND", "", "existing ones: 1"),
         ("bad name", INVALID, "INVALID_VALUE", "opening.profile", "must read projects/"),
         (
             "nothing maps",

@@ -120,7 +120,7 @@ def test_an_alias_can_be_taken_away(client: AdvisorClient, project: str) -> None
     with pytest.raises(AliasMovedError, match="moved since it was read"):
         client.delete_alias("gpt", "prod", etag="0", project=project)
     client.delete_alias("gpt", "prod", etag=etag, project=project)
-    with pytest.raises(VersionNotFoundError, match=r"no version or alias 'prod'; there are: 1"):
+    with pytest.raises(VersionNotFoundError, match=r"no version or alias 'prod'; existing ones: 1"):
         client.delete_alias("gpt", "prod", project=project)
     assert list(client.get_profile("gpt", project=project).aliases) == []
     again = client.set_alias("gpt@1", "prod", project=project).alias
@@ -148,7 +148,7 @@ def test_a_request_that_comes_again_is_answered_as_before(
 
 def test_a_request_identifier_belongs_to_one_request(client: AdvisorClient, project: str) -> None:
     client.register_profile("gpt", content_message(), project=project, request_id="mine")
-    with pytest.raises(InvalidRequestError, match="request_id was used for another request"):
+    with pytest.raises(InvalidRequestError, match="request_id was used for a different request"):
         client.register_profile("gpt", content_message(rate=2), project=project, request_id="mine")
     with pytest.raises(InvalidRequestError, match="request_id: 257 characters, but at most 256"):
         client.register_profile("gpt", content_message(), project=project, request_id="x" * 257)
@@ -197,7 +197,7 @@ def test_writes_are_refused_where_they_cannot_be_written_down_and_advice_is_not(
         client.set_alias("gpt@1", "kept")
         admin.rename("fslr:{default}:audit", "kept")
         admin.set("fslr:{default}:audit", "in the way")
-        message = r"audit record cannot be written \(.*WRONGTYPE.*\), so nothing was changed"
+        message = r"audit event cannot be recorded \(.*WRONGTYPE.*\), so nothing was changed"
         for write in (
             lambda: client.register_profile("gpt", content_message(rate=2)),
             lambda: client.set_alias("gpt@1", "prod"),

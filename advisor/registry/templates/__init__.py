@@ -1,6 +1,6 @@
-"""Profiles to begin with: recorded from small models, each with a written guideline.
+"""Template profiles: recorded from small models, each with a written guideline.
 
-``python -m benchmarks templates`` makes them.
+``python -m benchmarks templates`` generates them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _SUFFIX = ".yaml"
 
 
 def template_names() -> list[str]:
-    """Return the templates' names, in order."""
+    """Return the names of the templates, sorted."""
     files = (entry.name for entry in resources.files(__name__).iterdir())
     return sorted(name.removesuffix(_SUFFIX) for name in files if name.endswith(_SUFFIX))
 
 
 def load_template(name: str) -> profile_pb2.ProfileContent:
-    """Return a template's content.
+    """Return the content of a template.
 
     Args:
         name: One of :func:`template_names`.

@@ -31,8 +31,8 @@ def test_rates_are_merged_as_geometric_means_with_their_spread() -> None:
     assert merged.header.provenance.recordings == 2
 
 
-def test_merging_more_recordings_comes_nearer_to_the_truth_and_says_how_near() -> None:
-    """The error of the mean falls as the spread over the root of the number of recordings."""
+def test_the_error_of_a_merged_rate_falls_with_the_number_of_recordings() -> None:
+    """It is the spread over the square root of the number of recordings."""
     rng = np.random.default_rng(1)
     rates = np.exp(0.3 * rng.standard_normal((64, 20, 2)))
     merged = merge([recording(r.tolist(), errors=0.1) for r in rates])
@@ -43,20 +43,20 @@ def test_merging_more_recordings_comes_nearer_to_the_truth_and_says_how_near() -
     assert merged.relative_errors[0, 0] == pytest.approx(0.1 / 8)
 
 
-def test_a_rate_is_zero_where_at_least_half_of_the_recordings_say_so() -> None:
+def test_a_rate_is_zero_if_it_is_zero_in_at_least_half_of_the_recordings() -> None:
     three = [recording([[0.0, 0.0]]), recording([[0.0, 3.0]]), recording([[2.0, 3.0]])]
     assert merge(three).unit_rates.tolist() == [[0.0, 3.0]]
     assert merge(three[:2]).unit_rates.tolist() == [[0.0, 0.0]]
 
 
-def test_a_merged_profile_survives_the_store_and_the_wire() -> None:
+def test_a_merged_profile_is_unchanged_by_the_store_and_the_wire() -> None:
     merged = merge([recording([[1.0, 2.0]]), recording([[4.0, 2.0]])])
     encoded = encode(merged)
     assert encode(decode(encoded)).digest == encoded.digest
     assert encode(content_from_proto(content_to_proto(merged))).digest == encoded.digest
 
 
-def test_only_recordings_of_one_training_are_merged() -> None:
+def test_recordings_of_different_trainings_are_refused() -> None:
     one = recording([[1.0, 2.0]])
     with pytest.raises(InvalidValueError, match="recordings: 1, but at least 2 are needed"):
         merge([one])
@@ -75,14 +75,14 @@ def test_only_recordings_of_one_training_are_merged() -> None:
     for pair in ([one, scheduled], [scheduled, one]):
         with pytest.raises(InvalidValueError, match="the schedule of learning rates differs"):
             merge(pair)
-    with pytest.raises(InvalidValueError, match=r"recordings\[1\]: holds the same rates"):
+    with pytest.raises(InvalidValueError, match=r"recordings\[1\]: has the same rates"):
         merge([one, one])
-    with pytest.raises(InvalidValueError, match=r"\[2\]: holds the same rates as recordings\[1\]"):
+    with pytest.raises(InvalidValueError, match=r"\[2\]: has the same rates as recordings\[1\]"):
         merge([one, two, two])
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=3, max_size=9), st.data())
-def test_merging_step_by_step_is_merging_at_once(rates: list[float], data: st.DataObject) -> None:
+def test_merging_one_by_one_equals_merging_at_once(rates: list[float], data: st.DataObject) -> None:
     rates = [rate * 1.01**i for i, rate in enumerate(rates)]
     assume(len({np.float32(rate) for rate in rates}) == len(rates))
     each = [recording([[rate, 1.0 + i]], errors=0.1) for i, rate in enumerate(rates)]
@@ -99,7 +99,7 @@ def test_merging_step_by_step_is_merging_at_once(rates: list[float], data: st.Da
         )
 
 
-def test_an_error_is_unknown_where_one_is_and_zeros_have_none() -> None:
+def test_a_merged_error_is_unknown_if_one_error_is_and_ignores_zero_rates() -> None:
     one, two = recording([[1.0, 1.0]], errors=0.2), recording([[2.0, 1.0]], errors=0.2)
     zero = recording([[0.0, 3.0]], errors=0.0)
     assert merge([one, two, zero]).relative_errors[0] == pytest.approx([0.2 / 2**0.5, 0.0])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
 from advisor.policy import InvalidValueError
@@ -47,32 +49,38 @@ def test_a_reference_has_a_version_an_alias_or_neither() -> None:
         "projects/nlp/profiles/x@" + "9" * 19,
     ],
 )
-def test_what_is_no_profile_reference_is_refused(name: str) -> None:
+def test_an_invalid_profile_reference_is_refused(name: str) -> None:
     with pytest.raises(InvalidValueError, match=r"^name: .*(must read|is not an identifier)"):
         ProfileReference.parse("name", name)
 
 
-def test_a_profile_to_register_has_no_version() -> None:
-    with pytest.raises(InvalidValueError, match=r"names a version; give the profile alone"):
+def test_a_profile_name_with_a_version_is_refused() -> None:
+    with pytest.raises(InvalidValueError, match=r"names a version; give only the profile"):
         parse_profile_name("name", "projects/nlp/profiles/x@1")
 
 
-def test_projects_and_runs_are_parsed_alike() -> None:
+def test_projects_and_runs_are_parsed() -> None:
     assert parse_project("parent", "projects/nlp") == "nlp"
     assert str(RunName.parse("name", "projects/nlp/runs/r1")) == "projects/nlp/runs/r1"
     with pytest.raises(InvalidValueError, match=r"parent: 'nlp' is not a project name; it must"):
         parse_project("parent", "nlp")
 
 
-def test_all_keys_of_a_project_carry_its_hash_tag() -> None:
+def test_all_keys_of_a_project_have_its_hash_tag() -> None:
     name = ProfileReference.parse("name", "projects/nlp/profiles/x").name
-    own, run = keys.ProfileKeys(name), keys.RunKeys(RunName("nlp", "r"))
+    profile, run = keys.ProfileKeys(name), keys.RunKeys(RunName("nlp", "r"))
+    of_project = (keys.profiles, keys.runs, keys.labels, keys.audit, keys.policies, keys.tokens)
     built = [
-        *(keys.profiles("nlp"), keys.runs("nlp"), own.index, own.aliases),
-        *(own.content("abc"), run.summary, run.events),
+        *(key("nlp") for key in of_project),
+        *(keys.policy("nlp", "p"), keys.request("nlp", "q")),
+        *(profile.index, profile.aliases, profile.content("abc"), run.summary, run.events),
     ]
-    assert all("{nlp}" in key for key in built)
+    assert all(key.startswith("fslr:{nlp}:") for key in built)
     assert len(set(built)) == len(built)
+    functions = inspect.getmembers(keys, inspect.isfunction)
+    own = {name for name, function in functions if function.__module__ == keys.__name__}
+    # A new kind of key must be added above.
+    assert own == {*(key.__name__ for key in of_project), "policy", "request"}
 
 
 def test_short_names_become_resource_names() -> None:
