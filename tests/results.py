@@ -39,18 +39,18 @@ def case(
     gain: float = 0.02,
 ) -> dict[str, Any]:
     """Return a case whose best learning rates moved by ``plain`` and ``advised`` octaves."""
-    base_rate = 2.0**-6
+    base_learning_rate = 2.0**-6
     sweeps = {
         "base": sweep(-6, 2.3),
         "plain": sweep(-6 + plain, 2.0),
         "advised": sweep(-6 + advised, 2.0 - gain),
     }
     means = {
-        name: {float(rate): _mean(losses) for rate, losses in each.items()}
+        name: {float(key): _mean(losses) for key, losses in each.items()}
         for name, each in sweeps.items()
     }
     best_plain = min(loss for loss in means["plain"].values() if loss is not None)
-    at_base = {name: each[base_rate] for name, each in means.items()}
+    at_base = {name: each[base_learning_rate] for name, each in means.items()}
     advised_loss = at_base["advised"]
     return {
         "axis": axis,
@@ -66,7 +66,7 @@ def case(
         "loss_best_plain": best_plain,
         "base": "width 32, 2 blocks",
         "big": "width 256, 2 blocks",
-        "base_learning_rate": base_rate,
+        "base_learning_rate": base_learning_rate,
         "spread": {
             "regret": None if advised_loss is None else 0.01,
             "loss_plain": None if at_base["plain"] is None else 0.01,

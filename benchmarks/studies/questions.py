@@ -208,7 +208,7 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
             "`depth_rule`",
         ),
         Question(
-            "recording-rate",
+            "recording-learning-rate",
             "What if the profile was recorded at a different learning rate?",
             (wide,),
             (

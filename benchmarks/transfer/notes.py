@@ -101,8 +101,9 @@ def _mean_losses(case: _Case, model: str) -> dict[int, float]:
 
 def _losses_at_base_best(case: _Case, model: str) -> Sequence[float]:
     """Return the losses of all seeds at the base's best learning rate."""
-    by_rate = {float(rate): losses for rate, losses in case["sweeps"][model].items()}
-    losses: Sequence[float] = by_rate[case["base_learning_rate"]]
+    sweep = case["sweeps"][model]
+    by_learning_rate = {float(key): losses for key, losses in sweep.items()}
+    losses: Sequence[float] = by_learning_rate[case["base_learning_rate"]]
     return losses
 
 

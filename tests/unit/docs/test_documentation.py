@@ -90,7 +90,11 @@ def test_the_cadence_did_as_the_policy_page_says() -> None:
         ("probes", [], ()),
         ("estimator", ["kronecker", "full", "iid"], ("iid",)),
         ("depth", ["sqrt", "copy"], ("copy",)),
-        ("recording-rate", ["one octave lower", "two octaves lower"], ("two octaves lower",)),
+        (
+            "recording-learning-rate",
+            ["one octave lower", "two octaves lower"],
+            ("two octaves lower",),
+        ),
     ],
 )
 def test_other_settings_did_as_the_policy_page_says(
