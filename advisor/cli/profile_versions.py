@@ -44,7 +44,7 @@ def alias(
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Point an alias at a version. New runs use it at once; running ones keep their version."""
+    """Point an alias at a version, which runs that start from now on follow."""
     with client(address) as advisor:
         if delete:
             if expected_version is not None:
