@@ -1,6 +1,6 @@
 """Measure a Hugging Face model while it trains: a table of its layers, and a chart of their shares.
 
-    pip install 'fslr-advisor[torch]' transformers matplotlib rich
+    pip install '.[torch]' transformers matplotlib rich
     python examples/measure_hf_model.py
 
 It trains a tiny, randomly initialised GPT-2 on Python's own documentation for a minute at most, and
