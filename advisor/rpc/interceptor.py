@@ -21,7 +21,7 @@ from advisor.errors import (
 from advisor.observability.metrics import Metrics
 from advisor.rpc.authorization import Authorizer
 from advisor.rpc.concurrency_limits import ConcurrencyLimiter
-from advisor.rpc.method_metrics import Method
+from advisor.rpc.method_metrics import MethodMetrics
 from advisor.rpc.status import status_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -68,7 +68,7 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/fslr."):
             return handler  # type: ignore[no-any-return]
-        method = Method.of(handler_call_details.method, handler, self._metrics)
+        method = MethodMetrics.of(handler_call_details.method, handler, self._metrics)
         wrapper = _HandlerWrapper(method, self._limiter, self._authorizer)
         changed = {"request_deserializer": self._checked(handler.request_deserializer)}
         if handler.stream_stream:
@@ -102,7 +102,7 @@ def _accepted(request: Any) -> Any:
 
 @asynccontextmanager
 async def _boundary(
-    method: Method, context: _Context, *, timed: bool = True
+    method: MethodMetrics, context: _Context, *, timed: bool = True
 ) -> AsyncIterator[None]:
     """Count a call, and turn its exception into the status that ends it."""
     with method.call(timed=timed) as record_error:
@@ -119,7 +119,7 @@ async def _boundary(
 class _HandlerWrapper:
     """Wraps the handlers of one method."""
 
-    method: Method
+    method: MethodMetrics
     limiter: ConcurrencyLimiter
     authorizer: Authorizer
 

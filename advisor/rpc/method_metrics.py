@@ -33,7 +33,7 @@ def create_method_metrics(services: Iterable[ServiceDescriptor], metrics: Metric
         for method in service.methods:
             path = f"/{service.full_name}/{method.name}"
             kind = _kind(method.client_streaming, method.server_streaming)
-            metrics.methods[path] = Method(kind, path, metrics)
+            metrics.methods[path] = MethodMetrics(kind, path, metrics)
 
 
 def _kind(request_streams: bool, response_streams: bool) -> str:
@@ -42,7 +42,7 @@ def _kind(request_streams: bool, response_streams: bool) -> str:
     return "server_stream" if response_streams else "unary"
 
 
-class Method:
+class MethodMetrics:
     """The counters of one method.
 
     Attributes:
@@ -70,7 +70,9 @@ class Method:
         metrics.refused.labels(kind)
 
     @classmethod
-    def of(cls, path: str, handler: grpc.RpcMethodHandler[Any, Any], metrics: Metrics) -> Method:
+    def of(
+        cls, path: str, handler: grpc.RpcMethodHandler[Any, Any], metrics: Metrics
+    ) -> MethodMetrics:
         """Return the counters of a handler's method.
 
         Args:
@@ -78,12 +80,12 @@ class Method:
             handler: The method's handler.
             metrics: Holds the counters.
         """
-        known = metrics.methods.get(path)
-        if known is None:
+        found = metrics.methods.get(path)
+        if found is None:
             streams: Any = handler
             kind = _kind(streams.request_streaming, streams.response_streaming)
-            known = metrics.methods[path] = cls(kind, path, metrics)
-        return known
+            found = metrics.methods[path] = cls(kind, path, metrics)
+        return found
 
     @contextmanager
     def call(self, *, timed: bool = True) -> Iterator[Callable[[Exception], None]]:
