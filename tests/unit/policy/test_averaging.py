@@ -16,7 +16,7 @@ from tests.unit.policy.test_recommend import advise, measured
 @given(
     st.lists(st.tuples(st.integers(1, 500), st.floats(2.0**-8, 2.0**8)), min_size=1, max_size=20)
 )
-def test_over_the_whole_training_multipliers_are_the_mean_of_what_was_measured(
+def test_with_a_window_of_one_multipliers_are_the_mean_over_the_training(
     intervals: list[tuple[int, float]],
 ) -> None:
     """Of logarithms, each for as long as the interval that it ends; the first one gives way."""
@@ -46,7 +46,7 @@ def test_over_the_whole_training_multipliers_are_the_mean_of_what_was_measured(
         (1.0, 100, 0, 1.0),  # the first measurement, of a training that goes on at step 100
     ],
 )
-def test_a_measurement_moves_the_average_by_its_part_of_the_window(
+def test_a_measurement_moves_the_average_by_its_fraction_of_the_window(
     window: float, step: int, interval: int, part: float
 ) -> None:
     later = measured([1.0], step=step, multipliers=[2.0], interval_steps=interval)
@@ -56,14 +56,14 @@ def test_a_measurement_moves_the_average_by_its_part_of_the_window(
     assert answer.limits.tolist() == [Limit.AVERAGING if part < 1 else 0]
 
 
-def test_where_no_interval_is_known_nothing_is_averaged() -> None:
+def test_nothing_is_averaged_if_the_interval_is_unknown() -> None:
     """A client that says what was advised and not when: it would rest at that for ever."""
     later = dataclasses.replace(measured([1.0], step=100), advised=np.array([True]))
     answer = advise([[8.0]], later)
     assert (answer.multipliers.tolist(), answer.limits.tolist()) == ([8.0], [0])
 
 
-def test_averaging_tells_a_drift_from_fluctuation() -> None:
+def test_averaging_follows_drift_and_smooths_fluctuation() -> None:
     """Rates that fluctuate by a factor around a slow drift: the average is nearer to the drift."""
     rng = np.random.default_rng(0)
     missed = {}

@@ -31,12 +31,12 @@ def test_every_pair_of_one_role_is_kept(names: list[str]) -> None:
             assert (roles[i] != roles[j]) or (i, j) in kept
 
 
-def test_of_very_many_alike_groups_no_pairs_are_kept() -> None:
+def test_no_pairs_are_kept_for_very_many_similar_groups() -> None:
     assert len(alike_pairs([f"experts.{i}.weight" for i in range(64)])) == 64 * 63 / 2
     assert alike_pairs([f"experts.{i}.weight" for i in range(65)]) == []
 
 
-def test_correlations_are_bounded_and_zero_where_nothing_moves() -> None:
+def test_correlations_are_bounded_and_zero_for_groups_without_movement() -> None:
     gram = np.array([[4.0, 3.0, 0.0], [3.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
     assert correlations(gram, [(0, 1), (0, 2)]) == [1.0, 0.0]
     assert correlations(gram, []) == []

@@ -18,7 +18,7 @@ def stack(depth: int) -> Layout:
     return Layout.of_names([f"blocks.{i}.w" for i in range(depth)])
 
 
-def test_layers_of_a_sequence_are_no_blocks() -> None:
+def test_layers_of_a_sequence_are_not_blocks() -> None:
     """Linear and norm in turn: the sixth layer is of another kind than the third, and longer
     sequences end elsewhere.
     """
@@ -43,7 +43,7 @@ def sized(prefix: str, *sizes: int, frozen: Sequence[int] = ()) -> Layout:
     )
 
 
-def test_layers_of_other_sizes_are_compared_apart() -> None:
+def test_layers_of_different_sizes_are_compared_separately() -> None:
     """The first and the last layer of an MLP are no hidden ones."""
     rates = np.array([1.0, 10.0, 100.0])
     deeper = map_layout(sized("layers", 8, 64, 64, 16), sized("layers", 8, 64, 16), DepthRule.SUM)
@@ -56,7 +56,7 @@ def test_layers_of_other_sizes_are_compared_apart() -> None:
     assert not other.matched.any()  # two pieces are not three
 
 
-def test_the_same_model_is_the_same_whatever_part_of_it_is_trained() -> None:
+def test_a_model_maps_onto_itself_whatever_part_of_it_is_trained() -> None:
     whole = sized("layers", 640, 4096, 4096, 640)
     for frozen in ((0, 1, 2), (0, 3), (1, 2), (1,)):
         part = sized("layers", 640, 4096, 4096, 640, frozen=frozen)
@@ -69,7 +69,7 @@ def test_the_same_model_is_the_same_whatever_part_of_it_is_trained() -> None:
     assert references.tolist() == [0.5, 0.5, 1.0, 1.0]
 
 
-def test_stages_numbered_through_are_compared_one_with_one() -> None:
+def test_consecutively_numbered_stages_are_compared_one_to_one() -> None:
     """As in EfficientNet: blocks are counted on over stages, and each stage begins with another."""
     base, run = sized("blocks", 3, 5, 5, 7, 9, 9), sized("blocks", 3, 5, 5, 5, 7, 9, 9, 9)
     references = map_layout(run, base, DepthRule.SUM).references(np.array([1.0, 2, 3, 4, 5, 6]))
@@ -85,7 +85,7 @@ def adapters(layers: int, adapted: Iterable[int]) -> Layout:
     )
 
 
-def test_adapters_on_some_layers_are_where_they_are() -> None:
+def test_adapters_on_some_layers_keep_their_positions() -> None:
     rates = np.array([1.0, 2.0, 3.0, 4.0])
     last = map_layout(adapters(8, (6, 7)), adapters(4, range(4)), DepthRule.SUM)
     assert last.references(rates).tolist() == [2.0, 2.0]  # each half of the base's last layer
@@ -98,7 +98,7 @@ def test_adapters_on_some_layers_are_where_they_are() -> None:
     assert same.references(rates).tolist() == [2.0, 4.0]
 
 
-def test_blocks_of_other_kinds_are_not_in_the_row() -> None:
+def test_blocks_of_different_kinds_are_not_in_the_row() -> None:
     """Attention in every eighth block, Mamba in the others, and nothing that both have."""
 
     def net(blocks: int) -> Layout:
@@ -122,7 +122,7 @@ def test_layers_that_were_chosen_otherwise_are_not_ranked() -> None:
     assert third.matched.tolist() == [True, False, False, True]
 
 
-def test_rows_of_unknown_sizes_among_known_ones_are_not_bridged() -> None:
+def test_rows_with_some_unknown_sizes_are_not_matched_by_overlap() -> None:
     ends = [
         Group("layers.0.weight", parameter_count=8),
         Group("layers.3.weight", parameter_count=9),
@@ -132,7 +132,7 @@ def test_rows_of_unknown_sizes_among_known_ones_are_not_bridged() -> None:
     assert not map_layout(sized("layers", 8, 64, 9), run, DepthRule.SUM).matched.any()
 
 
-def test_two_indices_are_not_bridged_at_once_whatever_the_sizes() -> None:
+def test_at_most_one_depth_index_is_matched_by_overlap() -> None:
     def net(outer: int, inner: int) -> Layout:
         return Layout.of(
             Group(f"groups.{g}.layers.{b}.conv.w", parameter_count=5)
@@ -230,7 +230,7 @@ def test_measured_leaves_experts_their_own_rule(rho: float) -> None:
     )
 
 
-def test_only_what_is_not_bridged_is_found_by_name() -> None:
+def test_only_rows_of_equal_length_match_by_name() -> None:
     assert set(map_layout(stack(2), stack(4), DepthRule.SUM).matches) == {Match.ROLE}
 
 
@@ -248,7 +248,7 @@ def test_all_but_the_first_layers_are_ranked() -> None:
     assert map_layout(net(2), net(5), DepthRule.SUM).matched.all()
 
 
-def test_numbered_layers_inside_of_a_block_are_of_kinds_of_their_own() -> None:
+def test_numbered_layers_inside_a_block_are_not_blocks() -> None:
     assert parse_name("layer.3.ff.layer_1.weight").role == "layer.*.ff.layer_1.weight"
     assert parse_name("features.5.17.block.0.weight").role == "features.*.*.block.0.weight"
     assert parse_name("layers.3.experts.1.weight").role == "layers.*.experts.*.weight"
@@ -261,7 +261,7 @@ def test_numbered_layers_inside_of_a_block_are_of_kinds_of_their_own() -> None:
     assert map_layout(xlnet(6), xlnet(3), DepthRule.SUM).matched.all()
 
 
-def test_blocks_that_hold_rows_of_blocks_are_told_from_stages_by_their_sizes() -> None:
+def test_sizes_distinguish_nested_blocks_from_stages() -> None:
     def net(outer: int, size: Sequence[int]) -> Layout:
         return Layout.of(
             Group(f"groups.{g}.layers.{b}.conv.w", parameter_count=size[g])
@@ -277,7 +277,7 @@ def test_blocks_that_hold_rows_of_blocks_are_told_from_stages_by_their_sizes() -
     assert not unknown.matched.any()
 
 
-def test_a_block_s_own_layers_are_no_row_to_be_bridged() -> None:
+def test_layers_of_one_block_are_not_matched_by_overlap() -> None:
     """Hugging Face's ResNet: stages, layers, and in each the same three convolutions."""
 
     def net(layers: int) -> Layout:
@@ -300,7 +300,7 @@ def mlp(*widths: int) -> Layout:
     return Layout.of(groups)
 
 
-def test_all_tensors_of_a_block_stand_for_the_same_blocks() -> None:
+def test_all_tensors_of_a_block_correspond_to_the_same_blocks() -> None:
     """Biases have the hidden size where the weights have the input's."""
     run, base = mlp(100, *[64] * 5, 10), mlp(100, *[64] * 3, 10)
     mapping = map_layout(run, base, DepthRule.SUM)
@@ -334,7 +334,7 @@ def test_given_roles_have_sizes_too() -> None:
     assert references == pytest.approx([0.4] * 5 + [100.0])
 
 
-def test_nothing_is_near_to_a_layer_of_a_sequence() -> None:
+def test_a_layer_of_a_sequence_has_no_nearest_role() -> None:
     base = Layout.of_names([f"net.{i}.weight" for i in (0, 1, 3)])
     run = Layout.of_names([f"net.{i}.weight" for i in (0, 1, 3, 4)])
     mapping = map_layout(run, base, DepthRule.SUM, unmatched_rule=UnmatchedRule.NEAREST_ROLE)

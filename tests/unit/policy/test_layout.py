@@ -109,7 +109,7 @@ def test_given_roles_cannot_fill_the_memory() -> None:
         Layout.of(inner)
 
 
-def test_a_full_layout_of_given_roles_is_served() -> None:
+def test_the_largest_layout_of_given_roles_is_accepted() -> None:
     experts = [
         Group(f"g{i}.{j}", "r.*.experts.*.w", i, 100, inner_indices=(j,), inner_counts=(200,))
         for i in range(100)

@@ -28,7 +28,7 @@ def stack(depth: int) -> Layout:
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.data())
-def test_overlaps_are_the_exact_lengths_of_the_common_stretches(
+def test_overlaps_are_exact_interval_lengths(
     count: int, base_count: int, data: st.DataObject
 ) -> None:
     index = data.draw(st.integers(0, count - 1))
@@ -82,7 +82,7 @@ def test_copy_keeps_a_uniform_rate(base_depth: int, depth: int) -> None:
         (DepthRule.COPY, [1.0, 1.0, 2.0, 2.0]),
     ],
 )
-def test_two_blocks_stand_for_four(rule: DepthRule, expected: list[float]) -> None:
+def test_two_base_blocks_correspond_to_four(rule: DepthRule, expected: list[float]) -> None:
     mapping = map_layout(stack(4), stack(2), rule)
     assert mapping.references(np.array([1.0, 2.0])) == pytest.approx(expected)
 
@@ -95,7 +95,7 @@ def test_a_name_at_the_same_place_wins_and_others_go_by_the_role() -> None:
     assert map_layout(base, base, DepthRule.SUM).sources_of(1) == [1]
 
 
-def test_a_name_of_another_depth_goes_by_the_role() -> None:
+def test_a_name_in_a_model_of_different_depth_matches_by_role() -> None:
     mapping = map_layout(stack(4), stack(2), DepthRule.SUM)
     assert mapping.sources_of(1) == [0]  # blocks.1 of 4 lies in blocks.0 of 2, not in blocks.1
 
@@ -123,13 +123,13 @@ def test_unmatched_groups_are_an_error_or_held_as_the_rule_says() -> None:
     assert refusal(stack(3), whole, UnmatchedRule.ERROR) is None
 
 
-def test_a_stretch_that_the_base_does_not_cover_is_unmatched() -> None:
+def test_a_group_is_unmatched_if_the_base_lacks_one_of_its_blocks() -> None:
     base = Layout.of([Group("a", "r", 0, 2)])  # position 1 of 2 is missing
     run = Layout.of([Group("x", "r", 0, 1)])
     assert not map_layout(run, base, DepthRule.SUM).matched.any()
 
 
-def test_the_largest_layouts_map_in_no_time() -> None:
+def test_the_largest_layouts_map_quickly() -> None:
     """The number of entries is bounded by the sum of the depths, not by their product."""
     mapping = map_layout(stack(19_999), stack(20_000), DepthRule.SUM)
     assert len(mapping.targets) <= 40_000
@@ -143,14 +143,14 @@ def resnet(*blocks: int) -> Layout:
     ])
 
 
-def test_the_blocks_of_a_stage_stand_for_the_blocks_of_the_same_stage() -> None:
+def test_the_blocks_of_a_stage_correspond_to_blocks_of_the_same_stage() -> None:
     mapping = map_layout(resnet(4, 3), resnet(2, 2), DepthRule.SUM)
     references = mapping.references(np.array([1.0, 2.0, 3.0, 4.0]))
     thirds = [3 * 2 / 3, 3 / 3 + 4 / 3, 4 * 2 / 3]
     assert references == pytest.approx([0.5, 0.5, 1.0, 1.0, *thirds])
 
 
-def test_each_expert_stands_for_itself_in_a_deeper_model() -> None:
+def test_each_expert_corresponds_to_itself_in_a_deeper_model() -> None:
     def moe(layers: int) -> Layout:
         return Layout.of_names([f"layers.{i}.experts.{e}.w" for i in range(layers) for e in (0, 1)])
 
@@ -198,7 +198,7 @@ def test_measured_is_sum_at_coherence_one_and_sqrt_at_zero(base_depth: int, time
         assert measured.references(rates, np.array([coherence])) == pytest.approx(expected)
 
 
-def test_wrapped_names_map_as_plain_ones_do() -> None:
+def test_wrapped_names_map_like_plain_names() -> None:
     names = ["embed.w", "blocks.0.w", "blocks.1.w"]
     base = Layout.of_names(names)
     for prefix in ("_orig_mod.", "module.", "base_model.model."):
@@ -297,7 +297,7 @@ def test_a_part_that_a_stage_has_but_once_is_not_shared_out() -> None:
     assert not mapping.matched[[g.name.startswith("layer1.0.down") for g in run.groups]].any()
 
 
-def test_only_one_index_is_bridged_and_stages_never_are() -> None:
+def test_only_one_index_is_matched_by_overlap_and_stages_never_are() -> None:
     def net(stages: int, blocks: int, word: str) -> Layout:
         return Layout.of_names([
             f"{word}.{s}.layers.{b}.conv.w" for s in range(stages) for b in range(blocks)
@@ -336,7 +336,7 @@ def test_wrapped_and_plain_copies_of_a_block_are_not_mixed_up() -> None:
     assert mapping.references(np.array([1.0, 2.0, 10.0, 20.0])).sum() == pytest.approx(3.0)
 
 
-def test_measured_leaves_alone_what_is_not_bridged() -> None:
+def test_measured_does_not_change_rows_of_equal_length() -> None:
     rho = np.array([0.5])
     base = Layout.of([Group(f"b{i}", "r", i, 4) for i in range(4)])
     one = map_layout(Layout.of([Group("x", "r", 2, 4)]), base, DepthRule.MEASURED)
@@ -354,7 +354,7 @@ def test_measured_leaves_alone_what_is_not_bridged() -> None:
 
 
 @given(st.permutations(range(12)), st.floats(0, 1))
-def test_the_order_of_groups_does_not_matter_by_one_bit(order: list[int], rho: float) -> None:
+def test_results_are_bit_identical_in_any_order_of_groups(order: list[int], rho: float) -> None:
     names = [f"blocks.{i}.{part}.w" for i in range(6) for part in "ab"]
     base = Layout.of_names([f"blocks.{i}.{part}.w" for i in range(4) for part in "ab"])
     rates = np.array([0.1, 0.7, 1.3, 2.9, 0.3, 1.7, 11.0, 0.013])
@@ -366,7 +366,7 @@ def test_the_order_of_groups_does_not_matter_by_one_bit(order: list[int], rho: f
         assert shuffled.references(rates, coherences).tolist() == expected.tolist()
 
 
-def test_the_nearest_role_stands_in_where_the_policy_says_so() -> None:
+def test_the_nearest_role_stands_in_if_the_policy_allows_it() -> None:
     base = Layout.of_names(["blocks.0.attn.qkv.w", "blocks.0.mlp.w"])
     run = Layout.of_names(["blocks.0.attn.q.w", "blocks.1.attn.q.w", "other"])
     mapping = map_layout(run, base, DepthRule.SUM, unmatched_rule=UnmatchedRule.NEAREST_ROLE)
@@ -384,7 +384,7 @@ def test_the_templates_of_a_profile_read_the_names_of_its_runs() -> None:
     assert mapping.references(np.array([1.0, 2.0])).tolist() == [0.5, 0.5, 1.0, 1.0]
 
 
-def test_roles_of_other_numbers_of_indices_do_not_match() -> None:
+def test_roles_with_different_numbers_of_indices_do_not_match() -> None:
     one = Layout.of([Group("a", "r", 0, 1)])
     two = Layout.of([Group("b", "r", 0, 1, 0, (0,), (1,))])
     assert not map_layout(one, two, DepthRule.SUM).matched.any()

@@ -86,7 +86,7 @@ def test_the_first_template_that_fits_decides() -> None:
     assert read("network.7.a.w") == ("network.*.a.w", (7,))
 
 
-def test_many_templates_are_tried_on_many_names_in_a_moment() -> None:
+def test_many_templates_are_applied_to_many_names_quickly() -> None:
     """They were compiled for each name again: this took 20 seconds, a full layout minutes."""
     begun = time.process_time()
     templates = [f"x{i}.*{'y' * 500}" for i in range(256)]
@@ -128,16 +128,16 @@ def test_patterns_take_time_in_proportion_to_the_name() -> None:
         "_orig_mod.module.base_model.model.blocks.0._orig_mod.w",
     ],
 )
-def test_wrappers_go(wrapped: str) -> None:
+def test_wrappers_are_stripped(wrapped: str) -> None:
     assert strip_wrappers(wrapped) == "blocks.0.w"
 
 
-def test_a_module_of_the_model_itself_stays() -> None:
+def test_similar_names_of_the_model_are_not_stripped() -> None:
     assert strip_wrappers("encoder.module.w") == "encoder.module.w"
     assert strip_wrappers("my_orig_mod.w") == "my_orig_mod.w"
 
 
-def test_names_that_would_become_equal_stay_apart() -> None:
+def test_names_that_would_become_equal_are_not_stripped() -> None:
     assert clean_names(["module.a", "a", "module.b"]) == ["module.a", "a", "b"]
 
 

@@ -154,7 +154,7 @@ def test_rates_times_c_are_ratios_over_c_and_multipliers_too_where_nothing_acts(
 
 
 @given(cases(), st.data())
-def test_the_order_of_groups_does_not_matter_by_one_bit(case: Case, data: st.DataObject) -> None:
+def test_results_are_bit_identical_in_any_order_of_groups(case: Case, data: st.DataObject) -> None:
     profile, layout, measurement = case
     order = data.draw(st.permutations(range(len(layout))))
     shuffled = Layout.of_names([layout.groups[i].name for i in order])

@@ -107,7 +107,7 @@ def test_the_order_of_groups_does_not_matter(order: list[int]) -> None:
     assert list(shuffled.outcomes) == [straight.outcomes[i] for i in order]
 
 
-def test_every_outcome_says_why() -> None:
+def test_each_cause_has_its_outcome() -> None:
     policy = Policy(
         max_relative_error=0.5,
         min_multiplier=0.1,
@@ -190,7 +190,7 @@ def test_under_every_policy_answers_are_finite_in_bounds_and_the_same_again(
     assert again.limits.tolist() == answer.limits.tolist()
 
 
-def test_a_slew_limit_beyond_the_range_of_numbers_is_none() -> None:
+def test_an_infinite_slew_bound_does_not_limit() -> None:
     """It was, but with a warning of numpy's in the service's log."""
     measurement = measured([1.0], multipliers=[1e300], interval_steps=1)
     advice = advise([[1.0]], measurement, Policy(slew_limit=1e300))
@@ -240,7 +240,7 @@ def test_weighing_by_confidence_brings_noisy_measurements_nearer_to_the_truth() 
     assert wandered[True] < 0.7 * wandered[False]
 
 
-def test_raises_are_damped_where_steps_are_not_linear_and_cuts_are_not() -> None:
+def test_increases_are_damped_for_nonlinear_steps_and_decreases_are_not() -> None:
     policy = Policy(max_linearity_error=0.5)
     measurement = measured([0.25, 4.0], linearity_error=1.0)
     answer = advise([[1.0, 1.0]], measurement, policy)
@@ -250,7 +250,7 @@ def test_raises_are_damped_where_steps_are_not_linear_and_cuts_are_not() -> None
     assert calm.multipliers == pytest.approx([4.0, 0.25])
 
 
-def test_rates_that_vanish_beside_the_others_are_held_as_zeros_are() -> None:
+def test_rates_negligible_beside_the_median_are_held_like_zeros() -> None:
     answer = advise([[1.0, 1e-9, 1.0, 1.0, 1.0]], measured([1.0, 3e-9, 1e-8, 1.0, 1.0]))
     assert answer.outcomes == (
         Outcome.MATCHED,
@@ -267,7 +267,7 @@ def test_one_exploding_group_does_not_hold_the_others() -> None:
     assert answer.multipliers[1:].tolist() == [1.0, 0.5, 0.25]
 
 
-def test_only_the_first_measurement_counts_where_the_policy_says_so() -> None:
+def test_with_first_step_only_later_measurements_are_held() -> None:
     policy = Policy(first_step_only=True)
     assert advise([[2.0]], measured([1.0]), policy).multipliers[0] == 2.0
     later = advise([[2.0]], measured([0.1], step=25, multipliers=[2.0], interval_steps=25), policy)
@@ -294,7 +294,7 @@ def test_multipliers_freeze_at_the_step_that_the_policy_names() -> None:
         ([0.2] * 10, 4, None, 0),
     ],
 )
-def test_it_says_how_many_probes_the_wanted_error_takes(
+def test_answers_state_how_many_probes_the_target_error_takes(
     errors: list[float], probes: int, target: float | None, expected: int
 ) -> None:
     measurement = measured([1.0] * 10, errors=errors, probes=probes)
