@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -152,6 +153,53 @@ def find_route(
     if pieces > 1 and not may_be_cut(pieces):
         pieces = 1
     few = max(_MIN_PART_EXAMPLES, min(_MAX_CHECKED_EXAMPLES, batch.examples // micro_batches))
+    methods = _group_methods(projector, probes, batch, update, few, any_rank)
+    probe_factor = 1
+    if any_rank([bool(methods.slow)])[0] and batch.examples > 1:
+        wanted = max(pieces, min(_SUMMED_ROWS, batch.examples))
+        if wanted == pieces or may_be_cut(wanted):
+            pieces = wanted
+        elif pieces == 1:
+            probe_factor = _SUMMED_ROWS
+    return Route(
+        methods.layouts,
+        methods.by_gradient,
+        methods.slow,
+        pieces,
+        probe_factor,
+        complete=methods.is_complete,
+    )
+
+
+class _Methods(NamedTuple):
+    """How each group is measured.
+
+    Attributes:
+        layouts: Where the examples are in the rows of each use that has them.
+        by_gradient: The groups that are measured by their gradient.
+        slow: The groups that are measured by the slow route, with the reason.
+        is_complete: Whether every group had an effect on the output.
+    """
+
+    layouts: dict[UseKey, RowLayout]
+    by_gradient: frozenset[int]
+    slow: dict[int, str]
+    is_complete: bool
+
+
+def _group_methods(
+    projector: Projector,
+    probes: Probes,
+    batch: Batch,
+    update: Update,
+    few: int,
+    any_rank: AnyRank,
+) -> _Methods:
+    """Determine how each group is measured, by tracing a few examples.
+
+    Raises:
+        MeasurementError: The output does not depend on any group.
+    """
     part, trace = _trace_few_examples(projector, batch, update, few)
     if not trace.outputs.requires_grad:
         raise MeasurementError(NO_DEPENDENCE)
@@ -167,15 +215,7 @@ def find_route(
     slow = dict.fromkeys((index for use in summed for index, _ in use.parts), _NO_EXAMPLES)
     slow |= dict.fromkeys(trace.by_gradient, _NOT_FOLLOWED) | dict.fromkeys(missed, _MISSED)
     by_gradient = frozenset({*trace.by_gradient, *missed, *without_effect})
-    del trace
-    probe_factor = 1
-    if any_rank([bool(slow)])[0] and batch.examples > 1:
-        wanted = max(pieces, min(_SUMMED_ROWS, batch.examples))
-        if wanted == pieces or may_be_cut(wanted):
-            pieces = wanted
-        elif pieces == 1:
-            probe_factor = _SUMMED_ROWS
-    return Route(layouts, by_gradient, slow, pieces, probe_factor, complete=not without_effect)
+    return _Methods(layouts, by_gradient, slow, is_complete=not without_effect)
 
 
 def _any_of(indices: set[int], trace: Trace, any_rank: AnyRank) -> set[int]:
