@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -26,6 +27,7 @@ from advisor.cli.common import (
 from advisor.registry.templates import load_template, template_names
 from advisor.report.profiles import TemplateRow
 from advisor.report.words import format_number
+from fslr.advisor.v1 import profile_pb2
 
 
 def templates(
@@ -53,20 +55,36 @@ def templates(
             fail(f"there is no template {name!r}; the templates are {', '.join(known)}")
     contents = {name: load_template(name) for name in names or known}
     if register:
-        with client(address) as advisor:
-            answers = [
-                advisor.register_profile(name, content, project=project)
-                for name, content in contents.items()
-            ]
-        if as_json:
-            print_json([message_dict(answer) for answer in answers])
-            return
+        _register(contents, address, project, as_json=as_json)
+    elif as_json:
+        print_json({name: message_dict(content) for name, content in contents.items()})
+    else:
+        _print(contents)
+        for name in names or ():
+            print_guideline(contents[name].docs)
+        say("`advisor profile templates NAME --register` registers one in your project")
+
+
+def _register(
+    contents: Mapping[str, profile_pb2.ProfileContent],
+    address: str,
+    project: str,
+    *,
+    as_json: bool,
+) -> None:
+    with client(address) as advisor:
+        answers = [
+            advisor.register_profile(name, content, project=project)
+            for name, content in contents.items()
+        ]
+    if as_json:
+        print_json([message_dict(answer) for answer in answers])
+    else:
         for answer in answers:
             print_registered(answer)
-        return
-    if as_json:
-        print_json({name: message_dict(content) for name, content in contents.items()})
-        return
+
+
+def _print(contents: Mapping[str, profile_pb2.ProfileContent]) -> None:
     table = Table(
         Column("template", no_wrap=True), "groups", "base lr", "optimizer", "model", box=box.SIMPLE
     )
@@ -79,6 +97,3 @@ def templates(
             f"{row.model}; width {row.width}, depth {row.depth}",
         )
     console.print(table)
-    for name in names or ():
-        print_guideline(contents[name].docs)
-    say("`advisor profile templates NAME --register` registers one in your project")

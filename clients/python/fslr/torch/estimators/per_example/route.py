@@ -153,7 +153,7 @@ def find_route(
     if pieces > 1 and not may_be_cut(pieces):
         pieces = 1
     few = max(_MIN_PART_EXAMPLES, min(_MAX_CHECKED_EXAMPLES, batch.examples // micro_batches))
-    methods = _group_methods(projector, probes, batch, update, few, any_rank)
+    methods = _group_methods(projector, probes, batch, update, few=few, any_rank=any_rank)
     probe_factor = 1
     if any_rank([bool(methods.slow)])[0] and batch.examples > 1:
         wanted = max(pieces, min(_SUMMED_ROWS, batch.examples))
@@ -192,6 +192,7 @@ def _group_methods(
     probes: Probes,
     batch: Batch,
     update: Update,
+    *,
     few: int,
     any_rank: AnyRank,
 ) -> _Methods:
