@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import time
 from typing import Any
 
 import grpc
@@ -21,14 +19,7 @@ _COULD_NOT_WRITE = "Internal error from Core"
 
 
 async def send(channel: grpc.aio.Channel, sent: Input) -> Answer:
-    """Send an input, and return how and after how long the call ended."""
-    begun = time.monotonic()
-    answer = await _sent(channel, sent)
-    return dataclasses.replace(answer, seconds=time.monotonic() - begun)
-
-
-async def _sent(channel: grpc.aio.Channel, sent: Input) -> Answer:
-    """Send an input.
+    """Send an input, and return how the call ended.
 
     The messages of a stream are written without waiting. If the service ends the call meanwhile,
     grpc.aio reports a status of its own for what could not be written; the input is then sent

@@ -18,7 +18,7 @@ from tests.fuzz.inputs import Input
 from tests.fuzz.methods import by_name
 from tests.fuzz.values import PROJECTS
 
-MAX_SECONDS = 15.0  # for one of them, with nothing else under way
+MAX_SECONDS = 15.0  # of processor time for one of them
 _GROUPS = 20_000
 _PARENT = f"projects/{PROJECTS[0]}"
 _PROFILE = f"{_PARENT}/profiles/gpt"

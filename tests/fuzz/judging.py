@@ -41,7 +41,6 @@ class Answer:
         trailers: What came with the status.
         responses: The bytes of each response.
         cut: Whether the caller itself ended the call.
-        seconds: How long the call took.
     """
 
     code: grpc.StatusCode
@@ -49,7 +48,6 @@ class Answer:
     trailers: tuple[tuple[str, str | bytes], ...]
     responses: tuple[bytes, ...]
     cut: bool = False
-    seconds: float = 0.0
 
 
 def complaint(sent: Input, answer: Answer) -> str:

@@ -93,6 +93,12 @@ class FuzzedService:
             assert json.loads(line)["level"] in {"debug", "info", "warning"}, line[:2_000]
             assert not any(secret in line for secret in secrets), line[:2_000]
 
+    def processor_seconds(self) -> float:
+        """Return the processor time that the service took so far, which other load does not change."""
+        stat = Path(f"/proc/{self.server.pid}/stat").read_text("utf-8")
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def resident_kib(self) -> int:
         """Return the resident memory of the service in KiB."""
         status = Path(f"/proc/{self.server.pid}/status").read_text("utf-8")

@@ -87,9 +87,10 @@ def test_no_token_opens_a_method_or_is_logged(guarded: FuzzedService, method: Me
 @pytest.mark.long
 def test_large_requests_are_answered_in_time(service: FuzzedService) -> None:
     for what, sent in heavy_inputs():
+        before = service.processor_seconds()
         (answer,) = service.send(sent)
         assert complaint(sent, answer) == "", what
-        assert answer.seconds < MAX_SECONDS, what
+        assert service.processor_seconds() - before < MAX_SECONDS, what
 
 
 @pytest.mark.long
