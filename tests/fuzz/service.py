@@ -94,7 +94,7 @@ class FuzzedService:
             assert not any(secret in line for secret in secrets), line[:2_000]
 
     def processor_seconds(self) -> float:
-        """Return the processor time that the service took so far, which other load does not change."""
+        """Return the processor time that the service took so far; other load does not count."""
         stat = Path(f"/proc/{self.server.pid}/stat").read_text("utf-8")
         user, system = stat.rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
