@@ -16,10 +16,10 @@ from tests.unit.policy.test_recommend import advise, measured
 @given(
     st.lists(st.tuples(st.integers(1, 500), st.floats(2.0**-8, 2.0**8)), min_size=1, max_size=20)
 )
-def test_with_a_window_of_one_multipliers_are_the_mean_over_the_training(
+def test_multipliers_with_a_window_of_one_are_the_mean_over_the_training(
     intervals: list[tuple[int, float]],
 ) -> None:
-    """Of logarithms, each for as long as the interval that it ends; the first one gives way."""
+    """Logarithms are averaged, weighted by the interval before each; the first answer drops out."""
     policy = Policy(averaging_window=1.0)
     multipliers = advise([[1.0]], measured([0.01], step=0), policy).multipliers
     assert multipliers.tolist() == [100.0]
@@ -43,7 +43,7 @@ def test_with_a_window_of_one_multipliers_are_the_mean_over_the_training(
         (0.5, 25, 25, 1.0),
         (0.0, 10_000, 25, 1.0),
         (1e-300, 10_000, 25, 1.0),
-        (1.0, 100, 0, 1.0),  # the first measurement, of a training that goes on at step 100
+        (1.0, 100, 0, 1.0),  # the first measurement, of a training that continues at step 100
     ],
 )
 def test_a_measurement_moves_the_average_by_its_fraction_of_the_window(
@@ -57,14 +57,14 @@ def test_a_measurement_moves_the_average_by_its_fraction_of_the_window(
 
 
 def test_nothing_is_averaged_if_the_interval_is_unknown() -> None:
-    """A client that says what was advised and not when: it would rest at that for ever."""
+    """A client may report advised groups without the interval; averaging would never move them."""
     later = dataclasses.replace(measured([1.0], step=100), advised=np.array([True]))
     answer = advise([[8.0]], later)
     assert (answer.multipliers.tolist(), answer.limits.tolist()) == ([8.0], [0])
 
 
 def test_averaging_follows_drift_and_smooths_fluctuation() -> None:
-    """Rates that fluctuate by a factor around a slow drift: the average is nearer to the drift."""
+    """If rates fluctuate around a slow drift, the average is closer to the drift."""
     rng = np.random.default_rng(0)
     missed = {}
     for window in (0.0, 0.5, 1.0):

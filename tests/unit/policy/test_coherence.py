@@ -1,4 +1,4 @@
-"""Coherences: from recorded correlations of pairs to one number a role."""
+"""Coherences: recorded correlations of pairs become one number per role."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = st.lists(WORDS, min_size=1, max_size=5).map(".".join)
 
 
 @given(st.lists(NAMES, min_size=2, max_size=12, unique=True))
-def test_every_pair_of_one_role_is_kept(names: list[str]) -> None:
+def test_every_pair_of_groups_with_one_role_is_kept(names: list[str]) -> None:
     kept = set(alike_pairs(names))
     roles = [parse_name(name).role for name in names]
     for j in range(len(names)):
@@ -31,7 +31,7 @@ def test_every_pair_of_one_role_is_kept(names: list[str]) -> None:
             assert (roles[i] != roles[j]) or (i, j) in kept
 
 
-def test_no_pairs_are_kept_for_very_many_similar_groups() -> None:
+def test_no_pairs_are_kept_if_too_many_groups_share_a_role() -> None:
     assert len(alike_pairs([f"experts.{i}.weight" for i in range(64)])) == 64 * 63 / 2
     assert alike_pairs([f"experts.{i}.weight" for i in range(65)]) == []
 
@@ -43,7 +43,7 @@ def test_correlations_are_bounded_and_zero_for_groups_without_movement() -> None
 
 
 @given(st.integers(2, 6), st.integers(0, 10_000))
-def test_a_coherence_gives_the_size_of_the_whole_change(blocks: int, seed: int) -> None:
+def test_a_coherence_gives_the_size_of_the_total_change(blocks: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     changes = rng.normal(size=(blocks + 1, 7)) * rng.uniform(0.1, 10, (blocks + 1, 1))
     gram = changes @ changes.T
@@ -55,7 +55,7 @@ def test_a_coherence_gives_the_size_of_the_whole_change(blocks: int, seed: int) 
     assert found.shape == (1, 2)
     rho, r = float(found[0, 0]), norms[:blocks]
     whole = (1 - rho) * np.square(r).sum() + rho * r.sum() ** 2
-    # Relative to what could be: of changes that cancel out, rounding is what is left.
+    # Relative to the largest possible size: if changes cancel out, only rounding errors remain.
     wanted = np.square(changes[:blocks].sum(axis=0)).sum()
     assert whole == pytest.approx(wanted, rel=1e-4, abs=1e-5 * r.sum() ** 2)
     assert found[0, 1] == 0  # one block
@@ -79,7 +79,7 @@ def test_blocks_without_pairs_count_as_coherent_and_zero_rates_have_a_mean() -> 
         ((0, 1), float("nan"), r"points\[0\]\.correlations\[0\]: nan is not a number"),
     ],
 )
-def test_bad_pairs_are_refused(pair: tuple[int, int], correlation: float, message: str) -> None:
+def test_invalid_pairs_are_refused(pair: tuple[int, int], correlation: float, message: str) -> None:
     layout = Layout.of_names(["a.0.w", "a.1.w"])
     with pytest.raises(InvalidValueError, match=message):
         role_coherences(
@@ -103,19 +103,21 @@ def _content(**point: object) -> profile_pb2.ProfileContent:
         ({"correlations": [0.5], "coherences": [0.5]}, r"coherences: given together with"),
     ],
 )
-def test_a_profile_says_it_once_and_in_full(point: dict[str, object], message: str) -> None:
+def test_a_profile_with_duplicate_or_incomplete_coherences_is_refused(
+    point: dict[str, object], message: str
+) -> None:
     with pytest.raises(InvalidValueError, match=message):
         content_from_proto(_content(**point))
 
 
-def test_a_recorded_profile_serves_the_rule_measured() -> None:
+def test_the_measured_rule_accepts_a_recorded_profile() -> None:
     base = recorded(blocks=3)
     assert base.correlated_groups
     content = content_from_proto(base)
     assert content.coherences is not None
     roles = content.header.layout.roles
     of_blocks = [i for i, role in enumerate(roles) if role.startswith("blocks.*")]
-    # What the blocks of one role do is neither one and the same nor opposite.
+    # The changes of the blocks of one role are neither equal nor opposite.
     assert 0.05 < float(np.abs(content.coherences[:, of_blocks]).mean()) < 0.95
 
     deeper = [name.replace("blocks.1", f"blocks.{i}") for i in range(6) for name in _names(base)]
@@ -152,7 +154,7 @@ def _names(content: profile_pb2.ProfileContent) -> list[str]:
     return [group.name for group in content.layout.groups]
 
 
-def test_recorded_correlations_are_those_of_the_gram_matrix() -> None:
+def test_recorded_correlations_equal_those_of_the_gram_matrix() -> None:
     model, optimizer, backward = wide()
     with fslr.torch.Recorder(model, optimizer, every=1) as recorder:
         backward()

@@ -1,4 +1,4 @@
-"""Along an index: sizes, subsets, sequences, experts, and what is refused rather than mixed up."""
+"""Matching along an index: sizes, subsets, sequences, experts, and layouts that do not match."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def stack(depth: int) -> Layout:
 
 
 def test_layers_of_a_sequence_are_not_blocks() -> None:
-    """Linear and norm in turn: the sixth layer is of another kind than the third, and longer
-    sequences end elsewhere.
+    """Linear and norm layers alternate, so layers of the same relative depth can be of
+    different kinds.
     """
 
     def mlp(layers: int) -> Layout:
@@ -44,7 +44,7 @@ def sized(prefix: str, *sizes: int, frozen: Sequence[int] = ()) -> Layout:
 
 
 def test_layers_of_different_sizes_are_compared_separately() -> None:
-    """The first and the last layer of an MLP are no hidden ones."""
+    """The first and the last layer of an MLP are not hidden layers."""
     rates = np.array([1.0, 10.0, 100.0])
     deeper = map_layout(sized("layers", 8, 64, 64, 16), sized("layers", 8, 64, 16), DepthRule.SUM)
     assert deeper.references(rates).tolist() == [1.0, 5.0, 5.0, 100.0]
@@ -53,7 +53,7 @@ def test_layers_of_different_sizes_are_compared_separately() -> None:
     even = map_layout(sized("layers", 64, 64, 64, 64), sized("layers", 9, 9), DepthRule.SUM)
     assert even.references(np.array([1.0, 2.0])).tolist() == [0.5, 0.5, 1.0, 1.0]
     other = map_layout(sized("layers", 8, 64, 64, 16), sized("layers", 64, 64, 16), DepthRule.SUM)
-    assert not other.matched.any()  # two pieces are not three
+    assert not other.matched.any()  # two runs of equal sizes do not match three
 
 
 def test_a_model_maps_onto_itself_whatever_part_of_it_is_trained() -> None:
@@ -70,7 +70,7 @@ def test_a_model_maps_onto_itself_whatever_part_of_it_is_trained() -> None:
 
 
 def test_consecutively_numbered_stages_are_compared_one_to_one() -> None:
-    """As in EfficientNet: blocks are counted on over stages, and each stage begins with another."""
+    """As in EfficientNet: numbering continues across stages, and each stage starts differently."""
     base, run = sized("blocks", 3, 5, 5, 7, 9, 9), sized("blocks", 3, 5, 5, 5, 7, 9, 9, 9)
     references = map_layout(run, base, DepthRule.SUM).references(np.array([1.0, 2, 3, 4, 5, 6]))
     assert references == pytest.approx([1, 4 / 3, 2 / 3 + 1, 2, 4, 10 / 3, 5 / 3 + 2, 4])
@@ -88,7 +88,7 @@ def adapters(layers: int, adapted: Iterable[int]) -> Layout:
 def test_adapters_on_some_layers_keep_their_positions() -> None:
     rates = np.array([1.0, 2.0, 3.0, 4.0])
     last = map_layout(adapters(8, (6, 7)), adapters(4, range(4)), DepthRule.SUM)
-    assert last.references(rates).tolist() == [2.0, 2.0]  # each half of the base's last layer
+    assert last.references(rates).tolist() == [2.0, 2.0]  # each gets half of the base's last layer
     whole = map_layout(adapters(8, range(8)), adapters(4, (2, 3)), DepthRule.SUM)
     assert whole.references(rates[:2]).tolist() == [0, 0, 0, 0, 0.5, 0.5, 1, 1]
     assert whole.matched.tolist() == [False] * 4 + [True] * 4
@@ -98,8 +98,8 @@ def test_adapters_on_some_layers_keep_their_positions() -> None:
     assert same.references(rates).tolist() == [2.0, 4.0]
 
 
-def test_blocks_of_different_kinds_are_not_in_the_row() -> None:
-    """Attention in every eighth block, Mamba in the others, and nothing that both have."""
+def test_blocks_of_different_kinds_are_compared_separately() -> None:
+    """Attention is in every eighth block, Mamba in the others, and no part is in both."""
 
     def net(blocks: int) -> Layout:
         kinds = ["attn" if i % 8 == 4 else "mamba" for i in range(blocks)]
@@ -112,10 +112,10 @@ def test_blocks_of_different_kinds_are_not_in_the_row() -> None:
     assert references.sum() == pytest.approx(36.0)
 
 
-def test_layers_that_were_chosen_otherwise_are_not_ranked() -> None:
+def test_differently_chosen_layers_are_not_matched_by_rank() -> None:
     rates = np.array([1.0, 2.0, 4.0])
     lone = map_layout(adapters(8, (6,)), adapters(4, (1,)), DepthRule.SUM)
-    assert not lone.matched.any()  # layer 6 of 8 lies in layer 3 of 4
+    assert not lone.matched.any()  # layer 6 of 8 overlaps layer 3 of 4
     more = map_layout(adapters(8, (4, 5, 6, 7)), adapters(4, (1, 2, 3)), DepthRule.SUM)
     assert more.references(rates).tolist() == [1.0, 1.0, 2.0, 2.0]
     third = map_layout(adapters(12, (2, 5, 8, 11)), adapters(6, (1, 3, 5)), DepthRule.SUM)
@@ -144,7 +144,7 @@ def test_at_most_one_depth_index_is_matched_by_overlap() -> None:
     assert not map_layout(net(4, 4), net(2, 2), DepthRule.SUM).matched.any()
 
 
-def test_chosen_layers_of_other_sizes_are_not_placed_by_guess() -> None:
+def test_chosen_layers_of_different_sizes_are_not_matched() -> None:
     def net(layers: int, adapted: Iterable[int]) -> Layout:
         return Layout.of(
             [Group(f"layers.{i}.q.lora.w", parameter_count=8 + i // 2) for i in adapted],
@@ -155,7 +155,7 @@ def test_chosen_layers_of_other_sizes_are_not_placed_by_guess() -> None:
     assert not mapping.matched.any()
 
 
-def test_what_a_model_has_in_some_layers_by_design_is_ranked() -> None:
+def test_parts_that_only_some_layers_have_by_design_are_ranked() -> None:
     def net(layers: int, special: Iterable[int]) -> Layout:
         return Layout.of_names([
             *(f"layers.{i}.attn.w" for i in range(layers)),
@@ -172,14 +172,14 @@ def test_what_a_model_has_in_some_layers_by_design_is_ranked() -> None:
     assert special(net(12, [0, 11]), net(6, [0, 5]), 6) == [1.0, 2.0]
     every_second = special(net(12, range(1, 12, 2)), net(6, range(1, 6, 2)), 6)
     assert every_second == [0.5, 0.5, 1.0, 1.0, 1.5, 1.5]
-    # A sequence whose ends are other layers: the blocks between are all there are of their kind.
+    # A sequence with different layers at its ends: all its blocks are between them.
     ends = ["net.0.weight", *(f"net.{i}.attn.w" for i in (1, 2)), "net.3.weight"]
     deep = ["net.0.weight", *(f"net.{i}.attn.w" for i in (1, 2, 3, 4)), "net.5.weight"]
     mapping = map_layout(Layout.of_names(deep), Layout.of_names(ends), DepthRule.SUM)
     assert mapping.references(np.array([1.0, 2.0, 4.0, 8.0])).tolist() == [1, 1, 1, 2, 2, 8]
 
 
-def test_tensors_in_lists_and_recurrent_layers_have_their_numbers() -> None:
+def test_indices_are_found_in_tensor_lists_and_recurrent_layers() -> None:
     def of(pattern: str, count: int) -> Layout:
         return Layout.of_names([pattern.format(i) for i in range(count)])
 
@@ -192,8 +192,8 @@ def test_tensors_in_lists_and_recurrent_layers_have_their_numbers() -> None:
     assert map_layout(of("scales.{}", 4), of("scales.{}", 4), DepthRule.SUM).matched.all()
 
 
-def test_a_block_is_a_block_with_all_that_it_holds() -> None:
-    """ConvNeXt's layer scale stands in the block itself, beside modules with parts of their own."""
+def test_tensors_directly_in_a_block_belong_to_the_block() -> None:
+    """ConvNeXt's layer scale is a direct tensor of the block, next to modules with nested parts."""
 
     def net(blocks: int) -> Layout:
         return Layout.of_names([
@@ -209,7 +209,7 @@ def test_a_block_is_a_block_with_all_that_it_holds() -> None:
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 1.0])
-def test_measured_leaves_experts_their_own_rule(rho: float) -> None:
+def test_the_measured_rule_does_not_change_the_rule_for_experts(rho: float) -> None:
     def moe(layers: int, experts: int) -> Layout:
         return Layout.of_names([
             f"layers.{i}.experts.{e}.w" for i in range(layers) for e in range(experts)
@@ -230,12 +230,12 @@ def test_measured_leaves_experts_their_own_rule(rho: float) -> None:
     )
 
 
-def test_only_rows_of_equal_length_match_by_name() -> None:
+def test_only_models_of_equal_depth_match_by_name() -> None:
     assert set(map_layout(stack(2), stack(4), DepthRule.SUM).matches) == {Match.ROLE}
 
 
-def test_all_but_the_first_layers_are_ranked() -> None:
-    """DeepSeek's first layer is dense, all others have experts."""
+def test_parts_of_all_layers_except_the_first_are_ranked() -> None:
+    """DeepSeek's first layer is dense; all others have experts."""
 
     def net(layers: int) -> Layout:
         return Layout.of_names([
@@ -278,7 +278,7 @@ def test_sizes_distinguish_nested_blocks_from_stages() -> None:
 
 
 def test_layers_of_one_block_are_not_matched_by_overlap() -> None:
-    """Hugging Face's ResNet: stages, layers, and in each the same three convolutions."""
+    """Hugging Face's ResNet has stages of layers, and the same three convolutions in each layer."""
 
     def net(layers: int) -> Layout:
         return Layout.of(
@@ -292,7 +292,7 @@ def test_layers_of_one_block_are_not_matched_by_overlap() -> None:
 
 
 def mlp(*widths: int) -> Layout:
-    """Weights and biases of layers between these widths."""
+    """Return weights and biases of layers between these widths."""
     groups = []
     for i, (a, b) in enumerate(pairwise(widths)):
         groups.append(Group(f"layers.{i}.weight", parameter_count=a * b))
@@ -301,7 +301,7 @@ def mlp(*widths: int) -> Layout:
 
 
 def test_all_tensors_of_a_block_correspond_to_the_same_blocks() -> None:
-    """Biases have the hidden size where the weights have the input's."""
+    """A bias can have the hidden size although its weight has the input's size."""
     run, base = mlp(100, *[64] * 5, 10), mlp(100, *[64] * 3, 10)
     mapping = map_layout(run, base, DepthRule.SUM)
     met = {run.groups[i].name: mapping.sources_of(i) for i in range(len(run))}
@@ -314,18 +314,20 @@ def test_all_tensors_of_a_block_correspond_to_the_same_blocks() -> None:
     assert references.tolist() == [1, 1, *[5] * 8, 100, 100]
 
 
-def test_rows_of_one_length_are_compared_by_number_only_if_they_change_at_the_same_places() -> None:
+def test_rows_of_equal_length_match_by_index_only_if_sizes_change_at_the_same_places() -> None:
     narrow, wide = sized("blocks", 8, 8, 8, 8, 16, 16), sized("blocks", 8, 8, 16, 16, 16, 16)
     assert not map_layout(wide, narrow, DepthRule.SUM).matched.any()
-    assert map_layout(mlp(9, 8, 8, 9), mlp(8, 8, 8, 8), DepthRule.SUM).matched.all()  # a width more
+    assert map_layout(
+        mlp(9, 8, 8, 9), mlp(8, 8, 8, 8), DepthRule.SUM
+    ).matched.all()  # one more distinct width
 
 
-def test_a_model_that_ends_with_another_layer_is_not_one_that_begins_with_one() -> None:
+def test_a_different_last_layer_does_not_match_a_different_first_layer() -> None:
     last, first = mlp(64, 64, 64, 64, 10), mlp(10, *[64] * 6)
     assert not map_layout(first, last, DepthRule.SUM).matched.any()
 
 
-def test_given_roles_have_sizes_too() -> None:
+def test_explicit_roles_are_also_compared_by_size() -> None:
     def given(*sizes: int) -> Layout:
         return Layout.of(Group(f"p{i}", "blk", i, len(sizes), size) for i, size in enumerate(sizes))
 
@@ -343,7 +345,7 @@ def test_a_layer_of_a_sequence_has_no_nearest_role() -> None:
 
 @pytest.mark.parametrize("special", [lambda i: i % 8 == 4, lambda i: i % 4 == 3, lambda i: i < 1])
 def test_hybrids_are_ranked_where_their_pattern_repeats(special: Callable[[int], bool]) -> None:
-    """Attention in every eighth or fourth block, another mixer in the rest; all have an MLP."""
+    """Some blocks have attention and the rest a different mixer; all have an MLP."""
 
     def net(blocks: int) -> Layout:
         return Layout.of_names([
@@ -370,20 +372,22 @@ def test_hybrids_are_ranked_where_their_pattern_repeats(special: Callable[[int],
     ],
     ids=["roles", "roles in blocks", "nested", "deep", "long"],
 )
-def test_hostile_layouts_cost_little(name: Callable[[int], str], groups: int) -> None:
+def test_hostile_layouts_are_mapped_with_bounded_time_and_memory(
+    name: Callable[[int], str], groups: int
+) -> None:
     names = [name(i) for i in range(groups)]
-    if len(names[0]) > 400:  # parsing alone takes its time
+    if len(names[0]) > 400:  # parsing dominates
         names = names[: groups * 2 // 5]
     tracemalloc.start()
     begun = time.process_time()
     layout = Layout.of_names(names)
     map_layout(layout, layout, DepthRule.SUM)
-    assert time.process_time() - begun < groups / 500  # traced
+    assert time.process_time() - begun < groups / 500  # slower because it is traced
     assert tracemalloc.get_traced_memory()[1] < groups / 5_000 * 100 * 2**20
     tracemalloc.stop()
 
 
-def test_stand_ins_do_not_fill_the_memory() -> None:
+def test_many_groups_with_a_nearest_role_use_bounded_memory() -> None:
     base = Layout.of_names([f"blocks.{i}.attn.qkv.weight" for i in range(2_000)])
     run = Layout.of_names([f"blocks.0.attn.q{chr(97 + i % 26)}x{i}.weight" for i in range(2_000)])
     mapping = map_layout(run, base, DepthRule.SUM, unmatched_rule=UnmatchedRule.NEAREST_ROLE)

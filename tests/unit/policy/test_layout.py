@@ -35,13 +35,13 @@ def test_a_role_of_two_indices_counts_blocks_inside_their_stage() -> None:
     ]
 
 
-def test_role_templates_decide_where_indices_stand() -> None:
+def test_role_templates_define_the_positions_of_indices() -> None:
     groups = [Group("net.s1.u0.conv2.w"), Group("net.s1.u4.conv2.w"), Group("blocks.0.w")]
     layout = Layout.of(groups, ["net.s*.u*"])
     assert [(group.role, group.indices) for group in layout.groups] == [
         ("net.s*.u*.conv2.w", (0, 0)),
         ("net.s*.u*.conv2.w", (0, 1)),
-        ("blocks.*.w", (0,)),  # no template fits: found by itself
+        ("blocks.*.w", (0,)),  # no template matches, so the index is detected
     ]
 
 
@@ -53,7 +53,7 @@ def test_wrappers_do_not_count_as_part_of_a_role() -> None:
     ]
 
 
-def test_a_given_role_is_kept() -> None:
+def test_an_explicit_role_is_unchanged() -> None:
     group = Group("Dense_0/kernel", role="mlp.*.weight", depth_index=1, depth_count=4)
     assert Layout.of([group]).groups == (group,)
 
@@ -91,13 +91,13 @@ def test_a_given_role_is_kept() -> None:
         ([Group(str(i)) for i in range(MAX_GROUPS + 1)], r"20001 groups, but at most 20000"),
     ],
 )
-def test_a_bad_layout_is_refused_with_the_field(groups: list[Group], message: str) -> None:
+def test_the_error_for_an_invalid_layout_names_the_field(groups: list[Group], message: str) -> None:
     with pytest.raises(InvalidValueError, match=message):
         Layout.of(groups)
 
 
-def test_given_roles_cannot_fill_the_memory() -> None:
-    """20,000 roles of 20,000 positions each, in a message of a megabyte, took all there was."""
+def test_many_explicit_roles_use_bounded_memory() -> None:
+    """A message of one megabyte can declare 20,000 roles of 20,000 positions each."""
     groups = [Group(f"g{i}", role=f"r{i}", depth_count=MAX_GROUPS) for i in range(MAX_GROUPS)]
     with pytest.raises(InvalidValueError, match=r"groups\[50\].depth_count: .*1000000 positions"):
         Layout.of(groups)
@@ -109,7 +109,7 @@ def test_given_roles_cannot_fill_the_memory() -> None:
         Layout.of(inner)
 
 
-def test_the_largest_layout_of_given_roles_is_accepted() -> None:
+def test_the_largest_layout_with_explicit_roles_is_accepted() -> None:
     experts = [
         Group(f"g{i}.{j}", "r.*.experts.*.w", i, 100, inner_indices=(j,), inner_counts=(200,))
         for i in range(100)
@@ -119,7 +119,7 @@ def test_the_largest_layout_of_given_roles_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("character", ["\n", "\x1b", "\x00", "\x85"])
-def test_no_name_of_a_layout_has_control_characters(character: str) -> None:
+def test_control_characters_in_names_of_a_layout_are_refused(character: str) -> None:
     bad = f"a{character}b"
     builds: dict[str, Callable[[], Layout]] = {
         r"groups\[0\]\.name": lambda: Layout.of_names([bad]),

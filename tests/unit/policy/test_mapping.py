@@ -46,7 +46,7 @@ def test_overlaps_are_exact_interval_lengths(
 
 
 @given(COUNTS, COUNTS, st.data())
-def test_sum_preserves_the_sum_over_a_role_at_any_depth(
+def test_the_sum_rule_preserves_the_sum_over_a_role_at_any_depth(
     base_depth: int, depth: int, data: st.DataObject
 ) -> None:
     rates = np.array(
@@ -57,7 +57,7 @@ def test_sum_preserves_the_sum_over_a_role_at_any_depth(
 
 
 @given(COUNTS, COUNTS, st.data())
-def test_sqrt_preserves_the_sum_of_squares(
+def test_the_sqrt_rule_preserves_the_sum_of_squares(
     base_depth: int, depth: int, data: st.DataObject
 ) -> None:
     rates = np.array(
@@ -69,7 +69,7 @@ def test_sqrt_preserves_the_sum_of_squares(
 
 
 @given(COUNTS, COUNTS)
-def test_copy_keeps_a_uniform_rate(base_depth: int, depth: int) -> None:
+def test_the_copy_rule_keeps_a_uniform_rate(base_depth: int, depth: int) -> None:
     mapping = map_layout(stack(depth), stack(base_depth), DepthRule.COPY)
     assert mapping.references(np.full(base_depth, 3.0)) == pytest.approx(3.0)
 
@@ -87,7 +87,7 @@ def test_two_base_blocks_correspond_to_four(rule: DepthRule, expected: list[floa
     assert mapping.references(np.array([1.0, 2.0])) == pytest.approx(expected)
 
 
-def test_a_name_at_the_same_place_wins_and_others_go_by_the_role() -> None:
+def test_a_name_matches_only_at_the_same_position_and_otherwise_by_role() -> None:
     base = Layout.of_names(["blocks.0.w", "blocks.2.w"])
     run = Layout.of_names(["blocks.2.w", "blocks.4.w"])
     mapping = map_layout(run, base, DepthRule.SUM)
@@ -97,19 +97,19 @@ def test_a_name_at_the_same_place_wins_and_others_go_by_the_role() -> None:
 
 def test_a_name_in_a_model_of_different_depth_matches_by_role() -> None:
     mapping = map_layout(stack(4), stack(2), DepthRule.SUM)
-    assert mapping.sources_of(1) == [0]  # blocks.1 of 4 lies in blocks.0 of 2, not in blocks.1
+    assert mapping.sources_of(1) == [0]  # blocks.1 of 4 overlaps blocks.0 of 2, not blocks.1
 
 
 @pytest.mark.parametrize("rule", list(UnmatchedRule))
-def test_a_layout_that_maps_to_nothing_is_refused_under_every_rule(rule: UnmatchedRule) -> None:
+def test_a_layout_without_any_match_is_refused_under_every_rule(rule: UnmatchedRule) -> None:
     layout = Layout.of_names(["x", "y"])
     refused = refusal(layout, map_layout(layout, stack(2), DepthRule.SUM), rule)
     assert isinstance(refused, LayoutMismatchError)
     assert "2 of 2 groups have no counterpart in the profile: x, y." in str(refused)
-    assert "hold" not in str(refused)  # it would not help
+    assert "hold" not in str(refused)  # holding would not help
 
 
-def test_unmatched_groups_are_an_error_or_held_as_the_rule_says() -> None:
+def test_unmatched_groups_are_an_error_or_held_depending_on_the_rule() -> None:
     layout = Layout.of_names(["blocks.0.w", "extra"])
     mapping = map_layout(layout, stack(2), DepthRule.SUM)
     assert mapping.matched.tolist() == [True, False]
@@ -159,7 +159,7 @@ def test_each_expert_corresponds_to_itself_in_a_deeper_model() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4), st.data())
-def test_sum_preserves_the_sum_over_ragged_stages(
+def test_the_sum_rule_preserves_the_sum_over_stages_of_unequal_length(
     stages: list[tuple[int, int]], data: st.DataObject
 ) -> None:
     blocks, base_blocks = zip(*stages, strict=True)
@@ -170,7 +170,7 @@ def test_sum_preserves_the_sum_over_ragged_stages(
 
 
 @given(COUNTS, COUNTS, st.floats(0, 1), st.data())
-def test_measured_preserves_the_size_of_the_whole_change(
+def test_the_measured_rule_preserves_the_size_of_the_total_change(
     base_depth: int, depth: int, coherence: float, data: st.DataObject
 ) -> None:
     rates = np.array(
@@ -189,7 +189,9 @@ def test_measured_preserves_the_size_of_the_whole_change(
 
 
 @given(st.integers(1, 8), st.integers(1, 5))
-def test_measured_is_sum_at_coherence_one_and_sqrt_at_zero(base_depth: int, times: int) -> None:
+def test_the_measured_rule_equals_sum_at_coherence_one_and_sqrt_at_zero(
+    base_depth: int, times: int
+) -> None:
     rates = np.linspace(1, 2, base_depth)
     run, base = stack(base_depth * times), stack(base_depth)
     for coherence, rule in ((1.0, DepthRule.SUM), (0.0, DepthRule.SQRT), (-0.3, DepthRule.SQRT)):
@@ -211,7 +213,7 @@ def test_wrapped_names_map_like_plain_names() -> None:
             assert mapping.references(np.array([1.0, 2.0, 3.0])).tolist() == [1.0, 2.0, 3.0]
 
 
-def test_the_alias_table_finds_another_framework_s_groups() -> None:
+def test_the_alias_table_matches_groups_of_a_different_framework() -> None:
     base = Layout.of_names(["0.weight", "0.bias", "2.weight", "2.bias", "blocks.0.w"])
     run = Layout.of_names([
         *("Dense_0/kernel", "Dense_0/bias", "Dense_1/kernel", "Dense_1/bias"),
@@ -230,28 +232,28 @@ def test_the_alias_table_finds_another_framework_s_groups() -> None:
     assert mapping.references(rates).tolist() == [1.0, 2.0, 3.0, 4.0, 3.0, 3.0]
 
 
-def test_an_alias_also_rewrites_a_given_role() -> None:
+def test_an_alias_also_rewrites_an_explicit_role() -> None:
     run = Layout.of([Group("x", "Block_*/kernel", 0, 2), Group("y", "Block_*/kernel", 1, 2)])
     aliases = [GroupAlias("Block_*/kernel", "blocks.*.w")]
     mapping = map_layout(run, stack(2), DepthRule.SUM, aliases=aliases)
     assert mapping.references(np.array([1.0, 2.0])).tolist() == [1.0, 2.0]
 
 
-def test_aliases_that_make_two_groups_one_match_neither_and_leave_the_others() -> None:
+def test_groups_that_get_the_same_name_from_aliases_are_unmatched_and_others_unaffected() -> None:
     run = Layout.of_names(["a", "b", "c", "d"])
     aliases = [GroupAlias("a", "w"), GroupAlias("b", "w"), GroupAlias("d", "v")]
     mapping = map_layout(run, Layout.of_names(["w", "c", "v"]), DepthRule.SUM, aliases=aliases)
     assert mapping.matches == (Match.NONE, Match.NONE, Match.NAME, Match.ALIAS)
 
 
-def test_given_roles_that_an_alias_makes_one_are_marked_and_not_refused() -> None:
+def test_explicit_roles_that_an_alias_merges_are_marked_and_not_refused() -> None:
     run = Layout.of([Group("x", "p", 0, 1), Group("y", "q", 0, 1)])
     aliases = [GroupAlias("p", "r"), GroupAlias("q", "r")]
     mapping = map_layout(run, Layout.of([Group("z", "r", 0, 1)]), DepthRule.SUM, aliases=aliases)
     assert mapping.matches == (Match.NONE, Match.NONE)
 
 
-def test_aliased_blocks_count_together_with_those_that_need_no_alias() -> None:
+def test_aliased_blocks_count_together_with_blocks_that_need_no_alias() -> None:
     run = Layout.of_names(["blocks.0.a.w", "layer_1/k"])
     base = Layout.of_names(["blocks.0.a.w", "blocks.1.a.w"])
     aliases = [GroupAlias("layer_*/k", "blocks.*.a.w")]
@@ -263,7 +265,7 @@ def test_aliased_blocks_count_together_with_those_that_need_no_alias() -> None:
 GPT = ["wte.weight", *(f"h.{i}.{part}.w" for i in range(12) for part in ("attn", "mlp"))]
 
 
-def test_frozen_blocks_leave_the_others_in_their_places() -> None:
+def test_frozen_blocks_do_not_change_the_positions_of_other_blocks() -> None:
     base = Layout.of_names(GPT)
     rates = np.arange(1.0, len(GPT) + 1)
     trained = [name for name in GPT if name.startswith(("h.10.", "h.11."))]
@@ -271,17 +273,17 @@ def test_frozen_blocks_leave_the_others_in_their_places() -> None:
     mapping = map_layout(run, base, DepthRule.SUM)
     assert set(mapping.matches) == {Match.NAME}
     assert mapping.references(rates).tolist() == rates[-4:].tolist()
-    # Of a deeper model, the last two of 24 blocks share the last one of 12.
+    # In a deeper model, the last two of 24 blocks share the last one of 12.
     deep = [f"h.{i}.{part}.w" for i in range(24) for part in ("attn", "mlp")]
     run = Layout.of(map(Group, deep[-4:]), frozen_names=deep[:-4])
     mapping = map_layout(run, base, DepthRule.SUM)
     assert mapping.references(rates) == pytest.approx([rates[-2] / 2, rates[-1] / 2] * 2)
-    # A profile of the last blocks alone says nothing of the first ones.
+    # A profile of only the last blocks has no counterparts of the first ones.
     mapping = map_layout(Layout.of_names(GPT), Layout.of(run.groups, (), deep[:-4]), DepthRule.SUM)
     assert [GPT[i] for i in np.flatnonzero(mapping.matched)] == trained[-2:]
 
 
-def test_a_part_that_a_stage_has_but_once_is_not_shared_out() -> None:
+def test_a_part_that_occurs_once_per_stage_is_not_scaled_by_depth() -> None:
     def net(*blocks: int, down: tuple[int, ...]) -> Layout:
         names = [f"layer{s}.{b}.conv.w" for s, n in enumerate(blocks, 1) for b in range(n)]
         return Layout.of_names(names + [f"layer{s}.0.downsample.0.weight" for s in down])
@@ -304,7 +306,7 @@ def test_only_one_index_is_matched_by_overlap_and_stages_never_are() -> None:
         ])
 
     assert map_layout(net(2, 6, "parts"), net(2, 3, "parts"), DepthRule.SUM).matched.all()
-    # Parts that hold rows of blocks are stages, whatever they are called.
+    # Parts that contain several blocks are stages, whatever their name.
     assert not map_layout(net(4, 3, "parts"), net(2, 3, "parts"), DepthRule.SUM).matched.any()
     assert map_layout(net(4, 1, "parts"), net(2, 1, "parts"), DepthRule.SUM).matched.all()
     assert not map_layout(net(4, 6, "parts"), net(2, 3, "parts"), DepthRule.SUM).matched.any()
@@ -321,7 +323,7 @@ def test_more_experts_have_orthogonal_changes_under_every_rule(rule: DepthRule) 
     assert references == pytest.approx(np.array([1.0, 1.0, 3.0, 3.0]) / np.sqrt(2))
 
 
-def test_templates_of_either_side_read_both() -> None:
+def test_templates_of_either_layout_apply_to_both() -> None:
     names = [f"features.{i}.weight" for i in range(3)]
     run, base = Layout.of(map(Group, names), ["features.*"]), Layout.of_names(names)
     for one, other in ((run, base), (base, run)):
@@ -336,7 +338,7 @@ def test_wrapped_and_plain_copies_of_a_block_are_not_mixed_up() -> None:
     assert mapping.references(np.array([1.0, 2.0, 10.0, 20.0])).sum() == pytest.approx(3.0)
 
 
-def test_measured_does_not_change_rows_of_equal_length() -> None:
+def test_the_measured_rule_does_not_change_models_of_equal_depth() -> None:
     rho = np.array([0.5])
     base = Layout.of([Group(f"b{i}", "r", i, 4) for i in range(4)])
     one = map_layout(Layout.of([Group("x", "r", 2, 4)]), base, DepthRule.MEASURED)
@@ -349,8 +351,8 @@ def test_measured_does_not_change_rows_of_equal_length() -> None:
     assert shared.references(np.array([1.0, 2.0]), rho).tolist() == [1.0] * 4 + [2.0] * 4
     stages = map_layout(resnet(2, 4), resnet(2, 2), DepthRule.MEASURED)
     references = stages.references(np.array([1.0, 2.0, 3.0, 4.0]), rho)
-    assert references[:2].tolist() == [1.0, 2.0]  # of a stage that is not deeper
-    assert references[2] > 1.5  # more than the sum's
+    assert references[:2].tolist() == [1.0, 2.0]  # of a stage of equal depth
+    assert references[2] > 1.5  # more than under the sum rule
 
 
 @given(st.permutations(range(12)), st.floats(0, 1))
@@ -366,7 +368,7 @@ def test_results_are_bit_identical_in_any_order_of_groups(order: list[int], rho:
         assert shuffled.references(rates, coherences).tolist() == expected.tolist()
 
 
-def test_the_nearest_role_stands_in_if_the_policy_allows_it() -> None:
+def test_the_nearest_role_is_used_if_the_policy_allows_it() -> None:
     base = Layout.of_names(["blocks.0.attn.qkv.w", "blocks.0.mlp.w"])
     run = Layout.of_names(["blocks.0.attn.q.w", "blocks.1.attn.q.w", "other"])
     mapping = map_layout(run, base, DepthRule.SUM, unmatched_rule=UnmatchedRule.NEAREST_ROLE)
@@ -377,7 +379,7 @@ def test_the_nearest_role_stands_in_if_the_policy_allows_it() -> None:
     assert set(held.matches) == {Match.NONE}
 
 
-def test_the_templates_of_a_profile_read_the_names_of_its_runs() -> None:
+def test_the_templates_of_a_profile_apply_to_the_names_of_its_runs() -> None:
     base = Layout.of([Group("s0.u0.w"), Group("s0.u1.w")], ["s*.u*"])
     run = Layout.of_names(["s0.u0.w", "s0.u1.w", "s0.u2.w", "s0.u3.w"])
     mapping = map_layout(run, base, DepthRule.SUM)

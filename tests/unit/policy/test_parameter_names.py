@@ -18,20 +18,20 @@ from advisor.policy.wrappers import clean_names, strip_wrappers
     ("name", "role", "indices"),
     [
         ("blocks.3.attn.qkv.weight", "blocks.*.attn.qkv.weight", (3,)),
-        ("blocks.3.mlp.0.weight", "blocks.*.mlp.0.weight", (3,)),  # up and down are no blocks
+        ("blocks.3.mlp.0.weight", "blocks.*.mlp.0.weight", (3,)),  # up and down are not blocks
         ("blocks.3.1.weight", "blocks.*.1.weight", (3,)),
         ("stages.2.0.conv1.weight", "stages.*.*.conv1.weight", (2, 0)),
         ("features.5.17.block.0.weight", "features.*.*.block.0.weight", (5, 17)),
-        ("features.4.weight", "features.4.weight", ()),  # its neighbour may be of another kind
+        ("features.4.weight", "features.4.weight", ()),  # its neighbour may be of a different kind
         ("encoder.3.attn.weight", "encoder.*.attn.weight", (3,)),
         ("layers.4.weight", "layers.*.weight", (4,)),
         ("transformer.h.11.mlp.c_fc.bias", "transformer.h.*.mlp.c_fc.bias", (11,)),
         ("0.weight", "0.weight", ()),
         ("0.attn.weight", "*.attn.weight", (0,)),
         ("head.weight", "head.weight", ()),
-        ("norm1.weight", "norm1.weight", ()),  # a digit inside a word is no index
+        ("norm1.weight", "norm1.weight", ()),  # a digit inside a word is not an index
         ("fc2.weight", "fc2.weight", ()),
-        ("blocks.².weight", "blocks.².weight", ()),  # a digit to Unicode, not to a number
+        ("blocks.².weight", "blocks.².weight", ()),  # a digit in Unicode, but int() refuses it
         ("layers.2.experts.5.w", "layers.*.experts.*.w", (2, 5)),
         ("layer1.0.conv1.weight", "layer*.*.conv1.weight", (1, 0)),
         ("down_blocks.0.resnets.1.conv1.w", "down_blocks.*.resnets.*.conv1.w", (0, 1)),
@@ -58,7 +58,7 @@ def test_the_role_is_the_name_without_its_block_indices(
 
 
 @given(st.from_regex(r"[A-Za-z0-9_./]{1,40}", fullmatch=True))
-def test_role_and_indices_spell_the_name_again(name: str) -> None:
+def test_the_name_can_be_rebuilt_from_its_role_and_indices(name: str) -> None:
     found = parse_name(name)
     role = found.role
     assert role.count("*") == len(found.numbers) == len(found.prefixes)
@@ -73,7 +73,7 @@ def test_role_and_indices_spell_the_name_again(name: str) -> None:
         assert role == name
 
 
-def test_the_first_template_that_fits_decides() -> None:
+def test_the_first_matching_template_applies() -> None:
     templates = ["net.s*.u*", "net"]
 
     def read(name: str) -> tuple[str, tuple[int, ...]]:
@@ -87,7 +87,7 @@ def test_the_first_template_that_fits_decides() -> None:
 
 
 def test_many_templates_are_applied_to_many_names_quickly() -> None:
-    """They were compiled for each name again: this took 20 seconds, a full layout minutes."""
+    """Compiling them again for each name took 20 seconds, and minutes for a full layout."""
     begun = time.process_time()
     templates = [f"x{i}.*{'y' * 500}" for i in range(256)]
     layout = Layout.of([Group(f"a{i}.b") for i in range(2_000)], templates)
@@ -95,14 +95,14 @@ def test_many_templates_are_applied_to_many_names_quickly() -> None:
     assert layout.roles[:2] == ("a0.b", "a1.b")
 
 
-def test_the_word_before_an_index_says_what_its_blocks_are() -> None:
+def test_the_word_before_an_index_sets_its_axis() -> None:
     assert axes_of("stages.*.layers.*.experts.*.w", 3) == (Axis.STAGE, Axis.DEPTH, Axis.EXPERT)
     assert axes_of("Stage_*/Expert_*/kernel", 2) == (Axis.STAGE, Axis.EXPERT)
-    assert axes_of("mlp", 1) == (Axis.DEPTH,)  # a role that was given
+    assert axes_of("mlp", 1) == (Axis.DEPTH,)  # an explicit role
 
 
 def test_patterns_take_time_in_proportion_to_the_name() -> None:
-    """Each would try 200 ^ 4 ways if a * could end anywhere."""
+    """Each would try 200^4 ways to match if a * could end anywhere."""
     begun = time.process_time()
     with pytest.raises(InvalidValueError, match=r"'\*1\*1.*has a digit next to a \*"):
         check_templates("t", ["*1*1*1*1*1x"])
@@ -132,7 +132,7 @@ def test_wrappers_are_stripped(wrapped: str) -> None:
     assert strip_wrappers(wrapped) == "blocks.0.w"
 
 
-def test_similar_names_of_the_model_are_not_stripped() -> None:
+def test_names_that_only_resemble_wrappers_are_not_stripped() -> None:
     assert strip_wrappers("encoder.module.w") == "encoder.module.w"
     assert strip_wrappers("my_orig_mod.w") == "my_orig_mod.w"
 
@@ -141,7 +141,7 @@ def test_names_that_would_become_equal_are_not_stripped() -> None:
     assert clean_names(["module.a", "a", "module.b"]) == ["module.a", "a", "b"]
 
 
-def test_the_first_alias_that_fits_rewrites_names_and_roles() -> None:
+def test_the_first_matching_alias_rewrites_names_and_roles() -> None:
     table = AliasTable([
         GroupAlias("Dense_0/kernel", "0.weight"),
         GroupAlias("blocks_*/attn/kernel", "blocks.*.attn.weight"),
@@ -164,12 +164,12 @@ def test_the_first_alias_that_fits_rewrites_names_and_roles() -> None:
         (GroupAlias("a.***", "a.***"), r"has \*\*\*; write \* for an index"),
     ],
 )
-def test_a_bad_alias_is_refused(alias: GroupAlias, message: str) -> None:
+def test_an_invalid_alias_is_refused(alias: GroupAlias, message: str) -> None:
     with pytest.raises(InvalidValueError, match=message):
         check_aliases("t", [alias])
 
 
-def test_a_bad_template_is_refused() -> None:
+def test_an_invalid_template_is_refused() -> None:
     with pytest.raises(InvalidValueError, match=r"t\[0\]: 'blocks' has no \*; write the beginning"):
         check_templates("t", ["blocks"])
     with pytest.raises(InvalidValueError, match=r"t: 257 entries, but at most 256"):

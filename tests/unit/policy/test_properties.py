@@ -1,4 +1,4 @@
-"""What holds under every policy: profiles over time, another depth, noise, multipliers in force."""
+"""Properties that hold for every policy, profile, depth, measurement and current multiplier."""
 
 from __future__ import annotations
 
@@ -127,7 +127,9 @@ def test_answers_are_finite_and_inside_the_bounds(case: Case) -> None:
 
 
 @given(cases(zeros=False))
-def test_measured_as_the_reference_is_a_ratio_of_one_and_moves_nothing_from_one(case: Case) -> None:
+def test_rates_equal_to_the_reference_have_a_ratio_of_one_and_keep_a_multiplier_of_one(
+    case: Case,
+) -> None:
     profile, layout, measurement = case
     same = dataclasses.replace(measurement, unit_rates=advised(case).references)
     answer = advised((profile, layout, same))
@@ -137,7 +139,7 @@ def test_measured_as_the_reference_is_a_ratio_of_one_and_moves_nothing_from_one(
 
 
 @given(cases(zeros=False), st.floats(2.0**-8, 2.0**8))
-def test_rates_times_c_are_ratios_over_c_and_multipliers_too_where_nothing_acts(
+def test_scaling_rates_divides_ratios_and_every_unlimited_multiplier(
     case: Case, factor: float
 ) -> None:
     profile, layout, measurement = case
@@ -172,8 +174,10 @@ def test_results_are_bit_identical_in_any_order_of_groups(case: Case, data: st.D
 
 
 @given(cases(), st.integers(1, 6))
-def test_a_finer_cut_of_the_same_blocks_keeps_what_the_rule_keeps(case: Case, times: int) -> None:
-    """Each block cut in equal parts: sums, squares or rates stay, by rule, at any step."""
+def test_splitting_each_block_preserves_the_quantity_of_the_depth_rule(
+    case: Case, times: int
+) -> None:
+    """Each block is split into equal parts; the rule preserves the sum, squares or rates."""
     profile, _, measurement = case
     policy = profile.policy
     base_depth = sum(group.name.endswith(".a.w") for group in profile.layout.groups)

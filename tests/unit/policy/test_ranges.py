@@ -15,7 +15,7 @@ _RANGES = [COUNT, FINITE, NON_NEGATIVE, POSITIVE, STEP, Range("is not in [0, 1]"
 
 @pytest.mark.parametrize("numbers", _RANGES)
 @given(st.lists(st.floats() | st.sampled_from([0.0, -0.0, 1.0, 2.0**53]), min_size=1))
-def test_arrays_and_single_numbers_are_judged_alike(numbers: Range, values: list[float]) -> None:
+def test_arrays_and_single_numbers_are_validated_alike(numbers: Range, values: list[float]) -> None:
     array = np.array(values)
     inside = [numbers.contains(value) for value in values]
     assert numbers.contains_each(array).tolist() == inside
@@ -39,7 +39,9 @@ def test_arrays_and_single_numbers_are_judged_alike(numbers: Range, values: list
         (STEP, [0, 2**53], [-1, 2**53 + 1]),
     ],
 )
-def test_the_ends_of_each_range(numbers: Range, inside: list[float], outside: list[float]) -> None:
+def test_values_at_the_limits_of_each_range(
+    numbers: Range, inside: list[float], outside: list[float]
+) -> None:
     for value in inside:
         numbers.check("field", value)
     for value in outside:

@@ -159,7 +159,7 @@ GROUP = st.tuples(RATES.map(lambda rate: min(rate, 1e29)), RATES, st.floats(0, 1
     st.none() | st.floats(0, 1e9),
     st.integers(0, 64),
 )
-def test_under_every_policy_answers_are_finite_in_bounds_and_the_same_again(
+def test_answers_are_finite_within_bounds_and_reproducible_under_every_policy(
     groups: list[tuple[float, float, float, float]],
     policy: Policy,
     step: int,
@@ -191,14 +191,14 @@ def test_under_every_policy_answers_are_finite_in_bounds_and_the_same_again(
 
 
 def test_an_infinite_slew_bound_does_not_limit() -> None:
-    """It was, but with a warning of numpy's in the service's log."""
+    """The bound overflows to infinity, which must not cause a NumPy warning."""
     measurement = measured([1.0], multipliers=[1e300], interval_steps=1)
-    advice = advise([[1.0]], measurement, Policy(slew_limit=1e300))
-    assert advice.multipliers.tolist() == [1.0]
+    answer = advise([[1.0]], measurement, Policy(slew_limit=1e300))
+    assert answer.multipliers.tolist() == [1.0]
 
 
 @given(st.floats(0.02, 50), st.floats(0.5, 2), st.floats(1.01, 4))
-def test_a_successor_stays_within_the_slew_limit(
+def test_each_later_answer_stays_within_the_slew_limit(
     rate: float, in_force: float, limit: float
 ) -> None:
     policy = Policy(slew_limit=limit)
@@ -213,7 +213,7 @@ def test_a_successor_stays_within_the_slew_limit(
     assert advise([[1.0]], first, policy).multipliers[0] == pytest.approx(1 / rate)
 
 
-def test_confidence_makes_large_moves_whole_and_leaves_noise_alone() -> None:
+def test_weighing_by_confidence_applies_large_moves_fully_and_ignores_noise() -> None:
     def moved(ratio: float, error: float) -> float:
         answer = advise([[ratio]], measured([1.0], errors=[error], interval_steps=25))
         return float(np.log(answer.multipliers[0]) / np.log(ratio))
@@ -224,8 +224,8 @@ def test_confidence_makes_large_moves_whole_and_leaves_noise_alone() -> None:
     assert moved(1.01, 0.0) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_weighing_by_confidence_brings_noisy_measurements_nearer_to_the_truth() -> None:
-    """Thirty noisy answers to a run at rest: the weighed multipliers wander less."""
+def test_weighing_by_confidence_reduces_the_error_from_noisy_measurements() -> None:
+    """Over thirty noisy answers to a stationary run, weighed multipliers deviate less."""
     rng = np.random.default_rng(0)
     wandered = {}
     for weigh in (True, False):
@@ -244,13 +244,13 @@ def test_increases_are_damped_for_nonlinear_steps_and_decreases_are_not() -> Non
     policy = Policy(max_linearity_error=0.5)
     measurement = measured([0.25, 4.0], linearity_error=1.0)
     answer = advise([[1.0, 1.0]], measurement, policy)
-    assert answer.multipliers == pytest.approx([2.0, 0.25])  # half of the way to 4, in logarithms
+    assert answer.multipliers == pytest.approx([2.0, 0.25])  # half of the way to 4 in log space
     assert answer.limits.tolist() == [Limit.DAMPING, 0]
     calm = advise([[1.0, 1.0]], measured([0.25, 4.0], linearity_error=0.5), policy)
     assert calm.multipliers == pytest.approx([4.0, 0.25])
 
 
-def test_rates_negligible_beside_the_median_are_held_like_zeros() -> None:
+def test_rates_far_below_the_median_are_held_like_zero_rates() -> None:
     answer = advise([[1.0, 1e-9, 1.0, 1.0, 1.0]], measured([1.0, 3e-9, 1e-8, 1.0, 1.0]))
     assert answer.outcomes == (
         Outcome.MATCHED,
@@ -267,7 +267,7 @@ def test_one_exploding_group_does_not_hold_the_others() -> None:
     assert answer.multipliers[1:].tolist() == [1.0, 0.5, 0.25]
 
 
-def test_with_first_step_only_later_measurements_are_held() -> None:
+def test_first_step_only_holds_later_measurements() -> None:
     policy = Policy(first_step_only=True)
     assert advise([[2.0]], measured([1.0]), policy).multipliers[0] == 2.0
     later = advise([[2.0]], measured([0.1], step=25, multipliers=[2.0], interval_steps=25), policy)
@@ -288,13 +288,13 @@ def test_multipliers_freeze_at_the_step_that_the_policy_names() -> None:
         ([0.2] * 10, 4, 0.1, 16),
         ([0.1] * 10, 4, 0.2, 1),
         ([0.1] * 9 + [50.0], 4, 0.1, 4),  # nine of ten
-        ([9.0] * 10, 4, 0.1, 64),  # the policy's most
+        ([9.0] * 10, 4, 0.1, 64),  # the policy's maximum
         ([0.0] * 10, 4, 0.1, 4),  # errors unknown
         ([0.2] * 10, 0, 0.1, 0),  # probes unknown
         ([0.2] * 10, 4, None, 0),
     ],
 )
-def test_answers_state_how_many_probes_the_target_error_takes(
+def test_answers_state_how_many_probes_the_target_error_requires(
     errors: list[float], probes: int, target: float | None, expected: int
 ) -> None:
     measurement = measured([1.0] * 10, errors=errors, probes=probes)
@@ -302,7 +302,7 @@ def test_answers_state_how_many_probes_the_target_error_takes(
     assert answer.probes == expected
 
 
-def test_an_answer_explains_itself() -> None:
+def test_an_answer_contains_its_explanation() -> None:
     base = profile_of(["blocks.0.w"], [[8.0]])
     policy = Policy(max_multiplier=2.0)
     mapping = map_layout(
@@ -323,7 +323,7 @@ def test_alignment_by_progress_compares_the_same_fraction_of_the_training() -> N
     assert answer.references == pytest.approx([4.0])
     with pytest.raises(InvalidValueError, match=r"total_steps: alignment by progress needs"):
         advise(base, measured([1.0], step=500), policy)
-    # Of a training as long as the base's each step is its own, 29 of 100 not 28.999999999999996.
+    # For equal lengths each step is compared with itself: 29 of 100 is not 28.999999999999996.
     for step in range(100):
         found = advise([[1.0]] * 100, measured([1.0], step=step, total_steps=100), policy)
         assert found.profile_step == step
@@ -332,16 +332,16 @@ def test_alignment_by_progress_compares_the_same_fraction_of_the_training() -> N
 @pytest.mark.parametrize(
     ("moved", "interval", "expected"),
     [
-        (1.0, 50, 100),  # at rest: twice as long
+        (1.0, 50, 100),  # unchanged multipliers: twice as long
         (1.0, 80, 100),  # but not beyond the policy's range
         (1.02, 50, 100),
-        (4.0, 50, 25),  # in motion: half as long
+        (4.0, 50, 25),  # changing multipliers: half as long
         (4.0, 30, 25),
         (np.exp(0.1), 50, 50),
         (4.0, 0, 25),  # the first measurement
     ],
 )
-def test_it_measures_sooner_while_multipliers_move(
+def test_the_next_measurement_is_sooner_while_multipliers_change(
     moved: float, interval: int, expected: int
 ) -> None:
     policy = Policy(min_interval_steps=25, max_interval_steps=100)
@@ -365,7 +365,7 @@ def test_it_measures_sooner_while_multipliers_move(
         ({"interval_steps": -1}, r"interval_steps: -1 is not in"),
     ],
 )
-def test_a_bad_measurement_is_refused_with_the_field(
+def test_the_error_for_an_invalid_measurement_names_the_field(
     change: dict[str, object], message: str
 ) -> None:
     good = measured([1.0, 1.0])
@@ -392,6 +392,8 @@ def test_a_bad_measurement_is_refused_with_the_field(
         ({"max_interval_steps": 3}, r"max_interval_steps: 3 is below min_interval_steps 25"),
     ],
 )
-def test_a_bad_policy_is_refused_with_the_rule(change: dict[str, float], message: str) -> None:
+def test_the_error_for_an_invalid_policy_names_the_rule(
+    change: dict[str, float], message: str
+) -> None:
     with pytest.raises(InvalidValueError, match=message):
         Policy(**change)  # type: ignore[arg-type]

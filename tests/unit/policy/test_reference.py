@@ -11,12 +11,12 @@ from advisor.policy import DepthRule, InvalidValueError, Policy, Reference
 from tests.building import profile_of
 
 
-def test_between_points_the_rate_is_interpolated_in_log_space() -> None:
+def test_rates_are_interpolated_in_log_space_between_points() -> None:
     reference = Reference(profile_of(["a"], [[1.0], [100.0]], steps=[0, 10]))
     assert reference.at(5) == pytest.approx([10.0])
 
 
-def test_before_the_first_and_after_the_last_point_the_rate_is_held() -> None:
+def test_rates_are_constant_before_the_first_and_after_the_last_point() -> None:
     reference = Reference(profile_of(["a"], [[2.0], [8.0]], steps=[10, 20]))
     assert [float(reference.at(step)[0]) for step in (0, 10, 20, 1e9)] == pytest.approx([
         2.0,
@@ -33,8 +33,8 @@ def test_a_zero_among_positive_rates_counts_as_not_recorded() -> None:
     assert reference.at(15) == pytest.approx([2**0.5, 0.0])
 
 
-def test_zeros_at_the_ends_are_believed() -> None:
-    """LoRA's A has no rate until B has moved: a later rate says nothing about the time before."""
+def test_zeros_at_the_ends_are_kept() -> None:
+    """LoRA's A has no rate until B has moved, so a later rate does not apply to earlier steps."""
     rates = [[0.0, 1.0], [4.0, 2.0], [4.0, 0.0]]
     reference = Reference(profile_of(["A", "B"], rates, steps=[0, 10, 20]))
     assert reference.at(0).tolist() == [0.0, 1.0]
@@ -44,7 +44,7 @@ def test_zeros_at_the_ends_are_believed() -> None:
     assert reference.at(99) == pytest.approx([4.0, 0.0])
 
 
-def test_coherences_are_interpolated_and_held() -> None:
+def test_coherences_are_interpolated_between_points_and_constant_beyond_them() -> None:
     profile = dataclasses.replace(
         profile_of(["a"], [[1.0], [1.0]], steps=[0, 10]),
         coherences=np.array([[0.0], [0.5]], np.float32),
@@ -99,6 +99,8 @@ def test_the_rate_lies_between_the_neighbouring_points(rates: list[float], step:
         ({"total_steps": 1}, r"total_steps: 1 is not above the last point's step 1"),
     ],
 )
-def test_a_bad_profile_is_refused_with_the_field(change: dict[str, object], message: str) -> None:
+def test_the_error_for_an_invalid_profile_names_the_field(
+    change: dict[str, object], message: str
+) -> None:
     with pytest.raises(InvalidValueError, match=message):
         dataclasses.replace(profile_of(["a"], [[1.0], [2.0]]), **change)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The order of the safeguards, and what each looks at: an example of each thing that could slip."""
+"""The order of the safeguards and their inputs, with one example of each possible mistake."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from tests.building import profile_of
 from tests.unit.policy.test_recommend import advise, measured
 
 
-def test_a_move_is_weighed_then_averaged_then_damped_then_slewed() -> None:
-    """d = log 16, e = log 16: half of it is log 4; damped by 1/2: 2; slew limit 1.5: 1.5.
+def test_a_move_is_weighed_then_averaged_then_damped_then_slew_limited() -> None:
+    """The move and its error are log 16: half of it is log 4; damped by 1/2: 2; slew limited: 1.5.
 
-    Averaged with an interval of half the window, before it is damped: half of the way to 4.
+    Averaging over an interval of half the window comes before damping: half of the way to 4.
     """
     error = float(np.log(16.0))
     measurement = measured(
@@ -42,47 +42,47 @@ def test_a_move_is_weighed_then_averaged_then_damped_then_slewed() -> None:
     slewed = advise([[16.0]], measurement, dataclasses.replace(policy, slew_limit=1.5))
     assert slewed.multipliers == pytest.approx([1.5])
     loose = advise([[16.0]], measurement, dataclasses.replace(policy, slew_limit=3.0))
-    assert loose.multipliers == pytest.approx([2.0])  # slewed first, it would be less
+    assert loose.multipliers == pytest.approx([2.0])  # it would be less if slew limiting came first
     later = dataclasses.replace(measurement, step=100)
     averaged = advise([[16.0]], later, policy)
-    assert averaged.multipliers == pytest.approx([2.0**0.5])  # averaged before it is weighed: 2^0.2
+    assert averaged.multipliers == pytest.approx([2.0**0.5])  # 2^0.2 if averaged first
     assert averaged.limits.tolist() == [Limit.CONFIDENCE | Limit.AVERAGING | Limit.DAMPING]
 
 
-def test_damping_looks_at_what_is_in_force_and_not_at_one() -> None:
+def test_damping_applies_to_increases_relative_to_the_current_multiplier() -> None:
     policy = Policy(max_linearity_error=0.5, weigh_by_confidence=False)
     measurement = measured([1.0, 1.0], multipliers=[8.0, 1 / 8], linearity_error=1.0)
     answer = advise([[2.0, 1 / 2]], measurement, policy)
     assert answer.multipliers == pytest.approx([
         2.0,
         0.25,
-    ])  # a cut to 2 is free, a raise to 1/2 not
+    ])  # a decrease to 2 is not damped, an increase to 1/2 is
 
 
-def test_an_unmatched_group_is_called_so_even_where_all_rests() -> None:
+def test_an_unmatched_group_is_reported_as_unmatched_even_after_freezing() -> None:
     policy = Policy(freeze_after_step=0, unmatched_rule=UnmatchedRule.HOLD)
     answer = advise([[1.0, 1.0]], measured([1.0, 1.0]), policy, names=["ga.", "stranger"])
     assert answer.outcomes == (Outcome.HELD_FROZEN, Outcome.UNMATCHED)
 
 
-def test_no_rate_is_no_rate_however_unsure() -> None:
+def test_a_zero_rate_is_reported_as_zero_even_with_a_large_error() -> None:
     answer = advise([[1.0]], measured([0.0], errors=[0.9]))
     assert answer.outcomes == (Outcome.HELD_ZERO_RATE,)
 
 
-def test_a_rate_is_compared_with_the_median_of_those_that_are_there() -> None:
+def test_a_rate_is_compared_with_the_median_of_the_positive_rates() -> None:
     answer = advise([[1.0] * 5], measured([0.0, 0.0, 0.0, 1e-8, 1.0]))
     assert answer.outcomes[3] is Outcome.HELD_ZERO_RATE
 
 
-def test_groups_that_no_probe_would_help_ask_for_none() -> None:
+def test_groups_with_a_zero_rate_do_not_increase_the_number_of_probes() -> None:
     policy = Policy(target_relative_error=0.1)
     errors = [9.0] * 5 + [0.1] * 5
     measurement = measured([0.0] * 5 + [1.0] * 5, errors=errors, probes=4)
     assert advise([[1.0] * 10], measurement, policy).probes == 4
 
 
-def test_a_bound_is_named_before_a_limit() -> None:
+def test_a_bound_takes_precedence_over_a_limit_in_the_outcome() -> None:
     policy = Policy(slew_limit=2.0, max_multiplier=1.5)
     later = measured([0.01], multipliers=[1.0], interval_steps=25)
     answer = advise([[1.0]], later, policy)
@@ -90,14 +90,14 @@ def test_a_bound_is_named_before_a_limit() -> None:
     assert answer.limits.tolist() == [Limit.SLEW | Limit.MAX_MULTIPLIER]
 
 
-def test_one_moving_group_of_many_does_not_hurry_the_next_measurement() -> None:
+def test_one_moving_group_of_many_does_not_shorten_the_interval() -> None:
     rates = [np.exp(-0.3)] + [1.0] * 99  # RMS of the moves 0.03, the largest 0.3
     later = measured(rates, step=0, interval_steps=40)
     policy = Policy(min_interval_steps=10, max_interval_steps=100)
     assert advise([[1.0] * 100], later, policy).next_measurement_step == 80
 
 
-def test_a_reference_that_is_unsure_itself_is_not_followed() -> None:
+def test_a_reference_with_a_large_error_is_not_followed() -> None:
     base = dataclasses.replace(
         profile_of(["a", "b"], [[1.0, 1.0]]),
         relative_errors=np.array([[0.1, 5.0]], dtype=np.float32),
@@ -120,21 +120,21 @@ def test_first_step_only_waits_for_groups_that_were_held() -> None:
     )
     answer = advise([[1.0, 8.0]], second, policy)
     assert answer.outcomes == (Outcome.MATCHED, Outcome.HELD_FROZEN)
-    assert answer.multipliers.tolist() == [4.0, 2.0]  # free of the slew limit: the first one
+    assert answer.multipliers.tolist() == [4.0, 2.0]  # the first recommendation has no slew limit
     assert answer.next_measurement_step < second.step + policy.max_interval_steps
 
 
-def test_a_warm_up_s_first_point_at_no_learning_rate_says_nothing() -> None:
+def test_a_first_point_with_a_learning_rate_of_zero_is_ignored() -> None:
     base = dataclasses.replace(
         profile_of(["a", "b"], [[0.0, 0.0], [2.0, 0.0], [2.0, 3.0]], steps=[0, 10, 20]),
         learning_rates=np.array([0.0, 0.005, 0.01]),
     )
-    assert Reference(base).at(0).tolist() == [2.0, 0.0]  # b's zero at step 10 is believed
+    assert Reference(base).at(0).tolist() == [2.0, 0.0]  # b's zero at step 10 is kept
     assert Reference(base).at(15).tolist() == [2.0, 0.0]
     assert Reference(base).at(20).tolist() == [2.0, 3.0]
 
 
-def test_progress_goes_by_the_planned_steps_and_not_by_the_last_point() -> None:
+def test_progress_is_relative_to_the_planned_steps_and_not_to_the_last_point() -> None:
     base = dataclasses.replace(profile_of(["a"], [[1.0], [4.0]], steps=[0, 100]), total_steps=200)
     mapping = map_layout(base.layout, base.layout, DepthRule.SUM)
     policy = Policy(alignment=Alignment.PROGRESS)
@@ -145,7 +145,7 @@ def test_progress_goes_by_the_planned_steps_and_not_by_the_last_point() -> None:
     assert answer.references == pytest.approx([2.0])
 
 
-def test_measured_has_a_factor_for_each_role() -> None:
+def test_the_measured_rule_has_a_factor_for_each_role() -> None:
     base = Layout.of_names([f"blocks.{i}.{part}.w" for i in range(2) for part in "ab"])
     run = Layout.of_names([f"blocks.{i}.{part}.w" for i in range(4) for part in "ab"])
     mapping = map_layout(run, base, DepthRule.MEASURED)
@@ -153,7 +153,7 @@ def test_measured_has_a_factor_for_each_role() -> None:
     assert references.tolist() == pytest.approx([0.5, 2**-0.5] * 4)
 
 
-def test_a_run_s_own_templates_come_before_its_profile_s() -> None:
+def test_templates_of_a_run_take_precedence_over_those_of_its_profile() -> None:
     from advisor.policy import Group
 
     base = Layout.of([Group("s0.u0.w"), Group("s0.u1.w")], ["s*.u*"])
@@ -166,12 +166,12 @@ def test_a_run_s_own_templates_come_before_its_profile_s() -> None:
     ["h", "cell", "cells", "unit", "units", "level", "levels", "resblock", "attentions",
      "transformers", "resnets", "encoderlayer", "experts"],
 )  # fmt: skip
-def test_these_words_hold_blocks(word: str) -> None:
+def test_an_index_after_these_words_is_a_block_index(word: str) -> None:
     assert parse_name(f"model.x.{word}.3.w").numbers == (3,)
     assert parse_name(f"0.a.{word}.3.m.w").numbers == (0, 3)
 
 
-def test_the_nearest_role_shares_more_than_half_and_is_of_one_kind() -> None:
+def test_the_nearest_role_shares_more_than_half_of_its_words_and_the_kind() -> None:
     base = ["blocks.*.attn.qkv.weight", "blocks.*.attn.out.bias", "blocks.*.q_norm.weight"]
     assert nearest_roles(["blocks.*.attn.q.weight"], base) == {"blocks.*.attn.q.weight": base[0]}
     assert nearest_roles(["x.*.attn.y.weight"], base) == {"x.*.attn.y.weight": base[0]}  # 0.6
