@@ -1,5 +1,5 @@
-"""Faults are injected under clients at work, and what they were told is checked against a model.
+"""Injects faults while clients work, and checks the answers that they got against a model.
 
-``python -m tests.chaos --help``. A run writes its history to a file as it goes, reads the registry
-back at its end, and judges the file alone: ``--check FILE`` judges it again.
+See ``python -m tests.chaos --help``. A run appends its history to a file, reads the registry back
+at the end, and then checks only the file; ``--check FILE`` checks it again.
 """

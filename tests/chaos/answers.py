@@ -1,4 +1,4 @@
-"""Judges what clients read: profiles, and recommendations with the version they come from."""
+"""Checks what clients read: profiles, and recommendations with the version that they name."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from tests.chaos.history import History, Operation
 from tests.chaos.order import Order
 from tests.chaos.replay import ProfileState, Replay
 
-_WHOLE = 1e-3  # how far a number may be from a whole one: rates are exact, multipliers nearly
-_SAME = ("profile", "digest", "stale", "policy")  # in all answers of one stream
+_WHOLE = 1e-3  # tolerance of numbers; rates are exact, multipliers nearly so
+_SAME = ("profile", "digest", "stale", "policy")  # equal in all answers of one stream
 _GONE = ("PROFILE_NOT_FOUND", "VERSION_NOT_FOUND")
 
 
-class AnswerJudge:
-    """Holds answers against the states that the registry went through.
+class AnswerChecker:
+    """Compares answers with the states of the registry over time.
 
     Args:
         replay: The states.
-        order: Which of them were possible when.
-        digests: The number of the content of each profile and digest.
-        policy_numbers: The number of the rules of each policy and version.
-        history: Where streams are found whole.
-        wrong: Takes down a violation.
+        order: Bounds for the states that were possible at a time.
+        digests: The number of the content by profile and digest.
+        policy_numbers: The number of the rules by policy and version.
+        history: The history with all answers of each stream.
+        wrong: Records a violation.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class AnswerJudge:
         self._streams: dict[str, Operation] = {}  # the first answer of each
         for operation in history.operations:
             if operation.kind == "recommend" and operation.ok:
-                self._streams.setdefault(operation.told["stream"], operation)
+                self._streams.setdefault(operation.response["stream"], operation)
 
-    def judge(self, operation: Operation) -> None:
-        """Judge a read or a recommendation."""
+    def check(self, operation: Operation) -> None:
+        """Check a read or a recommendation."""
         if operation.outcome == "refused":
             self._refused(operation)
         elif operation.ok and operation.kind == "read":
@@ -53,18 +53,18 @@ class AnswerJudge:
             self._recommended(operation)
 
     def _about(self, operation: Operation) -> str:
-        asked, told = operation.asked, operation.told
-        shown = {key: value for key, value in told.items() if key not in {"versions", "error"}}
-        return f"{operation.id} {operation.kind} {asked['profile']}@{asked['suffix']}: {shown}"
+        request, response = operation.request, operation.response
+        shown = {key: value for key, value in response.items() if key not in {"versions", "error"}}
+        return f"{operation.id} {operation.kind} {request['profile']}@{request['suffix']}: {shown}"
 
     def _some(
         self, operation: Operation, fits: Callable[[ProfileState], bool], *, stale: bool = False
     ) -> bool:
-        """Return whether a state of the operation's time fits; of any time before, if stale."""
-        begun_ns = operation.told.get("opened_ns", operation.invoked_ns)
-        fewest = 0 if stale else self._order.fewest(begun_ns)
+        """Return whether a state during the operation fits, or any earlier one if it is stale."""
+        started_ns = operation.response.get("opened_ns", operation.invoked_ns)
+        fewest = 0 if stale else self._order.fewest(started_ns)
         most = self._order.most(operation.returned_ns)
-        timeline = self._replay.profile(operation.asked["profile"])
+        timeline = self._replay.profile(operation.request["profile"])
         for writes, state in timeline.between(fewest, most):
             if fits(state):
                 if not stale:
@@ -73,82 +73,106 @@ class AnswerJudge:
         return False
 
     def _refused(self, operation: Operation) -> None:
-        suffix = operation.asked["suffix"]
-        if operation.told["reason"] not in _GONE or not self._some(
+        suffix = operation.request["suffix"]
+        if operation.response["reason"] not in _GONE or not self._some(
             operation, lambda state: not state.resolve(suffix)
         ):
-            self._wrong("wrong_version", f"{self._about(operation)}: refused without a reason")
+            self._wrong(
+                "wrong_version", f"{self._about(operation)}: refused, but no state justifies it"
+            )
 
     def _read(self, operation: Operation) -> None:
-        suffix, told = operation.asked["suffix"], operation.told
-        version, digest = told["version"], told["digest"]
-        aliases = {alias: tuple(named) for alias, named in told["aliases"].items()}
+        suffix, response = operation.request["suffix"], operation.response
+        version, digest = response["version"], response["digest"]
+        aliases = {alias: tuple(named) for alias, named in response["aliases"].items()}
 
         def fits(state: ProfileState) -> bool:
             named = {alias: (v, state.moves[alias]) for alias, v in state.aliases.items()}
             return bool(
                 state.resolve(suffix) == version
                 and state.versions[version] == digest
-                and sorted(state.versions) == told["versions"]
+                and sorted(state.versions) == response["versions"]
                 and named == aliases
             )
 
         if not self._some(operation, fits):
-            self._wrong("wrong_version", f"{self._about(operation)}: never was so in its time")
-        elif told["number"] != self._digests.get((operation.asked["profile"], digest)):
-            self._wrong("wrong_version", f"{self._about(operation)}: another version's content")
+            self._wrong(
+                "wrong_version", f"{self._about(operation)}: no state during the call was like this"
+            )
+        elif response["number"] != self._digests.get((operation.request["profile"], digest)):
+            self._wrong(
+                "wrong_version", f"{self._about(operation)}: has the content of a different version"
+            )
 
     def _recommended(self, operation: Operation) -> None:
-        first = self._streams[operation.told["stream"]]
+        first = self._streams[operation.response["stream"]]
         if first is operation:
             self._first(operation)
-        elif any(operation.told[key] != first.told[key] for key in _SAME):
-            self._wrong("wrong_version", f"{self._about(operation)}: changed within a stream")
+        elif any(operation.response[key] != first.response[key] for key in _SAME):
+            self._wrong(
+                "wrong_version",
+                f"{self._about(operation)}: differs from the first answer of its stream",
+            )
         self._multipliers(operation)
 
     def _first(self, operation: Operation) -> None:
-        suffix, told = operation.asked["suffix"], operation.told
-        version, digest, stale = told["version"], told["digest"], told["stale"]
+        suffix, response = operation.request["suffix"], operation.response
+        version, digest, stale = response["version"], response["digest"], response["stale"]
 
         def fits(state: ProfileState) -> bool:
             return bool(state.resolve(suffix) == version and state.versions[version] == digest)
 
         if not self._some(operation, fits, stale=stale):
-            self._wrong("wrong_version", f"{self._about(operation)}: not named so in its time")
-        followed = told["policy"]
-        if (followed is not None) != (operation.asked["profile"] in values.FOLLOWS_POLICY):
-            self._wrong("wrong_version", f"{self._about(operation)}: not the profile's policy")
+            self._wrong(
+                "wrong_version",
+                f"{self._about(operation)}: the suffix did not name this version during the call",
+            )
+        followed = response["policy"]
+        if (followed is not None) != (operation.request["profile"] in values.FOLLOWS_POLICY):
+            self._wrong(
+                "wrong_version", f"{self._about(operation)}: does not follow the profile's policy"
+            )
         elif followed is not None:
-            begun_ns = told.get("opened_ns", operation.invoked_ns)
-            fewest = 0 if stale else self._order.fewest(begun_ns)
+            started_ns = response.get("opened_ns", operation.invoked_ns)
+            fewest = 0 if stale else self._order.fewest(started_ns)
             most = self._order.most(operation.returned_ns)
             latest = self._replay.policy(values.POLICY).between(fewest, most)
             if followed not in {version for _, version in latest}:
-                self._wrong("wrong_version", f"{self._about(operation)}: not the latest policy")
+                self._wrong(
+                    "wrong_version", f"{self._about(operation)}: does not follow the latest policy"
+                )
 
     def _multipliers(self, operation: Operation) -> None:
-        """Hold the numbers themselves against the version and the policy that they name."""
-        told = operation.told
-        profile, multipliers = operation.asked["profile"], told["multipliers"]
-        policy = told["policy"]
+        """Compare the multipliers with the version and the policy that the answer names."""
+        response = operation.response
+        profile, multipliers = operation.request["profile"], response["multipliers"]
+        policy = response["policy"]
         rules = None if policy is None else self._policy_numbers.get((values.POLICY, policy))
         least, most = values.bounds(rules)
         if not all(math.isfinite(each) and least <= each <= most for each in multipliers):
-            self._wrong("non_finite", f"{self._about(operation)}: outside {least} to {most}")
-        number = self._digests.get((profile, told["digest"]))
+            self._wrong(
+                "non_finite", f"{self._about(operation)}: a multiplier is not in [{least}, {most}]"
+            )
+        number = self._digests.get((profile, response["digest"]))
         if number is None:
-            self._wrong("wrong_version", f"{self._about(operation)}: nobody registered it")
+            self._wrong(
+                "wrong_version", f"{self._about(operation)}: no client registered this digest"
+            )
             return
         shown = [
             values.number_of(reference, 1.0 + group)
-            for group, reference in enumerate(told["references"])
+            for group, reference in enumerate(response["references"])
         ]
         if not all(abs(each - number) < _WHOLE for each in shown):
-            self._wrong("wrong_version", f"{self._about(operation)}: the rates of {shown}")
-        if operation.asked["fixed_rates"]:
+            self._wrong(
+                "wrong_version", f"{self._about(operation)}: has the rates of contents {shown}"
+            )
+        if operation.request["fixed_rates"]:
             expected = values.expected_multipliers(number, rules)
             if not all(
                 math.isclose(one, other, rel_tol=1e-6)
                 for one, other in zip(multipliers, expected, strict=True)
             ):
-                self._wrong("wrong_version", f"{self._about(operation)}: must be {expected}")
+                self._wrong(
+                    "wrong_version", f"{self._about(operation)}: the multipliers must be {expected}"
+                )

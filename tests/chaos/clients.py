@@ -1,4 +1,4 @@
-"""Clients at work: they register, move aliases, set policies, stream measurements and read."""
+"""Clients that register, move aliases, set policies, stream measurements and read."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.chaos.recording import REFUSALS, RecordedAdvisor, answered, carry_out
 
 
 class Crowd:
-    """Clients that work until they are told to stop, each on a thread of its own.
+    """Clients that work until they are stopped, each in its own thread.
 
     Args:
-        address: The service's replicas.
-        project: Where they work.
-        recorder: Where they take down what they do.
-        deadline_s: Longest wait of each call, in seconds.
-        seed: Where their choices come from.
+        address: The address of the service's replicas.
+        project: The project in which they work.
+        recorder: Records their operations.
+        deadline_s: Deadline of each call, in seconds.
+        seed: Seed of their random choices.
         pause_s: Mean pause of a client between two operations, in seconds.
     """
 
@@ -40,11 +40,11 @@ class Crowd:
         self._deadline_s, self._pause_s, self._seed = deadline_s, pause_s, seed
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._next_number = 1  # 0 is there before the faults begin
+        self._next_number = 1  # content 0 is registered before the faults start
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Let them work."""
+        """Start all clients."""
         works: list[Callable[[_Worker], None]] = [
             *(_register, _register, _move, _move, _remove, _set_policy, _read),
             *(_stream, _stream, _stream, _ask_once),
@@ -56,64 +56,64 @@ class Crowd:
             thread.start()
 
     def stop(self) -> list[str]:
-        """Let them end, and return the names of those that do not."""
+        """Stop all clients, and return the names of those that do not stop."""
         self._stop.set()
         for thread in self._threads:
             thread.join(10 * self._deadline_s)
         return [thread.name for thread in self._threads if thread.is_alive()]
 
     def _run(self, name: str, work: Callable[[_Worker], None]) -> None:
-        chance = random.Random(f"{self._seed} {self._project} {name}")
+        rng = random.Random(f"{self._seed} {self._project} {name}")
         client = AdvisorClient(self._address, deadline_s=self._deadline_s, actor=name)
-        worker = _Worker(client, self._project, self._recorder, chance, self.take_number)
+        worker = _Worker(client, self._project, self._recorder, rng, self.take_number)
         while not self._stop.is_set():
             try:
                 work(worker)
             except Exception as error:
                 self._recorder.note("broken", client=name, error=f"{type(error).__name__}: {error}")
                 raise
-            self._stop.wait(chance.uniform(0, 2 * self._pause_s))
+            self._stop.wait(rng.uniform(0, 2 * self._pause_s))
         client.close()
 
-    def take_number(self, chance: random.Random) -> int:
-        """Return a content's number: mostly a new one, sometimes one that was used before."""
+    def take_number(self, rng: random.Random) -> int:
+        """Return the number of a content: mostly a new one, sometimes one that was used before."""
         with self._lock:
-            if chance.random() < 0.3:
-                return chance.randint(max(0, self._next_number - 20), self._next_number)
+            if rng.random() < 0.3:
+                return rng.randint(max(0, self._next_number - 20), self._next_number)
             self._next_number += 1
             return self._next_number
 
 
 class _Worker:
-    """What one client has at hand."""
+    """The state of one client."""
 
     def __init__(
         self,
         client: AdvisorClient,
         project: str,
         recorder: Recorder,
-        chance: random.Random,
+        rng: random.Random,
         take_number: Callable[[random.Random], int],
     ) -> None:
-        self.client, self.project, self.recorder, self.chance = client, project, recorder, chance
+        self.client, self.project, self.recorder, self.rng = client, project, recorder, rng
         self._take_number = take_number
-        self.known: dict[str, Values] = {}  # the last read of each profile
+        self.known: dict[str, Values] = {}  # the last response to a read of each profile
         self._requests = 0
 
     def number(self) -> int:
         """Return the number of a content to register."""
-        return self._take_number(self.chance)
+        return self._take_number(self.rng)
 
-    def write(self, kind: str, asked: Values, call: Callable[[str], Values]) -> Values | None:
-        """Make a write; half of the time one of unknown outcome is asked for again."""
+    def write(self, kind: str, request: Values, call: Callable[[str], Values]) -> Values | None:
+        """Make a write; half of all writes are retried while their outcome is unknown."""
         self._requests += 1
         request_id = f"{self.client.actor}-{self._requests}"
         return carry_out(
             self.recorder,
             kind,
-            {**asked, "request_id": request_id},
+            {**request, "request_id": request_id},
             lambda: call(request_id),
-            tries=self.chance.choice((1, 4)),
+            tries=self.rng.choice((1, 4)),
         )
 
     def read(self, profile: str, suffix: str = "") -> Values | None:
@@ -131,20 +131,20 @@ class _Worker:
                 "aliases": {a.name: (a.version, int(a.etag)) for a in found.aliases},
             }
 
-        told = carry_out(self.recorder, "read", {"profile": profile, "suffix": suffix}, call)
-        if told is not None:
-            self.known[profile] = told
-        return told
+        response = carry_out(self.recorder, "read", {"profile": profile, "suffix": suffix}, call)
+        if response is not None:
+            self.known[profile] = response
+        return response
 
     def any_suffix(self, profile: str) -> str:
-        """Return an alias, nothing (the latest), or a version that was there."""
+        """Return an alias, a version that was read before, or an empty suffix (the latest one)."""
         versions = self.known.get(profile, {}).get("versions") or [1]
-        number = str(self.chance.choice(versions))
-        return self.chance.choice([*values.ALIASES, *values.ALIASES, "", number])
+        number = str(self.rng.choice(versions))
+        return self.rng.choice([*values.ALIASES, *values.ALIASES, "", number])
 
 
 def _register(worker: _Worker) -> None:
-    profile, number = worker.chance.choice(values.PROFILES), worker.number()
+    profile, number = worker.rng.choice(values.PROFILES), worker.number()
     content = values.content(profile, number, worker.project)
 
     def call(request_id: str) -> Values:
@@ -161,14 +161,14 @@ def _register(worker: _Worker) -> None:
 
 
 def _move(worker: _Worker) -> None:
-    """Read where an alias is, and move it if it is still there: by etag, by version, or anyway."""
-    profile, alias = worker.chance.choice(values.PROFILES), worker.chance.choice(values.ALIASES)
+    """Read an alias and move it: with the etag or the version that was read, or unconditionally."""
+    profile, alias = worker.rng.choice(values.PROFILES), worker.rng.choice(values.ALIASES)
     seen = worker.read(profile)
     if seen is None:
         return
     version, moves = seen["aliases"].get(alias, (0, None))
-    to = worker.chance.choice(seen["versions"][-8:])
-    expected_version, etag = worker.chance.choice([
+    to = worker.rng.choice(seen["versions"][-8:])
+    expected_version, etag = worker.rng.choice([
         (version, ""),
         (None, "" if moves is None else str(moves)),
         (None, ""),
@@ -195,21 +195,21 @@ def _move(worker: _Worker) -> None:
         )
         return {}
 
-    asked = {"profile": profile, "alias": alias, "etag": etag}
-    if worker.chance.random() < 0.15:
-        worker.write("delete_alias", asked, delete_alias)
+    request = {"profile": profile, "alias": alias, "etag": etag}
+    if worker.rng.random() < 0.15:
+        worker.write("delete_alias", request, delete_alias)
     else:
-        asked |= {"version": to, "expected_version": expected_version}
-        worker.write("set_alias", asked, set_alias)
+        request |= {"version": to, "expected_version": expected_version}
+        worker.write("set_alias", request, set_alias)
 
 
 def _remove(worker: _Worker) -> None:
-    """Remove an old version, if there are many."""
-    profile = worker.chance.choice(values.PROFILES)
+    """Delete an old version if there are many."""
+    profile = worker.rng.choice(values.PROFILES)
     seen = worker.read(profile)
     if seen is None or len(seen["versions"]) < 12:
         return
-    version = worker.chance.choice(seen["versions"][:-8])
+    version = worker.rng.choice(seen["versions"][:-8])
 
     def call(request_id: str) -> Values:
         worker.client.delete_profile(
@@ -221,9 +221,9 @@ def _remove(worker: _Worker) -> None:
 
 
 def _set_policy(worker: _Worker) -> None:
-    number = worker.chance.randint(0, 999)
+    number = worker.rng.randint(0, 999)
     expected: int | None = None
-    if worker.chance.random() < 0.5:
+    if worker.rng.random() < 0.5:
         try:
             expected = worker.client.get_policy(values.POLICY, project=worker.project).version
         except ServiceError:
@@ -239,38 +239,38 @@ def _set_policy(worker: _Worker) -> None:
         )
         return {"version": made.policy.version, "created": made.created}
 
-    asked: dict[str, Any] = {"policy": values.POLICY, "number": number}
-    worker.write("set_policy", {**asked, "expected_version": expected}, call)
+    request: dict[str, Any] = {"policy": values.POLICY, "number": number}
+    worker.write("set_policy", {**request, "expected_version": expected}, call)
 
 
 def _read(worker: _Worker) -> None:
-    profile = worker.chance.choice(values.PROFILES)
+    profile = worker.rng.choice(values.PROFILES)
     worker.read(profile, worker.any_suffix(profile))
 
 
-_STREAMED = ("alone", "shared")
+_STREAMED = ("plain", "shared")
 
 
 def _stream(worker: _Worker) -> None:
-    """Ask for several recommendations on one run's session."""
-    profile = worker.chance.choice(_STREAMED)
+    """Request several recommendations in one run's session."""
+    profile = worker.rng.choice(_STREAMED)
     suffix = worker.any_suffix(profile)
     advisor = RecordedAdvisor(worker.client, worker.recorder, profile, suffix, fixed_rates=True)
     opening = values.opening(worker.project, profile, suffix, worker.client.actor)
     session = advisor.open_run(opening)
-    for step in range(worker.chance.randint(2, 30)):
+    for step in range(worker.rng.randint(2, 30)):
         try:
             session.recommend(values.measurement(step))
         except ServiceError as error:
             if isinstance(error, REFUSALS):
                 break
-        time.sleep(worker.chance.uniform(0, 0.02))
+        time.sleep(worker.rng.uniform(0, 0.02))
     session.close()
     worker.read(profile)
 
 
 def _ask_once(worker: _Worker) -> None:
-    profile = worker.chance.choice(_STREAMED)
+    profile = worker.rng.choice(_STREAMED)
     suffix = worker.any_suffix(profile)
     opening = values.opening(worker.project, profile, suffix)
 
@@ -278,5 +278,5 @@ def _ask_once(worker: _Worker) -> None:
         answer = worker.client.recommend_once(opening, values.measurement(0))
         return {**answered(answer), "stream": f"once-{time.monotonic_ns()}"}
 
-    asked = {"profile": profile, "suffix": suffix, "fixed_rates": True}
-    carry_out(worker.recorder, "recommend", asked, call)
+    request = {"profile": profile, "suffix": suffix, "fixed_rates": True}
+    carry_out(worker.recorder, "recommend", request, call)

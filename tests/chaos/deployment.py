@@ -1,4 +1,4 @@
-"""What the faults act on: a Redis, and replicas of the service that clients reach over proxies."""
+"""The deployment under test: Redis, and replicas of the service behind proxies."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _DEFECTS = ("Traceback", "defect")
 
 
 class Store(Protocol):
-    """A Redis, of whatever topology, as a context manager.
+    """A Redis of any topology, as a context manager.
 
     Attributes:
-        arguments: What the service is told beside its URL.
+        arguments: Arguments of the service in addition to the URL.
     """
 
     arguments: Sequence[str]
@@ -46,7 +46,7 @@ class Store(Protocol):
         """Return its faults."""
 
     def restart(self) -> None:
-        """End all of it at once, and start it again with what is on the disk."""
+        """Kill all of its servers, and start them again with the data on disk."""
 
     def __enter__(self) -> Self:
         """Start it."""
@@ -56,10 +56,10 @@ class Store(Protocol):
 
 
 class Standalone:
-    """One server; each replica of the service has a link of its own to it.
+    """One server; each replica of the service has its own link to it.
 
     Args:
-        data_dir: Where its data lie.
+        data_dir: The folder for its data.
         arguments: Further arguments of the server.
     """
 
@@ -101,13 +101,13 @@ class Standalone:
 
 
 class Sentinels:
-    """A primary with two replicas, of which one must have each write, and three Sentinels.
+    """A primary with two replicas, one of which must confirm each write, and three Sentinels.
 
-    A primary that lives and is taken for dead answers reads from the past until the Sentinels get
-    to it, or the service leaves it: that is not tried here, so they wait longer than it is silent.
+    A primary that is alive but considered down can answer stale reads until it is demoted or the
+    service leaves it. This is not tested here, so the Sentinels wait longer than a primary pauses.
 
     Args:
-        data_dir: Where their data lie.
+        data_dir: The folder for their data.
     """
 
     arguments: Sequence[str] = ("--redis-wait-replicas", "1")
@@ -125,7 +125,7 @@ class Sentinels:
         return [PrimaryKilled(self._trio), FollowerKilled(self._trio), *sentinels]
 
     def restart(self) -> None:
-        """Kill all servers and start them again; their files say who follows whom."""
+        """Kill all servers and start them again; their files state which is the primary."""
         for server in self._trio.servers:
             server.kill()
         for server in self._trio.servers:
@@ -142,10 +142,10 @@ class Sentinels:
 
 
 class ClusterOfThree:
-    """Three primaries; what one project's clients write lies on one of them.
+    """Three primaries; all keys of a project are on one of them.
 
     Args:
-        data_dir: Where their data lie.
+        data_dir: The folder for their data.
     """
 
     arguments: Sequence[str] = ()
@@ -158,7 +158,7 @@ class ClusterOfThree:
         return [self._cluster.url] * REPLICAS
 
     def faults(self) -> Sequence[Fault]:
-        """Return the faults of its nodes, half of them for that of the project `default`."""
+        """Return the faults of its nodes, half of them for the node of the project `default`."""
         nodes = dict(enumerate(self._cluster.servers))
         others = [fault(f"node-{i}", node) for i, node in nodes.items() for fault in REDIS_FAULTS]
         ours = self._cluster.primary_of("default")
@@ -183,12 +183,12 @@ class ClusterOfThree:
 
 
 class Replica:
-    """One process of the service, which comes back on its port whenever it is started.
+    """One process of the service, which always starts on the same port.
 
     Args:
-        number: Which one it is.
-        arguments: Its Redis, and what else it is told.
-        log: Where its log is kept beyond its ends.
+        number: Number of the replica.
+        arguments: Its arguments, including the URL of Redis.
+        log: The file to which its log is appended when it ends.
     """
 
     def __init__(self, number: int, arguments: Sequence[str], log: Path) -> None:
@@ -201,11 +201,11 @@ class Replica:
 
     @property
     def address(self) -> str:
-        """Where it answers, without a proxy."""
+        """Its address without a proxy."""
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it until it answers: while Redis is away it ends at its start."""
+        """Start it, again and again until it answers: it exits while Redis is unavailable."""
         deadline = time.monotonic() + _START_TIMEOUT_S
         while True:
             place = ("--port", str(self.port), "--grace-s", "1")
@@ -228,29 +228,29 @@ class Replica:
         """End it by SIGTERM."""
         os.kill(self._pid, signal.SIGTERM)
         deadline = time.monotonic() + _STOP_TIMEOUT_S
-        look = os.WEXITED | os.WNOHANG | os.WNOWAIT  # its status is for whoever started it
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT  # the status is left for its parent to read
         while os.waitid(os.P_PID, self._pid, look) is None and time.monotonic() < deadline:
             time.sleep(0.02)
         self._ended()
 
     def freeze(self) -> None:
-        """Stop it in its tracks."""
+        """Pause it (SIGSTOP)."""
         os.kill(self._pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Resume it (SIGCONT)."""
         os.kill(self._pid, signal.SIGCONT)
 
     def stop(self) -> None:
-        """End it for good."""
+        """Stop it if it runs."""
         if self._server is not None:
             self.terminate()
 
     def _ended(self) -> None:
-        """Wait for its end, and keep what it logged."""
+        """Wait until it has ended, and keep its log."""
         server, self._server = self._server, None
         if server is not None:
-            log = server.log()  # it goes with the server
+            log = server.log()  # deleted with the server
             server.stop()
             with self._log.open("a", encoding="utf-8") as kept:
                 kept.write(log)
@@ -261,7 +261,7 @@ class Services:
 
     Args:
         store: Their Redis.
-        folder: Where their logs are kept.
+        folder: The folder for their logs.
     """
 
     def __init__(self, store: Store, folder: Path) -> None:
@@ -275,7 +275,7 @@ class Services:
 
     @property
     def address(self) -> str:
-        """Where clients find them all."""
+        """The address with which clients reach all replicas."""
         return "ipv4:" + ",".join(link.address for link in self._links)
 
     def faults(self) -> Sequence[Fault]:
@@ -294,7 +294,7 @@ class Services:
         ]
 
     def defects(self) -> list[str]:
-        """Return the lines of the logs that tell of defects; complete once they are stopped."""
+        """Return the log lines that report defects; complete once the replicas are stopped."""
         return [
             line
             for log in sorted(self._folder.glob("service-*.log"))

@@ -1,4 +1,4 @@
-"""The faults: each harms one part of a deployment for a while, and then lets it be well again."""
+"""The faults: each breaks one part of a deployment for a while, and then heals it."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ class Process(Protocol):
         """Start it, and wait until it answers."""
 
     def kill(self) -> None:
-        """End it by SIGKILL."""
+        """End it with SIGKILL."""
 
     def terminate(self) -> None:
-        """End it by SIGTERM."""
+        """End it with SIGTERM."""
 
     def freeze(self) -> None:
-        """Stop it in its tracks (SIGSTOP)."""
+        """Pause it (SIGSTOP)."""
 
     def thaw(self) -> None:
-        """Let it go on (SIGCONT)."""
+        """Resume it (SIGCONT)."""
 
 
 class Fault(ABC):
     """A fault.
 
     Attributes:
-        held_s: How long it lasts at least and at most, in seconds, apart from the time that healing
+        held_s: Minimum and maximum duration in seconds, not including the time that healing
             takes.
     """
 
@@ -47,11 +47,11 @@ class Fault(ABC):
 
     @abstractmethod
     def inject(self) -> None:
-        """Do the harm."""
+        """Start the fault."""
 
     @abstractmethod
     def heal(self) -> None:
-        """End it; returns when the part is well again."""
+        """End the fault, and wait until the part works again."""
 
 
 class _RedisFault(Fault):
@@ -61,7 +61,7 @@ class _RedisFault(Fault):
 
 
 class RedisKilled(_RedisFault):
-    """SIGKILL; started again with the data that are on the disk."""
+    """SIGKILL; started again with the data on disk."""
 
     def inject(self) -> None:
         self._server.kill()
@@ -71,7 +71,7 @@ class RedisKilled(_RedisFault):
 
 
 class RedisFrozen(_RedisFault):
-    """SIGSTOP: connections stay open, nobody answers; what waits in them is carried out later."""
+    """SIGSTOP: connections stay open without answers; waiting commands are executed later."""
 
     def inject(self) -> None:
         self._server.freeze()
@@ -93,7 +93,7 @@ class RedisRestarted(_RedisFault):
 
 
 class PrimaryKilled(Fault):
-    """SIGKILL of whoever is primary; it comes back as a replica of its successor."""
+    """SIGKILL of the current primary; it returns as a replica of its successor."""
 
     held_s = (0.0, 0.1)
 
@@ -114,7 +114,7 @@ class PrimaryKilled(Fault):
 
 
 class FollowerKilled(Fault):
-    """SIGKILL of a replica; the other one goes on."""
+    """SIGKILL of a replica; the other one continues."""
 
     def __init__(self, trio: SentinelTrio) -> None:
         super().__init__("a replica")
@@ -162,7 +162,7 @@ class ServiceTerminated(_ServiceFault):
 
 
 class ServiceFrozen(_ServiceFault):
-    """SIGSTOP: its connections stay open, and calls wait."""
+    """SIGSTOP: connections stay open, and calls wait."""
 
     def inject(self) -> None:
         self._service.freeze()
@@ -172,7 +172,7 @@ class ServiceFrozen(_ServiceFault):
 
 
 class ServiceFrozenAndKilled(_ServiceFault):
-    """Calls wait for a while, and then break off."""
+    """Calls wait for a while, and then fail."""
 
     held_s = (0.5, 1.2)
 
@@ -191,7 +191,7 @@ class _LinkFault(Fault):
 
 
 class LinkCut(_LinkFault):
-    """All connections end, in the middle of whatever they carry."""
+    """All connections are closed, even in the middle of a message."""
 
     held_s = (0.0, 0.2)
 
@@ -203,7 +203,7 @@ class LinkCut(_LinkFault):
 
 
 class LinkDelayed(_LinkFault):
-    """Every piece takes longer."""
+    """All data arrive late."""
 
     def inject(self) -> None:
         self._proxy.delay_s = 0.15
@@ -213,7 +213,7 @@ class LinkDelayed(_LinkFault):
 
 
 class LinkThrottled(_LinkFault):
-    """A few kilobytes a second."""
+    """Throughput is limited to a few kilobytes per second."""
 
     def inject(self) -> None:
         self._proxy.bytes_per_s = 4_000
@@ -223,7 +223,7 @@ class LinkThrottled(_LinkFault):
 
 
 class LinkHeld(_LinkFault):
-    """Nothing passes, no connection ends."""
+    """No data pass, but connections stay open."""
 
     def inject(self) -> None:
         self._proxy.hold()
@@ -233,7 +233,7 @@ class LinkHeld(_LinkFault):
 
 
 class AnswersSwallowed(_LinkFault):
-    """What is asked is carried out, and the caller is told that it timed out, or broke off."""
+    """Requests are executed, but their answers are lost: the caller sees a timeout or a reset."""
 
     def inject(self) -> None:
         self._proxy.swallows = True

@@ -1,7 +1,8 @@
-"""The history of a run: what was asked, what came back, which faults there were; a file of lines.
+"""The history of a run: requests, responses and faults, one per line of a file.
 
-Each line is a JSON object with ``t`` (monotonic clock of the machine, nanoseconds, the same for all
-processes) and ``event``. Several processes append to one file: a line is written in one piece.
+Each line is a JSON object with ``event`` and ``t``, the time in nanoseconds of the machine's
+monotonic clock, which all processes share. Several processes append to one file, so each line is
+written with a single call.
 """
 
 from __future__ import annotations
@@ -24,26 +25,26 @@ Values = dict[str, Any]
 
 @dataclass(slots=True)
 class Operation:
-    """One thing that a client asked for, with all its retries.
+    """A call of a client, with all its retries.
 
     Attributes:
-        id: Unique in the history.
-        kind: What was asked for, such as ``register``.
-        asked: With which values.
-        invoked_ns: When it was begun.
-        returned_ns: When its outcome was known; :data:`FOREVER_NS` where it never was.
-        outcome: ``ok``; ``refused``: it was not and never will be done; ``unknown``: it may have
-            been done, or be done later.
-        told: The answer's values, or the error's.
+        id: An identifier, unique in the history.
+        kind: The kind of call, such as ``register``.
+        request: The values of the request.
+        invoked_ns: When it started.
+        returned_ns: When its outcome was known; :data:`FOREVER_NS` if it never was.
+        outcome: ``ok``; ``refused``: it had and will have no effect; ``unknown``: it may have had
+            an effect, or may have one later.
+        response: The values of the answer or of the error.
     """
 
     id: str
     kind: str
-    asked: Values
+    request: Values
     invoked_ns: int
     returned_ns: int = FOREVER_NS
     outcome: Outcome = "unknown"
-    told: Values = field(default_factory=dict)
+    response: Values = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -53,27 +54,27 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a file of history says.
+    """The contents of a history file.
 
     Attributes:
-        operations: In the order of their beginnings.
-        notes: All other lines, such as faults, steps and the registry as it was read at the end.
+        operations: The operations in the order of their start.
+        notes: All other lines, such as faults, steps and the final state of the registry.
     """
 
     operations: list[Operation]
     notes: list[Values]
 
     def of(self, event: str) -> list[Values]:
-        """Return the notes of one kind of event."""
+        """Return the notes with an event."""
         return [note for note in self.notes if note["event"] == event]
 
 
 class Recorder:
-    """Appends to a history, from any thread.
+    """Appends to a history file; safe to use from any thread.
 
     Args:
         path: The file.
-        process: Distinguishes this process's operations from others'.
+        process: A prefix for the identifiers of this process's operations.
     """
 
     def __init__(self, path: Path, process: str) -> None:
@@ -87,22 +88,22 @@ class Recorder:
         os.close(self._file)
 
     def note(self, event: str, **values: Any) -> int:
-        """Write a line, and return its time in nanoseconds."""
+        """Write a line and return its time in nanoseconds."""
         now = time.monotonic_ns()
         line = json.dumps({"t": now, "event": event, **values}) + "\n"
         with self._lock:
             os.write(self._file, line.encode())
         return now
 
-    def invoke(self, kind: str, asked: Values) -> str:
-        """Write that an operation begins, and return its identifier."""
+    def invoke(self, kind: str, request: Values) -> str:
+        """Write that an operation starts, and return its identifier."""
         number = f"{self._process}-{next(self._numbers)}"
-        self.note("invoke", id=number, kind=kind, asked=asked)
+        self.note("invoke", id=number, kind=kind, request=request)
         return number
 
-    def returned(self, number: str, outcome: Outcome, told: Values) -> None:
-        """Write what became of an operation."""
-        self.note(outcome, id=number, told=told)
+    def returned(self, number: str, outcome: Outcome, response: Values) -> None:
+        """Write the outcome of an operation."""
+        self.note(outcome, id=number, response=response)
 
 
 def read(path: Path) -> History:
@@ -113,10 +114,10 @@ def read(path: Path) -> History:
         match line["event"]:
             case "invoke":
                 number = line["id"]
-                operations[number] = Operation(number, line["kind"], line["asked"], line["t"])
+                operations[number] = Operation(number, line["kind"], line["request"], line["t"])
             case "ok" | "refused" | "unknown" as outcome:
                 operation = operations[line["id"]]
-                operation.outcome, operation.told = outcome, line["told"]
+                operation.outcome, operation.response = outcome, line["response"]
                 operation.returned_ns = line["t"]
             case _:
                 notes.append(line)
@@ -126,5 +127,5 @@ def read(path: Path) -> History:
 def _lines(path: Path) -> Iterator[Values]:
     with path.open(encoding="utf-8") as file:
         for line in file:
-            if line.endswith("\n"):  # the last one may be cut off, where a process was killed
+            if line.endswith("\n"):  # the last line is incomplete if a process was killed
                 yield json.loads(line)

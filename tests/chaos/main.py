@@ -1,4 +1,4 @@
-"""The command: runs the phases, judges their histories, says what was found."""
+"""The command: runs the phases, checks their histories and prints the findings."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.chaos.model import check
 from tests.chaos.violations import COUNTS, Violation, counted
 
 _QUICK_S, _FULL_S = 15.0, 180.0
-# Fewer are a run that tested less than it says: 200 in a full run; a short one begins slowly.
+# Minimum rates of faults: 200 in a full run; a short run starts slowly.
 _FAULTS_PER_S, _QUICK_FAULTS_PER_S = 200 / _FULL_S, 0.5
-PROJECTS_OF_A_CLUSTER = ("default", "red", "blue")  # each lies on another of three nodes
-# How long each takes, relative to the first, how its store is made of a data directory, and where
-# clients work.
+PROJECTS_OF_A_CLUSTER = ("default", "red", "blue")  # each is on a different one of three nodes
+# The duration relative to the first phase, the store for a data directory, and the projects in
+# which clients work.
 _PHASES: Mapping[str, tuple[float, Callable[[Path], Store], tuple[str, ...]]] = {
     "standalone": (1.0, Standalone, ("default",)),
     "sentinel": (1 / 3, Sentinels, ("default",)),
@@ -32,30 +32,30 @@ _PHASES: Mapping[str, tuple[float, Callable[[Path], Store], tuple[str, ...]]] = 
 
 
 def main(
-    quick: Annotated[bool, typer.Option("--quick", help="Short: a standalone Redis.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Short run with only a standalone Redis.")
+    ] = False,
     seconds: Annotated[
         float,
         typer.Option(
-            min=0, help="Seconds of faults of a standalone Redis. Default: 180; --quick: 15."
+            min=0, help="Seconds of faults with a standalone Redis. Default: 180; --quick: 15."
         ),
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Where choices come from; times still vary.")] = 0,
-    out: Annotated[Path, typer.Option(help="Where histories and logs are kept.")] = Path(
-        "out/chaos"
-    ),
-    json_only: Annotated[bool, typer.Option("--json-only", help="Print the JSON alone.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the random choices; times still vary.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for histories and logs.")] = Path("out/chaos"),
+    json_only: Annotated[bool, typer.Option("--json-only", help="Print only the JSON.")] = False,
     again: Annotated[
-        Path | None, typer.Option("--check", help="Judge this history again; nothing is run.")
+        Path | None, typer.Option("--check", help="Only check this history again.")
     ] = None,
-    only: Annotated[str, typer.Option(help="Run this phase alone.")] = "",
+    only: Annotated[str, typer.Option(help="Run only this phase.")] = "",
     without_persistence: Annotated[
         bool,
-        typer.Option(help="Let Redis forget all when it dies: what is lost then must be found."),
+        typer.Option(help="Disable persistence in Redis; the lost writes must be found."),
     ] = False,
 ) -> None:
-    """Inject faults under clients at work, and hold what they were told against a model.
+    """Inject faults while clients work, and check their answers against a model.
 
-    The last line is JSON; the exit status is 1 if a promise was broken or too few faults came.
+    The last line is JSON. The exit status is 1 if a promise was broken or too few faults occurred.
     """
 
     def say(line: str) -> None:
@@ -63,8 +63,8 @@ def main(
             typer.echo(line)
 
     if again is not None:
-        raise typer.Exit(_verdict([_judged(again, [], say)], wanted=0))
-    os.environ["ADVISOR_REDIS_TIMEOUT_S"] = "1"  # so that callers wait longer than the service
+        raise typer.Exit(_verdict([_checked(again, [], say)], required=0))
+    os.environ["ADVISOR_REDIS_TIMEOUT_S"] = "1"  # below the deadline of callers
     seconds = seconds or (_QUICK_S if quick else _FULL_S)
     results = []
     for name, (share, make, projects) in _PHASES.items():
@@ -85,16 +85,16 @@ def main(
         for project in projects:
             if len(projects) > 1:
                 say(f"  in {project}")
-            results.append(_judged(plan.history(project), defects, say))
-            defects = []  # told once
+            results.append(_checked(plan.history(project), defects, say))
+            defects = []  # reported once
     per_s = 0.0 if only else _QUICK_FAULTS_PER_S if quick else _FAULTS_PER_S
-    raise typer.Exit(_verdict(results, wanted=round(per_s * seconds)))
+    raise typer.Exit(_verdict(results, required=round(per_s * seconds)))
 
 
-def _judged(
+def _checked(
     path: Path, defects: list[str], say: Callable[[str], None]
 ) -> tuple[dict[str, int], bool]:
-    """Judge a history, and return its figures and whether anything beside them went wrong."""
+    """Check a history; return its figures, and whether anything else failed."""
     history = read(path)
     violations: list[Violation] = check(history)
     for line in report.lines(history, violations):
@@ -105,15 +105,18 @@ def _judged(
     return {**figures, **counted(violations)}, bool(defects or history.of("broken"))
 
 
-def _verdict(results: list[tuple[dict[str, int], bool]], *, wanted: int) -> int:
-    """Print the sum of all phases, and return the exit status."""
+def _verdict(results: list[tuple[dict[str, int], bool]], *, required: int) -> int:
+    """Print the sum over all phases and return the exit status."""
     total = {
         key: sum(figures[key] for figures, _ in results)
         for key in ("operations", "faults", *COUNTS)
     }
     failed = any(total[key] for key in COUNTS) or any(broken for _, broken in results)
-    if total["faults"] < wanted:
-        typer.echo(f"only {total['faults']} faults were injected, of {wanted} wanted", err=True)
+    if total["faults"] < required:
+        typer.echo(
+            f"only {total['faults']} faults were injected; at least {required} are required",
+            err=True,
+        )
         failed = True
     sys.stderr.flush()
     typer.echo(json.dumps(total))

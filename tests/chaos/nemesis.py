@@ -1,4 +1,4 @@
-"""Injects one fault after the other into its part of a deployment."""
+"""Injects one fault after another into a part of a deployment."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.chaos.history import Recorder
 
 
 class Nemesis:
-    """Works through its kinds of faults in a random order, all of them before one comes again.
+    """Injects its kinds of faults in random order, all of them before any is repeated.
 
     Args:
-        name: Whose part it harms.
-        faults: Its faults; no other nemesis may touch what they touch.
-        recorder: Where faults are written down.
-        seed: Where its choices come from.
-        pause_s: Least and longest time between two faults, in seconds.
+        name: The name of the part.
+        faults: Its faults; no other nemesis may have faults of the same parts.
+        recorder: Records the faults.
+        seed: Seed of its random choices.
+        pause_s: Minimum and maximum time between two faults, in seconds.
     """
 
     def __init__(
@@ -35,30 +35,30 @@ class Nemesis:
         self._kinds: dict[type[Fault], list[Fault]] = defaultdict(list)
         for fault in faults:
             self._kinds[type(fault)].append(fault)
-        self._chance = random.Random(f"{seed} {name}")
+        self._rng = random.Random(f"{seed} {name}")
         self._pause_s = pause_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"nemesis-{name}", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start to inject faults."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the fault under way is healed."""
+        """Stop after the current fault is healed."""
         self._stop.set()
         self._thread.join()
 
     def _run(self) -> None:
         deck: list[list[Fault]] = []
-        while not self._stop.wait(self._chance.uniform(*self._pause_s)):
+        while not self._stop.wait(self._rng.uniform(*self._pause_s)):
             if not deck:
-                deck = self._chance.sample([*self._kinds.values()], len(self._kinds))
-            fault = self._chance.choice(deck.pop())
+                deck = self._rng.sample([*self._kinds.values()], len(self._kinds))
+            fault = self._rng.choice(deck.pop())
             try:
                 self._recorder.note("fault", fault=type(fault).__name__, target=fault.target)
                 fault.inject()
-                self._stop.wait(self._chance.uniform(*fault.held_s))
+                self._stop.wait(self._rng.uniform(*fault.held_s))
                 fault.heal()
                 self._recorder.note("healed", fault=type(fault).__name__, target=fault.target)
             except Exception as error:

@@ -1,4 +1,4 @@
-"""One phase: a deployment, clients at work on it, faults, and the registry as it is at the end."""
+"""One phase: a deployment, its clients, faults, and the final state of the registry."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from tests.chaos.nemesis import Nemesis
 from tests.chaos.recording import carry_out
 
 DEADLINE_S = 2.5
-_SLACK_S = 0.75  # what the machine itself may take away
-_CALM_S = 1.5  # after the last fault, so that its recovery is seen
+_SLACK_S = 0.75  # for pauses of the machine itself
+_CALM_S = 1.5  # after the last fault, so that its recovery is measured
 _PATIENCE_S = 30.0
-_PAUSE_S = 0.04  # mean, of a client between two operations
+_PAUSE_S = 0.04  # mean pause of a client between two operations
 _JOB_STOP_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a phase goes.
+    """The parameters of a phase.
 
     Attributes:
-        name: What it is called.
+        name: The name of the phase.
         seconds: How long faults are injected.
-        seed: Where all choices come from.
-        folder: Where its files are kept.
-        projects: Where clients work, in each for itself; a training job in the first alone.
+        seed: Seed of all random choices.
+        folder: The folder for its files.
+        projects: The projects, each with its own clients; only the first has a training job.
     """
 
     name: str
@@ -47,16 +47,16 @@ class Plan:
     projects: tuple[str, ...] = (DEFAULT_PROJECT,)
 
     def history(self, project: str) -> Path:
-        """Return the file of a project's history; faults stand in that of the first alone."""
+        """Return the file of a project's history; only that of the first one has the faults."""
         return self.folder / f"history-{project}.jsonl"
 
 
 def run(plan: Plan, store: Store) -> list[str]:
-    """Run a phase, and return what services logged of defects; the rest is in the history.
+    """Run a phase, and return the log lines that report defects; the rest is in the history.
 
     Args:
-        plan: How it goes.
-        store: The Redis, not started yet.
+        plan: Its parameters.
+        store: Redis, not started yet.
     """
     recorders = {project: Recorder(plan.history(project), "main") for project in plan.projects}
     for recorder in recorders.values():
@@ -66,7 +66,7 @@ def run(plan: Plan, store: Store) -> list[str]:
     with store, Services(store, plan.folder) as services:
         for project, recorder in recorders.items():
             _prepare(services, project, recorder)
-        _disturb(plan, store, services, recorders)
+        _inject_faults(plan, store, services, recorders)
         for recorder in recorders.values():
             recorder.note("end")
         store.restart()
@@ -81,15 +81,15 @@ def run(plan: Plan, store: Store) -> list[str]:
 
 
 def _prepare(services: Services, project: str, recorder: Recorder) -> None:
-    """Make what clients begin with: content 0 of each profile with its aliases, and the policy."""
+    """Create the initial state: content 0 of each profile with its aliases, and the policy."""
     with AdvisorClient(services.address, deadline_s=10, actor="setup") as client:
 
-        def write(kind: str, asked: Values, call: object) -> None:
+        def write(kind: str, request: Values, call: object) -> None:
             assert callable(call)
-            request_id = f"setup-{kind}-{'-'.join(map(str, asked.values()))}"
-            asked = {**asked, "request_id": request_id}
-            if carry_out(recorder, kind, asked, lambda: call(request_id)) is None:
-                raise AssertionError(f"{kind} {asked} failed before there was any fault")
+            request_id = f"setup-{kind}-{'-'.join(map(str, request.values()))}"
+            request = {**request, "request_id": request_id}
+            if carry_out(recorder, kind, request, lambda: call(request_id)) is None:
+                raise AssertionError(f"{kind} {request} failed before the first fault")
 
         def set_policy(request_id: str) -> Values:
             made = client.set_policy(
@@ -117,14 +117,14 @@ def _prepare(services: Services, project: str, recorder: Recorder) -> None:
                     )
                     return {"version": 1, "previous": 0, "moves": int(moved.alias.etag)}
 
-                asked = {"profile": profile, "alias": alias, "version": 1}
-                write("set_alias", {**asked, "expected_version": None, "etag": ""}, move)
+                request = {"profile": profile, "alias": alias, "version": 1}
+                write("set_alias", {**request, "expected_version": None, "etag": ""}, move)
 
 
-def _disturb(
+def _inject_faults(
     plan: Plan, store: Store, services: Services, recorders: Mapping[str, Recorder]
 ) -> None:
-    """Let clients work while faults are injected, then without for a moment."""
+    """Let clients work while faults are injected, and for a moment after the last fault."""
     crowds = {
         project: Crowd(
             services.address,
@@ -132,7 +132,7 @@ def _disturb(
             recorder,
             deadline_s=DEADLINE_S,
             seed=plan.seed,
-            pause_s=_PAUSE_S * len(recorders),  # as much work in all
+            pause_s=_PAUSE_S * len(recorders),  # the same total load
         )
         for project, recorder in recorders.items()
     }
@@ -154,14 +154,14 @@ def _disturb(
             hung = crowd.stop()
             for name in hung:
                 recorders[project].note("hung", job=name)
-            if hung:  # where they wait
+            if hung:  # keep the stacks of the threads that wait
                 with (plan.folder / "hung.txt").open("w", encoding="utf-8") as file:
                     faulthandler.dump_traceback(file)
 
 
 @contextlib.contextmanager
 def _training(plan: Plan, services: Services, recorder: Recorder) -> Iterator[None]:
-    """Let a training job run as long as the context lasts."""
+    """Run a training job while the context is open."""
     name = "training"
     project = plan.projects[0]
     arguments = (plan.history(project), services.address, project, DEADLINE_S, name)
@@ -183,7 +183,7 @@ def _training(plan: Plan, services: Services, recorder: Recorder) -> Iterator[No
 
 
 def _read_all(services: Services, project: str) -> Values:
-    """Return all that the registry holds of a project, as the service tells it."""
+    """Return all contents of a project as the service returns them."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
@@ -198,7 +198,7 @@ def _read_all(services: Services, project: str) -> Values:
 def _contents(client: AdvisorClient, project: str) -> Values:
     profiles: Values = {}
     for profile in values.PROFILES:
-        with contextlib.suppress(NotFoundError):  # it has no version, or all of it is lost
+        with contextlib.suppress(NotFoundError):  # it has no version, or all are lost
             profiles[profile] = _profile(client, project, profile)
     audit = [
         {

@@ -1,4 +1,4 @@
-"""Takes down what clients ask for and what they are told."""
+"""Records the requests and responses of clients."""
 
 from __future__ import annotations
 
@@ -28,61 +28,61 @@ def version_of(name: str) -> int:
 
 
 def outcome_of(error: ServiceError) -> tuple[Outcome, Values]:
-    """Return what an error says of the operation that it ended."""
-    told = {"reason": error.reason, "error": f"{type(error).__name__}: {error}"}
+    """Return the outcome that an error means for its operation, and the values to record."""
+    response = {"reason": error.reason, "error": f"{type(error).__name__}: {error}"}
     if isinstance(error, REFUSALS):
-        return "refused", told
+        return "refused", response
     if isinstance(error, fslr.UnavailableError):
-        return "unknown", told
-    return "unknown", {**told, "defect": True}
+        return "unknown", response
+    return "unknown", {**response, "defect": True}
 
 
 def carry_out(
     recorder: Recorder,
     kind: str,
-    asked: Values,
+    request: Values,
     call: Callable[[], Values],
     *,
     tries: int = 1,
     pause_s: float = 0.1,
 ) -> Values | None:
-    """Make a call and take it down; return what was told if it was acknowledged.
+    """Make a call and record it; return the response if it was acknowledged.
 
     Args:
-        recorder: Where.
-        kind: What is asked for.
-        asked: With which values.
-        call: Asks, and returns what was told.
-        tries: How often to ask while the outcome is unknown: the same request each time.
-        pause_s: Pause between two tries.
+        recorder: Records the operation.
+        kind: The kind of call.
+        request: The values of the request.
+        call: Makes the call and returns the values of the response.
+        tries: Maximum number of attempts while the outcome is unknown, each with the same request.
+        pause_s: Pause between two attempts in seconds.
     """
-    number = recorder.invoke(kind, asked)
+    number = recorder.invoke(kind, request)
     waited_s = 0.0
     while True:
         tries -= 1
-        begun = time.monotonic()
+        started = time.monotonic()
         outcome: Outcome = "ok"
         try:
-            told = call()
+            response = call()
         except ServiceError as error:
-            outcome, told = outcome_of(error)
-        waited_s = max(waited_s, time.monotonic() - begun)
+            outcome, response = outcome_of(error)
+        waited_s = max(waited_s, time.monotonic() - started)
         if outcome != "unknown" or tries <= 0:
             break
         time.sleep(pause_s)
-    recorder.returned(number, outcome, {**told, "waited_s": waited_s})
-    return told if outcome == "ok" else None
+    recorder.returned(number, outcome, {**response, "waited_s": waited_s})
+    return response if outcome == "ok" else None
 
 
 class RecordedAdvisor:
-    """An advisor that takes down all recommendations: the client with its eyes open.
+    """An advisor that records all recommendations of a client.
 
     Args:
         client: The client.
-        recorder: Where.
+        recorder: Records the recommendations.
         profile: The profile of its runs.
-        suffix: The version or alias of it; empty: the latest.
-        fixed_rates: Whether :func:`values.measurement` is what its runs measure.
+        suffix: The version or alias of the profile; empty for the latest version.
+        fixed_rates: Whether its runs send :func:`values.measurement`.
     """
 
     def __init__(
@@ -95,54 +95,54 @@ class RecordedAdvisor:
         fixed_rates: bool,
     ) -> None:
         self._client, self._recorder = client, recorder
-        self._asked = {"profile": profile, "suffix": suffix, "fixed_rates": fixed_rates}
+        self._request = {"profile": profile, "suffix": suffix, "fixed_rates": fixed_rates}
 
     def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
-        """Return how a layout maps."""
+        """Return the mapping of a layout."""
         return self._client.validate_layout(opening)
 
     def open_run(self, opening: pb.RunOpening) -> RunSession:
-        """Begin a run."""
-        return _RecordedSession(self._client, opening, self._recorder, self._asked)
+        """Open a run."""
+        return _RecordedSession(self._client, opening, self._recorder, self._request)
 
 
 class _RecordedSession:
-    """A run's stream session that takes down its answers, and when each stream was opened."""
+    """A run's stream session that records its answers and when each stream was opened."""
 
     def __init__(
-        self, client: AdvisorClient, opening: pb.RunOpening, recorder: Recorder, asked: Values
+        self, client: AdvisorClient, opening: pb.RunOpening, recorder: Recorder, request: Values
     ) -> None:
-        self._client, self._recorder, self._asked = client, recorder, asked
+        self._client, self._recorder, self._request = client, recorder, request
         self._name = f"{id(self):x}-{time.monotonic_ns()}"
         self._opened_ns = 0
         self._session = StreamSession(
-            self._begin, opening, address=client.address, deadline_s=client.deadline_s
+            self._open, opening, address=client.address, deadline_s=client.deadline_s
         )
 
-    def _begin(self, requests: Iterator[pb.RecommendLRRequest]) -> Any:
-        """Begin a stream."""
+    def _open(self, requests: Iterator[pb.RecommendLRRequest]) -> Any:
+        """Open a stream."""
         self._opened_ns = time.monotonic_ns()
         stub = advisor_service_pb2_grpc.AdvisorServiceStub(self._client.channel())
         return stub.RecommendLR(requests, metadata=self._client.metadata())
 
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         """Return the answer to a measurement."""
-        number = self._recorder.invoke("recommend", self._asked)
-        begun = time.monotonic()
+        number = self._recorder.invoke("recommend", self._request)
+        started = time.monotonic()
         try:
             answer = self._session.recommend(measurement)
         except ServiceError as error:
-            outcome, told = outcome_of(error)
-            told |= {"waited_s": time.monotonic() - begun, "opened_ns": self._opened_ns}
-            self._recorder.returned(number, outcome, told)
+            outcome, response = outcome_of(error)
+            response |= {"waited_s": time.monotonic() - started, "opened_ns": self._opened_ns}
+            self._recorder.returned(number, outcome, response)
             raise
-        told = {
+        response = {
             **answered(answer),
             "stream": f"{self._name}-{self._opened_ns}",
             "opened_ns": self._opened_ns,
-            "waited_s": time.monotonic() - begun,
+            "waited_s": time.monotonic() - started,
         }
-        self._recorder.returned(number, "ok", told)
+        self._recorder.returned(number, "ok", response)
         return answer
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ class _RecordedSession:
 
 
 def answered(answer: pb.RecommendLRResponse) -> Values:
-    """Return what the history keeps of an answer."""
+    """Return the values of an answer that the history keeps."""
     return {
         "profile": answer.profile,
         "version": version_of(answer.profile),

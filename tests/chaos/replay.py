@@ -1,7 +1,7 @@
-"""What the registry held after each of its writes: the audit record, carried out again in memory.
+"""The state of the registry after each write: the audit record, replayed in memory.
 
-The record is the witness of the order in which writes happened. Each must follow from the state
-before it; where one does not, the registry broke a promise.
+The record states the order of the writes. Each write must be valid in the state before it.
+Otherwise the registry broke a promise.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Event:
     Attributes:
         position: Number of writes before it.
         request_id: The request that made it.
-        action: What was done.
-        name: To which profile or policy.
-        suffix: To which version or alias of it.
-        detail: As in the record.
+        action: The action.
+        name: Name of the profile or policy.
+        suffix: Its version or alias.
+        detail: The detail, unchanged from the record.
     """
 
     position: int
@@ -44,20 +44,20 @@ class Event:
 
     @property
     def move(self) -> tuple[int, int]:
-        """The versions that an alias named before and after; 0: none."""
+        """The versions that the alias named before and after; 0 for no version."""
         before, after = self.detail.split("->")
         return int(before), int(after.strip() or 0)
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileState:
-    """A profile at one moment.
+    """A profile at one time.
 
     Attributes:
         versions: Digest of each version that is stored.
         aliases: The version that each alias names.
         moves: How often each alias moved.
-        last: The highest version that was ever given.
+        last: The highest version number that was ever assigned.
     """
 
     versions: Mapping[int, str] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class ProfileState:
     last: int = 0
 
     def resolve(self, suffix: str) -> int:
-        """Return the version that a suffix names; 0: none."""
+        """Return the version that a suffix names; 0 for no version."""
         if not suffix:
             return max(self.versions, default=0)
         version = int(suffix) if suffix.isdigit() else self.aliases.get(suffix, 0)
@@ -75,18 +75,18 @@ class ProfileState:
 
 @dataclass(slots=True)
 class Timeline(Generic[_State]):
-    """The states of one thing, each with the number of writes after which it began."""
+    """The states of one profile or policy, each with the number of writes before it."""
 
     states: list[_State]
     since: list[int] = field(default_factory=lambda: [0])
 
     @property
     def last(self) -> _State:
-        """The state at the end."""
+        """The last state."""
         return self.states[-1]
 
     def append(self, position: int, state: _State) -> None:
-        """Add the state that the write at ``position`` leads to."""
+        """Add the state after the write at ``position``."""
         self.since.append(position + 1)
         self.states.append(state)
 
@@ -95,7 +95,7 @@ class Timeline(Generic[_State]):
         return self.states[bisect_right(self.since, writes) - 1]
 
     def between(self, fewest: int, most: int) -> Iterator[tuple[int, _State]]:
-        """Iterate over the states after ``fewest`` to ``most`` writes, with their first numbers."""
+        """Iterate over states after ``fewest`` to ``most`` writes, each with its first number."""
         i = bisect_right(self.since, fewest) - 1
         yield fewest, self.states[i]
         while (i := i + 1) < len(self.since) and self.since[i] <= most:
@@ -107,10 +107,10 @@ class Replay:
     """The registry over time.
 
     Attributes:
-        events: The writes, in their order.
+        events: The writes in order.
         profiles: Each profile over time.
-        policies: Latest version of each policy over time; 0: none.
-        violations: Writes that do not follow from the state before them.
+        policies: Latest version of each policy over time; 0 for no version.
+        violations: Writes that are not valid in the state before them.
     """
 
     events: list[Event]
@@ -130,7 +130,7 @@ class Replay:
         self.violations.append(Violation(count, f"{event}: {why}"))
 
     def apply(self, event: Event) -> None:
-        """Carry out a write."""
+        """Apply a write."""
         match event.action:
             case "register" | "restore":
                 self._register(event)
@@ -141,7 +141,7 @@ class Replay:
             case "set policy":
                 timeline = self.policy(event.name)
                 if int(event.suffix) != timeline.last + 1:
-                    self._wrong("doubled", event, f"follows version {timeline.last}")
+                    self._wrong("doubled", event, f"the latest version was {timeline.last}")
                 timeline.append(event.position, int(event.suffix))
 
     def _register(self, event: Event) -> None:
@@ -151,9 +151,11 @@ class Replay:
             self._wrong("lost", event, "the content had been lost")
         else:
             if version <= state.last:
-                self._wrong("doubled", event, f"numbers up to {state.last} were given before")
+                self._wrong(
+                    "doubled", event, f"version numbers up to {state.last} were already assigned"
+                )
             if event.detail in state.versions.values():
-                self._wrong("doubled", event, "the content has a version already")
+                self._wrong("doubled", event, "the content already has a version")
         versions = {**state.versions, version: event.detail}
         last = max(version, state.last)
         timeline.append(event.position, replace(state, versions=versions, last=last))
@@ -162,7 +164,7 @@ class Replay:
         timeline, version = self.profile(event.name), int(event.suffix)
         state = timeline.last
         if state.versions.get(version) != event.detail:
-            self._wrong("lost", event, "the version was not there, or had another content")
+            self._wrong("lost", event, "the version did not exist or had different content")
         if version in state.aliases.values():
             self._wrong("lost", event, "an alias named the version")
         versions = {v: digest for v, digest in state.versions.items() if v != version}
@@ -175,7 +177,7 @@ class Replay:
         if state.aliases.get(alias, 0) != before:
             self._wrong("lost", event, f"the alias named {state.aliases.get(alias, 0)} before")
         if after and after not in state.versions:
-            self._wrong("lost", event, "there was no such version")
+            self._wrong("lost", event, "the version did not exist")
         aliases = {name: version for name, version in state.aliases.items() if name != alias}
         if event.action == "set alias":
             aliases[alias] = after
@@ -187,13 +189,16 @@ def replayed(audit: Sequence[Values]) -> Replay:
     """Return the registry over time.
 
     Args:
-        audit: The record, the oldest write first.
+        audit: The record with the oldest write first.
+
+    Raises:
+        ValueError: A name in the record is malformed.
     """
     replay = Replay([])
     for position, entry in enumerate(audit):
         found = _NAME.fullmatch(entry["name"])
         if found is None:
-            raise ValueError(f"the audit record names {entry['name']!r}, which no client wrote")
+            raise ValueError(f"the audit record names {entry['name']!r}, which no client used")
         event = Event(
             position, entry["request_id"], entry["action"], found[2], found[3], entry["detail"]
         )

@@ -1,4 +1,4 @@
-"""Says what a run did, in words and figures."""
+"""The printed report of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.chaos.history import OUTCOMES, History
 from tests.chaos.violations import Violation
 
 _NS = 1e-9
-_SHOWN = 20  # violations that are shown; the history has them all
+_SHOWN = 20  # maximum number of violations to print
 
 
 def injected(history: History) -> int:
@@ -20,7 +20,7 @@ def injected(history: History) -> int:
 
 
 def recoveries_s(history: History) -> Mapping[str, Sequence[float]]:
-    """Return, for each kind of fault, how long after its end the first later call succeeded."""
+    """Return the times from the end of each fault to the next successful call, by kind of fault."""
     succeeded = sorted(
         (operation.invoked_ns, operation.returned_ns)
         for operation in history.operations
@@ -41,8 +41,8 @@ def lines(history: History, violations: Sequence[Violation]) -> Iterator[str]:
     """Iterate over the lines of a phase's report.
 
     Args:
-        history: What happened.
-        violations: What it broke.
+        history: The history.
+        violations: The violations in it.
     """
     yield f"  {'operation':<16}" + "".join(f"{outcome:>9}" for outcome in OUTCOMES)
     outcomes = Counter((each.kind, each.outcome) for each in history.operations)
@@ -51,7 +51,7 @@ def lines(history: History, violations: Sequence[Violation]) -> Iterator[str]:
     steps = [seconds for note in history.of("steps") for seconds in note["seconds"]]
     if steps:
         yield f"  {len(steps):,} training steps, the longest {max(steps):.3f} s"
-    stale = sum(each.told.get("stale", False) for each in history.operations)
+    stale = sum(each.response.get("stale", False) for each in history.operations)
     yield f"  {stale:,} answers from memory (stale)"
     took = recoveries_s(history)
     times = Counter(note["fault"] for note in history.of("fault"))

@@ -1,9 +1,9 @@
-"""A training job that is advised while faults go on around it; runs until its input ends.
+"""A training job that gets advice while faults are injected; runs until its input ends.
 
 Usage: python -m tests.chaos.training_job HISTORY ADDRESS PROJECT DEADLINE_S NAME
 
-The loop is a real one: a model, an optimizer, :func:`fslr.torch.attach`. Each of its steps is
-timed, and written down with the multipliers in force.
+The loop is a real one, with a model, an optimizer and :func:`fslr.torch.attach`. The time of each
+step is recorded with the multipliers in force.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from tests.chaos.history import Recorder
 from tests.chaos.recording import RecordedAdvisor
 
 _PROFILE = "trained"
-_STEPS = 150  # of one training, before the next begins
-_WRITTEN_TOGETHER = 25
-_PAUSE_S = 0.01  # what a larger model would take
+_STEPS = 150  # of one training, before the next one starts
+_STEPS_PER_NOTE = 25
+_PAUSE_S = 0.01  # as a larger model would take
 _OFTEN = policy_pb2.Policy(min_interval_steps=1, max_interval_steps=4)
 
 
@@ -39,7 +39,7 @@ def train(
     suffix: str,
     end: threading.Event,
 ) -> None:
-    """Train a model from its start, and write down how long its steps take."""
+    """Train a new model and record how long its steps take."""
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     data = torch.randn(16, 4)
@@ -56,11 +56,11 @@ def train(
         for step in range(_STEPS):
             optimizer.zero_grad()
             model(data).square().sum().backward()
-            begun = time.monotonic()
+            started = time.monotonic()
             optimizer.step()
-            seconds.append(time.monotonic() - begun)
+            seconds.append(time.monotonic() - started)
             in_force += [min(attachment.multipliers), max(attachment.multipliers)]
-            if len(seconds) == _WRITTEN_TOGETHER or end.is_set():
+            if len(seconds) == _STEPS_PER_NOTE or end.is_set():
                 recorder.note("steps", job=f"{name} {step}", seconds=seconds, multipliers=in_force)
                 seconds, in_force = [], []
             if end.is_set():
@@ -74,17 +74,17 @@ def _await_end(end: threading.Event) -> None:
 
 
 def main(history: str, address: str, project: str, deadline_s: float, name: str) -> None:
-    """Train one model after the other until the input ends."""
-    logging.getLogger("fslr").setLevel(logging.CRITICAL)  # failures are what this is about
+    """Train one model after another until the input ends."""
+    logging.getLogger("fslr").setLevel(logging.CRITICAL)  # failures are expected
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    chance = random.Random(name)
+    rng = random.Random(name)
     recorder = Recorder(Path(history), name)
     client = AdvisorClient(address, deadline_s=deadline_s, actor=name)
     end = threading.Event()
     threading.Thread(target=_await_end, args=(end,), daemon=True).start()
     while not end.is_set():
-        suffix = chance.choice(("prod", "canary", ""))
+        suffix = rng.choice(("prod", "canary", ""))
         advisor = RecordedAdvisor(client, recorder, _PROFILE, suffix, fixed_rates=False)
         try:
             train(advisor, recorder, project, name, suffix, end)

@@ -1,8 +1,8 @@
-"""Contents and policies that tell by their numbers which ones they are.
+"""Contents and policies that can be identified by their numbers.
 
-The rates of content number ``n`` are those of number 0 times ``1 + n / 1024``, and the largest
-multiplier of policy number ``n`` is ``16 + n / 1024``: exact in 32 bits, so that a multiplier says
-where it comes from.
+The rates of content number ``n`` are those of number 0 times ``1 + n / 1024``, and the maximum
+multiplier of policy number ``n`` is ``16 + n / 1024``. Both are exact in 32 bits, so a multiplier
+shows which content and policy it comes from.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fslr.advisor.v1 import policy_pb2, profile_pb2
 from tests.building import NAMES, content_message, opening_message
 
 PARTS = 1024
-PROFILES = ("alone", "shared", "trained")
+PROFILES = ("plain", "shared", "trained")
 FOLLOWS_POLICY = frozenset({"shared"})
 POLICY = "careful"
 ALIASES = ("prod", "canary")
@@ -20,16 +20,16 @@ MODEL_NAMES = ("0.weight", "0.bias", "2.weight", "2.bias")  # of the training jo
 _MIN_MULTIPLIER = 1 / 16
 _LARGEST_BASE = 16.0
 _DEFAULT_BOUNDS = (2.0**-10, 2.0**10)
-_TINY_RATE = 4e-4  # of the last group: its multiplier is cut to the largest one
+_TINY_RATE = 4e-4  # of the last group; its multiplier is clamped to the maximum
 
 
 def scale(number: int) -> float:
-    """Return what all rates of a content are multiplied by."""
+    """Return the factor of all rates of a content."""
     return 1 + number / PARTS
 
 
 def number_of(scaled: float, unscaled: float = 1.0) -> float:
-    """Return the number of the content that a rate or multiplier is of; not whole: of none."""
+    """Return the number of the content of a rate or multiplier; not whole if it has none."""
     return (scaled / unscaled - 1) * PARTS
 
 
@@ -43,19 +43,19 @@ def content(profile: str, number: int, project: str) -> profile_pb2.ProfileConte
 
 
 def rules(number: int) -> policy_pb2.Policy:
-    """Return the policy number ``number``."""
+    """Return policy number ``number``."""
     return policy_pb2.Policy(
         min_multiplier=_MIN_MULTIPLIER, max_multiplier=_LARGEST_BASE + number / PARTS
     )
 
 
 def policy_number(policy: policy_pb2.Policy) -> float:
-    """Return the number of a policy; not whole: of none."""
+    """Return the number of a policy; not whole if it has none."""
     return (policy.max_multiplier - _LARGEST_BASE) * PARTS
 
 
 def bounds(policy_number: int | None) -> tuple[float, float]:
-    """Return the bounds of multipliers under a policy; None: under the default rules."""
+    """Return the bounds of multipliers under a policy; None stands for the default rules."""
     if policy_number is None:
         return _DEFAULT_BOUNDS
     return _MIN_MULTIPLIER, _LARGEST_BASE + policy_number / PARTS
@@ -68,10 +68,10 @@ def opening(project: str, profile: str, suffix: str, run: str = "") -> pb.RunOpe
 
 
 def measurement(step: int) -> pb.Measurement:
-    """Return rates like those of content 0, but for the last group, whose rate is tiny."""
+    """Return a measurement with the rates of content 0, except a tiny one of the last group."""
     return pb.Measurement(step=step, unit_rates=[1.0, 2.0, 3.0, _TINY_RATE])
 
 
 def expected_multipliers(number: int, policy_number: int | None) -> list[float]:
-    """Return the multipliers that :func:`measurement` must be answered with."""
+    """Return the multipliers that the answer to :func:`measurement` must have."""
     return [scale(number)] * 3 + [bounds(policy_number)[1]]

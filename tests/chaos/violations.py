@@ -1,4 +1,4 @@
-"""What a history can break."""
+"""Violations of the promises that a history is checked for."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class Violation:
     """A promise that was broken.
 
     Attributes:
-        count: Under which of :data:`COUNTS` it counts: ``lost``: an acknowledged write, or its
-            effect, is not there; ``doubled``: something happened that nobody asked for, or more
-            often than it was asked for; ``wrong_version``: an answer that no state of the registry
-            in its time gives; ``non_finite``: multipliers that are not finite or out of bounds;
-            ``blocked``: somebody waited longer than the deadline.
-        what: What happened, in words.
+        count: The kind, one of :data:`COUNTS`. ``lost``: an acknowledged write or its effect is
+            missing; ``doubled``: a write was not requested, or took effect more than once;
+            ``wrong_version``: no state of the registry during the call gives the answer;
+            ``non_finite``: multipliers are not finite or out of bounds; ``blocked``: a client or a
+            training step waited longer than the deadline.
+        what: A description.
     """
 
     count: str
@@ -26,7 +26,7 @@ class Violation:
 
 
 def counted(violations: Iterable[Violation]) -> dict[str, int]:
-    """Return how many violations there are of each count."""
+    """Return the number of violations of each kind."""
     counts = dict.fromkeys(COUNTS, 0)
     for violation in violations:
         counts[violation.count] += 1
