@@ -28,18 +28,18 @@ def job(kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_rates_are_those_of_one_process(kind: str) -> None:
-    (alone,), ranks = job("plain"), job(kind)
-    # Both are estimates from as many rows in all.
+def test_rates_match_those_of_a_single_process(kind: str) -> None:
+    (single,), ranks = job("plain"), job(kind)
+    # Both estimates use the same total number of rows.
     error = math.sqrt(2) * 0.5 * math.sqrt(2 / (_EXAMPLES * _PROBES))
-    for mine, single in zip(ranks[0]["rates"], alone["rates"], strict=True):
-        assert abs(math.log(mine / single)) < 5 * 1.5 * error
+    for rate, expected in zip(ranks[0]["rates"], single["rates"], strict=True):
+        assert abs(math.log(rate / expected)) < 5 * 1.5 * error
     assert not ranks[0]["slow"]
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_all_ranks_act_on_the_first_one_s_answer_in_the_same_step(kind: str) -> None:
-    first, second = job(kind)  # the second rank's advisor raises when it is asked
+def test_all_ranks_apply_the_answer_of_rank_0_in_the_same_step(kind: str) -> None:
+    first, second = job(kind)  # rank 1 has an advisor that raises on every call
     assert first["rates"] == second["rates"]
     assert first["multipliers"] == second["multipliers"]
     assert first["weights"] == second["weights"]
@@ -47,7 +47,7 @@ def test_all_ranks_act_on_the_first_one_s_answer_in_the_same_step(kind: str) -> 
     assert len({tuple(multipliers) for multipliers in first["multipliers"]}) > 3
 
 
-def test_ranks_of_a_sharded_model_with_other_numbers_of_examples_make_as_many_passes() -> None:
+def test_sharded_ranks_with_different_batch_sizes_make_the_same_number_of_passes() -> None:
     first, second = job("uneven")
     for name, slow in (("by example", []), ("in sums", ["0.bias", "0.weight"])):
         assert first[name]["rates"] == second[name]["rates"]
@@ -58,12 +58,12 @@ def test_ranks_of_a_sharded_model_with_other_numbers_of_examples_make_as_many_pa
 
 
 @pytest.mark.parametrize("kind", ["failing", "fsdp-failing", "unwrapped"])
-def test_trouble_on_one_rank_is_known_to_all(kind: str) -> None:
+def test_a_failure_on_one_rank_reaches_all_ranks(kind: str) -> None:
     first, second = job(kind)
     if kind == "unwrapped":
         assert "2 processes, and the model is not wrapped" in first["error"] == second["error"]
         return
     assert first["failures"] == 1
-    assert second["failures"] >= 1  # more, if it knew before the step
+    assert second["failures"] >= 1  # more if it noticed the failure before the step
     assert first["multipliers"] == second["multipliers"]
     assert first["weights"] == second["weights"]

@@ -1,4 +1,4 @@
-"""The examples run as their users run them."""
+"""The examples, run as users run them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_hugging_face_example_prints_a_table_and_saves_a_chart(tmp_path: Pat
     assert chart.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_hugging_face_example_says_why_it_has_nothing_to_show(
+def test_the_hugging_face_example_without_steps_fails_with_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("transformers")

@@ -16,7 +16,7 @@ _NAMES = ("0.weight", "0.bias", "2.weight", "2.bias")
 
 
 @pytest.mark.parametrize("fork_support", ["0", "1"])
-def test_workers_forked_after_attaching_do_no_harm(
+def test_training_continues_when_dataloader_workers_fork_after_attaching(
     server: LocalServer, client: AdvisorClient, fork_support: str
 ) -> None:
     client.register_profile(f"forking-{fork_support}", content_message(_NAMES))

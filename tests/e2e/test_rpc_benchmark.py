@@ -1,4 +1,4 @@
-"""The benchmark of the service runs, and prints what it promises."""
+"""The RPC benchmark runs at a small size and prints every figure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.mark.long
-def test_a_toy_size_prints_every_figure() -> None:
+def test_a_small_run_prints_every_figure() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "benchmarks", "rpc", "--quick", "--profiles", "20", "--json"],
         check=True,
@@ -35,6 +35,6 @@ def test_a_toy_size_prints_every_figure() -> None:
     missing += ["workers_2_ratio"] if found["workers_2_ratio"] is None else []
     assert set(found["not_measured"]) == set(missing)
     assert all(found["not_measured"].values())
-    # The targets hold for the stored figures (test_documentation.py); this machine may be busy.
+    # test_documentation.py checks the targets on the stored figures; this machine may be busy.
     assert found["start_s"] < 3 * 1.5
     assert found["import_s"] < 3 * 0.3

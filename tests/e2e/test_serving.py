@@ -1,4 +1,4 @@
-"""The service as a process: its start, its end, its crash."""
+"""The service as a process: start, stop and crash."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-def test_every_acknowledged_profile_survives_the_kill_of_service_and_redis(tmp_path: Path) -> None:
+def test_acknowledged_profiles_survive_a_kill_of_service_and_redis(tmp_path: Path) -> None:
     acknowledged: dict[str, str] = {}
     data = tmp_path / "data"
     with LocalServer(data) as server:
@@ -62,7 +62,7 @@ def test_every_acknowledged_profile_survives_the_kill_of_service_and_redis(tmp_p
         for name, digest in acknowledged.items():
             profile = client.get_profile(name).profile
             assert (profile.name, profile.digest) == (name, digest)
-        # Registering the same again after the crash makes no second version.
+        # Registering the same content after the crash creates no second version.
         first = content_message(rate=1)
         assert not client.register_profile("writer-0", first).created
 
@@ -74,23 +74,23 @@ def test_redis_dies_with_a_killed_service(tmp_path: Path) -> None:
         eventually(lambda: gone(redis_pid))
 
 
-def test_a_killed_redis_comes_back_with_its_data(tmp_path: Path) -> None:
+def test_a_killed_redis_is_restarted_with_its_data(tmp_path: Path) -> None:
     with LocalServer(tmp_path / "data") as server, AdvisorClient(server.address) as client:
         client.register_profile("gpt", content_message())
         (redis_pid,) = children(server.pid)
         os.kill(redis_pid, signal.SIGKILL)
 
-        def back() -> bool:
+        def recovered() -> bool:
             try:
                 return client.get_profile("gpt").profile.version == 1
             except FslrError:
                 return False
 
-        assert eventually(back)
+        assert eventually(recovered)
         assert "the embedded Redis died and was restarted" in eventually(server.log)
 
 
-def test_a_local_server_ends_with_the_process_that_started_it() -> None:
+def test_a_local_server_stops_with_the_process_that_started_it() -> None:
     code = (
         "import time; from advisor.local.server import LocalServer; "
         "s = LocalServer().__enter__(); print(s.pid, flush=True); time.sleep(60)"
@@ -104,12 +104,12 @@ def test_a_local_server_ends_with_the_process_that_started_it() -> None:
     eventually(lambda: gone(pid) and gone(redis_pid))
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_cleanly(tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_service_cleanly(tmp_path: Path, stop_signal: signal.Signals) -> None:
     with LocalServer(tmp_path / "data") as server, AdvisorClient(server.address) as client:
         client.register_profile("gpt", content_message())
         pid = server.pid
-        os.kill(pid, how)
+        os.kill(pid, stop_signal)
         eventually(lambda: gone(pid))
         assert "stopping" in server.log()
         assert "Traceback" not in server.log()
@@ -117,7 +117,7 @@ def test_it_stops_cleanly(tmp_path: Path, how: signal.Signals) -> None:
         assert client.get_profile("gpt").profile.version == 1
 
 
-def test_a_taken_port_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_taken_port_names_it(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
         with (
@@ -129,7 +129,7 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
             pass
 
 
-def test_a_redis_that_is_not_there_is_named() -> None:
+def test_the_error_for_an_unreachable_redis_names_its_url() -> None:
     with (
         pytest.raises(LocalServerError, match=r"redis://127\.0\.0\.1:1 cannot be used: .*embedded"),
         LocalServer(None, "--redis-url", "redis://127.0.0.1:1"),
@@ -137,7 +137,7 @@ def test_a_redis_that_is_not_there_is_named() -> None:
         pass
 
 
-def test_a_data_directory_in_use_is_named(tmp_path: Path) -> None:
+def test_a_data_directory_in_use_is_refused(tmp_path: Path) -> None:
     with (
         LocalServer(tmp_path / "data"),
         pytest.raises(LocalServerError, match=r"is in use by another advisor; stop that one"),
@@ -146,7 +146,7 @@ def test_a_data_directory_in_use_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_it_does_not_listen_beyond_loopback_unasked(tmp_path: Path) -> None:
+def test_listening_beyond_loopback_must_be_allowed_explicitly(tmp_path: Path) -> None:
     with (
         pytest.raises(LocalServerError, match=r"0\.0\.0\.0 can be reached from other machines"),
         LocalServer(tmp_path / "data", "--host", "0.0.0.0"),
@@ -159,7 +159,7 @@ def test_it_does_not_listen_beyond_loopback_unasked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "why"), [("no/file", "No such file or directory"), (".", "it is a directory")]
 )
-def test_an_address_file_that_cannot_be_written_is_named(
+def test_the_error_for_an_unwritable_address_file_names_it(
     tmp_path: Path, name: str, why: str
 ) -> None:
     ran = subprocess.run(

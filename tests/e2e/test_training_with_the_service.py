@@ -1,4 +1,4 @@
-"""A PyTorch job through the real service: record, register, attach, train, restart, go on."""
+"""A PyTorch job through the real service: record, register, attach, train, restart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from tests.waiting import eventually
 OFTEN = policy_pb2.Policy(min_interval_steps=2, max_interval_steps=2)
 
 
-def test_a_job_trains_with_the_service_s_multipliers(client: AdvisorClient, project: str) -> None:
+def test_a_job_trains_with_multipliers_from_the_service(
+    client: AdvisorClient, project: str
+) -> None:
     client.register_profile("gpt", recorded(), project=project)
     client.set_alias("gpt@1", "prod", project=project)
     seen: list[fslr.torch.Attachment] = []
@@ -48,7 +50,7 @@ def test_a_job_trains_with_the_service_s_multipliers(client: AdvisorClient, proj
     assert list(events[0].recommendation.multipliers) != [1.0] * len(seen[0].groups)
 
 
-def test_a_deeper_model_gets_its_share_of_each_block_s_rate(
+def test_the_rate_of_a_block_is_divided_among_the_blocks_of_a_deeper_model(
     client: AdvisorClient, project: str
 ) -> None:
     client.register_profile("gpt", recorded(), project=project)
@@ -77,7 +79,7 @@ def test_a_deeper_model_gets_its_share_of_each_block_s_rate(
     assert references["head.weight"] == pytest.approx(base["head.weight"], rel=1e-6)
 
 
-def test_training_outlives_the_service_and_finds_it_again(tmp_path: Path) -> None:
+def test_training_continues_without_the_service_and_reconnects(tmp_path: Path) -> None:
     from benchmarks.char_gpt import CharGPT
 
     data = tmp_path / "data"
@@ -121,7 +123,7 @@ def test_training_outlives_the_service_and_finds_it_again(tmp_path: Path) -> Non
     client.close()
 
 
-def test_the_demo_runs_end_to_end_at_toy_size(tmp_path: Path, server: LocalServer) -> None:
+def test_the_demo_runs_end_to_end_at_a_small_size(tmp_path: Path, server: LocalServer) -> None:
     from benchmarks.demo.experiment import run_demo
     from tests.training_jobs import corpus
 

@@ -1,4 +1,4 @@
-"""The transfer benchmark runs a case through a real service, merges it, and finds it again."""
+"""The transfer benchmark runs a case with a real service, and skips a case that is stored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BASE = Setting("res_mlp", width=16, depth=2, batch_size=16)
 _CASE = Case("width", "Adam", _BASE, replace(_BASE, width=128), (-6, -8), steps=40, seeds=(0, 1))
 
 
-def test_advice_changes_the_big_model_and_can_be_repeated() -> None:
+def test_advice_changes_the_big_model_and_is_reproducible() -> None:
     with Bench(processes=1) as bench:
         base = base_sweep(bench, _CASE, ADVISED)
         assert set(base.profiles) >= {(octave, seed) for octave in (-6, -8) for seed in (0, 1)}
@@ -39,7 +39,7 @@ def test_advice_changes_the_big_model_and_can_be_repeated() -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-def test_the_command_writes_a_case_once(tmp_path: Path) -> None:
+def test_the_command_runs_a_stored_case_only_once(tmp_path: Path) -> None:
     file = tmp_path / "transfer.json"
     command = [
         *(sys.executable, "-m", "benchmarks", "transfer", "--quick", "--json"),
@@ -82,7 +82,7 @@ if __name__ == "__main__":
 """
 
 
-def test_no_worker_outlives_a_benchmark_that_was_killed(tmp_path: Path) -> None:
+def test_workers_end_when_the_benchmark_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "killed.py"
     script.write_text(_KILLED, "utf-8")
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as run:
@@ -92,5 +92,5 @@ def test_no_worker_outlives_a_benchmark_that_was_killed(tmp_path: Path) -> None:
     assert workers
     deadline = time.monotonic() + 20
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
-        assert time.monotonic() < deadline, f"still there: {workers}"
+        assert time.monotonic() < deadline, f"still running: {workers}"
         time.sleep(0.1)

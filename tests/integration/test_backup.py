@@ -76,10 +76,10 @@ def test_a_backup_of_a_running_service_restores_everything(tmp_path: Path) -> No
     with LocalServer(tmp_path / "data") as service, AdvisorClient(service.address) as client:
         fill(client)
         before = everything(client)
-        said = Cli(service.address, "default").run(
+        result = Cli(service.address, "default").run(
             "backup", str(archive), "--data-dir", str(tmp_path / "data"), env={"COLUMNS": "40"}
         )
-        assert f"wrote {archive}" in said.output  # in one line, to be copied
+        assert f"wrote {archive}" in result.output  # on one line, for copying
         client.register_profile("gpt", content_message(rate=3))
         client.register_profile("later", content_message())
     assert archive.stat().st_mode & 0o777 == 0o600
@@ -88,7 +88,7 @@ def test_a_backup_of_a_running_service_restores_everything(tmp_path: Path) -> No
     restore(archive, tmp_path / "restored")
     with LocalServer(tmp_path / "restored") as service, AdvisorClient(service.address) as client:
         assert everything(client) == before
-        # What was written after the backup is gone, and its number comes again.
+        # Writes after the backup are gone, and their version numbers are assigned again.
         with pytest.raises(ProfileNotFoundError, match="there is no profile"):
             client.get_profile("later")
         with pytest.raises(VersionNotFoundError, match="3"):
@@ -110,7 +110,7 @@ def test_a_backup_of_a_stopped_service_restores_everything(tmp_path: Path) -> No
 
 
 def test_a_backup_during_rewrites_has_all_acknowledged_writes(tmp_path: Path) -> None:
-    """Backups while a writer counts and the append-only file is rewritten all the time."""
+    """Back up while a client writes and Redis keeps rewriting the append-only file."""
     stop = threading.Event()
     acknowledged = [0]
     lowest, archives = [], [tmp_path / f"{i}.tar" for i in range(6)]
@@ -118,14 +118,14 @@ def test_a_backup_during_rewrites_has_all_acknowledged_writes(tmp_path: Path) ->
     with EmbeddedRedis(tmp_path / "data") as server, redis.Redis.from_url(server.url) as admin:
 
         def count() -> None:
-            with redis.Redis.from_url(server.url) as own:
+            with redis.Redis.from_url(server.url) as client:
                 while not stop.is_set():
-                    # Two keys in one step: half of it must never be restored.
-                    own.eval("redis.call('INCR', 'a'); redis.call('INCR', 'b')", 0)
+                    # One atomic step changes both keys: a restore must never hold only one change.
+                    client.eval("redis.call('INCR', 'a'); redis.call('INCR', 'b')", 0)
                     acknowledged[0] += 1
 
         def rewrite() -> int:
-            with suppress(redis.ResponseError):  # one is under way
+            with suppress(redis.ResponseError):  # a rewrite is running already
                 admin.bgrewriteaof()
             return int(admin.info("persistence")["aof_rewrites"])
 
@@ -134,7 +134,7 @@ def test_a_backup_during_rewrites_has_all_acknowledged_writes(tmp_path: Path) ->
         try:
             for i, archive in enumerate(archives):
                 eventually(lambda i=i: rewrite() > i)  # type: ignore[misc]
-                rewrite()  # the next one is under way
+                rewrite()  # start the next one
                 lowest.append(acknowledged[0])
                 with archive.open("wb") as file:
                     write_backup(tmp_path / "data", file)
@@ -145,16 +145,16 @@ def test_a_backup_during_rewrites_has_all_acknowledged_writes(tmp_path: Path) ->
     for archive, least in zip(archives, lowest, strict=True):
         restored = tmp_path / archive.stem
         restore(archive, restored)
-        with EmbeddedRedis(restored) as server, redis.Redis.from_url(server.url) as own:
-            a, b = (int(value or 0) for value in own.mget("a", "b"))
+        with EmbeddedRedis(restored) as server, redis.Redis.from_url(server.url) as client:
+            a, b = (int(value or 0) for value in client.mget("a", "b"))
             assert a == b
             assert a >= least
 
 
-def test_a_backup_starts_again_if_a_rewrite_removes_its_files(
+def test_a_backup_restarts_if_a_rewrite_removes_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The manifest changes between its reading and the opening of its files."""
+    """The manifest changes after it is read and before its files are opened."""
     with EmbeddedRedis(tmp_path / "data") as server, redis.Redis.from_url(server.url) as client:
         client.set("key", "value")
         rewritten: list[bytes] = []
@@ -230,7 +230,7 @@ def test_read_errors_of_the_data_and_write_errors_of_the_archive_are_distinguish
 class Broken(io.FileIO):
     """A file on a disk that fails."""
 
-    def read(self, size: int | None = -1) -> NoReturn:  # noqa: ARG002 - of its class
+    def read(self, size: int | None = -1) -> NoReturn:  # noqa: ARG002 - inherited signature
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
@@ -246,7 +246,7 @@ def test_a_backup_to_a_directory_is_refused(tmp_path: Path, name: str) -> None:
 def test_a_snapshot_is_restored_before_append_only_files_are_enabled(
     tmp_path: Path,
 ) -> None:
-    """The steps of docs/how-to/back-up.md, and the trap that they go round."""
+    """The steps of docs/how-to/back-up.md, and the pitfall that they avoid."""
     with RedisServer(tmp_path / "old") as server, server.client() as admin:
         with served(server) as client:
             fill(client)
@@ -259,7 +259,7 @@ def test_a_snapshot_is_restored_before_append_only_files_are_enabled(
     with RedisServer(tmp_path / "trap") as server, server.client() as admin:
         assert (
             admin.dbsize() == 0
-        )  # with appendonly yes from the start the snapshot is not looked at
+        )  # with appendonly yes from the start, Redis would ignore the snapshot
 
     with RedisServer(tmp_path / "new", "--appendonly", "no") as server, server.client() as admin:
         assert admin.dbsize() > 0

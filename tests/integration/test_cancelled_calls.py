@@ -1,4 +1,4 @@
-"""Calls that end while Redis works on them never leave their answers to later calls."""
+"""A call cancelled while Redis works on it never passes its reply to a later call."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.proxy import Proxy
 PROFILES = 20
 
 
-@pytest.mark.parametrize("storm", [250, pytest.param(2_000, marks=pytest.mark.long)])
-def test_after_a_storm_of_cancelled_calls_every_answer_belongs_to_its_request(
-    tmp_path: Path, storm: int
+@pytest.mark.parametrize("cancelled", [250, pytest.param(2_000, marks=pytest.mark.long)])
+def test_every_answer_matches_its_request_after_many_cancelled_calls(
+    tmp_path: Path, cancelled: int
 ) -> None:
     chance = random.Random(0)
     with (
@@ -35,7 +35,7 @@ def test_after_a_storm_of_cancelled_calls_every_answer_belongs_to_its_request(
             client.register_profile(f"p{i}", content_message(rate=1.0 + i))
         stub = profile_service_pb2_grpc.ProfileServiceStub(client.channel())
 
-        def is_its_own(i: int) -> bool:
+        def is_correct(i: int) -> bool:
             profile = client.get_profile(f"p{i}").profile
             wanted = content_message(rate=1.0 + i)
             return (
@@ -43,8 +43,8 @@ def test_after_a_storm_of_cancelled_calls_every_answer_belongs_to_its_request(
                 and profile.content.points[0].unit_rates == wanted.points[0].unit_rates
             )
 
-        def break_off(i: int) -> grpc.StatusCode:
-            """Begin a call, a read or a write, that has no time to end."""
+        def cancel(i: int) -> grpc.StatusCode:
+            """Start a read or a write whose deadline is too short to finish."""
             name = f"projects/default/profiles/p{i % PROFILES}"
             timeout_s = chance.uniform(0.001, 0.005)
             if i % 2:
@@ -53,14 +53,14 @@ def test_after_a_storm_of_cancelled_calls_every_answer_belongs_to_its_request(
             get = pb.GetProfileRequest(name=name)
             return stub.GetProfile.future(get, timeout=timeout_s).code()
 
-        def one_of_the_storm(i: int) -> tuple[grpc.StatusCode, bool]:
-            return break_off(i), is_its_own(chance.randrange(PROFILES))
+        def cancel_and_read(i: int) -> tuple[grpc.StatusCode, bool]:
+            return cancel(i), is_correct(chance.randrange(PROFILES))
 
         proxy.delay_s = 0.003
         with ThreadPoolExecutor(8) as pool:
-            codes, meanwhile = zip(*pool.map(one_of_the_storm, range(storm)), strict=True)
+            codes, correct = zip(*pool.map(cancel_and_read, range(cancelled)), strict=True)
         proxy.delay_s = 0.0
-        assert codes.count(grpc.StatusCode.DEADLINE_EXCEEDED) > storm / 2
-        assert all(meanwhile)
-        assert all(is_its_own(i) for i in range(PROFILES))
+        assert codes.count(grpc.StatusCode.DEADLINE_EXCEEDED) > cancelled / 2
+        assert all(correct)
+        assert all(is_correct(i) for i in range(PROFILES))
         assert "Traceback" not in service.log()

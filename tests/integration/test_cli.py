@@ -33,7 +33,7 @@ def test_a_file_is_registered_once(cli: Cli, file: str, project: str) -> None:
     assert again.split()[-2:] == first.split()[-2:]
     answer = cli.json("profile", "register", "gpt", file)
     assert answer["profile"]["version"] == 1
-    assert "created" not in answer  # false, as protobuf's JSON leaves it out
+    assert "created" not in answer  # protobuf's JSON omits false
 
 
 def test_profiles_are_listed_and_filtered(cli: Cli, file: str, project: str) -> None:
@@ -48,7 +48,7 @@ def test_profiles_are_listed_and_filtered(cli: Cli, file: str, project: str) -> 
     assert cli.json("profile", "list", "--filter", "labels.team=x") == []
 
 
-def test_show_prints_a_profile_s_origin_and_rates(cli: Cli, file: str) -> None:
+def test_show_prints_the_origin_and_rates_of_a_profile(cli: Cli, file: str) -> None:
     cli.run("profile", "register", "gpt", file)
     shown = cli.run("profile", "show", "gpt").stdout
     for expected in (
@@ -188,7 +188,7 @@ def test_an_exported_version_can_be_imported_again(cli: Cli, file: str, tmp_path
     assert "have the same content" in cli.run("profile", "diff", "gpt", "gpt@1").stdout
 
 
-def test_a_check_shows_how_a_layout_maps(cli: Cli, file: str, tmp_path: Path) -> None:
+def test_profile_check_shows_how_a_layout_maps(cli: Cli, file: str, tmp_path: Path) -> None:
     cli.run("profile", "register", "gpt", file)
     layout = tmp_path / "layout.yaml"
     layout.write_text("- embed.weight\n- blocks.0.up.weight\n")
@@ -214,16 +214,16 @@ def test_explain_shows_how_a_multiplier_was_computed(
         opening=opening_message(f"projects/{project}/profiles/gpt"),
         measurement=pb.Measurement(step=5, unit_rates=[0.5, 1e-5, 3.0, 0.0]),
     )
-    asked = tmp_path / "asked.json"
-    asked.write_text(json.dumps(json_format.MessageToDict(request)))
-    rows = cli.json("explain", "gpt", str(asked))["groups"]
+    request_file = tmp_path / "request.json"
+    request_file.write_text(json.dumps(json_format.MessageToDict(request)))
+    rows = cli.json("explain", "gpt", str(request_file))["groups"]
     assert [(row["raw"], row["multiplier"], row["limits"]) for row in rows] == [
         (2.0, 2.0, []),
         (pytest.approx(2e5), 1024.0, ["max multiplier"]),
         (pytest.approx(1.0), pytest.approx(1.0), []),
         (0.0, 1.0, []),
     ]
-    assert "raw = reference / measured" in cli.run("explain", "gpt", str(asked)).stdout
+    assert "raw = reference / measured" in cli.run("explain", "gpt", str(request_file)).stdout
     names = tmp_path / "names.json"
     names.write_text(json.dumps(["embed.weight", "head.weight"]))
     assert "references at step 5" in cli.run("explain", "gpt", str(names), "--step", "5").stdout
@@ -241,7 +241,7 @@ def test_explain_shows_how_a_multiplier_was_computed(
         (),
         ("gpt",),
         ("gpt", "--run", "night"),
-        ("gpt", str(asked), "--run", "night"),
+        ("gpt", str(request_file), "--run", "night"),
     ):
         refused = cli.run("explain", *arguments, ok=False)
         assert "give a profile and a layout file, or --run" in refused.output
@@ -280,7 +280,7 @@ def test_recordings_are_merged_into_one_file(cli: Cli, tmp_path: Path) -> None:
     assert "recordings: 1, but at least 2 are needed" in refused.output
 
 
-def test_policies_are_set_shown_compared_and_replayed(
+def test_policies_are_set_printed_compared_and_replayed(
     cli: Cli, client: AdvisorClient, file: str, project: str, tmp_path: Path
 ) -> None:
     assert "no policies" in cli.run("policy", "list").stdout
@@ -302,7 +302,7 @@ def test_policies_are_set_shown_compared_and_replayed(
     changed = cli.run("policy", "set", "team", "-r", "slew_limit=2").stdout
     assert "team@3" in changed
     assert "slew_limit" in changed
-    assert "max_multiplier" not in changed  # rules from before stay
+    assert "max_multiplier" not in changed  # earlier rules are kept
     assert client.get_policy("team", project=project).policy.max_multiplier == 2.0
     assert "nothing to set; give a file" in cli.run("policy", "set", "team", ok=False).output
     cli.run("policy", "set", "team", "-r", "slew_limit=none")
@@ -333,7 +333,7 @@ def test_policies_are_set_shown_compared_and_replayed(
     stored = [
         list(e.recommendation.multipliers) for e in client.get_run_history("night", project=project)
     ]
-    assert [event["before"] for event in tried] == stored  # bit for bit
+    assert [event["before"] for event in tried] == stored  # bit-identical
     assert [event["after"][0] for event in tried] == [2.0, 2.0]
     shown = cli.run("policy", "try", str(edited), "--run", "night").stdout
     assert "1 of 4" in shown

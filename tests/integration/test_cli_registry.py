@@ -1,4 +1,4 @@
-"""The registry's commands: comparing, promoting, exchanging, completing; and invalid input."""
+"""Registry commands: diff, aliases, import and export, completion; and invalid input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def register(client: AdvisorClient, project: str, *contents: profile_pb2.Profile
 def test_diff_shows_every_difference_between_two_versions(
     cli: Cli, client: AdvisorClient, project: str
 ) -> None:
-    """Every difference is printed, with values that look different."""
+    """Every difference is printed, and its old and new value never look the same."""
     from fslr.advisor.v1 import policy_pb2
 
     client.set_policy("team", policy_pb2.Policy(), project=project)
@@ -81,7 +81,7 @@ def test_ratios_over_training_are_numbers_in_json_and_bars_in_the_table(
     steps = range(0, 480, 10)
     old, new = content_message(steps=steps), content_message(steps=steps)
     for i, point in enumerate(new.points):
-        point.unit_rates[0] = 2 ** (2 * i / 47 - 1)  # a half of the old one to the double
+        point.unit_rates[0] = 2 ** (2 * i / 47 - 1)  # from half to twice the old rate
         point.unit_rates[1] = 0
     old.points[0].unit_rates[2] = 0
     register(client, project, old, new)
@@ -147,7 +147,7 @@ def test_a_hugging_face_gpt2_maps_onto_the_transformer_template(cli: Cli, tmp_pa
     assert sources["lm_head.weight"] == ["head.weight"]
 
 
-def test_exported_files_register_as_the_same_version(
+def test_exported_files_are_registered_as_the_same_version(
     cli: Cli, client: AdvisorClient, project: str, tmp_path: Path
 ) -> None:
     content = content_message(labels={"team": "yes", "release": "2024", "x": "1e5", "n": "null"})
@@ -184,7 +184,7 @@ def test_all_files_are_checked_before_the_first_is_registered(
     assert cli.json("profile", "import", str(tmp_path / "good.yaml"))[0]["created"]
 
 
-def test_expected_version_zero_creates_an_alias_only_if_there_is_none(
+def test_expected_version_zero_creates_an_alias_only_if_it_does_not_exist(
     cli: Cli, client: AdvisorClient, project: str
 ) -> None:
     register(client, project, content_message())
@@ -233,7 +233,7 @@ def test_untrusted_text_cannot_control_the_terminal(
         ("a: b: c", "is not YAML"),
     ],
 )
-def test_an_invalid_file_of_rules_is_refused_with_the_reason(
+def test_an_invalid_policy_file_is_refused_with_the_reason(
     cli: Cli, tmp_path: Path, text: str, message: str
 ) -> None:
     path = tmp_path / "rules.yaml"

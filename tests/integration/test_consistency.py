@@ -1,4 +1,4 @@
-"""What readers see while others write, what retries are answered, and what damage does."""
+"""Consistent reads during writes, idempotent retries, and damaged data in Redis."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from tests.building import content_message
 
 
 @contextmanager
-def meanwhile(task: object, address: str) -> Iterator[None]:
-    """Do something again and again on a channel of its own."""
+def repeating(task: object, address: str) -> Iterator[None]:
+    """Run the task repeatedly in a thread, with a separate client, until the block ends."""
     stop = threading.Event()
 
-    def again() -> None:
-        with AdvisorClient(address) as own:
+    def run() -> None:
+        with AdvisorClient(address) as writer:
             while not stop.is_set():
-                task(own)  # type: ignore[operator]
+                task(writer)  # type: ignore[operator]
 
-    thread = threading.Thread(target=again)
+    thread = threading.Thread(target=run)
     thread.start()
     try:
         yield
@@ -45,20 +45,20 @@ def meanwhile(task: object, address: str) -> Iterator[None]:
         thread.join()
 
 
-def test_an_alias_and_its_etag_are_read_in_one_piece(
+def test_an_alias_and_its_etag_are_read_atomically(
     client: AdvisorClient, server: LocalServer, project: str
 ) -> None:
-    """A writer toggles the alias, so that odd etags belong to version 1 and even ones to 2."""
+    """A writer toggles the alias: odd etags belong to version 1, even ones to version 2."""
     for rate in (1.0, 2.0):
         client.register_profile("gpt", content_message(rate=rate), project=project)
     client.set_alias("gpt@1", "prod", project=project)
 
-    def toggle(own: AdvisorClient) -> None:
-        own.set_alias("gpt@2", "prod", project=project)
-        own.set_alias("gpt@1", "prod", project=project)
+    def toggle(writer: AdvisorClient) -> None:
+        writer.set_alias("gpt@2", "prod", project=project)
+        writer.set_alias("gpt@1", "prod", project=project)
 
     seen = set()
-    with meanwhile(toggle, server.address):
+    with repeating(toggle, server.address):
         for _ in range(400):
             found = client.get_profile("gpt@prod", project=project)
             (alias,) = found.aliases
@@ -69,27 +69,29 @@ def test_an_alias_and_its_etag_are_read_in_one_piece(
     assert seen == {1, 2}
 
 
-def test_an_alias_always_names_something_while_old_versions_are_retired(
+def test_an_alias_always_resolves_while_old_versions_are_deleted(
     client: AdvisorClient, server: LocalServer, project: str
 ) -> None:
     client.register_profile("gpt", content_message(rate=1.0), project=project)
     client.set_alias("gpt@1", "prod", project=project)
     count = 1.0
 
-    def renew(own: AdvisorClient) -> None:
+    def renew(writer: AdvisorClient) -> None:
         nonlocal count
         count += 1
-        profile = own.register_profile("gpt", content_message(rate=count), project=project).profile
-        own.set_alias(f"gpt@{profile.version}", "prod", project=project)
-        own.delete_profile(f"gpt@{profile.version - 1}", project=project)
+        profile = writer.register_profile(
+            "gpt", content_message(rate=count), project=project
+        ).profile
+        writer.set_alias(f"gpt@{profile.version}", "prod", project=project)
+        writer.delete_profile(f"gpt@{profile.version - 1}", project=project)
 
-    with meanwhile(renew, server.address):
+    with repeating(renew, server.address):
         for _ in range(300):
             client.get_profile("gpt@prod", project=project)
     assert count > 5
 
 
-def test_writers_at_two_replicas_have_one_winner_a_round(tmp_path: Path) -> None:
+def test_writers_on_two_replicas_have_one_winner_per_round(tmp_path: Path) -> None:
     with (
         EmbeddedRedis(tmp_path / "redis") as store,
         LocalServer(None, "--redis-url", store.url) as one,
@@ -114,48 +116,50 @@ def test_writers_at_two_replicas_have_one_winner_a_round(tmp_path: Path) -> None
             with ThreadPoolExecutor(len(replicas)) as pool:
                 assert sum(pool.map(write, range(len(replicas)))) == 1
         assert sorted(versions) == list(range(1, 5 * len(replicas) + 1))
-        for own in replicas:
-            own.close()
+        for writer in replicas:
+            writer.close()
 
 
-def test_registering_never_fails_because_somebody_deletes(
+def test_registering_never_fails_because_of_a_concurrent_deletion(
     client: AdvisorClient, server: LocalServer, project: str
 ) -> None:
-    def clear(own: AdvisorClient) -> None:
+    def clear(writer: AdvisorClient) -> None:
         try:
-            version = own.get_profile("gpt", project=project).profile.version
-            own.delete_profile(f"gpt@{version}", project=project)
+            version = writer.get_profile("gpt", project=project).profile.version
+            writer.delete_profile(f"gpt@{version}", project=project)
         except (VersionNotFoundError, VersionInUseError):
             pass
-        except Exception as error:  # noqa: BLE001 - the profile may be gone as a whole
+        except Exception as error:  # noqa: BLE001 - the whole profile may be gone
             assert "there is no profile" in str(error)  # noqa: PT017
 
-    with meanwhile(clear, server.address):
+    with repeating(clear, server.address):
         for _ in range(300):
             client.register_profile("gpt", content_message(), project=project)
 
 
-def test_what_is_deleted_while_it_is_listed_is_not_called_damaged(
+def test_a_version_deleted_during_a_list_is_not_reported_as_damaged(
     client: AdvisorClient, server: LocalServer, project: str
 ) -> None:
-    """The latest version goes, and comes back, between the two looks that a list takes."""
+    """The latest version is deleted and replaced between the two reads of a list."""
     client.register_profile("gpt", content_message(rate=1.0), project=project)
     rate = 1.0
 
-    def renew(own: AdvisorClient) -> None:
+    def renew(writer: AdvisorClient) -> None:
         nonlocal rate
         rate += 1
-        version = own.register_profile("gpt", content_message(rate=rate), project=project).profile
-        own.delete_profile(f"gpt@{version.version}", project=project)
+        version = writer.register_profile(
+            "gpt", content_message(rate=rate), project=project
+        ).profile
+        writer.delete_profile(f"gpt@{version.version}", project=project)
 
-    with meanwhile(renew, server.address):
+    with repeating(renew, server.address):
         for _ in range(1_000):
             (found,) = client.list_profiles(project=project)
             assert found.group_count == 4
     assert rate > 10
 
 
-def test_a_move_to_the_latest_is_the_same_request_after_others_registered(
+def test_a_retried_move_to_the_latest_version_ignores_later_registrations(
     client: AdvisorClient, project: str
 ) -> None:
     client.register_profile("gpt", content_message(rate=1.0), project=project)
@@ -169,9 +173,7 @@ def test_a_move_to_the_latest_is_the_same_request_after_others_registered(
     assert client.set_alias("gpt", "prod", project=project, request_id="r") == first
 
 
-def test_deletions_that_come_again_are_answered_as_before(
-    client: AdvisorClient, project: str
-) -> None:
+def test_retried_deletions_get_the_same_answer(client: AdvisorClient, project: str) -> None:
     client.register_profile("gpt", content_message(), project=project)
     client.set_alias("gpt@1", "prod", project=project)
     for _ in range(2):
@@ -193,7 +195,7 @@ def damaged(tmp_path: Path) -> Iterator[tuple[AdvisorClient, redis.Redis]]:
         yield client, admin
 
 
-def test_content_that_was_lost_comes_back_by_registering_it_again(
+def test_lost_content_is_restored_by_registering_it_again(
     damaged: tuple[AdvisorClient, redis.Redis],
 ) -> None:
     client, admin = damaged
@@ -217,7 +219,7 @@ def test_content_that_was_lost_comes_back_by_registering_it_again(
 INDEX = "fslr:{default}:profile:gpt:index"
 
 
-def test_no_version_is_ever_given_twice_whatever_was_lost(
+def test_no_version_number_is_assigned_twice_after_a_loss(
     damaged: tuple[AdvisorClient, redis.Redis],
 ) -> None:
     client, admin = damaged
@@ -234,7 +236,7 @@ def test_no_version_is_ever_given_twice_whatever_was_lost(
     assert (prod.version, prod.content.points[0].unit_rates[0]) == (1, 1.0)
 
 
-def test_an_index_that_was_damaged_is_put_right(
+def test_a_damaged_index_is_repaired(
     damaged: tuple[AdvisorClient, redis.Redis],
 ) -> None:
     client, admin = damaged
@@ -253,7 +255,7 @@ def test_an_index_that_was_damaged_is_put_right(
             admin.hset(INDEX, "latest", junk)
         client.register_profile("gpt", contents[0])
         assert client.get_profile("gpt").profile.version == 2
-    admin.hset(INDEX, "l:2", "xx")  # damaged labels count as none
+    admin.hset(INDEX, "l:2", "xx")  # damaged labels are treated as missing
     assert client.register_profile("gpt", content_message(rate=3.0)).profile.version == 3
     client.delete_profile("gpt@2")
     aliases = "fslr:{default}:profile:gpt:aliases"
@@ -267,7 +269,7 @@ def test_an_index_that_was_damaged_is_put_right(
     assert actions.count("register") == 3
 
 
-def test_labels_that_were_lost_come_back_too(
+def test_lost_labels_are_restored_by_registering_again(
     damaged: tuple[AdvisorClient, redis.Redis],
 ) -> None:
     client, admin = damaged
@@ -279,7 +281,7 @@ def test_labels_that_were_lost_come_back_too(
     assert len(list(client.list_profiles(label_filter="labels.team=nlp"))) == 1
 
 
-def test_one_policy_that_cannot_be_read_hides_no_other(
+def test_an_unreadable_policy_does_not_hide_other_policies(
     damaged: tuple[AdvisorClient, redis.Redis],
 ) -> None:
     client, admin = damaged
@@ -307,7 +309,7 @@ def test_one_policy_that_cannot_be_read_hides_no_other(
     assert [policy.HasField("policy") for policy in client.list_policies()] == [False, True]
 
 
-def test_a_key_of_another_kind_is_named_and_nothing_is_written(
+def test_a_key_of_the_wrong_type_is_reported_and_nothing_is_written(
     damaged: tuple[AdvisorClient, redis.Redis],
 ) -> None:
     client, admin = damaged
@@ -326,7 +328,7 @@ def test_a_key_of_another_kind_is_named_and_nothing_is_written(
     assert [event.action for event in client.list_audit_events()] == ["register"]
 
 
-def test_one_profile_that_cannot_be_read_hides_no_other(
+def test_an_unreadable_profile_does_not_hide_other_profiles(
     damaged: tuple[AdvisorClient, redis.Redis],
 ) -> None:
     client, admin = damaged
@@ -349,7 +351,7 @@ def test_one_profile_that_cannot_be_read_hides_no_other(
     assert names == ["a@1", "b@1", "c@1", "d@0"]
     assert client.get_profile("a").profile.version == 1
     admin.hset(key, "header", b"{garbage")
-    client.set_alias("b@1", "prod")  # moves what it is asked to move, whatever it points to
+    client.set_alias("b@1", "prod")  # an alias can move to a damaged version
     with pytest.raises(InternalServiceError, match="is damaged; restore the store"):
         client.get_profile("b@prod")
 
@@ -357,7 +359,7 @@ def test_one_profile_that_cannot_be_read_hides_no_other(
 @pytest.mark.parametrize(
     "token", ["MC0w", "OTk5OTk5OTk5OTk5OTk5OTk5OTktMA==", "MS0xODQ0Njc0NDA3MzcwOTU1MTYxNg==", "!"]
 )  # 0-0, 99999999999999999999-0, 1-18446744073709551616
-def test_a_forged_token_of_the_record_is_refused(
+def test_a_forged_page_token_of_the_audit_log_is_refused(
     client: AdvisorClient, project: str, token: str
 ) -> None:
     stub = audit_service_pb2_grpc.AuditServiceStub(client.channel())
@@ -377,14 +379,16 @@ def test_a_forged_token_of_the_record_is_refused(
         ('labels.a="x" labels.b=y', "is not of the form"),
     ],
 )
-def test_a_filter_that_is_none_is_refused(
+def test_an_invalid_filter_is_refused(
     client: AdvisorClient, project: str, label_filter: str, message: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=f"filter: .*{message}"):
         list(client.list_profiles(project=project, label_filter=label_filter))
 
 
-def test_values_with_quotes_and_conjunctions_are_found(client: AdvisorClient, project: str) -> None:
+def test_filters_find_label_values_with_quotes_and_conjunctions(
+    client: AdvisorClient, project: str
+) -> None:
     values = ["x AND y", 'say "hi"', "a\\b", "", "x AND labels.b=2", " x "]
     for i, value in enumerate(values):
         client.register_profile(

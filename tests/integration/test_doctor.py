@@ -24,7 +24,7 @@ PROJECT = "attacker"
 
 
 def examine(address: str, *, tls: CertificateFiles | None = None, token: str = "") -> Found:
-    """Return what the command prints, and check its exit status against it."""
+    """Return the findings of the command, and check its exit status against them."""
     env = {"FSLR_TOKEN": token}
     if tls is not None:
         env["FSLR_TLS_CA"] = str(tls.ca)
@@ -51,7 +51,7 @@ class Found:
         self.findings: list[dict[str, str]] = data["findings"]
 
     def of(self, level: str) -> str:
-        """Return what was found at a level, with the remedies."""
+        """Return the findings at a level, with their remedies, as text."""
         return "\n".join(
             f"{f['check']}: {f['found']} -> {f['remedy']}"
             for f in self.findings
@@ -131,7 +131,7 @@ def test_a_certificate_for_a_different_name_is_refused(authority: Authority) -> 
 
 
 @pytest.mark.parametrize(
-    ("left", "level", "words"),
+    ("expires_in", "level", "words"),
     [
         (timedelta(days=200), "ok", "expires"),
         (timedelta(days=3), "warning", "renew it"),
@@ -139,9 +139,9 @@ def test_a_certificate_for_a_different_name_is_refused(authority: Authority) -> 
     ],
 )
 def test_a_certificate_that_expires_soon_is_a_warning(
-    authority: Authority, left: timedelta, level: str, words: str
+    authority: Authority, expires_in: timedelta, level: str, words: str
 ) -> None:
-    cert, key = authority.issue("server", ends=datetime.now(UTC) + left)
+    cert, key = authority.issue("server", ends=datetime.now(UTC) + expires_in)
     with secured(cert, key) as service:
         found = examine(service.address, tls=CertificateFiles(authority.ca()))
     assert words in found.of(level)
@@ -152,12 +152,12 @@ def test_a_missing_client_certificate_is_a_problem(authority: Authority) -> None
     ca = authority.ca()
     with secured(*authority.issue("server"), "--tls-client-ca", str(ca)) as service:
         assert examine(service.address, tls=authority.client()).worst == "ok"
-        alone = examine(service.address, tls=CertificateFiles(ca))
-    assert alone.worst == "problem"
-    assert "FSLR_TLS_CERT" in alone.of("problem")
+        without_certificate = examine(service.address, tls=CertificateFiles(ca))
+    assert without_certificate.worst == "problem"
+    assert "FSLR_TLS_CERT" in without_certificate.of("problem")
 
 
-def test_missing_good_foreign_and_invalid_tokens_are_judged(tmp_path: Path) -> None:
+def test_missing_valid_foreign_and_invalid_tokens_are_distinguished(tmp_path: Path) -> None:
     with RedisServer(tmp_path) as server:
         tokens = Tokens(server.url, PROJECT)
         with LocalServer(None, "--redis-url", server.url, "--authenticate") as service:
@@ -185,18 +185,18 @@ def test_a_redis_that_can_lose_data_is_a_problem(tmp_path: Path) -> None:
             admin.config_set("appendonly", "yes")
             admin.config_set("appendfsync", "everysec")
             admin.config_set("maxmemory-policy", "noeviction")
-        mended = examine(service.address)
+        everysec = examine(service.address)
         with server.client() as admin:
             admin.config_set("appendfsync", "always")
         good = examine(service.address)
     assert "redis persistence: Redis keeps no append-only file" in problems
     assert "redis memory: Redis evicts profiles and tokens" in problems
-    assert mended.worst == "warning"
-    assert "flushed once per second" in mended.of("warning")
+    assert everysec.worst == "warning"
+    assert "flushed once per second" in everysec.of("warning")
     assert good.worst == "ok"
 
 
-def test_what_the_service_may_not_ask_redis_is_unknown(
+def test_checks_that_redis_does_not_permit_are_reported_as_unknown(
     tmp_path: Path,
 ) -> None:
     with (

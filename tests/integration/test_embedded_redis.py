@@ -74,7 +74,7 @@ def test_a_second_service_cannot_use_the_data_directory(
         EmbeddedRedis(tmp_path),
     ):
         pass
-    with EmbeddedRedis(tmp_path) as server:  # the refused one left the lock intact
+    with EmbeddedRedis(tmp_path) as server:  # the refused service left the lock intact
         assert alive(server.pid)
 
 
@@ -135,7 +135,7 @@ def test_a_damaged_append_only_file_is_reported_with_the_servers_log(tmp_path: P
 
 
 def commands(count: int) -> bytes:
-    """Return as many SET commands as an append-only file holds them."""
+    """Return ``count`` SET commands in the format of an append-only file."""
     return b"".join(b"*3\r\n$3\r\nSET\r\n$7\r\n%07d\r\n$1\r\nv\r\n" % i for i in range(count))
 
 

@@ -1,4 +1,4 @@
-"""Odd requests to every method of a service, with and without tokens; `make fuzz` sends more."""
+"""Unusual requests to every method, with and without tokens; `make fuzz` sends more."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ every_method = pytest.mark.parametrize("method", all_methods(), ids=lambda metho
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[FuzzedService]:
-    """A service; when all tests are through, its log and its last answer are examined."""
+    """A service whose log and last answer are checked after all tests."""
     with fuzzed_service() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[FuzzedService]:
-    """A service that asks for tokens."""
+    """A service that requires tokens."""
     with fuzzed_service(authenticate=True) as running:
         yield running
 
 
 @every_method
-def test_no_request_meets_a_defect(service: FuzzedService, method: Method) -> None:
-    for request in valid.requests(method.short):  # deep enough: the method also does its work
+def test_no_request_exposes_a_defect(service: FuzzedService, method: Method) -> None:
+    for request in valid.requests(method.short):
         service.expect_ok(method.short, request)
 
     @_few_checks
@@ -59,11 +59,13 @@ def test_no_request_meets_a_defect(service: FuzzedService, method: Method) -> No
 
 
 @every_method
-def test_no_token_opens_a_method_or_is_logged(guarded: FuzzedService, method: Method) -> None:
+def test_tokens_authorize_only_their_own_project_and_are_never_logged(
+    guarded: FuzzedService, method: Method
+) -> None:
     request = valid.requests(method.short)[0]
     plain = Input(method, (request.SerializeToString(),))
     (refused,) = guarded.send(plain)
-    if method.service == "StatusService":  # it names no project, so any token will do
+    if method.service == "StatusService":  # names no project, so any valid token is accepted
         assert refused.code is grpc.StatusCode.UNAUTHENTICATED
     else:
         guarded.expect_ok(method.short, request)
@@ -94,8 +96,8 @@ def test_large_requests_are_answered_in_time(service: FuzzedService) -> None:
 
 
 @pytest.mark.long
-def test_valid_requests_leave_no_memory_behind(service: FuzzedService) -> None:
-    """A leak of 500 bytes a call would add 4 MiB."""
+def test_valid_requests_do_not_leak_memory(service: FuzzedService) -> None:
+    """A leak of 500 bytes per call would add 4 MiB."""
     inputs = [
         Input(method, (request.SerializeToString(),))
         for method in all_methods()

@@ -1,4 +1,4 @@
-"""Losses in each failure: the rows of docs/explanation/failures.md without a test elsewhere."""
+"""Data loss in each failure of docs/explanation/failures.md that no other test covers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_open_streams_get_answers_without_redis_and_their_losses_are_counted(
         for _ in range(3):
             assert not session.recommend(
                 MEASUREMENT
-            ).stale  # its profile was resolved at the opening
+            ).stale  # the profile was resolved when the stream was opened
         eventually(lambda: "telemetry is being lost" in service.log())
         eventually(lambda: "not ready" in service.log())
         store.start()
@@ -95,7 +95,9 @@ def test_events_queued_in_a_killed_service_are_lost_and_not_counted(store: Redis
         assert client.get_run("r").lost_measurements == 0
 
 
-def test_a_full_redis_answers_and_refuses_writes(store: RedisServer, service: LocalServer) -> None:
+def test_a_full_redis_serves_reads_and_refuses_writes(
+    store: RedisServer, service: LocalServer
+) -> None:
     with AdvisorClient(service.address) as client, store.client() as admin:
         client.register_profile("gpt", content_message())
         admin.config_set("maxmemory", "1000")
@@ -122,7 +124,7 @@ def test_flushed_profiles_are_not_found_but_open_streams_keep_them(
         assert session.recommend(MEASUREMENT) == before
         with pytest.raises(ProfileNotFoundError, match="there is no profile"):
             client.recommend_once(opening_message(PROFILE), MEASUREMENT)
-        # The content gets number 1, which named a different content before.
+        # The content gets version 1, which belonged to different content before.
         again = client.register_profile("gpt", content_message(rate=2))
         assert again.profile.name == f"{PROFILE}@1"
         answer = client.recommend_once(opening_message(f"{PROFILE}@1"), MEASUREMENT)

@@ -72,7 +72,7 @@ def scraped(log: str) -> dict[str, float]:
 
 
 def with_not_found(metrics: dict[str, float]) -> dict[str, float]:
-    """Return the metrics once they count a NOT_FOUND, which happens after its status is sent."""
+    """Return the metrics once they count a NOT_FOUND, which happens after the status is sent."""
     return metrics if any('grpc_code="NOT_FOUND"' in name for name in metrics) else {}
 
 
@@ -130,7 +130,7 @@ def test_streams_above_the_limit_are_refused_with_a_remedy() -> None:
             session.recommend(MEASUREMENT)
         with pytest.raises(TooBusyError, match=r"2 streams are in progress.*raise --max-streams"):
             sessions[2].recommend(MEASUREMENT)
-        client.recommend_once(opening, MEASUREMENT)  # calls have a limit of their own
+        client.recommend_once(opening, MEASUREMENT)  # unary calls have a separate limit
         sessions[0].close()
 
         def is_accepted() -> bool:
@@ -154,9 +154,9 @@ def test_unary_calls_above_the_limit_are_refused_until_there_is_room_again(tmp_p
         outcomes: list[type[Exception] | None] = []
 
         def call() -> None:
-            with AdvisorClient(running.address, deadline_s=8) as own:
+            with AdvisorClient(running.address, deadline_s=8) as caller:
                 try:
-                    list(own.list_profiles())
+                    list(caller.list_profiles())
                 except Exception as error:  # noqa: BLE001 - checked below
                     outcomes.append(type(error))
                 else:
@@ -258,7 +258,7 @@ def test_the_error_for_a_taken_metrics_port_names_it() -> None:
 
 
 def test_calls_are_spread_over_the_replicas_and_avoid_stopped_ones(tmp_path: Path) -> None:
-    """A stop of one replica and a kill of another between calls cause no errors for callers."""
+    """Stopping one replica and killing another between calls causes no errors for callers."""
     opening = opening_message("projects/default/profiles/gpt")
     with (
         EmbeddedRedis(tmp_path / "redis") as store,

@@ -48,7 +48,9 @@ def test_a_policy_has_versions(client: AdvisorClient, project: str) -> None:
     assert actions == ["set policy"] * 3
 
 
-def test_a_lost_race_for_a_policy_is_told(client: AdvisorClient, project: str) -> None:
+def test_concurrent_updates_of_a_policy_have_one_winner(
+    client: AdvisorClient, project: str
+) -> None:
     client.set_policy("team", CAREFUL, expected_version=0, project=project)
     with pytest.raises(PolicyMovedError, match=r"latest version of policy .*/team' is 1, not none"):
         client.set_policy("team", BOLD, expected_version=0, project=project)
@@ -84,11 +86,11 @@ def test_a_profile_follows_the_policy_that_it_names(client: AdvisorClient, proje
     assert max(ask(client, project).multipliers) == 2.0
     opening = opening_message(f"projects/{project}/profiles/gpt")
     opening.policy.max_multiplier = 5.0
-    own = client.recommend_once(opening, pb.Measurement(unit_rates=[0.01] * 4))
-    assert (max(own.multipliers), own.policy) == (5.0, "")
+    overridden = client.recommend_once(opening, pb.Measurement(unit_rates=[0.01] * 4))
+    assert (max(overridden.multipliers), overridden.policy) == (5.0, "")
 
 
-def test_bad_references_to_policies_are_refused(client: AdvisorClient, project: str) -> None:
+def test_invalid_references_to_policies_are_refused(client: AdvisorClient, project: str) -> None:
     content = content_message()
     for name, message in (
         ("team", r"content\.policy_name: "),
@@ -112,7 +114,7 @@ def test_bad_references_to_policies_are_refused(client: AdvisorClient, project: 
         client.set_policy("team@1", CAREFUL, project=project)
 
 
-def test_a_followed_policy_is_remembered_while_the_store_is_away(tmp_path: Path) -> None:
+def test_a_followed_policy_is_cached_while_redis_is_unavailable(tmp_path: Path) -> None:
     with (
         EmbeddedRedis(tmp_path / "redis") as store,
         LocalServer(None, "--redis-url", store.url) as service,
@@ -129,7 +131,9 @@ def test_a_followed_policy_is_remembered_while_the_store_is_away(tmp_path: Path)
     assert (after.policy, list(after.multipliers)) == (before.policy, list(before.multipliers))
 
 
-def test_a_policy_that_is_not_there_says_what_is(client: AdvisorClient, project: str) -> None:
+def test_the_error_for_an_unknown_policy_names_existing_ones(
+    client: AdvisorClient, project: str
+) -> None:
     client.set_policy("team", CAREFUL, project=project)
     client.set_policy("team", BOLD, project=project)
     with pytest.raises(PolicyNotFoundError, match=r"did you mean projects/.*/policies/team\?"):
@@ -138,7 +142,7 @@ def test_a_policy_that_is_not_there_says_what_is(client: AdvisorClient, project:
         client.get_policy("team@9", project=project)
 
 
-def test_projects_do_not_see_each_other_s_policies(client: AdvisorClient, project: str) -> None:
+def test_policies_are_isolated_by_project(client: AdvisorClient, project: str) -> None:
     client.set_policy("team", CAREFUL, project=project)
     other = f"{project}-b"
     assert list(client.list_policies(project=other)) == []
@@ -148,9 +152,7 @@ def test_projects_do_not_see_each_other_s_policies(client: AdvisorClient, projec
     assert client.get_policy("team", project=project).policy.max_multiplier == 2.0
 
 
-def test_a_policy_set_twice_by_one_request_is_one_version(
-    client: AdvisorClient, project: str
-) -> None:
+def test_a_retried_policy_update_creates_one_version(client: AdvisorClient, project: str) -> None:
     first = client.set_policy("team", CAREFUL, project=project, request_id="r")
     client.set_policy("team", BOLD, project=project)
     again = client.set_policy("team", CAREFUL, project=project, request_id="r")
@@ -158,7 +160,7 @@ def test_a_policy_set_twice_by_one_request_is_one_version(
     assert client.get_policy("team", project=project).version == 2
 
 
-def test_rules_that_need_what_a_profile_lacks_are_told_where_they_stand(
+def test_the_error_for_rules_that_a_profile_does_not_support_names_their_source(
     client: AdvisorClient, project: str
 ) -> None:
     measured = policy_pb2.Policy(depth_rule=policy_pb2.DEPTH_RULE_MEASURED)
@@ -166,18 +168,18 @@ def test_rules_that_need_what_a_profile_lacks_are_told_where_they_stand(
     content = content_message()
     content.policy_name = f"projects/{project}/policies/team"
     client.register_profile("gpt", content, project=project)
-    theirs = (
+    policy_error = (
         r"the depth rule of its policy projects/.*/policies/team@1 cannot be used: measured needs"
     )
-    with pytest.raises(InvalidRequestError, match=rf"opening\.profile: {theirs}"):
+    with pytest.raises(InvalidRequestError, match=rf"opening\.profile: {policy_error}"):
         ask(client, project)
-    with pytest.raises(InvalidRequestError, match=rf"name: {theirs}"):
+    with pytest.raises(InvalidRequestError, match=rf"name: {policy_error}"):
         client.check_layout("gpt", content.layout, project=project)
     opening = opening_message(f"projects/{project}/profiles/gpt")
     opening.policy.CopyFrom(measured)
-    own = r"opening\.policy\.depth_rule: measured needs"
-    with pytest.raises(InvalidRequestError, match=own):
+    opening_error = r"opening\.policy\.depth_rule: measured needs"
+    with pytest.raises(InvalidRequestError, match=opening_error):
         client.recommend_once(opening, pb.Measurement(unit_rates=[1.0] * 4))
     content.ClearField("policy_name")
-    with pytest.raises(InvalidRequestError, match=own):
+    with pytest.raises(InvalidRequestError, match=opening_error):
         InProcessAdvisor(content).open_run(opening)

@@ -1,4 +1,4 @@
-"""The registry over gRPC, on a real Redis."""
+"""The profile registry over gRPC, with a real Redis."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fslr.client.status_errors import service_error
 from tests.building import NAMES, content_message, layout_message
 
 
-def test_the_same_content_is_the_same_version(client: AdvisorClient, project: str) -> None:
+def test_the_same_content_gets_the_same_version(client: AdvisorClient, project: str) -> None:
     first = client.register_profile("gpt", content_message(), project=project)
     again = client.register_profile("gpt", content_message(), project=project)
     other = client.register_profile("gpt", content_message(rate=2.0), project=project)
@@ -36,7 +36,7 @@ def test_the_same_content_is_the_same_version(client: AdvisorClient, project: st
     assert (other.profile.version, other.profile.digest != first.profile.digest) == (2, True)
 
 
-def test_a_version_comes_back_whole(client: AdvisorClient, project: str) -> None:
+def test_a_version_is_returned_unchanged(client: AdvisorClient, project: str) -> None:
     content = content_message(labels={"team": "nlp"})
     content.docs = "Use with *warm-up*."
     content.provenance.model = "char GPT"
@@ -94,7 +94,7 @@ def test_labels_are_those_of_the_latest_version(client: AdvisorClient, project: 
     assert found("labels.state=ready = set AND labels.team=nlp") == [2]
     assert found("labels.sprache=größer\n\tä AND labels.team=nlp") == [2]
     assert found("labels.sprache=größer") == []
-    register(1.0, {"team": "nlp", "state": "draft"})  # there already: not the latest
+    register(1.0, {"team": "nlp", "state": "draft"})  # exists, so it is not the latest
     assert found("labels.state=draft") == []
     client.delete_profile("gpt@2", project=project)
     assert found("labels.state=draft") == [1]
@@ -106,7 +106,7 @@ def test_labels_are_those_of_the_latest_version(client: AdvisorClient, project: 
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_filters_find_what_a_look_at_all_profiles_finds(
+def test_filters_match_a_search_through_all_profiles(
     client: AdvisorClient, project: str, seed: int
 ) -> None:
     rng = random.Random(seed)
@@ -131,7 +131,7 @@ def test_filters_find_what_a_look_at_all_profiles_finds(
         ] == [p.name for p in listed if pairs.items() <= dict(p.content.labels).items()]
 
 
-def test_every_page_of_any_size_adds_up(client: AdvisorClient, project: str) -> None:
+def test_pages_of_any_size_add_up_to_the_whole_list(client: AdvisorClient, project: str) -> None:
     for i in range(5):
         client.register_profile(f"p{i}", content_message(labels={"k": "v"}), project=project)
     stub = profile_service_pb2_grpc.ProfileServiceStub(client.channel())
@@ -162,7 +162,7 @@ def test_a_forged_page_token_is_refused(client: AdvisorClient, project: str, tok
     assert service_error(caught.value, "").reason == "INVALID_VALUE"
 
 
-def test_an_alias_moves_only_from_where_it_is_expected(client: AdvisorClient, project: str) -> None:
+def test_an_alias_moves_only_from_the_expected_version(client: AdvisorClient, project: str) -> None:
     for rate in (1.0, 2.0, 3.0):
         client.register_profile("gpt", content_message(rate=rate), project=project)
     assert client.set_alias("gpt@1", "prod", project=project).previous_version == 0
@@ -179,7 +179,7 @@ def test_an_alias_moves_only_from_where_it_is_expected(client: AdvisorClient, pr
         client.set_alias("gpt@1", "prod", expected_version=0, project=project)
 
 
-def test_a_deleted_version_is_gone_and_its_number_with_it(
+def test_a_deleted_version_is_not_found_and_its_number_is_not_reused(
     client: AdvisorClient, project: str
 ) -> None:
     for rate in (1.0, 2.0):
@@ -213,7 +213,9 @@ def test_a_profile_without_versions_is_not_listed(client: AdvisorClient, project
     assert client.register_profile("gpt", content_message(), project=project).profile.version == 2
 
 
-def test_an_unknown_profile_names_the_nearest_ones(client: AdvisorClient, project: str) -> None:
+def test_the_error_for_an_unknown_profile_names_the_nearest_ones(
+    client: AdvisorClient, project: str
+) -> None:
     client.register_profile("char-gpt", content_message(), project=project)
     with pytest.raises(ProfileNotFoundError, match=r"did you mean .*/char-gpt\?") as caught:
         client.get_profile("char-gtp", project=project)
@@ -221,20 +223,24 @@ def test_an_unknown_profile_names_the_nearest_ones(client: AdvisorClient, projec
     assert caught.value.metadata == {"nearest": f"projects/{project}/profiles/char-gpt"}
 
 
-def test_an_unknown_alias_names_what_there_is(client: AdvisorClient, project: str) -> None:
+def test_the_error_for_an_unknown_alias_names_existing_ones(
+    client: AdvisorClient, project: str
+) -> None:
     client.register_profile("gpt", content_message(), project=project)
     with pytest.raises(VersionNotFoundError, match=r"no version or alias 'prod'; existing ones: 1"):
         client.get_profile("gpt@prod", project=project)
 
 
-def test_projects_do_not_see_each_other(client: AdvisorClient, project: str) -> None:
+def test_profiles_are_isolated_by_project(client: AdvisorClient, project: str) -> None:
     client.register_profile("gpt", content_message(), project=project)
     with pytest.raises(ProfileNotFoundError, match="there is no profile"):
         client.get_profile("gpt", project=f"{project}-b")
     assert list(client.list_profiles(project=f"{project}-b")) == []
 
 
-def test_racing_registrations_make_each_version_once(client: AdvisorClient, project: str) -> None:
+def test_concurrent_registrations_create_each_version_once(
+    client: AdvisorClient, project: str
+) -> None:
     barrier = threading.Barrier(8)
 
     def register(i: int) -> tuple[str, int, bool]:
@@ -249,7 +255,7 @@ def test_racing_registrations_make_each_version_once(client: AdvisorClient, proj
     assert {version for _, version, _ in made} == {1, 2, 3, 4}
 
 
-def test_racing_moves_of_an_alias_have_one_winner_a_round(
+def test_concurrent_moves_of_an_alias_have_one_winner_per_round(
     client: AdvisorClient, project: str
 ) -> None:
     versions = 6
@@ -284,10 +290,10 @@ def test_a_dry_run_shows_how_a_layout_maps(client: AdvisorClient, project: str) 
     assert shown[4] == ("blocks.3.up.weight", ["blocks.1.up.weight"], 0.5)
     assert not response.unmatched
     assert not response.refusal
-    stranger = client.check_layout("gpt", layout_message([NAMES[0], "stranger"]), project=project)
-    assert list(stranger.unmatched) == ["stranger"]
-    assert "1 of 2 groups have no counterpart" in stranger.refusal
-    assert [(m.group, m.depth_factor) for m in stranger.mappings] == [
+    unmatched = client.check_layout("gpt", layout_message([NAMES[0], "stranger"]), project=project)
+    assert list(unmatched.unmatched) == ["stranger"]
+    assert "1 of 2 groups have no counterpart" in unmatched.refusal
+    assert [(m.group, m.depth_factor) for m in unmatched.mappings] == [
         ("embed.weight", 1.0),
         ("stranger", 0.0),
     ]
@@ -296,14 +302,14 @@ def test_a_dry_run_shows_how_a_layout_maps(client: AdvisorClient, project: str) 
     assert (list(held.unmatched), held.refusal) == (["stranger"], "")
 
 
-def test_registering_again_tells_the_aliases(client: AdvisorClient, project: str) -> None:
+def test_registering_again_returns_the_aliases(client: AdvisorClient, project: str) -> None:
     client.register_profile("gpt", content_message(), project=project)
     client.set_alias("gpt@1", "prod", project=project)
     again = client.register_profile("gpt", content_message(), project=project)
     assert list(again.profile.aliases) == ["prod"]
 
 
-def test_a_version_deleted_while_it_is_read_is_not_found_and_not_damaged(
+def test_a_version_deleted_during_a_read_is_not_found_rather_than_damaged(
     client: AdvisorClient, project: str
 ) -> None:
     stop = threading.Event()
@@ -396,7 +402,7 @@ def _insert_bad_label(content: profile_pb2.ProfileContent) -> None:
         (_insert_bad_label, r"content\.labels: the key 'Not A Key' is not"),
     ],
 )
-def test_a_bad_profile_is_refused_with_the_field_s_path(
+def test_an_invalid_profile_is_refused_with_the_path_of_the_field(
     client: AdvisorClient,
     project: str,
     damage: Callable[[profile_pb2.ProfileContent], None],
@@ -412,6 +418,6 @@ def test_a_bad_profile_is_refused_with_the_field_s_path(
 @pytest.mark.parametrize(
     "name", ["UPPER", "a/b", "x@1", "", "ä", "x" * 64, "..", "{x}", "a:b", "x" * 20_000]
 )
-def test_a_bad_name_is_refused(client: AdvisorClient, project: str, name: str) -> None:
+def test_an_invalid_name_is_refused(client: AdvisorClient, project: str, name: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"^name: "):
         client.register_profile(name, content_message(), project=project)

@@ -1,4 +1,4 @@
-"""No name, alias, label, filter or page token reaches from one project into another."""
+"""No name, alias, label, filter or page token gives access to a different project."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.waiting import eventually
 SECRET = "only-the-victim-knows"
 OWN = "projects/attacker/profiles/gpt"
 LAYOUT = content_message().layout
-# A valid request of every method.
+# A valid request for every method.
 REQUESTS: dict[str, Message] = {
     "AdvisorService/RecommendLROnce": advisor_service_pb2.RecommendLRRequest(
         opening=opening_message(OWN, run="projects/attacker/runs/one"),
@@ -78,7 +78,7 @@ REQUESTS: dict[str, Message] = {
     "StatusService/GetStatus": status_service_pb2.GetStatusRequest(),
 }
 SHAPES = {"AdvisorService/RecommendLR": "stream_stream", "RunService/WatchRun": "unary_stream"}
-# What somebody who may name the project "attacker" alone could write to get at "victim".
+# Identifiers with which a user limited to project "attacker" could try to reach "victim".
 IDENTIFIERS = [
     *(
         "..",
@@ -98,9 +98,9 @@ IDENTIFIERS = [
     *("victim:profile:gpt", "gpt\x00victim", "gpt\nvictim", "victim ", "gpt@prod@1", "gpt@../1"),
 ]
 NAMES = [
-    spelled
+    spelling
     for identifier in IDENTIFIERS
-    for spelled in (
+    for spelling in (
         identifier,
         f"projects/{identifier}",
         f"projects/attacker/{identifier}",
@@ -145,15 +145,15 @@ def parts(
         yield client, admin
 
 
-def stored_but_of(admin: redis.Redis, project: str) -> dict[bytes, Any]:
-    """Return all that is stored and not the project's own."""
-    own = f"fslr:{{{project}}}:".encode()
+def stored_outside(admin: redis.Redis, project: str) -> dict[bytes, Any]:
+    """Return all stored keys and values that do not belong to the project."""
+    prefix = f"fslr:{{{project}}}:".encode()
     keys: Any = admin.keys("*")
-    return {key: admin.dump(key) for key in keys if not key.startswith(own)}
+    return {key: admin.dump(key) for key in keys if not key.startswith(prefix)}
 
 
 def ask(client: AdvisorClient, path: str, request: Message) -> bytes:
-    """Return the answer to a request; nothing if it was refused as it should be."""
+    """Return the answer to a request, or the message of an expected error."""
     shape = SHAPES.get(path, "unary_unary")
     method: Any = getattr(client.channel(), shape)(
         f"/fslr.advisor.v1.{path}",
@@ -161,13 +161,13 @@ def ask(client: AdvisorClient, path: str, request: Message) -> bytes:
         response_deserializer=bytes,
     )
     sent = iter([request]) if shape == "stream_stream" else request
-    # A watch goes on for ever: what it has to say of what is stored comes at once.
+    # A watch never ends; it sends the stored events at once.
     timeout_s = 0.2 if shape == "unary_stream" else 5
-    heard: list[bytes] = []
+    received: list[bytes] = []
     try:
         answer = method(sent, timeout=timeout_s)
-        heard.extend(bytes(part) for part in ([answer] if shape == "unary_unary" else answer))
-        return b"".join(heard)
+        received.extend(bytes(part) for part in ([answer] if shape == "unary_unary" else answer))
+        return b"".join(received)
     except grpc.RpcError as error:
         allowed = {
             grpc.StatusCode.INVALID_ARGUMENT,
@@ -179,7 +179,7 @@ def ask(client: AdvisorClient, path: str, request: Message) -> bytes:
             allowed.add(grpc.StatusCode.DEADLINE_EXCEEDED)
         code, details = error.code(), error.details()
     assert code in allowed
-    return b"".join([*heard, str(details).encode()])
+    return b"".join([*received, str(details).encode()])
 
 
 def texts(message: Message) -> Iterator[tuple[Message, str]]:
@@ -204,14 +204,14 @@ def test_every_method_has_a_request() -> None:
     assert methods == set(REQUESTS)
 
 
-# Every fourth name still holds each identifier, in two or three spellings.
+# Every fourth name still includes each identifier, in two or three spellings.
 @pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("path", REQUESTS)
-def test_no_text_of_a_request_reaches_into_another_project(
+def test_no_text_field_of_a_request_gives_access_to_a_different_project(
     parts: tuple[AdvisorClient, redis.Redis], path: str, every: int
 ) -> None:
     client, admin = parts
-    before = stored_but_of(admin, "attacker")
+    before = stored_outside(admin, "attacker")
     assert len(before) > 5
     tried = 0
     for place, (_, field) in enumerate(texts(REQUESTS[path])):
@@ -223,10 +223,10 @@ def test_no_text_of_a_request_reaches_into_another_project(
             assert SECRET.encode() not in ask(client, path, request)
             tried += 1
     assert tried >= len(NAMES) // every or not REQUESTS[path].ListFields()
-    assert stored_but_of(admin, "attacker") == before
+    assert stored_outside(admin, "attacker") == before
 
 
-def test_a_page_token_of_another_project_shows_nothing_of_it(
+def test_a_page_token_of_a_different_project_reveals_nothing(
     parts: tuple[AdvisorClient, redis.Redis],
 ) -> None:
     client, _ = parts

@@ -57,7 +57,7 @@ def test_unary_call_stream_and_in_process_use_agree_bit_for_bit(
     client: AdvisorClient, stub: AdvisorServiceStub, profile: str
 ) -> None:
     content = client.get_profile(profile).profile.content
-    asked = Measurement(
+    sent = Measurement(
         step=7,
         unit_rates=[0.3, 1e-5, 0.0, 7e9],
         relative_errors=[0.1, 0.2, 0.1, 0.9],
@@ -65,9 +65,9 @@ def test_unary_call_stream_and_in_process_use_agree_bit_for_bit(
         interval_steps=10,
     )
     opening = opening_message(profile)
-    once = client.recommend_once(opening, asked)
-    (streamed,) = stub.RecommendLR(iter([Request(opening=opening, measurement=asked)]), timeout=10)
-    local = InProcessAdvisor(content).open_run(opening).recommend(asked)
+    once = client.recommend_once(opening, sent)
+    (streamed,) = stub.RecommendLR(iter([Request(opening=opening, measurement=sent)]), timeout=10)
+    local = InProcessAdvisor(content).open_run(opening).recommend(sent)
     local.profile = once.profile
     assert once == streamed == local
     assert [policy_pb2.Outcome.Name(o) for o in once.outcomes] == [
@@ -102,7 +102,7 @@ def test_a_stream_keeps_the_profile_version_of_its_opening(
 
 
 def details(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, str, dict[str, str]]:
-    """Return code, message, reason and field violations of an error, as any gRPC client can."""
+    """Return the code, message, reason and field violations, as any gRPC client can read them."""
     assert isinstance(error, grpc.Call)
     status = rpc_status.from_call(error)
     assert status is not None

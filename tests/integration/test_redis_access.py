@@ -1,4 +1,4 @@
-"""How the service is let in by Redis: users with few rights, TLS, and no password shown."""
+"""Access to Redis: users with minimal rights, TLS, and passwords that are never printed."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ SECRET = "s3cr3t-of-mine"
 
 
 def rules(user: str) -> list[str]:
-    """Return the rules that the page states for a user, with a password put in."""
+    """Return the documented ACL rules of a user, with the password filled in."""
     found = re.search(rf"^ACL SETUSER {user} ((?:.*\\\n)*.*)$", PAGE, re.MULTILINE)
     assert found is not None
     return found[1].replace("\\\n", " ").replace(">PASSWORD", f">{SECRET}").split()
 
 
 def refusals(client: redis.Redis) -> list[str]:
-    """Return what users were refused."""
+    """Return the commands and keys that Redis refused to users."""
     return [str(entry["object"]) for entry in client.acl_log()]
 
 
@@ -59,12 +59,12 @@ def test_the_documented_rights_are_sufficient_and_each_is_needed(tmp_path: Path)
                 assert command in used | _ELSEWHERE, f"{right} is not used"
 
 
-# Of a Cluster, and of `redis_wait_replicas`.
+# Used with a Cluster, or with `redis_wait_replicas`.
 _ELSEWHERE = {"cluster|slots", "cluster|info", "asking", "wait"}
 
 
 def _page_through_runs(client: AdvisorClient, admin: redis.Redis) -> None:
-    """Read pages of runs, of which some ended and one is gone from behind its page's token."""
+    """Read pages of runs; some runs have ended, and the run of a page token is removed."""
     for run in ("two", "three"):
         name = f"projects/default/runs/{run}"
         opening = opening_message("projects/default/profiles/gpt", run=name)
@@ -85,7 +85,7 @@ def _used(admin: redis.Redis) -> set[str]:
     return {str(name).removeprefix("cmdstat_") for name in stats}
 
 
-def test_a_refused_command_is_named_with_the_page_about_rights(tmp_path: Path) -> None:
+def test_the_error_for_a_refused_command_names_it_and_the_page_about_rights(tmp_path: Path) -> None:
     named = r"commands? .*'hget' .*Rights in docs/how-to/redis.md"
     with RedisServer(tmp_path) as server, server.client() as admin:
         admin.execute_command("ACL SETUSER", "advisor", *rules("advisor"))
@@ -96,9 +96,9 @@ def test_a_refused_command_is_named_with_the_page_about_rights(tmp_path: Path) -
         ):
             admin.execute_command("ACL SETUSER", "advisor", "-hget")
             with pytest.raises(UnavailableError, match=named):
-                client.get_policy("team")  # asked for by a command
+                client.get_policy("team")  # sent as a command
             with pytest.raises(UnavailableError, match=named):
-                client.set_policy("team", policy_pb2.Policy())  # asked for by a script
+                client.set_policy("team", policy_pb2.Policy())  # called by a script
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -109,10 +109,10 @@ def test_a_start_without_rights_fails_with_a_remedy(tmp_path: Path, workers: int
         arguments = ("--redis-url", url, "--workers", str(workers))
         with pytest.raises(LocalServerError, match="cannot be used") as caught:
             LocalServer(None, *arguments).__enter__()
-    said = " ".join(str(caught.value).split())
-    assert "'ping' command" in said
-    assert "see Rights in docs/how-to/redis.md" in said
-    assert "Traceback" not in said
+    message = " ".join(str(caught.value).split())
+    assert "'ping' command" in message
+    assert "see Rights in docs/how-to/redis.md" in message
+    assert "Traceback" not in message
 
 
 def test_the_documented_rights_are_sufficient_over_sentinel(tmp_path: Path) -> None:
@@ -187,10 +187,10 @@ def test_an_invalid_url_is_refused_at_the_start() -> None:
         timeout=60,
         check=False,
     )
-    said = " ".join((done.stdout + done.stderr).split())
+    output = " ".join((done.stdout + done.stderr).split())
     assert done.returncode == 1
-    assert "setting redis_url: the Sentinels' name of the service is missing" in said
-    assert SECRET not in said
+    assert "setting redis_url: the Sentinels' name of the service is missing" in output
+    assert SECRET not in output
 
 
 @pytest.fixture

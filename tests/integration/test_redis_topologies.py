@@ -108,7 +108,7 @@ class Writer:
                 self.acknowledged[stored.version] = stored.digest
 
     def check(self, client: AdvisorClient) -> None:
-        """Find everything that was acknowledged."""
+        """Check that every acknowledged version can be read."""
         for version, digest in self.acknowledged.items():
             found = client.get_profile(f"gpt@{version}", project=self._project).profile
             assert found.digest == digest
@@ -150,11 +150,11 @@ def test_the_metrics_name_commands_and_batches_on_every_topology(
 
 
 def cut_off_service(server: RedisServer) -> None:
-    """Close the service's connections: those without a name, which Sentinels have."""
+    """Close the service's connections, which have no name, unlike those of Sentinels."""
     with server.client() as admin:
-        own = admin.client_id()
+        own_id = admin.client_id()
         for other in admin.client_list(_type="normal"):
-            if not other["name"] and int(other["id"]) != own:
+            if not other["name"] and int(other["id"]) != own_id:
                 admin.client_kill_filter(_id=other["id"])
 
 
@@ -174,8 +174,7 @@ def test_a_write_without_a_replica_is_not_acknowledged_and_its_retry_is_the_same
         stub = profile_service_pb2_grpc.ProfileServiceStub(channel)
         replica.freeze()
         try:
-            # The retries, which change nothing any more, must not be acknowledged either, over
-            # whichever connection they come.
+            # The retries change nothing, but must not be acknowledged either, on any connection.
             for _ in range(3):
                 cut_off_service(trio.primary)
                 with pytest.raises(grpc.RpcError, match="0 of 1 replicas have the write"):
@@ -187,7 +186,7 @@ def test_a_write_without_a_replica_is_not_acknowledged_and_its_retry_is_the_same
         assert len(list(client.list_audit_events(project="waiting"))) == 2
 
 
-def test_a_write_to_a_replica_fails_with_the_error_that_makes_the_client_find_the_primary(
+def test_a_write_to_a_replica_raises_the_error_that_makes_the_client_find_the_primary(
     trio: SentinelTrio,
 ) -> None:
     (replica,) = trio.replicas
@@ -247,11 +246,11 @@ async def record(url: str, projects: list[str]) -> tuple[list[bool], dict[str, l
 def test_a_failed_cluster_node_affects_only_its_own_projects(
     cluster: RedisCluster, over_cluster: LocalServer
 ) -> None:
-    away, *others = cluster.projects("dies")
+    failed, *others = cluster.projects("dies")
     with AdvisorClient(over_cluster.address, deadline_s=3) as client:
-        for project in (away, *others):
+        for project in (failed, *others):
             client.register_profile("gpt", content_message(), project=project)
-        node = cluster.primary_of(away)
+        node = cluster.primary_of(failed)
         node.kill()
         try:
             for _ in range(3):
@@ -260,16 +259,17 @@ def test_a_failed_cluster_node_affects_only_its_own_projects(
                     client.register_profile("gpt", content_message(rate=2), project=project)
                     assert time.monotonic() - begun < TIMEOUT_S
                 with pytest.raises(UnavailableError, match="store does not answer"):
-                    client.get_profile("gpt", project=away)
-            # One batch of telemetry, of all nodes: what can be stored is.
-            stored, steps = asyncio.run(record(cluster.url, [away, *others]))
+                    client.get_profile("gpt", project=failed)
+            # One batch of telemetry for all nodes: the available nodes store their part.
+            stored, steps = asyncio.run(record(cluster.url, [failed, *others]))
             assert stored == [False, True, True]
             assert steps == {project: [0, 1, 2] for project in others}
         finally:
             node.start()
         cluster.await_whole()
-        assert eventually(lambda: succeeds(lambda: client.get_profile("gpt", project=away)))
-        assert client.register_profile("gpt", content_message(), project=away).profile.version == 1
+        assert eventually(lambda: succeeds(lambda: client.get_profile("gpt", project=failed)))
+        again = client.register_profile("gpt", content_message(), project=failed)
+        assert again.profile.version == 1
 
 
 def has_everything(replica: RedisServer, primary: RedisServer) -> bool:
@@ -299,14 +299,14 @@ def test_a_failover_in_a_cluster_loses_nothing_and_telemetry_finds_the_new_prima
         client.register_profile("gpt", content_message(rate=0.5), project=project)
         measure()
         eventually(lambda: is_stored(client, project, "r"))
-        primary, successor = cluster.primary_of(project), cluster.servers[3]  # and its replica
-        eventually(lambda: has_everything(successor, primary))
+        primary, replica = cluster.primary_of(project), cluster.servers[3]
+        eventually(lambda: has_everything(replica, primary))
         primary.kill()
 
         def measured() -> bool:
-            measure()  # answered from memory all the while
-            with successor.client() as admin, contextlib.suppress(redis.RedisError):
-                # Not asked through the service, whose reading would look for the node too.
+            measure()  # always answered from the cache
+            with replica.client() as admin, contextlib.suppress(redis.RedisError):
+                # Read directly: a read through the service would also make it look for the node.
                 key = f"fslr:{{{project}}}:run:r"
                 return int(admin.hget(key, "measurements") or 0) >= 2
             return False
@@ -353,8 +353,8 @@ def test_moving_slots_loses_no_writes_and_counts_lost_telemetry(
 
         stored = eventually(lambda: steps() if steps()[-1:] == [1002] else None)
         assert stored is not None
-        assert stored == [step for step in sent if step in stored]  # in order, none twice
-        # A slot on its way takes no new keys from scripts; what was lost is counted.
+        assert stored == [step for step in sent if step in stored]  # in order, without duplicates
+        # A migrating slot accepts no new keys from scripts; lost events are counted.
         run = client.get_run("r", project=project)
         assert run.measurements == len(stored)
         assert run.lost_measurements == len(sent) - len(stored)
@@ -376,7 +376,7 @@ def test_no_caller_waits_longer_than_twice_the_timeout_while_redis_is_frozen(
 
 
 def check_bound(service: LocalServer, members: list[RedisServer], projects: list[str]) -> None:
-    """Freeze everything, and measure how long many callers at once wait for their refusal."""
+    """Freeze all servers, and check how long concurrent callers wait for an error."""
     once = [("grpc.enable_retries", 0)]
     with grpc.insecure_channel(service.address, options=once) as channel:
         stub = profile_service_pb2_grpc.ProfileServiceStub(channel)

@@ -63,13 +63,13 @@ def test_runs_are_listed_most_recently_started_first(client: AdvisorClient, proj
     for i in range(5):
         measure(client, project, f"run-{i}", [0])
         history(client, project, f"run-{i}", 1)
-    measure(client, project, "run-1", [25])  # it continues, and keeps its place
+    measure(client, project, "run-1", [25])  # the run continues and keeps its place in the list
     listed = list(client.list_runs(project=project))
     assert [run.name.split("/")[-1] for run in listed] == [f"run-{i}" for i in (4, 3, 2, 1, 0)]
     assert not listed[0].opening.layout.groups
 
 
-def test_pages_of_runs_together_are_the_whole_list(client: AdvisorClient, project: str) -> None:
+def test_pages_of_runs_add_up_to_the_whole_list(client: AdvisorClient, project: str) -> None:
     from fslr.advisor.v1 import run_service_pb2_grpc
 
     for i in range(5):
@@ -135,7 +135,7 @@ def test_an_unknown_run_is_not_found(client: AdvisorClient, project: str) -> Non
         list(client.get_run_history("nothing", project=project))
 
 
-def test_bad_names_and_ids_are_refused(client: AdvisorClient, project: str) -> None:
+def test_invalid_names_and_ids_are_refused(client: AdvisorClient, project: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"name: run 'UPPER' is not an identifier"):
         client.get_run("UPPER", project=project)
     with pytest.raises(InvalidRequestError, match=r"after_id: 'x' is not the id of an event"):

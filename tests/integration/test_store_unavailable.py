@@ -61,7 +61,8 @@ def test_cached_profiles_keep_answering_marked_stale(
         assert not before.stale
         while_unavailable.stale = False
         assert while_unavailable == before
-        for profile in ("never-asked", "deleted"):  # a deleted profile does not come back either
+        # A deleted profile is not served from the cache either.
+        for profile in ("never-asked", "deleted"):
             with pytest.raises(
                 UnavailableError, match=r"store does not answer .*try again shortly"
             ):

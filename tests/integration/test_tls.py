@@ -1,4 +1,4 @@
-"""TLS between service and clients: who is let in, and certificates that change meanwhile."""
+"""TLS between service and clients: which clients are accepted, and certificate rotation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def lists(address: str, tls: CertificateFiles | None = None) -> bool:
     return True
 
 
-def test_only_those_who_know_the_authority_talk(authority: Authority, tmp_path: Path) -> None:
+def test_only_clients_that_trust_the_authority_connect(
+    authority: Authority, tmp_path: Path
+) -> None:
     (tmp_path / "other").mkdir()
     other = Authority(tmp_path / "other")
     with secured(authority) as service:
@@ -57,7 +59,7 @@ def test_only_those_who_know_the_authority_talk(authority: Authority, tmp_path: 
             list(client.list_profiles())
 
 
-def test_with_a_client_authority_callers_show_a_certificate(
+def test_with_a_client_authority_callers_need_a_certificate(
     authority: Authority, tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
@@ -70,7 +72,9 @@ def test_with_a_client_authority_callers_show_a_certificate(
         )
 
 
-def test_certificates_change_without_a_restart(authority: Authority, tmp_path: Path) -> None:
+def test_changed_certificates_are_loaded_without_a_restart(
+    authority: Authority, tmp_path: Path
+) -> None:
     old = authority.ca("old")
     with secured(authority) as service:
         assert lists(service.address, CertificateFiles(old))
@@ -83,15 +87,15 @@ def test_certificates_change_without_a_restart(authority: Authority, tmp_path: P
         (tmp_path / "server.key").write_text("broken")
         assert lists(service.address, CertificateFiles(tmp_path / "new.pem"))
         assert lists(service.address, CertificateFiles(tmp_path / "new.pem"))
-        assert not lists(service.address)  # never plain text
+        assert not lists(service.address)  # plain text is never accepted
         assert service.log().count("the last valid certificate stays in use") == 1
         assert "BEGIN" not in service.log()
 
 
-def test_a_run_goes_on_while_every_certificate_is_replaced(
+def test_a_run_continues_while_every_certificate_is_replaced(
     authority: Authority, tmp_path: Path
 ) -> None:
-    """Server, client and authority at once, and connections that live for a second."""
+    """Replace server, client and authority certificates while connections last one second."""
     files = authority.client()
     with (
         secured(
@@ -118,7 +122,7 @@ def renewed_in(service: LocalServer) -> bool:
     return "the certificate was reloaded" in service.log()
 
 
-def test_commands_take_their_files_from_the_environment(authority: Authority) -> None:
+def test_commands_read_certificate_paths_from_the_environment(authority: Authority) -> None:
     files = authority.client()
     env = {
         "FSLR_TLS_CA": str(files.ca),
@@ -145,7 +149,7 @@ def test_commands_take_their_files_from_the_environment(authority: Authority) ->
         (["--tls-cert", "{cert}", "--tls-key", "{cert}"], "cannot be used"),
     ],
 )
-def test_it_does_not_start_with_half_of_tls(
+def test_the_service_does_not_start_with_incomplete_tls_settings(
     authority: Authority, arguments: list[str], match: str
 ) -> None:
     cert, _ = authority.issue("server")

@@ -1,4 +1,4 @@
-"""Tokens, roles and quotas against a real service: what each role may do, and nothing beyond it."""
+"""Tokens, roles and quotas against a real service: each role permits exactly its methods."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.operator_tokens import Tokens
 from tests.redis_servers import RedisServer
 from tests.waiting import eventually
 
-PROJECT = "attacker"  # of the requests
+PROJECT = "attacker"  # the project that the requests name
 MEASUREMENT = pb.Measurement(unit_rates=[1.0] * 4)
 
 
@@ -62,7 +62,7 @@ def service(store: EmbeddedRedis) -> Iterator[LocalServer]:
 
 
 def code_of(client: AdvisorClient, path: str, metadata: Any) -> grpc.StatusCode:
-    """Send the method's request, and return how it ends; a stream's first answer is its end."""
+    """Send the method's request, and return its status; a stream is read up to one answer."""
     request = REQUESTS[path]
     method: Any = getattr(client.channel(), SHAPES.get(path, "unary_unary"))(
         f"/fslr.advisor.v1.{path}",
@@ -84,7 +84,7 @@ def code_of(client: AdvisorClient, path: str, metadata: Any) -> grpc.StatusCode:
 
 @pytest.fixture(scope="module")
 def filled(service: LocalServer, tokens: Tokens) -> LocalServer:
-    """The service, with something there to read."""
+    """The service with stored data to read."""
     with AdvisorClient(service.address, token=tokens.create("operator")["token"]) as client:
         for rate in (1.0, 2.0):
             client.register_profile("gpt", content_message(rate=rate), project=PROJECT)
@@ -128,7 +128,7 @@ def test_every_method_refuses_a_token_for_a_different_project(
             PermissionDeniedError, match="is for project 'victim', not for 'attacker'; name proj"
         ):
             client.get_profile("gpt", project=PROJECT)
-        # Neither by the second name of a request.
+        # The second name in a request is checked too.
         mixed = opening_message("projects/victim/profiles/gpt", run="projects/attacker/runs/one")
         with pytest.raises(PermissionDeniedError, match="not for 'attacker'"):
             client.recommend_once(mixed, MEASUREMENT)
@@ -177,13 +177,13 @@ def test_a_revoked_token_is_refused_in_open_streams_too(
         with pytest.raises(AuthenticationError, match="is not valid here"):
             while time.monotonic() < begun + 10:
                 run.recommend(MEASUREMENT)
-        assert time.monotonic() - begun < 5  # it is looked up once a second
+        assert time.monotonic() - begun < 5  # tokens are checked once per second
         with pytest.raises(AuthenticationError, match="set FSLR_TOKEN or FSLR_TOKEN_FILE"):
             run.recommend(MEASUREMENT)
     assert "has no token" in tokens.run("revoke", made["id"], ok=False)
 
 
-def test_the_audit_log_has_the_token_and_the_actor_that_its_holder_names(
+def test_the_audit_log_records_the_token_and_the_actor_named_by_the_caller(
     filled: LocalServer, tokens: Tokens
 ) -> None:
     made = tokens.create("operator", name="ci")
@@ -296,7 +296,7 @@ def test_revoking_a_token_ends_a_waiting_watch(filled: LocalServer, tokens: Toke
     shown = (("authorization", f"Bearer {made['token']}"),)
     with AdvisorClient(filled.address) as client:
         watch = RunServiceStub(client.channel()).WatchRun(request, metadata=shown, timeout=10)
-        time.sleep(0.7)  # it waits for longer than one look at it
+        time.sleep(0.7)  # longer than one check of the token
         assert watch.is_active()
         tokens.run("revoke", made["id"])
         with pytest.raises(grpc.RpcError, match="is not valid here"):
@@ -387,7 +387,7 @@ def test_a_service_without_authentication_refuses_to_listen_on_a_network(
 
 def test_tokens_can_be_created_before_during_and_after_a_service(tmp_path: Path) -> None:
     cli = Cli("127.0.0.1:1", PROJECT)
-    # A path too long for a socket lies elsewhere, and is found there.
+    # The path is too long for a socket, so the socket is elsewhere; commands must find it.
     data = tmp_path / ("x" * 90)
     where = ("--data-dir", str(data))
     before = cli.json("token", "create", "before", "--role", "viewer", *where)

@@ -93,9 +93,7 @@ def test_the_span_of_a_failed_call_has_its_status_and_reason(
     call = span_of(collector, "fslr.advisor.v1.ProfileService/GetProfile")
     assert attributes(call)["rpc.grpc.status_code"] == grpc.StatusCode.NOT_FOUND.value[0]
     assert attributes(call)["error.type"] == "PROFILE_NOT_FOUND"
-    assert (
-        call.status.code == Status.STATUS_CODE_UNSET
-    )  # an error of the caller, not of the service
+    assert call.status.code == Status.STATUS_CODE_UNSET  # the caller's error, not the service's
     assert not call.events
 
 
@@ -105,7 +103,7 @@ def test_a_stream_is_one_span_with_a_child_span_for_each_measurement(
     session = traced.open_run(opening_message(PROFILE))
     for step in range(3):
         session.recommend(pb.Measurement(step=step, unit_rates=[1.0] * 4))
-    # They are exported while the stream is open.
+    # The spans are exported while the stream is open.
     eventually(lambda: len(collector.spans("measurement")) == 3)
     assert not collector.spans(STREAM)
     session.close()
@@ -130,7 +128,7 @@ def test_the_span_of_a_refused_stream_has_its_reason(
     assert attributes(span)["error.type"] == "OPENING_REPEATED"
 
 
-def test_the_span_of_a_watch_whose_caller_leaves_is_cancelled(
+def test_the_span_of_a_watch_cancelled_by_its_caller_is_cancelled(
     traced: AdvisorClient, collector: Collector
 ) -> None:
     stub = run_service_pb2_grpc.RunServiceStub(traced.channel())

@@ -1,4 +1,4 @@
-"""Writes to the registry: each happens once, is written down, and yields to who came first."""
+"""Writes to the registry: idempotent, recorded in the audit log, and safe under races."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tests.building import content_message, opening_message
 WRITERS = 50
 
 
-def at_once(
+def concurrently(
     clients: list[AdvisorClient], task: Callable[[int, AdvisorClient], object]
 ) -> list[object]:
-    """Run the task on all clients, each with a channel of its own, from one moment on."""
+    """Run the task on all clients at the same time, each in its own thread."""
     barrier = threading.Barrier(len(clients))
 
     def run(numbered: tuple[int, AdvisorClient]) -> object:
@@ -47,26 +47,26 @@ def events(client: AdvisorClient, project: str) -> list[audit_service_pb2.AuditE
     return list(client.list_audit_events(project=project))
 
 
-def test_fifty_writers_racing_on_one_alias_have_one_winner_a_round(
+def test_fifty_writers_of_one_alias_have_one_winner_per_round(
     client: AdvisorClient, writers: list[AdvisorClient], project: str
 ) -> None:
-    """Each round: all register a version of their own and move the alias from what they read."""
+    """In each round, all writers register a version and move the alias they have read."""
     made: set[int] = set()
     rounds = 4
     for turn in range(rounds):
         aliases = [] if turn == 0 else list(client.get_profile("gpt", project=project).aliases)
         etag = aliases[0].etag if aliases else "0"
 
-        def write(i: int, own: AdvisorClient, turn: int = turn, etag: str = etag) -> object:
+        def write(i: int, writer: AdvisorClient, turn: int = turn, etag: str = etag) -> object:
             content = content_message(rate=1.0 + i + WRITERS * turn)
-            version = own.register_profile("gpt", content, project=project).profile.version
+            version = writer.register_profile("gpt", content, project=project).profile.version
             try:
-                own.set_alias(f"gpt@{version}", "prod", etag=etag, project=project)
+                writer.set_alias(f"gpt@{version}", "prod", etag=etag, project=project)
             except AliasMovedError:
                 return version, False
             return version, True
 
-        answers = [answer for answer in at_once(writers, write) if isinstance(answer, tuple)]
+        answers = [answer for answer in concurrently(writers, write) if isinstance(answer, tuple)]
         versions = [version for version, _ in answers]
         winners = [version for version, won in answers if won]
         assert len(winners) == 1
@@ -79,24 +79,24 @@ def test_fifty_writers_racing_on_one_alias_have_one_winner_a_round(
     assert made == set(range(1, rounds * WRITERS + 1))
     moves = [event for event in events(client, project) if event.action == "set alias"]
     assert len(moves) == rounds
-    for own in writers:
-        own.close()
+    for writer in writers:
+        writer.close()
 
 
-def test_fifty_registrations_of_the_same_content_make_one_version(
+def test_fifty_registrations_of_the_same_content_create_one_version(
     writers: list[AdvisorClient], project: str
 ) -> None:
-    def write(_: int, own: AdvisorClient) -> object:
-        response = own.register_profile("gpt", content_message(), project=project)
+    def write(_: int, writer: AdvisorClient) -> object:
+        response = writer.register_profile("gpt", content_message(), project=project)
         return response.profile.version, response.created
 
-    answers = at_once(writers, write)
+    answers = concurrently(writers, write)
     assert sorted(map(str, answers)) == ["(1, False)"] * (WRITERS - 1) + ["(1, True)"]
-    for own in writers:
-        own.close()
+    for writer in writers:
+        writer.close()
 
 
-def test_an_alias_moved_away_and_back_is_not_taken_for_unmoved(
+def test_an_alias_that_was_moved_and_moved_back_counts_as_moved(
     client: AdvisorClient, project: str
 ) -> None:
     for rate in (1.0, 2.0, 3.0):
@@ -114,7 +114,7 @@ def test_an_alias_moved_away_and_back_is_not_taken_for_unmoved(
         client.set_alias("gpt@3", "prod", etag="x", project=project)
 
 
-def test_an_alias_can_be_taken_away(client: AdvisorClient, project: str) -> None:
+def test_an_alias_can_be_deleted(client: AdvisorClient, project: str) -> None:
     client.register_profile("gpt", content_message(), project=project)
     etag = client.set_alias("gpt@1", "prod", project=project).alias.etag
     with pytest.raises(AliasMovedError, match="moved since it was read"):
@@ -124,14 +124,12 @@ def test_an_alias_can_be_taken_away(client: AdvisorClient, project: str) -> None
         client.delete_alias("gpt", "prod", project=project)
     assert list(client.get_profile("gpt", project=project).aliases) == []
     again = client.set_alias("gpt@1", "prod", project=project).alias
-    assert int(again.etag) > int(etag) + 1  # it never counts from the start again
+    assert int(again.etag) > int(etag) + 1  # the count never restarts
     client.delete_alias("gpt", "prod", project=project)
     client.delete_profile("gpt@1", project=project)
 
 
-def test_a_request_that_comes_again_is_answered_as_before(
-    client: AdvisorClient, project: str
-) -> None:
+def test_a_retried_request_gets_the_same_answer(client: AdvisorClient, project: str) -> None:
     first = client.register_profile("gpt", content_message(), project=project, request_id="r1")
     again = client.register_profile("gpt", content_message(), project=project, request_id="r1")
     assert (first.created, again.created) == (True, True)
@@ -154,7 +152,7 @@ def test_a_request_identifier_belongs_to_one_request(client: AdvisorClient, proj
         client.register_profile("gpt", content_message(), project=project, request_id="x" * 257)
 
 
-def test_every_write_is_written_down(server: LocalServer, project: str) -> None:
+def test_every_write_is_recorded_in_the_audit_log(server: LocalServer, project: str) -> None:
     with AdvisorClient(server.address, actor="Zoë") as client:
         digest = client.register_profile("gpt", content_message(), project=project).profile.digest
         client.register_profile("gpt", content_message(), project=project)  # writes nothing
@@ -174,14 +172,14 @@ def test_every_write_is_written_down(server: LocalServer, project: str) -> None:
     assert all(event.time.ToSeconds() > 1_700_000_000 for event in written)
 
 
-def test_the_record_is_read_in_pages(client: AdvisorClient, project: str) -> None:
+def test_the_audit_log_is_read_in_pages(client: AdvisorClient, project: str) -> None:
     for rate in range(1, 131):
         client.register_profile("gpt", content_message(rate=rate), project=project)
     written = events(client, project)  # the default page holds 100
     assert [event.name for event in written] == [f"profiles/gpt@{v}" for v in range(130, 0, -1)]
 
 
-def test_writes_are_refused_where_they_cannot_be_written_down_and_advice_is_not(
+def test_writes_that_cannot_be_recorded_are_refused_and_recommendations_continue(
     tmp_path: Path,
 ) -> None:
     import redis
@@ -218,7 +216,9 @@ def test_writes_are_refused_where_they_cannot_be_written_down_and_advice_is_not(
         assert len(list(client.list_audit_events())) == 4
 
 
-def test_a_profile_without_its_story_is_not_registered(client: AdvisorClient, project: str) -> None:
+def test_a_profile_without_complete_provenance_is_refused(
+    client: AdvisorClient, project: str
+) -> None:
     content = content_message()
     content.provenance.ClearField("commit")
     content.provenance.width = 0
