@@ -1,7 +1,7 @@
-"""Tests of the product: see CONTRIBUTING.md for where which of them live."""
+"""Tests of the product; CONTRIBUTING.md describes the folders."""
 
 import os
 
-# A console that is made where this is set has that width for good; readline, which pytest imports,
-# sets it for the processes that pytest starts.
+# A console created while COLUMNS is set keeps that width. readline, which pytest imports, sets it
+# for the processes that pytest starts.
 os.environ.pop("COLUMNS", None)

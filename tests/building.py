@@ -40,7 +40,7 @@ def content_message(
     labels: dict[str, str] | None = None,
     docs: str = "",
 ) -> profile_pb2.ProfileContent:
-    """Unit rates ``rate * (1 + group index)`` at every step."""
+    """Return a profile with unit rates ``rate * (1 + group index)`` at every step."""
     return profile_pb2.ProfileContent(
         layout=layout_message(names),
         points=[

@@ -1,4 +1,4 @@
-"""Authorities and certificates for tests, as the files that the service and its clients read."""
+"""Certificate authorities and certificates for tests, written to files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fslr import CertificateFiles
 
 @dataclass
 class Authority:
-    """Writes its own certificate and those that it issues into a folder."""
+    """A certificate authority that writes its certificates and keys into a folder."""
 
     folder: Path
     _authority: trustme.CA = field(default_factory=trustme.CA)
@@ -24,7 +24,7 @@ class Authority:
         return path
 
     def issue(self, name: str, *identities: str, ends: datetime | None = None) -> tuple[Path, Path]:
-        """Write a certificate for names or addresses, and its key; it ends in 2038, if not told."""
+        """Write a certificate for names or addresses, and its key; by default it ends in 2038."""
         issued = self._authority.issue_cert(
             *(identities or ("localhost", "127.0.0.1")), not_after=ends
         )
@@ -34,5 +34,5 @@ class Authority:
         return cert, key
 
     def client(self, name: str = "client") -> CertificateFiles:
-        """Write what a client needs: this authority, and a certificate of it."""
+        """Write the files of a client: this authority, a certificate and its key."""
         return CertificateFiles(self.ca(), *self.issue(name, "job@team"))

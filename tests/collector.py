@@ -1,4 +1,4 @@
-"""A collector of traces, in this process."""
+"""An in-process collector of traces."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Takes spans over OTLP, as a context manager.
+    """Receives spans over OTLP, as a context manager.
 
     Attributes:
-        endpoint: Where to send them.
+        endpoint: The URL that exporters send spans to.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         return trace_service_pb2.ExportTraceServiceResponse()
 
     def spans(self, name: str = "") -> list[Span]:
-        """Return the spans that came so far, those of a name or all."""
+        """Return the spans received so far: those with the name, or all."""
         with self._lock:
             found = [
                 span
@@ -46,7 +46,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         return [span for span in found if name in {"", span.name}]
 
     def text(self) -> str:
-        """Return all that came, in words."""
+        """Return all requests received so far as text."""
         with self._lock:
             return "\n".join(map(str, self._requests))
 

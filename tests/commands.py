@@ -1,4 +1,4 @@
-"""Runs commands of the command line against a service, in one project."""
+"""Runs the command line against a service, in one project."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from advisor.cli import app
 
 
 class Cli:
-    """Runs commands.
+    """Runs commands with an address and a project.
 
     Args:
-        address: Of the service.
-        project: Of short names.
+        address: Address of the service.
+        project: Project of short names.
     """
 
     def __init__(self, address: str, project: str) -> None:
@@ -24,7 +24,7 @@ class Cli:
     def run(
         self, *arguments: str, ok: bool | None = True, env: dict[str, str] | None = None
     ) -> Result:
-        """Run a command; ``ok`` says whether it must succeed, None that it may or may not."""
+        """Run a command; ``ok``: whether it must succeed or fail, None for either."""
         result = CliRunner().invoke(app, arguments, env={**self._env, **(env or {})})
         assert ok is None or (result.exit_code == 0) == ok, result.output
         return result

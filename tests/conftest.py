@@ -1,4 +1,4 @@
-"""Real parts for all tests: a service process with its embedded Redis, and a client of it."""
+"""Fixtures for all tests: a service process with an embedded Redis, and a client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.commands import Cli
 from tests.fork_server import start_service
 
 # Machines that run these tests are shared: a slow example is not a failure. The short profile is
-# the default; `make test-long` asks for the long one by --hypothesis-profile.
+# the default; `make test-long` selects the long one with --hypothesis-profile.
 _repeatable = bool(os.environ.get("CI"))
 settings.register_profile("short", max_examples=30, deadline=None, derandomize=_repeatable)
 settings.register_profile("long", max_examples=300, deadline=None, derandomize=_repeatable)
@@ -28,7 +28,7 @@ _projects = itertools.count(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def _forked_services() -> Iterator[None]:
-    """Start services from a process that has imported everything already."""
+    """Fork services from a process that has already imported everything."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LocalServer, "_launch", staticmethod(start_service))
         yield
@@ -59,8 +59,8 @@ def cli(server: LocalServer, project: str) -> Cli:
 
 @pytest.fixture(autouse=True)
 def _single_thread() -> Iterator[None]:
-    """Small tensors are faster on one thread, and sums then always add up in one order."""
-    torch = sys.modules.get("torch")  # of tests that use it: its import takes seconds
+    """Use one thread: faster for small tensors, and sums always add up in the same order."""
+    torch = sys.modules.get("torch")  # not imported here, which takes seconds
     if torch is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Reads and renders the files of deploy/ for tests."""
+"""Reads and renders the files in deploy/ for tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RENDERED = ("base", "overlays/production", "overlays/trial")
 
 
 def load(path: str) -> Any:
-    """Return a YAML file of deploy/."""
+    """Return the content of a YAML file in deploy/."""
     return yaml.safe_load((DEPLOY / path).read_text("utf-8"))
 
 
@@ -37,7 +37,7 @@ def _rendered(folder: str) -> str:
 
 
 def objects(folder: str) -> dict[str, Any]:
-    """Return what kustomize makes of a folder, one object a kind, by kind."""
+    """Return the objects that kustomize builds from a folder, by kind; there is one per kind."""
     found = [item for item in yaml.safe_load_all(_rendered(folder)) if item]
     by_kind = {item["kind"]: item for item in found}
     assert len(by_kind) == len(found)
@@ -45,7 +45,7 @@ def objects(folder: str) -> dict[str, Any]:
 
 
 def pod(folder: str) -> Any:
-    """Return the pods' specification."""
+    """Return the pod specification."""
     return objects(folder)["Deployment"]["spec"]["template"]["spec"]
 
 
@@ -56,7 +56,7 @@ def container(folder: str) -> Any:
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Return the Dockerfile's instructions and what follows them, comments left out."""
+    """Return the Dockerfile's instructions with their arguments, without comments."""
     lines = (ROOT / "Dockerfile").read_text("utf-8").splitlines()
     text = "\n".join(line for line in lines if not line.startswith("#")).replace("\\\n", " ")
     found = []

@@ -1,9 +1,9 @@
-"""One rank of a training job on two; started by tests/e2e/test_distributed.py, prints JSON.
+"""One rank of a training job with two ranks; tests/e2e/test_distributed.py runs it. Prints JSON.
 
 Usage: python -m tests.distributed_job KIND RANK PORT, with KIND one of plain, ddp,
 fsdp, failing (DDP, and rank 1 cannot measure from step 3 on), fsdp-failing (the same with FSDP2,
-before any pass), uneven (FSDP2, and ranks have other numbers of examples), unwrapped (and nothing
-says who trains the model).
+before any pass), uneven (FSDP2, and ranks have different numbers of examples), unwrapped (a model
+that is not wrapped for two processes).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fslr.torch import MeasuringOptions
 from tests.building import content_message
 
 _STEPS = 12
-_EXAMPLES = 8  # on both ranks together
+_EXAMPLES = 8  # total over both ranks
 _UNEVEN = ((16, 6), (3, 9), (9, 5), (2, 12))  # examples on each rank, step by step
 _POLICY = policy_pb2.Policy(min_interval_steps=2, max_interval_steps=4)
 
@@ -53,10 +53,10 @@ def shard(model: nn.Module, parts: Iterable[nn.Module]) -> None:
     fully_shard(model)
 
 
-def advisor_for(model: nn.Module, *, speaks: bool) -> InProcessAdvisor:
+def advisor_for(model: nn.Module, *, talks: bool) -> InProcessAdvisor:
     names = [name.removeprefix("module.") for name, _ in model.named_parameters()]
     advisor = InProcessAdvisor(content_message(names, rate=0.3))
-    if not speaks:
+    if not talks:
 
         def refuse(*_: object) -> None:
             raise AssertionError("only rank 0 talks to the advisor")
@@ -76,13 +76,13 @@ def train(kind: str, rank: int, ranks: int) -> dict[str, object]:
             raise torch.OutOfMemoryError("no room on this rank")
         return result
 
-    probes = 8 if kind.endswith("failing") else 100  # which only the comparison of rates needs
+    probes = 8 if kind.endswith("failing") else 100  # only the comparison of rates needs 100
     options = MeasuringOptions(probes=probes, output=output)
     attachment = fslr.torch.attach(
         model,
         optimizer,
         profile="x",
-        advisor=advisor_for(model, speaks=rank == 0),
+        advisor=advisor_for(model, talks=rank == 0),
         run=RunInfo(policy=_POLICY),
         options=options,
     )
@@ -94,8 +94,8 @@ def train(kind: str, rank: int, ranks: int) -> dict[str, object]:
     with attachment:
         for _ in range(_STEPS):
             inputs = torch.randint(0, 23, (_EXAMPLES, 8), generator=data)
-            own = inputs[rank::ranks]
-            loss: Tensor = nn.functional.cross_entropy(model(own).flatten(0, 1), own.flatten())
+            local = inputs[rank::ranks]
+            loss: Tensor = nn.functional.cross_entropy(model(local).flatten(0, 1), local.flatten())
             optimizer.zero_grad()
             loss.backward()
             if kind == "fsdp-failing" and rank == 1 and len(multipliers) > 2:
@@ -119,15 +119,15 @@ def train(kind: str, rank: int, ranks: int) -> dict[str, object]:
 
 
 def train_unevenly(rank: int) -> dict[str, object]:
-    """Train a model that is measured by example and one whose examples see each other."""
-    texts = build()
-    assert isinstance(texts, CharGPT)
-    shard(texts, texts.blocks)
-    seen = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
-    shard(seen, [seen[0], seen[3]])
+    """Train a model measured per example, and one whose examples depend on each other."""
+    text_model = build()
+    assert isinstance(text_model, CharGPT)
+    shard(text_model, text_model.blocks)
+    batch_norm_model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    shard(batch_norm_model, [batch_norm_model[0], batch_norm_model[3]])
 
     def characters(examples: int) -> Tensor:
-        return torch.randint(0, 23, (examples, 8 - 2 * rank))  # of other lengths too
+        return torch.randint(0, 23, (examples, 8 - 2 * rank))  # lengths differ too
 
     def numbers(examples: int) -> Tensor:
         return torch.randn(examples, 6)
@@ -135,8 +135,8 @@ def train_unevenly(rank: int) -> dict[str, object]:
     found: dict[str, object] = {}
     torch.manual_seed(rank)
     models: dict[str, tuple[nn.Module, Callable[[int], Tensor]]] = {
-        "by example": (texts, characters),
-        "in sums": (seen, numbers),
+        "by example": (text_model, characters),
+        "in sums": (batch_norm_model, numbers),
     }
     for name, (model, inputs) in models.items():
         optimizer = torch.optim.Adam(model.parameters(), lr=0.003)

@@ -1,7 +1,7 @@
-"""Starts processes by forking one that has imported everything, which saves seconds each.
+"""Starts processes by forking one that has imported everything, which saves seconds per process.
 
-A forked process is a real one: own process id, signals, standard streams and environment. Only the
-interpreter's start and the imports are missing, which ``tests/e2e/test_serving.py`` covers.
+A forked process is a real process with its process id, signals, standard streams and environment.
+Only interpreter start and imports are skipped; ``tests/e2e/test_serving.py`` covers those.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class ForkedProcess(subprocess.Popen[bytes]):
     """A process that a fork server started, with the interface of ``subprocess.Popen``.
 
     Args:
-        kind: What the process has imported and runs.
+        kind: Which imports are preloaded, and what the process runs.
         arguments: The arguments of the command.
         stdout: Where standard output goes.
         stderr: Where standard error goes. Default: where standard output goes.
-        environment: Default: that of this process.
+        environment: Environment variables. Default: those of this process.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ForkedProcess(subprocess.Popen[bytes]):
         stderr: IO[bytes] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        # The base class would start a process itself; these are the attributes it reads later.
+        # The base class would start a process; set the attributes that its methods read instead.
         self._child_created = False
         self.args = [kind, *arguments]
         self.returncode: int | None = None
@@ -105,7 +105,7 @@ class ForkedProcess(subprocess.Popen[bytes]):
 
 
 def start_service(arguments: Sequence[str], output: IO[bytes]) -> ForkedProcess:
-    """Start ``advisor`` with arguments."""
+    """Start ``advisor`` with the given arguments."""
     return ForkedProcess(SERVICE, arguments, output)
 
 
@@ -115,15 +115,15 @@ def run_trainings(
     timeout_s: float,
     environment: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Run modules at the same time, and return what each printed.
+    """Run modules concurrently, and return the output of each.
 
     Args:
-        commands: The name of a module and its arguments, for each process.
-        timeout_s: How long all of them may take.
-        environment: Default: that of this process.
+        commands: Module name and arguments of each process.
+        timeout_s: Time limit for all processes together.
+        environment: Environment variables. Default: those of this process.
 
     Raises:
-        AssertionError: One failed, with the end of what it wrote to standard error.
+        AssertionError: A process failed. The message has the end of its standard error.
     """
     running: list[tuple[ForkedProcess, IO[bytes], IO[bytes]]] = []
     with contextlib.ExitStack() as stack:
@@ -145,7 +145,7 @@ def _content(stream: IO[bytes]) -> str:
 
 @functools.cache
 def _server(kind: str) -> socket.socket:
-    """Start this test process's fork server of a kind, and return the connection to it."""
+    """Start the fork server of a kind for this test process, and return its connection."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         server = subprocess.Popen(
@@ -164,7 +164,7 @@ def _server(kind: str) -> socket.socket:
 
 
 def _serve(connection: socket.socket) -> None:
-    """Fork a process for each request; return in the forked process, exit when no more can come."""
+    """Fork a process per request; return in the forked process, exit when the connection ends."""
     while True:
         data, descriptors, _, _ = socket.recv_fds(connection, _MAX_REQUEST_BYTES, 4)
         if not data:
@@ -172,7 +172,7 @@ def _serve(connection: socket.socket) -> None:
         if os.fork():
             for descriptor in descriptors:
                 os.close(descriptor)
-            os.waitpid(-1, os.WNOHANG)  # a keeper that ended
+            os.waitpid(-1, os.WNOHANG)  # reap a keeper process that has ended
             continue
         *streams, status = descriptors
         connection.close()
@@ -235,7 +235,7 @@ def main() -> None:
     kind, descriptor = sys.argv[1:]
     run = {SERVICE: _service, TRAINING: _training}[kind]()
     gc.collect()
-    gc.freeze()  # a collection would touch, and so copy, every shared page
+    gc.freeze()  # a garbage collection would write to, and so copy, every shared page
     with socket.socket(fileno=int(descriptor)) as connection:
         _serve(connection)
     run()

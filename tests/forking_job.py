@@ -1,4 +1,4 @@
-"""A training whose data come from forked workers while its stream is open; prints its result.
+"""A training job whose data loader forks workers while a stream is open; prints its result.
 
 Usage: python -m tests.forking_job ADDRESS PROFILE
 """
@@ -32,7 +32,7 @@ def main(address: str, profile: str) -> None:
         advisor=address,
         run=RunInfo(policy=policy),
     ) as attachment:
-        for _ in range(3):  # the workers of each epoch are forked anew
+        for _ in range(3):  # each epoch forks new workers
             batch: list[Tensor]
             for batch in DataLoader(
                 data, batch_size=8, num_workers=2, multiprocessing_context="fork"

@@ -1,4 +1,4 @@
-"""A measured step of any model, and its comparison with the exact oracle."""
+"""One measured step of any model, compared with exact rates."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from fslr.torch import Batch, ModelGroups, PerExampleEstimator, Update, exact_unit_rates
 from fslr.torch.model.forward import Output, select_output
 
-SIGMAS = 5.0  # one group in two million falls outside by chance
+SIGMAS = 5.0  # by chance, one group in two million exceeds it
 _PROBES_AT_ONCE, _MAX_PROBES = 20, 160
-_DECISIVE_ERROR = 0.04  # a rate that is wrong by a fifth is five errors away
+_DECISIVE_ERROR = 0.04  # a rate that is wrong by 20 % is off by five standard errors
 
 
 @dataclass
 class Measurable:
-    """A model at the weights before a first Adam step on random targets, and the step."""
+    """A model before its first Adam step on random targets, and the updates of that step."""
 
     model: nn.Module
     groups: ModelGroups
@@ -41,12 +41,12 @@ class Measurable:
         return exact_unit_rates(self.model, self.groups, self.batch, self.update, self.output)
 
     def changes(self, scales: list[float] | None = None, epsilon: float = 1e-4) -> list[Tensor]:
-        """Output changes by central differences in float64: needs no derivatives, knows no layers.
+        """Return output changes by central differences in float64, for any model.
 
         Args:
-            scales: Factors of the unit updates, applied all at once: one change comes back. None:
-                one change for each unit update alone.
-            epsilon: Half the distance.
+            scales: Factors of the unit updates, which are applied together and give one change.
+                None: one change per unit update.
+            epsilon: Half the distance between the two points.
         """
         model = copy.deepcopy(self.model).double()
         named = dict(model.named_parameters())
@@ -107,7 +107,7 @@ class Sample:
 
 
 def sample_rates(case: Measurable, estimator: PerExampleEstimator) -> Sample:
-    """Measure until all errors are small enough to decide, or the sample is as large as it may be.
+    """Measure until all errors are small enough to decide, or the sample has its maximum size.
 
     The seeds are fixed, so the size of the sample is the same every time.
     """
@@ -116,7 +116,7 @@ def sample_rates(case: Measurable, estimator: PerExampleEstimator) -> Sample:
     measurements, errors = 0, torch.full_like(squares, math.inf)
     most = _MAX_PROBES // estimator.probes
     while measurements < most and (errors > _DECISIVE_ERROR).any():
-        torch.manual_seed(1)  # the same dropout masks; the probes' generators are their own
+        torch.manual_seed(1)  # the same dropout masks; probes use separate generators
         estimate = estimator.estimate(case.batch, case.update)
         square = torch.tensor(estimate.unit_rates, dtype=torch.float64) ** 2
         squares += square
@@ -128,17 +128,18 @@ def sample_rates(case: Measurable, estimator: PerExampleEstimator) -> Sample:
 
 
 def assert_converges(case: Measurable, *, exact: list[float] | None = None) -> None:
-    """Compare rates of many probes with the exact ones, within their own relative errors."""
+    """Check that rates from many probes match the exact ones within their relative errors."""
     estimator = case.estimator(probes=1)
     torch.manual_seed(1)  # the same dropout masks for both
     exact = case.exact() if exact is None else exact
-    estimator.estimate(case.batch, case.update)  # the first one's checks draw masks of their own
+    # The checks of the first estimate draw dropout masks too.
+    estimator.estimate(case.batch, case.update)
     estimator.probes = _PROBES_AT_ONCE
     sample = sample_rates(case, estimator)
     assert len(sample.rates) == len(exact) == len(case.groups)
     largest = max(exact)
     for name, rate, error, true in zip(case.names, sample.rates, sample.errors, exact, strict=True):
-        if true < 1e-5 * largest:  # zero but for rounding, such as a bias before batch norm
+        if true < 1e-5 * largest:  # zero up to rounding, such as a bias before batch norm
             assert rate < 1e-4 * largest, (name, rate, true)
             continue
         assert abs(math.log(rate / true)) <= SIGMAS * error, (name, rate, true, error)

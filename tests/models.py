@@ -1,4 +1,4 @@
-"""Small models as people write them, each with a way of using parameters that needs care."""
+"""Small realistic models, each with one use of parameters that is hard to measure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Tied(nn.Module):
 
 
 class CalledTwice(nn.Module):
-    """One module acts twice, once with its output changed in place."""
+    """One module is called twice, once with its output changed in place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class CalledTwice(nn.Module):
 
 
 class SequenceFirst(nn.Module):
-    """Works on [T, B, D] inside, so leading dimensions are not examples."""
+    """Works on [T, B, D] internally, so the leading dimension is not the examples."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class SequenceFirst(nn.Module):
 
 
 class Flattened(nn.Module):
-    """Works on rows [B*T, D]."""
+    """Works on rows [B*T, D] internally."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Flattened(nn.Module):
 
 
 class PairsMixed(nn.Module):
-    """Neighbouring examples see each other: no half of the batch sees the other half."""
+    """Neighbouring examples depend on each other, but the two halves of the batch do not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class PairsMixed(nn.Module):
 
 
 class Adapted(nn.Module):
-    """A frozen layer with an adapter that begins at zero, and a layer that nobody uses."""
+    """A frozen layer with an adapter that is initially zero, and an unused layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,12 +94,12 @@ class Adapted(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = torch.tanh(self.base(x) + self.up(self.down(x)))
-        self.pooler(out)  # called, and its result left lying
+        self.pooler(out)  # called, but the result is not used
         return out
 
 
 class FixedBatch(nn.Module):
-    """Takes a batch of 16 and no other."""
+    """Accepts only batches of 16."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class FixedBatch(nn.Module):
 
 
 class TimeLeads(nn.Module):
-    """Time steps in the place of examples, the later ones seeing the earlier."""
+    """The leading dimension is time, and later steps depend on earlier ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,11 +138,11 @@ class EmbeddingOptions(nn.Module):
 
 
 class Normalized(nn.Module):
-    """Batch norm in train mode: examples see each other, so the batch must not be cut."""
+    """Batch norm in train mode: examples depend on each other, so the batch must not be split."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.inner = nn.Linear(4, 6, bias=False)  # a bias would be normalised away: rate zero
+        self.inner = nn.Linear(4, 6, bias=False)  # batch norm would cancel a bias: its rate is zero
         self.statistics = nn.BatchNorm1d(6, affine=False)
         self.head = nn.Linear(6, 2)
 
@@ -152,7 +152,7 @@ class Normalized(nn.Module):
 
 
 class UsedWithoutCall(nn.Module):
-    """The head's weight acts without its module being called."""
+    """The weight of the head is used without calling its module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class UsedWithoutCall(nn.Module):
 
 
 class RawParameters(nn.Module):
-    """Parameters used by hand: scalars, positions, a class token, matrices cut and turned."""
+    """Parameters used directly: scalars, positions, a class token, parts of matrices."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ class Parametrized(nn.Module):
 
 
 class _Scaled(torch.autograd.Function):
-    """A function of autograd's own kind, whose inside nobody sees."""
+    """A custom autograd function, which is opaque to tracing."""
 
     @staticmethod
     def forward(x: Tensor, scale: Tensor) -> Tensor:
@@ -233,7 +233,7 @@ class _Scaled(torch.autograd.Function):
 
 
 class OwnFunction(nn.Module):
-    """A parameter that acts through a custom autograd function."""
+    """A parameter that is used in a custom autograd function."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -259,7 +259,7 @@ class Recurrent(nn.Module):
 
 
 class RelativeBias(nn.Module):
-    """Attention with a learned bias by distance, which enters as a mask."""
+    """Attention with a learned bias per distance, passed as the attention mask."""
 
     def __init__(self, *, masked: bool) -> None:
         super().__init__()

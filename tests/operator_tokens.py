@@ -1,4 +1,4 @@
-"""Tokens made and revoked by commands, as an operator does."""
+"""Creates and revokes tokens with commands, as an operator does."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from tests.commands import Cli
 
 
 class Tokens:
-    """Makes and revokes tokens.
+    """Creates and revokes tokens.
 
     Args:
-        redis_url: The store of the service.
-        project: Whose tokens, where no other is named.
+        redis_url: Redis of the service.
+        project: Default project of the tokens.
     """
 
     def __init__(self, redis_url: str, project: str) -> None:
@@ -19,7 +19,7 @@ class Tokens:
         self._cli = Cli("127.0.0.1:1", "default")
 
     def create(self, role: str, project: str = "", name: str = "") -> dict[str, str]:
-        """Make a token, named after its role if need be; return what the command prints."""
+        """Create a token, by default named after its role; return what the command prints."""
         made: dict[str, str] = self._cli.json(
             *("token", "create", name or f"a-{role}", "--role", role),
             *("--project", project or self._project, *self._where),
@@ -27,6 +27,6 @@ class Tokens:
         return made
 
     def run(self, *arguments: str, project: str = "", ok: bool = True) -> str:
-        """Run another of the token commands; return what it prints."""
+        """Run a ``token`` command; return what it prints."""
         where = ("--project", project or self._project, *self._where)
         return self._cli.run("token", *arguments, *where, ok=ok).output

@@ -1,4 +1,4 @@
-"""A proxy between two parts of a system, which harms what passes through it."""
+"""Proxies that delay, drop or decrypt the traffic between two parts of a system."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ _T = TypeVar("_T")
 
 
 class Proxy:
-    """Forwards a Unix socket or a TCP port of the loopback to another one, on a thread of its own.
+    """Forwards a Unix socket or a loopback TCP port to another one, in a separate thread.
 
-    What it does to the traffic may be changed at any time from any thread.
+    Its attributes may be changed at any time from any thread.
 
     Args:
-        listen: Where to listen: a socket's path, or a port; 0: a free one.
-        target: Where to forward to.
+        listen: Socket path or port to listen on; 0 for a free port.
+        target: Socket path or port to forward to.
 
     Attributes:
-        port: The port it listens on; 0 for a socket.
-        delay_s: How long each piece is held up, in seconds, in both directions.
-        bytes_per_s: Most bytes a second of each direction of a connection; 0: no limit.
-        swallows: Whether answers are dropped while requests pass: what is asked is carried out, and
-            the caller never learns. Cut the connections afterwards, for the middle of them is gone.
-        swallowed_bytes: Bytes of answers dropped so far.
+        port: The port that it listens on; 0 for a socket.
+        delay_s: Delay of each piece of data in both directions, in seconds.
+        bytes_per_s: Maximum bytes per second in each direction of a connection; 0 for no limit.
+        drops_answers: Whether answers are dropped while requests pass: a request takes effect, but
+            the caller gets no answer. Cut the connections afterwards, because parts are missing.
+        dropped_bytes: Bytes of answers dropped so far.
     """
 
     def __init__(self, listen: Path | int, target: Path | int) -> None:
         self.port = listen if isinstance(listen, int) else 0
         self.delay_s = 0.0
         self.bytes_per_s = 0.0
-        self.swallows = False
-        self.swallowed_bytes = 0
+        self.drops_answers = False
+        self.dropped_bytes = 0
         self._listen, self._target = listen, target
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -50,7 +50,7 @@ class Proxy:
 
     @property
     def address(self) -> str:
-        """Where it listens: ``host:port``, or the socket's path."""
+        """The address that it listens on: ``host:port``, or the path of the socket."""
         return str(self._listen) if isinstance(self._listen, Path) else f"{_HOST}:{self.port}"
 
     @property
@@ -73,15 +73,15 @@ class Proxy:
         self._loop.close()
 
     def hold(self) -> None:
-        """Let nothing pass until :meth:`release`, as a broken cable: connections stay open."""
+        """Stop forwarding until :meth:`release`, like a broken cable: connections stay open."""
         self._loop.call_soon_threadsafe(self._passes.clear)
 
     def release(self) -> None:
-        """Let pass what was held."""
+        """Forward again, starting with the held data."""
         self._loop.call_soon_threadsafe(self._passes.set)
 
     def cut(self) -> int:
-        """End all connections at once, and return how many sides there were."""
+        """Abort all connections, and return the number of ends that were aborted."""
         return self._run(self._cut())
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -108,7 +108,7 @@ class Proxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             there, back = await self._connect()
-        except OSError:  # nobody listens there now
+        except OSError:  # nothing listens on the target now
             writer.transport.abort()
             return
         for source, sink, answers in ((reader, back, False), (there, writer, True)):
@@ -132,8 +132,8 @@ class Proxy:
                     if self.bytes_per_s:
                         await asyncio.sleep(len(piece) / self.bytes_per_s)
                     await self._passes.wait()
-                    if answers and self.swallows:
-                        self.swallowed_bytes += len(piece)
+                    if answers and self.drops_answers:
+                        self.dropped_bytes += len(piece)
                         continue
                     sink.write(piece)
                     await sink.drain()
@@ -143,16 +143,16 @@ class Proxy:
 
 
 class TlsProxy:
-    """Takes TLS off what comes for a TCP port of the loopback, as a context manager.
+    """Terminates TLS in front of a loopback TCP port, as a context manager.
 
     Args:
-        cert: The certificate that it shows.
-        key: Its key.
-        ca: Authority of the certificates that callers must show.
-        target_port: Where to forward to.
+        cert: Certificate that it presents.
+        key: Key of the certificate.
+        ca: Authority of the certificates that callers must present.
+        target_port: Port to forward to.
 
     Attributes:
-        port: Where it listens, on all addresses of the loopback.
+        port: The port that it listens on, on all loopback addresses.
     """
 
     def __init__(self, cert: Path, key: Path, ca: Path, target_port: int) -> None:

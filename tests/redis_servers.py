@@ -1,4 +1,4 @@
-"""Redis servers as processes that a test can kill, freeze and start again."""
+"""Redis server processes that a test can kill, freeze and restart."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _STOP_TIMEOUT_S = 10.0
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback that nobody listens on at this moment."""
+    """Return a loopback TCP port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class RedisServer:
-    """One server on a loopback port, as a context manager; its data survive :meth:`kill`.
+    """A server on a loopback port, as a context manager; its data survive :meth:`kill`.
 
     Args:
-        data_dir: Where its append-only file lies; made if missing.
-        arguments: Further arguments of the server.
-        port: Where it listens. Default: a free port.
-        client_options: What a client needs to be let in, as arguments of ``redis.Redis``.
+        data_dir: Directory of its append-only file; created if missing.
+        arguments: Additional arguments of the server.
+        port: Port to listen on. Default: a free port.
+        client_options: Arguments of ``redis.Redis`` that a client needs to connect.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     def client(self) -> redis.Redis:
-        """Return a client of this very server; close it after use."""
+        """Return a client of this server; close it after use."""
         return redis.Redis(
             host="127.0.0.1", port=self.port, socket_timeout=5, **self._client_options
         )
@@ -107,7 +107,7 @@ class RedisServer:
         ]
 
     def stop(self) -> None:
-        """Ask the server to end; one that is frozen goes on first."""
+        """Stop the server gracefully; a frozen server is thawed first."""
         process, self._process = self._process, None
         if process is not None:
             if process.poll() is None:
@@ -115,26 +115,26 @@ class RedisServer:
             terminate(process, grace_s=_STOP_TIMEOUT_S)
 
     def kill(self) -> None:
-        """End the server at once, as by SIGKILL; what it acknowledged is on the disk."""
+        """Kill the server with SIGKILL; acknowledged writes are on disk."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
             process.wait()
 
     def freeze(self) -> None:
-        """Stop the server in its tracks (SIGSTOP): connections stay open, nobody answers."""
+        """Suspend the server (SIGSTOP): connections stay open, but get no answers."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let a frozen server go on (SIGCONT)."""
+        """Resume a frozen server (SIGCONT)."""
         self._signal(signal.SIGCONT)
 
     @property
     def runs(self) -> bool:
-        """Whether the server was started, and neither stopped nor killed since."""
+        """Whether the server was started, and not stopped or killed since."""
         return self._process is not None
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is None:
-            raise AssertionError("the Redis server does not run")
+            raise AssertionError("the Redis server is not running")
         self._process.send_signal(number)

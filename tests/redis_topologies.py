@@ -1,4 +1,4 @@
-"""Redis as operators run it: a primary with replicas and Sentinels, and a Cluster."""
+"""Redis topologies: a primary with replicas and Sentinels, and a Cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SLOTS = 16384
 
 
 class ConfiguredServer(RedisServer):
-    """A server with a configuration file, where Sentinels write down whom it follows."""
+    """A server with a configuration file, where Sentinels record which primary it follows."""
 
     def _command(self) -> list[str]:
         config = self.data_dir / "redis.conf"
@@ -38,13 +38,13 @@ class ConfiguredServer(RedisServer):
 
 
 class SentinelServer(RedisServer):
-    """A Sentinel that watches a primary; two must agree that it is down.
+    """A Sentinel that watches a primary; two Sentinels must agree that it is down.
 
     Args:
-        data_dir: Where it keeps what it learns.
-        primary_port: The primary.
-        lines: More of its configuration.
-        down_after_ms: How long the primary must be silent.
+        data_dir: Directory of its configuration, to which it adds its state.
+        primary_port: Port of the primary.
+        lines: Additional lines of its configuration.
+        down_after_ms: How long the primary must be silent to count as down.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class SentinelServer(RedisServer):
 
     def _command(self) -> list[str]:
         config = self.data_dir / "sentinel.conf"
-        if not config.exists():  # a Sentinel keeps there what it learns
+        if not config.exists():  # a Sentinel adds its state to the file
             config.write_text("\n".join(self._lines) + "\n", encoding="utf-8")
         return [str(find_program()), str(config), "--sentinel"]
 
@@ -91,21 +91,21 @@ class _Members(ABC):
 
     @abstractmethod
     def _start(self, stack: contextlib.ExitStack) -> None:
-        """Start all, and let the stack stop them."""
+        """Start all servers, and register their stops on the stack."""
 
 
 class SentinelTrio(_Members):
-    """One primary, replicas, and three Sentinels of which two decide, as a context manager.
+    """A primary, replicas, and three Sentinels with a quorum of two, as a context manager.
 
     Args:
         data_dir: Where all members keep their data.
         replicas: Number of replicas.
-        arguments: Further arguments of the primary and of its replicas.
-        down_after_ms: How long a primary must be silent to be taken for dead; on a busy machine
-            one that lives is silent for half a second at times.
+        arguments: Additional arguments of the primary and its replicas.
+        down_after_ms: How long a primary must be silent to count as down. On a busy machine, a
+            healthy primary can be silent for half a second.
 
     Attributes:
-        servers: The primary of the start, and its replicas.
+        servers: The initial primary and its replicas.
         sentinels: The Sentinels.
     """
 
@@ -165,22 +165,22 @@ class SentinelTrio(_Members):
 
     @property
     def primary(self) -> RedisServer:
-        """The server that the first running Sentinel calls primary."""
+        """The server that the first running Sentinel reports as the primary."""
         for sentinel in self.sentinels:
             if sentinel.runs:
                 with sentinel.client() as client:
                     port = client.sentinel_master(SERVICE)["port"]
                 return next(server for server in self.servers if server.port == port)
-        raise AssertionError("no Sentinel runs")
+        raise AssertionError("no Sentinel is running")
 
     @property
     def replicas(self) -> list[RedisServer]:
-        """All servers but the primary."""
+        """All servers except the primary."""
         primary = self.primary
         return [server for server in self.servers if server is not primary]
 
     def await_failover(self, old: RedisServer, *, within_s: float = 15.0) -> RedisServer:
-        """Wait until another server than ``old`` is primary and says so itself; return it."""
+        """Wait until a server other than ``old`` is primary and reports that role; return it."""
 
         def successor() -> RedisServer | None:
             with contextlib.suppress(redis.RedisError):
@@ -195,19 +195,19 @@ class SentinelTrio(_Members):
 
 
 class RedisCluster(_Members):
-    """A Cluster of primaries, each with as many replicas as wanted, as a context manager.
+    """A Cluster of primaries, each with the given number of replicas, as a context manager.
 
-    A part of the slots that is away leaves the rest (``cluster-require-full-coverage no``).
+    If some slots are unavailable, the others still work (``cluster-require-full-coverage no``).
 
     Args:
         data_dir: Where all members keep their data.
         primaries: Number of primaries.
-        replicas: Number of replicas of each.
-        arguments: Further arguments of all members.
+        replicas: Number of replicas of each primary.
+        arguments: Additional arguments of all members.
 
     Attributes:
-        servers: The primaries of the start, in the order of their slots, then the replicas, one of
-            each primary after the other.
+        servers: The initial primaries in the order of their slots, then their replicas: one of each
+            primary in turn.
     """
 
     def __init__(
@@ -251,16 +251,16 @@ class RedisCluster(_Members):
         eventually(
             lambda: all(_info(s)["connected_slaves"] == replicas for s in self.servers[:count])
         )
-        self.await_whole()
+        self.await_all_slots()
 
     def _knows(self, server: RedisServer) -> bool:
         info = _ask(server, "CLUSTER INFO")
         return int(info["cluster_known_nodes"]) == len(self.servers)
 
-    def await_whole(self, *, within_s: float = 15.0) -> None:
-        """Wait until all running members say that all slots are served."""
+    def await_all_slots(self, *, within_s: float = 15.0) -> None:
+        """Wait until all running members report that all slots are served."""
 
-        def whole() -> bool:
+        def all_served() -> bool:
             with contextlib.suppress(redis.RedisError):
                 states = [_ask(server, "CLUSTER INFO") for server in self.servers if server.runs]
                 return all(
@@ -271,7 +271,7 @@ class RedisCluster(_Members):
                 )
             return False
 
-        eventually(whole, within_s=within_s)
+        eventually(all_served, within_s=within_s)
 
     def move_slot(self, project: str, source: RedisServer, target: RedisServer) -> Iterator[int]:
         """Move a project's slot from one primary to another, key by key; yield between the steps.
@@ -293,12 +293,12 @@ class RedisCluster(_Members):
             _ask(server, "CLUSTER SETSLOT", slot, "NODE", ids[1])
 
     def primary_of(self, project: str) -> RedisServer:
-        """Return the primary of the start that has a project's keys."""
+        """Return the initial primary that holds the keys of a project."""
         slot = key_slot(project.encode())
         return self.servers[slot * self._primaries // _SLOTS]
 
     def projects(self, prefix: str = "p") -> list[str]:
-        """Return one project for each primary of the start, in their order."""
+        """Return one project for each initial primary, in their order."""
         found: dict[int, str] = {}
         number = 0
         while len(found) < self._primaries:
@@ -308,7 +308,7 @@ class RedisCluster(_Members):
         return [found[i] for i in range(self._primaries)]
 
 
-# Replicas notice a lost link at once, and acknowledge often enough for min-replicas-max-lag.
+# Replicas detect a lost link quickly, and acknowledge often enough for min-replicas-max-lag.
 _LIVELY = ("--repl-ping-replica-period", "1", "--repl-diskless-sync-delay", "0")
 
 

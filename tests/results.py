@@ -1,4 +1,4 @@
-"""Files of figures as the benchmarks write them, with made-up numbers."""
+"""Result files in the format of the benchmarks, with made-up numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROVENANCE: dict[str, Any] = {
 
 
 def sweep(best: float, best_loss: float, *, seeds: int = 3) -> dict[str, list[float | None]]:
-    """Return losses around a best learning rate ``2**best``; far above it trainings diverge."""
+    """Return losses around a best learning rate of ``2**best``; far above it, training diverges."""
     losses: dict[str, list[float | None]] = {}
     for power in range(-11, -2):
         distance = power - best
@@ -38,7 +38,7 @@ def case(
     advised: float = 0.0,
     gain: float = 0.02,
 ) -> dict[str, Any]:
-    """Return a case whose best learning rates moved by ``plain`` and ``advised`` octaves."""
+    """Return a case whose best learning rate moves by ``plain`` and ``advised`` octaves."""
     base_learning_rate = 2.0**-6
     sweeps = {
         "base": sweep(-6, 2.3),
@@ -90,7 +90,7 @@ def _mean(losses: Sequence[float | None]) -> float | None:
 
 
 def transfer() -> dict[str, Any]:
-    """Content of ``transfer.json``."""
+    """Return the content of ``transfer.json``."""
     cases = [
         case("width", plain=-3, gain=0.004),
         case("width", "ResMLP", plain=-2),
@@ -112,7 +112,7 @@ def transfer() -> dict[str, Any]:
 
 
 def alternatives() -> dict[str, Any]:
-    """Content of ``alternatives.json``."""
+    """Return the content of ``alternatives.json``."""
     rows = [
         {
             "axis": "width",
@@ -136,7 +136,7 @@ def alternatives() -> dict[str, Any]:
 
 
 def ablations() -> dict[str, Any]:
-    """Content of ``ablations.json``."""
+    """Return the content of ``ablations.json``."""
     rows = [
         {
             "setting": str(every),
@@ -158,7 +158,7 @@ def ablations() -> dict[str, Any]:
 
 
 def ideas() -> dict[str, Any]:
-    """Content of ``ideas.json``."""
+    """Return the content of ``ideas.json``."""
     idea = {
         "name": "total rate",
         "regret_with": 0.01,
@@ -174,7 +174,7 @@ def ideas() -> dict[str, Any]:
 
 
 def write(folder: Path, **files: dict[str, Any]) -> Path:
-    """Write files of figures into a folder, by name."""
+    """Write result files into a folder, by name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, figures in files.items():
         (folder / f"{name}.json").write_text(json.dumps(figures), "utf-8")

@@ -60,7 +60,7 @@ def in_process() -> InProcessAdvisor:
 
 
 class Listening:
-    """An advisor in this process that keeps what it was asked."""
+    """An in-process advisor that keeps the measurements it receives."""
 
     def __init__(self) -> None:
         self.inner = InProcessAdvisor(recorded())
@@ -84,7 +84,7 @@ class Listening:
 def attaching(
     seen: list[fslr.torch.Attachment], make: Callable[..., fslr.torch.Attachment]
 ) -> Attach:
-    """Keep the attachment that a training makes."""
+    """Return an attach function that appends each attachment to ``seen``."""
 
     def attach(model: nn.Module, optimizer: torch.optim.Optimizer) -> fslr.torch.Attachment:
         seen.append(make(model, optimizer))

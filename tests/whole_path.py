@@ -1,4 +1,4 @@
-"""Everything that the service asks of Redis, once each, through its public contract."""
+"""Every Redis operation of the service, used once through its public API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.waiting import eventually
 
 
 def walk(client: AdvisorClient, project: str) -> None:
-    """Register, name, recommend, watch, list, set policies, audit and delete, and check it all."""
+    """Register, alias, recommend, watch, list, set policies, audit and delete; check each."""
     one = {"team": "vision", "stage": "a"}
     first = client.register_profile("gpt", content_message(labels=one), project=project)
     again = client.register_profile("gpt", content_message(labels=one), project=project)
@@ -72,7 +72,7 @@ def walk(client: AdvisorClient, project: str) -> None:
 
 
 def _recommend(client: AdvisorClient, project: str) -> None:
-    """Stream measurements while somebody watches, and find all of them stored in order."""
+    """Stream measurements while a client watches, and check that all are stored in order."""
     opening = opening_message(
         f"projects/{project}/profiles/gpt@best", run=f"projects/{project}/runs/one"
     )
@@ -103,7 +103,7 @@ def _recommend(client: AdvisorClient, project: str) -> None:
 
 
 def is_stored(client: AdvisorClient, project: str, run: str, measurements: int = 1) -> bool:
-    """Return whether a run has at least so many measurements."""
+    """Return whether a run has at least that many stored measurements."""
     try:
         return client.get_run(run, project=project).measurements >= measurements
     except RunNotFoundError:

@@ -170,7 +170,7 @@ class ClusterOfThree:
             server.kill()
         for server in self._cluster.servers:
             server.start()
-        self._cluster.await_whole()
+        self._cluster.await_all_slots()
 
     def __enter__(self) -> Self:
         """Start all nodes."""

@@ -236,11 +236,11 @@ class AnswersSwallowed(_LinkFault):
     """Requests are executed, but their answers are lost: the caller sees a timeout or a reset."""
 
     def inject(self) -> None:
-        self._proxy.swallows = True
+        self._proxy.drops_answers = True
 
     def heal(self) -> None:
         self._proxy.cut()
-        self._proxy.swallows = False
+        self._proxy.drops_answers = False
 
 
 REDIS_FAULTS: tuple[type[_RedisFault], ...] = (RedisKilled, RedisFrozen, RedisRestarted)

@@ -266,7 +266,7 @@ def test_a_failed_cluster_node_affects_only_its_own_projects(
             assert steps == {project: [0, 1, 2] for project in others}
         finally:
             node.start()
-        cluster.await_whole()
+        cluster.await_all_slots()
         assert eventually(lambda: succeeds(lambda: client.get_profile("gpt", project=failed)))
         again = client.register_profile("gpt", content_message(), project=failed)
         assert again.profile.version == 1
