@@ -19,10 +19,10 @@ class Block:
     """A fenced code block.
 
     Attributes:
-        language: The language that it names.
-        text: What it contains.
-        is_run: Whether the page does not say that it cannot be run in a test.
-        where: Page and line, for messages.
+        language: The language of the block.
+        text: The contents of the block.
+        is_run: Whether a test runs the block; false if the page marks it as not run.
+        where: The page and the line, for error messages.
     """
 
     language: str
@@ -32,7 +32,7 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """Return the fenced code blocks of a page in their order."""
+    """Return the fenced code blocks of a page in order."""
     text = page.read_text("utf-8")
     return [
         Block(

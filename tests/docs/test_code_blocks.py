@@ -1,4 +1,4 @@
-"""Every code block of the pages: Python runs or is compiled, commands are known to the program."""
+"""Code blocks of the pages: Python blocks run or compile, and commands exist."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ADDRESS = "127.0.0.1:50051"
 
 
 def has(language: str, *, below: str = "") -> list[Any]:
-    """Return the pages (of one folder) that have a block of a language, as test parameters."""
+    """Return the pages (in one folder) with a block of a language, as test parameters."""
     return [
         pytest.param(page, id=str(page.relative_to(ROOT)))
         for page in PAGES
@@ -38,7 +38,7 @@ def has(language: str, *, below: str = "") -> list[Any]:
 
 
 def run_python(block: Block, names: dict[str, Any]) -> str:
-    """Run a block and return what it printed."""
+    """Run a block and return its output."""
     printed = io.StringIO()
     with redirect_stdout(printed):
         exec(compile(block.text, block.where, "exec"), names)
@@ -46,9 +46,9 @@ def run_python(block: Block, names: dict[str, Any]) -> str:
 
 
 def parsed(line: str) -> str:
-    """Let the program parse a command without running it, and return what was typed before options.
+    """Parse a command line without running it, and return the name of the command.
 
-    Raises the program's usage error if it does not know the command or an option.
+    Raises a usage error if the command or an option does not exist.
     """
     command: Any = get_command(app)
     context = command.context_class(command, info_name="advisor")
@@ -91,12 +91,12 @@ def _run_commands(block: Block, cli: Cli) -> None:
             parsed(line)
         elif line.startswith("advisor "):
             cli.run(*shlex.split(line)[1:])
-        else:  # what sets up the environment: tests/packaging does it
+        else:  # setup of the environment, which tests/packaging runs
             assert line.startswith(("python3 -m venv", ". .venv/bin/activate", "pip install"))
 
 
 def assert_alike(page: str, output: str) -> None:
-    """Compare what a page shows with what was printed: the same words, and figures close by."""
+    """Check that a page shows the same words as the output, and approximately the same figures."""
     figure = re.compile(r"\d+\.\d+")
     assert figure.sub("#", page) == figure.sub("#", output)
     for written, found in zip(figure.findall(page), figure.findall(output), strict=True):
@@ -105,7 +105,7 @@ def assert_alike(page: str, output: str) -> None:
 
 @pytest.fixture
 def job(service: LocalServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
-    """Return the names that the how-to pages suppose: a training job, and a profile of it."""
+    """Return the names that the how-to pages use: those of a training job with a profile."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -140,7 +140,7 @@ def job(service: LocalServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("page", has("python", below="how-to"))
-def test_the_python_blocks_of_a_how_to_page_run_one_after_the_other(
+def test_the_python_blocks_of_a_how_to_page_run_in_order(
     page: Path, job: dict[str, Any], service: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = fslr.torch.attach
@@ -159,24 +159,24 @@ def test_python_blocks_compile(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", has("sh"))
-def test_commands_of_the_pages_exist_with_their_options(page: Path) -> None:
+def test_commands_and_options_on_the_pages_exist(page: Path) -> None:
     for line in commands(page):
         for found in re.findall(r"(?:^|[|;] |-- )(advisor [^|>;]*)", line):
             parsed(found)
 
 
-def test_a_command_that_does_not_exist_is_noticed() -> None:
+def test_an_unknown_command_or_option_is_reported() -> None:
     with pytest.raises(Exception, match="No such command 'nonsense'"):
         parsed("advisor profile nonsense")
     with pytest.raises(Exception, match="No such option: --nonsense"):
         parsed("advisor health --nonsense")
 
 
-def test_messages_that_the_troubleshooting_page_explains_are_in_the_code() -> None:
+def test_messages_on_the_troubleshooting_page_are_in_the_code() -> None:
     sources = "".join(
         path.read_text("utf-8") for path in sorted((ROOT / "clients/python/fslr").rglob("*.py"))
     )
-    joined = re.sub(r"\"\s*\n\s*f?[\"']", "", sources)  # a message stands on several lines
+    joined = re.sub(r"\"\s*\n\s*f?[\"']", "", sources)  # a message may span several lines
     messages = re.sub(r"\{[^{}\n]*\}", "N", joined)
     page = (DOCS / "how-to" / "troubleshoot.md").read_text("utf-8")
     cells = re.findall(r"^\| (`[^|]*`|[^|]*\"[^|]*\") \|", page, re.MULTILINE)

@@ -1,1 +1,1 @@
-"""Random and odd requests to every method of the service: strategies, a service, a judge."""
+"""Fuzzing of every method: strategies for requests, a service, and checks of its answers."""

@@ -1,4 +1,4 @@
-"""Tokens that callers of a service send: mostly the right one, else every kind of wrong one."""
+"""Tokens that fuzzed calls send: mostly the right one, otherwise wrong ones of every kind."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Bearers:
     """Tokens of a service.
 
     Attributes:
-        in_force: By project and role.
-        revoked: One that is not any more.
+        in_force: The valid tokens by project and role.
+        revoked: A revoked token.
     """
 
     in_force: dict[tuple[str, str], str]
@@ -31,47 +31,47 @@ class Bearers:
 
     @property
     def secrets(self) -> list[str]:
-        """All tokens, of which none may be logged."""
+        """All tokens; none of them may be logged."""
         return [*self.in_force.values(), self.revoked]
 
     @classmethod
     def created_at(cls, redis_url: str) -> Bearers:
-        """Make a token of each role in each project that inputs name, and revoke one more."""
+        """Create a token for each role and project that inputs name, and one that is revoked."""
         tokens = Tokens(redis_url, PROJECTS[0])
         in_force = {
             (project, role): tokens.create(role, project)["token"]
             for project in (*PROJECTS, CANARY_PROJECT)
             for role in _ROLES
         }
-        gone = tokens.create(_WRITES_ALL)
-        tokens.run("revoke", gone["id"])
-        return cls(in_force, gone["token"])
+        revoked = tokens.create(_WRITES_ALL)
+        tokens.run("revoke", revoked["id"])
+        return cls(in_force, revoked["token"])
 
     def _right(self, sent: Input) -> Metadata:
-        """Return an operator's token of the project that an input names first, if there is one."""
+        """Return metadata with an operator's token for the first project in an input, if any."""
         named = next(filter(None, map(_PROJECT.search, sent.messages)), None)
         token = self.in_force.get((named[1].decode(), _WRITES_ALL)) if named else None
         return () if token is None else _bearer(token)
 
     def authorized(self, sent: Input) -> Input:
-        """Return an input with the operator's token of the project that it names first, if any."""
+        """Return an input with an operator's token for the first project that it names, if any."""
         return replace(sent, metadata=(*sent.metadata, *self._right(sent)))
 
-    def shown(self, sent: Input, chance: random.Random) -> Input:
-        """Return an input with a token, or what stands in its place, in its metadata."""
-        return replace(sent, metadata=(*sent.metadata, *self._some(sent, chance)))
+    def shown(self, sent: Input, rng: random.Random) -> Input:
+        """Return an input with a right or wrong token, several tokens or none in its metadata."""
+        return replace(sent, metadata=(*sent.metadata, *self._some(sent, rng)))
 
-    def _some(self, sent: Input, chance: random.Random) -> Metadata:
-        """Return the right token mostly, else another, a damaged one, several or none."""
-        if chance.random() < _RIGHT_RATIO:
+    def _some(self, sent: Input, rng: random.Random) -> Metadata:
+        """Return mostly the right token, otherwise a different or damaged one, several or none."""
+        if rng.random() < _RIGHT_RATIO:
             return self._right(sent)
-        one, other = chance.choices(list(self.in_force.values()), k=2)
-        at = chance.randrange(len(one))
-        return chance.choice((
+        one, other = rng.choices(list(self.in_force.values()), k=2)
+        at = rng.randrange(len(one))
+        return rng.choice((
             _bearer(one),
             _bearer(self.revoked),
             _bearer(one[:at]),
-            _bearer(one[:at] + chance.choice("x_.%~") + one[at + 1 :]),
+            _bearer(one[:at] + rng.choice("x_.%~") + one[at + 1 :]),
             _bearer(one + one),
             (*_bearer(one), *_bearer(other)),
             (("authorization", one),),

@@ -1,4 +1,4 @@
-"""Sends inputs unchanged, through a channel that knows no messages."""
+"""Sends inputs unchanged, through a channel without message types."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tests.fuzz.judging import Answer
 DEADLINE_S = 30.0
 _WATCH_S = 0.15
 _REFUSAL_S = 0.2
-_MAX_RESPONSES = 50  # of a watch
+_MAX_RESPONSES = 50  # of a watch call
 _COULD_NOT_WRITE = "Internal error from Core"
 
 
 async def send(channel: grpc.aio.Channel, sent: Input) -> Answer:
-    """Send an input, and return how the call ended.
+    """Send an input and return how the call ended.
 
     The messages of a stream are written without waiting. If the service ends the call meanwhile,
-    grpc.aio reports a status of its own for what could not be written; the input is then sent
-    again, each message after the answer to the one before.
+    grpc.aio reports its own status for the messages that it could not write. The input is then
+    sent again, and each message waits for the answer to the previous one.
     """
     method = sent.method
     kind = "stream" if method.takes_stream else "unary"
@@ -47,7 +47,7 @@ async def send(channel: grpc.aio.Channel, sent: Input) -> Answer:
 
 async def _streamed(under_way: Any, sent: Input, *, in_turn: bool = False) -> Answer:
     responses: list[bytes] = []
-    if in_turn:  # a call that is refused before its first message has ended by then
+    if in_turn:  # by then, a call that is refused before its first message has ended
         await asyncio.sleep(_REFUSAL_S)
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
         for message in sent.messages:

@@ -1,4 +1,4 @@
-"""The service's way from a message to an answer, in this process: no gRPC, no Redis."""
+"""The service's processing of a request in this process, without gRPC and Redis."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _registered() -> ResolvedProfile:
 
 
 def register(request: Any) -> None:
-    """Take a profile's content as far as Redis and back, and let its own model ask for advice."""
+    """Encode and decode a profile's content as for Redis, and answer a run of the same model."""
     content = convert.content_from_proto(request.content)
     again = decode(encode(content))
     convert.version_to_proto(_INFO, again)
@@ -63,7 +63,7 @@ def validate(request: Any) -> None:
 
 
 def set_policy(request: Any) -> None:
-    """Take rules, and give them back."""
+    """Convert rules from and to protobuf."""
     convert.policy_to_proto(convert.policy_from_proto(request.policy))
 
 
@@ -79,7 +79,7 @@ def take(request: Any) -> None:
     """Handle a request.
 
     Raises:
-        Exception: What the service would have to call its own defect.
+        Exception: The service would report the error as a defect.
     """
     try:
         TARGETS[type(request)](request)
@@ -89,7 +89,7 @@ def take(request: Any) -> None:
 
 
 def take_bytes(kind: type[Any], data: bytes) -> None:
-    """Handle bytes that stand for a request, as :func:`take` does."""
+    """Parse bytes as a request, and handle it like :func:`take` if they are valid."""
     try:
         request = kind.FromString(data)
     except DecodeError:

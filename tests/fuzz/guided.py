@@ -1,7 +1,7 @@
-"""Fuzzing led by coverage, of the way from bytes to an answer: ``python -m tests.fuzz.guided``.
+"""Coverage-guided fuzzing from bytes to an answer: ``python -m tests.fuzz.guided``.
 
-Needs atheris, which exists for some machines and versions of Python alone; without it this says so
-and does nothing. What fails is written to ``out/fuzz/``.
+Needs atheris, which is available only for some machines and Python versions. Without it, the
+command prints a message and does nothing. Failing inputs are written to ``out/fuzz/``.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _NAMES = (
 
 
 def main() -> None:
-    """Run what the command line asks for; libFuzzer ends the process."""
+    """Run with the options of the command line; libFuzzer ends the process."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.guided", description=__doc__)
-    parser.add_argument("--inputs", type=int, default=300_000, help="how many inputs to try")
-    parser.add_argument("--seconds", type=int, default=60, help="stop after as many at most")
-    parser.add_argument("--seed", type=int, default=1, help="of the mutations, above 0")
-    asked = parser.parse_args()
+    parser.add_argument("--inputs", type=int, default=300_000, help="maximum number of inputs")
+    parser.add_argument("--seconds", type=int, default=60, help="maximum time in seconds")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the mutations, above 0")
+    options = parser.parse_args()
     try:
         import atheris
     except ImportError:
         print("skipped: atheris is not installed (it has no package for this Python or machine)")
         return
     with atheris.instrument_imports(include=["advisor.wire", "advisor.policy"]):
-        # Nothing of ours is imported before: what is, cannot be led any more.
+        # Modules that are already imported cannot be instrumented, so ours are imported here.
         from tests.fuzz import valid
         from tests.fuzz.decoding import TARGETS, take_bytes
     kinds = list(TARGETS)
@@ -48,8 +48,8 @@ def main() -> None:
     with TemporaryDirectory(prefix="fslr-fuzz-") as seeds:
         _write_seeds(Path(seeds), valid)
         arguments = [
-            *(sys.argv[0], seeds, f"-runs={asked.inputs}", f"-max_total_time={asked.seconds}"),
-            *(f"-seed={asked.seed}", f"-max_len={_MAX_BYTES}"),
+            *(sys.argv[0], seeds, f"-runs={options.inputs}", f"-max_total_time={options.seconds}"),
+            *(f"-seed={options.seed}", f"-max_len={_MAX_BYTES}"),
             *(f"-artifact_prefix={_FOLDER}/guided-", "-timeout=20", "-rss_limit_mb=1024"),
         ]
         atheris.Setup(arguments, take)
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _write_seeds(folder: Path, valid: ModuleType) -> None:
-    """Write valid requests, each after the number of its kind."""
+    """Write valid requests, each with the number of its kind as the first byte."""
     for number, name in enumerate(_NAMES):
         for i, request in enumerate(valid.requests(name)):
             data = bytes([number]) + request.SerializeToString(deterministic=True)

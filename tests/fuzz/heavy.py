@@ -1,4 +1,4 @@
-"""Large inputs, each the worst of its kind: one field as full as the contract allows, or fuller."""
+"""Large inputs: in each, one field is as large as the contract allows, or larger."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fuzz.inputs import Input
 from tests.fuzz.methods import by_name
 from tests.fuzz.values import PROJECTS
 
-MAX_SECONDS = 15.0  # of processor time for one of them
+MAX_SECONDS = 15.0  # maximum processor time for one of them
 _GROUPS = 20_000
 _PARENT = f"projects/{PROJECTS[0]}"
 _PROFILE = f"{_PARENT}/profiles/gpt"
@@ -42,13 +42,13 @@ def _layouts() -> Iterator[tuple[str, layout_pb2.Layout]]:
     yield "large numbers", layout_message([f"blocks.{'9' * 300}{i}.w.weight" for i in each])
     yield "too many", layout_message([f"g{i}" for i in range(_GROUPS + 1)])
     yield (
-        "given roles",
+        "explicit roles",
         layout_pb2.Layout(
             groups=[layout_pb2.Group(name=f"g{i}", role=f"r{i}", depth_count=_GROUPS) for i in each]
         ),
     )
     yield (
-        "given inner roles",
+        "explicit inner roles",
         layout_pb2.Layout(
             groups=[
                 layout_pb2.Group(
@@ -93,7 +93,7 @@ def _contents() -> Iterator[tuple[str, profile_pb2.ProfileContent]]:
 
 
 def heavy_inputs() -> Iterator[tuple[str, Input]]:
-    """Yield large inputs, each with what is large in it."""
+    """Yield large inputs, each with the name of its large field."""
     for what, layout in _layouts():
         for policy in (_HOLD, _NEAREST):
             request = profile_service_pb2.ValidateLayoutRequest(
@@ -105,15 +105,18 @@ def heavy_inputs() -> Iterator[tuple[str, Input]]:
             name=f"{_PARENT}/profiles/heavy", content=content
         )
         yield what, _input("ProfileService/RegisterProfile", registered.SerializeToString())
-    # Onto the last of them, which has as many blocks, and another one.
+    # These map onto the last content above, which has one block more.
     deep = layout_message([f"blocks.{i}.w.weight" for i in range(_GROUPS - 1)])
     rates = advisor.Measurement(unit_rates=[1.0] * (_GROUPS - 1))
     opening = advisor.RunOpening(
         profile=f"{_PARENT}/profiles/heavy", layout=deep, run=f"{_PARENT}/runs/heavy"
     )
     for measurement in (rates, advisor.Measurement(unit_rates=[1.0] * 5_000_000)):
-        asked = advisor.RecommendLRRequest(opening=opening, measurement=measurement)
-        yield "measurement", _input("AdvisorService/RecommendLROnce", asked.SerializeToString())
+        recommended = advisor.RecommendLRRequest(opening=opening, measurement=measurement)
+        yield (
+            "measurement",
+            _input("AdvisorService/RecommendLROnce", recommended.SerializeToString()),
+        )
     terms = " AND ".join(f"labels.k{i}=v" for i in range(20_000))
     for text in (terms, "labels.k=" + " AND" * 1_000_000, 'labels.k="' + "\\" * 1_000_000):
         listed = profile_service_pb2.ListProfilesRequest(parent=_PARENT, filter=text)

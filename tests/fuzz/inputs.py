@@ -1,4 +1,4 @@
-"""What one call sends."""
+"""The input of one call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Input:
     Attributes:
         method: The method.
         messages: The bytes of each message; one, unless the method takes a stream.
-        metadata: What goes with them.
+        metadata: The metadata of the call.
     """
 
     method: Method
@@ -24,5 +24,5 @@ class Input:
     metadata: Metadata = ()
 
     def __repr__(self) -> str:
-        """Show the messages parsed, if they parse: Hypothesis prints the smallest failing input."""
+        """Return a readable form, because Hypothesis prints the smallest failing input."""
         return f"Input({self.method.short}, {self.messages!r}, {self.metadata!r})"

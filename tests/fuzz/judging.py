@@ -1,4 +1,4 @@
-"""What an answer may be: statuses and reasons of the contract, messages with finite numbers."""
+"""Checks of an answer: its status and reason are in the contract, its numbers are finite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fslr.errors import ERROR_DOMAIN
 from tests.fuzz.inputs import Input
 from tests.fuzz.methods import Method
 
-# Reasons that would be right if Redis were away or damaged, or the service busy; it is not.
+# The excluded reasons are right only if Redis is unavailable or damaged, or the service busy.
 _OF_A_HEALTHY_SERVICE = {
     verdict.reason: verdict.code
     for verdict in TABLE.values()
@@ -27,7 +27,7 @@ _OF_A_HEALTHY_SERVICE = {
         *("PROFILE_DAMAGED", "STORE_DAMAGED", "PROFILE_TOO_NEW"),
     }
 }
-_METADATA_LIMIT_BYTES = 6_000  # gRPC's own soft limit is 8 KiB, names included
+_METADATA_LIMIT_BYTES = 6_000  # gRPC's own soft limit is 8 KiB, including names
 _DETAILS = "grpc-status-details-bin"
 
 
@@ -36,11 +36,11 @@ class Answer:
     """How a call ended.
 
     Attributes:
-        code: Its status.
-        message: What the status says.
-        trailers: What came with the status.
+        code: The status code.
+        message: The message of the status.
+        trailers: The trailing metadata.
         responses: The bytes of each response.
-        cut: Whether the caller itself ended the call.
+        cut: Whether the caller ended the call.
     """
 
     code: grpc.StatusCode
@@ -51,7 +51,7 @@ class Answer:
 
 
 def complaint(sent: Input, answer: Answer) -> str:
-    """Return what is wrong with an answer; empty if nothing is."""
+    """Return a description of what is wrong with an answer; empty if nothing is wrong."""
     return _about_status(sent, answer) or _about_responses(sent.method, answer.responses)
 
 
@@ -75,7 +75,7 @@ def _about_status(sent: Input, answer: Answer) -> str:
 
 
 def _reasons(answer: Answer) -> list[str]:
-    """Return the reasons of our own that a status carries."""
+    """Return the reasons of the service in the details of a status."""
     found = []
     for key, value in answer.trailers:
         if key == _DETAILS and isinstance(value, bytes):
@@ -99,7 +99,7 @@ def _about_responses(method: Method, responses: tuple[bytes, ...]) -> str:
 
 
 def _not_finite(message: Message) -> str:
-    """Return a number of a recommendation that is not finite, or a multiplier not above 0."""
+    """Return a description of a number that is not finite, or of a multiplier not above 0."""
     if message.DESCRIPTOR.name == "RecommendLRResponse":
         recommendation: Any = message
         for name in ("multipliers", "reference_unit_rates", "depth_factors"):

@@ -1,4 +1,4 @@
-"""Every method of the contract, found from its descriptors: a new one is never forgotten."""
+"""All methods of the contract, read from its descriptors so that new ones are included."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Method:
         path: ``/package.Service/Method``.
         request: The descriptor of its requests.
         response: The class of its responses.
-        takes_stream: Whether it takes a stream of messages.
-        gives_stream: Whether it gives one.
+        takes_stream: Whether its request is a stream.
+        gives_stream: Whether its response is a stream.
     """
 
     service: str
@@ -89,6 +89,6 @@ def is_map(field: FieldDescriptor) -> bool:
 
 
 def map_fields(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescriptor]:
-    """Return the fields of a map's keys and of its values."""
+    """Return the fields for the keys and the values of a map."""
     fields: Any = field.message_type
     return fields.fields_by_name["key"], fields.fields_by_name["value"]

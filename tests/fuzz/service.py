@@ -1,4 +1,4 @@
-"""A service to fuzz: it holds valid content, and is examined when everything was sent."""
+"""A service to fuzz: it has valid content, and is checked after the last input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.fuzz.inputs import Input
 from tests.fuzz.judging import Answer, complaint
 from tests.fuzz.methods import by_name
 
-# Small, so that what grows is neither the cache of profiles nor the queue of measurements.
+# Small limits, so that the profile cache and the queue of measurements cannot grow.
 _SETTINGS = {
     "ADVISOR_MAX_CACHED_PROFILES": "8",
     "ADVISOR_MAX_QUEUED_MEASUREMENTS": "200",
@@ -36,12 +36,12 @@ _CHANNEL_OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_me
 
 
 class FuzzedService:
-    """A service, and a channel to it that knows no messages.
+    """A service, and a channel to it without message types.
 
     Args:
         server: The service.
-        bearers: Its tokens; None if it does not ask for any.
-        runner: Where calls run.
+        bearers: Its tokens; None if it does not require tokens.
+        runner: Runs the calls.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class FuzzedService:
         self._channel: grpc.aio.Channel = runner.run(_channel_to(server.address))
 
     def send(self, *inputs: Input) -> list[Answer]:
-        """Send inputs at the same time, and return the answers in their order."""
+        """Send inputs concurrently, and return the answers in the order of the inputs."""
 
         async def answers() -> list[Answer]:
             return await asyncio.gather(*(send(self._channel, sent) for sent in inputs))
@@ -61,11 +61,11 @@ class FuzzedService:
         return self._runner.run(answers())
 
     def authorized(self, sent: Input) -> Input:
-        """Return an input with the right token, if the service asks for one."""
+        """Return an input with the right token, if the service requires one."""
         return sent if self.bearers is None else self.bearers.authorized(sent)
 
     def expect_ok(self, method: str, message: Message) -> Answer:
-        """Send a valid request with the right token, and return the answer."""
+        """Send a valid request with the right token; return the answer, which must be OK."""
         sent = self.authorized(Input(by_name()[method], (message.SerializeToString(),)))
         (answer,) = self.send(sent)
         assert answer.code is grpc.StatusCode.OK or answer.cut, (method, answer)
@@ -73,7 +73,7 @@ class FuzzedService:
         return answer
 
     def check_last_answer(self) -> None:
-        """Ask what has one right answer: the profile's own rates, so multipliers of 1."""
+        """Check a known answer: the profile's own rates must give multipliers of 1."""
         content = content_message()
         name = f"projects/{CANARY_PROJECT}/profiles/gpt"
         self.expect_ok(*valid.registration(name, content))
@@ -87,14 +87,14 @@ class FuzzedService:
         assert list(response.multipliers) == [1.0] * 4
 
     def check_log(self) -> None:
-        """Find no error, no unexpected line and no token in the log."""
+        """Check that the log has no error, no unexpected line and no token."""
         secrets = [] if self.bearers is None else self.bearers.secrets
         for line in self.server.log().splitlines():
             assert json.loads(line)["level"] in {"debug", "info", "warning"}, line[:2_000]
             assert not any(secret in line for secret in secrets), line[:2_000]
 
     def processor_seconds(self) -> float:
-        """Return the processor time that the service took so far; other load does not count."""
+        """Return the processor time in seconds that the service has used so far."""
         stat = Path(f"/proc/{self.server.pid}/stat").read_text("utf-8")
         user, system = stat.rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
@@ -115,10 +115,10 @@ async def _channel_to(address: str) -> grpc.aio.Channel:
 
 @contextlib.contextmanager
 def fuzzed_service(*, authenticate: bool = False) -> Iterator[FuzzedService]:
-    """Run a service with valid content; when the context ends, it must still be well.
+    """Run a service with valid content; it is checked when the context ends.
 
     Args:
-        authenticate: Whether it asks for tokens, which are created then.
+        authenticate: Whether it requires tokens, which are then created.
 
     Yields:
         The service.

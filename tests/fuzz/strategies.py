@@ -1,4 +1,4 @@
-"""Hypothesis strategies of messages and of whole calls; what fails becomes small."""
+"""Hypothesis strategies for messages and calls; Hypothesis shrinks failing ones."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tests.fuzz.methods import Method, class_of
 _MAX_LENGTH = 4
 _MAX_DEPTH = 4
 _WORDS = (*values.GROUP_NAMES, *values.PATTERNS, "projects/a/profiles/b", "projects/a/runs/c", "a")
-_MAX_METADATA_BYTES = 100_000  # gRPC itself refuses metadata from 8 KiB on
+_MAX_METADATA_BYTES = 100_000  # gRPC itself refuses metadata above 8 KiB
 
 
 def messages(descriptor: Descriptor, depth: int = 0) -> st.SearchStrategy[Message]:
-    """Return a strategy for messages of a type: any of the fields, in any combination."""
+    """Return a strategy for messages of a type with any combination of its fields."""
     fields = [field for field in descriptor.fields if depth < _MAX_DEPTH or not field.message_type]
     each = {field.name: _field(field, depth) for field in fields}
     return st.fixed_dictionaries({}, optional=each).map(lambda given: class_of(descriptor)(**given))
 
 
 def calls(method: Method) -> st.SearchStrategy[Input]:
-    """Return a strategy for calls of a method: mostly a valid request with some fields replaced."""
+    """Return a strategy for calls of a method, mostly valid requests with replaced fields."""
     one = _encoded(method)
-    # The messages of a stream that follow its first one are of the same type.
+    # All messages of a stream have the same type.
     sent = st.lists(one, min_size=1, max_size=4) if method.takes_stream else one.map(lambda m: [m])
     return st.builds(
         lambda bodies, metadata: Input(method, tuple(bodies), metadata), sent, _metadata()
@@ -36,7 +36,7 @@ def calls(method: Method) -> st.SearchStrategy[Input]:
 
 
 def _encoded(method: Method) -> st.SearchStrategy[bytes]:
-    """Return a strategy for the bytes of a request, readable or not."""
+    """Return a strategy for the bytes of a request, including undecodable ones."""
     odd = messages(method.request)
     good = st.sampled_from(valid.requests(method.short))
     merged = st.builds(_merged, good, odd)
@@ -46,7 +46,7 @@ def _encoded(method: Method) -> st.SearchStrategy[bytes]:
 
 
 def _merged(request: Message, odd: Message) -> Message:
-    """Return a request whose single fields are replaced, and whose lists are made longer."""
+    """Return a request with replaced scalar fields and extended lists."""
     merged = type(request)()
     merged.CopyFrom(request)
     merged.MergeFrom(odd)
@@ -54,7 +54,7 @@ def _merged(request: Message, odd: Message) -> Message:
 
 
 def on_the_wire(message: Message) -> bytes:
-    """Return the bytes of a message, with texts in it that no text can be."""
+    """Return the bytes of a message, with strings that are not valid UTF-8."""
     data = message.SerializeToString()
     for stand_in, wanted in values.UNENCODABLE.items():
         data = data.replace(stand_in.encode(), wanted)
@@ -62,7 +62,7 @@ def on_the_wire(message: Message) -> bytes:
 
 
 def _metadata() -> st.SearchStrategy[Metadata]:
-    """Return a strategy for metadata as no client of ours would send it; mostly none."""
+    """Return a strategy for metadata that our clients never send; mostly empty."""
     large = st.sampled_from((100, 300, 4_000, 7_000, 20_000, _MAX_METADATA_BYTES))
     one = st.one_of(
         st.sampled_from(values.METADATA),

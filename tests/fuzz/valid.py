@@ -1,4 +1,4 @@
-"""Valid requests: they fill the registry, and strategies replace their fields."""
+"""Valid requests, to fill the registry and as a base for the strategies."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def requests(method: str) -> tuple[Message, ...]:
         method: ``Service/Method``.
 
     Raises:
-        KeyError: There are none: a new method needs one here.
+        KeyError: The method has no requests here; add one for each new method.
     """
     profiles = profile_service_pb2
     name, run = f"{_PARENT}/profiles/gpt", f"{_PARENT}/runs/{RUNS[0]}"
@@ -167,7 +167,7 @@ def requests(method: str) -> tuple[Message, ...]:
 
 
 def seeding() -> list[tuple[str, Message]]:
-    """Return what fills an empty registry, in order: pairs of a method and a request.
+    """Return methods and requests that fill an empty registry, in order.
 
     No alias names the first version of a profile, so it can be deleted.
     """

@@ -1,4 +1,4 @@
-"""Values that programs handle wrongly, by the type and by the name of a field."""
+"""Values that programs often handle wrongly, by the type and the name of a field."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ ALIASES = ("prod", "canary", "a")
 POLICIES = ("team", "other")
 RUNS = ("one", "two", "three")
 
-# Code points of the private use area, of three bytes each in UTF-8, that become other three bytes
-# on the wire: a lone surrogate, bytes that no text has, and a sequence that is too long.
+# Private-use code points, three bytes each in UTF-8, are replaced on the wire by three other bytes:
+# a lone surrogate, bytes that UTF-8 never contains, and an overlong sequence.
 UNENCODABLE = {"\ue000": b"\xed\xa0\x80", "\ue001": b"\xff\xfe\xfd", "\ue002": b"\xe0\x80\xaf"}
 
 _INT64 = (-(2**63), -(2**53) - 1, -(2**31) - 1, -1, 0, 1, 2, 10, 11, 24, 25, 100, 2**31)
 _LARGE = (2**32, 2**53 - 1, 2**53, 2**53 + 1, 2**62, 2**63 - 2, 2**63 - 1)
-# The first and last seconds that a Timestamp can hold, and their neighbours beyond.
+# The first and last second of a Timestamp, and the next ones outside its range.
 _SECONDS = (-62_135_596_801, -62_135_596_800, 253_402_300_799, 253_402_300_800)
 INTEGERS = (*_INT64, *_LARGE, *_SECONDS)
 DOUBLES = (
@@ -130,7 +130,7 @@ _RESOURCES = (
     *(f"projects/{PROJECTS[0]}/runs/{name}" for name in (*RUNS, *_PATH_TRICKS)),
     *(f"projects/{PROJECTS[0]}/policies/{name}" for name in (*POLICIES, *_PATH_TRICKS)),
 )
-# What the texts of a field mean to the service, by the field's name.
+# Values for string fields by the name of the field.
 BY_FIELD = {
     "name": _RESOURCES,
     "profile": _RESOURCES,

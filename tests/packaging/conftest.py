@@ -1,4 +1,4 @@
-"""The sdist, and the wheel that is built from it."""
+"""Fixtures for the sdist and for the wheel that is built from it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the wheel; it is built from the unpacked sdist, so that has what a build needs."""
+    """Return the wheel, built from the unpacked sdist to prove that the sdist is complete."""
     unpacked = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(sdist) as archive:
         archive.extractall(unpacked, filter="data")

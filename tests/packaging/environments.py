@@ -1,8 +1,8 @@
-"""Environments that hold one wheel, what it declares to need, and nothing else.
+"""Environments with a wheel, its declared dependencies and nothing else.
 
-Nothing is downloaded: the distributions that the wheel's metadata asks for are linked from the
-environment that runs the tests, file by file as their records list them. So an environment proves
-that the declared dependencies are enough, and shows what is missing without an extra.
+Nothing is downloaded. The distributions that the wheel's metadata requires are linked from the
+environment that runs the tests, file by file from their records. So an environment proves that the
+declared dependencies are enough, and shows what is missing without an extra.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OWN = "fslr-advisor"
 
 
 class UnmetRequirementError(Exception):
-    """The environment that runs the tests has another version than the wheel asks for."""
+    """A dependency has a version here that the wheel does not accept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Environment:
     """A Python environment.
 
     Attributes:
-        folder: Where it is.
-        distributions: Names of what is in it beside the wheel.
+        folder: The folder of the environment.
+        distributions: Names of its distributions, not including the wheel.
     """
 
     folder: Path
@@ -43,7 +43,7 @@ class Environment:
     def run(
         self, *command: str, text: str | None = None, ok: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run one of its programs; ``ok`` says whether it must succeed."""
+        """Run one of its programs; ``ok`` states whether it must succeed."""
         done = subprocess.run(
             [self.folder / "bin" / command[0], *command[1:]],
             input=text,
@@ -59,7 +59,7 @@ class Environment:
 
     @contextmanager
     def started(self, program: str, *arguments: str) -> Iterator[None]:
-        """Run one of its programs meanwhile; it ends when its standard input does."""
+        """Run one of its programs during the context; it must end when standard input closes."""
         process = subprocess.Popen(
             [self.folder / "bin" / program, *arguments],
             stdin=subprocess.PIPE,
@@ -77,15 +77,15 @@ class Environment:
 
 
 def environment_of(wheel: Path, folder: Path, extras: set[str]) -> Environment:
-    """Make an environment.
+    """Create an environment.
 
     Args:
         wheel: The wheel to install.
-        folder: Where to make it.
-        extras: Which extras of the wheel to install.
+        folder: The folder to create it in.
+        extras: The extras of the wheel to install.
 
     Raises:
-        UnmetRequirementError: A dependency that the wheel asks for has the wrong version here.
+        UnmetRequirementError: A dependency has a version here that the wheel does not accept.
     """
     venv.create(folder, symlinks=True)
     packages = next(folder.glob("lib/python*/site-packages"))
@@ -124,7 +124,7 @@ def _collect(requirement: Requirement, found: dict[str, Distribution]) -> None:
     name = canonicalize_name(requirement.name)
     here = distribution(name)
     if not requirement.specifier.contains(here.version, prereleases=True):
-        raise UnmetRequirementError(f"{requirement} is asked for, and {here.version} is installed")
+        raise UnmetRequirementError(f"{requirement} is required, but {here.version} is installed")
     if name in found and not requirement.extras:
         return
     found[name] = here
@@ -133,7 +133,7 @@ def _collect(requirement: Requirement, found: dict[str, Distribution]) -> None:
 
 
 def _link(owner: Distribution, packages: Path) -> None:
-    """Link a distribution's packages; folders that several share ("google") are made anew."""
+    """Link a distribution's packages; create folders that several share, such as ``google``."""
     source = Path(sysconfig.get_paths()["purelib"])
     for file in owner.files or ():
         if ".." in file.parts or "__pycache__" in file.parts:
@@ -149,7 +149,7 @@ def _link(owner: Distribution, packages: Path) -> None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Return whether a folder belongs to one distribution: a package, or its metadata."""
+    """Return whether a folder belongs to one distribution, as a package or as metadata."""
     return folder.suffix == ".dist-info" or (folder / "__init__.py").is_file()
 
 

@@ -1,4 +1,4 @@
-"""What the sdist and the wheel contain, and what runs once the wheel is installed."""
+"""The contents of the sdist and the wheel, and the programs of the installed wheel."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _README = ROOT / "README.md"
 
 
 def tracked(*folders: str) -> set[str]:
-    """Return the files of the repository in some folders."""
+    """Return the tracked files in some folders."""
     listed = subprocess.run(
         ["git", "ls-files", "--", *folders], cwd=ROOT, check=True, capture_output=True, text=True
     )
     return set(listed.stdout.split("\n")) - {""}
 
 
-def test_the_wheel_has_every_file_of_both_packages_and_no_other(wheel: Path) -> None:
+def test_the_wheel_has_exactly_the_files_of_both_packages(wheel: Path) -> None:
     client = {name.removeprefix("clients/python/") for name in tracked("clients/python/fslr")}
     expected = client | tracked("advisor")
     found = {name for name in contents(wheel) if ".dist-info/" not in name}
@@ -55,7 +55,7 @@ def torch(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return environment_of(wheel, tmp_path_factory.mktemp("torch"), {"torch"})
 
 
-def test_without_an_extra_the_client_and_advice_in_process_can_be_imported(
+def test_the_client_and_in_process_advice_can_be_imported_without_extras(
     bare: Environment,
 ) -> None:
     assert bare.distributions == {"grpcio", "numpy", "protobuf", "typing-extensions"}
@@ -66,12 +66,12 @@ def test_without_an_extra_the_client_and_advice_in_process_can_be_imported(
     )
 
 
-def test_without_an_extra_the_command_says_what_to_install(bare: Environment) -> None:
+def test_the_command_without_extras_names_the_package_to_install(bare: Environment) -> None:
     assert "pip install '.[server]'" in bare.run("advisor", "--help", ok=False).stderr
 
 
 @pytest.mark.parametrize("name", ["bare", "server"])
-def test_without_torch_its_import_says_what_to_install(
+def test_importing_fslr_torch_without_torch_names_the_package_to_install(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     environment: Environment = request.getfixturevalue(name)
@@ -79,14 +79,14 @@ def test_without_torch_its_import_says_what_to_install(
     assert "pip install '.[torch]'" in failed.stderr.splitlines()[-1]
 
 
-def test_with_the_server_a_service_starts_and_answers(server: Environment) -> None:
+def test_a_service_starts_and_answers_with_the_server_extra(server: Environment) -> None:
     assert "torch" not in server.distributions
     with service(server) as address:
         server.run("advisor", "health", "--ready", "--address", address)
         server.run("advisor", "profile", "templates", "--address", address)
 
 
-def test_with_torch_a_recorded_profile_advises_in_process(torch: Environment) -> None:
+def test_a_recorded_profile_advises_in_process_with_the_torch_extra(torch: Environment) -> None:
     assert not {"redis", "pydantic"} & torch.distributions
     page = ROOT / "docs" / "how-to" / "train-without-a-service.md"
     steps = [block.text for block in blocks(page) if block.language == "python"]
@@ -98,7 +98,9 @@ def test_the_first_steps_of_the_readme_run(
 ) -> None:
     environment = environment_of(wheel, tmp_path_factory.mktemp("both"), {"server", "torch"})
     shell = [block.text for block in blocks(_README) if block.language == "sh"]
-    assert shell == ["pip install '.[server,torch]'\nadvisor serve\n"]  # done here by other means
+    assert shell == [
+        "pip install '.[server,torch]'\nadvisor serve\n"
+    ]  # done differently in this test
     steps = [block.text for block in blocks(_README) if block.language == "python"]
     with service(environment) as address:
         code = "".join([_JOB, *steps]).replace("127.0.0.1:50051", address)
@@ -109,7 +111,7 @@ def test_the_first_steps_of_the_readme_run(
 
 @contextmanager
 def service(environment: Environment) -> Iterator[str]:
-    """Run ``advisor serve`` and give its address."""
+    """Run ``advisor serve`` and yield its address."""
     file = environment.folder / "address"
     with environment.started(
         *("advisor", "serve", "--port", "0", "--data-dir", str(environment.folder / "data")),

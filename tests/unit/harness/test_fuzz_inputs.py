@@ -1,4 +1,4 @@
-"""The fuzzing reaches every method and field, and finds defects that are planted."""
+"""Fuzzing reaches every method and field, and finds planted defects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ METHODS = all_methods()
 _found_or_not = settings(database=None, max_examples=20_000, phases=[Phase.generate])
 
 
-def test_all_services_of_the_contract_are_met() -> None:
+def test_all_services_of_the_contract_are_fuzzed() -> None:
     assert {"AdvisorService", "ProfileService", "RunService"} <= {m.service for m in METHODS}
     assert by_name()["AdvisorService/RecommendLR"].takes_stream
     assert by_name()["RunService/WatchRun"].gives_stream
@@ -41,7 +41,7 @@ def test_every_method_has_valid_requests_of_its_type(method: Any) -> None:
 
 
 def fields_of(descriptor: Descriptor) -> set[str]:
-    """Return the full names of all fields that a message can hold, at any depth."""
+    """Return the full names of all fields that a message can have, at any depth."""
     found: set[str] = set()
     waiting = [descriptor]
     while waiting:
@@ -53,7 +53,7 @@ def fields_of(descriptor: Descriptor) -> set[str]:
 
 
 def set_in(message: Message) -> set[str]:
-    """Return the full names of the fields that a message holds, at any depth."""
+    """Return the full names of the fields that are set in a message, at any depth."""
     found = set()
     for field, value in message.ListFields():
         found.add(field.full_name)
@@ -68,7 +68,7 @@ def set_in(message: Message) -> set[str]:
 
 
 class AllBuiltError(Exception):
-    """Every field was in a message."""
+    """Raised when every field was set in a message."""
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ class AllBuiltError(Exception):
     {method.request.full_name: method.request for method in METHODS}.values(),
     ids=lambda descriptor: descriptor.name,
 )
-def test_every_field_of_every_request_is_built(descriptor: Descriptor) -> None:
+def test_every_field_of_every_request_is_generated(descriptor: Descriptor) -> None:
     missing = fields_of(descriptor)
 
     @settings(
@@ -96,12 +96,12 @@ def test_every_field_of_every_request_is_built(descriptor: Descriptor) -> None:
         look()
 
 
-def test_texts_that_are_not_valid_utf8_get_onto_the_wire() -> None:
+def test_strings_that_are_not_valid_utf8_are_sent() -> None:
     request: Any = class_of(by_name()["RunService/GetRun"].request)(name="a\ue000b\ue001")
     assert on_the_wire(request).endswith(b"a\xed\xa0\x80b\xff\xfe\xfd")
 
 
-def test_calls_hold_unreadable_bytes_and_odd_metadata() -> None:
+def test_calls_include_undecodable_bytes_and_odd_metadata() -> None:
     method = by_name()["RunService/GetRun"]
 
     def is_unreadable(sent: Input) -> bool:
@@ -114,7 +114,7 @@ def test_calls_hold_unreadable_bytes_and_odd_metadata() -> None:
     assert find(calls(method), is_unreadable, settings=_found_or_not)
 
 
-def no_message_meets_a_defect(kind: type[Any], **more: Any) -> None:
+def check_that_no_message_causes_a_defect(kind: type[Any], **more: Any) -> None:
     @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], **more)
     @given(messages(kind.DESCRIPTOR))
     def holds(message: Message) -> None:
@@ -124,8 +124,8 @@ def no_message_meets_a_defect(kind: type[Any], **more: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", list(TARGETS), ids=lambda kind: kind.DESCRIPTOR.name)
-def test_no_message_meets_a_defect_on_its_way_to_an_answer(kind: type[Any]) -> None:
-    no_message_meets_a_defect(kind)
+def test_no_message_causes_a_defect(kind: type[Any]) -> None:
+    check_that_no_message_causes_a_defect(kind)
 
 
 def test_a_planted_defect_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,19 +137,19 @@ def test_a_planted_defect_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = policy_service_pb2.SetPolicyRequest
     monkeypatch.setitem(TARGETS, kind, divide_by_zero)
     with pytest.raises(ZeroDivisionError, match="planted"):
-        no_message_meets_a_defect(
+        check_that_no_message_causes_a_defect(
             kind, max_examples=2_000, phases=[Phase.generate], derandomize=True
         )
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_meet_a_defect(data: bytes) -> None:
+def test_no_bytes_cause_a_defect(data: bytes) -> None:
     for kind in TARGETS:
         take_bytes(kind, data)
 
 
 def answer(code: grpc.StatusCode, reason: str = "", *responses: Message) -> Answer:
-    """Return an answer as the service gives it."""
+    """Return an answer in the form of the service."""
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN))
     status = status_pb2.Status(details=[detail] if reason else []).SerializeToString()
