@@ -83,7 +83,7 @@ bench: $(VENV)/installed ## Measure every estimator against exact rates (about 8
 results: $(VENV)/installed ## Write pages and pictures from the figures in benchmarks/results (measures nothing)
 	$(BIN)/python -m benchmarks results
 
-results-measure: $(VENV)/installed ## Measure benchmarks/results anew, all but rpc, chaos and fuzz, on a quiet machine (about 4 h)
+results-measure: $(VENV)/installed ## Measure benchmarks/results again except rpc, chaos and fuzz; needs a quiet machine (about 4 h)
 	for each in $(MEASURED); do \
 		$(BIN)/python -m benchmarks $$each --out benchmarks/results/$$each.json || exit 1; \
 	done

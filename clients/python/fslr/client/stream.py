@@ -70,7 +70,7 @@ class _Stream:
             return response
         if isinstance(self._call, grpc.RpcError) and self._call.code() is not grpc.StatusCode.OK:
             raise self._call
-        raise UnavailableError("the advisor ended the stream; it is being stopped")
+        raise UnavailableError("the advisor ended the stream: it is shutting down")
 
     def close(self) -> None:
         """End the stream."""

@@ -11,7 +11,7 @@ from fslr.training.events import Listeners, StepPart, Warned
 
 
 class Run(Protocol):
-    """What is told about steps: an advised run, or a recording."""
+    """What a step cycle reports to: an advised run, or a recording."""
 
     @property
     def cadence(self) -> Cadence:
