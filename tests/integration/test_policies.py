@@ -95,7 +95,7 @@ def test_invalid_references_to_policies_are_refused(client: AdvisorClient, proje
     for name, message in (
         ("team", r"content\.policy_name: "),
         ("projects/x/policies/team", "belongs to a different project than the profile"),
-        (f"projects/{project}/policies/team@x", "no version number"),
+        (f"projects/{project}/policies/team@x", "is not a version number"),
     ):
         content.policy_name = name
         with pytest.raises(InvalidRequestError, match=message):
