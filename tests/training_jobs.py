@@ -59,12 +59,12 @@ def in_process() -> InProcessAdvisor:
     return InProcessAdvisor(recorded())
 
 
-class Listening:
+class SpyAdvisor:
     """An in-process advisor that keeps the measurements it receives."""
 
     def __init__(self) -> None:
         self.inner = InProcessAdvisor(recorded())
-        self.asked: list[pb.Measurement] = []
+        self.measurements: list[pb.Measurement] = []
 
     def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
         return self.inner.validate_layout(opening)
@@ -74,7 +74,7 @@ class Listening:
         return self
 
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
-        self.asked.append(measurement)
+        self.measurements.append(measurement)
         return self.session.recommend(measurement)
 
     def close(self) -> None:

@@ -40,8 +40,8 @@ def walk(client: AdvisorClient, project: str) -> None:
     _recommend(client, project)
 
     def names(**labels: str) -> list[str]:
-        wanted = " AND ".join(f"labels.{key}={value}" for key, value in labels.items())
-        listed = client.list_profiles(project=project, label_filter=wanted)
+        label_filter = " AND ".join(f"labels.{key}={value}" for key, value in labels.items())
+        listed = client.list_profiles(project=project, label_filter=label_filter)
         return [profile.name.rsplit("/", 1)[-1] for profile in listed]
 
     assert names() == ["bert@1", "gpt@2"]

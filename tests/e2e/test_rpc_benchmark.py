@@ -11,14 +11,14 @@ import pytest
 
 @pytest.mark.long
 def test_a_small_run_prints_every_figure() -> None:
-    shown = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "rpc", "--quick", "--profiles", "20", "--json"],
         check=True,
         capture_output=True,
         text=True,
         timeout=250,
     )
-    found = json.loads(shown.stdout)
+    found = json.loads(done.stdout)
     for kind in ("stream", "once"):
         figures = found[kind]
         assert figures["per_second"] > 0

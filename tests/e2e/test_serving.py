@@ -26,7 +26,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in listed.split()]
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()[0] == "Z"
     except OSError:
@@ -71,7 +71,7 @@ def test_redis_dies_with_a_killed_service(tmp_path: Path) -> None:
     with LocalServer(tmp_path / "data") as server:
         (redis_pid,) = children(server.pid)
         os.kill(server.pid, signal.SIGKILL)
-        eventually(lambda: gone(redis_pid))
+        eventually(lambda: has_ended(redis_pid))
 
 
 def test_a_killed_redis_is_restarted_with_its_data(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_local_server_stops_with_the_process_that_started_it() -> None:
         (redis_pid,) = children(pid)
         parent.kill()
         parent.wait()
-    eventually(lambda: gone(pid) and gone(redis_pid))
+    eventually(lambda: has_ended(pid) and has_ended(redis_pid))
 
 
 @pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
@@ -110,7 +110,7 @@ def test_a_signal_stops_the_service_cleanly(tmp_path: Path, stop_signal: signal.
         client.register_profile("gpt", content_message())
         pid = server.pid
         os.kill(pid, stop_signal)
-        eventually(lambda: gone(pid))
+        eventually(lambda: has_ended(pid))
         assert "stopping" in server.log()
         assert "Traceback" not in server.log()
     with LocalServer(tmp_path / "data") as server, AdvisorClient(server.address) as client:

@@ -37,10 +37,10 @@ def test_every_answer_matches_its_request_after_many_cancelled_calls(
 
         def is_correct(i: int) -> bool:
             profile = client.get_profile(f"p{i}").profile
-            wanted = content_message(rate=1.0 + i)
+            expected = content_message(rate=1.0 + i)
             return (
                 profile.name == f"projects/default/profiles/p{i}@1"
-                and profile.content.points[0].unit_rates == wanted.points[0].unit_rates
+                and profile.content.points[0].unit_rates == expected.points[0].unit_rates
             )
 
         def cancel(i: int) -> grpc.StatusCode:

@@ -50,12 +50,12 @@ def test_profiles_are_listed_and_filtered(cli: Cli, file: str, project: str) -> 
 
 def test_show_prints_the_origin_and_rates_of_a_profile(cli: Cli, file: str) -> None:
     cli.run("profile", "register", "gpt", file)
-    shown = cli.run("profile", "show", "gpt").stdout
+    output = cli.run("profile", "show", "gpt").stdout
     for expected in (
         *("char GPT [32]", "team=nlp", "Use with warm-up.", "the defaults"),
         *("blocks.*.up.weight", "step 10", "21, recorded at 3 of them"),
     ):
-        assert expected in shown
+        assert expected in output
     assert len(cli.json("profile", "show", "gpt@1")["profile"]["content"]["points"]) == 3
 
 
@@ -80,12 +80,12 @@ def test_runs_are_listed_shown_and_watched(cli: Cli, client: AdvisorClient, proj
     eventually(lambda: [r.measurements for r in client.list_runs(project=project)] == [2])
     assert "night" in cli.run("run", "list").stdout
     assert cli.json("run", "list")[0]["measurements"] == 2
-    shown = cli.run("run", "show", "night").stdout
+    output = cli.run("run", "show", "night").stdout
     for expected in (
         "2 measurements, 0 lost", "held zero rate", "clamped", "embed.weight", "2.5",
         "0.125", "62.5%", "-12.5%", "3%",
     ):  # fmt: skip
-        assert expected in shown
+        assert expected in output
     assert len(cli.json("run", "show", "night")["events"]) == 2
     watched = cli.run("run", "watch", "night", "--count", "2").stdout.splitlines()
     assert [line.split()[0] for line in watched] == ["step", "0", "25"]
@@ -182,9 +182,9 @@ def test_an_exported_version_can_be_imported_again(cli: Cli, file: str, tmp_path
         "provenance model": {"old": "char GPT [32]", "new": "char GPT, edited"}
     }
     assert difference["ratios"]["head.weight"] == [1.0, 1.0, 1.0]
-    shown = cli.run("profile", "diff", "gpt", "other").stdout
-    assert "char GPT, edited" in shown
-    assert "▅▅▅" in shown
+    output = cli.run("profile", "diff", "gpt", "other").stdout
+    assert "char GPT, edited" in output
+    assert "▅▅▅" in output
     assert "have the same content" in cli.run("profile", "diff", "gpt", "gpt@1").stdout
 
 
@@ -192,9 +192,9 @@ def test_profile_check_shows_how_a_layout_maps(cli: Cli, file: str, tmp_path: Pa
     cli.run("profile", "register", "gpt", file)
     layout = tmp_path / "layout.yaml"
     layout.write_text("- embed.weight\n- blocks.0.up.weight\n")
-    shown = cli.run("profile", "check", "gpt", str(layout)).stdout
-    assert "1 by name, 1 by role" in shown
-    assert "The layout has no parameter counts" in shown
+    output = cli.run("profile", "check", "gpt", str(layout)).stdout
+    assert "1 by name, 1 by role" in output
+    assert "The layout has no parameter counts" in output
     layout.write_text("- {name: embed.weight, parameter_count: 4}\n- blocks.0.up.weight\n")
     assert "no parameter counts" not in cli.run("profile", "check", "gpt", str(layout)).stdout
     layout.write_text("- embed.weight\n- stranger\n")
@@ -335,5 +335,5 @@ def test_policies_are_set_printed_compared_and_replayed(
     ]
     assert [event["before"] for event in tried] == stored  # bit-identical
     assert [event["after"][0] for event in tried] == [2.0, 2.0]
-    shown = cli.run("policy", "try", str(edited), "--run", "night").stdout
-    assert "1 of 4" in shown
+    output = cli.run("policy", "try", str(edited), "--run", "night").stdout
+    assert "1 of 4" in output

@@ -68,8 +68,8 @@ def test_diff_shows_every_difference_between_two_versions(
         found = cli.json("profile", "diff", "gpt@1", f"gpt@{version}")
         assert words in found["changed"], (words, found)
         assert not found["same"]
-        shown = cli.run("profile", "diff", "gpt@1", f"gpt@{version}").stdout
-        (row,) = (line for line in shown.splitlines() if line.strip().startswith(words))
+        output = cli.run("profile", "diff", "gpt@1", f"gpt@{version}").stdout
+        (row,) = (line for line in output.splitlines() if line.strip().startswith(words))
         old, new = re.split(r"\s{2,}", row.strip().removeprefix(words).strip())
         assert old != new
     assert cli.json("profile", "diff", "gpt@1", "gpt@1")["same"]
@@ -90,8 +90,8 @@ def test_ratios_over_training_are_numbers_in_json_and_bars_in_the_table(
     assert ratios["embed.weight"][-1] == pytest.approx(2.0)
     assert set(ratios["blocks.0.up.weight"]) == {0.0}
     assert ratios["blocks.1.up.weight"][:2] == [None, 1.0]
-    shown = cli.run("profile", "diff", "gpt@1", "gpt@2").stdout
-    bars = {line.split()[0]: line.split()[-1] for line in shown.splitlines() if ".weight" in line}
+    output = cli.run("profile", "diff", "gpt@1", "gpt@2").stdout
+    bars = {line.split()[0]: line.split()[-1] for line in output.splitlines() if ".weight" in line}
     assert bars["embed.weight"] == "".join(sorted(bars["embed.weight"]))
     assert set(bars["embed.weight"]) == set("▁▂▃▄▅▆▇█")
     assert set(bars["blocks.0.up.weight"]) == {"▁"}
@@ -193,8 +193,8 @@ def test_expected_version_zero_creates_an_alias_only_if_it_does_not_exist(
     assert "names version 1, not none as expected" in taken.output
     assert cli.json("profile", "alias", "gpt", "prod", "--delete")["deleted"]
     cli.run("profile", "alias", "gpt@1", "prod", "--expected-version", "0")
-    gone = cli.run("profile", "alias", "gpt", "old", "--delete", ok=False)
-    assert "no version or alias 'old'; existing ones: 1, prod" in gone.output
+    missing = cli.run("profile", "alias", "gpt", "old", "--delete", ok=False)
+    assert "no version or alias 'old'; existing ones: 1, prod" in missing.output
     assert "no version or alias '7'" in cli.run("profile", "delete", "gpt@7", ok=False).output
 
 

@@ -118,9 +118,9 @@ def test_a_certificate_of_an_unknown_authority_is_refused(
     authority: Authority, tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
-    stranger = Authority(tmp_path / "other")
+    other = Authority(tmp_path / "other")
     with secured(*authority.issue("server")) as service:
-        found = examine(service.address, tls=CertificateFiles(stranger.ca()))
+        found = examine(service.address, tls=CertificateFiles(other.ca()))
     assert "-> set FSLR_TLS_CA to the certificate of the authority" in found.of("problem")
 
 
@@ -170,8 +170,8 @@ def test_missing_valid_foreign_and_invalid_tokens_are_distinguished(tmp_path: Pa
     assert "a call without a token is refused" in good.of("ok")
     assert "calls for projects/attacker are refused" in foreign.of("problem")
     assert "token: " in made_up.of("problem")
-    shown = str([without.findings, good.findings, foreign.findings, made_up.findings])
-    assert "x" * 43 not in shown
+    printed = str([without.findings, good.findings, foreign.findings, made_up.findings])
+    assert "x" * 43 not in printed
 
 
 def test_a_redis_that_can_lose_data_is_a_problem(tmp_path: Path) -> None:

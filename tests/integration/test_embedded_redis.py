@@ -161,10 +161,10 @@ def test_damage_at_the_end_of_a_large_append_only_file_is_reported(tmp_path: Pat
 
 def program(folder: Path, name: str, output: str) -> Path:
     """Create a program that prints its version, and return its path."""
-    made = folder / name
-    made.write_text(f"#!/bin/sh\necho '{output}'\n", encoding="utf-8")
-    made.chmod(0o755)
-    return made
+    path = folder / name
+    path.write_text(f"#!/bin/sh\necho '{output}'\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
 
 
 def test_the_bundled_program_is_preferred_to_those_on_path(

@@ -79,9 +79,9 @@ def test_tokens_authorize_only_their_own_project_and_are_never_logged(
     @_few_checks
     @given(calls(method), st.randoms(use_true_random=False))
     def holds(sent: Input, chance: random.Random) -> None:
-        shown = bearers.shown(sent, chance)
-        (answer,) = guarded.send(shown)
-        assert complaint(shown, answer) == ""
+        authorized = bearers.shown(sent, chance)
+        (answer,) = guarded.send(authorized)
+        assert complaint(authorized, answer) == ""
 
     holds()
 

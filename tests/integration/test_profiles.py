@@ -121,13 +121,13 @@ def test_filters_match_a_search_through_all_profiles(
             labels = {key: rng.choice("xy") for key in "ab" if rng.random() < 0.7}
             content = content_message(rate=1.0 + step, labels=labels)
             client.register_profile(name, content, project=project)
-        wanted = rng.sample(terms, rng.choice([1, 2]))
-        pairs = {term.split("=")[0][-1]: term[-1] for term in wanted}
-        if len(pairs) < len(wanted):
+        chosen = rng.sample(terms, rng.choice([1, 2]))
+        pairs = {term.split("=")[0][-1]: term[-1] for term in chosen}
+        if len(pairs) < len(chosen):
             continue  # one label cannot have two values
         listed = list(client.list_profiles(project=project))
         assert [
-            p.name for p in client.list_profiles(project=project, label_filter=" AND ".join(wanted))
+            p.name for p in client.list_profiles(project=project, label_filter=" AND ".join(chosen))
         ] == [p.name for p in listed if pairs.items() <= dict(p.content.labels).items()]
 
 
@@ -249,10 +249,10 @@ def test_concurrent_registrations_create_each_version_once(
         return response.profile.digest, response.profile.version, response.created
 
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(register, range(8)))
-    assert sum(created for _, _, created in made) == 4
-    assert len({(digest, version) for digest, version, _ in made}) == 4
-    assert {version for _, version, _ in made} == {1, 2, 3, 4}
+        results = list(pool.map(register, range(8)))
+    assert sum(created for _, _, created in results) == 4
+    assert len({(digest, version) for digest, version, _ in results}) == 4
+    assert {version for _, version, _ in results} == {1, 2, 3, 4}
 
 
 def test_concurrent_moves_of_an_alias_have_one_winner_per_round(
@@ -285,9 +285,9 @@ def test_a_dry_run_shows_how_a_layout_maps(client: AdvisorClient, project: str) 
     deep = [NAMES[0], *(f"blocks.{i}.up.weight" for i in range(4)), NAMES[-1]]
     response = client.check_layout("gpt", layout_message(deep), project=project)
     assert response.profile == f"projects/{project}/profiles/gpt@1"
-    shown = [(m.group, list(m.sources), m.depth_factor) for m in response.mappings]
-    assert shown[0] == ("embed.weight", ["embed.weight"], 1.0)
-    assert shown[4] == ("blocks.3.up.weight", ["blocks.1.up.weight"], 0.5)
+    mappings = [(m.group, list(m.sources), m.depth_factor) for m in response.mappings]
+    assert mappings[0] == ("embed.weight", ["embed.weight"], 1.0)
+    assert mappings[4] == ("blocks.3.up.weight", ["blocks.1.up.weight"], 0.5)
     assert not response.unmatched
     assert not response.refusal
     unmatched = client.check_layout("gpt", layout_message([NAMES[0], "stranger"]), project=project)

@@ -227,9 +227,9 @@ def test_a_redis_with_a_wrong_certificate_is_refused(
     if what == "another authority":
         (tmp_path / "other").mkdir()
         ca = Authority(tmp_path / "other").ca()
-    shown = "" if what == "no certificate" else f"&ssl_certfile={cert}&ssl_keyfile={key}"
+    certificate = "" if what == "no certificate" else f"&ssl_certfile={cert}&ssl_keyfile={key}"
     if what == "another name":
         host = "127.0.0.2"
-    url = f"rediss://{host}:{encrypted.port}?ssl_ca_certs={ca}{shown}"
+    url = f"rediss://{host}:{encrypted.port}?ssl_ca_certs={ca}{certificate}"
     with pytest.raises(LocalServerError, match="cannot be used"):
         LocalServer(None, "--redis-url", url).__enter__()

@@ -46,7 +46,7 @@ def test_cached_profiles_keep_answering_marked_stale(
     run = "projects/default/runs/r"
     with AdvisorClient(service.address) as client:
         client.register_profile("gpt", content_message())
-        client.register_profile("never-asked", content_message())
+        client.register_profile("never-read", content_message())
         client.register_profile("deleted", content_message(rate=2))
         before = ask(client, run=run)
         ask(client, "projects/default/profiles/deleted")
@@ -62,7 +62,7 @@ def test_cached_profiles_keep_answering_marked_stale(
         while_unavailable.stale = False
         assert while_unavailable == before
         # A deleted profile is not served from the cache either.
-        for profile in ("never-asked", "deleted"):
+        for profile in ("never-read", "deleted"):
             with pytest.raises(
                 UnavailableError, match=r"store does not answer .*try again shortly"
             ):

@@ -63,13 +63,11 @@ def test_with_a_client_authority_callers_need_a_certificate(
     authority: Authority, tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
-    stranger = Authority(tmp_path / "other").client()
+    other = Authority(tmp_path / "other").client()
     with secured(authority, client_ca=authority.ca()) as service:
         assert lists(service.address, authority.client())
         assert not lists(service.address, CertificateFiles(authority.ca()))
-        assert not lists(
-            service.address, CertificateFiles(authority.ca(), stranger.cert, stranger.key)
-        )
+        assert not lists(service.address, CertificateFiles(authority.ca(), other.cert, other.key))
 
 
 def test_changed_certificates_are_loaded_without_a_restart(

@@ -115,8 +115,8 @@ def test_each_role_may_call_exactly_its_methods(
 def test_every_method_refuses_a_token_for_a_different_project(
     filled: LocalServer, tokens: Tokens
 ) -> None:
-    made = tokens.create("operator", project="victim")
-    with AdvisorClient(filled.address, token=made["token"]) as client:
+    created_token = tokens.create("operator", project="victim")
+    with AdvisorClient(filled.address, token=created_token["token"]) as client:
         for path in REQUESTS:
             wanted = (
                 grpc.StatusCode.OK
@@ -166,13 +166,13 @@ def test_health_needs_no_token(filled: LocalServer) -> None:
 def test_a_revoked_token_is_refused_in_open_streams_too(
     filled: LocalServer, tokens: Tokens
 ) -> None:
-    made = tokens.create("trainer", name="night")
-    with AdvisorClient(filled.address, token=made["token"]) as client:
+    created_token = tokens.create("trainer", name="night")
+    with AdvisorClient(filled.address, token=created_token["token"]) as client:
         run = client.open_run(opening_message("projects/attacker/profiles/gpt"))
         run.recommend(MEASUREMENT)
-        assert made["id"] in tokens.run("list")
-        assert "revoked token" in tokens.run("revoke", made["id"])
-        assert made["id"] not in tokens.run("list")
+        assert created_token["id"] in tokens.run("list")
+        assert "revoked token" in tokens.run("revoke", created_token["id"])
+        assert created_token["id"] not in tokens.run("list")
         begun = time.monotonic()
         with pytest.raises(AuthenticationError, match="is not valid here"):
             while time.monotonic() < begun + 10:
@@ -180,24 +180,24 @@ def test_a_revoked_token_is_refused_in_open_streams_too(
         assert time.monotonic() - begun < 5  # tokens are checked once per second
         with pytest.raises(AuthenticationError, match="set FSLR_TOKEN or FSLR_TOKEN_FILE"):
             run.recommend(MEASUREMENT)
-    assert "has no token" in tokens.run("revoke", made["id"], ok=False)
+    assert "has no token" in tokens.run("revoke", created_token["id"], ok=False)
 
 
 def test_the_audit_log_records_the_token_and_the_actor_named_by_the_caller(
     filled: LocalServer, tokens: Tokens
 ) -> None:
-    made = tokens.create("operator", name="ci")
-    with AdvisorClient(filled.address, token=made["token"], actor="alice") as client:
+    created_token = tokens.create("operator", name="ci")
+    with AdvisorClient(filled.address, token=created_token["token"], actor="alice") as client:
         client.set_alias("gpt@2", "audited", project=PROJECT)
         client.actor = ""
         client.delete_alias("gpt", "audited", project=PROJECT)
         latest, before, *_, created = [
             event
             for event in client.list_audit_events(project=PROJECT)
-            if made["id"] in event.actor + event.name
+            if created_token["id"] in event.actor + event.name
         ]
-    assert latest.actor == f"ci (token {made['id']})"
-    assert before.actor == f"ci (token {made['id']}) says alice"
+    assert latest.actor == f"ci (token {created_token['id']})"
+    assert before.actor == f"ci (token {created_token['id']}) says alice"
     assert (created.action, created.detail) == ("create token", "operator ci")
 
 
@@ -206,21 +206,21 @@ def test_neither_redis_nor_the_log_contains_the_token(
 ) -> None:
     import redis
 
-    made = tokens.create("viewer", name="quiet")
-    secret = made["token"].rsplit("_", 1)[1]
-    with AdvisorClient(filled.address, token=made["token"]) as client:
+    created_token = tokens.create("viewer", name="quiet")
+    secret = created_token["token"].rsplit("_", 1)[1]
+    with AdvisorClient(filled.address, token=created_token["token"]) as client:
         client.status()
         with pytest.raises(PermissionDeniedError, match="is a viewer") as refused:
             client.delete_profile("gpt@1", project=PROJECT)
         assert secret not in str(refused.value)
-    with AdvisorClient(filled.address, token=made["token"][:-1] + "g") as client:
+    with AdvisorClient(filled.address, token=created_token["token"][:-1] + "g") as client:
         with pytest.raises(AuthenticationError, match="token is not valid") as wrong:
             client.status()
         assert secret[:16] not in str(wrong.value)
     with redis.Redis.from_url(store.url) as admin:
         keys: Any = admin.keys("*")
         kept = b"".join(admin.dump(key) or b"" for key in keys)
-        stored: Any = admin.hget("fslr:{attacker}:tokens", made["id"])
+        stored: Any = admin.hget("fslr:{attacker}:tokens", created_token["id"])
     assert secret.encode() not in kept
     assert set(json.loads(stored)) == {"name", "role", "sha256", "created", "expires"}
     assert secret not in filled.log()
@@ -251,13 +251,13 @@ def _answers(run: Any) -> bool:
 def test_the_messages_of_a_token_are_limited_with_a_retry_delay(
     store: EmbeddedRedis, tokens: Tokens
 ) -> None:
-    made = tokens.create("viewer")
+    created_token = tokens.create("viewer")
     with (
         LocalServer(
             None,
             *("--redis-url", store.url, "--authenticate", "--max-token-messages-per-s", "2"),
         ) as service,
-        AdvisorClient(service.address, token=made["token"]) as client,
+        AdvisorClient(service.address, token=created_token["token"]) as client,
     ):
         with pytest.raises(TooBusyError, match="sends more than 2 messages per second") as refused:
             for _ in range(10):
@@ -291,14 +291,14 @@ def test_the_groups_of_a_layout_are_limited(filled: LocalServer, tokens: Tokens)
 
 
 def test_revoking_a_token_ends_a_waiting_watch(filled: LocalServer, tokens: Tokens) -> None:
-    made = tokens.create("viewer", name="watcher")
-    request = WatchRunRequest(name=f"projects/{PROJECT}/runs/nobody-began-this")
-    shown = (("authorization", f"Bearer {made['token']}"),)
+    created_token = tokens.create("viewer", name="watcher")
+    request = WatchRunRequest(name=f"projects/{PROJECT}/runs/never-started")
+    metadata = (("authorization", f"Bearer {created_token['token']}"),)
     with AdvisorClient(filled.address) as client:
-        watch = RunServiceStub(client.channel()).WatchRun(request, metadata=shown, timeout=10)
+        watch = RunServiceStub(client.channel()).WatchRun(request, metadata=metadata, timeout=10)
         time.sleep(0.7)  # longer than one check of the token
         assert watch.is_active()
-        tokens.run("revoke", made["id"])
+        tokens.run("revoke", created_token["id"])
         with pytest.raises(grpc.RpcError, match="is not valid here"):
             next(watch)
 
@@ -393,8 +393,8 @@ def test_tokens_can_be_created_before_during_and_after_a_service(tmp_path: Path)
     before = cli.json("token", "create", "before", "--role", "viewer", *where)
     with LocalServer(data, "--authenticate") as service:
         beside = cli.json("token", "create", "beside", "--role", "viewer", *where)
-        for made in (before, beside):
-            with AdvisorClient(service.address, token=made["token"]) as client:
-                assert client.status().caller.name == made["name"]
+        for created_token in (before, beside):
+            with AdvisorClient(service.address, token=created_token["token"]) as client:
+                assert client.status().caller.name == created_token["name"]
     listed = cli.json("token", "list", *where)
     assert [record["name"] for record in listed] == ["before", "beside"]

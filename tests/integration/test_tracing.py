@@ -44,7 +44,7 @@ def traced(collector: Collector) -> Iterator[AdvisorClient]:
     assert collector.endpoint  # set in the environment
     with (
         LocalServer(None, "--tracing") as server,
-        AdvisorClient(server.address, actor="somebody") as client,
+        AdvisorClient(server.address, actor="some-actor") as client,
     ):
         client.register_profile("traced", content_message())
         yield client
@@ -89,7 +89,7 @@ def test_the_span_of_a_failed_call_has_its_status_and_reason(
     traced: AdvisorClient, collector: Collector
 ) -> None:
     with pytest.raises(ServiceError, match="no profile"):
-        traced.get_profile("nobody-has-this")
+        traced.get_profile("unknown-profile")
     call = span_of(collector, "fslr.advisor.v1.ProfileService/GetProfile")
     assert attributes(call)["rpc.grpc.status_code"] == grpc.StatusCode.NOT_FOUND.value[0]
     assert attributes(call)["error.type"] == "PROFILE_NOT_FOUND"
@@ -132,7 +132,7 @@ def test_the_span_of_a_watch_cancelled_by_its_caller_is_cancelled(
     traced: AdvisorClient, collector: Collector
 ) -> None:
     stub = run_service_pb2_grpc.RunServiceStub(traced.channel())
-    watch = stub.WatchRun(WatchRunRequest(name="projects/default/runs/nobody-started-this"))
+    watch = stub.WatchRun(WatchRunRequest(name="projects/default/runs/never-started"))
     assert eventually(lambda: collector.spans("redis XREAD"), within_s=10)  # it has read once
     watch.cancel()
     span = span_of(collector, "fslr.advisor.v1.RunService/WatchRun")
@@ -155,7 +155,7 @@ def test_spans_contain_no_values_names_or_metadata_of_calls(
     with pytest.raises(grpc.RpcError, match=r"-987\.5"):
         stub.RecommendLROnce(bad, metadata=(secret,))
     eventually(lambda: len(collector.spans(ONCE)) == 2)
-    for word in ("not-for-others", "987.5", "secret-run", "traced", "somebody", "3.5"):
+    for word in ("not-for-others", "987.5", "secret-run", "traced", "some-actor", "3.5"):
         assert word not in collector.text(), word
 
 

@@ -51,7 +51,7 @@ def test_fifty_writers_of_one_alias_have_one_winner_per_round(
     client: AdvisorClient, writers: list[AdvisorClient], project: str
 ) -> None:
     """In each round, all writers register a version and move the alias they have read."""
-    made: set[int] = set()
+    created: set[int] = set()
     rounds = 4
     for turn in range(rounds):
         aliases = [] if turn == 0 else list(client.get_profile("gpt", project=project).aliases)
@@ -74,9 +74,9 @@ def test_fifty_writers_of_one_alias_have_one_winner_per_round(
         assert now.profile.version == winners[0]
         assert now.aliases[0].etag == str(turn + 1)
         assert len(set(versions)) == WRITERS
-        assert not made & set(versions)
-        made |= set(versions)
-    assert made == set(range(1, rounds * WRITERS + 1))
+        assert not created & set(versions)
+        created |= set(versions)
+    assert created == set(range(1, rounds * WRITERS + 1))
     moves = [event for event in events(client, project) if event.action == "set alias"]
     assert len(moves) == rounds
     for writer in writers:

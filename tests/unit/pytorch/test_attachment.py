@@ -20,12 +20,12 @@ from tests.building import content_message
 from tests.training_jobs import OFTEN, attaching, in_process, plan, run, wide
 
 
-class Watched:
-    """An advisor that keeps what it was asked, and fails when told to."""
+class SpyAdvisor:
+    """An advisor that keeps its measurements and answers, and fails from a given step on."""
 
     def __init__(self, inner: InProcessAdvisor) -> None:
         self.inner = inner
-        self.asked: list[pb.Measurement] = []
+        self.measurements: list[pb.Measurement] = []
         self.answers: list[pb.RecommendLRResponse] = []
         self.failing_from: int | None = None
 
@@ -38,9 +38,9 @@ class Watched:
         return self
 
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
-        self.asked.append(measurement)
+        self.measurements.append(measurement)
         if self.failing_from is not None and measurement.step >= self.failing_from:
-            raise UnavailableError("the advisor is away")
+            raise UnavailableError("the advisor is unavailable")
         self.answers.append(self.session.recommend(measurement))
         return self.answers[-1]
 
@@ -50,7 +50,7 @@ class Watched:
 
 def test_an_advised_training_moves_at_the_reference_rates() -> None:
     seen: list[Attachment] = []
-    advisor = Watched(in_process())
+    advisor = SpyAdvisor(in_process())
     policy = policy_pb2.Policy(max_relative_error=1.0)  # no group is held for its low confidence
     policy.MergeFrom(OFTEN)
     run(
@@ -67,14 +67,16 @@ def test_an_advised_training_moves_at_the_reference_rates() -> None:
         ),
     )
     first = advisor.answers[0]
-    rates = [u * m for u, m in zip(advisor.asked[0].unit_rates, first.multipliers, strict=True)]
+    rates = [
+        u * m for u, m in zip(advisor.measurements[0].unit_rates, first.multipliers, strict=True)
+    ]
     assert rates == pytest.approx(list(first.reference_unit_rates), rel=1e-5)
-    assert len(advisor.asked) >= 4
-    assert [m.step for m in advisor.asked] == sorted({m.step for m in advisor.asked})
+    assert len(advisor.measurements) >= 4
+    assert [m.step for m in advisor.measurements] == sorted({m.step for m in advisor.measurements})
     # Each later measurement was made under the multipliers that came of the one before it, or,
     # where that answer was late, of an earlier one.
     given = [list(answer.multipliers) for answer in advisor.answers]
-    for i, measurement in enumerate(advisor.asked[1:], start=1):
+    for i, measurement in enumerate(advisor.measurements[1:], start=1):
         assert list(measurement.multipliers) in given[:i]
     assert (seen[0].failures, seen[0].unanswered, seen[0].step) == (0, 0, 12)
 
@@ -117,21 +119,21 @@ def test_later_steps_are_scaled_and_the_scheduler_sees_no_multiplier() -> None:
 
 def test_a_warm_up_from_zero_is_measured_from_its_first_real_step() -> None:
     model, optimizer, backward = wide()
-    advisor = Watched(in_process())
+    advisor = SpyAdvisor(in_process())
     with attach(model, optimizer, profile="x", advisor=advisor):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 10)
         for _ in range(3):
             backward()
             optimizer.step()
             scheduler.step()
-    assert [m.step for m in advisor.asked] == [1]
+    assert [m.step for m in advisor.measurements] == [1]
 
 
 def test_the_last_multipliers_stay_when_the_advisor_becomes_unavailable(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     seen: list[Attachment] = []
-    advisor = Watched(in_process())
+    advisor = SpyAdvisor(in_process())
     advisor.failing_from = 1
     with caplog.at_level(logging.WARNING, "fslr"):
         run(
@@ -148,11 +150,11 @@ def test_the_last_multipliers_stay_when_the_advisor_becomes_unavailable(
             ),
         )
     assert seen[0].multipliers == list(advisor.answers[0].multipliers)
-    assert seen[0].unanswered == len(advisor.asked) - 1 > 5
+    assert seen[0].unanswered == len(advisor.measurements) - 1 > 5
     (record,) = caplog.records
     assert record.getMessage() == (
         "step 2 got no new advice, training continues unchanged: "
-        "UnavailableError: the advisor is away"
+        "UnavailableError: the advisor is unavailable"
     )
 
 
@@ -263,7 +265,7 @@ def test_a_model_that_is_never_called_is_an_error() -> None:
 
 
 def test_an_unusable_answer_is_not_applied() -> None:
-    class Broken(Watched):
+    class Broken(SpyAdvisor):
         def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
             answer = super().recommend(measurement)
             if measurement.step:
@@ -291,7 +293,7 @@ def test_an_unusable_answer_is_not_applied() -> None:
 
 def test_the_option_examples_limits_the_measured_batch() -> None:
     model, optimizer, backward = wide()
-    advisor = Watched(in_process())
+    advisor = SpyAdvisor(in_process())
     with attach(
         model,
         optimizer,
@@ -302,10 +304,10 @@ def test_the_option_examples_limits_the_measured_batch() -> None:
         backward()
         attachment.report_loss(2.5)
         optimizer.step()
-    assert (advisor.asked[0].examples, advisor.asked[0].probes) == (3, 2)
-    assert advisor.asked[0].loss == 2.5
-    assert list(advisor.asked[0].learning_rates) == pytest.approx(
-        [0.01] * len(advisor.asked[0].unit_rates)
+    assert (advisor.measurements[0].examples, advisor.measurements[0].probes) == (3, 2)
+    assert advisor.measurements[0].loss == 2.5
+    assert list(advisor.measurements[0].learning_rates) == pytest.approx(
+        [0.01] * len(advisor.measurements[0].unit_rates)
     )
 
 
@@ -355,7 +357,7 @@ def test_the_advisor_sets_the_number_of_probes(factor: int) -> None:
     policy = policy_pb2.Policy(
         min_interval_steps=2, max_interval_steps=2, target_relative_error=0.03, max_probes=64
     )
-    advisor = Watched(InProcessAdvisor(base))
+    advisor = SpyAdvisor(InProcessAdvisor(base))
     with attach(
         model,
         optimizer,
@@ -367,7 +369,7 @@ def test_the_advisor_sets_the_number_of_probes(factor: int) -> None:
             optimizer.zero_grad()
             model(inputs).square().mean().backward()
             optimizer.step()
-    first, second = advisor.asked
+    first, second = advisor.measurements
     assert first.probes == factor
     assert advisor.answers[0].probes > factor
     assert second.probes == -(-advisor.answers[0].probes // factor) * factor

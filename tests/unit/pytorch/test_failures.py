@@ -14,12 +14,12 @@ from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2
 from fslr.torch import Attachment, RateEstimate, attach
 from fslr.torch.attachment import Scaling
-from tests.training_jobs import OFTEN, Listening, wide
+from tests.training_jobs import OFTEN, SpyAdvisor, wide
 from tests.waiting import eventually
 
 
-class Failing(Listening):
-    """An advisor that has some answers only, or answers that cannot be applied."""
+class Failing(SpyAdvisor):
+    """An advisor that fails at first, or whose first answers cannot be applied."""
 
     def __init__(self, *, silent: int = 0, unusable: int = 0) -> None:
         super().__init__()
@@ -27,17 +27,17 @@ class Failing(Listening):
 
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         answer = super().recommend(measurement)
-        if len(self.asked) <= self.silent:
-            raise UnavailableError("the advisor is away")
-        if len(self.asked) <= self.silent + self.unusable:
+        if len(self.measurements) <= self.silent:
+            raise UnavailableError("the advisor is unavailable")
+        if len(self.measurements) <= self.silent + self.unusable:
             answer.multipliers[0] = math.nan
         return answer
 
 
 def trained(
-    advisor: Listening, steps: int, *, losses: dict[int, float] | None = None
+    advisor: SpyAdvisor, steps: int, *, losses: dict[int, float] | None = None
 ) -> Attachment:
-    """Train without a strict start; each answer is there at the next step."""
+    """Train without a strict start; each answer has arrived by the next step."""
     model, optimizer, backward = wide()
     with attach(
         model,
@@ -67,7 +67,7 @@ def test_a_first_step_without_an_answer_is_unanswered_and_no_failure(
     (record,) = caplog.records
     assert record.getMessage() == (
         "step 0 got no new advice, training continues unchanged: "
-        "UnavailableError: the advisor is away"
+        "UnavailableError: the advisor is unavailable"
     )
 
 
@@ -82,7 +82,7 @@ def test_an_unusable_answer_counts_as_unanswered(
     caplog.clear()
     with caplog.at_level(logging.WARNING, "fslr"):
         attachment = trained(advisor, 3)
-    assert (attachment.failures, attachment.unanswered, len(advisor.asked)) == (0, 1, 1)
+    assert (attachment.failures, attachment.unanswered, len(advisor.measurements)) == (0, 1, 1)
     assert "step 0 got no new advice" in caplog.records[0].getMessage()
     assert "answered step 0 with multipliers that cannot be applied" in caplog.text
 
@@ -94,10 +94,10 @@ def test_a_snapshot_that_fails_is_one_failure(
         raise torch.OutOfMemoryError("no room for the weights before")
 
     monkeypatch.setattr("fslr.torch.step_meter.Snapshot", no_room)
-    advisor = Listening()
+    advisor = SpyAdvisor()
     with caplog.at_level(logging.WARNING, "fslr"):
         attachment = trained(advisor, 3)
-    assert (attachment.failures, attachment.unanswered, advisor.asked) == (1, 0, [])
+    assert (attachment.failures, attachment.unanswered, advisor.measurements) == (1, 0, [])
     (record,) = caplog.records
     assert record.getMessage() == (
         "step 0 was not measured, training continues unchanged: OutOfMemoryError: "
@@ -111,7 +111,7 @@ def test_a_step_that_cannot_be_scaled_is_logged_as_not_scaled(
 ) -> None:
     model, optimizer, backward = wide()
     with attach(
-        model, optimizer, profile="x", advisor=Listening(), strict=False, scaling=scaling
+        model, optimizer, profile="x", advisor=SpyAdvisor(), strict=False, scaling=scaling
     ) as attachment:
         backward()
         optimizer.step()
@@ -142,7 +142,7 @@ def test_a_measured_step_that_cannot_be_scaled_fails_on_all_ranks(
         model,
         optimizer,
         profile="x",
-        advisor=Listening(),
+        advisor=SpyAdvisor(),
         run=RunInfo(policy=always),
         scaling="update",
     ) as attachment:
@@ -174,12 +174,12 @@ def test_a_measured_step_that_cannot_be_scaled_fails_on_all_ranks(
 
 
 def test_a_reported_loss_goes_with_one_measurement() -> None:
-    advisor = Listening()
+    advisor = SpyAdvisor()
     attachment = trained(advisor, 8, losses={0: 2.5, 3: 1.5, 4: math.nan, 6: math.inf})
     assert attachment.unanswered == 0
-    assert len(advisor.asked) >= 3
-    losses = [m.loss if m.HasField("loss") else None for m in advisor.asked]
+    assert len(advisor.measurements) >= 3
+    losses = [m.loss if m.HasField("loss") else None for m in advisor.measurements]
     assert losses == [2.5] + [None] * (len(losses) - 1)
-    advisor = Listening()
+    advisor = SpyAdvisor()
     trained(advisor, 6, losses=dict.fromkeys(range(6), 1.0))
-    assert {m.loss for m in advisor.asked} == {1.0}
+    assert {m.loss for m in advisor.measurements} == {1.0}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fslr import AttachError, RunInfo
 from fslr.advisor.v1 import policy_pb2
 from fslr.torch import Attachment, MeasuringOptions, Recorder, attach
-from tests.training_jobs import Listening, in_process, wide
+from tests.training_jobs import SpyAdvisor, in_process, wide
 from tests.waiting import eventually
 
 POLICY = policy_pb2.Policy(min_interval_steps=3, max_interval_steps=3, target_relative_error=0.05)
@@ -24,7 +24,7 @@ class Job:
 
     def __init__(self) -> None:
         self.model, self.optimizer, _ = wide()
-        self.advisor = Listening()
+        self.advisor = SpyAdvisor()
         self.attachment: Attachment = attach(
             self.model,
             self.optimizer,
@@ -76,10 +76,10 @@ def test_a_resumed_training_is_bit_identical_to_an_uninterrupted_one(tmp_path: P
     first.save(tmp_path / "checkpoint.pt")
     second.load(tmp_path / "checkpoint.pt")
     second.train(range(5, 12))
-    assert [m.step for m in whole.advisor.asked] == [0, 3, 6, 9]
-    assert whole.advisor.asked[1].probes > whole.advisor.asked[0].probes
-    assert first.advisor.asked == whole.advisor.asked[:2]
-    assert second.advisor.asked == whole.advisor.asked[2:]
+    assert [m.step for m in whole.advisor.measurements] == [0, 3, 6, 9]
+    assert whole.advisor.measurements[1].probes > whole.advisor.measurements[0].probes
+    assert first.advisor.measurements == whole.advisor.measurements[:2]
+    assert second.advisor.measurements == whole.advisor.measurements[2:]
     assert max(abs(m - 1) for m in second.attachment.multipliers) > 0.1
     assert second.attachment.multipliers == whole.attachment.multipliers
     assert second.attachment.step == whole.attachment.step == 12

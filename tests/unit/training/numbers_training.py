@@ -121,8 +121,8 @@ class NumbersTraining:
                 await_answer(run)
 
 
-class Listening:
-    """An advisor in this process that keeps what it was asked.
+class SpyAdvisor:
+    """An in-process advisor that keeps the measurements it receives.
 
     Args:
         content: The profile.
@@ -130,7 +130,7 @@ class Listening:
 
     def __init__(self, content: profile_pb2.ProfileContent) -> None:
         self.inner = InProcessAdvisor(content)
-        self.asked: list[pb.Measurement] = []
+        self.measurements: list[pb.Measurement] = []
 
     def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
         return self.inner.validate_layout(opening)
@@ -140,7 +140,7 @@ class Listening:
         return self
 
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
-        self.asked.append(measurement)
+        self.measurements.append(measurement)
         return self.session.recommend(measurement)
 
     def close(self) -> None:

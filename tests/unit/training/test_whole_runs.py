@@ -31,7 +31,7 @@ from fslr.training.events import Listener, Listeners, LogListener
 from fslr.training.exchange import OneProcess
 from fslr.training.recording import Recording
 from fslr.training.step_cycle import StepCycle
-from tests.unit.training.numbers_training import Listening, NumbersTraining
+from tests.unit.training.numbers_training import NumbersTraining, SpyAdvisor
 
 NAMES = ("embed.weight", "blocks.0.up.weight", "blocks.1.up.weight", "head.weight")
 BASE, WIDE = (1.0, 2.0, 2.0, 0.5), (1.0, 8.0, 8.0, 0.25)
@@ -128,22 +128,24 @@ def test_an_advised_run_scales_updates_as_it_scales_learning_rates() -> None:
 def test_observing_only_applies_nothing_and_reports_everything() -> None:
     plain, training = NumbersTraining(WIDE), NumbersTraining(WIDE)
     plain.train(recording(), 10)
-    advisor = Listening(recorded())
+    advisor = SpyAdvisor(recorded())
     run = advised(training, advisor, observe_only=True)
     training.train(run, 10)
     np.testing.assert_array_equal(training.weights, plain.weights)
     assert run.multipliers[1] == pytest.approx(0.25)
-    assert [list(m.multipliers) for m in advisor.asked] == [[1.0] * 4] * len(advisor.asked)
-    assert len(advisor.asked) == 3
+    assert [list(m.multipliers) for m in advisor.measurements] == [[1.0] * 4] * len(
+        advisor.measurements
+    )
+    assert len(advisor.measurements) == 3
 
 
 def test_measurements_follow_the_policy_and_say_what_was_in_force() -> None:
     training = NumbersTraining(WIDE)
-    advisor = Listening(recorded())
+    advisor = SpyAdvisor(recorded())
     run = advised(training, advisor)
     run.report_loss(2.5)
     training.train(run, 9)
-    first, second, third = advisor.asked
+    first, second, third = advisor.measurements
     assert (first.step, second.step, third.step) == (0, 4, 8)
     assert (first.interval_steps, second.interval_steps) == (0, 4)
     assert (first.loss, second.HasField("loss")) == (2.5, False)
@@ -295,7 +297,7 @@ def test_a_warm_up_from_zero_is_first_measured_where_something_moves() -> None:
 def test_missing_advice_is_logged_again_only_after_an_answer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    class OnAndOff(Listening):
+    class OnAndOff(SpyAdvisor):
         def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
             answer = super().recommend(measurement)
             if measurement.step in {4, 8, 16}:
@@ -313,8 +315,8 @@ def test_missing_advice_is_logged_again_only_after_an_answer(
     assert "got no new advice, training continues unchanged: UnavailableError" in caplog.text
 
 
-class Unreachable(Listening):
-    """An advisor that answers the first measurement only."""
+class Unreachable(SpyAdvisor):
+    """An advisor that answers only the first measurement."""
 
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         answer = super().recommend(measurement)
@@ -329,7 +331,7 @@ def test_without_further_answers_the_last_multipliers_stay() -> None:
     run = advised(training, advisor, listeners=[events.append])
     training.train(run, 20)
     assert run.multipliers == pytest.approx([1.0, 0.25, 0.25, 2.0])
-    assert run.unanswered == len(advisor.asked) - 1 == 4
+    assert run.unanswered == len(advisor.measurements) - 1 == 4
     assert run.cadence.failures == 0
     failed = [(e.step, e.part) for e in events if isinstance(e, Failed)]
     assert failed == [(step, StepPart.ADVICE) for step in (4, 8, 12, 16)]
@@ -338,7 +340,7 @@ def test_without_further_answers_the_last_multipliers_stay() -> None:
 def test_each_warning_of_the_advisor_is_passed_on_once() -> None:
     training, events = NumbersTraining(WIDE), list[Event]()
 
-    class WarningAdvisor(Listening):
+    class WarningAdvisor(SpyAdvisor):
         def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
             answer = super().recommend(measurement)
             answer.warnings.add(message="the batch size differs")
