@@ -25,7 +25,7 @@ class _Store:
 
     def __init__(self) -> None:
         self.lookups = 0
-        self.asked = asyncio.Event()
+        self.lookup_started = asyncio.Event()
         self.answered = asyncio.Event()
         self.version = 1
         self.error: Exception | None = None
@@ -33,7 +33,7 @@ class _Store:
 
     async def resolve(self, _: ProfileReference) -> VersionInfo:
         self.lookups += 1
-        self.asked.set()
+        self.lookup_started.set()
         version = self.version
         await self.answered.wait()
         if self.error is not None:
@@ -51,7 +51,7 @@ def _cached(store: _Store) -> CachedProfiles:
 
 
 def test_concurrent_requests_share_one_profile_lookup() -> None:
-    async def asked() -> None:
+    async def scenario() -> None:
         store = _Store()
         store.answered.set()
         cached = _cached(store)
@@ -59,15 +59,15 @@ def test_concurrent_requests_share_one_profile_lookup() -> None:
         assert store.lookups == 1
         assert len({id(one.loaded) for one in found}) == 1
 
-    asyncio.run(asked())
+    asyncio.run(scenario())
 
 
 def test_a_request_during_a_lookup_gets_a_newer_lookup_s_answer() -> None:
-    async def asked() -> None:
+    async def scenario() -> None:
         store = _Store()
         cached = _cached(store)
         early = asyncio.create_task(cached.resolve(NAME))
-        await store.asked.wait()
+        await store.lookup_started.wait()
         store.version = 2  # registered while the first lookup is under way
         late = asyncio.create_task(cached.resolve(NAME))
         await asyncio.sleep(0.02)
@@ -75,30 +75,30 @@ def test_a_request_during_a_lookup_gets_a_newer_lookup_s_answer() -> None:
         assert (await early).loaded.info.version == 1
         assert (await late).loaded.info.version == 2
 
-    asyncio.run(asked())
+    asyncio.run(scenario())
 
 
 def test_a_cancelled_request_leaves_the_lookup_running_and_its_error_reaches_the_others() -> None:
-    async def asked() -> None:
+    async def scenario() -> None:
         store = _Store()
         cached = _cached(store)
-        asking = [asyncio.create_task(cached.resolve(NAME)) for _ in range(3)]
-        await store.asked.wait()
-        asking[0].cancel()
+        tasks = [asyncio.create_task(cached.resolve(NAME)) for _ in range(3)]
+        await store.lookup_started.wait()
+        tasks[0].cancel()
         store.error = ProfileNotFoundError("load", [])
         store.answered.set()
-        await asyncio.wait({asking[0]})
-        assert asking[0].cancelled()
-        for one in asking[1:]:
+        await asyncio.wait({tasks[0]})
+        assert tasks[0].cancelled()
+        for one in tasks[1:]:
             with pytest.raises(ProfileNotFoundError, match="load"):
                 await one
         assert store.lookups == 1
 
-    asyncio.run(asked())
+    asyncio.run(scenario())
 
 
-def test_a_lookup_that_fails_half_way_leaves_the_cached_version_in_use() -> None:
-    async def asked() -> None:
+def test_the_cached_version_stays_in_use_if_a_lookup_fails_half_way() -> None:
+    async def scenario() -> None:
         store = _Store()
         store.answered.set()
         cached = _cached(store)
@@ -112,4 +112,4 @@ def test_a_lookup_that_fails_half_way_leaves_the_cached_version_in_use() -> None
         found = await cached.resolve(NAME)
         assert (found.loaded.info.version, found.stale) == (2, False)
 
-    asyncio.run(asked())
+    asyncio.run(scenario())

@@ -48,7 +48,7 @@ EVENTS = st.lists(st.tuples(RATES, ERRORS, st.integers(0, 2)), min_size=1, max_s
 def recorded(
     policy: Policy, events: list[tuple[list[float], float, int]]
 ) -> list[AnsweredMeasurement]:
-    """Return a run's history; each event says by how many measurements its answer is late."""
+    """Return the history of a run whose answers are late by a number of measurements."""
     advice = Advice(
         ResolvedProfile(LOADED), Opening(OPENING.profile, OPENING.layout, policy=policy)
     )

@@ -1,4 +1,4 @@
-"""Dependencies of modules: which folder may import which, and no circles.
+"""Dependencies between modules: the allowed directions, and no import cycles.
 
 The imports are parsed from the source, so those inside functions and under ``TYPE_CHECKING`` count
 as well.
@@ -125,12 +125,12 @@ def test_every_part_has_a_place_in_the_order(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", sorted(_ORDER))
-def test_no_part_imports_from_a_higher_one(package: str) -> None:
+def test_no_part_imports_from_a_higher_part(package: str) -> None:
     assert _upward(_imports(_sources(package)), package) == []
 
 
 @pytest.mark.parametrize("package", sorted(_ORDER))
-def test_imports_form_no_circle(package: str) -> None:
+def test_imports_have_no_cycles(package: str) -> None:
     assert _circle(_imports(_sources(package))) == []
 
 
@@ -161,7 +161,7 @@ def test_an_upward_import_is_found_wherever_it_is_written(statement: str) -> Non
         "def late() -> None:\n    import advisor.policy",
     ],
 )
-def test_a_circle_is_found(statement: str) -> None:
+def test_an_import_cycle_is_found(statement: str) -> None:
     sources = {
         "advisor.policy.__init__": "from advisor.policy.layout import Layout",
         "advisor.policy.layout": "from advisor.policy import errors",

@@ -1,4 +1,4 @@
-"""What an import loads, proven in a process of its own."""
+"""The modules that an import loads, tested in a separate process."""
 
 from __future__ import annotations
 

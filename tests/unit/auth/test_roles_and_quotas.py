@@ -1,4 +1,4 @@
-"""Tokens, roles, quotas and certificate roles: who is authenticated, and what each may do."""
+"""Tokens, roles, quotas and certificate roles: authentication and permissions."""
 
 from __future__ import annotations
 
@@ -320,7 +320,7 @@ def test_a_token_is_cached_and_stays_valid_while_the_store_is_unavailable(
             grant(token.text)
     store.is_unavailable = True
     with pytest.raises(StoreUnavailableError, match="the store does not answer"):
-        grant(token.text)  # a token that was found revoked leaves the cache
+        grant(token.text)  # a token that is found to be revoked is removed from the cache
 
 
 def test_every_invalid_token_gets_the_same_error() -> None:

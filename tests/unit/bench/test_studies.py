@@ -94,7 +94,7 @@ def test_the_p_value_of_few_seeds_follows_student_s_t() -> None:
     assert not found.is_significant
     two = [0.30, 0.28, 0.31]
     both = gain_by_seed([one, two])
-    # The mean of both cases is half of the difference between the one and the negative other.
+    # The two gains have opposite signs, so their mean is half of the difference of their sizes.
     negative = [-x for x in two]
     assert both.p_value == pytest.approx(stats.ttest_ind(one, negative, equal_var=False).pvalue)
     assert both.is_significant
@@ -146,7 +146,7 @@ def test_a_conclusion_reports_a_diverged_default() -> None:
         ([0.0, 0.01], [0.1, 0.11], True),
         ([0.1, 0.11], [0.0, 0.01], False),
         ([0.0, 0.01], [0.1, -0.05], False),  # within the noise
-        ([0.0], [0.1], False),  # one seed does not tell the noise
+        ([0.0], [0.1], False),  # one seed does not show the noise
         ([], [0.1, 0.1], False),
     ],
 )
@@ -241,7 +241,7 @@ def test_the_default_of_every_question_is_one_of_its_choices() -> None:
 
 
 def test_ideas_are_tried_on_held_out_cases_that_they_affect() -> None:
-    asked = {
+    studied = {
         (case.base, case.big, case.optimizer) for question in questions() for case in question.cases
     }
     by_key = {idea.key: idea for idea in IDEAS}
@@ -249,7 +249,9 @@ def test_ideas_are_tried_on_held_out_cases_that_they_affect() -> None:
     for idea in IDEAS:
         names = [case.name for case in idea.cases]
         assert len(set(names)) == len(names) > 0
-        assert not asked & {(case.base, case.big, case.optimizer) for case in idea.cases}, idea.key
+        assert not studied & {(case.base, case.big, case.optimizer) for case in idea.cases}, (
+            idea.key
+        )
     measured = by_key["measured"].cases
     assert all(case.big.depth > case.base.depth for case in measured)
     extrapolated_on = by_key["extrapolation"].cases

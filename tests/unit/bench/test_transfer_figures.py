@@ -53,7 +53,7 @@ def test_there_is_no_best_learning_rate_if_all_diverge() -> None:
     assert found.loss_advised is None
 
 
-def test_of_equal_losses_the_lower_learning_rate_is_the_best() -> None:
+def test_the_lower_of_two_learning_rates_with_equal_losses_is_the_best() -> None:
     assert best_octave({-1: [1.0], -2: [1.0], -3: [2.0]}) == -2
 
 
@@ -127,7 +127,7 @@ def test_a_training_that_stopped_early_diverged(losses: list[float]) -> None:
     assert final_loss(losses, 3) == INF
 
 
-def test_transfer_saves_the_search_but_for_one_run_and_the_base_s_sweep() -> None:
+def test_transfer_costs_one_run_and_the_sweep_of_the_base() -> None:
     assert search_saved(search_s=100, run_s=15) == pytest.approx(0.85)
     assert search_saved(search_s=100, run_s=15, base_search_s=10) == pytest.approx(0.75)
 

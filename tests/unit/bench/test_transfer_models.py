@@ -26,7 +26,7 @@ TINY = Setting("res_mlp", width=8, depth=2, batch_size=8)
 
 
 @pytest.mark.parametrize("placement", ["pre", "post", "post_mod"])
-def test_norms_are_where_the_placement_says(placement: NormPlacement) -> None:
+def test_norms_are_at_the_positions_of_the_placement(placement: NormPlacement) -> None:
     torch.manual_seed(0)
     block = Block(replace(CONFIG, norm=placement))
     for norm in (block.norm1, block.norm2):
@@ -53,7 +53,7 @@ def test_a_post_norm_model_has_no_final_norm() -> None:
     assert [type(norm) for norm in final.values()] == [nn.LayerNorm, nn.Identity, nn.LayerNorm]
 
 
-def test_examples_of_the_small_conv_net_do_not_see_each_other() -> None:
+def test_examples_of_the_small_conv_net_do_not_interact() -> None:
     model = SmallConvNet(8)
     images = torch.randn(4, 1, 8, 8)
     assert model(images).shape == (4, 10)
@@ -170,7 +170,7 @@ class FrozenHead:
 TRAINING = Training(TINY, TINY, "Adam", 2.0**-7, 20, 0)
 
 
-def test_a_training_is_reproducible_whatever_ran_before() -> None:
+def test_a_training_is_reproducible_after_any_other_training() -> None:
     first = run_training(TRAINING)
     run_training(replace(TRAINING, seed=5))
     again = run_training(pickle.loads(pickle.dumps(TRAINING)))  # as sent to a worker process

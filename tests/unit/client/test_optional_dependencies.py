@@ -27,7 +27,7 @@ def test_fslr_torch_without_pytorch_says_how_to_install_it(module: str) -> None:
     )
 
 
-def test_a_defect_inside_pytorch_is_not_taken_for_its_absence() -> None:
+def test_an_import_error_inside_pytorch_is_not_reported_as_a_missing_package() -> None:
     ended = run_without("torch._C", "import fslr.torch")
     assert ended.returncode == 1
     assert "needs PyTorch" not in ended.stderr
@@ -70,7 +70,7 @@ def test_the_command_advisor_without_the_service_says_how_to_install_it(package:
     )
 
 
-def test_a_defect_of_the_service_is_not_taken_for_a_missing_package() -> None:
+def test_an_import_error_of_the_service_is_not_reported_as_a_missing_package() -> None:
     ended = run_without("advisor.policy.mapping", "from advisor.__main__ import main; main()")
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith("ModuleNotFoundError: ")

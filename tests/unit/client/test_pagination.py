@@ -6,7 +6,7 @@ from fslr.advisor.v1 import run_service_pb2
 from fslr.client.pagination import pages_by_event, pages_by_token
 
 
-def test_each_page_is_asked_for_with_the_token_of_the_page_before() -> None:
+def test_each_page_is_requested_with_the_token_of_the_previous_page() -> None:
     tokens = []
 
     def list_runs(request: run_service_pb2.ListRunsRequest) -> run_service_pb2.ListRunsResponse:
@@ -16,12 +16,12 @@ def test_each_page_is_asked_for_with_the_token_of_the_page_before() -> None:
         return run_service_pb2.ListRunsResponse(runs=[run], next_page_token=following)
 
     pages = pages_by_token(list_runs, run_service_pb2.ListRunsRequest(parent="projects/p"))
-    assert tokens == []  # nothing is asked before the first page is wanted
+    assert tokens == []  # no call is made before the first item is requested
     assert [page.runs[0].name for page in pages] == ["run 1", "run 2", "run 3"]
     assert tokens == ["", "a", "b"]
 
 
-def test_each_page_of_a_history_is_asked_for_after_the_last_event() -> None:
+def test_each_page_of_a_history_is_requested_after_the_last_event() -> None:
     kept = ["1", "2", "3", "4", "5"]
 
     def get_history(

@@ -166,7 +166,7 @@ def test_ports_match(folder: str) -> None:
 def test_pods_run_with_minimal_privileges(folder: str) -> None:
     spec = pod(folder)
     assert spec["automountServiceAccountToken"] is False
-    assert spec["enableServiceLinks"] is False  # they would set ADVISOR_PORT=tcp://...
+    assert spec["enableServiceLinks"] is False  # service links would set ADVISOR_PORT=tcp://...
     assert spec["serviceAccountName"] == objects(folder)["ServiceAccount"]["metadata"]["name"]
     assert spec["securityContext"] == {
         "runAsNonRoot": True,

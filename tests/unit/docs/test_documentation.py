@@ -49,7 +49,7 @@ def _answer(name: str) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
-def test_ideas_did_as_the_policy_page_says() -> None:
+def test_results_of_ideas_match_the_policy_page() -> None:
     stored = json.loads((_ROOT / FIGURES / "ideas.json").read_text("utf-8"))
     found = {idea["name"]: idea for idea in stored["ideas"]}
     assert not any(idea["wins"] for idea in found.values())
@@ -58,7 +58,7 @@ def test_ideas_did_as_the_policy_page_says() -> None:
     assert weighted.startswith("no significant difference")
 
 
-def test_averaging_did_as_the_policy_page_says() -> None:
+def test_results_of_averaging_match_the_policy_page() -> None:
     answer = _answer("averaging")
     conclusion = conclusion_of(answer)
     assert not conclusion.is_default_beaten
@@ -74,7 +74,7 @@ def test_averaging_did_as_the_policy_page_says() -> None:
             assert case["regret"] < rows["half"][name]["regret"] < rows["none"][name]["regret"]
 
 
-def test_the_cadence_did_as_the_policy_page_says() -> None:
+def test_results_of_the_cadence_match_the_policy_page() -> None:
     answer = _answer("interval")
     conclusion = conclusion_of(answer)
     assert (conclusion.is_default_beaten, conclusion.worse) == (False, ())
@@ -97,7 +97,7 @@ def test_the_cadence_did_as_the_policy_page_says() -> None:
         ),
     ],
 )
-def test_other_settings_did_as_the_policy_page_says(
+def test_results_of_other_settings_match_the_policy_page(
     question: str, higher: list[str], worse: tuple[str, ...]
 ) -> None:
     answer = _answer(question)

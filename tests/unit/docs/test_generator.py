@@ -39,7 +39,7 @@ def leaves(command: Any, path: str) -> list[tuple[str, Any]]:
     return [leaf for name, each in below.items() for leaf in leaves(each, f"{path} {name}")]
 
 
-def test_settings_have_their_option_default_and_meaning() -> None:
+def test_settings_are_listed_with_option_default_and_meaning() -> None:
     shown = rows("settings")
     assert set(shown) == {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
     assert shown["--port"] == ["`50051`", Settings.model_fields["port"].description]
@@ -54,7 +54,7 @@ def test_every_setting_is_an_option_of_the_command_and_names_its_variable() -> N
         assert f"ADVISOR_{name.upper()}" in options[name].help
 
 
-def test_metrics_are_those_that_prometheus_sees() -> None:
+def test_metrics_have_the_names_that_prometheus_sees() -> None:
     shown = rows("metrics")
     assert set(shown) == set(Metrics().names())
     assert all(kind and meaning for kind, meaning in shown.values())
@@ -67,7 +67,7 @@ def test_the_metrics_that_the_page_on_monitoring_watches_exist() -> None:
     assert named <= set(Metrics().names())
 
 
-def test_errors_have_meaning_and_remedy() -> None:
+def test_errors_are_listed_with_meaning_and_remedy() -> None:
     shown = rows("errors")
     assert set(shown) == set(BY_REASON)
     assert all(meaning and remedy for meaning, remedy in shown.values())
@@ -102,7 +102,7 @@ def test_the_contract_is_shown_with_its_comments() -> None:
     assert "rpc RecommendLR(stream RecommendLRRequest) returns (stream RecommendLR" in text
 
 
-def test_every_generated_part_stands_in_exactly_one_page() -> None:
+def test_every_generated_part_is_on_exactly_one_page() -> None:
     pages = [path.read_text("utf-8") for path in (ROOT / "docs").rglob("*.md")]
     used = [name for page in pages for name in re.findall(r"<!-- generated: ([\w-]+) -->", page)]
     assert sorted(used) == sorted(PARTS)
@@ -169,7 +169,7 @@ def test_a_good_site_has_no_problems(site: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_page_is_reported(site: Path, html: str, problem: str) -> None:
+def test_problems_of_a_page_are_reported(site: Path, html: str, problem: str) -> None:
     (site / "new.html").write_text(html, "utf-8")
     assert problems_of(site) == [problem]
 

@@ -39,7 +39,7 @@ def answer(*, ahead_s: float = 0.0, round_trip_s: float = 0.0, **status: Any) ->
 
 
 def store(**changes: Any) -> pb.StoreStatus:
-    """Return a good store with changes; None leaves a field out."""
+    """Return a good store with changes; None removes a field."""
     fields = {k: v for k, v in (GOOD_STORE | changes).items() if v is not None}
     return pb.StoreStatus(**fields)
 
@@ -113,7 +113,7 @@ class OldRedis:
         return {pattern: "everysec"}
 
 
-def test_an_old_redis_is_asked_for_one_setting_at_a_time() -> None:
+def test_settings_of_an_old_redis_are_requested_one_at_a_time() -> None:
     seen = asyncio.run(read_status(OldRedis()))  # type: ignore[arg-type]
     assert (seen.version, seen.append_only, seen.flush) == ("6.2.0", True, "everysec")
 
@@ -237,7 +237,9 @@ def handshake(days_left: float, life_days: float) -> Handshake:
         (Handshake("failed", "timed out"), True, Level.PROBLEM, "timed out"),
     ],
 )
-def test_handshakes_are_judged(seen: Handshake, wanted: bool, level: Level, words: str) -> None:
+def test_handshakes_are_rated_by_the_remaining_validity(
+    seen: Handshake, wanted: bool, level: Level, words: str
+) -> None:
     found = list(rules.tls(seen, "h", wanted=wanted, now=NOW))
     assert worst(found) is level
     assert words in text(found)
@@ -289,15 +291,15 @@ def test_addresses_are_parsed_like_grpc(address: str, hosts: list[tuple[str, str
 
 
 def test_a_host_name_that_starts_with_unix_is_not_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, int]] = []
+    lookups: list[tuple[str, int]] = []
 
     def resolved(host: str, port: int, **_: Any) -> list[Any]:
-        asked.append((host, port))
+        lookups.append((host, port))
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolved)
     assert [e.host for e in endpoints("unix-gpu1:50051")] == ["unix-gpu1"]
-    assert asked == [("unix-gpu1", 50051)]
+    assert lookups == [("unix-gpu1", 50051)]
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_a_group_is_unmatched_if_the_base_lacks_one_of_its_blocks() -> None:
     assert not map_layout(run, base, DepthRule.SUM).matched.any()
 
 
-def test_the_largest_layouts_map_quickly() -> None:
+def test_the_largest_layouts_map_to_a_bounded_number_of_entries() -> None:
     """The number of entries is bounded by the sum of the depths, not by their product."""
     mapping = map_layout(stack(19_999), stack(20_000), DepthRule.SUM)
     assert len(mapping.targets) <= 40_000

@@ -1,4 +1,4 @@
-"""The learning rate that a run says it is built on is the one that a recording would name."""
+"""The base learning rate of a run is the one that a recording of it would have."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def test_a_run_with_the_schedule_of_the_profile_gets_no_warning(
 
 
 @pytest.mark.parametrize(
-    ("entries", "rate"),
+    ("entries", "learning_rate"),
     [
         ({}, 0.1),
         ({"initial_lr": 0.4}, 0.4),
         ({"initial_lr": 0.04, "max_lr": 1.0}, 1.0),
         ({"initial_lr": 0.04, "max_lr": torch.tensor(1.0)}, 1.0),
-        # Not what a scheduler of PyTorch leaves, so it may mean anything.
+        # PyTorch's schedulers do not set this, so its meaning is unknown.
         ({"max_lr": 1.0}, 0.1),
         ({"initial_lr": 0.4, "max_lr": 0.2}, 0.4),
         ({"initial_lr": 0.4, "max_lr": None}, 0.4),
@@ -83,8 +83,8 @@ def test_a_run_with_the_schedule_of_the_profile_gets_no_warning(
     ],
 )
 def test_the_base_learning_rate_is_the_largest_that_a_scheduler_announced(
-    entries: dict[str, float | str | Tensor | None], rate: float
+    entries: dict[str, float | str | Tensor | None], learning_rate: float
 ) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     optimizer.param_groups[0].update(entries)
-    assert _base_learning_rate(optimizer) == pytest.approx(rate)
+    assert _base_learning_rate(optimizer) == pytest.approx(learning_rate)

@@ -1,4 +1,4 @@
-"""Whatever goes wrong while measuring, the training is left as it was."""
+"""Failed measurements do not alter the training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fslr.torch import MeasuringOptions, Recorder
 
 
 class Net(nn.Module):
-    """Buffers that move, random numbers, a module in eval mode: all that could be left astray."""
+    """A model with state that a failed measurement could alter: buffers, random draws, modes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Net(nn.Module):
 
 
 class FailsAt:
-    """An output function that raises at its nth call."""
+    """An output function that raises an error at a given call."""
 
     def __init__(self, call: int, error: Exception) -> None:
         self.left, self.error = call, error
@@ -44,7 +44,7 @@ class FailsAt:
 
 
 def state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return everything that measuring could leave astray, in comparable form."""
+    """Return all state that a measurement could alter, in comparable form."""
     return {
         "weights": [(p.data_ptr(), p.detach().clone()) for p in model.parameters()],
         "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
@@ -84,7 +84,7 @@ def trained(
         model(torch.randn(8, 5)).square().sum().backward()
         optimizer.step()
     state = state_of(model, optimizer)
-    # Addresses differ from one training to the next; that they stay is looked at below.
+    # Addresses differ between trainings; the test below checks that they do not change.
     state["weights"] = [weight for _, weight in state["weights"]]
     state["buffers"] = [buffer for _, buffer in state["buffers"]]
     state["groups"] = [group[1:] for group in state["groups"]]
@@ -106,18 +106,18 @@ def test_a_failure_anywhere_in_a_later_measurement_changes_nothing(
     def watch_and_fail(model: nn.Module, optimizer: torch.optim.Optimizer) -> Recorder:
         recorder = watch(model, optimizer)
 
-        def begin_to_fail(*_: object) -> None:
+        def start_failing(*_: object) -> None:
             if recorder.step == 1:
                 recorder._meter._estimator._routes.clear()  # type: ignore[attr-defined]
                 output.left = call
 
-        optimizer.register_step_pre_hook(begin_to_fail)
+        optimizer.register_step_pre_hook(start_failing)
         return recorder
 
     plain, _ = trained(lambda *_: None, 3)
     with caplog.at_level(logging.WARNING, "fslr"):
         observed, recorder = trained(watch_and_fail, 3)
-    plain["hooks"][0] = observed["hooks"][0]  # the watcher of calls, until it is closed
+    plain["hooks"][0] = observed["hooks"][0]  # the hook of the recorder, until it is closed
     assert recorder.failures == (1 if output.left <= 0 else 0)
     assert len(caplog.records) == recorder.failures
     for key, value in plain.items():

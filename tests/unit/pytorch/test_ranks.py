@@ -1,4 +1,4 @@
-"""What several ranks measured comes together as one measurement."""
+"""Measurements of several ranks are combined into one."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from fslr.torch.estimators.sums import sums_of_rows
 _GROUPS = 3
 
 
-class Meeting:
-    """Where ranks that are threads of one process exchange tensors."""
+class Exchange:
+    """Lets ranks that are threads of one process exchange tensors."""
 
     def __init__(self, count: int) -> None:
         self.tensors: dict[int, Tensor] = {}
@@ -30,34 +30,34 @@ class Meeting:
 
 
 class Thread(Ranks):
-    """One rank; notes how many elements it exchanged."""
+    """One rank; counts the elements that it exchanges."""
 
-    def __init__(self, rank: int, meeting: Meeting) -> None:
+    def __init__(self, rank: int, exchange: Exchange) -> None:
         super().__init__()
-        self.rank, self.count, self.exchanged = rank, meeting.barrier.parties, 0
-        self._meeting = meeting
+        self.rank, self.count, self.exchanged = rank, exchange.barrier.parties, 0
+        self._exchange = exchange
 
     def _reduced(self, values: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
         self.exchanged += values.numel()
-        self._meeting.tensors[self.rank] = values
-        self._meeting.barrier.wait()
-        stacked = torch.stack([self._meeting.tensors[rank] for rank in range(self.count)])
-        self._meeting.barrier.wait()
+        self._exchange.tensors[self.rank] = values
+        self._exchange.barrier.wait()
+        stacked = torch.stack([self._exchange.tensors[rank] for rank in range(self.count)])
+        self._exchange.barrier.wait()
         return stacked.sum(0) if how == dist.ReduceOp.SUM else stacked.amin(0)
 
 
-def together(acts: list[Callable[[Thread], Any]]) -> tuple[list[Thread], list[Any]]:
-    """Return the ranks and what each got, or the MeasurementError that it raised."""
-    meeting = Meeting(len(acts))
-    ranks = [Thread(rank, meeting) for rank in range(len(acts))]
+def run_ranks(functions: list[Callable[[Thread], Any]]) -> tuple[list[Thread], list[Any]]:
+    """Run one function per rank; return the ranks and each result or MeasurementError."""
+    exchange = Exchange(len(functions))
+    ranks = [Thread(rank, exchange) for rank in range(len(functions))]
 
     def one(rank: Thread) -> Any:
         try:
-            return acts[rank.rank](rank)
+            return functions[rank.rank](rank)
         except MeasurementError as error:
             return error
 
-    with ThreadPoolExecutor(len(acts)) as pool:
+    with ThreadPoolExecutor(len(functions)) as pool:
         return ranks, list(pool.map(one, ranks))
 
 
@@ -77,7 +77,7 @@ def some_sums(probes: int, groups: int = _GROUPS) -> ProjectionSums:
 def test_ranks_with_different_numbers_of_probes_are_weighted_by_their_elements() -> None:
     torch.manual_seed(0)
     one, eight = some_sums(1, groups=1), some_sums(8, groups=1)
-    _, (mine, other) = together([summing(one, 1), summing(eight, 1)])
+    _, (mine, other) = run_ranks([summing(one, 1), summing(eight, 1)])
     (rate,) = mine.estimate(["w"]).unit_rates
     expected = (float(one.squares) / 1 + float(eight.squares) / 8) / 12
     assert rate**2 == pytest.approx(expected)
@@ -87,7 +87,7 @@ def test_ranks_with_different_numbers_of_probes_are_weighted_by_their_elements()
 def test_the_gram_matrices_of_ranks_add_up() -> None:
     torch.manual_seed(0)
     one, other = some_sums(2), some_sums(2)
-    _, found = together([summing(one), summing(other)])
+    _, found = run_ranks([summing(one), summing(other)])
     expected = one + other
     for total in found:
         assert total.gram is not None
@@ -104,23 +104,23 @@ def test_gram_matrices_are_sent_only_if_every_rank_has_one(without: int) -> None
     groups = 50
     sums = [some_sums(1, groups) for _ in range(2)]
     sums[-without:] = [replace(part, gram=None) for part in sums[-without:]]
-    ranks, found = together([summing(part, groups) for part in sums])
+    ranks, found = run_ranks([summing(part, groups) for part in sums])
     assert [total.gram for total in found] == [None, None]
     assert all(rank.exchanged < 3 * groups for rank in ranks)
     torch.testing.assert_close(found[0].squares, sums[0].squares + sums[1].squares)
 
 
 def test_all_ranks_fail_if_one_could_not_measure() -> None:
-    ranks, found = together([summing(some_sums(1)), summing(None), summing(some_sums(1))])
+    ranks, found = run_ranks([summing(some_sums(1)), summing(None), summing(some_sums(1))])
     assert [str(error) for error in found] == [
         "1 of 3 ranks could not measure; see the logs of the others"
     ] * 3
-    assert all(rank.exchanged < 10 for rank in ranks)  # nothing is sent for nothing
+    assert all(rank.exchanged < 10 for rank in ranks)  # no sums are sent
 
 
 def test_ranks_agree_on_the_least_number_and_on_any_flag() -> None:
-    _, least = together([lambda rank: rank.least(5 - rank.rank)] * 3)
+    _, least = run_ranks([lambda rank: rank.least(5 - rank.rank)] * 3)
     assert least == [3, 3, 3]
-    _, flags = together([lambda rank: rank.any([rank.rank == 1, False, True])] * 2)
+    _, flags = run_ranks([lambda rank: rank.any([rank.rank == 1, False, True])] * 2)
     assert flags == [[True, False, True]] * 2
     assert (Ranks().least(4), Ranks().any([True, False])) == (4, [True, False])

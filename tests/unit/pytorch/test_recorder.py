@@ -1,4 +1,4 @@
-"""Recording and observing: the training and the model stay as they were."""
+"""Recording and observing do not alter the training and the model."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.building import content_message
 from tests.training_jobs import OFTEN, recorded, wide
 
 
-class Delicate(nn.Module):
-    """Dropout and batch-norm statistics: what a forward pass too many would change."""
+class SensitiveModel(nn.Module):
+    """A model with dropout and batch-norm statistics, which an extra forward pass would change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,9 +38,9 @@ class Delicate(nn.Module):
         return out
 
 
-def train_delicate(attached: Callable[..., Any]) -> tuple[dict[str, Tensor], Tensor]:
+def train_sensitive(attached: Callable[..., Any]) -> tuple[dict[str, Tensor], Tensor]:
     torch.manual_seed(3)
-    model = Delicate()
+    model = SensitiveModel()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=201)
     with attached(model, optimizer):
@@ -73,8 +73,8 @@ def test_observing_leaves_the_training_bit_identical(how: str) -> None:
             )
         return observers[0]
 
-    plain, plain_rng = train_delicate(no_attachment)
-    watched, watched_rng = train_delicate(attached)
+    plain, plain_rng = train_sensitive(no_attachment)
+    watched, watched_rng = train_sensitive(attached)
     assert plain.keys() == watched.keys()
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
     assert torch.equal(plain_rng, watched_rng)
@@ -104,7 +104,7 @@ def test_copies_and_pickles_of_an_attached_model_are_not_attached() -> None:
     model, optimizer, backward = wide()
     with Recorder(model, optimizer, every=1) as recorder:
         backward()
-        # A batch that cannot be copied must not hinder a copy of the model.
+        # A batch that cannot be copied must not prevent copying the model.
         recorder._meter._call = ((torch.ones(2, requires_grad=True) * 2,), {}, ())
         copied, pickled = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
         averaged = torch.optim.swa_utils.AveragedModel(model)
@@ -115,7 +115,7 @@ def test_copies_and_pickles_of_an_attached_model_are_not_attached() -> None:
         assert recorder._meter._call is None
 
 
-def test_it_records_at_the_given_interval() -> None:
+def test_a_recorder_measures_at_the_given_interval() -> None:
     content = recorded()
     assert [point.step for point in content.points] == [0, 2, 4]
     assert content.total_steps == 6

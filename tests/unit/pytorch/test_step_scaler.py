@@ -1,4 +1,4 @@
-"""Scaling a step changes the step, and nothing else of the optimizer."""
+"""Scaling a step changes the step and nothing else in the optimizer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def step(net: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
 
 
 class Counting(torch.optim.Optimizer):
-    """A user's own optimizer, which counts its steps in the group."""
+    """A custom optimizer that counts its steps in the group."""
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
         super().__init__(params, {"lr": lr, "count": 0})
@@ -60,7 +60,7 @@ class Counting(torch.optim.Optimizer):
 
 
 class Wrapping(torch.optim.Optimizer):
-    """A user's wrapper, which lets another optimizer step and shares its list of groups."""
+    """A custom wrapper of an optimizer that shares its list of groups."""
 
     def __init__(self, inner: torch.optim.Optimizer) -> None:
         super().__init__(inner.param_groups, {})
@@ -72,7 +72,7 @@ class Wrapping(torch.optim.Optimizer):
 
 
 class Weighing(torch.optim.Optimizer):
-    """A user's own optimizer, whose averages have weights that depend on the learning rates."""
+    """A custom optimizer whose averages have weights that depend on the learning rates."""
 
     def __init__(self, params: Any, lr: float) -> None:
         super().__init__(params, {"lr": lr, "largest": 0.0, "weights": 0.0, "count": 0})
@@ -228,7 +228,7 @@ def test_multipliers_scale_the_scheduled_learning_rate_and_schedulers_do_not_see
             if net is plain:
                 expected = [3.0 * move for move in moves]
         assert all(torch.allclose(m, e) for m, e in zip(moves, expected, strict=True))
-        for net in (plain, scaled):  # the same weights again, for the next step to compare
+        for net in (plain, scaled):  # start the next step from the same weights
             net.load_state_dict(plain.state_dict())
         for scheduler in schedulers:
             scheduler.step()
@@ -300,7 +300,7 @@ def test_an_optimizer_of_frozen_parameters_is_refused() -> None:
         ({"foreach": True}, 200, True),
         ({"fused": True}, 63, False),
         ({"foreach": False}, 200, False),
-        ({}, 200, False),  # on the CPU PyTorch takes the loop by itself
+        ({}, 200, False),  # on the CPU, PyTorch loops by default
     ],
 )
 def test_a_hint_is_given_for_optimizers_that_step_many_tensors_together(

@@ -1,4 +1,4 @@
-"""Whatever a training loop is made of, its steps are measured right and scaled right."""
+"""Steps are measured and scaled correctly in every kind of training loop."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Net(nn.Module):
 
 
 class SignDescent(torch.optim.Optimizer):
-    """A user's own optimizer."""
+    """A custom optimizer."""
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
         super().__init__(params, {"lr": lr})
@@ -69,7 +69,7 @@ class SignDescent(torch.optim.Optimizer):
 
 @dataclass
 class Setup:
-    """What a training loop is made of; the defaults are the plainest."""
+    """The parts of a training loop; the defaults are the simplest ones."""
 
     optimizer: Callable[[nn.Module], torch.optim.Optimizer] = lambda m: torch.optim.Adam(
         m.parameters(), lr=_LR
@@ -81,7 +81,7 @@ class Setup:
     clip: float | None = None
     scaler: bool = False
     context: Callable[[], AbstractContextManager[object]] = nullcontext
-    tolerance: float = 0.0  # of a rate beside the sampling error, for 16-bit arithmetic
+    tolerance: float = 0.0  # of a rate in addition to the sampling error, for 16-bit arithmetic
 
 
 def _compiled(model: nn.Module) -> nn.Module:
@@ -131,7 +131,7 @@ if hasattr(_optim, "Muon"):
 
 
 class Loop:
-    """A training loop as its user would write it."""
+    """A training loop as a user would write it."""
 
     def __init__(self, setup: Setup, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.setup, self.optimizer = setup, optimizer
@@ -141,7 +141,7 @@ class Loop:
         self.data = torch.Generator().manual_seed(1)
 
     def step(self) -> Tensor:
-        """Take a step; return the inputs that the model saw last."""
+        """Make a step; return the last inputs of the model."""
         self.optimizer.zero_grad()
         for _ in range(self.setup.accumulated):
             inputs = torch.randn(16, 6, generator=self.data)
@@ -174,7 +174,7 @@ def test_steps_are_measured_correctly(case: str) -> None:
     groups = ModelGroups(model, optimizer)
     with Recorder(model, optimizer, every=1, options=MeasuringOptions(probes=_PROBES)) as recorder:
         loop = Loop(setup, model, optimizer)
-        for _ in range(3):  # with state in the optimizer, and the schedule under way
+        for _ in range(3):  # fill the optimizer's state and advance the schedule
             rate = float(optimizer.param_groups[0]["lr"])
             before = [group.parameter.detach().clone() for group in groups]
             inputs = loop.step()

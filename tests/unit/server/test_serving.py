@@ -1,4 +1,4 @@
-"""The service process beside its calls: readiness, failed starts, stopping."""
+"""The service process: readiness, failed starts and stopping."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def settings(**given: Any) -> Settings:
     return Settings(**given)
 
 
-def test_a_start_that_fails_for_lack_of_redis_names_its_address_and_a_remedy(
+def test_a_start_without_redis_fails_with_its_address_and_a_remedy(
     tmp_path: Path,
 ) -> None:
-    away = StoreUnavailableError("no answer in time")
+    error = StoreUnavailableError("no answer in time")
     url = "redis://me:secret@store:6379"
-    given = start_problem(away, settings(redis_url=url))
+    given = start_problem(error, settings(redis_url=url))
     assert "the Redis at redis://me:***@store:6379 cannot be used: the store does not" in given
     assert "omit --redis-url" in given
-    embedded = start_problem(away, settings(data_dir=tmp_path))
+    embedded = start_problem(error, settings(data_dir=tmp_path))
     assert "the embedded Redis cannot be used: the store does not answer" in embedded
     assert f"see its log {tmp_path}/redis.log" in embedded
     assert "--redis-url" not in embedded
@@ -106,6 +106,6 @@ def test_the_end_of_standard_input_sets_stop_and_removes_the_reader(
             os.close(writing)
             async with asyncio.timeout(5):
                 await stop.wait()
-            assert not loop.remove_reader(reading)  # gone already
+            assert not loop.remove_reader(reading)  # already removed
 
         asyncio.run(waited())

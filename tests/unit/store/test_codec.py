@@ -95,11 +95,11 @@ def test_setting_one_interval_limit_moves_the_other_if_they_conflict() -> None:
 
 
 def test_the_digest_of_a_fixed_profile_does_not_change() -> None:
-    """If it changed, content that is registered already would get a second version."""
+    """If it changed, content that is already registered would get a second version."""
     message = content_message()
     message.ClearField("provenance")
     message.policy.averaging_window = (
-        0.0  # a rule that was added later, with the behavior from before
+        0.0  # a rule that was added later, at the value of the earlier behavior
     )
     content: ProfileContent = content_from_proto(message)
     assert encode(content).digest == (

@@ -1,7 +1,7 @@
 """The parts of redis-py that our clients use beyond its documented interface.
 
-A new release of redis-py may remove any of them without notice. Each is named here with the place
-that needs it, so that an upgrade fails with a list of what to look at. `pyproject.toml` bounds the
+A new release of redis-py may remove any of them without notice. Each is listed here with the place
+that needs it, so that an upgrade fails with a list of places to check. `pyproject.toml` limits the
 major version for the same reason.
 """
 
@@ -116,8 +116,8 @@ def test_a_cluster_still_notes_which_node_failed_on_the_error() -> None:
 
 
 def test_redirections_still_name_host_and_port() -> None:
-    moved, asked = MovedError("1 localhost:7000"), AskError("1 localhost:7000")
-    for error in (moved, asked):
+    moved, ask = MovedError("1 localhost:7000"), AskError("1 localhost:7000")
+    for error in (moved, ask):
         assert (error.host, error.port) == ("localhost", 7000), gone(
             f"{type(error).__name__}.host and .port", f"{CLIENTS}, ClusterClient.follow_redirect"
         )

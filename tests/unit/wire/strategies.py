@@ -18,7 +18,7 @@ _COUNTS = st.sampled_from([0, 1, 25]) | st.integers(-(2**31), 2**31 - 1)
 
 @st.composite
 def any_measurements(draw: st.DrawFn, groups: int) -> pb.Measurement:
-    """Measurements whose fields are good, absent, hostile or of the wrong length."""
+    """Return measurements whose fields are valid, absent, hostile or of the wrong length."""
     message = pb.Measurement(unit_rates=draw(st.lists(_NUMBERS, min_size=groups, max_size=groups)))
     for field in ("relative_errors", "multipliers", "learning_rates", "shares"):
         if draw(st.booleans()):
@@ -38,7 +38,7 @@ def any_measurements(draw: st.DrawFn, groups: int) -> pb.Measurement:
 
 
 def _spoil(draw: st.DrawFn, message: pb.Measurement, groups: int) -> None:
-    """Give one field a hostile value or length."""
+    """Set one field to a hostile value or length."""
     arrays = ("unit_rates", "relative_errors", "multipliers", "learning_rates", "shares")
     match draw(st.sampled_from(["entry", "length", "flags", "number", "step", "count"])):
         case "entry":

@@ -77,7 +77,7 @@ def measured(
     lr: float = 0.1,
     **options: Any,
 ) -> RateEstimate:
-    """Measure one step whose gradients are all one."""
+    """Measure a step in which all gradients are 1."""
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     with make(model, optimizer, options=MeasuringOptions(**options)) as recorder:
         model(batch)
