@@ -93,7 +93,7 @@ class ForkedProcess(subprocess.Popen[bytes]):
         return self.returncode
 
     def end(self) -> None:
-        """Kill the process if it still runs."""
+        """Kill the process if it is still running."""
         self.kill()
         self.wait()
         assert self.stdin is not None

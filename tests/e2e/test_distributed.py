@@ -19,7 +19,7 @@ _EXAMPLES = 8
 
 @cache
 def job(kind: str) -> list[dict[str, Any]]:
-    """Return what each rank of a job printed."""
+    """Run a job, and return the printed result of each rank."""
     port = str(free_port())
     ranks = range(1 if kind == "plain" else 2)
     commands = [("tests.distributed_job", kind, str(rank), port) for rank in ranks]

@@ -23,7 +23,7 @@ from tests.waiting import eventually
 PROJECT = "attacker"
 
 
-def examine(address: str, *, tls: CertificateFiles | None = None, token: str = "") -> Found:
+def examine(address: str, *, tls: CertificateFiles | None = None, token: str = "") -> Findings:
     """Return the findings of the command, and check its exit status against them."""
     env = {"FSLR_TOKEN": token}
     if tls is not None:
@@ -33,7 +33,7 @@ def examine(address: str, *, tls: CertificateFiles | None = None, token: str = "
     cli = Cli(address, PROJECT)
     readable = cli.run("doctor", ok=None, env=env)
     result = cli.run("doctor", "--json", ok=None, env=env)
-    found = Found(result.stdout)
+    found = Findings(result.stdout)
     assert readable.exit_code == result.exit_code == int(found.worst == "problem")
     strict = cli.run("doctor", "--strict", ok=None, env=env)
     assert strict.exit_code == int(found.worst in {"problem", "warning"})
@@ -42,7 +42,7 @@ def examine(address: str, *, tls: CertificateFiles | None = None, token: str = "
     return found
 
 
-class Found:
+class Findings:
     """The findings of one examination."""
 
     def __init__(self, text: str) -> None:
@@ -50,7 +50,7 @@ class Found:
         self.worst: str = data["worst"]
         self.findings: list[dict[str, str]] = data["findings"]
 
-    def of(self, level: str) -> str:
+    def at(self, level: str) -> str:
         """Return the findings at a level, with their remedies, as text."""
         return "\n".join(
             f"{f['check']}: {f['found']} -> {f['remedy']}"
@@ -82,7 +82,7 @@ def test_a_service_with_default_settings_has_no_problems() -> None:
 
 def test_a_port_where_nothing_listens_is_a_problem() -> None:
     found = examine(f"127.0.0.1:{free_port()}")
-    assert "does not accept connections (Connection refused) -> start the service" in found.of(
+    assert "does not accept connections (Connection refused) -> start the service" in found.at(
         "problem"
     )
     assert len(found.findings) == 1
@@ -93,25 +93,25 @@ def test_a_server_that_is_not_an_advisor_is_a_problem() -> None:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         found = examine(f"127.0.0.1:{other.server_address[1]}")
         other.shutdown()
-    assert "is not an advisor" in found.of("problem")
+    assert "is not an advisor" in found.at("problem")
 
 
 def test_a_wide_open_service_is_a_problem() -> None:
     with LocalServer(None, "--host", "0.0.0.0", "--allow-insecure") as service:
         port = service.address.rsplit(":", 1)[1]
-        problems = examine(f"127.0.0.1:{port}").of("problem")
+        problems = examine(f"127.0.0.1:{port}").at("problem")
     assert "calls cross a network in plain text" in problems
     assert "anyone who reaches the service can change profiles" in problems
 
 
 def test_tls_on_one_side_only_is_a_problem(authority: Authority) -> None:
     with secured(*authority.issue("server")) as service:
-        assert "uses TLS, but this client is not configured for it" in examine(service.address).of(
+        assert "uses TLS, but this client is not configured for it" in examine(service.address).at(
             "problem"
         )
     with LocalServer() as service:
         found = examine(service.address, tls=CertificateFiles(authority.ca()))
-    assert "does not use TLS" in found.of("problem")
+    assert "does not use TLS" in found.at("problem")
 
 
 def test_a_certificate_of_an_unknown_authority_is_refused(
@@ -121,13 +121,13 @@ def test_a_certificate_of_an_unknown_authority_is_refused(
     other = Authority(tmp_path / "other")
     with secured(*authority.issue("server")) as service:
         found = examine(service.address, tls=CertificateFiles(other.ca()))
-    assert "-> set FSLR_TLS_CA to the certificate of the authority" in found.of("problem")
+    assert "-> set FSLR_TLS_CA to the certificate of the authority" in found.at("problem")
 
 
 def test_a_certificate_for_a_different_name_is_refused(authority: Authority) -> None:
     with secured(*authority.issue("server", "advisor.example")) as service:
         found = examine(service.address, tls=CertificateFiles(authority.ca()))
-    assert "issue one for 127.0.0.1" in found.of("problem")
+    assert "issue one for 127.0.0.1" in found.at("problem")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_certificate_that_expires_soon_is_a_warning(
     cert, key = authority.issue("server", ends=datetime.now(UTC) + expires_in)
     with secured(cert, key) as service:
         found = examine(service.address, tls=CertificateFiles(authority.ca()))
-    assert words in found.of(level)
+    assert words in found.at(level)
     assert found.worst == level
 
 
@@ -154,7 +154,7 @@ def test_a_missing_client_certificate_is_a_problem(authority: Authority) -> None
         assert examine(service.address, tls=authority.client()).worst == "ok"
         without_certificate = examine(service.address, tls=CertificateFiles(ca))
     assert without_certificate.worst == "problem"
-    assert "FSLR_TLS_CERT" in without_certificate.of("problem")
+    assert "FSLR_TLS_CERT" in without_certificate.at("problem")
 
 
 def test_missing_valid_foreign_and_invalid_tokens_are_distinguished(tmp_path: Path) -> None:
@@ -165,11 +165,11 @@ def test_missing_valid_foreign_and_invalid_tokens_are_distinguished(tmp_path: Pa
             good = examine(service.address, token=tokens.create("viewer")["token"])
             foreign = examine(service.address, token=tokens.create("viewer", "other")["token"])
             made_up = examine(service.address, token="fslr_attacker_0123456789ab_" + "x" * 43)
-    assert "advisor token create" in without.of("problem")
-    assert "a-viewer has the role viewer in projects/attacker" in good.of("ok")
-    assert "a call without a token is refused" in good.of("ok")
-    assert "calls for projects/attacker are refused" in foreign.of("problem")
-    assert "token: " in made_up.of("problem")
+    assert "advisor token create" in without.at("problem")
+    assert "a-viewer has the role viewer in projects/attacker" in good.at("ok")
+    assert "a call without a token is refused" in good.at("ok")
+    assert "calls for projects/attacker are refused" in foreign.at("problem")
+    assert "token: " in made_up.at("problem")
     printed = str([without.findings, good.findings, foreign.findings, made_up.findings])
     assert "x" * 43 not in printed
 
@@ -180,7 +180,7 @@ def test_a_redis_that_can_lose_data_is_a_problem(tmp_path: Path) -> None:
         RedisServer(tmp_path, *careless) as server,
         LocalServer(None, "--redis-url", server.url) as service,
     ):
-        problems = examine(service.address).of("problem")
+        problems = examine(service.address).at("problem")
         with server.client() as admin:
             admin.config_set("appendonly", "yes")
             admin.config_set("appendfsync", "everysec")
@@ -192,7 +192,7 @@ def test_a_redis_that_can_lose_data_is_a_problem(tmp_path: Path) -> None:
     assert "redis persistence: Redis keeps no append-only file" in problems
     assert "redis memory: Redis evicts profiles and tokens" in problems
     assert everysec.worst == "warning"
-    assert "flushed once per second" in everysec.of("warning")
+    assert "flushed once per second" in everysec.at("warning")
     assert good.worst == "ok"
 
 
@@ -210,8 +210,8 @@ def test_checks_that_redis_does_not_permit_are_reported_as_unknown(
         with_time = examine(service.address)
     assert found.worst == "unknown"
     for words in ("version unknown", "whether it keeps", "how many replicas", "+time"):
-        assert words in found.of("unknown")
-    assert "Redis's clock is within 1 s" in with_time.of("ok")
+        assert words in found.at("unknown")
+    assert "Redis's clock is within 1 s" in with_time.at("ok")
 
 
 def test_an_unavailable_redis_is_a_problem(tmp_path: Path) -> None:
@@ -220,5 +220,5 @@ def test_an_unavailable_redis_is_a_problem(tmp_path: Path) -> None:
         LocalServer(None, "--redis-url", server.url) as service,
     ):
         server.kill()
-        eventually(lambda: "not ready" in examine(service.address).of("warning"))
-        assert "redis: the service cannot use Redis" in examine(service.address).of("problem")
+        eventually(lambda: "not ready" in examine(service.address).at("warning"))
+        assert "redis: the service cannot use Redis" in examine(service.address).at("problem")

@@ -115,7 +115,7 @@ def test_a_directory_that_cannot_be_created_is_named_in_the_error(tmp_path: Path
 
 
 def append_only_file(data_dir: Path) -> Path:
-    """Make a data directory with one key, and return the file that new writes go to."""
+    """Create a data directory with one key, and return the file that receives new writes."""
     with EmbeddedRedis(data_dir) as server, redis.Redis.from_url(server.url) as client:
         client.set("key", "value")
     (file,) = (data_dir / "appendonlydir").glob("*.incr.aof")
@@ -148,7 +148,7 @@ def test_entering_waits_until_a_large_append_only_file_is_loaded(tmp_path: Path)
 
 
 def test_damage_at_the_end_of_a_large_append_only_file_is_reported(tmp_path: Path) -> None:
-    """The server answers for a while before it finds the damage."""
+    """The server answers for a while before it detects the damage."""
     file = append_only_file(tmp_path)
     with file.open("ab") as end:
         end.write(commands(500_000) + b"nonsense\r\n")
@@ -217,7 +217,7 @@ def test_a_server_that_was_not_started_has_no_url_and_no_pid(tmp_path: Path) -> 
 
 
 def test_starting_runs_no_fork_handlers(tmp_path: Path) -> None:
-    """Fork handlers such as gRPC's can deadlock beside threads, which run during a restart."""
+    """Fork handlers such as those of gRPC can deadlock if other threads run, as in a restart."""
     forks: list[bool] = []
     os.register_at_fork(before=lambda: forks.append(True))
     with EmbeddedRedis(tmp_path) as store:

@@ -132,7 +132,7 @@ def test_flushed_profiles_are_not_found_but_open_streams_keep_them(
 
 
 def test_acknowledged_writes_survive_a_kill_of_redis_with_everysec(tmp_path: Path) -> None:
-    """Redis writes before it answers and flushes later: only a crash of the machine loses data."""
+    """Redis writes before it answers and flushes later: only a machine crash loses data."""
     with (
         RedisServer(tmp_path, "--appendfsync", "everysec") as store,
         LocalServer(None, "--redis-url", store.url) as service,

@@ -16,13 +16,13 @@ from advisor.local.server import LocalServer, LocalServerError
 from fslr import AdvisorClient, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, run_service_pb2, run_service_pb2_grpc
+from tests.all_operations import check_all_operations, is_stored
 from tests.building import opening_message
 from tests.certificates import Authority
 from tests.proxy import TlsProxy
 from tests.redis_servers import RedisServer
 from tests.redis_topologies import RedisCluster, SentinelTrio
 from tests.waiting import eventually
-from tests.whole_path import is_stored, walk
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "redis.md").read_text("utf-8")
 SECRET = "s3cr3t-of-mine"
@@ -49,7 +49,7 @@ def test_the_documented_rights_are_sufficient_and_each_is_needed(tmp_path: Path)
             LocalServer(None, "--redis-url", url, "--redis-wait-replicas", "0") as service,
             AdvisorClient(service.address) as client,
         ):
-            walk(client, "default")
+            check_all_operations(client, "default")
             _page_through_runs(client, admin)
         assert refusals(admin) == []
         used = _used(admin)
@@ -130,7 +130,7 @@ def test_the_documented_rights_are_sufficient_over_sentinel(tmp_path: Path) -> N
             LocalServer(None, "--redis-url", url, "--redis-wait-replicas", "1") as service,
             AdvisorClient(service.address) as client,
         ):
-            walk(client, "default")
+            check_all_operations(client, "default")
         for member in (*trio.servers, *trio.sentinels):
             with member.client() as admin:
                 assert refusals(admin) == []
@@ -147,7 +147,7 @@ def test_the_documented_rights_are_sufficient_over_a_cluster(tmp_path: Path) -> 
             AdvisorClient(service.address) as client,
         ):
             for project in cluster.projects():
-                walk(client, project)
+                check_all_operations(client, project)
         for server in cluster.servers:
             with server.client() as admin:
                 assert refusals(admin) == []
@@ -215,7 +215,7 @@ def test_redis_works_over_mutual_tls(encrypted: TlsProxy, authority: Authority) 
         LocalServer(None, "--redis-url", url) as service,
         AdvisorClient(service.address) as client,
     ):
-        walk(client, "default")
+        check_all_operations(client, "default")
 
 
 @pytest.mark.parametrize("what", ["no certificate", "another authority", "another name"])

@@ -30,11 +30,11 @@ from advisor.wire.profiles import content_from_proto
 from fslr import AdvisorClient, FslrError, RunNotFoundError, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_service_pb2, profile_service_pb2_grpc
+from tests.all_operations import check_all_operations, is_stored
 from tests.building import content_message, opening_message
 from tests.redis_servers import RedisServer
 from tests.redis_topologies import RedisCluster, SentinelTrio
 from tests.waiting import eventually
-from tests.whole_path import is_stored, walk
 
 TIMEOUT_S = 1.0
 
@@ -77,7 +77,7 @@ def succeeds(attempt: Callable[[], object]) -> bool:
 
 
 class Writer:
-    """Registers version after version of a profile until it is stopped, from a thread."""
+    """Registers new versions of a profile in a thread until it is stopped."""
 
     def __init__(self, address: str, project: str) -> None:
         self.acknowledged: dict[int, str] = {}
@@ -114,17 +114,17 @@ class Writer:
             assert found.digest == digest
 
 
-def test_the_whole_path_works_over_sentinel(over_sentinel: LocalServer) -> None:
+def test_all_operations_work_over_sentinel(over_sentinel: LocalServer) -> None:
     with AdvisorClient(over_sentinel.address) as client:
-        walk(client, "default")
+        check_all_operations(client, "default")
 
 
-def test_the_whole_path_works_over_a_cluster(
+def test_all_operations_work_over_a_cluster(
     cluster: RedisCluster, over_cluster: LocalServer
 ) -> None:
     with AdvisorClient(over_cluster.address) as client:
         for project in cluster.projects():
-            walk(client, project)
+            check_all_operations(client, project)
 
 
 def test_the_metrics_name_commands_and_batches_on_every_topology(
@@ -273,7 +273,7 @@ def test_a_failed_cluster_node_affects_only_its_own_projects(
 
 
 def has_everything(replica: RedisServer, primary: RedisServer) -> bool:
-    """Return whether a replica has received all that its primary wrote."""
+    """Return whether a replica has received all writes of its primary."""
     with replica.client() as follower, primary.client() as leader:
         written = leader.info("replication")["master_repl_offset"]
         received = follower.info("replication")["slave_repl_offset"]

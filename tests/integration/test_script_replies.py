@@ -1,4 +1,4 @@
-"""The replies of the real Lua scripts, as Python reads them."""
+"""The replies of the real Lua scripts, as parsed in Python."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ GPT = ProfileName("default", "gpt")
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[int]]:
-    """Record the outcomes of all scripts by the enum that their text returns."""
+    """Record the outcomes of all scripts, by the enum that each script returns."""
     outcomes: dict[str, set[int]] = defaultdict(set)
     original = Script.__call__
 

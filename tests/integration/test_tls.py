@@ -34,8 +34,8 @@ def secured(
         yield running
 
 
-def lists(address: str, tls: CertificateFiles | None = None) -> bool:
-    """Return whether a new client gets an answer."""
+def can_connect(address: str, tls: CertificateFiles | None = None) -> bool:
+    """Return whether a new client can list profiles."""
     with AdvisorClient(address, deadline_s=5, tls=tls) as client:
         try:
             list(client.list_profiles())
@@ -50,8 +50,8 @@ def test_only_clients_that_trust_the_authority_connect(
     (tmp_path / "other").mkdir()
     other = Authority(tmp_path / "other")
     with secured(authority) as service:
-        assert lists(service.address, CertificateFiles(authority.ca()))
-        assert not lists(service.address, CertificateFiles(other.ca()))
+        assert can_connect(service.address, CertificateFiles(authority.ca()))
+        assert not can_connect(service.address, CertificateFiles(other.ca()))
         with (
             AdvisorClient(service.address) as client,
             pytest.raises(UnavailableError, match=r"check .* agree on TLS"),
@@ -65,9 +65,11 @@ def test_with_a_client_authority_callers_need_a_certificate(
     (tmp_path / "other").mkdir()
     other = Authority(tmp_path / "other").client()
     with secured(authority, client_ca=authority.ca()) as service:
-        assert lists(service.address, authority.client())
-        assert not lists(service.address, CertificateFiles(authority.ca()))
-        assert not lists(service.address, CertificateFiles(authority.ca(), other.cert, other.key))
+        assert can_connect(service.address, authority.client())
+        assert not can_connect(service.address, CertificateFiles(authority.ca()))
+        assert not can_connect(
+            service.address, CertificateFiles(authority.ca(), other.cert, other.key)
+        )
 
 
 def test_changed_certificates_are_loaded_without_a_restart(
@@ -75,17 +77,17 @@ def test_changed_certificates_are_loaded_without_a_restart(
 ) -> None:
     old = authority.ca("old")
     with secured(authority) as service:
-        assert lists(service.address, CertificateFiles(old))
+        assert can_connect(service.address, CertificateFiles(old))
         renewed = Authority(tmp_path)
         renewed.issue("server")
-        assert lists(service.address, CertificateFiles(renewed.ca("new")))
-        assert not lists(service.address, CertificateFiles(old))
+        assert can_connect(service.address, CertificateFiles(renewed.ca("new")))
+        assert not can_connect(service.address, CertificateFiles(old))
         assert renewed_in(service)
 
         (tmp_path / "server.key").write_text("broken")
-        assert lists(service.address, CertificateFiles(tmp_path / "new.pem"))
-        assert lists(service.address, CertificateFiles(tmp_path / "new.pem"))
-        assert not lists(service.address)  # plain text is never accepted
+        assert can_connect(service.address, CertificateFiles(tmp_path / "new.pem"))
+        assert can_connect(service.address, CertificateFiles(tmp_path / "new.pem"))
+        assert not can_connect(service.address)  # plain text is never accepted
         assert service.log().count("the last valid certificate stays in use") == 1
         assert "BEGIN" not in service.log()
 

@@ -173,11 +173,11 @@ def test_a_revoked_token_is_refused_in_open_streams_too(
         assert created_token["id"] in tokens.run("list")
         assert "revoked token" in tokens.run("revoke", created_token["id"])
         assert created_token["id"] not in tokens.run("list")
-        begun = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(AuthenticationError, match="is not valid here"):
-            while time.monotonic() < begun + 10:
+            while time.monotonic() < started + 10:
                 run.recommend(MEASUREMENT)
-        assert time.monotonic() - begun < 5  # tokens are checked once per second
+        assert time.monotonic() - started < 5  # tokens are checked once per second
         with pytest.raises(AuthenticationError, match="set FSLR_TOKEN or FSLR_TOKEN_FILE"):
             run.recommend(MEASUREMENT)
     assert "has no token" in tokens.run("revoke", created_token["id"], ok=False)

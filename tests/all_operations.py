@@ -20,7 +20,7 @@ from tests.building import content_message, opening_message
 from tests.waiting import eventually
 
 
-def walk(client: AdvisorClient, project: str) -> None:
+def check_all_operations(client: AdvisorClient, project: str) -> None:
     """Register, alias, recommend, watch, list, set policies, audit and delete; check each."""
     one = {"team": "vision", "stage": "a"}
     first = client.register_profile("gpt", content_message(labels=one), project=project)
