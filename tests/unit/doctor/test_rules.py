@@ -237,7 +237,7 @@ def handshake(days_left: float, life_days: float) -> Handshake:
         (Handshake("failed", "timed out"), True, Level.PROBLEM, "timed out"),
     ],
 )
-def test_handshakes_are_rated_by_the_remaining_validity(
+def test_handshake_findings_depend_on_validity_and_settings(
     seen: Handshake, wanted: bool, level: Level, words: str
 ) -> None:
     found = list(rules.tls(seen, "h", wanted=wanted, now=NOW))

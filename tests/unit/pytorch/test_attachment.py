@@ -1,4 +1,4 @@
-"""The attachment in one process: the same decisions as the service's, without it."""
+"""The attachment in one process: it makes the decisions of the service without the service."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_an_advised_training_moves_at_the_reference_rates() -> None:
     assert rates == pytest.approx(list(first.reference_unit_rates), rel=1e-5)
     assert len(advisor.measurements) >= 4
     assert [m.step for m in advisor.measurements] == sorted({m.step for m in advisor.measurements})
-    # Each later measurement was made under the multipliers that came of the one before it, or,
+    # Each later measurement was made under the multipliers from the one before it, or,
     # where that answer was late, of an earlier one.
     given = [list(answer.multipliers) for answer in advisor.answers]
     for i, measurement in enumerate(advisor.measurements[1:], start=1):
@@ -159,7 +159,7 @@ def test_the_last_multipliers_stay_when_the_advisor_becomes_unavailable(
 
 
 @pytest.mark.parametrize("when", ["first", "later"])
-def test_a_failing_measurement_is_raised_at_the_start_and_harmless_later(
+def test_a_failing_measurement_raises_at_the_start_and_is_only_logged_later(
     when: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, optimizer, backward = wide()
@@ -312,7 +312,7 @@ def test_the_option_examples_limits_the_measured_batch() -> None:
 
 
 def test_blocks_keep_their_depth_if_the_first_ones_are_frozen() -> None:
-    """The profile's own model, its first two blocks frozen: the others move as they did."""
+    """In the profile's own model with two frozen blocks, the others move as in the base run."""
 
     def model_and_optimizer(*, frozen: int) -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
@@ -337,7 +337,7 @@ def test_blocks_keep_their_depth_if_the_first_ones_are_frozen() -> None:
     with attach(model, optimizer, profile="x", advisor=advisor, options=options) as attachment:
         step(model, optimizer)
         assert attachment.answer is not None
-        # Other groups, so other probes: within the noise of 16 probes on 8 examples.
+        # Different groups have different probes, so the tolerance is the noise of 16 probes.
         assert attachment.multipliers == pytest.approx([1.0] * len(attachment.groups), rel=0.35)
         assert list(attachment.answer.depth_factors) == [1.0] * len(attachment.groups)
         names = [group.name for group in attachment.groups]
@@ -347,7 +347,7 @@ def test_blocks_keep_their_depth_if_the_first_ones_are_frozen() -> None:
 @pytest.mark.parametrize("factor", [1, 8])
 def test_the_advisor_sets_the_number_of_probes(factor: int) -> None:
     class Counted(nn.BatchNorm1d if factor == 8 else nn.Identity):  # type: ignore[misc]
-        """Batch norm lets examples see each other: 8 probes for each one that is asked for."""
+        """Batch norm makes examples interact, which takes 8 probes for each requested one."""
 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), Counted(8), nn.Tanh(), nn.Linear(8, 4))

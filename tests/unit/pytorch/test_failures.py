@@ -1,4 +1,4 @@
-"""What fails in a training with advice is counted once, and called what it is."""
+"""Failures in an advised training are counted once and logged under the right name."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def trained(
     return attachment
 
 
-def test_a_first_step_without_an_answer_is_unanswered_and_no_failure(
+def test_a_first_step_without_an_answer_is_unanswered_but_not_a_failure(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING, "fslr"):
@@ -134,7 +134,7 @@ def test_a_step_that_cannot_be_scaled_is_logged_as_not_scaled(
 def test_a_measured_step_that_cannot_be_scaled_fails_on_all_ranks(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They measure it, and wait in the meter for this rank's part, or to be told of none."""
+    """The other ranks measure the step and wait for this rank, so its meter must end the step."""
     model, optimizer, backward = wide()
     ended: list[int] = []
     always = policy_pb2.Policy(min_interval_steps=1, max_interval_steps=1)
@@ -173,7 +173,7 @@ def test_a_measured_step_that_cannot_be_scaled_fails_on_all_ranks(
     assert attachment.estimate is not None
 
 
-def test_a_reported_loss_goes_with_one_measurement() -> None:
+def test_a_reported_loss_is_sent_with_one_measurement() -> None:
     advisor = SpyAdvisor()
     attachment = trained(advisor, 8, losses={0: 2.5, 3: 1.5, 4: math.nan, 6: math.inf})
     assert attachment.unanswered == 0

@@ -1,4 +1,4 @@
-"""A training that is saved and resumed goes on as if it had never stopped."""
+"""A training that is saved and resumed continues as if it had not stopped."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Job:
             self.await_answer()
 
     def await_answer(self) -> None:
-        """Let the answer be there at the next step, so that no thread decides when it comes."""
+        """Wait for the answer, so that it always applies from the next step."""
         background = self.attachment._run._exchange._background
         assert background is not None
         eventually(lambda: not background.outstanding)
@@ -129,7 +129,7 @@ def _changed(state: dict[str, Any], **run: Any) -> dict[str, Any]:
     return {**state, "run": {**state["run"], **run}}
 
 
-def test_a_checkpoint_that_belongs_to_something_else_is_refused() -> None:
+def test_a_checkpoint_of_a_different_training_is_refused() -> None:
     model, optimizer, _ = wide()
     other = nn.Linear(3, 2)
     with Recorder(other, torch.optim.SGD(other.parameters(), lr=0.1)) as recorder:
@@ -158,7 +158,7 @@ def test_a_checkpoint_may_be_loaded_onto_any_device() -> None:
         optimizer.step()
         state = recorder.state_dict()
         meter = state["meter"]
-        meter["probes"]["cuda:99"] = meter["probes"]["cpu"]  # of a device that is not here
+        meter["probes"]["cuda:99"] = meter["probes"]["cpu"]  # of a device that does not exist here
         torch.save(state, file)
         for _ in range(2):
             backward()

@@ -1,4 +1,4 @@
-"""A training made of numbers: no framework, one number for each group's weight and rate."""
+"""A training without a framework; each group has one number as its weight and its rate."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.waiting import eventually
 
 
 class NumbersMeter:
-    """Measures that each group's output moves by a given number per learning rate.
+    """Measures that each group's output moves by a given amount per learning rate.
 
-    It is a real meter in one respect: the unit rates come from how far the weights moved.
+    As in a real meter, the unit rates are computed from how far the weights moved.
     """
 
     def __init__(self, training: NumbersTraining) -> None:
@@ -108,7 +108,7 @@ class NumbersTraining:
         self.moves: list[NDArray[np.float64]] = []
 
     def train(self, run: Run, steps: int, **options: object) -> None:
-        """Train for some steps; each answer of the advisor is there at the next step."""
+        """Train for some steps; each answer of the advisor arrives before the next step."""
         cycle = StepCycle(run, self.meter, self.scaler, listeners=Listeners([]), **options)  # type: ignore[arg-type]
         for _ in range(steps):
             self.learning_rate = self.schedule(run.cadence.step)

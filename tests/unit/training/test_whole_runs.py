@@ -1,4 +1,4 @@
-"""Whole runs and recordings without any framework: every rate is a given number."""
+"""Complete runs and recordings without a framework; every rate is a given number."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_recording_becomes_a_profile() -> None:
     assert content.layout == LAYOUT
 
 
-def test_a_recording_measures_where_a_function_says() -> None:
+def test_a_recording_measures_at_the_steps_of_an_interval_function() -> None:
     kept = Recording(
         LAYOUT,
         optimizer="SGD",
@@ -97,27 +97,27 @@ def test_a_recording_measures_where_a_function_says() -> None:
     assert [point.step for point in points] == [0, 1, 2, 7, 12]
 
 
-def test_a_recording_without_measurements_is_no_profile() -> None:
+def test_a_recording_without_measurements_has_no_profile() -> None:
     with pytest.raises(MeasurementError, match="no step was measured, so there is no profile"):
         recording().profile(Provenance("numbers"))
     with pytest.raises(AttachError, match=r"every is 0; measure every step \(1\) or less often"):
         recording(every=0)
 
 
-def test_an_advised_run_moves_every_output_as_the_base_run_did() -> None:
+def test_an_advised_run_moves_every_output_as_the_base_run() -> None:
     base, wide = NumbersTraining(BASE), NumbersTraining(WIDE)
     base.train(recording(), 20)
     run = advised(wide)
     run.check()
     wide.train(run, 20)
-    # From the very first step, which is rescaled after it was measured.
+    # This includes the first step, which is rescaled after it was measured.
     np.testing.assert_allclose(wide.moves, base.moves, rtol=1e-6)
     assert run.multipliers == pytest.approx([b / w for b, w in zip(BASE, WIDE, strict=True)])
     assert (run.cadence.step, run.cadence.failures, run.unanswered) == (20, 0, 0)
     run.close()
 
 
-def test_an_advised_run_scales_updates_as_it_scales_learning_rates() -> None:
+def test_scaling_updates_and_scaling_learning_rates_are_equivalent() -> None:
     one, other = NumbersTraining(WIDE), NumbersTraining(WIDE)
     one.train(advised(one), 10)
     other.train(advised(other), 10, scales_updates=True)
@@ -125,7 +125,7 @@ def test_an_advised_run_scales_updates_as_it_scales_learning_rates() -> None:
     assert set(other.factors) == {1.0}
 
 
-def test_observing_only_applies_nothing_and_reports_everything() -> None:
+def test_observe_only_reports_all_measurements_and_applies_no_multipliers() -> None:
     plain, training = NumbersTraining(WIDE), NumbersTraining(WIDE)
     plain.train(recording(), 10)
     advisor = SpyAdvisor(recorded())
@@ -139,7 +139,7 @@ def test_observing_only_applies_nothing_and_reports_everything() -> None:
     assert len(advisor.measurements) == 3
 
 
-def test_measurements_follow_the_policy_and_say_what_was_in_force() -> None:
+def test_measurements_follow_the_policy_and_report_the_multipliers_in_force() -> None:
     training = NumbersTraining(WIDE)
     advisor = SpyAdvisor(recorded())
     run = advised(training, advisor)
@@ -155,7 +155,7 @@ def test_measurements_follow_the_policy_and_say_what_was_in_force() -> None:
     assert list(second.unit_rates) == pytest.approx(WIDE)
 
 
-def test_a_resumed_run_continues_as_the_whole_one() -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one() -> None:
     whole, first = NumbersTraining(WIDE), NumbersTraining(WIDE)
     whole.train(advised(whole), 12)
     run = advised(first)
@@ -169,7 +169,7 @@ def test_a_resumed_run_continues_as_the_whole_one() -> None:
     assert resumed.cadence.step == 12
 
 
-def test_a_resumed_recording_continues_as_the_whole_one() -> None:
+def test_a_resumed_recording_equals_an_uninterrupted_one() -> None:
     whole, first, second = recording(), recording(), recording()
     NumbersTraining(BASE).train(whole, 12)
     training = NumbersTraining(BASE)
@@ -179,7 +179,7 @@ def test_a_resumed_recording_continues_as_the_whole_one() -> None:
     assert second.state_dict() == whole.state_dict()
 
 
-def test_events_tell_the_whole_story_in_order() -> None:
+def test_events_are_emitted_in_order() -> None:
     training = NumbersTraining(WIDE)
     events: list[Event] = []
     run = advised(training, listeners=[events.append])
@@ -197,7 +197,7 @@ def test_events_tell_the_whole_story_in_order() -> None:
         measured.step = 7  # type: ignore[misc]
 
 
-def test_a_listener_that_fails_is_logged_once_and_disturbs_nobody(
+def test_a_failing_listener_is_logged_once_and_does_not_affect_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def broken(_event: Event) -> None:
@@ -228,7 +228,7 @@ def test_failed_measurements_are_tried_again_after_25_steps_then_50_up_to_1000(
     assert [r.getMessage() for r in caplog.records] == [
         "step 0 was not measured, training continues unchanged: MeasurementError: out of luck"
     ]
-    # One success, and the next failure is tried again after 25 steps.
+    # After one success, the next failure is retried after 25 steps.
     training.meter.fails = False
     run.cadence.next_step = 0
     training.train(run, 1)
@@ -266,7 +266,7 @@ def test_a_step_that_is_not_scaled_or_measured_is_one_failure() -> None:
     assert run.cadence.failures == 1
 
 
-def test_without_room_for_the_weights_learning_rates_are_scaled_instead_of_updates() -> None:
+def test_learning_rates_are_scaled_instead_of_updates_if_memory_is_short() -> None:
     training = NumbersTraining(WIDE)
     run = advised(training, strict=False)
     training.train(run, 2, scales_updates=True)
@@ -276,7 +276,7 @@ def test_without_room_for_the_weights_learning_rates_are_scaled_instead_of_updat
     assert run.cadence.failures == 1
 
 
-def test_steps_that_move_nothing_are_measured_again_and_then_warned_about_once() -> None:
+def test_steps_that_move_nothing_are_measured_again_and_cause_one_warning() -> None:
     training, events = NumbersTraining((0.0,) * 4), list[Event]()
     run = advised(training, listeners=[events.append])
     training.train(run, 100)
@@ -288,7 +288,7 @@ def test_steps_that_move_nothing_are_measured_again_and_then_warned_about_once()
     assert not warning.is_hint
 
 
-def test_a_warm_up_from_zero_is_first_measured_where_something_moves() -> None:
+def test_a_warm_up_from_zero_is_first_measured_at_the_first_step_that_moves() -> None:
     training, events = NumbersTraining(WIDE, schedule=lambda step: 0.001 * step), list[Event]()
     training.train(advised(training, listeners=[events.append]), 3)
     assert [e.step for e in events if isinstance(e, Measured)] == [1]
@@ -325,7 +325,7 @@ class Unreachable(SpyAdvisor):
         return answer
 
 
-def test_without_further_answers_the_last_multipliers_stay() -> None:
+def test_the_last_multipliers_stay_without_further_answers() -> None:
     training, events = NumbersTraining(WIDE), list[Event]()
     advisor = Unreachable(recorded())
     run = advised(training, advisor, listeners=[events.append])
@@ -337,7 +337,7 @@ def test_without_further_answers_the_last_multipliers_stay() -> None:
     assert failed == [(step, StepPart.ADVICE) for step in (4, 8, 12, 16)]
 
 
-def test_each_warning_of_the_advisor_is_passed_on_once() -> None:
+def test_each_warning_of_the_advisor_is_reported_once() -> None:
     training, events = NumbersTraining(WIDE), list[Event]()
 
     class WarningAdvisor(SpyAdvisor):
@@ -366,7 +366,7 @@ def test_a_hint_is_given_once_when_learning_rates_are_first_scaled() -> None:
     assert (events[0].message, events[0].is_hint) == ("slow", True)
 
 
-def test_states_of_something_else_are_refused() -> None:
+def test_states_of_a_different_training_are_refused() -> None:
     state = recording().state_dict()
     with pytest.raises(AttachError, match="belongs to a recording, not to an advised run"):
         advised(NumbersTraining(WIDE)).load_state_dict(state)
