@@ -71,17 +71,17 @@ def test_the_tutorial_runs_from_start_to_end(service: LocalServer) -> None:
     cli = Cli(service.address, "default")
     names: dict[str, Any] = {}
     printed = ""
-    shown: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     for block in blocks(TUTORIAL):
         if block.language == "python":
             code = block.text.replace(_ADDRESS, service.address)
             printed = run_python(Block("python", code, True, block.where), names)
         elif block.language == "text":
-            shown.append((block.text, printed))
+            pairs.append((block.text, printed))
         else:
             _run_commands(block, cli)
-    assert len(shown) == 3
-    for page, output in shown:
+    assert len(pairs) == 3
+    for page, output in pairs:
         assert_alike(page, output)
 
 

@@ -56,8 +56,8 @@ def _merged(request: Message, odd: Message) -> Message:
 def on_the_wire(message: Message) -> bytes:
     """Return the bytes of a message, with strings that are not valid UTF-8."""
     data = message.SerializeToString()
-    for stand_in, wanted in values.UNENCODABLE.items():
-        data = data.replace(stand_in.encode(), wanted)
+    for stand_in, replacement in values.UNENCODABLE.items():
+        data = data.replace(stand_in.encode(), replacement)
     return data
 
 

@@ -105,8 +105,8 @@ def test_the_first_steps_of_the_readme_run(
     with service(environment) as address:
         code = "".join([_JOB, *steps]).replace("127.0.0.1:50051", address)
         environment.run("python", "-", text=code)
-        shown = environment.run("advisor", "run", "show", "night-1", "--address", address)
-    assert "char-gpt" in shown.stdout
+        result = environment.run("advisor", "run", "show", "night-1", "--address", address)
+    assert "char-gpt" in result.stdout
 
 
 @contextmanager

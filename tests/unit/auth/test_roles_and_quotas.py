@@ -76,9 +76,9 @@ def test_a_shortened_extended_or_changed_token_is_not_parsed(cut: str) -> None:
 
 def test_printing_a_token_does_not_show_its_secret() -> None:
     token = Token.new("nlp")
-    shown = f"{token!r} {token} {record_of(token)!r} {record_of(token).grant()}"
-    assert token.secret not in shown
-    assert token.digest not in shown
+    printed = f"{token!r} {token} {record_of(token)!r} {record_of(token).grant()}"
+    assert token.secret not in printed
+    assert token.digest not in printed
 
 
 def test_only_the_right_secret_makes_a_token_valid() -> None:
@@ -87,8 +87,8 @@ def test_only_the_right_secret_makes_a_token_valid() -> None:
     assert is_valid(token, record_of(token))
     assert not is_valid(other, record_of(token))
     assert not is_valid(token, None)
-    nobody = Token("nlp", token.id, "0" * 64)
-    assert not is_valid(nobody, record_of(token, digest="0" * 64))
+    unknown = Token("nlp", token.id, "0" * 64)
+    assert not is_valid(unknown, record_of(token, digest="0" * 64))
     assert not is_valid(token, record_of(token, digest="víctim"))
 
 
@@ -127,8 +127,8 @@ def test_every_method_has_a_role_and_writes_need_an_operator() -> None:
     for path, method in methods().items():
         reads = method.GetOptions().idempotency_level == 1
         advises = "/RecommendLR" in path
-        wanted = Role.TRAINER if advises else Role.VIEWER if reads else Role.OPERATOR
-        assert ROLES[path] == wanted, path
+        expected = Role.TRAINER if advises else Role.VIEWER if reads else Role.OPERATOR
+        assert ROLES[path] == expected, path
 
 
 def _as_received(request: Any) -> Any:

@@ -51,8 +51,8 @@ def _verdicts(found: Comparison) -> set[Verdict]:
 
 
 def _run(*arguments: object) -> tuple[int, str]:
-    shown = CliRunner().invoke(app, ["compare", *map(str, arguments)])
-    return shown.exit_code, shown.output
+    result = CliRunner().invoke(app, ["compare", *map(str, arguments)])
+    return result.exit_code, result.output
 
 
 @pytest.mark.parametrize("name", sorted(_ALL))
@@ -374,18 +374,18 @@ def test_the_exit_status_is_1_only_if_a_figure_got_worse(
     shutil.copytree(_STORED, old)
     (old / "ideas.json").unlink()
     shutil.copytree(old, tmp_path / "new")
-    status, shown = _run(old, tmp_path / "new")
-    assert (status, shown.count("0 worse, 0 better")) == (0, 1)
+    status, output = _run(old, tmp_path / "new")
+    assert (status, output.count("0 worse, 0 better")) == (0, 1)
     content = json.loads((tmp_path / "new" / "overhead.json").read_text("utf-8"))
     content["ours"]["overhead"] += 0.05
     write(tmp_path / "new", overhead=content, ideas=ideas())
     (tmp_path / "new" / "registry.json").unlink()
-    status, shown = _run(old, tmp_path / "new")
+    status, output = _run(old, tmp_path / "new")
     assert status == 1
-    assert "overhead: ours/overhead" in shown
-    status, shown = _run(old, tmp_path / "new", "--json")
+    assert "overhead: ours/overhead" in output
+    status, output = _run(old, tmp_path / "new", "--json")
     assert status == 1
-    found = json.loads(shown)
+    found = json.loads(output)
     assert [each["figure"] for each in found["worse"]] == ["ours/overhead"]
     assert {each["file"] for each in found["new"]} == {"ideas"}
     assert {each["file"] for each in found["gone"]} == {"registry"}
@@ -393,8 +393,8 @@ def test_the_exit_status_is_1_only_if_a_figure_got_worse(
 
 def test_files_with_different_names_are_compared(tmp_path: Path) -> None:
     write(tmp_path, yesterday=ideas(), today=ideas())
-    status, shown = _run(tmp_path / "yesterday.json", tmp_path / "today.json")
-    assert (status, "0 worse" in shown) == (0, True)
+    status, output = _run(tmp_path / "yesterday.json", tmp_path / "today.json")
+    assert (status, "0 worse" in output) == (0, True)
 
 
 def test_invalid_arguments_are_rejected_with_a_remedy(tmp_path: Path) -> None:
@@ -408,6 +408,6 @@ def test_invalid_arguments_are_rejected_with_a_remedy(tmp_path: Path) -> None:
         ((tmp_path / "text.json", tmp_path / "text.json"), "is not valid JSON"),
         ((tmp_path / "list.json", tmp_path / "list.json"), "is not a JSON object"),
     ):
-        status, shown = _run(*arguments)
+        status, output = _run(*arguments)
         assert status == 2
-        assert message in " ".join(shown.replace("│", " ").split())
+        assert message in " ".join(output.replace("│", " ").split())

@@ -18,9 +18,9 @@ def test_the_calls_of_all_callers_are_counted() -> None:
             time.sleep(0.01)
         return 10 * (number + 1)
 
-    begun = time.monotonic()
+    started = time.monotonic()
     per_second = calls_per_second(call, Workload(callers=3, parameters=1, seconds=0.1))
-    elapsed = time.monotonic() - begun
+    elapsed = time.monotonic() - started
     assert sorted(numbers) == [0, 1, 2]
     assert 60 / elapsed <= per_second <= 60 / 0.1
 

@@ -83,31 +83,31 @@ def test_a_sweep_is_not_extended_beyond_its_bounds() -> None:
 
 
 def _parabola(optimum: int) -> tuple[list[int], object]:
-    asked: list[int] = []
+    trained: list[int] = []
 
     def run(octaves: Sequence[int]) -> Sweep:
-        asked.extend(octaves)
+        trained.extend(octaves)
         return Sweep(
             losses={octave: [float((octave - optimum) ** 2)] for octave in octaves},
             seconds={octave: [1.0] for octave in octaves},
         )
 
-    return asked, run
+    return trained, run
 
 
 @pytest.mark.parametrize(
-    ("optimum", "asked_beyond"), [(-7, []), (-1, [-3, -2, -1, 0]), (-11, [-10, -11, -12])]
+    ("optimum", "trained_beyond"), [(-7, []), (-1, [-3, -2, -1, 0]), (-11, [-10, -11, -12])]
 )
 def test_a_sweep_is_extended_until_its_optimum_is_not_at_an_edge(
-    optimum: int, asked_beyond: list[int]
+    optimum: int, trained_beyond: list[int]
 ) -> None:
     case = replace(CASES[0], octaves=(-4, -5, -6, -7, -8, -9))
-    asked, run = _parabola(optimum)
+    trained, run = _parabola(optimum)
     found = until_inside(case, case.octaves, run)  # type: ignore[arg-type]
-    assert asked == [*case.octaves, *asked_beyond]
+    assert trained == [*case.octaves, *trained_beyond]
     assert best_octave(found.losses) == optimum
     assert not at_edge(found.losses)
-    assert found.total_s == len(asked)
+    assert found.total_s == len(trained)
 
 
 def test_a_sweep_without_an_optimum_ends_at_its_bound() -> None:

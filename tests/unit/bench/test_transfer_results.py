@@ -116,9 +116,9 @@ def _full_file(tmp_path: Path) -> Path:
 def test_a_file_with_all_cases_is_printed_without_training(tmp_path: Path) -> None:
     file = _full_file(tmp_path)
     before = file.read_text("utf-8")
-    shown = CliRunner().invoke(app, ["transfer", "--axis", "width", "--json", "--out", str(file)])
-    assert shown.exit_code == 0, shown.output
-    printed = json.loads(shown.stdout)
+    result = CliRunner().invoke(app, ["transfer", "--axis", "width", "--json", "--out", str(file)])
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
     assert {case["axis"] for case in printed["cases"]} == {"width"}
     cases, source = load(file)
     assert len(cases) == len(CASES)

@@ -89,8 +89,8 @@ def test_the_alert_on_refused_calls_names_every_limit() -> None:
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
-    shown = {series()[name][0] for query in QUERIES for name in used(query)}
-    assert shown == set(Metrics().names())
+    displayed = {series()[name][0] for query in QUERIES for name in used(query)}
+    assert displayed == set(Metrics().names())
 
 
 def test_every_panel_has_a_title_a_description_a_unit_and_a_data_source() -> None:

@@ -313,8 +313,8 @@ def test_the_pinned_versions_of_the_image_satisfy_the_requirements_of_the_projec
     lines = (DEPLOY / "constraints.txt").read_text("utf-8").splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
     pinned = {name.lower().replace("_", "-"): number for name, number in pinned.items()}
-    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["server"]]
-    for requirement in map(Requirement, wanted):
+    required = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["server"]]
+    for requirement in map(Requirement, required):
         assert requirement.specifier.contains(pinned[requirement.name]), requirement
 
 

@@ -40,10 +40,10 @@ def leaves(command: Any, path: str) -> list[tuple[str, Any]]:
 
 
 def test_settings_are_listed_with_option_default_and_meaning() -> None:
-    shown = rows("settings")
-    assert set(shown) == {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
-    assert shown["--port"] == ["`50051`", Settings.model_fields["port"].description]
-    assert all(meaning for _, meaning in shown.values())
+    table = rows("settings")
+    assert set(table) == {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
+    assert table["--port"] == ["`50051`", Settings.model_fields["port"].description]
+    assert all(meaning for _, meaning in table.values())
 
 
 def test_every_setting_is_an_option_of_the_command_and_names_its_variable() -> None:
@@ -55,9 +55,9 @@ def test_every_setting_is_an_option_of_the_command_and_names_its_variable() -> N
 
 
 def test_metrics_have_the_names_that_prometheus_sees() -> None:
-    shown = rows("metrics")
-    assert set(shown) == set(Metrics().names())
-    assert all(kind and meaning for kind, meaning in shown.values())
+    table = rows("metrics")
+    assert set(table) == set(Metrics().names())
+    assert all(kind and meaning for kind, meaning in table.values())
 
 
 def test_the_metrics_that_the_page_on_monitoring_watches_exist() -> None:
@@ -68,10 +68,10 @@ def test_the_metrics_that_the_page_on_monitoring_watches_exist() -> None:
 
 
 def test_errors_are_listed_with_meaning_and_remedy() -> None:
-    shown = rows("errors")
-    assert set(shown) == set(BY_REASON)
-    assert all(meaning and remedy for meaning, remedy in shown.values())
-    assert len(shown) == len(error_pb2.ErrorReason.keys()) - 1  # UNSPECIFIED is never sent
+    table = rows("errors")
+    assert set(table) == set(BY_REASON)
+    assert all(meaning and remedy for meaning, remedy in table.values())
+    assert len(table) == len(error_pb2.ErrorReason.keys()) - 1  # UNSPECIFIED is never sent
 
 
 def test_a_reason_without_remedy_breaks_the_build(monkeypatch: pytest.MonkeyPatch) -> None:

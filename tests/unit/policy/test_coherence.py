@@ -56,8 +56,8 @@ def test_a_coherence_gives_the_size_of_the_total_change(blocks: int, seed: int) 
     rho, r = float(found[0, 0]), norms[:blocks]
     whole = (1 - rho) * np.square(r).sum() + rho * r.sum() ** 2
     # Relative to the largest possible size: if changes cancel out, only rounding errors remain.
-    wanted = np.square(changes[:blocks].sum(axis=0)).sum()
-    assert whole == pytest.approx(wanted, rel=1e-4, abs=1e-5 * r.sum() ** 2)
+    expected = np.square(changes[:blocks].sum(axis=0)).sum()
+    assert whole == pytest.approx(expected, rel=1e-4, abs=1e-5 * r.sum() ** 2)
     assert found[0, 1] == 0  # one block
 
 

@@ -379,10 +379,10 @@ def test_hostile_layouts_are_mapped_with_bounded_time_and_memory(
     if len(names[0]) > 400:  # parsing dominates
         names = names[: groups * 2 // 5]
     tracemalloc.start()
-    begun = time.process_time()
+    started = time.process_time()
     layout = Layout.of_names(names)
     map_layout(layout, layout, DepthRule.SUM)
-    assert time.process_time() - begun < groups / 500  # slower because it is traced
+    assert time.process_time() - started < groups / 500  # slower because it is traced
     assert tracemalloc.get_traced_memory()[1] < groups / 5_000 * 100 * 2**20
     tracemalloc.stop()
 

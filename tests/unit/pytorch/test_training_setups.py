@@ -161,7 +161,7 @@ class Loop:
         return inputs
 
 
-def begun(setup: Setup) -> tuple[nn.Module, torch.optim.Optimizer]:
+def prepared(setup: Setup) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
     model = setup.model()
     return setup.called(model), setup.optimizer(model)
@@ -170,7 +170,7 @@ def begun(setup: Setup) -> tuple[nn.Module, torch.optim.Optimizer]:
 @pytest.mark.parametrize("case", SETUPS)
 def test_steps_are_measured_correctly(case: str) -> None:
     setup = SETUPS[case]
-    model, optimizer = begun(setup)
+    model, optimizer = prepared(setup)
     groups = ModelGroups(model, optimizer)
     with Recorder(model, optimizer, every=1, options=MeasuringOptions(probes=_PROBES)) as recorder:
         loop = Loop(setup, model, optimizer)
@@ -202,7 +202,7 @@ def test_steps_are_scaled_correctly(case: str, scaling: Any) -> None:
     setup = SETUPS[case]
     moves: list[list[Tensor]] = []
     for attached in (False, True):
-        model, optimizer = begun(setup)
+        model, optimizer = prepared(setup)
         groups = ModelGroups(model, optimizer)
         advisor = InProcessAdvisor(content_message([group.name for group in groups]))
         before = [group.parameter.detach().clone() for group in groups]
@@ -230,8 +230,8 @@ def test_steps_are_scaled_correctly(case: str, scaling: Any) -> None:
 @pytest.mark.parametrize("scaling", ["learning_rates", "update"])
 def test_scaling_learning_rates_and_updates_gives_the_same_steps(scaling: Any) -> None:
     setup = SETUPS["OneCycle"]
-    model, optimizer = begun(setup)
-    reference, plain = begun(setup)
+    model, optimizer = prepared(setup)
+    reference, plain = prepared(setup)
     names = [group.name for group in ModelGroups(model, optimizer)]
     advisor = InProcessAdvisor(content_message(names))
     with attach(model, optimizer, profile="x", advisor=advisor, scaling=scaling) as attachment:
@@ -249,7 +249,7 @@ def test_scaling_learning_rates_and_updates_gives_the_same_steps(scaling: Any) -
 
 
 def test_a_step_that_a_gradient_scaler_skips_is_not_measured() -> None:
-    model, optimizer = begun(SETUPS["plain"])
+    model, optimizer = prepared(SETUPS["plain"])
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
     with Recorder(model, optimizer, every=1) as recorder:
         for scale in (float("inf"), 1.0, 1.0):
@@ -262,7 +262,7 @@ def test_a_step_that_a_gradient_scaler_skips_is_not_measured() -> None:
 
 
 def test_measuring_pauses_if_no_step_moves_anything(caplog: pytest.LogCaptureFixture) -> None:
-    model, optimizer = begun(SETUPS["plain"])
+    model, optimizer = prepared(SETUPS["plain"])
     measured: list[int] = []
 
     def output(result: Tensor) -> Tensor:
@@ -279,16 +279,18 @@ def test_measuring_pauses_if_no_step_moves_anything(caplog: pytest.LogCaptureFix
             optimizer.step()
     assert sorted({step for step in measured if step < 90}) == [*range(8), 32, *range(82, 90)]
     assert [point.step for point in recorder.profile("x").points] == list(range(82, 100))
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert "8 steps in a row moved no output of the model; the next measurement is at step" in said
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert (
+        "8 steps in a row moved no output of the model; the next measurement is at step" in message
+    )
 
 
 def test_the_snapshot_can_be_kept_in_host_memory() -> None:
     rates = []
     for on_host in (False, True):
-        model, optimizer = begun(SETUPS["plain"])
+        model, optimizer = prepared(SETUPS["plain"])
         options = MeasuringOptions(snapshot_on_host=on_host)
-        plain, plain_optimizer = begun(SETUPS["plain"])
+        plain, plain_optimizer = prepared(SETUPS["plain"])
         with Recorder(model, optimizer, every=1, options=options) as recorder:
             loops = (
                 Loop(SETUPS["plain"], model, optimizer),

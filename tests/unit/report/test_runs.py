@@ -52,11 +52,11 @@ def test_a_run_is_listed_with_short_names_and_utc_times() -> None:
     run = run_service_pb2.Run(
         name="projects/default/runs/night", opening=OPENING, last_step=7, measurements=3
     )
-    begun = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    run.create_time.FromDatetime(begun)
-    run.update_time.FromDatetime(begun)
+    create_time = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    run.create_time.FromDatetime(create_time)
+    run.update_time.FromDatetime(create_time)
     run.lost_measurements = 2
-    assert RunRow.of(run) == RunRow("night", "gpt", 7, 3, 2, begun, begun)
+    assert RunRow.of(run) == RunRow("night", "gpt", 7, 3, 2, create_time, create_time)
 
 
 def test_a_measurement_has_its_multipliers_summarized_and_its_outcomes_counted() -> None:

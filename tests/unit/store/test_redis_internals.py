@@ -139,11 +139,11 @@ def test_xread_still_marks_its_keys_with_the_same_word() -> None:
 
 def test_the_major_version_of_redis_py_is_bounded() -> None:
     project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]
-    (wanted,) = (
+    (requirement,) = (
         entry
         for entry in project["optional-dependencies"]["server"]
         if entry.startswith("redis[hiredis]")
     )
-    bound = re.search(r"<(\d+)$", wanted)
-    assert bound, f"{wanted} has no upper bound, but our clients use internals of redis-py"
+    bound = re.search(r"<(\d+)$", requirement)
+    assert bound, f"{requirement} has no upper bound, but our clients use internals of redis-py"
     assert int(version("redis").partition(".")[0]) < int(bound[1])
