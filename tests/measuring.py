@@ -114,8 +114,8 @@ def sample_rates(case: Measurable, estimator: PerExampleEstimator) -> Sample:
     squares = torch.zeros(len(case.groups), dtype=torch.float64)
     variances = torch.zeros_like(squares)  # of the sums of squares
     measurements, errors = 0, torch.full_like(squares, math.inf)
-    most = _MAX_PROBES // estimator.probes
-    while measurements < most and (errors > _DECISIVE_ERROR).any():
+    max_measurements = _MAX_PROBES // estimator.probes
+    while measurements < max_measurements and (errors > _DECISIVE_ERROR).any():
         torch.manual_seed(1)  # the same dropout masks; probes use separate generators
         estimate = estimator.estimate(case.batch, case.update)
         square = torch.tensor(estimate.unit_rates, dtype=torch.float64) ** 2

@@ -119,7 +119,7 @@ def details(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, str, dict[str, 
 
 def bad_requests(profile: str) -> dict[str, list[Request]]:
     good = Request(opening=opening_message(profile), measurement=measurement())
-    other_project = opening_message(profile, run="projects/another/runs/r")
+    other_project = opening_message(profile, run="projects/other/runs/r")
     progress = opening_message(profile)
     progress.policy.alignment = policy_pb2.ALIGNMENT_PROGRESS
     negative = opening_message(profile, total_steps=-1)

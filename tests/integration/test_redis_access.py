@@ -164,8 +164,8 @@ def test_keys_outside_the_prefix_are_refused(tmp_path: Path) -> None:
 
 
 def test_errors_about_redis_show_no_password(tmp_path: Path) -> None:
-    right = {"password": "another"}
-    with RedisServer(tmp_path, "--requirepass", "another", client_options=right) as server:
+    options = {"password": "different"}
+    with RedisServer(tmp_path, "--requirepass", "different", client_options=options) as server:
         port = server.port
         for url in (
             f"redis://:{SECRET}@127.0.0.1:{port}",
@@ -218,17 +218,17 @@ def test_redis_works_over_mutual_tls(encrypted: TlsProxy, authority: Authority) 
         check_all_operations(client, "default")
 
 
-@pytest.mark.parametrize("what", ["no certificate", "another authority", "another name"])
+@pytest.mark.parametrize("what", ["no certificate", "different authority", "different name"])
 def test_a_redis_with_a_wrong_certificate_is_refused(
     encrypted: TlsProxy, authority: Authority, tmp_path: Path, what: str
 ) -> None:
     cert, key = authority.issue("advisor")
     ca, host = authority.ca(), "localhost"
-    if what == "another authority":
+    if what == "different authority":
         (tmp_path / "other").mkdir()
         ca = Authority(tmp_path / "other").ca()
     certificate = "" if what == "no certificate" else f"&ssl_certfile={cert}&ssl_keyfile={key}"
-    if what == "another name":
+    if what == "different name":
         host = "127.0.0.2"
     url = f"rediss://{host}:{encrypted.port}?ssl_ca_certs={ca}{certificate}"
     with pytest.raises(LocalServerError, match="cannot be used"):
