@@ -10,9 +10,9 @@ from tests.chaos.history import History, Operation
 from tests.chaos.order import Order
 from tests.chaos.replay import ProfileState, Replay
 
-_WHOLE = 1e-3  # tolerance of numbers; rates are exact, multipliers nearly so
-_SAME = ("profile", "digest", "stale", "policy")  # equal in all answers of one stream
-_GONE = ("PROFILE_NOT_FOUND", "VERSION_NOT_FOUND")
+_TOLERANCE = 1e-3  # of content numbers; rates are exact, multipliers nearly so
+_EQUAL_IN_A_STREAM = ("profile", "digest", "stale", "policy")
+_NOT_FOUND = ("PROFILE_NOT_FOUND", "VERSION_NOT_FOUND")
 
 
 class AnswerChecker:
@@ -74,7 +74,7 @@ class AnswerChecker:
 
     def _refused(self, operation: Operation) -> None:
         suffix = operation.request["suffix"]
-        if operation.response["reason"] not in _GONE or not self._some(
+        if operation.response["reason"] not in _NOT_FOUND or not self._some(
             operation, lambda state: not state.resolve(suffix)
         ):
             self._wrong(
@@ -108,7 +108,7 @@ class AnswerChecker:
         first = self._streams[operation.response["stream"]]
         if first is operation:
             self._first(operation)
-        elif any(operation.response[key] != first.response[key] for key in _SAME):
+        elif any(operation.response[key] != first.response[key] for key in _EQUAL_IN_A_STREAM):
             self._wrong(
                 "wrong_version",
                 f"{self._about(operation)}: differs from the first answer of its stream",
@@ -163,7 +163,7 @@ class AnswerChecker:
             values.number_of(reference, 1.0 + group)
             for group, reference in enumerate(response["references"])
         ]
-        if not all(abs(each - number) < _WHOLE for each in shown):
+        if not all(abs(each - number) < _TOLERANCE for each in shown):
             self._wrong(
                 "wrong_version", f"{self._about(operation)}: has the rates of contents {shown}"
             )

@@ -14,7 +14,7 @@ from tests.chaos.history import Recorder, Values
 from tests.chaos.recording import REFUSALS, RecordedAdvisor, answered, carry_out
 
 
-class Crowd:
+class ClientPool:
     """Clients that work until they are stopped, each in its own thread.
 
     Args:

@@ -222,7 +222,7 @@ class LinkThrottled(_LinkFault):
         self._proxy.bytes_per_s = 0.0
 
 
-class LinkHeld(_LinkFault):
+class LinkStalled(_LinkFault):
     """No data pass, but connections stay open."""
 
     def inject(self) -> None:
@@ -232,7 +232,7 @@ class LinkHeld(_LinkFault):
         self._proxy.release()
 
 
-class AnswersSwallowed(_LinkFault):
+class AnswersDropped(_LinkFault):
     """Requests are executed, but their answers are lost: the caller sees a timeout or a reset."""
 
     def inject(self) -> None:
@@ -254,6 +254,6 @@ LINK_FAULTS: tuple[type[_LinkFault], ...] = (
     LinkCut,
     LinkDelayed,
     LinkThrottled,
-    LinkHeld,
-    AnswersSwallowed,
+    LinkStalled,
+    AnswersDropped,
 )

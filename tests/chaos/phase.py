@@ -14,7 +14,7 @@ from pathlib import Path
 from fslr import AdvisorClient, NotFoundError, ServiceError
 from fslr.resource_names import DEFAULT_PROJECT
 from tests.chaos import values
-from tests.chaos.clients import Crowd
+from tests.chaos.clients import ClientPool
 from tests.chaos.deployment import Services, Store
 from tests.chaos.history import Recorder, Values
 from tests.chaos.nemesis import Nemesis
@@ -22,8 +22,8 @@ from tests.chaos.recording import carry_out
 
 DEADLINE_S = 2.5
 _SLACK_S = 0.75  # for pauses of the machine itself
-_CALM_S = 1.5  # after the last fault, so that its recovery is measured
-_PATIENCE_S = 30.0
+_RECOVERY_S = 1.5  # after the last fault, so that its recovery is measured
+_READ_TIMEOUT_S = 30.0
 _PAUSE_S = 0.04  # mean pause of a client between two operations
 _JOB_STOP_S = 15.0
 
@@ -125,8 +125,8 @@ def _inject_faults(
     plan: Plan, store: Store, services: Services, recorders: Mapping[str, Recorder]
 ) -> None:
     """Let clients work while faults are injected, and for a moment after the last fault."""
-    crowds = {
-        project: Crowd(
+    pools = {
+        project: ClientPool(
             services.address,
             project,
             recorder,
@@ -142,16 +142,16 @@ def _inject_faults(
         Nemesis("services", services.faults(), first, seed=plan.seed, pause_s=(0.2, 0.8)),
     ]
     with _training(plan, services, first):
-        for crowd in crowds.values():
-            crowd.start()
+        for pool in pools.values():
+            pool.start()
         for nemesis in nemeses:
             nemesis.start()
         time.sleep(plan.seconds)
         for nemesis in nemeses:
             nemesis.stop()
-        time.sleep(_CALM_S)
-        for project, crowd in crowds.items():
-            hung = crowd.stop()
+        time.sleep(_RECOVERY_S)
+        for project, pool in pools.items():
+            hung = pool.stop()
             for name in hung:
                 recorders[project].note("hung", job=name)
             if hung:  # keep the stacks of the threads that wait
@@ -184,7 +184,7 @@ def _training(plan: Plan, services: Services, recorder: Recorder) -> Iterator[No
 
 def _read_all(services: Services, project: str) -> Values:
     """Return all contents of a project as the service returns them."""
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _READ_TIMEOUT_S
     while True:
         try:
             with AdvisorClient(services.replicas[0].address, deadline_s=10) as client:

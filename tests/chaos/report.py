@@ -11,7 +11,7 @@ from tests.chaos.history import OUTCOMES, History
 from tests.chaos.violations import Violation
 
 _NS = 1e-9
-_SHOWN = 20  # maximum number of violations to print
+_MAX_PRINTED = 20  # violations; the history has all of them
 
 
 def injected(history: History) -> int:
@@ -64,7 +64,7 @@ def lines(history: History, violations: Sequence[Violation]) -> Iterator[str]:
         yield f"  {fault:<24}{count:>6}{middle:>18}{longest:>10}"
     for note in history.of("broken"):
         yield f"  BROKEN {note['client']}: {note['error']}"
-    for violation in violations[:_SHOWN]:
+    for violation in violations[:_MAX_PRINTED]:
         yield f"  VIOLATION {violation.count}: {violation.what}"
-    if len(violations) > _SHOWN:
-        yield f"  ... and {len(violations) - _SHOWN} more violations"
+    if len(violations) > _MAX_PRINTED:
+        yield f"  ... and {len(violations) - _MAX_PRINTED} more violations"

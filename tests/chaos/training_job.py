@@ -28,7 +28,7 @@ _PROFILE = "trained"
 _STEPS = 150  # of one training, before the next one starts
 _STEPS_PER_NOTE = 25
 _PAUSE_S = 0.01  # as a larger model would take
-_OFTEN = policy_pb2.Policy(min_interval_steps=1, max_interval_steps=4)
+_FREQUENT = policy_pb2.Policy(min_interval_steps=1, max_interval_steps=4)
 
 
 def train(
@@ -50,7 +50,7 @@ def train(
         optimizer,
         profile=f"{_PROFILE}@{suffix}" if suffix else _PROFILE,
         advisor=advisor,
-        run=RunInfo(project=project, policy=_OFTEN),
+        run=RunInfo(project=project, policy=_FREQUENT),
         strict=False,
     ) as attachment:
         for step in range(_STEPS):

@@ -18,7 +18,7 @@ POLICY = "careful"
 ALIASES = ("prod", "canary")
 MODEL_NAMES = ("0.weight", "0.bias", "2.weight", "2.bias")  # of the training job's model
 _MIN_MULTIPLIER = 1 / 16
-_LARGEST_BASE = 16.0
+_BASE_MAX_MULTIPLIER = 16.0
 _DEFAULT_BOUNDS = (2.0**-10, 2.0**10)
 _TINY_RATE = 4e-4  # of the last group; its multiplier is clamped to the maximum
 
@@ -45,20 +45,20 @@ def content(profile: str, number: int, project: str) -> profile_pb2.ProfileConte
 def rules(number: int) -> policy_pb2.Policy:
     """Return policy number ``number``."""
     return policy_pb2.Policy(
-        min_multiplier=_MIN_MULTIPLIER, max_multiplier=_LARGEST_BASE + number / PARTS
+        min_multiplier=_MIN_MULTIPLIER, max_multiplier=_BASE_MAX_MULTIPLIER + number / PARTS
     )
 
 
 def policy_number(policy: policy_pb2.Policy) -> float:
     """Return the number of a policy; not whole if it has none."""
-    return (policy.max_multiplier - _LARGEST_BASE) * PARTS
+    return (policy.max_multiplier - _BASE_MAX_MULTIPLIER) * PARTS
 
 
 def bounds(policy_number: int | None) -> tuple[float, float]:
     """Return the bounds of multipliers under a policy; None stands for the default rules."""
     if policy_number is None:
         return _DEFAULT_BOUNDS
-    return _MIN_MULTIPLIER, _LARGEST_BASE + policy_number / PARTS
+    return _MIN_MULTIPLIER, _BASE_MAX_MULTIPLIER + policy_number / PARTS
 
 
 def opening(project: str, profile: str, suffix: str, run: str = "") -> pb.RunOpening:
