@@ -106,7 +106,7 @@ def _announce(
 ) -> None:
     """Print how many cases are finished, and how long the others take."""
     if len(waiting) < len(cases):
-        _console.print(f"Already in {out}: {_count(len(cases) - len(waiting))}.")
+        _console.print(f"Already in {out}: {_count(len(cases) - len(waiting))}.", soft_wrap=True)
     if waiting:
         minutes = sum(expected_s(case, processes) for case in waiting) / 60
         _console.print(f"To run: {_count(len(waiting))}, about {minutes:.1f} minutes.")
