@@ -30,7 +30,7 @@ test: $(VENV)/installed ## Run the tests, with a real Redis and a real gRPC serv
 	$(PYTEST) -m 'not long'
 
 test-long: $(VENV)/installed ## Tests that prove by long repetition, and ten times as many examples of properties (about 5 min)
-	$(PYTEST) -m 'long or hypothesis' --hypothesis-profile long
+	$(PYTEST) --dist worksteal -m 'long or hypothesis' --hypothesis-profile long
 
 check: lint types protos-check docs packages test ## What CI checks first; it also runs test-long
 
