@@ -113,7 +113,7 @@ class Authenticator:
     async def _look_up(self, text: str) -> Grant:
         token = Token.parse(text)
         record = await self._tokens.get(token.project, token.id) if token else None
-        # The same message for every failure, so that nobody learns which token ids exist.
+        # The same message for every failure, so that it does not reveal which token ids exist.
         if token is None or not is_valid(token, record) or record is None:
             raise UnauthenticatedError("the token is not valid here")
         return record.grant()

@@ -17,7 +17,7 @@ class AuditOrigin:
 
     Attributes:
         time: When it arrived, UTC.
-        actor: Who makes it, as the caller states; empty: not stated.
+        actor: The writer, as the caller states it; empty: not stated.
         peer: The caller's network address.
         request_id: Identifies retries of the request; empty: none.
     """

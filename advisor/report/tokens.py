@@ -14,7 +14,7 @@ class TokenRow:
 
     Attributes:
         token_id: The token's id.
-        name: Who holds it, or what it is for.
+        name: Holder or purpose of the token.
         role: What its holder may do, in words.
         create_time: When it was created, UTC.
         expire_time: When it expires, UTC; None: never.

@@ -1,4 +1,4 @@
-"""The event loop: how it is run and stopped, and tasks that nobody awaits."""
+"""Runs and stops the event loop, and keeps background tasks."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ class IntLiteral(int):
     """An integer read from a file.
 
     Attributes:
-        text: The number as it is written in the file.
+        text: The number as written in the file.
     """
 
     text: str
@@ -25,7 +25,7 @@ class FloatLiteral(float):
     """A floating-point number read from a file.
 
     Attributes:
-        text: The number as it is written in the file.
+        text: The number as written in the file.
     """
 
     text: str

@@ -19,7 +19,7 @@ from fslr.training.events import AdviceAdopted, Failed, Listeners, Measured, Ste
 from fslr.training.exchange import Advice, Exchange, Ranks
 
 _KIND = "an advised run"
-_FIRST_INTERVAL_STEPS = 25  # after a first measurement that nobody answered
+_FIRST_INTERVAL_STEPS = 25  # after a first measurement without an answer
 
 
 @dataclass(frozen=True, slots=True)

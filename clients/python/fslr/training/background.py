@@ -105,4 +105,4 @@ class BackgroundSession:
                 continue
             with self._lock:
                 self._answer = answer
-            self.answered += 1  # last: as long as it is outstanding, the exchange looks for it
+            self.answered += 1  # last: the exchange looks for outstanding answers only
