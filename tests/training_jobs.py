@@ -14,9 +14,8 @@ from benchmarks.char_gpt import CharGPT, CharGPTConfig
 from benchmarks.text import Corpus, load_corpus
 from benchmarks.training import Attach, TrainingPlan, TrainingResult, no_attachment, train
 from fslr import Provenance
-from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import policy_pb2, profile_pb2, profile_service_pb2
-from fslr.protocols import RunSession
+from fslr.advisor.v1 import policy_pb2, profile_pb2
+from tests import spy_advisor
 
 
 @cache
@@ -59,26 +58,11 @@ def in_process() -> InProcessAdvisor:
     return InProcessAdvisor(recorded())
 
 
-class SpyAdvisor:
-    """An in-process advisor that keeps the measurements it receives."""
+class SpyAdvisor(spy_advisor.SpyAdvisor):
+    """An in-process advisor for the recorded profile that keeps the measurements it receives."""
 
     def __init__(self) -> None:
-        self.inner = InProcessAdvisor(recorded())
-        self.measurements: list[pb.Measurement] = []
-
-    def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
-        return self.inner.validate_layout(opening)
-
-    def open_run(self, opening: pb.RunOpening) -> RunSession:
-        self.session = self.inner.open_run(opening)
-        return self
-
-    def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
-        self.measurements.append(measurement)
-        return self.session.recommend(measurement)
-
-    def close(self) -> None:
-        pass
+        super().__init__(recorded())
 
 
 def attaching(

@@ -7,10 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.local.in_process import InProcessAdvisor
-from fslr import MeasurementError, RateEstimate, RunSession
-from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import profile_pb2, profile_service_pb2
+from fslr import MeasurementError, RateEstimate
 from fslr.training.advised_run import AdvisedRun
 from fslr.training.events import Listeners
 from fslr.training.step_cycle import Run, StepCycle
@@ -119,32 +116,6 @@ class NumbersTraining:
             self.moves.append((self.weights - before) * self.sensitivities)
             if isinstance(run, AdvisedRun):
                 await_answer(run)
-
-
-class SpyAdvisor:
-    """An in-process advisor that keeps the measurements it receives.
-
-    Args:
-        content: The profile.
-    """
-
-    def __init__(self, content: profile_pb2.ProfileContent) -> None:
-        self.inner = InProcessAdvisor(content)
-        self.measurements: list[pb.Measurement] = []
-
-    def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
-        return self.inner.validate_layout(opening)
-
-    def open_run(self, opening: pb.RunOpening) -> RunSession:
-        self.session = self.inner.open_run(opening)
-        return self
-
-    def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
-        self.measurements.append(measurement)
-        return self.session.recommend(measurement)
-
-    def close(self) -> None:
-        self.session.close()
 
 
 def await_answer(run: AdvisedRun) -> None:

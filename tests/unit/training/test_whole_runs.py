@@ -31,7 +31,8 @@ from fslr.training.events import Listener, Listeners, LogListener
 from fslr.training.exchange import OneProcess
 from fslr.training.recording import Recording
 from fslr.training.step_cycle import StepCycle
-from tests.unit.training.numbers_training import NumbersTraining, SpyAdvisor
+from tests.spy_advisor import SpyAdvisor
+from tests.unit.training.numbers_training import NumbersTraining
 
 NAMES = ("embed.weight", "blocks.0.up.weight", "blocks.1.up.weight", "head.weight")
 BASE, WIDE = (1.0, 2.0, 2.0, 0.5), (1.0, 8.0, 8.0, 0.25)
