@@ -41,6 +41,12 @@ class _WarningKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WarningKi
     """Only one of the two warms its learning rate up."""
     WARNING_KIND_NEAREST_ROLE: _WarningKind.ValueType  # 6
     """Some groups use the reference of the nearest role."""
+    WARNING_KIND_INITIAL_WEIGHTS: _WarningKind.ValueType  # 7
+    """Initial weights that do not scale with the width as the profile's do."""
+    WARNING_KIND_WEIGHT_DECAY: _WarningKind.ValueType  # 8
+    """Only one of the two measures without weight decay, or an optimizer's decay cannot be kept."""
+    WARNING_KIND_RECORDING: _WarningKind.ValueType  # 9
+    """The profile's recording is doubtful, such as one with spikes."""
 
 class WarningKind(_WarningKind, metaclass=_WarningKindEnumTypeWrapper):
     """WarningKind is the kind of a difference between a run and its profile."""
@@ -59,6 +65,12 @@ WARNING_KIND_WARMUP: WarningKind.ValueType  # 5
 """Only one of the two warms its learning rate up."""
 WARNING_KIND_NEAREST_ROLE: WarningKind.ValueType  # 6
 """Some groups use the reference of the nearest role."""
+WARNING_KIND_INITIAL_WEIGHTS: WarningKind.ValueType  # 7
+"""Initial weights that do not scale with the width as the profile's do."""
+WARNING_KIND_WEIGHT_DECAY: WarningKind.ValueType  # 8
+"""Only one of the two measures without weight decay, or an optimizer's decay cannot be kept."""
+WARNING_KIND_RECORDING: WarningKind.ValueType  # 9
+"""The profile's recording is doubtful, such as one with spikes."""
 Global___WarningKind: _TypeAlias = WarningKind  # noqa: Y015
 
 @_typing.final
@@ -153,6 +165,9 @@ class Measurement(_message.Message):
     SHARES_FIELD_NUMBER: _builtins.int
     LINEARITY_ERROR_FIELD_NUMBER: _builtins.int
     ADVISED_FIELD_NUMBER: _builtins.int
+    WEIGHT_RMS_FIELD_NUMBER: _builtins.int
+    UPDATE_RMS_FIELD_NUMBER: _builtins.int
+    EXCLUDES_WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimizer steps completed before the measured step, at least 0."""
     interval_steps: _builtins.int
@@ -171,6 +186,10 @@ class Measurement(_message.Message):
     """Linearity error: relative difference between the actual change of the outputs and its
     first-order approximation, a ratio. Finite, at least 0. Default (absent): unknown. Increases
     are damped if the policy has `max_linearity_error`.
+    """
+    excludes_weight_decay: _builtins.bool
+    """Whether the unit rates were measured without the part of the update that is weight decay.
+    Default false. A profile that differs gives a warning.
     """
     @_builtins.property
     def unit_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -203,6 +222,16 @@ class Measurement(_message.Message):
         these groups. Default (empty): all groups if `interval_steps` is above 0, else none.
         """
 
+    @_builtins.property
+    def weight_rms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """RMS of each group's weights before the measured step. Finite, at least 0. Default (empty):
+        unknown.
+        """
+
+    @_builtins.property
+    def update_rms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """RMS of each group's update of an lr = 1 step. Finite, at least 0. Default (empty): unknown."""
+
     def __init__(
         self,
         *,
@@ -219,10 +248,13 @@ class Measurement(_message.Message):
         shares: _abc.Iterable[_builtins.float] | None = ...,
         linearity_error: _builtins.float | None = ...,
         advised: _abc.Iterable[_builtins.bool] | None = ...,
+        weight_rms: _abc.Iterable[_builtins.float] | None = ...,
+        update_rms: _abc.Iterable[_builtins.float] | None = ...,
+        excludes_weight_decay: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_total_rate", b"_total_rate", "linearity_error", b"linearity_error", "loss", b"loss", "total_rate", b"total_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_total_rate", b"_total_rate", "advised", b"advised", "examples", b"examples", "interval_steps", b"interval_steps", "learning_rates", b"learning_rates", "linearity_error", b"linearity_error", "loss", b"loss", "multipliers", b"multipliers", "probes", b"probes", "relative_errors", b"relative_errors", "shares", b"shares", "step", b"step", "total_rate", b"total_rate", "unit_rates", b"unit_rates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_total_rate", b"_total_rate", "advised", b"advised", "examples", b"examples", "excludes_weight_decay", b"excludes_weight_decay", "interval_steps", b"interval_steps", "learning_rates", b"learning_rates", "linearity_error", b"linearity_error", "loss", b"loss", "multipliers", b"multipliers", "probes", b"probes", "relative_errors", b"relative_errors", "shares", b"shares", "step", b"step", "total_rate", b"total_rate", "unit_rates", b"unit_rates", "update_rms", b"update_rms", "weight_rms", b"weight_rms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__linearity_error: _TypeAlias = _typing.Literal["linearity_error"]  # noqa: Y015
     _WhichOneofArgType__linearity_error: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error"]  # noqa: Y015
@@ -317,6 +349,8 @@ class RecommendLRResponse(_message.Message):
     PROFILE_STEP_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     RECOMMENDED_FIELD_NUMBER: _builtins.int
+    PRIORS_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """The measurement's step."""
     profile: _builtins.str
@@ -339,6 +373,8 @@ class RecommendLRResponse(_message.Message):
     """The policy version that was followed: `projects/{project}/policies/{policy}@{version}`.
     Empty: the rules in the profile or in the opening.
     """
+    weight_decay: _policy_pb2.WeightDecayRule.ValueType
+    """What multipliers do to weight decay under the policy."""
     @_builtins.property
     def multipliers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Factors on the scheduled learning rates. Always finite and within the policy's bounds."""
@@ -382,6 +418,10 @@ class RecommendLRResponse(_message.Message):
         `Measurement.advised`.
         """
 
+    @_builtins.property
+    def priors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Each group's multiplier from shapes alone; 0: it has no prior."""
+
     def __init__(
         self,
         *,
@@ -401,10 +441,12 @@ class RecommendLRResponse(_message.Message):
         profile_step: _builtins.float = ...,
         policy: _builtins.str = ...,
         recommended: _abc.Iterable[_builtins.bool] | None = ...,
+        priors: _abc.Iterable[_builtins.float] | None = ...,
+        weight_decay: _policy_pb2.WeightDecayRule.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_factors", b"depth_factors", "digest", b"digest", "limits", b"limits", "multipliers", b"multipliers", "next_measurement_step", b"next_measurement_step", "outcomes", b"outcomes", "policy", b"policy", "probes", b"probes", "profile", b"profile", "profile_step", b"profile_step", "raw_multipliers", b"raw_multipliers", "recommended", b"recommended", "reference_unit_rates", b"reference_unit_rates", "stale", b"stale", "step", b"step", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_factors", b"depth_factors", "digest", b"digest", "limits", b"limits", "multipliers", b"multipliers", "next_measurement_step", b"next_measurement_step", "outcomes", b"outcomes", "policy", b"policy", "priors", b"priors", "probes", b"probes", "profile", b"profile", "profile_step", b"profile_step", "raw_multipliers", b"raw_multipliers", "recommended", b"recommended", "reference_unit_rates", b"reference_unit_rates", "stale", b"stale", "step", b"step", "warnings", b"warnings", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,15 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66slr/advisor/v1/layout.proto\x12\x0f\x66slr.advisor.v1\"\x93\x01\n\x05Group\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65pth_index\x18\x03 \x01(\x05\x12\x13\n\x0b\x64\x65pth_count\x18\x04 \x01(\x05\x12\x17\n\x0fparameter_count\x18\x05 \x01(\x03\x12\x15\n\rinner_indices\x18\x06 \x03(\x05\x12\x14\n\x0cinner_counts\x18\x07 \x03(\x05\"\x7f\n\x06Layout\x12&\n\x06groups\x18\x01 \x03(\x0b\x32\x16.fslr.advisor.v1.Group\x12\x16\n\x0erole_templates\x18\x02 \x03(\t\x12\x14\n\x0c\x66rozen_names\x18\x03 \x03(\t\x12\x1f\n\x17\x66rozen_parameter_counts\x18\x04 \x03(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66slr/advisor/v1/layout.proto\x12\x0f\x66slr.advisor.v1\"\xaa\x02\n\x05Group\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65pth_index\x18\x03 \x01(\x05\x12\x13\n\x0b\x64\x65pth_count\x18\x04 \x01(\x05\x12\x17\n\x0fparameter_count\x18\x05 \x01(\x03\x12\x15\n\rinner_indices\x18\x06 \x03(\x05\x12\x14\n\x0cinner_counts\x18\x07 \x03(\x05\x12\r\n\x05shape\x18\x08 \x03(\x03\x12\x0e\n\x06\x66\x61n_in\x18\t \x01(\x03\x12\x0f\n\x07\x66\x61n_out\x18\n \x01(\x03\x12(\n\x04kind\x18\x0b \x01(\x0e\x32\x1a.fslr.advisor.v1.GroupKind\x12\x18\n\x0binitial_rms\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x11\n\toptimizer\x18\r \x01(\tB\x0e\n\x0c_initial_rms\"\x7f\n\x06Layout\x12&\n\x06groups\x18\x01 \x03(\x0b\x32\x16.fslr.advisor.v1.Group\x12\x16\n\x0erole_templates\x18\x02 \x03(\t\x12\x14\n\x0c\x66rozen_names\x18\x03 \x03(\t\x12\x1f\n\x17\x66rozen_parameter_counts\x18\x04 \x03(\x03*\x9b\x02\n\tGroupKind\x12\x1a\n\x16GROUP_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14GROUP_KIND_EMBEDDING\x10\x01\x12\x15\n\x11GROUP_KIND_HIDDEN\x10\x02\x12\x16\n\x12GROUP_KIND_READOUT\x10\x03\x12\x15\n\x11GROUP_KIND_VECTOR\x10\x04\x12\x1a\n\x16GROUP_KIND_CONVOLUTION\x10\x05\x12\x15\n\x11GROUP_KIND_ROUTER\x10\x06\x12\x15\n\x11GROUP_KIND_EXPERT\x10\x07\x12\x18\n\x14GROUP_KIND_ADAPTER_A\x10\x08\x12\x18\n\x14GROUP_KIND_ADAPTER_B\x10\t\x12\x14\n\x10GROUP_KIND_INPUT\x10\nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fslr.advisor.v1.layout_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_GROUPKIND']._serialized_start=480
+  _globals['_GROUPKIND']._serialized_end=763
   _globals['_GROUP']._serialized_start=50
-  _globals['_GROUP']._serialized_end=197
-  _globals['_LAYOUT']._serialized_start=199
-  _globals['_LAYOUT']._serialized_end=326
+  _globals['_GROUP']._serialized_end=348
+  _globals['_LAYOUT']._serialized_start=350
+  _globals['_LAYOUT']._serialized_end=477
 # @@protoc_insertion_point(module_scope)

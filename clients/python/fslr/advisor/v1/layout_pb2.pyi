@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,66 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _GroupKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GroupKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GroupKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GROUP_KIND_UNSPECIFIED: _GroupKind.ValueType  # 0
+    """Default: unknown. The group has no prior."""
+    GROUP_KIND_EMBEDDING: _GroupKind.ValueType  # 1
+    """A table that is indexed by tokens or positions. So is a table that is also the readout (tied)."""
+    GROUP_KIND_HIDDEN: _GroupKind.ValueType  # 2
+    """A matrix whose inputs and outputs both grow with the model's width."""
+    GROUP_KIND_READOUT: _GroupKind.ValueType  # 3
+    """A matrix whose inputs grow with the width, and whose outputs are the model's."""
+    GROUP_KIND_VECTOR: _GroupKind.ValueType  # 4
+    """A bias, a gain or another tensor of one dimension or less."""
+    GROUP_KIND_CONVOLUTION: _GroupKind.ValueType  # 5
+    """The kernel of a convolution."""
+    GROUP_KIND_ROUTER: _GroupKind.ValueType  # 6
+    """A matrix that distributes tokens among experts."""
+    GROUP_KIND_EXPERT: _GroupKind.ValueType  # 7
+    """A matrix of an expert, or of all experts of a block."""
+    GROUP_KIND_ADAPTER_A: _GroupKind.ValueType  # 8
+    """The matrix of an adapter that reads the layer's input (LoRA's A)."""
+    GROUP_KIND_ADAPTER_B: _GroupKind.ValueType  # 9
+    """The matrix of an adapter that writes the layer's output (LoRA's B)."""
+    GROUP_KIND_INPUT: _GroupKind.ValueType  # 10
+    """A matrix whose inputs are the model's own, such as pixels, and whose outputs grow with the
+    width.
+    """
+
+class GroupKind(_GroupKind, metaclass=_GroupKindEnumTypeWrapper):
+    """GroupKind says what a group's tensor does in its model, as far as learning rates depend on it."""
+
+GROUP_KIND_UNSPECIFIED: GroupKind.ValueType  # 0
+"""Default: unknown. The group has no prior."""
+GROUP_KIND_EMBEDDING: GroupKind.ValueType  # 1
+"""A table that is indexed by tokens or positions. So is a table that is also the readout (tied)."""
+GROUP_KIND_HIDDEN: GroupKind.ValueType  # 2
+"""A matrix whose inputs and outputs both grow with the model's width."""
+GROUP_KIND_READOUT: GroupKind.ValueType  # 3
+"""A matrix whose inputs grow with the width, and whose outputs are the model's."""
+GROUP_KIND_VECTOR: GroupKind.ValueType  # 4
+"""A bias, a gain or another tensor of one dimension or less."""
+GROUP_KIND_CONVOLUTION: GroupKind.ValueType  # 5
+"""The kernel of a convolution."""
+GROUP_KIND_ROUTER: GroupKind.ValueType  # 6
+"""A matrix that distributes tokens among experts."""
+GROUP_KIND_EXPERT: GroupKind.ValueType  # 7
+"""A matrix of an expert, or of all experts of a block."""
+GROUP_KIND_ADAPTER_A: GroupKind.ValueType  # 8
+"""The matrix of an adapter that reads the layer's input (LoRA's A)."""
+GROUP_KIND_ADAPTER_B: GroupKind.ValueType  # 9
+"""The matrix of an adapter that writes the layer's output (LoRA's B)."""
+GROUP_KIND_INPUT: GroupKind.ValueType  # 10
+"""A matrix whose inputs are the model's own, such as pixels, and whose outputs grow with the
+width.
+"""
+Global___GroupKind: _TypeAlias = GroupKind  # noqa: Y015
 
 @_typing.final
 class Group(_message.Message):
@@ -31,6 +92,12 @@ class Group(_message.Message):
     PARAMETER_COUNT_FIELD_NUMBER: _builtins.int
     INNER_INDICES_FIELD_NUMBER: _builtins.int
     INNER_COUNTS_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    FAN_IN_FIELD_NUMBER: _builtins.int
+    FAN_OUT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    INITIAL_RMS_FIELD_NUMBER: _builtins.int
+    OPTIMIZER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The parameter's name in its model, such as `blocks.3.attn.qkv.weight`. Required, unique within
     the layout. As all names here, 1 to 512 characters without control characters.
@@ -49,6 +116,24 @@ class Group(_message.Message):
     """
     parameter_count: _builtins.int
     """Number of scalar parameters in the group, at least 0. Default 0: unknown."""
+    fan_in: _builtins.int
+    """Number of inputs that one output of the layer sums over, at least 1. For an embedding the
+    number of its rows, for a vector 1. Default 0: unknown.
+    """
+    fan_out: _builtins.int
+    """Number of outputs that one input of the layer takes part in, at least 1. For an embedding the
+    length of its rows, for a vector its length. Default 0: unknown.
+    """
+    kind: Global___GroupKind.ValueType
+    """What the tensor does in its model. Default: unknown."""
+    initial_rms: _builtins.float
+    """Root mean square of the tensor's entries before the first step, finite, at least 0. Default
+    (absent): unknown.
+    """
+    optimizer: _builtins.str
+    """Name of the optimizer that updates the group, if it is not the one of the opening or of the
+    provenance; at most 1,024 characters without control characters. Default (empty): that one.
+    """
     @_builtins.property
     def inner_indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """For a role with several indices (stage and block, layer and expert): positions along the
@@ -61,6 +146,12 @@ class Group(_message.Message):
         `inner_indices`.
         """
 
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Size of the tensor along each dimension, each at least 1, at most 8 dimensions. Default (empty):
+        unknown, or a scalar.
+        """
+
     def __init__(
         self,
         *,
@@ -71,12 +162,20 @@ class Group(_message.Message):
         parameter_count: _builtins.int = ...,
         inner_indices: _abc.Iterable[_builtins.int] | None = ...,
         inner_counts: _abc.Iterable[_builtins.int] | None = ...,
+        shape: _abc.Iterable[_builtins.int] | None = ...,
+        fan_in: _builtins.int = ...,
+        fan_out: _builtins.int = ...,
+        kind: Global___GroupKind.ValueType = ...,
+        initial_rms: _builtins.float | None = ...,
+        optimizer: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_initial_rms", b"_initial_rms", "initial_rms", b"initial_rms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_count", b"depth_count", "depth_index", b"depth_index", "inner_counts", b"inner_counts", "inner_indices", b"inner_indices", "name", b"name", "parameter_count", b"parameter_count", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_rms", b"_initial_rms", "depth_count", b"depth_count", "depth_index", b"depth_index", "fan_in", b"fan_in", "fan_out", b"fan_out", "initial_rms", b"initial_rms", "inner_counts", b"inner_counts", "inner_indices", b"inner_indices", "kind", b"kind", "name", b"name", "optimizer", b"optimizer", "parameter_count", b"parameter_count", "role", b"role", "shape", b"shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__initial_rms: _TypeAlias = _typing.Literal["initial_rms"]  # noqa: Y015
+    _WhichOneofArgType__initial_rms: _TypeAlias = _typing.Literal["_initial_rms", b"_initial_rms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_rms) -> _WhichOneofReturnType__initial_rms | None: ...
 
 Global___Group: _TypeAlias = Group  # noqa: Y015
 

@@ -116,6 +116,62 @@ shares more than half of them, the group keeps its multiplier.
 """
 Global___UnmatchedRule: _TypeAlias = UnmatchedRule  # noqa: Y015
 
+class _PriorRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PriorRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIOR_RULE_UNSPECIFIED: _PriorRule.ValueType  # 0
+    """Default: the same as `PRIOR_RULE_SHAPES`."""
+    PRIOR_RULE_SHAPES: _PriorRule.ValueType  # 1
+    """The learning-rate powers of muP and depth-muP, from the shapes in both layouts and the
+    optimizer's family. A group without shapes, or with an unknown optimizer, has no prior.
+    """
+    PRIOR_RULE_NONE: _PriorRule.ValueType  # 2
+    """No priors: multipliers start at 1 and are bounded only by the multiplier bounds."""
+
+class PriorRule(_PriorRule, metaclass=_PriorRuleEnumTypeWrapper):
+    """PriorRule says where multipliers start, before and beside what is measured."""
+
+PRIOR_RULE_UNSPECIFIED: PriorRule.ValueType  # 0
+"""Default: the same as `PRIOR_RULE_SHAPES`."""
+PRIOR_RULE_SHAPES: PriorRule.ValueType  # 1
+"""The learning-rate powers of muP and depth-muP, from the shapes in both layouts and the
+optimizer's family. A group without shapes, or with an unknown optimizer, has no prior.
+"""
+PRIOR_RULE_NONE: PriorRule.ValueType  # 2
+"""No priors: multipliers start at 1 and are bounded only by the multiplier bounds."""
+Global___PriorRule: _TypeAlias = PriorRule  # noqa: Y015
+
+class _WeightDecayRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WeightDecayRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WeightDecayRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WEIGHT_DECAY_RULE_UNSPECIFIED: _WeightDecayRule.ValueType  # 0
+    """Default: the same as `WEIGHT_DECAY_RULE_INDEPENDENT`."""
+    WEIGHT_DECAY_RULE_INDEPENDENT: _WeightDecayRule.ValueType  # 1
+    """The decay of a step stays what the optimizer's settings say: multipliers scale only the rest of
+    the update.
+    """
+    WEIGHT_DECAY_RULE_COUPLED: _WeightDecayRule.ValueType  # 2
+    """A multiplier scales the decay of a step together with the rest of the update."""
+
+class WeightDecayRule(_WeightDecayRule, metaclass=_WeightDecayRuleEnumTypeWrapper):
+    """WeightDecayRule says what a multiplier does to a group's weight decay."""
+
+WEIGHT_DECAY_RULE_UNSPECIFIED: WeightDecayRule.ValueType  # 0
+"""Default: the same as `WEIGHT_DECAY_RULE_INDEPENDENT`."""
+WEIGHT_DECAY_RULE_INDEPENDENT: WeightDecayRule.ValueType  # 1
+"""The decay of a step stays what the optimizer's settings say: multipliers scale only the rest of
+the update.
+"""
+WEIGHT_DECAY_RULE_COUPLED: WeightDecayRule.ValueType  # 2
+"""A multiplier scales the decay of a step together with the rest of the update."""
+Global___WeightDecayRule: _TypeAlias = WeightDecayRule  # noqa: Y015
+
 class _Outcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -184,6 +240,10 @@ class _LimitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Limit.ValueType
     """Weighing by confidence: a change within the noise is made only in part."""
     LIMIT_AVERAGING: _Limit.ValueType  # 32
     """Averaging over the training so far: one measurement moves the average only in part."""
+    LIMIT_CORRECTION: _Limit.ValueType  # 64
+    """The correction bound: the largest factor between a multiplier and its prior."""
+    LIMIT_RELATIVE_UPDATE: _Limit.ValueType  # 128
+    """The largest relative update, compared with that of the base."""
 
 class Limit(_Limit, metaclass=_LimitEnumTypeWrapper):
     """Limit is a safeguard that changed a multiplier. Values are bits, so that several can be summed."""
@@ -202,6 +262,10 @@ LIMIT_CONFIDENCE: Limit.ValueType  # 16
 """Weighing by confidence: a change within the noise is made only in part."""
 LIMIT_AVERAGING: Limit.ValueType  # 32
 """Averaging over the training so far: one measurement moves the average only in part."""
+LIMIT_CORRECTION: Limit.ValueType  # 64
+"""The correction bound: the largest factor between a multiplier and its prior."""
+LIMIT_RELATIVE_UPDATE: Limit.ValueType  # 128
+"""The largest relative update, compared with that of the base."""
 Global___Limit: _TypeAlias = Limit  # noqa: Y015
 
 class _Match:
@@ -263,6 +327,12 @@ class Policy(_message.Message):
     TARGET_RELATIVE_ERROR_FIELD_NUMBER: _builtins.int
     MAX_PROBES_FIELD_NUMBER: _builtins.int
     AVERAGING_WINDOW_FIELD_NUMBER: _builtins.int
+    PRIOR_FIELD_NUMBER: _builtins.int
+    CORRECTION_BOUND_FIELD_NUMBER: _builtins.int
+    RISE_LIMIT_FIELD_NUMBER: _builtins.int
+    MAX_RELATIVE_UPDATE_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    DENSE_START_STEPS_FIELD_NUMBER: _builtins.int
     depth_rule: Global___DepthRule.ValueType
     """How differences in depth are handled. Default: sum."""
     alignment: Global___Alignment.ValueType
@@ -316,6 +386,27 @@ class Policy(_message.Message):
     weights a step twice as much as one at half its time; 0 turns averaging off. Does not apply to
     a group's first recommendation. Default 0.5.
     """
+    prior: Global___PriorRule.ValueType
+    """Where multipliers start, before and beside what is measured. Default: shapes."""
+    correction_bound: _builtins.float
+    """Largest factor, up or down, between a group's multiplier and its prior, at least 1. 1: the
+    prior is used whatever is measured. Does not apply to groups without a prior. Default 2.
+    """
+    rise_limit: _builtins.float
+    """Largest factor by which a multiplier may rise from one recommendation to the next, above 1. It
+    may fall freely. Applies to groups without a prior too. Default (absent): no limit.
+    """
+    max_relative_update: _builtins.float
+    """Largest relative update (RMS of the update over RMS of the weights) of a group, as a multiple of
+    the base's at the same time of its training, above 0. Applies only where both sides report
+    both. Default (absent): no limit.
+    """
+    weight_decay: Global___WeightDecayRule.ValueType
+    """What a multiplier does to a group's weight decay. Default: independent."""
+    dense_start_steps: _builtins.int
+    """While a run is younger than this step, it measures again once its number of steps has doubled:
+    at steps 0, 1, 2, 4, 8 and so on. At least 0. Default 0: no dense start.
+    """
     def __init__(
         self,
         *,
@@ -336,13 +427,23 @@ class Policy(_message.Message):
         target_relative_error: _builtins.float | None = ...,
         max_probes: _builtins.int | None = ...,
         averaging_window: _builtins.float | None = ...,
+        prior: Global___PriorRule.ValueType = ...,
+        correction_bound: _builtins.float | None = ...,
+        rise_limit: _builtins.float | None = ...,
+        max_relative_update: _builtins.float | None = ...,
+        weight_decay: Global___WeightDecayRule.ValueType = ...,
+        dense_start_steps: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_rate_ratio", b"_min_rate_ratio", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "averaging_window", b"averaging_window", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_rate_ratio", b"min_rate_ratio", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_rate_ratio", b"_min_rate_ratio", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_rate_ratio", b"min_rate_ratio", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_rate_ratio", b"_min_rate_ratio", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "alignment", b"alignment", "averaging_window", b"averaging_window", "depth_rule", b"depth_rule", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_rate_ratio", b"min_rate_ratio", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "unmatched_rule", b"unmatched_rule", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_rate_ratio", b"_min_rate_ratio", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "alignment", b"alignment", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "depth_rule", b"depth_rule", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_rate_ratio", b"min_rate_ratio", "prior", b"prior", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "unmatched_rule", b"unmatched_rule", "weigh_by_confidence", b"weigh_by_confidence", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__averaging_window: _TypeAlias = _typing.Literal["averaging_window"]  # noqa: Y015
     _WhichOneofArgType__averaging_window: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window"]  # noqa: Y015
+    _WhichOneofReturnType__correction_bound: _TypeAlias = _typing.Literal["correction_bound"]  # noqa: Y015
+    _WhichOneofArgType__correction_bound: _TypeAlias = _typing.Literal["_correction_bound", b"_correction_bound"]  # noqa: Y015
+    _WhichOneofReturnType__dense_start_steps: _TypeAlias = _typing.Literal["dense_start_steps"]  # noqa: Y015
+    _WhichOneofArgType__dense_start_steps: _TypeAlias = _typing.Literal["_dense_start_steps", b"_dense_start_steps"]  # noqa: Y015
     _WhichOneofReturnType__first_step_only: _TypeAlias = _typing.Literal["first_step_only"]  # noqa: Y015
     _WhichOneofArgType__first_step_only: _TypeAlias = _typing.Literal["_first_step_only", b"_first_step_only"]  # noqa: Y015
     _WhichOneofReturnType__freeze_after_step: _TypeAlias = _typing.Literal["freeze_after_step"]  # noqa: Y015
@@ -357,12 +458,16 @@ class Policy(_message.Message):
     _WhichOneofArgType__max_probes: _TypeAlias = _typing.Literal["_max_probes", b"_max_probes"]  # noqa: Y015
     _WhichOneofReturnType__max_relative_error: _TypeAlias = _typing.Literal["max_relative_error"]  # noqa: Y015
     _WhichOneofArgType__max_relative_error: _TypeAlias = _typing.Literal["_max_relative_error", b"_max_relative_error"]  # noqa: Y015
+    _WhichOneofReturnType__max_relative_update: _TypeAlias = _typing.Literal["max_relative_update"]  # noqa: Y015
+    _WhichOneofArgType__max_relative_update: _TypeAlias = _typing.Literal["_max_relative_update", b"_max_relative_update"]  # noqa: Y015
     _WhichOneofReturnType__min_interval_steps: _TypeAlias = _typing.Literal["min_interval_steps"]  # noqa: Y015
     _WhichOneofArgType__min_interval_steps: _TypeAlias = _typing.Literal["_min_interval_steps", b"_min_interval_steps"]  # noqa: Y015
     _WhichOneofReturnType__min_multiplier: _TypeAlias = _typing.Literal["min_multiplier"]  # noqa: Y015
     _WhichOneofArgType__min_multiplier: _TypeAlias = _typing.Literal["_min_multiplier", b"_min_multiplier"]  # noqa: Y015
     _WhichOneofReturnType__min_rate_ratio: _TypeAlias = _typing.Literal["min_rate_ratio"]  # noqa: Y015
     _WhichOneofArgType__min_rate_ratio: _TypeAlias = _typing.Literal["_min_rate_ratio", b"_min_rate_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__rise_limit: _TypeAlias = _typing.Literal["rise_limit"]  # noqa: Y015
+    _WhichOneofArgType__rise_limit: _TypeAlias = _typing.Literal["_rise_limit", b"_rise_limit"]  # noqa: Y015
     _WhichOneofReturnType__slew_limit: _TypeAlias = _typing.Literal["slew_limit"]  # noqa: Y015
     _WhichOneofArgType__slew_limit: _TypeAlias = _typing.Literal["_slew_limit", b"_slew_limit"]  # noqa: Y015
     _WhichOneofReturnType__target_relative_error: _TypeAlias = _typing.Literal["target_relative_error"]  # noqa: Y015
@@ -371,6 +476,10 @@ class Policy(_message.Message):
     _WhichOneofArgType__weigh_by_confidence: _TypeAlias = _typing.Literal["_weigh_by_confidence", b"_weigh_by_confidence"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__averaging_window) -> _WhichOneofReturnType__averaging_window | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__correction_bound) -> _WhichOneofReturnType__correction_bound | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dense_start_steps) -> _WhichOneofReturnType__dense_start_steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__first_step_only) -> _WhichOneofReturnType__first_step_only | None: ...
     @_typing.overload
@@ -386,11 +495,15 @@ class Policy(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_relative_error) -> _WhichOneofReturnType__max_relative_error | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_relative_update) -> _WhichOneofReturnType__max_relative_update | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_interval_steps) -> _WhichOneofReturnType__min_interval_steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_multiplier) -> _WhichOneofReturnType__min_multiplier | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_rate_ratio) -> _WhichOneofReturnType__min_rate_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rise_limit) -> _WhichOneofReturnType__rise_limit | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__slew_limit) -> _WhichOneofReturnType__slew_limit | None: ...
     @_typing.overload

@@ -27,7 +27,7 @@ from fslr.advisor.v1 import policy_pb2 as fslr_dot_advisor_dot_v1_dot_policy__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66slr/advisor/v1/profile.proto\x12\x0f\x66slr.advisor.v1\x1a\x1c\x66slr/advisor/v1/layout.proto\x1a\x1c\x66slr/advisor/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x01\n\x0cProfilePoint\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x12\n\nunit_rates\x18\x02 \x03(\x02\x12\x17\n\x0frelative_errors\x18\x03 \x03(\x02\x12\x12\n\ncoherences\x18\x04 \x03(\x02\x12\x1a\n\rlearning_rate\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07spreads\x18\x06 \x03(\x02\x12\x14\n\x0c\x63orrelations\x18\x07 \x03(\x02\x42\x10\n\x0e_learning_rate\"*\n\tGroupPair\x12\r\n\x05\x66irst\x18\x01 \x01(\x05\x12\x0e\n\x06second\x18\x02 \x01(\x05\"-\n\nGroupAlias\x12\x0f\n\x07pattern\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\"\xf9\x01\n\nProvenance\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\toptimizer\x18\x02 \x01(\t\x12\x12\n\nbatch_size\x18\x03 \x01(\x05\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x05 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x06 \x01(\t\x12\r\n\x05width\x18\x07 \x01(\x05\x12\r\n\x05\x64\x65pth\x18\x08 \x01(\x05\x12\x0e\n\x06method\x18\t \x01(\t\x12/\n\x0brecord_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tloss_name\x18\x0b \x01(\t\x12\x12\n\nrecordings\x18\x0c \x01(\x05\"\xed\x03\n\x0eProfileContent\x12\'\n\x06layout\x18\x01 \x01(\x0b\x32\x17.fslr.advisor.v1.Layout\x12-\n\x06points\x18\x02 \x03(\x0b\x32\x1d.fslr.advisor.v1.ProfilePoint\x12\x1a\n\x12\x62\x61se_learning_rate\x18\x03 \x01(\x01\x12\x13\n\x0btotal_steps\x18\x04 \x01(\x03\x12\'\n\x06policy\x18\x05 \x01(\x0b\x32\x17.fslr.advisor.v1.Policy\x12/\n\nprovenance\x18\x06 \x01(\x0b\x32\x1b.fslr.advisor.v1.Provenance\x12;\n\x06labels\x18\x07 \x03(\x0b\x32+.fslr.advisor.v1.ProfileContent.LabelsEntry\x12\x0c\n\x04\x64ocs\x18\x08 \x01(\t\x12\x32\n\rgroup_aliases\x18\t \x03(\x0b\x32\x1b.fslr.advisor.v1.GroupAlias\x12\x13\n\x0bpolicy_name\x18\n \x01(\t\x12\x35\n\x11\x63orrelated_groups\x18\x0b \x03(\x0b\x32\x1a.fslr.advisor.v1.GroupPair\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc1\x01\n\x07Profile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61liases\x18\x05 \x03(\t\x12\x30\n\x07\x63ontent\x18\x06 \x01(\x0b\x32\x1f.fslr.advisor.v1.ProfileContent\x12\x13\n\x0bgroup_count\x18\x07 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66slr/advisor/v1/profile.proto\x12\x0f\x66slr.advisor.v1\x1a\x1c\x66slr/advisor/v1/layout.proto\x1a\x1c\x66slr/advisor/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\x01\n\x0cProfilePoint\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x12\n\nunit_rates\x18\x02 \x03(\x02\x12\x17\n\x0frelative_errors\x18\x03 \x03(\x02\x12\x12\n\ncoherences\x18\x04 \x03(\x02\x12\x1a\n\rlearning_rate\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07spreads\x18\x06 \x03(\x02\x12\x14\n\x0c\x63orrelations\x18\x07 \x03(\x02\x12\x12\n\nweight_rms\x18\x08 \x03(\x02\x12\x12\n\nupdate_rms\x18\t \x03(\x02\x42\x10\n\x0e_learning_rate\"*\n\tGroupPair\x12\r\n\x05\x66irst\x18\x01 \x01(\x05\x12\x0e\n\x06second\x18\x02 \x01(\x05\"-\n\nGroupAlias\x12\x0f\n\x07pattern\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\"\xf9\x01\n\nProvenance\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\toptimizer\x18\x02 \x01(\t\x12\x12\n\nbatch_size\x18\x03 \x01(\x05\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x05 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x06 \x01(\t\x12\r\n\x05width\x18\x07 \x01(\x05\x12\r\n\x05\x64\x65pth\x18\x08 \x01(\x05\x12\x0e\n\x06method\x18\t \x01(\t\x12/\n\x0brecord_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tloss_name\x18\x0b \x01(\t\x12\x12\n\nrecordings\x18\x0c \x01(\x05\"\x8c\x04\n\x0eProfileContent\x12\'\n\x06layout\x18\x01 \x01(\x0b\x32\x17.fslr.advisor.v1.Layout\x12-\n\x06points\x18\x02 \x03(\x0b\x32\x1d.fslr.advisor.v1.ProfilePoint\x12\x1a\n\x12\x62\x61se_learning_rate\x18\x03 \x01(\x01\x12\x13\n\x0btotal_steps\x18\x04 \x01(\x03\x12\'\n\x06policy\x18\x05 \x01(\x0b\x32\x17.fslr.advisor.v1.Policy\x12/\n\nprovenance\x18\x06 \x01(\x0b\x32\x1b.fslr.advisor.v1.Provenance\x12;\n\x06labels\x18\x07 \x03(\x0b\x32+.fslr.advisor.v1.ProfileContent.LabelsEntry\x12\x0c\n\x04\x64ocs\x18\x08 \x01(\t\x12\x32\n\rgroup_aliases\x18\t \x03(\x0b\x32\x1b.fslr.advisor.v1.GroupAlias\x12\x13\n\x0bpolicy_name\x18\n \x01(\t\x12\x35\n\x11\x63orrelated_groups\x18\x0b \x03(\x0b\x32\x1a.fslr.advisor.v1.GroupPair\x12\x1d\n\x15\x65xcludes_weight_decay\x18\x0c \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd3\x01\n\x07Profile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61liases\x18\x05 \x03(\t\x12\x30\n\x07\x63ontent\x18\x06 \x01(\x0b\x32\x1f.fslr.advisor.v1.ProfileContent\x12\x13\n\x0bgroup_count\x18\x07 \x01(\x05\x12\x10\n\x08warnings\x18\x08 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,17 +37,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROFILECONTENT_LABELSENTRY']._loaded_options = None
   _globals['_PROFILECONTENT_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_PROFILEPOINT']._serialized_start=144
-  _globals['_PROFILEPOINT']._serialized_end=322
-  _globals['_GROUPPAIR']._serialized_start=324
-  _globals['_GROUPPAIR']._serialized_end=366
-  _globals['_GROUPALIAS']._serialized_start=368
-  _globals['_GROUPALIAS']._serialized_end=413
-  _globals['_PROVENANCE']._serialized_start=416
-  _globals['_PROVENANCE']._serialized_end=665
-  _globals['_PROFILECONTENT']._serialized_start=668
-  _globals['_PROFILECONTENT']._serialized_end=1161
-  _globals['_PROFILECONTENT_LABELSENTRY']._serialized_start=1116
-  _globals['_PROFILECONTENT_LABELSENTRY']._serialized_end=1161
-  _globals['_PROFILE']._serialized_start=1164
-  _globals['_PROFILE']._serialized_end=1357
+  _globals['_PROFILEPOINT']._serialized_end=362
+  _globals['_GROUPPAIR']._serialized_start=364
+  _globals['_GROUPPAIR']._serialized_end=406
+  _globals['_GROUPALIAS']._serialized_start=408
+  _globals['_GROUPALIAS']._serialized_end=453
+  _globals['_PROVENANCE']._serialized_start=456
+  _globals['_PROVENANCE']._serialized_end=705
+  _globals['_PROFILECONTENT']._serialized_start=708
+  _globals['_PROFILECONTENT']._serialized_end=1232
+  _globals['_PROFILECONTENT_LABELSENTRY']._serialized_start=1187
+  _globals['_PROFILECONTENT_LABELSENTRY']._serialized_end=1232
+  _globals['_PROFILE']._serialized_start=1235
+  _globals['_PROFILE']._serialized_end=1446
 # @@protoc_insertion_point(module_scope)

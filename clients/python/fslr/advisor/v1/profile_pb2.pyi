@@ -34,6 +34,8 @@ class ProfilePoint(_message.Message):
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     SPREADS_FIELD_NUMBER: _builtins.int
     CORRELATIONS_FIELD_NUMBER: _builtins.int
+    WEIGHT_RMS_FIELD_NUMBER: _builtins.int
+    UPDATE_RMS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimizer steps completed before the measured step, at least 0; strictly increasing over
     points.
@@ -67,6 +69,18 @@ class ProfilePoint(_message.Message):
         1]. Not together with `coherences`. Input only: the service stores the resulting coherences.
         """
 
+    @_builtins.property
+    def weight_rms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """RMS of each group's weights before the measured step, in layout order, finite, at least 0.
+        Empty in all points: unknown.
+        """
+
+    @_builtins.property
+    def update_rms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """RMS of each group's update of an lr = 1 step, in layout order, finite, at least 0. Empty in all
+        points: unknown.
+        """
+
     def __init__(
         self,
         *,
@@ -77,10 +91,12 @@ class ProfilePoint(_message.Message):
         learning_rate: _builtins.float | None = ...,
         spreads: _abc.Iterable[_builtins.float] | None = ...,
         correlations: _abc.Iterable[_builtins.float] | None = ...,
+        weight_rms: _abc.Iterable[_builtins.float] | None = ...,
+        update_rms: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "learning_rate", b"learning_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "coherences", b"coherences", "correlations", b"correlations", "learning_rate", b"learning_rate", "relative_errors", b"relative_errors", "spreads", b"spreads", "step", b"step", "unit_rates", b"unit_rates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "coherences", b"coherences", "correlations", b"correlations", "learning_rate", b"learning_rate", "relative_errors", b"relative_errors", "spreads", b"spreads", "step", b"step", "unit_rates", b"unit_rates", "update_rms", b"update_rms", "weight_rms", b"weight_rms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
@@ -253,6 +269,7 @@ class ProfileContent(_message.Message):
     GROUP_ALIASES_FIELD_NUMBER: _builtins.int
     POLICY_NAME_FIELD_NUMBER: _builtins.int
     CORRELATED_GROUPS_FIELD_NUMBER: _builtins.int
+    EXCLUDES_WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     base_learning_rate: _builtins.float
     """The learning rate that is transferred, absolute, above 0. Required."""
     total_steps: _builtins.int
@@ -265,6 +282,10 @@ class ProfileContent(_message.Message):
     """The stored policy that runs on the profile follow: `projects/{project}/policies/{policy}` of
     the profile's project, optionally with `@{version}`. Without a version, a run follows the
     latest one at its opening. Not together with `policy`.
+    """
+    excludes_weight_decay: _builtins.bool
+    """Whether the unit rates were measured without the part of the update that is weight decay.
+    Default false.
     """
     @_builtins.property
     def layout(self) -> _layout_pb2.Layout:
@@ -313,10 +334,11 @@ class ProfileContent(_message.Message):
         group_aliases: _abc.Iterable[Global___GroupAlias] | None = ...,
         policy_name: _builtins.str = ...,
         correlated_groups: _abc.Iterable[Global___GroupPair] | None = ...,
+        excludes_weight_decay: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "policy", b"policy", "provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "correlated_groups", b"correlated_groups", "docs", b"docs", "group_aliases", b"group_aliases", "labels", b"labels", "layout", b"layout", "points", b"points", "policy", b"policy", "policy_name", b"policy_name", "provenance", b"provenance", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "correlated_groups", b"correlated_groups", "docs", b"docs", "excludes_weight_decay", b"excludes_weight_decay", "group_aliases", b"group_aliases", "labels", b"labels", "layout", b"layout", "points", b"points", "policy", b"policy", "policy_name", b"policy_name", "provenance", b"provenance", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -335,6 +357,7 @@ class Profile(_message.Message):
     ALIASES_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     GROUP_COUNT_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name with version: `projects/{project}/profiles/{profile}@{version}`. Output only."""
     version: _builtins.int
@@ -357,6 +380,12 @@ class Profile(_message.Message):
     def content(self) -> Global___ProfileContent:
         """The content. In lists without `layout` and `points`, and absent if it cannot be read."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is doubtful about the recording, such as spikes, in words for people. Output only; absent
+        in lists.
+        """
+
     def __init__(
         self,
         *,
@@ -367,10 +396,11 @@ class Profile(_message.Message):
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         content: Global___ProfileContent | None = ...,
         group_count: _builtins.int = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "content", b"content", "create_time", b"create_time", "digest", b"digest", "group_count", b"group_count", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "content", b"content", "create_time", b"create_time", "digest", b"digest", "group_count", b"group_count", "name", b"name", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -453,6 +453,7 @@ class GroupMapping(_message.Message):
     SOURCES_FIELD_NUMBER: _builtins.int
     DEPTH_FACTOR_FIELD_NUMBER: _builtins.int
     MATCH_FIELD_NUMBER: _builtins.int
+    PRIOR_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     """The group's name in the layout."""
     role: _builtins.str
@@ -463,6 +464,8 @@ class GroupMapping(_message.Message):
     """
     match: _policy_pb2.Match.ValueType
     """How the group was matched to its sources."""
+    prior: _builtins.float
+    """The group's multiplier before anything is measured; 0: it has no prior, and starts at 1."""
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The profile's groups that the reference is computed from; empty if unmatched."""
@@ -475,10 +478,11 @@ class GroupMapping(_message.Message):
         sources: _abc.Iterable[_builtins.str] | None = ...,
         depth_factor: _builtins.float = ...,
         match: _policy_pb2.Match.ValueType = ...,
+        prior: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_factor", b"depth_factor", "group", b"group", "match", b"match", "role", b"role", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_factor", b"depth_factor", "group", b"group", "match", b"match", "prior", b"prior", "role", b"role", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -494,10 +498,14 @@ class ValidateLayoutResponse(_message.Message):
     MAPPINGS_FIELD_NUMBER: _builtins.int
     UNMATCHED_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     profile: _builtins.str
     """The version that was resolved."""
     refusal: _builtins.str
     """Why a run with this layout would be refused under the policy; empty if it would be accepted."""
+    weight_decay: _policy_pb2.WeightDecayRule.ValueType
+    """What multipliers do to weight decay under the run's policy."""
     @_builtins.property
     def mappings(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupMapping]:
         """One entry for each group in layout order."""
@@ -506,6 +514,12 @@ class ValidateLayoutResponse(_message.Message):
     def unmatched(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of all groups without a counterpart."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a person should know before the run starts, such as initial weights that do not scale with
+        the width as the base's do.
+        """
+
     def __init__(
         self,
         *,
@@ -513,10 +527,12 @@ class ValidateLayoutResponse(_message.Message):
         mappings: _abc.Iterable[Global___GroupMapping] | None = ...,
         unmatched: _abc.Iterable[_builtins.str] | None = ...,
         refusal: _builtins.str = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+        weight_decay: _policy_pb2.WeightDecayRule.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mappings", b"mappings", "profile", b"profile", "refusal", b"refusal", "unmatched", b"unmatched"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mappings", b"mappings", "profile", b"profile", "refusal", b"refusal", "unmatched", b"unmatched", "warnings", b"warnings", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
