@@ -48,6 +48,9 @@ def _classes(*originals: Any) -> list[Any]:
                 field.type = _Field.TYPE_BYTES
                 field.label = _Field.LABEL_OPTIONAL
                 field.ClearField("type_name")
+            elif field.type == _Field.TYPE_ENUM:
+                field.type = _Field.TYPE_INT32  # has the same encoding
+                field.ClearField("type_name")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return [
