@@ -65,7 +65,7 @@ def _with_defaults_written_out(measurement: pb.Measurement) -> bytes:
 
 
 def _with_an_unknown_field(measurement: pb.Measurement) -> bytes:
-    return _plain(measurement) + _bytes_field(15, b"unknown")
+    return _plain(measurement) + b"\xba\x3e" + b"\x07unknown"  # field 999, of bytes
 
 
 ENCODINGS = (
