@@ -150,7 +150,7 @@ def test_the_last_multipliers_stay_when_the_advisor_becomes_unavailable(
             ),
         )
     assert seen[0].multipliers == list(advisor.answers[0].multipliers)
-    assert seen[0].unanswered == len(advisor.measurements) - 1 > 5
+    assert seen[0].unanswered == len(advisor.measurements) - 1 == 5
     (record,) = caplog.records
     assert record.getMessage() == (
         "step 2 got no new advice, training continues unchanged: "

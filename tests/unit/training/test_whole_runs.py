@@ -28,7 +28,7 @@ from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2
 from fslr.training.advised_run import AdvisedRun
 from fslr.training.events import Listener, Listeners, LogListener
-from fslr.training.exchange import OneProcess
+from fslr.training.exchange import OneProcess, Ranks
 from fslr.training.recording import Recording
 from fslr.training.step_cycle import StepCycle
 from tests.spy_advisor import SpyAdvisor
@@ -40,8 +40,20 @@ EVERY_4 = policy_pb2.Policy(min_interval_steps=4, max_interval_steps=4)
 LAYOUT = layout_pb2.Layout(groups=[layout_pb2.Group(name=name) for name in NAMES])
 
 
-def recording(listeners: Sequence[Listener] = (), every: int = 3) -> Recording:
-    return Recording(LAYOUT, optimizer="SGD", every=every, listeners=Listeners(listeners))
+def recording(
+    listeners: Sequence[Listener] = (), every: int = 3, dense_start_steps: int = 0
+) -> Recording:
+    return Recording(
+        LAYOUT,
+        optimizer="SGD",
+        every=every,
+        dense_start_steps=dense_start_steps,
+        listeners=Listeners(listeners),
+    )
+
+
+def steps_of(kept: Recording) -> list[int]:
+    return [point.step for point in kept.profile(Provenance("numbers")).points]
 
 
 def recorded(steps: int = 30) -> profile_pb2.ProfileContent:
@@ -58,6 +70,7 @@ def advised(
     strict: bool = True,
     observe_only: bool = False,
     policy: policy_pb2.Policy = EVERY_4,
+    ranks: Ranks | None = None,
 ) -> AdvisedRun:
     opening = RunInfo(policy=policy).opening(
         "numbers", LAYOUT, optimizer="SGD", base_learning_rate=0.01, observe_only=observe_only
@@ -66,7 +79,7 @@ def advised(
         advisor or InProcessAdvisor(recorded()),
         opening,
         meter=training.meter,
-        ranks=OneProcess(),
+        ranks=ranks or OneProcess(),
         listeners=Listeners(listeners),
         strict=strict,
     )
@@ -96,6 +109,32 @@ def test_a_recording_measures_at_the_steps_of_an_interval_function() -> None:
     NumbersTraining(BASE).train(kept, 14)
     points = kept.profile(Provenance("numbers")).points
     assert [point.step for point in points] == [0, 1, 2, 7, 12]
+
+
+def test_a_recording_with_a_dense_start_adds_steps_to_the_regular_ones() -> None:
+    kept = recording(every=10, dense_start_steps=16)
+    training = NumbersTraining(BASE)
+    training.train(kept, 7)
+    resumed = recording(every=10, dense_start_steps=16)
+    resumed.load_state_dict(kept.state_dict())
+    training.train(resumed, 34)
+    assert steps_of(resumed) == [0, 1, 2, 4, 8, 10, 20, 30, 40]
+    with pytest.raises(AttachError, match=r"dense_start_steps is -1; use 0 for no dense start"):
+        recording(dense_start_steps=-1)
+
+
+def test_a_recording_measures_densely_while_a_group_that_steps_has_the_rate_zero() -> None:
+    kept, training = recording(every=25), NumbersTraining((1.0, 0.0, 2.0, 0.5))
+    training.train(kept, 3)
+    training.sensitivities = np.array(BASE)
+    training.train(kept, 50)
+    assert steps_of(kept) == [0, 1, 2, 4, 25, 50]
+    # A group that is not trained moves nothing, and is not waited for.
+    kept, training = recording(every=25), NumbersTraining((1.0, 0.0, 2.0, 0.5))
+    training.scaler.learning_rates = lambda: [0.01, 0.0, 0.01, 0.01]  # type: ignore[method-assign]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        training.train(kept, 30)
+    assert steps_of(kept) == [0, 25]
 
 
 def test_a_recording_without_measurements_has_no_profile() -> None:
@@ -326,16 +365,16 @@ class Unreachable(SpyAdvisor):
         return answer
 
 
-def test_the_last_multipliers_stay_without_further_answers() -> None:
+def test_without_answers_multipliers_stay_and_short_intervals_grow_to_25_steps() -> None:
     training, events = NumbersTraining(WIDE), list[Event]()
     advisor = Unreachable(recorded())
     run = advised(training, advisor, listeners=[events.append])
-    training.train(run, 20)
+    training.train(run, 70)
     assert run.multipliers == pytest.approx([1.0, 0.25, 0.25, 2.0])
     assert run.unanswered == len(advisor.measurements) - 1 == 4
     assert run.cadence.failures == 0
     failed = [(e.step, e.part) for e in events if isinstance(e, Failed)]
-    assert failed == [(step, StepPart.ADVICE) for step in (4, 8, 12, 16)]
+    assert failed == [(step, StepPart.ADVICE) for step in (4, 12, 28, 53)]
 
 
 def test_each_warning_of_the_advisor_is_reported_once() -> None:

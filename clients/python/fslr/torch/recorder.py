@@ -25,11 +25,16 @@ from fslr.training.step_cycle import StepCycle
 class Recorder:
     """Measures every ``every``-th step of a training job, starting with the first.
 
+    While a group that steps has the rate 0, as a layer before a zero-initialized one has at first,
+    the steps 1, 2, 4, 8 and so on are measured as well.
+
     Args:
         model: The model that the training loop calls.
         optimizer: Its optimizer. It is not changed, and schedulers may be attached.
         every: Steps between measurements, >= 1; or a function that returns them for a measured
-            step, to measure densely at the start.
+            step.
+        dense_start_steps: While the training is younger than this, >= 0, it is measured again once
+            its number of steps has doubled; 16 adds the steps 1, 2, 4, 8 and 16.
         options: How to measure.
         process_group: The processes that train the model together: a process group; ``"alone"``;
             None: those of the model's wrapper. All ranks record the same.
@@ -39,8 +44,9 @@ class Recorder:
         groups: The model's groups, in layout order.
 
     Raises:
-        AttachError: The optimizer does not fit the model, ``every`` is below 1, or several
-            processes train the model and nothing says how.
+        AttachError: The optimizer does not fit the model, ``every`` is below 1,
+            ``dense_start_steps`` is below 0, or several processes train the model and nothing says
+            how.
         MeasurementError: An option is out of its range.
     """
 
@@ -50,6 +56,7 @@ class Recorder:
         optimizer: torch.optim.Optimizer,
         *,
         every: int | Callable[[int], int] = 25,
+        dense_start_steps: int = 0,
         options: MeasuringOptions | None = None,
         process_group: Group = None,
         listeners: Sequence[Listener] = (),
@@ -60,6 +67,7 @@ class Recorder:
             self.groups.layout(),
             optimizer=type(optimizer).__name__,
             every=every,
+            dense_start_steps=dense_start_steps,
             listeners=receivers,
         )
         ranks = ranks_of(model, process_group)

@@ -19,7 +19,7 @@ from fslr.training.events import AdviceAdopted, Failed, Listeners, Measured, Ste
 from fslr.training.exchange import Advice, Exchange, Ranks
 
 _KIND = "an advised run"
-_FIRST_INTERVAL_STEPS = 25  # after a first measurement without an answer
+_UNANSWERED_INTERVAL_STEPS = 25  # short intervals grow to this while no answer comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,9 @@ class AdvisedRun:
 
     Attributes:
         cadence: When steps are measured, and the number of steps and failures.
-        multipliers: The recommended factors on the scheduled learning rates, in layout order.
+        multipliers: The recommended factors on the scheduled learning rates, in layout order. Until
+            the first answer they are the priors, and 1 for groups without one.
+        priors: Each group's multiplier before anything is measured; 0: it has none.
         answer: The newest answer, or None; always None on ranks that do not talk to the advisor.
         estimate: The newest measurement, or None.
     """
@@ -116,6 +118,7 @@ class AdvisedRun:
     ) -> None:
         self.cadence = Cadence(listeners, strict=strict)
         self.multipliers = [1.0] * len(opening.layout.groups)
+        self.priors = [0.0] * len(opening.layout.groups)
         self.answer: pb.RecommendLRResponse | None = None
         self.estimate: RateEstimate | None = None
         self._groups = [group.name for group in opening.layout.groups]
@@ -140,19 +143,26 @@ class AdvisedRun:
         return self._exchange.unanswered
 
     def check(self) -> None:
-        """Ask whether the layout maps onto the profile, before the first step.
+        """Ask how the layout maps onto the profile, and start with the priors.
+
+        Call it before the first step, and before :meth:`load_state_dict`. If there is no answer,
+        the multipliers start at 1.
 
         Raises:
             LayoutMismatchError: The layout does not map, and the start is strict.
-            ServiceError: The advisor does not answer, or the profile does not exist, and the start
-                is strict.
+            ServiceError: The advisor does not answer, the profile does not exist, or a prior cannot
+                be applied, and the start is strict.
         """
         try:
-            self._exchange.check()
+            start = self._exchange.check()
         except ServiceError as error:
             if self._strict:
                 raise
             self._warn(f"training starts without advice: {error}")
+            return
+        self.priors, self.multipliers = start.priors, start.multipliers
+        for message in () if start.mapping is None else start.mapping.warnings:
+            self._warn(message)
 
     def report_loss(self, loss: float) -> None:
         """Send a loss along with the next measurement.
@@ -200,8 +210,9 @@ class AdvisedRun:
         measurement = self._measurement(estimate, learning_rates, since)
         self._loss = None  # it belongs to this step only
         self._measured_step = step
-        # Until an answer says otherwise.
-        self.cadence.next_step = step + (since or _FIRST_INTERVAL_STEPS)
+        # Until an answer says otherwise. Without answers, short intervals grow.
+        longer = min(2 * since, _UNANSWERED_INTERVAL_STEPS) or _UNANSWERED_INTERVAL_STEPS
+        self.cadence.next_step = step + max(since, longer)
         if self.cadence.has_started:
             self._exchange.submit(measurement)
             return None
@@ -240,7 +251,9 @@ class AdvisedRun:
                 before or now
                 for before, now in zip(self._advised, advice.answer.recommended, strict=False)
             ]
-        self.cadence.next_step = max(advice.next_measurement_step, step)
+        # If a later step was measured since, the answer to that one decides.
+        if self._measured_step is None or advice.next_measurement_step > self._measured_step:
+            self.cadence.next_step = max(advice.next_measurement_step, step)
         self._listeners.emit(
             AdviceAdopted(step, tuple(self.multipliers), self.cadence.next_step, advice.answer)
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import profile_service_pb2
 from fslr.errors import LayoutMismatchError, ServiceError
 from fslr.protocols import Advisor
 from fslr.training.background import BackgroundSession, RequestError
@@ -55,6 +56,24 @@ class OneProcess:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """What is known about a run before its first step, as every rank knows it.
+
+    Attributes:
+        priors: Each group's multiplier before anything is measured; 0: it has none.
+        mapping: How the layout maps onto the profile; None on ranks that do not speak.
+    """
+
+    priors: list[float]
+    mapping: profile_service_pb2.ValidateLayoutResponse | None
+
+    @property
+    def multipliers(self) -> list[float]:
+        """The multipliers of the first step: the priors, and 1 for groups without one."""
+        return [prior or 1.0 for prior in self.priors]
+
+
+@dataclass(frozen=True, slots=True)
 class Advice:
     """An answer, as every rank knows it.
 
@@ -84,7 +103,7 @@ class Exchange:
         self._advisor = advisor
         self._opening = opening
         self._ranks = ranks
-        self._groups = len(opening.layout.groups)
+        self._groups = [group.name for group in opening.layout.groups]
         self._session = advisor.open_run(opening) if ranks.speaks else None
         self._background = None if self._session is None else BackgroundSession(self._session)
         self._waiting = False
@@ -103,26 +122,45 @@ class Exchange:
             else self._unusable_answers + background.failed + background.replaced
         )
 
-    def check(self) -> None:
-        """Ask whether the layout maps, before the first step.
+    def check(self) -> Start:
+        """Ask how the layout maps, and with which multipliers to start.
 
         Raises:
             LayoutMismatchError: The layout does not map.
-            ServiceError: The advisor does not answer, or the profile does not exist.
+            ServiceError: The advisor does not answer, the profile does not exist, or a prior cannot
+                be applied.
         """
+        mapping: profile_service_pb2.ValidateLayoutResponse | None = None
+        priors = [0.0] * len(self._groups)
         refusal: Exception | None = None
         if self._ranks.speaks:
             try:
-                mapped = self._advisor.validate_layout(self._opening)
-                if mapped.refusal:
-                    refusal = LayoutMismatchError(
-                        mapped.refusal, metadata={"profile": mapped.profile}
-                    )
+                mapping = self._advisor.validate_layout(self._opening)
+                priors = self._priors(mapping)
             except Exception as error:  # noqa: BLE001 - the other ranks wait for this one
                 refusal = error
         message = self._ranks.text_from_speaker(_message(refusal))
         if message:
             raise refusal or ServiceError(message)
+        return Start(self._ranks.from_speaker(priors), mapping)
+
+    def _priors(self, mapping: profile_service_pb2.ValidateLayoutResponse) -> list[float]:
+        """Return each group's prior; 0 where the advisor sent none.
+
+        Raises:
+            LayoutMismatchError: The layout does not map.
+            ServiceError: A prior is negative or not finite.
+        """
+        if mapping.refusal:
+            raise LayoutMismatchError(mapping.refusal, metadata={"profile": mapping.profile})
+        sent = {group.group: group.prior for group in mapping.mappings}
+        for name, prior in sent.items():
+            if not (math.isfinite(prior) and prior >= 0):
+                raise ServiceError(
+                    f"the advisor sent {prior} as the prior of {name}; a prior is a finite number "
+                    "above 0, or 0 for none"
+                )
+        return [sent.get(name, 0.0) for name in self._groups]
 
     def ask(self, measurement: pb.Measurement) -> Advice:
         """Return the advice on a measurement; the training waits for it.
@@ -184,7 +222,7 @@ class Exchange:
             self._background.close()
 
     def _shared(self, answer: pb.RecommendLRResponse | None) -> Advice:
-        values = [_UNUSABLE, 0.0, 0.0, 0.0] + [1.0] * self._groups
+        values = [_UNUSABLE, 0.0, 0.0, 0.0] + [1.0] * len(self._groups)
         if answer is not None and self._usable(answer):
             plan = [float(answer.step), float(answer.next_measurement_step), float(answer.probes)]
             values = [_ANSWER, *plan, *answer.multipliers]
@@ -199,7 +237,7 @@ class Exchange:
         return Advice(multipliers, max(int(following), int(step) + 1), int(probes), answer)
 
     def _usable(self, answer: pb.RecommendLRResponse) -> bool:
-        return len(answer.multipliers) == self._groups and all(
+        return len(answer.multipliers) == len(self._groups) and all(
             math.isfinite(multiplier) and multiplier > 0 for multiplier in answer.multipliers
         )
 

@@ -70,7 +70,11 @@ class Provenance:
 
 
 class Recording:
-    """Keeps the measurements of every ``every``-th step.
+    """Keeps the measurements of every ``every``-th step, and of more steps at the start.
+
+    The additional steps are 1, 2, 4, 8 and so on, during a dense start and while a group that steps
+    has the rate 0. So a profile has the rates of layers before zero-initialized ones from the first
+    step at which they move an output.
 
     It knows nothing of a framework: a :class:`.StepCycle`, or a loop of your own, tells it when
     steps begin and what was measured.
@@ -80,6 +84,8 @@ class Recording:
         optimizer: Name of the optimizer.
         every: Steps between measurements, >= 1; or a function that returns them for a measured
             step.
+        dense_start_steps: While the training is younger than this, >= 0, it is measured again once
+            its number of steps has doubled. 0: no dense start.
         listeners: Receive what happens.
 
     Attributes:
@@ -87,7 +93,7 @@ class Recording:
         estimate: The newest measurement, or None.
 
     Raises:
-        AttachError: ``every`` is below 1.
+        AttachError: ``every`` is below 1, or ``dense_start_steps`` is below 0.
     """
 
     def __init__(
@@ -96,16 +102,24 @@ class Recording:
         *,
         optimizer: str,
         every: int | Callable[[int], int],
+        dense_start_steps: int = 0,
         listeners: Listeners,
     ) -> None:
         if isinstance(every, int) and every < 1:
             raise AttachError(f"every is {every}; measure every step (1) or less often")
+        if dense_start_steps < 0:
+            raise AttachError(
+                f"dense_start_steps is {dense_start_steps}; use 0 for no dense start, or the "
+                "number of steps that it lasts"
+            )
         self.cadence = Cadence(listeners, strict=True)
         self.estimate: RateEstimate | None = None
         self._layout = layout
         self._groups = [group.name for group in layout.groups]
         self._optimizer = optimizer
         self._every = every
+        self._dense_start_steps = dense_start_steps
+        self._regular_step = 0  # the next step to measure, apart from additional ones
         self._listeners = listeners
         self._pairs = alike_pairs(self._groups)
         self._points: list[profile_pb2.ProfilePoint] = []
@@ -134,8 +148,14 @@ class Recording:
         """
         self.estimate = estimate
         step = self.cadence.step
-        every = self._every if isinstance(self._every, int) else self._every(step)
-        self.cadence.next_step = step + max(every, 1)
+        self._plan(step)
+        waits_for_rates = any(
+            unit_rate == 0 and learning_rate > 0
+            for unit_rate, learning_rate in zip(estimate.unit_rates, learning_rates, strict=True)
+        )
+        self.cadence.next_step = self._regular_step
+        if step < self._dense_start_steps or waits_for_rates:
+            self.cadence.next_step = min(self._regular_step, max(2 * step, 1))
         self._points.append(
             profile_pb2.ProfilePoint(
                 step=step,
@@ -148,6 +168,12 @@ class Recording:
             )
         )
         self._listeners.emit(Measured(step, estimate, tuple(learning_rates), tuple(self.factors)))
+
+    def _plan(self, step: int) -> None:
+        """Find the next regular step after a measured one."""
+        if step >= self._regular_step:
+            every = self._every if isinstance(self._every, int) else self._every(step)
+            self._regular_step = step + max(every, 1)
 
     def profile(
         self,
@@ -225,3 +251,6 @@ class Recording:
         self.cadence.load_state_dict(state["cadence"])
         self._max_learning_rate = float(state["max_learning_rate"])
         self._points = [profile_pb2.ProfilePoint.FromString(point) for point in state["points"]]
+        self._regular_step = 0
+        for point in self._points:
+            self._plan(point.step)
