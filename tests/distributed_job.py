@@ -86,7 +86,7 @@ def train(kind: str, rank: int, ranks: int) -> dict[str, object]:
         run=RunInfo(policy=_POLICY),
         options=options,
     )
-    first: list[float] = []
+    first: dict[str, list[float] | None] = {}
 
     def no_room() -> None:
         raise torch.OutOfMemoryError("no room on this rank")
@@ -103,14 +103,19 @@ def train(kind: str, rank: int, ranks: int) -> dict[str, object]:
             optimizer.step()
             multipliers.append(list(attachment.multipliers))
             if not first and attachment.estimate is not None:
-                first = attachment.estimate.unit_rates
+                found = attachment.estimate
+                first = {
+                    "rates": found.unit_rates,
+                    "weight_rms": found.weight_rms,
+                    "update_rms": found.update_rms,
+                }
                 attachment._meter._estimator.probes = 4  # only the first rates are compared
         weights = [
             (p.full_tensor() if hasattr(p, "full_tensor") else p).double().sum().item()
             for p in model.parameters()
         ]
     return {
-        "rates": first,
+        **first,
         "multipliers": multipliers,
         "weights": weights,
         "failures": attachment.failures,

@@ -31,6 +31,8 @@ ARRAY_RANGES = {
     "learning_rates": NON_NEGATIVE,
     "multipliers": POSITIVE,
     "shares": FINITE,
+    "weight_rms": NON_NEGATIVE,
+    "update_rms": NON_NEGATIVE,
 }
 """Ranges of the entries of its arrays."""
 
@@ -72,6 +74,12 @@ class Measurement:
         learning_rate: The scheduled learning rate now, the largest over groups; None: unknown.
         advised: Whether each multiplier in force was recommended at some time, rather than only
             held, shape [groups]; None: all were if there was a previous measurement, else none.
+        weight_rms: RMS of the weights before the measured step, finite, >= 0, shape [groups]; None:
+            unknown.
+        update_rms: RMS of the update of an lr = 1 step, finite, >= 0, shape [groups]; None:
+            unknown.
+        excludes_weight_decay: Whether the unit rates are those of the update without its weight
+            decay.
     """
 
     step: int
@@ -84,6 +92,9 @@ class Measurement:
     probes: int = 0
     learning_rate: float | None = None
     advised: NDArray[np.bool_] | None = None
+    weight_rms: Floats | None = None
+    update_rms: Floats | None = None
+    excludes_weight_decay: bool = False
 
     @property
     def moves(self) -> NDArray[np.bool_]:
@@ -112,6 +123,9 @@ class Measurement:
             )
         for field in ("unit_rates", "relative_errors", "multipliers"):
             check_array(field, getattr(self, field), groups)
+        for field in ("weight_rms", "update_rms"):
+            if getattr(self, field) is not None:
+                check_array(field, getattr(self, field), groups)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +143,9 @@ class Measurements:
         probes: Shape [runs].
         learning_rates: Shape [runs].
         moves: See :attr:`Measurement.moves`, shape [runs, groups].
+        excludes_weight_decay: Shape [runs].
+        weight_rms: Shape [runs, groups]; a row of NaN: unknown for that run; None: unknown for all.
+        update_rms: The same.
     """
 
     steps: Sequence[int]
@@ -141,6 +158,9 @@ class Measurements:
     probes: Sequence[int]
     learning_rates: Sequence[float | None]
     moves: NDArray[np.bool_]
+    excludes_weight_decay: Sequence[bool]
+    weight_rms: Floats | None = None
+    update_rms: Floats | None = None
 
     @classmethod
     def of(cls, measurements: Sequence[Measurement]) -> Measurements:
@@ -156,6 +176,9 @@ class Measurements:
             probes=[each.probes for each in measurements],
             learning_rates=[each.learning_rate for each in measurements],
             moves=np.stack([each.moves for each in measurements]),
+            excludes_weight_decay=[each.excludes_weight_decay for each in measurements],
+            weight_rms=_rows_of_known([each.weight_rms for each in measurements]),
+            update_rms=_rows_of_known([each.update_rms for each in measurements]),
         )
 
     def row(self, run: int) -> Measurement:
@@ -171,4 +194,20 @@ class Measurements:
             probes=self.probes[run],
             learning_rate=self.learning_rates[run],
             advised=self.moves[run],
+            weight_rms=_known_row(self.weight_rms, run),
+            update_rms=_known_row(self.update_rms, run),
+            excludes_weight_decay=self.excludes_weight_decay[run],
         )
+
+
+def _rows_of_known(arrays: Sequence[Floats | None]) -> Floats | None:
+    """Return arrays as rows, with NaN where one is unknown; None if all are unknown."""
+    size = next((len(array) for array in arrays if array is not None), None)
+    if size is None:
+        return None
+    unknown = np.full(size, np.nan)
+    return np.stack([unknown if array is None else array for array in arrays])
+
+
+def _known_row(rows: Floats | None, run: int) -> Floats | None:
+    return None if rows is None or np.isnan(rows[run]).all() else rows[run]

@@ -36,6 +36,11 @@ class Profile:
             shape [points, roles] in the order of ``layout.roles``; None: not measured.
         learning_rates: Scheduled learning rate at each point, absolute, at least 0, shape [points];
             None: unknown.
+        weight_rms: RMS of each group's weights at each point, finite, at least 0, shape [points,
+            groups], float32; None: unknown.
+        update_rms: RMS of each group's update of an lr = 1 step, likewise.
+        excludes_weight_decay: Whether the unit rates are those of the update without its weight
+            decay.
 
     Raises:
         InvalidValueError: A value is out of its range or of the wrong shape.
@@ -51,6 +56,9 @@ class Profile:
     aliases: tuple[GroupAlias, ...] = ()
     coherences: NDArray[np.float32] | None = None
     learning_rates: NDArray[np.float64] | None = None
+    weight_rms: NDArray[np.float32] | None = None
+    update_rms: NDArray[np.float32] | None = None
+    excludes_weight_decay: bool = False
 
     def __post_init__(self) -> None:
         """Check ranges and shapes."""
@@ -73,7 +81,11 @@ class Profile:
         for field, values in (
             ("unit_rates", self.unit_rates),
             ("relative_errors", self.relative_errors),
+            ("weight_rms", self.weight_rms),
+            ("update_rms", self.update_rms),
         ):
+            if values is None:
+                continue
             bad = np.argwhere(~((values >= 0) & (values <= MAX_RATE)))
             if bad.size:
                 point, group = (int(v) for v in bad[0])
@@ -99,6 +111,8 @@ class Profile:
             ("relative_errors", (points, groups)),
             ("coherences", (points, len(self.layout.roles))),
             ("learning_rates", (points,)),
+            ("weight_rms", (points, groups)),
+            ("update_rms", (points, groups)),
         ):
             values = getattr(self, field)
             if values is not None and values.shape != shape:

@@ -10,6 +10,8 @@ the mean and the spread of all recordings together,
 A rate that is zero in at least half of the recordings is zero; otherwise its zeros are left out.
 The merged relative error is :math:`\sqrt{\sum (n_k e_k)^2} / N` over the recordings with a positive
 rate. It does not include the spread between seeds, and it is unknown (0) if one of the errors is.
+
+RMS of weights and of updates are merged like rates, if all recordings have them.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from advisor.policy import InvalidValueError, shown
 from advisor.policy.arrays import Floats
 from advisor.registry.profiles import ProfileContent
 
-_SAME = ("base_learning_rate", "total_steps", "policy", "policy_name", "aliases", "labels")
+_SAME = (
+    *("base_learning_rate", "total_steps", "policy", "policy_name", "aliases", "labels"),
+    "excludes_weight_decay",
+)
 _SAME_PROVENANCE = (
     *(
         "model",
@@ -72,6 +77,8 @@ def merge(contents: Sequence[ProfileContent]) -> ProfileContent:
         relative_errors=errors.astype(np.float32),
         coherences=_mean([content.coherences for content in contents], counts),
         spreads=spreads.astype(np.float32),
+        weight_rms=_log_mean([content.weight_rms for content in contents], counts),
+        update_rms=_log_mean([content.update_rms for content in contents], counts),
     )
 
 
@@ -98,6 +105,21 @@ def _merged(contents: Sequence[ProfileContent], counts: Floats) -> tuple[Floats,
         np.where(there, spreads, 0.0),
         np.where(there, merged_errors, 0.0),
     )
+
+
+def _log_mean(
+    arrays: Sequence[NDArray[np.float32] | None], counts: Floats
+) -> NDArray[np.float32] | None:
+    """Return the geometric mean of the positive entries; 0 where at least half are zero."""
+    known = [array for array in arrays if array is not None]
+    if len(known) < len(arrays):
+        return None
+    values = np.stack(known).astype(np.float64)
+    weights = np.where(values > 0, counts[:, None, None], 0.0)
+    total = weights.sum(axis=0)
+    logs = np.log(np.where(values > 0, values, 1.0))
+    means = np.exp((weights * logs).sum(axis=0) / np.maximum(total, 1))
+    return np.where(2 * total > counts.sum(), means, 0.0).astype(np.float32)
 
 
 def _mean(

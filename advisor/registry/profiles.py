@@ -115,6 +115,8 @@ class ProfileHeader:
         docs: A written guideline, in Markdown.
         aliases: Alternative spellings of the groups.
         policy_name: The stored policy that runs use instead of ``policy``; empty: none.
+        excludes_weight_decay: Whether the unit rates are those of the update without its weight
+            decay.
     """
 
     layout: Layout
@@ -126,6 +128,7 @@ class ProfileHeader:
     docs: str = ""
     aliases: tuple[GroupAlias, ...] = ()
     policy_name: str = ""
+    excludes_weight_decay: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges that the policy does not check."""
@@ -165,6 +168,8 @@ class ProfileContent:
         learning_rates: Scheduled learning rates, absolute, shape [points]; None: unknown.
         spreads: Standard deviation of the logarithms of the unit rates between the merged
             recordings, shape [points, groups]; None: one recording.
+        weight_rms: RMS of each group's weights, shape [points, groups], float32; None: unknown.
+        update_rms: RMS of each group's update of an lr = 1 step, likewise.
     """
 
     header: ProfileHeader
@@ -174,6 +179,8 @@ class ProfileContent:
     coherences: NDArray[np.float32] | None = None
     learning_rates: NDArray[np.float64] | None = None
     spreads: NDArray[np.float32] | None = None
+    weight_rms: NDArray[np.float32] | None = None
+    update_rms: NDArray[np.float32] | None = None
 
     def profile(self) -> Profile:
         """Check the content, and return the part that recommendations need.
@@ -201,6 +208,9 @@ class ProfileContent:
             aliases=header.aliases,
             coherences=self.coherences,
             learning_rates=self.learning_rates,
+            weight_rms=self.weight_rms,
+            update_rms=self.update_rms,
+            excludes_weight_decay=header.excludes_weight_decay,
         )
 
 

@@ -128,7 +128,10 @@ def _flat(content: profile_pb2.ProfileContent) -> Iterator[tuple[str, Any]]:
     for name in ("role_templates", "frozen_names", "frozen_parameter_counts"):
         fields[name] = layout.get(name, [])
     fields["recorded_steps"] = [point["step"] for point in points]
-    for name in ("learning_rate", "relative_errors", "coherences", "spreads"):
+    for name in (
+        *("learning_rate", "relative_errors", "coherences", "spreads"),
+        *("weight_rms", "update_rms"),
+    ):
         fields[f"points_{name}"] = [point.get(name) for point in points]
     for key, value in fields.items():
         label = key.replace("_", " ")

@@ -4,7 +4,8 @@ A profile consists of a header and arrays. The header is JSON with sorted keys a
 It spells out every rule of the policy, so that a change of a default does not affect stored
 profiles. Empty fields (no alias, no template) are left out. The arrays follow one another in C
 order and little-endian: steps (int64), unit rates and relative errors (float32) and, if known,
-coherences (float32), scheduled learning rates (float64) and spreads (float32).
+coherences (float32), scheduled learning rates (float64), spreads (float32), and RMS of weights and
+of updates (float32).
 
 The digest is the SHA-256 of the header, a newline, and the arrays, before compression. Header and
 arrays are stored compressed if that makes them smaller. For compression the arrays are treated as
@@ -33,7 +34,7 @@ from advisor.policy import Alignment, DepthRule, Group, GroupAlias, Layout, Poli
 from advisor.registry.profiles import ProfileContent, ProfileHeader, ProfileSummary, Provenance
 
 _FORMAT = 1
-_OPTIONAL = ("coherences", "learning_rates", "spreads")
+_OPTIONAL = ("coherences", "learning_rates", "spreads", "weight_rms", "update_rms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ def encode(content: ProfileContent) -> EncodedProfile:
         (content.coherences, "<f4"),
         (content.learning_rates, "<f8"),
         (content.spreads, "<f4"),
+        (content.weight_rms, "<f4"),
+        (content.update_rms, "<f4"),
     ]
     arrays = b"".join(part.astype(kind).tobytes() for part, kind in parts if part is not None)
     return EncodedProfile(
@@ -102,6 +105,8 @@ def decode(encoded: EncodedProfile) -> ProfileContent:
         coherences=found.get("coherences"),
         learning_rates=found.get("learning_rates"),
         spreads=found.get("spreads"),
+        weight_rms=found.get("weight_rms"),
+        update_rms=found.get("update_rms"),
     )
 
 
@@ -117,6 +122,8 @@ def _split_arrays(
         "coherences": ("<f4", (points, len(header.layout.roles))),
         "learning_rates": ("<f8", per_point),
         "spreads": ("<f4", per_group),
+        "weight_rms": ("<f4", per_group),
+        "update_rms": ("<f4", per_group),
     }
     found: dict[str, NDArray[Any]] = {}
     offset = 0
@@ -158,6 +165,7 @@ def _header(fields: dict[str, Any]) -> ProfileHeader:
         docs=fields["docs"],
         aliases=tuple(GroupAlias(*alias) for alias in fields.get("aliases", ())),
         policy_name=fields.get("policy_name", ""),
+        excludes_weight_decay=fields.get("excludes_weight_decay", False),
     )
 
 
@@ -204,6 +212,7 @@ def _header_fields(content: ProfileContent) -> dict[str, Any]:
             else {}
         ),
         **({"policy_name": header.policy_name} if header.policy_name else {}),
+        **({"excludes_weight_decay": True} if header.excludes_weight_decay else {}),
         **({"aliases": [[a.pattern, a.target] for a in header.aliases]} if header.aliases else {}),
     }
 

@@ -57,6 +57,8 @@ def content_from_proto(message: profile_pb2.ProfileContent) -> ProfileContent:
         _rows([point.relative_errors or no_errors for point in points], len(layout)),
         coherences=_coherences(message, layout, unit_rates),
         spreads=_spreads(points),
+        weight_rms=_optional_rows(points, "weight_rms"),
+        update_rms=_optional_rows(points, "update_rms"),
         learning_rates=_learning_rates(points),
     )
     content.profile()  # checks the ranges of what recommendations need
@@ -77,6 +79,7 @@ def _header_from(
         docs=message.docs,
         policy_name=_policy_name(message),
         aliases=tuple(GroupAlias(a.pattern, a.target) for a in message.group_aliases),
+        excludes_weight_decay=message.excludes_weight_decay,
     )
 
 
@@ -101,6 +104,14 @@ def _spreads(points: _Points) -> NDArray[np.float32] | None:
     if not points or not points[0].spreads:
         return None
     return np.array([point.spreads for point in points], dtype=np.float32)
+
+
+def _optional_rows(points: _Points, field: str) -> NDArray[np.float32] | None:
+    """Return an optional array of numbers for each group, shape [points, groups], or None."""
+    if not points or not getattr(points[0], field):
+        return None
+    rows = [getattr(point, field) for point in points]
+    return _rows(rows, len(rows[0]))
 
 
 def _learning_rates(points: _Points) -> NDArray[np.float64] | None:
@@ -172,6 +183,13 @@ def _check_optional_fields(points: _Points, roles: int) -> None:
                 f"points[{i}].spreads",
                 f"{len(point.spreads)} entries; give one for each group in every point, or none",
             )
+        for field in ("weight_rms", "update_rms"):
+            entries = len(getattr(point, field))
+            if entries != (len(first.unit_rates) if getattr(first, field) else 0):
+                raise InvalidValueError(
+                    f"points[{i}].{field}",
+                    f"{entries} entries; give one for each group in every point, or none",
+                )
         if point.HasField("learning_rate") != first.HasField("learning_rate"):
             raise InvalidValueError(
                 f"points[{i}].learning_rate",
@@ -212,6 +230,7 @@ def _header_to(header: ProfileHeader) -> profile_pb2.ProfileContent:
         labels=dict(header.labels),
         docs=header.docs,
         policy_name=header.policy_name,
+        excludes_weight_decay=header.excludes_weight_decay,
         group_aliases=[
             profile_pb2.GroupAlias(pattern=a.pattern, target=a.target) for a in header.aliases
         ],
@@ -230,6 +249,8 @@ def content_to_proto(content: ProfileContent) -> profile_pb2.ProfileContent:
             relative_errors=errors if errors.any() else None,
             coherences=None if content.coherences is None else content.coherences[i],
             spreads=None if content.spreads is None else content.spreads[i],
+            weight_rms=None if content.weight_rms is None else content.weight_rms[i],
+            update_rms=None if content.update_rms is None else content.update_rms[i],
             learning_rate=None if content.learning_rates is None else content.learning_rates[i],
         )
     return message

@@ -95,6 +95,8 @@ class _Arrays(NamedTuple):
     learning_rates: npt.NDArray[np.float64]
     shares: npt.NDArray[np.float64]
     advised: npt.NDArray[np.bool_]
+    weight_rms: npt.NDArray[np.float64]
+    update_rms: npt.NDArray[np.float64]
 
 
 def measurement_from_proto(
@@ -112,6 +114,8 @@ def measurement_from_proto(
         learning_rates=np.fromiter(message.learning_rates, np.float64),
         shares=np.fromiter(message.shares, np.float64),
         advised=np.fromiter(message.advised, np.bool_),
+        weight_rms=np.fromiter(message.weight_rms, np.float64),
+        update_rms=np.fromiter(message.update_rms, np.float64),
     )
     return _measurement(message, arrays, opening)
 
@@ -232,6 +236,13 @@ def _complete_measurements(
     inside &= ARRAY_RANGES["multipliers"].contains_each(multipliers)
     if np.count_nonzero(inside) < inside.size:
         return None
+    try:
+        weight_rms, update_rms = (
+            _rows_where_sent(field, [getattr(message, field) for message in messages], groups)
+            for field in ("weight_rms", "update_rms")
+        )
+    except InvalidValueError:
+        return None
     return Measurements(
         steps=[message.step for message in messages],
         unit_rates=unit_rates.astype(np.float64),
@@ -246,7 +257,38 @@ def _complete_measurements(
         probes=[message.probes for message in messages],
         learning_rates=np.maximum.reduce(learning_rates, axis=1).astype(np.float64).tolist(),
         moves=rows("advised", np.bool_),
+        excludes_weight_decay=[message.excludes_weight_decay for message in messages],
+        weight_rms=weight_rms,
+        update_rms=update_rms,
     )
+
+
+def _rows_where_sent(
+    field: str, data: Sequence[bytes], groups: int
+) -> npt.NDArray[np.float64] | None:
+    """Return an optional array of several messages as rows, with NaN where it is absent.
+
+    Args:
+        field: The array's name in ``ARRAY_RANGES``.
+        data: The array of each message, encoded; empty where it is absent.
+        groups: Number of groups of the layout.
+
+    Returns:
+        The rows; None if the array is absent in all messages.
+
+    Raises:
+        InvalidValueError: An array has the wrong length, or an entry is out of its range.
+    """
+    if not any(data):
+        return None
+    absent = np.full(groups, np.nan, _FLOAT).tobytes()
+    sent = sum(map(bool, data))
+    if {*map(len, data)} <= {0, len(absent)}:
+        joined = b"".join([each or absent for each in data])
+        rows = np.frombuffer(joined, _FLOAT).reshape(len(data), groups)
+        if np.count_nonzero(ARRAY_RANGES[field].contains_each(rows)) == sent * groups:
+            return rows.astype(np.float64)
+    raise InvalidValueError(field, "wrong length, or an entry out of range, in one of the messages")
 
 
 def _numbers_in_range(message: Any) -> bool:
@@ -266,6 +308,8 @@ def _packed_measurement(message: Any, opening: Opening) -> Measurement:
         learning_rates=packed.numbers(message.learning_rates, _FLOAT),
         shares=packed.numbers(message.shares, _FLOAT),
         advised=np.frombuffer(message.advised, np.bool_),
+        weight_rms=packed.numbers(message.weight_rms, _FLOAT),
+        update_rms=packed.numbers(message.update_rms, _FLOAT),
     )
     return _measurement(message, arrays, opening)
 
@@ -297,6 +341,9 @@ def _measurement(message: Any, arrays: _Arrays, opening: Opening) -> Measurement
         probes=message.probes,
         learning_rate=float(learning_rates.max()) if learning_rates.size else None,
         advised=arrays.advised if arrays.advised.size else None,
+        weight_rms=arrays.weight_rms if arrays.weight_rms.size else None,
+        update_rms=arrays.update_rms if arrays.update_rms.size else None,
+        excludes_weight_decay=message.excludes_weight_decay,
     )
 
 

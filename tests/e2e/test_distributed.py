@@ -38,6 +38,15 @@ def test_rates_match_those_of_a_single_process(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("name", ["weight_rms", "update_rms"])
+def test_rms_are_those_of_whole_tensors(kind: str, name: str) -> None:
+    (single,), ranks = job("plain"), job(kind)
+    assert ranks[0][name] == ranks[1][name]
+    assert ranks[0][name] == pytest.approx(single[name], rel=1e-3)
+    assert all(rms > 0 for rms in single["update_rms"])
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_all_ranks_apply_the_answer_of_rank_0_in_the_same_step(kind: str) -> None:
     first, second = job(kind)  # rank 1 has an advisor that raises on every call
     assert first["rates"] == second["rates"]

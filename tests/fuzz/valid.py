@@ -66,6 +66,8 @@ def _content(project: str, profile: str) -> profile_pb2.ProfileContent:
             point.relative_errors.extend([0.1] * 4)
             point.learning_rate = 0.01
             point.spreads.extend([0.2] * 4)
+            point.weight_rms.extend([0.1] * 4)
+            point.update_rms.extend([2.0] * 4)
     if profile == "mlp":
         content.policy.CopyFrom(_POLICY)
     if profile == "conv":
@@ -101,6 +103,8 @@ def _recommendation(profile: str) -> advisor.RecommendLRRequest:
             shares=[1.0 / groups] * groups,
             linearity_error=0.1,
             advised=[True] * groups,
+            weight_rms=[0.1] * groups,
+            update_rms=[2.0] * groups,
         ),
     )
 

@@ -350,6 +350,15 @@ def _insert_one_error(content: profile_pb2.ProfileContent) -> None:
     content.points[0].relative_errors.append(0.1)
 
 
+def _send_rms_in_one_point(content: profile_pb2.ProfileContent) -> None:
+    content.points[1].weight_rms.extend([0.1] * 4)
+
+
+def _insert_infinite_rms(content: profile_pb2.ProfileContent) -> None:
+    for point in content.points:
+        point.update_rms.extend([0.1, 0.1, float("inf"), 0.1])
+
+
 def _repeat_a_step(content: profile_pb2.ProfileContent) -> None:
     content.points[1].step = 0
 
@@ -392,6 +401,14 @@ def _insert_bad_label(content: profile_pb2.ProfileContent) -> None:
         (_insert_negative, r"content\.points\[0\]\.unit_rates\[0\]: -1\.0 of group"),
         (_drop_a_rate, r"content\.points\[2\]\.unit_rates: 3 entries, but the layout has 4 groups"),
         (_insert_one_error, r"content\.points\[0\]\.relative_errors: 1 entries, but"),
+        (
+            _send_rms_in_one_point,
+            r"content\.points\[1\]\.weight_rms: 4 entries; give one for each group in every point",
+        ),
+        (
+            _insert_infinite_rms,
+            r"content\.points\[0\]\.update_rms\[2\]: inf of group 'blocks\.1\.up\.weight' is not",
+        ),
         (_repeat_a_step, r"content\.points\[1\]\.step: 0 is not above 0"),
         (_exceed_steps, r"content\.points\[2\]\.step: 9223372036854775807 is not in \[0, "),
         (_drop_points, r"content\.points: 0 points"),

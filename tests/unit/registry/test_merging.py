@@ -43,6 +43,32 @@ def test_the_error_of_a_merged_rate_falls_with_the_number_of_recordings() -> Non
     assert merged.relative_errors[0, 0] == pytest.approx(0.1 / 8)
 
 
+def test_rms_are_merged_as_geometric_means_if_all_recordings_have_them() -> None:
+    one, two = recording([[1.0, 2.0]]), recording([[4.0, 2.0]])
+    assert merge([one, two]).weight_rms is None
+    with_rms = [
+        dataclasses.replace(
+            content,
+            weight_rms=np.array([[rms, 0.0]], np.float32),
+            update_rms=np.array([[3.0, rms]], np.float32),
+        )
+        for content, rms in ((one, 2.0), (two, 8.0))
+    ]
+    merged = merge(with_rms)
+    assert merged.weight_rms is not None
+    assert merged.weight_rms[0] == pytest.approx([4.0, 0.0])
+    assert merged.update_rms is not None
+    assert merged.update_rms[0] == pytest.approx([3.0, 4.0])
+    assert merge([with_rms[0], two]).update_rms is None
+
+
+def test_recordings_with_and_without_weight_decay_are_not_merged() -> None:
+    one, two = recording([[1.0, 2.0]]), recording([[4.0, 2.0]])
+    header = dataclasses.replace(two.header, excludes_weight_decay=True)
+    with pytest.raises(InvalidValueError, match="excludes weight decay differs from the first"):
+        merge([one, dataclasses.replace(two, header=header)])
+
+
 def test_a_rate_is_zero_if_it_is_zero_in_at_least_half_of_the_recordings() -> None:
     three = [recording([[0.0, 0.0]]), recording([[0.0, 3.0]]), recording([[2.0, 3.0]])]
     assert merge(three).unit_rates.tolist() == [[0.0, 3.0]]

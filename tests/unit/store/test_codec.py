@@ -26,6 +26,9 @@ def whole() -> profile_pb2.ProfileContent:
     message.policy.depth_rule = policy_pb2.DEPTH_RULE_SQRT
     for point in message.points:
         point.relative_errors.extend([0.1, 0.2, 0.3, 0.4])
+        point.weight_rms.extend([0.5, 0.0, 0.5, 1.0])
+        point.update_rms.extend([1.0, 0.0, 2.0, 3.0])
+    message.excludes_weight_decay = True
     return content_to_proto(content_from_proto(message))  # defaults and roles filled in
 
 

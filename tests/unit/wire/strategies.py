@@ -15,12 +15,17 @@ _NUMBERS = st.floats(2.0**-20, 2.0**20, width=32)
 _STEPS = st.sampled_from([0, 1, 7, 25, 1_000]) | st.integers(-(2**63), 2**63 - 1)
 _COUNTS = st.sampled_from([0, 1, 25]) | st.integers(-(2**31), 2**31 - 1)
 
+_OPTIONAL_ARRAYS = (
+    *("relative_errors", "multipliers", "learning_rates", "shares"),
+    *("weight_rms", "update_rms"),
+)
+
 
 @st.composite
 def any_measurements(draw: st.DrawFn, groups: int) -> pb.Measurement:
     """Return measurements whose fields are valid, absent, hostile or of the wrong length."""
     message = pb.Measurement(unit_rates=draw(st.lists(_NUMBERS, min_size=groups, max_size=groups)))
-    for field in ("relative_errors", "multipliers", "learning_rates", "shares"):
+    for field in _OPTIONAL_ARRAYS:
         if draw(st.booleans()):
             getattr(message, field).extend(
                 draw(st.lists(_NUMBERS, min_size=groups, max_size=groups))
@@ -30,6 +35,7 @@ def any_measurements(draw: st.DrawFn, groups: int) -> pb.Measurement:
     for field in ("loss", "total_rate", "linearity_error"):
         if draw(st.booleans()):
             setattr(message, field, draw(_NUMBERS | st.just(0.0)))
+    message.excludes_weight_decay = draw(st.booleans())
     message.step = draw(st.integers(0, 1_000))
     message.interval_steps = draw(st.sampled_from([0, 1, 25]))
     for _ in range(draw(st.integers(0, 2))):
@@ -39,7 +45,7 @@ def any_measurements(draw: st.DrawFn, groups: int) -> pb.Measurement:
 
 def _spoil(draw: st.DrawFn, message: pb.Measurement, groups: int) -> None:
     """Set one field to a hostile value or length."""
-    arrays = ("unit_rates", "relative_errors", "multipliers", "learning_rates", "shares")
+    arrays = ("unit_rates", *_OPTIONAL_ARRAYS)
     match draw(st.sampled_from(["entry", "length", "flags", "number", "step", "count"])):
         case "entry":
             values = getattr(message, draw(st.sampled_from(arrays)))

@@ -14,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.advising.advice import Advice, LoadedProfile, Opening, ResolvedProfile
-from advisor.policy import Alignment, InvalidValueError, Measurements, Policy, Reference
+from advisor.policy import (
+    Alignment,
+    InvalidValueError,
+    Measurements,
+    Policy,
+    Recommendations,
+    Reference,
+)
 from advisor.registry.profiles import VersionInfo
 from advisor.registry.resource_names import ProfileName
 from advisor.wire import (
@@ -96,8 +103,22 @@ def _changed(message: pb.Measurement, kind: int) -> pb.Measurement:
         case 9:
             changed.step = 25  # on a point of the profile
         case _:
-            pass
+            _add_rms(changed, kind)
     return changed
+
+
+def _add_rms(message: pb.Measurement, kind: int) -> None:
+    match kind:
+        case 10:
+            message.weight_rms.extend([0.5] * GROUPS)
+            message.update_rms.extend([2.0] * GROUPS)
+        case 11:
+            message.update_rms.extend([1.0] * (GROUPS - 1) + [-1.0])
+        case 12:
+            message.weight_rms.extend([0.0] * GROUPS)
+            message.excludes_weight_decay = True
+        case _:
+            pass
 
 
 POLICIES = (
@@ -110,7 +131,7 @@ POLICIES = (
 
 @given(
     policy=st.sampled_from(POLICIES),
-    kinds=st.lists(st.integers(0, 9), min_size=1, max_size=8),
+    kinds=st.lists(st.integers(0, 12), min_size=1, max_size=8),
 )
 def test_answers_in_a_batch_and_in_process_are_bit_identical(
     policy: Policy, kinds: list[int]
@@ -132,6 +153,52 @@ def test_any_measurement_gets_the_same_answer_or_error_in_a_batch_and_in_process
     requests = [_request(advice, opened, message) for message in messages]
     in_process = [_answered_in_process(advice, opened, message) for message in messages]
     assert _answered(requests) == in_process
+
+
+def test_measurements_with_and_without_rms_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    advice, opened = _advice()
+    plain = measurements(GROUPS)[0]
+    requests = [_request(advice, opened, _changed(plain, kind)) for kind in (0, 10, 12)]
+    seen: list[Measurements] = []
+    recommend_all = advice.recommend_all
+
+    def seeing(measured: Measurements) -> Recommendations:
+        seen.append(measured)
+        return recommend_all(measured)
+
+    monkeypatch.setattr(advice, "recommend_all", seeing)
+    _answered(requests)
+    (batch,) = seen
+    rows = [batch.row(i) for i in range(3)]
+    assert [row.excludes_weight_decay for row in rows] == [False, False, True]
+    assert rows[0].weight_rms is rows[0].update_rms is rows[2].update_rms is None
+    assert rows[1].weight_rms is not None
+    assert rows[1].weight_rms.tolist() == [0.5] * GROUPS
+    assert rows[1].update_rms is not None
+    assert rows[1].update_rms.tolist() == [2.0] * GROUPS
+    assert rows[2].weight_rms is not None
+    assert rows[2].weight_rms.tolist() == [0.0] * GROUPS
+    again = Measurements.of(rows)
+    assert again.weight_rms is not None
+    np.testing.assert_array_equal(again.weight_rms, batch.weight_rms)
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "message"),
+    [
+        ("weight_rms", [1.0] * (GROUPS - 1), r"measurement\.weight_rms: 19 entries"),
+        ("update_rms", [1.0] * (GROUPS - 1) + [-1.0], r"measurement\.update_rms\[19\]: -1\.0"),
+        ("weight_rms", [math.inf] * GROUPS, r"measurement\.weight_rms\[0\]: inf"),
+    ],
+)
+def test_rms_out_of_range_are_refused_with_the_field_s_path(
+    field: str, values: list[float], message: str
+) -> None:
+    advice, opened = _advice()
+    measurement = _changed(measurements(GROUPS)[0], 0)
+    getattr(measurement, field).extend(values)
+    with pytest.raises(InvalidValueError, match=message):
+        answer(advice, opened, measurement)
 
 
 def test_an_answer_says_which_multipliers_were_recommended() -> None:

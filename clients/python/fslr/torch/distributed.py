@@ -88,6 +88,10 @@ class Ranks:
             None if sums.residuals is None else residuals,
         )
 
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum of all ranks' float64 tensors on the host."""
+        return self._sum(values)
+
     def from_speaker(self, values: Sequence[float]) -> list[float]:
         """Return the speaking rank's values; all ranks pass the same number of them."""
         if self.count == 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -107,6 +107,27 @@ class MeasuringOptions:
 
 
 _RANK_STRIDE = 1_000_003
+_MAX_RMS = 1e30  # as for rates; larger numbers do not travel as float32
+
+
+def _with_rms(
+    estimate: RateEstimate, sums: Tensor, learning_rates: Sequence[float]
+) -> RateEstimate:
+    """Return an estimate with the RMS of weights and updates, if all of them are finite.
+
+    Args:
+        estimate: The estimate.
+        sums: As :meth:`.StepView.sums_of_squares` returns them, over all ranks. A copy on each rank
+            counts as often in the number of entries.
+        learning_rates: Learning rate of each group, multiplier included.
+    """
+    weights, changes = (sums[:2] / sums[2].clamp(min=1.0)).sqrt()
+    rates = torch.tensor(learning_rates, dtype=torch.float64, device="cpu")
+    updates = torch.where(rates > 0, changes / rates, 0.0)
+    if not bool(((weights <= _MAX_RMS) & (updates <= _MAX_RMS)).all()):
+        return estimate
+    return replace(estimate, weight_rms=weights.tolist(), update_rms=updates.tolist())
+
 
 _Call = tuple[tuple[Any, ...], dict[str, Any], tuple[AutocastState, ...]]
 
@@ -212,9 +233,10 @@ class StepMeter:
                 on this rank or on a different one.
         """
         own: ProjectionSums | None = None
+        squares: Tensor | None = None
         failure: Exception | None = None
         try:
-            own = self._measured(learning_rates)
+            own, squares = self._measured(learning_rates)
         except Exception as error:  # noqa: BLE001 - the other ranks wait for this one
             failure = error
         if failure is not None and self._ranks.count == 1:
@@ -226,13 +248,16 @@ class StepMeter:
                 raise failure from None
             raise
         estimate = sums.estimate([group.name for group in self._groups], learning_rates)
+        if squares is not None:  # it is on no rank, or no rank gets here
+            estimate = _with_rms(estimate, self._ranks.total(squares), learning_rates)
         self._probes_per_requested = estimate.probes / self._estimator.probes
         # A skipped step must not enter the average.
         if not any(estimate.unit_rates):
             return estimate
         return self._average.add(estimate, self._estimator.probes)
 
-    def _measured(self, learning_rates: Sequence[float]) -> ProjectionSums:
+    def _measured(self, learning_rates: Sequence[float]) -> tuple[ProjectionSums, Tensor]:
+        """Return this rank's sums of projections, and sums of squares of weights and updates."""
         with ExitStack() as stack:
             batch, step = self._begun(stack)
             self._measuring = True
@@ -245,7 +270,7 @@ class StepMeter:
             update = Update(
                 unit_update, learning_rates, step.applied if self._options.linearity else None
             )
-            return self._estimator.measure(batch, update)
+            return self._estimator.measure(batch, update), step.sums_of_squares()
 
     def _begun(self, stack: ExitStack) -> tuple[Batch, StepView]:
         """Return the batch and the step, with the weights from before the step in place.

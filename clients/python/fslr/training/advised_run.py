@@ -238,6 +238,9 @@ class AdvisedRun:
             shares=estimate.shares,
             linearity_error=estimate.linearity_error,
             advised=self._advised,
+            weight_rms=estimate.weight_rms,
+            update_rms=estimate.update_rms,
+            excludes_weight_decay=estimate.excludes_weight_decay,
         )
 
     def _adopt(self, advice: Advice) -> None:

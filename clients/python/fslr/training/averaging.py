@@ -21,7 +21,8 @@ class RunningAverage:
     because single measurements of squares are unbiased. The average lags behind rates that change,
     by about :math:`\beta / (1 - \beta)` measurements of one probe.
 
-    Total rate, shares and linearity error are those of the newest measurement.
+    Everything else, such as the total rate or the RMS of weights and updates, is that of the newest
+    measurement.
 
     Args:
         decay: :math:`\beta`, in [0, 1); 0 keeps only the newest measurement.

@@ -29,6 +29,11 @@ class RateEstimate:
         linearity_error: RMS difference between the real change of the outputs and the first-order
             one, divided by the total rate, >= 0. None: not measured, nothing moved, or the real
             change is not finite.
+        weight_rms: RMS of each group's weights before the step, >= 0. None: not measured.
+        update_rms: RMS of each group's update of an lr = 1 step, >= 0; 0 where the learning rate
+            is. None: not measured.
+        excludes_weight_decay: Whether unit rates and ``update_rms`` are those of the update without
+            its weight decay.
     """
 
     unit_rates: list[float]
@@ -39,3 +44,6 @@ class RateEstimate:
     total_rate: float | None = None
     shares: list[float] | None = None
     linearity_error: float | None = None
+    weight_rms: list[float] | None = None
+    update_rms: list[float] | None = None
+    excludes_weight_decay: bool = False

@@ -165,6 +165,8 @@ class Recording:
                 correlations=(
                     None if estimate.gram is None else correlations(estimate.gram, self._pairs)
                 ),
+                weight_rms=estimate.weight_rms,
+                update_rms=estimate.update_rms,
             )
         )
         self._listeners.emit(Measured(step, estimate, tuple(learning_rates), tuple(self.factors)))
@@ -226,6 +228,11 @@ class Recording:
             content.ClearField("correlated_groups")
             for point in content.points:
                 point.ClearField("correlations")
+        if not all(point.weight_rms and point.update_rms for point in content.points):
+            # They were not finite in a step, or the recording began with an earlier version.
+            for point in content.points:
+                point.ClearField("weight_rms")
+                point.ClearField("update_rms")
         return content
 
     def state_dict(self) -> dict[str, Any]:

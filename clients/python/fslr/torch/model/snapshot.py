@@ -80,10 +80,29 @@ class StepView:
 
     def change(self, index: int) -> Tensor:
         """Return the change of a parameter by the step."""
-        before = self._parameters[index].data
-        change = self._after[index].to(before.device) - before
+        change = self._change(index)
         # The change of a sharded parameter is gathered from all ranks, one parameter at a time.
         return change.full_tensor() if isinstance(change, DTensor) else change
+
+    def _change(self, index: int) -> Tensor:
+        """Return the change of a parameter, or of this rank's part of a sharded one."""
+        before = self._parameters[index].data
+        return self._after[index].to(before.device) - before
+
+    def sums_of_squares(self) -> Tensor:
+        """Return sums over the entries that this rank has of each parameter.
+
+        Returns:
+            Float64 of shape [3, parameters] on the CPU: the sum of squares of the weights before
+            the step, that of the changes, and the number of entries.
+        """
+        norms: list[Tensor] = []
+        for index, parameter in enumerate(self._parameters):
+            norms += [_norm(_local(parameter.data)), _norm(_local(self._change(index)))]
+        weights, changes = _on_host(norms).square().view(-1, 2).unbind(1)
+        sizes = [float(_local(parameter.data).numel()) for parameter in self._parameters]
+        counts = torch.tensor(sizes, dtype=torch.float64, device="cpu")
+        return torch.stack([weights, changes, counts])
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -102,6 +121,26 @@ class StepView:
 def _local(tensor: Tensor) -> Tensor:
     """Return this rank's part of a sharded tensor, and any other tensor unchanged."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    """Return the norm of a tensor as a scalar on its device, in float64 where there is one."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    dtype = torch.float32 if tensor.device.type == "mps" else torch.float64
+    norm: Tensor = torch.linalg.vector_norm(tensor, dtype=dtype)
+    return norm
+
+
+def _on_host(scalars: list[Tensor]) -> Tensor:
+    """Return scalars as one float64 tensor on the CPU, with one transfer for each device."""
+    found = torch.empty(len(scalars), dtype=torch.float64, device="cpu")
+    places: dict[torch.device, list[int]] = {}
+    for place, scalar in enumerate(scalars):
+        places.setdefault(scalar.device, []).append(place)
+    for on_device in places.values():
+        found[on_device] = torch.stack([scalars[i] for i in on_device]).to("cpu", torch.float64)
+    return found
 
 
 def _fill(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
