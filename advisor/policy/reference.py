@@ -14,6 +14,7 @@ from advisor.policy.errors import InvalidValueError
 from advisor.policy.layout import Layout
 from advisor.policy.ranges import MAX_STEP, POSITIVE, STEP
 from advisor.policy.rules import DepthRule, Policy
+from advisor.policy.smoothing import smooth
 
 MAX_POINTS = 100_000
 MAX_RATE = 1e30  # references are sums of rates, and travel as float32
@@ -182,9 +183,12 @@ class Reference:
 
     Args:
         profile: The profile.
+        smoothing: Half the width of the window over which logarithms are smoothed, in logarithms of
+            the step, at least 0; see :mod:`advisor.policy.smoothing`. 0: the recorded rates are
+            used unchanged.
     """
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, *, smoothing: float = 0.0) -> None:
         kept = np.ones(len(profile.steps), dtype=np.bool_)
         if profile.learning_rates is not None and profile.learning_rates.any():
             kept = profile.learning_rates > 0
@@ -196,6 +200,11 @@ class Reference:
         )
         with np.errstate(divide="ignore"):
             logs = np.log(rates)
+        self._errors = profile.relative_errors[kept].astype(np.float64)
+        if smoothing > 0:
+            smoothed = smooth(self._steps, logs, positive, self._errors, smoothing)
+            logs, self._errors = smoothed.logs, smoothed.errors
+            rates = np.where(positive, np.exp(logs), rates)
         for group in np.flatnonzero((~positive & ~self._zero).any(axis=0)):
             some = positive[:, group]
             inside = ~self._zero[:, group]
@@ -205,7 +214,6 @@ class Reference:
         self._has_zeros = bool(self._zero.any())
         self._places: list[float] = self._steps.tolist()
         self._rates = np.where(positive, rates, np.where(self._zero, 0.0, np.exp(logs)))
-        self._errors = profile.relative_errors[kept].astype(np.float64)
         self._coherences = (
             None if profile.coherences is None else profile.coherences[kept].astype(np.float64)
         )
