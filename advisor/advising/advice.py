@@ -27,15 +27,19 @@ from advisor.policy import (
     Measurement,
     Measurements,
     Policy,
+    PriorRule,
     Profile,
     Recommendation,
     Recommendations,
     Reference,
+    WeightDecayRule,
     check_coherences,
     map_layout,
+    priors,
     recommend_all,
     refusal,
 )
+from advisor.policy.optimizer_families import optimizer_family
 from advisor.registry.profiles import Provenance, VersionInfo
 from advisor.registry.resource_names import ProfileReference, RunName
 
@@ -138,6 +142,7 @@ class Advice:
         base_layout: The profile's layout.
         mapping: The run's layout mapped onto the profile's.
         policy_name: The stored policy in use, with its version; empty: none.
+        priors: The multiplier of each group from shapes alone, 0 where it has none, shape [groups].
         plan: Equal for runs that share profile, mapping and rules, as long as all are alive.
         refusal: The error that every measurement of this layout gets, or None.
 
@@ -177,9 +182,26 @@ class Advice:
             aliases=loaded.profile.aliases,
             unmatched_rule=self._policy.unmatched_rule,
         )
+        self.priors = self._priors()
         # Identities suffice, as each run with this plan keeps the objects alive.
-        self.plan: tuple[int, ...] = (id(loaded.reference), id(self.mapping), id(self._policy))
+        self.plan: tuple[object, ...] = (
+            *(id(loaded.reference), id(self.mapping), id(self._policy)),
+            self.priors.tobytes(),  # these depend on the run's optimizer too
+        )
         self.refusal = refusal(opening.layout, self.mapping, self._policy.unmatched_rule)
+
+    @property
+    def weight_decay(self) -> WeightDecayRule:
+        """What multipliers do to weight decay."""
+        return self._policy.weight_decay
+
+    def _priors(self) -> NDArray[np.float64]:
+        """Return the priors; runs whose optimizer differs from the profile's have none."""
+        own, recorded = self._opening.training.optimizer, self._provenance.optimizer
+        differs = own and recorded and optimizer_family(own) != optimizer_family(recorded)
+        if self._policy.prior is PriorRule.NONE or differs:
+            return np.zeros(len(self.layout))
+        return priors(self.layout, self.base_layout, self.mapping, optimizer=own or recorded)
 
     def recommend(self, measurement: Measurement) -> Recommendation:
         """Return the multipliers for one measurement.
@@ -208,7 +230,9 @@ class Advice:
         Raises:
             InvalidValueError: Alignment by progress needs a run's planned steps.
         """
-        return recommend_all(self._profile, self._reference, self.mapping, self._policy, measured)
+        return recommend_all(
+            self._profile, self._reference, self.mapping, self._policy, measured, priors=self.priors
+        )
 
     def first_depth_factors(self) -> NDArray[np.float64]:
         """Return each group's depth factor at the profile's first point, shape [groups].

@@ -7,12 +7,12 @@ well. But it may explain a disappointing transfer, so the run is warned.
 from __future__ import annotations
 
 import enum
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from advisor.policy import Layout, LayoutMapping, Match, Measurement, Profile
+from advisor.policy.optimizer_families import optimizer_family, plain_name
 from advisor.registry.profiles import Provenance
 
 
@@ -57,50 +57,10 @@ class Training:
     loss_name: str = ""
 
 
-# Stems of optimizer names in PyTorch, optax, bitsandbytes, DeepSpeed and Hugging Face's arguments,
-# such as adamw_torch_fused. The longest one that a name contains decides. Short ones must be whole
-# words, and words that names of several optimizers contain come last.
-_STEMS = {
-    **dict.fromkeys(("adam", "adamw", "nadam", "radam", "adamax"), "Adam"),
-    "adagrad": "Adagrad",
-    "adadelta": "Adadelta",
-    "rmsprop": "RMSprop",
-    "sgd": "SGD",
-    **dict.fromkeys(("signsgd", "signum"), "sign descent"),
-    **dict.fromkeys(("shampoo", "sophia"), "second order"),
-    "adafactor": "factored",
-}
-_WORDS = {
-    "lamb": "Adam",
-    "lion": "sign descent",
-    "tiger": "sign descent",
-    "muon": "orthogonalized",
-    "soap": "second order",
-    "kfac": "second order",
-    "came": "factored",
-}
-_LAST = {"momentum": "SGD", "nesterov": "SGD"}
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SAME_LEARNING_RATE = 0.01  # relative difference up to which learning rates count as equal
 _WARMING = 0.5  # below this fraction of its peak, and before it, a schedule is warming up
 _FULL = 0.9  # above this fraction it is not
 _EARLY = 0.1  # after this fraction of a training a low learning rate is decay, not warm-up
-
-
-def family(optimizer: str) -> str:
-    """Return the family of an optimizer's name; an unknown name is its own family."""
-    plain = _plain(optimizer)
-    words = [word.lower() for word in _WORD.findall(optimizer)]
-    if "muon" in words:  # MuonWithAuxAdam too
-        return _WORDS["muon"]
-    for stem in sorted(_STEMS, key=len, reverse=True):
-        if stem in plain:
-            return _STEMS[stem]
-    for known in (_WORDS, _LAST):
-        for word in words:
-            if word in known:
-                return known[word]
-    return plain
 
 
 def opening_differences(
@@ -134,7 +94,7 @@ def _base_learning_rate_difference(recorded: float, own: float) -> Difference | 
 
 
 def _optimizer_difference(recorded: str, own: str) -> Difference | None:
-    if not own or not recorded or family(own) == family(recorded):
+    if not own or not recorded or optimizer_family(own) == optimizer_family(recorded):
         return None
     return Difference(
         DifferenceKind.OPTIMIZER,
@@ -154,7 +114,7 @@ def _batch_size_difference(recorded: int, own: int) -> Difference | None:
 
 
 def _loss_difference(recorded: str, own: str) -> Difference | None:
-    if not own or not recorded or _plain(own) == _plain(recorded):
+    if not own or not recorded or plain_name(own) == plain_name(recorded):
         return None
     return Difference(
         DifferenceKind.LOSS,
@@ -218,7 +178,3 @@ def nearest_roles_used(layout: Layout, base: Layout, mapping: LayoutMapping) -> 
             f"{listed}{more}; if they are the same layers, add them to the profile's alias table",
         )
     ]
-
-
-def _plain(text: str) -> str:
-    return "".join(c for c in text.lower() if c.isalnum())

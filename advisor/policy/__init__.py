@@ -26,10 +26,21 @@ from advisor.policy.layout import Group, Layout
 from advisor.policy.layout_mapping import LayoutMapping
 from advisor.policy.mapping import map_layout, refusal
 from advisor.policy.measurement import Measurement, Measurements
+from advisor.policy.prior import priors
 from advisor.policy.recommend import aligned_step, recommend, recommend_all
 from advisor.policy.recommendation import Recommendation, Recommendations
 from advisor.policy.reference import Profile, Reference, check_coherences
-from advisor.policy.rules import Alignment, DepthRule, Limit, Match, Outcome, Policy, UnmatchedRule
+from advisor.policy.rules import (
+    Alignment,
+    DepthRule,
+    Limit,
+    Match,
+    Outcome,
+    Policy,
+    PriorRule,
+    UnmatchedRule,
+    WeightDecayRule,
+)
 
 __all__ = [
     "Alignment",
@@ -47,14 +58,17 @@ __all__ = [
     "Outcome",
     "Policy",
     "PolicyError",
+    "PriorRule",
     "Profile",
     "Recommendation",
     "Recommendations",
     "Reference",
     "UnmatchedRule",
+    "WeightDecayRule",
     "aligned_step",
     "check_coherences",
     "map_layout",
+    "priors",
     "recommend",
     "recommend_all",
     "refusal",

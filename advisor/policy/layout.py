@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,22 @@ MAX_FROZEN_NAMES = 100_000
 MAX_POSITIONS = 1_000_000  # of all given roles together
 
 
+class GroupKind(enum.Enum):
+    """What a group's tensor does in its model, as far as learning rates depend on it."""
+
+    UNKNOWN = "unknown"
+    EMBEDDING = "embedding"
+    HIDDEN = "hidden"
+    READOUT = "readout"
+    VECTOR = "vector"
+    CONVOLUTION = "convolution"
+    ROUTER = "router"
+    EXPERT = "expert"
+    ADAPTER_A = "adapter a"
+    ADAPTER_B = "adapter b"
+    INPUT = "input"
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """The parameters that share one multiplier.
@@ -33,6 +50,12 @@ class Group:
         inner_indices: If a role has several indices (stage and block, layer and expert), the
             positions along the further ones, outermost first.
         inner_counts: Number of positions along each of them, inside the same outer block.
+        shape: Size of the tensor along each dimension; empty: unknown, or a scalar.
+        fan_in: Number of inputs that one output sums over; 0: unknown.
+        fan_out: Number of outputs that one input takes part in; 0: unknown.
+        kind: What the tensor does in its model.
+        initial_rms: RMS of its entries before the first step; None: unknown.
+        optimizer: Name of the optimizer that updates it; empty: that of the run.
     """
 
     name: str
@@ -42,6 +65,12 @@ class Group:
     parameter_count: int = 0
     inner_indices: tuple[int, ...] = ()
     inner_counts: tuple[int, ...] = ()
+    shape: tuple[int, ...] = ()
+    fan_in: int = 0
+    fan_out: int = 0
+    kind: GroupKind = GroupKind.UNKNOWN
+    initial_rms: float | None = None
+    optimizer: str = ""
 
     @property
     def indices(self) -> tuple[int, ...]:

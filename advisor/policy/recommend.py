@@ -3,8 +3,8 @@ r"""Turns measurements into multipliers: a short pipeline of stages of one funct
 The stages work on multipliers :math:`m`, which start as the ratios reference / measured, and on the
 multipliers :math:`m_0` that were in force during the measurement. A stage that doubts the
 measurement moves :math:`\log m` towards :math:`\log m_0`; a stage that cannot use it holds
-:math:`m_0`. There is no state between measurements: what a stage needs of the past comes with the
-measurement.
+:math:`m_0`, or the prior of a group that has never been advised. There is no state between
+measurements: what a stage needs of the past comes with the measurement.
 
 All arrays have a row for each run. Runs of one layout on one profile that measure at the same time
 are computed together, and each row is independent of the others.
@@ -24,7 +24,7 @@ from advisor.policy.layout_mapping import LayoutMapping
 from advisor.policy.measurement import Measurement, Measurements
 from advisor.policy.recommendation import OUTCOMES, Codes, Recommendation, Recommendations
 from advisor.policy.reference import Profile, Reference
-from advisor.policy.rules import Alignment, Limit, Outcome, Policy
+from advisor.policy.rules import Alignment, Limit, Outcome, Policy, PriorRule
 
 # A move of multipliers by this much (RMS of the logarithms) keeps the interval. A smaller move
 # lengthens it in proportion, at most to twice; a larger one shortens it, at most to half.
@@ -43,6 +43,7 @@ _LIMITED = OUTCOMES.index(Outcome.LIMITED)
 _BY_MIN, _BY_MAX = int(Limit.MIN_MULTIPLIER), int(Limit.MAX_MULTIPLIER)
 _BY_SLEW, _BY_DAMPING = int(Limit.SLEW), int(Limit.DAMPING)
 _BY_CONFIDENCE, _BY_AVERAGING = int(Limit.CONFIDENCE), int(Limit.AVERAGING)
+_BY_CORRECTION, _BY_RELATIVE_UPDATE = int(Limit.CORRECTION), int(Limit.RELATIVE_UPDATE)
 _BY_STEP = Alignment.STEP
 
 
@@ -59,6 +60,7 @@ class _Draft:
         outcomes: Codes so far; that of ``MATCHED`` for groups that are not settled.
         limits: As in the recommendations, so far.
         logs_before: Logarithms of the multipliers in force, shape [runs, groups].
+        priors: Multipliers from shapes alone, 0 where there is none, shape [groups].
     """
 
     measured: Measurements
@@ -69,6 +71,13 @@ class _Draft:
     outcomes: Codes
     limits: NDArray[np.int64]
     logs_before: Floats
+    priors: Floats
+
+    @property
+    def held(self) -> Floats:
+        """Multipliers of held groups: those in force, or the priors of groups never advised."""
+        never_advised = ~self.measured.moves & (self.priors > 0)
+        return np.where(never_advised, self.priors, self.measured.multipliers)
 
     @property
     def free(self) -> NDArray[np.bool_]:
@@ -81,7 +90,7 @@ class _Draft:
         if not _any(where):
             return
         where = where & self.free
-        np.copyto(self.multipliers, self.measured.multipliers, where=where)
+        np.copyto(self.multipliers, self.held, where=where)
         self.outcomes[where] = outcome
 
     def replace(self, where: NDArray[np.bool_], multipliers: Floats | float, limit: int) -> None:
@@ -200,13 +209,36 @@ def _damp(draft: _Draft, policy: Policy) -> None:
 
 
 def _slew(draft: _Draft, policy: Policy) -> None:
-    """Limit the factor of each move; a first recommendation is exempt, as nothing jumps yet."""
-    if policy.slew_limit is None:
-        return
+    """Limit the factor of each move; a first recommendation is exempt, as nothing jumps yet.
+
+    The limit on rises also holds for a first recommendation, which then starts from the prior.
+    """
     before = draft.measured.multipliers
     with np.errstate(over="ignore"):  # an infinite bound does not limit
-        slower = np.clip(draft.multipliers, before / policy.slew_limit, before * policy.slew_limit)
-    draft.replace(draft.free & draft.measured.moves, slower, _BY_SLEW)
+        if policy.slew_limit is not None:
+            limit = policy.slew_limit
+            slower = np.clip(draft.multipliers, before / limit, before * limit)
+            draft.replace(draft.free & draft.measured.moves, slower, _BY_SLEW)
+        if policy.rise_limit is not None:
+            starts = draft.free & (draft.measured.moves | (draft.priors > 0))
+            lower = np.minimum(draft.multipliers, draft.held * policy.rise_limit)
+            draft.replace(starts, lower, _BY_SLEW)
+
+
+def _correct(draft: _Draft, policy: Policy) -> None:
+    """Keep what is measured within a factor of what the shapes say.
+
+    Rates follow the weights, and the weights follow the multipliers. Behind a norm, a multiplier
+    that is too high lowers the rate, which asks for a higher multiplier still. The bound opens the
+    loop: however the rates react, a multiplier stays near one that is right for the shapes.
+    """
+    has_prior = draft.priors > 0
+    if not _any(has_prior):
+        return
+    bound = policy.correction_bound
+    with np.errstate(over="ignore"):
+        corrected = np.clip(draft.multipliers, draft.priors / bound, draft.priors * bound)
+    draft.replace(draft.free & has_prior, corrected, _BY_CORRECTION)
 
 
 def _bound(draft: _Draft, policy: Policy) -> None:
@@ -219,11 +251,11 @@ def _bound(draft: _Draft, policy: Policy) -> None:
 
 
 def _name_limits(draft: _Draft, _policy: Policy) -> None:
-    """Set the outcome of groups that slew, damping or bounds limited.
+    """Set the outcome of groups that slew, damping, the correction bound or bounds limited.
 
     Moves that confidence or averaging shrank keep the outcome ``MATCHED``.
     """
-    slowed = draft.limits & (_BY_SLEW | _BY_DAMPING)
+    slowed = draft.limits & _LIMITING
     bounded = draft.limits & (_BY_MIN | _BY_MAX)
     if _any(slowed | bounded):
         free = draft.free
@@ -231,6 +263,7 @@ def _name_limits(draft: _Draft, _policy: Policy) -> None:
         draft.outcomes[free & (bounded != 0)] = _CLAMPED
 
 
+_LIMITING = _BY_SLEW | _BY_DAMPING | _BY_CORRECTION | _BY_RELATIVE_UPDATE
 _STAGES: tuple[_Stage, ...] = (
     _hold_unmatched,
     _hold_frozen,
@@ -240,6 +273,7 @@ _STAGES: tuple[_Stage, ...] = (
     _average,
     _damp,
     _slew,
+    _correct,
     _bound,
     _name_limits,
 )
@@ -251,6 +285,8 @@ def recommend(
     mapping: LayoutMapping,
     policy: Policy,
     measurement: Measurement,
+    *,
+    priors: Floats | None = None,
 ) -> Recommendation:
     """Return the multipliers for one measurement.
 
@@ -260,13 +296,15 @@ def recommend(
         mapping: The run's layout mapped onto the profile's, built once.
         policy: The rules, the profile's own or the run's.
         measurement: What the run measured.
+        priors: As :func:`.priors` returned them; None: no group has one.
 
     Raises:
         InvalidValueError: The measurement is out of range, or alignment by progress lacks the run's
             planned steps.
     """
     measurement.check(len(mapping.matches))
-    return recommend_all(profile, reference, mapping, policy, Measurements.of([measurement])).row(0)
+    measured = Measurements.of([measurement])
+    return recommend_all(profile, reference, mapping, policy, measured, priors=priors).row(0)
 
 
 def recommend_all(
@@ -275,6 +313,8 @@ def recommend_all(
     mapping: LayoutMapping,
     policy: Policy,
     measured: Measurements,
+    *,
+    priors: Floats | None = None,
 ) -> Recommendations:
     """Return the multipliers for measurements of several runs, equal to those of each run alone.
 
@@ -284,6 +324,7 @@ def recommend_all(
         mapping: Their layout mapped onto the profile's, built once.
         policy: Their rules.
         measured: What they measured, checked.
+        priors: As :func:`.priors` returned them, shape [groups]; None: no group has one.
 
     Raises:
         InvalidValueError: Alignment by progress lacks a run's planned steps.
@@ -294,6 +335,8 @@ def recommend_all(
     ]
     moments = reference.moments(profile_steps)
     base_rates = reference.rates(moments)
+    if priors is None or policy.prior is PriorRule.NONE:
+        priors = np.zeros(len(mapping.matches))
     references = mapping.references(base_rates, reference.coherences(moments))
     # Zero and extreme rates are handled by the stages.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -307,6 +350,7 @@ def recommend_all(
             np.full(ratios.shape, _MATCHED, dtype=np.uint8),
             np.zeros(ratios.shape, dtype=np.int64),
             np.log(measured.multipliers),
+            priors,
         )
         for stage in _STAGES:
             stage(draft, policy)
@@ -322,6 +366,7 @@ def recommend_all(
         next_measurement_steps=_next_steps(policy, draft),
         probes=_probes(policy, draft),
         profile_steps=profile_steps,
+        priors=priors,
     )
 
 
@@ -350,6 +395,7 @@ def aligned_step(profile: Profile, policy: Policy, step: int, *, total_steps: in
 def _next_steps(policy: Policy, draft: _Draft) -> list[int]:
     """Return when each run should measure next: sooner while its multipliers move."""
     changeable = (draft.outcomes != _FROZEN) & (draft.outcomes != _UNMATCHED)
+    waiting = (draft.outcomes == _ZERO_RATE) & ~draft.measured.moves
     moves = np.sqrt(np.add.reduce(np.square(draft.moves()), axis=1) / changeable.shape[1])
     found = []
     for run, move in enumerate(moves.tolist()):
@@ -362,6 +408,11 @@ def _next_steps(policy: Policy, draft: _Draft) -> list[int]:
             factor = min(max(_STEADY_MOVE / move, 0.5), 2.0) if move > 0 else 2.0
             wanted = round(before * factor)
             interval = min(max(wanted, policy.min_interval_steps), policy.max_interval_steps)
+        step = draft.measured.steps[run]
+        if step < policy.dense_start_steps or _any(waiting[run]):
+            # Doubling: 0, 1, 2, 4, 8, ... A group that waits for its first rate gets advice soon
+            # after it moves, and one that never moves costs only a few measurements.
+            interval = min(interval, max(step, 1))
         found.append(draft.measured.steps[run] + interval)
     return found
 

@@ -33,6 +33,7 @@ class Recommendation:
         next_measurement_step: The step at which to measure next.
         probes: Number of probes to measure with next; 0: the client chooses.
         profile_step: The step of the profile's training that was compared with.
+        priors: Multipliers from shapes alone, 0 where there is none, shape [groups].
     """
 
     multipliers: Floats
@@ -44,6 +45,7 @@ class Recommendation:
     next_measurement_step: int
     probes: int
     profile_step: float
+    priors: Floats
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -65,6 +67,7 @@ class Recommendations:
         next_measurement_steps: Shape [runs].
         probes: Shape [runs].
         profile_steps: Shape [runs].
+        priors: Shape [groups], the same for all runs.
     """
 
     multipliers: Floats
@@ -76,6 +79,7 @@ class Recommendations:
     next_measurement_steps: Sequence[int]
     probes: Sequence[int]
     profile_steps: Sequence[float]
+    priors: Floats
 
     def row(self, run: int) -> Recommendation:
         """Return the answer to one run."""
@@ -89,4 +93,5 @@ class Recommendations:
             next_measurement_step=self.next_measurement_steps[run],
             probes=self.probes[run],
             profile_step=self.profile_steps[run],
+            priors=self.priors,
         )

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from advisor.policy.errors import InvalidValueError
-from advisor.policy.ranges import COUNT, POSITIVE, Range
+from advisor.policy.ranges import COUNT, POSITIVE, STEP, Range
 
 
 class DepthRule(enum.Enum):
@@ -31,6 +31,20 @@ class UnmatchedRule(enum.Enum):
     ERROR = "error"
     HOLD = "hold"
     NEAREST_ROLE = "nearest role"
+
+
+class PriorRule(enum.Enum):
+    """Where multipliers start, before and beside what is measured."""
+
+    SHAPES = "shapes"
+    NONE = "none"
+
+
+class WeightDecayRule(enum.Enum):
+    """What a multiplier does to a group's weight decay."""
+
+    INDEPENDENT = "independent"
+    COUPLED = "coupled"
 
 
 class Match(enum.Enum):
@@ -69,6 +83,8 @@ class Limit(enum.IntFlag):
     DAMPING = 8
     CONFIDENCE = 16
     AVERAGING = 32
+    CORRECTION = 64
+    RELATIVE_UPDATE = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +115,18 @@ class Policy:
         averaging_window: Fraction of the training so far over which the logarithms of multipliers
             are averaged, in [0, 1]. With 1 each step since the start has the same weight; with less
             later steps have more; 0 turns averaging off. A group's first recommendation is exempt.
+        prior: Where multipliers start, before and beside what is measured.
+        correction_bound: Largest factor, up or down, between a group's multiplier and its prior, at
+            least 1. Groups without a prior are exempt.
+        rise_limit: Largest factor by which a multiplier may rise from one recommendation to the
+            next, above 1; None: no limit. A group's first recommendation is exempt if the group has
+            no prior.
+        max_relative_update: Largest relative update (RMS of the update over RMS of the weights) of
+            a group, as a multiple of the base's, above 0; None: no limit. Groups whose RMS are not
+            known on both sides are exempt.
+        weight_decay: What a multiplier does to a group's weight decay.
+        dense_start_steps: While a run is younger than this, it measures again whenever its number
+            of steps has doubled.
 
     Raises:
         InvalidValueError: A rule is out of its range.
@@ -121,6 +149,12 @@ class Policy:
     target_relative_error: float | None = None
     max_probes: int = 64
     averaging_window: float = 0.5
+    prior: PriorRule = PriorRule.SHAPES
+    correction_bound: float = 2.0
+    rise_limit: float | None = None
+    max_relative_update: float | None = None
+    weight_decay: WeightDecayRule = WeightDecayRule.INDEPENDENT
+    dense_start_steps: int = 0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -140,11 +174,16 @@ class Policy:
 
 
 _AT_LEAST_1 = Range("is below 1", low=1)
+_ABOVE_1 = Range("is not a finite number above 1", low=1, excludes_low=True)
 _RANGES = {
     "min_multiplier": POSITIVE,
     "max_multiplier": POSITIVE,
     "max_relative_error": POSITIVE,
-    "slew_limit": Range("is not a finite number above 1", low=1, excludes_low=True),
+    "slew_limit": _ABOVE_1,
+    "correction_bound": Range("is not a finite number of at least 1", low=1),
+    "rise_limit": _ABOVE_1,
+    "max_relative_update": POSITIVE,
+    "dense_start_steps": STEP,
     "max_linearity_error": POSITIVE,
     "target_relative_error": POSITIVE,
     "averaging_window": Range("is not in [0, 1]", low=0, high=1),

@@ -29,7 +29,7 @@ class Batcher:
     ) -> None:
         self._on_answers = on_answers
         self._waiting: dict[
-            tuple[int, ...], list[tuple[RecommendationRequest, asyncio.Future[Answer]]]
+            tuple[object, ...], list[tuple[RecommendationRequest, asyncio.Future[Answer]]]
         ] = {}
         self._logged_defects: set[type[Exception]] = set()
 

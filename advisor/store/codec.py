@@ -30,7 +30,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.errors import ProfileDamagedError, ProfileTooNewError
-from advisor.policy import Alignment, DepthRule, Group, GroupAlias, Layout, Policy, UnmatchedRule
+from advisor.policy import (
+    Alignment,
+    DepthRule,
+    Group,
+    GroupAlias,
+    Layout,
+    Policy,
+    PriorRule,
+    UnmatchedRule,
+    WeightDecayRule,
+)
 from advisor.registry.profiles import ProfileContent, ProfileHeader, ProfileSummary, Provenance
 
 _FORMAT = 1
@@ -234,17 +244,27 @@ def decode_policy(rules: bytes) -> Policy:
 
 # Rules that were added later, with the values that have the behavior from before. Policies stored
 # without them keep their behavior and their digest.
-_RULES_ADDED_LATER: dict[str, Any] = {"averaging_window": 0.0}
+_RULES_ADDED_LATER: dict[str, Any] = {
+    "averaging_window": 0.0,
+    "prior": PriorRule.NONE,
+    "correction_bound": 2.0,
+    "rise_limit": None,
+    "max_relative_update": None,
+    "weight_decay": WeightDecayRule.COUPLED,
+    "dense_start_steps": 0,
+}
 
 
 def _policy(fields: dict[str, Any]) -> Policy:
-    return Policy(**{
-        **_RULES_ADDED_LATER,
-        **fields,
-        "depth_rule": DepthRule(fields["depth_rule"]),
-        "alignment": Alignment(fields["alignment"]),
-        "unmatched_rule": UnmatchedRule(fields["unmatched_rule"]),
-    })
+    kinds = {
+        "depth_rule": DepthRule,
+        "alignment": Alignment,
+        "unmatched_rule": UnmatchedRule,
+        "prior": PriorRule,
+        "weight_decay": WeightDecayRule,
+    }
+    rules = {**_RULES_ADDED_LATER, **fields}
+    return Policy(**{**rules, **{name: kind(rules[name]) for name, kind in kinds.items()}})
 
 
 def _provenance_fields(provenance: Provenance) -> dict[str, Any]:

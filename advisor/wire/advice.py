@@ -14,7 +14,7 @@ from advisor.policy.ranges import COUNT, NON_NEGATIVE
 from advisor.registry.profiles import check_words
 from advisor.registry.resource_names import ProfileReference, RunName
 from advisor.wire.field_paths import field_path
-from advisor.wire.policies import layout_from_proto, policy_from_proto
+from advisor.wire.policies import layout_from_proto, policy_from_proto, weight_decay_to_proto
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_service_pb2
 
 _MATCHES = {
@@ -84,6 +84,7 @@ def mapping_to_proto(advice: Advice) -> profile_service_pb2.ValidateLayoutRespon
                 sources=sources[i],
                 depth_factor=factors[i],
                 match=_MATCHES[advice.mapping.matches[i]],
+                prior=advice.priors[i],
             )
             for i, group in enumerate(groups)
         ],
@@ -93,4 +94,5 @@ def mapping_to_proto(advice: Advice) -> profile_service_pb2.ValidateLayoutRespon
             if not matched
         ],
         refusal=str(advice.refusal or ""),
+        weight_decay=weight_decay_to_proto(advice.weight_decay),
     )

@@ -168,3 +168,19 @@ def numbers(data: bytes, dtype: npt.DTypeLike) -> npt.NDArray[np.float64]:
     # A signalling NaN is treated like any other NaN, without a warning.
     with np.errstate(invalid="ignore"):
         return np.frombuffer(data, dtype).astype(np.float64)
+
+
+def small_integers(rows: npt.NDArray[np.int64]) -> list[bytes]:
+    """Return each row of integers in [0, 2^14) as an encoded array.
+
+    Args:
+        rows: Shape [rows, integers].
+    """
+    if np.count_nonzero(rows >= 1 << 7) == 0:  # nearly always: a byte each
+        size = rows.shape[1]
+        data = rows.astype(np.uint8).tobytes()
+        return [data[start : start + size] for start in range(0, len(data), size)]
+    # An integer of more than 7 bits has its low ones first, with the highest bit set.
+    pairs = np.stack([rows & 0x7F | np.where(rows > 0x7F, 0x80, 0), rows >> 7], axis=-1)
+    kept = np.stack([np.ones_like(rows, dtype=np.bool_), rows > 0x7F], axis=-1)
+    return [pair[keep].astype(np.uint8).tobytes() for pair, keep in zip(pairs, kept, strict=True)]

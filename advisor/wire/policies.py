@@ -12,8 +12,11 @@ from advisor.policy import (
     InvalidValueError,
     Layout,
     Policy,
+    PriorRule,
     UnmatchedRule,
+    WeightDecayRule,
 )
+from advisor.policy.layout import GroupKind
 from fslr.advisor.v1 import layout_pb2, policy_pb2
 
 _DEPTH_RULES = {
@@ -34,6 +37,30 @@ _UNMATCHED_RULES = {
     policy_pb2.UNMATCHED_RULE_HOLD: UnmatchedRule.HOLD,
     policy_pb2.UNMATCHED_RULE_NEAREST_ROLE: UnmatchedRule.NEAREST_ROLE,
 }
+_PRIOR_RULES = {
+    policy_pb2.PRIOR_RULE_UNSPECIFIED: PriorRule.SHAPES,
+    policy_pb2.PRIOR_RULE_SHAPES: PriorRule.SHAPES,
+    policy_pb2.PRIOR_RULE_NONE: PriorRule.NONE,
+}
+_WEIGHT_DECAY_RULES = {
+    policy_pb2.WEIGHT_DECAY_RULE_UNSPECIFIED: WeightDecayRule.INDEPENDENT,
+    policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT: WeightDecayRule.INDEPENDENT,
+    policy_pb2.WEIGHT_DECAY_RULE_COUPLED: WeightDecayRule.COUPLED,
+}
+_GROUP_KINDS = {
+    layout_pb2.GROUP_KIND_UNSPECIFIED: GroupKind.UNKNOWN,
+    layout_pb2.GROUP_KIND_EMBEDDING: GroupKind.EMBEDDING,
+    layout_pb2.GROUP_KIND_HIDDEN: GroupKind.HIDDEN,
+    layout_pb2.GROUP_KIND_READOUT: GroupKind.READOUT,
+    layout_pb2.GROUP_KIND_VECTOR: GroupKind.VECTOR,
+    layout_pb2.GROUP_KIND_CONVOLUTION: GroupKind.CONVOLUTION,
+    layout_pb2.GROUP_KIND_ROUTER: GroupKind.ROUTER,
+    layout_pb2.GROUP_KIND_EXPERT: GroupKind.EXPERT,
+    layout_pb2.GROUP_KIND_ADAPTER_A: GroupKind.ADAPTER_A,
+    layout_pb2.GROUP_KIND_ADAPTER_B: GroupKind.ADAPTER_B,
+    layout_pb2.GROUP_KIND_INPUT: GroupKind.INPUT,
+}
+_GROUP_KIND_NUMBERS = {kind: number for number, kind in _GROUP_KINDS.items()}
 _POLICY_FIELDS = (
     "min_multiplier",
     "max_multiplier",
@@ -49,6 +76,10 @@ _POLICY_FIELDS = (
     "target_relative_error",
     "max_probes",
     "averaging_window",
+    "correction_bound",
+    "rise_limit",
+    "max_relative_update",
+    "dense_start_steps",
 )
 
 _Rule = TypeVar("_Rule")
@@ -82,6 +113,8 @@ def policy_from_proto(message: policy_pb2.Policy) -> Policy:
         depth_rule=_rule("depth_rule", _DEPTH_RULES, message.depth_rule),
         alignment=_rule("alignment", _ALIGNMENTS, message.alignment),
         unmatched_rule=_rule("unmatched_rule", _UNMATCHED_RULES, message.unmatched_rule),
+        prior=_rule("prior", _PRIOR_RULES, message.prior),
+        weight_decay=_rule("weight_decay", _WEIGHT_DECAY_RULES, message.weight_decay),
         **given,
     )
 
@@ -92,8 +125,16 @@ def policy_to_proto(policy: Policy) -> policy_pb2.Policy:
         depth_rule=_number_of(_DEPTH_RULES, policy.depth_rule),
         alignment=_number_of(_ALIGNMENTS, policy.alignment),
         unmatched_rule=_number_of(_UNMATCHED_RULES, policy.unmatched_rule),
+        prior=_number_of(_PRIOR_RULES, policy.prior),
+        weight_decay=weight_decay_to_proto(policy.weight_decay),
         **{field: getattr(policy, field) for field in _POLICY_FIELDS},
     )
+
+
+def weight_decay_to_proto(rule: WeightDecayRule) -> policy_pb2.WeightDecayRule.ValueType:
+    """Return the enum number of a rule about weight decay."""
+    number: policy_pb2.WeightDecayRule.ValueType = _number_of(_WEIGHT_DECAY_RULES, rule)
+    return number
 
 
 def layout_from_proto(message: layout_pb2.Layout) -> Layout:
@@ -112,6 +153,12 @@ def layout_from_proto(message: layout_pb2.Layout) -> Layout:
                 parameter_count=group.parameter_count,
                 inner_indices=tuple(group.inner_indices) if group.role else (),
                 inner_counts=tuple(group.inner_counts) if group.role else (),
+                shape=tuple(group.shape),
+                fan_in=group.fan_in,
+                fan_out=group.fan_out,
+                kind=_rule("kind", _GROUP_KINDS, group.kind),
+                initial_rms=group.initial_rms if group.HasField("initial_rms") else None,
+                optimizer=group.optimizer,
             )
             for group in message.groups
         ),
@@ -133,6 +180,12 @@ def layout_to_proto(layout: Layout) -> layout_pb2.Layout:
                 parameter_count=group.parameter_count,
                 inner_indices=group.inner_indices,
                 inner_counts=group.inner_counts,
+                shape=group.shape,
+                fan_in=group.fan_in,
+                fan_out=group.fan_out,
+                kind=_GROUP_KIND_NUMBERS[group.kind],
+                initial_rms=group.initial_rms,
+                optimizer=group.optimizer,
             )
             for group in layout.groups
         ],

@@ -20,6 +20,7 @@ from advisor.policy import InvalidValueError, Measurement, Measurements, Outcome
 from advisor.policy.measurement import ARRAY_RANGES, NUMBER_RANGES, check_array
 from advisor.wire import packed
 from advisor.wire.field_paths import field_path
+from advisor.wire.policies import weight_decay_to_proto
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2
 
 _OUTCOMES = {
@@ -31,7 +32,7 @@ _OUTCOMES = {
     Outcome.HELD_FROZEN: policy_pb2.OUTCOME_HELD_FROZEN,
     Outcome.LIMITED: policy_pb2.OUTCOME_LIMITED,
 }
-# As bytes: an integer below 128 takes one byte on the wire. So do limits, which stay below 64.
+# As bytes: an integer below 128 takes one byte on the wire.
 _OUTCOME_NUMBERS = np.array([_OUTCOMES[outcome] for outcome in Outcome], dtype=np.uint8)
 _IS_RECOMMENDED = np.array([outcome.is_recommended for outcome in Outcome], dtype=np.bool_)
 _FLOAT, _DOUBLE = np.dtype("<f4"), np.dtype("<f8")
@@ -140,6 +141,7 @@ def answer(
         depth_factors=row.depth_factors.astype(_FLOAT).tolist(),
         raw_multipliers=row.ratios.tolist(),
         limits=row.limits.tolist(),
+        priors=_known_priors(row.priors).tolist(),
         recommended=_IS_RECOMMENDED[row.outcome_codes].tolist(),
         warnings=_warnings(advice, measurement, row.profile_step),
         **_scalars(advice, measurement.step, recommended, 0),
@@ -358,7 +360,8 @@ def _encode(
     references = _row_bytes(recommended.references.astype(_FLOAT))
     depth_factors = _row_bytes(recommended.depth_factors.astype(_FLOAT))
     ratios = _row_bytes(recommended.ratios.astype(_DOUBLE, copy=False))
-    limits = _row_bytes(recommended.limits.astype(np.uint8))
+    limits = packed.small_integers(recommended.limits)
+    priors = _known_priors(recommended.priors).astype(_DOUBLE, copy=False).tobytes()
     answers = []
     for i, (advice, _, message) in enumerate(requests):
         warnings = _warnings(advice, measurements.row(i), recommended.profile_steps[i])
@@ -369,6 +372,7 @@ def _encode(
             depth_factors=depth_factors[i],
             raw_multipliers=ratios[i],
             limits=limits[i],
+            priors=priors,
             recommended=is_recommended[i],
             warnings=[warning.SerializeToString() for warning in warnings],
             **_scalars(advice, message.step, recommended, i),
@@ -388,6 +392,7 @@ def _scalars(advice: Advice, step: int, recommended: Recommendations, run: int) 
         "probes": recommended.probes[run],
         "profile_step": recommended.profile_steps[run],
         "policy": advice.policy_name,
+        "weight_decay": weight_decay_to_proto(advice.weight_decay),
     }
 
 
@@ -400,6 +405,11 @@ def _warnings(
         )
         for difference in advice.differences(measurement, profile_step)
     ]
+
+
+def _known_priors(priors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the priors, or an empty array if no group has one."""
+    return priors if np.count_nonzero(priors) else priors[:0]
 
 
 def _row_bytes(array: npt.NDArray[Any]) -> list[bytes]:

@@ -10,12 +10,12 @@ import pytest
 from advisor.advising.mismatch_warnings import (
     DifferenceKind,
     Training,
-    family,
     nearest_roles_used,
     opening_differences,
     warmup_difference,
 )
 from advisor.policy import DepthRule, Layout, Measurement, UnmatchedRule, map_layout
+from advisor.policy.optimizer_families import optimizer_family
 from advisor.registry.profiles import Provenance
 from tests.building import profile_of
 
@@ -65,9 +65,9 @@ def test_unknown_values_and_alternative_spellings_are_not_differences(training: 
 
 
 def test_an_unknown_optimizer_is_its_own_family() -> None:
-    assert family("MyOptimizer") != family("Adam")
-    assert family("million") == "million"
-    assert family("camel") == "camel"
+    assert optimizer_family("MyOptimizer") != optimizer_family("Adam")
+    assert optimizer_family("million") == "million"
+    assert optimizer_family("camel") == "camel"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_an_unknown_optimizer_is_its_own_family() -> None:
 def test_optimizer_families_are_recognized_in_all_spellings(
     names: tuple[str, ...], same: str
 ) -> None:
-    assert {family(name) for name in names} == {same}
+    assert {optimizer_family(name) for name in names} == {same}
 
 
 STEPS = (0, 25, 50, 100, 200, 500, 900)

@@ -101,9 +101,10 @@ def test_the_digest_of_a_fixed_profile_does_not_change() -> None:
     """If it changed, content that is already registered would get a second version."""
     message = content_message()
     message.ClearField("provenance")
-    message.policy.averaging_window = (
-        0.0  # a rule that was added later, at the value of the earlier behavior
-    )
+    # Rules that were added later, at the values of the earlier behavior.
+    message.policy.averaging_window = 0.0
+    message.policy.prior = policy_pb2.PRIOR_RULE_NONE
+    message.policy.weight_decay = policy_pb2.WEIGHT_DECAY_RULE_COUPLED
     content: ProfileContent = content_from_proto(message)
     assert encode(content).digest == (
         "f403db6192e3fc3bbf9a447b2f248562bb17a87df08340ccd64051bd97d20d2f"

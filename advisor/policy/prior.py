@@ -1,0 +1,100 @@
+r"""Priors: the multiplier of each group from shapes alone, before and beside what is measured.
+
+A prior is a product of powers of how much a tensor has grown from base to run: its fan-in, its
+fan-out, and the number of blocks of its role. :data:`ADAPTIVE_POWERS` holds the powers for
+optimizers whose steps have the same size whatever the size of the gradient (Adam and its kin).
+
+Width: muP, Yang et al., "Tensor Programs V", arXiv 2203.03466, table 3. An entry of an adaptive
+step has a fixed size, and the entries align with the input, so a step of a matrix moves its outputs
+in proportion to its fan-in.
+
+Depth: depth-muP, Yang et al., "Tensor Programs VI", arXiv 2310.02244. Its step moves the stream by
+:math:`1 / L` a block; a stream without branch multipliers is itself :math:`\sqrt L` long where the
+final norm divides by it, so the learning rate scales with :math:`1 / \sqrt L`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from advisor.policy.arrays import Floats
+from advisor.policy.layout import Group, GroupKind, Layout
+from advisor.policy.layout_mapping import LayoutMapping
+from advisor.policy.optimizer_families import steps_alike
+
+
+@dataclass(frozen=True, slots=True)
+class Powers:
+    """The powers with which a group's learning rate follows its growth.
+
+    Attributes:
+        fan_in: Power of the growth of the fan-in.
+        fan_out: Power of the growth of the fan-out.
+        depth: Power of the growth of the number of blocks.
+    """
+
+    fan_in: float = 0.0
+    fan_out: float = 0.0
+    depth: float = 0.0
+
+
+_MATRIX = Powers(fan_in=-1.0, depth=-0.5)
+_FIXED_INPUT = Powers(depth=-0.5)
+ADAPTIVE_POWERS: Mapping[GroupKind, Powers] = {
+    GroupKind.EMBEDDING: _FIXED_INPUT,
+    GroupKind.INPUT: _FIXED_INPUT,
+    GroupKind.VECTOR: _FIXED_INPUT,
+    GroupKind.HIDDEN: _MATRIX,
+    GroupKind.READOUT: _MATRIX,
+    GroupKind.CONVOLUTION: _MATRIX,
+    GroupKind.ROUTER: _MATRIX,
+    GroupKind.EXPERT: _MATRIX,
+}
+"""Powers by kind. A kind that is absent has no prior: adapters, whose scale depends on the rank."""
+
+
+def priors(
+    layout: Layout,
+    base: Layout,
+    mapping: LayoutMapping,
+    *,
+    optimizer: str,
+    powers: Mapping[GroupKind, Powers] = ADAPTIVE_POWERS,
+) -> Floats:
+    """Return the prior of each group of the run, 0 where it has none, shape [groups].
+
+    Args:
+        layout: The run's layout.
+        base: The profile's layout.
+        mapping: The run's layout mapped onto the profile's.
+        optimizer: Name of the optimizer that updates the groups that name none themselves.
+        powers: The powers by kind.
+    """
+    found = np.zeros(len(layout))
+    for target, source in zip(mapping.targets, mapping.sources, strict=True):
+        if found[target] == 0:  # all base groups of a role have the same shape
+            group = layout.groups[target]
+            if steps_alike(group.optimizer or optimizer):
+                found[target] = _prior(group, base.groups[source], powers)
+    return found
+
+
+def _prior(group: Group, base: Group, powers: Mapping[GroupKind, Powers]) -> float:
+    """Return the prior of a group with its counterpart in the base; 0 if it has none."""
+    if group.kind not in powers or group.kind is not base.kind:
+        return 0.0
+    if not (group.fan_in and group.fan_out and base.fan_in and base.fan_out):
+        return 0.0
+    power = powers[group.kind]
+    # The rows of an expert are its own: more experts are no deeper model.
+    axes = 1 if group.kind is GroupKind.EXPERT else None
+    blocks, base_blocks = math.prod(group.counts[:axes]), math.prod(base.counts[:axes])
+    return (
+        math.pow(group.fan_in / base.fan_in, power.fan_in)
+        * math.pow(group.fan_out / base.fan_out, power.fan_out)
+        * math.pow(blocks / base_blocks, power.depth)
+    )

@@ -1,0 +1,121 @@
+"""Priors: multipliers from shapes alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from advisor.policy import DepthRule, Layout, map_layout, priors
+from advisor.policy.layout import Group, GroupKind
+
+
+def gpt(width: int, blocks: int = 2, vocabulary: int = 128) -> Layout:
+    """The layout of a GPT without biases."""
+
+    def matrix(name: str, fan_in: int, fan_out: int, kind: GroupKind) -> Group:
+        shape = (fan_in, fan_out) if kind is GroupKind.EMBEDDING else (fan_out, fan_in)
+        return Group(name, shape=shape, fan_in=fan_in, fan_out=fan_out, kind=kind)
+
+    def vector(name: str) -> Group:
+        return Group(name, shape=(width,), fan_in=1, fan_out=width, kind=GroupKind.VECTOR)
+
+    groups = [matrix("tokens.weight", vocabulary, width, GroupKind.EMBEDDING)]
+    for block in range(blocks):
+        groups += [
+            vector(f"blocks.{block}.norm.weight"),
+            matrix(f"blocks.{block}.up.weight", width, 4 * width, GroupKind.HIDDEN),
+            matrix(f"blocks.{block}.down.weight", 4 * width, width, GroupKind.HIDDEN),
+        ]
+    groups.append(matrix("head.weight", width, vocabulary, GroupKind.READOUT))
+    return Layout.of(groups)
+
+
+def priors_of(run: Layout, base: Layout, optimizer: str = "AdamW") -> dict[str, float]:
+    mapping = map_layout(run, base, DepthRule.SUM)
+    found = priors(run, base, mapping, optimizer=optimizer)
+    return dict(zip([group.name for group in run.groups], found.tolist(), strict=True))
+
+
+def test_matrices_shrink_with_their_fan_in_and_the_rest_keeps_its_learning_rate() -> None:
+    assert priors_of(gpt(256), gpt(64)) == {
+        "tokens.weight": 1,
+        **{f"blocks.{block}.norm.weight": 1 for block in range(2)},
+        **{f"blocks.{block}.up.weight": 1 / 4 for block in range(2)},
+        **{f"blocks.{block}.down.weight": 1 / 4 for block in range(2)},
+        "head.weight": 1 / 4,
+    }
+
+
+def test_blocks_shrink_with_the_root_of_their_number() -> None:
+    found = priors_of(gpt(64, blocks=8), gpt(64, blocks=2))
+    blocks = {value for name, value in found.items() if name.startswith("blocks.")}
+    assert blocks == {1 / 2}
+    assert found["tokens.weight"] == found["head.weight"] == 1
+
+
+def test_a_model_of_the_same_shapes_has_priors_of_one() -> None:
+    assert set(priors_of(gpt(64), gpt(64)).values()) == {1}
+
+
+def test_a_larger_vocabulary_changes_no_prior() -> None:
+    assert set(priors_of(gpt(64, vocabulary=512), gpt(64)).values()) == {1}
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Muon", "LBFGS", ""])
+def test_optimizers_whose_steps_differ_have_no_priors(optimizer: str) -> None:
+    assert set(priors_of(gpt(256), gpt(64), optimizer).values()) == {0}
+
+
+def test_a_group_may_name_its_own_optimizer() -> None:
+    run = gpt(256)
+    groups = [
+        replace(group, optimizer="Muon") if "up" in group.name else group for group in run.groups
+    ]
+    found = priors_of(Layout.of(groups), gpt(64))
+    assert found["blocks.0.up.weight"] == 0
+    assert found["blocks.0.down.weight"] == 1 / 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": GroupKind.UNKNOWN},
+        {"kind": GroupKind.ADAPTER_A},
+        {"kind": GroupKind.EMBEDDING},
+        {"fan_in": 0},
+        {"fan_out": 0},
+    ],
+)
+def test_without_shapes_or_with_another_kind_there_is_no_prior(change: dict[str, object]) -> None:
+    run = gpt(256)
+    groups = [
+        replace(group, **change) if group.name == "head.weight" else group for group in run.groups
+    ]
+    found = priors_of(Layout.of(groups), gpt(64))
+    assert found["head.weight"] == 0
+    assert found["blocks.0.up.weight"] == 1 / 4
+
+
+def test_more_experts_are_no_deeper_model() -> None:
+    def experts(count: int) -> Layout:
+        return Layout.of(
+            Group(
+                f"blocks.{block}.experts.{i}.up.weight",
+                fan_in=64,
+                fan_out=256,
+                kind=GroupKind.EXPERT,
+            )
+            for block in range(2)
+            for i in range(count)
+        )
+
+    assert set(priors_of(experts(8), experts(2)).values()) == {1}
+
+
+def test_priors_do_not_depend_on_the_order_of_groups() -> None:
+    run = gpt(256)
+    reversed_run = Layout.of(run.groups[::-1])
+    assert priors_of(run, gpt(64)) == priors_of(reversed_run, gpt(64))
+    assert np.isfinite(list(priors_of(run, gpt(64)).values())).all()
