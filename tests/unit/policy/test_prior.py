@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_a_group_may_name_its_own_optimizer() -> None:
         {"fan_out": 0},
     ],
 )
-def test_without_shapes_or_with_another_kind_there_is_no_prior(change: dict[str, object]) -> None:
+def test_without_shapes_or_with_another_kind_there_is_no_prior(change: dict[str, Any]) -> None:
     run = gpt(256)
     groups = [
         replace(group, **change) if group.name == "head.weight" else group for group in run.groups
