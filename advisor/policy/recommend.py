@@ -61,6 +61,8 @@ class _Draft:
         limits: As in the recommendations, so far.
         logs_before: Logarithms of the multipliers in force, shape [runs, groups].
         priors: Multipliers from shapes alone, 0 where there is none, shape [groups].
+        base_relative_updates: Logarithms of the relative updates of each group's counterparts,
+            shape [runs, groups], NaN: unknown; None: all are unknown.
     """
 
     measured: Measurements
@@ -72,6 +74,7 @@ class _Draft:
     limits: NDArray[np.int64]
     logs_before: Floats
     priors: Floats
+    base_relative_updates: Floats | None
 
     @property
     def held(self) -> Floats:
@@ -241,6 +244,23 @@ def _correct(draft: _Draft, policy: Policy) -> None:
     draft.replace(draft.free & has_prior, corrected, _BY_CORRECTION)
 
 
+def _limit_relative_updates(draft: _Draft, policy: Policy) -> None:
+    """Keep each group's relative update below a multiple of the base's at the same learning rate.
+
+    It needs no shapes. It holds back what runs away through the norm of the weights: a group whose
+    weights grow, or whose rate vanishes, does not get updates that are large beside its weights.
+    """
+    limit, base = policy.max_relative_update, draft.base_relative_updates
+    weights, updates = draft.measured.weight_rms, draft.measured.update_rms
+    if limit is None or base is None or weights is None or updates is None:
+        return
+    own = np.log(updates) - np.log(weights)
+    highest = limit * np.exp(base - own)
+    known = np.isfinite(base) & np.isfinite(own)
+    lower = np.minimum(draft.multipliers, highest, where=known, out=draft.multipliers.copy())
+    draft.replace(draft.free & known, lower, _BY_RELATIVE_UPDATE)
+
+
 def _bound(draft: _Draft, policy: Policy) -> None:
     low = draft.multipliers < policy.min_multiplier
     if _any(low):
@@ -274,6 +294,7 @@ _STAGES: tuple[_Stage, ...] = (
     _damp,
     _slew,
     _correct,
+    _limit_relative_updates,
     _bound,
     _name_limits,
 )
@@ -335,6 +356,7 @@ def recommend_all(
     ]
     moments = reference.moments(profile_steps)
     base_rates = reference.rates(moments)
+    relative_updates = reference.relative_updates(moments)
     if priors is None or policy.prior is PriorRule.NONE:
         priors = np.zeros(len(mapping.matches))
     references = mapping.references(base_rates, reference.coherences(moments))
@@ -351,6 +373,7 @@ def recommend_all(
             np.zeros(ratios.shape, dtype=np.int64),
             np.log(measured.multipliers),
             priors,
+            None if relative_updates is None else mapping.combined(relative_updates),
         )
         for stage in _STAGES:
             stage(draft, policy)

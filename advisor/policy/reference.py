@@ -218,6 +218,8 @@ class Reference:
             None if profile.coherences is None else profile.coherences[kept].astype(np.float64)
         )
 
+        self._relative_updates = _relative_update_logs(profile, kept)
+
     def at(self, step: float) -> NDArray[np.float64]:
         """Return the unit rates at a step of the profile's training, shape [groups], each >= 0."""
         rates: NDArray[np.float64] = self.rates(self.moments([step]))[0]
@@ -258,6 +260,15 @@ class Reference:
         """Return the unit rates' relative errors at some moments, shape [moments, groups]."""
         return _between(self._errors, moments)
 
+    def relative_updates(self, moments: Moments) -> NDArray[np.float64] | None:
+        """Return the logarithms of relative updates at some moments, shape [moments, groups].
+
+        A relative update is the RMS of an lr = 1 update over the RMS of the weights. It is NaN
+        where one of them is unknown or zero; None: all are unknown.
+        """
+        logs = self._relative_updates
+        return None if logs is None else _between(logs, moments)
+
     def _place(self, step: float) -> tuple[int, int, float]:
         """Return the points around a step, and its position between them in [0, 1)."""
         steps = self._places
@@ -266,6 +277,18 @@ class Reference:
         if right in (0, len(steps)) or step == steps[left]:
             return left, left, 0.0
         return left, right, (step - steps[left]) / (steps[right] - steps[left])
+
+
+def _relative_update_logs(profile: Profile, kept: NDArray[np.bool_]) -> NDArray[np.float64] | None:
+    """Return the logarithms of the relative updates at the kept points; NaN: unknown or zero."""
+    if profile.weight_rms is None or profile.update_rms is None:
+        return None
+    weights = profile.weight_rms[kept].astype(np.float64)
+    updates = profile.update_rms[kept].astype(np.float64)
+    known = (weights > 0) & (updates > 0)
+    logs = np.full(known.shape, np.nan)
+    logs[known] = np.log(updates[known]) - np.log(weights[known])
+    return logs
 
 
 def _between(known: NDArray[np.float64], moments: Moments) -> NDArray[np.float64]:
