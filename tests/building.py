@@ -31,6 +31,16 @@ def layout_message(names: Sequence[str] = NAMES) -> layout_pb2.Layout:
     return layout_pb2.Layout(groups=[layout_pb2.Group(name=name) for name in names])
 
 
+def describe_tensors(layout: layout_pb2.Layout, *, width: int, rms: float = 0.02) -> None:
+    """Give each group of a layout a square matrix of a width, all with the same initial RMS."""
+    for group in layout.groups:
+        group.shape[:] = [width, width]
+        group.parameter_count = width * width
+        group.fan_in = group.fan_out = width
+        group.kind = layout_pb2.GROUP_KIND_HIDDEN
+        group.initial_rms = rms
+
+
 def content_message(
     names: Sequence[str] = NAMES,
     *,

@@ -22,7 +22,8 @@ Source: FLeRM in Milsom, Anson, Aitchison, "Function-Space Learning Rates", arXi
 from advisor.policy.aliases import GroupAlias
 from advisor.policy.coherence import role_coherences
 from advisor.policy.errors import InvalidValueError, LayoutMismatchError, PolicyError, shown
-from advisor.policy.layout import Group, Layout
+from advisor.policy.groups import Group, GroupKind
+from advisor.policy.layout import Layout
 from advisor.policy.layout_mapping import LayoutMapping
 from advisor.policy.mapping import map_layout, refusal
 from advisor.policy.measurement import Measurement, Measurements
@@ -47,6 +48,7 @@ __all__ = [
     "DepthRule",
     "Group",
     "GroupAlias",
+    "GroupKind",
     "InvalidValueError",
     "Layout",
     "LayoutMapping",

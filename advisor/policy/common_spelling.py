@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from advisor.policy.aliases import AliasTable, GroupAlias
 from advisor.policy.errors import InvalidValueError
-from advisor.policy.layout import Group, Layout, Place
+from advisor.policy.groups import Group
+from advisor.policy.layout import Layout, Place
 from advisor.policy.wrappers import clean_names
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,76 +10,14 @@ from dataclasses import dataclass, field, replace
 from advisor.policy.block_rows import Row, RowKey, rows_of, size_changes
 from advisor.policy.control_characters import check_controls
 from advisor.policy.errors import InvalidValueError, shown
+from advisor.policy.groups import MAX_GROUPS, MAX_NAME_CHARACTERS, Group, check_group
 from advisor.policy.name_patterns import check_templates, compile_templates
 from advisor.policy.parameter_names import ParsedName, containers_of_modules, parse_name
+from advisor.policy.ranges import NON_NEGATIVE
 from advisor.policy.wrappers import clean_names, strip_wrappers
 
-MAX_NAME_CHARACTERS = 512
-MAX_GROUPS = 20_000
 MAX_FROZEN_NAMES = 100_000
 MAX_POSITIONS = 1_000_000  # of all given roles together
-
-
-class GroupKind(enum.Enum):
-    """What a group's tensor does in its model, as far as learning rates depend on it."""
-
-    UNKNOWN = "unknown"
-    EMBEDDING = "embedding"
-    HIDDEN = "hidden"
-    READOUT = "readout"
-    VECTOR = "vector"
-    CONVOLUTION = "convolution"
-    ROUTER = "router"
-    EXPERT = "expert"
-    ADAPTER_A = "adapter a"
-    ADAPTER_B = "adapter b"
-    INPUT = "input"
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The parameters that share one multiplier.
-
-    Attributes:
-        name: The parameter's name, 1 to 512 characters.
-        role: The name without its block index; empty: derived from the name.
-        depth_index: Position among the parameters of the same role, from 0 at the input.
-        depth_count: Number of positions of the role, at least 1 if the role is given.
-        parameter_count: Number of scalar parameters; 0: unknown.
-        inner_indices: If a role has several indices (stage and block, layer and expert), the
-            positions along the further ones, outermost first.
-        inner_counts: Number of positions along each of them, inside the same outer block.
-        shape: Size of the tensor along each dimension; empty: unknown, or a scalar.
-        fan_in: Number of inputs that one output sums over; 0: unknown.
-        fan_out: Number of outputs that one input takes part in; 0: unknown.
-        kind: What the tensor does in its model.
-        initial_rms: RMS of its entries before the first step; None: unknown.
-        optimizer: Name of the optimizer that updates it; empty: that of the run.
-    """
-
-    name: str
-    role: str = ""
-    depth_index: int = 0
-    depth_count: int = 0
-    parameter_count: int = 0
-    inner_indices: tuple[int, ...] = ()
-    inner_counts: tuple[int, ...] = ()
-    shape: tuple[int, ...] = ()
-    fan_in: int = 0
-    fan_out: int = 0
-    kind: GroupKind = GroupKind.UNKNOWN
-    initial_rms: float | None = None
-    optimizer: str = ""
-
-    @property
-    def indices(self) -> tuple[int, ...]:
-        """Position along each index of the role, outermost first."""
-        return (self.depth_index, *self.inner_indices)
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Number of positions along each index of the role."""
-        return (self.depth_count, *self.inner_counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +49,8 @@ class Layout:
         frozen_names: Names of parameters that are not trained. They have no multipliers, but their
             blocks are counted.
         frozen_parameter_counts: Number of scalars of each of them; empty: unknown.
+        initial_rms: Root mean square of each group's entries before the first step; None: unknown;
+            empty: all unknown. It depends on the seed, so layouts that differ only here are equal.
         places: The place of each group.
     """
 
@@ -119,6 +58,7 @@ class Layout:
     role_templates: tuple[str, ...] = ()
     frozen_names: tuple[str, ...] = ()
     frozen_parameter_counts: tuple[int, ...] = ()
+    initial_rms: tuple[float | None, ...] = field(default=(), compare=False)
     places: tuple[Place, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
@@ -128,6 +68,7 @@ class Layout:
         role_templates: Sequence[str] = (),
         frozen_names: Sequence[str] = (),
         frozen_parameter_counts: Sequence[int] = (),
+        initial_rms: Sequence[float | None] = (),
     ) -> Layout:
         """Check the groups and derive the roles that are not given.
 
@@ -136,10 +77,11 @@ class Layout:
             role_templates: Tried in order before the general rules for block indices.
             frozen_names: Names of parameters that are not trained.
             frozen_parameter_counts: Number of scalars of each of them, or empty.
+            initial_rms: See the attribute; one for each group, or empty.
 
         Raises:
-            InvalidValueError: There is no group or too many, a name or depth is out of its range, a
-                name occurs twice, or given roles contradict each other.
+            InvalidValueError: There is no group or too many, a value is out of its range, a name
+                occurs twice, or given roles contradict each other.
         """
         checked, frozen = tuple(groups), tuple(frozen_names)
         sizes = tuple(frozen_parameter_counts)
@@ -154,14 +96,37 @@ class Layout:
             filled.append(group if group.role else from_name)
             is_derived = not group.role or group == from_name
             places.append(derived_place if is_derived else _given_place(group, given_rows))
-        layout = cls(tuple(filled), templates, frozen, sizes, tuple(places))
+        layout = cls(tuple(filled), templates, frozen, sizes, places=tuple(places))
         _check_given_roles(layout.groups)
-        return layout
+        return layout.with_initial_rms(initial_rms)
 
     @classmethod
     def of_names(cls, names: Sequence[str]) -> Layout:
         """Return the layout of the given names, with derived roles."""
         return cls.of(Group(name) for name in names)
+
+    def with_initial_rms(self, initial_rms: Sequence[float | None]) -> Layout:
+        """Return the layout with other initial weights.
+
+        Args:
+            initial_rms: See the attribute; one for each group, or empty.
+
+        Raises:
+            InvalidValueError: Their number is wrong, or one is negative or not finite.
+        """
+        if len(initial_rms) not in {0, len(self.groups)}:
+            raise InvalidValueError(
+                "initial_rms",
+                f"{len(initial_rms)} entries, but there are {len(self.groups)} groups; give one "
+                "for each, or none",
+            )
+        for i, rms in enumerate(initial_rms):
+            if rms is not None:
+                NON_NEGATIVE.check(f"groups[{i}].initial_rms", rms)
+        known = any(rms is not None for rms in initial_rms)
+        # -0 becomes 0: the two are equal, but a profile's digest would differ.
+        numbers = tuple(None if rms is None else rms + 0.0 for rms in initial_rms if known)
+        return self if numbers == self.initial_rms else replace(self, initial_rms=numbers)
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -186,7 +151,7 @@ def _check_groups_and_names(groups: Sequence[Group], frozen_names: Sequence[str]
         )
     seen: dict[str, str] = {}
     for i, group in enumerate(groups):
-        _check_group(i, group)
+        check_group(f"groups[{i}]", group)
         _check_unique(f"groups[{i}].name", f"groups[{i}]", group.name, seen)
     for i, name in enumerate(frozen_names):
         if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
@@ -215,49 +180,6 @@ def _check_unique(field_name: str, where: str, name: str, seen: dict[str, str]) 
             field_name, f"{shown(name)} is also the name of {seen[name]}; names must be unique"
         )
     seen[name] = where
-
-
-def _check_group(index: int, group: Group) -> None:
-    for attribute, text in (("name", group.name), ("role", group.role)):
-        if len(text) > MAX_NAME_CHARACTERS:
-            raise InvalidValueError(
-                f"groups[{index}].{attribute}",
-                f"{len(text)} characters, but at most {MAX_NAME_CHARACTERS} are allowed",
-            )
-        check_controls(f"groups[{index}].{attribute}", text)
-    if not group.name:
-        raise InvalidValueError(f"groups[{index}].name", "empty; give the parameter's name")
-    if group.parameter_count < 0:
-        raise InvalidValueError(
-            f"groups[{index}].parameter_count", f"{group.parameter_count} is below 0"
-        )
-    if group.role and not 0 <= group.depth_index < group.depth_count:
-        raise InvalidValueError(
-            f"groups[{index}].depth_index",
-            f"{group.depth_index} is not in [0, depth_count = {group.depth_count})",
-        )
-    if group.role and group.depth_count > MAX_GROUPS:
-        raise InvalidValueError(
-            f"groups[{index}].depth_count", f"{group.depth_count} is above {MAX_GROUPS}"
-        )
-    if group.role:
-        _check_inner_indices(index, group)
-
-
-def _check_inner_indices(index: int, group: Group) -> None:
-    if len(group.inner_indices) != len(group.inner_counts):
-        raise InvalidValueError(
-            f"groups[{index}].inner_counts",
-            f"{len(group.inner_counts)} entries, but inner_indices has "
-            f"{len(group.inner_indices)}; give one for each",
-        )
-    for i, (inner, count) in enumerate(zip(group.inner_indices, group.inner_counts, strict=True)):
-        if not (0 <= inner < count <= MAX_GROUPS):
-            raise InvalidValueError(
-                f"groups[{index}].inner_indices[{i}]",
-                f"{inner} is not in [0, inner_counts[{i}] = {count}), or that is above "
-                f"{MAX_GROUPS}",
-            )
 
 
 def _check_given_roles(groups: Sequence[Group]) -> None:

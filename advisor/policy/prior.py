@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from advisor.policy.arrays import Floats
-from advisor.policy.layout import Group, GroupKind, Layout
+from advisor.policy.groups import Group, GroupKind
+from advisor.policy.layout import Layout
 from advisor.policy.layout_mapping import LayoutMapping
 from advisor.policy.optimizer_families import steps_alike
 

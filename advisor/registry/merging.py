@@ -11,12 +11,14 @@ A rate that is zero in at least half of the recordings is zero; otherwise its ze
 The merged relative error is :math:`\sqrt{\sum (n_k e_k)^2} / N` over the recordings with a positive
 rate. It does not include the spread between seeds, and it is unknown (0) if one of the errors is.
 
-RMS of weights and of updates are merged like rates, if all recordings have them.
+RMS of weights and of updates are merged like rates, if all recordings have them. The merged initial
+RMS of a tensor is the root mean square of those of the recordings.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,7 +74,11 @@ def merge(contents: Sequence[ProfileContent]) -> ProfileContent:
     provenance = dataclasses.replace(first.header.provenance, recordings=int(counts.sum()))
     return dataclasses.replace(
         first,
-        header=dataclasses.replace(first.header, provenance=provenance),
+        header=dataclasses.replace(
+            first.header,
+            provenance=provenance,
+            layout=first.header.layout.with_initial_rms(_initial_rms(contents, counts)),
+        ),
         unit_rates=merged.astype(np.float32),
         relative_errors=errors.astype(np.float32),
         coherences=_mean([content.coherences for content in contents], counts),
@@ -120,6 +126,19 @@ def _log_mean(
     logs = np.log(np.where(values > 0, values, 1.0))
     means = np.exp((weights * logs).sum(axis=0) / np.maximum(total, 1))
     return np.where(2 * total > counts.sum(), means, 0.0).astype(np.float32)
+
+
+def _initial_rms(contents: Sequence[ProfileContent], counts: Floats) -> list[float | None]:
+    """Return the initial RMS of each group over all recordings; empty if one of them has none."""
+    rows = [content.header.layout.initial_rms for content in contents]
+    if not all(rows):
+        return []
+    return [
+        None
+        if None in column
+        else math.sqrt(np.average(np.square(np.array(column, dtype=np.float64)), weights=counts))
+        for column in zip(*rows, strict=True)
+    ]
 
 
 def _mean(

@@ -127,6 +127,7 @@ def _flat(content: profile_pb2.ProfileContent) -> Iterator[tuple[str, Any]]:
     fields["order_of_groups"] = [group["name"] for group in groups]
     for name in ("role_templates", "frozen_names", "frozen_parameter_counts"):
         fields[name] = layout.get(name, [])
+    fields["initial_rms"] = [group.get("initial_rms") for group in groups]
     fields["recorded_steps"] = [point["step"] for point in points]
     for name in (
         *("learning_rate", "relative_errors", "coherences", "spreads"),
@@ -141,7 +142,7 @@ def _flat(content: profile_pb2.ProfileContent) -> Iterator[tuple[str, Any]]:
         else:
             yield label, value
     for group in groups:
-        facts = {key: value for key, value in group.items() if key != "name"}
+        facts = {k: v for k, v in group.items() if k not in {"name", "initial_rms"}}
         yield f"group {group['name']}", ", ".join(f"{k} {v}" for k, v in facts.items())
 
 

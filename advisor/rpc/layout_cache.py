@@ -2,7 +2,8 @@
 
 Converting a layout and mapping it onto a profile's layout takes longer than the rest of a first
 answer, and the results never change. Both are cached by a digest of the layout: a hundred streams
-of one model hold one layout and one mapping, and unary calls compute them only once.
+of one model hold one layout and one mapping, and unary calls compute them only once. The initial
+weights of a layout differ between seeds, so they are not part of the digest.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from advisor.rpc.offloading import compute
 from advisor.wire import opening_from_proto
 from advisor.wire.field_paths import field_path
 from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import layout_pb2
 
 _MAX_NAMES = 100_000  # a name takes less than 1 KiB, with its part of the mapping
 
@@ -48,7 +50,7 @@ class LayoutCache:
             StoreUnavailableError: The profile is not cached, and the store is unavailable.
             NotFoundError: The profile, version or alias does not exist.
         """
-        digest = blake2b(message.layout.SerializeToString(), digest_size=32).digest()
+        digest = _digest(message.layout)
         names = len(message.layout.groups) + len(message.layout.frozen_names)
         cached = self._layouts.get(digest)
         if cached is not None:
@@ -56,7 +58,7 @@ class LayoutCache:
         else:
             opening = await compute(names, opening_from_proto, message)
             if _count_names(opening.layout) <= self._max_names:
-                self._layouts[digest] = opening.layout
+                self._layouts[digest] = opening.layout.with_initial_rms(())
         resolved = await self._profiles.resolve(opening.profile)
         return opening, await self._advice(digest, names, resolved, opening)
 
@@ -75,6 +77,17 @@ class LayoutCache:
         if len(advice.mapping.matches) + len(advice.mapping.targets) <= self._max_names:
             self._mappings[key] = advice.mapping
         return advice
+
+
+def _digest(layout: layout_pb2.Layout) -> bytes:
+    """Return a digest of a layout without its initial weights."""
+    if any(group.HasField("initial_rms") for group in layout.groups):
+        seedless = layout_pb2.Layout()
+        seedless.CopyFrom(layout)
+        for group in seedless.groups:
+            group.ClearField("initial_rms")
+        layout = seedless
+    return blake2b(layout.SerializeToString(), digest_size=32).digest()
 
 
 def _count_names(layout: Layout) -> int:

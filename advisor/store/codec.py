@@ -2,10 +2,10 @@
 
 A profile consists of a header and arrays. The header is JSON with sorted keys and without spaces.
 It spells out every rule of the policy, so that a change of a default does not affect stored
-profiles. Empty fields (no alias, no template) are left out. The arrays follow one another in C
-order and little-endian: steps (int64), unit rates and relative errors (float32) and, if known,
-coherences (float32), scheduled learning rates (float64), spreads (float32), and RMS of weights and
-of updates (float32).
+profiles. Empty fields (no alias, no template, no shapes) are left out, so that content without them
+keeps its digest. The arrays follow one another in C order and little-endian: steps (int64), unit
+rates and relative errors (float32) and, if known, coherences (float32), scheduled learning rates
+(float64), spreads (float32), and RMS of weights and of updates (float32).
 
 The digest is the SHA-256 of the header, a newline, and the arrays, before compression. Header and
 arrays are stored compressed if that makes them smaller. For compression the arrays are treated as
@@ -22,7 +22,7 @@ import hashlib
 import json
 import math
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,6 +35,7 @@ from advisor.policy import (
     DepthRule,
     Group,
     GroupAlias,
+    GroupKind,
     Layout,
     Policy,
     PriorRule,
@@ -68,7 +69,8 @@ def encode(content: ProfileContent) -> EncodedProfile:
     """Return the canonical bytes of a profile and their digest."""
     fields = _header_fields(content)
     header = _canonical(fields)
-    summary = _canonical({**fields, "layout": [], "groups": len(content.header.layout)})
+    listed = {name: value for name, value in fields.items() if name != "tensors"}
+    summary = _canonical({**listed, "layout": [], "groups": len(content.header.layout)})
     parts: list[tuple[NDArray[Any] | None, str]] = [
         (content.steps, "<i8"),
         (content.unit_rates, "<f4"),
@@ -182,17 +184,46 @@ def _header(fields: dict[str, Any]) -> ProfileHeader:
 def _layout(fields: dict[str, Any]) -> Layout:
     if fields["layout"] is None:
         return Layout(())  # a summary
+    tensors: dict[str, list[Any]] = fields.get("tensors", {})
+    initial_rms = tensors.pop("initial_rms", ())
     return Layout.of(
-        [_group(group) for group in fields["layout"]],
+        [
+            _group(group, {name: column[i] for name, column in tensors.items()})
+            for i, group in enumerate(fields["layout"])
+        ],
         fields.get("role_templates", ()),
         fields.get("frozen", ()),
         fields.get("frozen_sizes", ()),
+        initial_rms,
     )
 
 
-def _group(fields: list[Any]) -> Group:
+def _group(fields: list[Any], tensor: dict[str, Any]) -> Group:
     plain, inner = fields[:5], fields[5:]
-    return Group(*plain, *(tuple(axis) for axis in inner))
+    group = Group(*plain, *(tuple(axis) for axis in inner))
+    if not tensor:
+        return group
+    kind = GroupKind(tensor.get("kind", GroupKind.UNKNOWN))
+    return replace(group, **{**tensor, "kind": kind, "shape": tuple(tensor.get("shape", ()))})
+
+
+def _tensor_columns(layout: Layout) -> dict[str, Any]:
+    """Return what is known of the groups' tensors: a list over all groups for each property.
+
+    A property that is unknown for all groups is left out.
+    """
+    columns: dict[str, list[Any]] = {
+        "shape": [group.shape for group in layout.groups],
+        "fan_in": [group.fan_in for group in layout.groups],
+        "fan_out": [group.fan_out for group in layout.groups],
+        "optimizer": [group.optimizer for group in layout.groups],
+    }
+    known = {name: column for name, column in columns.items() if any(column)}
+    if any(group.kind is not GroupKind.UNKNOWN for group in layout.groups):
+        known["kind"] = [group.kind.value for group in layout.groups]
+    if layout.initial_rms:
+        known["initial_rms"] = list(layout.initial_rms)
+    return {"tensors": known} if known else {}
 
 
 def _header_fields(content: ProfileContent) -> dict[str, Any]:
@@ -207,6 +238,7 @@ def _header_fields(content: ProfileContent) -> dict[str, Any]:
             + ([g.inner_indices, g.inner_counts] if g.inner_indices else [])
             for g in header.layout.groups
         ],
+        **_tensor_columns(header.layout),
         "base_learning_rate": float(header.base_learning_rate),
         "total_steps": header.total_steps,
         "policy": _policy_fields(header.policy),

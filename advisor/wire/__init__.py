@@ -4,13 +4,9 @@ Used by the RPC, in process and by the CLI. One module for each part of the cont
 """
 
 from advisor.wire.advice import mapping_to_proto, opening_from_proto
+from advisor.wire.layouts import layout_from_proto, layout_to_proto
 from advisor.wire.packed import RecommendLRRequest, packed_event
-from advisor.wire.policies import (
-    layout_from_proto,
-    layout_to_proto,
-    policy_from_proto,
-    policy_to_proto,
-)
+from advisor.wire.policies import policy_from_proto, policy_to_proto
 from advisor.wire.profiles import (
     content_from_proto,
     content_to_proto,

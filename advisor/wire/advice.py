@@ -14,7 +14,8 @@ from advisor.policy.ranges import COUNT, NON_NEGATIVE
 from advisor.registry.profiles import check_words
 from advisor.registry.resource_names import ProfileReference, RunName
 from advisor.wire.field_paths import field_path
-from advisor.wire.policies import layout_from_proto, policy_from_proto, weight_decay_to_proto
+from advisor.wire.layouts import initial_rms_from_proto, layout_from_proto
+from advisor.wire.policies import policy_from_proto, weight_decay_to_proto
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_service_pb2
 
 _MATCHES = {
@@ -33,13 +34,18 @@ def opening_from_proto(
 
     Args:
         message: The message.
-        layout: The message's layout if it was converted before; None converts it.
+        layout: The message's layout if it was converted before, with any initial weights; None
+            converts it.
 
     Raises:
         InvalidValueError: A value is out of its range; the field's path begins at ``opening``.
     """
     with field_path("opening.layout"):
-        layout = layout or layout_from_proto(message.layout)
+        if layout is None:
+            layout = layout_from_proto(message.layout)
+        else:
+            initial_rms = initial_rms_from_proto(message.layout)
+            layout = layout.with_initial_rms(initial_rms) if initial_rms else layout
     with field_path("opening.policy"):
         policy = policy_from_proto(message.policy) if message.HasField("policy") else None
     COUNT.check("opening.total_steps", message.total_steps)

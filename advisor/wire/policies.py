@@ -1,4 +1,4 @@
-"""Layouts and policies: messages to domain objects and back."""
+"""Policies: messages to domain objects and back."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from typing import Any, TypeVar
 from advisor.policy import (
     Alignment,
     DepthRule,
-    Group,
     InvalidValueError,
-    Layout,
     Policy,
     PriorRule,
     UnmatchedRule,
     WeightDecayRule,
 )
-from advisor.policy.layout import GroupKind
-from fslr.advisor.v1 import layout_pb2, policy_pb2
+from fslr.advisor.v1 import policy_pb2
 
 _DEPTH_RULES = {
     policy_pb2.DEPTH_RULE_UNSPECIFIED: DepthRule.SUM,
@@ -47,20 +44,6 @@ _WEIGHT_DECAY_RULES = {
     policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT: WeightDecayRule.INDEPENDENT,
     policy_pb2.WEIGHT_DECAY_RULE_COUPLED: WeightDecayRule.COUPLED,
 }
-_GROUP_KINDS = {
-    layout_pb2.GROUP_KIND_UNSPECIFIED: GroupKind.UNKNOWN,
-    layout_pb2.GROUP_KIND_EMBEDDING: GroupKind.EMBEDDING,
-    layout_pb2.GROUP_KIND_HIDDEN: GroupKind.HIDDEN,
-    layout_pb2.GROUP_KIND_READOUT: GroupKind.READOUT,
-    layout_pb2.GROUP_KIND_VECTOR: GroupKind.VECTOR,
-    layout_pb2.GROUP_KIND_CONVOLUTION: GroupKind.CONVOLUTION,
-    layout_pb2.GROUP_KIND_ROUTER: GroupKind.ROUTER,
-    layout_pb2.GROUP_KIND_EXPERT: GroupKind.EXPERT,
-    layout_pb2.GROUP_KIND_ADAPTER_A: GroupKind.ADAPTER_A,
-    layout_pb2.GROUP_KIND_ADAPTER_B: GroupKind.ADAPTER_B,
-    layout_pb2.GROUP_KIND_INPUT: GroupKind.INPUT,
-}
-_GROUP_KIND_NUMBERS = {kind: number for number, kind in _GROUP_KINDS.items()}
 _POLICY_FIELDS = (
     "min_multiplier",
     "max_multiplier",
@@ -135,61 +118,3 @@ def weight_decay_to_proto(rule: WeightDecayRule) -> policy_pb2.WeightDecayRule.V
     """Return the enum number of a rule about weight decay."""
     number: policy_pb2.WeightDecayRule.ValueType = _number_of(_WEIGHT_DECAY_RULES, rule)
     return number
-
-
-def layout_from_proto(message: layout_pb2.Layout) -> Layout:
-    """Return the layout of a message; roles that are absent are derived from the names.
-
-    Raises:
-        InvalidValueError: The layout is not valid.
-    """
-    return Layout.of(
-        (
-            Group(
-                name=group.name,
-                role=group.role,
-                depth_index=group.depth_index,
-                depth_count=group.depth_count,
-                parameter_count=group.parameter_count,
-                inner_indices=tuple(group.inner_indices) if group.role else (),
-                inner_counts=tuple(group.inner_counts) if group.role else (),
-                shape=tuple(group.shape),
-                fan_in=group.fan_in,
-                fan_out=group.fan_out,
-                kind=_rule("kind", _GROUP_KINDS, group.kind),
-                initial_rms=group.initial_rms if group.HasField("initial_rms") else None,
-                optimizer=group.optimizer,
-            )
-            for group in message.groups
-        ),
-        message.role_templates,
-        message.frozen_names,
-        message.frozen_parameter_counts,
-    )
-
-
-def layout_to_proto(layout: Layout) -> layout_pb2.Layout:
-    """Return the message of a layout."""
-    return layout_pb2.Layout(
-        groups=[
-            layout_pb2.Group(
-                name=group.name,
-                role=group.role,
-                depth_index=group.depth_index,
-                depth_count=group.depth_count,
-                parameter_count=group.parameter_count,
-                inner_indices=group.inner_indices,
-                inner_counts=group.inner_counts,
-                shape=group.shape,
-                fan_in=group.fan_in,
-                fan_out=group.fan_out,
-                kind=_GROUP_KIND_NUMBERS[group.kind],
-                initial_rms=group.initial_rms,
-                optimizer=group.optimizer,
-            )
-            for group in layout.groups
-        ],
-        role_templates=layout.role_templates,
-        frozen_names=layout.frozen_names,
-        frozen_parameter_counts=layout.frozen_parameter_counts,
-    )

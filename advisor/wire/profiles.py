@@ -19,12 +19,8 @@ from advisor.registry.profiles import (
 )
 from advisor.registry.resource_names import PolicyReference
 from advisor.wire.field_paths import field_path
-from advisor.wire.policies import (
-    layout_from_proto,
-    layout_to_proto,
-    policy_from_proto,
-    policy_to_proto,
-)
+from advisor.wire.layouts import layout_from_proto, layout_to_proto
+from advisor.wire.policies import policy_from_proto, policy_to_proto
 from fslr.advisor.v1 import profile_pb2
 
 _Points = Sequence[profile_pb2.ProfilePoint]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from advisor.policy import Group, InvalidValueError, Layout
-from advisor.policy.layout import MAX_GROUPS
+from advisor.policy.groups import MAX_GROUPS
 
 
 def test_depth_is_the_rank_among_the_indices_of_a_role() -> None:
@@ -69,6 +69,16 @@ def test_an_explicit_role_is_unchanged() -> None:
         ([Group("a", role="r")], r"groups\[0\]\.depth_index: 0 is not in \[0, depth_count = 0\)"),
         ([Group("a", role="r", depth_index=-1, depth_count=2)], r"depth_index: -1 is not in"),
         ([Group("a", parameter_count=-1)], r"groups\[0\]\.parameter_count: -1 is below 0"),
+        ([Group("a", shape=(2,) * 9)], r"groups\[0\]\.shape: 9 dimensions, but at most 8 are allo"),
+        ([Group("a", shape=(2, 0))], r"groups\[0\]\.shape\[1\]: 0 is not in \[1, .*; leave the"),
+        (
+            [Group("a", parameter_count=7, shape=(2, 3))],
+            r"groups\[0\]\.parameter_count: 7, but the shape 2 x 3 has 6 entries; correct one",
+        ),
+        ([Group("a", fan_in=-1)], r"groups\[0\]\.fan_in: -1 is not in \[0, "),
+        ([Group("a", fan_out=2**63)], r"groups\[0\]\.fan_out: 9223372036854775808 is not in "),
+        ([Group("a", optimizer="x" * 1_025)], r"groups\[0\]\.optimizer: 1025 characters, but at"),
+        ([Group("a", optimizer="\x1b")], r"groups\[0\]\.optimizer: .* holds the control char"),
         (
             [Group("a", "r", 0, 2), Group("b", "r", 1, 3)],
             r"groups\[1\]\.depth_count: 3 of 1 indices, but .* of the role 'r' says 2 of 1",
@@ -94,6 +104,28 @@ def test_an_explicit_role_is_unchanged() -> None:
 def test_the_error_for_an_invalid_layout_names_the_field(groups: list[Group], message: str) -> None:
     with pytest.raises(InvalidValueError, match=message):
         Layout.of(groups)
+
+
+@pytest.mark.parametrize(
+    ("initial_rms", "message"),
+    [
+        ([0.1], r"initial_rms: 1 entries, but there are 2 groups; give one for each, or none"),
+        ([None, -0.1], r"groups\[1\]\.initial_rms: -0.1 is not a finite number of at least 0"),
+        ([float("nan"), 1.0], r"groups\[0\]\.initial_rms: nan is not a finite number"),
+    ],
+)
+def test_the_error_for_invalid_initial_weights_names_the_group(
+    initial_rms: list[float | None], message: str
+) -> None:
+    with pytest.raises(InvalidValueError, match=message):
+        Layout.of([Group("a"), Group("b")], initial_rms=initial_rms)
+
+
+def test_layouts_of_different_seeds_are_equal() -> None:
+    one, two = (Layout.of([Group("a"), Group("b")], initial_rms=[rms, None]) for rms in (0.1, 0.2))
+    assert one == two
+    assert (one.initial_rms, two.initial_rms) == ((0.1, None), (0.2, None))
+    assert Layout.of([Group("a")], initial_rms=[None]).initial_rms == ()
 
 
 def test_many_explicit_roles_use_bounded_memory() -> None:

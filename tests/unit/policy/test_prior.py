@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advisor.policy import DepthRule, Layout, map_layout, priors
-from advisor.policy.layout import Group, GroupKind
+from advisor.policy import DepthRule, Group, GroupKind, Layout, map_layout, priors
 
 
 def gpt(width: int, blocks: int = 2, vocabulary: int = 128) -> Layout:

@@ -31,6 +31,21 @@ def test_rates_are_merged_as_geometric_means_with_their_spread() -> None:
     assert merged.header.provenance.recordings == 2
 
 
+def test_initial_weights_are_merged_as_root_mean_square() -> None:
+    one, two = recording([[1.0, 2.0]]), recording([[4.0, 2.0]])
+    given = [
+        dataclasses.replace(
+            content,
+            header=dataclasses.replace(
+                content.header, layout=content.header.layout.with_initial_rms(rms)
+            ),
+        )
+        for content, rms in ((one, [1.0, 2.0]), (two, [7.0, None]))
+    ]
+    assert merge(given).header.layout.initial_rms == (5.0, None)
+    assert merge([given[0], two]).header.layout.initial_rms == ()
+
+
 def test_the_error_of_a_merged_rate_falls_with_the_number_of_recordings() -> None:
     """It is the spread over the square root of the number of recordings."""
     rng = np.random.default_rng(1)

@@ -53,6 +53,24 @@ def test_runs_of_one_model_share_layout_and_mapping_unless_rules_or_names_differ
     asyncio.run(opened())
 
 
+def test_runs_of_different_seeds_share_a_mapping_and_keep_their_initial_weights() -> None:
+    async def opened() -> None:
+        cache = LayoutCache(_Source())
+        messages = [opening(name, GROUPS) for name in ("one", "other", "unknown")]
+        for message, rms in zip(messages, (0.1, 0.2), strict=False):
+            for group in message.layout.groups:
+                group.initial_rms = rms
+        runs = [await cache.open(message) for message in messages]
+        assert [run.layout.initial_rms for run, _ in runs] == [
+            (0.1,) * GROUPS,
+            (0.2,) * GROUPS,
+            (),
+        ]
+        assert len({id(advice.mapping) for _, advice in runs}) == 1
+
+    asyncio.run(opened())
+
+
 def test_a_layout_above_the_limit_is_not_cached() -> None:
     async def opened() -> None:
         cache = LayoutCache(_Source(), max_names=GROUPS - 1)

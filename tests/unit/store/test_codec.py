@@ -14,8 +14,8 @@ from advisor.policy import Alignment, DepthRule, Policy, UnmatchedRule
 from advisor.registry.profiles import ProfileContent
 from advisor.store.codec import decode, decode_policy, decode_summary, encode, encode_policy
 from advisor.wire import content_from_proto, content_to_proto, policy_from_proto, policy_to_proto
-from fslr.advisor.v1 import policy_pb2, profile_pb2
-from tests.building import content_message
+from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2
+from tests.building import content_message, describe_tensors
 
 
 def whole() -> profile_pb2.ProfileContent:
@@ -109,6 +109,39 @@ def test_the_digest_of_a_fixed_profile_does_not_change() -> None:
     assert encode(content).digest == (
         "f403db6192e3fc3bbf9a447b2f248562bb17a87df08340ccd64051bd97d20d2f"
     )
+
+
+def test_what_is_known_of_tensors_is_stored() -> None:
+    message = whole()
+    describe_tensors(message.layout, width=8)
+    message.layout.groups[0].kind = layout_pb2.GROUP_KIND_EMBEDDING
+    message.layout.groups[1].optimizer = "Muon"
+    message.layout.groups[2].ClearField("initial_rms")
+    message.layout.groups[3].ClearField("shape")
+    message.layout.groups[3].initial_rms = 0.0
+    content = content_from_proto(message)
+    assert content_to_proto(decode(encode(content))) == message
+    assert b"tensors" not in encode(content).summary
+    message.layout.groups[3].initial_rms = -0.0
+    assert encode(content_from_proto(message)).digest == encode(content).digest
+    message.layout.groups[3].initial_rms = 0.1
+    assert encode(content_from_proto(message)).digest != encode(content).digest
+
+
+@pytest.mark.parametrize(
+    "field", ["shape", "fan_in", "fan_out", "kind", "initial_rms", "optimizer"]
+)
+def test_each_property_of_a_tensor_is_stored_without_the_others(field: str) -> None:
+    message, full = whole(), layout_pb2.Layout(groups=[layout_pb2.Group(optimizer="SGD")])
+    describe_tensors(full, width=8)
+    value = getattr(full.groups[0], field)
+    if field == "shape":
+        message.layout.groups[1].shape.extend(value)
+    else:
+        setattr(message.layout.groups[1], field, value)
+    decoded = content_to_proto(decode(encode(content_from_proto(message))))
+    assert decoded == message
+    assert encode(content_from_proto(message)).digest != encode(content_from_proto(whole())).digest
 
 
 def test_a_policy_stored_without_a_later_rule_keeps_its_behavior() -> None:
