@@ -8,6 +8,7 @@ from benchmarks.comparing.command import compare_stored
 from benchmarks.demo.command import demo
 from benchmarks.estimator import estimator
 from benchmarks.overhead import overhead
+from benchmarks.practice.command import practice
 from benchmarks.registry import registry
 from benchmarks.report.command import results
 from benchmarks.rpc.command import rpc
@@ -30,6 +31,7 @@ app.command()(demo)
 app.command()(estimator)
 app.command()(ideas)
 app.command()(overhead)
+app.command()(practice)
 app.command()(registry)
 app.command()(results)
 app.command()(rpc)

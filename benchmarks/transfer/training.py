@@ -30,7 +30,7 @@ from benchmarks.transfer.parametrisation import Parametrisation, Standard
 from benchmarks.transfer.settings import Setting
 from fslr import Provenance, RunInfo
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_service_pb2
-from fslr.protocols import RunSession
+from fslr.protocols import Advisor, RunSession
 
 _ANSWER_TIMEOUT_S = 30.0
 LAST_PART = 0.2  # part of a training's steps whose mean loss is the loss of the training
@@ -158,17 +158,17 @@ _Answer = Callable[
 
 
 class PromptAdvisor:
-    """Forwards calls to a service, and lets a training wait for pending answers.
+    """Forwards calls to an advisor, and lets a training wait for pending answers.
 
     A training job adopts an answer when it arrives, at a step that depends on the machine's load.
     Here the next step waits for it, so that a training is reproducible.
 
     Args:
-        client: The client of the service.
+        client: The client of the service, or an advisor in this process.
         adjust: Changes each answer.
     """
 
-    def __init__(self, client: fslr.AdvisorClient, adjust: _Answer = lambda answer: answer) -> None:
+    def __init__(self, client: Advisor, adjust: _Answer = lambda answer: answer) -> None:
         self._client = client
         self._adjust = adjust
         self._changed = threading.Condition()
@@ -177,7 +177,7 @@ class PromptAdvisor:
     def validate_layout(
         self, opening: advisor_service_pb2.RunOpening
     ) -> profile_service_pb2.ValidateLayoutResponse:
-        """Ask the service whether a layout maps.
+        """Ask the advisor whether a layout maps.
 
         Args:
             opening: The run.
@@ -185,7 +185,7 @@ class PromptAdvisor:
         return self._client.validate_layout(opening)
 
     def open_run(self, opening: advisor_service_pb2.RunOpening) -> RunSession:
-        """Open a run at the service.
+        """Open a run at the advisor.
 
         Args:
             opening: The run.
