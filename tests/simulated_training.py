@@ -192,7 +192,8 @@ class SimulatedTraining:
     @property
     def weight_rms(self) -> Floats:
         """RMS of each group's weights."""
-        return np.sqrt(self._squares + np.square(self._common))
+        rms: Floats = np.sqrt(self._squares + np.square(self._common))
+        return rms
 
     def unit_rates(self) -> Floats:
         """Return the unit rate of each group."""
@@ -251,7 +252,7 @@ class Disturbance:
 
     def measured(self, step: int, names: list[str], rates: Floats) -> Floats:
         """Return the rates that are measured at a step."""
-        found = rates * float(step + 1) ** self.drift
+        found: Floats = rates * float(step + 1) ** self.drift
         if self.noise:
             draws = np.random.default_rng((self.seed, step)).standard_normal(len(rates))
             found *= np.exp(self.noise * draws)
@@ -261,7 +262,8 @@ class Disturbance:
         for start, stop, suffix in self.vanishing:
             if start <= step < stop:
                 found[[name.endswith(suffix) for name in names]] = 0.0
-        return np.minimum(found, _MAX_RATE)
+        np.minimum(found, _MAX_RATE, out=found)
+        return found
 
 
 NO_DISTURBANCE = Disturbance()
@@ -476,7 +478,8 @@ class AdvisedTraining:
         if self.checkpoint is not None:
             client = replace(self.checkpoint, waiting=[])
         rows: list[tuple[int, Floats, Floats, Floats, float]] = []
-        measurements, answers = [], []
+        measurements: list[Measurement] = []
+        answers: list[Recommendation] = []
         for step in range(self.total_steps):
             client.adopt_arrived(step)
             if step >= client.next_step:
