@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from advisor.policy import (
     DepthRule,
     Group,
+    GroupKind,
     Layout,
     LayoutMapping,
     Measurement,
@@ -45,7 +46,6 @@ from advisor.policy import (
     priors,
     recommend,
 )
-from advisor.policy.layout import GroupKind
 
 Floats = NDArray[np.float64]
 
@@ -110,7 +110,6 @@ class SimulatedModel:
             fan_in=self._fan_in(name),
             fan_out=self._fan_out(name),
             kind=self._kind(name),
-            initial_rms=self._initial_rms(name),
         )
 
     @property
