@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -24,7 +24,6 @@ from benchmarks.practice.model import PracticeGPT
 from benchmarks.practice.procedures import build_optimizer, schedule_factor
 from benchmarks.practice.recipes import Architecture, Procedure, Size
 from benchmarks.text import load_corpus
-from benchmarks.transfer.training import PromptAdvisor
 from fslr import AdviceAdopted, Event, Provenance, RunInfo
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from fslr.profile_files import message_from_fields, message_to_fields
@@ -33,7 +32,6 @@ RECORD_EVERY = 25  # steps
 _VALIDATION_SEQUENCES = 1024
 _VALIDATION_BATCH = 64
 _VALIDATION_SEED = 99
-_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,22 +139,7 @@ def run_training(training: Training) -> Trained:
 
     Args:
         training: The training.
-
-    Raises:
-        TimeoutError: Answers came too late in each of several attempts.
     """
-    for _ in range(_ATTEMPTS):
-        trained = _run(training)
-        if trained is not None:
-            return trained
-    raise TimeoutError(
-        f"answers came too late to be adopted at the next step in {_ATTEMPTS} attempts; leave more "
-        "processor time to the benchmark"
-    )
-
-
-def _run(training: Training) -> Trained | None:
-    """Run a training; None if its numbers depend on when an answer came."""
     begun = time.perf_counter()
     torch.manual_seed(training.seed)
     corpus = load_corpus()
@@ -175,7 +158,7 @@ def _run(training: Training) -> Trained | None:
     batches = torch.Generator().manual_seed(training.seed + 1)
     examples = procedure.accumulation * procedure.micro_batch
     trained = Trained(math.inf)
-    with _attached(training, model, optimizer, trained) as after_step:
+    with _attached(training, model, optimizer, trained):
         for _ in range(procedure.steps):
             inputs, targets = corpus.batch(corpus.train, examples, procedure.context, batches)
             loss = _accumulate(procedure, model, inputs, targets)
@@ -187,8 +170,6 @@ def _run(training: Training) -> Trained | None:
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-            if not after_step():
-                return None
         else:
             trained.loss = _validation_loss(model, procedure.context)
     if not math.isfinite(trained.loss):
@@ -235,18 +216,14 @@ def _validation_loss(model: nn.Module, context: int) -> float:
 @contextmanager
 def _attached(
     training: Training, model: nn.Module, optimizer: torch.optim.Optimizer, trained: Trained
-) -> Iterator[Callable[[], bool]]:
-    """Attach a client or a recorder.
-
-    Yields:
-        A function to call after each step; it returns whether the numbers are reproducible so far.
-    """
+) -> Iterator[None]:
+    """Attach a client or a recorder."""
     if training.advice is not None:
-        with _advised(training, training.advice, model, optimizer, trained) as after_step:
-            yield after_step
+        with _advised(training, training.advice, model, optimizer, trained):
+            yield
     elif training.is_recorded:
         with fslr.torch.Recorder(model, optimizer, every=RECORD_EVERY) as recorder:
-            yield lambda: True
+            yield
         trained.failures = recorder.failures
         trained.profile = recorder.profile(
             Provenance(
@@ -261,7 +238,7 @@ def _attached(
             )
         ).SerializeToString(deterministic=True)
     else:
-        yield lambda: True
+        yield
 
 
 @contextmanager
@@ -271,10 +248,9 @@ def _advised(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     trained: Trained,
-) -> Iterator[Callable[[], bool]]:
+) -> Iterator[None]:
     """Attach an advisor in this process, whose answers come into force at the next step."""
     content = profile_pb2.ProfileContent.FromString(advice.profile)
-    advisor = PromptAdvisor(InProcessAdvisor(content))
 
     def collect(event: Event) -> None:
         if isinstance(event, AdviceAdopted):
@@ -284,26 +260,14 @@ def _advised(
         model,
         optimizer,
         profile="base",
-        advisor=advisor,
+        advisor=InProcessAdvisor(content),
         total_steps=training.procedure.steps,
         run=RunInfo(
             policy=policy_pb2.Policy.FromString(advice.policy) if advice.policy else None,
         ),
+        answers="wait",
         listeners=[collect],
     ) as attachment:
-        newest: fslr.torch.RateEstimate | None = None
-        measured = 0
-
-        def after_step() -> bool:
-            nonlocal newest, measured
-            # An answer to the measurement before this step was adopted when this step began.
-            is_prompt = len(trained.multipliers) + attachment.unanswered >= measured
-            if attachment.estimate is not None and attachment.estimate is not newest:
-                newest = attachment.estimate
-                measured += 1
-                advisor.wait(measured)
-            return is_prompt
-
-        yield after_step
+        yield
     trained.groups = [group.name for group in attachment.groups]
     trained.failures = attachment.unanswered + attachment.failures

@@ -6,7 +6,6 @@ worker runs it and whatever the worker ran before.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import multiprocessing
@@ -30,9 +29,8 @@ from benchmarks.transfer.parametrisation import Parametrisation, Standard
 from benchmarks.transfer.settings import Setting
 from fslr import Provenance, RunInfo
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_service_pb2
-from fslr.protocols import Advisor, RunSession
+from fslr.protocols import RunSession
 
-_ANSWER_TIMEOUT_S = 30.0
 LAST_PART = 0.2  # part of a training's steps whose mean loss is the loss of the training
 
 
@@ -157,22 +155,17 @@ _Answer = Callable[
 ]
 
 
-class PromptAdvisor:
-    """Forwards calls to an advisor, and lets a training wait for pending answers.
-
-    A training job adopts an answer when it arrives, at a step that depends on the machine's load.
-    Here the next step waits for it, so that a training is reproducible.
+class AdjustingAdvisor:
+    """Forwards calls to an advisor, and changes each answer.
 
     Args:
-        client: The client of the service, or an advisor in this process.
-        adjust: Changes each answer.
+        client: The client of the service.
+        adjust: Changes an answer.
     """
 
-    def __init__(self, client: Advisor, adjust: _Answer = lambda answer: answer) -> None:
+    def __init__(self, client: fslr.AdvisorClient, adjust: _Answer) -> None:
         self._client = client
         self._adjust = adjust
-        self._changed = threading.Condition()
-        self._ended = 0
 
     def validate_layout(
         self, opening: advisor_service_pb2.RunOpening
@@ -190,47 +183,20 @@ class PromptAdvisor:
         Args:
             opening: The run.
         """
-        return _PromptSession(self._client.open_run(opening), self._count, self._adjust)
-
-    def _count(self) -> None:
-        with self._changed:
-            self._ended += 1
-            self._changed.notify_all()
-
-    def wait(self, measurements: int) -> None:
-        """Wait until a number of measurements has been answered or has failed.
-
-        Args:
-            measurements: The number, counted since the run was opened.
-
-        Raises:
-            TimeoutError: The answers did not arrive in time.
-        """
-        with self._changed:
-            if not self._changed.wait_for(
-                lambda: self._ended >= measurements, timeout=_ANSWER_TIMEOUT_S
-            ):
-                raise TimeoutError(
-                    f"the advisor answered {self._ended} of {measurements} measurements within "
-                    f"{_ANSWER_TIMEOUT_S:g} s; see the service's log"
-                )
+        return _AdjustingSession(self._client.open_run(opening), self._adjust)
 
 
-class _PromptSession:
-    """A session of a run that reports each finished answer."""
+class _AdjustingSession:
+    """A session of a run that changes each answer."""
 
-    def __init__(self, session: RunSession, on_end: Callable[[], None], adjust: _Answer) -> None:
+    def __init__(self, session: RunSession, adjust: _Answer) -> None:
         self._session = session
-        self._on_end = on_end
         self._adjust = adjust
 
     def recommend(
         self, measurement: advisor_service_pb2.Measurement
     ) -> advisor_service_pb2.RecommendLRResponse:
-        try:
-            return self._adjust(self._session.recommend(measurement))
-        finally:
-            self._on_end()
+        return self._adjust(self._session.recommend(measurement))
 
     def close(self) -> None:
         self._session.close()
@@ -304,18 +270,17 @@ def _attached(
                     return answer
                 return adjust(answer, attachment.estimate, training.totals)
 
-            advisor = PromptAdvisor(client, adjusted)
             with fslr.torch.attach(
                 model,
                 optimizer,
                 profile=training.profile,
-                advisor=advisor,
+                advisor=AdjustingAdvisor(client, adjusted),
                 total_steps=training.steps,
                 run=RunInfo(policy=training.advice.policy),
                 options=training.advice.options,
+                answers="wait",
             ) as attachment:
-                count = itertools.count(1)
-                yield _after_measured_steps(attachment, lambda *_: advisor.wait(next(count)))
+                yield _do_nothing
             trained.unanswered = attachment.unanswered + attachment.failures
             names = [group.name for group in attachment.groups]
             trained.multipliers = dict(zip(names, attachment.multipliers, strict=True))
@@ -349,8 +314,7 @@ def _attached(
 
 
 def _after_measured_steps(
-    observer: fslr.torch.Attachment | fslr.torch.Recorder,
-    act: Callable[[int, fslr.torch.RateEstimate], None],
+    recorder: fslr.torch.Recorder, act: Callable[[int, fslr.torch.RateEstimate], None]
 ) -> Callable[[], None]:
     """Return a function to call after each step, which calls ``act`` after the measured ones."""
     step = 0
@@ -358,7 +322,7 @@ def _after_measured_steps(
 
     def after_step() -> None:
         nonlocal step, newest
-        estimate = observer.estimate
+        estimate = recorder.estimate
         if estimate is not None and estimate is not newest:
             newest = estimate
             act(step, estimate)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import time
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -79,6 +82,40 @@ def test_an_advised_training_moves_at_the_reference_rates() -> None:
     for i, measurement in enumerate(advisor.measurements[1:], start=1):
         assert list(measurement.multipliers) in given[:i]
     assert (seen[0].failures, seen[0].unanswered, seen[0].step) == (0, 0, 12)
+
+
+def test_trainings_that_wait_for_answers_are_bit_identical() -> None:
+    class SlowAdvisor(SpyAdvisor):
+        def __init__(self, delays_s: Sequence[float]) -> None:
+            super().__init__(in_process())
+            self.delays_s = itertools.cycle(delays_s)
+
+        def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
+            time.sleep(next(self.delays_s))
+            return super().recommend(measurement)
+
+    def trained(delays_s: Sequence[float]) -> tuple[list[Tensor], list[list[float]]]:
+        model, optimizer, backward = wide()
+        advisor = SlowAdvisor(delays_s)
+        with attach(
+            model,
+            optimizer,
+            profile="x",
+            advisor=advisor,
+            run=RunInfo(policy=OFTEN),
+            answers="wait",
+        ) as attachment:
+            for _ in range(14):
+                backward()
+                optimizer.step()
+            assert attachment.multipliers == list(advisor.answers[-1].multipliers)
+        return list(model.parameters()), [list(answer.multipliers) for answer in advisor.answers]
+
+    weights, multipliers = trained([0.0])
+    other_weights, other_multipliers = trained([0.03, 0.0, 0.05])
+    assert multipliers == other_multipliers
+    assert len(multipliers) >= 4
+    assert all(torch.equal(p, q) for p, q in zip(weights, other_weights, strict=True))
 
 
 def test_the_first_step_is_rescaled_by_the_first_answer() -> None:

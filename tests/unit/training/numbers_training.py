@@ -104,8 +104,15 @@ class NumbersTraining:
         self.scaler = NumbersScaler(self)
         self.moves: list[NDArray[np.float64]] = []
 
-    def train(self, run: Run, steps: int, **options: object) -> None:
-        """Train for some steps; each answer of the advisor arrives before the next step."""
+    def train(self, run: Run, steps: int, *, waits: bool = True, **options: object) -> None:
+        """Train for some steps.
+
+        Args:
+            run: What the steps are reported to.
+            steps: The number of steps.
+            waits: Whether each answer of the advisor arrives before the next step.
+            options: Options of the step cycle.
+        """
         cycle = StepCycle(run, self.meter, self.scaler, listeners=Listeners([]), **options)  # type: ignore[arg-type]
         for _ in range(steps):
             self.learning_rate = self.schedule(run.cadence.step)
@@ -114,7 +121,7 @@ class NumbersTraining:
             self.weights = self.weights + self.learning_rate * self.factors
             cycle.after_step()
             self.moves.append((self.weights - before) * self.sensitivities)
-            if isinstance(run, AdvisedRun):
+            if waits and isinstance(run, AdvisedRun):
                 await_answer(run)
 
 

@@ -17,9 +17,6 @@ from fslr import (
 )
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_service_pb2
-from fslr.training.advised_run import AdvisedRun
-from fslr.training.events import Listeners
-from fslr.training.step_cycle import StepCycle
 from tests.spy_advisor import SpyAdvisor
 from tests.unit.training.numbers_training import NumbersTraining
 from tests.unit.training.test_whole_runs import BASE, NAMES, WIDE, advised, recorded
@@ -232,21 +229,13 @@ def test_short_intervals_are_followed_exactly() -> None:
     assert [m.interval_steps for m in advisor.measurements] == [0, 1, 1, 2, 4, 8, 16]
 
 
-def step_without_waiting(training: NumbersTraining, run: AdvisedRun, steps: int) -> None:
-    cycle = StepCycle(run, training.meter, training.scaler, listeners=Listeners([]))
-    for _ in range(steps):
-        cycle.before_step()
-        training.weights = training.weights + training.learning_rate * training.factors
-        cycle.after_step()
-
-
 def test_nothing_piles_up_while_answers_are_late() -> None:
     training, events = NumbersTraining(WIDE), list[Event]()
     advisor = SchedulingAdvisor(lambda _measurement: 1)
     run = advised(training, advisor, listeners=[events.append])
-    step_without_waiting(training, run, 2)
+    training.train(run, 2, waits=False)
     eventually(lambda: len(advisor.measurements) == 2)
-    step_without_waiting(training, run, 98)
+    training.train(run, 98, waits=False)
     # Only the first answer came; the interval grows by itself.
     assert measured_steps(events) == [0, 1, 3, 7, 15, 31, 56, 81]
     background = run._exchange._background
@@ -255,12 +244,12 @@ def test_nothing_piles_up_while_answers_are_late() -> None:
     advisor.allowed.release()
     eventually(lambda: background.answered == 1)
     # That answer asked for step 2, which has passed, and later steps were measured.
-    step_without_waiting(training, run, 3)
+    training.train(run, 3, waits=False)
     assert measured_steps(events)[-1] == 81
     advisor.allowed.release()
     eventually(lambda: not background.outstanding)
     # This one, about the newest measurement, asked for step 82: the very next step is measured.
-    step_without_waiting(training, run, 1)
+    training.train(run, 1, waits=False)
     assert measured_steps(events)[-1] == 103
     eventually(lambda: len(advisor.measurements) == 4)
     assert [m.interval_steps for m in advisor.measurements] == [0, 1, 25, 22]

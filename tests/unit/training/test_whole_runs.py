@@ -26,7 +26,7 @@ from fslr import (
 )
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2
-from fslr.training.advised_run import AdvisedRun
+from fslr.training.advised_run import AdvisedRun, Answers
 from fslr.training.events import Listener, Listeners, LogListener
 from fslr.training.exchange import OneProcess, Ranks
 from fslr.training.recording import Recording
@@ -71,6 +71,7 @@ def advised(
     observe_only: bool = False,
     policy: policy_pb2.Policy = EVERY_4,
     ranks: Ranks | None = None,
+    answers: Answers = "background",
 ) -> AdvisedRun:
     opening = RunInfo(policy=policy).opening(
         "numbers", LAYOUT, optimizer="SGD", base_learning_rate=0.01, observe_only=observe_only
@@ -82,6 +83,7 @@ def advised(
         ranks=ranks or OneProcess(),
         listeners=Listeners(listeners),
         strict=strict,
+        answers=answers,
     )
 
 

@@ -20,7 +20,7 @@ from fslr.torch.hooks import StepHooks
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.step_meter import MeasuringOptions, StepMeter
 from fslr.torch.step_scaler import StepScaler, refuse_unscalable, splitting_hint
-from fslr.training.advised_run import AdvisedRun, RunInfo
+from fslr.training.advised_run import AdvisedRun, Answers, RunInfo
 from fslr.training.checkpoints import load_all
 from fslr.training.estimate import RateEstimate
 from fslr.training.events import Listener, Listeners, LogListener
@@ -44,6 +44,7 @@ class Attachment:
         strict: Whether errors before and at the first measured step are raised.
         scaling: Where multipliers act.
         process_group: The processes that train the model together.
+        answers: How answers to later measurements are received.
         listeners: Called with each event.
         on_close: Called once the attachment is closed.
 
@@ -64,6 +65,7 @@ class Attachment:
         strict: bool = True,
         scaling: Scaling = "learning_rates",
         process_group: Group = None,
+        answers: Answers = "background",
         listeners: Sequence[Listener] = (),
         on_close: Callable[[], None] | None = None,
     ) -> None:
@@ -93,6 +95,7 @@ class Attachment:
                 ranks=ranks,
                 listeners=receivers,
                 strict=strict,
+                answers=answers,
             )
             self._run.check()
         except BaseException:
@@ -236,15 +239,16 @@ def attach(
     strict: bool = True,
     scaling: Scaling = "learning_rates",
     process_group: Group = None,
+    answers: Answers = "background",
     listeners: Sequence[Listener] = (),
 ) -> Attachment:
     """Let an advisor set the learning-rate multipliers of a training job.
 
     From now on the optimizer's steps are measured where the advisor wants them measured, and each
     tensor steps with ``scheduled learning rate * multiplier``. The very first step is taken with
-    the first answer. Later answers come in the background, and no step waits for them. The training
-    loop does not change: between steps the optimizer looks as before, to schedulers and to
-    checkpoints.
+    the first answer. Later answers come in the background, and no step waits for them unless
+    ``answers`` is ``"wait"``. The training loop does not change: between steps the optimizer looks
+    as before, to schedulers and to checkpoints.
 
     If several ranks train the model, all of them call this. Each rank measures its own examples,
     the first rank talks to the advisor, and all ranks apply its answer in the same step.
@@ -267,6 +271,10 @@ def attach(
             many groups or that do not read learning rates. It costs a copy of the weights.
         process_group: The processes that train the model together: a process group; ``"alone"``;
             None: those of the model's wrapper (DistributedDataParallel, FSDP2).
+        answers: ``"background"``: an answer takes effect at the first step that begins after it
+            arrived, which depends on timing. ``"wait"``: the measured step waits for its answer,
+            which takes effect at the next step. Two trainings that are bit-identical without
+            advice are so with it, as long as no request fails.
         listeners: Called with each event, such as :class:`fslr.Measured`.
 
     Returns:
@@ -274,7 +282,8 @@ def attach(
 
     Raises:
         AttachError: The optimizer does not fit the model, several processes train the model and
-            nothing says how, or ``total_steps`` is given twice.
+            nothing says how, ``total_steps`` is given twice, or ``scaling`` or ``answers`` is not
+            one of its values.
         MeasurementError: An option is out of its range.
         ServiceError: The advisor does not answer, the profile does not exist, or the layout does
             not map.
@@ -293,6 +302,7 @@ def attach(
             strict=strict,
             scaling=scaling,
             process_group=process_group,
+            answers=answers,
             listeners=listeners,
             on_close=on_close,
         )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, policy_pb2
-from fslr.errors import ServiceError
+from fslr.errors import AttachError, ServiceError
 from fslr.protocols import Advisor
 from fslr.resource_names import DEFAULT_PROJECT, profile_name, run_name
 from fslr.training.cadence import Cadence
@@ -17,6 +17,9 @@ from fslr.training.checkpoints import check_header, header
 from fslr.training.estimate import RateEstimate
 from fslr.training.events import AdviceAdopted, Failed, Listeners, Measured, StepPart, Warned
 from fslr.training.exchange import Advice, Exchange, Ranks
+
+Answers = Literal["background", "wait"]
+"""How answers to later measurements are received: while the training goes on, or before it does."""
 
 _KIND = "an advised run"
 _UNANSWERED_INTERVAL_STEPS = 25  # short intervals grow to this while no answer comes
@@ -96,6 +99,9 @@ class AdvisedRun:
         ranks: The processes that train the model.
         listeners: Receive what happens.
         strict: Whether errors before and at the first measured step are raised.
+        answers: ``"background"``: an answer takes effect at the first step that begins after it
+            arrived. ``"wait"``: the training waits for each answer, which takes effect at the step
+            after the measured one, so equal trainings are bit-identical.
 
     Attributes:
         cadence: When steps are measured, and the number of steps and failures.
@@ -104,6 +110,9 @@ class AdvisedRun:
         priors: Each group's multiplier before anything is measured; 0: it has none.
         answer: The newest answer, or None; always None on ranks that do not talk to the advisor.
         estimate: The newest measurement, or None.
+
+    Raises:
+        AttachError: ``answers`` is not one of its values.
     """
 
     def __init__(
@@ -115,7 +124,12 @@ class AdvisedRun:
         ranks: Ranks,
         listeners: Listeners,
         strict: bool,
+        answers: Answers = "background",
     ) -> None:
+        if answers not in get_args(Answers):
+            raise AttachError(
+                f"answers is {answers!r}; it must be one of {', '.join(get_args(Answers))}"
+            )
         self.cadence = Cadence(listeners, strict=strict)
         self.multipliers = [1.0] * len(opening.layout.groups)
         self.priors = [0.0] * len(opening.layout.groups)
@@ -124,6 +138,7 @@ class AdvisedRun:
         self._groups = [group.name for group in opening.layout.groups]
         self._observe_only = opening.observe_only
         self._strict = strict
+        self._waits = answers == "wait"
         self._meter = meter
         self._listeners = listeners
         self._exchange = Exchange(advisor, opening, ranks)
@@ -182,7 +197,7 @@ class AdvisedRun:
         with self.cadence.attempt(StepPart.ADVICE):
             advice = self._exchange.news()
             if advice is not None:
-                self._adopt(advice)
+                self._adopt(advice, self.cadence.step)
         self.cadence.begin_step(can_move=any(rate > 0 for rate in learning_rates))
 
     def measured(
@@ -191,7 +206,8 @@ class AdvisedRun:
         """Send the measurement of the step under way to the advisor.
 
         The first one is answered before this method returns, so that the very first step can be
-        taken with the advice. Answers to later ones come in the background.
+        taken with the advice. Later ones are answered in the background, or are waited for and
+        take effect at the next step.
 
         Args:
             estimate: The measurement.
@@ -213,10 +229,14 @@ class AdvisedRun:
         # Until an answer says otherwise. Without answers, short intervals grow.
         longer = min(2 * since, _UNANSWERED_INTERVAL_STEPS) or _UNANSWERED_INTERVAL_STEPS
         self.cadence.next_step = step + max(since, longer)
+        if self.cadence.has_started and self._waits:
+            with self.cadence.attempt(StepPart.ADVICE):
+                self._adopt(self._exchange.ask(measurement), step + 1)
+            return None
         if self.cadence.has_started:
             self._exchange.submit(measurement)
             return None
-        self._adopt(self._exchange.ask(measurement))
+        self._adopt(self._exchange.ask(measurement), step)
         if self._observe_only:
             return None
         return [new / old for new, old in zip(self.multipliers, factors, strict=True)]
@@ -243,8 +263,8 @@ class AdvisedRun:
             excludes_weight_decay=estimate.excludes_weight_decay,
         )
 
-    def _adopt(self, advice: Advice) -> None:
-        step = self.cadence.step
+    def _adopt(self, advice: Advice, step: int) -> None:
+        """Put an answer in force from a step on."""
         self.answer = advice.answer
         self.multipliers = advice.multipliers
         if advice.probes > 0:
