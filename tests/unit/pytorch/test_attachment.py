@@ -406,7 +406,7 @@ def test_the_advisor_sets_the_number_of_probes(factor: int) -> None:
             optimizer.zero_grad()
             model(inputs).square().mean().backward()
             optimizer.step()
-    first, second = advisor.measurements
+    first, second, *_ = advisor.measurements  # with batch norm, one bias waits for its first rate
     assert first.probes == factor
     assert advisor.answers[0].probes > factor
     assert second.probes == -(-advisor.answers[0].probes // factor) * factor
