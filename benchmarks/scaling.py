@@ -123,14 +123,14 @@ def stepping_cost(kind: str, groups: int) -> SteppingCost:
     multipliers = [0.5 + i / groups for i in range(groups)]
 
     def split() -> None:
-        scaler.scale(multipliers)
+        scaler.scale(multipliers, keeps_decay=True)
         optimizer.step()
         scaler.restore()
 
     def update() -> None:
         before = Snapshot(parameters)
         optimizer.step()
-        before.rescale(multipliers)
+        before.rescale(multipliers, scaler.decays())
 
     rounds = [
         tuple(_time_s(action) for action in (optimizer.step, split, update))

@@ -116,7 +116,7 @@ def test_a_step_that_cannot_be_scaled_is_logged_as_not_scaled(
         backward()
         optimizer.step()
 
-        def broken(_factors: list[float]) -> Tensor:
+        def broken(*_: object, **__: object) -> Tensor:
             raise ValueError("out of luck")
 
         monkeypatch.setattr(attachment._scaler, "scale", broken)
@@ -150,11 +150,11 @@ def test_a_measured_step_that_cannot_be_scaled_fails_on_all_ranks(
         optimizer.step()
         end_step = attachment._meter.end_step
 
-        def ending(rates: list[float]) -> RateEstimate:
+        def ending(rates: list[float], decays: list[float]) -> RateEstimate:
             ended.append(attachment.step)
-            return end_step(rates)
+            return end_step(rates, decays)
 
-        def broken(_factors: list[float]) -> None:
+        def broken(*_: object) -> None:
             raise ValueError("out of luck")
 
         monkeypatch.setattr(attachment._meter, "end_step", ending)

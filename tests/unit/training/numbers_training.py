@@ -36,12 +36,19 @@ class NumbersMeter:
             raise MemoryError("no room for the weights")
         self.before = self.training.weights.copy()
 
-    def end_step(self, learning_rates: Sequence[float]) -> RateEstimate:
+    @property
+    def excludes_decay(self) -> bool:
+        return False
+
+    def end_step(
+        self, learning_rates: Sequence[float], uncounted_decays: Sequence[float]
+    ) -> RateEstimate:
         if self.failure is not None:
             raise self.failure
         if self.fails or self.before is None:
             raise MeasurementError("out of luck")
-        moved = np.abs(self.training.weights - self.before) / np.array(learning_rates)
+        step = self.training.weights - self.before + np.array(uncounted_decays) * self.before
+        moved = np.abs(step) / np.array(learning_rates)
         return RateEstimate(
             unit_rates=(moved * self.training.sensitivities).tolist(),
             relative_errors=[0.01] * len(moved),
@@ -49,11 +56,12 @@ class NumbersMeter:
             examples=4,
         )
 
-    def rescale_step(self, factors: Sequence[float]) -> None:
+    def rescale_step(self, factors: Sequence[float], decays: Sequence[float]) -> None:
         if self.before is None:
             raise MeasurementError("the weights before are not known")
-        moved = self.training.weights - self.before
-        self.training.weights = self.before + moved * np.array(factors)
+        decay = np.array(decays) * self.before
+        moved = self.training.weights - self.before + decay
+        self.training.weights = self.before + moved * np.array(factors) - decay
 
     def fail_step(self, error: Exception) -> None:
         self.failure = error
@@ -73,31 +81,39 @@ class NumbersScaler:
     def learning_rates(self) -> list[float]:
         return [self.training.learning_rate] * len(self.training.weights)
 
-    def scale(self, multipliers: Sequence[float]) -> None:
+    def decays(self) -> list[float]:
+        return [self.training.learning_rate * self.training.decay] * len(self.training.weights)
+
+    def scale(self, multipliers: Sequence[float], *, keeps_decay: bool) -> None:
         if self.fails:
             raise ValueError("out of luck")
         self.training.factors = np.array(multipliers)
+        self.training.keeps_decay = keeps_decay
 
     def restore(self) -> None:
         self.training.factors = np.ones(len(self.training.weights))
 
 
 class NumbersTraining:
-    """Steps each weight by its learning rate.
+    """Steps each weight by its learning rate, with decoupled weight decay.
 
     Args:
         sensitivities: How far each group's output moves when its weight moves by one.
         schedule: The learning rate of each step.
+        decay: The weight decay.
     """
 
     def __init__(
         self,
         sensitivities: Sequence[float],
         schedule: Callable[[int], float] = lambda _step: 0.01,
+        decay: float = 0.0,
     ) -> None:
         self.sensitivities = np.array(sensitivities, dtype=float)
         self.weights = np.zeros(len(sensitivities))
         self.factors = np.ones(len(sensitivities))
+        self.decay = decay
+        self.keeps_decay = False
         self.schedule = schedule
         self.learning_rate = schedule(0)
         self.meter = NumbersMeter(self)
@@ -118,7 +134,10 @@ class NumbersTraining:
             self.learning_rate = self.schedule(run.cadence.step)
             before = self.weights.copy()
             cycle.before_step()
-            self.weights = self.weights + self.learning_rate * self.factors
+            decayed = 1.0 if self.keeps_decay else self.factors
+            self.weights = self.weights + self.learning_rate * (
+                self.factors - self.decay * decayed * self.weights
+            )
             cycle.after_step()
             self.moves.append((self.weights - before) * self.sensitivities)
             if waits and isinstance(run, AdvisedRun):

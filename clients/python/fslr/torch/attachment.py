@@ -20,6 +20,7 @@ from fslr.torch.hooks import StepHooks
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.step_meter import MeasuringOptions, StepMeter
 from fslr.torch.step_scaler import StepScaler, refuse_unscalable, splitting_hint
+from fslr.torch.weight_decay import WeightDecay
 from fslr.training.advised_run import AdvisedRun, Answers, RunInfo
 from fslr.training.checkpoints import load_all
 from fslr.training.estimate import RateEstimate
@@ -108,6 +109,7 @@ class Attachment:
             listeners=receivers,
             scales_updates=scaling == "update",
             hint=splitting_hint(optimizer, len(self.groups)),
+            decay_hint=WeightDecay(optimizer).hint(),
         )
         self._hooks = StepHooks(optimizer, cycle, self._scaler)
         self._on_close = on_close

@@ -55,6 +55,10 @@ class MeasuringOptions:
         averaging: Decay per probe of a running average of the unit rates over measurements, in
             [0, 1). 0: no average.
         seed: Seed of the probes.
+        exclude_weight_decay: Whether the update is measured without its weight decay, where the
+            optimizer keeps the two apart: decoupled decay (AdamW) exactly, L2 in SGD with momentum
+            approximately. Not possible for L2 in adaptive optimizers. A profile and its runs should
+            have the same.
     """
 
     output: Output = None
@@ -66,6 +70,7 @@ class MeasuringOptions:
     snapshot_on_host: bool = False
     averaging: float = 0.0
     seed: int = 0
+    exclude_weight_decay: bool = False
 
     def estimator_of(
         self, model: nn.Module, groups: ModelGroups, ranks: Ranks | None = None
@@ -208,6 +213,11 @@ class StepMeter:
         slow: dict[str, str] = getattr(self._estimator, "slow_groups", {})
         return slow
 
+    @property
+    def excludes_decay(self) -> bool:
+        """Whether the update is measured without its weight decay."""
+        return self._options.exclude_weight_decay
+
     def set_probes(self, probes: int) -> None:
         """Set the number of probes of later measurements, as in :attr:`RateEstimate.probes`.
 
@@ -221,12 +231,16 @@ class StepMeter:
         parameters = [group.parameter for group in self._groups]
         self._before = Snapshot(parameters, on_host=self._options.snapshot_on_host)
 
-    def end_step(self, learning_rates: Sequence[float]) -> RateEstimate:
+    def end_step(
+        self, learning_rates: Sequence[float], uncounted_decays: Sequence[float]
+    ) -> RateEstimate:
         """Measure the step that began with :meth:`begin_step`; all ranks do so together.
 
         Args:
             learning_rates: Absolute learning rate of each group in the step, including its
                 multiplier. A group with 0 did not move and has the unit rate 0.
+            uncounted_decays: Which part of each group's weights from before the step is added to
+                its update, because it is weight decay that is not to be measured.
 
         Raises:
             MeasurementError: The model was not called since the last step, or could not be measured
@@ -236,7 +250,7 @@ class StepMeter:
         squares: Tensor | None = None
         failure: Exception | None = None
         try:
-            own, squares = self._measured(learning_rates)
+            own, squares = self._measured(learning_rates, uncounted_decays)
         except Exception as error:  # noqa: BLE001 - the other ranks wait for this one
             failure = error
         if failure is not None and self._ranks.count == 1:
@@ -250,16 +264,19 @@ class StepMeter:
         estimate = sums.estimate([group.name for group in self._groups], learning_rates)
         if squares is not None:  # it is on no rank, or no rank gets here
             estimate = _with_rms(estimate, self._ranks.total(squares), learning_rates)
+        estimate = replace(estimate, excludes_weight_decay=self.excludes_decay)
         self._probes_per_requested = estimate.probes / self._estimator.probes
         # A skipped step must not enter the average.
         if not any(estimate.unit_rates):
             return estimate
         return self._average.add(estimate, self._estimator.probes)
 
-    def _measured(self, learning_rates: Sequence[float]) -> tuple[ProjectionSums, Tensor]:
+    def _measured(
+        self, learning_rates: Sequence[float], uncounted_decays: Sequence[float]
+    ) -> tuple[ProjectionSums, Tensor]:
         """Return this rank's sums of projections, and sums of squares of weights and updates."""
         with ExitStack() as stack:
-            batch, step = self._begun(stack)
+            batch, step = self._begun(stack, uncounted_decays)
             self._measuring = True
             stack.callback(setattr, self, "_measuring", False)
 
@@ -272,7 +289,7 @@ class StepMeter:
             )
             return self._estimator.measure(batch, update), step.sums_of_squares()
 
-    def _begun(self, stack: ExitStack) -> tuple[Batch, StepView]:
+    def _begun(self, stack: ExitStack, uncounted_decays: Sequence[float]) -> tuple[Batch, StepView]:
         """Return the batch and the step, with the weights from before the step in place.
 
         The ranks of a sharded model wait for each other in every pass. So either all of them start,
@@ -280,16 +297,18 @@ class StepMeter:
 
         Args:
             stack: Puts the weights back when it closes.
+            uncounted_decays: As in :meth:`end_step`.
 
         Raises:
             MeasurementError: This rank or a different one cannot start.
         """
         if not self._is_sharded:
-            return self._batch(), stack.enter_context(self._step_undone())
+            return self._batch(), stack.enter_context(self._step_undone(uncounted_decays))
         failure: Exception | None = None
         examples = 0
         try:
-            batch, step = self._batch(), stack.enter_context(self._step_undone())
+            batch = self._batch()
+            step = stack.enter_context(self._step_undone(uncounted_decays))
             examples = batch.examples
         except Exception as error:  # noqa: BLE001 - the other ranks wait for this one
             failure = error
@@ -316,18 +335,20 @@ class StepMeter:
             return batch.select(0, examples)
         return batch
 
-    def _step_undone(self) -> AbstractContextManager[StepView]:
+    def _step_undone(self, uncounted_decays: Sequence[float]) -> AbstractContextManager[StepView]:
         if self._before is None:
             raise MeasurementError(
                 "end_step was called without begin_step, so the weights before the step are unknown"
             )
-        return self._before.restored()
+        return self._before.restored(uncounted_decays)
 
-    def rescale_step(self, factors: Sequence[float]) -> None:
-        """Multiply the step's update by a factor for each group.
+    def rescale_step(self, factors: Sequence[float], decays: Sequence[float]) -> None:
+        """Multiply the step's update by a factor for each group, except its weight decay.
 
         Args:
             factors: One for each group.
+            decays: Which part of each group's weights from before the step it took away as weight
+                decay that is not to be multiplied.
 
         Raises:
             MeasurementError: :meth:`begin_step` was not called for this step.
@@ -337,7 +358,7 @@ class StepMeter:
                 "rescale_step was called without begin_step, so the weights before the step are "
                 "unknown"
             )
-        self._before.rescale(factors)
+        self._before.rescale(factors, decays)
 
     def fail_step(self, error: Exception) -> None:
         """Let :meth:`end_step` raise an error, once the other ranks know about it.

@@ -6,13 +6,14 @@ Between steps the optimizer is as its user built it: schedulers, checkpoints and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fslr.errors import AttachError
+from fslr.torch.weight_decay import WeightDecay
 
 _MANY_TENSORS = 64  # with fewer, the model is small and a few milliseconds do not matter
 
@@ -61,7 +62,7 @@ def _steps_together(group: dict[str, Any]) -> bool:
 
 
 class StepScaler:
-    """Scales the learning rates of an optimizer during a step.
+    """Scales the learning rates of an optimizer during a step; its weight decay may stay the same.
 
     Parameters of one group with equal multipliers stay in one part, so that the step costs no more
     than necessary. The list of groups stays the same object, because optimizers that wrap another
@@ -85,18 +86,36 @@ class StepScaler:
         self._own: list[dict[str, Any]] | None = None
         self._split: list[tuple[int, dict[str, Any]]] = []  # each part, and its group's place
         self._notes: dict[int, _Notes] = {}  # by the parameter's id
+        self._weight_decay = WeightDecay(optimizer)
 
     def learning_rates(self) -> list[float]:
         """Return the scheduled learning rate of each parameter."""
+        return self._of_groups(lambda group: float(group["lr"]))
+
+    def decays(self) -> list[float]:
+        """Return which part of each parameter a scheduled step takes away as weight decay.
+
+        It is 0 where there is none, or none that can be kept apart from the rest of the update.
+        """
+        return self._of_groups(self._weight_decay.of_step)
+
+    def _of_groups(self, value: Callable[[dict[str, Any]], float]) -> list[float]:
+        """Return for each parameter the value of its group, as the optimizer's user sees it."""
         groups = self._optimizer.param_groups if self._own is None else self._own
         by_parameter: dict[int, float] = {}
         for group in groups:
-            rate = float(group["lr"])
-            by_parameter.update((id(parameter), rate) for parameter in group["params"])
+            found = value(group)
+            by_parameter.update((id(parameter), found) for parameter in group["params"])
         return [by_parameter[id(parameter)] for parameter in self._parameters]
 
-    def scale(self, multipliers: Sequence[float]) -> None:
-        """Put ``scheduled * multiplier`` in force, until :meth:`restore`."""
+    def scale(self, multipliers: Sequence[float], *, keeps_decay: bool = False) -> None:
+        """Put ``scheduled * multiplier`` in force, until :meth:`restore`.
+
+        Args:
+            multipliers: One for each parameter, > 0.
+            keeps_decay: Whether weight decay stays what the settings say, where that is possible;
+                see :mod:`.weight_decay`.
+        """
         self.restore()  # a step that raised an exception did not
         if all(multiplier == 1.0 for multiplier in multipliers):
             self._notes.clear()  # the groups are not split, so what they hold is true of all
@@ -106,12 +125,14 @@ class StepScaler:
         self._split = [
             (origin, part)
             for origin, group in enumerate(own)
-            for part in self._parts(group, factors)
+            for part in self._parts(group, factors, keeps_decay=keeps_decay)
         ]
         self._own = own  # before the list changes, so that an interrupt can always be undone
         self._optimizer.param_groups[:] = [part for _, part in self._split]
 
-    def _parts(self, group: dict[str, Any], factors: dict[int, float]) -> list[dict[str, Any]]:
+    def _parts(
+        self, group: dict[str, Any], factors: dict[int, float], *, keeps_decay: bool
+    ) -> list[dict[str, Any]]:
         """Return a group in parts, each with one multiplier and equal notes."""
         parts: dict[object, dict[str, Any]] = {}
         names = group.get("param_names")
@@ -122,8 +143,12 @@ class StepScaler:
             key = (factor, *sorted(notes.items())) if notes else factor
             part = parts.get(key)
             if part is None:
-                rate: float | Tensor = group["lr"] if factor == 1.0 else group["lr"] * factor
-                part = parts[key] = {**group, **notes, "params": [], "lr": rate}
+                part = parts[key] = {**group, **notes, "params": []}
+                if factor != 1.0:
+                    part["lr"] = group["lr"] * factor
+                    decay = self._weight_decay.under(group, factor) if keeps_decay else None
+                    if decay is not None:
+                        part["weight_decay"] = decay
                 if names is not None:
                     part["param_names"] = []
             part["params"].append(parameter)
@@ -163,7 +188,7 @@ class StepScaler:
         }
 
 
-_OF_A_PART = {"params", "param_names", "lr"}
+_OF_A_PART = {"params", "param_names", "lr", "weight_decay"}
 
 _Notes = dict[str, tuple[float, float]]
 """For each entry of a group: the value in the group itself, and that in the parameter's part."""

@@ -108,6 +108,8 @@ class AdvisedRun:
         multipliers: The recommended factors on the scheduled learning rates, in layout order. Until
             the first answer they are the priors, and 1 for groups without one.
         priors: Each group's multiplier before anything is measured; 0: it has none.
+        weight_decay: What multipliers do to weight decay; independent until the advisor says
+            otherwise.
         answer: The newest answer, or None; always None on ranks that do not talk to the advisor.
         estimate: The newest measurement, or None.
 
@@ -132,6 +134,9 @@ class AdvisedRun:
             )
         self.cadence = Cadence(listeners, strict=strict)
         self.multipliers = [1.0] * len(opening.layout.groups)
+        self.weight_decay: policy_pb2.WeightDecayRule.ValueType = (
+            policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT
+        )
         self.priors = [0.0] * len(opening.layout.groups)
         self.answer: pb.RecommendLRResponse | None = None
         self.estimate: RateEstimate | None = None
@@ -151,6 +156,11 @@ class AdvisedRun:
     def factors(self) -> list[float]:
         """The factors to apply to the learning rates: the multipliers, or 1 if only observing."""
         return [1.0] * len(self._groups) if self._observe_only else self.multipliers
+
+    @property
+    def keeps_decay(self) -> bool:
+        """Whether the weight decay of a step stays what the optimizer's settings say."""
+        return self.weight_decay != policy_pb2.WEIGHT_DECAY_RULE_COUPLED
 
     @property
     def unanswered(self) -> int:
@@ -176,6 +186,7 @@ class AdvisedRun:
             self._warn(f"training starts without advice: {error}")
             return
         self.priors, self.multipliers = start.priors, start.multipliers
+        self.weight_decay = start.weight_decay
         for message in () if start.mapping is None else start.mapping.warnings:
             self._warn(message)
 
@@ -267,6 +278,7 @@ class AdvisedRun:
         """Put an answer in force from a step on."""
         self.answer = advice.answer
         self.multipliers = advice.multipliers
+        self.weight_decay = advice.weight_decay
         if advice.probes > 0:
             self._meter.set_probes(advice.probes)
         if advice.answer is not None and not self._observe_only:
@@ -302,6 +314,7 @@ class AdvisedRun:
             **header(_KIND, self._groups),
             "cadence": self.cadence.state_dict(),
             "multipliers": list(self.multipliers),
+            "weight_decay": int(self.weight_decay),
             "measured_step": self._measured_step,
             "advised": list(self._advised),
         }
@@ -319,6 +332,7 @@ class AdvisedRun:
         check_header(state, _KIND, self._groups)
         self.cadence.load_state_dict(state["cadence"])
         self.multipliers = [float(multiplier) for multiplier in state["multipliers"]]
+        self.weight_decay = policy_pb2.WeightDecayRule.ValueType(state["weight_decay"])
         self._measured_step = state["measured_step"]
         self._advised = [bool(advised) for advised in state["advised"]]
 

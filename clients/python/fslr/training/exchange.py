@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import profile_service_pb2
+from fslr.advisor.v1 import policy_pb2, profile_service_pb2
 from fslr.errors import LayoutMismatchError, ServiceError
 from fslr.protocols import Advisor
 from fslr.training.background import BackgroundSession, RequestError
@@ -62,10 +62,12 @@ class Start:
     Attributes:
         priors: Each group's multiplier before anything is measured; 0: it has none.
         mapping: How the layout maps onto the profile; None on ranks that do not speak.
+        weight_decay: What multipliers do to weight decay.
     """
 
     priors: list[float]
     mapping: profile_service_pb2.ValidateLayoutResponse | None
+    weight_decay: policy_pb2.WeightDecayRule.ValueType
 
     @property
     def multipliers(self) -> list[float]:
@@ -82,12 +84,14 @@ class Advice:
         next_measurement_step: The step to measure next.
         probes: Number of probes to measure with; 0: as before.
         answer: The answer itself; None on ranks that do not speak.
+        weight_decay: What multipliers do to weight decay.
     """
 
     multipliers: list[float]
     next_measurement_step: int
     probes: int
     answer: pb.RecommendLRResponse | None
+    weight_decay: policy_pb2.WeightDecayRule.ValueType
 
 
 class Exchange:
@@ -142,7 +146,9 @@ class Exchange:
         message = self._ranks.text_from_speaker(_message(refusal))
         if message:
             raise refusal or ServiceError(message)
-        return Start(self._ranks.from_speaker(priors), mapping)
+        rule = policy_pb2.WEIGHT_DECAY_RULE_UNSPECIFIED if mapping is None else mapping.weight_decay
+        *priors, spoken = self._ranks.from_speaker([*priors, float(rule)])
+        return Start(priors, mapping, policy_pb2.WeightDecayRule.ValueType(int(spoken)))
 
     def _priors(self, mapping: profile_service_pb2.ValidateLayoutResponse) -> list[float]:
         """Return each group's prior; 0 where the advisor sent none.
@@ -222,11 +228,11 @@ class Exchange:
             self._background.close()
 
     def _shared(self, answer: pb.RecommendLRResponse | None) -> Advice:
-        values = [_UNUSABLE, 0.0, 0.0, 0.0] + [1.0] * len(self._groups)
+        values = [_UNUSABLE, 0.0, 0.0, 0.0, 0.0] + [1.0] * len(self._groups)
         if answer is not None and self._usable(answer):
             plan = [float(answer.step), float(answer.next_measurement_step), float(answer.probes)]
-            values = [_ANSWER, *plan, *answer.multipliers]
-        kind, step, following, probes, *multipliers = self._ranks.from_speaker(values)
+            values = [_ANSWER, *plan, float(answer.weight_decay), *answer.multipliers]
+        kind, step, following, probes, rule, *multipliers = self._ranks.from_speaker(values)
         if kind == _UNUSABLE:
             self._unusable_answers += 1
             at = "a step" if answer is None else f"step {answer.step}"
@@ -234,7 +240,13 @@ class Exchange:
                 f"the advisor answered {at} with multipliers that cannot be applied; "
                 "the present ones stay in force"
             )
-        return Advice(multipliers, max(int(following), int(step) + 1), int(probes), answer)
+        return Advice(
+            multipliers,
+            max(int(following), int(step) + 1),
+            int(probes),
+            answer,
+            policy_pb2.WeightDecayRule.ValueType(int(rule)),
+        )
 
     def _usable(self, answer: pb.RecommendLRResponse) -> bool:
         return len(answer.multipliers) == len(self._groups) and all(

@@ -124,11 +124,17 @@ class Recording:
         self._pairs = alike_pairs(self._groups)
         self._points: list[profile_pb2.ProfilePoint] = []
         self._max_learning_rate = 0.0
+        self._excludes_weight_decay: bool | None = None
 
     @property
     def factors(self) -> list[float]:
         """The factors to apply to the learning rates: all 1."""
         return [1.0] * len(self._groups)
+
+    @property
+    def keeps_decay(self) -> bool:
+        """Whether the weight decay stays what the settings say: yes, as for any factors of 1."""
+        return True
 
     def begin_step(self, learning_rates: Sequence[float]) -> None:
         """Decide whether the step is measured.
@@ -145,7 +151,18 @@ class Recording:
         Args:
             estimate: The measurement.
             learning_rates: The scheduled learning rate of each group.
+
+        Raises:
+            MeasurementError: Earlier steps were measured with their weight decay and this one was
+                not, or the other way round.
         """
+        if self._excludes_weight_decay not in {None, estimate.excludes_weight_decay}:
+            raise MeasurementError(
+                f"exclude_weight_decay is {estimate.excludes_weight_decay}, and it was "
+                f"{self._excludes_weight_decay} before the recording was resumed, so unit rates "
+                "cannot be compared; resume it with the same option, or start a new recording"
+            )
+        self._excludes_weight_decay = estimate.excludes_weight_decay
         self.estimate = estimate
         step = self.cadence.step
         self._plan(step)
@@ -222,6 +239,7 @@ class Recording:
             provenance=provenance.message(self._optimizer),
             labels=labels or {},
             docs=docs,
+            excludes_weight_decay=bool(self._excludes_weight_decay),
         )
         if any(len(point.correlations) != len(self._pairs) for point in content.points):
             # The recording was resumed with an estimator that has no correlations.
@@ -242,6 +260,7 @@ class Recording:
             "cadence": self.cadence.state_dict(),
             "max_learning_rate": self._max_learning_rate,
             "points": [point.SerializeToString() for point in self._points],
+            "excludes_weight_decay": self._excludes_weight_decay,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -258,6 +277,7 @@ class Recording:
         self.cadence.load_state_dict(state["cadence"])
         self._max_learning_rate = float(state["max_learning_rate"])
         self._points = [profile_pb2.ProfilePoint.FromString(point) for point in state["points"]]
+        self._excludes_weight_decay = state["excludes_weight_decay"]
         self._regular_step = 0
         for point in self._points:
             self._plan(point.step)

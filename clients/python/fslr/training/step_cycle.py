@@ -23,6 +23,11 @@ class Run(Protocol):
         """The factors to apply to the learning rates."""
         ...
 
+    @property
+    def keeps_decay(self) -> bool:
+        """Whether the weight decay of a step stays what the optimizer's settings say."""
+        ...
+
     def begin_step(self, learning_rates: Sequence[float]) -> None:
         """Decide whether the step that begins is measured."""
         ...
@@ -41,12 +46,31 @@ class Meter(Protocol):
         """Keep the weights: the step that follows is measured or rescaled."""
         ...
 
-    def end_step(self, learning_rates: Sequence[float]) -> RateEstimate:
-        """Measure the step; all ranks do so together."""
+    @property
+    def excludes_decay(self) -> bool:
+        """Whether the update is measured without its weight decay."""
         ...
 
-    def rescale_step(self, factors: Sequence[float]) -> None:
-        """Multiply the step's update, group by group."""
+    def end_step(
+        self, learning_rates: Sequence[float], uncounted_decays: Sequence[float]
+    ) -> RateEstimate:
+        """Measure the step; all ranks do so together.
+
+        Args:
+            learning_rates: Absolute learning rate of each group in the step, multiplier included.
+            uncounted_decays: Which part of each group's weights from before the step is added to
+                its update, because it is weight decay that is not to be measured.
+        """
+        ...
+
+    def rescale_step(self, factors: Sequence[float], decays: Sequence[float]) -> None:
+        """Multiply the step's update, group by group, except its weight decay.
+
+        Args:
+            factors: One for each group.
+            decays: Which part of each group's weights from before the step it took away as weight
+                decay that is not to be multiplied.
+        """
         ...
 
     def fail_step(self, error: Exception) -> None:
@@ -65,8 +89,20 @@ class Scaler(Protocol):
         """Return the scheduled learning rate of each group."""
         ...
 
-    def scale(self, multipliers: Sequence[float]) -> None:
-        """Put the scaled learning rates in force, until :meth:`restore`."""
+    def decays(self) -> list[float]:
+        """Return which part of each group's weights a scheduled step takes away as weight decay.
+
+        It is 0 where there is none, or none that can be kept apart from the rest of the update.
+        """
+        ...
+
+    def scale(self, multipliers: Sequence[float], *, keeps_decay: bool) -> None:
+        """Put the scaled learning rates in force, until :meth:`restore`.
+
+        Args:
+            multipliers: One for each group, > 0.
+            keeps_decay: Whether weight decay stays what the settings say, where that is possible.
+        """
         ...
 
     def restore(self) -> None:
@@ -87,6 +123,8 @@ class StepCycle:
         scales_updates: Whether factors act on the update after the step, instead of on the learning
             rates during it.
         hint: What to tell the user the first time that learning rates are scaled; empty: nothing.
+        decay_hint: What to tell the user the first time that a step is scaled and weight decay is
+            to stay the same; empty: nothing.
     """
 
     def __init__(
@@ -98,6 +136,7 @@ class StepCycle:
         listeners: Listeners,
         scales_updates: bool = False,
         hint: str = "",
+        decay_hint: str = "",
     ) -> None:
         self._run = run
         self._cadence = run.cadence
@@ -106,6 +145,7 @@ class StepCycle:
         self._listeners = listeners
         self._scales_updates = scales_updates
         self._hint = hint
+        self._decay_hint = decay_hint
         self._rescales_update = False  # of the step under way
 
     def before_step(self) -> None:
@@ -129,13 +169,21 @@ class StepCycle:
         self._rescales_update = rescales
 
     def _scale(self) -> None:
+        factors, keeps_decay = self._run.factors, self._run.keeps_decay
+        is_scaled = any(factor != 1.0 for factor in factors)
+        if is_scaled and keeps_decay:
+            self._decay_hint = self._give(self._decay_hint)
         if self._rescales_update:
             return
-        factors = self._run.factors
-        self._scaler.scale(factors)
-        if self._hint and any(factor != 1.0 for factor in factors):
-            self._listeners.emit(Warned(self._cadence.step, self._hint, is_hint=True))
-            self._hint = ""
+        self._scaler.scale(factors, keeps_decay=keeps_decay)
+        if is_scaled:
+            self._hint = self._give(self._hint)
+
+    def _give(self, hint: str) -> str:
+        """Emit a hint, unless it is empty, and return what is left of it."""
+        if hint:
+            self._listeners.emit(Warned(self._cadence.step, hint, is_hint=True))
+        return ""
 
     def after_step(self) -> None:
         """Measure the step that ended. Call it right after the optimizer's step."""
@@ -156,7 +204,7 @@ class StepCycle:
         The other ranks may measure the step, and then wait for this one in the measurement.
         """
         try:
-            self._meter.rescale_step(self._run.factors)
+            self._meter.rescale_step(self._run.factors, self._kept_decays())
         except Exception as error:
             if not self._cadence.is_due:
                 raise
@@ -164,10 +212,28 @@ class StepCycle:
             return False
         return True
 
+    def _kept_decays(self) -> list[float]:
+        """Return which part of the weights the step takes away, whatever multipliers do."""
+        decays = self._scaler.decays()
+        return decays if self._run.keeps_decay else [0.0] * len(decays)
+
+    def _uncounted_decays(self) -> list[float]:
+        """Return the weight decay in force that the measured update does not have.
+
+        Unit rates are those of the optimizer's own step, in which the decay is proportional to the
+        learning rate. If the decay is kept, the step under way has more or less of it: measured as
+        it is, the decay's share of the unit rate would grow without bound as a multiplier falls.
+        """
+        kept = self._run.keeps_decay
+        return [
+            decay * ((1 if kept else factor) - (0 if self._meter.excludes_decay else factor))
+            for decay, factor in zip(self._scaler.decays(), self._run.factors, strict=True)
+        ]
+
     def _measure(self, attempt: Attempt) -> None:
         scheduled = self._scaler.learning_rates()
         in_force = [rate * m for rate, m in zip(scheduled, self._run.factors, strict=True)]
-        estimate = self._meter.end_step(in_force)
+        estimate = self._meter.end_step(in_force, self._uncounted_decays())
         moved = any(estimate.unit_rates)
         self._cadence.moved(any_output=moved)
         if not moved:
@@ -176,5 +242,5 @@ class StepCycle:
         correction = self._run.measured(estimate, scheduled)
         if correction is not None:
             attempt.part = StepPart.SCALING
-            self._meter.rescale_step(correction)
+            self._meter.rescale_step(correction, self._kept_decays())
         self._cadence.succeeded()

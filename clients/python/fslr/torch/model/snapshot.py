@@ -36,46 +36,76 @@ class Snapshot:
         return [p.detach().to(device=device, copy=True) for p in self._parameters]
 
     @contextmanager
-    def restored(self) -> Iterator[StepView]:
+    def restored(self, uncounted_decays: Sequence[float] = ()) -> Iterator[StepView]:
         """Let the parameters hold the snapshot, and yield a view of the step since then.
 
         Afterwards the parameters are bit-identical to before, even after an exception.
+
+        Args:
+            uncounted_decays: Which part of each parameter is added to its change, because it is
+                weight decay that is not looked at. Default: none.
         """
+        decays = list(uncounted_decays) or [0.0] * len(self._parameters)
         if not self._in_place:
             after = [p.data for p in self._parameters]
             with swapped_weights(dict(zip(self._parameters, self._before, strict=True))):
-                yield StepView(self._parameters, after, self._before, in_place=False)
+                yield StepView(self._parameters, after, self._before, decays, in_place=False)
             return
         after = self._copies()
         try:
             _fill(self._parameters, self._before)
-            yield StepView(self._parameters, after, self._before, in_place=True)
+            yield StepView(self._parameters, after, self._before, decays, in_place=True)
         finally:
             _fill(self._parameters, after)
 
     @torch.no_grad()
-    def rescale(self, factors: Sequence[float]) -> None:
-        """Multiply the step since the snapshot by a factor per parameter."""
-        for parameter, before, factor in zip(self._parameters, self._before, factors, strict=True):
-            if factor != 1.0:
-                current = _local(parameter)
-                current.copy_(torch.lerp(_local(before).to(current.device), current, factor))
+    def rescale(self, factors: Sequence[float], decays: Sequence[float]) -> None:
+        """Multiply the step since the snapshot by a factor per parameter, except its weight decay.
+
+        Args:
+            factors: One for each parameter.
+            decays: Which part of each parameter the step took away as weight decay that is not to
+                be multiplied.
+        """
+        for parameter, kept, factor, decay in zip(
+            self._parameters, self._before, factors, decays, strict=True
+        ):
+            if factor == 1.0:
+                continue
+            current = _local(parameter)
+            before = _local(kept).to(current.device)
+            rescaled = torch.lerp(before, current, factor)
+            if decay:
+                # The decay was multiplied as well: put back what that added or took.
+                _add_part(rescaled, before, (factor - 1) * decay, current != before)
+            current.copy_(rescaled)
 
 
 class StepView:
-    """A step, while the parameters hold the weights before it."""
+    """A step, while the parameters hold the weights before it.
+
+    Args:
+        parameters: The parameters.
+        after: Their values after the step.
+        before: Their values before it.
+        uncounted_decays: Which part of each parameter is added to its change, because it is weight
+            decay that is not looked at.
+        in_place: Whether values are written into the parameters.
+    """
 
     def __init__(
         self,
         parameters: list[nn.Parameter],
         after: list[Tensor],
         before: list[Tensor],
+        uncounted_decays: list[float],
         *,
         in_place: bool,
     ) -> None:
         self._parameters = parameters
         self._after = after
         self._before = before
+        self._decays = uncounted_decays
         self._in_place = in_place
 
     def change(self, index: int) -> Tensor:
@@ -87,7 +117,12 @@ class StepView:
     def _change(self, index: int) -> Tensor:
         """Return the change of a parameter, or of this rank's part of a sharded one."""
         before = self._parameters[index].data
-        return self._after[index].to(before.device) - before
+        change = self._after[index].to(before.device) - before
+        decay = self._decays[index]
+        if decay:
+            part = _local(change)
+            _add_part(part, _local(before), decay, part != 0)
+        return change
 
     def sums_of_squares(self) -> Tensor:
         """Return sums over the entries that this rank has of each parameter.
@@ -104,18 +139,38 @@ class StepView:
         counts = torch.tensor(sizes, dtype=torch.float64, device="cpu")
         return torch.stack([weights, changes, counts])
 
+    def _counted(self, index: int) -> Tensor:
+        """Return a parameter, or this rank's part of it, after the step as far as it is counted."""
+        after, decay = _local(self._after[index]), self._decays[index]
+        if not decay:
+            return after
+        before = _local(self._before[index])
+        counted = after.clone()
+        _add_part(counted, before, decay, after != before)
+        return counted
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Let the parameters hold the weights after the step inside the context."""
         if not self._in_place:
-            with swapped_weights(dict(zip(self._parameters, self._after, strict=True))):
+            after = list(map(self._counted, range(len(self._parameters))))
+            with swapped_weights(dict(zip(self._parameters, after, strict=True))):
                 yield
             return
         try:
-            _fill(self._parameters, self._after)
+            for index, parameter in enumerate(self._parameters):
+                _local(parameter.data).copy_(self._counted(index))
             yield
         finally:
             _fill(self._parameters, self._before)
+
+
+def _add_part(target: Tensor, weights: Tensor, part: float, moved: Tensor) -> None:
+    """Add a part of the weights, except where a step moved nothing.
+
+    A parameter without a gradient, and a step that was skipped, have no weight decay either.
+    """
+    target.add_(weights * moved, alpha=part)
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -1,0 +1,154 @@
+r"""How PyTorch optimizers apply weight decay, and what a multiplier does to it.
+
+A step at the learning rate :math:`\eta` and the weight decay :math:`\lambda` takes
+:math:`\eta \lambda w` away from the weights :math:`w`, besides what the gradient asks for. A
+multiplier on :math:`\eta` scales both. The decay stays what the settings say if the step is taken
+with :math:`\lambda / m`:
+
+- *Decoupled* decay (AdamW, Muon, Lion; Loshchilov and Hutter, arXiv 1711.05101): exactly.
+- *L2* in SGD, where :math:`\lambda w` is added to the gradient: exactly without momentum. With
+  momentum, what the momentum has from before a change of the multiplier still has the old one.
+- L2 inside an adaptive optimizer, such as Adam: :math:`\lambda w` is normalized together with the
+  gradient, so there is no decay that could be kept, and nothing is changed.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_DECOUPLED = frozenset((
+    *("AdamW", "AdamW8bit", "AdamW32bit", "AdamW4bit", "AdamWFp8"),
+    *("PagedAdamW", "PagedAdamW8bit", "PagedAdamW32bit"),
+    *("Lion", "Lion8bit", "Lion32bit", "PagedLion", "PagedLion8bit", "PagedLion32bit"),
+    *("Muon", "MuonWithAuxAdam", "SingleDeviceMuon", "SingleDeviceMuonWithAuxAdam"),
+))
+"""Names of optimizers with decoupled decay: PyTorch, torchao, bitsandbytes, Muon, Lion."""
+_MAX_DECAY = 1e30  # also in float32, in which fused steps compute
+
+
+class DecayKind(enum.Enum):
+    """How an optimizer applies the weight decay of a group."""
+
+    NONE = "none"
+    DECOUPLED = "decoupled"
+    L2 = "L2"
+    """Added to a gradient that the step is proportional to."""
+    OTHER = "other"
+    """Added to a gradient that the optimizer normalizes, or unknown."""
+
+    @property
+    def can_be_kept(self) -> bool:
+        """Whether the decay can stay what the settings say under a multiplier."""
+        return self in {DecayKind.DECOUPLED, DecayKind.L2}
+
+
+class WeightDecay:
+    """How an optimizer applies weight decay.
+
+    Args:
+        optimizer: The optimizer. One that shares the list of groups of another one is that one.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = _stepping(optimizer)
+        self._kind = _kind(self._optimizer)
+
+    def kind(self, group: dict[str, Any]) -> DecayKind:
+        """Return how the weight decay of a group is applied.
+
+        Args:
+            group: One of the optimizer's groups.
+        """
+        decay = group.get("weight_decay")
+        if decay is None or not float(decay) > 0:
+            return DecayKind.NONE
+        if group.get("decoupled_weight_decay"):
+            return DecayKind.DECOUPLED
+        if self._kind is DecayKind.L2 and float(group["momentum"]) >= 1:
+            return DecayKind.OTHER  # the momentum grows without bound
+        return self._kind
+
+    def of_step(self, group: dict[str, Any]) -> float:
+        r"""Return which part of a group's weights a step takes away: :math:`\eta \lambda`.
+
+        For L2 in SGD with momentum it is the part that the decay of all earlier steps adds up to,
+        while weights and learning rate change little.
+
+        Args:
+            group: One of the optimizer's groups, as its user sees it.
+
+        Returns:
+            The part, >= 0; 0 if the decay cannot be kept apart from the rest of the update.
+        """
+        kind = self.kind(group)
+        if not kind.can_be_kept:
+            return 0.0
+        decay = float(group["lr"]) * float(group["weight_decay"])
+        if kind is DecayKind.L2 and group["momentum"]:
+            momentum, undamped = float(group["momentum"]), 1 - float(group["dampening"])
+            of_all_steps = undamped / (1 - momentum)
+            decay *= 1 + momentum * of_all_steps if group["nesterov"] else of_all_steps
+        return decay if math.isfinite(decay) else 0.0
+
+    def under(self, group: dict[str, Any], multiplier: float) -> float | Tensor | None:
+        """Return the weight decay with which a group's decay stays the same under a multiplier.
+
+        Args:
+            group: One of the optimizer's groups, as its user sees it.
+            multiplier: The multiplier on its learning rate, > 0.
+
+        Returns:
+            The weight decay; None if the decay cannot be kept, or there is none.
+        """
+        if not self.kind(group).can_be_kept:
+            return None
+        decay: float | Tensor = group["weight_decay"]
+        if isinstance(decay, Tensor):
+            return (decay / multiplier).clamp(max=_MAX_DECAY)
+        return min(decay / multiplier, _MAX_DECAY)
+
+    def hint(self) -> str:
+        """Return a hint about decay that multipliers scale in any case; empty if there is none."""
+        groups = self._optimizer.param_groups
+        tensors = sum(len(g["params"]) for g in groups if self.kind(g) is DecayKind.OTHER)
+        if not tensors:
+            return ""
+        return (
+            f"multipliers scale the weight decay of {tensors} tensor(s) together with the rest of "
+            f"their update: {type(self._optimizer).__name__} normalizes it with the gradient, or "
+            "is not known; use an optimizer with decoupled weight decay, such as AdamW, to keep "
+            "the decay of a step what the settings say"
+        )
+
+
+def _stepping(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return the optimizer that steps: the innermost one that shares the list of groups."""
+    for inner in vars(optimizer).values():
+        if (
+            isinstance(inner, torch.optim.Optimizer)
+            and inner is not optimizer
+            and inner.param_groups is optimizer.param_groups
+        ):
+            return _stepping(inner)
+    return optimizer
+
+
+def _kind(optimizer: torch.optim.Optimizer) -> DecayKind:
+    """Return how an optimizer applies weight decay, where its groups do not say."""
+    bases = {base.__name__ for base in type(optimizer).__mro__}
+    if (
+        bases & _DECOUPLED
+        or isinstance(optimizer, torch.optim.Adafactor)
+        or getattr(optimizer, "adam_w_mode", False)  # of Apex and DeepSpeed
+    ):
+        return DecayKind.DECOUPLED
+    # A subclass with a step of its own may do anything.
+    if inspect.unwrap(type(optimizer).step) is inspect.unwrap(torch.optim.SGD.step):
+        return DecayKind.L2
+    return DecayKind.OTHER
