@@ -18,6 +18,7 @@ from advisor.advising.mismatch_warnings import (
     nearest_roles_used,
     opening_differences,
     warmup_difference,
+    weight_decay_difference,
 )
 from advisor.policy import (
     DepthRule,
@@ -263,4 +264,5 @@ class Advice:
                 self._profile.base_learning_rate, self._provenance, self._opening.training
             )
             found += nearest_roles_used(self.layout, self.base_layout, self.mapping)
+            found += weight_decay_difference(self._profile, measurement)
         return found

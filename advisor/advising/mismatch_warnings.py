@@ -25,6 +25,7 @@ class DifferenceKind(enum.Enum):
     LOSS = "loss"
     WARMUP = "warm-up"
     NEAREST_ROLE = "nearest role"
+    WEIGHT_DECAY = "weight decay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,29 @@ def warmup_difference(
             f"{words}: at step {measurement.step} the profile's learning rate is {recorded:.0%} of "
             f"its peak, the run's {own:.0%} of its base; unit rates early in training depend on "
             "warm-up; record a profile with the run's schedule",
+        )
+    ]
+
+
+def weight_decay_difference(profile: Profile, measurement: Measurement) -> list[Difference]:
+    """Return a difference if only one of the two measured without weight decay, or none.
+
+    Args:
+        profile: The run's profile.
+        measurement: The run's measurement.
+    """
+    if measurement.excludes_weight_decay == profile.excludes_weight_decay:
+        return []
+    own, recorded = (
+        "without" if excludes else "with"
+        for excludes in (measurement.excludes_weight_decay, profile.excludes_weight_decay)
+    )
+    return [
+        Difference(
+            DifferenceKind.WEIGHT_DECAY,
+            f"the run measures unit rates {own} weight decay, and the profile's are {recorded} it, "
+            "so groups that decay more than they learn get wrong multipliers; measure both with "
+            f"exclude_weight_decay={profile.excludes_weight_decay}, or record the profile again",
         )
     ]
 

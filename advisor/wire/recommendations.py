@@ -58,6 +58,7 @@ _WARNING_KINDS = {
     DifferenceKind.LOSS: advisor_service_pb2.WARNING_KIND_LOSS,
     DifferenceKind.WARMUP: advisor_service_pb2.WARNING_KIND_WARMUP,
     DifferenceKind.NEAREST_ROLE: advisor_service_pb2.WARNING_KIND_NEAREST_ROLE,
+    DifferenceKind.WEIGHT_DECAY: advisor_service_pb2.WARNING_KIND_WEIGHT_DECAY,
 }
 
 

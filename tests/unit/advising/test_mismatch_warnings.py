@@ -13,6 +13,7 @@ from advisor.advising.mismatch_warnings import (
     nearest_roles_used,
     opening_differences,
     warmup_difference,
+    weight_decay_difference,
 )
 from advisor.policy import DepthRule, Layout, Measurement, UnmatchedRule, map_layout
 from advisor.policy.optimizer_families import optimizer_family
@@ -148,6 +149,34 @@ def test_unknown_learning_rates_are_not_compared() -> None:
     )
     profile = dataclasses.replace(profile, learning_rates=np.array([0.01, 0.01]))
     assert warmup_difference(profile, 0, training, unknown) == []
+
+
+@pytest.mark.parametrize(
+    ("recorded", "own", "words"),
+    [
+        (
+            False,
+            True,
+            "the run measures unit rates without weight decay, and the profile's are with",
+        ),
+        (
+            True,
+            False,
+            "the run measures unit rates with weight decay, and the profile's are without",
+        ),
+        (True, True, ""),
+        (False, False, ""),
+    ],
+)
+def test_unit_rates_with_and_without_weight_decay_differ(
+    recorded: bool, own: bool, words: str
+) -> None:
+    profile = dataclasses.replace(profile_of(["a"], [[1.0]]), excludes_weight_decay=recorded)
+    one = np.ones(1)
+    measurement = Measurement(0, one, one, one, excludes_weight_decay=own)
+    found = weight_decay_difference(profile, measurement)
+    assert [words in difference.message for difference in found] == [True] * bool(words)
+    assert [f"exclude_weight_decay={recorded}" in d.message for d in found] == [True] * bool(words)
 
 
 def test_nearest_roles_in_use_are_listed() -> None:

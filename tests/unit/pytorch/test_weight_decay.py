@@ -390,6 +390,44 @@ def test_measurements_do_not_depend_on_the_multiplier(
     assert advisor.measurements[0].excludes_weight_decay == excludes
 
 
+def test_l2_in_an_adaptive_optimizer_cannot_be_excluded_and_a_warning_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = Products()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=0.1)
+    options = MeasuringOptions(exclude_weight_decay=True)
+    Recorder(model, optimizer, options=options).close()
+    attach(
+        model, optimizer, profile="x", advisor=FixedAdvisor(MULTIPLIERS), options=options
+    ).close()
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2
+    assert all("exclude_weight_decay has no effect on 4 tensor(s): Adam" in m for m in messages)
+    caplog.clear()
+    Recorder(model, OPTIMIZERS["AdamW"](model.parameters()), options=options).close()
+    assert not caplog.records
+
+
+def test_a_recording_that_is_resumed_with_the_other_option_takes_no_more_points(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = Products()
+    optimizer = OPTIMIZERS["AdamW"](model.parameters())
+    state: dict[str, Any] = {}
+    for excludes in (True, False):
+        options = MeasuringOptions(exclude_weight_decay=excludes)
+        with Recorder(model, optimizer, every=1, options=options) as recorder:
+            if state:
+                recorder.load_state_dict(state)
+            backward(model)
+            optimizer.step()
+            state = recorder.state_dict()
+    assert "exclude_weight_decay is False, and it was True before the recording was" in caplog.text
+    content = recorder.profile("x")
+    assert [point.step for point in content.points] == [0]
+    assert content.excludes_weight_decay
+
+
 @pytest.mark.parametrize("on_host", [False, True])
 def test_a_profile_of_a_training_without_gradient_has_the_rates_of_its_decay_or_none(
     on_host: bool,

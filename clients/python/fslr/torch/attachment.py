@@ -24,7 +24,7 @@ from fslr.torch.weight_decay import WeightDecay
 from fslr.training.advised_run import AdvisedRun, Answers, RunInfo
 from fslr.training.checkpoints import load_all
 from fslr.training.estimate import RateEstimate
-from fslr.training.events import Listener, Listeners, LogListener
+from fslr.training.events import Listener, Listeners, LogListener, Warned
 from fslr.training.step_cycle import StepCycle
 
 Scaling = Literal["learning_rates", "update"]
@@ -80,7 +80,11 @@ class Attachment:
         ranks = ranks_of(model, process_group)
         receivers = Listeners([LogListener(), *listeners])
         self._scaler = StepScaler(optimizer, [group.parameter for group in self.groups])
-        self._meter = StepMeter(model, self.groups, options or MeasuringOptions(), ranks)
+        options = options or MeasuringOptions()
+        self._meter = StepMeter(model, self.groups, options, ranks)
+        weight_decay = WeightDecay(optimizer)
+        if options.exclude_weight_decay and (warning := weight_decay.exclusion_warning()):
+            receivers.emit(Warned(0, warning))
         try:
             opening = info.opening(
                 profile,
@@ -109,7 +113,7 @@ class Attachment:
             listeners=receivers,
             scales_updates=scaling == "update",
             hint=splitting_hint(optimizer, len(self.groups)),
-            decay_hint=WeightDecay(optimizer).hint(),
+            decay_hint=weight_decay.scaling_hint(),
         )
         self._hooks = StepHooks(optimizer, cycle, self._scaler)
         self._on_close = on_close

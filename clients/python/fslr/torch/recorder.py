@@ -15,9 +15,10 @@ from fslr.torch.hooks import StepHooks
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.step_meter import MeasuringOptions, StepMeter
 from fslr.torch.step_scaler import StepScaler
+from fslr.torch.weight_decay import WeightDecay
 from fslr.training.checkpoints import load_all
 from fslr.training.estimate import RateEstimate
-from fslr.training.events import Listener, Listeners, LogListener
+from fslr.training.events import Listener, Listeners, LogListener, Warned
 from fslr.training.recording import Provenance, Recording
 from fslr.training.step_cycle import StepCycle
 
@@ -72,7 +73,11 @@ class Recorder:
         )
         ranks = ranks_of(model, process_group)
         scaler = StepScaler(optimizer, [group.parameter for group in self.groups])
-        self._meter = StepMeter(model, self.groups, options or MeasuringOptions(), ranks)
+        options = options or MeasuringOptions()
+        self._meter = StepMeter(model, self.groups, options, ranks)
+        weight_decay = WeightDecay(optimizer)
+        if options.exclude_weight_decay and (warning := weight_decay.exclusion_warning()):
+            receivers.emit(Warned(0, warning))
         cycle = StepCycle(self._recording, self._meter, scaler, listeners=receivers)
         self._hooks = StepHooks(optimizer, cycle, scaler)
 

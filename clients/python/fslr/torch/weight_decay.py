@@ -113,10 +113,9 @@ class WeightDecay:
             return (decay / multiplier).clamp(max=_MAX_DECAY)
         return min(decay / multiplier, _MAX_DECAY)
 
-    def hint(self) -> str:
+    def scaling_hint(self) -> str:
         """Return a hint about decay that multipliers scale in any case; empty if there is none."""
-        groups = self._optimizer.param_groups
-        tensors = sum(len(g["params"]) for g in groups if self.kind(g) is DecayKind.OTHER)
+        tensors = self._inseparable_tensors()
         if not tensors:
             return ""
         return (
@@ -125,6 +124,22 @@ class WeightDecay:
             "is not known; use an optimizer with decoupled weight decay, such as AdamW, to keep "
             "the decay of a step what the settings say"
         )
+
+    def exclusion_warning(self) -> str:
+        """Return a warning about decay that cannot be excluded; empty if there is none."""
+        tensors = self._inseparable_tensors()
+        if not tensors:
+            return ""
+        return (
+            f"exclude_weight_decay has no effect on {tensors} tensor(s): "
+            f"{type(self._optimizer).__name__} normalizes their weight decay with the gradient, or "
+            "is not known, so their unit rates contain it; use an optimizer with decoupled weight "
+            "decay, such as AdamW, or leave the option out"
+        )
+
+    def _inseparable_tensors(self) -> int:
+        groups = self._optimizer.param_groups
+        return sum(len(g["params"]) for g in groups if self.kind(g) is DecayKind.OTHER)
 
 
 def _stepping(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
