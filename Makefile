@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/fslr/advisor/v1/*.proto)
 GENERATED := clients/python
-MEASURED := estimator overhead scaling registry alternatives ablations ideas
+MEASURED := practice estimator overhead scaling registry alternatives ablations ideas
 # Both test targets: a process a core, each with a service and a Redis of its own.
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --ignore tests/packaging
 # Generated code refuses runtimes older than its generator: the generator is pinned low on purpose.
@@ -80,10 +80,11 @@ fuzz: $(VENV)/installed ## Random and odd requests to every method of the servic
 bench: $(VENV)/installed ## Measure every estimator against exact rates (about 8 min)
 	$(BIN)/python -m benchmarks estimator
 
-results: $(VENV)/installed ## Write pages and pictures from the figures in benchmarks/results (measures nothing)
+results: $(VENV)/installed ## Write pages and pictures from benchmarks/results; print a quick form of practice (below 5 min)
 	$(BIN)/python -m benchmarks results
+	$(BIN)/python -m benchmarks practice --quick --resume out/practice
 
-results-measure: $(VENV)/installed ## Measure benchmarks/results again except rpc, chaos and fuzz; needs a quiet machine (about 4 h)
+results-measure: $(VENV)/installed ## Measure benchmarks/results again except rpc, chaos and fuzz; needs a quiet machine (about 5 h)
 	for each in $(MEASURED); do \
 		$(BIN)/python -m benchmarks $$each --out benchmarks/results/$$each.json || exit 1; \
 	done

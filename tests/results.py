@@ -173,6 +173,44 @@ def ideas() -> dict[str, Any]:
     return {"ideas": [idea], **PROVENANCE}
 
 
+def practice() -> dict[str, Any]:
+    """Return the content of ``practice.json``."""
+    row = {
+        "recipe": "gpt2-tied",
+        "seeds": [0, 1, 2],
+        "base": 2.0,
+        "plain_same_lr": 2.25,
+        "best_plain": 1.63,
+        "advised": 1.7,
+        "regret": 0.07,
+        "worst_seed": 0.1,
+        "max_multiplier": 2.5,
+        "min_multiplier": 0.125,
+        "harmed": False,
+        "noise": {"regret": 0.03, "to_plain_same_lr": 0.01, "to_base": 0.02},
+        "learning_rate": 2.0**-6,
+        "best_plain_learning_rate": 2.0**-8,
+        "at_edge": [],
+        "losses": {
+            "base": {"0.015625": [2.0, 1.9, 2.1]},
+            "plain": {"0.015625": [2.2, None, 2.3]},
+            "advised": [1.7, 1.6, 1.8],
+        },
+        "failures": 0,
+        "seconds": 300.0,
+        "definition": {"base": {"width": 24, "blocks": 2}, "octaves_above": 0},
+    }
+    harmed = {**row, "recipe": "post-norm", "harmed": True, "advised": None, "regret": None}
+    return {
+        "rows": [row, {**harmed, "worst_seed": None}],
+        "median_regret": None,
+        "worst_regret": None,
+        "harmed": 1,
+        "processes": 2,
+        **PROVENANCE,
+    }
+
+
 def write(folder: Path, **files: dict[str, Any]) -> Path:
     """Write result files into a folder, by name."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from benchmarks.provenance import PROVENANCE
 
 # The keys that identify an entry of a list.
 _NAMES = (
-    "axis", "model", "optimizer", "method", "question", "setting", "role", "name", "kind",
+    "recipe", "axis", "model", "optimizer", "method", "question", "setting", "role", "name", "kind",
     "blocks", "width", "groups",
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ MEASUREMENT: Final = Path("docs/explanation/measurement.md")
 POLICY: Final = Path("docs/explanation/policy.md")
 PROMOTION: Final = Path("docs/how-to/register-and-promote.md")
 SIZING: Final = Path("docs/how-to/size.md")
+RECIPES: Final = Path("benchmarks/practice/recipes.py")
 RESULTS: Final = Path("docs/explanation/results.md")
 
 PAGES_WITH_BLOCKS: Final = (README, MEASUREMENT, POLICY, PROMOTION, SIZING)

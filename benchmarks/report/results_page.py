@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.markdown import number, table, wrapped
 from benchmarks.report import tables, transfer
-from benchmarks.report.paths import FIGURES, MEASUREMENT, SIZING, link_from_results
+from benchmarks.report.paths import FIGURES, MEASUREMENT, RECIPES, SIZING, link_from_results
 from benchmarks.report.sentences import estimator_columns
 from benchmarks.report.stored import Figures
 
@@ -40,6 +40,24 @@ class _Section:
     file: str
     title: str
     render: Callable[[Figures], str]
+
+
+def _practice(figures: Figures) -> str:
+    rows = figures["rows"]
+    recipes = link_from_results(RECIPES)
+    return (
+        f"Small character GPTs, trained by {len(rows)} [recipes]({recipes}) that people use. "
+        "The learning rate is the base's best one, or an octave above it where the name says so. "
+        "Losses on held-out text, in nats per character, are means over "
+        f"{len(rows[0]['seeds'])} seeds. The regret is the advised loss minus the loss of the "
+        "plain model at its own best learning rate, ± two standard errors over seeds. A recipe is "
+        "harmed if its advised loss is above the base's or above the plain one at the same "
+        "learning rate by more than two standard errors of the paired differences.\n\n"
+        f"{tables.practice(figures)}\n\n"
+        f"The median regret is {number(figures['median_regret'], '+.3f')} nats, the largest one "
+        f"{number(figures['worst_regret'], '+.3f')}; {figures['harmed']} of {len(rows)} recipes "
+        "are harmed."
+    )
 
 
 def _estimators(figures: Figures) -> str:
@@ -147,6 +165,7 @@ def _demo(figures: Figures) -> str:
 
 _SECTIONS = (
     _Section("transfer", "Transfer of learning rates", transfer.transfer),
+    _Section("practice", "Recipes that people train with", _practice),
     _Section("alternatives", "Comparison with alternatives", transfer.alternatives),
     _Section("ablations", "What the defaults rest on", transfer.ablations),
     _Section("ideas", "Beyond the paper", transfer.ideas),

@@ -6,7 +6,7 @@ import math
 import statistics
 from typing import Any
 
-from benchmarks.markdown import table
+from benchmarks.markdown import number, table
 from benchmarks.report.transfer import regret_of, within_an_octave
 from benchmarks.studies.ablations import conclusion_of
 from benchmarks.studies.questions import questions
@@ -236,6 +236,30 @@ def demo(figures: dict[str, Any]) -> str:
             ),
             (f"width {big}, plain", f"{figures['plain_loss']:.3f}"),
             (f"width {big}, **advised**", f"**{figures['advised_loss']:.3f}**"),
+        ),
+    )
+
+
+def practice(figures: dict[str, Any]) -> str:
+    """Return the losses of each recipe: base, plain and advised."""
+    heads = (
+        "recipe", "base", "plain", "plain, its best learning rate", "advised", "regret",
+        "worst seed", "multipliers",
+    )  # fmt: skip
+    return table(
+        heads,
+        (
+            (
+                row["recipe"] + (" (harmed)" if row["harmed"] else ""),
+                number(row["base"]),
+                number(row["plain_same_lr"]),
+                number(row["best_plain"]),
+                number(row["advised"]),
+                f"{number(row['regret'], '+.3f')} ± {row['noise']['regret']:.3f}",
+                number(row["worst_seed"], "+.3f"),
+                f"{row['min_multiplier']:.2g} to {row['max_multiplier']:.2g}",
+            )
+            for row in figures["rows"]
         ),
     )
 

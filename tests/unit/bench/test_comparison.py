@@ -22,7 +22,16 @@ from benchmarks.comparing.kinds import KINDS, Better, kind_of
 from benchmarks.comparing.reading import figures_of
 from benchmarks.report.paths import FIGURES
 from benchmarks.report.stored import load_figures
-from tests.results import PROVENANCE, ablations, alternatives, case, ideas, transfer, write
+from tests.results import (
+    PROVENANCE,
+    ablations,
+    alternatives,
+    case,
+    ideas,
+    practice,
+    transfer,
+    write,
+)
 
 _STORED = Path(__file__).parents[3] / FIGURES
 _MADE_UP = {
@@ -30,6 +39,7 @@ _MADE_UP = {
     "alternatives": alternatives(),
     "ablations": ablations(),
     "ideas": ideas(),
+    "practice": practice(),
 }
 _FILES = {**load_figures(_STORED), **_MADE_UP}
 _ALL = {**_FILES, **{f"stored {name}": found for name, found in load_figures(_STORED).items()}}
@@ -112,6 +122,8 @@ def _set(*keys: str | int, times: float = 1.0, plus: float = 0.0) -> _Change:
         ("rpc", _set("stream", "per_second", times=0.6), "stream/per_second"),
         ("rpc", _set("groups", "1000", times=0.5), "groups/1000"),
         ("demo", _set("advised_loss", plus=0.1), "advised_loss"),
+        ("practice", _set("harmed", plus=1), "harmed"),
+        ("practice", _set("rows", 0, "regret", plus=0.05), "rows/gpt2-tied/regret"),
         ("demo", _set("seconds", times=1.5), "seconds"),
         ("transfer", _set("within_one_octave", plus=-0.1), "within_one_octave"),
         (

@@ -14,7 +14,7 @@ from benchmarks.report.command import results
 from benchmarks.report.paths import FIGURES, PAGES_WITH_BLOCKS, PICTURES
 from benchmarks.report.results_page import results_page
 from benchmarks.report.stored import load_figures
-from tests.results import ablations, alternatives, case, ideas, transfer, write
+from tests.results import ablations, alternatives, case, ideas, practice, transfer, write
 
 
 def page(folder: Path) -> str:
@@ -126,6 +126,16 @@ def test_a_case_without_sweeps_or_settings_is_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "figures", "row"),
     [
+        (
+            "practice",
+            practice(),
+            "| gpt2-tied | 2.000 | 2.250 | 1.630 | 1.700 | +0.070 ± 0.030 | +0.100 | 0.12 to 2.5 |",
+        ),
+        (
+            "practice",
+            practice(),
+            ("| post-norm (harmed) | 2.000 | 2.250 | 1.630 | - | - ± 0.030 | - | 0.12 to 2.5 |"),
+        ),
         (
             "alternatives",
             alternatives(),
