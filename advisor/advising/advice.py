@@ -6,6 +6,7 @@ measurements.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from advisor.advising.mismatch_warnings import (
     Training,
     nearest_roles_used,
     opening_differences,
+    recording_differences,
     warmup_difference,
     weight_decay_difference,
 )
@@ -32,16 +34,18 @@ from advisor.policy import (
     Profile,
     Recommendation,
     Recommendations,
+    RecordingFlaw,
     Reference,
     WeightDecayRule,
     check_coherences,
     map_layout,
     priors,
     recommend_all,
+    recording_flaws,
     refusal,
 )
 from advisor.policy.optimizer_families import optimizer_family
-from advisor.registry.profiles import Provenance, VersionInfo
+from advisor.registry.profiles import ProfileContent, Provenance, VersionInfo
 from advisor.registry.resource_names import ProfileReference, RunName
 
 
@@ -55,6 +59,7 @@ class LoadedProfile:
         reference: Reads the rates at any step.
         provenance: How the profile was recorded.
         policy_name: The stored policy that its runs follow; empty: the profile's own rules.
+        flaws: What is doubtful about its recording.
     """
 
     info: VersionInfo
@@ -62,6 +67,24 @@ class LoadedProfile:
     reference: Reference
     provenance: Provenance = field(default_factory=Provenance)
     policy_name: str = ""
+    flaws: Sequence[RecordingFlaw] = ()
+
+    @classmethod
+    def of(cls, info: VersionInfo, content: ProfileContent) -> LoadedProfile:
+        """Return a profile version with what its recommendations need, computed once.
+
+        Raises:
+            InvalidValueError: A value is out of its range.
+        """
+        profile, header = content.profile(), content.header
+        return cls(
+            info,
+            profile,
+            Reference(profile),
+            header.provenance,
+            header.policy_name,
+            recording_flaws(profile),
+        )
 
     @property
     def name_count(self) -> int:
@@ -163,6 +186,7 @@ class Advice:
         self._opening = opening
         self._profile = loaded.profile
         self._provenance = loaded.provenance
+        self._flaws = loaded.flaws
         self._reference = loaded.reference
         self._policy = resolved.rules(opening)
         self.policy_name = resolved.policy[1] if resolved.policy and not opening.policy else ""
@@ -265,4 +289,5 @@ class Advice:
             )
             found += nearest_roles_used(self.layout, self.base_layout, self.mapping)
             found += weight_decay_difference(self._profile, measurement)
+            found += recording_differences(self._flaws)
         return found

@@ -7,11 +7,12 @@ well. But it may explain a disappointing transfer, so the run is warned.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from advisor.policy import Layout, LayoutMapping, Match, Measurement, Profile
+from advisor.policy import Layout, LayoutMapping, Match, Measurement, Profile, RecordingFlaw
 from advisor.policy.optimizer_families import optimizer_family, plain_name
 from advisor.registry.profiles import Provenance
 
@@ -26,6 +27,7 @@ class DifferenceKind(enum.Enum):
     WARMUP = "warm-up"
     NEAREST_ROLE = "nearest role"
     WEIGHT_DECAY = "weight decay"
+    RECORDING = "recording"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,14 @@ def weight_decay_difference(profile: Profile, measurement: Measurement) -> list[
             "so groups that decay more than they learn get wrong multipliers; measure both with "
             f"exclude_weight_decay={profile.excludes_weight_decay}, or record the profile again",
         )
+    ]
+
+
+def recording_differences(flaws: Iterable[RecordingFlaw]) -> list[Difference]:
+    """Return a warning for each flaw of the profile's recording."""
+    return [
+        Difference(DifferenceKind.RECORDING, f"the profile is a doubtful reference: {flaw.message}")
+        for flaw in flaws
     ]
 
 

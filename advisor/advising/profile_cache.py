@@ -11,7 +11,7 @@ from cachetools import LRUCache
 from advisor.advising.advice import LoadedProfile, ResolvedProfile
 from advisor.errors import NotFoundError, StoreUnavailableError
 from advisor.observability.metrics import Metrics
-from advisor.policy import Policy, Reference
+from advisor.policy import Policy
 from advisor.registry.policies import StoredPolicy
 from advisor.registry.profiles import ProfileContent, VersionInfo
 from advisor.registry.resolution import resolve_and_read
@@ -138,7 +138,9 @@ class CachedProfiles:
             if known is not None:
                 return known, "hit"
             content = await self._store.content(info)
-            ready = self._loaded[_key(info)] = await asyncio.to_thread(_ready, info, content)
+            ready = self._loaded[_key(info)] = await asyncio.to_thread(
+                LoadedProfile.of, info, content
+            )
             return ready, "miss"
 
         info, found = await resolve_and_read(
@@ -167,11 +169,6 @@ class CachedProfiles:
         return self._policies[
             name
         ], False  # the same object for all runs, so that they share a plan
-
-
-def _ready(info: VersionInfo, content: ProfileContent) -> LoadedProfile:
-    profile, header = content.profile(), content.header
-    return LoadedProfile(info, profile, Reference(profile), header.provenance, header.policy_name)
 
 
 def _key(info: VersionInfo) -> tuple[str, int, str]:

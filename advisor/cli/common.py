@@ -70,6 +70,13 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(1)
 
 
+def warn(message: str) -> None:
+    """Print a warning to standard error."""
+    _error_console.print(
+        f"[bold yellow]warning:[/] {plain(message)}", highlight=False, soft_wrap=True
+    )
+
+
 def describe_setting_error(error: ValidationError) -> str:
     """Return the first problem of the settings in one line."""
     first = error.errors()[0]
@@ -121,10 +128,12 @@ def print_json(data: Any) -> None:
 
 
 def print_registered(response: profile_service_pb2.RegisterProfileResponse) -> None:
-    """Print that a profile was registered, or that this version exists already."""
+    """Print that a profile was registered, or exists already, and warn of a doubtful recording."""
     verb = "registered" if response.created else "exists already, unchanged:"
     name, digest = response.profile.name, response.profile.digest
     say(f"{verb} [bold]{plain(name)}[/]  {digest[:SHORT_DIGEST_CHARACTERS]}")
+    for warning in response.profile.warnings:
+        warn(warning)
 
 
 def date(time: datetime) -> str:

@@ -27,7 +27,7 @@ from advisor.cli.common import (
     say,
 )
 from advisor.cli.policy import parse_rules
-from advisor.policy import InvalidValueError, LayoutMismatchError, Policy, Reference
+from advisor.policy import InvalidValueError, LayoutMismatchError, Policy
 from advisor.registry.profiles import VersionInfo
 from advisor.registry.resource_names import ProfileReference
 from advisor.report.policies import ReplayRow
@@ -130,14 +130,13 @@ def _replay(
     newest = events[-1].recommendation
     version = advisor.get_profile(newest.profile).profile
     content = content_from_proto(version.content)
-    profile = content.profile()
     info = VersionInfo(
         ProfileReference.parse("profile", version.name).name,
         version.version,
         version.digest,
         version.create_time.ToDatetime(),
     )
-    loaded = LoadedProfile(info, profile, Reference(profile), content.header.provenance)
+    loaded = LoadedProfile.of(info, content)
     groups = len(opening.layout)
     present = [event for event in events if len(event.measurement.unit_rates) == groups]
     own = [event for event in present if event.recommendation.digest == version.digest]

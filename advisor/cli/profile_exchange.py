@@ -23,6 +23,7 @@ from advisor.cli.common import (
     print_json,
     print_registered,
     say,
+    warn,
 )
 from advisor.cli.profile import ProfileArgument
 from advisor.policy import InvalidValueError
@@ -95,6 +96,9 @@ def merge(
 ) -> None:
     """Merge recordings into one profile with geometric mean rates and the spread between seeds."""
     contents = [_checked(file)[1] for file in files]
+    for file, recording in zip(files, contents, strict=True):
+        for warning in recording.warnings():
+            warn(f"{file}: {warning}")
     try:
         content = content_to_proto(merged(contents))
         save_profile(content, output)

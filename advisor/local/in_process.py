@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from advisor.advising.advice import Advice, LoadedProfile, Opening, ResolvedProfile
-from advisor.policy import InvalidValueError, Reference
+from advisor.policy import InvalidValueError
 from advisor.registry.profiles import VersionInfo
 from advisor.registry.resource_names import ProfileReference
 from advisor.store.codec import encode
@@ -93,12 +93,11 @@ class InProcessAdvisor:
                     f"{domain.header.policy_name} is stored in the service; write its rules into "
                     "the file's policy (`advisor policy show` prints them)",
                 )
-            profile = domain.profile()
             reference = ProfileReference.parse("profile", "projects/default/profiles/in-process")
             # Answers carry the digest of the profile's content, here and from the service; by the
             # contract it is the SHA-256 of the encoded content, so that is encoded once.
             info = VersionInfo(reference.name, 1, encode(domain).digest, _NEVER)
-        self._profile = LoadedProfile(info, profile, Reference(profile), domain.header.provenance)
+            self._profile = LoadedProfile.of(info, domain)
 
     @classmethod
     def from_file(cls, path: str | Path) -> InProcessAdvisor:

@@ -30,6 +30,7 @@ from advisor.policy.measurement import Measurement, Measurements
 from advisor.policy.prior import priors
 from advisor.policy.recommend import aligned_step, recommend, recommend_all
 from advisor.policy.recommendation import Recommendation, Recommendations
+from advisor.policy.recording_quality import FlawKind, RecordingFlaw, recording_flaws
 from advisor.policy.reference import Profile, Reference, check_coherences
 from advisor.policy.rules import (
     Alignment,
@@ -46,6 +47,7 @@ from advisor.policy.rules import (
 __all__ = [
     "Alignment",
     "DepthRule",
+    "FlawKind",
     "Group",
     "GroupAlias",
     "GroupKind",
@@ -64,6 +66,7 @@ __all__ = [
     "Profile",
     "Recommendation",
     "Recommendations",
+    "RecordingFlaw",
     "Reference",
     "UnmatchedRule",
     "WeightDecayRule",
@@ -73,6 +76,7 @@ __all__ = [
     "priors",
     "recommend",
     "recommend_all",
+    "recording_flaws",
     "refusal",
     "role_coherences",
     "shown",

@@ -156,6 +156,13 @@ def check_coherences(policy: Policy, coherences: NDArray[np.float32] | None) -> 
         )
 
 
+def informative_points(profile: Profile) -> NDArray[np.bool_]:
+    """Return which points were not recorded at learning rate 0, shape [points]; all if all were."""
+    if profile.learning_rates is None or not profile.learning_rates.any():
+        return np.ones(len(profile.steps), dtype=np.bool_)
+    return profile.learning_rates > 0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
     """Moments of a profile's training, between its points.
@@ -189,9 +196,7 @@ class Reference:
     """
 
     def __init__(self, profile: Profile, *, smoothing: float = 0.0) -> None:
-        kept = np.ones(len(profile.steps), dtype=np.bool_)
-        if profile.learning_rates is not None and profile.learning_rates.any():
-            kept = profile.learning_rates > 0
+        kept = informative_points(profile)
         self._steps = profile.steps[kept].astype(np.float64)
         rates = profile.unit_rates[kept].astype(np.float64)
         positive = rates > 0

@@ -10,7 +10,15 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.policy import GroupAlias, InvalidValueError, Layout, Policy, Profile, shown
+from advisor.policy import (
+    GroupAlias,
+    InvalidValueError,
+    Layout,
+    Policy,
+    Profile,
+    recording_flaws,
+    shown,
+)
 from advisor.policy.control_characters import check_text
 from advisor.registry.resource_names import ProfileName, ProfileReference
 
@@ -212,6 +220,14 @@ class ProfileContent:
             update_rms=self.update_rms,
             excludes_weight_decay=header.excludes_weight_decay,
         )
+
+    def warnings(self) -> list[str]:
+        """Return what is doubtful about the recording, in words.
+
+        Raises:
+            InvalidValueError: A value is out of its range.
+        """
+        return [flaw.message for flaw in recording_flaws(self.profile())]
 
 
 @dataclass(frozen=True, slots=True)

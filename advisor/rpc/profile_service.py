@@ -13,7 +13,7 @@ import grpc
 from advisor import wire
 from advisor.advising.advice import Advice, Opening, ProfileSource
 from advisor.policy import InvalidValueError, shown
-from advisor.registry.profiles import Alias
+from advisor.registry.profiles import Alias, ProfileVersion
 from advisor.registry.resource_names import (
     PolicyReference,
     ProfileReference,
@@ -28,8 +28,8 @@ from advisor.rpc.requests import expected_version_of
 from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
 from advisor.wire.field_paths import field_path
+from fslr.advisor.v1 import profile_pb2, profile_service_pb2_grpc
 from fslr.advisor.v1 import profile_service_pb2 as pb
-from fslr.advisor.v1 import profile_service_pb2_grpc
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _CURSOR = re.compile(r"[a-z][a-z0-9-]{0,62}")
@@ -75,8 +75,9 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         origin = audit_origin_of(context, self._now(), request.request_id)
         with field_path("content"):
             info, created = await self._store.register(name, content, origin)
+        warnings = await asyncio.to_thread(content.warnings)
         return pb.RegisterProfileResponse(
-            profile=wire.version_to_proto(info, content.header), created=created
+            profile=wire.version_to_proto(info, content.header, warnings), created=created
         )
 
     async def GetProfile(
@@ -86,7 +87,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         reference = ProfileReference.parse("name", request.name)
         version = await self._store.get(reference)
         return pb.GetProfileResponse(
-            profile=await asyncio.to_thread(wire.version_to_proto, version.info, version.content),
+            profile=await asyncio.to_thread(_with_warnings, version),
             versions=version.versions,
             aliases=[_alias(alias) for alias in version.aliases],
         )
@@ -166,6 +167,10 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
                 raise
             raise InvalidValueError("name", error.description) from None
         return await compute(names, wire.mapping_to_proto, advice)
+
+
+def _with_warnings(version: ProfileVersion) -> profile_pb2.Profile:
+    return wire.version_to_proto(version.info, version.content, version.content.warnings())
 
 
 def _alias(alias: Alias) -> pb.Alias:

@@ -253,7 +253,9 @@ def content_to_proto(content: ProfileContent) -> profile_pb2.ProfileContent:
 
 
 def version_to_proto(
-    info: VersionInfo, content: ProfileContent | ProfileHeader | None
+    info: VersionInfo,
+    content: ProfileContent | ProfileHeader | None,
+    warnings: Sequence[str] = (),
 ) -> profile_pb2.Profile:
     """Return the message of a version.
 
@@ -261,6 +263,7 @@ def version_to_proto(
         info: The version.
         content: Its content; only its header, for a message without points; or None, for one
             without content.
+        warnings: What is doubtful about the recording.
     """
     message = None
     if isinstance(content, ProfileContent):
@@ -275,6 +278,7 @@ def version_to_proto(
         aliases=info.aliases,
         content=message,
         group_count=0 if message is None else len(message.layout.groups),
+        warnings=warnings,
     )
 
 

@@ -59,6 +59,7 @@ _WARNING_KINDS = {
     DifferenceKind.WARMUP: advisor_service_pb2.WARNING_KIND_WARMUP,
     DifferenceKind.NEAREST_ROLE: advisor_service_pb2.WARNING_KIND_NEAREST_ROLE,
     DifferenceKind.WEIGHT_DECAY: advisor_service_pb2.WARNING_KIND_WEIGHT_DECAY,
+    DifferenceKind.RECORDING: advisor_service_pb2.WARNING_KIND_RECORDING,
 }
 
 
