@@ -22,7 +22,7 @@ from advisor.policy.reference import Profile, informative_points
 _SPIKE_FACTOR = 3.0
 _SPIKE_DEVIATIONS = 2.0
 _SPIKE_SHARE = 0.5
-_UNSTEADY_FACTOR = 2.2
+_UNSTEADY_FACTOR = 3.0
 _MIN_DIFFERENCES = 5  # fewer differences do not tell what is usual in a group
 _NORMAL = 1.4826  # standard deviation over median absolute deviation, of a normal distribution
 _NOISY_SHARE = 1 / 4

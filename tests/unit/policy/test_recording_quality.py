@@ -83,12 +83,12 @@ def test_a_rise_within_two_usual_deviations_of_its_groups_is_not_a_spike() -> No
 
 
 def test_rates_that_jump_from_point_to_point_are_a_flaw_unless_the_noise_explains_it() -> None:
-    profile = recorded(noise=1.2)
+    profile = recorded(noise=1.6)
     assert (
         "the unit rates of a point usually differ from those around it by a factor of "
         in (flaws(profile)[FlawKind.UNSTEADY])
     )
-    errors = np.full((len(STEPS), len(GROUPS)), 1.2, dtype=np.float32)
+    errors = np.full((len(STEPS), len(GROUPS)), 1.6, dtype=np.float32)
     noisy = dataclasses.replace(profile, relative_errors=errors)
     assert FlawKind.UNSTEADY not in flaws(noisy)
 
