@@ -16,6 +16,7 @@ from benchmarks.scaling import scaling
 from benchmarks.studies.ablations import ablations
 from benchmarks.studies.alternatives import alternatives
 from benchmarks.studies.ideas import ideas
+from benchmarks.studies.references import references
 from benchmarks.templates import templates
 from benchmarks.transfer.command import transfer
 
@@ -32,6 +33,7 @@ app.command()(estimator)
 app.command()(ideas)
 app.command()(overhead)
 app.command()(practice)
+app.command()(references)
 app.command()(registry)
 app.command()(results)
 app.command()(rpc)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -48,6 +49,8 @@ from advisor.policy.optimizer_families import optimizer_family
 from advisor.registry.profiles import ProfileContent, Provenance, VersionInfo
 from advisor.registry.resource_names import ProfileReference, RunName
 
+_MAX_SMOOTHED = 64  # smoothed references, over all profiles
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedProfile:
@@ -86,10 +89,23 @@ class LoadedProfile:
             recording_flaws(profile),
         )
 
+    def smoothed(self, half_width: float) -> Reference:
+        """Return the reference with smoothed rates, the same object for the same width.
+
+        Args:
+            half_width: Half the width of the window, see :class:`Policy`; 0: not smoothed.
+        """
+        return _smoothed(self.profile, half_width) if half_width else self.reference
+
     @property
     def name_count(self) -> int:
         """Number of names in its layout, including those of frozen parameters."""
         return len(self.profile.layout) + len(self.profile.layout.frozen_names)
+
+
+@lru_cache(maxsize=_MAX_SMOOTHED)
+def _smoothed(profile: Profile, half_width: float) -> Reference:
+    return Reference(profile, smoothing=half_width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +203,8 @@ class Advice:
         self._profile = loaded.profile
         self._provenance = loaded.provenance
         self._flaws = loaded.flaws
-        self._reference = loaded.reference
         self._policy = resolved.rules(opening)
+        self._reference = loaded.smoothed(self._policy.reference_smoothing)
         self.policy_name = resolved.policy[1] if resolved.policy and not opening.policy else ""
         try:
             check_coherences(self._policy, loaded.profile.coherences)
@@ -210,7 +226,7 @@ class Advice:
         self.priors = self._priors()
         # Identities suffice, as each run with this plan keeps the objects alive.
         self.plan: tuple[object, ...] = (
-            *(id(loaded.reference), id(self.mapping), id(self._policy)),
+            *(id(self._reference), id(self.mapping), id(self._policy)),
             self.priors.tobytes(),  # these depend on the run's optimizer too
         )
         self.refusal = refusal(opening.layout, self.mapping, self._policy.unmatched_rule)

@@ -42,6 +42,7 @@ from advisor.policy.rules import (
     PriorRule,
     UnmatchedRule,
     WeightDecayRule,
+    check_bounds_include_one,
 )
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "UnmatchedRule",
     "WeightDecayRule",
     "aligned_step",
+    "check_bounds_include_one",
     "check_coherences",
     "map_layout",
     "priors",

@@ -127,6 +127,8 @@ class Policy:
         weight_decay: What a multiplier does to a group's weight decay.
         dense_start_steps: While a run is younger than this, it measures again whenever its number
             of steps has doubled.
+        reference_smoothing: Half the width of the window over which the logarithms of the profile's
+            unit rates are smoothed, in logarithms of the step, in [0, 10]; 0: they are not.
 
     Raises:
         InvalidValueError: A rule is out of its range.
@@ -155,6 +157,7 @@ class Policy:
     max_relative_update: float | None = None
     weight_decay: WeightDecayRule = WeightDecayRule.INDEPENDENT
     dense_start_steps: int = 0
+    reference_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -184,6 +187,7 @@ _RANGES = {
     "rise_limit": _ABOVE_1,
     "max_relative_update": POSITIVE,
     "dense_start_steps": STEP,
+    "reference_smoothing": Range("is not in [0, 10]", low=0, high=10),
     "max_linearity_error": POSITIVE,
     "target_relative_error": POSITIVE,
     "averaging_window": Range("is not in [0, 1]", low=0, high=1),
@@ -191,3 +195,24 @@ _RANGES = {
     "max_probes": _AT_LEAST_1,
     "freeze_after_step": COUNT,
 }
+
+
+def check_bounds_include_one(policy: Policy) -> None:
+    """Refuse bounds without 1, the multiplier of groups that have no recommendation yet or ever.
+
+    Stored policies are not checked, so those of earlier versions keep their behavior.
+
+    Raises:
+        InvalidValueError: The bounds exclude 1.
+    """
+    for field, value, is_outside, side in (
+        ("min_multiplier", policy.min_multiplier, policy.min_multiplier > 1, "above"),
+        ("max_multiplier", policy.max_multiplier, policy.max_multiplier < 1, "below"),
+    ):
+        if is_outside:
+            raise InvalidValueError(
+                field,
+                f"{value} is {side} 1, the multiplier of groups without a recommendation; bounds "
+                "must include 1: to train all groups faster or slower, change the run's learning "
+                "rate",
+            )

@@ -114,7 +114,9 @@ def _kernels(places: Floats, half_width: float) -> Sequence[_Kernel]:
         inside = (neighbours >= 0) & (neighbours < count)
         neighbours = np.clip(neighbours, 0, count - 1)
         distances = places[neighbours] - places
-        near = np.maximum(1 - np.abs(distances / half_width) ** 3, 0.0) ** 3 * inside
+        with np.errstate(over="ignore"):  # of a very small window
+            apart = np.minimum(np.abs(distances) / half_width, 1.0)
+        near = (1 - apart**3) ** 3 * inside
         if near.any():
             found.append((neighbours, near[:, None], distances[:, None]))
     return found

@@ -284,6 +284,7 @@ _RULES_ADDED_LATER: dict[str, Any] = {
     "max_relative_update": None,
     "weight_decay": WeightDecayRule.COUPLED,
     "dense_start_steps": 0,
+    "reference_smoothing": 0.0,
 }
 
 

@@ -13,6 +13,7 @@ from advisor.policy import (
     PriorRule,
     UnmatchedRule,
     WeightDecayRule,
+    check_bounds_include_one,
 )
 from fslr.advisor.v1 import policy_pb2
 
@@ -63,6 +64,7 @@ _POLICY_FIELDS = (
     "rise_limit",
     "max_relative_update",
     "dense_start_steps",
+    "reference_smoothing",
 )
 
 _Rule = TypeVar("_Rule")
@@ -92,7 +94,7 @@ def policy_from_proto(message: policy_pb2.Policy) -> Policy:
         given["max_interval_steps"] = max(defaults.max_interval_steps, given["min_interval_steps"])
     if "max_interval_steps" in given and "min_interval_steps" not in given:
         given["min_interval_steps"] = min(defaults.min_interval_steps, given["max_interval_steps"])
-    return Policy(
+    policy = Policy(
         depth_rule=_rule("depth_rule", _DEPTH_RULES, message.depth_rule),
         alignment=_rule("alignment", _ALIGNMENTS, message.alignment),
         unmatched_rule=_rule("unmatched_rule", _UNMATCHED_RULES, message.unmatched_rule),
@@ -100,6 +102,8 @@ def policy_from_proto(message: policy_pb2.Policy) -> Policy:
         weight_decay=_rule("weight_decay", _WEIGHT_DECAY_RULES, message.weight_decay),
         **given,
     )
+    check_bounds_include_one(policy)
+    return policy
 
 
 def policy_to_proto(policy: Policy) -> policy_pb2.Policy:

@@ -380,6 +380,7 @@ def test_the_error_for_an_invalid_measurement_names_the_field(
         ({"max_multiplier": float("inf")}, r"max_multiplier: inf"),
         ({"min_multiplier": 3.0, "max_multiplier": 2.0}, r"max_multiplier: 2\.0 is below"),
         ({"max_relative_error": float("nan")}, r"max_relative_error: nan"),
+        ({"reference_smoothing": -1.0}, r"reference_smoothing: -1\.0 is not in \[0, 10\]"),
         ({"slew_limit": 1.0}, r"slew_limit: 1\.0 is not a finite number above 1"),
         ({"max_linearity_error": -1.0}, r"max_linearity_error: -1\.0"),
         ({"min_rate_ratio": 1.0}, r"min_rate_ratio: 1\.0 is not in \[0, 1\)"),

@@ -333,6 +333,7 @@ class Policy(_message.Message):
     MAX_RELATIVE_UPDATE_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     DENSE_START_STEPS_FIELD_NUMBER: _builtins.int
+    REFERENCE_SMOOTHING_FIELD_NUMBER: _builtins.int
     depth_rule: Global___DepthRule.ValueType
     """How differences in depth are handled. Default: sum."""
     alignment: Global___Alignment.ValueType
@@ -340,9 +341,9 @@ class Policy(_message.Message):
     unmatched_rule: Global___UnmatchedRule.ValueType
     """What happens to groups without a counterpart. Default: error."""
     min_multiplier: _builtins.float
-    """Minimum multiplier, a ratio above 0. Default 2^-10."""
+    """Minimum multiplier, a ratio above 0 and at most 1. Default 2^-10."""
     max_multiplier: _builtins.float
-    """Maximum multiplier, a ratio, at least `min_multiplier`. Default 2^10."""
+    """Maximum multiplier, a ratio of at least 1. Default 2^10."""
     max_relative_error: _builtins.float
     """Maximum relative error of the ratio of reference to measured unit rate, which combines the
     errors of both, above 0. Above it the multiplier is held. Default 0.5.
@@ -407,6 +408,11 @@ class Policy(_message.Message):
     """While a run is younger than this step, it measures again once its number of steps has doubled:
     at steps 0, 1, 2, 4, 8 and so on. At least 0. Default 0: no dense start.
     """
+    reference_smoothing: _builtins.float
+    """Half the width of the window over which the logarithms of the profile's unit rates are smoothed,
+    in logarithms of the step, in [0, 10]: with 0.5, a point at step s follows from the points
+    between about 0.6 s and 1.6 s. Default 0: the recorded rates are used unchanged.
+    """
     def __init__(
         self,
         *,
@@ -433,10 +439,11 @@ class Policy(_message.Message):
         max_relative_update: _builtins.float | None = ...,
         weight_decay: Global___WeightDecayRule.ValueType = ...,
         dense_start_steps: _builtins.int | None = ...,
+        reference_smoothing: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_rate_ratio", b"_min_rate_ratio", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_rate_ratio", b"min_rate_ratio", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_rate_ratio", b"_min_rate_ratio", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_rate_ratio", b"min_rate_ratio", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_rate_ratio", b"_min_rate_ratio", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "alignment", b"alignment", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "depth_rule", b"depth_rule", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_rate_ratio", b"min_rate_ratio", "prior", b"prior", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "unmatched_rule", b"unmatched_rule", "weigh_by_confidence", b"weigh_by_confidence", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_rate_ratio", b"_min_rate_ratio", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "alignment", b"alignment", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "depth_rule", b"depth_rule", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_rate_ratio", b"min_rate_ratio", "prior", b"prior", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "unmatched_rule", b"unmatched_rule", "weigh_by_confidence", b"weigh_by_confidence", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__averaging_window: _TypeAlias = _typing.Literal["averaging_window"]  # noqa: Y015
     _WhichOneofArgType__averaging_window: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window"]  # noqa: Y015
@@ -466,6 +473,8 @@ class Policy(_message.Message):
     _WhichOneofArgType__min_multiplier: _TypeAlias = _typing.Literal["_min_multiplier", b"_min_multiplier"]  # noqa: Y015
     _WhichOneofReturnType__min_rate_ratio: _TypeAlias = _typing.Literal["min_rate_ratio"]  # noqa: Y015
     _WhichOneofArgType__min_rate_ratio: _TypeAlias = _typing.Literal["_min_rate_ratio", b"_min_rate_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__reference_smoothing: _TypeAlias = _typing.Literal["reference_smoothing"]  # noqa: Y015
+    _WhichOneofArgType__reference_smoothing: _TypeAlias = _typing.Literal["_reference_smoothing", b"_reference_smoothing"]  # noqa: Y015
     _WhichOneofReturnType__rise_limit: _TypeAlias = _typing.Literal["rise_limit"]  # noqa: Y015
     _WhichOneofArgType__rise_limit: _TypeAlias = _typing.Literal["_rise_limit", b"_rise_limit"]  # noqa: Y015
     _WhichOneofReturnType__slew_limit: _TypeAlias = _typing.Literal["slew_limit"]  # noqa: Y015
@@ -502,6 +511,8 @@ class Policy(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_multiplier) -> _WhichOneofReturnType__min_multiplier | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_rate_ratio) -> _WhichOneofReturnType__min_rate_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reference_smoothing) -> _WhichOneofReturnType__reference_smoothing | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rise_limit) -> _WhichOneofReturnType__rise_limit | None: ...
     @_typing.overload
