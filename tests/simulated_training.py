@@ -241,6 +241,7 @@ class Disturbance:
         drift: Power of the step that multiplies all rates.
         vanishing: First step, step after the last one, and the end of the names of the groups whose
             rates are 0 between them.
+        relative_error: Relative error that measurements of a run report.
     """
 
     noise: float = 0.0
@@ -248,6 +249,7 @@ class Disturbance:
     spikes: tuple[tuple[int, int, float], ...] = ()
     drift: float = 0.0
     vanishing: tuple[tuple[int, int, str], ...] = ()
+    relative_error: float = 0.0
 
     def measured(self, step: int, names: list[str], rates: Floats) -> Floats:
         """Return the rates that are measured at a step."""
@@ -508,7 +510,7 @@ class AdvisedTraining:
         return Measurement(
             step=step,
             unit_rates=self.disturbance.measured(step, self.model.names, rates),
-            relative_errors=np.zeros(len(rates)),
+            relative_errors=np.full(len(rates), self.disturbance.relative_error),
             multipliers=client.multipliers,
             interval_steps=since,
             total_steps=self.total_steps,

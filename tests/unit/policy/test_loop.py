@@ -111,6 +111,7 @@ def disturbances() -> st.SearchStrategy[Disturbance]:
         spikes=st.lists(windows(), max_size=2).map(tuple),
         drift=st.sampled_from([0.0, -0.5, 0.5, 1.0]),
         vanishing=st.lists(vanishings(), max_size=2).map(tuple),
+        relative_error=st.sampled_from([0.0, 0.1, 0.6]),
     )
 
 
@@ -128,6 +129,8 @@ def delays() -> st.SearchStrategy[tuple[int | None, ...]]:
         rise_limit=st.none() | st.just(1.5),
         slew_limit=st.none() | st.just(2.0),
         averaging_window=st.sampled_from([0.0, 0.5, 1.0]),
+        max_relative_update=st.none() | st.just(2.0),
+        dense_start_steps=st.sampled_from([0, 16]),
     ),
     base=disturbances(),
     run=disturbances(),
@@ -148,7 +151,8 @@ def test_multipliers_are_finite_and_inside_their_bounds(
     if priors.any():
         off_prior = trained.multipliers / priors
         assert off_prior.max() <= policy.correction_bound * (1 + 1e-9)
-        assert off_prior.min() >= 1 / policy.correction_bound / (1 + 1e-9)
+        if policy.max_relative_update is None:
+            assert off_prior.min() >= 1 / policy.correction_bound / (1 + 1e-9)
 
 
 @given(
@@ -201,6 +205,57 @@ def test_unbounded_multipliers_of_zero_projections_lock_in_below_the_ideal() -> 
     projections = [name.endswith("proj.weight") for name in pair[1].names]
     assert off_ideal(pair, trained)[-1, projections].max() < -2
     assert stream_growth(pair, trained)[-1] < -2
+
+
+@pytest.mark.parametrize("policy", [UNBOUNDED, Policy()])
+def test_weights_behind_a_norm_remember_a_spike_only_if_multipliers_are_unbounded(
+    policy: Policy,
+) -> None:
+    """The rate of normed weights falls as they grow, so nothing brings their norm back."""
+    spike = Disturbance(spikes=((25, 50, 1e-3),))
+    normed = [name.endswith("attn.qk.weight") for name in DEFAULT_STD[1].names]
+    disturbed = followed(DEFAULT_STD, policy, run=spike).weight_rms[-1, normed]
+    undisturbed = followed(DEFAULT_STD, policy).weight_rms[-1, normed]
+    growth = np.log2(disturbed / undisturbed)
+    if policy is UNBOUNDED:
+        assert growth.min() > 3
+    else:
+        assert np.abs(growth).max() < 1
+
+
+@given(
+    pair=st.sampled_from([p for p in PAIRS if p[0].depth == p[1].depth]),
+    prior=st.sampled_from(PriorRule),
+    limit=st.sampled_from([1.0, 2.0, 4.0]),
+    base=disturbances(),
+    run=disturbances(),
+)
+def test_relative_updates_stay_below_their_limit(
+    pair: Pair, prior: PriorRule, limit: float, base: Disturbance, run: Disturbance
+) -> None:
+    policy = Policy(prior=prior, max_relative_update=limit)
+    trained = followed(pair, policy, base=base, run=run)
+    plain = plain_training(pair[0], COSINE, STEPS)
+    for row, step in enumerate(trained.steps.tolist()):
+        # At the start some weights are 0. Between points the reference is interpolated.
+        if step == 0 or step % 25:
+            continue
+        measured = [outcome.is_recommended for outcome in trained.answers[row].outcomes]
+        moving = np.array(measured) & (trained.weight_rms[row] > 0)
+        moving &= trained.multipliers[row] > policy.min_multiplier
+        # The bound around the prior has the last word.
+        lowest = trained.answers[row].priors / policy.correction_bound
+        highest = np.maximum(limit * trained.weight_rms[row] / plain.weight_rms[step], lowest)
+        assert (trained.multipliers[row, moving] <= highest[moving] * (1 + 1e-5)).all()
+
+
+@given(pair=st.sampled_from(PAIRS), base=disturbances(), run=disturbances(), delays=delays())
+def test_by_default_the_stream_stays_within_a_factor_of_eight_of_the_base(
+    pair: Pair, base: Disturbance, run: Disturbance, delays: tuple[int | None, ...]
+) -> None:
+    """Whatever is measured, the run's function grows about as the base's does."""
+    trained = followed(pair, Policy(), base=base, run=run, delays=delays)
+    assert np.abs(stream_growth(pair, trained)).max() < 3
 
 
 @pytest.mark.parametrize("spike", [0.1, 10.0, 1e6, 1e-6])
