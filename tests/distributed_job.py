@@ -86,6 +86,7 @@ def train(kind: str, rank: int, ranks: int) -> dict[str, object]:
         run=RunInfo(policy=_POLICY),
         options=options,
     )
+    initial_rms = [group.initial_rms for group in attachment.groups.layout().groups]
     first: dict[str, list[float] | None] = {}
 
     def no_room() -> None:
@@ -116,6 +117,7 @@ def train(kind: str, rank: int, ranks: int) -> dict[str, object]:
         ]
     return {
         **first,
+        "initial_rms": initial_rms,
         "multipliers": multipliers,
         "weights": weights,
         "failures": attachment.failures,

@@ -47,6 +47,13 @@ def test_rms_are_those_of_whole_tensors(kind: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_initial_weights_are_those_of_whole_tensors(kind: str) -> None:
+    (single,), ranks = job("plain"), job(kind)
+    assert ranks[0]["initial_rms"] == ranks[1]["initial_rms"]
+    assert ranks[0]["initial_rms"] == pytest.approx(single["initial_rms"], rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_all_ranks_apply_the_answer_of_rank_0_in_the_same_step(kind: str) -> None:
     first, second = job(kind)  # rank 1 has an advisor that raises on every call
     assert first["rates"] == second["rates"]

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from fslr.advisor.v1 import layout_pb2
 from fslr.errors import AttachError
 from fslr.torch.model.forward import unwrap
+from fslr.torch.model.initial_weights import rms_of
+from fslr.torch.model.kinds import describe
+from fslr.torch.model.shapes import count_of
 from fslr.torch.model.sharding import refuse_foreign_shards, reshard
 
 
@@ -65,7 +68,9 @@ class ModelGroups:
                 "check requires_grad and the parameters that the optimizer was built with"
             )
         trained = {group.name for group in self._groups}
-        self._frozen = {name: p.numel() for name, p in named.values() if name not in trained}
+        self._frozen = {name: count_of(p) for name, p in named.values() if name not in trained}
+        self._model = model
+        self._optimizer = optimizer
         self._index = {id(group.parameter): i for i, group in enumerate(self._groups)}
 
     def __len__(self) -> int:
@@ -81,14 +86,28 @@ class ModelGroups:
         return self._index.get(id(parameter))
 
     def layout(self) -> layout_pb2.Layout:
-        """Return the layout message: names and parameter counts; the advisor derives the roles.
+        """Return the layout message: names, shapes, kinds and initial weights of the groups.
 
-        It lists frozen parameters as well, because the advisor counts blocks by all names.
+        The advisor derives the roles. Frozen parameters are listed as well, because the advisor
+        counts blocks by all names. For a sharded model this is a collective: all ranks call it.
+        Initial weights are left out once the optimizer has made a step.
         """
+        parameters = [group.parameter for group in self._groups]
+        descriptions = describe(self._model, parameters)
+        has_stepped = any(self._optimizer.state.values())
+        initial = [None] * len(parameters) if has_stepped else rms_of(parameters)
         return layout_pb2.Layout(
             groups=[
-                layout_pb2.Group(name=group.name, parameter_count=group.parameter.numel())
-                for group in self._groups
+                layout_pb2.Group(
+                    name=group.name,
+                    parameter_count=count_of(group.parameter),
+                    shape=description.shape,
+                    fan_in=description.fan_in,
+                    fan_out=description.fan_out,
+                    kind=description.kind,
+                    initial_rms=rms,
+                )
+                for group, description, rms in zip(self._groups, descriptions, initial, strict=True)
             ],
             frozen_names=self._frozen,
             frozen_parameter_counts=self._frozen.values(),

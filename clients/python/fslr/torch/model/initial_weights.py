@@ -1,0 +1,66 @@
+"""The root mean square of each tensor of a model, for comparing initial weights with a base's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.nn.parameter import is_lazy
+
+from fslr.torch.model.shapes import count_of
+from fslr.torch.model.sharding import is_shard
+
+
+@torch.no_grad()
+def rms_of(parameters: Sequence[nn.Parameter]) -> list[float | None]:
+    """Return the root mean square of each tensor's entries.
+
+    The device is waited for once. If tensors are sharded, this is a collective: each mesh has one
+    sum over its ranks.
+
+    Args:
+        parameters: The tensors.
+
+    Returns:
+        One number for each tensor; None where a tensor has no values (on the meta device, not yet
+        initialized, without entries) or values that are not finite.
+    """
+    norms: dict[int, Tensor] = {}
+    meshes: dict[int, DeviceMesh] = {}
+    for index, parameter in enumerate(parameters):
+        if is_lazy(parameter) or parameter.is_meta or not parameter.numel():
+            continue
+        values: Any = parameter.detach()
+        if is_shard(values):
+            meshes[index] = values.device_mesh
+            values = values.to_local()
+        norms[index] = torch.linalg.vector_norm(values, dtype=_summed_as(values))
+    if not norms:
+        return [None] * len(parameters)
+    device = next(iter(norms.values())).device
+    squares = {index: norm.to(device, torch.float32).square() for index, norm in norms.items()}
+    for mesh in dict.fromkeys(meshes.values()):
+        indices = [index for index, of in meshes.items() if of == mesh]
+        totals = torch.stack([squares[index] for index in indices]).to(mesh.device_type)
+        dist.all_reduce(totals, group=mesh.get_group(mesh.ndim - 1))
+        squares.update(zip(indices, totals.to(device), strict=True))
+    found = dict(zip(squares, torch.stack([*squares.values()]).tolist(), strict=True))
+    return [
+        _root_mean(found[index], count_of(parameter)) if index in found else None
+        for index, parameter in enumerate(parameters)
+    ]
+
+
+def _summed_as(tensor: Tensor) -> torch.dtype | None:
+    """Return the type in which a tensor's squares are summed; those of float16 would overflow."""
+    return torch.float32 if tensor.dtype in {torch.float16, torch.bfloat16} else None
+
+
+def _root_mean(square_sum: float, count: int) -> float | None:
+    rms = math.sqrt(square_sum / count)
+    return rms if math.isfinite(rms) else None

@@ -1,0 +1,272 @@
+"""What each parameter does in its model, as far as learning rates depend on it.
+
+The model is not run: kinds follow from the classes of modules, from names and from the order of
+registration. The first row that applies decides. "In a block" means that a number in the name is
+followed by a further module, as in ``layers.3.mlp.weight``. Names are compared as whole parts
+between dots.
+
+=============  =================================================================================
+kind           parameter
+=============  =================================================================================
+adapter A      in ``lora_A``, ``lora_a``, ``lora_embedding_A``, ``lora_down``; of the module
+               ``a``, ``A`` or ``down`` of a class with LoRA in its name
+adapter B      the same with ``b``, ``B`` and ``up``
+embedding      of ``nn.Embedding``, ``nn.EmbeddingBag`` or a class with Embedding in its name,
+               also if it is tied to the readout; a raw table whose name says position,
+               embedding, token, latent, queries or prompt
+vector         of a norm; named ``bias`` or ``..._bias``; at most one dimension is above 1, and
+               it is not the weight of a layer
+router         in ``router``; in ``gate``, ``gating``, ``wg`` or ``shared_expert_gate`` beside
+               experts
+expert         in a module whose name ends in ``expert`` or ``experts`` and does not begin with
+               ``shared``; of three dimensions, in a class with Expert or MoE in its name
+input          in ``patch_embed...``; of a convolution of 1 or 3 channels without groups; the
+               first matrix of a model without an embedding of tokens, if it is not in a block
+convolution    of any other convolution
+readout        of a linear layer that is the model's output embedding, or not in a block and
+               called ``lm_head``, ``head``, ``classifier``, ``logits`` or the like; if the model
+               has no output embedding, its last matrix, if that is of a linear layer, not in a
+               block and no pooler
+hidden         any other
+unspecified    without a shape (not yet initialized), without entries, or with more than 8
+               dimensions
+=============  =================================================================================
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import nn
+
+from fslr.advisor.v1 import layout_pb2
+from fslr.torch.model.owners import Owner, owners_of
+from fslr.torch.model.shapes import MAX_DIMENSIONS, Convolution, fans_of, is_vector, shape_of
+
+_Kind: TypeAlias = layout_pb2.GroupKind.ValueType
+
+_ADAPTER_A = frozenset({"lora_A", "lora_a", "lora_embedding_A", "lora_down"})
+_ADAPTER_B = frozenset({"lora_B", "lora_b", "lora_embedding_B", "lora_up"})
+_SHORT_A, _SHORT_B = frozenset({"a", "A", "down"}), frozenset({"b", "B", "up"})
+_GATES = frozenset({"gate", "gating", "wg", "shared_expert_gate"})
+_READOUTS = frozenset({
+    *("lm_head", "head", "heads", "output", "output_layer", "output_projection", "out_head"),
+    *("classifier", "logits", "to_logits", "score", "embed_out", "unembed", "readout"),
+    *("qa_outputs", "cls_head", "visual_projection", "text_projection"),
+})
+_TABLE = re.compile(
+    r"(^|_)(pos|position|positions|positional|emb|embs|embed|embeds|embedding|embeddings"
+    r"|token|tokens|latent|latents|queries|prompt|prompts)(_|$)|^rel_pos|^wpe$|^wte$"
+)
+_EXPERTS = re.compile(r"^(?!shared).*experts?$")
+_EXPERTS_CLASS = re.compile(r"Expert|MoE")
+_NORM_CLASS = re.compile(r"Norm(?!al)")
+_GAINS = frozenset({"weight_g", "original0"})  # of weight norm, in its old and its new form
+_LAYERS = (
+    nn.Linear | nn.Bilinear | nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention | Convolution
+)
+_POSITIONS = ("pos", "wpe")
+_IMAGE_CHANNELS = frozenset({1, 3})
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is known of a parameter before training.
+
+    Attributes:
+        shape: Its shape; empty: unknown, or a scalar.
+        fan_in: Number of inputs that one output sums over; 0: unknown.
+        fan_out: Number of outputs that one input takes part in; 0: unknown.
+        kind: What it does in its model.
+    """
+
+    shape: tuple[int, ...] = ()
+    fan_in: int = 0
+    fan_out: int = 0
+    kind: _Kind = layout_pb2.GROUP_KIND_UNSPECIFIED
+
+
+def describe(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list[Description]:
+    """Return what is known of parameters before training; the model is not run.
+
+    Args:
+        model: The module inside all wrappers.
+        parameters: Some of its parameters.
+    """
+    owners = owners_of(model)
+    shapes = {id(p): shape_of(p) for p in model.parameters()}
+    kinds = _Kinds(model, owners, shapes)
+    descriptions = []
+    for parameter in parameters:
+        key = id(parameter)
+        shape = shapes[key]
+        if shape is None or 0 in shape or len(shape) > MAX_DIMENSIONS:
+            descriptions.append(Description())
+            continue
+        kind = kinds.kind_of(key, shape)
+        descriptions.append(Description(shape, *fans_of(owners[key][0], shape, kind), kind))
+    return descriptions
+
+
+class _Kinds:
+    """Finds the kinds of a model's parameters.
+
+    Args:
+        model: The module inside all wrappers.
+        owners: The owners of each parameter by its id, frozen ones included.
+        shapes: The shape of each parameter by its id, in the order of ``model.parameters()``;
+            None: it has none yet.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        owners: Mapping[int, Sequence[Owner]],
+        shapes: Mapping[int, tuple[int, ...] | None],
+    ) -> None:
+        self._owners = owners
+        paths = [owner.path for found in owners.values() for owner in found]
+        self._beside_experts = {
+            path[:i] for path in paths for i, part in enumerate(path) if _EXPERTS.match(part)
+        }
+        self._outputs = _output_embeddings(model) | {
+            key
+            for key, found in owners.items()
+            if any(map(_is_embedding, found)) and any(map(_is_linear, found))
+        }
+        matrices = [key for key, shape in shapes.items() if self._is_matrix(key, shape)]
+        has_tokens = any(
+            _is_embedding(owner) and not any(part.startswith(_POSITIONS) for part in owner.path)
+            for found in owners.values()
+            for owner in found
+        )
+        self._first = None if has_tokens or not matrices else matrices[0]
+        self._last = None if self._outputs or not matrices else matrices[-1]
+
+    def kind_of(self, key: int, shape: tuple[int, ...]) -> _Kind:
+        """Return the kind of a parameter.
+
+        Args:
+            key: Its id.
+            shape: Its shape, with entries.
+        """
+        owners = self._owners[key]
+        rules: list[tuple[_Kind, Callable[[Owner], bool]]] = [
+            (layout_pb2.GROUP_KIND_ADAPTER_A, lambda o: _is_adapter(o, _ADAPTER_A, _SHORT_A)),
+            (layout_pb2.GROUP_KIND_ADAPTER_B, lambda o: _is_adapter(o, _ADAPTER_B, _SHORT_B)),
+            (layout_pb2.GROUP_KIND_EMBEDDING, lambda o: _is_any_table(o, shape)),
+            (layout_pb2.GROUP_KIND_VECTOR, lambda o: _is_vector(o, shape)),
+            (layout_pb2.GROUP_KIND_ROUTER, self._is_router),
+            (layout_pb2.GROUP_KIND_EXPERT, lambda o: _is_expert(o, shape)),
+            (layout_pb2.GROUP_KIND_INPUT, lambda o: self._is_input(o, key)),
+            (layout_pb2.GROUP_KIND_CONVOLUTION, lambda o: isinstance(o.module, Convolution)),
+            (layout_pb2.GROUP_KIND_READOUT, lambda o: self._is_readout(o, key)),
+        ]
+        for kind, applies in rules:
+            if any(map(applies, owners)):
+                return kind
+        return layout_pb2.GROUP_KIND_HIDDEN
+
+    def _is_matrix(self, key: int, shape: tuple[int, ...] | None) -> bool:
+        """Return whether a parameter is the weight of a layer that is no table and no adapter."""
+        return shape is not None and not any(
+            _is_any_table(owner, shape)
+            or _is_vector(owner, shape)
+            or _is_adapter(owner, _ADAPTER_A | _ADAPTER_B, _SHORT_A | _SHORT_B)
+            for owner in self._owners[key]
+        )
+
+    def _is_router(self, owner: Owner) -> bool:
+        if "router" in owner.path:
+            return True
+        return any(
+            part in _GATES and owner.path[:i] in self._beside_experts
+            for i, part in enumerate(owner.path)
+        )
+
+    def _is_input(self, owner: Owner, key: int) -> bool:
+        if any(part.startswith(("patch_embed", "patchembed")) for part in owner.path):
+            return True
+        if _reads_images(owner.module):
+            return True
+        return key == self._first != self._last and not _is_in_block(owner)
+
+    def _is_readout(self, owner: Owner, key: int) -> bool:
+        if not _is_linear(owner) or _is_in_block(owner):
+            return key in self._outputs
+        is_named = bool(owner.path) and owner.path[-1] in _READOUTS
+        is_last = key == self._last and "pooler" not in owner.path
+        return is_named or is_last or key in self._outputs
+
+
+def _output_embeddings(model: nn.Module) -> frozenset[int]:
+    """Return the ids of the parameters of what a model of Transformers calls output embeddings."""
+    find = getattr(model, "get_output_embeddings", None)
+    try:
+        module = find() if callable(find) else None
+    except Exception:  # noqa: BLE001 - code of the model, which may have no output embeddings
+        return frozenset()
+    if not isinstance(module, nn.Module):
+        return frozenset()
+    return frozenset(id(parameter) for parameter in module.parameters())
+
+
+def _is_linear(owner: Owner) -> bool:
+    return isinstance(owner.module, nn.Linear)
+
+
+def _reads_images(module: nn.Module) -> bool:
+    return (
+        isinstance(module, Convolution)
+        and module.groups == 1
+        and module.in_channels in _IMAGE_CHANNELS
+    )
+
+
+def _is_in_block(owner: Owner) -> bool:
+    return any(part.isdigit() for part in owner.path[:-1])
+
+
+def _is_adapter(owner: Owner, names: frozenset[str], short_names: frozenset[str]) -> bool:
+    if names.intersection((*owner.path, owner.name)):
+        return True
+    is_short = bool(owner.path) and owner.path[-1] in short_names
+    return is_short and "lora" in type(owner.parent).__name__.lower()
+
+
+def _is_embedding(owner: Owner) -> bool:
+    if isinstance(owner.module, nn.Embedding | nn.EmbeddingBag):
+        return True
+    if isinstance(owner.module, _LAYERS) or owner.name != "weight":
+        return False
+    return any("Embedding" in name for name in owner.class_names)
+
+
+def _is_any_table(owner: Owner, shape: tuple[int, ...]) -> bool:
+    return len(shape) > 1 and (_is_embedding(owner) or _is_raw_table(owner, shape))
+
+
+def _is_raw_table(owner: Owner, shape: tuple[int, ...]) -> bool:
+    if is_vector(shape) or isinstance(owner.module, _LAYERS):
+        return False
+    return _TABLE.search(owner.name) is not None
+
+
+def _is_vector(owner: Owner, shape: tuple[int, ...]) -> bool:
+    if any(map(_NORM_CLASS.search, owner.class_names)):
+        return True
+    if owner.name == "bias" or owner.name.endswith("_bias"):
+        return True
+    if len(shape) > 1 and isinstance(owner.module, _LAYERS) and owner.name not in _GAINS:
+        # The weight of a layer with a single input or output is a matrix.
+        return is_vector(shape) and not owner.name.startswith(("weight", "original"))
+    return is_vector(shape)
+
+
+def _is_expert(owner: Owner, shape: tuple[int, ...]) -> bool:
+    if any(map(_EXPERTS.match, owner.path)):
+        return True
+    return len(shape) == 3 and any(map(_EXPERTS_CLASS.search, owner.class_names))
