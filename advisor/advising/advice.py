@@ -14,8 +14,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from advisor.advising.initial_weights import initial_weight_warnings
 from advisor.advising.mismatch_warnings import (
     Difference,
+    DifferenceKind,
     Training,
     nearest_roles_used,
     opening_differences,
@@ -290,6 +292,10 @@ class Advice:
         references = self.mapping.references(rates, self._reference.coherences_at(step))
         return self.mapping.depth_factors(references, rates)
 
+    def start_warnings(self) -> list[str]:
+        """Return what a person should know before the run starts."""
+        return initial_weight_warnings(self.layout, self.base_layout, self.mapping)
+
     def differences(self, measurement: Measurement, profile_step: float) -> list[Difference]:
         """Return the differences between the run and the profile that a measurement reveals.
 
@@ -306,4 +312,8 @@ class Advice:
             found += nearest_roles_used(self.layout, self.base_layout, self.mapping)
             found += weight_decay_difference(self._profile, measurement)
             found += recording_differences(self._flaws)
+            found += [
+                Difference(DifferenceKind.INITIAL_WEIGHTS, message)
+                for message in self.start_warnings()
+            ]
         return found

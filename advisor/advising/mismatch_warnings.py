@@ -28,6 +28,7 @@ class DifferenceKind(enum.Enum):
     NEAREST_ROLE = "nearest role"
     WEIGHT_DECAY = "weight decay"
     RECORDING = "recording"
+    INITIAL_WEIGHTS = "initial weights"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -26,16 +26,15 @@ from advisor.cli.common import (
     optional,
     plain,
     print_json,
-    print_message,
     say,
 )
 from advisor.cli.profile import ProfileArgument
 from advisor.report import explanation
 from advisor.report.explanation import Explanation
-from advisor.report.mapping import mapping_report
-from advisor.report.words import format_number, format_percent
+from advisor.report.mapping import MappingReport, mapping_report
+from advisor.report.words import format_number, format_percent, format_tensor
 from fslr import AdvisorClient
-from fslr.advisor.v1 import advisor_service_pb2, layout_pb2
+from fslr.advisor.v1 import advisor_service_pb2, layout_pb2, profile_service_pb2
 from fslr.profile_files import load_fields, message_from_fields
 from fslr.resource_names import profile_name
 
@@ -49,6 +48,7 @@ LayoutFile = Annotated[
 ]
 
 _MAX_LISTED = 6
+_TENSOR_FIELDS = ("kind", "shape", "fan_in", "fan_out", "initial_rms", "optimizer")
 _NO_SIZES = (
     "The layout has no parameter counts. If they distinguish blocks, a run may map differently: "
     "write the file with fslr.save_layout."
@@ -71,23 +71,54 @@ def check(
         answer = advisor.validate_layout(request.opening)
     report = mapping_report(request.opening.layout, answer)
     if as_json:
-        print_message(answer)
+        print_json(_mapping_fields(request.opening.layout, answer))
     else:
-        table = Table(
-            Column("group", overflow="fold"), "matched by", "depth factor",
-            Column("from", overflow="fold"), box=box.SIMPLE,
-            title=f"{len(report.groups)} groups mapped onto {plain(report.profile)}",
-            title_justify="left",
-        )  # fmt: skip
-        for row in report.groups:
-            factor = "" if row.depth_factor is None else format_number(row.depth_factor)
-            table.add_row(plain(row.group), row.match, factor, plain(_list(row.sources)))
-        console.print(table)
+        console.print(_mapping_table(report))
         say(", ".join(f"{count} by {way}" for way, count in report.counts))
         if not report.has_sizes:
             say(_NO_SIZES)
+        for warning in report.warnings:
+            say(f"[yellow]warning:[/] {plain(warning)}")
     if report.refusal:
         fail(report.refusal)
+
+
+def _mapping_fields(
+    layout: layout_pb2.Layout, answer: profile_service_pb2.ValidateLayoutResponse
+) -> dict[str, Any]:
+    """Return the answer, with what the layout says of each group's tensor."""
+    fields = message_dict(answer)
+    for mapping, group in zip(fields["mappings"], layout.groups, strict=True):
+        tensor = message_dict(group)
+        mapping |= {name: tensor[name] for name in _TENSOR_FIELDS if name in tensor}
+    return fields
+
+
+def _mapping_table(report: MappingReport) -> Table:
+    """Return the mapping; without the columns that would be empty."""
+    table = Table(
+        Column("group", overflow="fold"), "match", "depth",
+        box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left",
+        title=f"{len(report.groups)} groups mapped onto {plain(report.profile)}",
+    )  # fmt: skip
+    if report.has_shapes:
+        table.add_column("tensor", no_wrap=True)
+        table.add_column("fans", no_wrap=True)
+    if report.has_priors:
+        table.add_column("prior")
+    table.add_column("from", overflow="fold")
+    for row in report.groups:
+        fans = f"{row.fan_in or '?'}->{row.fan_out or '?'}" if row.fan_in or row.fan_out else ""
+        tensor = (format_tensor(row.kind, row.shape), fans)
+        table.add_row(
+            plain(row.group),
+            row.match,
+            optional(row.depth_factor, format_number),
+            *(tensor if report.has_shapes else ()),
+            *([optional(row.prior, format_number)] if report.has_priors else ()),
+            plain(_list(row.sources)),
+        )
+    return table
 
 
 def explain(

@@ -27,7 +27,7 @@ from advisor.cli.common import (
     say,
 )
 from advisor.report.profiles import ProfileRow, UnitRateTable, profile_facts, unit_rate_table
-from advisor.report.words import format_number
+from advisor.report.words import format_number, format_tensor
 from fslr import load_profile
 
 app = typer.Typer(help="Register reference profiles and look at them.", no_args_is_help=True)
@@ -125,8 +125,19 @@ def _unit_rates_table(rates: UnitRateTable) -> Table:
     table = Table(title="unit rates, in output units per learning rate", title_justify="left")
     table.add_column("group", overflow="fold")
     table.add_column("role", overflow="fold")
+    has_tensors = any(row.kind or row.shape for row in rates.groups)
+    if has_tensors:
+        table.add_column("tensor", no_wrap=True)
+        table.add_column("initial RMS")
     for step in rates.steps:
         table.add_column(f"step {step}", no_wrap=True)
     for row in rates.groups:
-        table.add_row(plain(row.group), plain(row.role), *map(format_number, row.unit_rates))
+        rms = "" if row.initial_rms is None else format_number(row.initial_rms)
+        tensor = (format_tensor(row.kind, row.shape), rms)
+        table.add_row(
+            plain(row.group),
+            plain(row.role),
+            *(tensor if has_tensors else ()),
+            *map(format_number, row.unit_rates),
+        )
     return table

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from advisor.report.words import format_number, format_percent, format_rules, short_name
+from advisor.report.words import (
+    format_number,
+    format_percent,
+    format_rules,
+    kind_word,
+    short_name,
+)
 from fslr.advisor.v1 import profile_pb2, profile_service_pb2
 from fslr.profile_files import message_to_fields
 
@@ -125,11 +131,17 @@ class UnitRateRow:
         group: The group's name.
         role: The group's role; empty if it equals the name.
         unit_rates: Unit rates at the steps of the table, in output units per learning rate.
+        kind: What the tensor does in the model, in words, such as ``hidden``; empty: unknown.
+        shape: Size of the tensor along each dimension; empty: unknown, or a scalar.
+        initial_rms: RMS of the tensor's entries before the first step; None: unknown.
     """
 
     group: str
     role: str
     unit_rates: tuple[float, ...]
+    kind: str = ""
+    shape: tuple[int, ...] = ()
+    initial_rms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +166,9 @@ def unit_rate_table(content: profile_pb2.ProfileContent) -> UnitRateTable:
             group.name,
             group.role if group.role != group.name else "",
             tuple(point.unit_rates[i] for point in points),
+            kind_word(group.kind),
+            tuple(group.shape),
+            group.initial_rms if group.HasField("initial_rms") else None,
         )
         for i, group in enumerate(content.layout.groups)
     )

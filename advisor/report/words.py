@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from advisor.policy import Policy
 from advisor.wire import policy_to_proto
-from fslr.advisor.v1 import policy_pb2
+from fslr.advisor.v1 import layout_pb2, policy_pb2
 from fslr.profile_files import message_to_fields
 
 _OUTCOME_SENTENCES = {
@@ -52,6 +53,21 @@ def enum_word(kind: Any, value: int) -> str:
         return str(value)
     prefix = kind.DESCRIPTOR.values_by_number[0].name.removesuffix("UNSPECIFIED")
     return str(known.name).removeprefix(prefix).lower().replace("_", " ")
+
+
+def kind_word(kind: int) -> str:
+    """Return a kind of group in words, such as ``adapter a``; empty: unknown."""
+    return enum_word(layout_pb2.GroupKind, kind) if kind else ""
+
+
+def format_tensor(kind: str, shape: Sequence[int]) -> str:
+    """Return kind and shape of a tensor, such as ``hidden 192x48``; unknown parts are left out.
+
+    Args:
+        kind: The kind in words; empty: unknown.
+        shape: Its size along each dimension; empty: unknown, or a scalar.
+    """
+    return " ".join(filter(None, (kind, "x".join(map(str, shape)))))
 
 
 def outcome_word(outcome: int) -> str:

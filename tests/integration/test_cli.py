@@ -9,9 +9,16 @@ import pytest
 from google.protobuf import json_format
 
 from advisor.local.server import LocalServer
-from fslr import AdvisorClient, ProfileFileError, load_profile, save_profile
+from fslr import AdvisorClient, ProfileFileError, load_profile, save_layout, save_profile
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from tests.building import NAMES, content_message, opening_message
+from fslr.advisor.v1 import layout_pb2
+from tests.building import (
+    NAMES,
+    content_message,
+    describe_tensors,
+    layout_message,
+    opening_message,
+)
 from tests.commands import Cli
 from tests.waiting import eventually
 
@@ -186,6 +193,33 @@ def test_an_exported_version_can_be_imported_again(cli: Cli, file: str, tmp_path
     assert "char GPT, edited" in output
     assert "▅▅▅" in output
     assert "have the same content" in cli.run("profile", "diff", "gpt", "gpt@1").stdout
+
+
+def test_profile_check_shows_shapes_kinds_priors_and_initial_weights(
+    cli: Cli, tmp_path: Path
+) -> None:
+    content = content_message()
+    describe_tensors(content.layout, width=48)
+    save_profile(content, tmp_path / "shaped.yaml")
+    cli.run("profile", "register", "shaped", str(tmp_path / "shaped.yaml"))
+    shown = cli.run("profile", "show", "shaped").stdout
+    assert "hidden 48x48" in shown
+    assert "0.02" in shown
+    layout = layout_message()
+    describe_tensors(layout, width=192)
+    layout.groups[0].kind = layout_pb2.GROUP_KIND_EMBEDDING
+    save_layout(layout, tmp_path / "layout.yaml")
+    assert "kind: embedding" in (tmp_path / "layout.yaml").read_text()
+    output = cli.run("profile", "check", "shaped", str(tmp_path / "layout.yaml")).stdout
+    assert "hidden 192x192" in output
+    assert "embedding 192x192" in output
+    assert "192->192" in output
+    assert "warning: initial weights of blocks.*.up.weight, head.weight do not" in output
+    found = cli.json("profile", "check", "shaped", str(tmp_path / "layout.yaml"))
+    assert len(found["warnings"]) == 2
+    head = found["mappings"][3]
+    assert head["shape"] == [192, 192]
+    assert (head["kind"], head["fan_in"], head["fan_out"]) == ("GROUP_KIND_HIDDEN", 192, 192)
 
 
 def test_profile_check_shows_how_a_layout_maps(cli: Cli, file: str, tmp_path: Path) -> None:

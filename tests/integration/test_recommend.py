@@ -18,7 +18,13 @@ from fslr.advisor.v1 import advisor_service_pb2_grpc, policy_pb2
 from fslr.advisor.v1.advisor_service_pb2 import Measurement
 from fslr.advisor.v1.advisor_service_pb2 import RecommendLRRequest as Request
 from fslr.advisor.v1.advisor_service_pb2_grpc import AdvisorServiceStub
-from tests.building import NAMES, content_message, layout_message, opening_message
+from tests.building import (
+    NAMES,
+    content_message,
+    describe_tensors,
+    layout_message,
+    opening_message,
+)
 
 
 @pytest.fixture
@@ -51,6 +57,24 @@ def test_a_stream_answers_measurements_in_order(stub: AdvisorServiceStub, profil
     assert answers[0].profile == f"{profile}@1"
     assert answers[0].next_measurement_step == 25
     assert not answers[0].stale
+
+
+def test_each_run_of_a_cached_layout_is_warned_of_its_own_initial_weights(
+    client: AdvisorClient, project: str
+) -> None:
+    content = content_message()
+    describe_tensors(content.layout, width=8, rms=0.02)
+    client.register_profile("shaped", content, project=project)
+    found = []
+    for rms in (0.02, 0.08):
+        opening = opening_message(f"projects/{project}/profiles/shaped")
+        describe_tensors(opening.layout, width=8, rms=rms)
+        answer = client.recommend_once(opening, measurement())
+        assert {w.kind for w in answer.warnings} <= {pb.WARNING_KIND_INITIAL_WEIGHTS}
+        found.append([warning.message for warning in answer.warnings])
+        assert found[-1] == list(client.validate_layout(opening).warnings)
+    assert found[0] == []
+    assert found[1][0].endswith("record a base that starts with 0.08, or start the run with 0.02")
 
 
 def test_unary_call_stream_and_in_process_use_agree_bit_for_bit(

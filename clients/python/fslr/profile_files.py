@@ -54,7 +54,8 @@ def save_layout(layout: layout_pb2.Layout, path: str | Path) -> None:
         ProfileFileError: The file cannot be written, or it is a YAML file and PyYAML is not
             installed.
     """
-    _write(path, format_fields(message_to_fields(layout), yaml=_is_yaml(path)))
+    yaml = _is_yaml(path)
+    _write(path, format_fields(message_to_fields(layout, enum_words=yaml), yaml=yaml))
 
 
 def load_profile(path: str | Path) -> profile_pb2.ProfileContent:

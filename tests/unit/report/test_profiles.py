@@ -148,5 +148,23 @@ def test_a_mapping_is_counted_by_the_way_of_matching() -> None:
     assert report.counts == (("name", 1), ("none", 1))
     assert (report.profile, report.has_sizes) == ("gpt@1", False)
     assert report.refusal == "1 of 2 groups have no match"
+    assert not report.has_shapes
+    assert not report.has_priors
     layout.groups[0].parameter_count = 3
     assert mapping_report(layout, answer).has_sizes
+
+
+def test_a_mapping_says_what_the_tensors_are_and_with_which_multiplier_they_start() -> None:
+    answer = profile_service_pb2.ValidateLayoutResponse(warnings=["initial weights differ"])
+    answer.mappings.add(group="a", match=policy_pb2.MATCH_NONE, prior=0.25)
+    answer.mappings.add(group="x", match=policy_pb2.MATCH_NONE)
+    layout = layout_pb2.Layout(groups=[layout_pb2.Group(name="a"), layout_pb2.Group(name="x")])
+    layout.groups[0].shape[:] = [6, 4]
+    layout.groups[0].fan_in = 4
+    layout.groups[0].kind = layout_pb2.GROUP_KIND_ADAPTER_A
+    report = mapping_report(layout, answer)
+    assert report.has_shapes
+    assert report.has_priors
+    assert report.warnings == ("initial weights differ",)
+    tensors = [(r.kind, r.shape, r.fan_in, r.fan_out, r.prior) for r in report.groups]
+    assert tensors == [("adapter a", (6, 4), 4, None, 0.25), ("", (), None, None, None)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.overrides import TorchFunctionMode
 
 from advisor.wire import layout_from_proto
 from fslr.advisor.v1 import layout_pb2
@@ -59,9 +61,14 @@ def test_frozen_parameters_are_listed_by_name_and_size_only() -> None:
     assert found.groups[1].name == "2.weight"
 
 
-def test_initial_weights_are_left_out_once_the_optimizer_has_made_a_step() -> None:
+@pytest.mark.parametrize(
+    "optimizer_class", [torch.optim.Adam, torch.optim.Adagrad, torch.optim.RMSprop]
+)
+def test_initial_weights_are_left_out_once_the_optimizer_has_made_a_step(
+    optimizer_class: Callable[..., torch.optim.Optimizer],
+) -> None:
     model = net()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    optimizer = optimizer_class(model.parameters(), lr=0.1)
     groups = ModelGroups(model, optimizer)
     assert all(group.HasField("initial_rms") for group in groups.layout().groups)
     model(torch.arange(7)).sum().backward()
@@ -117,6 +124,28 @@ def test_reading_initial_weights_changes_no_random_numbers_and_no_gradients() ->
     layout(model)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+class _Reads(TorchFunctionMode):
+    """Counts the reads of values, for each of which a device would be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(
+        self, func: Any, _types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        reads = {"tolist", "item", "numpy", "cpu", "__float__", "__bool__", "__int__"}
+        self.count += getattr(func, "__name__", "") in reads
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_device_is_waited_for_once() -> None:
+    parameters = list(net().parameters())
+    with _Reads() as reads:
+        assert None not in rms_of(parameters)
+    assert reads.count == 1
 
 
 @pytest.fixture

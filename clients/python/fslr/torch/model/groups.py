@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -94,8 +94,8 @@ class ModelGroups:
         """
         parameters = [group.parameter for group in self._groups]
         descriptions = describe(self._model, parameters)
-        has_stepped = any(self._optimizer.state.values())
-        initial = [None] * len(parameters) if has_stepped else rms_of(parameters)
+        is_resumed = _has_stepped(self._optimizer)
+        initial = [None] * len(parameters) if is_resumed else rms_of(parameters)
         return layout_pb2.Layout(
             groups=[
                 layout_pb2.Group(
@@ -112,3 +112,11 @@ class ModelGroups:
             frozen_names=self._frozen,
             frozen_parameter_counts=self._frozen.values(),
         )
+
+
+def _has_stepped(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether the state of an optimizer shows that it has made a step."""
+    for state in getattr(optimizer, "state", {}).values():
+        if isinstance(state, Mapping) and state:
+            return float(state.get("step", 1)) > 0  # Adagrad has a state before its first step
+    return False
