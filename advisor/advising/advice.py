@@ -294,7 +294,12 @@ class Advice:
 
     def start_warnings(self) -> list[str]:
         """Return what a person should know before the run starts."""
-        return initial_weight_warnings(self.layout, self.base_layout, self.mapping)
+        found = recording_differences(self._flaws) + self._initial_weight_differences()
+        return [difference.message for difference in found]
+
+    def _initial_weight_differences(self) -> list[Difference]:
+        messages = initial_weight_warnings(self.layout, self.base_layout, self.mapping)
+        return [Difference(DifferenceKind.INITIAL_WEIGHTS, message) for message in messages]
 
     def differences(self, measurement: Measurement, profile_step: float) -> list[Difference]:
         """Return the differences between the run and the profile that a measurement reveals.
@@ -312,8 +317,5 @@ class Advice:
             found += nearest_roles_used(self.layout, self.base_layout, self.mapping)
             found += weight_decay_difference(self._profile, measurement)
             found += recording_differences(self._flaws)
-            found += [
-                Difference(DifferenceKind.INITIAL_WEIGHTS, message)
-                for message in self.start_warnings()
-            ]
+            found += self._initial_weight_differences()
         return found
