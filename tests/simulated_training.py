@@ -351,6 +351,9 @@ def record(
 ) -> Profile:
     """Return the profile of a plain training.
 
+    While a group has the rate 0, the number of steps doubles from one point to the next, as
+    :class:`fslr.training.recording.Recording` does.
+
     Args:
         base: The training, with every step measured.
         model: Its model.
@@ -358,7 +361,8 @@ def record(
         every: Steps between recorded points.
         disturbance: What the recorder measures instead of the true rates.
     """
-    steps, names = base.steps[::every], model.names
+    names = model.names
+    steps = _recorded_steps(base, every)
     rates = np.array([
         disturbance.measured(step, names, base.unit_rates[step]) for step in steps.tolist()
     ])
@@ -373,6 +377,19 @@ def record(
         weight_rms=base.weight_rms[steps].astype(np.float32),
         update_rms=np.ones(rates.shape, dtype=np.float32),
     )
+
+
+def _recorded_steps(base: Trajectory, every: int) -> NDArray[np.int64]:
+    """Return the steps that a recorder measures."""
+    steps = [0]
+    while True:
+        step = steps[-1]
+        following = (step // every + 1) * every
+        if not base.unit_rates[step].all():
+            following = min(following, max(2 * step, 1))
+        if following >= len(base.steps):
+            return np.array(steps)
+        steps.append(following)
 
 
 class SimulatedAdvisor:
@@ -391,7 +408,7 @@ class SimulatedAdvisor:
 
     def __init__(self, profile: Profile, layout: Layout) -> None:
         self.profile = profile
-        self.reference = Reference(profile)
+        self.reference = Reference(profile, smoothing=profile.policy.reference_smoothing)
         self.mapping = _mapping(layout, profile.layout, profile.policy.depth_rule)
         self.priors = priors(layout, profile.layout, self.mapping, optimizer="AdamW")
 

@@ -131,6 +131,7 @@ def delays() -> st.SearchStrategy[tuple[int | None, ...]]:
         averaging_window=st.sampled_from([0.0, 0.5, 1.0]),
         max_relative_update=st.none() | st.just(2.0),
         dense_start_steps=st.sampled_from([0, 16]),
+        reference_smoothing=st.sampled_from([0.0, 0.7]),
     ),
     base=disturbances(),
     run=disturbances(),
@@ -280,7 +281,7 @@ def test_by_default_a_spike_at_the_end_of_the_warmup_does_no_harm(pair: Pair, sp
 def test_by_default_a_spike_of_any_size_is_forgotten(
     pair: Pair, spike: tuple[int, int, float], in_base: bool, rest_step: int | None
 ) -> None:
-    """Of a model at rest nothing remains. One in training keeps what its weights did meanwhile."""
+    """Of a model at rest little remains. One in training keeps what its weights did meanwhile."""
     schedule = replace(COSINE, rest_step=rest_step)
     start = min(spike[0], 150)
     spikes = Disturbance(spikes=((start, start + 25, spike[2]),))
@@ -288,7 +289,7 @@ def test_by_default_a_spike_of_any_size_is_forgotten(
     disturbed = followed(pair, Policy(), schedule=schedule, steps=2 * STEPS, base=base, run=run)
     undisturbed = followed(pair, Policy(), schedule=schedule, steps=2 * STEPS)
     apart = np.log2(disturbed.multipliers[-1] / undisturbed.multipliers[-1])
-    assert np.abs(apart).max() < (0.1 if rest_step == 0 else 1.6)
+    assert np.abs(apart).max() < (0.3 if rest_step == 0 else 1.6)
     assert abs(np.log2(disturbed.stream_rms[-1] / undisturbed.stream_rms[-1])) < 2.5
 
 
@@ -334,6 +335,27 @@ def test_a_group_whose_rate_vanishes_keeps_its_multiplier_until_the_rate_returns
         assert trained.multipliers[row, own].tolist() == held.tolist()
     returned = int(np.flatnonzero(trained.steps >= start + 60)[0])
     assert all(trained.answers[returned].outcomes[g].is_recommended for g in own)
+
+
+@pytest.mark.parametrize("policy", [Policy(), UNBOUNDED])
+def test_groups_that_move_after_zero_projections_are_advised_as_soon_as_they_do(
+    policy: Policy,
+) -> None:
+    """Zero projections have rates at once. What feeds them has a rate once they have moved."""
+    trained = followed(ZERO_PROJECTIONS, policy)
+    assert trained.steps[:2].tolist() == [0, 1]
+    first, second = (
+        [outcome.is_recommended for outcome in answer.outcomes] for answer in trained.answers[:2]
+    )
+    assert not all(first)
+    assert all(second)
+
+
+@pytest.mark.parametrize("policy", [Policy(), UNBOUNDED])
+def test_a_group_that_never_moves_costs_few_measurements(policy: Policy) -> None:
+    never = Disturbance(vanishing=((0, STEPS, "blocks.1.mlp.up.weight"),))
+    trained, usual = followed(GPT2, policy, run=never), followed(GPT2, policy)
+    assert len(trained.steps) <= len(usual.steps) + 6
 
 
 @given(
