@@ -22,6 +22,7 @@ from advisor.advising.mismatch_warnings import (
     nearest_roles_used,
     opening_differences,
     recording_differences,
+    schedule_difference,
     warmup_difference,
     weight_decay_difference,
 )
@@ -309,7 +310,8 @@ class Advice:
                 its opening shows.
             profile_step: The step of the profile that it is compared with.
         """
-        found = warmup_difference(self._profile, profile_step, self._opening.training, measurement)
+        schedules = (self._profile, profile_step, self._opening.training, measurement)
+        found = warmup_difference(*schedules) + schedule_difference(*schedules)
         if measurement.interval_steps == 0:
             found += opening_differences(
                 self._profile.base_learning_rate, self._provenance, self._opening.training

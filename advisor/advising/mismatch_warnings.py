@@ -29,6 +29,7 @@ class DifferenceKind(enum.Enum):
     WEIGHT_DECAY = "weight decay"
     RECORDING = "recording"
     INITIAL_WEIGHTS = "initial weights"
+    SCHEDULE = "schedule"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Training:
 _SAME_LEARNING_RATE = 0.01  # relative difference up to which learning rates count as equal
 _WARMING = 0.5  # below this fraction of its peak, and before it, a schedule is warming up
 _FULL = 0.9  # above this fraction it is not
+_DECAYS_APART = 2.0  # factor up to which decaying learning rates count as alike
 _EARLY = 0.1  # after this fraction of a training a low learning rate is decay, not warm-up
 
 
@@ -160,6 +162,45 @@ def warmup_difference(
             f"{words}: at step {measurement.step} the profile's learning rate is {recorded:.0%} of "
             f"its peak, the run's {own:.0%} of its base; unit rates early in training depend on "
             "warm-up; record a profile with the run's schedule",
+        )
+    ]
+
+
+def schedule_difference(
+    profile: Profile, profile_step: float, training: Training, measurement: Measurement
+) -> list[Difference]:
+    """Return a difference if the learning rates of profile and run decay differently.
+
+    The message is the same at each step, so that clients show it once.
+
+    Args:
+        profile: The profile.
+        profile_step: The step of the profile that the run's step is compared with.
+        training: The run's properties.
+        measurement: The run's measurement, with its step and its scheduled learning rate.
+
+    Returns:
+        One difference, or none. Nothing is compared at the start, or if a schedule is unknown.
+    """
+    rates, now = profile.learning_rates, measurement.learning_rate
+    if rates is None or not now or not training.base_learning_rate or not rates.any():
+        return []
+    start = _EARLY * max(measurement.total_steps, profile.total_steps)
+    if measurement.step < start or profile_step < profile.steps[int(rates.argmax())]:
+        return []
+    own = now / training.base_learning_rate
+    recorded = float(np.interp(profile_step, profile.steps, rates) / rates.max())
+    if own <= _DECAYS_APART * recorded and recorded <= _DECAYS_APART * own:
+        return []
+    last = float(rates[-1] / rates.max())
+    return [
+        Difference(
+            DifferenceKind.SCHEDULE,
+            f"the profile's learning rate is {last:.0%} of its peak at its last point, step "
+            f"{profile.steps[-1]}, and the run's is more than {_DECAYS_APART:g} times as "
+            f"{'high' if own > recorded else 'low'} at the same time: unit rates depend on the "
+            "schedule; record a profile with the run's schedule, or set alignment=progress if only "
+            "the numbers of steps differ",
         )
     ]
 

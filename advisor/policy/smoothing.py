@@ -40,7 +40,8 @@ class Smoothed:
     Attributes:
         logs: The logarithms, shape [points, groups].
         errors: Their standard errors, shape [points, groups]. They follow from the errors of the
-            points in the window, each at least the group's spread.
+            points in the window, each at least the group's spread. A point that keeps its value
+            keeps its error too.
         spreads: Standard deviation of the recorded logarithms around the smoothed ones, without
             spikes; 0 where no window has enough points. Shape [groups].
     """
@@ -97,9 +98,10 @@ def smooth(
         weights = robust / (variances + np.square(spreads) + _SMALLEST_SCALE**2)
         lines = _fit(kernels, values, weights, np.maximum(variances, np.square(spreads)))
     low, high = _range(kernels, values, recorded)
+    moved = recorded & (lines.freedom > _FREE)
     return Smoothed(
         np.where(recorded, np.clip(lines.values, low, high), logs),
-        np.where(recorded, np.sqrt(lines.variances), relative_errors),
+        np.where(moved, np.sqrt(lines.variances), relative_errors),
         spreads,
     )
 

@@ -61,6 +61,7 @@ _WARNING_KINDS = {
     DifferenceKind.WEIGHT_DECAY: advisor_service_pb2.WARNING_KIND_WEIGHT_DECAY,
     DifferenceKind.RECORDING: advisor_service_pb2.WARNING_KIND_RECORDING,
     DifferenceKind.INITIAL_WEIGHTS: advisor_service_pb2.WARNING_KIND_INITIAL_WEIGHTS,
+    DifferenceKind.SCHEDULE: advisor_service_pb2.WARNING_KIND_SCHEDULE,
 }
 
 

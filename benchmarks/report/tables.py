@@ -295,6 +295,32 @@ def transfer(figures: dict[str, Any]) -> str:
     )
 
 
+def references(figures: dict[str, Any]) -> str:
+    """Return how references of one and of several recordings, smoothed or not, differ."""
+    rows = figures["references"]
+    smoothing = max(row["smoothing"] for row in rows)
+    lines = table(
+        ("recipe", "reference", "distance", "loss, nats", "worst seed"),
+        (
+            (
+                row["recipe"],
+                ("one recording" if row["recordings"] == 1 else f"{row['recordings']} merged")
+                + (", smoothed" if row["smoothing"] else ""),
+                f"{row['distance']:.2f}",
+                f"{row['loss']:.3f}",
+                f"{row['worst']:.3f}",
+            )
+            for row in rows
+        ),
+    )
+    return (
+        "Recipes of the practice benchmark: bases of width 24, recorded at their best learning "
+        "rate, and models of width 96, advised with these references. The distance is the mean "
+        "difference of logarithms from the recording of a seed that the reference was not made "
+        f"of; smoothing is {smoothing:g}; each row has {figures['seeds']} seeds.\n\n{lines}"
+    )
+
+
 def defaults(figures: dict[str, Any]) -> str:
     """Return what was measured about each default of the policy."""
     fields = {question.name: question.field for question in questions()}

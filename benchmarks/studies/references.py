@@ -90,7 +90,7 @@ def references(
             if recipe.name in wanted
             for row in _measured(recipe, store, pool)
         ]
-    figures = {"references": found, "processes": processes}
+    figures = {"references": found, "seeds": len(_SEEDS), "processes": processes}
     emit(figures, as_json=as_json, out=out, without=("--resume", "--processes"), threads=THREADS)
     if not as_json:
         _print(found)

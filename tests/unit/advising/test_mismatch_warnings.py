@@ -12,6 +12,7 @@ from advisor.advising.mismatch_warnings import (
     Training,
     nearest_roles_used,
     opening_differences,
+    schedule_difference,
     warmup_difference,
     weight_decay_difference,
 )
@@ -136,6 +137,45 @@ def test_equal_schedules_and_decays_cause_no_warm_up_warning() -> None:
     assert warned(schedule(100), schedule(100)) == {}
     assert warned(schedule(0), schedule(0, decaying=True)) == {}
     assert warned(schedule(0, decaying=True), schedule(0)) == {}
+
+
+def schedule_warnings(
+    recorded: np.ndarray[tuple[int], Any], run: np.ndarray[tuple[int], Any]
+) -> dict[int, str]:
+    """Return the schedule warnings by step."""
+    profile = profile_of(["a"], [[1.0]] * len(STEPS), steps=STEPS)
+    profile = dataclasses.replace(profile, learning_rates=recorded, total_steps=1000)
+    one, training = np.ones(1), Training(base_learning_rate=0.01)
+    found = {
+        step: schedule_difference(
+            profile, step, training, Measurement(step, one, one, one, learning_rate=float(rate))
+        )
+        for step, rate in zip(STEPS, run, strict=True)
+    }
+    return {step: differences[0].message for step, differences in found.items() if differences}
+
+
+def test_a_run_is_warned_once_of_a_profile_whose_learning_rate_decays_differently() -> None:
+    """At step 900 of 1000, the decaying learning rate is 16% of its peak."""
+    constant, decaying = schedule(0), schedule(0, decaying=True)
+    higher = schedule_warnings(decaying, constant)
+    assert list(higher) == [900]
+    assert higher[900].startswith(
+        "the profile's learning rate is 16% of its peak at its last point, step 900, and the run's "
+        "is more than 2 times as high at the same time"
+    )
+    lower = schedule_warnings(constant, decaying)
+    assert list(lower) == [900]
+    assert "the run's is more than 2 times as low" in lower[900]
+    assert "or set alignment=progress" in lower[900]
+    assert len(set(schedule_warnings(decaying, 3 * constant).values())) == 1
+
+
+def test_equal_decays_and_different_warm_ups_cause_no_schedule_warning() -> None:
+    decaying = schedule(100, decaying=True)
+    assert schedule_warnings(decaying, decaying) == {}
+    assert schedule_warnings(decaying, 0.6 * decaying) == {}
+    assert schedule_warnings(schedule(0), schedule(50)) == {}
 
 
 def test_unknown_learning_rates_are_not_compared() -> None:

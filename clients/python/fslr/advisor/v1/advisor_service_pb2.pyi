@@ -47,6 +47,8 @@ class _WarningKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WarningKi
     """Only one of the two measures without weight decay, or an optimizer's decay cannot be kept."""
     WARNING_KIND_RECORDING: _WarningKind.ValueType  # 9
     """The profile's recording is doubtful, such as one with spikes."""
+    WARNING_KIND_SCHEDULE: _WarningKind.ValueType  # 10
+    """The learning rates of run and profile decay differently."""
 
 class WarningKind(_WarningKind, metaclass=_WarningKindEnumTypeWrapper):
     """WarningKind is the kind of a difference between a run and its profile."""
@@ -71,6 +73,8 @@ WARNING_KIND_WEIGHT_DECAY: WarningKind.ValueType  # 8
 """Only one of the two measures without weight decay, or an optimizer's decay cannot be kept."""
 WARNING_KIND_RECORDING: WarningKind.ValueType  # 9
 """The profile's recording is doubtful, such as one with spikes."""
+WARNING_KIND_SCHEDULE: WarningKind.ValueType  # 10
+"""The learning rates of run and profile decay differently."""
 Global___WarningKind: _TypeAlias = WarningKind  # noqa: Y015
 
 @_typing.final
