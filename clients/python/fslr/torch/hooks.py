@@ -33,9 +33,11 @@ class StepHooks:
         def restore(*_: Any) -> None:
             scaler.restore()
 
+        # The step may be compiled, but not what is done around it.
+        disable: Any = torch.compiler.disable
         self._handles = [
-            optimizer.register_step_pre_hook(before_step),
-            optimizer.register_step_post_hook(after_step),
+            optimizer.register_step_pre_hook(disable(before_step)),
+            optimizer.register_step_post_hook(disable(after_step)),
             # A step that raised left its groups split, and no hook runs after it.
             optimizer.register_state_dict_pre_hook(restore),
             optimizer.register_load_state_dict_pre_hook(restore),
