@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import policy_pb2, profile_service_pb2
-from fslr.protocols import RunSession
+from fslr.advisor.v1 import policy_pb2
 from fslr.torch import MeasuringOptions, Recorder, attach
 from fslr.torch.step_scaler import StepScaler
 from fslr.torch.weight_decay import DecayKind, WeightDecay
+from tests.fixed_advisor import FixedAdvisor
 
 LEARNING_RATE, DECAY = 1e-2, 0.3
 SMALL_DECAY = 0.05  # with momentum, what is exact for weights that do not change
@@ -48,38 +47,6 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 }
 if hasattr(torch.optim, "Muon"):  # newer than the oldest supported version
     OPTIMIZERS["Muon"] = lambda p: torch.optim.Muon(p, lr=LEARNING_RATE, weight_decay=DECAY)
-
-
-class FixedAdvisor:
-    """An advisor that always answers with given multipliers and a rule for weight decay."""
-
-    def __init__(
-        self,
-        multipliers: Iterable[float],
-        rule: policy_pb2.WeightDecayRule.ValueType = policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT,
-        interval: int = 1_000,
-    ) -> None:
-        self.multipliers, self.rule, self.interval = list(multipliers), rule, interval
-        self.measurements: list[pb.Measurement] = []
-
-    def validate_layout(self, _: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
-        return profile_service_pb2.ValidateLayoutResponse(weight_decay=self.rule)
-
-    def open_run(self, _: pb.RunOpening) -> RunSession:
-        return self
-
-    def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
-        self.measurements.append(measurement)
-        return pb.RecommendLRResponse(
-            step=measurement.step,
-            multipliers=self.multipliers,
-            recommended=[True] * len(self.multipliers),
-            next_measurement_step=measurement.step + self.interval,
-            weight_decay=self.rule,
-        )
-
-    def close(self) -> None:
-        pass
 
 
 class Products(nn.Module):
@@ -471,3 +438,18 @@ def test_a_profile_of_a_training_without_gradient_has_the_rates_of_its_decay_or_
     assert all(
         one != other for one, other in zip(points[0].unit_rates, points[1].unit_rates, strict=True)
     )
+
+
+@pytest.mark.parametrize("excludes", [False, True])
+def test_a_step_that_is_skipped_has_no_rates(excludes: bool) -> None:
+    model = Products()
+    optimizer = OPTIMIZERS["AdamW"](model.parameters())
+    options = MeasuringOptions(exclude_weight_decay=excludes)
+    with Recorder(model, optimizer, options=options) as recorder:
+        backward(model)
+        model.zero_grad()
+        optimizer.step()
+        assert recorder.estimate is None
+        backward(model)
+        optimizer.step()
+    assert [point.step for point in recorder.profile("x").points] == [1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -18,9 +19,10 @@ from torch.distributed.tensor.parallel import (
 )
 
 from advisor.local.in_process import InProcessAdvisor
-from fslr import AttachError
-from fslr.torch import Recorder, attach
+from fslr import AttachError, RateEstimate
+from fslr.torch import MeasuringOptions, Recorder, attach
 from tests.building import content_message
+from tests.fixed_advisor import FixedAdvisor
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +86,38 @@ def test_models_of_fully_shard_are_measured(how: str) -> None:
         optimizer.step()
     assert recorder.estimate is not None
     assert min(recorder.estimate.unit_rates) > 0
+
+
+@pytest.mark.parametrize("excludes", [False, True])
+@pytest.mark.parametrize("scaling", ["learning_rates", "update"])
+def test_weights_decay_and_are_measured_as_in_a_whole_model(scaling: Any, excludes: bool) -> None:
+    found: list[tuple[list[torch.Tensor], RateEstimate]] = []
+    for sharded in (False, True):
+        model = net()
+        if sharded:
+            fully_shard(model[0])
+            fully_shard(model)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.3)
+        inputs = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+        with attach(
+            model,
+            optimizer,
+            profile="x",
+            advisor=FixedAdvisor((0.05, 0.5, 1.0, 2.0, 10.0, 0.001), interval=1),
+            options=MeasuringOptions(exclude_weight_decay=excludes),
+            scaling=scaling,
+            answers="wait",
+        ) as attachment:
+            for _ in range(3):
+                optimizer.zero_grad()
+                model(inputs).square().sum().backward()
+                optimizer.step()
+            assert attachment.failures == 0
+            assert attachment.estimate is not None
+            weights = [p.full_tensor() if sharded else p for p in model.parameters()]  # type: ignore[attr-defined]
+            found.append(([w.detach() for w in weights], attachment.estimate))
+    (weights, whole), (shards, parts) = found
+    for weight, shard in zip(weights, shards, strict=True):
+        torch.testing.assert_close(shard, weight)
+    for name in ("unit_rates", "weight_rms", "update_rms", "linearity_error"):
+        assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-3)
