@@ -68,8 +68,9 @@ class WeightDecay:
         decay = group.get("weight_decay")
         if decay is None or not float(decay) > 0:
             return DecayKind.NONE
-        if group.get("decoupled_weight_decay"):
-            return DecayKind.DECOUPLED
+        if self._kind is None:
+            is_decoupled = group.get("decoupled_weight_decay", False)
+            return DecayKind.DECOUPLED if is_decoupled else DecayKind.OTHER
         if self._kind is DecayKind.L2 and float(group["momentum"]) >= 1:
             return DecayKind.OTHER  # the momentum grows without bound
         return self._kind
@@ -154,16 +155,26 @@ def _stepping(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
-def _kind(optimizer: torch.optim.Optimizer) -> DecayKind:
-    """Return how an optimizer applies weight decay, where its groups do not say."""
-    bases = {base.__name__ for base in type(optimizer).__mro__}
+def _kind(optimizer: torch.optim.Optimizer) -> DecayKind | None:
+    """Return how an optimizer applies weight decay; None if each of its groups says that.
+
+    A subclass with a step of its own may do anything, so the step decides, and then the name.
+    """
+    step = _function(type(optimizer))
+    if step in map(_function, (torch.optim.Adam, torch.optim.NAdam, torch.optim.RAdam)):
+        return None
+    if step is _function(torch.optim.SGD):
+        return DecayKind.L2
+    known = [torch.optim.AdamW, torch.optim.Adafactor]  # AdamW may be an Adam with another default
     if (
-        bases & _DECOUPLED
-        or isinstance(optimizer, torch.optim.Adafactor)
+        type(optimizer).__name__ in _DECOUPLED
+        or step in map(_function, known)
         or getattr(optimizer, "adam_w_mode", False)  # of Apex and DeepSpeed
     ):
         return DecayKind.DECOUPLED
-    # A subclass with a step of its own may do anything.
-    if inspect.unwrap(type(optimizer).step) is inspect.unwrap(torch.optim.SGD.step):
-        return DecayKind.L2
     return DecayKind.OTHER
+
+
+def _function(kind: type[torch.optim.Optimizer]) -> object:
+    """Return the function that makes the steps of a class, without PyTorch's decorators."""
+    return inspect.unwrap(kind.step)
