@@ -199,11 +199,19 @@ def test_steps_are_measured_correctly(case: str) -> None:
 @pytest.mark.parametrize("scaling", ["learning_rates", "update"])
 @pytest.mark.parametrize("case", SETUPS)
 def test_steps_are_scaled_correctly(case: str, scaling: Any) -> None:
+    """Except for the weight decay, which stays the same."""
     setup = SETUPS[case]
     moves: list[list[Tensor]] = []
     for attached in (False, True):
         model, optimizer = prepared(setup)
         groups = ModelGroups(model, optimizer)
+        is_decoupled = type(optimizer).__name__ in {"AdamW", "Muon"}
+        decays = {
+            id(parameter): float(group["lr"]) * group["weight_decay"] if is_decoupled else 0.0
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+        decayed = [decays[id(g.parameter)] * g.parameter.detach().clone() for g in groups]
         advisor = InProcessAdvisor(content_message([group.name for group in groups]))
         before = [group.parameter.detach().clone() for group in groups]
         if attached:
@@ -218,10 +226,10 @@ def test_steps_are_scaled_correctly(case: str, scaling: Any) -> None:
             assert any(
                 not torch.equal(g.parameter, after) for g, after in zip(groups, later, strict=True)
             )
-            moves.append([after - b for after, b in zip(later, before, strict=True)])
         else:
             Loop(setup, model, optimizer).step()
-            moves.append([g.parameter.detach() - b for g, b in zip(groups, before, strict=True)])
+            later = [group.parameter.detach() for group in groups]
+        moves.append([a - b + d for a, b, d in zip(later, before, decayed, strict=True)])
     assert max(multipliers) / min(multipliers) > 1.5
     for plain, scaled, multiplier in zip(*moves, multipliers, strict=True):
         torch.testing.assert_close(scaled, plain * multiplier, rtol=2e-3, atol=2e-7)
