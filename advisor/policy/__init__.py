@@ -7,7 +7,10 @@ corresponds to (by name, else by role and depth) and with which weights. For eac
 them by the measured ones and passes the ratios through the safeguards:
 
     reference / measured -> unmatched? -> frozen? -> zero rate? -> low confidence?
-        -> weighed by confidence -> averaged -> damped -> slew limit -> bounds -> multiplier
+        -> near the prior -> weighed by confidence -> averaged -> damped -> slew limit
+        -> relative update -> bounds -> multiplier
+
+:func:`priors` computes where multipliers start, from the shapes in both layouts.
 
 A multiplier of ``reference / measured`` makes a group's rate, ``learning rate * multiplier *
 measured``, the same as in the base model at the same learning rate.

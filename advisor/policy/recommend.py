@@ -30,6 +30,7 @@ from advisor.policy.rules import Alignment, Limit, Outcome, Policy, PriorRule
 # lengthens it in proportion, at most to twice; a larger one shortens it, at most to half.
 _STEADY_MOVE = 0.1
 _LARGEST = float(np.finfo(np.float64).max)
+_START_STEPS = 25  # for how many steps of measurements the start counts in averages
 _NEGLIGIBLE = 1e-3  # a weight this close to 1 leaves the move unchanged
 
 # Outcome codes and rules as module constants: members of an enum are slow to look up.
@@ -59,7 +60,10 @@ class _Draft:
         multipliers: So far.
         outcomes: Codes so far; that of ``MATCHED`` for groups that are not settled.
         limits: As in the recommendations, so far.
-        logs_before: Logarithms of the multipliers in force, shape [runs, groups].
+        before: The multipliers that moves start from, shape [runs, groups]: those in force, or the
+            priors of groups that were never advised, both within the correction bound.
+        has_before: Whether a group has such a multiplier, shape [runs, groups]. A first
+            recommendation without a prior has none: there is nothing to weigh it against.
         priors: Multipliers from shapes alone, 0 where there is none, shape [groups].
         base_relative_updates: Logarithms of the relative updates of each group's counterparts,
             shape [runs, groups], NaN: unknown; None: all are unknown.
@@ -72,15 +76,10 @@ class _Draft:
     multipliers: Floats
     outcomes: Codes
     limits: NDArray[np.int64]
-    logs_before: Floats
+    before: Floats
+    has_before: NDArray[np.bool_]
     priors: Floats
     base_relative_updates: Floats | None
-
-    @property
-    def held(self) -> Floats:
-        """Multipliers of held groups: those in force, or the priors of groups never advised."""
-        never_advised = ~self.measured.moves & (self.priors > 0)
-        return np.where(never_advised, self.priors, self.measured.multipliers)
 
     @property
     def free(self) -> NDArray[np.bool_]:
@@ -89,11 +88,11 @@ class _Draft:
         return free
 
     def hold(self, where: NDArray[np.bool_], outcome: int) -> None:
-        """Hold the multipliers in force where ``where`` is true and the group is still free."""
+        """Keep the multipliers from before where ``where`` is true and the group is still free."""
         if not _any(where):
             return
         where = where & self.free
-        np.copyto(self.multipliers, self.held, where=where)
+        np.copyto(self.multipliers, self.before, where=where)
         self.outcomes[where] = outcome
 
     def replace(self, where: NDArray[np.bool_], multipliers: Floats | float, limit: int) -> None:
@@ -103,12 +102,12 @@ class _Draft:
         np.bitwise_or(self.limits, limit, out=self.limits, where=where)
 
     def moves(self) -> Floats:
-        """Return the logarithms of the multipliers over those in force."""
-        return np.log(self.multipliers) - self.logs_before
+        """Return the logarithms of the multipliers over those from before."""
+        return np.log(self.multipliers) - np.log(self.before)
 
     def moved(self, parts: Floats | float, moves: Floats) -> Floats:
-        """Return the multipliers in force, moved by fractions of :meth:`moves`."""
-        moved = self.measured.multipliers * np.exp(parts * moves)
+        """Return the multipliers from before, moved by fractions of :meth:`moves`."""
+        moved = self.before * np.exp(parts * moves)
         return np.where(parts == 1.0, self.multipliers, moved)
 
 
@@ -162,7 +161,7 @@ def _weigh(draft: _Draft, policy: Policy) -> None:
 
     A move far above the noise is made almost whole, one inside the noise hardly at all. This is
     Wiener's filter for a signal of size d in noise of size e; to first order, e is the error of the
-    logarithm. A first recommendation is exempt, as there is nothing to weigh it against.
+    logarithm.
     """
     errors = draft.measured.relative_errors
     if not policy.weigh_by_confidence or not _any(errors):
@@ -171,32 +170,36 @@ def _weigh(draft: _Draft, policy: Policy) -> None:
     weights = 1 / (1 + np.square(errors / moves))
     np.copyto(weights, 0.0, where=moves == 0)
     np.copyto(weights, 1.0, where=errors == 0)
-    noticed = draft.free & draft.measured.moves & (weights < 1 - _NEGLIGIBLE)
+    noticed = draft.free & draft.has_before & (weights < 1 - _NEGLIGIBLE)
     if _any(noticed):
         draft.replace(noticed, draft.moved(weights, moves), _BY_CONFIDENCE)
 
 
 def _average(draft: _Draft, policy: Policy) -> None:
-    r"""Make :math:`i / (w s)` of a move, at step s, i steps after the previous measurement.
+    r"""Make :math:`i / (w s + f)` of a move, at step s, i steps after the previous measurement.
 
-    With a window w of 1, the multiplier in force is then the mean (of logarithms) of all
-    multipliers measured since the start, each weighted by the interval that it ends. With a smaller
-    window, step t has about the weight :math:`(t / s)^{1 / w - 1}`.
+    With a window w of 1, the multiplier is then the mean (of logarithms) of all multipliers that
+    were measured, each weighted by the interval that it ends. What the run started from (a prior,
+    or the first recommendation) counts like f = 25 steps. With a smaller window, step t has about
+    the weight :math:`(t / s)^{1 / w - 1}`.
 
     Rates of both models vary with the batches they are measured on by more than the noise of the
     probes, and a learning rate that jumps costs more than one that lags. The window is a fraction
     of the training, not a number of steps, so that trainings of all lengths are treated alike. A
-    first recommendation is not averaged, nor is one whose interval is unknown.
+    recommendation whose interval is unknown is not averaged, but a first one moves a prior as a
+    measurement of one step does.
     """
     window = policy.averaging_window
     if window == 0:
         return
-    steps = zip(draft.measured.interval_steps, draft.measured.steps, strict=True)
-    parts = np.array([[i / (window * s) if 0 < i < window * s else 1.0] for i, s in steps])
-    if not _any(parts < 1):
-        return
-    averaged = draft.free & draft.measured.moves & (parts < 1)
-    draft.replace(averaged, draft.moved(parts, draft.moves()), _BY_AVERAGING)
+    intervals = np.array(draft.measured.interval_steps, dtype=np.float64)[:, None]
+    steps = np.array(draft.measured.steps, dtype=np.float64)[:, None]
+    first = (intervals == 0) & ~draft.measured.moves
+    parts = np.where(first, 1.0, intervals) / (window * steps + _START_STEPS)
+    parts = np.where((parts > 0) & draft.has_before, np.minimum(parts, 1.0), 1.0)
+    averaged = draft.free & (parts < 1)
+    if _any(averaged):
+        draft.replace(averaged, draft.moved(parts, draft.moves()), _BY_AVERAGING)
 
 
 def _damp(draft: _Draft, policy: Policy) -> None:
@@ -207,25 +210,22 @@ def _damp(draft: _Draft, policy: Policy) -> None:
     parts = np.array([[limit / (error or limit)] for error in draft.measured.linearity_errors])
     if not _any(parts < 1):
         return
-    raised = draft.free & (draft.multipliers > draft.measured.multipliers) & (parts < 1)
+    raised = draft.free & (draft.multipliers > draft.before) & (parts < 1)
     draft.replace(raised, draft.moved(parts, draft.moves()), _BY_DAMPING)
 
 
 def _slew(draft: _Draft, policy: Policy) -> None:
-    """Limit the factor of each move; a first recommendation is exempt, as nothing jumps yet.
-
-    The limit on rises also holds for a first recommendation, which then starts from the prior.
-    """
-    before = draft.measured.multipliers
+    """Limit the factor of each move."""
+    up, down = policy.rise_limit, None
+    if policy.slew_limit is not None:
+        up, down = min(up or policy.slew_limit, policy.slew_limit), policy.slew_limit
+    if up is None:
+        return
     with np.errstate(over="ignore"):  # an infinite bound does not limit
-        if policy.slew_limit is not None:
-            limit = policy.slew_limit
-            slower = np.clip(draft.multipliers, before / limit, before * limit)
-            draft.replace(draft.free & draft.measured.moves, slower, _BY_SLEW)
-        if policy.rise_limit is not None:
-            starts = draft.free & (draft.measured.moves | (draft.priors > 0))
-            lower = np.minimum(draft.multipliers, draft.held * policy.rise_limit)
-            draft.replace(starts, lower, _BY_SLEW)
+        slower = np.minimum(draft.multipliers, draft.before * up)
+        if down is not None:
+            slower = np.maximum(slower, draft.before / down)
+    draft.replace(draft.free & draft.has_before, slower, _BY_SLEW)
 
 
 def _correct(draft: _Draft, policy: Policy) -> None:
@@ -234,14 +234,22 @@ def _correct(draft: _Draft, policy: Policy) -> None:
     Rates follow the weights, and the weights follow the multipliers. Behind a norm, a multiplier
     that is too high lowers the rate, which asks for a higher multiplier still. The bound opens the
     loop: however the rates react, a multiplier stays near one that is right for the shapes.
+
+    It comes first, so that a single wild measurement moves an average no more than one at the bound
+    does, and again after the other limits.
     """
     has_prior = draft.priors > 0
     if not _any(has_prior):
         return
-    bound = policy.correction_bound
-    with np.errstate(over="ignore"):
-        corrected = np.clip(draft.multipliers, draft.priors / bound, draft.priors * bound)
+    corrected = _near_priors(draft.multipliers, draft.priors, policy.correction_bound)
     draft.replace(draft.free & has_prior, corrected, _BY_CORRECTION)
+
+
+def _near_priors(multipliers: Floats, priors: Floats, bound: float) -> Floats:
+    """Return multipliers within a factor of their priors, unchanged where there is no prior."""
+    with np.errstate(over="ignore"):
+        near = np.clip(multipliers, priors / bound, priors * bound)
+    return np.where(priors > 0, near, multipliers)
 
 
 def _limit_relative_updates(draft: _Draft, policy: Policy) -> None:
@@ -262,12 +270,18 @@ def _limit_relative_updates(draft: _Draft, policy: Policy) -> None:
 
 
 def _bound(draft: _Draft, policy: Policy) -> None:
-    low = draft.multipliers < policy.min_multiplier
-    if _any(low):
-        draft.replace(low, policy.min_multiplier, _BY_MIN)
-    high = draft.multipliers > policy.max_multiplier
-    if _any(high):
-        draft.replace(high, policy.max_multiplier, _BY_MAX)
+    without_prior = draft.priors == 0
+    for exempt, lowest, highest in (
+        (~without_prior, policy.min_multiplier_without_prior, policy.max_multiplier_without_prior),
+        (None, policy.min_multiplier, policy.max_multiplier),
+    ):
+        low, high = draft.multipliers < lowest, draft.multipliers > highest
+        if exempt is not None:
+            low, high = low & ~exempt & draft.free, high & ~exempt & draft.free
+        if _any(low):
+            draft.replace(low, lowest, _BY_MIN)
+        if _any(high):
+            draft.replace(high, highest, _BY_MAX)
 
 
 def _name_limits(draft: _Draft, _policy: Policy) -> None:
@@ -289,12 +303,13 @@ _STAGES: tuple[_Stage, ...] = (
     _hold_frozen,
     _hold_zero_rates,
     _hold_low_confidence,
+    _correct,
     _weigh,
     _average,
     _damp,
     _slew,
-    _correct,
     _limit_relative_updates,
+    _correct,  # the bound around the prior has the last word
     _bound,
     _name_limits,
 )
@@ -371,7 +386,12 @@ def recommend_all(
             ratios.copy(),
             np.full(ratios.shape, _MATCHED, dtype=np.uint8),
             np.zeros(ratios.shape, dtype=np.int64),
-            np.log(measured.multipliers),
+            _near_priors(
+                np.where(measured.moves | (priors == 0), measured.multipliers, priors),
+                priors,
+                policy.correction_bound,
+            ),
+            measured.moves | (priors > 0),
             priors,
             None if relative_updates is None else mapping.combined(relative_updates),
         )

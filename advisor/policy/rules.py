@@ -102,7 +102,7 @@ class Policy:
         min_interval_steps: Minimum optimizer steps between measurements, at least 1.
         max_interval_steps: Maximum optimizer steps between measurements.
         slew_limit: Largest factor, up or down, between a multiplier in force and its successor,
-            above 1; None: no limit. A group's first recommendation is exempt.
+            above 1; None: no limit. The first recommendation of a group without a prior is exempt.
         max_linearity_error: Linearity error above which increases are damped, above 0; None: never.
         min_rate_ratio: A rate below this fraction of the model's median rate counts as zero, in
             [0, 1). Rounding alone leaves about 1e-7 of a rate.
@@ -114,21 +114,24 @@ class Policy:
         max_probes: Maximum number of probes to ask for, at least 1.
         averaging_window: Fraction of the training so far over which the logarithms of multipliers
             are averaged, in [0, 1]. With 1 each step since the start has the same weight; with less
-            later steps have more; 0 turns averaging off. A group's first recommendation is exempt.
+            later steps have more; 0 turns averaging off. The first recommendation of a group
+            without a prior is exempt.
         prior: Where multipliers start, before and beside what is measured.
         correction_bound: Largest factor, up or down, between a group's multiplier and its prior, at
             least 1. Groups without a prior are exempt.
         rise_limit: Largest factor by which a multiplier may rise from one recommendation to the
-            next, above 1; None: no limit. A group's first recommendation is exempt if the group has
-            no prior.
+            next, above 1; None: no limit. The first recommendation of a group without a prior is
+            exempt.
         max_relative_update: Largest relative update (RMS of the update over RMS of the weights) of
-            a group, as a multiple of the base's, above 0; None: no limit. Groups whose RMS are not
+            a group, as a multiple of the base's, above 0; None: no limit. Groups whose RMS is not
             known on both sides are exempt.
         weight_decay: What a multiplier does to a group's weight decay.
         dense_start_steps: While a run is younger than this, it measures again whenever its number
             of steps has doubled.
         reference_smoothing: Half the width of the window over which the logarithms of the profile's
             unit rates are smoothed, in logarithms of the step, in [0, 10]; 0: they are not.
+        min_multiplier_without_prior: Smallest multiplier of groups without a prior, above 0.
+        max_multiplier_without_prior: Largest one, at least the smallest one.
 
     Raises:
         InvalidValueError: A rule is out of its range.
@@ -158,6 +161,8 @@ class Policy:
     weight_decay: WeightDecayRule = WeightDecayRule.INDEPENDENT
     dense_start_steps: int = 0
     reference_smoothing: float = 0.0
+    min_multiplier_without_prior: float = 2.0**-4
+    max_multiplier_without_prior: float = 2.0**2
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -170,6 +175,7 @@ class Policy:
         for low, high in (
             ("min_multiplier", "max_multiplier"),
             ("min_interval_steps", "max_interval_steps"),
+            ("min_multiplier_without_prior", "max_multiplier_without_prior"),
         ):
             lowest, highest = getattr(self, low), getattr(self, high)
             if highest < lowest:
@@ -181,6 +187,8 @@ _ABOVE_1 = Range("is not a finite number above 1", low=1, excludes_low=True)
 _RANGES = {
     "min_multiplier": POSITIVE,
     "max_multiplier": POSITIVE,
+    "min_multiplier_without_prior": POSITIVE,
+    "max_multiplier_without_prior": POSITIVE,
     "max_relative_error": POSITIVE,
     "slew_limit": _ABOVE_1,
     "correction_bound": Range("is not a finite number of at least 1", low=1),

@@ -285,6 +285,8 @@ _RULES_ADDED_LATER: dict[str, Any] = {
     "weight_decay": WeightDecayRule.COUPLED,
     "dense_start_steps": 0,
     "reference_smoothing": 0.0,
+    "min_multiplier_without_prior": 2.0**-10,
+    "max_multiplier_without_prior": 2.0**10,
 }
 
 

@@ -65,6 +65,8 @@ _POLICY_FIELDS = (
     "max_relative_update",
     "dense_start_steps",
     "reference_smoothing",
+    "min_multiplier_without_prior",
+    "max_multiplier_without_prior",
 )
 
 _Rule = TypeVar("_Rule")

@@ -253,7 +253,7 @@ def test_explain_shows_how_a_multiplier_was_computed(
     rows = cli.json("explain", "gpt", str(request_file))["groups"]
     assert [(row["raw"], row["multiplier"], row["limits"]) for row in rows] == [
         (2.0, 2.0, []),
-        (pytest.approx(2e5), 1024.0, ["max multiplier"]),
+        (pytest.approx(2e5), 4.0, ["max multiplier"]),
         (pytest.approx(1.0), pytest.approx(1.0), []),
         (0.0, 1.0, []),
     ]

@@ -22,7 +22,7 @@ from advisor.policy import (
     recommend,
 )
 from tests.building import profile_of
-from tests.unit.policy.test_recommend import measured
+from tests.unit.policy.test_recommend import WIDE_BOUNDS, measured
 
 
 def advise(
@@ -73,7 +73,8 @@ def advise(
 def test_what_is_measured_moves_a_multiplier_within_the_correction_bound(
     rate: float, multiplier: float, limits: int
 ) -> None:
-    answer = advise(1.0, rate, Policy(correction_bound=2.0), prior=0.25)
+    policy = Policy(correction_bound=2.0, averaging_window=0.0)
+    answer = advise(1.0, rate, policy, prior=0.25)
     assert answer.multipliers == pytest.approx([multiplier])
     assert answer.limits.tolist() == [limits]
     assert answer.outcomes == (Outcome.LIMITED if limits else Outcome.MATCHED,)
@@ -88,8 +89,11 @@ def test_a_correction_bound_of_one_is_the_prior() -> None:
 @pytest.mark.parametrize("policy", [Policy(), Policy(prior=PriorRule.NONE)])
 def test_without_a_prior_only_the_bounds_hold(policy: Policy) -> None:
     prior = 0.0 if policy.prior is PriorRule.SHAPES else 0.25
-    answer = advise(1.0, 100.0, policy, prior=prior)
-    assert answer.multipliers == pytest.approx([0.01])
+    answer = advise(1.0, 8.0, policy, prior=prior)
+    assert answer.multipliers == pytest.approx([1 / 8])
+    assert advise(1.0, 1e6, policy, prior=prior).multipliers.tolist() == [
+        policy.min_multiplier_without_prior
+    ]
     assert answer.priors.tolist() == [0.0]
 
 
@@ -105,7 +109,7 @@ def test_a_group_that_was_never_advised_is_held_at_its_prior() -> None:
 def test_a_relative_update_stays_below_a_multiple_of_the_base(
     own: float, multiplier: float
 ) -> None:
-    policy = Policy(max_relative_update=2.0)
+    policy = Policy(max_relative_update=2.0, **WIDE_BOUNDS)
     answer = advise(5.0, 1.0, policy, relative_updates=(1.0, own))
     assert answer.multipliers == pytest.approx([multiplier])
     limited = multiplier < 5.0
@@ -116,13 +120,25 @@ def test_a_relative_update_stays_below_a_multiple_of_the_base(
 def test_an_unknown_relative_update_limits_nothing(
     relative_updates: tuple[float, float] | None,
 ) -> None:
-    policy = Policy(max_relative_update=2.0)
+    policy = Policy(max_relative_update=2.0, **WIDE_BOUNDS)
     answer = advise(5.0, 1.0, policy, relative_updates=relative_updates)
     assert answer.multipliers == pytest.approx([5.0])
 
 
+def test_a_first_measurement_moves_a_prior_only_a_little() -> None:
+    answer = advise(1.0, 1 / 16, Policy(correction_bound=2.0), prior=0.25)
+    assert answer.multipliers == pytest.approx([0.25 * 2 ** (1 / 25)])
+    assert answer.limits.tolist() == [Limit.CORRECTION | Limit.AVERAGING]
+
+
+@pytest.mark.parametrize(("in_force", "kept"), [(1024.0, 0.5), (1e-6, 0.125), (0.3, 0.3)])
+def test_a_held_group_is_brought_back_to_its_prior(in_force: float, kept: float) -> None:
+    answer = advise(1.0, 0.0, prior=0.25, in_force=in_force, advised=True)
+    assert answer.multipliers == pytest.approx([kept])
+
+
 def test_a_multiplier_rises_slowly_and_falls_freely() -> None:
-    policy = Policy(rise_limit=1.5, averaging_window=0.0)
+    policy = Policy(rise_limit=1.5, averaging_window=0.0, **WIDE_BOUNDS)
     up = advise(1.0, 1 / 16, policy, in_force=2.0, advised=True)
     assert up.multipliers == pytest.approx([3.0])
     assert up.limits.tolist() == [Limit.SLEW]
@@ -131,7 +147,7 @@ def test_a_multiplier_rises_slowly_and_falls_freely() -> None:
 
 
 def test_a_first_recommendation_rises_slowly_from_its_prior() -> None:
-    policy = Policy(rise_limit=1.5, correction_bound=100.0)
+    policy = Policy(rise_limit=1.5, correction_bound=100.0, averaging_window=0.0, **WIDE_BOUNDS)
     assert advise(1.0, 1 / 16, policy, prior=0.25).multipliers == pytest.approx([0.375])
     assert advise(1.0, 1 / 16, policy).multipliers == pytest.approx([16.0])
 

@@ -45,7 +45,12 @@ PAIRS = (GPT2, SHARED_STD, ZERO_PROJECTIONS, DEFAULT_STD, DECAYED, NARROWER, DEE
 EARLY_GROWTH = SimulatedModel(48, projection_std=0.0, common_direction=0.2, common_steps=5.0)
 
 # What the policy was before it knew priors: no bound that a training ever reaches.
-UNBOUNDED = Policy(prior=PriorRule.NONE, min_multiplier=2.0**-10, max_multiplier=2.0**10)
+UNBOUNDED = Policy(
+    prior=PriorRule.NONE,
+    min_multiplier_without_prior=2.0**-10,
+    max_multiplier_without_prior=2.0**10,
+    averaging_window=0.0,
+)
 WARMUP_SPIKE = Disturbance(spikes=((25, 50, 10.0),))
 
 
@@ -149,7 +154,10 @@ def test_multipliers_are_finite_and_inside_their_bounds(
     assert (trained.multipliers >= policy.min_multiplier).all()
     assert (trained.multipliers <= policy.max_multiplier).all()
     priors = trained.answers[0].priors
-    if priors.any():
+    if not priors.any():
+        assert (trained.multipliers >= policy.min_multiplier_without_prior).all()
+        assert (trained.multipliers <= policy.max_multiplier_without_prior).all()
+    else:
         off_prior = trained.multipliers / priors
         assert off_prior.max() <= policy.correction_bound * (1 + 1e-9)
         if policy.max_relative_update is None:
@@ -382,7 +390,7 @@ def test_scaling_the_outputs_of_the_run_divides_multipliers_up_to_their_bound(
 ) -> None:
     """The rates of a model at rest do not change, so each multiplier has its own ratio."""
     still = replace(COSINE, rest_step=0)
-    for policy in (Policy(), UNBOUNDED):
+    for policy in (Policy(averaging_window=0.0), UNBOUNDED):
         once = followed(pair, policy, schedule=still)
         scaled = Disturbance(spikes=((0, STEPS, factor),))
         again = followed(pair, policy, schedule=still, run=scaled)

@@ -25,6 +25,12 @@ from tests.building import profile_of
 
 RATES = st.one_of(st.just(0.0), st.floats(1e-300, 1e300), st.floats(0, 1e-300))
 FACTORS = st.floats(1e-6, 1e6)
+WIDE_BOUNDS = {
+    "min_multiplier": 1e-9,
+    "max_multiplier": 1e9,
+    "min_multiplier_without_prior": 1e-9,
+    "max_multiplier_without_prior": 1e9,
+}
 
 
 def measured(
@@ -90,8 +96,10 @@ def test_a_rate_equal_to_the_reference_gives_one(rates: list[float]) -> None:
 @given(st.lists(st.floats(0.1, 10), min_size=1, max_size=12), st.floats(0.1, 10))
 def test_scaling_all_rates_divides_all_multipliers(rates: list[float], factor: float) -> None:
     base = [[1.0] * len(rates)]
-    once = advise(base, measured(rates)).multipliers
-    scaled = advise(base, measured([rate * factor for rate in rates])).multipliers
+    once = advise(base, measured(rates), Policy(**WIDE_BOUNDS)).multipliers
+    scaled = advise(
+        base, measured([rate * factor for rate in rates]), Policy(**WIDE_BOUNDS)
+    ).multipliers
     assert scaled == pytest.approx(once / factor)
 
 
@@ -112,6 +120,7 @@ def test_each_cause_has_its_outcome() -> None:
         max_relative_error=0.5,
         min_multiplier=0.1,
         max_multiplier=10.0,
+        max_multiplier_without_prior=20.0,
         unmatched_rule=UnmatchedRule.HOLD,
     )
     answer = advise(
@@ -193,7 +202,7 @@ def test_answers_are_finite_within_bounds_and_reproducible_under_every_policy(
 def test_an_infinite_slew_bound_does_not_limit() -> None:
     """The bound overflows to infinity, which must not cause a NumPy warning."""
     measurement = measured([1.0], multipliers=[1e300], interval_steps=1)
-    answer = advise([[1.0]], measurement, Policy(slew_limit=1e300))
+    answer = advise([[1.0]], measurement, Policy(slew_limit=1e300, averaging_window=0.0))
     assert answer.multipliers.tolist() == [1.0]
 
 
@@ -201,7 +210,7 @@ def test_an_infinite_slew_bound_does_not_limit() -> None:
 def test_each_later_answer_stays_within_the_slew_limit(
     rate: float, in_force: float, limit: float
 ) -> None:
-    policy = Policy(slew_limit=limit)
+    policy = Policy(slew_limit=limit, **WIDE_BOUNDS)
     later = measured([rate], multipliers=[in_force], interval_steps=25)
     answer = advise([[1.0]], later, policy)
     factor = answer.multipliers[0] / in_force
@@ -215,7 +224,8 @@ def test_each_later_answer_stays_within_the_slew_limit(
 
 def test_weighing_by_confidence_applies_large_moves_fully_and_ignores_noise() -> None:
     def moved(ratio: float, error: float) -> float:
-        answer = advise([[ratio]], measured([1.0], errors=[error], interval_steps=25))
+        later = measured([1.0], errors=[error], interval_steps=25)
+        answer = advise([[ratio]], later, Policy(**WIDE_BOUNDS))
         return float(np.log(answer.multipliers[0]) / np.log(ratio))
 
     assert moved(0.05, 0.2) == pytest.approx(1.0, abs=0.01)
@@ -344,7 +354,7 @@ def test_alignment_by_progress_compares_the_same_fraction_of_the_training() -> N
 def test_the_next_measurement_is_sooner_while_multipliers_change(
     moved: float, interval: int, expected: int
 ) -> None:
-    policy = Policy(min_interval_steps=25, max_interval_steps=100)
+    policy = Policy(min_interval_steps=25, max_interval_steps=100, averaging_window=0.0)
     answer = advise([[moved]], measured([1.0], step=7, interval_steps=interval), policy)
     assert answer.next_measurement_step == pytest.approx(7 + expected, abs=1)
 

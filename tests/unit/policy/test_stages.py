@@ -29,7 +29,7 @@ from tests.unit.policy.test_recommend import advise, measured
 def test_a_move_is_weighed_then_averaged_then_damped_then_slew_limited() -> None:
     """The move and its error are log 16: half of it is log 4; damped by 1/2: 2; slew limited: 1.5.
 
-    Averaging over an interval of half the window comes before damping: half of the way to 4.
+    Averaging over an interval of a third of the window comes before damping: a third of the way.
     """
     error = float(np.log(16.0))
     measurement = measured(
@@ -45,7 +45,7 @@ def test_a_move_is_weighed_then_averaged_then_damped_then_slew_limited() -> None
     assert loose.multipliers == pytest.approx([2.0])  # it would be less if slew limiting came first
     later = dataclasses.replace(measurement, step=100)
     averaged = advise([[16.0]], later, policy)
-    assert averaged.multipliers == pytest.approx([2.0**0.5])  # 2^0.2 if averaged first
+    assert averaged.multipliers == pytest.approx([2.0 ** (1 / 3)])  # less if averaged first
     assert averaged.limits.tolist() == [Limit.CONFIDENCE | Limit.AVERAGING | Limit.DAMPING]
 
 
@@ -103,7 +103,7 @@ def test_a_reference_with_a_large_error_is_not_followed() -> None:
         relative_errors=np.array([[0.1, 5.0]], dtype=np.float32),
     )
     mapping = map_layout(base.layout, base.layout, DepthRule.SUM)
-    measurement = measured([0.1, 0.1], errors=[0.1, 0.1])
+    measurement = measured([0.5, 0.5], errors=[0.1, 0.1])
     answer = recommend(base, Reference(base), mapping, Policy(), measurement)
     assert answer.outcomes == (Outcome.MATCHED, Outcome.HELD_LOW_CONFIDENCE)
 

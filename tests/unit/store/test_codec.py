@@ -104,6 +104,8 @@ def test_the_digest_of_a_fixed_profile_does_not_change() -> None:
     # Rules that were added later, at the values of the earlier behavior.
     message.policy.averaging_window = 0.0
     message.policy.prior = policy_pb2.PRIOR_RULE_NONE
+    message.policy.min_multiplier_without_prior = 2.0**-10
+    message.policy.max_multiplier_without_prior = 2.0**10
     message.policy.weight_decay = policy_pb2.WEIGHT_DECAY_RULE_COUPLED
     content: ProfileContent = content_from_proto(message)
     assert encode(content).digest == (

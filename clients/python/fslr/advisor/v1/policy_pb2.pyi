@@ -334,6 +334,8 @@ class Policy(_message.Message):
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     DENSE_START_STEPS_FIELD_NUMBER: _builtins.int
     REFERENCE_SMOOTHING_FIELD_NUMBER: _builtins.int
+    MIN_MULTIPLIER_WITHOUT_PRIOR_FIELD_NUMBER: _builtins.int
+    MAX_MULTIPLIER_WITHOUT_PRIOR_FIELD_NUMBER: _builtins.int
     depth_rule: Global___DepthRule.ValueType
     """How differences in depth are handled. Default: sum."""
     alignment: Global___Alignment.ValueType
@@ -357,8 +359,9 @@ class Policy(_message.Message):
     Default 100, or `min_interval_steps` if that is given and larger.
     """
     slew_limit: _builtins.float
-    """Maximum factor, up or down, between a multiplier in force and the next one, above 1. Does not
-    apply to a group's first recommendation. Default (absent): no limit.
+    """Maximum factor, up or down, between a multiplier in force and the next one, above 1. A first
+    recommendation starts from the group's prior; without a prior it is not limited. Default
+    (absent): no limit.
     """
     max_linearity_error: _builtins.float
     """Linearity error above which increases are damped, a ratio above 0. Of an increase of the
@@ -368,7 +371,7 @@ class Policy(_message.Message):
     """A rate below this fraction of its model's median rate counts as zero, in [0, 1). Default 1e-6."""
     weigh_by_confidence: _builtins.bool
     """Whether a change d of the logarithm is made only in part, d^2 / (d^2 + relative error^2). Does
-    not apply to a group's first recommendation. Default true.
+    not apply to the first recommendation of a group without a prior. Default true.
     """
     first_step_only: _builtins.bool
     """Whether each group keeps its first recommendation. Default false."""
@@ -383,9 +386,10 @@ class Policy(_message.Message):
     averaging_window: _builtins.float
     """Fraction of the training so far over which the logarithms of multipliers are averaged, in [0,
     1]. A change towards the multiplier of a single measurement is made only in part,
-    `interval_steps / (averaging_window * step)`. 1 weights all steps since the start equally; 0.5
-    weights a step twice as much as one at half its time; 0 turns averaging off. Does not apply to
-    a group's first recommendation. Default 0.5.
+    `interval_steps / (averaging_window * step + 25)`, at most whole. 1 weights all steps since the
+    start equally; 0.5 weights a step twice as much as one at half its time; 0 turns averaging off.
+    What a group starts from (its prior, or its first recommendation) counts like 25 steps. Does
+    not apply to the first recommendation of a group without a prior. Default 0.5.
     """
     prior: Global___PriorRule.ValueType
     """Where multipliers start, before and beside what is measured. Default: shapes."""
@@ -395,7 +399,8 @@ class Policy(_message.Message):
     """
     rise_limit: _builtins.float
     """Largest factor by which a multiplier may rise from one recommendation to the next, above 1. It
-    may fall freely. Applies to groups without a prior too. Default (absent): no limit.
+    may fall freely. A first recommendation starts from the group's prior; without a prior it is
+    not limited. Default (absent): no limit.
     """
     max_relative_update: _builtins.float
     """Largest relative update (RMS of the update over RMS of the weights) of a group, as a multiple of
@@ -412,6 +417,12 @@ class Policy(_message.Message):
     """Half the width of the window over which the logarithms of the profile's unit rates are smoothed,
     in logarithms of the step, in [0, 10]: with 0.5, a point at step s follows from the points
     between about 0.6 s and 1.6 s. Default 0: the recorded rates are used unchanged.
+    """
+    min_multiplier_without_prior: _builtins.float
+    """Minimum multiplier of groups without a prior, a ratio above 0. Default 2^-4."""
+    max_multiplier_without_prior: _builtins.float
+    """Maximum multiplier of groups without a prior, a ratio, at least
+    `min_multiplier_without_prior`. Default 2^2.
     """
     def __init__(
         self,
@@ -440,10 +451,12 @@ class Policy(_message.Message):
         weight_decay: Global___WeightDecayRule.ValueType = ...,
         dense_start_steps: _builtins.int | None = ...,
         reference_smoothing: _builtins.float | None = ...,
+        min_multiplier_without_prior: _builtins.float | None = ...,
+        max_multiplier_without_prior: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_rate_ratio", b"_min_rate_ratio", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_rate_ratio", b"min_rate_ratio", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_multiplier_without_prior", b"_max_multiplier_without_prior", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_multiplier_without_prior", b"_min_multiplier_without_prior", "_min_rate_ratio", b"_min_rate_ratio", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_multiplier_without_prior", b"max_multiplier_without_prior", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_multiplier_without_prior", b"min_multiplier_without_prior", "min_rate_ratio", b"min_rate_ratio", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_rate_ratio", b"_min_rate_ratio", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "alignment", b"alignment", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "depth_rule", b"depth_rule", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_rate_ratio", b"min_rate_ratio", "prior", b"prior", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "unmatched_rule", b"unmatched_rule", "weigh_by_confidence", b"weigh_by_confidence", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_multiplier_without_prior", b"_max_multiplier_without_prior", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_multiplier_without_prior", b"_min_multiplier_without_prior", "_min_rate_ratio", b"_min_rate_ratio", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "alignment", b"alignment", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "depth_rule", b"depth_rule", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_multiplier_without_prior", b"max_multiplier_without_prior", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_multiplier_without_prior", b"min_multiplier_without_prior", "min_rate_ratio", b"min_rate_ratio", "prior", b"prior", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "unmatched_rule", b"unmatched_rule", "weigh_by_confidence", b"weigh_by_confidence", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__averaging_window: _TypeAlias = _typing.Literal["averaging_window"]  # noqa: Y015
     _WhichOneofArgType__averaging_window: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window"]  # noqa: Y015
@@ -461,6 +474,8 @@ class Policy(_message.Message):
     _WhichOneofArgType__max_linearity_error: _TypeAlias = _typing.Literal["_max_linearity_error", b"_max_linearity_error"]  # noqa: Y015
     _WhichOneofReturnType__max_multiplier: _TypeAlias = _typing.Literal["max_multiplier"]  # noqa: Y015
     _WhichOneofArgType__max_multiplier: _TypeAlias = _typing.Literal["_max_multiplier", b"_max_multiplier"]  # noqa: Y015
+    _WhichOneofReturnType__max_multiplier_without_prior: _TypeAlias = _typing.Literal["max_multiplier_without_prior"]  # noqa: Y015
+    _WhichOneofArgType__max_multiplier_without_prior: _TypeAlias = _typing.Literal["_max_multiplier_without_prior", b"_max_multiplier_without_prior"]  # noqa: Y015
     _WhichOneofReturnType__max_probes: _TypeAlias = _typing.Literal["max_probes"]  # noqa: Y015
     _WhichOneofArgType__max_probes: _TypeAlias = _typing.Literal["_max_probes", b"_max_probes"]  # noqa: Y015
     _WhichOneofReturnType__max_relative_error: _TypeAlias = _typing.Literal["max_relative_error"]  # noqa: Y015
@@ -471,6 +486,8 @@ class Policy(_message.Message):
     _WhichOneofArgType__min_interval_steps: _TypeAlias = _typing.Literal["_min_interval_steps", b"_min_interval_steps"]  # noqa: Y015
     _WhichOneofReturnType__min_multiplier: _TypeAlias = _typing.Literal["min_multiplier"]  # noqa: Y015
     _WhichOneofArgType__min_multiplier: _TypeAlias = _typing.Literal["_min_multiplier", b"_min_multiplier"]  # noqa: Y015
+    _WhichOneofReturnType__min_multiplier_without_prior: _TypeAlias = _typing.Literal["min_multiplier_without_prior"]  # noqa: Y015
+    _WhichOneofArgType__min_multiplier_without_prior: _TypeAlias = _typing.Literal["_min_multiplier_without_prior", b"_min_multiplier_without_prior"]  # noqa: Y015
     _WhichOneofReturnType__min_rate_ratio: _TypeAlias = _typing.Literal["min_rate_ratio"]  # noqa: Y015
     _WhichOneofArgType__min_rate_ratio: _TypeAlias = _typing.Literal["_min_rate_ratio", b"_min_rate_ratio"]  # noqa: Y015
     _WhichOneofReturnType__reference_smoothing: _TypeAlias = _typing.Literal["reference_smoothing"]  # noqa: Y015
@@ -500,6 +517,8 @@ class Policy(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_multiplier) -> _WhichOneofReturnType__max_multiplier | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_multiplier_without_prior) -> _WhichOneofReturnType__max_multiplier_without_prior | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_probes) -> _WhichOneofReturnType__max_probes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_relative_error) -> _WhichOneofReturnType__max_relative_error | None: ...
@@ -509,6 +528,8 @@ class Policy(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_interval_steps) -> _WhichOneofReturnType__min_interval_steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_multiplier) -> _WhichOneofReturnType__min_multiplier | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_multiplier_without_prior) -> _WhichOneofReturnType__min_multiplier_without_prior | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_rate_ratio) -> _WhichOneofReturnType__min_rate_ratio | None: ...
     @_typing.overload
