@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from tests.building import profile_of
 
 RATES = st.one_of(st.just(0.0), st.floats(1e-300, 1e300), st.floats(0, 1e-300))
 FACTORS = st.floats(1e-6, 1e6)
-WIDE_BOUNDS = {
+WIDE_BOUNDS: dict[str, Any] = {
     "min_multiplier": 1e-9,
     "max_multiplier": 1e9,
     "min_multiplier_without_prior": 1e-9,
