@@ -126,6 +126,23 @@ def test_reading_initial_weights_changes_no_random_numbers_and_no_gradients() ->
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+class _WithoutNorm(torch.Tensor):
+    """A tensor of a class that implements few functions, as those of quantized weights do."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        if func is torch.linalg.vector_norm:
+            raise NotImplementedError
+        return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+
+
+def test_a_tensor_whose_class_has_no_norm_is_unknown() -> None:
+    strange = nn.Parameter(torch.ones(2).as_subclass(_WithoutNorm))
+    assert rms_of([nn.Parameter(torch.full((3,), 2.0)), strange]) == [pytest.approx(2.0), None]
+
+
 class _Reads(TorchFunctionMode):
     """Counts the reads of values, for each of which a device would be waited for."""
 

@@ -28,7 +28,7 @@ def rms_of(parameters: Sequence[nn.Parameter]) -> list[float | None]:
 
     Returns:
         One number for each tensor; None where a tensor has no values (on the meta device, not yet
-        initialized, without entries) or values that are not finite.
+        initialized, without entries), values that are not finite, or no norm.
     """
     norms: dict[int, Tensor] = {}
     meshes: dict[int, DeviceMesh] = {}
@@ -36,10 +36,14 @@ def rms_of(parameters: Sequence[nn.Parameter]) -> list[float | None]:
         if is_lazy(parameter) or parameter.is_meta or not parameter.numel():
             continue
         values: Any = parameter.detach()
-        if is_shard(values):
-            meshes[index] = values.device_mesh
-            values = values.to_local()
-        norms[index] = torch.linalg.vector_norm(values, dtype=_summed_as(values))
+        mesh = values.device_mesh if is_shard(values) else None
+        local = values if mesh is None else values.to_local()
+        try:
+            norms[index] = torch.linalg.vector_norm(local, dtype=_summed_as(local))
+        except NotImplementedError:  # a class of tensors with functions of its own
+            continue
+        if mesh is not None:
+            meshes[index] = mesh
     if not norms:
         return [None] * len(parameters)
     device = next(iter(norms.values())).device
