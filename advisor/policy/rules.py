@@ -213,11 +213,14 @@ def check_bounds_include_one(policy: Policy) -> None:
     Raises:
         InvalidValueError: The bounds exclude 1.
     """
-    for field, value, is_outside, side in (
-        ("min_multiplier", policy.min_multiplier, policy.min_multiplier > 1, "above"),
-        ("max_multiplier", policy.max_multiplier, policy.max_multiplier < 1, "below"),
+    for field, side in (
+        ("min_multiplier", "above"),
+        ("min_multiplier_without_prior", "above"),
+        ("max_multiplier", "below"),
+        ("max_multiplier_without_prior", "below"),
     ):
-        if is_outside:
+        value: float = getattr(policy, field)
+        if (value > 1) if side == "above" else (value < 1):
             raise InvalidValueError(
                 field,
                 f"{value} is {side} 1, the multiplier of groups without a recommendation; bounds "
