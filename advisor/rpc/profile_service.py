@@ -12,8 +12,9 @@ import grpc
 
 from advisor import wire
 from advisor.advising.advice import Advice, Opening, ProfileSource
+from advisor.advising.mismatch_warnings import Training
 from advisor.policy import InvalidValueError, shown
-from advisor.registry.profiles import Alias, ProfileVersion
+from advisor.registry.profiles import Alias, ProfileVersion, check_words
 from advisor.registry.resource_names import (
     PolicyReference,
     ProfileReference,
@@ -157,7 +158,13 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             layout = await compute(names, wire.layout_from_proto, request.layout)
         with field_path("policy"):
             policy = wire.policy_from_proto(request.policy) if request.HasField("policy") else None
-        opening = Opening(ProfileReference.parse("name", request.name), layout, policy=policy)
+        check_words("optimizer", request.optimizer)
+        opening = Opening(
+            ProfileReference.parse("name", request.name),
+            layout,
+            policy=policy,
+            training=Training(optimizer=request.optimizer),
+        )
         resolved = await self._profiles.resolve(opening.profile)
         names += resolved.loaded.name_count
         try:

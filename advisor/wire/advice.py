@@ -102,4 +102,5 @@ def mapping_to_proto(advice: Advice) -> profile_service_pb2.ValidateLayoutRespon
         refusal=str(advice.refusal or ""),
         warnings=advice.start_warnings(),
         weight_decay=weight_decay_to_proto(advice.weight_decay),
+        policy=advice.policy_name,
     )

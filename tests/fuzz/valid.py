@@ -148,7 +148,10 @@ def requests(method: str) -> tuple[Message, ...]:
         ),
         "ProfileService/ValidateLayout": tuple(
             profiles.ValidateLayoutRequest(
-                name=f"{_PARENT}/profiles/{profile}", layout=_layout(profile), policy=_POLICY
+                name=f"{_PARENT}/profiles/{profile}",
+                layout=_layout(profile),
+                policy=_POLICY,
+                optimizer="Adam",
             )
             for profile in PROFILES
         ),

@@ -20,10 +20,10 @@ from fslr import (
     VersionInUseError,
     VersionNotFoundError,
 )
-from fslr.advisor.v1 import policy_pb2, profile_pb2, profile_service_pb2_grpc
+from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_pb2, profile_service_pb2_grpc
 from fslr.advisor.v1 import profile_service_pb2 as pb
 from fslr.client.status_errors import service_error
-from tests.building import NAMES, content_message, layout_message
+from tests.building import NAMES, content_message, describe_tensors, layout_message
 
 
 def test_the_same_content_gets_the_same_version(client: AdvisorClient, project: str) -> None:
@@ -300,6 +300,34 @@ def test_a_dry_run_shows_how_a_layout_maps(client: AdvisorClient, project: str) 
     hold = policy_pb2.Policy(unmatched_rule=policy_pb2.UNMATCHED_RULE_HOLD)
     held = client.check_layout("gpt", layout_message([NAMES[0], "stranger"]), hold, project=project)
     assert (list(held.unmatched), held.refusal) == (["stranger"], "")
+
+
+def test_a_dry_run_has_the_priors_of_the_optimizer_and_the_policy(
+    client: AdvisorClient, project: str
+) -> None:
+    client.set_policy("team", policy_pb2.Policy(max_multiplier=8.0), project=project)
+    content = content_message()
+    describe_tensors(content.layout, width=8)
+    content.policy_name = f"projects/{project}/policies/team"
+    client.register_profile("gpt", content, project=project)
+    layout = layout_message()
+    describe_tensors(layout, width=32)
+
+    def priors(optimizer: str) -> list[float]:
+        checked = client.check_layout("gpt", layout, optimizer=optimizer, project=project)
+        assert checked.policy == f"projects/{project}/policies/team@1"
+        opening = advisor_service_pb2.RunOpening(
+            profile=f"projects/{project}/profiles/gpt", layout=layout, optimizer=optimizer
+        )
+        assert client.validate_layout(opening) == checked
+        return [mapping.prior for mapping in checked.mappings]
+
+    assert priors("") == priors("AdamW") == [0.25] * 4
+    assert priors("SGD") == [0.0] * 4
+    own = client.check_layout("gpt", layout, policy_pb2.Policy(), project=project)
+    assert own.policy == ""
+    with pytest.raises(InvalidRequestError, match=r"optimizer: .*control character"):
+        client.check_layout("gpt", layout, optimizer="Adam\x1b[31m", project=project)
 
 
 def test_registering_again_returns_the_aliases(client: AdvisorClient, project: str) -> None:

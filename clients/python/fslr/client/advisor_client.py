@@ -74,6 +74,7 @@ class AdvisorClient(Connection):
             opening.profile,
             opening.layout,
             opening.policy if opening.HasField("policy") else None,
+            optimizer=opening.optimizer,
         )
 
     def open_run(self, opening: advisor_service_pb2.RunOpening) -> StreamSession:
@@ -230,6 +231,7 @@ class AdvisorClient(Connection):
         layout: layout_pb2.Layout,
         policy: policy_pb2.Policy | None = None,
         *,
+        optimizer: str = "",
         project: str = DEFAULT_PROJECT,
     ) -> profile_service_pb2.ValidateLayoutResponse:
         """Return how a layout maps onto a profile, or why a run with it would be refused.
@@ -238,10 +240,11 @@ class AdvisorClient(Connection):
             profile: The profile; a version or an alias may follow, such as ``char-gpt@prod``.
             layout: The layout, such as ``fslr.torch.ModelGroups(...).layout()``.
             policy: The rules to map by; None: the profile's own.
+            optimizer: Name of the run's optimizer, which priors depend on; empty: the profile's.
             project: The project.
         """
         request = profile_service_pb2.ValidateLayoutRequest(
-            name=profile_name(profile, project), layout=layout, policy=policy
+            name=profile_name(profile, project), layout=layout, policy=policy, optimizer=optimizer
         )
         return self._call(self._profiles.ValidateLayout, request)
 

@@ -417,8 +417,13 @@ class ValidateLayoutRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     LAYOUT_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    OPTIMIZER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The profile, with or without a suffix. Required."""
+    optimizer: _builtins.str
+    """Name of the run's optimizer; at most 1,024 characters without control characters. Priors depend
+    on it. Default (empty): the profile's.
+    """
     @_builtins.property
     def layout(self) -> _layout_pb2.Layout:
         """The layout to map. Required."""
@@ -433,10 +438,11 @@ class ValidateLayoutRequest(_message.Message):
         name: _builtins.str = ...,
         layout: _layout_pb2.Layout | None = ...,
         policy: _policy_pb2.Policy | None = ...,
+        optimizer: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "name", b"name", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "name", b"name", "optimizer", b"optimizer", "policy", b"policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -500,12 +506,17 @@ class ValidateLayoutResponse(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     profile: _builtins.str
     """The version that was resolved."""
     refusal: _builtins.str
     """Why a run with this layout would be refused under the policy; empty if it would be accepted."""
     weight_decay: _policy_pb2.WeightDecayRule.ValueType
     """What multipliers do to weight decay under the run's policy."""
+    policy: _builtins.str
+    """The policy version that a run would follow: `projects/{project}/policies/{policy}@{version}`.
+    Empty: the rules in the profile or in the request.
+    """
     @_builtins.property
     def mappings(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupMapping]:
         """One entry for each group in layout order."""
@@ -529,10 +540,11 @@ class ValidateLayoutResponse(_message.Message):
         refusal: _builtins.str = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         weight_decay: _policy_pb2.WeightDecayRule.ValueType = ...,
+        policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mappings", b"mappings", "profile", b"profile", "refusal", b"refusal", "unmatched", b"unmatched", "warnings", b"warnings", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mappings", b"mappings", "policy", b"policy", "profile", b"profile", "refusal", b"refusal", "unmatched", b"unmatched", "warnings", b"warnings", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
