@@ -173,13 +173,21 @@ def explain(
             "step": answer.step,
             "profile_step": answer.profile_step,
             "groups": [asdict(row) for row in explained.groups],
+            "counts": dict(explained.counts),
             "warnings": [message_dict(warning) for warning in answer.warnings],
         })
         return
     if explained.is_measured:
         console.print(_explanation_table(explained))
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in explained.counts)
+        say(
+            f"{len(explained.groups)} groups: {counts}; multipliers from "
+            f"{format_number(explained.lowest)} to {format_number(explained.highest)}"
+        )
         for outcome, meaning in explained.outcomes:
             say(f"[bold]{outcome}[/]: {meaning}")
+        for limit, meaning in explained.limits:
+            say(f"[bold]limit {limit}[/]: {meaning}")
     else:
         console.print(_references_table(explained))
     for warning in explained.warnings:
@@ -217,8 +225,8 @@ def _stored_answer(
 
 def _explanation_table(explained: Explanation) -> Table:
     table = Table(
-        Column("group", overflow="fold"), "measured", "error", "depth", "reference", "in force",
-        "raw", "multiplier", "outcome", "limits",
+        Column("group", overflow="fold"), "measured", "error", "depth", "reference", "prior",
+        "in force", "raw", "multiplier", "outcome", "limits",
         box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left",
         title=f"step {explained.step}, compared with {plain(explained.profile)} at its step "
         f"{format_number(explained.profile_step)}",
@@ -232,6 +240,7 @@ def _explanation_table(explained: Explanation) -> Table:
             optional(row.relative_error, format_percent),
             optional(row.depth_factor, format_number),
             optional(row.reference, format_number),
+            optional(row.prior, format_number),
             format_number(row.in_force),
             optional(row.raw, format_number),
             f"[bold]{format_number(row.multiplier)}[/]",
@@ -243,14 +252,17 @@ def _explanation_table(explained: Explanation) -> Table:
 
 def _references_table(explained: Explanation) -> Table:
     table = Table(
-        Column("group", overflow="fold"), "depth", "reference", box=box.SIMPLE,
+        Column("group", overflow="fold"), "depth", "reference", "prior", box=box.SIMPLE,
         title=f"references at step {explained.step}, from {plain(explained.profile)}",
         title_justify="left", caption_justify="left",
         caption="multiplier = reference / measured unit rate; the file has no measurement",
     )  # fmt: skip
     for row in explained.groups:
         table.add_row(
-            plain(row.group), format_number(row.depth_factor), format_number(row.reference)
+            plain(row.group),
+            format_number(row.depth_factor),
+            format_number(row.reference),
+            optional(row.prior, format_number),
         )
     return table
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 from advisor.policy import Limit
-from advisor.report.words import outcome_sentence, outcome_word, short_name
+from advisor.report.words import (
+    limit_sentence,
+    limit_word,
+    outcome_sentence,
+    outcome_word,
+    short_name,
+)
 from fslr.advisor.v1 import advisor_service_pb2
 
 
@@ -21,6 +31,7 @@ class ExplainedGroupRow:
             per learning rate; 0: no matching group.
         depth_factor: Reference divided by the mean rate of the blocks that the group stands for; 0:
             none.
+        prior: Multiplier from shapes, before and beside what is measured; 0: none.
         in_force: Multiplier during the measured step.
         raw: Reference divided by measured, before any safeguard; 0: one of them is missing or zero.
         multiplier: Recommended factor on the scheduled learning rate.
@@ -33,6 +44,7 @@ class ExplainedGroupRow:
     relative_error: float
     reference: float
     depth_factor: float
+    prior: float
     in_force: float
     raw: float
     multiplier: float
@@ -50,7 +62,12 @@ class Explanation:
         profile_step: The step of the profile's training that it was compared with.
         is_measured: Whether any group was measured; otherwise only the references mean something.
         groups: A row for each group.
+        counts: Each outcome that occurs, in words, with the number of groups; the most frequent
+            first.
+        lowest: The smallest multiplier.
+        highest: The largest multiplier.
         outcomes: Each outcome that occurs, in words, with its meaning in a sentence.
+        limits: Each limit that occurs, in words, with its meaning in a sentence.
         warnings: What differs between the run and its profile, in sentences.
     """
 
@@ -59,7 +76,11 @@ class Explanation:
     profile_step: float
     is_measured: bool
     groups: tuple[ExplainedGroupRow, ...]
+    counts: tuple[tuple[str, int], ...]
+    lowest: float
+    highest: float
     outcomes: tuple[tuple[str, str], ...]
+    limits: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
 
 
@@ -79,7 +100,8 @@ def explain(
     in_force = measurement.multipliers or [1.0] * count
     factors = answer.depth_factors or [0.0] * count  # an answer of an older service has none
     raw = answer.raw_multipliers or [0.0] * count
-    limits = answer.limits or [0] * count
+    limits = [Limit(limit) for limit in answer.limits or [0] * count]
+    priors = answer.priors or [0.0] * count
     rows = tuple(
         ExplainedGroupRow(
             group.name,
@@ -87,11 +109,12 @@ def explain(
             errors[i],
             answer.reference_unit_rates[i],
             factors[i],
+            priors[i],
             in_force[i],
             raw[i],
             answer.multipliers[i],
             outcome_word(answer.outcomes[i]),
-            tuple(str(limit.name).lower().replace("_", " ") for limit in Limit(limits[i])),
+            tuple(map(limit_word, limits[i])),
         )
         for i, group in enumerate(request.opening.layout.groups)
     )
@@ -101,6 +124,15 @@ def explain(
         answer.profile_step,
         any(measurement.unit_rates),
         rows,
+        tuple(Counter(row.outcome for row in rows).most_common()),
+        min(answer.multipliers),
+        max(answer.multipliers),
         tuple((outcome_word(o), outcome_sentence(o)) for o in dict.fromkeys(answer.outcomes)),
+        tuple((limit_word(each), limit_sentence(each)) for each in _all_limits(limits)),
         tuple(warning.message for warning in answer.warnings),
     )
+
+
+def _all_limits(limits: Iterable[Limit]) -> Limit:
+    """Return the limits that changed any multiplier."""
+    return reduce(or_, limits, Limit(0))

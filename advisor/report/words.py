@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from advisor.policy import Policy
+from advisor.policy import Limit, Policy
 from advisor.wire import policy_to_proto
 from fslr.advisor.v1 import layout_pb2, policy_pb2
 from fslr.profile_files import message_to_fields
@@ -21,8 +21,22 @@ _OUTCOME_SENTENCES = {
     policy_pb2.OUTCOME_UNMATCHED: "The profile has no matching group, so the multiplier stays.",
     policy_pb2.OUTCOME_HELD_FROZEN: "The policy no longer changes multipliers at this step, so the "
     "multiplier stays.",
-    policy_pb2.OUTCOME_LIMITED: "The slew limit or the damping shortened the change of the "
-    "multiplier.",
+    policy_pb2.OUTCOME_LIMITED: "The change of the multiplier was shortened by the limits that are "
+    "listed with it.",
+}
+
+_LIMIT_SENTENCES = {
+    Limit.MIN_MULTIPLIER: "The multiplier was below `min_multiplier`.",
+    Limit.MAX_MULTIPLIER: "The multiplier was above `max_multiplier`.",
+    Limit.SLEW: "The change was larger than `slew_limit` or `rise_limit` allows.",
+    Limit.DAMPING: "The linearity error is above `max_linearity_error`, which shortens the "
+    "increase.",
+    Limit.CONFIDENCE: "The change is not far above the noise, which shortens it "
+    "(`weigh_by_confidence`).",
+    Limit.AVERAGING: "The multiplier is an average over the training so far (`averaging_window`).",
+    Limit.CORRECTION: "The multiplier stays within the factor `correction_bound` of its prior.",
+    Limit.RELATIVE_UPDATE: "The update would be too large beside the weights "
+    "(`max_relative_update`).",
 }
 
 
@@ -79,6 +93,16 @@ def outcome_sentence(outcome: int) -> str:
     """Return what an outcome means, in a sentence."""
     sentence = _OUTCOME_SENTENCES.get(policy_pb2.Outcome.ValueType(outcome))
     return sentence or f"Outcome {outcome} is defined by a newer service."
+
+
+def limit_word(limit: Limit) -> str:
+    """Return a limit in words, such as ``max multiplier``."""
+    return str(limit.name).lower().replace("_", " ")
+
+
+def limit_sentence(limit: Limit) -> str:
+    """Return what a limit does, in a sentence."""
+    return _LIMIT_SENTENCES.get(limit) or f"Limit {limit.value} is defined by a newer service."
 
 
 def short_name(resource_name: str) -> str:

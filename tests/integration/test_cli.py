@@ -257,7 +257,11 @@ def test_explain_shows_how_a_multiplier_was_computed(
         (pytest.approx(1.0), pytest.approx(1.0), []),
         (0.0, 1.0, []),
     ]
-    assert "raw = reference / measured" in cli.run("explain", "gpt", str(request_file)).stdout
+    printed = cli.run("explain", "gpt", str(request_file)).stdout
+    assert "raw = reference / measured" in printed
+    assert "4 groups: 2 matched, 1 clamped, 1 held zero rate; multipliers from 1 to 1024" in printed
+    assert "limit max multiplier: The multiplier was above `max_multiplier`." in printed
+    assert cli.json("explain", "gpt", str(request_file))["counts"]["matched"] == 2
     names = tmp_path / "names.json"
     names.write_text(json.dumps(["embed.weight", "head.weight"]))
     assert "references at step 5" in cli.run("explain", "gpt", str(names), "--step", "5").stdout

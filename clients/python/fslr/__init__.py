@@ -36,7 +36,7 @@ from fslr.errors import (
 )
 from fslr.profile_files import load_profile, save_layout, save_profile
 from fslr.protocols import Advisor, RunSession
-from fslr.training.advised_run import RunInfo
+from fslr.training.advised_run import GroupAdvice, RunInfo
 from fslr.training.estimate import RateEstimate
 from fslr.training.events import (
     AdviceAdopted,
@@ -44,6 +44,7 @@ from fslr.training.events import (
     Failed,
     Listener,
     Measured,
+    Started,
     StepPart,
     Warned,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "Event",
     "Failed",
     "FslrError",
+    "GroupAdvice",
     "InternalServiceError",
     "InvalidRequestError",
     "LayoutMismatchError",
@@ -84,6 +86,7 @@ __all__ = [
     "RunNotFoundError",
     "RunSession",
     "ServiceError",
+    "Started",
     "StepPart",
     "TokenError",
     "TooBusyError",

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from advisor.policy import Limit
 from advisor.report.explanation import explain
 from advisor.report.runs import MeasuredGroupRow, MeasurementRow, RunRow, measured_groups
-from advisor.report.words import outcome_sentence, outcome_word
+from advisor.report.words import limit_sentence, limit_word, outcome_sentence, outcome_word
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, run_service_pb2
 from tests.building import opening_message
@@ -107,12 +108,29 @@ def test_an_explanation_follows_each_group_from_measurement_to_multiplier() -> N
     ]
     assert [(row.depth_factor, row.in_force) for row in found.groups] == [(1.0, 1.0), (2.0, 1.0)]
     assert [outcome for outcome, _ in found.outcomes] == ["matched", "held zero rate"]
+    assert found.counts == (("matched", 1), ("held zero rate", 1))
+    assert (found.lowest, found.highest) == (0.5, 1.0)
+    assert [limit for limit, _ in found.limits] == ["max multiplier", "slew"]
+    assert [row.prior for row in found.groups] == [0.0, 0.0]
+    stored.recommendation.priors[:] = [0.25, 0.0]
+    stored.recommendation.limits[:] = [int(Limit.CORRECTION), int(Limit.RELATIVE_UPDATE)]
+    found = explain(request(stored.measurement), stored.recommendation)
+    assert [row.prior for row in found.groups] == [0.25, 0.0]
+    assert [row.limits for row in found.groups] == [("correction",), ("relative update",)]
+    assert [limit for limit, _ in found.limits] == ["correction", "relative update"]
 
 
 def test_an_explanation_without_rates_is_not_measured() -> None:
     stored = event()
     stored.measurement.unit_rates[:] = [0.0, 0.0]
     assert not explain(request(stored.measurement), stored.recommendation).is_measured
+
+
+@pytest.mark.parametrize("limit", list(Limit))
+def test_every_limit_has_a_sentence(limit: Limit) -> None:
+    assert limit_sentence(limit).startswith("The ")
+    assert limit_sentence(limit).endswith(".")
+    assert limit_word(limit) == str(limit.name).lower().replace("_", " ")
 
 
 @pytest.mark.parametrize("outcome", [value for value in policy_pb2.Outcome.values() if value])

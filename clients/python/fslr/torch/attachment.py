@@ -21,7 +21,7 @@ from fslr.torch.model.groups import ModelGroups
 from fslr.torch.step_meter import MeasuringOptions, StepMeter
 from fslr.torch.step_scaler import StepScaler, refuse_unscalable, splitting_hint
 from fslr.torch.weight_decay import WeightDecay
-from fslr.training.advised_run import AdvisedRun, Answers, RunInfo
+from fslr.training.advised_run import AdvisedRun, Answers, GroupAdvice, RunInfo
 from fslr.training.checkpoints import load_all
 from fslr.training.estimate import RateEstimate
 from fslr.training.events import Listener, Listeners, LogListener, Warned
@@ -155,6 +155,17 @@ class Attachment:
         Empty before the first measurement. See docs/explanation/measurement.md for what to do.
         """
         return self._meter.slow_groups
+
+    def by_name(self) -> dict[str, GroupAdvice]:
+        """Return what is known about each group, by its name, in layout order.
+
+        On ranks that do not talk to the advisor, outcomes and references are None.
+        """
+        return self._run.by_name()
+
+    def __repr__(self) -> str:
+        """Return the attachment in a few words: profile, step, groups and multipliers."""
+        return repr(self._run).replace(type(self._run).__name__, type(self).__name__, 1)
 
     def report_loss(self, loss: float) -> None:
         """Send a training loss along with the next measurement, for ``advisor run show``.

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import layout_pb2, policy_pb2
+from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_service_pb2
 from fslr.errors import AttachError, ServiceError
 from fslr.protocols import Advisor
 from fslr.resource_names import DEFAULT_PROJECT, profile_name, run_name
 from fslr.training.cadence import Cadence
 from fslr.training.checkpoints import check_header, header
 from fslr.training.estimate import RateEstimate
-from fslr.training.events import AdviceAdopted, Failed, Listeners, Measured, StepPart, Warned
+from fslr.training.events import (
+    AdviceAdopted,
+    Failed,
+    Listeners,
+    Measured,
+    Started,
+    StepPart,
+    Warned,
+)
 from fslr.training.exchange import Advice, Exchange, Ranks
+from fslr.training.summaries import held_words, outcome_words, range_words, short_name
 
 Answers = Literal["background", "wait"]
 """How answers to later measurements are received: while the training goes on, or before it does."""
 
+_T = TypeVar("_T")
 _KIND = "an advised run"
 _UNANSWERED_INTERVAL_STEPS = 25  # short intervals grow to this while no answer comes
 
@@ -76,6 +86,28 @@ class RunInfo:
             batch_size=self.batch_size,
             loss_name=self.loss_name,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class GroupAdvice:
+    """What is known about a group.
+
+    Attributes:
+        multiplier: The recommended factor on the scheduled learning rate.
+        outcome: Why it is what it is, in words, such as ``matched`` or ``held zero rate``. None
+            before the first answer.
+        unit_rate: The newest measured unit rate, in output units per learning rate. None before the
+            first measurement.
+        reference: Unit rate of the profile at the step of the newest answer, after the depth
+            factor. None before that answer, and without a counterpart.
+        prior: The multiplier before anything is measured, or None.
+    """
+
+    multiplier: float
+    outcome: str | None
+    unit_rate: float | None
+    reference: float | None
+    prior: float | None
 
 
 class AdjustableMeter(Protocol):
@@ -140,6 +172,8 @@ class AdvisedRun:
         self.priors = [0.0] * len(opening.layout.groups)
         self.answer: pb.RecommendLRResponse | None = None
         self.estimate: RateEstimate | None = None
+        self._opening = opening
+        self._profile = opening.profile
         self._groups = [group.name for group in opening.layout.groups]
         self._observe_only = opening.observe_only
         self._strict = strict
@@ -184,11 +218,51 @@ class AdvisedRun:
             if self._strict:
                 raise
             self._warn(f"training starts without advice: {error}")
+            self._emit_start(None)
             return
         self.priors, self.multipliers = start.priors, start.multipliers
         self.weight_decay = start.weight_decay
-        for message in () if start.mapping is None else start.mapping.warnings:
-            self._warn(message)
+        self._emit_start(start.mapping)
+        if start.mapping is not None:
+            self._profile = start.mapping.profile or self._profile
+            for message in start.mapping.warnings:
+                self._warn(message)
+
+    def _emit_start(self, mapping: profile_service_pb2.ValidateLayoutResponse | None) -> None:
+        step, multipliers = self.cadence.step, tuple(self.multipliers)
+        self._listeners.emit(Started(step, self._opening, multipliers, mapping))
+
+    def by_name(self) -> dict[str, GroupAdvice]:
+        """Return what is known about each group, by its name, in layout order.
+
+        On ranks that do not talk to the advisor, outcomes and references are None.
+        """
+        answer, estimate, count = self.answer, self.estimate, len(self._groups)
+        # Advisors of other makers may leave these out.
+        outcomes = _of_groups(count, () if answer is None else map(outcome_words, answer.outcomes))
+        references = _of_groups(count, () if answer is None else answer.reference_unit_rates)
+        unit_rates = _of_groups(count, () if estimate is None else estimate.unit_rates)
+        return {
+            name: GroupAdvice(
+                multiplier=self.multipliers[group],
+                outcome=outcomes[group],
+                unit_rate=unit_rates[group],
+                reference=references[group] or None,
+                prior=self.priors[group] or None,
+            )
+            for group, name in enumerate(self._groups)
+        }
+
+    def __repr__(self) -> str:
+        """Return the run in a few words: profile, step, groups and multipliers."""
+        answer, profile, held = self.answer, self._profile, ""
+        if answer is not None:
+            profile, held = answer.profile, f", {held_words(answer.outcomes)}"
+        return (
+            f"<{type(self).__name__}: profile {short_name(profile)}, "
+            f"step {self.cadence.step}, {len(self._groups)} groups{held}, "
+            f"multipliers {range_words(self.multipliers)}>"
+        )
 
     def report_loss(self, loss: float) -> None:
         """Send a loss along with the next measurement.
@@ -340,3 +414,9 @@ class AdvisedRun:
         """End the run; what waits to be sent is still sent, for at most a second."""
         self._exchange.close()
         self._emit_errors()
+
+
+def _of_groups(count: int, values: Iterable[_T]) -> list[_T] | list[None]:
+    """Return a value for each group; None where there are not as many values as groups."""
+    known = list(values)
+    return known if len(known) == count else [None] * count

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import profile_service_pb2
 from fslr.training.estimate import RateEstimate
+from fslr.training.summaries import held_words, range_words, short_name
 
 _log = logging.getLogger("fslr")
 
@@ -23,6 +25,24 @@ class StepPart(enum.Enum):
     MEASUREMENT = "measurement"
     SCALING = "scaling"
     ADVICE = "advice"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An advised run starts; no step was taken yet.
+
+    Attributes:
+        step: The step, 0. A run that is resumed gets its step and its multipliers afterwards.
+        opening: What the run tells the advisor about itself; it contains the layout.
+        multipliers: The multiplier that each group starts with.
+        mapping: How the layout maps onto the profile. None on a rank that does not talk to the
+            advisor, and if there is no answer.
+    """
+
+    step: int
+    opening: pb.RunOpening
+    multipliers: tuple[float, ...]
+    mapping: profile_service_pb2.ValidateLayoutResponse | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +109,7 @@ class Warned:
     is_hint: bool = False
 
 
-Event = Measured | AdviceAdopted | Failed | Warned
+Event = Started | Measured | AdviceAdopted | Failed | Warned
 
 
 class Listener(Protocol):
@@ -111,14 +131,26 @@ _LACKS = {
 }
 
 
+_LARGE_CHANGE = 2.0  # factor on a multiplier
+_ANSWERS_BETWEEN_LINES = 10
+_MAX_LISTED = 4
+
+
 class LogListener:
-    """Writes warnings and failures to the logger ``fslr``.
+    """Writes warnings, failures, and what a person should know of a run to the logger ``fslr``.
 
     A part that keeps failing is logged once. Missing advice is logged again after an answer came.
+
+    At level INFO there is a line when a run starts, and one when an answer has changed any
+    multiplier by more than a factor of 2 since the last line, at most every 10 answers. Only the
+    rank that talks to the advisor writes them.
     """
 
     def __init__(self) -> None:
         self._failed: set[StepPart] = set()
+        self._groups: list[str] = []
+        self._logged: tuple[float, ...] = ()
+        self._answers = _ANSWERS_BETWEEN_LINES  # since the last line
 
     def __call__(self, event: Event, /) -> None:
         """Log an event that deserves it."""
@@ -134,10 +166,67 @@ class LogListener:
                     type(error).__name__,
                     error,
                 )
+            case Started():
+                self._start(event)
             case AdviceAdopted():
                 self._failed.discard(StepPart.ADVICE)
+                self._log_change(event)
             case _:
                 pass
+
+    def _start(self, event: Started) -> None:
+        self._groups = [group.name for group in event.opening.layout.groups]
+        self._logged = event.multipliers
+        if event.mapping is not None:
+            _log.info("%s", _start_words(event, event.mapping))
+
+    def _log_change(self, event: AdviceAdopted) -> None:
+        if event.answer is None:
+            return
+        self._answers += 1
+        before = self._logged or (1.0,) * len(event.multipliers)
+        changes = [
+            max(new / old, old / new) for new, old in zip(event.multipliers, before, strict=True)
+        ]
+        largest = max(range(len(changes)), key=lambda group: changes[group])
+        if changes[largest] <= _LARGE_CHANGE or self._answers < _ANSWERS_BETWEEN_LINES:
+            return
+        _log.info(
+            "step %d: multipliers are %s; %s changed most, from %.3g to %.3g; of %d groups %s",
+            event.step,
+            range_words(event.multipliers),
+            self._groups[largest] if self._groups else f"group {largest}",
+            before[largest],
+            event.multipliers[largest],
+            len(event.multipliers),
+            held_words(event.answer.outcomes),
+        )
+        self._logged = event.multipliers
+        self._answers = 0
+
+
+def _start_words(event: Started, mapping: profile_service_pb2.ValidateLayoutResponse) -> str:
+    """Return what a person should know when a run starts."""
+    opening = event.opening
+    if opening.HasField("policy"):
+        rules = "the run's own rules"
+    else:
+        rules = f"policy {short_name(mapping.policy)}" if mapping.policy else "the profile's rules"
+    groups, unmatched = len(event.multipliers), len(mapping.unmatched)
+    with_prior = sum(1 for group in mapping.mappings if group.prior)
+    parts = [
+        f"advice from {short_name(mapping.profile)} under {rules}",
+        f"{groups - unmatched} of {groups} groups have a counterpart",
+        *([f"held without one: {_listed(mapping.unmatched)}"] if unmatched else []),
+        f"multipliers start at {range_words(event.multipliers)}, {with_prior} of them from shapes",
+        *(["they are not applied (observe_only)"] if opening.observe_only else []),
+    ]
+    return "; ".join(parts)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more
 
 
 class Listeners:
