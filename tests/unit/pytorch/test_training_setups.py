@@ -313,3 +313,64 @@ def test_the_snapshot_can_be_kept_in_host_memory() -> None:
             assert torch.equal(p, q)
     assert rates[0].unit_rates == rates[1].unit_rates
     assert rates[0].linearity_error == rates[1].linearity_error
+
+
+class ZeroProjection(nn.Module):
+    """A residual block with a zero projection, so the layer before it moves nothing at first."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        self.head = nn.Linear(width, 3)
+        nn.init.zeros_(self.down.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = self.embed(x)
+        stream = stream + self.down(torch.tanh(self.up(stream)))
+        out: Tensor = self.head(stream)
+        return out
+
+
+def test_layers_before_a_zero_projection_are_advised_from_the_first_step_at_which_they_move() -> (
+    None
+):
+    def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+        for step in range(steps):
+            inputs = torch.randn(16, 6, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            model(inputs).square().mean().backward()
+            optimizer.step()
+
+    torch.manual_seed(0)
+    model: nn.Module = ZeroProjection(4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=_LR)
+    with Recorder(model, optimizer, every=25) as recorder:
+        train(model, optimizer, 30)
+    content = recorder.profile("zero projection")
+    up = [group.name for group in recorder.groups].index("up.weight")
+    rates = {point.step: point.unit_rates[up] for point in content.points}
+    assert list(rates) == [0, 1, 25]
+    assert rates[0] == 0 < rates[1]
+    model = ZeroProjection(16)
+    optimizer = torch.optim.Adam(model.parameters(), lr=_LR)
+    options = MeasuringOptions(probes=_PROBES)
+    with attach(
+        model,
+        optimizer,
+        profile="x",
+        advisor=InProcessAdvisor(content),
+        options=options,
+        answers="wait",
+    ) as attachment:
+        train(model, optimizer, 1)
+        first = attachment.by_name()["up.weight"]
+        assert first.outcome == "held zero rate"
+        assert attachment.multipliers[up] == (first.prior or 1.0)
+        train(model, optimizer, 1)
+        second = attachment.by_name()["up.weight"]
+        assert second.unit_rate
+        assert second.outcome not in {None, "held zero rate"}
+        assert "step 2" in repr(attachment)
+        assert repr(attachment).startswith("<Attachment: profile in-process@1, ")

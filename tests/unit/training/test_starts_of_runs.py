@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fslr import (
+    AdviceAdopted,
     Event,
     Measured,
     ServiceError,
@@ -17,7 +18,7 @@ from fslr import (
     Warned,
 )
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import profile_service_pb2
+from fslr.advisor.v1 import policy_pb2, profile_service_pb2
 from tests.spy_advisor import SpyAdvisor
 from tests.unit.training.numbers_training import NumbersTraining
 from tests.unit.training.test_whole_runs import BASE, NAMES, WIDE, advised, recorded
@@ -262,3 +263,22 @@ def test_nothing_piles_up_while_answers_are_late() -> None:
     assert [m.interval_steps for m in advisor.measurements] == [0, 1, 25, 22]
     advisor.allowed.release()
     run.close()
+
+
+def test_a_group_gets_its_first_advice_at_the_first_step_at_which_it_moves() -> None:
+    training, events = NumbersTraining(WIDE), list[Event]()
+    training.sensitivities[3] = 0.0
+    advisor = SpyAdvisor(recorded())
+    policy = policy_pb2.Policy()  # the default: measured every 25 to 100 steps
+    run = advised(training, advisor, listeners=[events.append], policy=policy)
+    run.check()
+    training.train(run, 5)
+    assert run.by_name()[NAMES[3]].outcome == "held zero rate"
+    training.sensitivities[3] = WIDE[3]
+    training.train(run, 60)
+    assert measured_steps(events) == [0, 1, 2, 4, 8, 33]
+    answers = [event.answer for event in events if isinstance(event, AdviceAdopted)]
+    outcomes = [answer.outcomes[3] for answer in answers if answer is not None]
+    held, matched = policy_pb2.OUTCOME_HELD_ZERO_RATE, policy_pb2.OUTCOME_MATCHED
+    assert outcomes == [held] * 4 + [matched] * 2
+    assert run.multipliers[3] == pytest.approx(2.0)
