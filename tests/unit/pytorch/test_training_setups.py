@@ -27,6 +27,7 @@ from fslr.torch import (
 )
 from fslr.torch.model.batch import AutocastState
 from tests.building import content_message
+from tests.fixed_advisor import FixedAdvisor
 from tests.measuring import SIGMAS
 
 _PROBES = 40
@@ -233,6 +234,25 @@ def test_steps_are_scaled_correctly(case: str, scaling: Any) -> None:
     assert max(multipliers) / min(multipliers) > 1.5
     for plain, scaled, multiplier in zip(*moves, multipliers, strict=True):
         torch.testing.assert_close(scaled, plain * multiplier, rtol=2e-3, atol=2e-7)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
+def test_a_compiled_step_is_measured_and_scaled_like_any_other() -> None:
+    weights: list[list[Tensor]] = []
+    for compiled in (False, True):
+        model, optimizer = prepared(SETUPS["AdamW"])
+        if compiled:
+            optimizer.step = torch.compile(optimizer.step, backend="eager")  # type: ignore[method-assign,assignment]
+        advisor = FixedAdvisor(0.1 + i for i, _ in enumerate(ModelGroups(model, optimizer)))
+        with attach(model, optimizer, profile="x", advisor=advisor) as attachment:
+            loop = Loop(SETUPS["AdamW"], model, optimizer)
+            for _ in range(3):
+                loop.step()
+        assert attachment.failures == 0
+        assert attachment.multipliers == advisor.multipliers
+        weights.append([p.detach() for p in model.parameters()])
+    for one, other in zip(*weights, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("scaling", ["learning_rates", "update"])

@@ -69,15 +69,13 @@ def backward(model: nn.Module, *, scale: float = 1.0) -> None:
     (scale * model(torch.randn(8, 4, generator=generator)).square().mean()).backward()
 
 
-def decays_without_gradient(
-    model: nn.Module, optimizer: torch.optim.Optimizer, step: Callable[[], object] | None = None
-) -> list[float]:
+def decays_without_gradient(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[float]:
     """Return which part of each parameter a step with gradients of zero takes away."""
     optimizer.state.clear()
     before = [p.detach().clone() for p in model.parameters()]
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    (step or optimizer.step)()
+    optimizer.step()
     return [
         ((b - p.detach()) * b).sum().item() / b.square().sum().item()
         for b, p in zip(before, model.parameters(), strict=True)
@@ -112,22 +110,6 @@ def test_under_the_rule_coupled_a_multiplier_scales_the_decay(name: str, scaling
         found = decays_without_gradient(model, optimizer)
     expected = [LEARNING_RATE * DECAY * multiplier for multiplier in MULTIPLIERS]
     assert found == pytest.approx(expected, rel=1e-2, abs=5e-7)  # a few units in the last place
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
-def test_a_compiled_step_is_advised_and_keeps_its_decay() -> None:
-    model = Products()
-    optimizer = OPTIMIZERS["AdamW"](model.parameters())
-    step = torch.compile(optimizer.step, backend="eager")
-    advisor = FixedAdvisor(MULTIPLIERS)
-    with attach(model, optimizer, profile="x", advisor=advisor) as attachment:
-        for _ in range(2):
-            backward(model)
-            step()
-        assert attachment.multipliers == list(MULTIPLIERS)
-        assert attachment.failures == 0
-        found = decays_without_gradient(model, optimizer, step)
-    assert found == pytest.approx([LEARNING_RATE * DECAY] * len(MULTIPLIERS), rel=1e-3)
 
 
 @pytest.mark.parametrize("scaling", ["learning_rates", "update"])
