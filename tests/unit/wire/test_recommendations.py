@@ -201,6 +201,20 @@ def test_rms_out_of_range_are_refused_with_the_field_s_path(
         answer(advice, opened, measurement)
 
 
+@pytest.mark.parametrize(
+    ("interval_steps", "excludes", "warns"), [(0, True, True), (0, False, False), (25, True, False)]
+)
+def test_a_run_is_warned_once_if_only_it_measures_without_weight_decay(
+    interval_steps: int, excludes: bool, warns: bool
+) -> None:
+    advice, opened = _advice()
+    message = _changed(measurements(GROUPS)[0], 0)
+    message.interval_steps = interval_steps
+    message.excludes_weight_decay = excludes
+    kinds = [warning.kind for warning in answer(advice, opened, message).warnings]
+    assert (pb.WARNING_KIND_WEIGHT_DECAY in kinds) == warns
+
+
 def test_an_answer_says_which_multipliers_were_recommended() -> None:
     advice, opened = _advice()
     message = _changed(measurements(GROUPS)[0], 1)  # group 3 measured a rate of zero
