@@ -15,7 +15,7 @@ from advisor.report.profiles import (
     unit_rate_table,
 )
 from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2, profile_service_pb2
-from tests.building import content_message
+from tests.building import content_message, describe_tensors
 
 REGISTERED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -129,6 +129,16 @@ def test_different_values_are_written_differently(
     old: object, new: object, words: tuple[str, str]
 ) -> None:
     assert ChangedFact("fact", old, new).words() == words
+
+
+def test_recordings_of_two_seeds_differ_in_one_fact_about_initial_weights() -> None:
+    contents = [content_message(), content_message()]
+    for content, rms in zip(contents, (0.02, 0.021), strict=True):
+        describe_tensors(content.layout, width=4, rms=rms)
+    found = profile_difference(version(contents[0]), version(contents[1]))
+    assert found.facts == (ChangedFact("initial rms", [0.02] * 4, [0.021] * 4),)
+    row = unit_rate_table(contents[0]).groups[0]
+    assert (row.kind, row.shape, row.initial_rms) == ("hidden", (4, 4), 0.02)
 
 
 def test_a_mapping_is_counted_by_the_way_of_matching() -> None:
