@@ -305,9 +305,11 @@ def test_by_default_a_spike_of_any_size_is_forgotten(
 def test_by_default_late_and_lost_answers_change_little(
     pair: Pair, delays: tuple[int | None, ...]
 ) -> None:
-    prompt, late = followed(pair, Policy()), followed(pair, Policy(), delays=(*delays, 0))
-    assert np.abs(np.log2(late.multipliers[-1] / prompt.multipliers[-1])).max() < 0.8
-    assert abs(np.log2(late.stream_rms[-1] / prompt.stream_rms[-1])) < 0.8
+    """Half of the answers arrive at once, the others later or not at all."""
+    half = tuple(part for delay in delays for part in (delay, 0))
+    prompt, late = followed(pair, Policy()), followed(pair, Policy(), delays=half)
+    assert np.abs(np.log2(late.multipliers[-1] / prompt.multipliers[-1])).max() < 0.3
+    assert abs(np.log2(late.stream_rms[-1] / prompt.stream_rms[-1])) < 0.5
 
 
 @given(
