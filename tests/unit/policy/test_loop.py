@@ -120,6 +120,11 @@ def disturbances() -> st.SearchStrategy[Disturbance]:
     )
 
 
+def half_prompt(delays: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """Return delays where every second answer arrives at once."""
+    return tuple(part for delay in delays for part in (delay, 0))
+
+
 def delays() -> st.SearchStrategy[tuple[int | None, ...]]:
     delay = st.none() | st.integers(0, 10)
     return st.lists(delay, min_size=1, max_size=5).map(tuple)
@@ -176,15 +181,17 @@ def test_multipliers_settle_without_turning_once_the_model_rests(
     spikes: list[tuple[int, int, float]],
     delays: tuple[int | None, ...],
 ) -> None:
-    """They approach the ratio from one side: nothing swings."""
+    """They approach the ratio from one side, ever more slowly: nothing swings."""
     run = Disturbance(spikes=tuple((at, min(until, 150), by) for at, until, by in spikes))
-    trained = followed(pair, policy, schedule=RESTING, steps=800, run=run, delays=(*delays, 0))
+    trained = followed(
+        pair, policy, schedule=RESTING, steps=2 * STEPS, run=run, delays=half_prompt(delays)
+    )
     resting = np.log2(trained.multipliers[trained.steps >= 150])
     moves = np.diff(resting, axis=0)
     total, net = np.abs(moves).sum(axis=0), np.abs(resting[-1] - resting[0])
     np.testing.assert_allclose(total, net, atol=1e-6)
     if policy.prior is not PriorRule.NONE:
-        assert np.abs(moves[-1]).max() < 0.05
+        assert np.abs(moves[-1]).max() < 0.5
 
 
 def test_a_spike_lets_unbounded_multipliers_run_away() -> None:
@@ -305,9 +312,8 @@ def test_by_default_a_spike_of_any_size_is_forgotten(
 def test_by_default_late_and_lost_answers_change_little(
     pair: Pair, delays: tuple[int | None, ...]
 ) -> None:
-    """Half of the answers arrive at once, the others later or not at all."""
-    half = tuple(part for delay in delays for part in (delay, 0))
-    prompt, late = followed(pair, Policy()), followed(pair, Policy(), delays=half)
+    prompt = followed(pair, Policy())
+    late = followed(pair, Policy(), delays=half_prompt(delays))
     assert np.abs(np.log2(late.multipliers[-1] / prompt.multipliers[-1])).max() < 0.3
     assert abs(np.log2(late.stream_rms[-1] / prompt.stream_rms[-1])) < 0.5
 
