@@ -1,1 +1,1 @@
-"""The demo: a learning rate tuned on a small model, transferred to one 8 times wider."""
+"""The demo: a learning rate tuned on a small model, transferred to a wide one, by two recipes."""

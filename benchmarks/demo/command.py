@@ -22,9 +22,13 @@ from rich.table import Table
 
 from advisor.local.server import LocalServer
 from benchmarks.demo.experiment import DemoPlan, DemoResult, run_demo
+from benchmarks.demo.gpt2 import run_gpt2
 from benchmarks.demo.pictures import draw_all
+from benchmarks.markdown import number
+from benchmarks.practice.battery import process_pool
 from benchmarks.provenance import emit
 from benchmarks.text import load_corpus
+from benchmarks.transfer.bench import PROCESSES
 
 _EXPECTED_GAIN = 0.25  # of validation loss, nats per character
 
@@ -52,10 +56,13 @@ def demo(
         _console.print(f"Advisor: {server.address}, with an embedded Redis.")
         result = run_demo(plan, corpus, server.address, _bar)
     pictures = draw_all(result, plan.width, out)
+    gpt2 = _run_gpt2(seed)
     seconds = time.perf_counter() - begun
     _print_result(result, plan)
+    _print_gpt2(gpt2)
     file = out / "result.json"
-    emit(_result_fields(result, plan, seconds), as_json=False, out=file)
+    fields = {**_result_fields(result, plan, seconds), "gpt2": gpt2}
+    emit(fields, as_json=False, out=file)
     _console.print(f"Finished in {seconds:.0f} s. Wrote {', '.join(map(str, [file, *pictures]))}")
     gain = result.plain.validation_loss - result.advised.validation_loss
     if gain >= _EXPECTED_GAIN:
@@ -83,6 +90,16 @@ def _bar(what: str, steps: int) -> Iterator[Callable[[float], None]]:
         yield lambda loss: progress.update(task, advance=1, loss=loss)
 
 
+def _run_gpt2(seed: int) -> dict[str, Any]:
+    columns = (TextColumn("{task.description:<32}"), TextColumn("{task.completed} trainings"))
+    with (
+        process_pool(PROCESSES) as pool,
+        Progress(*columns, TimeElapsedColumn(), console=_console) as progress,
+    ):
+        task = progress.add_task("GPT-2's recipe", total=None)
+        return run_gpt2(seed, pool, PROCESSES, lambda _training: progress.advance(task))
+
+
 def _multipliers(result: DemoResult) -> list[float]:
     return [m for event in result.advised_events for m in event.recommendation.multipliers]
 
@@ -102,6 +119,9 @@ def _print_result(result: DemoResult, plan: DemoPlan) -> None:
     base_loss, plain_loss = result.base.validation_loss, result.plain.validation_loss
     table.add_row("base", str(plan.base_width), learning_rate, "", f"{base_loss:.3f}")
     table.add_row("plain", str(plan.width), learning_rate, "1", f"{plain_loss:.3f}")
+    best = _best(result.plain_sweep)
+    best_loss = result.plain_sweep[best]
+    table.add_row("plain, its best", str(plan.width), f"{best:g}", "1", f"{best_loss:.3f}")
     table.add_row(
         "advised",
         str(plan.width),
@@ -112,6 +132,25 @@ def _print_result(result: DemoResult, plan: DemoPlan) -> None:
     _console.print(table)
 
 
+def _best(sweep: dict[float, float]) -> float:
+    return min(sweep, key=lambda learning_rate: sweep[learning_rate])
+
+
+def _print_gpt2(found: dict[str, Any]) -> None:
+    table = Table(
+        "GPT-2's recipe", "width", "learning rate", "multipliers", "validation loss, nats"
+    )
+    learning_rate, width = f"{found['learning_rate']:g}", str(found["width"])
+    best = f"{found['best_plain_learning_rate']:g}"
+    multipliers = f"{found['multiplier_min']:.3f} to {found['multiplier_max']:.3f}"
+    base_width = str(found["base_width"])
+    table.add_row("base", base_width, learning_rate, "", number(found["base_loss"]))
+    table.add_row("plain", width, learning_rate, "1", number(found["plain_loss"]))
+    table.add_row("plain, its best", width, best, "1", number(found["best_plain_loss"]))
+    table.add_row("advised", width, learning_rate, multipliers, number(found["advised_loss"]))
+    _console.print(table)
+
+
 def _result_fields(result: DemoResult, plan: DemoPlan, seconds: float) -> dict[str, Any]:
     multipliers = _multipliers(result)
     return {
@@ -119,9 +158,14 @@ def _result_fields(result: DemoResult, plan: DemoPlan, seconds: float) -> dict[s
         "plain_loss": result.plain.validation_loss,
         "advised_loss": result.advised.validation_loss,
         "gain": result.plain.validation_loss - result.advised.validation_loss,
+        "best_plain_loss": result.plain_sweep[_best(result.plain_sweep)],
+        "best_plain_learning_rate": _best(result.plain_sweep),
         "seconds": seconds,
         "learning_rate": result.learning_rate,
         "sweep": {f"{learning_rate:g}": loss for learning_rate, loss in result.sweep.items()},
+        "plain_sweep": {
+            f"{learning_rate:g}": loss for learning_rate, loss in result.plain_sweep.items()
+        },
         "multiplier_min": min(multipliers),
         "multiplier_max": max(multipliers),
         "measured_steps": [event.measurement.step for event in result.advised_events],

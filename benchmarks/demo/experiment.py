@@ -1,7 +1,8 @@
-"""The steps of the demo: sweep, record, register, and train the wide model plain and advised."""
+"""The steps of the demo: sweep, record, register, train the wide model plain and advised, sweep."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -15,10 +16,12 @@ import fslr.torch
 from benchmarks.char_gpt import CharGPTConfig
 from benchmarks.text import Corpus
 from benchmarks.training import TrainingPlan, TrainingResult, train
+from benchmarks.transfer.figures import missing_octave
 from fslr import Provenance
 from fslr.advisor.v1 import profile_pb2, run_service_pb2
 
 _INTERVAL_STEPS = 25  # between recorded points
+_SWEPT_OCTAVES = 8  # on either side of the base's best learning rate, at most
 PROFILE = "char-gpt"
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
@@ -60,6 +63,8 @@ class DemoResult:
         content: The profile.
         base: Training of the base at its best learning rate.
         plain: Training of the big model at that learning rate, observed only.
+        plain_sweep: Validation loss of the plain big model at that learning rate, and at others
+            until the best one is inside.
         advised: Training of the big model at that learning rate, with recommendations.
         plain_events: Measurements of the plain run.
         advised_events: Measurements and recommendations of the advised run.
@@ -71,6 +76,7 @@ class DemoResult:
     content: profile_pb2.ProfileContent
     base: TrainingResult
     plain: TrainingResult
+    plain_sweep: dict[float, float]
     advised: TrainingResult
     plain_events: list[run_service_pb2.RunEvent]
     advised_events: list[run_service_pb2.RunEvent]
@@ -106,6 +112,7 @@ def run_demo(plan: DemoPlan, corpus: Corpus, address: str, progress: Progress) -
             plain = train_big(on_step, run="plain")
         with progress(f"advised: width {plan.width}", plan.steps) as on_step:
             advised = train_big(on_step, run="advised")
+        plain_sweep = _sweep_plain(big_plan, plain.validation_loss, corpus, progress)
         return DemoResult(
             sweep=sweep,
             learning_rate=best,
@@ -113,6 +120,7 @@ def run_demo(plan: DemoPlan, corpus: Corpus, address: str, progress: Progress) -
             content=contents[best],
             base=results[best],
             plain=plain,
+            plain_sweep=plain_sweep,
             advised=advised,
             plain_events=list(client.get_run_history("plain")),
             advised_events=list(client.get_run_history("advised")),
@@ -143,6 +151,32 @@ def _record(
         ),
     )
     return content, result
+
+
+def _sweep_plain(
+    plan: TrainingPlan, loss: float, corpus: Corpus, progress: Progress
+) -> dict[float, float]:
+    """Sweep the plain big model by octaves, from the base's best learning rate downwards.
+
+    Args:
+        plan: The big model at the base's best learning rate.
+        loss: Its validation loss.
+        corpus: The text.
+        progress: Opens progress bars.
+
+    Returns:
+        Validation losses by learning rate, the highest learning rate first.
+    """
+    start = round(math.log2(plan.learning_rate))
+    losses = {start: [loss]}
+    octave: int | None = start - 1
+    while octave is not None:
+        title = f"plain: at {2.0**octave:.2g} instead"
+        with progress(title, plan.steps) as on_step:
+            result = train(replace(plan, learning_rate=2.0**octave), corpus, on_step=on_step)
+        losses[octave] = [result.validation_loss]
+        octave = missing_octave(losses, start - _SWEPT_OCTAVES, start + _SWEPT_OCTAVES)
+    return {2.0**octave: losses[octave][0] for octave in sorted(losses, reverse=True)}
 
 
 def _train_attached(

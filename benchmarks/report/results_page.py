@@ -145,10 +145,15 @@ def _counts(rows: list[tuple[str, int]]) -> str:
 
 
 def _demo(figures: Figures) -> str:
-    sweep = table(
-        ("learning rate", "loss of the base, nats per character"),
-        [(rate, number(loss)) for rate, loss in figures["sweep"].items()],
+    base, plain = figures["sweep"], figures["plain_sweep"]
+    sweeps = table(
+        ("learning rate", "loss of the base, nats per character", "loss of the plain model"),
+        [
+            (f"{rate:g}", number(_at(base, rate)), number(_at(plain, rate)))
+            for rate in sorted({float(rate) for rate in (*base, *plain)}, reverse=True)
+        ],
     )
+    gpt2 = figures["gpt2"]
     return (
         f"A character GPT of {figures['blocks']} blocks, {figures['steps']} steps of Adam, one "
         f"seed; the whole demo takes {number(figures['seconds'], '.0f')} s. The advised run ends "
@@ -156,11 +161,21 @@ def _demo(figures: Figures) -> str:
         f"{number(figures['multiplier_min'], '.2g')} and "
         f"{number(figures['multiplier_max'], '.2g')}.\n\n"
         + tables.demo(figures)
-        + f"\n\nThe sweep that found the learning rate {figures['learning_rate']:g}:\n\n{sweep}"
-        "\n\nThe pictures show the training losses and the rates of each layer in this run.\n\n"
+        + f"\n\nThe sweep that found the learning rate {figures['learning_rate']:g}, and the one "
+        f"that found the plain model's own best one:\n\n{sweeps}\n\n"
+        f"With GPT-2's recipe, from width {gpt2['base_width']} to {gpt2['width']} and "
+        f"{gpt2['steps']} steps, the base's best learning rate is {gpt2['learning_rate']:g}, the "
+        f"plain model's {gpt2['best_plain_learning_rate']:g}, and multipliers are between "
+        f"{number(gpt2['multiplier_min'], '.2g')} and {number(gpt2['multiplier_max'], '.2g')}."
+        "\n\nThe pictures show the training losses and the rates of each layer of the run with "
+        "Adam.\n\n"
         "![Training losses of base, plain and advised](../images/demo-losses.png)\n\n"
         "![Rates of each layer: base, plain and advised](../images/demo-rates.png)"
     )
+
+
+def _at(sweep: Mapping[str, float], learning_rate: float) -> float | None:
+    return next((loss for key, loss in sweep.items() if float(key) == learning_rate), None)
 
 
 _SECTIONS = (

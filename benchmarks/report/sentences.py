@@ -5,24 +5,60 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from benchmarks.markdown import number
+
 
 def demo_setup(demo: dict[str, Any]) -> str:
     """Return what the demo trains."""
     times = demo["width"] // demo["base_width"]
+    gpt2 = demo["gpt2"]
+    gpt2_times = gpt2["width"] // gpt2["base_width"]
     return (
         f"The demo tunes the learning rate of a character GPT of width {demo['base_width']} and "
         f"uses it unchanged at width {demo['width']} ({times} times wider, {demo['steps']} steps "
-        "of Adam, text of the Python standard library). This takes "
-        f"{demo['seconds']:.0f} s on {demo['machine']['cores']} cores. The losses at the end:"
+        "of Adam, text of the Python standard library). It does the same with the recipe of GPT-2 "
+        f"(width {gpt2['base_width']}, and {gpt2_times} times wider, {gpt2['steps']} steps of "
+        "AdamW: small initial weights, a tied head, warm-up and cosine, weight decay, clipping). "
+        f"This takes {demo['seconds']:.0f} s on {demo['machine']['cores']} cores. The losses at "
+        "the end:"
     )
 
 
 def demo_outcome(demo: dict[str, Any]) -> str:
     """Return what the demo's advised run gained, and by which multipliers."""
     return (
-        f"The advised run ends {demo['gain']:.2f} nats below the plain one. Multipliers between "
-        f"{demo['multiplier_min']:.2g} and {demo['multiplier_max']:.2g} make each layer's step "
-        "move the outputs as far as in the base."
+        f"With Adam, the advised run ends {_outcome(demo)}. With GPT-2's recipe, it ends "
+        f"{_outcome(demo['gpt2'])}. Finding a model's own best learning rate takes a sweep of that "
+        f"model. With Adam, multipliers between {demo['multiplier_min']:.2g} and "
+        f"{demo['multiplier_max']:.2g} make each layer's step move the outputs as far as in the "
+        "base."
+    )
+
+
+def _outcome(found: dict[str, Any]) -> str:
+    """Return how far the advised run ends from the plain ones."""
+    plain, best = (
+        found["advised_loss"] - found[f"{name}_loss"] for name in ("plain", "best_plain")
+    )
+    return (
+        f"{_apart(plain)} the plain one at the same learning rate, and {_apart(best)} the plain "
+        "one at its own best learning rate"
+    )
+
+
+def _apart(difference: float) -> str:
+    return f"{abs(difference):.2f} nats {'above' if difference > 0 else 'below'}"
+
+
+def practice(figures: dict[str, Any]) -> str:
+    """Return how advice does on the recipes that people train with."""
+    rows, harmed = figures["rows"], figures["harmed"]
+    return (
+        f"On {len(rows)} recipes that people train with, advised trainings end "
+        f"{number(figures['median_regret'], '+.3f')} nats (median) from the plain model at its own "
+        f"best learning rate, and {number(figures['worst_regret'], '+.3f')} in the worst recipe. "
+        f"{harmed or 'None'} of them {'ends' if harmed < 2 else 'end'} above the base, or above "
+        "the plain model at the same learning rate, by more than noise."
     )
 
 

@@ -225,17 +225,26 @@ def comparison(figures: dict[str, Any]) -> str:
 
 
 def demo(figures: dict[str, Any]) -> str:
-    """Return the losses of the demo."""
-    base, big = figures["base_width"], figures["width"]
+    """Return the losses of the demo, of both recipes."""
+    recipes = (figures, figures["gpt2"])
+    rows = (
+        ("base, where the learning rate was tuned", "base_loss"),
+        ("wide model, plain, same learning rate", "plain_loss"),
+        ("wide model, plain, its own best learning rate", "best_plain_loss"),
+        ("wide model, **advised**, same learning rate", "advised_loss"),
+    )
+    heads = ("validation loss, nats per character", "Adam", "GPT-2's recipe")
     return table(
-        ("", "validation loss, nats per character"),
+        heads,
         (
             (
-                f"base, width {base}, where the learning rate was tuned",
-                f"{figures['base_loss']:.3f}",
-            ),
-            (f"width {big}, plain", f"{figures['plain_loss']:.3f}"),
-            (f"width {big}, **advised**", f"**{figures['advised_loss']:.3f}**"),
+                name,
+                *(
+                    f"**{number(found[key])}**" if key == "advised_loss" else number(found[key])
+                    for found in recipes
+                ),
+            )
+            for name, key in rows
         ),
     )
 

@@ -139,6 +139,9 @@ def test_the_demo_runs_end_to_end_at_a_small_size(tmp_path: Path, server: LocalS
     )
     assert result.learning_rate == min(result.sweep, key=lambda rate: result.sweep[rate])
     assert len(result.advised.losses) == len(result.plain.losses) == 30
+    assert result.plain_sweep[result.learning_rate] == result.plain.validation_loss
+    best = min(result.plain_sweep, key=lambda rate: result.plain_sweep[rate])
+    assert min(result.plain_sweep) < best < max(result.plain_sweep)
     assert [e.measurement.step for e in result.advised_events] == [0, 25]
     pictures = draw_all(result, 32, tmp_path)
     assert [p.name for p in pictures] == ["losses.png", "rates.png", "multipliers.png"]

@@ -49,7 +49,7 @@ def test_a_changed_figure_changes_the_pages_that_show_it(tmp_path: Path) -> None
     figures = load_figures(copy_of_pages(tmp_path) / FIGURES)
     readme = (tmp_path / README).read_text("utf-8")
     assert render_page(readme, figures) == readme
-    figures["demo"]["gain"] = 0.125
+    figures["demo"]["plain_loss"] = figures["demo"]["advised_loss"] + 0.125
     assert "0.12 nats below" in render_page(readme, figures)
 
 
@@ -126,7 +126,17 @@ def test_sentences_show_the_figures_of_their_files() -> None:
         "width": 32,
         "steps": 50,
         "seconds": 12.4,
-        "gain": 0.306,
+        "plain_loss": 2.306,
+        "best_plain_loss": 1.95,
+        "advised_loss": 2.0,
+        "gpt2": {
+            "base_width": 4,
+            "width": 8,
+            "steps": 60,
+            "plain_loss": 2.5,
+            "best_plain_loss": 2.41,
+            "advised_loss": 2.4,
+        },
         "multiplier_min": 0.0512,
         "multiplier_max": 2.06,
         "machine": {"cores": 4},
@@ -135,7 +145,13 @@ def test_sentences_show_the_figures_of_their_files() -> None:
     assert "of width 8 and uses it unchanged at width 32 (4 times wider, 50 steps" in setup
     assert "takes 12 s on 4 cores" in setup
     outcome = " ".join(render_block("demo-outcome", {"demo": demo}).split())
-    assert "0.31 nats below" in outcome
+    assert "and 2 times wider, 60 steps" in setup
+    assert (
+        "With Adam, the advised run ends 0.31 nats below the plain one at the same learning rate, "
+        "and 0.05 nats above the plain one at its own best learning rate."
+    ) in outcome
+    assert "With GPT-2's recipe, it ends 0.10 nats below the plain one" in outcome
+    assert "and 0.01 nats below the plain one at its own" in outcome
     assert "between 0.051 and 2.1" in outcome
     scaling = {
         "stepping": [
