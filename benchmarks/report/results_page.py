@@ -145,7 +145,7 @@ def _counts(rows: list[tuple[str, int]]) -> str:
 
 
 def _demo(figures: Figures) -> str:
-    base, plain = figures["sweep"], figures["plain_sweep"]
+    base, plain = figures["sweep"], figures.get("plain_sweep", {})
     sweeps = table(
         ("learning rate", "loss of the base, nats per character", "loss of the plain model"),
         [
@@ -153,7 +153,15 @@ def _demo(figures: Figures) -> str:
             for rate in sorted({float(rate) for rate in (*base, *plain)}, reverse=True)
         ],
     )
-    gpt2 = figures["gpt2"]
+    gpt2 = figures.get("gpt2")
+    second = (
+        f"\n\nWith GPT-2's recipe, from width {gpt2['base_width']} to {gpt2['width']} and "
+        f"{gpt2['steps']} steps, the base's best learning rate is {gpt2['learning_rate']:g}, the "
+        f"plain model's {gpt2['best_plain_learning_rate']:g}, and multipliers are between "
+        f"{number(gpt2['multiplier_min'], '.2g')} and {number(gpt2['multiplier_max'], '.2g')}."
+        if gpt2
+        else ""
+    )
     return (
         f"A character GPT of {figures['blocks']} blocks, {figures['steps']} steps of Adam, one "
         f"seed; the whole demo takes {number(figures['seconds'], '.0f')} s. The advised run ends "
@@ -161,12 +169,8 @@ def _demo(figures: Figures) -> str:
         f"{number(figures['multiplier_min'], '.2g')} and "
         f"{number(figures['multiplier_max'], '.2g')}.\n\n"
         + tables.demo(figures)
-        + f"\n\nThe sweep that found the learning rate {figures['learning_rate']:g}, and the one "
-        f"that found the plain model's own best one:\n\n{sweeps}\n\n"
-        f"With GPT-2's recipe, from width {gpt2['base_width']} to {gpt2['width']} and "
-        f"{gpt2['steps']} steps, the base's best learning rate is {gpt2['learning_rate']:g}, the "
-        f"plain model's {gpt2['best_plain_learning_rate']:g}, and multipliers are between "
-        f"{number(gpt2['multiplier_min'], '.2g')} and {number(gpt2['multiplier_max'], '.2g')}."
+        + f"\n\nThe sweep that found the learning rate {figures['learning_rate']:g}, and that of "
+        f"the plain model:\n\n{sweeps}{second}"
         "\n\nThe pictures show the training losses and the rates of each layer of the run with "
         "Adam.\n\n"
         "![Training losses of base, plain and advised](../images/demo-losses.png)\n\n"

@@ -10,43 +10,47 @@ from benchmarks.markdown import number
 
 def demo_setup(demo: dict[str, Any]) -> str:
     """Return what the demo trains."""
-    times = demo["width"] // demo["base_width"]
-    gpt2 = demo["gpt2"]
-    gpt2_times = gpt2["width"] // gpt2["base_width"]
+    gpt2 = demo.get("gpt2")
+    second = (
+        f" It does the same with the recipe of GPT-2 (width {gpt2['base_width']}, and "
+        f"{_times(gpt2)} times wider, {gpt2['steps']} steps of AdamW: small initial weights, a "
+        "tied head, warm-up and cosine, weight decay, clipping)."
+        if gpt2
+        else ""
+    )
     return (
         f"The demo tunes the learning rate of a character GPT of width {demo['base_width']} and "
-        f"uses it unchanged at width {demo['width']} ({times} times wider, {demo['steps']} steps "
-        "of Adam, text of the Python standard library). It does the same with the recipe of GPT-2 "
-        f"(width {gpt2['base_width']}, and {gpt2_times} times wider, {gpt2['steps']} steps of "
-        "AdamW: small initial weights, a tied head, warm-up and cosine, weight decay, clipping). "
-        f"This takes {demo['seconds']:.0f} s on {demo['machine']['cores']} cores. The losses at "
-        "the end:"
+        f"uses it unchanged at width {demo['width']} ({_times(demo)} times wider, {demo['steps']} "
+        f"steps of Adam, text of the Python standard library).{second} This takes "
+        f"{demo['seconds']:.0f} s on {demo['machine']['cores']} cores. The losses at the end:"
     )
+
+
+def _times(found: dict[str, Any]) -> int:
+    times: int = found["width"] // found["base_width"]
+    return times
 
 
 def demo_outcome(demo: dict[str, Any]) -> str:
     """Return what the demo's advised run gained, and by which multipliers."""
+    second = f" With GPT-2's recipe, it ends {_outcome(demo['gpt2'])}." if "gpt2" in demo else ""
     return (
-        f"With Adam, the advised run ends {_outcome(demo)}. With GPT-2's recipe, it ends "
-        f"{_outcome(demo['gpt2'])}. Finding a model's own best learning rate takes a sweep of that "
-        f"model. With Adam, multipliers between {demo['multiplier_min']:.2g} and "
-        f"{demo['multiplier_max']:.2g} make each layer's step move the outputs as far as in the "
-        "base."
+        f"With Adam, the advised run ends {_outcome(demo)}.{second} With Adam, multipliers between "
+        f"{demo['multiplier_min']:.2g} and {demo['multiplier_max']:.2g} make each layer's step "
+        "move the outputs as far as in the base."
     )
 
 
 def _outcome(found: dict[str, Any]) -> str:
     """Return how far the advised run ends from the plain ones."""
-    plain, best = (
-        found["advised_loss"] - found[f"{name}_loss"] for name in ("plain", "best_plain")
-    )
-    return (
-        f"{_apart(plain)} the plain one at the same learning rate, and {_apart(best)} the plain "
-        "one at its own best learning rate"
-    )
+    plain = f"{_apart(found, 'plain')} the plain one at the same learning rate"
+    if "best_plain_loss" not in found:
+        return plain
+    return f"{plain}, and {_apart(found, 'best_plain')} the plain one at its own best learning rate"
 
 
-def _apart(difference: float) -> str:
+def _apart(found: dict[str, Any], other: str) -> str:
+    difference = found["advised_loss"] - found[f"{other}_loss"]
     return f"{abs(difference):.2f} nats {'above' if difference > 0 else 'below'}"
 
 
