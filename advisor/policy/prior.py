@@ -8,9 +8,10 @@ Width: muP, Yang et al., "Tensor Programs V", arXiv 2203.03466, table 3. An entr
 step has a fixed size, and the entries align with the input, so a step of a matrix moves its outputs
 in proportion to its fan-in.
 
-Depth: depth-muP, Yang et al., "Tensor Programs VI", arXiv 2310.02244. Its step moves the stream by
-:math:`1 / L` a block; a stream without branch multipliers is itself :math:`\sqrt L` long where the
-final norm divides by it, so the learning rate scales with :math:`1 / \sqrt L`.
+Depth: depth-muP, Yang et al., "Tensor Programs VI", arXiv 2310.02244. A step of one of L blocks
+moves the stream by :math:`1 / L`: the branch multiplier and the learning rate are each
+:math:`1 / \sqrt L`. Without a branch multiplier, the learning rate has the whole factor. This is
+the depth rule ``sum``; under ``sqrt`` the factor is :math:`1 / \sqrt L`, under ``copy`` 1.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from advisor.policy.groups import Group, GroupKind
 from advisor.policy.layout import Layout
 from advisor.policy.layout_mapping import LayoutMapping
 from advisor.policy.optimizer_families import steps_alike
+from advisor.policy.rules import DepthRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Powers:
     Attributes:
         fan_in: Power of the growth of the fan-in.
         fan_out: Power of the growth of the fan-out.
-        depth: Power of the growth of the number of blocks.
+        depth: Power of the growth of the number of blocks, under the depth rule ``sum``.
     """
 
     fan_in: float = 0.0
@@ -43,8 +45,14 @@ class Powers:
     depth: float = 0.0
 
 
-_MATRIX = Powers(fan_in=-1.0, depth=-0.5)
-_FIXED_INPUT = Powers(depth=-0.5)
+_MATRIX = Powers(fan_in=-1.0, depth=-1.0)
+_FIXED_INPUT = Powers(depth=-1.0)
+_DEPTH_PARTS = {
+    DepthRule.SUM: 1.0,
+    DepthRule.MEASURED: 1.0,
+    DepthRule.SQRT: 0.5,
+    DepthRule.COPY: 0.0,
+}
 ADAPTIVE_POWERS: Mapping[GroupKind, Powers] = {
     GroupKind.EMBEDDING: _FIXED_INPUT,
     GroupKind.INPUT: _FIXED_INPUT,
@@ -80,11 +88,13 @@ def priors(
         if found[target] == 0:  # all base groups of a role have the same shape
             group = layout.groups[target]
             if steps_alike(group.optimizer or optimizer):
-                found[target] = _prior(group, base.groups[source], powers)
+                found[target] = _prior(group, base.groups[source], powers, mapping.depth_rule)
     return found
 
 
-def _prior(group: Group, base: Group, powers: Mapping[GroupKind, Powers]) -> float:
+def _prior(
+    group: Group, base: Group, powers: Mapping[GroupKind, Powers], depth_rule: DepthRule
+) -> float:
     """Return the prior of a group with its counterpart in the base; 0 if it has none."""
     if group.kind not in powers or group.kind is not base.kind:
         return 0.0
@@ -97,5 +107,5 @@ def _prior(group: Group, base: Group, powers: Mapping[GroupKind, Powers]) -> flo
     return (
         math.pow(group.fan_in / base.fan_in, power.fan_in)
         * math.pow(group.fan_out / base.fan_out, power.fan_out)
-        * math.pow(blocks / base_blocks, power.depth)
+        * math.pow(blocks / base_blocks, power.depth * _DEPTH_PARTS[depth_rule])
     )

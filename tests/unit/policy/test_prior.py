@@ -32,8 +32,13 @@ def gpt(width: int, blocks: int = 2, vocabulary: int = 128) -> Layout:
     return Layout.of(groups)
 
 
-def priors_of(run: Layout, base: Layout, optimizer: str = "AdamW") -> dict[str, float]:
-    mapping = map_layout(run, base, DepthRule.SUM)
+def priors_of(
+    run: Layout,
+    base: Layout,
+    optimizer: str = "AdamW",
+    depth_rule: DepthRule = DepthRule.SUM,
+) -> dict[str, float]:
+    mapping = map_layout(run, base, depth_rule)
     found = priors(run, base, mapping, optimizer=optimizer)
     return dict(zip([group.name for group in run.groups], found.tolist(), strict=True))
 
@@ -48,10 +53,21 @@ def test_matrices_shrink_with_their_fan_in_and_the_rest_keeps_its_learning_rate(
     }
 
 
-def test_blocks_shrink_with_the_root_of_their_number() -> None:
-    found = priors_of(gpt(64, blocks=8), gpt(64, blocks=2))
+@pytest.mark.parametrize(
+    ("depth_rule", "prior"),
+    [
+        (DepthRule.SUM, 1 / 4),
+        (DepthRule.MEASURED, 1 / 4),
+        (DepthRule.SQRT, 1 / 2),
+        (DepthRule.COPY, 1.0),
+    ],
+)
+def test_blocks_shrink_with_their_number_as_the_depth_rule_says(
+    depth_rule: DepthRule, prior: float
+) -> None:
+    found = priors_of(gpt(64, blocks=8), gpt(64, blocks=2), depth_rule=depth_rule)
     blocks = {value for name, value in found.items() if name.startswith("blocks.")}
-    assert blocks == {1 / 2}
+    assert blocks == {prior}
     assert found["tokens.weight"] == found["head.weight"] == 1
 
 
