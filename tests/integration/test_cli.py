@@ -259,7 +259,7 @@ def test_explain_shows_how_a_multiplier_was_computed(
     ]
     printed = cli.run("explain", "gpt", str(request_file)).stdout
     assert "raw = reference / measured" in printed
-    assert "4 groups: 2 matched, 1 clamped, 1 held zero rate; multipliers from 1 to 1024" in printed
+    assert "4 groups: 2 matched, 1 clamped, 1 held zero rate; multipliers from 1 to 4" in printed
     assert "limit max multiplier: The multiplier was above `max_multiplier`." in printed
     assert cli.json("explain", "gpt", str(request_file))["counts"]["matched"] == 2
     names = tmp_path / "names.json"

@@ -54,7 +54,14 @@ class SpyAdvisor:
 def test_an_advised_training_moves_at_the_reference_rates() -> None:
     seen: list[Attachment] = []
     advisor = SpyAdvisor(in_process())
-    policy = policy_pb2.Policy(max_relative_error=1.0)  # no group is held for its low confidence
+    # The first answer follows the measurement exactly: no average, prior, or held group.
+    policy = policy_pb2.Policy(
+        max_relative_error=1.0,
+        averaging_window=0.0,
+        prior=policy_pb2.PRIOR_RULE_NONE,
+        min_multiplier=0.001,
+        max_multiplier=1000.0,
+    )
     policy.MergeFrom(OFTEN)
     run(
         plan(width=32, steps=12),
