@@ -132,8 +132,11 @@ def _excess(steps: NDArray[np.int64], logs: Floats) -> Floats:
 def _deviations(differences: Floats) -> Floats:
     """Return robust standard deviations over the points, shape [groups]; 0: too few are known."""
     deviations = np.zeros(differences.shape[1])
-    some = np.count_nonzero(~np.isnan(differences), axis=0) >= _MIN_DIFFERENCES
-    deviations[some] = _NORMAL * np.nanmedian(np.abs(differences[:, some]), axis=0)
+    known = np.count_nonzero(~np.isnan(differences), axis=0)
+    whole, some = known == len(differences), known >= _MIN_DIFFERENCES
+    for groups, median in ((whole & some, np.median), (~whole & some, np.nanmedian)):
+        if groups.any():  # the median without NaN is much faster
+            deviations[groups] = _NORMAL * median(np.abs(differences[:, groups]), axis=0)
     return deviations
 
 

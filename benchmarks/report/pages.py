@@ -27,6 +27,7 @@ BLOCKS: Final[dict[str, tuple[_Renderer, tuple[str, ...]]]] = {
     "stepping": (tables.stepping, ("scaling",)),
     "stepping-cost": (sentences.stepping_cost, ("scaling",)),
     "defaults": (tables.defaults, ("ablations",)),
+    "references": (tables.references, ("references",)),
     "registry": (tables.registry, ("registry",)),
     "registry-source": (sentences.registry_source, ("registry",)),
     "sizing": (tables.sizing, ("rpc",)),

@@ -12,12 +12,13 @@ PICTURES: Final = Path("docs/images/results")
 README: Final = Path("README.md")
 MEASUREMENT: Final = Path("docs/explanation/measurement.md")
 POLICY: Final = Path("docs/explanation/policy.md")
+RECORDINGS: Final = Path("docs/explanation/recordings.md")
 PROMOTION: Final = Path("docs/how-to/register-and-promote.md")
 SIZING: Final = Path("docs/how-to/size.md")
 RECIPES: Final = Path("benchmarks/practice/recipes.py")
 RESULTS: Final = Path("docs/explanation/results.md")
 
-PAGES_WITH_BLOCKS: Final = (README, MEASUREMENT, POLICY, PROMOTION, SIZING)
+PAGES_WITH_BLOCKS: Final = (README, MEASUREMENT, POLICY, RECORDINGS, PROMOTION, SIZING)
 """The pages that are written by hand but for their blocks of figures."""
 
 

@@ -312,6 +312,20 @@ def references(figures: dict[str, Any]) -> str:
     """Return how references of one and of several recordings, smoothed or not, differ."""
     rows = figures["references"]
     smoothing = max(row["smoothing"] for row in rows)
+    merged = max(row["recordings"] for row in rows)
+
+    def change(recordings: int, *, smoothed: bool) -> str:
+        """Return the mean change of the loss from that with one recording."""
+        plain = {
+            r["recipe"]: r["loss"] for r in rows if r["recordings"] == 1 and not r["smoothing"]
+        }
+        changes = [
+            row["loss"] - plain[row["recipe"]]
+            for row in rows
+            if row["recordings"] == recordings and bool(row["smoothing"]) == smoothed
+        ]
+        return f"{statistics.fmean(changes):+.3f}"
+
     lines = table(
         ("recipe", "reference", "distance", "loss, nats", "worst seed"),
         (
@@ -330,7 +344,10 @@ def references(figures: dict[str, Any]) -> str:
         "Recipes of the practice benchmark: bases of width 24, recorded at their best learning "
         "rate, and models of width 96, advised with these references. The distance is the mean "
         "difference of logarithms from the recording of a seed that the reference was not made "
-        f"of; smoothing is {smoothing:g}; each row has {figures['seeds']} seeds.\n\n{lines}"
+        f"of; smoothing is {smoothing:g}; each row has {figures['seeds']} seeds.\n\n{lines}\n\n"
+        "Compared with one recording, the mean loss over recipes changes by "
+        f"{change(1, smoothed=True)} nats with smoothing, by {change(merged, smoothed=False)} with "
+        f"a merge of {merged}, and by {change(merged, smoothed=True)} with both."
     )
 
 
