@@ -26,14 +26,8 @@ _WORDS = {
     "kfac": "second order",
     "came": "factored",
 }
-_ADAPTIVE = {"Adam", "Adagrad", "RMSprop", "Adadelta", "sign descent"}
 _LAST = {"momentum": "SGD", "nesterov": "SGD"}
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-
-
-def steps_alike(optimizer: str) -> bool:
-    """Return whether an optimizer's steps have the same size whatever the size of the gradient."""
-    return optimizer_family(optimizer) in _ADAPTIVE
 
 
 def optimizer_family(optimizer: str) -> str:

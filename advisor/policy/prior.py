@@ -26,7 +26,7 @@ from advisor.policy.arrays import Floats
 from advisor.policy.groups import Group, GroupKind
 from advisor.policy.layout import Layout
 from advisor.policy.layout_mapping import LayoutMapping
-from advisor.policy.optimizer_families import steps_alike
+from advisor.policy.optimizer_families import optimizer_family
 from advisor.policy.rules import DepthRule
 
 
@@ -64,6 +64,21 @@ ADAPTIVE_POWERS: Mapping[GroupKind, Powers] = {
     GroupKind.EXPERT: _MATRIX,
 }
 """Powers by kind. A kind that is absent has no prior: adapters, whose scale depends on the rank."""
+ORTHOGONALIZED_POWERS: Mapping[GroupKind, Powers] = {
+    **ADAPTIVE_POWERS,
+    GroupKind.HIDDEN: Powers(fan_in=-0.5, depth=-1.0),
+    GroupKind.EXPERT: Powers(fan_in=-0.5, depth=-1.0),
+    GroupKind.CONVOLUTION: Powers(fan_in=-0.5, depth=-1.0),
+}
+"""Powers for Muon, used with an adaptive optimizer for what is not a matrix of a block.
+
+An orthogonalized step of fixed RMS moves the outputs in proportion to the root of the fan-in. With
+a fixed spectral norm instead, the power is 0. Which one it is depends on Muon's settings.
+"""
+_POWERS = {
+    **dict.fromkeys(("Adam", "Adagrad", "RMSprop", "Adadelta", "sign descent"), ADAPTIVE_POWERS),
+    "orthogonalized": ORTHOGONALIZED_POWERS,
+}
 
 
 def priors(
@@ -72,7 +87,6 @@ def priors(
     mapping: LayoutMapping,
     *,
     optimizer: str,
-    powers: Mapping[GroupKind, Powers] = ADAPTIVE_POWERS,
 ) -> Floats:
     """Return the prior of each group of the run, 0 where it has none, shape [groups].
 
@@ -81,14 +95,13 @@ def priors(
         base: The profile's layout.
         mapping: The run's layout mapped onto the profile's.
         optimizer: Name of the optimizer that updates the groups that name none themselves.
-        powers: The powers by kind.
     """
     found = np.zeros(len(layout))
     for target, source in zip(mapping.targets, mapping.sources, strict=True):
         if found[target] == 0:  # all base groups of a role have the same shape
             group = layout.groups[target]
-            if steps_alike(group.optimizer or optimizer):
-                found[target] = _prior(group, base.groups[source], powers, mapping.depth_rule)
+            powers = _POWERS.get(optimizer_family(group.optimizer or optimizer), {})
+            found[target] = _prior(group, base.groups[source], powers, mapping.depth_rule)
     return found
 
 

@@ -241,14 +241,15 @@ def _correct(draft: _Draft, policy: Policy) -> None:
     has_prior = draft.priors > 0
     if not _any(has_prior):
         return
-    corrected = _near_priors(draft.multipliers, draft.priors, policy.correction_bound)
+    corrected = _near_priors(draft.multipliers, draft.priors, policy)
     draft.replace(draft.free & has_prior, corrected, _BY_CORRECTION)
 
 
-def _near_priors(multipliers: Floats, priors: Floats, bound: float) -> Floats:
-    """Return multipliers within a factor of their priors, unchanged where there is no prior."""
+def _near_priors(multipliers: Floats, priors: Floats, policy: Policy) -> Floats:
+    """Return multipliers near their priors, unchanged where there is no prior."""
+    lowest = priors / policy.lower_correction_bound
     with np.errstate(over="ignore"):
-        near = np.clip(multipliers, priors / bound, priors * bound)
+        near = np.clip(multipliers, lowest, priors * policy.correction_bound)
     return np.where(priors > 0, near, multipliers)
 
 
@@ -389,7 +390,7 @@ def recommend_all(
             _near_priors(
                 np.where(measured.moves | (priors == 0), measured.multipliers, priors),
                 priors,
-                policy.correction_bound,
+                policy,
             ),
             measured.moves | (priors > 0),
             priors,

@@ -117,8 +117,10 @@ class Policy:
             later steps have more; 0 turns averaging off. The first recommendation of a group
             without a prior is exempt.
         prior: Where multipliers start, before and beside what is measured.
-        correction_bound: Largest factor, up or down, between a group's multiplier and its prior, at
+        correction_bound: Largest factor by which a group's multiplier may exceed its prior, at
             least 1. Groups without a prior are exempt.
+        lower_correction_bound: Largest factor by which it may fall below its prior, at least 1. A
+            multiplier that is too low costs less than one that is too high.
         rise_limit: Largest factor by which a multiplier may rise from one recommendation to the
             next, above 1; None: no limit. The first recommendation of a group without a prior is
             exempt.
@@ -156,6 +158,7 @@ class Policy:
     averaging_window: float = 0.5
     prior: PriorRule = PriorRule.SHAPES
     correction_bound: float = 2.0
+    lower_correction_bound: float = 4.0
     rise_limit: float | None = None
     max_relative_update: float | None = None
     weight_decay: WeightDecayRule = WeightDecayRule.INDEPENDENT
@@ -184,6 +187,7 @@ class Policy:
 
 _AT_LEAST_1 = Range("is below 1", low=1)
 _ABOVE_1 = Range("is not a finite number above 1", low=1, excludes_low=True)
+_FACTOR = Range("is not a finite number of at least 1", low=1)
 _RANGES = {
     "min_multiplier": POSITIVE,
     "max_multiplier": POSITIVE,
@@ -191,7 +195,8 @@ _RANGES = {
     "max_multiplier_without_prior": POSITIVE,
     "max_relative_error": POSITIVE,
     "slew_limit": _ABOVE_1,
-    "correction_bound": Range("is not a finite number of at least 1", low=1),
+    "correction_bound": _FACTOR,
+    "lower_correction_bound": _FACTOR,
     "rise_limit": _ABOVE_1,
     "max_relative_update": POSITIVE,
     "dense_start_steps": STEP,

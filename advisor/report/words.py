@@ -34,7 +34,8 @@ _LIMIT_SENTENCES = {
     Limit.CONFIDENCE: "The change is not far above the noise, which shortens it "
     "(`weigh_by_confidence`).",
     Limit.AVERAGING: "The multiplier is an average over the training so far (`averaging_window`).",
-    Limit.CORRECTION: "The multiplier stays within the factor `correction_bound` of its prior.",
+    Limit.CORRECTION: "The multiplier stays near its prior (`correction_bound`, "
+    "`lower_correction_bound`).",
     Limit.RELATIVE_UPDATE: "The update would be too large beside the weights "
     "(`max_relative_update`).",
 }

@@ -280,6 +280,7 @@ _RULES_ADDED_LATER: dict[str, Any] = {
     "averaging_window": 0.0,
     "prior": PriorRule.NONE,
     "correction_bound": 2.0,
+    "lower_correction_bound": 4.0,
     "rise_limit": None,
     "max_relative_update": None,
     "weight_decay": WeightDecayRule.COUPLED,

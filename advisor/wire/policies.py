@@ -61,6 +61,7 @@ _POLICY_FIELDS = (
     "max_probes",
     "averaging_window",
     "correction_bound",
+    "lower_correction_bound",
     "rise_limit",
     "max_relative_update",
     "dense_start_steps",

@@ -73,7 +73,7 @@ def advise(
 def test_what_is_measured_moves_a_multiplier_within_the_correction_bound(
     rate: float, multiplier: float, limits: int
 ) -> None:
-    policy = Policy(correction_bound=2.0, averaging_window=0.0)
+    policy = Policy(correction_bound=2.0, lower_correction_bound=2.0, averaging_window=0.0)
     answer = advise(1.0, rate, policy, prior=0.25)
     assert answer.multipliers == pytest.approx([multiplier])
     assert answer.limits.tolist() == [limits]
@@ -82,7 +82,9 @@ def test_what_is_measured_moves_a_multiplier_within_the_correction_bound(
 
 
 def test_a_correction_bound_of_one_is_the_prior() -> None:
-    answer = advise(1.0, 100.0, Policy(correction_bound=1.0), prior=0.25)
+    answer = advise(
+        1.0, 100.0, Policy(correction_bound=1.0, lower_correction_bound=1.0), prior=0.25
+    )
     assert answer.multipliers.tolist() == [0.25]
 
 
@@ -131,7 +133,7 @@ def test_a_first_measurement_moves_a_prior_only_a_little() -> None:
     assert answer.limits.tolist() == [Limit.CORRECTION | Limit.AVERAGING]
 
 
-@pytest.mark.parametrize(("in_force", "kept"), [(1024.0, 0.5), (1e-6, 0.125), (0.3, 0.3)])
+@pytest.mark.parametrize(("in_force", "kept"), [(1024.0, 0.5), (1e-6, 0.0625), (0.3, 0.3)])
 def test_a_held_group_is_brought_back_to_its_prior(in_force: float, kept: float) -> None:
     answer = advise(1.0, 0.0, prior=0.25, in_force=in_force, advised=True)
     assert answer.multipliers == pytest.approx([kept])
@@ -161,15 +163,21 @@ def test_a_first_recommendation_rises_slowly_from_its_prior() -> None:
 def test_a_multiplier_stays_near_its_prior_whatever_is_measured(
     base: float, rate: float, prior: float, bound: float
 ) -> None:
-    policy = Policy(correction_bound=bound, min_multiplier=1e-9, max_multiplier=1e9)
+    policy = Policy(
+        correction_bound=bound,
+        lower_correction_bound=2 * bound,
+        min_multiplier=1e-9,
+        max_multiplier=1e9,
+    )
     multiplier = float(advise(base, rate, policy, prior=prior).multipliers[0])
-    assert prior / bound * (1 - 1e-12) <= multiplier <= prior * bound * (1 + 1e-12)
+    assert prior / (2 * bound) * (1 - 1e-12) <= multiplier <= prior * bound * (1 + 1e-12)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
         ("correction_bound", 0.5, "0.5 is not a finite number of at least 1"),
+        ("lower_correction_bound", 0.5, "0.5 is not a finite number of at least 1"),
         ("rise_limit", 1.0, "1.0 is not a finite number above 1"),
         ("max_relative_update", 0.0, "0.0 is not a finite number above 0"),
         ("dense_start_steps", -1, "-1 is not in"),

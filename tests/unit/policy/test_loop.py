@@ -166,7 +166,7 @@ def test_multipliers_are_finite_and_inside_their_bounds(
         off_prior = trained.multipliers / priors
         assert off_prior.max() <= policy.correction_bound * (1 + 1e-9)
         if policy.max_relative_update is None:
-            assert off_prior.min() >= 1 / policy.correction_bound / (1 + 1e-9)
+            assert off_prior.min() >= 1 / policy.lower_correction_bound / (1 + 1e-9)
 
 
 @given(
@@ -260,7 +260,7 @@ def test_relative_updates_stay_below_their_limit(
         moving = np.array(measured) & (trained.weight_rms[row] > 0)
         moving &= trained.multipliers[row] > policy.min_multiplier
         # The bound around the prior has the last word.
-        lowest = trained.answers[row].priors / policy.correction_bound
+        lowest = trained.answers[row].priors / policy.lower_correction_bound
         highest = np.maximum(limit * trained.weight_rms[row] / plain.weight_rms[step], lowest)
         assert (trained.multipliers[row, moving] <= highest[moving] * (1 + 1e-5)).all()
 
@@ -283,7 +283,8 @@ def test_by_default_a_spike_at_the_end_of_the_warmup_does_no_harm(pair: Pair, sp
         followed(pair, Policy(), base=disturbed),
         followed(pair, Policy(), run=disturbed),
     ):
-        assert np.abs(off_ideal(pair, one)).max() <= 1.001
+        assert off_ideal(pair, one).max() <= 1.001
+        assert off_ideal(pair, one).min() >= -2.001
         assert abs(stream_growth(pair, one)[-1] - undisturbed) < 2
 
 
@@ -314,7 +315,7 @@ def test_by_default_late_and_lost_answers_change_little(
 ) -> None:
     prompt = followed(pair, Policy())
     late = followed(pair, Policy(), delays=half_prompt(delays))
-    assert np.abs(np.log2(late.multipliers[-1] / prompt.multipliers[-1])).max() < 0.3
+    assert np.abs(np.log2(late.multipliers[-1] / prompt.multipliers[-1])).max() < 0.5
     assert abs(np.log2(late.stream_rms[-1] / prompt.stream_rms[-1])) < 0.5
 
 
@@ -334,7 +335,7 @@ def test_by_default_multipliers_of_an_old_checkpoint_return_to_the_priors(
     measured = np.array([
         [outcome.is_recommended for outcome in answer.outcomes] for answer in trained.answers
     ])
-    assert off_prior[measured].max() <= 1 + 1e-9
+    assert off_prior[measured].max() <= 2 + 1e-9
 
 
 @given(pair=st.sampled_from(PAIRS), start=st.integers(1, 100), group=st.integers(0, 26))
@@ -405,8 +406,8 @@ def test_scaling_the_outputs_of_the_run_divides_multipliers_up_to_their_bound(
         expected = once.answers[0].ratios / factor
         priors = once.answers[0].priors
         if priors.any():
-            bound = policy.correction_bound
-            expected = np.clip(expected, priors / bound, priors * bound)
+            bound, lower = policy.correction_bound, policy.lower_correction_bound
+            expected = np.clip(expected, priors / lower, priors * bound)
         moved = once.answers[0].ratios > 0
         np.testing.assert_allclose(again.multipliers[0, moved], expected[moved], rtol=1e-9)
 

@@ -79,15 +79,22 @@ def test_a_larger_vocabulary_changes_no_prior() -> None:
     assert set(priors_of(gpt(64, vocabulary=512), gpt(64)).values()) == {1}
 
 
-@pytest.mark.parametrize("optimizer", ["SGD", "Muon", "LBFGS", ""])
+@pytest.mark.parametrize("optimizer", ["SGD", "Adafactor", "LBFGS", ""])
 def test_optimizers_whose_steps_differ_have_no_priors(optimizer: str) -> None:
     assert set(priors_of(gpt(256), gpt(64), optimizer).values()) == {0}
+
+
+def test_orthogonalized_steps_of_hidden_matrices_shrink_with_the_root_of_the_fan_in() -> None:
+    found = priors_of(gpt(256), gpt(64), "MuonWithAdamW")
+    assert found["blocks.0.up.weight"] == found["blocks.1.down.weight"] == 1 / 2
+    assert found["head.weight"] == 1 / 4
+    assert found["tokens.weight"] == found["blocks.0.norm.weight"] == 1
 
 
 def test_a_group_may_name_its_own_optimizer() -> None:
     run = gpt(256)
     groups = [
-        replace(group, optimizer="Muon") if "up" in group.name else group for group in run.groups
+        replace(group, optimizer="SGD") if "up" in group.name else group for group in run.groups
     ]
     found = priors_of(Layout.of(groups), gpt(64))
     assert found["blocks.0.up.weight"] == 0

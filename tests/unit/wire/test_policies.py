@@ -52,6 +52,7 @@ def test_rules_about_priors_are_unchanged_after_conversion_and_storage() -> None
     policy = Policy(
         prior=PriorRule.NONE,
         correction_bound=3.0,
+        lower_correction_bound=5.0,
         rise_limit=1.5,
         max_relative_update=4.0,
         weight_decay=WeightDecayRule.COUPLED,

@@ -336,6 +336,7 @@ class Policy(_message.Message):
     REFERENCE_SMOOTHING_FIELD_NUMBER: _builtins.int
     MIN_MULTIPLIER_WITHOUT_PRIOR_FIELD_NUMBER: _builtins.int
     MAX_MULTIPLIER_WITHOUT_PRIOR_FIELD_NUMBER: _builtins.int
+    LOWER_CORRECTION_BOUND_FIELD_NUMBER: _builtins.int
     depth_rule: Global___DepthRule.ValueType
     """How differences in depth are handled. Default: sum."""
     alignment: Global___Alignment.ValueType
@@ -394,8 +395,9 @@ class Policy(_message.Message):
     prior: Global___PriorRule.ValueType
     """Where multipliers start, before and beside what is measured. Default: shapes."""
     correction_bound: _builtins.float
-    """Largest factor, up or down, between a group's multiplier and its prior, at least 1. 1: the
-    prior is used whatever is measured. Does not apply to groups without a prior. Default 2.
+    """Largest factor by which a group's multiplier may exceed its prior, at least 1. With 1 here and
+    in `lower_correction_bound`, the prior is used whatever is measured. Does not apply to groups
+    without a prior. Default 2.
     """
     rise_limit: _builtins.float
     """Largest factor by which a multiplier may rise from one recommendation to the next, above 1. It
@@ -423,6 +425,10 @@ class Policy(_message.Message):
     max_multiplier_without_prior: _builtins.float
     """Maximum multiplier of groups without a prior, a ratio, at least
     `min_multiplier_without_prior`. Default 2^2.
+    """
+    lower_correction_bound: _builtins.float
+    """Largest factor by which a group's multiplier may fall below its prior, at least 1. Does not apply
+    to groups without a prior. Default 4.
     """
     def __init__(
         self,
@@ -453,10 +459,11 @@ class Policy(_message.Message):
         reference_smoothing: _builtins.float | None = ...,
         min_multiplier_without_prior: _builtins.float | None = ...,
         max_multiplier_without_prior: _builtins.float | None = ...,
+        lower_correction_bound: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_multiplier_without_prior", b"_max_multiplier_without_prior", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_multiplier_without_prior", b"_min_multiplier_without_prior", "_min_rate_ratio", b"_min_rate_ratio", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_multiplier_without_prior", b"max_multiplier_without_prior", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_multiplier_without_prior", b"min_multiplier_without_prior", "min_rate_ratio", b"min_rate_ratio", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_lower_correction_bound", b"_lower_correction_bound", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_multiplier_without_prior", b"_max_multiplier_without_prior", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_multiplier_without_prior", b"_min_multiplier_without_prior", "_min_rate_ratio", b"_min_rate_ratio", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "lower_correction_bound", b"lower_correction_bound", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_multiplier_without_prior", b"max_multiplier_without_prior", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_multiplier_without_prior", b"min_multiplier_without_prior", "min_rate_ratio", b"min_rate_ratio", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_multiplier_without_prior", b"_max_multiplier_without_prior", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_multiplier_without_prior", b"_min_multiplier_without_prior", "_min_rate_ratio", b"_min_rate_ratio", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "alignment", b"alignment", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "depth_rule", b"depth_rule", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_multiplier_without_prior", b"max_multiplier_without_prior", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_multiplier_without_prior", b"min_multiplier_without_prior", "min_rate_ratio", b"min_rate_ratio", "prior", b"prior", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "unmatched_rule", b"unmatched_rule", "weigh_by_confidence", b"weigh_by_confidence", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_lower_correction_bound", b"_lower_correction_bound", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_multiplier_without_prior", b"_max_multiplier_without_prior", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_multiplier_without_prior", b"_min_multiplier_without_prior", "_min_rate_ratio", b"_min_rate_ratio", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "alignment", b"alignment", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "depth_rule", b"depth_rule", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "lower_correction_bound", b"lower_correction_bound", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_multiplier_without_prior", b"max_multiplier_without_prior", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_multiplier_without_prior", b"min_multiplier_without_prior", "min_rate_ratio", b"min_rate_ratio", "prior", b"prior", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "unmatched_rule", b"unmatched_rule", "weigh_by_confidence", b"weigh_by_confidence", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__averaging_window: _TypeAlias = _typing.Literal["averaging_window"]  # noqa: Y015
     _WhichOneofArgType__averaging_window: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window"]  # noqa: Y015
@@ -468,6 +475,8 @@ class Policy(_message.Message):
     _WhichOneofArgType__first_step_only: _TypeAlias = _typing.Literal["_first_step_only", b"_first_step_only"]  # noqa: Y015
     _WhichOneofReturnType__freeze_after_step: _TypeAlias = _typing.Literal["freeze_after_step"]  # noqa: Y015
     _WhichOneofArgType__freeze_after_step: _TypeAlias = _typing.Literal["_freeze_after_step", b"_freeze_after_step"]  # noqa: Y015
+    _WhichOneofReturnType__lower_correction_bound: _TypeAlias = _typing.Literal["lower_correction_bound"]  # noqa: Y015
+    _WhichOneofArgType__lower_correction_bound: _TypeAlias = _typing.Literal["_lower_correction_bound", b"_lower_correction_bound"]  # noqa: Y015
     _WhichOneofReturnType__max_interval_steps: _TypeAlias = _typing.Literal["max_interval_steps"]  # noqa: Y015
     _WhichOneofArgType__max_interval_steps: _TypeAlias = _typing.Literal["_max_interval_steps", b"_max_interval_steps"]  # noqa: Y015
     _WhichOneofReturnType__max_linearity_error: _TypeAlias = _typing.Literal["max_linearity_error"]  # noqa: Y015
@@ -510,6 +519,8 @@ class Policy(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__first_step_only) -> _WhichOneofReturnType__first_step_only | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__freeze_after_step) -> _WhichOneofReturnType__freeze_after_step | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lower_correction_bound) -> _WhichOneofReturnType__lower_correction_bound | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_interval_steps) -> _WhichOneofReturnType__max_interval_steps | None: ...
     @_typing.overload
