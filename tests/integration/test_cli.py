@@ -361,13 +361,13 @@ def test_policies_are_set_printed_compared_and_replayed(
         measurement = pb.Measurement(
             step=step,
             interval_steps=step,
-            unit_rates=[0.1, 2.0, 3.0, 4.0],
+            unit_rates=[0.25, 2.0, 3.0, 4.0],
             multipliers=multipliers,
         )
         multipliers = list(client.recommend_once(opening, measurement).multipliers)
     eventually(lambda: len(list(client.get_run_history("night", project=project))) == 2)
     tried = cli.json("policy", "try", "team")["runs"]["night"]
-    assert [event["before"][0] for event in tried] == pytest.approx([10.0, 10.0])
+    assert [event["before"][0] for event in tried] == pytest.approx([4.0, 4.0])
     stored = [
         list(e.recommendation.multipliers) for e in client.get_run_history("night", project=project)
     ]

@@ -23,7 +23,9 @@ from fslr.advisor.v1 import policy_pb2
 from tests.building import content_message, opening_message
 
 CAREFUL = policy_pb2.Policy(max_multiplier=2.0)
-BOLD = policy_pb2.Policy(max_multiplier=8.0, slew_limit=3.0, first_step_only=True)
+BOLD = policy_pb2.Policy(
+    max_multiplier=8.0, max_multiplier_without_prior=8.0, slew_limit=3.0, first_step_only=True
+)
 
 
 def ask(client: AdvisorClient, project: str) -> pb.RecommendLRResponse:
@@ -85,9 +87,9 @@ def test_a_profile_follows_the_policy_that_it_names(client: AdvisorClient, proje
     client.register_profile("gpt", pinned, project=project)
     assert max(ask(client, project).multipliers) == 2.0
     opening = opening_message(f"projects/{project}/profiles/gpt")
-    opening.policy.max_multiplier = 5.0
+    opening.policy.max_multiplier = 3.0
     overridden = client.recommend_once(opening, pb.Measurement(unit_rates=[0.01] * 4))
-    assert (max(overridden.multipliers), overridden.policy) == (5.0, "")
+    assert (max(overridden.multipliers), overridden.policy) == (3.0, "")
 
 
 def test_invalid_references_to_policies_are_refused(client: AdvisorClient, project: str) -> None:

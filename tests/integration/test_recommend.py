@@ -100,14 +100,14 @@ def test_unary_call_stream_and_in_process_use_agree_bit_for_bit(
         "OUTCOME_HELD_ZERO_RATE",
         "OUTCOME_HELD_LOW_CONFIDENCE",
     ]
-    assert list(once.multipliers)[1:] == [1024.0, 2.5, 0.7]
+    assert list(once.multipliers)[1:] == [4.0, 2.5, 0.7]
 
 
 def test_a_stream_keeps_the_profile_version_of_its_opening(
     client: AdvisorClient, project: str
 ) -> None:
     client.register_profile("gpt", content_message(), project=project)
-    client.register_profile("gpt", content_message(rate=10.0), project=project)
+    client.register_profile("gpt", content_message(rate=0.5), project=project)
     client.set_alias("gpt@1", "prod", project=project)
     opening = opening_message(f"projects/{project}/profiles/gpt@prod")
     session = client.open_run(opening)
@@ -121,7 +121,7 @@ def test_a_stream_keeps_the_profile_version_of_its_opening(
     session = client.open_run(opening)
     reopened = session.recommend(measurement(2))
     assert reopened.profile.endswith("@2")
-    assert list(reopened.multipliers) == pytest.approx([10, 20, 30, 40])
+    assert list(reopened.multipliers) == pytest.approx([0.5, 1.0, 1.5, 2.0])
     session.close()
 
 

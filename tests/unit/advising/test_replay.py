@@ -87,7 +87,9 @@ def test_the_same_policy_gives_bit_identical_answers(
 
 def test_a_different_policy_continues_from_its_own_answers() -> None:
     events = [([1.0] * len(NAMES), 0.0, 0), ([0.001] * len(NAMES), 0.0, 0)] * 2
-    policy = Policy(max_multiplier=1000.0, averaging_window=0.0)
+    policy = Policy(
+        max_multiplier=1000.0, max_multiplier_without_prior=1000.0, averaging_window=0.0
+    )
     history = recorded(policy, events)
     slow = replay(LOADED, OPENING, history, dataclasses.replace(policy, slew_limit=2.0))
     head = [one.after.multipliers[-1] for one in slow]
