@@ -17,6 +17,7 @@ BLOCKS: Final[dict[str, tuple[_Renderer, tuple[str, ...]]]] = {
     "demo": (tables.demo, ("demo",)),
     "demo-outcome": (sentences.demo_outcome, ("demo",)),
     "transfer": (tables.transfer, ("transfer",)),
+    "practice": (sentences.practice, ("practice",)),
     "summary": (tables.summary, ("estimator", "overhead")),
     "summary-source": (sentences.summary_source, ("estimator",)),
     "measuring-machine": (sentences.measuring_machine, ("estimator",)),

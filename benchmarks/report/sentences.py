@@ -58,7 +58,7 @@ def practice(figures: dict[str, Any]) -> str:
     """Return how advice does on the recipes that people train with."""
     rows, harmed = figures["rows"], figures["harmed"]
     return (
-        f"On {len(rows)} recipes that people train with, advised trainings end "
+        f"On {len(rows)} recipes that people train small GPTs with, advised trainings end "
         f"{number(figures['median_regret'], '+.3f')} nats (median) from the plain model at its own "
         f"best learning rate, and {number(figures['worst_regret'], '+.3f')} in the worst recipe. "
         f"{harmed or 'None'} of them {'ends' if harmed < 2 else 'end'} above the base, or above "

@@ -153,6 +153,13 @@ def test_sentences_show_the_figures_of_their_files() -> None:
     assert "With GPT-2's recipe, it ends 0.10 nats below the plain one" in outcome
     assert "and 0.01 nats below the plain one at its own" in outcome
     assert "between 0.051 and 2.1" in outcome
+    figures = {"rows": [{}] * 4, "median_regret": 0.0123, "worst_regret": 0.05, "harmed": 0}
+    practice = " ".join(render_block("practice", {"practice": figures}).split())
+    assert "On 4 recipes that people train small GPTs with" in practice
+    assert "+0.012 nats (median)" in practice
+    assert "+0.050 in the worst recipe. None of them ends above" in practice
+    figures["harmed"] = 2
+    assert "2 of them end above" in render_block("practice", {"practice": figures})
     scaling = {
         "stepping": [
             {"split_ms": 2.9, "plain_ms": 1.0, "groups": 50},  # 38 us per tensor
