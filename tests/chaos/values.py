@@ -19,7 +19,7 @@ ALIASES = ("prod", "canary")
 MODEL_NAMES = ("0.weight", "0.bias", "2.weight", "2.bias")  # of the training job's model
 _MIN_MULTIPLIER = 1 / 16
 _BASE_MAX_MULTIPLIER = 16.0
-_DEFAULT_BOUNDS = (2.0**-10, 2.0**10)
+_DEFAULT_BOUNDS = 2.0**-4, 2.0**2  # of groups without a prior
 _TINY_RATE = 4e-4  # of the last group; its multiplier is clamped to the maximum
 
 
@@ -44,8 +44,12 @@ def content(profile: str, number: int, project: str) -> profile_pb2.ProfileConte
 
 def rules(number: int) -> policy_pb2.Policy:
     """Return policy number ``number``."""
+    highest = _BASE_MAX_MULTIPLIER + number / PARTS
     return policy_pb2.Policy(
-        min_multiplier=_MIN_MULTIPLIER, max_multiplier=_BASE_MAX_MULTIPLIER + number / PARTS
+        min_multiplier=_MIN_MULTIPLIER,
+        max_multiplier=highest,
+        min_multiplier_without_prior=_MIN_MULTIPLIER,
+        max_multiplier_without_prior=highest,
     )
 
 
