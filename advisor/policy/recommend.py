@@ -271,18 +271,19 @@ def _limit_relative_updates(draft: _Draft, policy: Policy) -> None:
 
 
 def _bound(draft: _Draft, policy: Policy) -> None:
-    without_prior = draft.priors == 0
-    for exempt, lowest, highest in (
-        (~without_prior, policy.min_multiplier_without_prior, policy.max_multiplier_without_prior),
-        (None, policy.min_multiplier, policy.max_multiplier),
-    ):
-        low, high = draft.multipliers < lowest, draft.multipliers > highest
-        if exempt is not None:
-            low, high = low & ~exempt & draft.free, high & ~exempt & draft.free
-        if _any(low):
-            draft.replace(low, lowest, _BY_MIN)
-        if _any(high):
-            draft.replace(high, highest, _BY_MAX)
+    without_prior = draft.free & (draft.priors == 0)
+    lowest, highest = policy.min_multiplier_without_prior, policy.max_multiplier_without_prior
+    _clip(draft, lowest, highest, without_prior)
+    _clip(draft, policy.min_multiplier, policy.max_multiplier, True)
+
+
+def _clip(draft: _Draft, lowest: float, highest: float, where: NDArray[np.bool_] | bool) -> None:
+    low = (draft.multipliers < lowest) & where
+    if _any(low):
+        draft.replace(low, lowest, _BY_MIN)
+    high = (draft.multipliers > highest) & where
+    if _any(high):
+        draft.replace(high, highest, _BY_MAX)
 
 
 def _name_limits(draft: _Draft, _policy: Policy) -> None:
@@ -372,7 +373,9 @@ def recommend_all(
     ]
     moments = reference.moments(profile_steps)
     base_rates = reference.rates(moments)
-    relative_updates = reference.relative_updates(moments)
+    relative_updates = (
+        None if policy.max_relative_update is None else reference.relative_updates(moments)
+    )
     if priors is None or policy.prior is PriorRule.NONE:
         priors = np.zeros(len(mapping.matches))
     references = mapping.references(base_rates, reference.coherences(moments))

@@ -140,7 +140,7 @@ class StepView:
         return torch.stack([weights, changes, counts])
 
     def _counted(self, index: int) -> Tensor:
-        """Return a parameter, or this rank's part of it, after the step as far as it is counted."""
+        """Return a parameter's values after the step, without weight decay that is left out."""
         after, decay = _local(self._after[index]), self._decays[index]
         if not decay:
             return after
