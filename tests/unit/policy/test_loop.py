@@ -266,12 +266,17 @@ def test_relative_updates_stay_below_their_limit(
 
 
 @given(pair=st.sampled_from(PAIRS), base=disturbances(), run=disturbances(), delays=delays())
-def test_by_default_the_stream_stays_within_a_factor_of_eight_of_the_base(
+def test_by_default_the_stream_neither_runs_away_nor_stops(
     pair: Pair, base: Disturbance, run: Disturbance, delays: tuple[int | None, ...]
 ) -> None:
-    """Whatever is measured, the run's function grows about as the base's does."""
-    trained = followed(pair, Policy(), base=base, run=run, delays=delays)
-    assert np.abs(stream_growth(pair, trained)).max() < 3
+    """Whatever is measured, the run's stream grows at most eight times as far as the base's.
+
+    It may grow less, by more: multipliers may fall further below their priors than they may rise
+    above them, and the priors of a deeper model are lower.
+    """
+    growth = stream_growth(pair, followed(pair, Policy(), base=base, run=run, delays=delays))
+    assert growth.max() < 3
+    assert growth.min() > -5
 
 
 @pytest.mark.parametrize("spike", [0.1, 10.0, 1e6, 1e-6])
