@@ -161,7 +161,7 @@ class Policy:
     lower_correction_bound: float = 4.0
     rise_limit: float | None = None
     max_relative_update: float | None = None
-    weight_decay: WeightDecayRule = WeightDecayRule.INDEPENDENT
+    weight_decay: WeightDecayRule = WeightDecayRule.COUPLED
     dense_start_steps: int = 0
     reference_smoothing: float = 0.0
     min_multiplier_without_prior: float = 2.0**-4

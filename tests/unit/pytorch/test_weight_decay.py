@@ -325,6 +325,39 @@ def test_l2_in_an_adaptive_optimizer_stays_unchanged_and_a_hint_says_so_once(
 
 
 @pytest.mark.parametrize("scaling", ["learning_rates", "update"])
+@pytest.mark.parametrize(
+    ("decay", "multiplier", "rule", "count"),
+    [
+        (0.1, 0.5, policy_pb2.WEIGHT_DECAY_RULE_COUPLED, 1),
+        (0.1, 0.5, policy_pb2.WEIGHT_DECAY_RULE_UNSPECIFIED, 1),
+        (0.1, 0.5, policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT, 0),
+        (0.1, 1.0, policy_pb2.WEIGHT_DECAY_RULE_COUPLED, 0),
+        (0.0, 0.5, policy_pb2.WEIGHT_DECAY_RULE_COUPLED, 0),
+    ],
+)
+def test_a_hint_says_once_that_multipliers_scale_the_decay(
+    decay: float,
+    multiplier: float,
+    rule: policy_pb2.WeightDecayRule.ValueType,
+    count: int,
+    scaling: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = Products()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=decay)
+    advisor = FixedAdvisor([multiplier] * len(MULTIPLIERS), rule)
+    with (
+        caplog.at_level(logging.INFO, "fslr"),
+        attach(model, optimizer, profile="x", advisor=advisor, scaling=scaling),
+    ):
+        for _ in range(4):
+            backward(model)
+            optimizer.step()
+    hint = "multipliers scale the weight decay of 4 tensor(s) together with the rest"
+    assert sum(hint in record.getMessage() for record in caplog.records) == count
+
+
+@pytest.mark.parametrize("scaling", ["learning_rates", "update"])
 def test_a_parameter_without_a_gradient_does_not_decay(scaling: Any) -> None:
     model = Products()
     optimizer = OPTIMIZERS["AdamW"](model.parameters())

@@ -113,7 +113,8 @@ class Attachment:
             listeners=receivers,
             scales_updates=scaling == "update",
             hint=splitting_hint(optimizer, len(self.groups)),
-            decay_hint=weight_decay.scaling_hint(),
+            kept_decay_hint=weight_decay.kept_hint(),
+            scaled_decay_hint=weight_decay.scaled_hint(),
         )
         self._hooks = StepHooks(optimizer, cycle, self._scaler)
         self._on_close = on_close

@@ -114,9 +114,20 @@ class WeightDecay:
             return (decay / multiplier).clamp(max=_MAX_DECAY)
         return min(decay / multiplier, _MAX_DECAY)
 
-    def scaling_hint(self) -> str:
-        """Return a hint about decay that multipliers scale in any case; empty if there is none."""
-        tensors = self._inseparable_tensors()
+    def scaled_hint(self) -> str:
+        """Return a hint that multipliers scale the decay; empty if no tensor decays."""
+        tensors = self._tensors(DecayKind.DECOUPLED, DecayKind.L2, DecayKind.OTHER)
+        if not tensors:
+            return ""
+        return (
+            f"multipliers scale the weight decay of {tensors} tensor(s) together with the rest of "
+            "their update, as the policy says; set weight_decay to independent in the policy to "
+            "keep the decay of a step what the optimizer's settings say"
+        )
+
+    def kept_hint(self) -> str:
+        """Return a hint about decay that cannot be kept; empty if there is none."""
+        tensors = self._tensors(DecayKind.OTHER)
         if not tensors:
             return ""
         return (
@@ -128,7 +139,7 @@ class WeightDecay:
 
     def exclusion_warning(self) -> str:
         """Return a warning about decay that cannot be excluded; empty if there is none."""
-        tensors = self._inseparable_tensors()
+        tensors = self._tensors(DecayKind.OTHER)
         if not tensors:
             return ""
         return (
@@ -138,9 +149,9 @@ class WeightDecay:
             "decay, such as AdamW, or leave the option out"
         )
 
-    def _inseparable_tensors(self) -> int:
+    def _tensors(self, *kinds: DecayKind) -> int:
         groups = self._optimizer.param_groups
-        return sum(len(g["params"]) for g in groups if self.kind(g) is DecayKind.OTHER)
+        return sum(len(group["params"]) for group in groups if self.kind(group) in kinds)
 
 
 def _stepping(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

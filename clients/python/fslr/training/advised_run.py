@@ -140,7 +140,7 @@ class AdvisedRun:
         multipliers: The recommended factors on the scheduled learning rates, in layout order. Until
             the first answer they are the priors, and 1 for groups without one.
         priors: Each group's multiplier before anything is measured; 0: it has none.
-        weight_decay: What multipliers do to weight decay; independent until the advisor says
+        weight_decay: What multipliers do to weight decay; coupled until the advisor says
             otherwise.
         answer: The newest answer, or None; always None on ranks that do not talk to the advisor.
         estimate: The newest measurement, or None.
@@ -167,7 +167,7 @@ class AdvisedRun:
         self.cadence = Cadence(listeners, strict=strict)
         self.multipliers = [1.0] * len(opening.layout.groups)
         self.weight_decay: policy_pb2.WeightDecayRule.ValueType = (
-            policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT
+            policy_pb2.WEIGHT_DECAY_RULE_COUPLED
         )
         self.priors = [0.0] * len(opening.layout.groups)
         self.answer: pb.RecommendLRResponse | None = None
@@ -194,7 +194,7 @@ class AdvisedRun:
     @property
     def keeps_decay(self) -> bool:
         """Whether the weight decay of a step stays what the optimizer's settings say."""
-        return self.weight_decay != policy_pb2.WEIGHT_DECAY_RULE_COUPLED
+        return self.weight_decay == policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT
 
     @property
     def unanswered(self) -> int:

@@ -123,8 +123,9 @@ class StepCycle:
         scales_updates: Whether factors act on the update after the step, instead of on the learning
             rates during it.
         hint: What to tell the user the first time that learning rates are scaled; empty: nothing.
-        decay_hint: What to tell the user the first time that a step is scaled and weight decay is
-            to stay the same; empty: nothing.
+        kept_decay_hint: What to tell the user the first time that a step is scaled and weight decay
+            is to stay the same; empty: nothing.
+        scaled_decay_hint: The same for the first step whose weight decay is scaled too.
     """
 
     def __init__(
@@ -136,7 +137,8 @@ class StepCycle:
         listeners: Listeners,
         scales_updates: bool = False,
         hint: str = "",
-        decay_hint: str = "",
+        kept_decay_hint: str = "",
+        scaled_decay_hint: str = "",
     ) -> None:
         self._run = run
         self._cadence = run.cadence
@@ -145,7 +147,8 @@ class StepCycle:
         self._listeners = listeners
         self._scales_updates = scales_updates
         self._hint = hint
-        self._decay_hint = decay_hint
+        self._kept_decay_hint = kept_decay_hint
+        self._scaled_decay_hint = scaled_decay_hint
         self._rescales_update = False  # of the step under way
 
     def before_step(self) -> None:
@@ -172,7 +175,9 @@ class StepCycle:
         factors, keeps_decay = self._run.factors, self._run.keeps_decay
         is_scaled = any(factor != 1.0 for factor in factors)
         if is_scaled and keeps_decay:
-            self._decay_hint = self._give(self._decay_hint)
+            self._kept_decay_hint = self._give(self._kept_decay_hint)
+        elif is_scaled:
+            self._scaled_decay_hint = self._give(self._scaled_decay_hint)
         if self._rescales_update:
             return
         self._scaler.scale(factors, keeps_decay=keeps_decay)

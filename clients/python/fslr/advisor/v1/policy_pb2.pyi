@@ -151,7 +151,7 @@ class _WeightDecayRule:
 class _WeightDecayRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WeightDecayRule.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     WEIGHT_DECAY_RULE_UNSPECIFIED: _WeightDecayRule.ValueType  # 0
-    """Default: the same as `WEIGHT_DECAY_RULE_INDEPENDENT`."""
+    """Default: the same as `WEIGHT_DECAY_RULE_COUPLED`."""
     WEIGHT_DECAY_RULE_INDEPENDENT: _WeightDecayRule.ValueType  # 1
     """The decay of a step stays what the optimizer's settings say: multipliers scale only the rest of
     the update.
@@ -163,7 +163,7 @@ class WeightDecayRule(_WeightDecayRule, metaclass=_WeightDecayRuleEnumTypeWrappe
     """WeightDecayRule says what a multiplier does to a group's weight decay."""
 
 WEIGHT_DECAY_RULE_UNSPECIFIED: WeightDecayRule.ValueType  # 0
-"""Default: the same as `WEIGHT_DECAY_RULE_INDEPENDENT`."""
+"""Default: the same as `WEIGHT_DECAY_RULE_COUPLED`."""
 WEIGHT_DECAY_RULE_INDEPENDENT: WeightDecayRule.ValueType  # 1
 """The decay of a step stays what the optimizer's settings say: multipliers scale only the rest of
 the update.
@@ -410,7 +410,7 @@ class Policy(_message.Message):
     both. Default (absent): no limit.
     """
     weight_decay: Global___WeightDecayRule.ValueType
-    """What a multiplier does to a group's weight decay. Default: independent."""
+    """What a multiplier does to a group's weight decay. Default: coupled."""
     dense_start_steps: _builtins.int
     """While a run is younger than this step, it measures again once its number of steps has doubled:
     at steps 0, 1, 2, 4, 8 and so on. At least 0. Default 0: no dense start.
