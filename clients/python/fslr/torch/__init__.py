@@ -33,11 +33,11 @@ from fslr.torch.estimators import (
     RateEstimate,
     exact_unit_rates,
 )
+from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.batch import Batch
 from fslr.torch.model.groups import ModelGroups, ParameterGroup
 from fslr.torch.model.update import Update
 from fslr.torch.recorder import Recorder
-from fslr.torch.step_meter import MeasuringOptions
 
 __all__ = [
     "ESTIMATORS",

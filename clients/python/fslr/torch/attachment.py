@@ -17,8 +17,9 @@ from fslr.errors import AttachError
 from fslr.protocols import Advisor
 from fslr.torch.distributed import Group, ranks_of
 from fslr.torch.hooks import StepHooks
+from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.groups import ModelGroups
-from fslr.torch.step_meter import MeasuringOptions, StepMeter
+from fslr.torch.step_meter import StepMeter
 from fslr.torch.step_scaler import StepScaler, refuse_unscalable, splitting_hint
 from fslr.torch.weight_decay import WeightDecay
 from fslr.training.advised_run import AdvisedRun, Answers, GroupAdvice, RunInfo

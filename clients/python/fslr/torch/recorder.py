@@ -12,8 +12,9 @@ from torch import nn
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from fslr.torch.distributed import Group, ranks_of
 from fslr.torch.hooks import StepHooks
+from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.groups import ModelGroups
-from fslr.torch.step_meter import MeasuringOptions, StepMeter
+from fslr.torch.step_meter import StepMeter
 from fslr.torch.step_scaler import StepScaler
 from fslr.torch.weight_decay import WeightDecay
 from fslr.training.checkpoints import load_all

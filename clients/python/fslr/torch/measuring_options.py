@@ -1,0 +1,94 @@
+"""How the steps of a training are measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from fslr.errors import MeasurementError
+from fslr.torch.distributed import Ranks, is_sharded
+from fslr.torch.estimators import ESTIMATORS, Estimator, PerExampleEstimator
+from fslr.torch.model.forward import Output
+from fslr.torch.model.groups import ModelGroups
+
+_RANK_STRIDE = 1_000_003  # between the seeds of two ranks
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuringOptions:
+    """How to measure.
+
+    Attributes:
+        output: The tensor of the model's result to measure; its leading dimension is the batch.
+            A key, attribute or index (``"logits"``, ``0``), or a function of the result. None: the
+            result itself is the tensor.
+        estimator: Name of the estimator, one of ``ESTIMATORS``.
+        probes: Number of probes K, >= 1; the relative error falls with ``1 / sqrt(K)``. If the
+            advisor's policy sets the error that it wants (``target_relative_error``), this is only
+            the initial number.
+        examples: Maximum number of examples B to measure on, taken from the front of the training
+            batch. None: all of them.
+        micro_batches: Number of parts that the batch is cut into, >= 1, if the model allows it and
+            at least 4 examples remain in each. With the default, a measurement needs less memory
+            for activations than a training step; 1 is somewhat faster.
+        linearity: Whether to measure the linearity error, by one more forward pass on one part of
+            the batch.
+        snapshot_on_host: Whether the weights from before a measured step are kept in host memory.
+        averaging: Decay per probe of a running average of the unit rates over measurements, in
+            [0, 1). 0: no average.
+        seed: Seed of the probes.
+        exclude_weight_decay: Whether the update is measured without its weight decay, where the
+            optimizer keeps the two apart: decoupled decay (AdamW) exactly, L2 in SGD with momentum
+            approximately. Not possible for L2 in adaptive optimizers. A profile and its runs should
+            have the same.
+    """
+
+    output: Output = None
+    estimator: str = "per_example"
+    probes: int = 1
+    examples: int | None = None
+    micro_batches: int = 4
+    linearity: bool = True
+    snapshot_on_host: bool = False
+    averaging: float = 0.0
+    seed: int = 0
+    exclude_weight_decay: bool = False
+
+    def estimator_of(
+        self, model: nn.Module, groups: ModelGroups, ranks: Ranks | None = None
+    ) -> Estimator:
+        """Return the estimator that these options describe.
+
+        Args:
+            model: The model.
+            groups: Its groups.
+            ranks: The processes that train it.
+
+        Raises:
+            MeasurementError: The estimator does not exist or does not support sharded models, or
+                an option is out of its range.
+        """
+        kind = ESTIMATORS.get(self.estimator)
+        if kind is None:
+            raise MeasurementError(
+                f"estimator is {self.estimator!r}; it must be one of {', '.join(ESTIMATORS)}"
+            )
+        ranks = ranks or Ranks()
+        seed = self.seed + _RANK_STRIDE * ranks.rank  # each rank draws its own probes
+        if kind is PerExampleEstimator:
+            return PerExampleEstimator(
+                model,
+                groups,
+                output=self.output,
+                probes=self.probes,
+                seed=seed,
+                micro_batches=self.micro_batches,
+                any_rank=ranks.any if is_sharded(model) else None,
+            )
+        if is_sharded(model):
+            raise MeasurementError(
+                f"the estimator {self.estimator!r} needs whole gradients, and the model is "
+                'sharded; use "per_example"'
+            )
+        return kind(model, groups, output=self.output, probes=self.probes, seed=seed)
