@@ -23,6 +23,9 @@ settings.register_profile("long", max_examples=150, deadline=None, derandomize=_
 settings.register_profile("fuzz", max_examples=1_000, deadline=None)
 settings.load_profile("short")
 
+# Channels that tests open themselves call services on this machine, whatever proxy it has.
+os.environ.setdefault("no_grpc_proxy", "127.0.0.1,localhost")
+
 _projects = itertools.count(1)
 
 

@@ -37,6 +37,7 @@ from advisor.server.settings import Settings
 from advisor.server.worker import START_ERRORS, start_problem
 from advisor.server.workers import running_workers
 from advisor.store.redis.embedded import EmbeddedRedis, EmbeddedRedisError
+from fslr.client.status_errors import service_error
 
 _HEALTH_DEADLINE_S = 3.0
 _WATCH_S = 0.5
@@ -167,8 +168,7 @@ def health(
                 health_pb2.HealthCheckRequest(service=checked), timeout=_HEALTH_DEADLINE_S
             )
         except grpc.RpcError as error:
-            details = error.details() if isinstance(error, grpc.Call) else str(error)
-            fail(f"no advisor answers at {address} ({details}); check that both sides use TLS")
+            fail(str(service_error(error, address)))
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     if as_json:
         print_json({"address": address, "status": status})

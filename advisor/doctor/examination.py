@@ -23,6 +23,7 @@ from fslr import (
     TokenError,
 )
 from fslr.advisor.v1 import status_service_pb2, status_service_pb2_grpc
+from fslr.client.http_proxies import HttpProxy, find_proxy, proxy_note
 from fslr.client.tokens import TokenSource
 
 _MAX_CALLS = 32  # the client uses the replicas in turn, so several calls reach all of them
@@ -80,6 +81,9 @@ def _network(
     except UnreachableError as error:
         yield Finding("address", Level.PROBLEM, str(error), "fix --address, such as host:port")
         return
+    proxy = find_proxy(address)
+    if proxy is not None:
+        yield _proxied(proxy, address, encrypted=files is not None)
     refused: list[str] = []
     for endpoint in found:
         try:
@@ -95,15 +99,28 @@ def _network(
         yield from rules.tls(seen, endpoint.host, wanted=files is not None, now=now)
 
 
+def _proxied(proxy: HttpProxy, address: str, *, encrypted: bool) -> Finding:
+    if encrypted:
+        return Finding("proxy", Level.OK, proxy.describe())
+    return Finding(
+        "proxy",
+        Level.WARNING,
+        f"{proxy.describe()}; it can read measurements and tokens, because TLS is off",
+        f"turn TLS on; {proxy.remedy(address)}",
+    )
+
+
 def _reached(address: str, reachable: list[Endpoint], refused: list[str]) -> Iterator[Finding]:
-    if not refused:
+    if reachable and reachable[0].proxy is not None:
+        yield Finding("address", Level.OK, f"the proxy connects to {address}")
+    elif not refused:
         yield Finding("address", Level.OK, f"{address} resolves to {_count(reachable)}")
     elif not reachable:
         yield Finding(
             "address",
             Level.PROBLEM,
             "; ".join(refused),
-            "start the service there, and check that firewalls allow connections from here",
+            _unreachable_remedy(address),
         )
     elif {endpoint.host for endpoint in reachable} == {"localhost"}:
         # localhost has an IPv4 and an IPv6 address, and the service listens on one of them.
@@ -116,6 +133,13 @@ def _reached(address: str, reachable: list[Endpoint], refused: list[str]) -> Ite
             "and clients skip them: " + "; ".join(refused),
             "remove those from the name, or start the service there",
         )
+
+
+def _unreachable_remedy(address: str) -> str:
+    proxy = find_proxy(address)
+    if proxy is None:
+        return "start the service there, and check that firewalls allow connections from here"
+    return f"start the service there, and allow it at the proxy; {proxy.remedy(address)}"
 
 
 def _count(reachable: list[Endpoint]) -> str:
@@ -136,7 +160,8 @@ def _health(client: AdvisorClient, timeout_s: float) -> Iterator[Finding]:
             "service",
             Level.PROBLEM,
             f"the server at this address is not an advisor ({details})",
-            "check that the port is the advisor's, and that every proxy in between speaks HTTP/2",
+            "check that the port is the advisor's, and that every proxy in between speaks HTTP/2"
+            f"{proxy_note(client.address)}",
         )
         return
     if ready.status == serving:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import ssl
+from base64 import b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from advisor.doctor.rules import Handshake
 from fslr import CertificateFiles
+from fslr.client.http_proxies import HttpProxy, find_proxy
+from fslr.client.loopback import is_socket, without_scheme
 
-_SOCKETS = ("unix:", "unix-abstract:")
+_MAX_PROXY_ANSWER_BYTES = 65_536
 _DEFAULT_PORT = 443  # gRPC's default
 
 
@@ -26,14 +28,22 @@ class Endpoint:
     Attributes:
         host: The host name in the address, for which the certificate must be issued.
         family: Address family of ``ip``.
-        ip: The IP address that the host name resolves to.
+        ip: The IP address that the host name resolves to; the host name itself if a proxy
+            resolves it.
         port: TCP port.
+        proxy: The HTTP proxy that calls go through; None: they go directly.
     """
 
     host: str
     family: int
     ip: str
     port: int
+    proxy: HttpProxy | None = None
+
+    def __str__(self) -> str:
+        """Return the endpoint for messages."""
+        through = "" if self.proxy is None else f" through the proxy {self.proxy.place}"
+        return f"{self.ip} port {self.port}{through}"
 
 
 def endpoints(address: str) -> list[Endpoint]:
@@ -46,11 +56,15 @@ def endpoints(address: str) -> list[Endpoint]:
     Raises:
         UnreachableError: The address cannot be resolved, or its port is not a number.
     """
-    if address.startswith(_SOCKETS):
+    if is_socket(address):
         return []
     found: list[Endpoint] = []
-    for target in re.sub(r"^(dns:(//[^/]*)?/?|ipv[46]:)", "", address).split(","):
+    proxy = find_proxy(address)
+    for target in without_scheme(address).split(","):
         host, port = _host_and_port(target)
+        if proxy is not None:
+            found.append(Endpoint(host, socket.AF_UNSPEC, host, port, proxy))
+            continue
         try:
             resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
@@ -78,12 +92,52 @@ def connect(endpoint: Endpoint, timeout_s: float) -> None:
         UnreachableError: The connection is refused, or not accepted in time.
     """
     try:
-        socket.create_connection((endpoint.ip, endpoint.port), timeout_s).close()
+        _open(endpoint, timeout_s).close()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UnreachableError(
-            f"{endpoint.ip} port {endpoint.port} does not accept connections ({reason})"
-        ) from error
+        raise UnreachableError(f"{endpoint} does not accept connections ({reason})") from error
+
+
+def _open(endpoint: Endpoint, timeout_s: float) -> socket.socket:
+    """Open a connection to an endpoint, through its proxy if it has one.
+
+    Raises:
+        OSError: The endpoint or its proxy refuses the connection, or does not accept it in time.
+    """
+    proxy = endpoint.proxy
+    if proxy is None:
+        return socket.create_connection((endpoint.ip, endpoint.port), timeout_s)
+    connection = socket.create_connection((proxy.host, proxy.port), timeout_s)
+    try:
+        _tunnel(connection, endpoint, proxy)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _tunnel(connection: socket.socket, endpoint: Endpoint, proxy: HttpProxy) -> None:
+    """Ask a proxy for a connection to an endpoint.
+
+    Raises:
+        OSError: The proxy refuses, or does not answer as an HTTP proxy.
+    """
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    target = f"{host}:{endpoint.port}"
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    if proxy.credentials:
+        encoded = b64encode(proxy.credentials.encode()).decode()
+        lines.append(f"Proxy-Authorization: Basic {encoded}")
+    connection.sendall("\r\n".join([*lines, "", ""]).encode())
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        received = connection.recv(1)  # not a byte more: the rest belongs to the endpoint
+        answer += received
+        if not received or len(answer) > _MAX_PROXY_ANSWER_BYTES:
+            raise OSError("the proxy closes the connection, or is not an HTTP proxy")
+    status_line = answer.split(b"\r\n")[0].decode("latin-1")
+    if status_line.split()[1:2] != ["200"]:
+        raise OSError(f"the proxy answers {status_line!r}")
 
 
 def handshake(endpoint: Endpoint, files: CertificateFiles | None, timeout_s: float) -> Handshake:
@@ -101,7 +155,7 @@ def handshake(endpoint: Endpoint, files: CertificateFiles | None, timeout_s: flo
         context.load_cert_chain(files.cert, files.key)
     try:
         with (
-            socket.create_connection((endpoint.ip, endpoint.port), timeout_s) as raw,
+            _open(endpoint, timeout_s) as raw,
             context.wrap_socket(raw, server_hostname=endpoint.host) as wrapped,
         ):
             # A TLS 1.3 server verifies the client's certificate after the client has finished the

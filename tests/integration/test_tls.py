@@ -133,7 +133,7 @@ def test_commands_read_certificate_paths_from_the_environment(authority: Authori
         cli = Cli(service.address, "default")
         assert "SERVING" in cli.run("health", env=env).output
         assert cli.run("profile", "list", env=env).exit_code == 0
-        assert "check that both sides use TLS" in cli.run("health", ok=False).output
+        assert "whether client and service agree on TLS" in cli.run("health", ok=False).output
         refused = cli.run("profile", "list", ok=False, env={**env, "FSLR_TLS_KEY": "/no/key"})
         assert "cannot be read: No such file" in refused.output
         half = cli.run("profile", "list", ok=False, env={"FSLR_TLS_CERT": str(files.cert)})

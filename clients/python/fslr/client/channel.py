@@ -13,6 +13,7 @@ from urllib.parse import quote
 import grpc
 
 from fslr.client.certificates import CertificateFiles
+from fslr.client.http_proxies import channel_options
 from fslr.client.loopback import is_local_address
 from fslr.client.status_errors import service_error
 from fslr.client.tokens import TokenSource
@@ -126,11 +127,12 @@ class Connection:
             return False
 
     def _new_channel(self) -> grpc.Channel:
+        options = (*_CHANNEL_OPTIONS, *channel_options(self.address))
         if self._certificates is None:
-            return grpc.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
+            return grpc.insecure_channel(self.address, options=options)
         current = self._certificates.current
         credentials = grpc.ssl_channel_credentials(current.ca, *(current.pair or ()))
-        return grpc.secure_channel(self.address, credentials, options=_CHANNEL_OPTIONS)
+        return grpc.secure_channel(self.address, credentials, options=options)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return the metadata of every call: the actor, the token and the caller's trace."""

@@ -6,6 +6,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from fslr.advisor.v1 import error_pb2
+from fslr.client.http_proxies import proxy_note
 from fslr.errors import (
     BY_REASON,
     ERROR_DOMAIN,
@@ -52,9 +53,13 @@ def service_error(error: grpc.RpcError, address: str) -> ServiceError:
         return kind(
             f"no advisor answers at {address} ({error.details()}); start one with `advisor serve`, "
             "or check the address, and whether client and service agree on TLS"
+            f"{proxy_note(address)}"
         )
     if kind is DeadlineExceededError:
-        return kind(f"the advisor at {address} did not answer in time ({error.details()})")
+        return kind(
+            f"the advisor at {address} did not answer in time ({error.details()})"
+            f"{proxy_note(address)}"
+        )
     return kind(f"{error.code().name}: {error.details()}")
 
 

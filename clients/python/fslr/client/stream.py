@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.client.http_proxies import proxy_note
 from fslr.client.status_errors import service_error
 from fslr.errors import DeadlineExceededError, TooBusyError, UnavailableError
 
@@ -148,7 +149,7 @@ class StreamSession:
             self._drop()
             raise DeadlineExceededError(
                 f"the advisor did not answer within {self._deadline_s} s; "
-                "the current multipliers stay in force"
+                f"the current multipliers stay in force{proxy_note(self._address)}"
             ) from None
         except grpc.RpcError as error:
             self._drop()
