@@ -21,6 +21,7 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),  # otherwise all channels share one connection
+    ("grpc.enable_http_proxy", 0),
 ]
 
 _Send = Callable[[int], Awaitable[bytes]]
