@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fslr.torch import Batch, ModelGroups, PerExampleEstimator, Update, exact_unit_rates
 from fslr.torch.model.forward import Output, select_output
+from fslr.torch.model.mask import Mask
 
 SIGMAS = 5.0  # by chance, one group in two million exceeds it
 _PROBES_AT_ONCE, _MAX_PROBES = 20, 160
@@ -28,6 +29,7 @@ class Measurable:
     batch: Batch
     updates: list[Tensor]
     output: Output = None
+    mask: Mask = None
 
     @property
     def update(self) -> Update:
@@ -38,7 +40,9 @@ class Measurable:
         return [group.name for group in self.groups]
 
     def exact(self) -> list[float]:
-        return exact_unit_rates(self.model, self.groups, self.batch, self.update, self.output)
+        return exact_unit_rates(
+            self.model, self.groups, self.batch, self.update, self.output, mask=self.mask
+        )
 
     def changes(self, scales: list[float] | None = None, epsilon: float = 1e-4) -> list[Tensor]:
         """Return output changes by central differences in float64, for any model.
@@ -72,10 +76,14 @@ class Measurable:
         return [float(change.square().mean().sqrt()) for change in self.changes()]
 
     def estimator(self, **options: Any) -> PerExampleEstimator:
-        return PerExampleEstimator(self.model, self.groups, output=self.output, **options)
+        return PerExampleEstimator(
+            self.model, self.groups, output=self.output, mask=self.mask, **options
+        )
 
 
-def measurable(model: nn.Module, inputs: Any, output: Output = None) -> Measurable:
+def measurable(
+    model: nn.Module, inputs: Any, output: Output = None, mask: Mask = None
+) -> Measurable:
     args, kwargs = ((), inputs) if isinstance(inputs, Mapping) else (inputs, {})
     if isinstance(inputs, Tensor):
         args = (inputs,)
@@ -94,7 +102,7 @@ def measurable(model: nn.Module, inputs: Any, output: Output = None) -> Measurab
             group.parameter.grad = None
         for buffer, start in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(start)
-    return Measurable(model, groups, Batch.from_call(args, dict(kwargs)), updates, output)
+    return Measurable(model, groups, Batch.from_call(args, dict(kwargs)), updates, output, mask)
 
 
 @dataclass

@@ -80,12 +80,12 @@ class Ranks:
         return ProjectionSums(
             squares * mean_probes,
             fourths * mean_probes**2,
-            int(elements),
+            elements,
             int(examples),
             mean_probes,
             gram[0].view(groups, groups) * mean_probes if gram else None,
-            None if sums.changes is None else changes,
-            None if sums.residuals is None else residuals,
+            changes or None,  # a rank on which nothing counts does not know them
+            residuals if changes else None,
         )
 
     def total(self, values: Tensor) -> Tensor:

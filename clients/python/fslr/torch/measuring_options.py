@@ -11,6 +11,7 @@ from fslr.torch.distributed import Ranks, is_sharded
 from fslr.torch.estimators import ESTIMATORS, Estimator, PerExampleEstimator
 from fslr.torch.model.forward import Output
 from fslr.torch.model.groups import ModelGroups
+from fslr.torch.model.mask import Mask
 
 _RANK_STRIDE = 1_000_003  # between the seeds of two ranks
 
@@ -23,6 +24,13 @@ class MeasuringOptions:
         output: The tensor of the model's result to measure; its leading dimension is the batch.
             A key, attribute or index (``"logits"``, ``0``), or a function of the result. None: the
             result itself is the tensor.
+        mask: How much each output element counts. A key of the batch (an argument's name, or a key
+            of an argument, such as ``"attention_mask"``), or a function of (inputs, result): the
+            call's arguments by name, and the model's result. It gives a tensor of weights, >= 0 or
+            bool, whose shape broadcasts to the output's leading dimensions, such as [B, T] for
+            logits of [B, T, V]; or None if every element counts. The function is called with a part
+            of the batch at a time. Rates are weighted RMS values. None: every element counts. A
+            profile and its runs should have the same.
         estimator: Name of the estimator, one of ``ESTIMATORS``.
         probes: Number of probes K, >= 1; the relative error falls with ``1 / sqrt(K)``. If the
             advisor's policy sets the error that it wants (``target_relative_error``), this is only
@@ -45,6 +53,7 @@ class MeasuringOptions:
     """
 
     output: Output = None
+    mask: Mask = None
     estimator: str = "per_example"
     probes: int = 1
     examples: int | None = None
@@ -81,6 +90,7 @@ class MeasuringOptions:
                 model,
                 groups,
                 output=self.output,
+                mask=self.mask,
                 probes=self.probes,
                 seed=seed,
                 micro_batches=self.micro_batches,
@@ -91,4 +101,11 @@ class MeasuringOptions:
                 f"the estimator {self.estimator!r} needs whole gradients, and the model is "
                 'sharded; use "per_example"'
             )
-        return kind(model, groups, output=self.output, probes=self.probes, seed=seed)
+        return kind(
+            model,
+            groups,
+            output=self.output,
+            mask=self.mask,
+            probes=self.probes,
+            seed=seed,
+        )

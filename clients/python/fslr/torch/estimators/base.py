@@ -14,6 +14,7 @@ from fslr.torch.model.batch import Batch
 from fslr.torch.model.forward import Forward, Output, eager_execution, unwrap
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.isolation import isolated
+from fslr.torch.model.mask import Mask
 from fslr.torch.model.sharding import reshard
 from fslr.torch.model.update import Update
 from fslr.training.estimate import RateEstimate
@@ -85,6 +86,7 @@ class Estimator(ABC):
         model: The model to measure.
         groups: The groups of the model.
         output: Selects the output, with leading dimension B, from the model's result.
+        mask: Weighs the output's elements; None: all count the same.
         probes: Number of probes K per measurement, >= 1.
         seed: Seed of the probes; the global generators are not used.
 
@@ -101,13 +103,14 @@ class Estimator(ABC):
         groups: ModelGroups,
         *,
         output: Output = None,
+        mask: Mask = None,
         probes: int = 1,
         seed: int = 0,
     ) -> None:
         if probes < 1:
             raise MeasurementError(f"probes is {probes}; a measurement needs at least 1")
         self._model = unwrap(model)
-        self._forward = Forward(self._model, output)
+        self._forward = Forward(self._model, output, mask)
         self._groups = groups
         self.probes = probes
         self._probes = Probes(seed)

@@ -11,9 +11,10 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fslr.torch.model.batch import Batch
-from fslr.torch.model.forward import Output, eager_execution, select_output, unwrap
+from fslr.torch.model.forward import Forward, Output, eager_execution, select_output, unwrap
 from fslr.torch.model.groups import ParameterGroup
 from fslr.torch.model.isolation import isolated
+from fslr.torch.model.mask import Mask
 from fslr.torch.model.update import Update
 
 
@@ -23,6 +24,8 @@ def exact_unit_rates(
     batch: Batch,
     update: Update,
     output: Output = None,
+    *,
+    mask: Mask = None,
 ) -> list[float]:
     """Return the exact unit rate of every group, from one Jacobian-vector product per group.
 
@@ -35,6 +38,7 @@ def exact_unit_rates(
         batch: The measurement batch.
         update: The step to measure.
         output: Selects the output from the model's result.
+        mask: Weighs the output's elements; None: all count the same.
 
     Returns:
         One unit rate per group, in output units per learning rate.
@@ -51,6 +55,7 @@ def exact_unit_rates(
         for autocast in batch.autocasts:
             stack.enter_context(autocast.restored())
         state = torch.get_rng_state()
+        weights = None if mask is None else Forward(model, output, mask).with_weights(batch)[1]
         for index, group in enumerate(groups):
             names = [
                 name
@@ -68,7 +73,9 @@ def exact_unit_rates(
 
             before = group.parameter.detach()
             change = jvp(outputs_at, (before,), (update.unit_update(index),))[1]
-            rates.append(float(change.float().square().mean().sqrt()))
+            squares = change.float().square()
+            mean = squares.mean() if weights is None else weights.mean(squares)
+            rates.append(float(mean.sqrt()))
     return rates
 
 

@@ -42,17 +42,18 @@ class GradientEstimator(Estimator):
 
     def _sums(self, batch: Batch, update: Update) -> ProjectionSums:
         with UnmodifiedGradients():
-            outputs = self._forward(batch)
+            outputs, weights = self._forward.with_weights(batch)
         if not outputs.requires_grad:
             raise MeasurementError(NO_DEPENDENCE)
         parameters = [group.parameter for group in self._groups]
         squares_by_probe: list[Tensor] = []
         totals: list[Tensor | None] = [None] * len(parameters)
         for probe in range(self.probes):
+            cotangent = self._probes.cotangent(outputs)
             gradients = torch.autograd.grad(
                 outputs,
                 parameters,
-                self._probes.cotangent(outputs),
+                cotangent if weights is None else weights.weigh(cotangent),
                 retain_graph=probe < self.probes - 1,
                 allow_unused=True,
             )
@@ -75,7 +76,7 @@ class GradientEstimator(Estimator):
         return ProjectionSums(
             torch.stack(mean_squares).to("cpu", torch.float64) * self.probes,
             by_probe.square().sum(0),
-            outputs.numel(),
+            outputs.numel() if weights is None else weights.total(),
             batch.examples,
             self.probes,
         )

@@ -22,7 +22,8 @@ class ProjectionSums:
     Attributes:
         squares: Sum of ``u^2`` of each group, shape [groups].
         fourths: Sum of ``u^4`` of each group, shape [groups].
-        elements: Number of output elements N that the probes cover, in all parts together.
+        elements: Number of output elements N that the probes cover, in all parts together; the sum
+            of their weights if they are weighted.
         examples: Number of examples B, in all parts together.
         probes: Number of probes K on each part.
         gram: Sum of ``u_g u_h`` for each pair of groups, shape [groups, groups]; None: not known.
@@ -34,7 +35,7 @@ class ProjectionSums:
 
     squares: Tensor
     fourths: Tensor
-    elements: int
+    elements: float
     examples: int
     probes: int
     gram: Tensor | None = None
@@ -72,8 +73,13 @@ class ProjectionSums:
             learning_rates: Learning rate of each group, multiplier included; None: unknown.
 
         Raises:
-            MeasurementError: A rate is not finite.
+            MeasurementError: No output element counts, or a rate is not finite.
         """
+        if self.elements <= 0:
+            raise MeasurementError(
+                f"the mask gives each output element of the {self.examples} measured example(s) "
+                "the weight 0, so there is nothing to measure; check the mask (mask=...)"
+            )
         if not bool(torch.isfinite(self.squares).all()):
             first = next(n for n, s in zip(names, self.squares, strict=True) if not s.isfinite())
             count = int((~self.squares.isfinite()).sum())
@@ -122,7 +128,7 @@ def sums_of_rows(
     rows: Tensor,
     examplewise: Tensor,
     *,
-    elements: int,
+    elements: float,
     probes: int,
     learning_rates: Tensor | None = None,
     real: Tensor | None = None,
@@ -136,7 +142,7 @@ def sums_of_rows(
     Args:
         rows: Projections, float64 of shape [probes, B, groups].
         examplewise: Whether each group's rows belong to examples, bool [groups].
-        elements: Number of output elements N in the part.
+        elements: Number of output elements N in the part, or the sum of their weights.
         probes: Number of probes K of the measurement on each part.
         learning_rates: Learning rate of each group, float64 of shape [groups]; None: unknown.
         real: Projections of the real change of the outputs, float64 of shape [probes, B]; None:

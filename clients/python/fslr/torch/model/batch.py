@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -11,31 +10,7 @@ import torch
 from torch import Tensor
 
 from fslr.errors import MeasurementError
-
-
-def _map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Apply ``function`` to every tensor of nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_map_tensors(item, function) for item in value))
-    if isinstance(value, (tuple, list)):
-        return type(value)(_map_tensors(item, function) for item in value)
-    if isinstance(value, dict):
-        return {key: _map_tensors(item, function) for key, item in value.items()}
-    return value
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    """Return every tensor of nested tuples, lists and dicts, in order."""
-    found: list[Tensor] = []
-
-    def collect(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    _map_tensors(value, collect)
-    return found
+from fslr.torch.model.structure import map_tensors, tensors_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +72,7 @@ class Batch:
         Raises:
             MeasurementError: No argument is a tensor with at least one dimension.
         """
-        first = next((t for t in _tensors((args, kwargs)) if t.dim() > 0), None)
+        first = next((t for t in tensors_in((args, kwargs)) if t.dim() > 0), None)
         if first is None:
             raise MeasurementError(
                 "the model was called without a tensor argument, so the number of examples is not "
@@ -107,7 +82,7 @@ class Batch:
 
     def tensors(self) -> list[Tensor]:
         """Return all tensor arguments, in order."""
-        return _tensors((self.args, self.kwargs))
+        return tensors_in((self.args, self.kwargs))
 
     def flattened_sizes(self) -> set[int]:
         """Return the sizes of leading dimensions that merge examples and their rows: B * T."""
@@ -137,8 +112,8 @@ class Batch:
             return tensor[start:stop] if has_examples else tensor
 
         return Batch(
-            _map_tensors(self.args, cut),
-            _map_tensors(self.kwargs, cut),
+            map_tensors(self.args, cut),
+            map_tensors(self.kwargs, cut),
             stop - start,
             self.autocasts,
         )

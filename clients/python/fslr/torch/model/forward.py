@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -13,7 +12,9 @@ from torch.utils import checkpoint
 
 from fslr.errors import MeasurementError
 from fslr.torch.model.batch import Batch
+from fslr.torch.model.mask import Mask, Weights, arguments_by_name, weights_of
 from fslr.torch.model.sharding import reshard
+from fslr.torch.model.structure import entries
 
 Output = Callable[[Any], Tensor] | str | int | None
 """Selects the output tensor of a model's result: a key, attribute, index or function."""
@@ -46,11 +47,11 @@ def select_output(result: Any, output: Output) -> Tensor:
     elif output is None:
         chosen = result
     else:
-        chosen = _entries(result).get(output)
+        chosen = entries(result).get(output)
     if isinstance(chosen, Tensor):
         return chosen
-    entries = _entries(result)
-    tensors = {key: tuple(v.shape) for key, v in entries.items() if isinstance(v, Tensor)}
+    found = entries(result)
+    tensors = {key: tuple(v.shape) for key, v in found.items() if isinstance(v, Tensor)}
     returned = f"the model returns a {type(result).__name__}"
     listed = ", ".join(f"{key!r} {shape}" for key, shape in tensors.items()) or "none"
     if output is None:
@@ -58,7 +59,7 @@ def select_output(result: Any, output: Output) -> Tensor:
             f"{returned}, not a tensor; select the output, for example with "
             f"output={next(iter(tensors), 'logits')!r} (tensors in it: {listed})"
         )
-    if not callable(output) and output not in entries:
+    if not callable(output) and output not in found:
         raise MeasurementError(
             f"output={output!r} does not exist; {returned} with the tensors: {listed}"
         )
@@ -68,29 +69,19 @@ def select_output(result: Any, output: Output) -> Tensor:
     )
 
 
-def _entries(result: Any) -> dict[Any, Any]:
-    """Return the entries of a model's result by key, attribute or index."""
-    if isinstance(result, Mapping):
-        return dict(result)
-    if isinstance(result, (tuple, list)):
-        named = result._asdict() if hasattr(result, "_asdict") else {}
-        return {**dict(enumerate(result)), **named}
-    if is_dataclass(result):
-        return {field.name: getattr(result, field.name) for field in fields(result)}
-    return dict(vars(result)) if hasattr(result, "__dict__") else {}
-
-
 class Forward:
     """Calls a model and selects its output.
 
     Args:
         model: The module inside all wrappers.
         output: Selects the output tensor of the model's result.
+        mask: Weighs the output's elements; None: all count the same.
     """
 
-    def __init__(self, model: nn.Module, output: Output) -> None:
+    def __init__(self, model: nn.Module, output: Output, mask: Mask = None) -> None:
         self.model = model
         self._output = output
+        self._mask = mask
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return the model's output on a batch, under the autocast states of the training call.
@@ -98,12 +89,31 @@ class Forward:
         Raises:
             MeasurementError: The output is not a tensor, or its leading dimension is not the batch.
         """
+        return self._checked(select_output(self._result(batch), self._output), batch)
+
+    def with_weights(self, batch: Batch) -> tuple[Tensor, Weights | None]:
+        """Return the model's output on a batch, and the weights of its elements.
+
+        Raises:
+            MeasurementError: As for a call; or the mask does not fit the output.
+        """
+        result = self._result(batch)
+        outputs = self._checked(select_output(result, self._output), batch)
+        if self._mask is None:
+            return outputs, None
+        return outputs, weights_of(
+            self._mask, arguments_by_name(self.model, batch), result, outputs
+        )
+
+    def _result(self, batch: Batch) -> Any:
         reshard(self.model)
         with ExitStack() as stack:
             for autocast in batch.autocasts:
                 stack.enter_context(autocast.restored())
-            result = self.model(*batch.args, **batch.kwargs)
-        outputs = select_output(result, self._output)
+            return self.model(*batch.args, **batch.kwargs)
+
+    @staticmethod
+    def _checked(outputs: Tensor, batch: Batch) -> Tensor:
         if outputs.dim() == 0 or outputs.shape[0] != batch.examples:
             raise MeasurementError(
                 f"the output has shape {tuple(outputs.shape)}, but the batch has {batch.examples} "

@@ -41,6 +41,7 @@ from fslr.torch.estimators.sums import ProjectionSums, sums_of_rows
 from fslr.torch.model.batch import Batch
 from fslr.torch.model.forward import Output
 from fslr.torch.model.groups import ModelGroups
+from fslr.torch.model.mask import Mask
 from fslr.torch.model.update import Update
 
 _CHECK_SEED_OFFSET = 500_009  # from the seed of the measurements to that of the checks
@@ -56,6 +57,7 @@ class PerExampleEstimator(Estimator):
         model: The model to measure.
         groups: The groups of the model.
         output: Selects the output, with leading dimension B, from the model's result.
+        mask: Weighs the output's elements; None: all count the same.
         probes: Number of probes K per measurement, >= 1.
         seed: Seed of the probes; the global generators are not used.
         micro_batches: Number of parts that the batch is cut into, >= 1, if the model allows it and
@@ -74,12 +76,13 @@ class PerExampleEstimator(Estimator):
         groups: ModelGroups,
         *,
         output: Output = None,
+        mask: Mask = None,
         probes: int = 1,
         seed: int = 0,
         micro_batches: int = 1,
         any_rank: AnyRank | None = None,
     ) -> None:
-        super().__init__(model, groups, output=output, probes=probes, seed=seed)
+        super().__init__(model, groups, output=output, mask=mask, probes=probes, seed=seed)
         if micro_batches < 1:
             raise MeasurementError(f"micro_batches is {micro_batches}; it must be at least 1")
         self._micro_batches = micro_batches
@@ -121,8 +124,11 @@ class PerExampleEstimator(Estimator):
         )
         sums: ProjectionSums | None = None
         for chunk in batch.chunks(route.chunks):
-            # The linearity error needs no precision, so it is measured on one part only.
-            part = self._chunk_sums(chunk, update, route, with_real=sums is None)
+            # The linearity error needs no precision, so it is measured on one part only: the first
+            # in which anything counts.
+            part = self._chunk_sums(
+                chunk, update, route, with_real=sums is None or not sums.changes
+            )
             sums = part if sums is None else sums + part
         if sums is None:
             raise MeasurementError("the batch has no examples; it must have at least 1")
@@ -135,13 +141,17 @@ class PerExampleEstimator(Estimator):
         trace = self._projector.trace(chunk, update, by_gradient=route.by_gradient)
         if not trace.outputs.requires_grad:
             raise MeasurementError(NO_DEPENDENCE)
-        layouts = route.layouts_of(trace)
+        layouts, weights = route.layouts_of(trace), trace.weights
         change = None if after is None else _change(after, trace.outputs.detach())
+        if change is not None and weights is not None:
+            change = weights.clear(change)
         rows: list[Tensor] = []
         real: list[Tensor] = []
         probes = route.probe_factor * self.probes
         for probe in range(probes):
             cotangent = self._probes.cotangent(trace.outputs)
+            if weights is not None:
+                cotangent = weights.weigh(cotangent)
             last = probe == probes - 1
             rows.append(self._projector.rows(trace, cotangent, layouts, last=last))
             if change is not None:
@@ -150,7 +160,7 @@ class PerExampleEstimator(Estimator):
         return sums_of_rows(
             torch.stack(rows).to("cpu", torch.float64),
             trace.examplewise(layouts),
-            elements=trace.outputs.numel(),
+            elements=trace.outputs.numel() if weights is None else weights.total(),
             probes=probes,
             learning_rates=None
             if learning_rates is None

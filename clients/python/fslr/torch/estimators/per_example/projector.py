@@ -15,6 +15,7 @@ from fslr.torch.model.batch import Batch
 from fslr.torch.model.forward import Forward
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.isolation import preserved_attributes, preserved_generators
+from fslr.torch.model.mask import Weights
 from fslr.torch.model.sharding import ParameterFinder
 from fslr.torch.model.update import Update
 
@@ -33,6 +34,7 @@ class Trace:
         groups: Number of groups.
         scales: The divisor of each group's unit update, for groups whose update was scaled to fit
             float16.
+        weights: The weights of the outputs' elements; None: all count the same.
     """
 
     outputs: Tensor
@@ -42,6 +44,7 @@ class Trace:
     update: Update
     groups: int
     scales: dict[int, Tensor]
+    weights: Weights | None = None
 
     def cotangents_at_uses(self, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         """Return the cotangent at each use for a cotangent at the outputs; the graph is kept."""
@@ -96,10 +99,10 @@ class Projector:
 
         tracer = LocalMapTracer(scaled_update, batch, ignored=by_gradient)
         with self._parameters.followed(tracer.follow) as leaves, tracer:
-            outputs = self.forward(batch)
+            outputs, weights = self.forward.with_weights(batch)
         by_gradient = sorted({*tracer.unfollowed, *by_gradient})
         uses = tracer.followed_uses()
-        return Trace(outputs, uses, leaves, by_gradient, update, len(self.groups), scales)
+        return Trace(outputs, uses, leaves, by_gradient, update, len(self.groups), scales, weights)
 
     @torch.no_grad()
     def outputs_after(self, batch: Batch, update: Update) -> Tensor | None:
