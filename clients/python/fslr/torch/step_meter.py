@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fslr.errors import MeasurementError
 from fslr.torch.distributed import Ranks, is_sharded
 from fslr.torch.estimators import ProjectionSums, RateEstimate
+from fslr.torch.measured_modules import being_measured, is_being_measured
 from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.batch import AutocastState, Batch
 from fslr.torch.model.forward import unwrap
@@ -73,6 +74,10 @@ def _ignore_call(_model: nn.Module, _args: tuple[Any, ...], _kwargs: dict[str, A
     """Let a call of a copied model pass."""
 
 
+def _do_nothing() -> None:
+    """Take no note of a call."""
+
+
 class StepMeter:
     """Measures optimizer steps of a model, together with the other ranks that train it.
 
@@ -81,6 +86,9 @@ class StepMeter:
         groups: Its groups.
         options: How to measure.
         ranks: The processes that train the model.
+
+    Attributes:
+        on_call: Called before each training call of the model; it must not raise.
 
     Raises:
         MeasurementError: An option is out of its range.
@@ -93,6 +101,8 @@ class StepMeter:
         options: MeasuringOptions,
         ranks: Ranks | None = None,
     ) -> None:
+        self.on_call: Callable[[], None] = _do_nothing
+        self._model = model
         self._groups = groups
         self._options = options
         self._ranks = ranks or Ranks()
@@ -104,7 +114,6 @@ class StepMeter:
         self._call: _Call | None = None
         self._before: Snapshot | None = None
         self._failure: Exception | None = None
-        self._measuring = False
         # A measurement calls the module inside of wrappers and so runs its pre-hooks again. So the
         # call is noted before the other pre-hooks of that module.
         self._handle = model.register_forward_pre_hook(
@@ -113,8 +122,9 @@ class StepMeter:
 
     def _see_call(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep a reference to the latest training call; its tensors are not copied."""
-        if self._measuring or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or is_being_measured(model):
             return
+        self.on_call()
         # A model may be trained in eval mode, but a validation must not hide the training batch.
         if model.training or self._call is None:
             # Checked after the step: nothing may be raised here.
@@ -191,8 +201,7 @@ class StepMeter:
         """Return this rank's sums of projections, and sums of squares of weights and updates."""
         with ExitStack() as stack:
             batch, step = self._begun(stack, uncounted_decays)
-            self._measuring = True
-            stack.callback(setattr, self, "_measuring", False)
+            stack.enter_context(being_measured(self._model))
 
             def unit_update(index: int) -> Tensor:
                 rate = learning_rates[index]
