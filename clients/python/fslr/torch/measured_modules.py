@@ -1,7 +1,7 @@
 """The modules that are measured at present, in the whole process.
 
-Several attachments and recorders may watch one model. While one of them measures, it calls the model
-itself, and none of the others may take that call for one of the training.
+Several attachments and recorders may watch one model. While one of them measures, it calls the
+model itself, and none of the others may take that call for one of the training.
 """
 
 from __future__ import annotations
