@@ -70,6 +70,9 @@ _SERVICE_NAMES = tuple(service.full_name for service in SERVICES)
 # of it without one, before they fill the memory.
 _HARD_LIMIT = 4
 _KEEPALIVE_TIMEOUT_MS = 20_000
+# Clients of other languages and meshes ping every 10 s or more, some every second, with and without
+# open calls. gRPC's default of 5 minutes closes their connections; this limit stops floods only.
+_MIN_PING_INTERVAL_MS = 500
 
 _log = structlog.get_logger()
 
@@ -256,6 +259,8 @@ def _grpc_server(
             ("grpc.max_connection_age_grace_ms", _ms(settings.grace_s)),
             ("grpc.keepalive_time_ms", _ms(settings.keepalive_s)),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
             ("grpc.max_receive_message_length", _HARD_LIMIT * settings.max_message_bytes),
             ("grpc.max_send_message_length", -1),
             # Two separate services on one port are a mistake.
