@@ -85,6 +85,7 @@ class Limit(enum.IntFlag):
     AVERAGING = 32
     CORRECTION = 64
     RELATIVE_UPDATE = 128
+    ROUNDING = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,10 @@ class Policy:
             unit rates are smoothed, in logarithms of the step, in [0, 10]; 0: they are not.
         min_multiplier_without_prior: Smallest multiplier of groups without a prior, above 0.
         max_multiplier_without_prior: Largest one, at least the smallest one.
+        multiplier_values_per_octave: Number of values between a multiplier and its double, in
+            [0, 1024], to which multipliers are rounded whose relative error is larger than half the
+            distance of two values; 0: none is rounded. A step of few distinct learning rates costs
+            less.
 
     Raises:
         InvalidValueError: A rule is out of its range.
@@ -166,6 +171,7 @@ class Policy:
     reference_smoothing: float = 0.0
     min_multiplier_without_prior: float = 2.0**-4
     max_multiplier_without_prior: float = 2.0**2
+    multiplier_values_per_octave: int = 8
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -207,6 +213,7 @@ _RANGES = {
     "min_interval_steps": _AT_LEAST_1,
     "max_probes": _AT_LEAST_1,
     "freeze_after_step": COUNT,
+    "multiplier_values_per_octave": Range("is not in [0, 1024]", low=0, high=1024),
 }
 
 

@@ -10,7 +10,7 @@ All arrays have a row for each run, and each row is independent of the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,7 @@ _BY_MIN, _BY_MAX = int(Limit.MIN_MULTIPLIER), int(Limit.MAX_MULTIPLIER)
 _BY_SLEW, _BY_DAMPING = int(Limit.SLEW), int(Limit.DAMPING)
 _BY_CONFIDENCE, _BY_AVERAGING = int(Limit.CONFIDENCE), int(Limit.AVERAGING)
 _BY_CORRECTION, _BY_RELATIVE_UPDATE = int(Limit.CORRECTION), int(Limit.RELATIVE_UPDATE)
+_BY_ROUNDING = int(Limit.ROUNDING)
 
 
 @dataclass(slots=True, eq=False)
@@ -192,6 +193,41 @@ def _average(draft: Draft, policy: Policy) -> None:
         draft.replace(averaged, draft.moved(parts, draft.moves()), _BY_AVERAGING)
 
 
+def _round(draft: Draft, policy: Policy) -> None:
+    """Round to few values where that is inside the noise, up or down at random.
+
+    The nearer value is more likely, so that the logarithm keeps its expectation. Rounding to the
+    nearest value would lose every move that averaging makes shorter than half the distance of two
+    values, and so hold a multiplier for good.
+    """
+    values = policy.multiplier_values_per_octave
+    if values == 0:
+        return
+    errors = np.hypot(draft.measured.relative_errors, draft.reference_errors)
+    noisy = draft.free & (errors > np.log(2) / (2 * values)) & np.isfinite(draft.multipliers)
+    noisy &= draft.multipliers > 0
+    if any_true(noisy):
+        places = np.log2(draft.multipliers) * values
+        chances = _random(draft.measured.steps, draft.measured.unit_rates)
+        rounded = np.exp2(np.floor(places + chances) / values)
+        draft.replace(noisy, rounded, _BY_ROUNDING)
+
+
+def _random(steps: Sequence[int], unit_rates: Floats) -> Floats:
+    """Return a number in [0, 1) for each unit rate that looks random.
+
+    It depends on the step and on the rate alone, so that an answer can be repeated, in any order of
+    groups. The finalizer of splitmix64 mixes their bits (Steele, Lea and Flood, Fast splittable
+    pseudorandom number generators, OOPSLA 2014).
+    """
+    mixed = np.array(steps, dtype=np.uint64)[:, None] * np.uint64(0x9E3779B97F4A7C15)
+    mixed = mixed + np.ascontiguousarray(unit_rates, dtype=np.float64).view(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
 def _damp(draft: Draft, policy: Policy) -> None:
     """Shrink increases while steps are too large for first-order rates; decreases are safe."""
     limit = policy.max_linearity_error
@@ -298,6 +334,7 @@ STAGES: tuple[_Stage, ...] = (
     _correct,
     _weigh,
     _average,
+    _round,
     _damp,
     _slew,
     _limit_relative_updates,

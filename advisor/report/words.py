@@ -38,6 +38,7 @@ _LIMIT_SENTENCES = {
     "`lower_correction_bound`).",
     Limit.RELATIVE_UPDATE: "The update would be too large beside the weights "
     "(`max_relative_update`).",
+    Limit.ROUNDING: "The multiplier was rounded within its noise (`multiplier_values_per_octave`).",
 }
 
 

@@ -288,6 +288,7 @@ _RULES_ADDED_LATER: dict[str, Any] = {
     "reference_smoothing": 0.0,
     "min_multiplier_without_prior": 2.0**-10,
     "max_multiplier_without_prior": 2.0**10,
+    "multiplier_values_per_octave": 0,
 }
 
 

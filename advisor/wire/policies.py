@@ -68,6 +68,7 @@ _POLICY_FIELDS = (
     "reference_smoothing",
     "min_multiplier_without_prior",
     "max_multiplier_without_prior",
+    "multiplier_values_per_octave",
 )
 
 _Rule = TypeVar("_Rule")

@@ -226,7 +226,8 @@ def test_each_later_answer_stays_within_the_slew_limit(
 def test_weighing_by_confidence_applies_large_moves_fully_and_ignores_noise() -> None:
     def moved(ratio: float, error: float) -> float:
         later = measured([1.0], errors=[error], interval_steps=25)
-        answer = advise([[ratio]], later, Policy(**WIDE_BOUNDS))
+        policy = Policy(multiplier_values_per_octave=0, **WIDE_BOUNDS)
+        answer = advise([[ratio]], later, policy)
         return float(np.log(answer.multipliers[0]) / np.log(ratio))
 
     assert moved(0.05, 0.2) == pytest.approx(1.0, abs=0.01)

@@ -35,7 +35,7 @@ def test_a_move_is_weighed_then_averaged_then_damped_then_slew_limited() -> None
     measurement = measured(
         [1.0], errors=[error], multipliers=[1.0], interval_steps=25, linearity_error=1.0
     )
-    policy = Policy(max_relative_error=9.0, max_linearity_error=0.5)
+    policy = Policy(max_relative_error=9.0, max_linearity_error=0.5, multiplier_values_per_octave=0)
     answer = advise([[16.0]], measurement, policy)
     assert answer.multipliers == pytest.approx([2.0])
     assert answer.limits.tolist() == [Limit.CONFIDENCE | Limit.DAMPING]

@@ -106,6 +106,7 @@ def test_the_digest_of_a_fixed_profile_does_not_change() -> None:
     message.policy.prior = policy_pb2.PRIOR_RULE_NONE
     message.policy.min_multiplier_without_prior = 2.0**-10
     message.policy.max_multiplier_without_prior = 2.0**10
+    message.policy.multiplier_values_per_octave = 0
     message.policy.weight_decay = policy_pb2.WEIGHT_DECAY_RULE_COUPLED
     content: ProfileContent = content_from_proto(message)
     assert encode(content).digest == (

@@ -244,6 +244,8 @@ class _LimitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Limit.ValueType
     """The correction bound: the largest factor between a multiplier and its prior."""
     LIMIT_RELATIVE_UPDATE: _Limit.ValueType  # 128
     """The largest relative update, compared with that of the base."""
+    LIMIT_ROUNDING: _Limit.ValueType  # 256
+    """Rounding to one of `multiplier_values_per_octave` values."""
 
 class Limit(_Limit, metaclass=_LimitEnumTypeWrapper):
     """Limit is a safeguard that changed a multiplier. Values are bits, so that several can be summed."""
@@ -266,6 +268,8 @@ LIMIT_CORRECTION: Limit.ValueType  # 64
 """The correction bound: the largest factor between a multiplier and its prior."""
 LIMIT_RELATIVE_UPDATE: Limit.ValueType  # 128
 """The largest relative update, compared with that of the base."""
+LIMIT_ROUNDING: Limit.ValueType  # 256
+"""Rounding to one of `multiplier_values_per_octave` values."""
 Global___Limit: _TypeAlias = Limit  # noqa: Y015
 
 class _Match:
@@ -337,6 +341,7 @@ class Policy(_message.Message):
     MIN_MULTIPLIER_WITHOUT_PRIOR_FIELD_NUMBER: _builtins.int
     MAX_MULTIPLIER_WITHOUT_PRIOR_FIELD_NUMBER: _builtins.int
     LOWER_CORRECTION_BOUND_FIELD_NUMBER: _builtins.int
+    MULTIPLIER_VALUES_PER_OCTAVE_FIELD_NUMBER: _builtins.int
     depth_rule: Global___DepthRule.ValueType
     """How differences in depth are handled. Default: sum."""
     alignment: Global___Alignment.ValueType
@@ -430,6 +435,12 @@ class Policy(_message.Message):
     """Largest factor by which a group's multiplier may fall below its prior, at least 1. Does not apply
     to groups without a prior. Default 4.
     """
+    multiplier_values_per_octave: _builtins.int
+    """Number of values, equally spaced in logarithms, that multipliers may have between a value and its
+    double, in [0, 1024]. Multipliers whose relative error is larger than half the distance of two
+    values are rounded, so that groups share learning rates and a step costs less. 0: none is
+    rounded. Default 8.
+    """
     def __init__(
         self,
         *,
@@ -460,10 +471,11 @@ class Policy(_message.Message):
         min_multiplier_without_prior: _builtins.float | None = ...,
         max_multiplier_without_prior: _builtins.float | None = ...,
         lower_correction_bound: _builtins.float | None = ...,
+        multiplier_values_per_octave: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_lower_correction_bound", b"_lower_correction_bound", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_multiplier_without_prior", b"_max_multiplier_without_prior", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_multiplier_without_prior", b"_min_multiplier_without_prior", "_min_rate_ratio", b"_min_rate_ratio", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "lower_correction_bound", b"lower_correction_bound", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_multiplier_without_prior", b"max_multiplier_without_prior", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_multiplier_without_prior", b"min_multiplier_without_prior", "min_rate_ratio", b"min_rate_ratio", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_lower_correction_bound", b"_lower_correction_bound", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_multiplier_without_prior", b"_max_multiplier_without_prior", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_multiplier_without_prior", b"_min_multiplier_without_prior", "_min_rate_ratio", b"_min_rate_ratio", "_multiplier_values_per_octave", b"_multiplier_values_per_octave", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "lower_correction_bound", b"lower_correction_bound", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_multiplier_without_prior", b"max_multiplier_without_prior", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_multiplier_without_prior", b"min_multiplier_without_prior", "min_rate_ratio", b"min_rate_ratio", "multiplier_values_per_octave", b"multiplier_values_per_octave", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_lower_correction_bound", b"_lower_correction_bound", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_multiplier_without_prior", b"_max_multiplier_without_prior", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_multiplier_without_prior", b"_min_multiplier_without_prior", "_min_rate_ratio", b"_min_rate_ratio", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "alignment", b"alignment", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "depth_rule", b"depth_rule", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "lower_correction_bound", b"lower_correction_bound", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_multiplier_without_prior", b"max_multiplier_without_prior", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_multiplier_without_prior", b"min_multiplier_without_prior", "min_rate_ratio", b"min_rate_ratio", "prior", b"prior", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "unmatched_rule", b"unmatched_rule", "weigh_by_confidence", b"weigh_by_confidence", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_lower_correction_bound", b"_lower_correction_bound", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_multiplier_without_prior", b"_max_multiplier_without_prior", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_multiplier_without_prior", b"_min_multiplier_without_prior", "_min_rate_ratio", b"_min_rate_ratio", "_multiplier_values_per_octave", b"_multiplier_values_per_octave", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "alignment", b"alignment", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "depth_rule", b"depth_rule", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "lower_correction_bound", b"lower_correction_bound", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_multiplier_without_prior", b"max_multiplier_without_prior", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_multiplier_without_prior", b"min_multiplier_without_prior", "min_rate_ratio", b"min_rate_ratio", "multiplier_values_per_octave", b"multiplier_values_per_octave", "prior", b"prior", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "unmatched_rule", b"unmatched_rule", "weigh_by_confidence", b"weigh_by_confidence", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__averaging_window: _TypeAlias = _typing.Literal["averaging_window"]  # noqa: Y015
     _WhichOneofArgType__averaging_window: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window"]  # noqa: Y015
@@ -499,6 +511,8 @@ class Policy(_message.Message):
     _WhichOneofArgType__min_multiplier_without_prior: _TypeAlias = _typing.Literal["_min_multiplier_without_prior", b"_min_multiplier_without_prior"]  # noqa: Y015
     _WhichOneofReturnType__min_rate_ratio: _TypeAlias = _typing.Literal["min_rate_ratio"]  # noqa: Y015
     _WhichOneofArgType__min_rate_ratio: _TypeAlias = _typing.Literal["_min_rate_ratio", b"_min_rate_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__multiplier_values_per_octave: _TypeAlias = _typing.Literal["multiplier_values_per_octave"]  # noqa: Y015
+    _WhichOneofArgType__multiplier_values_per_octave: _TypeAlias = _typing.Literal["_multiplier_values_per_octave", b"_multiplier_values_per_octave"]  # noqa: Y015
     _WhichOneofReturnType__reference_smoothing: _TypeAlias = _typing.Literal["reference_smoothing"]  # noqa: Y015
     _WhichOneofArgType__reference_smoothing: _TypeAlias = _typing.Literal["_reference_smoothing", b"_reference_smoothing"]  # noqa: Y015
     _WhichOneofReturnType__rise_limit: _TypeAlias = _typing.Literal["rise_limit"]  # noqa: Y015
@@ -543,6 +557,8 @@ class Policy(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_multiplier_without_prior) -> _WhichOneofReturnType__min_multiplier_without_prior | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_rate_ratio) -> _WhichOneofReturnType__min_rate_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__multiplier_values_per_octave) -> _WhichOneofReturnType__multiplier_values_per_octave | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reference_smoothing) -> _WhichOneofReturnType__reference_smoothing | None: ...
     @_typing.overload
