@@ -19,6 +19,7 @@ from advisor.advising.mismatch_warnings import (
     Difference,
     DifferenceKind,
     Training,
+    mask_difference,
     nearest_roles_used,
     opening_differences,
     recording_differences,
@@ -318,6 +319,7 @@ class Advice:
             )
             found += nearest_roles_used(self.layout, self.base_layout, self.mapping)
             found += weight_decay_difference(self._profile, measurement)
+            found += mask_difference(self._profile, measurement)
             found += recording_differences(self._flaws)
             found += self._initial_weight_differences()
         return found

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from advisor.policy import Layout, LayoutMapping, Match, Measurement, Profile, RecordingFlaw
+from advisor.policy import (
+    Layout,
+    LayoutMapping,
+    Match,
+    Measurement,
+    Profile,
+    RecordingFlaw,
+    shown,
+)
 from advisor.policy.optimizer_families import optimizer_family, plain_name
 from advisor.registry.profiles import Provenance
 
@@ -30,6 +38,7 @@ class DifferenceKind(enum.Enum):
     RECORDING = "recording"
     INITIAL_WEIGHTS = "initial weights"
     SCHEDULE = "schedule"
+    MASK = "mask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +233,30 @@ def weight_decay_difference(profile: Profile, measurement: Measurement) -> list[
             f"the run measures unit rates {own} weight decay, and the profile's are {recorded} it, "
             "so groups that decay more than they learn get wrong multipliers; measure both with "
             f"exclude_weight_decay={profile.excludes_weight_decay}, or record the profile again",
+        )
+    ]
+
+
+def mask_difference(profile: Profile, measurement: Measurement) -> list[Difference]:
+    """Return a difference if the two average over output elements that differ, or none.
+
+    Args:
+        profile: The run's profile.
+        measurement: The run's measurement.
+    """
+    if measurement.mask == profile.mask:
+        return []
+    own, recorded = (
+        f"those that {shown(mask)} weighs" if mask else "all of them"
+        for mask in (measurement.mask, profile.mask)
+    )
+    option = f"mask={shown(profile.mask)}" if profile.mask else "no mask"
+    return [
+        Difference(
+            DifferenceKind.MASK,
+            f"the run's unit rates are averages over output elements, {own}, and the profile's "
+            f"over {recorded}: padding that only one of the two counts changes multipliers; "
+            f"measure both with {option}, or record the profile again",
         )
     ]
 

@@ -80,6 +80,8 @@ class Measurement:
             unknown.
         excludes_weight_decay: Whether the unit rates are those of the update without its weight
             decay.
+        mask: What weighs the output elements that the unit rates are averages over; empty: all
+            count the same.
     """
 
     step: int
@@ -95,6 +97,7 @@ class Measurement:
     weight_rms: Floats | None = None
     update_rms: Floats | None = None
     excludes_weight_decay: bool = False
+    mask: str = ""
 
     @property
     def moves(self) -> NDArray[np.bool_]:
@@ -144,6 +147,7 @@ class Measurements:
         learning_rates: Shape [runs].
         moves: See :attr:`Measurement.moves`, shape [runs, groups].
         excludes_weight_decay: Shape [runs].
+        masks: Shape [runs].
         weight_rms: Shape [runs, groups]; a row of NaN: unknown for that run; None: unknown for all.
         update_rms: The same.
     """
@@ -159,6 +163,7 @@ class Measurements:
     learning_rates: Sequence[float | None]
     moves: NDArray[np.bool_]
     excludes_weight_decay: Sequence[bool]
+    masks: Sequence[str]
     weight_rms: Floats | None = None
     update_rms: Floats | None = None
 
@@ -177,6 +182,7 @@ class Measurements:
             learning_rates=[each.learning_rate for each in measurements],
             moves=np.stack([each.moves for each in measurements]),
             excludes_weight_decay=[each.excludes_weight_decay for each in measurements],
+            masks=[each.mask for each in measurements],
             weight_rms=_rows_of_known([each.weight_rms for each in measurements]),
             update_rms=_rows_of_known([each.update_rms for each in measurements]),
         )
@@ -197,6 +203,7 @@ class Measurements:
             weight_rms=_known_row(self.weight_rms, run),
             update_rms=_known_row(self.update_rms, run),
             excludes_weight_decay=self.excludes_weight_decay[run],
+            mask=self.masks[run],
         )
 
 

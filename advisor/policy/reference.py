@@ -42,6 +42,8 @@ class Profile:
         update_rms: RMS of each group's update of an lr = 1 step, likewise.
         excludes_weight_decay: Whether the unit rates are those of the update without its weight
             decay.
+        mask: What weighs the output elements that the unit rates are averages over; empty: all
+            count the same.
 
     Raises:
         InvalidValueError: A value is out of its range or of the wrong shape.
@@ -60,6 +62,7 @@ class Profile:
     weight_rms: NDArray[np.float32] | None = None
     update_rms: NDArray[np.float32] | None = None
     excludes_weight_decay: bool = False
+    mask: str = ""
 
     def __post_init__(self) -> None:
         """Check ranges and shapes."""

@@ -31,7 +31,7 @@ from advisor.registry.profiles import ProfileContent
 
 _SAME = (
     *("base_learning_rate", "total_steps", "policy", "policy_name", "aliases", "labels"),
-    "excludes_weight_decay",
+    *("excludes_weight_decay", "mask"),
 )
 _SAME_PROVENANCE = (
     *(

@@ -125,6 +125,8 @@ class ProfileHeader:
         policy_name: The stored policy that runs use instead of ``policy``; empty: none.
         excludes_weight_decay: Whether the unit rates are those of the update without its weight
             decay.
+        mask: What weighs the output elements that the unit rates are averages over; empty: all
+            count the same.
     """
 
     layout: Layout
@@ -137,6 +139,7 @@ class ProfileHeader:
     aliases: tuple[GroupAlias, ...] = ()
     policy_name: str = ""
     excludes_weight_decay: bool = False
+    mask: str = ""
 
     def __post_init__(self) -> None:
         """Check the ranges that the policy does not check."""
@@ -155,6 +158,7 @@ class ProfileHeader:
                     f"labels[{key}]",
                     f"{len(value)} characters, but at most {_MAX_LABEL_CHARACTERS} are allowed",
                 )
+        check_words("mask", self.mask)
         check_text("docs", self.docs)
         if len(self.docs) > _MAX_DOCS_CHARACTERS:
             raise InvalidValueError(
@@ -219,6 +223,7 @@ class ProfileContent:
             weight_rms=self.weight_rms,
             update_rms=self.update_rms,
             excludes_weight_decay=header.excludes_weight_decay,
+            mask=header.mask,
         )
 
     def warnings(self) -> list[str]:

@@ -178,6 +178,7 @@ def _header(fields: dict[str, Any]) -> ProfileHeader:
         aliases=tuple(GroupAlias(*alias) for alias in fields.get("aliases", ())),
         policy_name=fields.get("policy_name", ""),
         excludes_weight_decay=fields.get("excludes_weight_decay", False),
+        mask=fields.get("mask", ""),
     )
 
 
@@ -255,6 +256,7 @@ def _header_fields(content: ProfileContent) -> dict[str, Any]:
         ),
         **({"policy_name": header.policy_name} if header.policy_name else {}),
         **({"excludes_weight_decay": True} if header.excludes_weight_decay else {}),
+        **({"mask": header.mask} if header.mask else {}),
         **({"aliases": [[a.pattern, a.target] for a in header.aliases]} if header.aliases else {}),
     }
 

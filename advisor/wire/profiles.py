@@ -76,6 +76,7 @@ def _header_from(
         policy_name=_policy_name(message),
         aliases=tuple(GroupAlias(a.pattern, a.target) for a in message.group_aliases),
         excludes_weight_decay=message.excludes_weight_decay,
+        mask=message.mask,
     )
 
 
@@ -227,6 +228,7 @@ def _header_to(header: ProfileHeader) -> profile_pb2.ProfileContent:
         docs=header.docs,
         policy_name=header.policy_name,
         excludes_weight_decay=header.excludes_weight_decay,
+        mask=header.mask,
         group_aliases=[
             profile_pb2.GroupAlias(pattern=a.pattern, target=a.target) for a in header.aliases
         ],

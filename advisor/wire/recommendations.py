@@ -18,6 +18,7 @@ from advisor.advising.advice import Advice, Opening
 from advisor.advising.mismatch_warnings import DifferenceKind
 from advisor.policy import InvalidValueError, Measurement, Measurements, Outcome, Recommendations
 from advisor.policy.measurement import ARRAY_RANGES, NUMBER_RANGES, check_array
+from advisor.registry.profiles import check_words
 from advisor.wire import packed
 from advisor.wire.field_paths import field_path
 from advisor.wire.policies import weight_decay_to_proto
@@ -62,6 +63,7 @@ _WARNING_KINDS = {
     DifferenceKind.RECORDING: advisor_service_pb2.WARNING_KIND_RECORDING,
     DifferenceKind.INITIAL_WEIGHTS: advisor_service_pb2.WARNING_KIND_INITIAL_WEIGHTS,
     DifferenceKind.SCHEDULE: advisor_service_pb2.WARNING_KIND_SCHEDULE,
+    DifferenceKind.MASK: advisor_service_pb2.WARNING_KIND_MASK,
 }
 
 
@@ -242,7 +244,10 @@ def _complete_measurements(
     inside &= ARRAY_RANGES["multipliers"].contains_each(multipliers)
     if np.count_nonzero(inside) < inside.size:
         return None
+    masks = [message.mask for message in messages]
     try:
+        for mask in {*masks}:
+            check_words("mask", mask)
         weight_rms, update_rms = (
             _rows_where_sent(field, [getattr(message, field) for message in messages], groups)
             for field in ("weight_rms", "update_rms")
@@ -264,6 +269,7 @@ def _complete_measurements(
         learning_rates=np.maximum.reduce(learning_rates, axis=1).astype(np.float64).tolist(),
         moves=rows("advised", np.bool_),
         excludes_weight_decay=[message.excludes_weight_decay for message in messages],
+        masks=masks,
         weight_rms=weight_rms,
         update_rms=update_rms,
     )
@@ -336,6 +342,7 @@ def _measurement(message: Any, arrays: _Arrays, opening: Opening) -> Measurement
         if arrays.shares.size:
             check_array("shares", arrays.shares, groups)
         NUMBER_RANGES["examples"].check("examples", message.examples)
+        check_words("mask", message.mask)
     return Measurement(
         step=message.step,
         unit_rates=arrays.unit_rates,
@@ -350,6 +357,7 @@ def _measurement(message: Any, arrays: _Arrays, opening: Opening) -> Measurement
         weight_rms=arrays.weight_rms if arrays.weight_rms.size else None,
         update_rms=arrays.update_rms if arrays.update_rms.size else None,
         excludes_weight_decay=message.excludes_weight_decay,
+        mask=message.mask,
     )
 
 

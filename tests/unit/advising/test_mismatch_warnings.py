@@ -10,6 +10,7 @@ import pytest
 from advisor.advising.mismatch_warnings import (
     DifferenceKind,
     Training,
+    mask_difference,
     nearest_roles_used,
     opening_differences,
     schedule_difference,
@@ -217,6 +218,33 @@ def test_unit_rates_with_and_without_weight_decay_differ(
     found = weight_decay_difference(profile, measurement)
     assert [words in difference.message for difference in found] == [True] * bool(words)
     assert [f"exclude_weight_decay={recorded}" in d.message for d in found] == [True] * bool(words)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "own", "words"),
+    [
+        (
+            "labels",
+            "",
+            r"all of them, .* over those that 'labels' weighs: .* with mask",
+        ),
+        (
+            "",
+            "labels",
+            r"those that 'labels' weighs, .* over all of them: .* no mask",
+        ),
+        ("labels", "pads", r"those that 'pads' .* those that 'labels' weighs: .* mask='labels'"),
+        ("labels", "labels", ""),
+        ("", "", ""),
+    ],
+)
+def test_unit_rates_over_different_output_elements_differ(
+    recorded: str, own: str, words: str
+) -> None:
+    profile = dataclasses.replace(profile_of(["a"], [[1.0]]), mask=recorded)
+    one = np.ones(1)
+    found = mask_difference(profile, Measurement(0, one, one, one, mask=own))
+    assert [bool(re.search(words, d.message)) for d in found] == [True] * bool(words)
 
 
 def test_nearest_roles_in_use_are_listed() -> None:

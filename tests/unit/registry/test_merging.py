@@ -84,6 +84,13 @@ def test_recordings_with_and_without_weight_decay_are_not_merged() -> None:
         merge([one, dataclasses.replace(two, header=header)])
 
 
+def test_recordings_with_different_masks_are_not_merged() -> None:
+    one, two = recording([[1.0, 2.0]]), recording([[4.0, 2.0]])
+    header = dataclasses.replace(two.header, mask="attention_mask")
+    with pytest.raises(InvalidValueError, match="mask differs from the first"):
+        merge([one, dataclasses.replace(two, header=header)])
+
+
 def test_a_rate_is_zero_if_it_is_zero_in_at_least_half_of_the_recordings() -> None:
     three = [recording([[0.0, 0.0]]), recording([[0.0, 3.0]]), recording([[2.0, 3.0]])]
     assert merge(three).unit_rates.tolist() == [[0.0, 3.0]]

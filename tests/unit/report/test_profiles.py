@@ -57,7 +57,14 @@ def test_facts_leave_out_what_is_unknown() -> None:
     assert facts["base learning rate"] == f"{content.base_learning_rate:.4g}"
     assert facts["labels"] == "area=text, team=nlp"
     assert facts["policy"] == "the defaults"
-    assert not {"aliases", "spread", "group aliases"} & facts.keys()
+    assert not {"aliases", "spread", "group aliases", "mask"} & facts.keys()
+    response.profile.content.mask = "attention_mask"
+    facts = {fact.label: fact.value for fact in profile_facts(response)}
+    assert facts["mask"] == "attention_mask"
+    masked = content_message(labels={"team": "nlp", "area": "text"})
+    masked.mask = "attention_mask"
+    difference = profile_difference(version(content_message()), version(masked))
+    assert ChangedFact("mask", None, "attention_mask") in difference.facts
 
 
 def test_unit_rates_are_shown_at_the_first_the_middle_and_the_last_step() -> None:

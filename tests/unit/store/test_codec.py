@@ -29,6 +29,7 @@ def whole() -> profile_pb2.ProfileContent:
         point.weight_rms.extend([0.5, 0.0, 0.5, 1.0])
         point.update_rms.extend([1.0, 0.0, 2.0, 3.0])
     message.excludes_weight_decay = True
+    message.mask = "attention_mask"
     return content_to_proto(content_from_proto(message))  # defaults and roles filled in
 
 

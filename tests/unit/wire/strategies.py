@@ -36,6 +36,7 @@ def any_measurements(draw: st.DrawFn, groups: int) -> pb.Measurement:
         if draw(st.booleans()):
             setattr(message, field, draw(_NUMBERS | st.just(0.0)))
     message.excludes_weight_decay = draw(st.booleans())
+    message.mask = draw(st.sampled_from(["", "attention_mask", "a\x00b"]))
     message.step = draw(st.integers(0, 1_000))
     message.interval_steps = draw(st.sampled_from([0, 1, 25]))
     for _ in range(draw(st.integers(0, 2))):

@@ -117,6 +117,7 @@ def _add_rms(message: pb.Measurement, kind: int) -> None:
         case 12:
             message.weight_rms.extend([0.0] * GROUPS)
             message.excludes_weight_decay = True
+            message.mask = "attention_mask"
         case _:
             pass
 
@@ -171,6 +172,7 @@ def test_measurements_with_and_without_rms_share_a_batch(monkeypatch: pytest.Mon
     (batch,) = seen
     rows = [batch.row(i) for i in range(3)]
     assert [row.excludes_weight_decay for row in rows] == [False, False, True]
+    assert [row.mask for row in rows] == ["", "", "attention_mask"]
     assert rows[0].weight_rms is rows[0].update_rms is rows[2].update_rms is None
     assert rows[1].weight_rms is not None
     assert rows[1].weight_rms.tolist() == [0.5] * GROUPS
@@ -282,3 +284,30 @@ def test_a_defect_of_a_batch_is_reported_and_its_requests_are_answered_one_by_on
     reported: list[Exception] = []
     assert _answered(requests, reported.append) == one_by_one
     assert [str(error) for error in reported] == ["no room for all of them"]
+
+
+@pytest.mark.parametrize(
+    ("interval_steps", "mask", "warns"),
+    [(0, "labels", True), (0, "", False), (25, "labels", False)],
+)
+def test_a_run_is_warned_once_if_its_mask_is_not_the_profiles(
+    interval_steps: int, mask: str, warns: bool
+) -> None:
+    advice, opened = _advice()
+    message = _changed(measurements(GROUPS)[0], 0)
+    message.interval_steps = interval_steps
+    message.mask = mask
+    kinds = [warning.kind for warning in answer(advice, opened, message).warnings]
+    assert (pb.WARNING_KIND_MASK in kinds) == warns
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [("a\x00b", "holds the control character"), ("a" * 1025, "1025 characters, but at most 1024")],
+)
+def test_a_mask_that_is_no_single_line_is_refused(mask: str, message: str) -> None:
+    advice, opened = _advice()
+    measurement = _changed(measurements(GROUPS)[0], 0)
+    measurement.mask = mask
+    with pytest.raises(InvalidValueError, match=rf"measurement\.mask: .*{message}"):
+        answer(advice, opened, measurement)

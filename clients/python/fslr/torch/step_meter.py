@@ -23,6 +23,7 @@ from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.batch import AutocastState, Batch
 from fslr.torch.model.forward import unwrap
 from fslr.torch.model.groups import ModelGroups
+from fslr.torch.model.mask import mask_label
 from fslr.torch.model.snapshot import Snapshot, StepView
 from fslr.torch.model.update import Update
 from fslr.training.averaging import RunningAverage
@@ -188,7 +189,11 @@ class StepMeter:
         estimate = sums.estimate([group.name for group in self._groups], learning_rates)
         if squares is not None:  # it is on no rank, or no rank gets here
             estimate = _with_rms(estimate, self._ranks.total(squares), learning_rates)
-        estimate = replace(estimate, excludes_weight_decay=self.excludes_decay)
+        estimate = replace(
+            estimate,
+            excludes_weight_decay=self.excludes_decay,
+            mask=mask_label(self._options.mask),
+        )
         self._probes_per_requested = estimate.probes / self._estimator.probes
         # A skipped step must not enter the average.
         if not any(estimate.unit_rates):

@@ -346,6 +346,7 @@ class AdvisedRun:
             weight_rms=estimate.weight_rms,
             update_rms=estimate.update_rms,
             excludes_weight_decay=estimate.excludes_weight_decay,
+            mask=estimate.mask,
         )
 
     def _adopt(self, advice: Advice, step: int) -> None:

@@ -34,6 +34,8 @@ class RateEstimate:
             is. None: not measured.
         excludes_weight_decay: Whether unit rates and ``update_rms`` are those of the update without
             its weight decay.
+        mask: What weighs the output elements that all rates are averages over: a key of the batch,
+            or the name of a function. Empty: all count the same.
     """
 
     unit_rates: list[float]
@@ -47,3 +49,4 @@ class RateEstimate:
     weight_rms: list[float] | None = None
     update_rms: list[float] | None = None
     excludes_weight_decay: bool = False
+    mask: str = ""

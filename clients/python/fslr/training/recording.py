@@ -125,6 +125,7 @@ class Recording:
         self._points: list[profile_pb2.ProfilePoint] = []
         self._max_learning_rate = 0.0
         self._excludes_weight_decay: bool | None = None
+        self._mask: str | None = None
 
     @property
     def factors(self) -> list[float]:
@@ -154,7 +155,7 @@ class Recording:
 
         Raises:
             MeasurementError: Earlier steps were measured with their weight decay and this one was
-                not, or the other way round.
+                not, or the other way round; or they were measured with a different mask.
         """
         if self._excludes_weight_decay not in {None, estimate.excludes_weight_decay}:
             raise MeasurementError(
@@ -162,7 +163,14 @@ class Recording:
                 f"{self._excludes_weight_decay} before the recording was resumed, so unit rates "
                 "cannot be compared; resume it with the same option, or start a new recording"
             )
+        if self._mask not in {None, estimate.mask}:
+            raise MeasurementError(
+                f"mask is {estimate.mask!r}, and it was {self._mask!r} before the recording was "
+                "resumed, so unit rates cannot be compared; resume it with the same option, or "
+                "start a new recording"
+            )
         self._excludes_weight_decay = estimate.excludes_weight_decay
+        self._mask = estimate.mask
         self.estimate = estimate
         step = self.cadence.step
         self._plan(step)
@@ -240,6 +248,7 @@ class Recording:
             labels=labels or {},
             docs=docs,
             excludes_weight_decay=bool(self._excludes_weight_decay),
+            mask=self._mask or "",
         )
         if any(len(point.correlations) != len(self._pairs) for point in content.points):
             # The recording was resumed with an estimator that has no correlations.
@@ -261,6 +270,7 @@ class Recording:
             "max_learning_rate": self._max_learning_rate,
             "points": [point.SerializeToString() for point in self._points],
             "excludes_weight_decay": self._excludes_weight_decay,
+            "mask": self._mask,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -278,6 +288,7 @@ class Recording:
         self._max_learning_rate = float(state["max_learning_rate"])
         self._points = [profile_pb2.ProfilePoint.FromString(point) for point in state["points"]]
         self._excludes_weight_decay = state["excludes_weight_decay"]
+        self._mask = state["mask"]
         self._regular_step = 0
         for point in self._points:
             self._plan(point.step)

@@ -49,6 +49,8 @@ class _WarningKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WarningKi
     """The profile's recording is doubtful, such as one with spikes."""
     WARNING_KIND_SCHEDULE: _WarningKind.ValueType  # 10
     """The learning rates of run and profile decay differently."""
+    WARNING_KIND_MASK: _WarningKind.ValueType  # 11
+    """The unit rates of run and profile are averages over different output elements."""
 
 class WarningKind(_WarningKind, metaclass=_WarningKindEnumTypeWrapper):
     """WarningKind is the kind of a difference between a run and its profile."""
@@ -75,6 +77,8 @@ WARNING_KIND_RECORDING: WarningKind.ValueType  # 9
 """The profile's recording is doubtful, such as one with spikes."""
 WARNING_KIND_SCHEDULE: WarningKind.ValueType  # 10
 """The learning rates of run and profile decay differently."""
+WARNING_KIND_MASK: WarningKind.ValueType  # 11
+"""The unit rates of run and profile are averages over different output elements."""
 Global___WarningKind: _TypeAlias = WarningKind  # noqa: Y015
 
 @_typing.final
@@ -172,6 +176,7 @@ class Measurement(_message.Message):
     WEIGHT_RMS_FIELD_NUMBER: _builtins.int
     UPDATE_RMS_FIELD_NUMBER: _builtins.int
     EXCLUDES_WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    MASK_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimizer steps completed before the measured step, at least 0."""
     interval_steps: _builtins.int
@@ -194,6 +199,11 @@ class Measurement(_message.Message):
     excludes_weight_decay: _builtins.bool
     """Whether the unit rates were measured without the part of the update that is weight decay.
     Default false. A profile that differs gives a warning.
+    """
+    mask: _builtins.str
+    """Which output elements count: the key of the batch that weighs them, or the name of the function
+    that does, at most 1,024 characters. Default (empty): all count the same. A profile that differs
+    gives a warning.
     """
     @_builtins.property
     def unit_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -255,10 +265,11 @@ class Measurement(_message.Message):
         weight_rms: _abc.Iterable[_builtins.float] | None = ...,
         update_rms: _abc.Iterable[_builtins.float] | None = ...,
         excludes_weight_decay: _builtins.bool = ...,
+        mask: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_total_rate", b"_total_rate", "linearity_error", b"linearity_error", "loss", b"loss", "total_rate", b"total_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_total_rate", b"_total_rate", "advised", b"advised", "examples", b"examples", "excludes_weight_decay", b"excludes_weight_decay", "interval_steps", b"interval_steps", "learning_rates", b"learning_rates", "linearity_error", b"linearity_error", "loss", b"loss", "multipliers", b"multipliers", "probes", b"probes", "relative_errors", b"relative_errors", "shares", b"shares", "step", b"step", "total_rate", b"total_rate", "unit_rates", b"unit_rates", "update_rms", b"update_rms", "weight_rms", b"weight_rms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_total_rate", b"_total_rate", "advised", b"advised", "examples", b"examples", "excludes_weight_decay", b"excludes_weight_decay", "interval_steps", b"interval_steps", "learning_rates", b"learning_rates", "linearity_error", b"linearity_error", "loss", b"loss", "mask", b"mask", "multipliers", b"multipliers", "probes", b"probes", "relative_errors", b"relative_errors", "shares", b"shares", "step", b"step", "total_rate", b"total_rate", "unit_rates", b"unit_rates", "update_rms", b"update_rms", "weight_rms", b"weight_rms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__linearity_error: _TypeAlias = _typing.Literal["linearity_error"]  # noqa: Y015
     _WhichOneofArgType__linearity_error: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error"]  # noqa: Y015

@@ -270,6 +270,7 @@ class ProfileContent(_message.Message):
     POLICY_NAME_FIELD_NUMBER: _builtins.int
     CORRELATED_GROUPS_FIELD_NUMBER: _builtins.int
     EXCLUDES_WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    MASK_FIELD_NUMBER: _builtins.int
     base_learning_rate: _builtins.float
     """The learning rate that is transferred, absolute, above 0. Required."""
     total_steps: _builtins.int
@@ -286,6 +287,10 @@ class ProfileContent(_message.Message):
     excludes_weight_decay: _builtins.bool
     """Whether the unit rates were measured without the part of the update that is weight decay.
     Default false.
+    """
+    mask: _builtins.str
+    """Which output elements the unit rates are averages over: the key of the batch that weighs them,
+    or the name of the function that does, at most 1,024 characters. Default (empty): all of them.
     """
     @_builtins.property
     def layout(self) -> _layout_pb2.Layout:
@@ -335,10 +340,11 @@ class ProfileContent(_message.Message):
         policy_name: _builtins.str = ...,
         correlated_groups: _abc.Iterable[Global___GroupPair] | None = ...,
         excludes_weight_decay: _builtins.bool = ...,
+        mask: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "policy", b"policy", "provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "correlated_groups", b"correlated_groups", "docs", b"docs", "excludes_weight_decay", b"excludes_weight_decay", "group_aliases", b"group_aliases", "labels", b"labels", "layout", b"layout", "points", b"points", "policy", b"policy", "policy_name", b"policy_name", "provenance", b"provenance", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "correlated_groups", b"correlated_groups", "docs", b"docs", "excludes_weight_decay", b"excludes_weight_decay", "group_aliases", b"group_aliases", "labels", b"labels", "layout", b"layout", "mask", b"mask", "points", b"points", "policy", b"policy", "policy_name", b"policy_name", "provenance", b"provenance", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
