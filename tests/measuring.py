@@ -53,9 +53,15 @@ class Measurable:
             epsilon: Half the distance between the two points.
         """
         model = copy.deepcopy(self.model).double()
+        for parameter in model.parameters():
+            if parameter.is_complex():
+                parameter.data = parameter.data.to(torch.complex128)
         named = dict(model.named_parameters())
         args = [a.double() if a.is_floating_point() else a for a in self.batch.args]
-        steps = [update.double() for update in self.updates]
+        steps = [
+            update.to(torch.complex128 if update.is_complex() else torch.float64)
+            for update in self.updates
+        ]
         chosen = [[i] for i in range(len(steps))] if scales is None else [list(range(len(steps)))]
         found: list[Tensor] = []
         for indices in chosen:
@@ -73,7 +79,7 @@ class Measurable:
         return found
 
     def differences(self) -> list[float]:
-        return [float(change.square().mean().sqrt()) for change in self.changes()]
+        return [float(change.abs().square().mean().sqrt()) for change in self.changes()]
 
     def estimator(self, **options: Any) -> PerExampleEstimator:
         return PerExampleEstimator(
@@ -93,7 +99,9 @@ def measurable(
     before = [group.parameter.detach().clone() for group in groups]
     buffers = [buffer.clone() for buffer in model.buffers()]
     outputs = select_output(model(*args, **kwargs), output)
-    nn.functional.mse_loss(outputs.float(), torch.randn(outputs.shape)).backward()
+    if not outputs.is_complex():
+        outputs = outputs.float()
+    (outputs - torch.randn_like(outputs)).abs().square().mean().backward()
     optimizer.step()
     updates = [(g.parameter.detach() - b) / 1e-3 for g, b in zip(groups, before, strict=True)]
     with torch.no_grad():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fslr.errors import MeasurementError
 from fslr.torch.estimators.sums import ProjectionSums
 from fslr.torch.model.batch import Batch
+from fslr.torch.model.complex_numbers import as_real
 from fslr.torch.model.forward import Forward, Output, eager_execution, unwrap
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.isolation import isolated
@@ -42,8 +43,10 @@ class Probes:
         """Return one probe: independent random signs.
 
         Of all independent entries with mean 0 and variance 1, signs give the estimates with the
-        smallest variance.
+        smallest variance. For complex outputs, the real and the imaginary parts are signs.
         """
+        if outputs.is_complex():
+            return torch.view_as_complex(self.cotangent(*as_real(outputs.detach())))
         generator = self._generator(outputs.device)
         signs = torch.empty(outputs.shape, dtype=outputs.dtype, device=outputs.device)
         return signs.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)

@@ -73,7 +73,7 @@ def exact_unit_rates(
 
             before = group.parameter.detach()
             change = jvp(outputs_at, (before,), (update.unit_update(index),))[1]
-            squares = change.float().square()
+            squares = change.abs().float().square()
             mean = squares.mean() if weights is None else weights.mean(squares)
             rates.append(float(mean.sqrt()))
     return rates

@@ -6,11 +6,14 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from fslr.errors import MeasurementError
+from fslr.torch.estimators.backward import edges_beside
 from fslr.torch.estimators.base import Estimator
 from fslr.torch.estimators.sums import ProjectionSums
 from fslr.torch.model.batch import Batch
+from fslr.torch.model.complex_numbers import as_real
 from fslr.torch.model.function_modes import UnmodifiedGradients
 from fslr.torch.model.update import Update
 
@@ -28,7 +31,8 @@ class GradientEstimator(Estimator):
 
         Args:
             product: Element-wise product of the gradient of ``z . f`` and the unit update, float32
-                of the parameter's shape.
+                of the parameter's shape. For a complex parameter it is the real part of
+                ``conj(gradient) * update``.
         """
 
     @staticmethod
@@ -45,22 +49,23 @@ class GradientEstimator(Estimator):
             outputs, weights = self._forward.with_weights(batch)
         if not outputs.requires_grad:
             raise MeasurementError(NO_DEPENDENCE)
-        parameters = [group.parameter for group in self._groups]
+        edges = [get_gradient_edge(group.parameter) for group in self._groups]
+        edges += edges_beside(outputs, edges, [group.parameter for group in self._groups])
         squares_by_probe: list[Tensor] = []
-        totals: list[Tensor | None] = [None] * len(parameters)
+        totals: list[Tensor | None] = [None] * len(self._groups)
         for probe in range(self.probes):
             cotangent = self._probes.cotangent(outputs)
             gradients = torch.autograd.grad(
                 outputs,
-                parameters,
+                edges,
                 cotangent if weights is None else weights.weigh(cotangent),
                 retain_graph=probe < self.probes - 1,
                 allow_unused=True,
             )
-            squares = [torch.zeros((), device=outputs.device)] * len(parameters)
-            for i, gradient in enumerate(gradients):
+            squares = [torch.zeros((), device=outputs.device)] * len(self._groups)
+            for i, gradient in enumerate(gradients[: len(squares)]):
                 if gradient is not None:
-                    terms = self.terms(gradient.float() * update.unit_update(i).float())
+                    terms = self.terms(_product(gradient, update.unit_update(i)))
                     squares[i] = self.square(terms)
                     total = totals[i]
                     totals[i] = terms if total is None else total + terms
@@ -80,6 +85,14 @@ class GradientEstimator(Estimator):
             batch.examples,
             self.probes,
         )
+
+
+def _product(gradient: Tensor, unit_update: Tensor) -> Tensor:
+    """Return ``Re(conj(gradient) * unit_update)`` by element, in float32."""
+    if not gradient.is_complex():
+        return gradient.float() * unit_update.float()
+    pairs, of_update = as_real(gradient, unit_update)
+    return (pairs.float() * of_update.float()).sum(-1)
 
 
 NO_DEPENDENCE = (

@@ -35,8 +35,10 @@ from torch import Tensor, nn
 from fslr.errors import MeasurementError
 from fslr.torch.estimators.base import Estimator, Probes
 from fslr.torch.estimators.gradient import NO_DEPENDENCE
+from fslr.torch.estimators.per_example.checks import AnyRank
 from fslr.torch.estimators.per_example.projector import Projector
-from fslr.torch.estimators.per_example.route import AnyRank, Route, find_route, max_chunks
+from fslr.torch.estimators.per_example.route import Route, find_route, max_chunks
+from fslr.torch.estimators.per_example.rows import RowLayout, inner_products
 from fslr.torch.estimators.sums import ProjectionSums, sums_of_rows
 from fslr.torch.model.batch import Batch
 from fslr.torch.model.forward import Output
@@ -44,6 +46,7 @@ from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.mask import Mask
 from fslr.torch.model.update import Update
 
+_EXAMPLES_LEAD = RowLayout("dimension")
 _CHECK_SEED_OFFSET = 500_009  # from the seed of the measurements to that of the checks
 
 
@@ -155,7 +158,7 @@ class PerExampleEstimator(Estimator):
             last = probe == probes - 1
             rows.append(self._projector.rows(trace, cotangent, layouts, last=last))
             if change is not None:
-                real.append(torch.linalg.vecdot(cotangent.float().flatten(1), change.flatten(1)))
+                real.append(inner_products(cotangent, change, _EXAMPLES_LEAD, len(change)))
         learning_rates = update.learning_rates
         return sums_of_rows(
             torch.stack(rows).to("cpu", torch.float64),
@@ -172,4 +175,6 @@ class PerExampleEstimator(Estimator):
 def _change(after: Tensor, before: Tensor) -> Tensor:
     """Return the real change of the outputs; 0 where both are the same infinity (a mask)."""
     masked = after.isinf() & (after == before)
-    return after.float().sub_(before).masked_fill_(masked, 0.0)
+    if not after.is_complex():
+        after, before = after.float(), before.float()
+    return (after - before).masked_fill_(masked, 0.0)

@@ -7,7 +7,8 @@ The entries are independent of probes, rates and modules: a layer of ``torch.nn`
 layer and a parameter used by hand all reduce to these functions.
 
 Functions that only rearrange, cast or select (``W.t()``, ``W[expert]``, ``W.to(dtype)``) are linear
-as well, so a change can be followed through them.
+as well, so a change can be followed through them. So are Fourier transforms, and the functions
+between real and complex numbers: linear means linear for real factors, so the conjugate counts.
 """
 
 from __future__ import annotations
@@ -231,6 +232,12 @@ def _concatenation(call: Call, place: Place, change: Tensor) -> Any:
     return call.repeat(tensors=items)
 
 
+def _complex(_call: Call, place: Place, change: Tensor) -> Any:
+    """Return the complex number whose other part is zero."""
+    zero = torch.zeros_like(change)
+    return torch.complex(change, zero) if place == "real" else torch.complex(zero, change)
+
+
 _TABLE: dict[Callable[..., Any], LinearFunction] = {}
 
 
@@ -315,15 +322,31 @@ _REARRANGING = (
 )  # fmt: skip
 _REARRANGING_METHODS = (
     "view", "expand", "repeat", "contiguous", "to", "float", "half", "bfloat16", "double",
-    "type", "__getitem__",
+    "type", "cfloat", "cdouble", "__getitem__",
+)  # fmt: skip
+_REARRANGING_ATTRIBUTES = "T", "mT", "H", "mH", "real", "imag"
+_COMPLEX = (
+    "view_as_complex", "view_as_real", "real", "imag", "conj", "conj_physical", "resolve_conj",
+    "resolve_neg", "adjoint",
+)  # fmt: skip
+_FOURIER = (
+    "fft", "ifft", "rfft", "irfft", "hfft", "ihfft", "fft2", "ifft2", "rfft2", "irfft2", "fftn",
+    "ifftn", "rfftn", "irfftn", "fftshift", "ifftshift",
 )  # fmt: skip
 _register(
-    [getattr(owner, name) for owner in (torch, _T) for name in _REARRANGING if hasattr(owner, name)]
+    [
+        getattr(owner, name)
+        for owner in (torch, _T)
+        for name in (*_REARRANGING, *_COMPLEX)
+        if callable(getattr(owner, name, None))
+    ]
     + [getattr(_T, name) for name in _REARRANGING_METHODS]
-    + [_T.T.__get__, _T.mT.__get__],  # type: ignore[attr-defined]
+    + [getattr(_T, name).__get__ for name in _REARRANGING_ATTRIBUTES]
+    + [getattr(torch.fft, name) for name in _FOURIER],
     "input argument1 argument2 argument3 argument4 argument5 argument6",
     _rearrangement,
 )
+_register([torch.complex], "real imag", _complex)
 _register([torch.cat, torch.concat, torch.concatenate, torch.stack], "tensors dim", _concatenation)
 _register([torch.where], "condition input other", _where)
 _register([_T.where], "input condition other", _where)

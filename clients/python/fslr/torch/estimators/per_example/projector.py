@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from fslr.torch.estimators.backward import edges_beside
 from fslr.torch.estimators.per_example.rows import RowLayout, inner_products
 from fslr.torch.estimators.per_example.tracer import LocalMapTracer, Use
 from fslr.torch.model.batch import Batch
@@ -46,14 +47,25 @@ class Trace:
     scales: dict[int, Tensor]
     weights: Weights | None = None
 
-    def cotangents_at_uses(self, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the cotangent at each use for a cotangent at the outputs; the graph is kept."""
-        if not self.uses:
-            return ()
-        edges = [use.edge for use in self.uses]
-        return torch.autograd.grad(
-            self.outputs, edges, cotangent, retain_graph=True, allow_unused=True
+    def backward(
+        self, cotangent: Tensor, leaves: Sequence[Tensor] = (), *, keeps_graph: bool = True
+    ) -> tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]:
+        """Return the cotangents at the uses, and the gradients of some leaves.
+
+        Args:
+            cotangent: The cotangent at the outputs.
+            leaves: The leaves whose gradients are computed.
+            keeps_graph: Whether there will be more backward passes.
+        """
+        edges = [use.edge for use in self.uses] + [get_gradient_edge(leaf) for leaf in leaves]
+        if not edges:
+            return (), ()
+        beside = edges_beside(self.outputs, edges, leaves) if leaves else []
+        found = torch.autograd.grad(
+            self.outputs, edges + beside, cotangent, retain_graph=keeps_graph, allow_unused=True
         )
+        uses = len(self.uses)
+        return found[:uses], found[uses : len(edges)]
 
     def examplewise(self, layouts: list[RowLayout | None]) -> Tensor:
         """Return whether each group's rows belong to examples, bool [groups], on the CPU."""
@@ -102,6 +114,7 @@ class Projector:
             outputs, weights = self.forward.with_weights(batch)
         by_gradient = sorted({*tracer.unfollowed, *by_gradient})
         uses = tracer.followed_uses()
+        leaves = {index: leaf for index, leaf in leaves.items() if leaf.requires_grad}
         return Trace(outputs, uses, leaves, by_gradient, update, len(self.groups), scales, weights)
 
     @torch.no_grad()
@@ -140,13 +153,8 @@ class Projector:
             last: Whether the graph of the forward pass may be freed.
         """
         by_gradient = [index for index in trace.by_gradient if index in trace.leaves]
-        leaves = [get_gradient_edge(trace.leaves[index]) for index in by_gradient]
-        found = torch.autograd.grad(
-            trace.outputs,
-            [use.edge for use in trace.uses] + leaves,
-            cotangent,
-            retain_graph=not last,
-            allow_unused=True,
+        cotangents, gradients = trace.backward(
+            cotangent, [trace.leaves[index] for index in by_gradient], keeps_graph=not last
         )
         examples = trace.outputs.shape[0]
         columns: list[Tensor | None] = [None] * trace.groups
@@ -158,7 +166,6 @@ class Projector:
             column = columns[index]
             columns[index] = values if column is None else column + values
 
-        cotangents, gradients = found[: len(trace.uses)], found[len(trace.uses) :]
         for use, layout, at_result in zip(trace.uses, layouts, cotangents, strict=True):
             if at_result is not None:
                 for index, change in use.parts:

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fslr.torch.model.complex_numbers import as_real
+
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
@@ -57,22 +59,40 @@ def possible_layouts(shape: torch.Size, examples: int, flattened: Iterable[int])
     return found
 
 
-def is_silent(cotangent: Tensor, layout: RowLayout, silent: Tensor) -> bool:
-    """Return whether the rows of the given examples are exactly zero.
+def scales_by_example(
+    before: Tensor, after: Tensor, layout: RowLayout, scales: Tensor, tolerance: float
+) -> bool:
+    """Return whether each example's rows are its former rows, multiplied by its scale.
 
     Args:
-        cotangent: The cotangent.
-        layout: The layout that it is assumed to have.
-        silent: The given examples, bool [B].
+        before: The cotangent for a probe.
+        after: The cotangent for the probe multiplied by a scale for each example.
+        layout: The layout that both are assumed to have.
+        scales: The scales, shape [B].
+        tolerance: Allowed norm of the difference, relative to the norm of an example's rows.
     """
-    view, dimension = layout.arrange(cotangent, len(silent))
-    return not bool(view.movedim(dimension, 0)[silent].any())
+    rows: list[Tensor] = []
+    for cotangent in (before, after):
+        view, dimension = layout.arrange(cotangent, len(scales))
+        rows.append(as_real(view.movedim(dimension, 0))[0].flatten(1))
+    expected = rows[0] * scales.to(rows[0].dtype)[:, None]
+    if torch.equal(
+        rows[1], expected
+    ):  # the scales are powers of two, so usually nothing is rounded
+        return True
+    norms = torch.linalg.vector_norm(expected, dim=1, dtype=torch.float32)
+    errors = torch.linalg.vector_norm(rows[1] - expected, dim=1, dtype=torch.float32)
+    return bool((errors <= tolerance * norms).all())
 
 
 def inner_products(
     cotangent: Tensor, change: Tensor, layout: RowLayout | None, examples: int
 ) -> Tensor:
     """Return ``<cotangent, change>`` per example, in float32.
+
+    For complex tensors it is the real part of the sum of ``conj(cotangent) * change``: the real
+    inner product of their real and imaginary parts, because the gradient of a real number by a
+    complex one is ``d/d real + i d/d imaginary`` in PyTorch.
 
     Args:
         cotangent: The cotangent at a function's result.
@@ -89,6 +109,7 @@ def inner_products(
     else:
         change = layout.arrange(change, examples)[0]
         cotangent, dimension = layout.arrange(cotangent, examples)
+    cotangent, change = as_real(cotangent, change)
     left, right = cotangent.float(), change.float()
     if right.shape != left.shape:
         # For example a bias: summing the cotangent first is cheaper than expanding the change.
@@ -102,3 +123,9 @@ def inner_products(
     left, right = left.reshape(len(left), -1), right.reshape(len(right), -1)
     products: Tensor = torch.linalg.vecdot(left, right)
     return products
+
+
+def sum_of_squares(cotangent: Tensor, change: Tensor) -> Tensor:
+    """Return the sum of the squared terms of ``<cotangent, change>``, shape [1], in float32."""
+    left, right = (tensor.float().square() for tensor in as_real(cotangent, change))
+    return inner_products(left, right, None, 1)
