@@ -105,14 +105,14 @@ def test_copies_and_pickles_of_an_attached_model_are_not_attached() -> None:
     with Recorder(model, optimizer, every=1) as recorder:
         backward()
         # A batch that cannot be copied must not prevent copying the model.
-        recorder._meter._call = ((torch.ones(2, requires_grad=True) * 2,), {}, ())
+        recorder._meter._calls._compiled = ((torch.ones(2, requires_grad=True) * 2,), {}, ())
         copied, pickled = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
         averaged = torch.optim.swa_utils.AveragedModel(model)
         recorder._meter.forget_step()
         for other in (copied, pickled, averaged):
             other.train()
             other(torch.zeros(2, 4, dtype=torch.int64))
-        assert recorder._meter._call is None
+        assert not recorder._meter._calls.latest()
 
 
 def test_a_recorder_measures_at_the_given_interval() -> None:

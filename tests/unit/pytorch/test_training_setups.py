@@ -142,10 +142,12 @@ class Loop:
         self.data = torch.Generator().manual_seed(1)
 
     def step(self) -> Tensor:
-        """Make a step; return the last inputs of the model."""
+        """Make a step; return all inputs of the model."""
         self.optimizer.zero_grad()
+        seen: list[Tensor] = []
         for _ in range(self.setup.accumulated):
             inputs = torch.randn(16, 6, generator=self.data)
+            seen.append(inputs)
             targets = torch.randn(16, 3, generator=self.data)
             with self.setup.context():
                 loss = nn.functional.mse_loss(self.model(inputs).float(), targets)
@@ -159,7 +161,7 @@ class Loop:
             self.scheduler.step(loss.detach())
         elif self.scheduler is not None:
             self.scheduler.step()
-        return inputs
+        return torch.cat(seen)
 
 
 def prepared(setup: Setup) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -35,8 +35,11 @@ class MeasuringOptions:
         probes: Number of probes K, >= 1; the relative error falls with ``1 / sqrt(K)``. If the
             advisor's policy sets the error that it wants (``target_relative_error``), this is only
             the initial number.
-        examples: Maximum number of examples B to measure on, taken from the front of the training
-            batch. None: all of them.
+        examples: Maximum number of examples B to measure on. They are taken from the front of the
+            latest training call, and then from earlier ones. None: all of them.
+        accumulated_examples: Maximum number of examples of several training calls of one step (of
+            accumulated gradients) that are measured together, >= 1. The latest calls count, and the
+            last one in any case. References to their inputs are kept until the step.
         micro_batches: Number of parts that the batch is cut into, >= 1, if the model allows it and
             at least 4 examples remain in each. With the default, a measurement needs less memory
             for activations than a training step; 1 is somewhat faster.
@@ -57,6 +60,7 @@ class MeasuringOptions:
     estimator: str = "per_example"
     probes: int = 1
     examples: int | None = None
+    accumulated_examples: int = 64
     micro_batches: int = 4
     linearity: bool = True
     snapshot_on_host: bool = False
@@ -83,6 +87,10 @@ class MeasuringOptions:
             raise MeasurementError(
                 f"estimator is {self.estimator!r}; it must be one of {', '.join(ESTIMATORS)}"
             )
+        for name in ("examples", "accumulated_examples"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise MeasurementError(f"{name} is {number}; it must be at least 1")
         ranks = ranks or Ranks()
         seed = self.seed + _RANK_STRIDE * ranks.rank  # each rank draws its own probes
         if kind is PerExampleEstimator:

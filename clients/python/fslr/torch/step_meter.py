@@ -1,7 +1,7 @@
 """Measures the unit rates of a training job's own steps, without changing the training.
 
 If a step is measured, a :class:`StepMeter` keeps the weights from before the step. After the step
-it measures what the update does to the outputs of the batch that the model saw last.
+it measures what the update does to the outputs of the batches that the model was trained on last.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from fslr.errors import MeasurementError
 from fslr.torch.distributed import Ranks, is_sharded
 from fslr.torch.estimators import ProjectionSums, RateEstimate
-from fslr.torch.measured_modules import being_measured, is_being_measured
+from fslr.torch.measured_modules import being_measured
 from fslr.torch.measuring_options import MeasuringOptions
-from fslr.torch.model.batch import AutocastState, Batch
-from fslr.torch.model.forward import unwrap
+from fslr.torch.model.batch import Batch
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.mask import mask_label
 from fslr.torch.model.snapshot import Snapshot, StepView
 from fslr.torch.model.update import Update
+from fslr.torch.training_calls import TrainingCalls
 from fslr.training.averaging import RunningAverage
 
 _MAX_RMS = 1e30  # as for rates; larger numbers do not travel as float32
@@ -50,35 +50,6 @@ def _with_rms(
     return replace(estimate, weight_rms=weights.tolist(), update_rms=updates.tolist())
 
 
-_Call = tuple[tuple[Any, ...], dict[str, Any], tuple[AutocastState, ...]]
-
-
-class _CallWatcher:
-    """A forward pre-hook that copies and pickles of the model do not contain."""
-
-    def __init__(self, see: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]) -> None:
-        self._see = see
-
-    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._see(model, args, kwargs)
-
-    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
-        return _watch_nothing, ()  # deepcopy comes this way too
-
-
-def _watch_nothing() -> Callable[..., None]:
-    """Return what a copy of a model has in place of the watcher."""
-    return _ignore_call
-
-
-def _ignore_call(_model: nn.Module, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
-    """Let a call of a copied model pass."""
-
-
-def _do_nothing() -> None:
-    """Take no note of a call."""
-
-
 class StepMeter:
     """Measures optimizer steps of a model, together with the other ranks that train it.
 
@@ -87,9 +58,6 @@ class StepMeter:
         groups: Its groups.
         options: How to measure.
         ranks: The processes that train the model.
-
-    Attributes:
-        on_call: Called before each training call of the model; it must not raise.
 
     Raises:
         MeasurementError: An option is out of its range.
@@ -102,7 +70,6 @@ class StepMeter:
         options: MeasuringOptions,
         ranks: Ranks | None = None,
     ) -> None:
-        self.on_call: Callable[[], None] = _do_nothing
         self._model = model
         self._groups = groups
         self._options = options
@@ -111,26 +78,23 @@ class StepMeter:
         self._estimator = options.estimator_of(model, groups, self._ranks)
         self._probes_per_requested = 1.0  # a slow route uses several for each requested one
         self._average = RunningAverage(options.averaging)
-        self._device_types = sorted({group.parameter.device.type for group in groups} | {"cpu"})
-        self._call: _Call | None = None
         self._before: Snapshot | None = None
         self._failure: Exception | None = None
-        # A measurement calls the module inside of wrappers and so runs its pre-hooks again. So the
-        # call is noted before the other pre-hooks of that module.
-        self._handle = model.register_forward_pre_hook(
-            _CallWatcher(self._see_call), with_kwargs=True, prepend=model is unwrap(model)
+        self._calls = TrainingCalls(
+            model,
+            sorted({group.parameter.device.type for group in groups} | {"cpu"}),
+            examples=options.accumulated_examples,
+            batch_dim=0,
         )
 
-    def _see_call(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Keep a reference to the latest training call; its tensors are not copied."""
-        if not torch.is_grad_enabled() or is_being_measured(model):
-            return
-        self.on_call()
-        # A model may be trained in eval mode, but a validation must not hide the training batch.
-        if model.training or self._call is None:
-            # Checked after the step: nothing may be raised here.
-            autocasts = tuple(AutocastState.current(kind) for kind in self._device_types)
-            self._call = args, kwargs, autocasts
+    @property
+    def on_call(self) -> Callable[[], None]:
+        """Called before each training call of the model; it must not raise."""
+        return self._calls.on_call
+
+    @on_call.setter
+    def on_call(self, function: Callable[[], None]) -> None:
+        self._calls.on_call = function
 
     @property
     def slow_groups(self) -> dict[str, str]:
@@ -205,7 +169,7 @@ class StepMeter:
     ) -> tuple[ProjectionSums, Tensor]:
         """Return this rank's sums of projections, and sums of squares of weights and updates."""
         with ExitStack() as stack:
-            batch, step = self._begun(stack, uncounted_decays)
+            batches, step = self._begun(stack, uncounted_decays)
             stack.enter_context(being_measured(self._model))
 
             def unit_update(index: int) -> Tensor:
@@ -215,13 +179,16 @@ class StepMeter:
             update = Update(
                 unit_update, learning_rates, step.applied if self._options.linearity else None
             )
-            return self._estimator.measure(batch, update), step.sums_of_squares()
+            sums = self._estimator.measure(batches, update, max_examples=self._options.examples)
+            return sums, step.sums_of_squares()
 
-    def _begun(self, stack: ExitStack, uncounted_decays: Sequence[float]) -> tuple[Batch, StepView]:
-        """Return the batch and the step, with the weights from before the step in place.
+    def _begun(
+        self, stack: ExitStack, uncounted_decays: Sequence[float]
+    ) -> tuple[list[Batch], StepView]:
+        """Return the batches and the step, with the weights from before the step in place.
 
         The ranks of a sharded model wait for each other in every pass. So either all of them start,
-        on the same number of examples, or none does.
+        on equally many batches of equally many examples, or none does.
 
         Args:
             stack: Puts the weights back when it closes.
@@ -231,37 +198,36 @@ class StepMeter:
             MeasurementError: This rank or a different one cannot start.
         """
         if not self._is_sharded:
-            return self._batch(), stack.enter_context(self._step_undone(uncounted_decays))
+            return self._batches(), stack.enter_context(self._step_undone(uncounted_decays))
         failure: Exception | None = None
-        examples = 0
+        batches: list[Batch] = []
         try:
-            batch = self._batch()
+            batches = self._batches()
             step = stack.enter_context(self._step_undone(uncounted_decays))
-            examples = batch.examples
         except Exception as error:  # noqa: BLE001 - the other ranks wait for this one
             failure = error
-        least = self._ranks.least(examples)
+        count = self._ranks.least(0 if failure else len(batches))
         if failure is not None:
             raise failure
-        if least == 0:
+        if count == 0:
             raise MeasurementError(
                 "the model is sharded, and a rank has nothing to measure or could not start, so no "
                 "rank measures; see the logs of the other ranks"
             )
-        return batch.select(0, least), step
+        latest = batches[-count:]
+        return [batch.select(0, self._ranks.least(batch.examples)) for batch in latest], step
 
-    def _batch(self) -> Batch:
+    def _batches(self) -> list[Batch]:
+        """Return the batches of the step's training calls, the latest last."""
         if self._failure is not None:
             raise self._failure
-        if self._call is None:
+        calls = self._calls.latest()
+        if not calls:
             raise MeasurementError(
                 "the model was not called with gradients enabled before the optimizer's step; "
                 "attach the module that the training loop calls"
             )
-        batch, examples = Batch.from_call(*self._call), self._options.examples
-        if examples is not None and examples < batch.examples:
-            return batch.select(0, examples)
-        return batch
+        return [Batch.from_call(call.args, call.kwargs, call.autocasts) for call in calls]
 
     def _step_undone(self, uncounted_decays: Sequence[float]) -> AbstractContextManager[StepView]:
         if self._before is None:
@@ -297,14 +263,14 @@ class StepMeter:
         self._failure = error
 
     def forget_step(self) -> None:
-        """Release the weights and the batch that a measurement kept."""
+        """Release the weights and the batches that a measurement kept."""
         self._before = None
-        self._call = None
+        self._calls.clear()
         self._failure = None
 
     def close(self) -> None:
         """Stop watching the model's calls."""
-        self._handle.remove()
+        self._calls.close()
         self.forget_step()
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,15 @@ from fslr.torch.model.mask import Mask
 from fslr.torch.model.sharding import reshard
 from fslr.torch.model.update import Update
 from fslr.training.estimate import RateEstimate
+
+
+def _limited(batches: Sequence[Batch], max_examples: int | None) -> Iterator[Batch]:
+    """Yield the last batches, with a maximum number of examples in all."""
+    room = sum(batch.examples for batch in batches) if max_examples is None else max_examples
+    for batch in reversed(batches):
+        if room > 0:
+            yield batch.select(0, room) if room < batch.examples else batch
+        room -= batch.examples
 
 
 class Probes:
@@ -118,22 +128,41 @@ class Estimator(ABC):
         self.probes = probes
         self._probes = Probes(seed)
 
-    def measure(self, batch: Batch, update: Update) -> ProjectionSums:
+    def measure(
+        self,
+        batch: Batch | Sequence[Batch],
+        update: Update,
+        *,
+        max_examples: int | None = None,
+    ) -> ProjectionSums:
         """Measure all groups at the model's current weights; the model is unchanged afterwards.
 
         Args:
-            batch: The measurement batch.
+            batch: The measurement batch; or several, such as the micro-batches of a step, which may
+                have different shapes. They are measured one by one, and their sums are added.
             update: The step to measure.
+            max_examples: Maximum number of examples, taken from the front of the last batch, and
+                then from the earlier ones. None: all.
 
         Raises:
             MeasurementError: The output's leading dimension is not the batch, or the output does
                 not depend on any group.
         """
+        batches = [batch] if isinstance(batch, Batch) else list(batch)
+        sums: ProjectionSums | None = None
         try:
             with isolated(self._model), eager_execution(), torch.enable_grad():
-                return self._sums(batch, update)
+                for part in _limited(batches, max_examples):
+                    if sums is not None and sums.changes:
+                        # The linearity error needs no precision: one batch is enough.
+                        update = replace(update, applied=None)
+                    own = self._sums(part, update)
+                    sums = own if sums is None else sums + own
         finally:
             reshard(self._model)
+        if sums is None:
+            raise MeasurementError("there is no batch to measure; pass at least one")
+        return sums
 
     def estimate(self, batch: Batch, update: Update) -> RateEstimate:
         """Measure all groups and return the estimated rates.

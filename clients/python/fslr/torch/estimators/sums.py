@@ -43,16 +43,33 @@ class ProjectionSums:
     residuals: float | None = None
 
     def __add__(self, other: ProjectionSums) -> ProjectionSums:
-        """Return the sums over both parts, which must have the same number of probes."""
+        """Return the sums over both parts, as if both had the larger number of probes."""
+        probes = max(self.probes, other.probes)
+        one, two = self._for_probes(probes), other._for_probes(probes)
         return ProjectionSums(
-            self.squares + other.squares,
-            self.fourths + other.fourths,
-            self.elements + other.elements,
-            self.examples + other.examples,
-            self.probes,
-            None if self.gram is None or other.gram is None else self.gram + other.gram,
-            _sum_of_known(self.changes, other.changes),
-            _sum_of_known(self.residuals, other.residuals),
+            one.squares + two.squares,
+            one.fourths + two.fourths,
+            one.elements + two.elements,
+            one.examples + two.examples,
+            probes,
+            None if one.gram is None or two.gram is None else one.gram + two.gram,
+            _sum_of_known(one.changes, two.changes),
+            _sum_of_known(one.residuals, two.residuals),
+        )
+
+    def _for_probes(self, probes: int) -> ProjectionSums:
+        """Return sums with the same rates and errors, scaled to a different number of probes."""
+        if probes == self.probes:
+            return self
+        factor = probes / self.probes
+        return replace(
+            self,
+            squares=self.squares * factor,
+            fourths=self.fourths * factor**2,
+            probes=probes,
+            gram=None if self.gram is None else self.gram * factor,
+            changes=None if self.changes is None else self.changes * factor,
+            residuals=None if self.residuals is None else self.residuals * factor,
         )
 
     def estimate(

@@ -1,0 +1,204 @@
+"""Watches a model's training calls: the batches of the step under way, by reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fslr.torch.measured_modules import is_being_measured
+from fslr.torch.model.batch import AutocastState
+from fslr.torch.model.forward import unwrap
+from fslr.torch.model.structure import map_tensors, tensors_in
+
+_Arguments = tuple[tuple[Any, ...], dict[str, Any], tuple[AutocastState, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCall:
+    """One call of the model.
+
+    Attributes:
+        args: Positional arguments; none of them has a graph, so that no graph is kept alive.
+        kwargs: Keyword arguments, likewise.
+        autocasts: The states of autocast during the call, one per type of device.
+        rows: Size of the batch dimension of the first tensor, at least 1.
+        is_training: Whether the model was in train mode.
+        tensors: The tensors among the arguments, each with its version at the call.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    autocasts: tuple[AutocastState, ...]
+    rows: int
+    is_training: bool
+    tensors: list[tuple[Tensor, int]]
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether an argument was written to since the call."""
+        return any(_version(tensor) != version for tensor, version in self.tensors)
+
+    def has_tensors_of(self, other: TrainingCall) -> bool:
+        """Return whether both calls have the same tensors, as those of a repeated pass do."""
+        mine = [(*_memory(tensor), version) for tensor, version in self.tensors]
+        theirs = [(*_memory(tensor), version) for tensor, version in other.tensors]
+        return bool(mine) and mine == theirs
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version  # noqa: SLF001 - there is no public one
+
+
+def _memory(tensor: Tensor) -> tuple[object, ...]:
+    """Return where a tensor is in memory."""
+    try:
+        return tensor.data_ptr(), tensor.shape, tensor.stride()
+    except RuntimeError:  # sparse, nested and wrapped tensors have no single memory
+        return id(tensor), tensor.shape, ()
+
+
+def _without_graph(tensor: Tensor) -> Tensor:
+    """Return a tensor that shares its memory and keeps no graph alive."""
+    return tensor.detach().requires_grad_() if tensor.grad_fn is not None else tensor
+
+
+class TrainingCalls:
+    """The latest training calls of a model since the last step.
+
+    Calls with gradients enabled count. Those in eval mode count only if there are none in train
+    mode: a model may be trained in eval mode, but a validation must not hide the training batch.
+    A pass that is repeated on the same tensors (a closure, a recomputed checkpoint) counts once. A
+    call whose inputs were written to since (a buffer that each micro-batch is copied into) is left
+    out, unless it is the latest.
+
+    Args:
+        model: The model.
+        device_types: The types of devices whose autocast state is kept.
+        examples: Maximum number of examples of all kept calls together. The latest call is kept in
+            any case.
+        batch_dim: The dimension of inputs that counts examples.
+
+    Attributes:
+        on_call: Called before each training call; it must not raise.
+    """
+
+    def __init__(
+        self, model: nn.Module, device_types: list[str], *, examples: int, batch_dim: int
+    ) -> None:
+        self.on_call: Callable[[], None] = _do_nothing
+        self._device_types = device_types
+        self._max_examples = examples
+        self._batch_dim = batch_dim
+        self._calls: list[TrainingCall] = []
+        # The arguments of the latest call in compiled code, where nothing else can be done.
+        self._compiled: _Arguments | None = None
+        # A measurement calls the module inside of wrappers and so runs its pre-hooks again. So the
+        # call is noted before the other pre-hooks of that module.
+        self._handle = model.register_forward_pre_hook(
+            _CallWatcher(self._see), with_kwargs=True, prepend=model is unwrap(model)
+        )
+
+    def latest(self) -> list[TrainingCall]:
+        """Return the calls to measure, in their order; the latest is last."""
+        if self._compiled is not None:
+            self._add(*self._compiled, is_training=True)
+            self._compiled = None
+        return [call for call in self._calls[:-1] if not call.is_changed] + self._calls[-1:]
+
+    def clear(self) -> None:
+        """Forget all calls, and release their tensors."""
+        self._calls = []
+        self._compiled = None
+
+    def close(self) -> None:
+        """Stop watching, and forget all calls."""
+        self._handle.remove()
+        self.clear()
+
+    def _see(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Keep a reference to a training call; its tensors are not copied."""
+        if not torch.is_grad_enabled() or is_being_measured(model):
+            return
+        self.on_call()
+        if torch.compiler.is_compiling():
+            if model.training or self._compiled is None:
+                self._compiled = args, kwargs, self._autocasts()
+        else:
+            self._add(args, kwargs, self._autocasts(), is_training=model.training)
+
+    def _autocasts(self) -> tuple[AutocastState, ...]:
+        return tuple(AutocastState.current(kind) for kind in self._device_types)
+
+    def _add(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        autocasts: tuple[AutocastState, ...],
+        *,
+        is_training: bool,
+    ) -> None:
+        call = self._call(args, kwargs, autocasts, is_training=is_training)
+        if not is_training and any(other.is_training for other in self._calls):
+            return
+        kept = [
+            other
+            for other in self._calls
+            if other.is_training == is_training and not other.has_tensors_of(call)
+        ]
+        room = self._max_examples - call.rows
+        count = 0
+        for other in reversed(kept):
+            room -= other.rows
+            if room < 0:
+                break
+            count += 1
+        self._calls = [*kept[len(kept) - count :], call]
+
+    def _call(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        autocasts: tuple[AutocastState, ...],
+        *,
+        is_training: bool,
+    ) -> TrainingCall:
+        # Whether the arguments fit is checked after the step: nothing may be raised here.
+        try:
+            args, kwargs = map_tensors(args, _without_graph), map_tensors(kwargs, _without_graph)
+            tensors = tensors_in((args, kwargs))
+            sizes = [t.shape[self._batch_dim] for t in tensors if t.dim() > self._batch_dim]
+            versions = [(tensor, _version(tensor)) for tensor in tensors]
+        except Exception:  # noqa: BLE001 - containers of any kind, with methods of any kind
+            sizes, versions = [], []
+        rows = max(1, sizes[0]) if sizes else 1
+        return TrainingCall(args, kwargs, autocasts, rows, is_training, versions)
+
+
+class _CallWatcher:
+    """A forward pre-hook that copies and pickles of the model do not contain."""
+
+    def __init__(self, see: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]) -> None:
+        self._see = see
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._see(model, args, kwargs)
+
+    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
+        return _watch_nothing, ()  # deepcopy comes this way too
+
+
+def _watch_nothing() -> Callable[..., None]:
+    """Return what a copy of a model has in place of the watcher."""
+    return _ignore_call
+
+
+def _ignore_call(_model: nn.Module, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+    """Let a call of a copied model pass."""
+
+
+def _do_nothing() -> None:
+    """Take no note of a call."""
