@@ -1,50 +1,168 @@
-"""Calls a step cycle before and after each step of a PyTorch optimizer."""
+"""Calls a step cycle before and after each step of PyTorch optimizers."""
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
 
 import torch
 
+from fslr.torch.optimizers import held_optimizers, inner_optimizers
+from fslr.torch.split_groups import mark_as_own
 from fslr.torch.step_scaler import StepScaler
-from fslr.training.step_cycle import StepCycle
+
+_WRAPPER_CODE = torch.optim.Optimizer.profile_hook_step(lambda *_: None).__code__
+
+
+class Cycle(Protocol):
+    """What is called before and after the steps."""
+
+    def model_called(self) -> None:
+        """Take note that the training calls the model."""
+        ...
+
+    def before_step(self, members: Collection[int]) -> None:
+        """Prepare a step of optimizers, given by their places in the scaler's list."""
+        ...
+
+    def after_step(self, members: Collection[int]) -> None:
+        """Act on the step that they have made."""
+        ...
+
+    def step_failed(self, error: Exception) -> None:
+        """Take note that a step could not be scaled."""
+        ...
 
 
 class StepHooks:
-    """The hooks of an optimizer; the training loop does not change.
+    """The hooks of one or several optimizers; the training loop does not change.
+
+    An optimizer that wraps or combines others makes one step together with them, and so does one
+    whose ``step`` calls that of its base class.
 
     Args:
-        optimizer: The optimizer.
+        optimizers: The optimizers, as their user passes them.
         cycle: Is called before and after each step.
-        scaler: Holds the optimizer's groups while they are split.
+        scaler: Scales the steps.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, cycle: StepCycle, scaler: StepScaler
+        self,
+        optimizers: Sequence[torch.optim.Optimizer],
+        cycle: Cycle,
+        scaler: StepScaler,
     ) -> None:
+        self._cycle = cycle
         self._scaler = scaler
-
-        def before_step(*_: Any) -> None:
-            cycle.before_step()
-
-        def after_step(*_: Any) -> None:
-            cycle.after_step()
-
-        def restore(*_: Any) -> None:
-            scaler.restore()
-
+        places = {id(optimizer): place for place, optimizer in enumerate(scaler.inner)}
+        self._members: dict[int, list[int]] = {}
+        hooked: list[torch.optim.Optimizer] = []
+        for optimizer in optimizers:
+            for one in _with_held(optimizer):
+                if id(one) not in self._members:
+                    hooked.append(one)
+                    inner = [one, *inner_optimizers(one)]
+                    self._members[id(one)] = sorted(
+                        {places[id(i)] for i in inner if id(i) in places}
+                    )
+        self._handles: list[Any] = []
+        self._hooked = hooked
         # The step may be compiled, but not what is done around it.
         disable: Any = torch.compiler.disable
-        self._handles = [
-            optimizer.register_step_pre_hook(disable(before_step)),
-            optimizer.register_step_post_hook(disable(after_step)),
-            # A step that raised left its groups split, and no hook runs after it.
-            optimizer.register_state_dict_pre_hook(restore),
-            optimizer.register_load_state_dict_pre_hook(restore),
-        ]
+        self._before = mark_as_own(disable(self._before_step))
+        self._after = mark_as_own(disable(self._after_step))
+        self._pre_handles = [(o, o.register_step_pre_hook(self._before)) for o in hooked]
+        self._post_handles = [(o, o.register_step_post_hook(self._after)) for o in hooked]
+        for optimizer in hooked:
+            # A step that raised left what it wrote in split groups, and no hook runs after it.
+            self._handles += [
+                optimizer.register_state_dict_pre_hook(self._restore),
+                optimizer.register_load_state_dict_pre_hook(self._restore),
+            ]
+
+    def model_called(self) -> None:
+        """Take note that the model is called, unless a step calls it."""
+        if not _running(self._members):
+            self._order(self._pre_handles, "_optimizer_step_pre_hooks", last=True)
+            self._cycle.model_called()
+
+    def _before_step(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        running = _running(self._members)
+        if running.count(id(optimizer)) > 1:
+            return None  # the step function calls that of its base class
+        if len(running) <= 1:
+            self._order(self._post_handles, "_optimizer_step_post_hooks", last=False)
+            self._cycle.before_step(self._members[id(optimizer)])
+        try:
+            return self._scaler.entered(optimizer, args, kwargs)
+        except Exception as error:  # noqa: BLE001 - it would end the training
+            self._cycle.step_failed(error)
+            return None
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        running = _running(self._members)
+        if running.count(id(optimizer)) > 1:
+            return
+        try:
+            self._scaler.left(optimizer)
+        except Exception as error:  # noqa: BLE001 - it would end the training
+            self._cycle.step_failed(error)
+        if len(running) <= 1:
+            self._cycle.after_step(self._members[id(optimizer)])
+
+    def _order(self, handles: list[tuple[Any, Any]], name: str, *, last: bool) -> None:
+        """Let the own pre-hooks run last, and the own post-hooks first.
+
+        So other hooks find the optimizer and the weights between steps, and what they write counts.
+        """
+        for optimizer, handle in handles:
+            hooks = getattr(optimizer, name, None)
+            if not hooks or handle.id not in hooks or not hasattr(hooks, "move_to_end"):
+                continue
+            if next(reversed(hooks) if last else iter(hooks)) != handle.id:
+                hooks.move_to_end(handle.id, last=last)
+
+    def _restore(self, *_: Any) -> None:
+        try:
+            self._scaler.restore()
+        except Exception as error:  # noqa: BLE001 - it would end the training
+            self._cycle.step_failed(error)
 
     def close(self) -> None:
-        """Remove the hooks; the optimizer continues at the scheduled learning rates."""
+        """Remove the hooks; the optimizers continue at the scheduled learning rates."""
         for handle in self._handles:
             handle.remove()
-        self._scaler.restore()
+        for _, handle in (*self._pre_handles, *self._post_handles):
+            handle.remove()
+        self._scaler.disarm()
+
+
+def _with_held(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """Return an optimizer and all that it holds, directly or not."""
+    found = [optimizer]
+    for one in found:
+        found += [held for held in held_optimizers(one) if not any(held is f for f in found)]
+    return found
+
+
+def _running(optimizers: Collection[int]) -> list[int]:
+    """Return the optimizers whose steps are under way, by id, the innermost first.
+
+    They are read from the stack of calls: no hook runs after a step that ends with an exception, so
+    nothing else would be true.
+
+    Args:
+        optimizers: Ids of the optimizers to look for.
+    """
+    found: list[int] = []
+    frame = sys._getframe(1)  # noqa: SLF001
+    while frame is not None:
+        if frame.f_code is _WRAPPER_CODE:
+            stepping = id(frame.f_locals.get("self"))
+            if stepping in optimizers:
+                found.append(stepping)
+        frame = frame.f_back  # type: ignore[assignment]
+    return found

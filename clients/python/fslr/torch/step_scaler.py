@@ -1,20 +1,23 @@
-"""Applies multipliers to an optimizer: its groups are split and scaled during a step.
+"""Applies multipliers to the steps of one or several optimizers, and knows what they stepped with.
 
-Between steps the optimizer is as its user built it: schedulers, checkpoints and
-``add_param_group`` find the groups that they know, and never see a multiplier.
+Between and during steps the optimizers are as their user built them: schedulers, checkpoints,
+closures and ``add_param_group`` find the groups that they know, and never see a multiplier.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fslr.errors import AttachError
+from fslr.torch.optimizers import inner_optimizers, updated_by
+from fslr.torch.split_groups import SplitGroups
 from fslr.torch.weight_decay import WeightDecay
 
+_T = TypeVar("_T")
 _MANY_TENSORS = 64  # with fewer, the model is small and a few milliseconds do not matter
 
 
@@ -34,17 +37,18 @@ def refuse_unscalable(optimizer: torch.optim.Optimizer) -> None:
         )
 
 
-def splitting_hint(optimizer: torch.optim.Optimizer, tensors: int) -> str:
-    """Return a hint that splitting this optimizer's groups may be slow; empty if it is not.
+def splitting_hint(optimizers: Sequence[torch.optim.Optimizer], tensors: int) -> str:
+    """Return a hint that splitting these optimizers' groups may be slow; empty if it is not.
 
     A ``foreach`` or ``fused`` step handles all tensors of a group together, so splitting its groups
     costs it the most. PyTorch uses ``foreach`` by default on CUDA.
 
     Args:
-        optimizer: The optimizer.
+        optimizers: The optimizers.
         tensors: Number of tensors that have their own multiplier.
     """
-    if tensors < _MANY_TENSORS or not any(map(_steps_together, optimizer.param_groups)):
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    if tensors < _MANY_TENSORS or not any(map(_steps_together, groups)):
         return ""
     return (
         f"the optimizer steps the tensors of a group together, and {tensors} tensors may get "
@@ -61,159 +65,253 @@ def _steps_together(group: dict[str, Any]) -> bool:
     return by_default and any(parameter.is_cuda for parameter in group["params"])
 
 
+class _Inner:
+    """An inner optimizer, and what its latest step was made with.
+
+    Attributes:
+        optimizer: The optimizer.
+        split: Its groups while a step is scaled.
+        decay: How it applies weight decay.
+        by_update: Whether multipliers act on its update, after the step.
+        has_stepped: Whether it has stepped since the training's step began.
+        noted: The tensors of each group, with the learning rate and the decay of that step.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        self.split = SplitGroups(optimizer)
+        self.by_update = False
+        self.has_stepped = False
+        self.noted: list[tuple[list[Tensor], float, float]] = []
+        self._decay = WeightDecay(optimizer)
+
+    def note(self) -> None:
+        """Note the learning rates and decays that the step function finds."""
+        self.noted = [
+            (group["params"], _learning_rate(group), self._decay.of_step(group))
+            for group in self.optimizer.param_groups
+        ]
+
+    def scheduled(self) -> dict[int, float]:
+        """Return the present learning rate of each parameter, by id."""
+        return {
+            id(parameter): rate
+            for group in self.optimizer.param_groups
+            for rate in (_learning_rate(group),)
+            for parameter in group["params"]
+        }
+
+    def stepped_with(self) -> dict[int, tuple[float, float]]:
+        """Return the learning rate and the decay of each parameter in the latest step, by id."""
+        if not self.has_stepped:
+            return {}
+        return {id(p): (rate, decay) for tensors, rate, decay in self.noted for p in tensors}
+
+
 class StepScaler:
-    """Scales the learning rates of an optimizer during a step; its weight decay may stay the same.
-
-    Parameters of one group with equal multipliers stay in one part, so that the step costs no more
-    than necessary. The list of groups stays the same object, because optimizers that wrap another
-    one share it.
-
-    What a step writes into its groups is copied into the optimizer's own groups. Numbers that
-    differ between the parts of a group (such as a step's weight in an average, where it depends on
-    the learning rate) are kept per parameter for the next step; the own group has those of its last
-    part.
+    """Scales the steps of optimizers, by their learning rates or by their updates.
 
     Args:
-        optimizer: The optimizer.
+        optimizers: The optimizer, or several.
         parameters: The parameters that have multipliers; others keep the scheduled learning rate.
+
+    Attributes:
+        inner: The optimizers that make the steps.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
+        self,
+        optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        parameters: Sequence[nn.Parameter],
     ) -> None:
-        self._optimizer = optimizer
+        given = [optimizers] if isinstance(optimizers, torch.optim.Optimizer) else list(optimizers)
+        owners = updated_by(given)
+        inner = [one for optimizer in given for one in inner_optimizers(optimizer)]
+        inner += [owner for _, owner in owners.values() if not any(owner is one for one in inner)]
+        self._by_id = {id(optimizer): _Inner(optimizer) for optimizer in inner}
+        self.inner = [entry.optimizer for entry in self._by_id.values()]
         self._parameters = parameters
-        self._own: list[dict[str, Any]] | None = None
-        self._split: list[tuple[int, dict[str, Any]]] = []  # each part, and its group's place
-        self._notes: dict[int, _Notes] = {}  # by the parameter's id
-        self._weight_decay = WeightDecay(optimizer)
+        self._owners = [
+            self._by_id[id(owners[id(p)][1])] if id(p) in owners else None for p in parameters
+        ]
+
+    def scale_updates_of(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let multipliers act on the updates of an optimizer, instead of on its learning rates."""
+        for one in (optimizer, *inner_optimizers(optimizer)):
+            entry = self._by_id.get(id(one))
+            if entry is not None:
+                entry.by_update = True
+                entry.split.disarm()
+
+    def update_factors(
+        self, multipliers: Sequence[float], members: Sequence[torch.optim.Optimizer] | None = None
+    ) -> list[float]:
+        """Return what updates are to be multiplied by, after the step.
+
+        Args:
+            multipliers: One for each parameter.
+            members: The optimizers that have stepped; None: all.
+        """
+        stepped = None if members is None else {id(optimizer) for optimizer in members}
+        return [
+            multiplier
+            if owner is not None
+            and owner.by_update
+            and (stepped is None or id(owner.optimizer) in stepped)
+            else 1.0
+            for owner, multiplier in zip(self._owners, multipliers, strict=True)
+        ]
 
     def learning_rates(self) -> list[float]:
-        """Return the scheduled learning rate of each parameter."""
-        return self._of_groups(lambda group: float(group["lr"]))
+        """Return the scheduled learning rate of each parameter; 0 if no optimizer has it now."""
+        return self._of_parameters(_Inner.scheduled, 0.0)
+
+    def step_learning_rates(self) -> list[float]:
+        """Return the scheduled learning rates that the training's step was made with.
+
+        Returns:
+            One for each parameter; 0 if its optimizer has not stepped since :meth:`begin_step`.
+        """
+        return [rate for rate, _ in self._of_parameters(_Inner.stepped_with, (0.0, 0.0))]
 
     def decays(self) -> list[float]:
-        """Return which part of each parameter a scheduled step takes away as weight decay.
+        """Return which part of each parameter the step took away as weight decay, unscaled.
 
         It is 0 where there is none, or none that can be kept apart from the rest of the update.
         """
-        return self._of_groups(self._weight_decay.of_step)
+        return [decay for _, decay in self._of_parameters(_Inner.stepped_with, (0.0, 0.0))]
 
-    def _of_groups(self, value: Callable[[dict[str, Any]], float]) -> list[float]:
-        """Return for each parameter the value of its group, as the optimizer's user sees it."""
-        groups = self._optimizer.param_groups if self._own is None else self._own
-        by_parameter: dict[int, float] = {}
-        for group in groups:
-            found = value(group)
-            by_parameter.update((id(parameter), found) for parameter in group["params"])
-        return [by_parameter[id(parameter)] for parameter in self._parameters]
+    def _of_parameters(self, values: Callable[[_Inner], dict[int, _T]], default: _T) -> list[_T]:
+        by_owner = {key: values(entry) for key, entry in self._by_id.items()}
+        return [
+            default
+            if owner is None
+            else by_owner[id(owner.optimizer)].get(id(parameter), default)
+            for owner, parameter in zip(self._owners, self._parameters, strict=True)
+        ]
 
-    def scale(self, multipliers: Sequence[float], *, keeps_decay: bool = False) -> None:
-        """Put ``scheduled * multiplier`` in force, until :meth:`restore`.
+    def begin_step(self) -> None:
+        """Forget what the step before was made with: a step of the training begins."""
+        for entry in self._by_id.values():
+            entry.has_stepped = False
+
+    def scale(
+        self, multipliers: Sequence[float], *, keeps_decay: bool = False, everything: bool = False
+    ) -> None:
+        """Make the steps that follow with ``scheduled * multiplier``, until the next call.
 
         Args:
             multipliers: One for each parameter, > 0.
             keeps_decay: Whether weight decay stays what the settings say, where that is possible;
                 see :mod:`.weight_decay`.
+            everything: Whether to do so for optimizers too whose updates are to be scaled.
         """
-        self.restore()  # a step that raised an exception did not
-        if all(multiplier == 1.0 for multiplier in multipliers):
-            self._notes.clear()  # the groups are not split, so what they hold is true of all
-            return
         factors = dict(zip(map(id, self._parameters), multipliers, strict=True))
-        own = list(self._optimizer.param_groups)
-        self._split = [
-            (origin, part)
-            for origin, group in enumerate(own)
-            for part in self._parts(group, factors, keeps_decay=keeps_decay)
-        ]
-        self._own = own  # before the list changes, so that an interrupt can always be undone
-        self._optimizer.param_groups[:] = [part for _, part in self._split]
-
-    def _parts(
-        self, group: dict[str, Any], factors: dict[int, float], *, keeps_decay: bool
-    ) -> list[dict[str, Any]]:
-        """Return a group in parts, each with one multiplier and equal notes."""
-        parts: dict[object, dict[str, Any]] = {}
-        names = group.get("param_names")
-        for place, parameter in enumerate(group["params"]):
-            factor = factors.get(id(parameter), 1.0)
-            noted = self._notes.get(id(parameter))
-            notes = _still_true(noted, group) if noted else {}
-            key = (factor, *sorted(notes.items())) if notes else factor
-            part = parts.get(key)
-            if part is None:
-                part = parts[key] = {**group, **notes, "params": []}
-                if factor != 1.0:
-                    part["lr"] = group["lr"] * factor
-                    decay = self._weight_decay.under(group, factor) if keeps_decay else None
-                    if decay is not None:
-                        part["weight_decay"] = decay
-                if names is not None:
-                    part["param_names"] = []
-            part["params"].append(parameter)
-            if names is not None:
-                part["param_names"].append(names[place])
-        return list(parts.values())
+        for entry in self._by_id.values():
+            if everything or not entry.by_update:
+                entry.split.arm(factors, keeps_decay=keeps_decay)
+            else:
+                entry.split.disarm()
 
     def restore(self) -> None:
-        """Put the optimizer's own groups back, with what the step wrote into their parts."""
-        if self._own is None:
+        """Copy what steps wrote into split groups to the optimizers' own."""
+        for entry in self._by_id.values():
+            entry.split.merge()
+
+    def disarm(self) -> None:
+        """Make the steps that follow as scheduled."""
+        for entry in self._by_id.values():
+            entry.split.disarm()
+
+    def entered(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Return what the step function of an inner optimizer is to be called with.
+
+        Args:
+            optimizer: The optimizer whose step begins.
+            args: The arguments of its step; the first one is the optimizer.
+            kwargs: The keyword arguments.
+
+        Returns:
+            The arguments; None: as they are.
+        """
+        entry = self._by_id.get(id(optimizer))
+        if entry is None:
+            return None
+        entry.has_stepped = True
+        entry.note()
+        changed = _with_closure(entry, args, kwargs)
+        if entry.split.is_armed and args and args[0] is optimizer:
+            entry.split.begin_step()
+            return (entry.split.view, *changed[0][1:]), changed[1]
+        return None if changed[0] is args and changed[1] is kwargs else changed
+
+    def left(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take note that the step function of an inner optimizer has returned.
+
+        Raises:
+            Exception: The split groups could not be used during the step.
+        """
+        entry = self._by_id.get(id(optimizer))
+        if entry is None:
             return
-        own = self._own
-        for origin, part in self._split:
-            # Some optimizers count their steps in the group.
-            own[origin].update({k: value for k, value in part.items() if k not in _OF_A_PART})
-        self._notes = {
-            id(parameter): notes
-            for origin, part in self._split
-            if (notes := _notes(part, own[origin]))
-            for parameter in part["params"]
-        }
-        known = {*map(id, own), *(id(part) for _, part in self._split)}
-        added = [group for group in self._optimizer.param_groups if id(group) not in known]
-        self._optimizer.param_groups[:] = own + added
-        self._own, self._split = None, []
+        entry.split.merge()
+        failure, entry.split.failure = entry.split.failure, None
+        if failure is not None:
+            raise failure
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the optimizer's own checkpoint does not contain."""
+        """Return what the optimizers' own checkpoints do not contain."""
         self.restore()
-        return {"notes": [self._notes.get(id(parameter), {}) for parameter in self._parameters]}
+        return {
+            "notes": [
+                {} if owner is None else owner.split.notes.get(id(parameter), {})
+                for owner, parameter in zip(self._owners, self._parameters, strict=True)
+            ]
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where :meth:`state_dict` was called."""
-        self._notes = {
-            id(parameter): {key: (left, noted) for key, (left, noted) in notes.items()}
-            for parameter, notes in zip(self._parameters, state["notes"], strict=True)
-        }
+        for owner, parameter, notes in zip(
+            self._owners, self._parameters, state["notes"], strict=True
+        ):
+            if owner is not None:
+                owner.split.notes[id(parameter)] = {
+                    key: (left, noted) for key, (left, noted) in notes.items()
+                }
 
 
-_OF_A_PART = {"params", "param_names", "lr", "weight_decay"}
-
-_Notes = dict[str, tuple[float, float]]
-"""For each entry of a group: the value in the group itself, and that in the parameter's part."""
-
-
-def _notes(part: dict[str, Any], group: dict[str, Any]) -> _Notes:
-    """Return the numbers of a part that differ from those of its group."""
-    return {
-        key: (group[key], noted)
-        for key, noted in part.items()
-        if noted is not group[key]  # nearly all entries are the same object: a quick way out
-        and key not in _OF_A_PART
-        and _are_numbers(noted, group[key])
-        and noted != group[key]
-    }
+def _learning_rate(group: dict[str, Any]) -> float:
+    rate = group.get("lr")
+    return 0.0 if rate is None else float(rate)
 
 
-def _still_true(notes: _Notes, group: dict[str, Any]) -> dict[str, float]:
-    """Return the notes on entries that have not been changed in the group since."""
-    return {
-        key: noted
-        for key, (left, noted) in notes.items()
-        if _are_numbers(group.get(key)) and group[key] == left
-    }
+def _with_closure(
+    entry: _Inner, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return a step's arguments, with a closure after which learning rates are looked at again."""
+
+    def followed(closure: Callable[[], Any]) -> Callable[[], Any]:
+        def call() -> Any:
+            try:
+                return closure()
+            finally:
+                _follow(entry)
+
+        return call
+
+    if callable(kwargs.get("closure")):
+        return args, {**kwargs, "closure": followed(kwargs["closure"])}
+    if len(args) > 1 and callable(args[1]):
+        return (args[0], followed(args[1]), *args[2:]), kwargs
+    return args, kwargs
 
 
-def _are_numbers(*values: object) -> bool:
-    return all(isinstance(value, int | float) for value in values)
+def _follow(entry: _Inner) -> None:
+    """Follow learning rates that a closure wrote; it never raises."""
+    try:
+        entry.note()
+        entry.split.refresh()
+    except Exception as error:  # noqa: BLE001 - the training's own step is under way
+        entry.split.failure = error

@@ -17,6 +17,7 @@ from __future__ import annotations
 import enum
 import inspect
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -114,44 +115,61 @@ class WeightDecay:
             return (decay / multiplier).clamp(max=_MAX_DECAY)
         return min(decay / multiplier, _MAX_DECAY)
 
-    def scaled_hint(self) -> str:
-        """Return a hint that multipliers scale the decay; empty if no tensor decays."""
-        tensors = self._tensors(DecayKind.DECOUPLED, DecayKind.L2, DecayKind.OTHER)
-        if not tensors:
-            return ""
-        return (
-            f"multipliers scale the weight decay of {tensors} tensor(s) together with the rest of "
-            "their update, as the policy says; set weight_decay to independent in the policy to "
-            "keep the decay of a step what the optimizer's settings say"
-        )
-
-    def kept_hint(self) -> str:
-        """Return a hint about decay that cannot be kept; empty if there is none."""
-        tensors = self._tensors(DecayKind.OTHER)
-        if not tensors:
-            return ""
-        return (
-            f"multipliers scale the weight decay of {tensors} tensor(s) together with the rest of "
-            f"their update: {type(self._optimizer).__name__} normalizes it with the gradient, or "
-            "is not known; use an optimizer with decoupled weight decay, such as AdamW, to keep "
-            "the decay of a step what the settings say"
-        )
-
-    def exclusion_warning(self) -> str:
-        """Return a warning about decay that cannot be excluded; empty if there is none."""
-        tensors = self._tensors(DecayKind.OTHER)
-        if not tensors:
-            return ""
-        return (
-            f"exclude_weight_decay has no effect on {tensors} tensor(s): "
-            f"{type(self._optimizer).__name__} normalizes their weight decay with the gradient, or "
-            "is not known, so their unit rates contain it; use an optimizer with decoupled weight "
-            "decay, such as AdamW, or leave the option out"
-        )
-
-    def _tensors(self, *kinds: DecayKind) -> int:
+    def tensors(self, *kinds: DecayKind) -> int:
+        """Return the number of tensors whose weight decay is applied in one of some ways."""
         groups = self._optimizer.param_groups
         return sum(len(group["params"]) for group in groups if self.kind(group) in kinds)
+
+    @property
+    def name(self) -> str:
+        """The name of the optimizer that makes the steps."""
+        return type(self._optimizer).__name__
+
+
+def scaled_hint(decays: Sequence[WeightDecay]) -> str:
+    """Return a hint that multipliers scale the decay of optimizers; empty if no tensor decays."""
+    kinds = DecayKind.DECOUPLED, DecayKind.L2, DecayKind.OTHER
+    tensors = sum(decay.tensors(*kinds) for decay in decays)
+    if not tensors:
+        return ""
+    return (
+        f"multipliers scale the weight decay of {tensors} tensor(s) together with the rest of "
+        "their update, as the policy says; set weight_decay to independent in the policy to "
+        "keep the decay of a step what the optimizer's settings say"
+    )
+
+
+def kept_hint(decays: Sequence[WeightDecay]) -> str:
+    """Return a hint about decay of optimizers that cannot be kept; empty if there is none."""
+    tensors, names = _unknown(decays)
+    if not tensors:
+        return ""
+    return (
+        f"multipliers scale the weight decay of {tensors} tensor(s) together with the rest of "
+        f"their update: {names} normalizes it with the gradient, or "
+        "is not known; use an optimizer with decoupled weight decay, such as AdamW, to keep "
+        "the decay of a step what the settings say"
+    )
+
+
+def exclusion_warning(decays: Sequence[WeightDecay]) -> str:
+    """Return a warning about decay that cannot be excluded; empty if there is none."""
+    tensors, names = _unknown(decays)
+    if not tensors:
+        return ""
+    return (
+        f"exclude_weight_decay has no effect on {tensors} tensor(s): "
+        f"{names} normalizes their weight decay with the gradient, or "
+        "is not known, so their unit rates contain it; use an optimizer with decoupled weight "
+        "decay, such as AdamW, or leave the option out"
+    )
+
+
+def _unknown(decays: Sequence[WeightDecay]) -> tuple[int, str]:
+    """Return the number of tensors whose decay cannot be told apart, and their optimizers."""
+    unknown = [decay for decay in decays if decay.tensors(DecayKind.OTHER)]
+    names = " or ".join(dict.fromkeys(decay.name for decay in unknown))
+    return sum(decay.tensors(DecayKind.OTHER) for decay in unknown), names
 
 
 def _stepping(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

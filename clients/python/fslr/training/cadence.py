@@ -68,6 +68,10 @@ class Cadence:
         self.is_due = can_move and self.step >= self.next_step
         return self.is_due
 
+    def postpone(self) -> None:
+        """Leave the step under way unmeasured; the next one may be measured instead."""
+        self.is_due = False
+
     def succeeded(self) -> None:
         """End the start and the back-off: a step was measured, advised and scaled."""
         self.has_started = True

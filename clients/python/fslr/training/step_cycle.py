@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from fslr.training.cadence import Attempt, Cadence
 from fslr.training.estimate import RateEstimate
 from fslr.training.events import Listeners, StepPart, Warned
+from fslr.training.rounds import Rounds
 
 
 class Run(Protocol):
@@ -83,35 +84,64 @@ class Meter(Protocol):
 
 
 class Scaler(Protocol):
-    """Puts multipliers in force on a framework's optimizer."""
+    """Puts multipliers in force on a framework's optimizers."""
+
+    def begin_step(self) -> None:
+        """Forget what was stepped with before: a step of the training begins."""
+        ...
 
     def learning_rates(self) -> list[float]:
-        """Return the scheduled learning rate of each group."""
+        """Return the scheduled learning rate of each group at present."""
+        ...
+
+    def step_learning_rates(self) -> list[float]:
+        """Return the scheduled learning rate that each group has stepped with.
+
+        It is 0 for groups that have not stepped since :meth:`begin_step`.
+        """
         ...
 
     def decays(self) -> list[float]:
         """Return which part of each group's weights a scheduled step takes away as weight decay.
 
-        It is 0 where there is none, or none that can be kept apart from the rest of the update.
+        It is 0 where there is none, none that can be kept apart from the rest of the update, and
+        for groups that have not stepped since :meth:`begin_step`.
         """
         ...
 
-    def scale(self, multipliers: Sequence[float], *, keeps_decay: bool) -> None:
-        """Put the scaled learning rates in force, until :meth:`restore`.
+    def update_factors(
+        self, multipliers: Sequence[float], members: Collection[int] | None = None
+    ) -> list[float]:
+        """Return what updates are to be multiplied by after a step: 1 where learning rates are.
+
+        Args:
+            multipliers: One for each group.
+            members: The optimizers that have stepped; None: all.
+        """
+        ...
+
+    def scale(
+        self, multipliers: Sequence[float], *, keeps_decay: bool, everything: bool = False
+    ) -> None:
+        """Scale the learning rates of the steps that follow, until the next call.
 
         Args:
             multipliers: One for each group, > 0.
             keeps_decay: Whether weight decay stays what the settings say, where that is possible.
+            everything: Whether to scale learning rates where updates are usually scaled, too.
         """
         ...
 
     def restore(self) -> None:
-        """Put the scheduled learning rates back in force."""
+        """Undo what a step that was scaled has left behind."""
         ...
 
 
 class StepCycle:
     """Scales and measures each step of a training, and reports to a run.
+
+    Several optimizers may make a step of the training together; see :class:`.Rounds`. It is
+    measured once, when the last of them has stepped.
 
     No exception leaves it after the start: see :class:`.Cadence`.
 
@@ -120,8 +150,7 @@ class StepCycle:
         meter: Measures.
         scaler: Puts factors in force.
         listeners: Receive the hint.
-        scales_updates: Whether factors act on the update after the step, instead of on the learning
-            rates during it.
+        optimizers: Number of optimizers, >= 1.
         hint: What to tell the user the first time that learning rates are scaled; empty: nothing.
         kept_decay_hint: What to tell the user the first time that a step is scaled and weight decay
             is to stay the same; empty: nothing.
@@ -135,7 +164,7 @@ class StepCycle:
         scaler: Scaler,
         *,
         listeners: Listeners,
-        scales_updates: bool = False,
+        optimizers: int = 1,
         hint: str = "",
         kept_decay_hint: str = "",
         scaled_decay_hint: str = "",
@@ -145,31 +174,74 @@ class StepCycle:
         self._meter = meter
         self._scaler = scaler
         self._listeners = listeners
-        self._scales_updates = scales_updates
+        self._rounds = Rounds(optimizers)
         self._hint = hint
         self._kept_decay_hint = kept_decay_hint
         self._scaled_decay_hint = scaled_decay_hint
-        self._rescales_update = False  # of the step under way
+        self._keeps_weights = False  # those from before the step under way
 
-    def before_step(self) -> None:
-        """Prepare the step that begins. Call it right before the optimizer's step."""
+    def model_called(self) -> None:
+        """Take note that the training calls the model: a step that is not complete stays so."""
+        with self._cadence.attempt(StepPart.MEASUREMENT):
+            self._rounds.called()
+            if self._rounds.is_open and self._rounds.has_steps:
+                self._end()
+
+    def step_failed(self, error: Exception) -> None:
+        """Count and emit an error because of which a step was not scaled.
+
+        Args:
+            error: The error.
+
+        Raises:
+            Exception: The error, at a strict start.
+        """
+        with self._cadence.attempt(StepPart.SCALING):
+            raise error
+
+    def before_step(self, members: Collection[int] = (0,)) -> None:
+        """Prepare a step of optimizers. Call it right before they step.
+
+        Args:
+            members: Indices of the optimizers that step.
+        """
         # Each part on its own: whatever fails before, the step is scaled.
         attempt = self._cadence.attempt
         with attempt(StepPart.SCALING):
             self._scaler.restore()  # a step that raised an exception did not
+        with attempt(StepPart.SCALING):
+            if self._rounds.begins(members):
+                self._begin()
+            elif not self._rounds.is_open:
+                # An optimizer that was not expected steps after the step was measured.
+                self._keep_weights()
+
+    def _begin(self) -> None:
+        """Begin a step of the training."""
+        if self._rounds.is_open and self._rounds.has_steps:
+            self._end()
+        self._rounds.begin()
+        self._keeps_weights = False
+        attempt = self._cadence.attempt
         with attempt(StepPart.MEASUREMENT):
-            self._begin()
+            self._scaler.begin_step()
+            self._decide()
+            self._keep_weights()
         with attempt(StepPart.SCALING):
             self._scale()
 
-    def _begin(self) -> None:
-        self._rescales_update = False
+    def _decide(self) -> None:
+        """Decide whether the step is measured."""
         self._run.begin_step(self._scaler.learning_rates())
-        rescales = self._scales_updates and any(factor != 1.0 for factor in self._run.factors)
+        if self._cadence.is_due and not self._rounds.suits():
+            self._cadence.postpone()
+
+    def _keep_weights(self) -> None:
+        """Keep the weights, if the step is measured, or its update scaled."""
+        rescales = any(factor != 1.0 for factor in self._scaler.update_factors(self._run.factors))
         if self._cadence.is_due or rescales:
-            # If this fails, there are no weights to rescale from: learning rates are scaled.
             self._meter.begin_step()
-        self._rescales_update = rescales
+            self._keeps_weights = True
 
     def _scale(self) -> None:
         factors, keeps_decay = self._run.factors, self._run.keeps_decay
@@ -178,10 +250,11 @@ class StepCycle:
             self._kept_decay_hint = self._give(self._kept_decay_hint)
         elif is_scaled:
             self._scaled_decay_hint = self._give(self._scaled_decay_hint)
-        if self._rescales_update:
-            return
-        self._scaler.scale(factors, keeps_decay=keeps_decay)
-        if is_scaled:
+        by_update = self._scaler.update_factors(factors)
+        # Without weights to rescale from, learning rates are scaled.
+        unkept = not self._keeps_weights and any(factor != 1.0 for factor in by_update)
+        self._scaler.scale(factors, keeps_decay=keeps_decay, everything=unkept)
+        if is_scaled and (unkept or by_update != factors):
             self._hint = self._give(self._hint)
 
     def _give(self, hint: str) -> str:
@@ -190,26 +263,47 @@ class StepCycle:
             self._listeners.emit(Warned(self._cadence.step, hint, is_hint=True))
         return ""
 
-    def after_step(self) -> None:
-        """Measure the step that ended. Call it right after the optimizer's step."""
+    def after_step(self, members: Collection[int] = (0,)) -> None:
+        """Scale the update, and measure the training's step if it ends. Call it right after.
+
+        Args:
+            members: Indices of the optimizers that have stepped.
+        """
+        was_open = self._rounds.is_open
+        ends = self._rounds.stepped(members)
+        is_done = False
         try:
             with self._cadence.attempt(StepPart.SCALING, back_off=True) as attempt:
                 self._scaler.restore()
-                if not self._rescales_update or self._rescale():
+                if self._rescale(members):
                     attempt.part = StepPart.MEASUREMENT
-                if self._cadence.is_due:
+                if ends and self._cadence.is_due:
                     self._measure(attempt)
+            is_done = True
         finally:
-            self._meter.forget_step()
-            self._cadence.end_step()
+            if ends or (was_open and not is_done):
+                self._end()
+            elif not was_open:
+                self._meter.forget_step()
 
-    def _rescale(self) -> bool:
+    def _end(self) -> None:
+        """End the step of the training."""
+        self._rounds.end()
+        self._keeps_weights = False
+        self._meter.forget_step()
+        self._cadence.end_step()
+
+    def _rescale(self, members: Collection[int]) -> bool:
         """Scale the step's update; return whether it was, or the measurement is to raise why not.
 
         The other ranks may measure the step, and then wait for this one in the measurement.
         """
+        if not self._keeps_weights:
+            return True
         try:
-            self._meter.rescale_step(self._run.factors, self._kept_decays())
+            factors = self._scaler.update_factors(self._run.factors, members)
+            if any(factor != 1.0 for factor in factors):
+                self._meter.rescale_step(factors, self._kept_decays())
         except Exception as error:
             if not self._cadence.is_due:
                 raise
@@ -236,13 +330,14 @@ class StepCycle:
         ]
 
     def _measure(self, attempt: Attempt) -> None:
-        scheduled = self._scaler.learning_rates()
+        scheduled = self._scaler.step_learning_rates()
         in_force = [rate * m for rate, m in zip(scheduled, self._run.factors, strict=True)]
         estimate = self._meter.end_step(in_force, self._uncounted_decays())
         moved = any(estimate.unit_rates)
         self._cadence.moved(any_output=moved)
         if not moved:
             return
+        self._rounds.measured()
         attempt.part = StepPart.ADVICE
         correction = self._run.measured(estimate, scheduled)
         if correction is not None:

@@ -15,6 +15,7 @@ from fslr.torch.model.initial_weights import rms_of
 from fslr.torch.model.kinds import describe
 from fslr.torch.model.shapes import count_of
 from fslr.torch.model.sharding import refuse_foreign_shards, reshard
+from fslr.torch.optimizers import Optimizers, checked_optimizers, updated_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,12 @@ class ParameterGroup:
     Attributes:
         name: The parameter's name in ``model.named_parameters()``.
         parameter: The parameter itself.
+        optimizer: Name of the optimizer that updates it.
     """
 
     name: str
     parameter: nn.Parameter
+    optimizer: str = ""
 
 
 class ModelGroups:
@@ -37,18 +40,26 @@ class ModelGroups:
 
     Args:
         model: The model whose parameters are trained.
-        optimizer: The optimizer that updates them.
+        optimizers: The optimizer that updates them, or several.
 
     Raises:
-        AttachError: The optimizer updates a tensor that is not a parameter of the model, or updates
-            no trainable parameter; or parameters are sharded by something other than FSDP2.
+        AttachError: The model or an optimizer is something else or cannot be used; an optimizer
+            updates a tensor that is not a parameter of the model; none updates a trainable
+            parameter; or parameters are sharded by something other than FSDP2.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, model: nn.Module, optimizers: Optimizers) -> None:
+        if not isinstance(model, nn.Module):
+            raise AttachError(
+                f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module "
+                "that the training loop calls first, and its optimizer second"
+            )
+        given = checked_optimizers(optimizers)
         model = unwrap(model)
         reshard(model)  # gathered parameters are different tensors
         refuse_foreign_shards(model)
-        updated = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+        owners = updated_by(given)
+        updated = {key: tensor for key, (tensor, _) in owners.items()}
         named = {id(p): (name.replace("_orig_mod.", ""), p) for name, p in model.named_parameters()}
         foreign = [p for key, p in updated.items() if key not in named]
         if foreign:
@@ -58,7 +69,7 @@ class ModelGroups:
                 "every parameter the optimizer was built with"
             )
         self._groups = [
-            ParameterGroup(name, parameter)
+            ParameterGroup(name, parameter, type(owners[key][1]).__name__)
             for key, (name, parameter) in named.items()
             if key in updated and parameter.requires_grad
         ]
@@ -70,7 +81,8 @@ class ModelGroups:
         trained = {group.name for group in self._groups}
         self._frozen = {name: count_of(p) for name, p in named.values() if name not in trained}
         self._model = model
-        self._optimizer = optimizer
+        self._optimizers = list({id(owner): owner for _, owner in owners.values()}.values())
+        self._optimizer = type(given[0]).__name__
         self._index = {id(group.parameter): i for i, group in enumerate(self._groups)}
 
     def __len__(self) -> int:
@@ -90,11 +102,12 @@ class ModelGroups:
 
         The advisor derives the roles. Frozen parameters are listed as well, because the advisor
         counts blocks by all names. For a sharded model this is a collective: all ranks call it.
-        Initial weights are left out once the optimizer has made a step.
+        Initial weights are left out once an optimizer has made a step. A group names its optimizer
+        if that is not of the class of the first one.
         """
         parameters = [group.parameter for group in self._groups]
         descriptions = describe(self._model, parameters)
-        is_resumed = _has_stepped(self._optimizer)
+        is_resumed = any(map(_has_stepped, self._optimizers))
         initial = [None] * len(parameters) if is_resumed else rms_of(parameters)
         return layout_pb2.Layout(
             groups=[
@@ -106,6 +119,7 @@ class ModelGroups:
                     fan_out=description.fan_out,
                     kind=description.kind,
                     initial_rms=rms,
+                    optimizer="" if group.optimizer == self._optimizer else group.optimizer,
                 )
                 for group, description, rms in zip(self._groups, descriptions, initial, strict=True)
             ],
