@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import nn
 from benchmarks.image_models import ResMLP
 from benchmarks.provenance import AsJson, Out, emit
 from fslr.torch import Batch, ModelGroups, PerExampleEstimator, Update
+from fslr.torch.hooks import StepHooks
 from fslr.torch.model.snapshot import Snapshot
 from fslr.torch.step_scaler import StepScaler
 
@@ -70,6 +71,23 @@ class SteppingCost:
     update_ms: float
 
 
+class _NoCycle:
+    """A step cycle that does nothing, so that only scaling is timed."""
+
+    def model_called(self) -> None:
+        """Do nothing."""
+
+    def before_step(self, members: Collection[int]) -> None:
+        """Do nothing."""
+
+    def after_step(self, members: Collection[int]) -> None:
+        """Do nothing."""
+
+    def step_failed(self, error: Exception) -> None:
+        """Raise an error of scaling."""
+        raise error
+
+
 def _time_s(action: Callable[[], object]) -> float:
     begun = time.perf_counter()
     action()
@@ -120,12 +138,13 @@ def stepping_cost(kind: str, groups: int) -> SteppingCost:
         parameter.grad = torch.randn_like(parameter)
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, **options)
     scaler = StepScaler(optimizer, parameters)
+    StepHooks([optimizer], _NoCycle(), scaler)
     multipliers = [0.5 + i / groups for i in range(groups)]
 
     def split() -> None:
         scaler.scale(multipliers, keeps_decay=True)
         optimizer.step()
-        scaler.restore()
+        scaler.disarm()
 
     def update() -> None:
         before = Snapshot(parameters)

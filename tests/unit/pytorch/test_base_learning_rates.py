@@ -14,7 +14,7 @@ from advisor.local.in_process import InProcessAdvisor
 from fslr import RunInfo
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from fslr.torch import Recorder, attach
-from fslr.torch.attachment import _base_learning_rate
+from fslr.torch.optimizers import largest_learning_rate
 from tests.training_jobs import wide
 
 STEPS = 12
@@ -87,4 +87,4 @@ def test_the_base_learning_rate_is_the_largest_that_a_scheduler_announced(
 ) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     optimizer.param_groups[0].update(entries)
-    assert _base_learning_rate(optimizer) == pytest.approx(learning_rate)
+    assert largest_learning_rate([optimizer]) == pytest.approx(learning_rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,8 +15,10 @@ from torch import nn
 from advisor.local.in_process import InProcessAdvisor
 from fslr import AttachError
 from fslr.torch import ModelGroups, attach
-from fslr.torch.step_scaler import StepScaler, refuse_unscalable, splitting_hint
+from fslr.torch.scaling import choose
+from fslr.torch.step_scaler import splitting_hint
 from tests.building import content_message
+from tests.scaled_steps import groups_of_a_step, scaler_of
 from tests.training_jobs import in_process, wide
 
 OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
@@ -98,7 +101,7 @@ OPTIMIZERS["Wrapping"] = lambda m: Wrapping(OPTIMIZERS["two groups"](m))
 def test_a_step_moves_each_parameter_by_its_multiplier(name: str) -> None:
     plain, scaled = model(), model()
     optimizers = OPTIMIZERS[name](plain), OPTIMIZERS[name](scaled)
-    scaler = StepScaler(optimizers[1], list(scaled.parameters()))
+    scaler = scaler_of(optimizers[1], list(scaled.parameters()))
     multipliers = [0.5, 2.0, 1.0, 2.0, 3.0, 0.5]
     for seed in range(3):
         scaled.load_state_dict(plain.state_dict())
@@ -119,7 +122,7 @@ def test_a_step_moves_each_parameter_by_its_multiplier(name: str) -> None:
 def test_the_optimizers_state_is_that_of_a_plain_training(name: str) -> None:
     plain, scaled = model(), model()
     optimizers = OPTIMIZERS[name](plain), OPTIMIZERS[name](scaled)
-    scaler = StepScaler(optimizers[1], list(scaled.parameters()))
+    scaler = scaler_of(optimizers[1], list(scaled.parameters()))
     for seed in range(3):
         scaled.load_state_dict(plain.state_dict())
         step(plain, optimizers[0], seed)
@@ -136,21 +139,46 @@ def test_the_optimizers_state_is_that_of_a_plain_training(name: str) -> None:
 def test_equal_multipliers_share_a_group() -> None:
     net = model()
     optimizer = OPTIMIZERS["two groups"](net)
-    scaler = StepScaler(optimizer, list(net.parameters()))
+    scaler = scaler_of(optimizer, list(net.parameters()))
     scaler.scale([2.0] * 6)
-    assert len(optimizer.param_groups) == 2
+    assert len(groups_of_a_step(scaler)) == 2
     scaler.scale([1.0, 2.0, 2.0, 2.0, 2.0, 2.0])
-    assert len(optimizer.param_groups) == 3
-    scaler.restore()
+    assert len(groups_of_a_step(scaler)) == 3
+    assert len(optimizer.param_groups) == 2
 
 
-def test_a_group_that_is_added_during_a_step_stays() -> None:
+class Growing(torch.optim.SGD):
+    """An optimizer that adds a group during its second step."""
+
+    def __init__(self, params: Any, more: nn.Module) -> None:
+        super().__init__(params, lr=0.01)
+        self.more: nn.Module | None = more
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        if self.state and self.more is not None:
+            self.add_param_group({"params": list(self.more.parameters())})
+            self.more = None
+        super().step(closure)
+
+
+@pytest.mark.parametrize("by", ["the step", "a closure"])
+def test_a_group_that_is_added_during_a_step_stays(by: str) -> None:
     net, more = model(), nn.Linear(2, 2)
-    optimizer = OPTIMIZERS["SGD"](net)
-    scaler = StepScaler(optimizer, list(net.parameters()))
-    scaler.scale([2.0] * 6)
-    optimizer.add_param_group({"params": list(more.parameters())})
-    scaler.restore()
+    optimizer = Growing(net.parameters(), more) if by == "the step" else OPTIMIZERS["SGD"](net)
+    scaler = scaler_of(optimizer, list(net.parameters()))
+    scaler.scale([2.0, 0.5] * 3)
+
+    def closure() -> float:
+        if by == "a closure" and len(optimizer.param_groups) == 1:
+            optimizer.add_param_group({"params": list(more.parameters())})
+        return 0.0
+
+    for parameter in (*net.parameters(), *more.parameters()):
+        parameter.grad = torch.ones_like(parameter)
+    for _ in range(2):
+        optimizer.step(closure)
+        for parameter in net.parameters():  # Growing looks whether there is a state
+            optimizer.state[parameter].setdefault("seen", True)
     assert [len(group["params"]) for group in optimizer.param_groups] == [6, 2]
 
 
@@ -163,8 +191,8 @@ def test_group_entries_that_depend_on_the_learning_rate_are_kept_per_parameter()
     ]
     one = Weighing(groups, lr=0.01)
     other, another = (Weighing(net.parameters(), lr=0.01) for net in (scaled, resumed))
-    scaler = StepScaler(other, list(scaled.parameters()))
-    later = StepScaler(another, list(resumed.parameters()))
+    scaler = scaler_of(other, list(scaled.parameters()))
+    later = scaler_of(another, list(resumed.parameters()))
     for seed in range(6):
         in_force = multipliers if seed < 4 else [2.0 if m == 0.5 else m for m in multipliers]
         for group, multiplier in zip(one.param_groups, in_force, strict=True):
@@ -190,29 +218,30 @@ def test_group_entries_that_depend_on_the_learning_rate_are_kept_per_parameter()
 def test_a_group_entry_changed_between_steps_applies_to_all_its_parameters() -> None:
     net = model()
     optimizer = Weighing(net.parameters(), lr=0.01)
-    scaler = StepScaler(optimizer, list(net.parameters()))
+    scaler = scaler_of(optimizer, list(net.parameters()))
     multipliers = [0.5, 2.0, 1.0, 2.0, 3.0, 0.5]
     scaler.scale(multipliers)
     step(net, optimizer, 0)
     scaler.restore()
     optimizer.param_groups[0]["largest"] = 7.0
     scaler.scale(multipliers)
-    assert [group["largest"] for group in optimizer.param_groups] == [7.0] * 4
-    assert len({group["weights"] for group in optimizer.param_groups}) == 4
+    groups = groups_of_a_step(scaler)
+    assert [group["largest"] for group in groups] == [7.0] * 4
+    assert len({group["weights"] for group in groups}) == 4
 
 
 def test_lbfgs_is_refused() -> None:
     with pytest.raises(
         AttachError, match=r"LBFGS steps along one direction.*use a different optimizer"
     ):
-        refuse_unscalable(torch.optim.LBFGS(model().parameters()))
+        choose(torch.optim.LBFGS(model().parameters()), "auto")
 
 
 def test_multipliers_scale_the_scheduled_learning_rate_and_schedulers_do_not_see_them() -> None:
     plain, scaled = model(), model()
     optimizers = [torch.optim.SGD(net.parameters(), lr=0.1) for net in (plain, scaled)]
     schedulers = [torch.optim.lr_scheduler.ExponentialLR(o, 0.5) for o in optimizers]
-    scaler = StepScaler(optimizers[1], list(scaled.parameters()))
+    scaler = scaler_of(optimizers[1], list(scaled.parameters()))
     for seed in range(3):
         scheduled = scaler.learning_rates()
         assert scheduled == pytest.approx([0.1 * 0.5**seed] * 6)
@@ -220,7 +249,8 @@ def test_multipliers_scale_the_scheduled_learning_rate_and_schedulers_do_not_see
             start = [p.detach().clone() for p in net.parameters()]
             if net is scaled:
                 scaler.scale([3.0] * 6)
-                assert optimizer.param_groups[0]["lr"] == pytest.approx(0.3 * 0.5**seed)
+                assert groups_of_a_step(scaler)[0]["lr"] == pytest.approx(0.3 * 0.5**seed)
+                assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.5**seed)
             step(net, optimizer, seed)
             if net is scaled:
                 scaler.restore()
@@ -237,43 +267,48 @@ def test_multipliers_scale_the_scheduled_learning_rate_and_schedulers_do_not_see
 def test_scaling_again_after_a_step_that_raised_does_not_scale_twice() -> None:
     net = model()
     optimizer = OPTIMIZERS["SGD"](net)
-    scaler = StepScaler(optimizer, list(net.parameters()))
-    scaler.scale([2.0] * 6)
-    scaler.scale([2.0] * 6)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.002)
-    scaler.restore()
+    scaler = scaler_of(optimizer, list(net.parameters()))
+    for _ in range(2):
+        scaler.scale([2.0] * 6)
+        assert groups_of_a_step(scaler)[0]["lr"] == pytest.approx(0.002)
     assert optimizer.param_groups[0]["lr"] == 0.001
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt("enough"), torch.OutOfMemoryError("no room")])
-def test_a_checkpoint_after_a_step_that_raised_is_that_of_a_plain_training(
-    error: BaseException,
-) -> None:
+@pytest.mark.parametrize("where", ["closure", "step", "hook"])
+def test_groups_are_whole_however_a_step_ends(where: str, error: BaseException) -> None:
     net, optimizer, backward = wide()
     with attach(net, optimizer, profile="x", advisor=in_process()) as attachment:
         backward()
         optimizer.step()
         assert max(abs(m - 1) for m in attachment.multipliers) > 0.1
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
         before = optimizer.state_dict()["param_groups"]
-        parts: list[int] = []
+        groups = list(optimizer.param_groups)
+        seen: list[int] = []
 
-        def fail(*_: object) -> None:
-            parts.append(len(optimizer.param_groups))
+        def fail(*_: object, **__: object) -> None:
+            seen.append(len(optimizer.param_groups))
             raise error
 
-        handle = optimizer.register_step_pre_hook(fail)
-        with pytest.raises(type(error), match=str(error)):
-            optimizer.step()
-        saved = optimizer.state_dict()
-        assert parts[0] > 1
-        assert saved["param_groups"] == before
-        with pytest.raises(type(error), match=str(error)):
-            optimizer.step()
-        optimizer.load_state_dict(saved)
-        assert optimizer.state_dict()["param_groups"] == before
-        handle.remove()
+        with pytest.MonkeyPatch.context() as patch:
+            if where == "hook":
+                handle = optimizer.register_step_pre_hook(fail)
+            elif where == "step":
+                patch.setattr(importlib.import_module("torch.optim.adam"), "adam", fail)
+            for _ in range(2):
+                with pytest.raises(type(error), match=str(error)):
+                    optimizer.step(fail if where == "closure" else backward)  # type: ignore[arg-type]
+                assert all(a is b for a, b in zip(optimizer.param_groups, groups, strict=True))
+                assert optimizer.state_dict()["param_groups"] == before
+        assert seen == [len(groups)] * 2
+        if where == "hook":
+            handle.remove()
+        scheduler.step()
+        optimizer.load_state_dict(optimizer.state_dict())
         optimizer.step()
-        assert optimizer.state_dict()["param_groups"] == before
+        assert [group["lr"] for group in optimizer.param_groups] == [0.005]
+        assert (attachment.step, attachment.failures) == (2, 0)
     assert not optimizer._optimizer_state_dict_pre_hooks
     assert not optimizer._optimizer_load_state_dict_pre_hooks
 
@@ -307,7 +342,7 @@ def test_a_hint_is_given_for_optimizers_that_step_many_tensors_together(
     options: dict[str, Any], tensors: int, hints: bool
 ) -> None:
     optimizer = torch.optim.AdamW(nn.Linear(3, 2).parameters(), lr=0.1, **options)
-    hint = splitting_hint(optimizer, tensors)
+    hint = splitting_hint([optimizer], tensors)
     assert (f"{tensors} tensors" in hint) == hints
     assert ('scaling="update"' in hint) == hints
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from fslr.advisor.v1 import policy_pb2
 from fslr.torch import MeasuringOptions, Recorder, attach
-from fslr.torch.step_scaler import StepScaler
 from fslr.torch.weight_decay import DecayKind, WeightDecay
 from tests.fixed_advisor import FixedAdvisor
+from tests.scaled_steps import groups_of_a_step, scaler_of
 
 LEARNING_RATE, DECAY = 1e-2, 0.3
 SMALL_DECAY = 0.05  # with momentum, what is exact for weights that do not change
@@ -146,15 +146,15 @@ def test_groups_keep_their_own_decays_and_the_optimizer_shows_no_other() -> None
         ],
         lr=0.01,
     )
-    scaler = StepScaler(optimizer, matrices)
+    scaler = scaler_of(optimizer, matrices)
     before = optimizer.state_dict()["param_groups"]
-    assert scaler.decays() == pytest.approx([0.003, 0.003, 0.0, 0.004])
     scaler.scale([0.5, 1.0, 0.5, 4.0], keeps_decay=True)
-    parts = optimizer.param_groups
+    parts = groups_of_a_step(scaler)
     assert [part["lr"] for part in parts] == pytest.approx([0.005, 0.01, 0.005, 0.08])
     assert [part["weight_decay"] for part in parts] == pytest.approx([0.6, 0.3, 0.0, 0.05])
+    assert scaler.decays() == [0.0] * 4  # there was no step
+    optimizer.step()
     assert scaler.decays() == pytest.approx([0.003, 0.003, 0.0, 0.004])  # as scheduled
-    scaler.restore()
     assert optimizer.state_dict()["param_groups"] == before
     assert scaler.state_dict() == {"notes": [{}] * 4}
 
@@ -162,8 +162,9 @@ def test_groups_keep_their_own_decays_and_the_optimizer_shows_no_other() -> None
 def test_a_tiny_multiplier_gives_no_infinite_decay() -> None:
     model = Products()
     optimizer = OPTIMIZERS["AdamW"](model.parameters())
-    StepScaler(optimizer, list(model.parameters())).scale([1e-310] * 4, keeps_decay=True)
-    (part,) = optimizer.param_groups
+    scaler = scaler_of(optimizer, list(model.parameters()))
+    scaler.scale([1e-310] * 4, keeps_decay=True)
+    (part,) = groups_of_a_step(scaler)
     assert part["weight_decay"] == 1e30
 
 
@@ -208,7 +209,7 @@ def test_momentum_from_before_a_change_of_the_multiplier_has_the_earlier_decay()
     """This is what is not exact for L2 with momentum; it fades with the momentum."""
     model = Products()
     optimizer = with_momentum(model)
-    scaler = StepScaler(optimizer, list(model.parameters()))
+    scaler = scaler_of(optimizer, list(model.parameters()))
     decays: list[float] = []
     for step in range(80):
         for parameter in model.parameters():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,17 +77,34 @@ class NumbersScaler:
     def __init__(self, training: NumbersTraining) -> None:
         self.training = training
         self.fails = False
+        self.by_update = False
+
+    def begin_step(self) -> None:
+        pass
 
     def learning_rates(self) -> list[float]:
         return [self.training.learning_rate] * len(self.training.weights)
 
+    def step_learning_rates(self) -> list[float]:
+        return self.learning_rates()
+
     def decays(self) -> list[float]:
         return [self.training.learning_rate * self.training.decay] * len(self.training.weights)
 
-    def scale(self, multipliers: Sequence[float], *, keeps_decay: bool) -> None:
+    def update_factors(
+        self,
+        multipliers: Sequence[float],
+        members: Collection[int] | None = None,  # noqa: ARG002
+    ) -> list[float]:
+        return list(multipliers) if self.by_update else [1.0] * len(multipliers)
+
+    def scale(
+        self, multipliers: Sequence[float], *, keeps_decay: bool, everything: bool = False
+    ) -> None:
         if self.fails:
             raise ValueError("out of luck")
-        self.training.factors = np.array(multipliers)
+        factors = [1.0] * len(multipliers) if self.by_update and not everything else multipliers
+        self.training.factors = np.array(factors)
         self.training.keeps_decay = keeps_decay
 
     def restore(self) -> None:
@@ -120,16 +137,19 @@ class NumbersTraining:
         self.scaler = NumbersScaler(self)
         self.moves: list[NDArray[np.float64]] = []
 
-    def train(self, run: Run, steps: int, *, waits: bool = True, **options: object) -> None:
+    def train(
+        self, run: Run, steps: int, *, waits: bool = True, scales_updates: bool = False
+    ) -> None:
         """Train for some steps.
 
         Args:
             run: What the steps are reported to.
             steps: The number of steps.
             waits: Whether each answer of the advisor arrives before the next step.
-            options: Options of the step cycle.
+            scales_updates: Whether multipliers act on the updates.
         """
-        cycle = StepCycle(run, self.meter, self.scaler, listeners=Listeners([]), **options)  # type: ignore[arg-type]
+        self.scaler.by_update = scales_updates
+        cycle = StepCycle(run, self.meter, self.scaler, listeners=Listeners([]))
         for _ in range(steps):
             self.learning_rate = self.schedule(run.cadence.step)
             before = self.weights.copy()

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.client.advisor_client import AdvisorClient
 from fslr.errors import AttachError
 from fslr.protocols import Advisor
 from fslr.torch.distributed import Group, ranks_of
-from fslr.torch.hooks import StepHooks
+from fslr.torch.hooks import StepHooks, refuse_attached
 from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.groups import ModelGroups
+from fslr.torch.optimizers import Optimizers, checked_optimizers, largest_learning_rate
+from fslr.torch.scaling import Scaling, choose, on_updates
 from fslr.torch.step_meter import StepMeter
-from fslr.torch.step_scaler import StepScaler, refuse_unscalable, splitting_hint
-from fslr.torch.weight_decay import WeightDecay
+from fslr.torch.step_scaler import StepScaler, splitting_hint
+from fslr.torch.weight_decay import WeightDecay, exclusion_warning, kept_hint, scaled_hint
 from fslr.training.advised_run import AdvisedRun, Answers, GroupAdvice, RunInfo
 from fslr.training.checkpoints import load_all
 from fslr.training.estimate import RateEstimate
 from fslr.training.events import Listener, Listeners, LogListener, Warned
 from fslr.training.step_cycle import StepCycle
-
-Scaling = Literal["learning_rates", "update"]
-"""Where multipliers act: on the learning rates during a step, or on the update that it made."""
 
 
 class Attachment:
@@ -37,7 +34,7 @@ class Attachment:
 
     Args:
         model: The model that the training loop calls.
-        optimizer: Its optimizer.
+        optimizer: Its optimizer, or several.
         advisor: The advisor to ask.
         profile: The reference.
         info: What the run tells the advisor about itself.
@@ -57,7 +54,7 @@ class Attachment:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizers,
         advisor: Advisor,
         *,
         profile: str,
@@ -65,33 +62,36 @@ class Attachment:
         observe_only: bool = False,
         options: MeasuringOptions | None = None,
         strict: bool = True,
-        scaling: Scaling = "learning_rates",
+        scaling: Scaling = "auto",
         process_group: Group = None,
         answers: Answers = "background",
         listeners: Sequence[Listener] = (),
         on_close: Callable[[], None] | None = None,
     ) -> None:
-        if scaling not in get_args(Scaling):
-            raise AttachError(
-                f"scaling is {scaling!r}; it must be one of {', '.join(get_args(Scaling))}"
-            )
-        if not observe_only:
-            refuse_unscalable(optimizer)
         self.groups = ModelGroups(model, optimizer)
+        optimizers = checked_optimizers(optimizer)
+        if not observe_only:
+            refuse_attached(optimizers)
+        choices = [] if observe_only else [choose(one, scaling) for one in optimizers]
         ranks = ranks_of(model, process_group)
         receivers = Listeners([LogListener(), *listeners])
-        self._scaler = StepScaler(optimizer, [group.parameter for group in self.groups])
+        self._scaler = StepScaler(optimizers, [group.parameter for group in self.groups])
+        for one, choice in zip(optimizers, choices, strict=False):
+            if choice.by_update:
+                self._scaler.scale_updates_of(one)
+            if choice.reason:
+                receivers.emit(Warned(0, on_updates(one, choice.reason), is_hint=True))
         options = options or MeasuringOptions()
         self._meter = StepMeter(model, self.groups, options, ranks)
-        weight_decay = WeightDecay(optimizer)
-        if options.exclude_weight_decay and (warning := weight_decay.exclusion_warning()):
+        decays = [WeightDecay(inner) for inner in self._scaler.inner]
+        if options.exclude_weight_decay and (warning := exclusion_warning(decays)):
             receivers.emit(Warned(0, warning))
         try:
             opening = info.opening(
                 profile,
                 self.groups.layout(),
-                optimizer=type(optimizer).__name__,
-                base_learning_rate=_base_learning_rate(optimizer),
+                optimizer=type(optimizers[0]).__name__,
+                base_learning_rate=largest_learning_rate(optimizers),
                 observe_only=observe_only,
             )
             self._run = AdvisedRun(
@@ -112,12 +112,15 @@ class Attachment:
             self._meter,
             self._scaler,
             listeners=receivers,
-            scales_updates=scaling == "update",
-            hint=splitting_hint(optimizer, len(self.groups)),
-            kept_decay_hint=weight_decay.kept_hint(),
-            scaled_decay_hint=weight_decay.scaled_hint(),
+            optimizers=len(self._scaler.inner),
+            hint=splitting_hint(self._scaler.inner, len(self.groups)),
+            kept_decay_hint=kept_hint(decays),
+            scaled_decay_hint=scaled_hint(decays),
         )
-        self._hooks = StepHooks(optimizer, cycle, self._scaler)
+        self._hooks = StepHooks(optimizers, cycle, self._scaler)
+        self._meter.on_call = self._hooks.model_called
+        if not observe_only:
+            self._hooks.owned_by(self, self._meter.close)
         self._on_close = on_close
 
     @property
@@ -228,26 +231,9 @@ class Attachment:
         return {"run": self._run, "meter": self._meter, "scaler": self._scaler}
 
 
-def _base_learning_rate(optimizer: torch.optim.Optimizer) -> float:
-    """Return the largest learning rate that schedules are built on."""
-    return max(_announced_learning_rate(group) for group in optimizer.param_groups)
-
-
-def _announced_learning_rate(group: dict[str, Any]) -> float:
-    """Return the learning rate that a group's schedule is built on; without one, its own."""
-    first = float(group.get("initial_lr", group["lr"]))
-    # OneCycleLR starts far below the learning rate that it is built on.
-    largest: Any = group.get("max_lr") if "initial_lr" in group else None
-    if isinstance(largest, Tensor) and largest.numel() == 1:
-        largest = largest.item()
-    if isinstance(largest, bool) or not isinstance(largest, (int, float)):
-        return first
-    return max(first, float(largest)) if math.isfinite(largest) else first
-
-
 def attach(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
     *,
     profile: str,
     advisor: str | Advisor = "127.0.0.1:50051",
@@ -256,7 +242,7 @@ def attach(
     observe_only: bool = False,
     options: MeasuringOptions | None = None,
     strict: bool = True,
-    scaling: Scaling = "learning_rates",
+    scaling: Scaling = "auto",
     process_group: Group = None,
     answers: Answers = "background",
     listeners: Sequence[Listener] = (),
@@ -274,7 +260,8 @@ def attach(
 
     Args:
         model: The model that the training loop calls.
-        optimizer: Its optimizer.
+        optimizer: Its optimizer, or a list of several that train it together. One step of the
+            training ends when the last of them has stepped.
         profile: The reference, such as ``char-gpt``, ``char-gpt@3`` or ``char-gpt@prod``.
         advisor: ``host:port`` of the service, or an advisor in this process.
         run: Name under which the run is stored, or a :class:`fslr.RunInfo` with more to say about
@@ -285,9 +272,12 @@ def attach(
         options: How to measure.
         strict: Whether errors before and at the first measured step are raised. Otherwise they are
             logged, and the multipliers stay 1 until an answer comes. Later errors are never raised.
-        scaling: ``"learning_rates"``: the optimizer's groups are split during the step.
-            ``"update"``: the update is scaled after the step, for optimizers that are slow with
-            many groups or that do not read learning rates. It costs a copy of the weights.
+        scaling: Where multipliers act. ``"learning_rates"``: the step function sees the
+            optimizer's groups split, with scaled learning rates. ``"update"``: the update is scaled
+            after the step, for optimizers that are slow with many groups or whose steps are not
+            proportional to learning rates. It costs a copy of the weights. ``"auto"``: on the
+            learning rates where that is known to be right, or turns out so when a small copy of
+            the optimizer is tried out; else on the update.
         process_group: The processes that train the model together: a process group; ``"alone"``;
             None: those of the model's wrapper (DistributedDataParallel, FSDP2).
         answers: ``"background"``: an answer takes effect at the first step that begins after it
@@ -300,9 +290,9 @@ def attach(
         The attachment. Close it when training ends, or use it as a context manager.
 
     Raises:
-        AttachError: The optimizer does not fit the model, several processes train the model and
-            nothing says how, ``total_steps`` is given twice, or ``scaling`` or ``answers`` is not
-            one of its values.
+        AttachError: An optimizer does not fit the model, is attached already, or has no learning
+            rate; several processes train the model and nothing says how; ``total_steps`` is given
+            twice; or ``scaling`` or ``answers`` is not one of its values.
         MeasurementError: An option is out of its range.
         ServiceError: The advisor does not answer, the profile does not exist, or the layout does
             not map.

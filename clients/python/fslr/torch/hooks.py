@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+import weakref
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import torch
 
-from fslr.torch.optimizers import held_optimizers, inner_optimizers
-from fslr.torch.split_groups import mark_as_own
+from fslr.errors import AttachError
+from fslr.torch.optimizers import inner_optimizers, with_held
+from fslr.torch.split_groups import mark_as_own, owner_of
 from fslr.torch.step_scaler import StepScaler
 
 _WRAPPER_CODE = torch.optim.Optimizer.profile_hook_step(lambda *_: None).__code__
@@ -59,19 +61,21 @@ class StepHooks:
         self._members: dict[int, list[int]] = {}
         hooked: list[torch.optim.Optimizer] = []
         for optimizer in optimizers:
-            for one in _with_held(optimizer):
+            for one in with_held(optimizer):
                 if id(one) not in self._members:
                     hooked.append(one)
                     inner = [one, *inner_optimizers(one)]
-                    self._members[id(one)] = sorted(
-                        {places[id(i)] for i in inner if id(i) in places}
-                    )
+                    self._members[id(one)] = sorted({
+                        places[id(i)] for i in inner if id(i) in places
+                    })
+        self._owner: weakref.ref[object] | None = None
+        self._on_abandoned: Callable[[], None] = self.close
         self._handles: list[Any] = []
         self._hooked = hooked
         # The step may be compiled, but not what is done around it.
         disable: Any = torch.compiler.disable
-        self._before = mark_as_own(disable(self._before_step))
-        self._after = mark_as_own(disable(self._after_step))
+        self._before = mark_as_own(disable(self._before_step), self)
+        self._after = mark_as_own(disable(self._after_step), self)
         self._pre_handles = [(o, o.register_step_pre_hook(self._before)) for o in hooked]
         self._post_handles = [(o, o.register_step_post_hook(self._after)) for o in hooked]
         for optimizer in hooked:
@@ -80,6 +84,31 @@ class StepHooks:
                 optimizer.register_state_dict_pre_hook(self._restore),
                 optimizer.register_load_state_dict_pre_hook(self._restore),
             ]
+
+    def owned_by(self, attachment: object, on_abandoned: Callable[[], None]) -> None:
+        """Take note of the attachment that scales steps by these hooks.
+
+        Args:
+            attachment: The attachment; it is not kept alive.
+            on_abandoned: What to call when another one takes the place of it, once it is garbage.
+        """
+        self._owner = weakref.ref(attachment)
+        self._on_abandoned = on_abandoned
+
+    @property
+    def owner(self) -> object | None:
+        """The attachment that scales steps by these hooks, or None if there is none any more."""
+        return None if self._owner is None else self._owner()
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the attachment was dropped without being closed."""
+        return self._owner is not None and self._owner() is None
+
+    def abandon(self) -> None:
+        """Remove the hooks in place of an attachment that was dropped."""
+        self.close()
+        self._on_abandoned()
 
     def model_called(self) -> None:
         """Take note that the model is called, unless a step calls it."""
@@ -140,12 +169,33 @@ class StepHooks:
         self._scaler.disarm()
 
 
-def _with_held(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
-    """Return an optimizer and all that it holds, directly or not."""
-    found = [optimizer]
-    for one in found:
-        found += [held for held in held_optimizers(one) if not any(held is f for f in found)]
-    return found
+def refuse_attached(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Refuse optimizers whose steps are scaled already.
+
+    An attachment that was dropped without being closed is closed.
+
+    Args:
+        optimizers: The optimizers, as their user passes them.
+
+    Raises:
+        AttachError: An attachment scales the steps of one of them.
+    """
+    for optimizer in optimizers:
+        for one in with_held(optimizer):
+            for hooks in filter(None, map(hooks_of, list(one._optimizer_step_pre_hooks.values()))):  # noqa: SLF001
+                if hooks.is_abandoned:
+                    hooks.abandon()
+                elif hooks.owner is not None:
+                    raise AttachError(
+                        f"{type(one).__name__} is attached already: {hooks.owner!r}; close that "
+                        "attachment first, or use observe_only=True"
+                    )
+
+
+def hooks_of(hook: object) -> StepHooks | None:
+    """Return the step hooks that a hook belongs to; None for hooks of others."""
+    owner = owner_of(hook)
+    return owner if isinstance(owner, StepHooks) else None
 
 
 def _running(optimizers: Collection[int]) -> list[int]:

@@ -141,6 +141,14 @@ def held_optimizers(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimi
     return list(found.values())
 
 
+def with_held(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """Return an optimizer and all that it holds, directly or not."""
+    found = [optimizer]
+    for one in found:
+        found += [held for held in held_optimizers(one) if not any(held is f for f in found)]
+    return found
+
+
 def parameters_of(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
     """Iterate over the tensors in the groups of an optimizer."""
     for group in optimizer.param_groups:

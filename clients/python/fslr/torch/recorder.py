@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import torch
 from torch import nn
 
 from fslr.advisor.v1 import policy_pb2, profile_pb2
@@ -14,9 +13,10 @@ from fslr.torch.distributed import Group, ranks_of
 from fslr.torch.hooks import StepHooks
 from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.groups import ModelGroups
+from fslr.torch.optimizers import Optimizers, checked_optimizers
 from fslr.torch.step_meter import StepMeter
 from fslr.torch.step_scaler import StepScaler
-from fslr.torch.weight_decay import WeightDecay
+from fslr.torch.weight_decay import WeightDecay, exclusion_warning
 from fslr.training.checkpoints import load_all
 from fslr.training.estimate import RateEstimate
 from fslr.training.events import Listener, Listeners, LogListener, Warned
@@ -32,7 +32,8 @@ class Recorder:
 
     Args:
         model: The model that the training loop calls.
-        optimizer: Its optimizer. It is not changed, and schedulers may be attached.
+        optimizer: Its optimizer, or a list of several that train it together. They are not
+            changed, and schedulers may be attached.
         every: Steps between measurements, >= 1; or a function that returns them for a measured
             step.
         dense_start_steps: While the training is younger than this, >= 0, it is measured again once
@@ -46,16 +47,16 @@ class Recorder:
         groups: The model's groups, in layout order.
 
     Raises:
-        AttachError: The optimizer does not fit the model, ``every`` is below 1,
-            ``dense_start_steps`` is below 0, or several processes train the model and nothing says
-            how.
+        AttachError: An optimizer does not fit the model or has no learning rate, ``every`` is below
+            1, ``dense_start_steps`` is below 0, or several processes train the model and nothing
+            says how.
         MeasurementError: An option is out of its range.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizers,
         *,
         every: int | Callable[[int], int] = 25,
         dense_start_steps: int = 0,
@@ -64,23 +65,31 @@ class Recorder:
         listeners: Sequence[Listener] = (),
     ) -> None:
         self.groups = ModelGroups(model, optimizer)
+        optimizers = checked_optimizers(optimizer)
         receivers = Listeners([LogListener(), *listeners])
         self._recording = Recording(
             self.groups.layout(),
-            optimizer=type(optimizer).__name__,
+            optimizer=type(optimizers[0]).__name__,
             every=every,
             dense_start_steps=dense_start_steps,
             listeners=receivers,
         )
         ranks = ranks_of(model, process_group)
-        scaler = StepScaler(optimizer, [group.parameter for group in self.groups])
+        scaler = StepScaler(optimizers, [group.parameter for group in self.groups])
         options = options or MeasuringOptions()
         self._meter = StepMeter(model, self.groups, options, ranks)
-        weight_decay = WeightDecay(optimizer)
-        if options.exclude_weight_decay and (warning := weight_decay.exclusion_warning()):
+        decays = [WeightDecay(inner) for inner in scaler.inner]
+        if options.exclude_weight_decay and (warning := exclusion_warning(decays)):
             receivers.emit(Warned(0, warning))
-        cycle = StepCycle(self._recording, self._meter, scaler, listeners=receivers)
-        self._hooks = StepHooks(optimizer, cycle, scaler)
+        cycle = StepCycle(
+            self._recording,
+            self._meter,
+            scaler,
+            listeners=receivers,
+            optimizers=len(scaler.inner),
+        )
+        self._hooks = StepHooks(optimizers, cycle, scaler)
+        self._meter.on_call = self._hooks.model_called
 
     @property
     def estimate(self) -> RateEstimate | None:

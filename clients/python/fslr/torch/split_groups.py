@@ -294,14 +294,23 @@ def _are_numbers(*values: object) -> bool:
     return all(isinstance(value, int | float) for value in values)
 
 
-def mark_as_own(hook: Callable[..., Any]) -> Callable[..., Any]:
+def mark_as_own(hook: Callable[..., Any], owner: object) -> Callable[..., Any]:
     """Mark a step hook of this package, and return it.
 
     A step function that calls the one of its base class runs the hooks again. Those of the user
     then run with the optimizer, and those of this package do not run.
+
+    Args:
+        hook: The hook.
+        owner: The object that it belongs to.
     """
-    setattr(hook, _OWN_HOOK, True)
+    setattr(hook, _OWN_HOOK, owner)
     return hook
+
+
+def owner_of(hook: object) -> object | None:
+    """Return what a hook of this package belongs to; None for hooks of others."""
+    return getattr(hook, _OWN_HOOK, None)
 
 
 def _view_of(optimizer: torch.optim.Optimizer, split: SplitGroups) -> torch.optim.Optimizer:
@@ -318,13 +327,13 @@ def _view_of(optimizer: torch.optim.Optimizer, split: SplitGroups) -> torch.opti
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
         "__doc__": kind.__doc__,
-        "param_groups": property(
-            lambda _: split.groups(), lambda _, groups: split.replace(groups)
-        ),
+        "param_groups": property(lambda _: split.groups(), lambda _, groups: split.replace(groups)),
         "_optimizer_step_pre_hooks": property(pre_hooks),
         "_optimizer_step_post_hooks": property(post_hooks),
     }
-    view_kind = types.new_class(kind.__name__, (kind,), exec_body=lambda names: names.update(entries))
+    view_kind = types.new_class(
+        kind.__name__, (kind,), exec_body=lambda names: names.update(entries)
+    )
     view: torch.optim.Optimizer = object.__new__(view_kind)
     object.__setattr__(view, "__dict__", optimizer.__dict__)
     return view

@@ -6,35 +6,18 @@ closures and ``add_param_group`` find the groups that they know, and never see a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from fslr.errors import AttachError
 from fslr.torch.optimizers import inner_optimizers, updated_by
 from fslr.torch.split_groups import SplitGroups
 from fslr.torch.weight_decay import WeightDecay
 
 _T = TypeVar("_T")
 _MANY_TENSORS = 64  # with fewer, the model is small and a few milliseconds do not matter
-
-
-def refuse_unscalable(optimizer: torch.optim.Optimizer) -> None:
-    """Refuse an optimizer whose step cannot be scaled group by group.
-
-    Args:
-        optimizer: The optimizer.
-
-    Raises:
-        AttachError: The optimizer is LBFGS.
-    """
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise AttachError(
-            "LBFGS steps along one direction for all parameters, so groups cannot have different "
-            "learning rates; use a different optimizer, or observe_only=True"
-        )
 
 
 def splitting_hint(optimizers: Sequence[torch.optim.Optimizer], tensors: int) -> str:
@@ -144,20 +127,19 @@ class StepScaler:
                 entry.split.disarm()
 
     def update_factors(
-        self, multipliers: Sequence[float], members: Sequence[torch.optim.Optimizer] | None = None
+        self, multipliers: Sequence[float], members: Collection[int] | None = None
     ) -> list[float]:
         """Return what updates are to be multiplied by, after the step.
 
         Args:
             multipliers: One for each parameter.
-            members: The optimizers that have stepped; None: all.
+            members: Places in :attr:`inner` of the optimizers that have stepped; None: all.
         """
-        stepped = None if members is None else {id(optimizer) for optimizer in members}
+        places = range(len(self.inner)) if members is None else members
+        stepped = {id(self.inner[place]) for place in places}
         return [
             multiplier
-            if owner is not None
-            and owner.by_update
-            and (stepped is None or id(owner.optimizer) in stepped)
+            if owner is not None and owner.by_update and id(owner.optimizer) in stepped
             else 1.0
             for owner, multiplier in zip(self._owners, multipliers, strict=True)
         ]
@@ -184,9 +166,7 @@ class StepScaler:
     def _of_parameters(self, values: Callable[[_Inner], dict[int, _T]], default: _T) -> list[_T]:
         by_owner = {key: values(entry) for key, entry in self._by_id.items()}
         return [
-            default
-            if owner is None
-            else by_owner[id(owner.optimizer)].get(id(parameter), default)
+            default if owner is None else by_owner[id(owner.optimizer)].get(id(parameter), default)
             for owner, parameter in zip(self._owners, self._parameters, strict=True)
         ]
 

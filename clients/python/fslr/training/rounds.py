@@ -1,9 +1,9 @@
 """Which steps of several optimizers make up one step of the training.
 
-A step of the training begins with the first optimizer that steps after a call of the model, and ends
-when the last of them has stepped. Optimizers may step at different cadence, in any order, or skip
-steps. So the last one is expected from what happened before: an optimizer that steps every fourth
-time is expected every fourth time.
+A step of the training begins with the first optimizer that steps after a call of the model, and
+ends when the last of them has stepped. Optimizers may step at different cadence, in any order, or
+skip steps. So the last one is expected from what happened before: an optimizer that steps every
+fourth time is expected every fourth time.
 """
 
 from __future__ import annotations
@@ -95,7 +95,11 @@ class Rounds:
         for member in set(members) - self._stepped:
             gap = self._round - self._last[member]
             # One that skipped a step is expected at the next one again.
-            if gap <= self._gaps[member] or gap == self._latest_gaps[member] or self._last[member] < 0:
+            if (
+                gap <= self._gaps[member]
+                or gap == self._latest_gaps[member]
+                or self._last[member] < 0
+            ):
                 self._gaps[member] = gap
             self._latest_gaps[member] = gap
             self._last[member] = self._round

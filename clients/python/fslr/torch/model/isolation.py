@@ -65,7 +65,7 @@ def isolated(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def preserved_generators(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+def preserved_generators(parameters: Iterable[Tensor]) -> Iterator[None]:
     """Restore the states of the random generators afterwards.
 
     Args:
