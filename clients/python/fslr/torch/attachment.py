@@ -117,8 +117,8 @@ class Attachment:
             kept_decay_hint=kept_hint(decays),
             scaled_decay_hint=scaled_hint(decays),
         )
-        self._hooks = StepHooks(optimizers, cycle, self._scaler)
-        self._meter.on_call = self._hooks.model_called
+        self._hooks = StepHooks(optimizers, cycle, self._scaler, self._meter.calls)
+        self._meter.calls.on_call = self._hooks.model_called
         if not observe_only:
             self._hooks.owned_by(self, self._meter.close)
         self._on_close = on_close

@@ -37,6 +37,12 @@ class Cycle(Protocol):
         ...
 
 
+class Calls(Protocol):
+    """Knows whether the training has called the model."""
+
+    was_called: bool
+
+
 class StepHooks:
     """The hooks of one or several optimizers; the training loop does not change.
 
@@ -47,6 +53,7 @@ class StepHooks:
         optimizers: The optimizers, as their user passes them.
         cycle: Is called before and after each step.
         scaler: Scales the steps.
+        calls: Knows whether the training has called the model.
     """
 
     def __init__(
@@ -54,7 +61,9 @@ class StepHooks:
         optimizers: Sequence[torch.optim.Optimizer],
         cycle: Cycle,
         scaler: StepScaler,
+        calls: Calls | None = None,
     ) -> None:
+        self._calls = calls
         self._cycle = cycle
         self._scaler = scaler
         places = {id(optimizer): place for place, optimizer in enumerate(scaler.inner)}
@@ -114,6 +123,11 @@ class StepHooks:
         """Take note that the model is called, unless a step calls it."""
         if not _running(self._members):
             self._order(self._pre_handles, "_optimizer_step_pre_hooks", last=True)
+            self._take_call()
+
+    def _take_call(self) -> None:
+        if self._calls is not None and self._calls.was_called:
+            self._calls.was_called = False
             self._cycle.model_called()
 
     def _before_step(
@@ -124,6 +138,7 @@ class StepHooks:
             return None  # the step function calls that of its base class
         if len(running) <= 1:
             self._order(self._post_handles, "_optimizer_step_post_hooks", last=False)
+            self._take_call()
             self._cycle.before_step(self._members[id(optimizer)])
         try:
             return self._scaler.entered(optimizer, args, kwargs)
@@ -140,6 +155,8 @@ class StepHooks:
         except Exception as error:  # noqa: BLE001 - it would end the training
             self._cycle.step_failed(error)
         if len(running) <= 1:
+            if self._calls is not None:
+                self._calls.was_called = False  # within the step
             self._cycle.after_step(self._members[id(optimizer)])
 
     def _order(self, handles: list[tuple[Any, Any]], name: str, *, last: bool) -> None:

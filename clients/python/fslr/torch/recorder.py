@@ -88,8 +88,8 @@ class Recorder:
             listeners=receivers,
             optimizers=len(scaler.inner),
         )
-        self._hooks = StepHooks(optimizers, cycle, scaler)
-        self._meter.on_call = self._hooks.model_called
+        self._hooks = StepHooks(optimizers, cycle, scaler, self._meter.calls)
+        self._meter.calls.on_call = self._hooks.model_called
 
     @property
     def estimate(self) -> RateEstimate | None:

@@ -88,13 +88,9 @@ class StepMeter:
         )
 
     @property
-    def on_call(self) -> Callable[[], None]:
-        """Called before each training call of the model; it must not raise."""
-        return self._calls.on_call
-
-    @on_call.setter
-    def on_call(self, function: Callable[[], None]) -> None:
-        self._calls.on_call = function
+    def calls(self) -> TrainingCalls:
+        """The training's calls of the model."""
+        return self._calls
 
     @property
     def slow_groups(self) -> dict[str, str]:

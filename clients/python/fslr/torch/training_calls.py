@@ -83,12 +83,14 @@ class TrainingCalls:
         batch_dim: The dimension of inputs that counts examples.
 
     Attributes:
-        on_call: Called before each training call; it must not raise.
+        was_called: Whether the training called the model since this was last set to False.
+        on_call: Called before each training call, except in compiled code; it must not raise.
     """
 
     def __init__(
         self, model: nn.Module, device_types: list[str], *, examples: int, batch_dim: int
     ) -> None:
+        self.was_called = False
         self.on_call: Callable[[], None] = _do_nothing
         self._device_types = device_types
         self._max_examples = examples
@@ -123,11 +125,12 @@ class TrainingCalls:
         """Keep a reference to a training call; its tensors are not copied."""
         if not torch.is_grad_enabled() or is_being_measured(model):
             return
-        self.on_call()
+        self.was_called = True
         if torch.compiler.is_compiling():
             if model.training or self._compiled is None:
                 self._compiled = args, kwargs, self._autocasts()
         else:
+            self.on_call()
             self._add(args, kwargs, self._autocasts(), is_training=model.training)
 
     def _autocasts(self) -> tuple[AutocastState, ...]:
