@@ -41,7 +41,6 @@ from advisor.policy import (
     Recommendations,
     RecordingFlaw,
     Reference,
-    WeightDecayRule,
     check_coherences,
     map_layout,
     priors,
@@ -236,9 +235,9 @@ class Advice:
         self.refusal = refusal(opening.layout, self.mapping, self._policy.unmatched_rule)
 
     @property
-    def weight_decay(self) -> WeightDecayRule:
-        """What multipliers do to weight decay."""
-        return self._policy.weight_decay
+    def policy(self) -> Policy:
+        """The rules that the run follows."""
+        return self._policy
 
     def _priors(self) -> NDArray[np.float64]:
         """Return the priors; runs whose optimizer differs from the profile's have none."""

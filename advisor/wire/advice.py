@@ -101,6 +101,8 @@ def mapping_to_proto(advice: Advice) -> profile_service_pb2.ValidateLayoutRespon
         ],
         refusal=str(advice.refusal or ""),
         warnings=advice.start_warnings(),
-        weight_decay=weight_decay_to_proto(advice.weight_decay),
+        weight_decay=weight_decay_to_proto(advice.policy.weight_decay),
         policy=advice.policy_name,
+        min_interval_steps=advice.policy.min_interval_steps,
+        max_interval_steps=advice.policy.max_interval_steps,
     )

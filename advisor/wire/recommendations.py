@@ -404,7 +404,7 @@ def _scalars(advice: Advice, step: int, recommended: Recommendations, run: int) 
         "probes": recommended.probes[run],
         "profile_step": recommended.profile_steps[run],
         "policy": advice.policy_name,
-        "weight_decay": weight_decay_to_proto(advice.weight_decay),
+        "weight_decay": weight_decay_to_proto(advice.policy.weight_decay),
     }
 
 

@@ -55,13 +55,14 @@ class SpyAdvisor:
 def test_an_advised_training_moves_at_the_reference_rates() -> None:
     seen: list[Attachment] = []
     advisor = SpyAdvisor(in_process())
-    # The first answer follows the measurement exactly: no average, prior, or held group.
+    # The first answer follows the measurement exactly: no average, prior, rounding or held group.
     policy = policy_pb2.Policy(
         max_relative_error=1.0,
         averaging_window=0.0,
         prior=policy_pb2.PRIOR_RULE_NONE,
         min_multiplier=0.001,
         max_multiplier=1000.0,
+        multiplier_values_per_octave=0,
     )
     policy.MergeFrom(OFTEN)
     run(
@@ -74,6 +75,7 @@ def test_an_advised_training_moves_at_the_reference_rates() -> None:
                 profile="x",
                 advisor=advisor,
                 run=RunInfo(policy=policy),
+                max_overhead=None,
             ),
         ),
     )
@@ -192,6 +194,7 @@ def test_the_last_multipliers_stay_when_the_advisor_becomes_unavailable(
                     profile="x",
                     advisor=advisor,
                     run=RunInfo(policy=OFTEN),
+                    max_overhead=None,
                 ),
             ),
         )

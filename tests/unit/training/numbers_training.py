@@ -23,6 +23,7 @@ class NumbersMeter:
     def __init__(self, training: NumbersTraining) -> None:
         self.training = training
         self.probes = 1
+        self.examples = 4
         self.fails = False
         self.cannot_begin = False
         self.failure: Exception | None = None
@@ -30,6 +31,12 @@ class NumbersMeter:
 
     def set_probes(self, probes: int) -> None:
         self.probes = probes
+
+    def set_examples(self, examples: int) -> None:
+        self.examples = examples
+
+    def wait(self) -> None:
+        pass
 
     def begin_step(self) -> None:
         if self.cannot_begin:
@@ -53,7 +60,7 @@ class NumbersMeter:
             unit_rates=(moved * self.training.sensitivities).tolist(),
             relative_errors=[0.01] * len(moved),
             probes=self.probes,
-            examples=4,
+            examples=self.examples,
         )
 
     def rescale_step(self, factors: Sequence[float], decays: Sequence[float]) -> None:

@@ -23,6 +23,7 @@ from fslr.torch.step_meter import StepMeter
 from fslr.torch.step_scaler import StepScaler, splitting_hint
 from fslr.torch.weight_decay import WeightDecay, exclusion_warning, kept_hint, scaled_hint
 from fslr.training.advised_run import AdvisedRun, Answers, GroupAdvice, RunInfo
+from fslr.training.budget import DEFAULT_MAX_OVERHEAD
 from fslr.training.checkpoints import load_all
 from fslr.training.estimate import RateEstimate
 from fslr.training.events import Listener, Listeners, LogListener, Warned
@@ -44,6 +45,7 @@ class Attachment:
         scaling: Where multipliers act.
         process_group: The processes that train the model together.
         answers: How answers to later measurements are received.
+        max_overhead: Largest part of the training's time that measuring may take.
         listeners: Called with each event.
         on_close: Called once the attachment is closed.
 
@@ -65,6 +67,7 @@ class Attachment:
         scaling: Scaling = "auto",
         process_group: Group = None,
         answers: Answers = "background",
+        max_overhead: float | None = DEFAULT_MAX_OVERHEAD,
         listeners: Sequence[Listener] = (),
         on_close: Callable[[], None] | None = None,
     ) -> None:
@@ -102,6 +105,7 @@ class Attachment:
                 listeners=receivers,
                 strict=strict,
                 answers=answers,
+                max_overhead=max_overhead,
             )
             self._run.check()
         except BaseException:
@@ -245,6 +249,7 @@ def attach(
     scaling: Scaling = "auto",
     process_group: Group = None,
     answers: Answers = "background",
+    max_overhead: float | None = DEFAULT_MAX_OVERHEAD,
     listeners: Sequence[Listener] = (),
 ) -> Attachment:
     """Let an advisor set the learning-rate multipliers of a training job.
@@ -284,6 +289,10 @@ def attach(
             arrived, which depends on timing. ``"wait"``: the measured step waits for its answer,
             which takes effect at the next step. Two trainings that are bit-identical without
             advice are so with it, as long as no request fails.
+        max_overhead: Largest time of all measurements per time of training, above 0; by default
+            1 %. Where a measurement costs more, fewer examples are measured (at least 8), and less
+            often as far as the policy allows. The first measurement is not limited; what it costs
+            is saved later. None: no limit. It has no effect with ``answers="wait"``.
         listeners: Called with each event, such as :class:`fslr.Measured`.
 
     Returns:
@@ -292,7 +301,7 @@ def attach(
     Raises:
         AttachError: An optimizer does not fit the model, is attached already, or has no learning
             rate; several processes train the model and nothing says how; ``total_steps`` is given
-            twice; or ``scaling`` or ``answers`` is not one of its values.
+            twice; or ``scaling``, ``answers`` or ``max_overhead`` is out of its range.
         MeasurementError: An option is out of its range.
         ServiceError: The advisor does not answer, the profile does not exist, or the layout does
             not map.
@@ -312,6 +321,7 @@ def attach(
             scaling=scaling,
             process_group=process_group,
             answers=answers,
+            max_overhead=max_overhead,
             listeners=listeners,
             on_close=on_close,
         )

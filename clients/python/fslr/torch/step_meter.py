@@ -78,6 +78,7 @@ class StepMeter:
         self._estimator = options.estimator_of(model, groups, self._ranks)
         self._probes_per_requested = 1.0  # a slow route uses several for each requested one
         self._average = RunningAverage(options.averaging)
+        self._examples = self._max_examples = 0
         self._before: Snapshot | None = None
         self._failure: Exception | None = None
         self._calls = TrainingCalls(
@@ -103,6 +104,19 @@ class StepMeter:
         """Whether the update is measured without its weight decay."""
         return self._options.exclude_weight_decay
 
+    @property
+    def examples(self) -> int:
+        """Number of examples of the newest measurement, on this rank; 0: there was none."""
+        return self._examples
+
+    def set_examples(self, examples: int) -> None:
+        """Measure later steps on at most this many examples, beside what the options say.
+
+        Args:
+            examples: The number; 0: no limit.
+        """
+        self._max_examples = examples
+
     def set_probes(self, probes: int) -> None:
         """Set the number of probes of later measurements, as in :attr:`RateEstimate.probes`.
 
@@ -110,6 +124,12 @@ class StepMeter:
             probes: The number, >= 1.
         """
         self._estimator.probes = max(1, math.ceil(probes / self._probes_per_requested))
+
+    def wait(self) -> None:
+        """Wait until the devices have done what they were asked to."""
+        for device in {group.parameter.device for group in self._groups}:
+            if device.type != "cpu":
+                torch.accelerator.synchronize(device)
 
     def begin_step(self) -> None:
         """Keep the weights: the step that follows is measured or rescaled."""
@@ -175,7 +195,10 @@ class StepMeter:
             update = Update(
                 unit_update, learning_rates, step.applied if self._options.linearity else None
             )
-            sums = self._estimator.measure(batches, update, max_examples=self._options.examples)
+            limits = [self._options.examples, self._max_examples or None]
+            limit = min((limit for limit in limits if limit is not None), default=None)
+            sums = self._estimator.measure(batches, update, max_examples=limit)
+            self._examples = sums.examples
             return sums, step.sums_of_squares()
 
     def _begun(

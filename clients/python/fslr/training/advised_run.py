@@ -12,6 +12,7 @@ from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_service_pb2
 from fslr.errors import AttachError, ServiceError
 from fslr.protocols import Advisor
 from fslr.resource_names import DEFAULT_PROJECT, profile_name, run_name
+from fslr.training.budget import Budget, Intervals, check_max_overhead
 from fslr.training.cadence import Cadence
 from fslr.training.checkpoints import check_header, header
 from fslr.training.estimate import RateEstimate
@@ -25,6 +26,7 @@ from fslr.training.events import (
     Warned,
 )
 from fslr.training.exchange import Advice, Exchange, Ranks
+from fslr.training.stopwatch import Stopwatch
 from fslr.training.summaries import held_words, outcome_words, range_words, short_name
 
 Answers = Literal["background", "wait"]
@@ -111,7 +113,16 @@ class GroupAdvice:
 
 
 class AdjustableMeter(Protocol):
-    """A meter whose accuracy the advisor may ask to change."""
+    """A meter whose accuracy and cost can be changed."""
+
+    @property
+    def examples(self) -> int:
+        """Number of examples of the newest measurement, on this rank."""
+        ...
+
+    def set_examples(self, examples: int) -> None:
+        """Measure later steps on at most this many examples; 0: as many as the options say."""
+        ...
 
     def set_probes(self, probes: int) -> None:
         """Measure later steps with this many probes, >= 1."""
@@ -134,6 +145,10 @@ class AdvisedRun:
         answers: ``"background"``: an answer takes effect at the first step that begins after it
             arrived. ``"wait"``: the training waits for each answer, which takes effect at the step
             after the measured one, so equal trainings are bit-identical.
+        max_overhead: Largest time of all measurements per time of training, above 0; see
+            :class:`.Budget`. None: no limit. It has no effect with ``answers="wait"``, since times
+            differ between equal trainings.
+        stopwatch: Times the steps and their measurements. None: one of the monotonic clock.
 
     Attributes:
         cadence: When steps are measured, and the number of steps and failures.
@@ -146,7 +161,7 @@ class AdvisedRun:
         estimate: The newest measurement, or None.
 
     Raises:
-        AttachError: ``answers`` is not one of its values.
+        AttachError: ``answers`` is not one of its values, or ``max_overhead`` is out of its range.
     """
 
     def __init__(
@@ -159,12 +174,14 @@ class AdvisedRun:
         listeners: Listeners,
         strict: bool,
         answers: Answers = "background",
+        max_overhead: float | None = None,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         if answers not in get_args(Answers):
             raise AttachError(
                 f"answers is {answers!r}; it must be one of {', '.join(get_args(Answers))}"
             )
-        self.cadence = Cadence(listeners, strict=strict)
+        self.cadence = Cadence(listeners, strict=strict, stopwatch=stopwatch)
         self.multipliers = [1.0] * len(opening.layout.groups)
         self.weight_decay: policy_pb2.WeightDecayRule.ValueType = (
             policy_pb2.WEIGHT_DECAY_RULE_COUPLED
@@ -182,6 +199,15 @@ class AdvisedRun:
         self._listeners = listeners
         self._exchange = Exchange(advisor, opening, ranks)
         self._advised = [False] * len(self._groups)
+        self._ranks = ranks
+        self._budget: Budget | None = None
+        if max_overhead is not None:
+            check_max_overhead(max_overhead)
+            if not self._waits:
+                self._budget = Budget(max_overhead, self.cadence.stopwatch, opening.total_steps)
+        self._intervals = Intervals()
+        self._asked_step = 0
+        self._exceeded = False  # the budget, and a hint said so
         self._measured_step: int | None = None
         self._loss: float | None = None
         self._warned: set[str] = set()
@@ -225,6 +251,9 @@ class AdvisedRun:
         self._emit_start(start.mapping)
         if start.mapping is not None:
             self._profile = start.mapping.profile or self._profile
+            self._intervals = Intervals(
+                start.mapping.min_interval_steps, start.mapping.max_interval_steps
+            )
             for message in start.mapping.warnings:
                 self._warn(message)
 
@@ -283,7 +312,24 @@ class AdvisedRun:
             advice = self._exchange.news()
             if advice is not None:
                 self._adopt(advice, self.cadence.step)
-        self.cadence.begin_step(can_move=any(rate > 0 for rate in learning_rates))
+        if self.cadence.begin_step(can_move=any(rate > 0 for rate in learning_rates)):
+            self._plan()
+
+    def _plan(self) -> None:
+        """Let the budget decide how the step that is due is measured, or when; all ranks alike."""
+        if self._budget is None or self._measured_step is None:
+            return
+        plan = self._budget.plan(
+            self.cadence.step,
+            measured_step=self._measured_step,
+            asked_step=self._asked_step,
+            allowed=self._intervals,
+        )
+        step, examples = map(int, self._ranks.from_speaker([float(plan.step), plan.examples]))
+        if step > self.cadence.step:
+            self.cadence.postpone(step)
+        else:
+            self._meter.set_examples(examples)
 
     def measured(
         self, estimate: RateEstimate, learning_rates: Sequence[float]
@@ -306,14 +352,14 @@ class AdvisedRun:
         """
         self.estimate = estimate
         step, factors = self.cadence.step, self.factors
-        self._listeners.emit(Measured(step, estimate, tuple(learning_rates), tuple(factors)))
+        self._emit_measured(step, estimate, learning_rates)
         since = 0 if self._measured_step is None else step - self._measured_step
         measurement = self._measurement(estimate, learning_rates, since)
         self._loss = None  # it belongs to this step only
         self._measured_step = step
         # Until an answer says otherwise. Without answers, short intervals grow.
         longer = min(2 * since, _UNANSWERED_INTERVAL_STEPS) or _UNANSWERED_INTERVAL_STEPS
-        self.cadence.next_step = step + max(since, longer)
+        self.cadence.next_step = self._asked_step = step + max(since, longer)
         if self.cadence.has_started and self._waits:
             with self.cadence.attempt(StepPart.ADVICE):
                 self._adopt(self._exchange.ask(measurement), step + 1)
@@ -325,6 +371,26 @@ class AdvisedRun:
         if self._observe_only:
             return None
         return [new / old for new, old in zip(self.multipliers, factors, strict=True)]
+
+    def _emit_measured(
+        self, step: int, estimate: RateEstimate, learning_rates: Sequence[float]
+    ) -> None:
+        stopwatch, budget = self.cadence.stopwatch, self._budget
+        self._listeners.emit(
+            Measured(
+                step,
+                estimate,
+                tuple(learning_rates),
+                tuple(self.factors),
+                seconds=stopwatch.seconds_under_way,
+                overhead=stopwatch.overhead,
+            )
+        )
+        if budget is not None:
+            budget.measured(self._meter.examples, stopwatch.seconds_under_way)
+            if (hint := budget.hint(step)) and not self._exceeded:
+                self._exceeded = True
+                self._listeners.emit(Warned(step, hint, is_hint=True))
 
     def _measurement(
         self, estimate: RateEstimate, learning_rates: Sequence[float], since: int
@@ -364,6 +430,7 @@ class AdvisedRun:
         # If a later step was measured since, the answer to that one decides.
         if self._measured_step is None or advice.next_measurement_step > self._measured_step:
             self.cadence.next_step = max(advice.next_measurement_step, step)
+            self._asked_step = self.cadence.next_step
         self._listeners.emit(
             AdviceAdopted(step, tuple(self.multipliers), self.cadence.next_step, advice.answer)
         )

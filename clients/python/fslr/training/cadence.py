@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fslr.training.events import Failed, Listeners, StepPart, Warned
+from fslr.training.stopwatch import Stopwatch
 
 _FIRST_BACK_OFF_STEPS = 25  # after a failed measurement; doubled as long as they go on failing
 _MAX_BACK_OFF_STEPS = 1000
@@ -35,6 +36,7 @@ class Cadence:
     Args:
         listeners: Receive failures and warnings.
         strict: Whether the first measurement's errors are raised.
+        stopwatch: Times the steps and their measurements. None: one of the monotonic clock.
 
     Attributes:
         step: Number of steps that have ended, and so the index of the one under way.
@@ -43,14 +45,18 @@ class Cadence:
         has_started: Whether the start is over: a step was measured, or something failed and the
             start was not strict.
         failures: Number of steps that were due and not measured, or not scaled.
+        stopwatch: Times the steps and their measurements.
     """
 
-    def __init__(self, listeners: Listeners, *, strict: bool) -> None:
+    def __init__(
+        self, listeners: Listeners, *, strict: bool, stopwatch: Stopwatch | None = None
+    ) -> None:
         self.step = 0
         self.next_step = 0
         self.is_due = False
         self.has_started = False
         self.failures = 0
+        self.stopwatch = stopwatch or Stopwatch()
         self._listeners = listeners
         self._strict = strict
         self._back_off_steps = _FIRST_BACK_OFF_STEPS
@@ -68,9 +74,15 @@ class Cadence:
         self.is_due = can_move and self.step >= self.next_step
         return self.is_due
 
-    def postpone(self) -> None:
-        """Leave the step under way unmeasured; the next one may be measured instead."""
+    def postpone(self, step: int | None = None) -> None:
+        """Leave the step under way unmeasured.
+
+        Args:
+            step: The first step that may be measured instead; None: the next one.
+        """
         self.is_due = False
+        if step is not None:
+            self.next_step = step
 
     def succeeded(self) -> None:
         """End the start and the back-off: a step was measured, advised and scaled."""
@@ -139,7 +151,8 @@ class Cadence:
             self._listeners.emit(Failed(self.step, attempt.part, error))
 
     def end_step(self) -> None:
-        """Count the step that ended."""
+        """Count and time the step that ended."""
+        self.stopwatch.end_step()
         self.step += 1
         self.is_due = False
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
@@ -54,12 +54,17 @@ class Measured:
         estimate: The unit rates and what comes with them.
         learning_rates: The scheduled learning rate of each group, without its multiplier.
         multipliers: The multiplier that each group stepped with.
+        seconds: How long the measurement took.
+        overhead: Time of all measurements before this one per time of training so far; None: not
+            known yet.
     """
 
     step: int
     estimate: RateEstimate
     learning_rates: tuple[float, ...]
     multipliers: tuple[float, ...]
+    seconds: float = field(compare=False)  # times differ between equal trainings
+    overhead: float | None = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)

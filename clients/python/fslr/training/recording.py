@@ -194,7 +194,17 @@ class Recording:
                 update_rms=estimate.update_rms,
             )
         )
-        self._listeners.emit(Measured(step, estimate, tuple(learning_rates), tuple(self.factors)))
+        stopwatch = self.cadence.stopwatch
+        self._listeners.emit(
+            Measured(
+                step,
+                estimate,
+                tuple(learning_rates),
+                tuple(self.factors),
+                seconds=stopwatch.seconds_under_way,
+                overhead=stopwatch.overhead,
+            )
+        )
 
     def _plan(self, step: int) -> None:
         """Find the next regular step after a measured one."""

@@ -47,6 +47,10 @@ class Meter(Protocol):
         """Keep the weights: the step that follows is measured or rescaled."""
         ...
 
+    def wait(self) -> None:
+        """Wait until the device has done what it was asked to, so that times are true."""
+        ...
+
     @property
     def excludes_decay(self) -> bool:
         """Whether the update is measured without its weight decay."""
@@ -239,7 +243,12 @@ class StepCycle:
     def _keep_weights(self) -> None:
         """Keep the weights, if the step is measured, or its update scaled."""
         rescales = any(factor != 1.0 for factor in self._scaler.update_factors(self._run.factors))
-        if self._cadence.is_due or rescales:
+        if self._cadence.is_due:
+            self._meter.wait()
+            with self._cadence.stopwatch.measuring():
+                self._meter.begin_step()
+            self._keeps_weights = True
+        elif rescales:
             self._meter.begin_step()
             self._keeps_weights = True
 
@@ -332,7 +341,9 @@ class StepCycle:
     def _measure(self, attempt: Attempt) -> None:
         scheduled = self._scaler.step_learning_rates()
         in_force = [rate * m for rate, m in zip(scheduled, self._run.factors, strict=True)]
-        estimate = self._meter.end_step(in_force, self._uncounted_decays())
+        self._meter.wait()
+        with self._cadence.stopwatch.measuring():
+            estimate = self._meter.end_step(in_force, self._uncounted_decays())
         moved = any(estimate.unit_rates)
         self._cadence.moved(any_output=moved)
         if not moved:

@@ -507,6 +507,8 @@ class ValidateLayoutResponse(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    MIN_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
+    MAX_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     profile: _builtins.str
     """The version that was resolved."""
     refusal: _builtins.str
@@ -517,6 +519,10 @@ class ValidateLayoutResponse(_message.Message):
     """The policy version that a run would follow: `projects/{project}/policies/{policy}@{version}`.
     Empty: the rules in the profile or in the request.
     """
+    min_interval_steps: _builtins.int
+    """Minimum optimizer steps between measurements under the policy; 0: not known."""
+    max_interval_steps: _builtins.int
+    """Maximum optimizer steps between measurements under the policy; 0: not known."""
     @_builtins.property
     def mappings(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupMapping]:
         """One entry for each group in layout order."""
@@ -541,10 +547,12 @@ class ValidateLayoutResponse(_message.Message):
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         weight_decay: _policy_pb2.WeightDecayRule.ValueType = ...,
         policy: _builtins.str = ...,
+        min_interval_steps: _builtins.int = ...,
+        max_interval_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mappings", b"mappings", "policy", b"policy", "profile", b"profile", "refusal", b"refusal", "unmatched", b"unmatched", "warnings", b"warnings", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mappings", b"mappings", "max_interval_steps", b"max_interval_steps", "min_interval_steps", b"min_interval_steps", "policy", b"policy", "profile", b"profile", "refusal", b"refusal", "unmatched", b"unmatched", "warnings", b"warnings", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

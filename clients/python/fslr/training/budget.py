@@ -1,0 +1,175 @@
+"""Keeps what measuring costs below a part of the training's time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fslr.errors import AttachError
+from fslr.training.stopwatch import Stopwatch
+
+DEFAULT_MAX_OVERHEAD = 0.01
+"""Time of all measurements per time of training, at most."""
+
+_MIN_EXAMPLES = 8  # with fewer, little is saved and the relative error grows
+_FIXED_PART = 0.25  # of a measurement's time that examples do not change, until it is known
+_MAX_GROWTH = 2.0  # of the number of examples from one measurement to the next
+_UNPLANNED_STEPS = 500  # a training of unknown length is taken to go on for a quarter of what it
+_UNPLANNED_PART = 0.25  # has behind it, and these steps
+_SETTLED_STEPS = 1_000  # before, the first measurement has not paid off
+_EARLY = 1.5  # how much more than an even share an early measurement gets, if the length is known
+_URGENT_PART = 0.25  # of what is left, for a small measurement that is asked for early
+
+
+def check_max_overhead(max_overhead: float) -> None:
+    """Check a limit on what measuring may cost.
+
+    Args:
+        max_overhead: As in :class:`Budget`.
+
+    Raises:
+        AttachError: It is not a finite number above 0.
+    """
+    if not (math.isfinite(max_overhead) and max_overhead > 0):
+        raise AttachError(
+            f"max_overhead is {max_overhead}; it is a part of the training's time above 0, such as "
+            "0.01 for 1 %, or None for no limit"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """The range of steps between measurements that the policy allows; 0: not known."""
+
+    min_steps: int = 0
+    max_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """When to measure next, and how.
+
+    Attributes:
+        step: The step, at least the present one.
+        examples: Maximum number of examples, if it is the present one; 0: all.
+    """
+
+    step: int
+    examples: int
+
+
+class Budget:
+    """Chooses how many examples are measured, and how often inside the policy's range.
+
+    The time of all measurements together stays below ``max_overhead`` of the training's time,
+    unless ``min(8, all)`` examples every ``max_steps`` steps cost more than that. The first
+    measurement is not limited; what it costs is saved later.
+
+    Args:
+        max_overhead: Largest time of all measurements per time of training, above 0.
+        stopwatch: Times both.
+        total_steps: Planned number of steps; 0: unknown.
+    """
+
+    def __init__(self, max_overhead: float, stopwatch: Stopwatch, total_steps: int = 0) -> None:
+        self._max_overhead = max_overhead
+        self._stopwatch = stopwatch
+        self._total_steps = total_steps
+        self._costs: list[tuple[int, float]] = []  # examples and seconds of the last two sizes
+        self._measurements = 0
+        self._all_examples = 0
+
+    def measured(self, examples: int, seconds: float) -> None:
+        """Take note of a measurement.
+
+        Args:
+            examples: How many examples it used.
+            seconds: How long it took.
+        """
+        self._measurements += 1
+        self._all_examples = max(self._all_examples, examples)
+        if self._measurements <= 2:
+            self._costs.clear()  # the first one also finds out how to measure
+        self._costs = [cost for cost in self._costs if cost[0] != examples][-1:]
+        self._costs.append((examples, seconds))
+
+    def plan(self, step: int, *, measured_step: int, asked_step: int, allowed: Intervals) -> Plan:
+        """Return whether a step that is due is measured, with how many examples, or when.
+
+        Args:
+            step: The present step, at least ``asked_step``.
+            measured_step: The step that was measured last, below ``step``.
+            asked_step: The step that the advisor asked for.
+            allowed: The policy's range of intervals.
+        """
+        step_seconds = self._stopwatch.step_seconds
+        if step_seconds is None or not self._costs:
+            return Plan(step, 0)
+        fixed, each = self._cost()
+        least = min(_MIN_EXAMPLES, self._all_examples)
+        least_seconds = fixed + each * least
+        remaining = self._remaining_steps(step)
+        trained = self._stopwatch.training_seconds + remaining * step_seconds
+        left = self._max_overhead * trained - self._stopwatch.measuring_seconds
+        per_step = self._seconds_per_step(left / remaining, least_seconds, allowed)
+        seconds = per_step * (step - measured_step)
+        if seconds >= least_seconds:
+            return Plan(step, self._examples(seconds - fixed, each, least))
+        is_urgent = asked_step - measured_step < allowed.min_steps
+        if is_urgent and least_seconds <= _URGENT_PART * left:
+            return Plan(step, least)
+        latest = measured_step + max(allowed.max_steps, asked_step - measured_step)
+        if per_step > 0:
+            latest = min(latest, measured_step + math.ceil(least_seconds / per_step))
+        return Plan(max(latest, step), least)
+
+    def _seconds_per_step(self, share: float, least_seconds: float, allowed: Intervals) -> float:
+        """Return the time that measuring may take for each step since the last measurement.
+
+        Args:
+            share: What is left for each remaining step.
+            least_seconds: Time of the smallest measurement.
+            allowed: The policy's range of intervals.
+        """
+        if not self._total_steps or not allowed.max_steps:
+            return share
+        rarest = least_seconds / allowed.max_steps  # is needed to the end
+        return share if share <= rarest else rarest + _EARLY * (share - rarest)
+
+    def hint(self, step: int) -> str:
+        """Return that measuring costs too much and cannot cost less; empty if that is not so.
+
+        Args:
+            step: The present step.
+        """
+        overhead = self._stopwatch.overhead
+        least = min(_MIN_EXAMPLES, self._all_examples)
+        is_reduced = bool(self._costs) and self._costs[-1][0] <= least
+        if step < _SETTLED_STEPS or overhead is None or not is_reduced:
+            return ""
+        if overhead <= self._max_overhead:
+            return ""
+        return (
+            f"measuring takes {overhead:.1%} of the training's time, more than max_overhead "
+            f"({self._max_overhead:.1%}), although {least} examples are measured as rarely as the "
+            "policy allows; raise max_interval_steps in the policy, or max_overhead"
+        )
+
+    def _remaining_steps(self, step: int) -> float:
+        unplanned = _UNPLANNED_STEPS + _UNPLANNED_PART * step
+        return max(self._total_steps - step, 1) if self._total_steps > step else unplanned
+
+    def _cost(self) -> tuple[float, float]:
+        """Return the fixed time of a measurement, and that of each example."""
+        examples, seconds = self._costs[-1]
+        each = (1 - _FIXED_PART) * seconds / examples
+        if len(self._costs) == 2:
+            fewer, less = self._costs[0]
+            each = (seconds - less) / (examples - fewer)
+        each = min(max(each, 0.0), seconds / examples)
+        return seconds - each * examples, each
+
+    def _examples(self, seconds: float, each: float, least: int) -> int:
+        fitting = seconds / each if each > 0 else float(self._all_examples)
+        most = min(_MAX_GROWTH * self._costs[-1][0], self._all_examples)
+        return max(int(min(fitting, most)), least)

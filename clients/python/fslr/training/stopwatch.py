@@ -1,0 +1,70 @@
+"""How long a training's steps take, and how long it takes to measure some of them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+
+_RECENT_STEPS = 64  # whose median is the usual time of a step
+
+
+class Stopwatch:
+    """Times the steps of a training, and its measurements apart from them.
+
+    Whatever happens between two steps belongs to the training: loading data, validation,
+    checkpoints.
+
+    Args:
+        clock: Returns the time in seconds; its differences count.
+
+    Attributes:
+        training_seconds: Time since the first step ended, without measuring.
+        measuring_seconds: Time of all measurements.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.training_seconds = 0.0
+        self.measuring_seconds = 0.0
+        self._clock = clock
+        self._steps_seconds: deque[float] = deque(maxlen=_RECENT_STEPS)
+        self._ended: float | None = None  # when the previous step did
+        self._measuring_seconds = 0.0  # in the step under way
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Count the time of a block as measuring."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self._measuring_seconds += self._clock() - began
+
+    def end_step(self) -> None:
+        """End the step under way."""
+        now, measured = self._clock(), self._measuring_seconds
+        if self._ended is not None:
+            # The first step is left out: it compiles, allocates and starts workers.
+            seconds = max(now - self._ended - measured, 0.0)
+            self._steps_seconds.append(seconds)
+            self.training_seconds += seconds
+        self.measuring_seconds += measured
+        self._ended, self._measuring_seconds = now, 0.0
+
+    @property
+    def seconds_under_way(self) -> float:
+        """Time of measuring in the step under way."""
+        return self._measuring_seconds
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Usual time of a step without measuring; None: no step is known yet."""
+        return median(self._steps_seconds) if self._steps_seconds else None
+
+    @property
+    def overhead(self) -> float | None:
+        """Time of all measurements per time of training so far; None: not known yet."""
+        trained = self.training_seconds
+        return self.measuring_seconds / trained if trained > 0 else None

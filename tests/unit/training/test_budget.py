@@ -1,0 +1,255 @@
+"""Measuring costs at most its part of the training's time, whatever a measurement costs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fslr import AttachError, Event, Measured, RateEstimate, RunInfo
+from fslr.advisor.v1 import layout_pb2
+from fslr.training.advised_run import AdvisedRun, Answers
+from fslr.training.budget import Budget, Intervals
+from fslr.training.events import Listeners
+from fslr.training.exchange import OneProcess
+from fslr.training.stopwatch import Stopwatch
+from tests.fixed_advisor import FixedAdvisor
+from tests.unit.training.numbers_training import NumbersMeter, NumbersTraining
+
+ALLOWED = Intervals(25, 100)
+ALL_EXAMPLES = 64
+
+
+@dataclass
+class Clock:
+    """A clock that only moves when it is told to."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@dataclass
+class Training:
+    """A training of steps of one second, with measurements that cost what they are told to.
+
+    Attributes:
+        fixed: Seconds of each measurement.
+        each: Further seconds for each example.
+        first: Further seconds of the first measurement.
+        max_overhead: As in a budget.
+        total_steps: As in a budget.
+        asked: Steps between measurements that the advisor asks for.
+    """
+
+    fixed: float
+    each: float
+    first: float = 0.0
+    max_overhead: float = 0.01
+    total_steps: int = 0
+    asked: int = 25
+    measured: dict[int, int] = field(default_factory=dict)  # examples by step
+
+    def __post_init__(self) -> None:
+        self.clock = Clock()
+        self.stopwatch = Stopwatch(self.clock)
+        self.budget = Budget(self.max_overhead, self.stopwatch, self.total_steps)
+
+    def train(self, steps: int) -> None:
+        due = last = 0
+        for step in range(steps):
+            examples = 0
+            if step >= due:
+                plan = (
+                    self.budget.plan(step, measured_step=last, asked_step=due, allowed=ALLOWED)
+                    if step
+                    else None
+                )
+                examples = ALL_EXAMPLES if plan is None else (plan.examples or ALL_EXAMPLES)
+                if plan is not None and plan.step > step:
+                    due, examples = plan.step, 0
+            if examples:
+                with self.stopwatch.measuring():
+                    seconds = self.fixed + self.each * examples + (0 if step else self.first)
+                    self.clock.seconds += seconds
+                self.budget.measured(examples, seconds)
+                self.measured[step] = examples
+                last, due = step, step + self.asked
+            self.clock.seconds += 1.0
+            self.stopwatch.end_step()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    fixed=st.floats(0, 0.4),
+    per_batch=st.floats(0, 4),
+    first=st.floats(0, 6),
+    asked=st.integers(25, 100),
+    total_steps=st.sampled_from([0, 3_000]),
+)
+def test_measuring_stays_below_its_part_of_the_training(
+    fixed: float, per_batch: float, first: float, asked: int, total_steps: int
+) -> None:
+    training = Training(
+        fixed, per_batch / ALL_EXAMPLES, first=first, asked=asked, total_steps=total_steps
+    )
+    training.train(3_000)
+    assert training.stopwatch.overhead is not None
+    assert training.stopwatch.overhead <= 0.0105
+    steps = list(training.measured)
+    assert steps[0] == 0  # the first answer is not delayed
+    assert max(b - a for a, b in itertools.pairwise(steps)) <= 100
+    assert min(b - a for a, b in itertools.pairwise(steps)) >= asked
+    assert min(training.measured.values()) >= 8
+
+
+def test_what_is_cheap_is_measured_as_often_and_on_as_many_examples_as_asked() -> None:
+    training = Training(0.05, 0.1 / ALL_EXAMPLES)
+    training.train(1_000)
+    assert list(training.measured) == list(range(0, 1_000, 25))
+    assert set(training.measured.values()) == {ALL_EXAMPLES}
+
+
+def test_fewer_examples_come_before_longer_intervals() -> None:
+    training = Training(0.02, 2.0 / ALL_EXAMPLES, asked=50)
+    training.train(5_000)
+    later = {step: examples for step, examples in training.measured.items() if step > 1_000}
+    assert len(later) == pytest.approx(4_000 / 50, abs=2)
+    assert max(later.values()) < 24
+
+
+def test_the_interval_grows_where_fewer_examples_save_nothing() -> None:
+    training = Training(0.7, 0.0)
+    training.train(5_000)
+    assert len(training.measured) == pytest.approx(5_000 * 0.01 / 0.7, abs=6)
+
+
+def test_a_training_of_known_length_measures_more_at_its_start() -> None:
+    """Advice early in a training is worth more than late."""
+    early = []
+    for total_steps in (0, 4_000):
+        training = Training(0.1, 2.0 / ALL_EXAMPLES, total_steps=total_steps)
+        training.train(4_000)
+        early.append(sum(examples for step, examples in training.measured.items() if step < 1_000))
+        assert training.stopwatch.overhead is not None
+        assert training.stopwatch.overhead <= 0.0105
+    assert early[1] > 1.2 * early[0]
+
+
+def test_measurements_that_are_asked_for_early_are_not_put_off() -> None:
+    """Groups whose rate is still zero get their first advice soon after they move."""
+    training = Training(0.1, 1.0 / ALL_EXAMPLES)
+    training.asked = 2
+    training.train(9)
+    assert list(training.measured) == [0, 2, 4, 6, 8]
+    assert set(training.measured.values()) == {ALL_EXAMPLES, 8}
+
+
+def test_a_hint_says_that_a_measurement_cannot_be_cheap_enough() -> None:
+    training = Training(3.0, 0.0)
+    training.train(999)
+    assert training.budget.hint(998) == ""
+    training.train(1_100)
+    assert "measuring takes 3.0% of the training's time, more than max_overhead (1.0%)" in (
+        training.budget.hint(2_000)
+    )
+    cheap = Training(0.1, 0.0)
+    cheap.train(1_100)
+    assert cheap.budget.hint(1_100) == ""
+
+
+def test_pauses_between_steps_belong_to_the_training() -> None:
+    clock = Clock()
+    stopwatch = Stopwatch(clock)
+    assert (stopwatch.overhead, stopwatch.step_seconds) == (None, None)
+    for seconds in (100.0, 1.0, 1.0, 50.0, 1.0):  # the first step compiles; one is a validation
+        with stopwatch.measuring():
+            clock.seconds += 0.5
+        assert stopwatch.seconds_under_way == 0.5
+        clock.seconds += seconds
+        stopwatch.end_step()
+    assert stopwatch.training_seconds == pytest.approx(53.0)
+    assert stopwatch.measuring_seconds == pytest.approx(2.5)
+    assert stopwatch.step_seconds == pytest.approx(1.0)
+    assert stopwatch.overhead == pytest.approx(2.5 / 53)
+
+
+class CostlyMeter(NumbersMeter):
+    """A measurement takes two seconds, and less with fewer examples."""
+
+    def __init__(self, training: NumbersTraining, clock: Clock) -> None:
+        super().__init__(training)
+        self.clock = clock
+        self.examples = ALL_EXAMPLES
+
+    def set_examples(self, examples: int) -> None:
+        self.examples = examples or ALL_EXAMPLES
+
+    def end_step(
+        self, learning_rates: Sequence[float], uncounted_decays: Sequence[float]
+    ) -> RateEstimate:
+        self.clock.seconds += 2 * self.examples / ALL_EXAMPLES
+        return super().end_step(learning_rates, uncounted_decays)
+
+
+def events_of(
+    steps: int, max_overhead: float | None, answers: Answers = "background"
+) -> list[Event]:
+    """Return the events of a training of steps of one second."""
+    events: list[Event] = []
+    clock = Clock()
+
+    def schedule(_step: int) -> float:
+        clock.seconds += 1.0
+        return 0.01
+
+    training = NumbersTraining([1.0, 2.0], schedule)
+    training.meter = CostlyMeter(training, clock)
+    advisor = FixedAdvisor([1.0, 0.5], interval=50)
+    layout = layout_pb2.Layout(groups=[layout_pb2.Group(name=name) for name in "ab"])
+    run = AdvisedRun(
+        advisor,
+        RunInfo().opening("x", layout, optimizer="SGD", base_learning_rate=0.01),
+        meter=training.meter,
+        ranks=OneProcess(),
+        listeners=Listeners([events.append]),
+        strict=True,
+        answers=answers,
+        max_overhead=max_overhead,
+        stopwatch=Stopwatch(clock),
+    )
+    run.check()
+    training.train(run, steps)
+    return events
+
+
+def test_a_run_keeps_to_its_budget_and_says_what_measuring_costs() -> None:
+    measured = [event for event in events_of(3_000, 0.01) if isinstance(event, Measured)]
+    assert measured[0].seconds == pytest.approx(2.0)
+    assert measured[0].overhead is None
+    assert measured[-1].seconds < 1.0
+    assert measured[-1].seconds == pytest.approx(2 * measured[-1].estimate.examples / ALL_EXAMPLES)
+    assert measured[-1].overhead == pytest.approx(0.01, abs=0.002)
+    assert sum(event.seconds for event in measured) / 3_000 <= 0.0105
+
+
+@pytest.mark.parametrize("answers", ["background", "wait"])
+def test_without_a_limit_and_where_answers_are_waited_for_nothing_is_saved(
+    answers: Answers,
+) -> None:
+    limit = None if answers == "background" else 0.01
+    measured = [e for e in events_of(500, limit, answers) if isinstance(e, Measured)]
+    assert [event.step for event in measured] == list(range(0, 500, 50))
+    assert {event.estimate.examples for event in measured} == {ALL_EXAMPLES}
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("answers", ["background", "wait"])
+def test_the_limit_has_a_range(limit: float, answers: Answers) -> None:
+    with pytest.raises(AttachError, match=rf"max_overhead is {limit}; it is a part of the"):
+        events_of(0, limit, answers)
