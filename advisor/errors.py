@@ -252,15 +252,25 @@ class StoppingError(AdvisorError):
 
 
 class StoreUnavailableError(AdvisorError):
-    """Redis does not answer, or denies the service a command."""
+    """Redis does not answer, or refuses a command because of how it is set up.
 
-    def __init__(self, cause: str, *, is_refused: bool = False) -> None:
-        super().__init__(
-            f"the store denies the service a command ({cause}); its user lacks rights: see Rights "
-            "in docs/how-to/redis.md"
-            if is_refused
-            else f"the store does not answer ({cause}); try again shortly"
-        )
+    Attributes:
+        explanation: What is wrong and what to do; without ``remedy`` only what is wrong.
+        remedy: What to do; empty if Redis does not answer.
+        is_temporary: Whether the service may start all the same.
+    """
+
+    def __init__(
+        self, cause: str, *, problem: str = "", remedy: str = "", is_temporary: bool = True
+    ) -> None:
+        self.remedy = remedy
+        self.is_temporary = is_temporary
+        if remedy:
+            self.explanation = f"{problem} ({cause}); {remedy}"
+            super().__init__(f"the store cannot be used: {self.explanation}")
+        else:
+            self.explanation = f"the store does not answer ({cause})"
+            super().__init__(f"{self.explanation}; try again shortly")
 
 
 class RequestReusedError(AdvisorError):

@@ -38,9 +38,10 @@ from advisor.server.settings import Settings
 from advisor.store.audit import AuditStore
 from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
-from advisor.store.redis.connection import check, connect
+from advisor.store.redis.connection import connect
 from advisor.store.redis.embedded import EmbeddedRedis, running_url
 from advisor.store.runs import RunStore
+from advisor.store.start_check import check_store
 from advisor.store.tokens import TokenStore
 from fslr.advisor.v1 import (
     advisor_service_pb2,
@@ -123,7 +124,8 @@ async def running_service(
         CertificateError: The TLS files cannot be used.
         CertificateRolesError: The file of certificate roles cannot be used.
         ListenError: The port is taken, or the service would be insecure beyond loopback.
-        StoreUnavailableError: Redis does not answer at the start.
+        StoreUnavailableError: Redis does not answer at the start, or is set up so that the service
+            cannot work.
         TracingError: Tracing is enabled, and its packages are not installed.
     """
     check_exposure(settings)
@@ -132,7 +134,9 @@ async def running_service(
     tracing = Tracing.started(enabled=settings.tracing)
     observe = tracing.observing(metrics.time_redis)
     async with _redis_clients(settings, redis_url, observe) as clients:
-        await check(clients.retrying)
+        problem = await check_store(clients.retrying)
+        if problem is not None:
+            _log.warning("Redis cannot be used fully", cause=problem.explanation)
         limiter = ConcurrencyLimiter(max_calls=settings.max_calls, max_streams=settings.max_streams)
         run_store = RunStore(clients.single_try)
         telemetry = Telemetry(run_store, capacity=settings.max_queued_measurements, metrics=metrics)

@@ -23,6 +23,7 @@ from advisor.server.listening import ListenError
 from advisor.server.settings import Settings
 from advisor.store.redis.addresses import redacted
 from advisor.store.redis.embedded import LOG_FILE
+from advisor.store.redis.tls_mismatch import tls_mismatch
 from fslr import CertificateError
 
 TASK_VARIABLE = "ADVISOR_WORKER_TASK"
@@ -43,11 +44,14 @@ def start_problem(error: Exception, settings: Settings) -> str:
         return str(error)
     if settings.redis_url is None:
         log = settings.data_dir / LOG_FILE
-        return f"the embedded Redis cannot be used: {error}; see its log {log}"
-    return (
-        f"the Redis at {redacted(settings.redis_url)} cannot be used: {error}; check --redis-url "
-        "and that the server runs, or omit --redis-url to use an embedded one"
+        return f"the embedded Redis cannot be used: {error.explanation}; see its log {log}"
+    problem = f"the Redis at {redacted(settings.redis_url)} cannot be used: {error.explanation}"
+    if error.remedy:
+        return problem
+    remedy = tls_mismatch(settings.redis_url) or (
+        "check --redis-url and that the server runs, or omit --redis-url to use an embedded one"
     )
+    return f"{problem}; {remedy}"
 
 
 class WorkerTask(BaseModel):

@@ -52,6 +52,12 @@ def request(project: str, request_id: str) -> str:
     return f"fslr:{{{project}}}:request:{request_id}"
 
 
+def start_check() -> tuple[str, str, str]:
+    """Hash, sorted set and stream of the check at the start, which removes them again."""
+    prefix = "fslr:{start-check}:start-check"
+    return f"{prefix}:hash", f"{prefix}:sorted-set", f"{prefix}:stream"
+
+
 @dataclass(frozen=True, slots=True)
 class ProfileKeys:
     """The keys of one profile."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import ResponseError
 
 from advisor.errors import StoreUnavailableError
-from advisor.store.redis.connection import awaited, store_errors
+from advisor.store.redis.connection import awaited, check, store_errors
 
 _FLUSHES = ("no", "everysec", "always")  # from weak to strong
 
@@ -43,7 +43,7 @@ class StoreStatus:
 async def read_status(redis: Redis) -> StoreStatus:
     """Return the status of Redis, or of all primaries of a Cluster.
 
-    Values that an ACL does not let the service read are unknown.
+    Values that Redis does not let the service read are unknown.
 
     Args:
         redis: The client.
@@ -53,9 +53,10 @@ async def read_status(redis: Redis) -> StoreStatus:
     offsets: list[float] = []
     settings: list[Any] = []
     try:
-        with store_errors(), suppress(NoPermissionError):
+        await check(redis)
+        with store_errors(), suppress(ResponseError):
             infos = _nodes(await awaited(redis.info(**everywhere)), everywhere)
-        with store_errors(), suppress(NoPermissionError):
+        with store_errors(), suppress(ResponseError):
             before = time.time()
             clocks = _nodes(await awaited(redis.time(**everywhere)), everywhere)
             middle = (before + time.time()) / 2

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
@@ -41,6 +41,27 @@ _MAX_REDIRECTS = 3
 _CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError, ClusterDownError)
 
 
+async def _with_closed_as_connection_error(work: Awaitable[_T]) -> _T:
+    """Await redis-py; report a connection that is lost in a way that redis-py does not handle.
+
+    If a server dies or another task closes the connection, redis-py's own code may fail: it has set
+    the connection's writer to None, or uvloop's transport reports that it is closed.
+
+    Raises:
+        ConnectionError: The connection is lost (redis-py's class of that name).
+        AttributeError: redis-py fails for a different reason, as it does with RuntimeError.
+        RuntimeError: As above.
+    """
+    try:
+        return await work
+    except (AttributeError, RuntimeError) as error:
+        if getattr(error, "obj", error) is None or "closed" in str(error):
+            raise RedisConnectionError("the connection was closed meanwhile") from error
+        raise
+    except (OSError, EOFError) as error:
+        raise RedisConnectionError(str(error) or type(error).__name__) from error
+
+
 @dataclass(frozen=True, slots=True)
 class CommandRunner:
     """Runs the commands of one client with a time limit, and reports their durations.
@@ -58,7 +79,7 @@ class CommandRunner:
     wait_replicas: int = 0
     observe: CommandObserver | None = None
 
-    async def run(self, command: str, work: Coroutine[Any, Any, _T]) -> _T:
+    async def run(self, command: str, work: Awaitable[_T]) -> _T:
         """Await a command for at most twice the timeout.
 
         Args:
@@ -66,13 +87,14 @@ class CommandRunner:
             work: The coroutine that runs the command.
 
         Raises:
+            ConnectionError: The connection is lost (redis-py's class of that name).
             TimeoutError: The command takes too long (redis-py's class of that name).
         """
         begun, limit_s = time.perf_counter(), 2 * self.timeout_s
         failed = True
         # A separate task, abandoned when its time is up: redis-py may outlive a cancellation
         # (asyncio.wait_for of Python 3.11 sometimes swallows it).
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(_with_closed_as_connection_error(work))
         try:
             await asyncio.wait((task,), timeout=limit_s)
             if not task.done():
@@ -90,17 +112,6 @@ class CommandRunner:
             if self.observe is not None:
                 self.observe(command, time.perf_counter() - begun, failed=failed)
         return reply
-
-
-async def _with_closed_as_connection_error(work: Awaitable[_T]) -> _T:
-    """Await redis-py; raise a connection error if another task closed the connection meanwhile."""
-    try:
-        return await work
-    except (AttributeError, RuntimeError) as error:
-        # redis-py sets the connection's writer to None; uvloop's transport reports being closed.
-        if getattr(error, "obj", error) is None or "closed" in str(error):
-            raise RedisConnectionError("the connection was closed by another task") from error
-        raise
 
 
 class Client(Protocol):
@@ -133,8 +144,7 @@ class ServerClient(Redis):
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command."""
         execute: Any = super().execute_command
-        work = _with_closed_as_connection_error(execute(*args, **options))
-        return await self.runner.run(str(args[0]), work)
+        return await self.runner.run(str(args[0]), execute(*args, **options))
 
     async def group_by_node(self, keys: Sequence[str]) -> list[list[int]]:
         """Return one group with all positions."""
@@ -150,7 +160,7 @@ class ServerClient(Redis):
         async with self.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
-            return await _with_closed_as_connection_error(pipeline.execute(raise_on_error=False))
+            return list(await pipeline.execute(raise_on_error=False))
 
     async def follow_redirect(self, error: RedisError, _command: Command) -> Any:
         """Raise the error: a single server never redirects."""
@@ -366,8 +376,8 @@ class ClusterClient(RedisCluster):
         last: Exception = RedisConnectionError("the Cluster has no primary")
         for node in primaries:
             try:
-                info: Mapping[str, str] = await super().execute_command(
-                    "CLUSTER INFO", target_nodes=[node]
+                info: Mapping[str, str] = await _with_closed_as_connection_error(
+                    super().execute_command("CLUSTER INFO", target_nodes=[node])
                 )
             except _CONNECTION_ERRORS as error:
                 self._failed_node, last = node.name, error

@@ -10,19 +10,8 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
-from redis.exceptions import (
-    AskError,
-    ClusterDownError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    SlotNotCoveredError,
-    TryAgainError,
-)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError, ResponseError
 
 from advisor.errors import (
     AuditUnavailableError,
@@ -40,15 +29,15 @@ from advisor.store.redis.clients import (
     ServerClient,
 )
 from advisor.store.redis.commands import ScriptError
-
-# Temporary errors: a failover, a full disk or memory, a replica catching up, moving slots.
-_TEMPORARY = (AskError, ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
-_ACL_REFUSED_IN_SCRIPT = "ACL failure in script"
-_WRONG_TYPE = "WRONGTYPE"
-_TEMPORARY_PREFIXES = (
-    *("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF"),
-    *("NOREPLICAS", "OOM", "READONLY", "TRYAGAIN"),
+from advisor.store.redis.refusals import (
+    Refusal,
+    find_refusal,
+    is_passing,
+    refusal_of,
+    shortened,
 )
+
+_WRONG_TYPE = "WRONGTYPE"
 
 
 def connect(
@@ -147,33 +136,48 @@ def store_errors() -> Iterator[None]:
         StoreDamagedError: A key holds a value of the wrong type.
         RequestReusedError: The write's request id belongs to a different request.
         AuditUnavailableError: The write's audit record cannot be stored.
-        ResponseError: Redis does not understand a command or script, which is a bug.
+        ResponseError: A command or script is wrong, which is a bug.
     """
     try:
         yield
-    except (RedisConnectionError, RedisTimeoutError, SlotNotCoveredError) as error:
-        raise StoreUnavailableError(str(error) or type(error).__name__) from error
-    except ResponseError as error:
-        translated = _translated(error)
-        if translated is None:
-            raise
-        raise translated from error
     except RedisError as error:
-        raise StoreUnavailableError(str(error) or type(error).__name__) from error
+        translated: Exception = _translated(error)
+        raise translated from error
 
 
-def _translated(error: ResponseError) -> Exception | None:
-    """Return the service's exception for an error reply, or None for a command that is invalid."""
-    text = str(error)
+def _translated(error: RedisError) -> Exception:
+    """Return the service's exception for an error of redis-py.
+
+    Raises:
+        ResponseError: The error itself, if a command or script is wrong, which is a bug.
+    """
+    text = str(error) or type(error).__name__
+    if not isinstance(error, ResponseError):  # including connections that are refused
+        refusal = find_refusal(text)
+        return StoreUnavailableError(text) if refusal is None else refused(refusal, text)
     if text.startswith(ScriptError.REQUEST_REUSED):
         return RequestReusedError()
     if text.startswith((ScriptError.WRONG_TYPE, _WRONG_TYPE)):
         return StoreDamagedError(text.removeprefix(ScriptError.WRONG_TYPE).strip())
     is_audit = text.startswith(ScriptError.AUDIT_FAILED)
     reason = text.removeprefix(ScriptError.AUDIT_FAILED).strip()
-    if isinstance(error, _TEMPORARY) or reason.startswith(_TEMPORARY_PREFIXES):
+    if is_passing(error, reason):
         return StoreUnavailableError(reason)
-    is_acl_error = reason.removeprefix("ERR ").startswith(_ACL_REFUSED_IN_SCRIPT)
-    if isinstance(error, NoPermissionError) or is_acl_error:
-        return StoreUnavailableError(reason, is_refused=True)
-    return AuditUnavailableError(reason) if is_audit else None
+    if is_audit and find_refusal(reason) is None:
+        return AuditUnavailableError(reason)
+    return refused(refusal_of(error, reason), reason)
+
+
+def refused(refusal: Refusal, text: str) -> StoreUnavailableError:
+    """Return the exception for a command or connection that Redis refuses.
+
+    Args:
+        refusal: Why it refuses.
+        text: Its error reply.
+    """
+    return StoreUnavailableError(
+        shortened(text),
+        problem=refusal.problem,
+        remedy=refusal.remedy,
+        is_temporary=refusal.is_temporary,
+    )

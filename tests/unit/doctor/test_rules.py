@@ -101,6 +101,9 @@ def test_a_store_that_reports_nothing_is_unknown() -> None:
 class OldRedis:
     """The answers of Redis 6.2, whose CONFIG GET accepts only one pattern."""
 
+    async def check(self) -> None:
+        pass
+
     async def info(self) -> dict[str, Any]:
         return {"redis_version": "6.2.0", "aof_enabled": 1, "maxmemory_policy": "noeviction"}
 
