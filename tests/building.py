@@ -8,6 +8,7 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from advisor.policy import Layout, Policy, Profile
+from fslr import Provenance
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2
 
@@ -25,6 +26,10 @@ PROVENANCE = profile_pb2.Provenance(
     author="a test",
     record_time=Timestamp(seconds=1_700_000_000),
 )
+COMPLETE_PROVENANCE = Provenance(
+    "toy", width=8, depth=2, dataset="numbers", batch_size=4, commit="0123abc", author="a test"
+)
+"""For recorders: as ``PROVENANCE``, without the optimizer and the time."""
 
 
 def layout_message(names: Sequence[str] = NAMES) -> layout_pb2.Layout:

@@ -29,6 +29,7 @@ app = typer.Typer(
     help="Learning-rate transfer as a service: run the advisor, manage profiles, and look at runs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: its columns never cut a name or a default
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(serve.serve)

@@ -21,6 +21,9 @@ def backup(
         Path,
         typer.Argument(metavar="FILE", help="The tar archive to write; - for standard output."),
     ],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file if it exists.")
+    ] = False,
     data_dir: Annotated[
         Path | None,
         typer.Option(
@@ -43,6 +46,8 @@ def backup(
             return
         if output.is_dir():
             fail(f"{output} cannot be written: it is a directory; choose a different file")
+        if output.exists() and not overwrite:
+            fail(f"{output} exists; choose a different file, or replace it with --overwrite")
         temporary = output.with_name(output.name + ".new")
         try:
             temporary.touch(mode=0o600)

@@ -42,13 +42,25 @@ def with_setting_options(names: Iterable[str] = ()) -> Callable[[Callable[..., N
     return decorate
 
 
+def _default(name: str) -> str:
+    """Return a sentence for the help on a setting's default; nothing if its description has it."""
+    default = Settings.model_fields[name].get_default(call_default_factory=True)
+    if default is None:
+        return ""
+    if isinstance(default, bool):
+        return f" Default: {'on' if default else 'off'}."
+    return f" Default: {default:g}." if isinstance(default, float) else f" Default: {default}."
+
+
 def _option(name: str) -> inspect.Parameter:
     field = Settings.model_fields[name]
     kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType]
     kind = kinds[0] if kinds else field.annotation
     dashed = name.replace("_", "-")
     flag = f"--{dashed}/--no-{dashed}" if kind is bool else f"--{dashed}"
-    option = typer.Option(flag, help=rf"{field.description} \[env: ADVISOR_{name.upper()}]")
+    # The option itself has no default, so that a setting that is not given comes from the
+    # environment; its help states the setting's.
+    option = typer.Option(flag, help=f"{field.description}{_default(name)}")
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,

@@ -234,6 +234,20 @@ class Broken(io.FileIO):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
+def test_an_existing_file_is_replaced_only_if_asked(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path / "data"):
+        pass
+    archive = tmp_path / "advisor.tar"
+    archive.write_text("the only backup")
+    cli = Cli("127.0.0.1:1", "default")
+    arguments = ("backup", str(archive), "--data-dir", str(tmp_path / "data"))
+    result = cli.run(*arguments, ok=False)
+    assert f"{archive} exists; choose a different file, or replace it with" in result.output
+    assert archive.read_text() == "the only backup"
+    cli.run(*arguments, "--overwrite")
+    assert tarfile.is_tarfile(archive)
+
+
 @pytest.mark.parametrize("name", [".", "/", ".."])
 def test_a_backup_to_a_directory_is_refused(tmp_path: Path, name: str) -> None:
     with EmbeddedRedis(tmp_path / "data"):

@@ -47,7 +47,7 @@ def start_error(url: str) -> str:
 
     with pytest.raises(StoreUnavailableError, match="the store") as caught:
         asyncio.run(start())
-    message = start_problem(caught.value, Settings(redis_url=url))
+    message = start_problem(caught.value, Settings.model_validate({"redis_url": url}))
     assert message.startswith(f"the Redis at {redacted(url)} cannot be used: ")
     assert len(message.splitlines()) == 1
     assert SECRET not in message

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fslr.torch import MeasuringOptions, Recorder
+from tests.building import COMPLETE_PROVENANCE
 
 
 class Net(nn.Module):
@@ -101,7 +102,13 @@ def test_a_failure_anywhere_in_a_later_measurement_changes_nothing(
     output = FailsAt(0, error)
 
     def watch(model: nn.Module, optimizer: torch.optim.Optimizer) -> Recorder:
-        return Recorder(model, optimizer, every=1, options=MeasuringOptions(output=output))
+        return Recorder(
+            model,
+            optimizer,
+            every=1,
+            provenance=COMPLETE_PROVENANCE,
+            options=MeasuringOptions(output=output),
+        )
 
     def watch_and_fail(model: nn.Module, optimizer: torch.optim.Optimizer) -> Recorder:
         recorder = watch(model, optimizer)

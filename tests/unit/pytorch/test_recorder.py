@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import pickle
 import re
@@ -19,6 +20,7 @@ from advisor.local.in_process import InProcessAdvisor
 from benchmarks.training import no_attachment
 from fslr import AttachError, MeasurementError, Provenance, RunInfo
 from fslr.torch import MeasuringOptions, Recorder, attach
+from fslr.training.events import Warned
 from tests.building import content_message
 from tests.training_jobs import OFTEN, recorded, wide
 
@@ -205,3 +207,26 @@ def test_a_default_device_other_than_the_model_s_does_not_matter() -> None:
         return [*points[-1].unit_rates, *points[-1].correlations]
 
     assert recorded_rates("meta") == recorded_rates("cpu")
+
+
+def test_a_recorder_says_at_its_start_what_registration_will_lack() -> None:
+    complete = Provenance("m", width=8, depth=1, dataset="d", batch_size=16, commit="0123abc")
+
+    def warnings(provenance: Provenance | str | None) -> list[str]:
+        seen: list[Any] = []
+        model = nn.Linear(3, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with Recorder(model, optimizer, provenance=provenance, listeners=[seen.append]) as recorder:
+            (model(torch.randn(4, 3))).square().sum().backward()
+            optimizer.step()
+        content = recorder.profile()
+        assert content.provenance.width == getattr(provenance, "width", 0)
+        return [event.message for event in seen if isinstance(event, Warned)]
+
+    assert warnings(complete) == []
+    (without,) = warnings(None)
+    assert "pass Recorder(..., provenance=fslr.Provenance(...))" in without
+    (only_model,) = warnings("small model")
+    assert "not registered: width, depth, dataset, batch_size" in only_model
+    (no_width,) = warnings(dataclasses.replace(complete, width=0))
+    assert "not registered: width missing; add them to fslr.Provenance" in no_width

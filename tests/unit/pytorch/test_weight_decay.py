@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fslr.advisor.v1 import policy_pb2
 from fslr.torch import MeasuringOptions, Recorder, attach
 from fslr.torch.weight_decay import DecayKind, WeightDecay
+from tests.building import COMPLETE_PROVENANCE
 from tests.fixed_advisor import FixedAdvisor
 from tests.scaled_steps import groups_of_a_step, scaler_of
 
@@ -411,7 +412,7 @@ def test_l2_in_an_adaptive_optimizer_cannot_be_excluded_and_a_warning_says_so(
     model = Products()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=0.1)
     options = MeasuringOptions(exclude_weight_decay=True)
-    Recorder(model, optimizer, options=options).close()
+    Recorder(model, optimizer, provenance=COMPLETE_PROVENANCE, options=options).close()
     attach(
         model, optimizer, profile="x", advisor=FixedAdvisor(MULTIPLIERS), options=options
     ).close()
@@ -419,7 +420,12 @@ def test_l2_in_an_adaptive_optimizer_cannot_be_excluded_and_a_warning_says_so(
     assert len(messages) == 2
     assert all("exclude_weight_decay has no effect on 4 tensor(s): Adam" in m for m in messages)
     caplog.clear()
-    Recorder(model, OPTIMIZERS["AdamW"](model.parameters()), options=options).close()
+    Recorder(
+        model,
+        OPTIMIZERS["AdamW"](model.parameters()),
+        provenance=COMPLETE_PROVENANCE,
+        options=options,
+    ).close()
     assert not caplog.records
 
 

@@ -20,7 +20,7 @@ from fslr.torch.weight_decay import WeightDecay, exclusion_warning
 from fslr.training.checkpoints import load_all
 from fslr.training.estimate import RateEstimate
 from fslr.training.events import Listener, Listeners, LogListener, Warned
-from fslr.training.recording import Provenance, Recording
+from fslr.training.recording import Provenance, Recording, provenance_warning
 from fslr.training.step_cycle import StepCycle
 
 
@@ -38,6 +38,8 @@ class Recorder:
             step.
         dense_start_steps: While the training is younger than this, >= 0, it is measured again once
             its number of steps has doubled; 16 adds the steps 1, 2, 4, 8 and 16.
+        provenance: Where the profile comes from; a string names the model only. If it lacks values
+            that registration requires, a warning says so at once.
         options: How to measure.
         process_group: The processes that train the model together: a process group; ``"alone"``;
             None: those of the model's wrapper. All ranks record the same.
@@ -60,6 +62,7 @@ class Recorder:
         *,
         every: int | Callable[[int], int] = 25,
         dense_start_steps: int = 0,
+        provenance: Provenance | str | None = None,
         options: MeasuringOptions | None = None,
         process_group: Group = None,
         listeners: Sequence[Listener] = (),
@@ -74,6 +77,9 @@ class Recorder:
             dense_start_steps=dense_start_steps,
             listeners=receivers,
         )
+        self._provenance = Provenance(provenance) if isinstance(provenance, str) else provenance
+        if warning := provenance_warning(self._provenance):
+            receivers.emit(Warned(0, warning))
         ranks = ranks_of(model, process_group)
         scaler = StepScaler(optimizers, [group.parameter for group in self.groups])
         options = options or MeasuringOptions()
@@ -116,7 +122,7 @@ class Recorder:
 
     def profile(
         self,
-        provenance: Provenance | str,
+        provenance: Provenance | str | None = None,
         *,
         base_learning_rate: float | None = None,
         labels: Mapping[str, str] | None = None,
@@ -127,7 +133,7 @@ class Recorder:
         """Return what was recorded so far as the content of a profile.
 
         Args:
-            provenance: Where it comes from. A string names the model only.
+            provenance: Where it comes from. A string names the model only. Default: the recorder's.
             base_learning_rate: The learning rate to transfer, absolute. Default: the largest
                 scheduled one.
             labels: Key-value pairs to filter lists by.
@@ -140,9 +146,9 @@ class Recorder:
             MeasurementError: No step was measured.
         """
         if isinstance(provenance, str):
-            provenance = Provenance(model=provenance)
+            provenance = Provenance(provenance)
         return self._recording.profile(
-            provenance,
+            provenance or self._provenance or Provenance(""),
             base_learning_rate=base_learning_rate,
             labels=labels,
             docs=docs,

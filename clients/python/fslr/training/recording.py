@@ -24,7 +24,7 @@ _KIND = "a recording"
 class Provenance:
     """Where a profile comes from.
 
-    Registration requires width, depth, dataset and batch size.
+    Registration requires all of it but the loss's name.
 
     Attributes:
         model: The base model in words.
@@ -47,6 +47,13 @@ class Provenance:
     commit: str | None = None
     author: str | None = None
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the values that registration requires and that are missing."""
+        message = self.message("")
+        required = ("model", "width", "depth", "dataset", "batch_size", "commit", "author")
+        return tuple(name for name in required if not getattr(message, name))
+
     def message(self, optimizer: str) -> profile_pb2.Provenance:
         """Return the message, with the present time.
 
@@ -67,6 +74,25 @@ class Provenance:
             loss_name=self.loss_name,
             record_time=record_time,
         )
+
+
+def provenance_warning(provenance: Provenance | None) -> str:
+    """Return why a profile with a provenance cannot be registered; empty if it can.
+
+    Args:
+        provenance: Where the profile comes from; None: not known yet.
+    """
+    if provenance is None:
+        return (
+            "the recorder has no provenance, so it cannot check now whether the profile can be "
+            "registered; pass Recorder(..., provenance=fslr.Provenance(...))"
+        )
+    if not provenance.missing:
+        return ""
+    return (
+        "a profile with this provenance can be saved to a file, but not registered: "
+        f"{', '.join(provenance.missing)} missing; add them to fslr.Provenance(...)"
+    )
 
 
 class Recording:
