@@ -15,6 +15,7 @@ from fslr import RunInfo
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from fslr.torch import Recorder, attach
 from fslr.torch.optimizers import largest_learning_rate
+from tests.building import COMPLETE_PROVENANCE
 from tests.training_jobs import wide
 
 STEPS = 12
@@ -30,7 +31,7 @@ SCHEDULES: dict[str, Schedule] = {
 def recorded(schedule: Schedule) -> profile_pb2.ProfileContent:
     model, optimizer, backward = wide()
     scheduler = schedule(optimizer)
-    with Recorder(model, optimizer, every=2) as recorder:
+    with Recorder(model, optimizer, every=2, provenance=COMPLETE_PROVENANCE) as recorder:
         for _ in range(STEPS - 1):
             backward()
             optimizer.step()

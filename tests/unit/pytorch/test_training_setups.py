@@ -26,7 +26,7 @@ from fslr.torch import (
     exact_unit_rates,
 )
 from fslr.torch.model.batch import AutocastState
-from tests.building import content_message
+from tests.building import COMPLETE_PROVENANCE, content_message
 from tests.fixed_advisor import FixedAdvisor
 from tests.measuring import SIGMAS
 
@@ -299,7 +299,13 @@ def test_measuring_pauses_if_no_step_moves_anything(caplog: pytest.LogCaptureFix
         return result
 
     with (
-        Recorder(model, optimizer, every=1, options=MeasuringOptions(output=output)) as recorder,
+        Recorder(
+            model,
+            optimizer,
+            every=1,
+            provenance=COMPLETE_PROVENANCE,
+            options=MeasuringOptions(output=output),
+        ) as recorder,
         caplog.at_level(logging.WARNING, "fslr"),
     ):
         for step in range(100):
