@@ -6,6 +6,7 @@ it measures what the update does to the outputs of the batches that the model wa
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -27,6 +28,9 @@ from fslr.torch.model.snapshot import Snapshot, StepView
 from fslr.torch.model.update import Update
 from fslr.torch.training_calls import TrainingCalls
 from fslr.training.averaging import RunningAverage
+from fslr.training.slow_groups import slow_groups_words
+
+_log = logging.getLogger("fslr")
 
 _MAX_RMS = 1e30  # as for rates; larger numbers do not travel as float32
 
@@ -76,6 +80,7 @@ class StepMeter:
         self._ranks = ranks or Ranks()
         self._is_sharded = is_sharded(model)
         self._estimator = options.estimator_of(model, groups, self._ranks)
+        self._logged_slow: set[str] = set()
         self._probes_per_requested = 1.0  # a slow route uses several for each requested one
         self._average = RunningAverage(options.averaging)
         self._examples = self._max_examples = 0
@@ -174,11 +179,19 @@ class StepMeter:
             excludes_weight_decay=self.excludes_decay,
             mask=mask_label(self._options.mask),
         )
+        self._log_slow_groups()
         self._probes_per_requested = estimate.probes / self._estimator.probes
         # A skipped step must not enter the average.
         if not any(estimate.unit_rates):
             return estimate
         return self._average.add(estimate, self._estimator.probes)
+
+    def _log_slow_groups(self) -> None:
+        """Log which groups are slow, if some are that were not before."""
+        slow = self.slow_groups
+        if self._ranks.speaks and not slow.keys() <= self._logged_slow:
+            self._logged_slow |= slow.keys()
+            _log.info("%s", slow_groups_words(slow, len(self._groups)))
 
     def _measured(
         self, learning_rates: Sequence[float], uncounted_decays: Sequence[float]

@@ -27,8 +27,8 @@ class RateEstimate:
         shares: Signed share of each group in the squared total rate; they add up to 1. None: not
             known, or nothing moved.
         linearity_error: RMS difference between the real change of the outputs and the first-order
-            one, divided by the total rate, >= 0. None: not measured, nothing moved, or the real
-            change is not finite.
+            one, divided by the total rate, >= 0. None: not measured, nothing moved, the real
+            change is not finite, or the difference may be the rounding of the outputs.
         weight_rms: RMS of each group's weights before the step, >= 0. None: not measured.
         update_rms: RMS of each group's update of an lr = 1 step, >= 0; 0 where the learning rate
             is. None: not measured.

@@ -12,6 +12,9 @@ from torch import Tensor
 from fslr.errors import MeasurementError
 from fslr.training.estimate import RateEstimate
 
+_NEGLIGIBLE_ROUNDING = 0.05  # relative to the change of the outputs
+_CLEAR_OF_ROUNDING = 3.0  # a difference of that many rounding errors is a real one
+
 
 @dataclass(frozen=True, slots=True)
 class ProjectionSums:
@@ -137,6 +140,12 @@ class ProjectionSums:
         return error if math.isfinite(error) else None
 
 
+def _is_rounding(changes: float, residuals: float, rounding: float) -> bool:
+    """Return whether the nonlinear part of a change may be the rounding of the outputs."""
+    is_small = rounding <= _NEGLIGIBLE_ROUNDING**2 * changes
+    return changes > 0 and not is_small and residuals <= _CLEAR_OF_ROUNDING**2 * rounding
+
+
 def _sum_of_known(one: float | None, other: float | None) -> float | None:
     return other if one is None else one if other is None else one + other
 
@@ -149,6 +158,7 @@ def sums_of_rows(
     probes: int,
     learning_rates: Tensor | None = None,
     real: Tensor | None = None,
+    rounding: float = 0.0,
 ) -> ProjectionSums:
     """Return the sums over the projections of one or more probes on one part of a batch.
 
@@ -164,6 +174,9 @@ def sums_of_rows(
         learning_rates: Learning rate of each group, float64 of shape [groups]; None: unknown.
         real: Projections of the real change of the outputs, float64 of shape [probes, B]; None:
             unknown.
+        rounding: Expected square of the projection of the real change's rounding errors on a probe.
+            If they may explain the difference between the real change and the first-order one, and
+            it is not small, the real change counts as unknown.
     """
     totals = rows.sum(1)
     changes = residuals = None
@@ -174,6 +187,8 @@ def sums_of_rows(
         moved = real if by_example else real.sum(1)
         changes = float(change.square().sum())
         residuals = float((moved - change).square().sum())
+        if _is_rounding(changes, residuals, rounding * len(rows)):
+            changes = residuals = None
     flat = rows.flatten(0, 1)
     both = examplewise[:, None] & examplewise[None, :]
     return ProjectionSums(

@@ -14,6 +14,7 @@ activations only, on a few examples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from fslr.torch.estimators.backward import gradients_visited
 from fslr.torch.estimators.base import Probes
-from fslr.torch.estimators.per_example.precision import roundoff
+from fslr.torch.estimators.per_example.precision import forward_roundoff, roundoff
 from fslr.torch.estimators.per_example.projector import Trace
 from fslr.torch.estimators.per_example.rows import (
     RowLayout,
@@ -40,8 +41,11 @@ AnyRank = Callable[[list[bool]], list[bool]]
 _SCALES = (1.0, -1.0, 0.5, -0.5, 0.25, -0.25, 0.125, -0.125)
 _MAX_PASSES = 11  # for 8 ** 11 examples
 _LEAK = 1e-5  # relative to an example's rows; kernels whose order of summation varies stay below
+_LEAK_ROUNDOFFS = 4.0  # scaled numbers are rounded differently if they are below float16's range
 _MISSED = 1e-3  # relative to the norm of the terms; float32 rounding stays below 1e-5
 _MISSED_ROUNDOFFS = 8.0  # errors of several roundings add up to one or two
+_MISSED_ROUNDOFFS_BY_TERMS = 3.0  # for a sum of n terms in low precision, times the root of n
+_MISSED_AT_MOST = 0.5
 
 _NOT_FOLLOWED = "its path to the output cannot be followed, so its gradient is projected"
 _NOT_VISIBLE = "part of its path to the output is not visible, so its gradient is projected"
@@ -145,7 +149,7 @@ def _compare(
         that had no effect on the outputs.
     """
     totals, squares = [0.0] * trace.groups, [0.0] * trace.groups
-    roundoffs = {index: roundoff(leaf.dtype) for index, leaf in trace.leaves.items()}
+    tolerances = {i: _tolerance(leaf, leaf.numel(), leaf) for i, leaf in trace.leaves.items()}
     for use, at_result in zip(trace.uses, at_uses, strict=True):
         if at_result is None:
             continue
@@ -153,7 +157,8 @@ def _compare(
             scale = float(trace.scales.get(index, 1.0))
             totals[index] += float(inner_products(at_result, change, None, 1)) * scale
             squares[index] += float(sum_of_squares(at_result, change)) * scale**2
-            roundoffs[index] = max(roundoffs[index], roundoff(at_result.dtype))
+            found = _tolerance(at_result, at_result.numel(), trace.leaves[index])
+            tolerances[index] = max(tolerances[index], found)
     missed: set[int] = set()
     without_effect = {index for index in range(trace.groups) if index not in trace.leaves}
     for index in trace.leaves:
@@ -163,10 +168,26 @@ def _compare(
         scale = max(squares[index] ** 0.5, gradient.norm) + abs(gradient.total)
         if scale == 0:
             without_effect.add(index)
-        tolerance = max(_MISSED, _MISSED_ROUNDOFFS * roundoffs[index])
-        if abs(totals[index] - gradient.total) > tolerance * scale:
+        is_unseen = squares[index] == 0 < gradient.norm
+        if is_unseen or abs(totals[index] - gradient.total) > tolerances[index] * scale:
             missed.add(index)
     return missed, without_effect
+
+
+def _tolerance(tensor: Tensor, terms: int, leaf: Tensor) -> float:
+    """Return how far two projections of a group may differ by rounding, relative to their terms.
+
+    Some kernels add up the gradient of a vector, such as a bias, in the type of the vector. Then
+    errors grow with the number of rows.
+
+    Args:
+        tensor: A tensor in the type that sums are rounded to.
+        terms: Number of terms in all elements of the gradient.
+        leaf: The group's tensor.
+    """
+    rounded = max(roundoff(tensor.dtype), roundoff(leaf.dtype))
+    by_terms = _MISSED_ROUNDOFFS_BY_TERMS * math.sqrt(terms / max(1, leaf.numel()))
+    return max(_MISSED, min(_MISSED_AT_MOST, rounded * max(_MISSED_ROUNDOFFS, by_terms)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +228,8 @@ def _check_rows(
         use.key: _MIXED if layouts else _NO_DIMENSION
         for use, layouts in zip(trace.uses, possible, strict=True)
     }
+    computed = [trace.outputs, *trace.leaves.values(), *(c for c in at_uses if c is not None)]
+    leak = max(_LEAK, _LEAK_ROUNDOFFS * forward_roundoff(batch, computed))
     gradients = [trace.leaves[i] for i in {*trace.by_gradient, *hidden} if i in trace.leaves]
     for scales in _scales_of_examples(batch.examples, any_rank, trace.outputs.device):
         by_example = scales.view(-1, *[1] * (cotangent.dim() - 1))
@@ -214,7 +237,6 @@ def _check_rows(
         scaled_at_uses, _ = trace.backward(scaled, gradients)
         for position, (before, after) in enumerate(zip(at_uses, scaled_at_uses, strict=True)):
             if before is not None and after is not None:
-                leak = max(_LEAK, torch.finfo(before.dtype).eps)
                 possible[position] = [
                     layout
                     for layout in possible[position]

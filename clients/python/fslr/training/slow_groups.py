@@ -1,0 +1,29 @@
+"""What a log says about groups that are measured by a slow route."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_NAMES = 2  # of groups in the line, for each reason
+
+
+def slow_groups_words(slow: Mapping[str, str], groups: int) -> str:
+    """Return one line that says how many groups are slow, and why.
+
+    Args:
+        slow: The reason by the name of each slow group; at least one.
+        groups: Number of all groups.
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in slow.items():
+        names.setdefault(reason, []).append(name)
+    reasons = [
+        f"{len(found)} ({', '.join(found[:_NAMES])}{', ...' if len(found) > _NAMES else ''}) "
+        f"because {reason}"
+        for reason, found in sorted(names.items(), key=lambda item: -len(item[1]))
+    ]
+    return (
+        f"{len(slow)} of {groups} groups are measured by a slower route, without bias but with more "
+        "noise or time: "
+        f"{'; '.join(reasons)}. slow_groups names them all"
+    )
