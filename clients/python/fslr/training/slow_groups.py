@@ -23,7 +23,7 @@ def slow_groups_words(slow: Mapping[str, str], groups: int) -> str:
         for reason, found in sorted(names.items(), key=lambda item: -len(item[1]))
     ]
     return (
-        f"{len(slow)} of {groups} groups are measured by a slower route, without bias but with more "
-        "noise or time: "
+        f"{len(slow)} of {groups} groups are measured by a slower route, without bias but with "
+        "more noise or time: "
         f"{'; '.join(reasons)}. slow_groups names them all"
     )
