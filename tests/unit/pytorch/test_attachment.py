@@ -471,7 +471,7 @@ def test_any_error_is_raised_at_a_strict_start(error: Exception) -> None:
             optimizer.step()
 
 
-def test_a_call_without_tensors_cannot_be_measured() -> None:
+def test_a_call_without_tensors_is_measured_on_what_it_returns() -> None:
     class TakesWords(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -483,10 +483,11 @@ def test_a_call_without_tensors_cannot_be_measured() -> None:
 
     model = TakesWords()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with Recorder(model, optimizer):
+    with Recorder(model, optimizer) as recorder:
         model("three").sum().backward()
-        with pytest.raises(MeasurementError, match="called without a tensor argument"):
-            optimizer.step()
+        optimizer.step()
+    assert recorder.estimate is not None
+    assert recorder.estimate.examples == 1
 
 
 def test_closing_removes_all_hooks() -> None:

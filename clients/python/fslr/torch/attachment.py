@@ -85,7 +85,7 @@ class Attachment:
             if choice.reason:
                 receivers.emit(Warned(0, on_updates(one, choice.reason), is_hint=True))
         options = options or MeasuringOptions()
-        self._meter = StepMeter(model, self.groups, options, ranks)
+        self._meter = StepMeter(model, self.groups, options, ranks, receivers)
         decays = [WeightDecay(inner) for inner in self._scaler.inner]
         if options.exclude_weight_decay and (warning := exclusion_warning(decays)):
             receivers.emit(Warned(0, warning))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
 from fslr.errors import MeasurementError
 from fslr.torch.distributed import Ranks, is_sharded
 from fslr.torch.estimators import ESTIMATORS, Estimator, PerExampleEstimator
-from fslr.torch.model.forward import Output
+from fslr.torch.model.batch import AutocastState, Batch
+from fslr.torch.model.forward import Output, unwrap
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.mask import Mask
+from fslr.torch.model.structure import arguments_by_name
 
 _RANK_STRIDE = 1_000_003  # between the seeds of two ranks
 
@@ -21,9 +25,15 @@ class MeasuringOptions:
     """How to measure.
 
     Attributes:
-        output: The tensor of the model's result to measure; its leading dimension is the batch.
-            A key, attribute or index (``"logits"``, ``0``), or a function of the result. None: the
-            result itself is the tensor.
+        output: The tensor of the model's result to measure, with a dimension for the batch. A key,
+            attribute or index (``"logits"``, ``0``), or a function of the result. None: the result
+            itself is the tensor.
+        batch_dim: The dimension of inputs and of the output that counts the examples, >= 0; or a
+            pair, if they differ. If the sizes of the first input and of the output do not agree,
+            the output's counts.
+        count_examples: Returns the number of examples B of a call, from its arguments by name. It
+            has to be the size of the output's batch dimension. None: the size of the first tensor
+            among the arguments.
         mask: How much each output element counts. A key of the batch (an argument's name, or a key
             of an argument, such as ``"attention_mask"``), or a function of (inputs, result): the
             call's arguments by name, and the model's result. It gives a tensor of weights, >= 0 or
@@ -56,6 +66,8 @@ class MeasuringOptions:
     """
 
     output: Output = None
+    batch_dim: int | tuple[int, int] = 0
+    count_examples: Callable[[Mapping[str, Any]], int] | None = None
     mask: Mask = None
     estimator: str = "per_example"
     probes: int = 1
@@ -67,6 +79,54 @@ class MeasuringOptions:
     averaging: float = 0.0
     seed: int = 0
     exclude_weight_decay: bool = False
+
+    @property
+    def batch_dims(self) -> tuple[int, int]:
+        """The dimensions that count the examples: of inputs, and of the output.
+
+        Raises:
+            MeasurementError: ``batch_dim`` is not one or two integers of at least 0.
+        """
+        dims = self.batch_dim if isinstance(self.batch_dim, tuple) else (self.batch_dim,) * 2
+        if len(dims) != 2 or not all(isinstance(dim, int) and dim >= 0 for dim in dims):
+            raise MeasurementError(
+                f"batch_dim is {self.batch_dim!r}; it must be a dimension of at least 0, or a pair "
+                "of them, for inputs and output"
+            )
+        return dims
+
+    def batch_of(
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        autocasts: tuple[AutocastState, ...] = (),
+    ) -> Batch:
+        """Return the batch of a call of the model.
+
+        Args:
+            model: The model.
+            args: Positional arguments of the call.
+            kwargs: Keyword arguments of the call.
+            autocasts: The states of autocast during the call.
+
+        Raises:
+            MeasurementError: ``count_examples`` does not return a number of at least 1.
+        """
+        batch = Batch.from_call(args, kwargs, autocasts, dim=self.batch_dims[0])
+        if self.count_examples is None:
+            return batch
+        arguments = arguments_by_name(unwrap(model), args, kwargs)
+        try:
+            examples = int(self.count_examples(arguments))
+        except Exception as error:
+            raise MeasurementError(
+                f"count_examples raised {error!r}; it is called with the model's arguments by "
+                f"name: {', '.join(map(repr, arguments)) or 'none'}"
+            ) from error
+        if examples < 1:
+            raise MeasurementError(f"count_examples returned {examples}; it must be at least 1")
+        return replace(batch, examples=examples, is_guess=False)
 
     def estimator_of(
         self, model: nn.Module, groups: ModelGroups, ranks: Ranks | None = None
@@ -102,6 +162,7 @@ class MeasuringOptions:
                 probes=self.probes,
                 seed=seed,
                 micro_batches=self.micro_batches,
+                output_dim=self.batch_dims[1],
                 any_rank=ranks.any if is_sharded(model) else None,
             )
         if is_sharded(model):
@@ -116,4 +177,5 @@ class MeasuringOptions:
             mask=self.mask,
             probes=self.probes,
             seed=seed,
+            output_dim=self.batch_dims[1],
         )

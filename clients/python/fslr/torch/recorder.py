@@ -83,7 +83,7 @@ class Recorder:
         ranks = ranks_of(model, process_group)
         scaler = StepScaler(optimizers, [group.parameter for group in self.groups])
         options = options or MeasuringOptions()
-        self._meter = StepMeter(model, self.groups, options, ranks)
+        self._meter = StepMeter(model, self.groups, options, ranks, receivers)
         decays = [WeightDecay(inner) for inner in scaler.inner]
         if options.exclude_weight_decay and (warning := exclusion_warning(decays)):
             receivers.emit(Warned(0, warning))

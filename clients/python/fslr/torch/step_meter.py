@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from fslr.torch.model.snapshot import Snapshot, StepView
 from fslr.torch.model.update import Update
 from fslr.torch.training_calls import TrainingCalls
 from fslr.training.averaging import RunningAverage
+from fslr.training.events import Listeners, Warned
 from fslr.training.slow_groups import slow_groups_words
 
 _log = logging.getLogger("fslr")
@@ -54,6 +56,10 @@ def _with_rms(
     return replace(estimate, weight_rms=weights.tolist(), update_rms=updates.tolist())
 
 
+def _emit_hint(listeners: Listeners, message: str) -> None:
+    listeners.emit(Warned(0, message, is_hint=True))
+
+
 class StepMeter:
     """Measures optimizer steps of a model, together with the other ranks that train it.
 
@@ -62,6 +68,7 @@ class StepMeter:
         groups: Its groups.
         options: How to measure.
         ranks: The processes that train the model.
+        listeners: Receive what the user should know about the batches.
 
     Raises:
         MeasurementError: An option is out of its range.
@@ -73,6 +80,7 @@ class StepMeter:
         groups: ModelGroups,
         options: MeasuringOptions,
         ranks: Ranks | None = None,
+        listeners: Listeners | None = None,
     ) -> None:
         self._model = model
         self._groups = groups
@@ -81,6 +89,8 @@ class StepMeter:
         self._is_sharded = is_sharded(model)
         self._estimator = options.estimator_of(model, groups, self._ranks)
         self._logged_slow: set[str] = set()
+        if listeners is not None:
+            self._estimator.on_notice = partial(_emit_hint, listeners)
         self._probes_per_requested = 1.0  # a slow route uses several for each requested one
         self._average = RunningAverage(options.averaging)
         self._examples = self._max_examples = 0
@@ -90,7 +100,7 @@ class StepMeter:
             model,
             sorted({group.parameter.device.type for group in groups} | {"cpu"}),
             examples=options.accumulated_examples,
-            batch_dim=0,
+            batch_dim=options.batch_dims[0],
         )
 
     @property
@@ -259,7 +269,8 @@ class StepMeter:
                 "the model was not called with gradients enabled before the optimizer's step; "
                 "attach the module that the training loop calls"
             )
-        return [Batch.from_call(call.args, call.kwargs, call.autocasts) for call in calls]
+        batch_of = self._options.batch_of
+        return [batch_of(self._model, call.args, call.kwargs, call.autocasts) for call in calls]
 
     def _step_undone(self, uncounted_decays: Sequence[float]) -> AbstractContextManager[StepView]:
         if self._before is None:

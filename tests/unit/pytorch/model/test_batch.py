@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from fslr import MeasurementError
 from fslr.torch import Batch
-
-
-def test_a_call_without_tensor_arguments_is_refused() -> None:
-    with pytest.raises(MeasurementError, match="without a tensor argument"):
-        Batch.from_call((1, "x"), {"n": torch.tensor(3)})
 
 
 def test_chunks_have_nearly_equal_sizes_and_cut_nested_tensors() -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from fslr.errors import MeasurementError
+from fslr.torch.estimators.cutting import CutCheck
 from fslr.torch.estimators.sums import ProjectionSums
 from fslr.torch.model.batch import Batch
 from fslr.torch.model.complex_numbers import as_real
-from fslr.torch.model.forward import Forward, Output, eager_execution, unwrap
+from fslr.torch.model.forward import BatchSizeError, Forward, Output, eager_execution, unwrap
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.isolation import isolated
 from fslr.torch.model.mask import Mask
@@ -21,14 +23,12 @@ from fslr.torch.model.sharding import reshard
 from fslr.torch.model.update import Update
 from fslr.training.estimate import RateEstimate
 
+AnyRank = Callable[[list[bool]], list[bool]]
+"""Returns for each of several flags whether any rank sets it."""
 
-def _limited(batches: Sequence[Batch], max_examples: int | None) -> Iterator[Batch]:
-    """Yield the last batches, with a maximum number of examples in all."""
-    room = sum(batch.examples for batch in batches) if max_examples is None else max_examples
-    for batch in reversed(batches):
-        if room > 0:
-            yield batch.select(0, room) if room < batch.examples else batch
-        room -= batch.examples
+
+def _ignore(_message: str) -> None:
+    """Take no note of a message."""
 
 
 class Probes:
@@ -102,9 +102,13 @@ class Estimator(ABC):
         mask: Weighs the output's elements; None: all count the same.
         probes: Number of probes K per measurement, >= 1.
         seed: Seed of the probes; the global generators are not used.
+        output_dim: The dimension of the output that counts the examples, >= 0.
+        any_rank: For a sharded model, returns for each of several flags whether any rank sets it,
+            so that all ranks make the same passes. None: this process decides for itself.
 
     Attributes:
         probes: The number K of probes in later measurements; slow groups may take a multiple of it.
+        on_notice: Called with what the user should know about the batches; each message comes once.
 
     Raises:
         MeasurementError: ``probes`` is below 1.
@@ -119,14 +123,23 @@ class Estimator(ABC):
         mask: Mask = None,
         probes: int = 1,
         seed: int = 0,
+        output_dim: int = 0,
+        any_rank: AnyRank | None = None,
     ) -> None:
         if probes < 1:
             raise MeasurementError(f"probes is {probes}; a measurement needs at least 1")
         self._model = unwrap(model)
-        self._forward = Forward(self._model, output, mask)
+        self._forward = Forward(self._model, output, mask, dim=output_dim)
         self._groups = groups
         self.probes = probes
         self._probes = Probes(seed)
+        self.on_notice: Callable[[str], None] = _ignore
+        self._noticed: set[str] = set()
+        self._any_rank = any_rank or list
+        # By pattern of batches: whether the first input counts the examples, and whether the first
+        # examples give the same outputs alone.
+        self._guesses: dict[tuple[object, ...], bool] = {}
+        self._front_is_right: dict[tuple[object, ...], bool] = {}
 
     def measure(
         self,
@@ -142,27 +155,97 @@ class Estimator(ABC):
                 have different shapes. They are measured one by one, and their sums are added.
             update: The step to measure.
             max_examples: Maximum number of examples, taken from the front of the last batch, and
-                then from the earlier ones. None: all.
+                then from the earlier ones. A batch is only cut if its front gives the same outputs
+                as within the whole batch; otherwise the last batch is measured as a whole, and
+                earlier ones are left out. None: all.
 
         Raises:
-            MeasurementError: The output's leading dimension is not the batch, or the output does
-                not depend on any group.
+            MeasurementError: The output does not fit the batch, or does not depend on any group.
         """
         batches = [batch] if isinstance(batch, Batch) else list(batch)
         sums: ProjectionSums | None = None
+        room = math.inf if max_examples is None else max_examples
         try:
             with isolated(self._model), eager_execution(), torch.enable_grad():
-                for part in _limited(batches, max_examples):
+                for each in reversed(batches):
+                    counted = self._counted(each, is_checked=max_examples is not None)
+                    part = self._limited(counted, room, is_needed=sums is None)
+                    if part is None:
+                        break
                     if sums is not None and sums.changes:
                         # The linearity error needs no precision: one batch is enough.
                         update = replace(update, applied=None)
-                    own = self._sums(part, update)
+                    own = self._fitting_sums(part, update)
+                    room -= own.examples
                     sums = own if sums is None else sums + own
         finally:
             reshard(self._model)
         if sums is None:
             raise MeasurementError("there is no batch to measure; pass at least one")
         return sums
+
+    def _fitting_sums(self, batch: Batch, update: Update) -> ProjectionSums:
+        """Measure a batch, whose examples the output counts if the inputs do not."""
+        try:
+            return self._sums(batch, update)
+        except BatchSizeError:
+            if not batch.is_guess:
+                raise
+        self._guesses[batch.pattern()] = False
+        return self._sums(self._counted(batch), update)
+
+    @torch.no_grad()
+    def _counted(self, batch: Batch, *, is_checked: bool = False) -> Batch:
+        """Return a batch with as many examples as its output has, if the inputs do not say it.
+
+        Args:
+            batch: The batch.
+            is_checked: Whether to call the model to find out, if it is not known.
+        """
+        pattern = batch.pattern()
+        is_right = self._guesses.get(pattern, not is_checked)
+        if is_right or not batch.is_guess:
+            return batch
+        examples = self._forward.examples_of_output(batch)
+        self._guesses.setdefault(pattern, examples == batch.examples)
+        if self._guesses[pattern]:
+            return batch
+        self._notice(
+            f"the first input has {batch.examples} examples and the output {examples}, so those of "
+            "the output count; rates are right, and measuring may be faster with batch_dim or "
+            "count_examples"
+        )
+        return replace(batch, examples=examples, is_guess=False)
+
+    def _limited(self, batch: Batch, room: float, *, is_needed: bool) -> Batch | None:
+        """Return the front of a batch that may be cut, the whole of a needed one, or None.
+
+        Args:
+            batch: The batch.
+            room: Maximum number of examples.
+            is_needed: Whether there is no other batch.
+        """
+        if room <= 0:
+            return None
+        size, pattern = int(min(room, batch.examples)), batch.pattern()
+        is_cut = size < batch.examples
+        if self._any_rank([is_cut and pattern not in self._front_is_right])[0]:
+            is_wrong = not CutCheck(self._forward, batch).passes(0, size)
+            self._front_is_right[pattern] = not self._any_rank([is_wrong])[0]
+        if not is_cut or self._front_is_right[pattern]:
+            return batch.select(0, size) if is_cut else batch
+        if not is_needed:
+            return None
+        self._notice(
+            f"the first {size} of {batch.examples} examples do not give the same outputs alone as "
+            f"in their batch, so the whole batch is measured in spite of examples={size}"
+        )
+        return batch
+
+    def _notice(self, message: str) -> None:
+        if message not in self._noticed:
+            self._noticed.add(message)
+            self.on_notice(message)
 
     def estimate(self, batch: Batch, update: Update) -> RateEstimate:
         """Measure all groups and return the estimated rates.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fslr.errors import MeasurementError
 from fslr.torch.model.structure import map_tensors, tensors_in
+
+_INDEX_TYPES = {torch.int32, torch.int64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +47,24 @@ class AutocastState:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The arguments of one call of the model, with the examples along the leading dimension.
+    """The arguments of one call of the model, with the examples along one dimension.
 
     Attributes:
         args: Positional arguments of the call.
         kwargs: Keyword arguments of the call.
-        examples: Number of examples B: the size of the first tensor argument's leading dimension.
+        examples: Number of examples B.
         autocasts: The states of autocast during the call, one per type of device.
+        dim: The dimension of tensor arguments that counts the examples, >= 0.
+        is_guess: Whether the number of examples is only the size of the first tensor, so that the
+            output may know better.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     examples: int
     autocasts: tuple[AutocastState, ...] = ()
+    dim: int = 0
+    is_guess: bool = False
 
     @classmethod
     def from_call(
@@ -66,19 +72,21 @@ class Batch:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         autocasts: tuple[AutocastState, ...] = (),
+        *,
+        dim: int = 0,
     ) -> Batch:
-        """Return the batch of a model call.
+        """Return the batch of a model call, with the size of the first tensor as B.
 
-        Raises:
-            MeasurementError: No argument is a tensor with at least one dimension.
+        Without a tensor of enough dimensions, B is 1 until the output shows more.
+
+        Args:
+            args: Positional arguments of the call.
+            kwargs: Keyword arguments of the call.
+            autocasts: The states of autocast during the call.
+            dim: The dimension of tensor arguments that counts the examples, >= 0.
         """
-        first = next((t for t in tensors_in((args, kwargs)) if t.dim() > 0), None)
-        if first is None:
-            raise MeasurementError(
-                "the model was called without a tensor argument, so the number of examples is not "
-                "known; pass the inputs as tensors whose leading dimension is the batch"
-            )
-        return cls(args, kwargs, first.shape[0], autocasts)
+        sizes = (t.shape[dim] for t in tensors_in((args, kwargs)) if t.dim() > dim)
+        return cls(args, kwargs, next(sizes, 1), autocasts, dim, is_guess=True)
 
     def tensors(self) -> list[Tensor]:
         """Return all tensor arguments, in order."""
@@ -86,11 +94,12 @@ class Batch:
 
     def flattened_sizes(self) -> set[int]:
         """Return the sizes of leading dimensions that merge examples and their rows: B * T."""
-        return {
-            self.examples * tensor.shape[1]
-            for tensor in self.tensors()
-            if tensor.dim() > 1 and tensor.shape[0] == self.examples and tensor.shape[1] > 1
-        }
+        found: set[int] = set()
+        for tensor in self.tensors():
+            dim = self._dim_of(tensor)
+            if dim is not None and tensor.dim() > 1:
+                found.add(self.examples * tensor.shape[1 if dim == 0 else 0])
+        return found - {self.examples}
 
     def pattern(self) -> tuple[object, ...]:
         """Return a key that batches share if they can be measured in the same way.
@@ -105,17 +114,42 @@ class Batch:
         return self.examples == 1, shapes, autocasts
 
     def select(self, start: int, stop: int) -> Batch:
-        """Return the examples from ``start`` up to, but not including, ``stop`` as a batch."""
+        """Return the examples from ``start`` up to, but not including, ``stop`` as a batch.
+
+        Tensors without a dimension that counts the examples stay whole, so the part is only right
+        if the model gives the same outputs for it as for the whole batch.
+        """
 
         def cut(tensor: Tensor) -> Tensor:
-            has_examples = tensor.dim() > 0 and tensor.shape[0] == self.examples
-            return tensor[start:stop] if has_examples else tensor
+            dim = self._dim_of(tensor)
+            return tensor if dim is None else tensor.narrow(dim, start, stop - start)
 
-        return Batch(
-            map_tensors(self.args, cut),
-            map_tensors(self.kwargs, cut),
-            stop - start,
-            self.autocasts,
+        return replace(
+            self,
+            args=map_tensors(self.args, cut),
+            kwargs=map_tensors(self.kwargs, cut),
+            examples=stop - start,
+        )
+
+    def may_be_tried_in_parts_of(self, size: int) -> bool:
+        """Return whether the model may be called on a part, to see whether it accepts one.
+
+        A tensor that stays whole may hold indices of what is cut (the edges of a graph, the offsets
+        of packed sequences). The CPU refuses an index out of range. An accelerator may stop working
+        for the whole process, so there no such index may be beyond the part.
+
+        Args:
+            size: Number of examples in the part.
+        """
+        return not any(
+            tensor.device.type != "cpu"
+            and not (
+                tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool
+            )
+            and self._dim_of(tensor) is None
+            and tensor.numel() > 0
+            and int(tensor.max()) >= size
+            for tensor in self.tensors()
         )
 
     def chunks(self, count: int) -> list[Batch]:
@@ -123,3 +157,13 @@ class Batch:
         pieces = min(count, self.examples)
         edges = [round(self.examples * i / pieces) for i in range(pieces + 1)]
         return [self.select(start, stop) for start, stop in pairwise(edges)]
+
+    def _dim_of(self, tensor: Tensor) -> int | None:
+        """Return the dimension of a tensor that counts the examples, or None.
+
+        Models whose inputs have the time first often have masks with the examples first.
+        """
+        for dim in (self.dim, 0):
+            if tensor.dim() > dim and tensor.shape[dim] == self.examples:
+                return dim
+        return None

@@ -12,9 +12,9 @@ from torch.utils import checkpoint
 
 from fslr.errors import MeasurementError
 from fslr.torch.model.batch import Batch
-from fslr.torch.model.mask import Mask, Weights, arguments_by_name, weights_of
+from fslr.torch.model.mask import Mask, Weights, weights_of
 from fslr.torch.model.sharding import reshard
-from fslr.torch.model.structure import entries
+from fslr.torch.model.structure import arguments_by_name, entries
 
 Output = Callable[[Any], Tensor] | str | int | None
 """Selects the output tensor of a model's result: a key, attribute, index or function."""
@@ -69,6 +69,18 @@ def select_output(result: Any, output: Output) -> Tensor:
     )
 
 
+class BatchSizeError(MeasurementError):
+    """The output does not have as many examples as the batch.
+
+    Attributes:
+        size: Number of examples of the output.
+    """
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size
+
+
 class Forward:
     """Calls a model and selects its output.
 
@@ -76,34 +88,52 @@ class Forward:
         model: The module inside all wrappers.
         output: Selects the output tensor of the model's result.
         mask: Weighs the output's elements; None: all count the same.
+        dim: The dimension of the output that counts the examples, >= 0.
     """
 
-    def __init__(self, model: nn.Module, output: Output, mask: Mask = None) -> None:
+    def __init__(
+        self, model: nn.Module, output: Output, mask: Mask = None, *, dim: int = 0
+    ) -> None:
         self.model = model
         self._output = output
         self._mask = mask
+        self._dim = dim
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Return the model's output on a batch, under the autocast states of the training call.
+        """Return the model's output on a batch, with leading dimension B.
+
+        The states of autocast are those of the training call.
 
         Raises:
-            MeasurementError: The output is not a tensor, or its leading dimension is not the batch.
+            MeasurementError: The output is not a tensor, or has too few dimensions.
+            BatchSizeError: The output does not have as many examples as the batch.
         """
-        return self._checked(select_output(self._result(batch), self._output), batch)
+        return self._with_leading_batch(select_output(self._result(batch), self._output), batch)
 
     def with_weights(self, batch: Batch) -> tuple[Tensor, Weights | None]:
         """Return the model's output on a batch, and the weights of its elements.
 
         Raises:
             MeasurementError: As for a call; or the mask does not fit the output.
+            BatchSizeError: The output does not have as many examples as the batch.
         """
         result = self._result(batch)
-        outputs = self._checked(select_output(result, self._output), batch)
+        raw = select_output(result, self._output)
+        outputs = self._with_leading_batch(raw, batch)
         if self._mask is None:
             return outputs, None
-        return outputs, weights_of(
-            self._mask, arguments_by_name(self.model, batch), result, outputs
-        )
+        arguments = arguments_by_name(self.model, batch.args, batch.kwargs)
+        weights = weights_of(self._mask, arguments, result, raw)
+        return outputs, None if weights is None else weights.moved(self._dim)
+
+    def examples_of_output(self, batch: Batch) -> int:
+        """Return how many examples the output for a batch has.
+
+        Raises:
+            MeasurementError: The output is not a tensor, or has too few dimensions.
+        """
+        outputs = select_output(self._result(batch), self._output)
+        return self._moved(outputs).shape[0]
 
     def _result(self, batch: Batch) -> Any:
         reshard(self.model)
@@ -112,15 +142,25 @@ class Forward:
                 stack.enter_context(autocast.restored())
             return self.model(*batch.args, **batch.kwargs)
 
-    @staticmethod
-    def _checked(outputs: Tensor, batch: Batch) -> Tensor:
-        if outputs.dim() == 0 or outputs.shape[0] != batch.examples:
+    def _moved(self, outputs: Tensor) -> Tensor:
+        if outputs.dim() <= self._dim:
             raise MeasurementError(
-                f"the output has shape {tuple(outputs.shape)}, but the batch has {batch.examples} "
-                "examples; select an output whose leading dimension is the batch (output=...), "
-                "such as the logits before they are averaged over the batch"
+                f"the output has shape {tuple(outputs.shape)}, so no dimension {self._dim} that "
+                "counts the examples; select an output that has one (output=...), such as the "
+                "logits before they are averaged over the batch"
             )
-        return outputs
+        return outputs.movedim(self._dim, 0) if self._dim else outputs
+
+    def _with_leading_batch(self, outputs: Tensor, batch: Batch) -> Tensor:
+        moved = self._moved(outputs)
+        if moved.shape[0] != batch.examples:
+            raise BatchSizeError(
+                f"the output has shape {tuple(outputs.shape)}, but the batch has {batch.examples} "
+                f"examples, and dimension {self._dim} of the output counts them; correct batch_dim "
+                "or count_examples, or select a different output (output=...)",
+                moved.shape[0],
+            )
+        return moved
 
 
 @contextmanager

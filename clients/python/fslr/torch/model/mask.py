@@ -8,16 +8,14 @@ every estimator stays as it is.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fslr.errors import MeasurementError
-from fslr.torch.model.batch import Batch
 from fslr.torch.model.structure import entries
 
 Mask = Callable[[Mapping[str, Any], Any], Tensor | None] | str | None
@@ -37,25 +35,6 @@ def mask_label(mask: Mask) -> str:
     named = mask if hasattr(mask, "__qualname__") else type(mask)
     # Where a function is defined does not matter for what it does.
     return str(named.__qualname__).rpartition("<locals>.")[2]
-
-
-def arguments_by_name(model: nn.Module, batch: Batch) -> dict[str, Any]:
-    """Return a call's arguments by the names that the model's ``forward`` has for them.
-
-    Args:
-        model: The model.
-        batch: The call's arguments.
-    """
-    try:
-        signature = inspect.signature(model.forward)
-        bound = signature.bind(*batch.args, **batch.kwargs)
-    except (TypeError, ValueError):  # code without a signature, or one that does not say all
-        return {**{str(i): value for i, value in enumerate(batch.args)}, **batch.kwargs}
-    named = dict(bound.arguments)
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            named |= named.pop(name, {})
-    return named
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +81,11 @@ class Weights:
     def clear(self, change: Tensor) -> Tensor:
         """Set a change to 0 where nothing counts, even if it is not finite there, and return it."""
         return change.masked_fill_(self.roots == 0, 0.0)
+
+    def moved(self, dim: int) -> Weights:
+        """Return the weights of an output whose dimension ``dim`` was moved to the front."""
+        weights, roots = self.weights.movedim(dim, 0), self.roots.movedim(dim, 0)
+        return replace(self, weights=weights, roots=roots)
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the weighted mean of values of the output's shape.

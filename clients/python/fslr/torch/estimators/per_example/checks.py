@@ -15,14 +15,14 @@ activations only, on a few examples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fslr.torch.estimators.backward import gradients_visited
-from fslr.torch.estimators.base import Probes
+from fslr.torch.estimators.base import AnyRank, Probes
 from fslr.torch.estimators.per_example.precision import forward_roundoff, roundoff
 from fslr.torch.estimators.per_example.projector import Trace
 from fslr.torch.estimators.per_example.rows import (
@@ -34,9 +34,6 @@ from fslr.torch.estimators.per_example.rows import (
 )
 from fslr.torch.estimators.per_example.tracer import UseKey
 from fslr.torch.model.batch import Batch
-
-AnyRank = Callable[[list[bool]], list[bool]]
-"""Returns for each of several flags whether any rank sets it."""
 
 _SCALES = (1.0, -1.0, 0.5, -0.5, 0.25, -0.25, 0.125, -0.125)
 _MAX_PASSES = 11  # for 8 ** 11 examples

@@ -33,9 +33,8 @@ import torch
 from torch import Tensor, nn
 
 from fslr.errors import MeasurementError
-from fslr.torch.estimators.base import Estimator, Probes
+from fslr.torch.estimators.base import AnyRank, Estimator, Probes
 from fslr.torch.estimators.gradient import NO_DEPENDENCE
-from fslr.torch.estimators.per_example.checks import AnyRank
 from fslr.torch.estimators.per_example.precision import forward_roundoff
 from fslr.torch.estimators.per_example.projector import Projector, Trace
 from fslr.torch.estimators.per_example.route import Route, find_route, max_chunks
@@ -67,6 +66,7 @@ class PerExampleEstimator(Estimator):
         seed: Seed of the probes; the global generators are not used.
         micro_batches: Number of parts that the batch is cut into, >= 1, if the model allows it and
             each part keeps at least 4 examples: takes less memory and slightly more time.
+        output_dim: The dimension of the output that counts the examples, >= 0.
         any_rank: For a sharded model, returns for each of several flags whether any rank sets it,
             so that all ranks make the same passes; their batches must have equally many examples.
             None: this process decides for itself.
@@ -85,13 +85,22 @@ class PerExampleEstimator(Estimator):
         probes: int = 1,
         seed: int = 0,
         micro_batches: int = 1,
+        output_dim: int = 0,
         any_rank: AnyRank | None = None,
     ) -> None:
-        super().__init__(model, groups, output=output, mask=mask, probes=probes, seed=seed)
+        super().__init__(
+            model,
+            groups,
+            output=output,
+            mask=mask,
+            probes=probes,
+            seed=seed,
+            output_dim=output_dim,
+            any_rank=any_rank,
+        )
         if micro_batches < 1:
             raise MeasurementError(f"micro_batches is {micro_batches}; it must be at least 1")
         self._micro_batches = micro_batches
-        self._any_rank = any_rank or list
         self._projector = Projector(self._forward, groups)
         # Separate: a resumed training repeats the checks, and must still draw the same probes.
         self._check_probes = Probes(seed + _CHECK_SEED_OFFSET)

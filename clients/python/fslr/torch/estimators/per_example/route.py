@@ -12,30 +12,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from fslr.errors import MeasurementError
-from fslr.torch.estimators.base import Probes
+from fslr.torch.estimators.base import AnyRank, Probes
+from fslr.torch.estimators.cutting import REFUSALS, CutCheck
 from fslr.torch.estimators.gradient import NO_DEPENDENCE
-from fslr.torch.estimators.per_example.checks import AnyRank, check
-from fslr.torch.estimators.per_example.precision import forward_roundoff
+from fslr.torch.estimators.per_example.checks import check
 from fslr.torch.estimators.per_example.projector import Projector, Trace
 from fslr.torch.estimators.per_example.rows import RowLayout
 from fslr.torch.estimators.per_example.tracer import UseKey
 from fslr.torch.model.batch import Batch
-from fslr.torch.model.forward import Forward
-from fslr.torch.model.function_modes import WithoutDropout
 from fslr.torch.model.update import Update
 
 _SUMMED_ROWS = 8  # degrees of freedom per probe for groups whose rows are summed
 _MIN_PART_EXAMPLES = 4  # in a part of a batch that is cut to save memory
 _CHECKED_EXAMPLES = 4  # more examples would not show more structure
 _MAX_TRIES = 2  # of a model that does not accept few examples
-_CUT = 1e-3  # relative to the largest output; different kernels for shapes stay below
-_CUT_ROUNDOFFS = 12.0
-
-_REFUSALS = RuntimeError, ValueError, IndexError, AssertionError, MeasurementError
-"""Exceptions of a model that does not accept a batch of some size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +115,13 @@ def find_route(
     Raises:
         MeasurementError: The output does not depend on any group.
     """
-    cutting = _CutCheck(projector.forward, batch)
+    cutting = CutCheck(projector.forward, batch)
 
     def may_be_cut(pieces: int) -> bool:
-        return not any_rank([not cutting.passes(pieces)])[0]
+        size = max(1, batch.examples // pieces)
+        # The part is in the middle, so that both earlier and later examples are missing.
+        start = (batch.examples - size) // 2
+        return not any_rank([not cutting.passes(start, start + size)])[0]
 
     part, trace = _trace_few_examples(projector, batch, update)
     if not trace.outputs.requires_grad:
@@ -157,6 +152,7 @@ def _trace_few_examples(projector: Projector, batch: Batch, update: Update) -> t
     """Trace a few examples of a batch, or all if the model does not accept fewer; return both."""
     few = _CHECKED_EXAMPLES
     counts = [count for count in (few, few + 1, few + 2, 2 * few) if count < batch.examples]
+    counts = [count for count in counts if batch.may_be_tried_in_parts_of(count)]
     parts = [batch.select(0, count) for count in counts]
     # No other dimension may have this size by chance.
     parts = [part for part in parts if part.pattern() == batch.pattern()]
@@ -165,65 +161,6 @@ def _trace_few_examples(projector: Projector, batch: Batch, update: Update) -> t
             return part, projector.trace(part, update)
         except torch.OutOfMemoryError:
             raise
-        except _REFUSALS:
+        except REFUSALS:
             continue
     return batch, projector.trace(batch, update)
-
-
-class _CutCheck:
-    """Compares a model's outputs for a part of a batch with those for the whole batch.
-
-    The part is in the middle, so that both earlier and later examples are missing. Dropout is
-    disabled meanwhile. A model that draws random numbers elsewhere gives different outputs each
-    time, so its batches are not cut.
-
-    Args:
-        forward: Calls the model.
-        batch: The whole batch.
-    """
-
-    def __init__(self, forward: Forward, batch: Batch) -> None:
-        self._forward = forward
-        self._batch = batch
-        self._whole: Tensor | None = None
-
-    def passes(self, pieces: int) -> bool:
-        """Return whether the outputs for a part equal those for the whole batch.
-
-        Args:
-            pieces: Number of parts that the batch is to be cut into.
-
-        Raises:
-            OutOfMemoryError: The whole batch does not fit into memory.
-        """
-        size = max(1, self._batch.examples // pieces)
-        start = (self._batch.examples - size) // 2
-        if self._whole is None:
-            self._whole = self._outputs(self._batch)
-        part = self._outputs(self._batch.select(start, start + size))
-        if self._whole is None or part is None or part.shape[1:] != self._whole.shape[1:]:
-            return False
-        whole = self._whole[start : start + size]
-        tensors = [self._whole, *self._forward.model.parameters()]
-        tolerance = max(_CUT, _CUT_ROUNDOFFS * forward_roundoff(self._batch, tensors))
-        largest = self._whole.abs().masked_fill(~self._whole.isfinite(), 0.0).max()
-        difference = (part - whole).abs().masked_fill(part == whole, 0.0).max()  # inf - inf is NaN
-        return bool(difference <= tolerance * largest)
-
-    @torch.no_grad()
-    def _outputs(self, batch: Batch) -> Tensor | None:
-        """Return the outputs, or None if the model does not accept the batch.
-
-        Batch norm refuses a single example, for instance.
-
-        Raises:
-            OutOfMemoryError: The batch does not fit into memory.
-        """
-        try:
-            with WithoutDropout():
-                outputs = self._forward(batch)
-        except torch.OutOfMemoryError:
-            raise
-        except _REFUSALS:
-            return None
-        return outputs if outputs.is_complex() else outputs.float()
