@@ -74,6 +74,8 @@ class SteppingCost:
 class _NoCycle:
     """A step cycle that does nothing, so that only scaling is timed."""
 
+    applied: tuple[float, ...] = ()
+
     def model_called(self) -> None:
         """Do nothing."""
 

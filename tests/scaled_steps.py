@@ -18,6 +18,8 @@ from fslr.torch.step_scaler import StepScaler
 class NoCycle:
     """A step cycle that does nothing."""
 
+    applied: Sequence[float] = ()
+
     def model_called(self) -> None:
         pass
 

@@ -105,6 +105,9 @@ class NumbersScaler:
     ) -> list[float]:
         return list(multipliers) if self.by_update else [1.0] * len(multipliers)
 
+    def corrections(self, factors: Sequence[float]) -> list[float]:
+        return list(factors)
+
     def scale(
         self, multipliers: Sequence[float], *, keeps_decay: bool, everything: bool = False
     ) -> None:

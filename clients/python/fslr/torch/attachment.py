@@ -17,10 +17,12 @@ from fslr.torch.distributed import Group, ranks_of
 from fslr.torch.hooks import StepHooks, refuse_attached
 from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.groups import ModelGroups
-from fslr.torch.optimizers import Optimizers, checked_optimizers, largest_learning_rate
+from fslr.torch.optimizers import Optimizers, checked_optimizers, largest_learning_rate, name_of
 from fslr.torch.scaling import Scaling, choose, on_updates
+from fslr.torch.step_check import StepCheck
 from fslr.torch.step_meter import StepMeter
 from fslr.torch.step_scaler import StepScaler, splitting_hint
+from fslr.torch.training_watch import TrainingWatch
 from fslr.torch.weight_decay import WeightDecay, exclusion_warning, kept_hint, scaled_hint
 from fslr.training.advised_run import AdvisedRun, Answers, GroupAdvice, RunInfo
 from fslr.training.budget import DEFAULT_MAX_OVERHEAD
@@ -82,6 +84,8 @@ class Attachment:
         for one, choice in zip(optimizers, choices, strict=False):
             if choice.by_update:
                 self._scaler.scale_updates_of(one)
+            if not choice.is_correctable:
+                self._scaler.do_not_correct(one)
             if choice.reason:
                 receivers.emit(Warned(0, on_updates(one, choice.reason), is_hint=True))
         options = options or MeasuringOptions()
@@ -93,7 +97,7 @@ class Attachment:
             opening = info.opening(
                 profile,
                 self.groups.layout(),
-                optimizer=type(optimizers[0]).__name__,
+                optimizer=name_of(optimizers),
                 base_learning_rate=largest_learning_rate(optimizers),
                 observe_only=observe_only,
             )
@@ -121,7 +125,22 @@ class Attachment:
             kept_decay_hint=kept_hint(decays),
             scaled_decay_hint=scaled_hint(decays),
         )
-        self._hooks = StepHooks(optimizers, cycle, self._scaler, self._meter.calls)
+        check = StepCheck(
+            [
+                one
+                for one, choice in zip(optimizers, choices, strict=False)
+                if not choice.by_update and not choice.is_certain
+            ],
+            self._scaler,
+            receivers,
+            lambda: cadence.step,
+        )
+        cadence = self._run.cadence
+        self._scaler.on_scale = check.multipliers_changed
+        watch = TrainingWatch(model, self.groups, self._scaler.inner, receivers)
+        self._hooks = StepHooks(
+            optimizers, cycle, self._scaler, self._meter.calls, watch=watch, check=check
+        )
         self._meter.calls.on_call = self._hooks.model_called
         if not observe_only:
             self._hooks.owned_by(self, self._meter.close)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import weakref
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
-from fslr.errors import AttachError
+from fslr.errors import AttachError, MeasurementError
 from fslr.torch.optimizers import inner_optimizers, with_held
 from fslr.torch.split_groups import mark_as_own, owner_of
 from fslr.torch.step_scaler import StepScaler
 
+_T = TypeVar("_T")
 _WRAPPER_CODE = torch.optim.Optimizer.profile_hook_step(lambda *_: None).__code__
 
 
@@ -36,11 +39,36 @@ class Cycle(Protocol):
         """Take note that a step could not be scaled."""
         ...
 
+    @property
+    def applied(self) -> Sequence[float]:
+        """What each parameter's step was multiplied by, in layout order; may be empty."""
+        ...
+
 
 class Calls(Protocol):
     """Knows whether the training has called the model."""
 
     was_called: bool
+
+
+class Watch(Protocol):
+    """Is told of calls and steps."""
+
+    def called(self) -> None:
+        """Take note that the training calls the model."""
+        ...
+
+    def stepped(self) -> None:
+        """Take note of a step."""
+        ...
+
+
+class Check(Protocol):
+    """Is told of steps that did not follow their multipliers."""
+
+    def does_not_follow(self, optimizer: torch.optim.Optimizer, reason: str) -> None:
+        """Act on it."""
+        ...
 
 
 class StepHooks:
@@ -54,6 +82,8 @@ class StepHooks:
         cycle: Is called before and after each step.
         scaler: Scales the steps.
         calls: Knows whether the training has called the model.
+        watch: Is told of calls and steps.
+        check: Is told of steps that did not follow their multipliers.
     """
 
     def __init__(
@@ -62,8 +92,11 @@ class StepHooks:
         cycle: Cycle,
         scaler: StepScaler,
         calls: Calls | None = None,
+        *,
+        watch: Watch | None = None,
+        check: Check | None = None,
     ) -> None:
-        self._calls = calls
+        self._calls, self._watch, self._check = calls, watch, check
         self._cycle = cycle
         self._scaler = scaler
         places = {id(optimizer): place for place, optimizer in enumerate(scaler.inner)}
@@ -123,7 +156,17 @@ class StepHooks:
         """Take note that the model is called, unless a step calls it."""
         if not _running(self._members):
             self._order(self._pre_handles, "_optimizer_step_pre_hooks", last=True)
+            if self._watch is not None:
+                self._attempt(self._watch.called)
             self._take_call()
+
+    def _attempt(self, action: Callable[..., _T], *args: Any) -> _T | None:
+        """Return the result of an action; the cycle gets what it raises."""
+        try:
+            return action(*args)
+        except Exception as error:  # noqa: BLE001 - it would end the training
+            self._cycle.step_failed(error)
+            return None
 
     def _take_call(self) -> None:
         if self._calls is not None and self._calls.was_called:
@@ -138,26 +181,56 @@ class StepHooks:
             return None  # the step function calls that of its base class
         if len(running) <= 1:
             self._order(self._post_handles, "_optimizer_step_post_hooks", last=False)
+            if self._watch is not None:
+                self._attempt(self._watch.stepped)
             self._take_call()
             self._cycle.before_step(self._members[id(optimizer)])
-        try:
-            return self._scaler.entered(optimizer, args, kwargs)
-        except Exception as error:  # noqa: BLE001 - it would end the training
-            self._cycle.step_failed(error)
-            return None
+        return self._attempt(self._scaler.entered, optimizer, args, kwargs)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         running = _running(self._members)
         if running.count(id(optimizer)) > 1:
             return
-        try:
-            self._scaler.left(optimizer)
-        except Exception as error:  # noqa: BLE001 - it would end the training
-            self._cycle.step_failed(error)
+        self._attempt(self._leave, optimizer)
         if len(running) <= 1:
+            self._attempt(self._note_other_multipliers)
             if self._calls is not None:
                 self._calls.was_called = False  # within the step
             self._cycle.after_step(self._members[id(optimizer)])
+
+    def _leave(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take note that an optimizer's step function has returned.
+
+        Raises:
+            MeasurementError: The step did not follow its multipliers.
+        """
+        reason = self._scaler.left(optimizer)
+        if reason and self._check is not None:
+            self._check.does_not_follow(optimizer, reason)
+        if reason:
+            raise MeasurementError(
+                f"the step was not multiplied by the multipliers, because {reason}"
+            )
+
+    def _note_other_multipliers(self) -> None:
+        """Note what attachments other than the own one multiplied the step by."""
+        self._scaler.other_multipliers = {
+            id(parameter): multiplier
+            for optimizer in self._scaler.inner
+            for hook in list(optimizer._optimizer_step_pre_hooks.values())  # noqa: SLF001
+            if (other := hooks_of(hook)) is not None and other is not self and other.is_owned
+            for parameter, multiplier in other.applied
+        }
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether an attachment scales steps by these hooks."""
+        return self._owner is not None
+
+    @property
+    def applied(self) -> Iterator[tuple[Tensor, float]]:
+        """What the latest step of each parameter was multiplied by."""
+        return zip(self._scaler.parameters, self._cycle.applied, strict=False)
 
     def _order(self, handles: list[tuple[Any, Any]], name: str, *, last: bool) -> None:
         """Let the own pre-hooks run last, and the own post-hooks first.
@@ -168,14 +241,23 @@ class StepHooks:
             hooks = getattr(optimizer, name, None)
             if not hooks or handle.id not in hooks or not hasattr(hooks, "move_to_end"):
                 continue
-            if next(reversed(hooks) if last else iter(hooks)) != handle.id:
-                hooks.move_to_end(handle.id, last=last)
+            if last:
+                if next(reversed(hooks)) != handle.id:
+                    hooks.move_to_end(handle.id)
+                continue
+            # Attachments come before recorders, which are to see the scaled step.
+            scaling = [
+                key
+                for key, hook in hooks.items()
+                if key != handle.id and (other := hooks_of(hook)) is not None and other.is_owned
+            ]
+            wanted = [*scaling, handle.id]
+            if list(itertools.islice(hooks, len(wanted))) != wanted:
+                for key in reversed(wanted):
+                    hooks.move_to_end(key, last=False)
 
     def _restore(self, *_: Any) -> None:
-        try:
-            self._scaler.restore()
-        except Exception as error:  # noqa: BLE001 - it would end the training
-            self._cycle.step_failed(error)
+        self._attempt(self._scaler.restore)
 
     def close(self) -> None:
         """Remove the hooks; the optimizers continue at the scheduled learning rates."""

@@ -214,7 +214,7 @@ class _SmallCopy:
         memo: dict[int, Any] = {}
         originals = _trained(optimizer)
         self.parameters = [
-            nn.Parameter(self._numbers(p, _WEIGHT, keeps_dtype=keeps_dtype), p.requires_grad)
+            nn.Parameter(self._weight(p, keeps_dtype=keeps_dtype), p.requires_grad)
             for p in originals
         ]
         memo.update((id(p), small) for p, small in zip(originals, self.parameters, strict=True))
@@ -231,6 +231,14 @@ class _SmallCopy:
         draws = torch.complex64 if dtype.is_complex else torch.float32
         numbers = torch.randn(shape, generator=self._generator, dtype=draws, device="cpu")
         return (size * numbers).to(like.device, dtype)
+
+    def _weight(self, original: Tensor, *, keeps_dtype: bool) -> Tensor:
+        """Return a corner of a tensor; the optimizer's state may depend on its values."""
+        numbers = self._numbers(original, _WEIGHT, keeps_dtype=keeps_dtype)
+        if type(original.data) is not Tensor:  # sharded, quantized and the like
+            return numbers
+        corner = original.detach()[tuple(slice(0, side) for side in numbers.shape)]
+        return corner.to(numbers.dtype, copy=True).contiguous()
 
     def weights(self) -> list[Tensor]:
         """Return copies of the small tensors."""
@@ -269,6 +277,8 @@ def _of_each_kind(optimizer: torch.optim.Optimizer) -> set[int]:
 
 class _NoCycle:
     """A step cycle that does nothing."""
+
+    applied: Sequence[float] = ()
 
     def model_called(self) -> None:
         """Do nothing."""

@@ -172,6 +172,15 @@ def updated_by(
     return found
 
 
+def name_of(optimizers: Sequence[torch.optim.Optimizer]) -> str:
+    """Return the name of the first of the optimizers that make the steps.
+
+    Args:
+        optimizers: As :func:`checked_optimizers` returns them.
+    """
+    return type(inner_optimizers(optimizers[0])[0]).__name__
+
+
 def learning_rate_of(group: Mapping[str, Any]) -> float:
     """Return the learning rate of a group.
 

@@ -13,9 +13,10 @@ from fslr.torch.distributed import Group, ranks_of
 from fslr.torch.hooks import StepHooks
 from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.groups import ModelGroups
-from fslr.torch.optimizers import Optimizers, checked_optimizers
+from fslr.torch.optimizers import Optimizers, checked_optimizers, name_of
 from fslr.torch.step_meter import StepMeter
 from fslr.torch.step_scaler import StepScaler
+from fslr.torch.training_watch import TrainingWatch
 from fslr.torch.weight_decay import WeightDecay, exclusion_warning
 from fslr.training.checkpoints import load_all
 from fslr.training.estimate import RateEstimate
@@ -72,7 +73,7 @@ class Recorder:
         receivers = Listeners([LogListener(), *listeners])
         self._recording = Recording(
             self.groups.layout(),
-            optimizer=type(optimizers[0]).__name__,
+            optimizer=name_of(optimizers),
             every=every,
             dense_start_steps=dense_start_steps,
             listeners=receivers,
@@ -94,7 +95,8 @@ class Recorder:
             listeners=receivers,
             optimizers=len(scaler.inner),
         )
-        self._hooks = StepHooks(optimizers, cycle, scaler, self._meter.calls)
+        watch = TrainingWatch(model, self.groups, scaler.inner, receivers)
+        self._hooks = StepHooks(optimizers, cycle, scaler, self._meter.calls, watch=watch)
         self._meter.calls.on_call = self._hooks.model_called
 
     @property

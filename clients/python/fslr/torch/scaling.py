@@ -34,11 +34,13 @@ class Choice:
         by_update: Whether its updates are scaled, instead of its learning rates.
         reason: Why, if the user did not ask for it; else empty.
         is_certain: Whether it needs no check during the training.
+        is_correctable: Whether a change of the weights after a step lasts.
     """
 
     by_update: bool
     reason: str = ""
     is_certain: bool = False
+    is_correctable: bool = True
 
 
 def choose(optimizer: torch.optim.Optimizer, scaling: Scaling) -> Choice:
@@ -71,9 +73,9 @@ def choose(optimizer: torch.optim.Optimizer, scaling: Scaling) -> Choice:
                 f"multipliers cannot act on the learning rates of {name}: {why_not_rates}; use "
                 'scaling="auto"'
             )
-        return Choice(by_update=False)
+        return Choice(by_update=False, is_correctable=not why_not_updates)
     if scaling == "auto" and not why_not_rates:
-        return Choice(by_update=False)
+        return Choice(by_update=False, is_correctable=not why_not_updates)
     if why_not_updates:
         also = "" if scaling == "update" else f"; nor on its learning rates: {why_not_rates}"
         remedy = "observe_only=True" if also or why_not_rates else 'scaling="learning_rates"'

@@ -100,6 +100,11 @@ class SplitGroups:
         """Whether any multiplier differs from 1."""
         return any(factor != 1.0 for factor in self._factors.values())
 
+    @property
+    def is_split(self) -> bool:
+        """Whether a step is made with split groups at present."""
+        return bool(self._parts)
+
     def begin_step(self) -> None:
         """Split the groups as they are now."""
         self.merge()  # a step that raised an exception did not
@@ -152,6 +157,8 @@ class SplitGroups:
 
     def refresh(self) -> None:
         """Follow what was written into the optimizer's groups since the step began."""
+        if not self._parts:
+            return
         for part in self._parts:
             if part.seen != _marks(part.group):
                 self._set_rates(part)

@@ -17,6 +17,7 @@ from fslr.torch.split_groups import SplitGroups
 from fslr.torch.weight_decay import WeightDecay
 
 _T = TypeVar("_T")
+_WATCHED = 8  # tensors of each group that show whether a step was made
 _MANY_TENSORS = 64  # with fewer, the model is small and a few milliseconds do not matter
 
 
@@ -56,7 +57,9 @@ class _Inner:
         split: Its groups while a step is scaled.
         decay: How it applies weight decay.
         by_update: Whether multipliers act on its update, after the step.
+        is_correctable: Whether a change of the weights after its step lasts.
         has_stepped: Whether it has stepped since the training's step began.
+        versions: Those of its first parameters when the latest step began.
         noted: The tensors of each group, with the learning rate and the decay of that step.
     """
 
@@ -64,7 +67,9 @@ class _Inner:
         self.optimizer = optimizer
         self.split = SplitGroups(optimizer)
         self.by_update = False
+        self.is_correctable = True
         self.has_stepped = False
+        self.versions: list[int] = []
         self.noted: list[tuple[list[Tensor], float, float]] = []
         self._decay = WeightDecay(optimizer)
 
@@ -74,6 +79,11 @@ class _Inner:
             (group["params"], _learning_rate(group), self._decay.of_step(group))
             for group in self.optimizer.param_groups
         ]
+
+    def present_versions(self) -> list[int]:
+        """Return what counts writes to some of the optimizer's tensors."""
+        tensors = [p for group in self.optimizer.param_groups for p in group["params"][:_WATCHED]]
+        return [tensor._version for tensor in tensors]  # noqa: SLF001
 
     def scheduled(self) -> dict[int, float]:
         """Return the present learning rate of each parameter, by id."""
@@ -100,6 +110,10 @@ class StepScaler:
 
     Attributes:
         inner: The optimizers that make the steps.
+        parameters: The parameters that have multipliers.
+        other_multipliers: What different attachments multiplied the latest step by, by the
+            parameter's id.
+        on_scale: Called with the multipliers before they are put in force.
     """
 
     def __init__(
@@ -113,7 +127,9 @@ class StepScaler:
         inner += [owner for _, owner in owners.values() if not any(owner is one for one in inner)]
         self._by_id = {id(optimizer): _Inner(optimizer) for optimizer in inner}
         self.inner = [entry.optimizer for entry in self._by_id.values()]
-        self._parameters = parameters
+        self.parameters = parameters
+        self.other_multipliers: dict[int, float] = {}
+        self.on_scale: Callable[[Sequence[float]], None] | None = None
         self._owners = [
             self._by_id[id(owners[id(p)][1])] if id(p) in owners else None for p in parameters
         ]
@@ -144,17 +160,40 @@ class StepScaler:
             for owner, multiplier in zip(self._owners, multipliers, strict=True)
         ]
 
+    def do_not_correct(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leave the weights of an optimizer after its step, because it would undo a change."""
+        for one in (optimizer, *inner_optimizers(optimizer)):
+            if id(one) in self._by_id:
+                self._by_id[id(one)].is_correctable = False
+
+    def corrections(self, factors: Sequence[float]) -> list[float]:
+        """Return what the updates of a step may be multiplied by afterwards.
+
+        Args:
+            factors: What they should be multiplied by, one for each parameter.
+        """
+        return [
+            factor if owner is not None and owner.is_correctable else 1.0
+            for owner, factor in zip(self._owners, factors, strict=True)
+        ]
+
     def learning_rates(self) -> list[float]:
         """Return the scheduled learning rate of each parameter; 0 if no optimizer has it now."""
         return self._of_parameters(_Inner.scheduled, 0.0)
 
     def step_learning_rates(self) -> list[float]:
-        """Return the scheduled learning rates that the training's step was made with.
+        """Return the learning rates that the training's step was made with, without multipliers.
 
         Returns:
             One for each parameter; 0 if its optimizer has not stepped since :meth:`begin_step`.
+            Those of different attachments are included: a recorder beside an attachment sees steps
+            that are scaled.
         """
-        return [rate for rate, _ in self._of_parameters(_Inner.stepped_with, (0.0, 0.0))]
+        rates = self._of_parameters(_Inner.stepped_with, (0.0, 0.0))
+        return [
+            rate * self.other_multipliers.get(id(parameter), 1.0)
+            for parameter, (rate, _) in zip(self.parameters, rates, strict=True)
+        ]
 
     def decays(self) -> list[float]:
         """Return which part of each parameter the step took away as weight decay, unscaled.
@@ -167,7 +206,7 @@ class StepScaler:
         by_owner = {key: values(entry) for key, entry in self._by_id.items()}
         return [
             default if owner is None else by_owner[id(owner.optimizer)].get(id(parameter), default)
-            for owner, parameter in zip(self._owners, self._parameters, strict=True)
+            for owner, parameter in zip(self._owners, self.parameters, strict=True)
         ]
 
     def begin_step(self) -> None:
@@ -186,7 +225,9 @@ class StepScaler:
                 see :mod:`.weight_decay`.
             everything: Whether to do so for optimizers too whose updates are to be scaled.
         """
-        factors = dict(zip(map(id, self._parameters), multipliers, strict=True))
+        if self.on_scale is not None:
+            self.on_scale(multipliers)
+        factors = dict(zip(map(id, self.parameters), multipliers, strict=True))
         for entry in self._by_id.values():
             if everything or not entry.by_update:
                 entry.split.arm(factors, keeps_decay=keeps_decay)
@@ -224,22 +265,30 @@ class StepScaler:
         changed = _with_closure(entry, args, kwargs)
         if entry.split.is_armed and args and args[0] is optimizer:
             entry.split.begin_step()
+            entry.versions = entry.present_versions()
             return (entry.split.view, *changed[0][1:]), changed[1]
         return None if changed[0] is args and changed[1] is kwargs else changed
 
-    def left(self, optimizer: torch.optim.Optimizer) -> None:
+    def left(self, optimizer: torch.optim.Optimizer) -> str:
         """Take note that the step function of an inner optimizer has returned.
+
+        Returns:
+            Why the step was not scaled; empty: it was, or was not to be.
 
         Raises:
             Exception: The split groups could not be used during the step.
         """
         entry = self._by_id.get(id(optimizer))
         if entry is None:
-            return
+            return ""
+        was_split = entry.split.is_split
         entry.split.merge()
         failure, entry.split.failure = entry.split.failure, None
         if failure is not None:
             raise failure
+        if not was_split or entry.split.was_read or entry.versions == entry.present_versions():
+            return ""
+        return "its step reads learning rates from somewhere other than its groups"
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the optimizers' own checkpoints do not contain."""
@@ -247,14 +296,14 @@ class StepScaler:
         return {
             "notes": [
                 {} if owner is None else owner.split.notes.get(id(parameter), {})
-                for owner, parameter in zip(self._owners, self._parameters, strict=True)
+                for owner, parameter in zip(self._owners, self.parameters, strict=True)
             ]
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where :meth:`state_dict` was called."""
         for owner, parameter, notes in zip(
-            self._owners, self._parameters, state["notes"], strict=True
+            self._owners, self.parameters, state["notes"], strict=True
         ):
             if owner is not None:
                 owner.split.notes[id(parameter)] = {

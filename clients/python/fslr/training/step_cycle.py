@@ -124,6 +124,14 @@ class Scaler(Protocol):
         """
         ...
 
+    def corrections(self, factors: Sequence[float]) -> list[float]:
+        """Return what updates may be multiplied by after a step whose factors came late.
+
+        Args:
+            factors: What they should be multiplied by, one for each group.
+        """
+        ...
+
     def scale(
         self, multipliers: Sequence[float], *, keeps_decay: bool, everything: bool = False
     ) -> None:
@@ -159,6 +167,10 @@ class StepCycle:
         kept_decay_hint: What to tell the user the first time that a step is scaled and weight decay
             is to stay the same; empty: nothing.
         scaled_decay_hint: The same for the first step whose weight decay is scaled too.
+
+    Attributes:
+        applied: What the step under way, or the latest one, was multiplied by; one factor for each
+            group.
     """
 
     def __init__(
@@ -183,6 +195,7 @@ class StepCycle:
         self._kept_decay_hint = kept_decay_hint
         self._scaled_decay_hint = scaled_decay_hint
         self._keeps_weights = False  # those from before the step under way
+        self.applied: Sequence[float] = ()
 
     def model_called(self) -> None:
         """Take note that the training calls the model: a step that is not complete stays so."""
@@ -200,6 +213,8 @@ class StepCycle:
         Raises:
             Exception: The error, at a strict start.
         """
+        if self._cadence.is_due:
+            self._meter.fail_step(error)  # rates of other multipliers than the reported ones
         with self._cadence.attempt(StepPart.SCALING):
             raise error
 
@@ -263,6 +278,7 @@ class StepCycle:
         # Without weights to rescale from, learning rates are scaled.
         unkept = not self._keeps_weights and any(factor != 1.0 for factor in by_update)
         self._scaler.scale(factors, keeps_decay=keeps_decay, everything=unkept)
+        self.applied = list(factors)
         if is_scaled and (unkept or by_update != factors):
             self._hint = self._give(self._hint)
 
@@ -353,5 +369,7 @@ class StepCycle:
         correction = self._run.measured(estimate, scheduled)
         if correction is not None:
             attempt.part = StepPart.SCALING
+            correction = self._scaler.corrections(correction)
             self._meter.rescale_step(correction, self._kept_decays())
+            self.applied = [old * new for old, new in zip(self.applied, correction, strict=True)]
         self._cadence.succeeded()

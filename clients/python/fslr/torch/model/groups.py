@@ -15,7 +15,7 @@ from fslr.torch.model.initial_weights import rms_of
 from fslr.torch.model.kinds import describe
 from fslr.torch.model.shapes import count_of
 from fslr.torch.model.sharding import refuse_foreign_shards, reshard
-from fslr.torch.optimizers import Optimizers, checked_optimizers, updated_by
+from fslr.torch.optimizers import Optimizers, checked_optimizers, name_of, updated_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class ModelGroups:
         self._frozen = {name: count_of(p) for name, p in named.values() if name not in trained}
         self._model = model
         self._optimizers = list({id(owner): owner for _, owner in owners.values()}.values())
-        self._optimizer = type(given[0]).__name__
+        self._optimizer = name_of(given)
         self._index = {id(group.parameter): i for i, group in enumerate(self._groups)}
 
     def __len__(self) -> int:

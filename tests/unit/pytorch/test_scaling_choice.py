@@ -1,0 +1,340 @@
+"""Multipliers act on learning rates where that is right, else on updates, and steps are checked."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fslr import AttachError
+from fslr.torch import attach
+from fslr.torch.optimizer_trial import try_out
+from fslr.torch.scaling import choose, is_linear
+from tests.fixed_advisor import FixedAdvisor
+
+MULTIPLIERS = [0.5, 2.0, 0.25, 4.0]
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def backward(model: nn.Module, seed: int) -> Tensor:
+    inputs = torch.randn(16, 6, generator=torch.Generator().manual_seed(seed))
+    model.zero_grad()
+    loss: Tensor = (model(inputs) - 1).square().mean()
+    loss.backward()
+    return loss
+
+
+class Simple(torch.optim.Optimizer):
+    """Descends along the gradient; the base of optimizers that differ in one thing."""
+
+    def __init__(self, params: Any, lr: float = 0.01) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        self.begin()
+        for place, group in enumerate(self.param_groups):
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self.update(parameter, self.rate(place, group))
+
+    def begin(self) -> None:
+        pass
+
+    def rate(self, _place: int, group: dict[str, Any]) -> float:
+        return float(group["lr"])
+
+    def update(self, parameter: Tensor, rate: float) -> None:
+        assert parameter.grad is not None
+        parameter.sub_(parameter.grad, alpha=rate)
+
+
+class Recurring(Simple):
+    """Writes its learning rate from a schedule of its own."""
+
+    def begin(self) -> None:
+        for group in self.param_groups:
+            group["lr"] = 0.01
+
+
+class OwnRates(Simple):
+    """Has a list of learning rates of its own, one for each group."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params)
+        self.rates = [0.01 for _ in self.param_groups]
+
+    def rate(self, place: int, _group: dict[str, Any]) -> float:
+        return self.rates[place]
+
+
+class FirstRates(Simple):
+    """Keeps the learning rates of its first step."""
+
+    first: list[float] | None = None
+
+    def begin(self) -> None:
+        if self.first is None:
+            self.first = [group["lr"] for group in self.param_groups]
+
+    def rate(self, place: int, _group: dict[str, Any]) -> float:
+        assert self.first is not None
+        return self.first[place]
+
+
+class OneRate(Simple):
+    """Wants one learning rate in all groups."""
+
+    def begin(self) -> None:
+        if len({group["lr"] for group in self.param_groups}) > 1:
+            raise RuntimeError("all groups must have one learning rate")
+
+
+class OwnReference(Simple):
+    """Steps through a reference to itself that it kept."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params)
+        self.me = self
+
+    def rate(self, place: int, _group: dict[str, Any]) -> float:
+        return float(self.me.param_groups[min(place, len(self.me.param_groups) - 1)]["lr"])
+
+
+class Normalized(Simple):
+    """Moves a distance that does not depend on the learning rate much."""
+
+    def rate(self, _place: int, group: dict[str, Any]) -> float:
+        return math.sqrt(group["lr"]) / 10
+
+
+class OwnWeights(Simple):
+    """Keeps weights of its own in a higher precision, and copies them into the model."""
+
+    def update(self, parameter: Tensor, rate: float) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["weights"] = parameter.to(torch.float64, copy=True)
+        assert parameter.grad is not None
+        state["weights"].sub_(parameter.grad, alpha=rate)
+        parameter.copy_(state["weights"])
+
+
+class OwnWeightsOneRate(OwnWeights, OneRate):
+    """Can be scaled in neither way."""
+
+
+BY_LEARNING_RATE: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "Simple": Simple,
+    "OwnWeights": OwnWeights,
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.0),
+    "Adagrad": lambda p: torch.optim.Adagrad(p, lr=0.01),
+}
+BY_UPDATE: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "Recurring": Recurring,
+    "OwnRates": OwnRates,
+    "FirstRates": FirstRates,
+    "OneRate": OneRate,
+    "OwnReference": OwnReference,
+    "Normalized": Normalized,
+    "Rprop": lambda p: torch.optim.Rprop(p, lr=0.01),
+    "Adafactor": lambda p: torch.optim.Adafactor(p, lr=0.01),
+}
+
+
+@pytest.mark.parametrize("name", [*BY_LEARNING_RATE, *BY_UPDATE])
+def test_every_optimizer_steps_by_its_multipliers(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    make = {**BY_LEARNING_RATE, **BY_UPDATE}[name]
+    plain, advised = net(), net()
+    optimizers = [make(model.parameters()) for model in (plain, advised)]
+    with (
+        caplog.at_level(logging.INFO, "fslr"),
+        attach(
+            advised, optimizers[1], profile="x", advisor=FixedAdvisor(MULTIPLIERS)
+        ) as attachment,
+    ):
+        for step in range(4):
+            plain.load_state_dict(advised.state_dict())
+            state = copy.deepcopy(optimizers[1].state_dict())
+            if not isinstance(optimizers[1], OwnWeights):
+                optimizers[0].load_state_dict(state)
+            start = [p.detach().clone() for p in plain.parameters()]
+            for model, optimizer in zip((plain, advised), optimizers, strict=True):
+                backward(model, step)
+                optimizer.step()
+            if isinstance(optimizers[1], OwnWeights):
+                continue  # the plain one keeps weights of other steps
+            for p, q, before, multiplier in zip(
+                plain.parameters(), advised.parameters(), start, MULTIPLIERS, strict=True
+            ):
+                torch.testing.assert_close(
+                    q - before, (p - before) * multiplier, rtol=2e-3, atol=1e-6
+                )
+        assert attachment.failures == 0
+        assert list(optimizers[1].param_groups[0]["params"]) == list(advised.parameters())
+    lines = [r for r in caplog.records if "multipliers act on the updates of" in r.getMessage()]
+    assert len(lines) == (1 if name in BY_UPDATE else 0)
+
+
+def test_a_trial_leaves_optimizer_gradients_and_generators_unchanged() -> None:
+    model = net()
+    optimizer = Recurring(model.parameters(), lr=0.5)
+    backward(model, 0)
+    before = (
+        [p.detach().clone() for p in model.parameters()],
+        [p.grad for p in model.parameters()],
+        copy.deepcopy(optimizer.state_dict()),
+        torch.get_rng_state(),
+    )
+    assert try_out(optimizer).learning_rates
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before[0], strict=True))
+    assert all(p.grad is g for p, g in zip(model.parameters(), before[1], strict=True))
+    assert optimizer.state_dict() == before[2]
+    assert torch.equal(torch.get_rng_state(), before[3])
+
+
+def test_weights_that_an_optimizer_keeps_are_noticed() -> None:
+    trial = try_out(OwnWeights(net().parameters()))
+    assert not trial.learning_rates
+    assert "takes back 100 % of a change of the weights" in trial.updates
+
+
+@pytest.mark.parametrize(
+    ("kind", "scaling", "message"),
+    [
+        (
+            OwnRates,
+            "learning_rates",
+            r"on the learning rates of OwnRates: .*scaling=\"auto\"",
+        ),
+        (OwnWeights, "update", r"cannot act on the updates of OwnWeights: .*\"learning_rates\""),
+        (OwnWeightsOneRate, "auto", r"OwnWeightsOneRate: .*all groups must have .*observe_only=Tr"),
+        (Simple, "rates", r"scaling is 'rates'; it must be one of auto, learning_rates, update"),
+    ],
+)
+def test_a_way_that_is_known_to_be_wrong_is_refused_before_the_first_step(
+    kind: Callable[[Any], torch.optim.Optimizer], scaling: Any, message: str
+) -> None:
+    model = net()
+    advisor = FixedAdvisor(MULTIPLIERS)
+    optimizer = kind(model.parameters())
+    with pytest.raises(AttachError, match=message):
+        attach(model, optimizer, profile="x", advisor=advisor, scaling=scaling)
+    attach(model, optimizer, profile="x", advisor=advisor, observe_only=True).close()
+
+
+def test_an_optimizer_that_cannot_be_copied_is_scaled_by_its_updates() -> None:
+    class Holding(Simple):
+        def __init__(self, params: Any) -> None:
+            super().__init__(params)
+            self.stream = (number for number in range(3))
+
+    choice = choose(Holding(net().parameters()), "auto")
+    assert choice.by_update
+    assert "it could not be tried out (TypeError: cannot pickle" in choice.reason
+
+
+def test_large_tensors_of_an_optimizer_are_not_copied() -> None:
+    class Flat(Simple):
+        def __init__(self, params: Any) -> None:
+            super().__init__(params)
+            self.flat = torch.zeros(2_000_000)
+
+    assert (
+        "it holds a tensor of 2,000,000 entries" in choose(Flat(net().parameters()), "auto").reason
+    )
+
+
+def test_known_optimizers_are_not_tried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("it was tried out")
+
+    monkeypatch.setattr("fslr.torch.scaling.try_out", fail)
+    model = net()
+    choice = choose(torch.optim.AdamW(model.parameters()), "auto")
+    assert (choice.by_update, choice.is_certain) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "name", ["ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"]
+)
+def test_optimizers_that_are_known_to_be_linear_are_so_when_tried_out(name: str) -> None:
+    optimizer = getattr(torch.optim, name)(net().parameters(), lr=0.01)
+    assert is_linear(optimizer)
+    trial = try_out(optimizer)
+    assert (trial.learning_rates, trial.updates, trial.was_possible) == ("", "", True)
+
+
+class Later(Simple):
+    """Computes its own learning rates from its fourth step on."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params)
+        self.steps = 0
+
+    def begin(self) -> None:
+        self.steps += 1
+
+    def rate(self, _place: int, group: dict[str, Any]) -> float:
+        return float(group["lr"]) if self.steps < 20 else 0.01
+
+
+def test_an_optimizer_that_stops_following_is_scaled_by_its_updates(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = net()
+    optimizer = Later(model.parameters())
+    advisor = FixedAdvisor(MULTIPLIERS, interval=4)
+    with (
+        caplog.at_level(logging.WARNING, "fslr"),
+        attach(model, optimizer, profile="x", advisor=advisor, answers="wait") as attachment,
+    ):
+        for step in range(48):
+            advisor.multipliers = [m * (1 + step % 8 / 8) for m in MULTIPLIERS]
+            backward(model, step)
+            before = [p.detach().clone() for p in model.parameters()]
+            multipliers = attachment.multipliers
+            optimizer.step()
+        for p, b, m in zip(model.parameters(), before, multipliers, strict=True):
+            assert p.grad is not None
+            torch.testing.assert_close(p - b, -0.01 * m * p.grad, rtol=2e-3, atol=1e-7)
+    assert attachment.failures == 0
+    (record,) = caplog.records
+    assert "from now on multipliers act on the updates of Later, not on its" in record.getMessage()
+
+
+def test_a_step_that_does_not_read_the_split_groups_is_noticed_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    advisor = FixedAdvisor(MULTIPLIERS)
+    with (
+        caplog.at_level(logging.WARNING, "fslr"),
+        attach(model, optimizer, profile="x", advisor=advisor) as attachment,
+    ):
+        # A hook that calls the step with arguments of its own.
+        optimizer.register_step_pre_hook(lambda o, args, kwargs: ((o, *args[1:]), kwargs))
+        moves: list[Tensor] = []
+        for step in range(4):
+            backward(model, step)
+            weight = next(model.parameters())
+            before = weight.detach().clone()
+            optimizer.step()
+            assert weight.grad is not None
+            moves.append((before - weight.detach()) / (0.01 * weight.grad))
+    assert attachment.failures <= 1
+    torch.testing.assert_close(moves[-1], torch.full_like(moves[-1], 0.5), rtol=1e-2, atol=1e-2)

@@ -1,0 +1,518 @@
+"""The user's hooks, closures and schedulers find their own groups, and what they write counts."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import logging
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fslr import AttachError
+from fslr.torch import Attachment, Recorder, attach
+from tests.fixed_advisor import FixedAdvisor
+
+MULTIPLIERS = [0.5, 2.0, 0.25, 4.0]
+LEARNING_RATE = 0.01
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def backward(model: nn.Module, seed: int) -> Tensor:
+    inputs = torch.randn(16, 6, generator=torch.Generator().manual_seed(seed))
+    model.zero_grad()
+    loss: Tensor = (model(inputs) - 1).square().mean()
+    loss.backward()
+    return loss
+
+
+def attached(
+    model: nn.Module, optimizer: Any, *, interval: int = 3, **options: Any
+) -> tuple[Attachment, FixedAdvisor]:
+    advisor = FixedAdvisor(MULTIPLIERS, interval=interval)
+    return attach(model, optimizer, profile="x", advisor=advisor, **options), advisor
+
+
+class HalvesItsRate(torch.optim.Optimizer):
+    """Halves its own learning rate after each step, as some adaptive methods do."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        if closure is not None:
+            with torch.enable_grad():
+                closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.sub_(parameter.grad, alpha=float(group["lr"]))
+            group["lr"] *= 0.5
+
+
+def halve(optimizer: torch.optim.Optimizer) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].mul_(0.5)
+        else:
+            group["lr"] *= 0.5
+
+
+WRITERS = [
+    *("closure", "step", "pre-hook before", "pre-hook after", "post-hook before"),
+    *("post-hook after", "scheduler in a post-hook", "between steps"),
+]
+
+
+def trained(  # noqa: C901 - one way to write after the other
+    writer: str, *, scaling: str, tensor: bool
+) -> tuple[list[Any], ...]:
+    """Train with a learning rate that someone halves in each step.
+
+    Returns:
+        The learning rates in the groups after each step, the numbers of groups that the writer saw,
+        and how far each step moved each weight relative to the gradient.
+    """
+    model = net()
+    rate: Any = torch.tensor(LEARNING_RATE) if tensor else LEARNING_RATE
+    kind = HalvesItsRate if writer == "step" else torch.optim.SGD
+    optimizer: torch.optim.Optimizer = kind(model.parameters(), lr=rate)
+    groups: list[int] = []
+    if tensor:
+        optimizer.param_groups[0]["foreach"] = False
+
+    def write(*_: object) -> None:
+        groups.append(len(optimizer.param_groups))
+        halve(optimizer)
+
+    if writer == "pre-hook before":
+        optimizer.register_step_pre_hook(write)
+    elif writer == "post-hook before":
+        optimizer.register_step_post_hook(write)
+    attachment, advisor = (
+        attached(model, optimizer, scaling=scaling) if scaling != "none" else (None, None)
+    )
+    if writer == "pre-hook after":
+        optimizer.register_step_pre_hook(write)
+    elif writer == "post-hook after":
+        optimizer.register_step_post_hook(write)
+    elif writer == "scheduler in a post-hook":
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+        def schedule(*_: object) -> None:
+            groups.append(len(optimizer.param_groups))
+            scheduler.step()
+
+        optimizer.register_step_post_hook(schedule)
+    rates, moves = list[Any](), list[Any]()
+    for step in range(5):
+
+        def closure(step: int = step) -> Tensor:
+            if writer == "closure":
+                write()
+            return backward(model, step)
+
+        before = [p.detach().clone() for p in model.parameters()]
+        if writer in {"closure", "step"}:
+            optimizer.step(closure)  # type: ignore[arg-type]
+        else:
+            closure()
+            optimizer.step()
+        if writer == "between steps":
+            write()
+        rates.append([float(group["lr"]) for group in optimizer.param_groups])
+        moves.append([
+            ((b - p.detach()) / p.grad).median().item()  # type: ignore[operator]
+            for p, b in zip(model.parameters(), before, strict=True)
+        ])
+    if attachment is not None and advisor is not None:
+        assert (attachment.step, attachment.failures) == (5, 0)
+        sent = [m.learning_rates[0] for m in advisor.measurements]
+        used = [moves[m.step][0] / MULTIPLIERS[0] for m in advisor.measurements]
+        assert sent == pytest.approx(used, rel=1e-2)  # what is reported is what was stepped with
+        attachment.close()
+    return rates, groups, moves
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+@pytest.mark.parametrize("scaling", ["learning_rates", "update"])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_learning_rate_that_is_written_counts_and_cancels_no_multiplier(
+    writer: str, scaling: str, tensor: bool
+) -> None:
+    plain_rates, _, plain_moves = trained(writer, scaling="none", tensor=tensor)
+    rates, groups, moves = trained(writer, scaling=scaling, tensor=tensor)
+    assert rates == [pytest.approx(expected, rel=1e-6) for expected in plain_rates]
+    assert set(groups) <= {1}
+    for move, plain in zip(moves, plain_moves, strict=True):
+        expected = [p * m for p, m in zip(plain, MULTIPLIERS, strict=True)]
+        assert move == pytest.approx(expected, rel=2e-2)
+
+
+class ClipsFirst(torch.optim.Adam):
+    """Does something, and then what its base class does."""
+
+    def step(self, closure: Any = None) -> Any:
+        nn.utils.clip_grad_norm_([p for g in self.param_groups for p in g["params"]], 1.0)
+        return super().step(closure)
+
+
+class DecaysLast(torch.optim.Adam):
+    """Does something after its base class."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.mul_(1 - group["lr"])
+        return loss
+
+
+@pytest.mark.parametrize("scaling", ["auto", "update", "observed"])
+@pytest.mark.parametrize("kind", [ClipsFirst, DecaysLast])
+def test_a_step_that_calls_that_of_its_base_class_is_one_step(kind: Any, scaling: str) -> None:
+    torch.optim.Adam(net().parameters())  # from now on both step functions run the hooks
+    plain, advised = net(), net()
+    optimizers = [kind(model.parameters(), lr=1e-3) for model in (plain, advised)]
+    options: dict[str, Any] = (
+        {"observe_only": True} if scaling == "observed" else {"scaling": scaling}
+    )
+    attachment, _ = attached(advised, optimizers[1], **options)
+    seen: list[int] = []
+    optimizers[1].register_step_post_hook(lambda o, *_: seen.append(len(o.param_groups)))
+    for step in range(6):
+        plain.load_state_dict(advised.state_dict())
+        start = [p.detach().clone() for p in plain.parameters()]
+        for model, optimizer in zip((plain, advised), optimizers, strict=True):
+            backward(model, step)
+            optimizer.step()
+        factors = [1.0] * 4 if scaling == "observed" else MULTIPLIERS
+        for p, q, before, factor in zip(
+            plain.parameters(), advised.parameters(), start, factors, strict=True
+        ):
+            torch.testing.assert_close(q - before, (p - before) * factor, rtol=5e-3, atol=2e-6)
+    assert (attachment.step, attachment.failures) == (6, 0)
+    assert seen == [1] * 12  # the user's hooks still run for both
+    attachment.close()
+
+
+def test_attaching_twice_is_refused_and_names_the_attachment_in_force() -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    attachment, _ = attached(model, optimizer)
+    message = r"SGD is attached already: <Attachment: profile .*step 0, 4 groups.*close that"
+    with pytest.raises(AttachError, match=message):
+        attached(model, optimizer)
+    with pytest.raises(AttachError, match=message):
+        attached(model, [optimizer])
+    attachment.close()
+    again, _ = attached(model, optimizer)
+    again.close()
+    assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_an_attachment_that_was_dropped_does_not_block() -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    attachment, _ = attached(model, optimizer)
+    backward(model, 0)
+    optimizer.step()
+    del attachment
+    gc.collect()
+    again, _ = attached(model, optimizer)
+    before = [p.detach().clone() for p in model.parameters()]
+    backward(model, 1)
+    optimizer.step()
+    for p, b, multiplier in zip(model.parameters(), before, MULTIPLIERS, strict=True):
+        assert p.grad is not None
+        torch.testing.assert_close(
+            p - b, -LEARNING_RATE * multiplier * p.grad, rtol=1e-3, atol=1e-6
+        )
+    again.close()
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not model._forward_pre_hooks
+
+
+@pytest.mark.parametrize("scaling", ["learning_rates", "update"])
+@pytest.mark.parametrize("first", ["attachment", "observer"])
+def test_observers_beside_an_attachment_see_the_rates_of_the_optimizers_own_step(
+    first: str, scaling: Any
+) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    if first == "observer":
+        recorder = Recorder(model, optimizer, every=1)
+    attachment, advisor = attached(model, optimizer, interval=1, scaling=scaling, answers="wait")
+    if first == "attachment":
+        recorder = Recorder(model, optimizer, every=1)
+    for step in range(4):
+        backward(model, step)
+        optimizer.step()
+    points = {point.step: point.unit_rates for point in recorder.profile("x").points}
+    assert (attachment.failures, recorder.failures) == (0, 0)
+    assert [m.step for m in advisor.measurements] == [0, 1, 2, 3]
+    for measurement in advisor.measurements:  # both draw the same probes
+        assert list(points[measurement.step]) == pytest.approx(
+            list(measurement.unit_rates), rel=1e-3
+        )
+    attachment.close()
+    recorder.close()
+
+
+def test_copies_and_pickles_of_an_attached_optimizer_are_not_attached() -> None:
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    attachment, _ = attached(model, optimizer)
+    backward(model, 0)
+    optimizer.step()
+    for copied in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert type(copied) is torch.optim.Adam
+        assert not copied._optimizer_step_pre_hooks
+        assert copied.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]
+        copied.step()
+    assert attachment.step == 1
+    attachment.close()
+
+
+class Sam(torch.optim.Optimizer):
+    """Steps from where the loss is highest nearby; trained by two calls, without a step()."""
+
+    def __init__(self, params: Any, base: Callable[..., torch.optim.Optimizer], lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+        self.base = base(self.param_groups, lr=lr)
+        self.param_groups = self.base.param_groups
+
+    @torch.no_grad()
+    def first_step(self) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["before"] = parameter.detach().clone()
+                parameter.add_(parameter.grad, alpha=0.05)
+
+    @torch.no_grad()
+    def second_step(self) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.copy_(self.state[parameter]["before"])
+        self.base.step()
+
+
+@pytest.mark.parametrize("scaling", ["auto", "update"])
+def test_an_optimizer_of_two_calls_is_seen_by_the_optimizer_inside(scaling: Any) -> None:
+    model = net()
+    optimizer = Sam(model.parameters(), torch.optim.SGD, lr=LEARNING_RATE)
+    attachment, _ = attached(model, optimizer, scaling=scaling)
+    for step in range(3):
+        backward(model, step)
+        before = [p.detach().clone() for p in model.parameters()]
+        optimizer.first_step()
+        backward(model, step)
+        optimizer.second_step()
+        for p, b, multiplier in zip(model.parameters(), before, MULTIPLIERS, strict=True):
+            assert p.grad is not None
+            torch.testing.assert_close(
+                p - b, -LEARNING_RATE * multiplier * p.grad, rtol=1e-3, atol=1e-6
+            )
+    assert (attachment.step, attachment.failures) == (3, 0)
+    attachment.close()
+
+
+@pytest.mark.parametrize("how", ["by hand", "never"])
+def test_a_training_that_never_steps_the_optimizer_is_noticed_once(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    with caplog.at_level(logging.WARNING, "fslr"), Recorder(model, optimizer):
+        for step in range(600):
+            backward(model, step)
+            if how == "by hand":
+                with torch.no_grad():
+                    for parameter in model.parameters():
+                        assert parameter.grad is not None
+                        parameter.sub_(parameter.grad, alpha=LEARNING_RATE)
+                if step == 20:
+                    break
+    (record,) = caplog.records
+    what = "the weights changed 3 times" if how == "by hand" else "the model was called 500 times"
+    assert record.getMessage() == (
+        f"{what} without a step() of SGD, so nothing is measured and no multiplier is applied; "
+        "attach the optimizer whose step() the training calls, or the one that it wraps"
+    )
+
+
+def test_gradient_accumulation_is_no_training_without_steps(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    with caplog.at_level(logging.WARNING, "fslr"), Recorder(model, optimizer) as recorder:
+        for step in range(120):
+            backward(model, step)
+            if step % 40 == 39:
+                optimizer.step()
+    assert not caplog.records
+    assert recorder.step == 3
+
+
+def _add(model: nn.Sequential, optimizer: torch.optim.Optimizer) -> None:
+    model[0].requires_grad_(requires_grad=True)
+    optimizer.add_param_group({"params": list(model[0].parameters())})
+
+
+def _replace(model: nn.Sequential, optimizer: torch.optim.Optimizer) -> None:
+    old = model[2].weight
+    assert isinstance(old, nn.Parameter)
+    new = model[2].weight = nn.Parameter(old.detach().clone())
+    for group in optimizer.param_groups:
+        group["params"] = [new if p is old else p for p in group["params"]]
+
+
+def _remove(model: nn.Sequential, optimizer: torch.optim.Optimizer) -> None:
+    for group in optimizer.param_groups:
+        group["params"] = [p for p in group["params"] if p is not model[2].weight]
+
+
+def _exchange(model: nn.Sequential, _: torch.optim.Optimizer) -> None:
+    model[2] = nn.Linear(8, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_add, r"those of the start: added: 0.weight, 0.bias. Those that are new step at"),
+        (_replace, r"those of the start: replaced: 2.weight. Those that are new"),
+        (_remove, r"those of the start: removed: 2.weight. Those that are new"),
+        (_exchange, r"the model's parameters are not .* gone: 2.bias, 2.weight, so the optimizer"),
+    ],
+)
+def test_parameters_that_change_are_named_and_the_rest_goes_on(
+    change: Callable[[nn.Sequential, torch.optim.Optimizer], None],
+    message: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = net()
+    if change is _add:
+        model[0].requires_grad_(requires_grad=False)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=LEARNING_RATE, momentum=0.5)
+    advisor = FixedAdvisor(MULTIPLIERS[-len(trained) :], interval=2)
+    with (
+        caplog.at_level(logging.WARNING, "fslr"),
+        attach(model, optimizer, profile="x", advisor=advisor) as attachment,
+    ):
+        for step in range(40):
+            if step == 3:
+                change(model, optimizer)
+            backward(model, step)
+            optimizer.step()
+    assert (attachment.step, attachment.failures) == (40, 0)
+    assert len(advisor.measurements) >= 10
+    (record,) = caplog.records
+    assert re.search(message, record.getMessage())
+
+
+class LikeAccelerate(torch.optim.Optimizer):
+    """Wraps an optimizer as Accelerate does: it never calls the constructor of its base."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self.optimizer.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        self.optimizer.param_groups = groups
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.optimizer.step(closure)
+
+
+class LikeLightning:
+    """Wraps an optimizer without being one."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+
+    def step(self) -> None:
+        self._optimizer.step()
+
+
+@pytest.mark.parametrize("wrapper", [LikeAccelerate, LikeLightning])
+def test_wrappers_that_only_pass_calls_on_are_unwrapped(wrapper: Any) -> None:
+    model = net()
+    optimizer = wrapper(torch.optim.SGD(model.parameters(), lr=LEARNING_RATE))
+    attachment, advisor = attached(model, optimizer)
+    with attachment:
+        backward(model, 0)
+        optimizer.step()
+    assert (attachment.step, attachment.failures, len(advisor.measurements)) == (1, 0, 1)
+
+
+class Unhookable(torch.optim.Optimizer):
+    """Does not call the constructor of its base, and wraps nothing."""
+
+    def __init__(self, params: Any) -> None:
+        self.param_groups = [{"params": list(params), "lr": 0.1}]
+
+
+def _without_rate(model: nn.Module) -> torch.optim.Optimizer:
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    del optimizer.param_groups[0]["lr"]
+    return optimizer
+
+
+def _with_rate(model: nn.Module, rate: Any) -> torch.optim.Optimizer:
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    optimizer.param_groups[0]["lr"] = rate
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda _: None, "the optimizer is a NoneType, not a torch.optim.Optimizer"),
+        (lambda _: "adam", "the optimizer is a str, not a torch.optim.Optimizer"),
+        (lambda m: m, "the optimizer is a module .Sequential.; pass the model first"),
+        (lambda m: m.parameters(), "is a Parameter, not a torch.optim.Optimizer"),
+        (
+            lambda m: torch.optim.lr_scheduler.ExponentialLR(_with_rate(m, 0.1), 0.5),
+            "ExponentialLR is a scheduler, not an optimizer; pass the optimizer",
+        ),
+        (lambda m: Unhookable(m.parameters()), "Unhookable takes no step hooks: its constructor"),
+        (_without_rate, "SGD cannot be attached: a group .* has no learning rate .'lr'."),
+        (lambda m: _with_rate(m, None), "SGD cannot be attached: .* is None, so it computes its"),
+        (lambda m: _with_rate(m, "auto"), "SGD cannot be attached: .* is a str; it must be a num"),
+        (lambda m: _with_rate(m, torch.ones(2)), "SGD cannot be attached: .* is a Tensor; it must"),
+    ],
+)
+@pytest.mark.parametrize("what", ["attach", "Recorder"])
+def test_what_cannot_be_attached_is_refused_in_words(
+    what: str, make: Callable[[nn.Module], Any], message: str
+) -> None:
+    model = net()
+    given = make(model)
+    with pytest.raises(AttachError, match=message):
+        if what == "attach":
+            attached(model, given)
+        else:
+            Recorder(model, given)
+
+
+def test_a_model_that_is_no_module_is_refused() -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    with pytest.raises(AttachError, match=r"the model is a SGD, not a torch.nn.Module; pass the"):
+        Recorder(optimizer, model)  # type: ignore[arg-type]
