@@ -343,7 +343,7 @@ def test_a_training_that_never_steps_the_optimizer_is_noticed_once(
                         parameter.sub_(parameter.grad, alpha=LEARNING_RATE)
                 if step == 20:
                     break
-    (record,) = caplog.records
+    (record,) = [r for r in caplog.records if "without a step" in r.getMessage()]
     what = "the weights changed 3 times" if how == "by hand" else "the model was called 500 times"
     assert record.getMessage() == (
         f"{what} without a step() of SGD, so nothing is measured and no multiplier is applied; "
@@ -361,7 +361,7 @@ def test_gradient_accumulation_is_no_training_without_steps(
             backward(model, step)
             if step % 40 == 39:
                 optimizer.step()
-    assert not caplog.records
+    assert "without a step" not in caplog.text
     assert recorder.step == 3
 
 
