@@ -39,6 +39,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_MAX_LISTED_PROFILES = 5
+
 
 class AdvisorError(Exception):
     """Base of this package's errors."""
@@ -171,6 +173,18 @@ class VersionInUseError(AdvisorError):
         super().__init__(
             f"{name} is named by alias {', '.join(aliases)}; "
             "move the alias to a different version first"
+        )
+
+
+class PolicyInUseError(AdvisorError):
+    """The policy to delete is in use by profiles."""
+
+    def __init__(self, name: str, profiles: Sequence[str]) -> None:
+        listed = ", ".join(profiles[:_MAX_LISTED_PROFILES])
+        more = len(profiles) - _MAX_LISTED_PROFILES
+        super().__init__(
+            f"{name} is named by {listed}{f' and {more} more' if more > 0 else ''}; delete these "
+            "versions first"
         )
 
 

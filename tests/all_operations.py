@@ -10,6 +10,7 @@ from fslr import (
     AdvisorClient,
     AliasMovedError,
     FslrError,
+    PolicyInUseError,
     PolicyNotFoundError,
     RunNotFoundError,
     VersionInUseError,
@@ -62,11 +63,22 @@ def check_all_operations(client: AdvisorClient, project: str) -> None:
     assert (store.eviction, store.problem) == ("noeviction", "")
     assert abs(store.clock_offset_s) < 1
 
+    named = content_message(labels={"team": "text"})
+    named.policy_name = f"projects/{project}/policies/team"
+    client.register_profile("bert", named, project=project)
+    with pytest.raises(PolicyInUseError, match=r"team is named by .*bert@2; delete these versions"):
+        client.delete_policy("team", project=project)
+    client.delete_profile("bert", all_versions=True, project=project)
+    client.delete_policy("team", project=project)
+    assert names() == ["gpt@2"]
+    assert list(client.list_policies(project=project)) == []
+
     client.delete_alias("gpt", "best", project=project)
     client.delete_profile("gpt@2", project=project)
     assert client.get_profile("gpt", project=project).profile.version == 1
     assert [event.action for event in client.list_audit_events(project=project)] == [
-        *("delete", "delete alias", "set policy", "set policy", "set alias", "set alias"),
+        *("delete", "delete alias", "delete policy", "delete profile", "register"),
+        *("set policy", "set policy", "set alias", "set alias"),
         *("register", "register", "register"),
     ]
 

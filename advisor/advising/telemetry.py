@@ -12,7 +12,7 @@ import structlog
 from advisor.errors import StoreUnavailableError
 from advisor.observability.metrics import Metrics
 from advisor.registry.resource_names import RunName
-from advisor.registry.runs import EventToStore
+from advisor.registry.runs import EventToStore, RecordResult
 
 _MAX_BATCH = 1_000  # events
 _MAX_BATCH_BYTES = 4 * 2**20
@@ -21,6 +21,8 @@ _MAX_WAITING_BYTES = 256 * 2**20  # large events fill the memory before the queu
 # one step, which costs far less. The first event after a pause is stored at once.
 _MIN_INTERVAL_S = 0.05
 _RETRY_S = 0.5
+_CONCURRENT_MS = 3_600_000
+_MAX_CONCURRENT_RUNS = 10_000
 _MAX_LOGGED_RUNS = 3  # in one log line
 
 _log = structlog.get_logger()
@@ -29,8 +31,10 @@ _log = structlog.get_logger()
 class EventStore(Protocol):
     """Where the events of runs are stored."""
 
-    async def record(self, runs: Sequence[tuple[Sequence[EventToStore], int]]) -> list[bool]:
-        """Store events of several runs, and return for each run whether they were stored.
+    async def record(
+        self, runs: Sequence[tuple[Sequence[EventToStore], int]]
+    ) -> Sequence[RecordResult]:
+        """Store events of several runs, and return for each run what happened to them.
 
         Args:
             runs: For each run its events in order, at least one, and the number of its events that
@@ -66,12 +70,28 @@ class Telemetry:
         self._empty = asyncio.Event()
         self._empty.set()
         self._lost: Counter[RunName] = Counter()
+        self._concurrent: dict[RunName, int] = {}  # when it was last seen, in ms
         self._task: asyncio.Task[None] | None = None
 
     @property
     def lost(self) -> int:
         """Number of lost events that the store does not know of yet."""
         return self._lost.total()
+
+    def is_concurrent(self, run: RunName, now_ms: int) -> bool:
+        """Return whether two jobs reported to a run within the last hour.
+
+        Args:
+            run: The run.
+            now_ms: The time, in milliseconds since 1970.
+        """
+        seen_ms = self._concurrent.get(run)
+        if seen_ms is None:
+            return False
+        if now_ms - seen_ms > _CONCURRENT_MS:
+            del self._concurrent[run]
+            return False
+        return True
 
     def offer(self, event: EventToStore) -> None:
         """Queue an event, or count it as lost if the queue is full."""
@@ -107,6 +127,13 @@ class Telemetry:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
+
+    def _note_concurrent(self, run: RunName, time_ms: int) -> None:
+        if run not in self._concurrent:
+            _log.warning("two jobs report measurements to one run", run=str(run))
+        while len(self._concurrent) >= _MAX_CONCURRENT_RUNS:
+            del self._concurrent[next(iter(self._concurrent))]
+        self._concurrent[run] = time_ms
 
     async def _run(self) -> None:
         unavailable = False
@@ -164,6 +191,8 @@ class Telemetry:
         for (run, events), reported, was_stored in zip(runs.items(), lost, stored, strict=True):
             if was_stored:
                 self._lost[run] -= reported
+                if was_stored == RecordResult.CONCURRENT:
+                    self._note_concurrent(run, events[-1].time_ms)
                 continue
             for event in events:
                 self._lose(event)

@@ -19,7 +19,7 @@ class Role(IntEnum):
     """May request recommendations, which includes reporting measurements."""
 
     OPERATOR = 3
-    """May change profiles, aliases and policies."""
+    """May change profiles, aliases and policies, and delete runs."""
 
     @property
     def word(self) -> str:

@@ -17,13 +17,13 @@ from advisor.cli.common import (
     Json,
     Project,
     client,
-    console,
     date_with_seconds,
     message_dict,
     plain,
     print_json,
     say,
 )
+from advisor.cli.tables import print_table
 from advisor.report.audit import AuditRow
 
 
@@ -58,4 +58,4 @@ def audit(
             plain(row.name),
             plain(row.detail),
         )
-    console.print(table)
+    print_table(table)

@@ -77,6 +77,27 @@ def warn(message: str) -> None:
     )
 
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask whether to go on, unless the answer is known.
+
+    Args:
+        question: The question, ending with a question mark.
+        yes: Whether the answer is yes.
+
+    Raises:
+        Exit: The answer is no, or nobody can be asked.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        fail(f"{question} Nobody can be asked here; add --yes")
+    if not typer.confirm(without_controls(question)):
+        raise typer.Exit(1)
+
+
 def describe_setting_error(error: ValidationError) -> str:
     """Return the first problem of the settings in one line."""
     first = error.errors()[0]

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from advisor.cli.common import DEFAULT_ADDRESS, Address, Json, console, plain, print_json, say
+from advisor.cli.common import DEFAULT_ADDRESS, Address, Json, plain, print_json, say
+from advisor.cli.tables import print_table
 from advisor.doctor.examination import examine
 from advisor.doctor.findings import Finding, Level, worst
 
@@ -62,7 +63,7 @@ def _print(findings: list[Finding]) -> None:
         if finding.remedy:
             words += f"\n[bold]→ {plain(finding.remedy)}[/]"
         table.add_row(_MARKS[finding.level], plain(finding.check), words)
-    console.print(table)
+    print_table(table)
     counts = [
         f"{len(found)} {name}{'s' if len(found) > 1 else ''}"
         for level, name in ((Level.PROBLEM, "problem"), (Level.WARNING, "warning"))

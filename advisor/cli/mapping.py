@@ -20,7 +20,6 @@ from advisor.cli.common import (
     Json,
     Project,
     client,
-    console,
     fail,
     message_dict,
     optional,
@@ -29,6 +28,7 @@ from advisor.cli.common import (
     say,
 )
 from advisor.cli.profile import ProfileArgument
+from advisor.cli.tables import print_table
 from advisor.report import explanation
 from advisor.report.explanation import Explanation
 from advisor.report.mapping import MappingReport, mapping_report
@@ -73,7 +73,7 @@ def check(
     if as_json:
         print_json(_mapping_fields(request.opening.layout, answer))
     else:
-        console.print(_mapping_table(report))
+        print_table(_mapping_table(report))
         say(", ".join(f"{count} by {way}" for way, count in report.counts))
         if not report.has_sizes:
             say(_NO_SIZES)
@@ -178,7 +178,7 @@ def explain(
         })
         return
     if explained.is_measured:
-        console.print(_explanation_table(explained))
+        print_table(_explanation_table(explained))
         counts = ", ".join(f"{count} {outcome}" for outcome, count in explained.counts)
         say(
             f"{len(explained.groups)} groups: {counts}; multipliers from "
@@ -189,7 +189,7 @@ def explain(
         for limit, meaning in explained.limits:
             say(f"[bold]limit {limit}[/]: {meaning}")
     else:
-        console.print(_references_table(explained))
+        print_table(_references_table(explained))
     for warning in explained.warnings:
         say(f"[yellow]warning:[/] {plain(warning)}")
 

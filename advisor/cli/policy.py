@@ -17,8 +17,9 @@ from advisor.cli.common import (
     Address,
     Json,
     Project,
+    Yes,
     client,
-    console,
+    confirm,
     date,
     fail,
     message_dict,
@@ -27,6 +28,7 @@ from advisor.cli.common import (
     print_message,
     say,
 )
+from advisor.cli.tables import print_table
 from advisor.report.policies import PolicyRow, rule_changes
 from advisor.report.words import format_rule, short_name
 from fslr import AdvisorClient, PolicyNotFoundError
@@ -104,7 +106,7 @@ def set_(
     verb = "set" if response.created else "exists already, unchanged:"
     say(f"{verb} [bold]{plain(response.policy.name)}[/]")
     if response.created and latest is not None:
-        console.print(_changes_table(latest, response.policy))
+        print_table(_changes_table(latest, response.policy))
 
 
 def _latest(
@@ -133,7 +135,7 @@ def list_(
     for row in map(PolicyRow.of, policies):
         rules = "unreadable" if row.rules is None else plain(row.rules)
         table.add_row(plain(row.policy), date(row.create_time), rules)
-    console.print(table)
+    print_table(table)
 
 
 @app.command()
@@ -170,7 +172,38 @@ def diff(
     elif not changes:
         say("the rules are the same")
     else:
-        console.print(_changes_table(versions[0], versions[1]))
+        print_table(_changes_table(versions[0], versions[1]))
+
+
+@app.command()
+def delete(
+    policy: Annotated[
+        str,
+        typer.Argument(
+            metavar="POLICY", help="A policy, such as team.", autocompletion=completion.policies
+        ),
+    ],
+    expected_version: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_INT64, help="Fail unless this is the latest version."),
+    ] = None,
+    yes: Yes = False,
+    address: Address = DEFAULT_ADDRESS,
+    project: Project = DEFAULT_PROJECT,
+    as_json: Json = False,
+) -> None:
+    """Delete a policy with all its versions, unless a profile names it.
+
+    Version numbers are never reused.
+    """
+    with client(address) as advisor:
+        latest = advisor.get_policy(policy, project=project).version
+        confirm(f"Delete policy {policy} (latest version {latest})?", yes=yes)
+        advisor.delete_policy(policy, expected_version=expected_version, project=project)
+    if as_json:
+        print_json({"policy": policy, "deleted": True})
+        return
+    say(f"deleted [bold]{plain(policy)}[/]")
 
 
 def _changes_table(

@@ -20,13 +20,13 @@ from advisor.cli.common import (
     Json,
     Project,
     client,
-    console,
     fail,
     plain,
     print_json,
     say,
 )
 from advisor.cli.policy import parse_rules
+from advisor.cli.tables import print_table
 from advisor.policy import InvalidValueError, LayoutMismatchError, Policy
 from advisor.registry.profiles import VersionInfo
 from advisor.registry.resource_names import ProfileReference
@@ -90,7 +90,7 @@ def try_(
         })
     else:
         for name, events in replays.items():
-            console.print(_table(name, events))
+            print_table(_table(name, events))
         for name, reason in skipped.items():
             say(f"[yellow]skipped[/] in {plain(name)}: {plain(reason)}")
     if not any(replays.values()):

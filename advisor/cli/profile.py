@@ -16,7 +16,6 @@ from advisor.cli.common import (
     Json,
     Project,
     client,
-    console,
     date,
     message_dict,
     plain,
@@ -26,6 +25,7 @@ from advisor.cli.common import (
     print_registered,
     say,
 )
+from advisor.cli.tables import print_table
 from advisor.report.profiles import ProfileRow, UnitRateTable, profile_facts, unit_rate_table
 from advisor.report.words import format_number, format_tensor
 from fslr import load_profile
@@ -96,7 +96,7 @@ def list_(
             ", ".join(row.aliases),
             date(row.create_time),
         )
-    console.print(table)
+    print_table(table)
 
 
 @app.command()
@@ -115,10 +115,10 @@ def show(
     facts = Table.grid(padding=(0, 2))
     for fact in profile_facts(response):
         facts.add_row(f"[dim]{fact.label}[/]", plain(fact.value))
-    console.print(facts)
+    print_table(facts)
     content = response.profile.content
     print_guideline(content.docs)
-    console.print(_unit_rates_table(unit_rate_table(content)))
+    print_table(_unit_rates_table(unit_rate_table(content)))
 
 
 def _unit_rates_table(rates: UnitRateTable) -> Table:

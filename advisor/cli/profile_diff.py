@@ -18,11 +18,11 @@ from advisor.cli.common import (
     Json,
     Project,
     client,
-    console,
     plain,
     print_json,
     say,
 )
+from advisor.cli.tables import print_table
 from advisor.report.profile_diff import ProfileDifference, profile_difference
 from advisor.report.words import format_number
 
@@ -75,11 +75,11 @@ def _print(difference: ProfileDifference) -> None:
     for fact in difference.facts:
         table.add_row(plain(fact.label), *map(plain, fact.words()))
     if difference.facts:
-        console.print(table)
+        print_table(table)
     for names, version in ((difference.only_old, old), (difference.only_new, new)):
         if names:
             say(f"only in {version}: {plain(', '.join(names))}")
-    console.print(_rates_table(difference))
+    print_table(_rates_table(difference))
 
 
 def _rates_table(difference: ProfileDifference) -> Table:

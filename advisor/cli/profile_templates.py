@@ -16,7 +16,6 @@ from advisor.cli.common import (
     Json,
     Project,
     client,
-    console,
     fail,
     message_dict,
     print_guideline,
@@ -24,6 +23,7 @@ from advisor.cli.common import (
     print_registered,
     say,
 )
+from advisor.cli.tables import print_table
 from advisor.registry.templates import load_template, template_names
 from advisor.report.profiles import TemplateRow
 from advisor.report.words import format_number
@@ -96,4 +96,4 @@ def _print(contents: Mapping[str, profile_pb2.ProfileContent]) -> None:
             row.optimizer,
             f"{row.model}; width {row.width}, depth {row.depth}",
         )
-    console.print(table)
+    print_table(table)

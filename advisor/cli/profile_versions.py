@@ -14,7 +14,9 @@ from advisor.cli.common import (
     Address,
     Json,
     Project,
+    Yes,
     client,
+    confirm,
     fail,
     plain,
     print_json,
@@ -73,18 +75,29 @@ def delete(
     profile: Annotated[
         str,
         typer.Argument(
-            metavar="PROFILE@VERSION",
-            help="A version, such as char-gpt@3.",
+            metavar="PROFILE[@VERSION]",
+            help="A version, such as char-gpt@3; with --all a profile, such as char-gpt.",
             autocompletion=completion.profiles,
         ),
     ],
+    all_versions: Annotated[
+        bool, typer.Option("--all", help="Delete the profile with all its versions.")
+    ] = False,
+    yes: Yes = False,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Delete a version that no alias names. Its number is never reused."""
+    """Delete a version, or with --all a whole profile. No alias may name what is deleted.
+
+    Version numbers are never reused. Runs keep the version that they have until they connect again.
+    """
     with client(address) as advisor:
-        advisor.delete_profile(profile, project=project)
+        if all_versions:
+            versions = advisor.get_profile(profile, project=project).versions
+            count = "its only version" if len(versions) == 1 else f"all {len(versions)} versions"
+            confirm(f"Delete profile {profile} with {count}?", yes=yes)
+        advisor.delete_profile(profile, all_versions=all_versions, project=project)
     if as_json:
         print_json({"profile": profile, "deleted": True})
         return

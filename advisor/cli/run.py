@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -18,16 +20,27 @@ from advisor.cli.common import (
     Address,
     Json,
     Project,
+    Yes,
     client,
-    console,
+    confirm,
     date_with_seconds,
+    fail,
     message_dict,
     plain,
     print_json,
     say,
+    warn,
 )
-from advisor.report.runs import MeasurementRow, RunRow, measured_groups
+from advisor.cli.tables import print_table
+from advisor.report.runs import (
+    MeasurementRow,
+    RunRow,
+    has_finished,
+    measured_groups,
+    run_state,
+)
 from advisor.report.words import format_number, format_percent, short_name
+from fslr import AdvisorClient, RunNotFoundError
 from fslr.advisor.v1 import run_service_pb2
 
 app = typer.Typer(help="Look at the training jobs that use the advisor.", no_args_is_help=True)
@@ -36,6 +49,7 @@ RunArgument = Annotated[
     str,
     typer.Argument(metavar="RUN", help="The run's name.", autocompletion=completion.runs),
 ]
+_EVENT_ID = re.compile(r"([0-9]{1,18}-[0-9]{1,18})?")
 _COLUMNS = (
     "step", "loss", "total rate", "nonlinear", "multipliers: min, median, max", "next", "outcomes",
 )  # fmt: skip
@@ -54,18 +68,28 @@ def list_(
     if not runs:
         say(f"no runs in project {plain(project)}")
         return
-    table = Table("run", "profile", "last step", "measurements", "lost", "started", "last measured")
-    for row in map(RunRow.of, runs):
+    table = Table(
+        *("run", "state", "step", "loss", "learning rate", "measurements", "lost", "profile"),
+        *("started", "last measured"),
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    now = datetime.now(UTC)
+    for row in (RunRow.of(run, now) for run in runs):
         table.add_row(
             plain(row.run),
-            plain(row.profile),
+            row.state,
             str(row.last_step),
+            "" if row.loss is None else format_number(row.loss),
+            "" if row.learning_rate is None else format_number(row.learning_rate),
             str(row.measurements),
             str(row.lost_measurements),
+            plain(row.profile),
             date_with_seconds(row.create_time),
             date_with_seconds(row.update_time),
         )
-    console.print(table)
+    print_table(table)
 
 
 @app.command()
@@ -84,14 +108,21 @@ def show(
         return
     say(
         f"[bold]{plain(summary.name)}[/]  profile {plain(short_name(summary.opening.profile))}, "
-        f"{summary.measurements} measurements, {summary.lost_measurements} lost"
+        f"{summary.measurements} measurements, {summary.lost_measurements} lost, "
+        f"{run_state(summary, datetime.now(UTC))}"
     )
+    if summary.HasField("concurrent_time"):
+        time = date_with_seconds(summary.concurrent_time.ToDatetime(UTC))
+        warn(
+            f"two jobs reported measurements to this run, last at {time} UTC: its history mixes "
+            "two trainings; give each job its own run name, or stop one of them"
+        )
     history = Table(*_COLUMNS, box=box.SIMPLE)
     for event in events:
         history.add_row(*_cells(MeasurementRow.of(event)))
-    console.print(history)
+    print_table(history)
     if events:
-        console.print(_groups_table(summary, events[-1]))
+        print_table(_groups_table(summary, events[-1]))
 
 
 @app.command()
@@ -99,15 +130,27 @@ def watch(
     run: RunArgument,
     after_id: Annotated[str, typer.Option(help="Only events after the event with this id.")] = "",
     count: Annotated[
-        int, typer.Option(min=0, help="Stop after this many events; 0: never stop.")
+        int, typer.Option(min=0, help="Stop after this many events; 0: no limit.")
     ] = 0,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait", help="Wait for a run that has not started, is silent, or has finished."
+        ),
+    ] = False,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Print a run's measurements as they arrive, until Ctrl-C."""
+    """Print a run's measurements as they arrive, until it has finished or Ctrl-C.
+
+    A run has finished if its job said how many steps it takes, and no measurement is left. A run
+    is silent if nothing has arrived for long; then only what is stored is printed.
+    """
+    if not _EVENT_ID.fullmatch(after_id):
+        fail(f"--after-id {after_id!r} is not the id of an event; `--json` prints the ids")
     with client(address) as advisor, contextlib.suppress(KeyboardInterrupt):
-        events = advisor.watch_run(run, after_id=after_id, project=project)
+        events, summary = _watched(advisor, run, after_id, project, wait=wait)
         if not as_json:
             typer.echo(_line(_COLUMNS))
         for event in _limited(events, count):
@@ -116,6 +159,54 @@ def watch(
                 if as_json
                 else _line(_cells(MeasurementRow.of(event)))
             )
+            next_step = event.recommendation.next_measurement_step
+            if summary is not None and has_finished(summary, next_step):
+                return
+
+
+def _watched(
+    advisor: AdvisorClient, run: str, after_id: str, project: str, *, wait: bool
+) -> tuple[Iterator[run_service_pb2.RunEvent], run_service_pb2.Run | None]:
+    """Return the events to print, and the run if the command ends when the run has finished."""
+    if wait:
+        return advisor.watch_run(run, after_id=after_id, project=project), None
+    try:
+        summary = advisor.get_run(run, project=project)
+    except RunNotFoundError as error:
+        fail(f"{error}; --wait waits for it to start")
+    state = run_state(summary, datetime.now(UTC))
+    if state == "silent":
+        last = date_with_seconds(summary.update_time.ToDatetime(UTC))
+        warn(f"nothing has arrived since {last} UTC; --wait goes on waiting")
+    if state in {"finished", "silent"}:
+        stored = list(advisor.get_run_history(run, project=project))
+        return (event for event in stored if _is_after(event.id, after_id)), None
+    return advisor.watch_run(run, after_id=after_id, project=project), summary
+
+
+def _is_after(event_id: str, other: str) -> bool:
+    """Return whether an event's id comes after another one's; empty: before all."""
+    return not other or [int(p) for p in event_id.split("-")] > [int(p) for p in other.split("-")]
+
+
+@app.command()
+def delete(
+    run: RunArgument,
+    yes: Yes = False,
+    address: Address = DEFAULT_ADDRESS,
+    project: Project = DEFAULT_PROJECT,
+    as_json: Json = False,
+) -> None:
+    """Delete a run and its history. A run that still trains appears again."""
+    with client(address) as advisor:
+        summary = advisor.get_run(run, project=project)
+        state = run_state(summary, datetime.now(UTC))
+        confirm(f"Delete run {run} ({summary.measurements} measurements, {state})?", yes=yes)
+        advisor.delete_run(run, project=project)
+    if as_json:
+        print_json({"run": run, "deleted": True})
+        return
+    say(f"deleted [bold]{plain(run)}[/]")
 
 
 def _limited(

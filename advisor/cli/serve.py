@@ -66,8 +66,6 @@ def serve(
     """Run the advisor service.
 
     Without --redis-url it starts an embedded Redis, whose data survive restarts and crashes.
-
-    Each setting is also an environment variable, such as ADVISOR_REDIS_URL for --redis-url.
     """
     configure_logging(as_json=log_json)
     try:

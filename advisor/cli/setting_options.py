@@ -60,7 +60,8 @@ def _option(name: str) -> inspect.Parameter:
     flag = f"--{dashed}/--no-{dashed}" if kind is bool else f"--{dashed}"
     # The option itself has no default, so that a setting that is not given comes from the
     # environment; its help states the setting's.
-    option = typer.Option(flag, help=f"{field.description}{_default(name)}")
+    variable = f"[env: ADVISOR_{name.upper()}]"
+    option = typer.Option(flag, help=f"{field.description}{_default(name)} {variable}")
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,

@@ -24,7 +24,6 @@ from advisor.cli.common import (
     DEFAULT_PROJECT,
     Json,
     Project,
-    console,
     date,
     describe_setting_error,
     fail,
@@ -33,6 +32,7 @@ from advisor.cli.common import (
     say,
 )
 from advisor.cli.setting_options import with_setting_options
+from advisor.cli.tables import print_table
 from advisor.errors import AdvisorError
 from advisor.policy import InvalidValueError
 from advisor.registry.audit import AuditOrigin
@@ -147,7 +147,7 @@ def list_(
     now = datetime.now(UTC)
     for row in (TokenRow.of(record, now) for record in records):
         table.add_row(row.token_id, plain(row.name), row.role, date(row.create_time), row.expiry)
-    console.print(table)
+    print_table(table)
 
 
 @app.command()

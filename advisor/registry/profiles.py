@@ -34,17 +34,17 @@ _MAX_DOCS_CHARACTERS = 65_536
 _MAX_WORDS_CHARACTERS = 1_024
 
 
-def check_words(field_name: str, text: str) -> None:
+def check_words(field_name: str, text: str, *, max_characters: int = _MAX_WORDS_CHARACTERS) -> None:
     """Refuse a text that is too long for one line, or has control characters.
 
     Raises:
         InvalidValueError: The text is too long or contains a control character.
     """
     check_text(field_name, text)
-    if len(text) > _MAX_WORDS_CHARACTERS:
+    if len(text) > max_characters:
         raise InvalidValueError(
             field_name,
-            f"{len(text)} characters, but at most {_MAX_WORDS_CHARACTERS} are allowed",
+            f"{len(text)} characters, but at most {max_characters} are allowed",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import IntEnum
 from typing import NamedTuple
 
 from advisor.registry.resource_names import RunName
@@ -18,6 +19,11 @@ class EventToStore(NamedTuple):
         event: The event, encoded.
         step: The measurement's step.
         time_ms: When the service answered, in milliseconds since 1970.
+        session: Identifies the job; empty: not known.
+        loss: Training loss; None: not reported.
+        learning_rates: Scheduled learning rates of the groups, as float32 numbers; empty: not
+            reported.
+        next_step: Step of the next measurement.
     """
 
     run: RunName
@@ -25,6 +31,19 @@ class EventToStore(NamedTuple):
     event: bytes
     step: int
     time_ms: int
+    session: str = ""
+    loss: float | None = None
+    learning_rates: bytes = b""
+    next_step: int = 0
+
+
+class RecordResult(IntEnum):
+    """What happened to the events of one run; false if they were not stored."""
+
+    REFUSED = 0
+    STORED = 1
+    CONCURRENT = 2
+    """They were stored, and another job reports measurements to the same run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +58,11 @@ class StoredRun:
         last_step: Step of the last stored measurement.
         measurements: Number of stored measurements.
         lost: Number of measurements that were answered but not stored.
+        loss: Training loss of the last stored measurement; None: not reported.
+        learning_rate: Largest scheduled learning rate of the last stored measurement; None: not
+            reported.
+        next_step: Step of the next measurement; 0: unknown.
+        concurrent_time: When measurements of two jobs last arrived in turns, UTC; None: never.
     """
 
     name: RunName
@@ -48,6 +72,10 @@ class StoredRun:
     last_step: int
     measurements: int
     lost: int
+    loss: float | None = None
+    learning_rate: float | None = None
+    next_step: int = 0
+    concurrent_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

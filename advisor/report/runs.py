@@ -5,10 +5,13 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from advisor.report.words import outcome_word, short_name
 from fslr.advisor.v1 import run_service_pb2
+
+_SILENT = timedelta(minutes=15)
+_CONCURRENT = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,9 @@ class RunRow:
         lost_measurements: Number of measurements that were answered but not stored.
         create_time: Time of the first measurement, UTC.
         update_time: Time of the last measurement, UTC.
+        state: The run's state in a word or two, see :func:`run_state`.
+        loss: Training loss of the last measurement, in the user's unit; None: not reported.
+        learning_rate: Largest scheduled learning rate of the last measurement; None: not reported.
     """
 
     run: str
@@ -32,10 +38,18 @@ class RunRow:
     lost_measurements: int
     create_time: datetime
     update_time: datetime
+    state: str
+    loss: float | None
+    learning_rate: float | None
 
     @classmethod
-    def of(cls, run: run_service_pb2.Run) -> RunRow:
-        """Return the row of a run."""
+    def of(cls, run: run_service_pb2.Run, now: datetime) -> RunRow:
+        """Return the row of a run.
+
+        Args:
+            run: The run.
+            now: The time, UTC.
+        """
         return cls(
             short_name(run.name),
             short_name(run.opening.profile),
@@ -44,7 +58,40 @@ class RunRow:
             run.lost_measurements,
             run.create_time.ToDatetime(UTC),
             run.update_time.ToDatetime(UTC),
+            run_state(run, now),
+            run.loss if run.HasField("loss") else None,
+            run.learning_rate if run.HasField("learning_rate") else None,
         )
+
+
+def has_finished(run: run_service_pb2.Run, next_step: int) -> bool:
+    """Return whether a run needs no further measurement.
+
+    Args:
+        run: The run.
+        next_step: Step of its next measurement.
+    """
+    return 0 < run.opening.total_steps <= next_step
+
+
+def run_state(run: run_service_pb2.Run, now: datetime) -> str:
+    """Return a run's state: ``finished``, ``two jobs``, ``silent`` or ``training``.
+
+    A run is silent if no measurement has arrived for a quarter of an hour and for three times its
+    mean interval; nothing says whether it still trains.
+
+    Args:
+        run: The run.
+        now: The time, UTC.
+    """
+    if has_finished(run, run.next_measurement_step):
+        return "finished"
+    created, updated = run.create_time.ToDatetime(UTC), run.update_time.ToDatetime(UTC)
+    concurrent = run.concurrent_time.ToDatetime(UTC)
+    if run.HasField("concurrent_time") and updated - concurrent < _CONCURRENT:
+        return "two jobs"
+    interval = (updated - created) / (run.measurements - 1) if run.measurements > 1 else timedelta()
+    return "silent" if now - updated > max(_SILENT, 3 * interval) else "training"
 
 
 @dataclass(frozen=True, slots=True)

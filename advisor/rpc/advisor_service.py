@@ -15,6 +15,7 @@ from advisor.advising.telemetry import Telemetry
 from advisor.errors import OpeningMissingError, OpeningRepeatedError
 from advisor.observability.metrics import Metrics
 from advisor.policy import InvalidValueError, Outcome
+from advisor.registry.resource_names import RunName
 from advisor.registry.runs import EventToStore
 from advisor.rpc.batching import Batcher
 from advisor.rpc.layout_cache import LayoutCache
@@ -33,11 +34,13 @@ class _OpenRun:
         opening: The run's opening.
         advice: The run's advice.
         encoded_opening: The opening's message, encoded.
+        session: Identifies the job; empty: not known.
     """
 
     opening: Opening
     advice: Advice
     encoded_opening: bytes
+    session: str
 
 
 class AdvisorServicer:
@@ -86,7 +89,8 @@ class AdvisorServicer:
         if request.opening is None:
             raise OpeningMissingError
         opening, advice = await self._layout_cache.open(request.opening)
-        return _OpenRun(opening, advice, request.opening.SerializeToString())
+        session = request.opening.session
+        return _OpenRun(opening, advice, request.opening.SerializeToString(), session)
 
     async def _answer(self, run: _OpenRun, request: RecommendLRRequest) -> bytes:
         if request.measurement is None:
@@ -98,9 +102,22 @@ class AdvisorServicer:
             now = self._now()
             event = packed_event(now, request.encoded_measurement, answer.encoded)
             step = request.measurement.step
+            now_ms = to_ms(now)
             self._telemetry.offer(
-                EventToStore(run.opening.run, run.encoded_opening, event, step, to_ms(now))
+                EventToStore(
+                    run.opening.run,
+                    run.encoded_opening,
+                    event,
+                    step,
+                    now_ms,
+                    run.session,
+                    request.measurement.loss if request.measurement.HasField("loss") else None,
+                    request.measurement.learning_rates,
+                    answer.next_measurement_step,
+                )
             )
+            if run.session and self._telemetry.is_concurrent(run.opening.run, now_ms):
+                return answer.encoded + _concurrent_warning(run.opening.run)
         return answer.encoded
 
     def _count(self, answered: list[tuple[RecommendationRequest, Answer]]) -> None:
@@ -112,6 +129,16 @@ class AdvisorServicer:
             for code, count in enumerate(np.bincount(codes).tolist()):
                 if count:
                     self._groups[code].inc(count)
+
+
+def _concurrent_warning(run: RunName) -> bytes:
+    """Return a warning as the end of an encoded answer: encoded messages merge if concatenated."""
+    message = (
+        f"another job reports measurements to {run}, so its history mixes two trainings; give each "
+        "job its own run name, or stop the other one"
+    )
+    warning = pb.Warning(kind=pb.WARNING_KIND_CONCURRENT_RUN, message=message)
+    return pb.RecommendLRResponse(warnings=[warning]).SerializeToString()
 
 
 def add_to_server(servicer: AdvisorServicer, server: grpc.aio.Server) -> None:

@@ -15,6 +15,7 @@ from advisor.registry.resource_names import PolicyReference, parse_project
 from advisor.rpc.audit_origin import audit_origin_of
 from advisor.rpc.paging import decode_token, encode_token, page_size
 from advisor.rpc.requests import expected_version_of
+from advisor.store.deletion import Deletions
 from advisor.store.policies import PolicyStore
 from advisor.wire import policy_from_proto, policy_to_proto, timestamp_to_proto
 from advisor.wire.field_paths import field_path
@@ -30,11 +31,15 @@ class PolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
 
     Args:
         store: Stores the policies.
+        deletions: Deletes them.
         now: The clock.
     """
 
-    def __init__(self, store: PolicyStore, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, store: PolicyStore, deletions: Deletions, now: Callable[[], datetime]
+    ) -> None:
         self._store = store
+        self._deletions = deletions
         self._now = now
 
     async def SetPolicy(
@@ -61,6 +66,17 @@ class PolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
         """Return one version."""
         stored = await self._store.get(PolicyReference.parse("name", request.name))
         return pb.GetPolicyResponse(policy=_version(stored))
+
+    async def DeletePolicy(
+        self, request: pb.DeletePolicyRequest, context: _Context
+    ) -> pb.DeletePolicyResponse:
+        """Delete a policy."""
+        await self._deletions.delete_policy(
+            PolicyReference.parse("name", request.name),
+            audit_origin_of(context, self._now(), request.request_id),
+            expected_version=expected_version_of(request),
+        )
+        return pb.DeletePolicyResponse()
 
     async def ListPolicies(
         self, request: pb.ListPoliciesRequest, context: _Context

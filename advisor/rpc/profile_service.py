@@ -26,6 +26,7 @@ from advisor.rpc.audit_origin import audit_origin_of
 from advisor.rpc.offloading import compute
 from advisor.rpc.paging import decode_token, encode_token, page_size, parse_filter
 from advisor.rpc.requests import expected_version_of
+from advisor.store.deletion import Deletions
 from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
 from advisor.wire.field_paths import field_path
@@ -42,6 +43,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
     Args:
         store: Stores the profiles.
         policies: Stores the policies that profiles name.
+        deletions: Deletes whole profiles.
         profiles: Resolves the profiles that layouts are validated against.
         now: The clock.
     """
@@ -50,11 +52,13 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         self,
         store: ProfileStore,
         policies: PolicyStore,
+        deletions: Deletions,
         profiles: ProfileSource,
         now: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._policies = policies
+        self._deletions = deletions
         self._profiles = profiles
         self._now = now
 
@@ -142,11 +146,12 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
     async def DeleteProfile(
         self, request: pb.DeleteProfileRequest, context: _Context
     ) -> pb.DeleteProfileResponse:
-        """Delete one version."""
-        await self._store.delete(
-            ProfileReference.parse("name", request.name),
-            audit_origin_of(context, self._now(), request.request_id),
-        )
+        """Delete one version, or a whole profile."""
+        origin = audit_origin_of(context, self._now(), request.request_id)
+        if request.all_versions:
+            await self._deletions.delete_profile(parse_profile_name("name", request.name), origin)
+            return pb.DeleteProfileResponse()
+        await self._store.delete(ProfileReference.parse("name", request.name), origin)
         return pb.DeleteProfileResponse()
 
     async def ValidateLayout(

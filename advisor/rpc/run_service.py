@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from typing import Any
 
 import grpc
@@ -11,7 +12,9 @@ import grpc
 from advisor.policy import InvalidValueError, shown
 from advisor.registry.resource_names import RunName, parse_project
 from advisor.registry.runs import StoredEvent, StoredRun
+from advisor.rpc.audit_origin import audit_origin_of
 from advisor.rpc.paging import decode_token, encode_token, page_size
+from advisor.store.deletion import Deletions
 from advisor.store.runs import RunCursor, RunStore
 from advisor.wire import timestamp_to_proto
 from fslr.advisor.v1 import run_service_pb2 as pb
@@ -29,10 +32,14 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
 
     Args:
         store: Stores the runs.
+        deletions: Deletes them.
+        now: The clock.
     """
 
-    def __init__(self, store: RunStore) -> None:
+    def __init__(self, store: RunStore, deletions: Deletions, now: Callable[[], datetime]) -> None:
         self._store = store
+        self._deletions = deletions
+        self._now = now
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: _Context) -> pb.ListRunsResponse:
         """Return a page of runs."""
@@ -67,6 +74,16 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         return pb.GetRunHistoryResponse(
             events=[_event(event) for event in events[:size]], more=len(events) > size
         )
+
+    async def DeleteRun(
+        self, request: pb.DeleteRunRequest, context: _Context
+    ) -> pb.DeleteRunResponse:
+        """Delete a run."""
+        await self._deletions.delete_run(
+            RunName.parse("name", request.name),
+            audit_origin_of(context, self._now(), request.request_id),
+        )
+        return pb.DeleteRunResponse()
 
     async def WatchRun(  # type: ignore[override]
         self, request: pb.WatchRunRequest, context: _Context
@@ -104,6 +121,12 @@ def _run(run: StoredRun) -> pb.Run:
         last_step=run.last_step,
         measurements=run.measurements,
         lost_measurements=run.lost,
+        loss=run.loss,
+        learning_rate=run.learning_rate,
+        next_measurement_step=run.next_step,
+        concurrent_time=(
+            None if run.concurrent_time is None else timestamp_to_proto(run.concurrent_time)
+        ),
     )
     message.opening.ParseFromString(run.opening)
     return message

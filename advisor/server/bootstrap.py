@@ -36,6 +36,7 @@ from advisor.server.listening import address_of, check_exposure, listen, metrics
 from advisor.server.readiness import LIVENESS, Readiness
 from advisor.server.settings import Settings
 from advisor.store.audit import AuditStore
+from advisor.store.deletion import Deletions
 from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
 from advisor.store.redis.connection import connect
@@ -284,20 +285,23 @@ def _add_services(
 ) -> None:
     """Add the services of the contract to the server."""
     profile_store, policy_store = ProfileStore(redis), PolicyStore(redis)
+    deletions = Deletions(redis)
     profiles = CachedProfiles(
         profile_store, policy_store, size=settings.max_cached_profiles, metrics=metrics
     )
     add_to_server(AdvisorServicer(profiles, telemetry, metrics, _now), server)
     profile_service_pb2_grpc.add_ProfileServiceServicer_to_server(
-        ProfileServicer(profile_store, policy_store, profiles, _now), server
+        ProfileServicer(profile_store, policy_store, deletions, profiles, _now), server
     )
     policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(
-        PolicyServicer(policy_store, _now), server
+        PolicyServicer(policy_store, deletions, _now), server
     )
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
         AuditServicer(AuditStore(redis)), server
     )
-    run_service_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(run_store), server)
+    run_service_pb2_grpc.add_RunServiceServicer_to_server(
+        RunServicer(run_store, deletions, _now), server
+    )
     deployment = Deployment(
         encrypted=settings.tls is not None,
         authenticates=settings.authenticates,

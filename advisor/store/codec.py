@@ -164,6 +164,14 @@ def decode_summary(digest: str, summary: bytes) -> ProfileSummary:
         raise ProfileDamagedError(digest) from None
 
 
+def decode_policy_name(header: bytes) -> str:
+    """Return the stored policy that a header names; empty if there is none, or it is damaged."""
+    try:
+        return str(json.loads(_decompress_header(header)).get("policy_name", ""))
+    except (zlib.error, ValueError, AttributeError):
+        return ""
+
+
 def _header(fields: dict[str, Any]) -> ProfileHeader:
     if fields["format"] != _FORMAT:
         raise ValueError(f"format {fields['format']}")

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from advisor.registry.profiles import Alias, VersionInfo
 from advisor.registry.resource_names import ProfileName
+from advisor.registry.runs import RecordResult
 from advisor.store.times import from_ms
 
 
@@ -55,6 +56,33 @@ class DeleteOutcome(IntEnum):
     DELETED = 1
 
 
+class DeleteAllOutcome(IntEnum):
+    """What ``delete_all_versions.lua`` did."""
+
+    CHANGED = -2
+    """The stored versions are not those that the caller has read."""
+    IN_USE = -1
+    """The profile has aliases."""
+    NOT_FOUND = 0
+    DELETED = 1
+
+
+class DeletePolicyOutcome(IntEnum):
+    """What ``delete_policy.lua`` did."""
+
+    CONFLICT = -1
+    """The latest version is not the one that the caller expects."""
+    NOT_FOUND = 0
+    DELETED = 1
+
+
+class DeleteRunOutcome(IntEnum):
+    """What ``delete_run.lua`` did."""
+
+    NOT_FOUND = 0
+    DELETED = 1
+
+
 class PolicyOutcome(IntEnum):
     """What ``set_policy.lua`` did."""
 
@@ -78,7 +106,11 @@ OUTCOMES: tuple[type[IntEnum], ...] = (
     ResolveOutcome,
     AliasOutcome,
     DeleteOutcome,
+    DeleteAllOutcome,
+    DeletePolicyOutcome,
+    DeleteRunOutcome,
     PolicyOutcome,
+    RecordResult,
     TokenOutcome,
 )
 """All outcomes that scripts use."""

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
+import numpy as np
 from redis.asyncio import Redis
 
 from advisor.errors import RunNotFoundError
 from advisor.registry.resource_names import RunName
-from advisor.registry.runs import EventToStore, StoredEvent, StoredRun
+from advisor.registry.runs import EventToStore, RecordResult, StoredEvent, StoredRun
 from advisor.store import keys
 from advisor.store.lua import load_script
 from advisor.store.redis.commands import Call, batch
@@ -51,7 +53,9 @@ class RunStore:
         self._redis = redis
         self._record = load_script(redis, "record_events")
 
-    async def record(self, runs: Sequence[tuple[Sequence[EventToStore], int]]) -> list[bool]:
+    async def record(
+        self, runs: Sequence[tuple[Sequence[EventToStore], int]]
+    ) -> list[RecordResult]:
         """Store events of several runs, in one round trip per server.
 
         The events of one run are stored atomically.
@@ -61,20 +65,26 @@ class RunStore:
                 were lost before them.
 
         Returns:
-            For each run whether its events were stored.
+            For each run what happened to its events.
         """
         with store_errors():
             results = await batch(self._redis, [self._call(*pair) for pair in runs])
-        return [not isinstance(result, Exception) for result in results]
+        return [
+            RecordResult.REFUSED if isinstance(result, Exception) else RecordResult(result[0])
+            for result in results
+        ]
 
     def _call(self, events: Sequence[EventToStore], lost: int) -> Call:
         first, last = events[0], events[-1]
         own = keys.RunKeys(last.run)
+        sessions = [session for session, _ in groupby(event.session for event in events)]
         return self._record.call(
             keys=[keys.runs(last.run.project), own.summary, own.events],
             args=[
                 *(last.run.run, last.opening, lost, MAX_EVENTS, LIFETIME_S),
                 *(first.time_ms, last.time_ms, last.step),
+                *("" if last.loss is None else repr(last.loss), _largest(last.learning_rates)),
+                *(last.next_step, len(sessions), *sessions),
                 *(event.event for event in events),
             ],
         )
@@ -158,6 +168,7 @@ class RunStore:
             fields = await awaited(self._redis.hgetall(keys.RunKeys(name).summary))
         if not fields:
             return None
+        concurrent = fields.get(b"concurrent")
         return StoredRun(
             name=name,
             opening=fields[b"opening"],
@@ -166,7 +177,21 @@ class RunStore:
             last_step=int(fields[b"step"]),
             measurements=int(fields[b"measurements"]),
             lost=int(fields[b"lost"]),
+            loss=_number(fields.get(b"loss")),
+            learning_rate=_number(fields.get(b"learning_rate")),
+            next_step=int(fields.get(b"next", 0)),
+            concurrent_time=from_ms(int(concurrent)) if concurrent else None,
         )
+
+
+def _largest(learning_rates: bytes) -> str:
+    """Return the largest of encoded learning rates, or nothing if there are none."""
+    # In the fewest digits that single precision needs: 0.01, not 0.009999999776.
+    return str(np.frombuffer(learning_rates, "<f4").max()) if learning_rates else ""
+
+
+def _number(stored: bytes | None) -> float | None:
+    return float(stored) if stored else None
 
 
 def _events(entries: Any) -> list[StoredEvent]:

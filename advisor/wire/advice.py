@@ -18,6 +18,7 @@ from advisor.wire.layouts import initial_rms_from_proto, layout_from_proto
 from advisor.wire.policies import policy_from_proto, weight_decay_to_proto
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_service_pb2
 
+_MAX_SESSION_CHARACTERS = 64
 _MATCHES = {
     Match.NONE: policy_pb2.MATCH_NONE,
     Match.NAME: policy_pb2.MATCH_NAME,
@@ -53,6 +54,7 @@ def opening_from_proto(
     NON_NEGATIVE.check("opening.base_learning_rate", message.base_learning_rate)
     check_words("opening.optimizer", message.optimizer)
     check_words("opening.loss_name", message.loss_name)
+    check_words("opening.session", message.session, max_characters=_MAX_SESSION_CHARACTERS)
     profile = ProfileReference.parse("opening.profile", message.profile)
     run = RunName.parse("opening.run", message.run) if message.run else None
     if run and run.project != profile.name.project:

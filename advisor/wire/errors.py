@@ -52,6 +52,7 @@ TABLE: dict[type[Exception], ErrorMapping] = {
     errors.PolicyMovedError: ErrorMapping(_C.ABORTED, _R.ERROR_REASON_POLICY_MOVED),
     errors.AliasMovedError: ErrorMapping(_C.ABORTED, _R.ERROR_REASON_ALIAS_MOVED),
     errors.VersionInUseError: ErrorMapping(_C.FAILED_PRECONDITION, _R.ERROR_REASON_VERSION_IN_USE),
+    errors.PolicyInUseError: ErrorMapping(_C.FAILED_PRECONDITION, _R.ERROR_REASON_POLICY_IN_USE),
     errors.RequestReusedError: ErrorMapping(_C.INVALID_ARGUMENT, _R.ERROR_REASON_REQUEST_REUSED),
     errors.AuditUnavailableError: ErrorMapping(_C.UNAVAILABLE, _R.ERROR_REASON_AUDIT_UNAVAILABLE),
     errors.StoreUnavailableError: ErrorMapping(_C.UNAVAILABLE, _R.ERROR_REASON_STORE_UNAVAILABLE),

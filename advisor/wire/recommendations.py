@@ -87,10 +87,12 @@ class Answer(NamedTuple):
     Attributes:
         encoded: A ``RecommendLRResponse``, encoded.
         outcome_codes: Why each multiplier is what it is, as in ``Recommendation.outcome_codes``.
+        next_measurement_step: Step of the next measurement.
     """
 
     encoded: bytes
     outcome_codes: npt.NDArray[np.uint8]
+    next_measurement_step: int = 0
 
 
 class _Arrays(NamedTuple):
@@ -389,7 +391,13 @@ def _encode(
             warnings=[warning.SerializeToString() for warning in warnings],
             **_scalars(advice, message.step, recommended, i),
         )
-        answers.append(Answer(response.SerializeToString(), recommended.outcome_codes[i]))
+        answers.append(
+            Answer(
+                response.SerializeToString(),
+                recommended.outcome_codes[i],
+                response.next_measurement_step,
+            )
+        )
     return answers
 
 

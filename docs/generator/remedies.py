@@ -16,6 +16,7 @@ REMEDIES: dict[str, str] = {
     "VERSION_NOT_FOUND": "Correct the version or alias. The message lists those that exist.",
     "RUN_NOT_FOUND": "Correct the name. Runs are kept for 30 days after their last measurement.",
     "POLICY_NOT_FOUND": "Correct the name or the version.",
+    "POLICY_IN_USE": "Delete the profile versions that name the policy first.",
     "POLICY_MOVED": "Somebody else changed the policy. Read it again, then decide.",
     "ALIAS_MOVED": "Somebody else moved the alias. Read it again, then decide.",
     "VERSION_IN_USE": "Move or delete the alias first.",

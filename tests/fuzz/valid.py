@@ -133,6 +133,7 @@ def requests(method: str) -> tuple[Message, ...]:
             policy_service_pb2.SetPolicyRequest(name=policy, policy=_POLICY),
         ),
         "PolicyService/GetPolicy": (policy_service_pb2.GetPolicyRequest(name=policy),),
+        "PolicyService/DeletePolicy": (policy_service_pb2.DeletePolicyRequest(name=policy),),
         "PolicyService/ListPolicies": (
             policy_service_pb2.ListPoliciesRequest(parent=_PARENT, page_size=1),
         ),
@@ -167,6 +168,7 @@ def requests(method: str) -> tuple[Message, ...]:
         "RunService/ListRuns": (run_service_pb2.ListRunsRequest(parent=_PARENT, page_size=2),),
         "RunService/GetRun": (run_service_pb2.GetRunRequest(name=run),),
         "RunService/GetRunHistory": (run_service_pb2.GetRunHistoryRequest(name=run, page_size=2),),
+        "RunService/DeleteRun": (run_service_pb2.DeleteRunRequest(name=run),),
         "RunService/WatchRun": (run_service_pb2.WatchRunRequest(name=run),),
         "StatusService/GetStatus": (status_service_pb2.GetStatusRequest(),),
     }

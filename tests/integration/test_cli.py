@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,44 @@ def test_runs_are_listed_shown_and_watched(cli: Cli, client: AdvisorClient, proj
     assert [line.split()[0] for line in watched] == ["step", "0", "25"]
     lines = cli.run("run", "watch", "night", "--count", "2", "--json").stdout.splitlines()
     assert [json.loads(line)["measurement"].get("step", 0) for line in lines] == [0, 25]
+
+
+def test_a_watch_ends_with_its_run(cli: Cli, client: AdvisorClient, project: str) -> None:
+    refused = cli.run("run", "watch", "nihgt", ok=False)
+    assert "there is no run" in refused.stderr
+    assert "--wait waits for it to start" in refused.stderr
+    client.register_profile("gpt", content_message(), project=project)
+    opening = opening_message(
+        f"projects/{project}/profiles/gpt", run=f"projects/{project}/runs/night"
+    )
+    opening.total_steps = 30
+    opening.policy.min_interval_steps = opening.policy.max_interval_steps = 10
+
+    def measure(step: int) -> None:
+        client.recommend_once(
+            opening, pb.Measurement(step=step, unit_rates=[1] * 4, learning_rates=[0.01] * 4)
+        )
+        eventually(lambda: client.get_run("night", project=project).last_step == step)
+
+    measure(1)
+    (listed,) = cli.json("run", "list")
+    assert listed["learning_rate"] == 0.01
+    assert "training" in cli.run("run", "list").stdout
+    watched: list[str] = []
+    thread = threading.Thread(
+        target=lambda: watched.append(cli.run("run", "watch", "night").stdout), daemon=True
+    )
+    thread.start()
+    measure(11)
+    measure(21)  # the next measurement would be at step 31
+    thread.join(20)
+    assert [line.split()[0] for line in watched[0].splitlines()] == ["step", "1", "11", "21"]
+    assert "finished" in cli.run("run", "list").stdout
+    again = cli.run("run", "watch", "night", "--json").stdout.splitlines()
+    ids = [json.loads(line)["id"] for line in again]
+    assert len(ids) == 3
+    rest = cli.run("run", "watch", "night", "--json", "--after-id", ids[1]).stdout.splitlines()
+    assert [json.loads(line)["id"] for line in rest] == ids[2:]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import pytest
 from fslr import AdvisorClient, InvalidRequestError, RunNotFoundError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import run_service_pb2
+from fslr.client.stream import StreamSession
 from tests.building import content_message, opening_message
+from tests.commands import Cli
 from tests.waiting import eventually
 
 
@@ -89,6 +91,43 @@ def test_pages_of_runs_add_up_to_the_whole_list(client: AdvisorClient, project: 
                 break
             request.page_token = page.next_page_token
         assert seen == whole
+
+
+def test_two_jobs_under_one_run_name_are_warned(client: AdvisorClient, project: str) -> None:
+    client.register_profile("gpt", content_message(), project=project)
+    opening = opening_message(
+        f"projects/{project}/profiles/gpt", run=f"projects/{project}/runs/night"
+    )
+
+    def warned(session: StreamSession, step: int) -> bool:
+        answer = session.recommend(pb.Measurement(step=step, unit_rates=[1] * 4))
+        eventually(lambda: client.get_run("night", project=project).last_step == step)
+        return any(w.kind == pb.WARNING_KIND_CONCURRENT_RUN for w in answer.warnings)
+
+    first = client.open_run(opening)
+    assert not warned(first, 1)
+    first._drop()  # the connection breaks, and the same job opens its stream again
+    assert not warned(first, 2)
+    first.close()
+    resumed, other = client.open_run(opening), client.open_run(opening)
+    assert not warned(resumed, 3)  # from a checkpoint
+    assert not client.get_run("night", project=project).HasField("concurrent_time")
+    assert not warned(other, 4)
+    warned(resumed, 5)
+    assert eventually(lambda: warned(other, 6))
+    assert warned(resumed, 7)
+    resumed.close()
+    other.close()
+    assert client.get_run("night", project=project).HasField("concurrent_time")
+    cli = Cli(client.address, project)
+    shown = cli.run("run", "show", "night")
+    assert "two jobs reported measurements to this run, last at" in shown.stderr
+    assert "give each job its own run name" in shown.stderr
+    assert "two jobs" in cli.run("run", "list").stdout
+    session = "x" * 65
+    opening.session = session
+    with pytest.raises(InvalidRequestError, match="at most 64 are allowed"):
+        client.recommend_once(opening, pb.Measurement(step=8, unit_rates=[1] * 4))
 
 
 def test_a_watch_sends_stored_events_and_then_new_ones(client: AdvisorClient, project: str) -> None:

@@ -18,20 +18,30 @@ from advisor.auth.tokens import Token, TokenRecord
 from advisor.errors import (
     AliasMovedError,
     PolicyMovedError,
+    PolicyNotFoundError,
     ProfileNotFoundError,
+    RunNotFoundError,
     VersionInUseError,
     VersionNotFoundError,
 )
-from advisor.policy import Policy
+from advisor.policy import InvalidValueError, Policy
 from advisor.registry.audit import AuditOrigin
 from advisor.registry.profiles import Alias
-from advisor.registry.resource_names import PolicyReference, ProfileName, ProfileReference
+from advisor.registry.resource_names import (
+    PolicyReference,
+    ProfileName,
+    ProfileReference,
+    RunName,
+)
+from advisor.registry.runs import EventToStore, RecordResult
+from advisor.store.deletion import Deletions
 from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
 from advisor.store.redis.commands import Script
 from advisor.store.redis.connection import connect
 from advisor.store.redis.embedded import EmbeddedRedis
 from advisor.store.replies import OUTCOMES
+from advisor.store.runs import RunStore
 from advisor.store.tokens import TokenStore
 from advisor.wire import content_from_proto
 from tests.building import content_message
@@ -127,6 +137,97 @@ def test_policies_produce_every_outcome(tmp_path: Path, seen: dict[str, set[int]
 
     run(tmp_path, steps)
     expect_all("PolicyOutcome", seen)
+
+
+def test_deletions_produce_every_outcome(tmp_path: Path, seen: dict[str, set[int]]) -> None:
+    team, night = PolicyReference("default", "team"), RunName("default", "night")
+    contents = [content_from_proto(content_message(rate=rate)) for rate in (1.0, 2.0, 3.0)]
+
+    async def delete_profile(redis: Redis, profiles: ProfileStore) -> None:
+        deletions = Deletions(redis)
+        with pytest.raises(ProfileNotFoundError, match="there is no profile"):
+            await deletions.delete_profile(GPT, ORIGIN)
+        for content in contents[:2]:
+            await profiles.register(GPT, content, ORIGIN)
+        await profiles.set_alias(version("1"), "prod", ORIGIN)
+        with pytest.raises(VersionInUseError, match="gpt is named by alias prod"):
+            await deletions.delete_profile(GPT, ORIGIN)
+        await profiles.delete_alias(GPT, "prod", ORIGIN)
+        read = deletions._versions
+
+        async def outdated(name: ProfileName) -> dict[int, str]:
+            found = await read(name)
+            if len(found) == 2:  # another caller registers a version meanwhile
+                await profiles.register(GPT, contents[2], ORIGIN)
+            return found
+
+        deletions._versions = outdated  # type: ignore[method-assign]
+        await deletions.delete_profile(GPT, ORIGIN)
+        with pytest.raises(ProfileNotFoundError, match="there is no profile"):
+            await profiles.resolve(version(""))
+        info, _ = await profiles.register(GPT, contents[0], ORIGIN)
+        assert info.version == 4  # numbers are not reused
+
+    async def steps(redis: Redis) -> None:
+        await delete_profile(redis, ProfileStore(redis))
+        policies, runs, deletions = PolicyStore(redis), RunStore(redis), Deletions(redis)
+        with pytest.raises(PolicyNotFoundError, match="there is no policy"):
+            await deletions.delete_policy(team, ORIGIN)
+        await policies.set(team, Policy(), ORIGIN)
+        with pytest.raises(PolicyMovedError, match="is 1, not 2 as expected"):
+            await deletions.delete_policy(team, ORIGIN, expected_version=2)
+        with pytest.raises(InvalidValueError, match="names a version; all are deleted"):
+            await deletions.delete_policy(PolicyReference("default", "team", 1), ORIGIN)
+        await deletions.delete_policy(team, ORIGIN, expected_version=1)
+        assert await policies.page("default", after="", size=9) == ([], "")
+        stored, _ = await policies.set(team, Policy(), ORIGIN)
+        assert stored.reference.version == 2  # numbers are not reused
+        with pytest.raises(RunNotFoundError, match="night"):
+            await deletions.delete_run(night, ORIGIN)
+        await runs.record([([EventToStore(night, b"", b"event", 3, 0)], 0)])
+        await deletions.delete_run(night, ORIGIN)
+        assert await runs.history(night, after="", size=9) == []
+        assert await runs.page("default", after=None, size=9) == ([], None)
+
+    run(tmp_path, steps)
+    for kind in ("DeleteAllOutcome", "DeletePolicyOutcome", "DeleteRunOutcome"):
+        expect_all(kind, seen)
+
+
+@pytest.mark.parametrize(
+    ("sessions", "is_concurrent"),
+    [
+        ("aaa", False),
+        ("", False),
+        ("aab", False),  # resumed
+        ("abc", False),  # resumed twice
+        ("aba", True),
+        ("abab", True),
+        ("a-b-", False),  # a caller without a session in between
+        ("abcdefghij", False),
+        ("abcb", True),
+    ],
+)
+def test_two_jobs_that_report_in_turns_are_noticed(
+    sessions: str, is_concurrent: bool, tmp_path: Path
+) -> None:
+    night = RunName("default", "night")
+
+    async def steps(redis: Redis) -> None:
+        store = RunStore(redis)
+        events = [
+            EventToStore(night, b"", b"e", step, 1_000 * step, session.strip("-"))
+            for step, session in enumerate(sessions or "-")
+        ]
+        single = [(await store.record([([event], 0)]))[0] for event in events]
+        assert (RecordResult.CONCURRENT in single) == is_concurrent
+        assert ((await store.get(night)).concurrent_time is not None) == is_concurrent
+        other = RunName("default", "batched")
+        batched = [event._replace(run=other) for event in events]
+        result = await store.record([(batched, 0)])
+        assert result == [RecordResult.CONCURRENT if is_concurrent else RecordResult.STORED]
+
+    run(tmp_path, steps)
 
 
 def test_tokens_produce_every_outcome(tmp_path: Path, seen: dict[str, set[int]]) -> None:

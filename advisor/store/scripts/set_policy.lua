@@ -24,7 +24,7 @@ if latest > 0 and redis.call('HGET', KEYS[2], 'v:' .. latest) == ARGV[2] then
   local time = tonumber(redis.call('HGET', KEYS[2], 't:' .. latest)) or 0
   return store_answer({PolicyOutcome.UNCHANGED, latest, time})
 end
-local version = latest + 1
+local version = math.max(latest, tonumber(redis.call('HGET', KEYS[2], 'last')) or 0) + 1
 local audit_error = write_audit('set policy', 'policies/' .. ARGV[1] .. '@' .. version, ARGV[2])
 if audit_error then
   return audit_error

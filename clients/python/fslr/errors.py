@@ -18,6 +18,7 @@
        |- LayoutMismatchError   groups of the model match no group of the profile
        |- AliasMovedError       the alias was moved in the meantime
        |- PolicyMovedError      the policy was changed in the meantime
+       |- PolicyInUseError      profiles name the policy
        |- VersionInUseError     an alias names the version
        |- MessageTooLargeError
        |- AuthenticationError   the token is missing or not valid
@@ -108,6 +109,10 @@ class PolicyNotFoundError(NotFoundError):
     """The policy, or that version of it, does not exist."""
 
 
+class PolicyInUseError(ServiceError):
+    """Profiles name the policy to delete."""
+
+
 class PolicyMovedError(ServiceError):
     """The policy was changed in the meantime."""
 
@@ -160,6 +165,7 @@ BY_REASON: dict[str, type[ServiceError]] = {
     "VERSION_NOT_FOUND": VersionNotFoundError,
     "RUN_NOT_FOUND": RunNotFoundError,
     "POLICY_NOT_FOUND": PolicyNotFoundError,
+    "POLICY_IN_USE": PolicyInUseError,
     "POLICY_MOVED": PolicyMovedError,
     "ALIAS_MOVED": AliasMovedError,
     "VERSION_IN_USE": VersionInUseError,

@@ -142,7 +142,14 @@ def test_every_text_field_of_a_request_is_a_checked_name_or_a_known_exception() 
     """A new text field must be classified, because authorization must check every name."""
     no_names = {
         *("filter", "page_token", "after_id", "alias", "etag", "request_id"),
-        *("optimizer", "opening.optimizer", "opening.loss_name", "content.docs"),
+        *(
+            "optimizer",
+            "opening.optimizer",
+            "opening.loss_name",
+            "opening.session",
+            "content.docs",
+            "content.mask",
+        ),
     }
     for path, method in methods().items():
         request = method.input_type._concrete_class()

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from advisor.policy import Limit
 from advisor.report.explanation import explain
-from advisor.report.runs import MeasuredGroupRow, MeasurementRow, RunRow, measured_groups
+from advisor.report.runs import MeasuredGroupRow, MeasurementRow, RunRow, measured_groups, run_state
 from advisor.report.words import limit_sentence, limit_word, outcome_sentence, outcome_word
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, run_service_pb2
@@ -57,7 +57,46 @@ def test_a_run_is_listed_with_short_names_and_utc_times() -> None:
     run.create_time.FromDatetime(create_time)
     run.update_time.FromDatetime(create_time)
     run.lost_measurements = 2
-    assert RunRow.of(run) == RunRow("night", "gpt", 7, 3, 2, create_time, create_time)
+    now = create_time + timedelta(minutes=1)
+    assert RunRow.of(run, now) == RunRow(
+        *("night", "gpt", 7, 3, 2, create_time, create_time),
+        *("training", None, None),
+    )
+    run.loss, run.learning_rate = 2.5, 0.01
+    assert (RunRow.of(run, now).loss, RunRow.of(run, now).learning_rate) == (2.5, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("measurements", "age_min", "total_steps", "next_step", "concurrent_min", "state"),
+    [
+        (1, 14, 0, 5, None, "training"),
+        (1, 16, 0, 5, None, "silent"),
+        (11, 25, 0, 5, None, "training"),  # one measurement every 10 minutes
+        (11, 35, 0, 5, None, "silent"),
+        (1, 1, 100, 99, None, "training"),
+        (1, 1, 100, 100, None, "finished"),
+        (1, 1_000, 100, 120, None, "finished"),
+        (1, 1, 0, 5, 10, "two jobs"),
+        (1, 1, 0, 5, 70, "training"),  # long ago
+    ],
+)
+def test_a_run_has_a_state(
+    measurements: int,
+    age_min: int,
+    total_steps: int,
+    next_step: int,
+    concurrent_min: int | None,
+    state: str,
+) -> None:
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    updated = now - timedelta(minutes=age_min)
+    run = run_service_pb2.Run(measurements=measurements, next_measurement_step=next_step)
+    run.opening.total_steps = total_steps
+    run.update_time.FromDatetime(updated)
+    run.create_time.FromDatetime(updated - timedelta(minutes=100))
+    if concurrent_min is not None:
+        run.concurrent_time.FromDatetime(updated - timedelta(minutes=concurrent_min))
+    assert run_state(run, now) == state
 
 
 def test_a_measurement_has_its_multipliers_summarized_and_its_outcomes_counted() -> None:

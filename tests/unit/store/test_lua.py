@@ -13,7 +13,10 @@ from advisor.store.redis.commands import ScriptError
 from advisor.store.replies import (
     OUTCOMES,
     AliasOutcome,
+    DeleteAllOutcome,
     DeleteOutcome,
+    DeletePolicyOutcome,
+    DeleteRunOutcome,
     PolicyOutcome,
     RegisterOutcome,
     ResolveOutcome,
@@ -28,7 +31,10 @@ KINDS: tuple[type[Enum], ...] = (*OUTCOMES, ScriptError)
 CONSTANTS = {kind.__name__: kind for kind in KINDS}
 USES = re.compile(rf"\b({'|'.join(CONSTANTS)})\.(\w+)")
 OWNERS: dict[str, type[Enum]] = {
+    "delete_all_versions": DeleteAllOutcome,
+    "delete_policy": DeletePolicyOutcome,
     "delete_profile": DeleteOutcome,
+    "delete_run": DeleteRunOutcome,
     "register_profile": RegisterOutcome,
     "resolve_profile": ResolveOutcome,
     "set_alias": AliasOutcome,

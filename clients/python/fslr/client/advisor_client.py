@@ -211,17 +211,25 @@ class AdvisorClient(Connection):
         self._call(self._profiles.DeleteProfileAlias, request)
 
     def delete_profile(
-        self, profile: str, *, project: str = DEFAULT_PROJECT, request_id: str = ""
+        self,
+        profile: str,
+        *,
+        all_versions: bool = False,
+        project: str = DEFAULT_PROJECT,
+        request_id: str = "",
     ) -> None:
-        """Delete one version.
+        """Delete one version, or a whole profile; no alias may name what is deleted.
 
         Args:
-            profile: The version, such as ``char-gpt@3``.
+            profile: The version, such as ``char-gpt@3``; with ``all_versions`` the profile.
+            all_versions: Whether to delete all versions.
             project: The project.
             request_id: As in :meth:`register_profile`.
         """
         request = profile_service_pb2.DeleteProfileRequest(
-            name=profile_name(profile, project), request_id=request_id or _new_id()
+            name=profile_name(profile, project),
+            all_versions=all_versions,
+            request_id=request_id or _new_id(),
         )
         self._call(self._profiles.DeleteProfile, request)
 
@@ -288,6 +296,29 @@ class AdvisorClient(Connection):
         request = policy_service_pb2.GetPolicyRequest(name=policy_name(policy, project))
         return self._call(self._policies.GetPolicy, request).policy
 
+    def delete_policy(
+        self,
+        policy: str,
+        *,
+        expected_version: int | None = None,
+        project: str = DEFAULT_PROJECT,
+        request_id: str = "",
+    ) -> None:
+        """Delete a policy with all its versions; no stored profile may name it.
+
+        Args:
+            policy: The policy, without a version.
+            expected_version: The latest version that the policy must have now; None: not checked.
+            project: The project.
+            request_id: As in :meth:`register_profile`.
+        """
+        request = policy_service_pb2.DeletePolicyRequest(
+            name=policy_name(policy, project),
+            expected_version=expected_version,
+            request_id=request_id or _new_id(),
+        )
+        self._call(self._policies.DeletePolicy, request)
+
     def list_policies(
         self, *, project: str = DEFAULT_PROJECT
     ) -> Iterator[policy_service_pb2.PolicyVersion]:
@@ -312,6 +343,19 @@ class AdvisorClient(Connection):
         """Return one run."""
         request = run_service_pb2.GetRunRequest(name=run_name(run, project))
         return self._call(self._runs.GetRun, request).run
+
+    def delete_run(self, run: str, *, project: str = DEFAULT_PROJECT, request_id: str = "") -> None:
+        """Delete a run and its history; a run that still trains appears again.
+
+        Args:
+            run: The run.
+            project: The project.
+            request_id: As in :meth:`register_profile`.
+        """
+        request = run_service_pb2.DeleteRunRequest(
+            name=run_name(run, project), request_id=request_id or _new_id()
+        )
+        self._call(self._runs.DeleteRun, request)
 
     def get_run_history(
         self, run: str, *, project: str = DEFAULT_PROJECT

@@ -7,6 +7,7 @@ import queue
 import random
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -101,7 +102,9 @@ class StreamSession:
         deadline_s: float,
     ) -> None:
         self._start_call = start_call
-        self._opening = opening
+        self._opening = pb.RunOpening()
+        self._opening.CopyFrom(opening)
+        self._opening.session = opening.session or uuid.uuid4().hex
         self._address = address
         self._deadline_s = deadline_s
         self._stream: _Stream | None = None

@@ -51,6 +51,8 @@ class _WarningKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WarningKi
     """The learning rates of run and profile decay differently."""
     WARNING_KIND_MASK: _WarningKind.ValueType  # 11
     """The unit rates of run and profile are averages over different output elements."""
+    WARNING_KIND_CONCURRENT_RUN: _WarningKind.ValueType  # 12
+    """Another job reports measurements to the same run."""
 
 class WarningKind(_WarningKind, metaclass=_WarningKindEnumTypeWrapper):
     """WarningKind is the kind of a difference between a run and its profile."""
@@ -79,6 +81,8 @@ WARNING_KIND_SCHEDULE: WarningKind.ValueType  # 10
 """The learning rates of run and profile decay differently."""
 WARNING_KIND_MASK: WarningKind.ValueType  # 11
 """The unit rates of run and profile are averages over different output elements."""
+WARNING_KIND_CONCURRENT_RUN: WarningKind.ValueType  # 12
+"""Another job reports measurements to the same run."""
 Global___WarningKind: _TypeAlias = WarningKind  # noqa: Y015
 
 @_typing.final
@@ -97,6 +101,7 @@ class RunOpening(_message.Message):
     BASE_LEARNING_RATE_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     LOSS_NAME_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """The run: `projects/{project}/runs/{run}`. The run is 1 to 63 characters of `[a-z0-9-]` and
     starts with a letter. Measurements are stored under this name. Default (empty): nothing is
@@ -124,6 +129,11 @@ class RunOpening(_message.Message):
     """Name of the loss, such as `cross-entropy`, with the same limits as `optimizer`. Default
     (empty): unknown.
     """
+    session: _builtins.str
+    """Identifies the job within the run: a new one whenever a training starts or resumes, the same when
+    its stream opens again. Two jobs that report to one run in turns are warned. At most 64
+    characters without control characters. Default (empty): not known, never warned.
+    """
     @_builtins.property
     def layout(self) -> _layout_pb2.Layout:
         """The model's groups. Required."""
@@ -145,10 +155,11 @@ class RunOpening(_message.Message):
         base_learning_rate: _builtins.float = ...,
         batch_size: _builtins.int = ...,
         loss_name: _builtins.str = ...,
+        session: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "batch_size", b"batch_size", "layout", b"layout", "loss_name", b"loss_name", "observe_only", b"observe_only", "optimizer", b"optimizer", "policy", b"policy", "profile", b"profile", "run", b"run", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "batch_size", b"batch_size", "layout", b"layout", "loss_name", b"loss_name", "observe_only", b"observe_only", "optimizer", b"optimizer", "policy", b"policy", "profile", b"profile", "run", b"run", "session", b"session", "total_steps", b"total_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -88,6 +88,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED, with RetryInfo: the token has used its quota of streams or messages."""
     ERROR_REASON_TOO_MANY_GROUPS: _ErrorReason.ValueType  # 26
     """RESOURCE_EXHAUSTED: a layout has more groups and frozen names than the service accepts."""
+    ERROR_REASON_POLICY_IN_USE: _ErrorReason.ValueType  # 27
+    """FAILED_PRECONDITION: profiles name the policy to delete."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the value of `google.rpc.ErrorInfo.reason`, there without the prefix
@@ -156,6 +158,8 @@ ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 25
 """RESOURCE_EXHAUSTED, with RetryInfo: the token has used its quota of streams or messages."""
 ERROR_REASON_TOO_MANY_GROUPS: ErrorReason.ValueType  # 26
 """RESOURCE_EXHAUSTED: a layout has more groups and frozen names than the service accepts."""
+ERROR_REASON_POLICY_IN_USE: ErrorReason.ValueType  # 27
+"""FAILED_PRECONDITION: profiles name the policy to delete."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

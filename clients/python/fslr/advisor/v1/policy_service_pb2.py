@@ -26,7 +26,7 @@ from fslr.advisor.v1 import policy_pb2 as fslr_dot_advisor_dot_v1_dot_policy__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$fslr/advisor/v1/policy_service.proto\x12\x0f\x66slr.advisor.v1\x1a\x1c\x66slr/advisor/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x01\n\rPolicyVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06policy\x18\x04 \x01(\x0b\x32\x17.fslr.advisor.v1.Policy\"\x91\x01\n\x10SetPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06policy\x18\x02 \x01(\x0b\x32\x17.fslr.advisor.v1.Policy\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\x13\n\x11_expected_version\"T\n\x11SetPolicyResponse\x12.\n\x06policy\x18\x01 \x01(\x0b\x32\x1e.fslr.advisor.v1.PolicyVersion\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\" \n\x10GetPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"C\n\x11GetPolicyResponse\x12.\n\x06policy\x18\x01 \x01(\x0b\x32\x1e.fslr.advisor.v1.PolicyVersion\"L\n\x13ListPoliciesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x14ListPoliciesResponse\x12\x30\n\x08policies\x18\x01 \x03(\x0b\x32\x1e.fslr.advisor.v1.PolicyVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x9e\x02\n\rPolicyService\x12R\n\tSetPolicy\x12!.fslr.advisor.v1.SetPolicyRequest\x1a\".fslr.advisor.v1.SetPolicyResponse\x12W\n\tGetPolicy\x12!.fslr.advisor.v1.GetPolicyRequest\x1a\".fslr.advisor.v1.GetPolicyResponse\"\x03\x90\x02\x01\x12`\n\x0cListPolicies\x12$.fslr.advisor.v1.ListPoliciesRequest\x1a%.fslr.advisor.v1.ListPoliciesResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$fslr/advisor/v1/policy_service.proto\x12\x0f\x66slr.advisor.v1\x1a\x1c\x66slr/advisor/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x01\n\rPolicyVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06policy\x18\x04 \x01(\x0b\x32\x17.fslr.advisor.v1.Policy\"\x91\x01\n\x10SetPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06policy\x18\x02 \x01(\x0b\x32\x17.fslr.advisor.v1.Policy\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\x13\n\x11_expected_version\"T\n\x11SetPolicyResponse\x12.\n\x06policy\x18\x01 \x01(\x0b\x32\x1e.fslr.advisor.v1.PolicyVersion\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\" \n\x10GetPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"C\n\x11GetPolicyResponse\x12.\n\x06policy\x18\x01 \x01(\x0b\x32\x1e.fslr.advisor.v1.PolicyVersion\"L\n\x13ListPoliciesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x14ListPoliciesResponse\x12\x30\n\x08policies\x18\x01 \x03(\x0b\x32\x1e.fslr.advisor.v1.PolicyVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\x13\x44\x65letePolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x03 \x01(\tB\x13\n\x11_expected_version\"\x16\n\x14\x44\x65letePolicyResponse2\x80\x03\n\rPolicyService\x12R\n\tSetPolicy\x12!.fslr.advisor.v1.SetPolicyRequest\x1a\".fslr.advisor.v1.SetPolicyResponse\x12W\n\tGetPolicy\x12!.fslr.advisor.v1.GetPolicyRequest\x1a\".fslr.advisor.v1.GetPolicyResponse\"\x03\x90\x02\x01\x12`\n\x0cListPolicies\x12$.fslr.advisor.v1.ListPoliciesRequest\x1a%.fslr.advisor.v1.ListPoliciesResponse\"\x03\x90\x02\x01\x12`\n\x0c\x44\x65letePolicy\x12$.fslr.advisor.v1.DeletePolicyRequest\x1a%.fslr.advisor.v1.DeletePolicyResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICYSERVICE'].methods_by_name['GetPolicy']._serialized_options = b'\220\002\001'
   _globals['_POLICYSERVICE'].methods_by_name['ListPolicies']._loaded_options = None
   _globals['_POLICYSERVICE'].methods_by_name['ListPolicies']._serialized_options = b'\220\002\001'
+  _globals['_POLICYSERVICE'].methods_by_name['DeletePolicy']._loaded_options = None
+  _globals['_POLICYSERVICE'].methods_by_name['DeletePolicy']._serialized_options = b'\220\002\002'
   _globals['_POLICYVERSION']._serialized_start=121
   _globals['_POLICYVERSION']._serialized_end=257
   _globals['_SETPOLICYREQUEST']._serialized_start=260
@@ -51,6 +53,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPOLICIESREQUEST']._serialized_end=672
   _globals['_LISTPOLICIESRESPONSE']._serialized_start=674
   _globals['_LISTPOLICIESRESPONSE']._serialized_end=771
-  _globals['_POLICYSERVICE']._serialized_start=774
-  _globals['_POLICYSERVICE']._serialized_end=1060
+  _globals['_DELETEPOLICYREQUEST']._serialized_start=773
+  _globals['_DELETEPOLICYREQUEST']._serialized_end=880
+  _globals['_DELETEPOLICYRESPONSE']._serialized_start=882
+  _globals['_DELETEPOLICYRESPONSE']._serialized_end=904
+  _globals['_POLICYSERVICE']._serialized_start=907
+  _globals['_POLICYSERVICE']._serialized_end=1291
 # @@protoc_insertion_point(module_scope)

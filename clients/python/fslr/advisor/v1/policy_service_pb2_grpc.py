@@ -55,6 +55,11 @@ class PolicyServiceStub(object):
                 request_serializer=fslr_dot_advisor_dot_v1_dot_policy__service__pb2.ListPoliciesRequest.SerializeToString,
                 response_deserializer=fslr_dot_advisor_dot_v1_dot_policy__service__pb2.ListPoliciesResponse.FromString,
                 _registered_method=True)
+        self.DeletePolicy = channel.unary_unary(
+                '/fslr.advisor.v1.PolicyService/DeletePolicy',
+                request_serializer=fslr_dot_advisor_dot_v1_dot_policy__service__pb2.DeletePolicyRequest.SerializeToString,
+                response_deserializer=fslr_dot_advisor_dot_v1_dot_policy__service__pb2.DeletePolicyResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer(object):
@@ -87,6 +92,15 @@ class PolicyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeletePolicy(self, request, context):
+        """DeletePolicy deletes a policy with all its versions, unless a stored version of a profile names
+        it. The numbers of its versions are never used again. If the policy does not exist, the call
+        fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -104,6 +118,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.ListPolicies,
                     request_deserializer=fslr_dot_advisor_dot_v1_dot_policy__service__pb2.ListPoliciesRequest.FromString,
                     response_serializer=fslr_dot_advisor_dot_v1_dot_policy__service__pb2.ListPoliciesResponse.SerializeToString,
+            ),
+            'DeletePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePolicy,
+                    request_deserializer=fslr_dot_advisor_dot_v1_dot_policy__service__pb2.DeletePolicyRequest.FromString,
+                    response_serializer=fslr_dot_advisor_dot_v1_dot_policy__service__pb2.DeletePolicyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -193,6 +212,33 @@ class PolicyService(object):
             '/fslr.advisor.v1.PolicyService/ListPolicies',
             fslr_dot_advisor_dot_v1_dot_policy__service__pb2.ListPoliciesRequest.SerializeToString,
             fslr_dot_advisor_dot_v1_dot_policy__service__pb2.ListPoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fslr.advisor.v1.PolicyService/DeletePolicy',
+            fslr_dot_advisor_dot_v1_dot_policy__service__pb2.DeletePolicyRequest.SerializeToString,
+            fslr_dot_advisor_dot_v1_dot_policy__service__pb2.DeletePolicyResponse.FromString,
             options,
             channel_credentials,
             insecure,

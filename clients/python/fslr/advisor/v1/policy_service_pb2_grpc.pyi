@@ -45,6 +45,11 @@ class PolicyServiceStub:
     """GetPolicy returns one version."""
     ListPolicies: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.ListPoliciesRequest, _policy_service_pb2.ListPoliciesResponse]
     """ListPolicies returns the latest version of each policy of a project, ordered by name."""
+    DeletePolicy: _grpc.UnaryUnaryMultiCallable[_policy_service_pb2.DeletePolicyRequest, _policy_service_pb2.DeletePolicyResponse]
+    """DeletePolicy deletes a policy with all its versions, unless a stored version of a profile names
+    it. The numbers of its versions are never used again. If the policy does not exist, the call
+    fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
+    """
 
 @_typing.type_check_only
 class PolicyServiceAsyncStub(PolicyServiceStub):
@@ -63,6 +68,11 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """GetPolicy returns one version."""
     ListPolicies: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.ListPoliciesRequest, _policy_service_pb2.ListPoliciesResponse]  # type: ignore[assignment]
     """ListPolicies returns the latest version of each policy of a project, ordered by name."""
+    DeletePolicy: _aio.UnaryUnaryMultiCallable[_policy_service_pb2.DeletePolicyRequest, _policy_service_pb2.DeletePolicyResponse]  # type: ignore[assignment]
+    """DeletePolicy deletes a policy with all its versions, unless a stored version of a profile names
+    it. The numbers of its versions are never used again. If the policy does not exist, the call
+    fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
+    """
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     """PolicyService stores policies as immutable versions. A profile that names a policy without a
@@ -96,5 +106,16 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_policy_service_pb2.ListPoliciesResponse, _abc.Awaitable[_policy_service_pb2.ListPoliciesResponse]]:
         """ListPolicies returns the latest version of each policy of a project, ordered by name."""
+
+    @_abc_1.abstractmethod
+    def DeletePolicy(
+        self,
+        request: _policy_service_pb2.DeletePolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_policy_service_pb2.DeletePolicyResponse, _abc.Awaitable[_policy_service_pb2.DeletePolicyResponse]]:
+        """DeletePolicy deletes a policy with all its versions, unless a stored version of a profile names
+        it. The numbers of its versions are never used again. If the policy does not exist, the call
+        fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
+        """
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

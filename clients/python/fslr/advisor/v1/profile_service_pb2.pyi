@@ -367,25 +367,31 @@ Global___DeleteProfileAliasResponse: _TypeAlias = DeleteProfileAliasResponse  # 
 
 @_typing.final
 class DeleteProfileRequest(_message.Message):
-    """DeleteProfileRequest asks to delete a version."""
+    """DeleteProfileRequest asks to delete a version or a profile."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ALL_VERSIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The version, with the suffix `@{version}`. Required."""
+    """The version, with the suffix `@{version}`; with `all_versions` the profile, without a suffix.
+    Required.
+    """
     request_id: _builtins.str
     """As in RegisterProfileRequest."""
+    all_versions: _builtins.bool
+    """Whether to delete all versions. Default: false."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        all_versions: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_versions", b"all_versions", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

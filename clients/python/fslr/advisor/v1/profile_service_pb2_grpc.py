@@ -122,8 +122,11 @@ class ProfileServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProfile(self, request, context):
-        """DeleteProfile deletes one version. Its number is never used again. If the version does not
-        exist, the call fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
+        """DeleteProfile deletes one version, or a profile with all its versions. Their numbers are never
+        used again. While an alias refers to one of them, the call fails with FAILED_PRECONDITION and
+        deletes nothing. Runs keep the version that they have until they connect again. If there is
+        nothing to delete, the call fails with NOT_FOUND, but a retry with the same `request_id`
+        succeeds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -53,8 +53,11 @@ class ProfileServiceStub:
     fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
     """
     DeleteProfile: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.DeleteProfileRequest, _profile_service_pb2.DeleteProfileResponse]
-    """DeleteProfile deletes one version. Its number is never used again. If the version does not
-    exist, the call fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
+    """DeleteProfile deletes one version, or a profile with all its versions. Their numbers are never
+    used again. While an alias refers to one of them, the call fails with FAILED_PRECONDITION and
+    deletes nothing. Runs keep the version that they have until they connect again. If there is
+    nothing to delete, the call fails with NOT_FOUND, but a retry with the same `request_id`
+    succeeds.
     """
     ValidateLayout: _grpc.UnaryUnaryMultiCallable[_profile_service_pb2.ValidateLayoutRequest, _profile_service_pb2.ValidateLayoutResponse]
     """ValidateLayout returns how a layout maps onto a profile, before any training. It also succeeds
@@ -86,8 +89,11 @@ class ProfileServiceAsyncStub(ProfileServiceStub):
     fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
     """
     DeleteProfile: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.DeleteProfileRequest, _profile_service_pb2.DeleteProfileResponse]  # type: ignore[assignment]
-    """DeleteProfile deletes one version. Its number is never used again. If the version does not
-    exist, the call fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
+    """DeleteProfile deletes one version, or a profile with all its versions. Their numbers are never
+    used again. While an alias refers to one of them, the call fails with FAILED_PRECONDITION and
+    deletes nothing. Runs keep the version that they have until they connect again. If there is
+    nothing to delete, the call fails with NOT_FOUND, but a retry with the same `request_id`
+    succeeds.
     """
     ValidateLayout: _aio.UnaryUnaryMultiCallable[_profile_service_pb2.ValidateLayoutRequest, _profile_service_pb2.ValidateLayoutResponse]  # type: ignore[assignment]
     """ValidateLayout returns how a layout maps onto a profile, before any training. It also succeeds
@@ -152,8 +158,11 @@ class ProfileServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _profile_service_pb2.DeleteProfileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_profile_service_pb2.DeleteProfileResponse, _abc.Awaitable[_profile_service_pb2.DeleteProfileResponse]]:
-        """DeleteProfile deletes one version. Its number is never used again. If the version does not
-        exist, the call fails with NOT_FOUND, but a retry with the same `request_id` succeeds.
+        """DeleteProfile deletes one version, or a profile with all its versions. Their numbers are never
+        used again. While an alias refers to one of them, the call fails with FAILED_PRECONDITION and
+        deletes nothing. Runs keep the version that they have until they connect again. If there is
+        nothing to delete, the call fails with NOT_FOUND, but a retry with the same `request_id`
+        succeeds.
         """
 
     @_abc_1.abstractmethod

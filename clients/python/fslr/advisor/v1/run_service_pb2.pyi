@@ -33,6 +33,10 @@ class Run(_message.Message):
     LAST_STEP_FIELD_NUMBER: _builtins.int
     MEASUREMENTS_FIELD_NUMBER: _builtins.int
     LOST_MEASUREMENTS_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    NEXT_MEASUREMENT_STEP_FIELD_NUMBER: _builtins.int
+    CONCURRENT_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `projects/{project}/runs/{run}`."""
     last_step: _builtins.int
@@ -42,6 +46,16 @@ class Run(_message.Message):
     lost_measurements: _builtins.int
     """Number of measurements that were answered but not stored, because the store was unavailable or
     the queue was full.
+    """
+    loss: _builtins.float
+    """Training loss of the last measurement. Absent: not reported."""
+    learning_rate: _builtins.float
+    """Largest scheduled learning rate of the last measurement, before multipliers. Absent: not
+    reported.
+    """
+    next_measurement_step: _builtins.int
+    """Step of the next measurement; 0: unknown. At or after `opening.total_steps`, if that is given,
+    the run has finished.
     """
     @_builtins.property
     def opening(self) -> _advisor_service_pb2.RunOpening:
@@ -55,6 +69,12 @@ class Run(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When the last measurement arrived."""
 
+    @_builtins.property
+    def concurrent_time(self) -> _timestamp_pb2.Timestamp:
+        """When measurements of two jobs with this name last arrived in turns: both train, and their
+        measurements are mixed. Absent: never. Jobs are told apart by `opening.session`.
+        """
+
     def __init__(
         self,
         *,
@@ -65,12 +85,23 @@ class Run(_message.Message):
         last_step: _builtins.int = ...,
         measurements: _builtins.int = ...,
         lost_measurements: _builtins.int = ...,
+        loss: _builtins.float | None = ...,
+        learning_rate: _builtins.float | None = ...,
+        next_measurement_step: _builtins.int = ...,
+        concurrent_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "opening", b"opening", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "_loss", b"_loss", "concurrent_time", b"concurrent_time", "create_time", b"create_time", "learning_rate", b"learning_rate", "loss", b"loss", "opening", b"opening", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_step", b"last_step", "lost_measurements", b"lost_measurements", "measurements", b"measurements", "name", b"name", "opening", b"opening", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "_loss", b"_loss", "concurrent_time", b"concurrent_time", "create_time", b"create_time", "last_step", b"last_step", "learning_rate", b"learning_rate", "loss", b"loss", "lost_measurements", b"lost_measurements", "measurements", b"measurements", "name", b"name", "next_measurement_step", b"next_measurement_step", "opening", b"opening", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__loss: _TypeAlias = _typing.Literal["loss"]  # noqa: Y015
+    _WhichOneofArgType__loss: _TypeAlias = _typing.Literal["_loss", b"_loss"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__loss) -> _WhichOneofReturnType__loss | None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
 
@@ -217,6 +248,49 @@ class GetRunResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetRunResponse: _TypeAlias = GetRunResponse  # noqa: Y015
+
+@_typing.final
+class DeleteRunRequest(_message.Message):
+    """DeleteRunRequest asks to delete a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The run. Required."""
+    request_id: _builtins.str
+    """As in RegisterProfileRequest."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRunRequest: _TypeAlias = DeleteRunRequest  # noqa: Y015
+
+@_typing.final
+class DeleteRunResponse(_message.Message):
+    """DeleteRunResponse is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRunResponse: _TypeAlias = DeleteRunResponse  # noqa: Y015
 
 @_typing.final
 class GetRunHistoryRequest(_message.Message):

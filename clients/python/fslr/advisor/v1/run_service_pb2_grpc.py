@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RunServiceStub(object):
-    """RunService reads the stored runs. Runs are kept for 30 days after their last measurement.
+    """RunService reads and deletes the stored runs. Runs are kept for 30 days after their last measurement.
     """
 
     def __init__(self, channel):
@@ -50,6 +50,11 @@ class RunServiceStub(object):
                 request_serializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.GetRunHistoryRequest.SerializeToString,
                 response_deserializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.GetRunHistoryResponse.FromString,
                 _registered_method=True)
+        self.DeleteRun = channel.unary_unary(
+                '/fslr.advisor.v1.RunService/DeleteRun',
+                request_serializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.DeleteRunRequest.SerializeToString,
+                response_deserializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.DeleteRunResponse.FromString,
+                _registered_method=True)
         self.WatchRun = channel.unary_stream(
                 '/fslr.advisor.v1.RunService/WatchRun',
                 request_serializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.WatchRunRequest.SerializeToString,
@@ -58,7 +63,7 @@ class RunServiceStub(object):
 
 
 class RunServiceServicer(object):
-    """RunService reads the stored runs. Runs are kept for 30 days after their last measurement.
+    """RunService reads and deletes the stored runs. Runs are kept for 30 days after their last measurement.
     """
 
     def ListRuns(self, request, context):
@@ -77,6 +82,15 @@ class RunServiceServicer(object):
 
     def GetRunHistory(self, request, context):
         """GetRunHistory returns a run's stored measurements and answers, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRun(self, request, context):
+        """DeleteRun deletes a run and its history. A run that reports another measurement appears again,
+        as a new one. If the run does not exist, the call fails with NOT_FOUND, but a retry with the same
+        `request_id` succeeds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,6 +121,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     request_deserializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.GetRunHistoryRequest.FromString,
                     response_serializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.GetRunHistoryResponse.SerializeToString,
             ),
+            'DeleteRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRun,
+                    request_deserializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.DeleteRunRequest.FromString,
+                    response_serializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.DeleteRunResponse.SerializeToString,
+            ),
             'WatchRun': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRun,
                     request_deserializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.WatchRunRequest.FromString,
@@ -121,7 +140,7 @@ def add_RunServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RunService(object):
-    """RunService reads the stored runs. Runs are kept for 30 days after their last measurement.
+    """RunService reads and deletes the stored runs. Runs are kept for 30 days after their last measurement.
     """
 
     @staticmethod
@@ -195,6 +214,33 @@ class RunService(object):
             '/fslr.advisor.v1.RunService/GetRunHistory',
             fslr_dot_advisor_dot_v1_dot_run__service__pb2.GetRunHistoryRequest.SerializeToString,
             fslr_dot_advisor_dot_v1_dot_run__service__pb2.GetRunHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fslr.advisor.v1.RunService/DeleteRun',
+            fslr_dot_advisor_dot_v1_dot_run__service__pb2.DeleteRunRequest.SerializeToString,
+            fslr_dot_advisor_dot_v1_dot_run__service__pb2.DeleteRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

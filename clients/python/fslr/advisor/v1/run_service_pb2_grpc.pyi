@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RunServiceStub:
-    """RunService reads the stored runs. Runs are kept for 30 days after their last measurement."""
+    """RunService reads and deletes the stored runs. Runs are kept for 30 days after their last measurement."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -39,12 +39,17 @@ class RunServiceStub:
     """GetRun returns one run."""
     GetRunHistory: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunHistoryRequest, _run_service_pb2.GetRunHistoryResponse]
     """GetRunHistory returns a run's stored measurements and answers, oldest first."""
+    DeleteRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]
+    """DeleteRun deletes a run and its history. A run that reports another measurement appears again,
+    as a new one. If the run does not exist, the call fails with NOT_FOUND, but a retry with the same
+    `request_id` succeeds.
+    """
     WatchRun: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_service_pb2.WatchRunResponse]
     """WatchRun sends a run's events as they arrive, until the caller ends the call."""
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
-    """RunService reads the stored runs. Runs are kept for 30 days after their last measurement."""
+    """RunService reads and deletes the stored runs. Runs are kept for 30 days after their last measurement."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]  # type: ignore[assignment]
@@ -53,11 +58,16 @@ class RunServiceAsyncStub(RunServiceStub):
     """GetRun returns one run."""
     GetRunHistory: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunHistoryRequest, _run_service_pb2.GetRunHistoryResponse]  # type: ignore[assignment]
     """GetRunHistory returns a run's stored measurements and answers, oldest first."""
+    DeleteRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]  # type: ignore[assignment]
+    """DeleteRun deletes a run and its history. A run that reports another measurement appears again,
+    as a new one. If the run does not exist, the call fails with NOT_FOUND, but a retry with the same
+    `request_id` succeeds.
+    """
     WatchRun: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_service_pb2.WatchRunResponse]  # type: ignore[assignment]
     """WatchRun sends a run's events as they arrive, until the caller ends the call."""
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
-    """RunService reads the stored runs. Runs are kept for 30 days after their last measurement."""
+    """RunService reads and deletes the stored runs. Runs are kept for 30 days after their last measurement."""
 
     @_abc_1.abstractmethod
     def ListRuns(
@@ -82,6 +92,17 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.GetRunHistoryResponse, _abc.Awaitable[_run_service_pb2.GetRunHistoryResponse]]:
         """GetRunHistory returns a run's stored measurements and answers, oldest first."""
+
+    @_abc_1.abstractmethod
+    def DeleteRun(
+        self,
+        request: _run_service_pb2.DeleteRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.DeleteRunResponse, _abc.Awaitable[_run_service_pb2.DeleteRunResponse]]:
+        """DeleteRun deletes a run and its history. A run that reports another measurement appears again,
+        as a new one. If the run does not exist, the call fails with NOT_FOUND, but a retry with the same
+        `request_id` succeeds.
+        """
 
     @_abc_1.abstractmethod
     def WatchRun(

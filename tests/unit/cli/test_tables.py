@@ -1,0 +1,65 @@
+"""Tables in terminals of any width and in pipes: no number is ever cut."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+
+import pytest
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from advisor.cli import tables
+from advisor.cli.tables import print_table
+
+NAME = "model.decoder.blocks.11.attention.query_key_value.weight"
+NUMBERS = ["0.0001234", "-1.235e-09", "12%", "2026-01-02 03:04:05", "nan", "1,234"]
+
+
+def printed(monkeypatch: pytest.MonkeyPatch, *, width: int, is_terminal: bool) -> str:
+    """Return what is printed of a table with a long name and several numbers."""
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    console = Console(emoji=False, width=width, force_terminal=is_terminal, color_system=None)
+    monkeypatch.setattr(tables, "console", console)
+    table = Table("group", *(f"number {i}" for i in range(len(NUMBERS))), box=box.SIMPLE)
+    table.add_row(f"[bold]{NAME}[/]", *NUMBERS)
+    print_table(table)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [20, 80, 100, 300])
+def test_numbers_are_whole_in_a_terminal_of_any_width(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = printed(monkeypatch, width=width, is_terminal=True)
+    lines = text.splitlines()
+    for number in NUMBERS:
+        assert any(number in line for line in lines), number
+    folded = "".join(line[: line.find("  ", 2)].strip() for line in lines)
+    assert NAME in folded.replace(" ", "") or NAME in text
+    assert "…" not in text
+    if width >= 100:
+        assert max(map(len, lines)) <= width
+
+
+def test_nothing_is_folded_where_the_output_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = printed(monkeypatch, width=80, is_terminal=False)
+    (row,) = [line for line in text.splitlines() if NAME in line]
+    for number in NUMBERS:
+        assert number in row
+    assert re.search(r"group +number 0 +number 1", text)
+
+
+def test_an_empty_table_and_one_without_headings_are_printed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    print_table(Table("a", "b"))
+    grid = Table.grid()
+    grid.add_row("one", "two\nthree")
+    print_table(grid)
+    assert "onetwo" in out.getvalue()
