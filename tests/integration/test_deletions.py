@@ -73,8 +73,8 @@ def test_a_policy_is_deleted_unless_a_profile_names_it(client: AdvisorClient, pr
     client.register_profile("gpt", content_message(rate=9.0), project=project)
     with pytest.raises(PolicyInUseError, match=r"named by .*gpt@1, .*gpt@2; delete these"):
         client.delete_policy("team", project=project)
-    for version in (1, 2):
-        client.delete_profile(f"gpt@{version}", project=project)
+    for number in (1, 2):
+        client.delete_profile(f"gpt@{number}", project=project)
     with pytest.raises(PolicyMovedError, match="is 1, not 2 as expected"):
         client.delete_policy("team", expected_version=2, project=project)
     client.delete_policy("team", expected_version=1, project=project, request_id="once")
@@ -131,10 +131,9 @@ def test_only_operators_delete(tmp_path_factory: pytest.TempPathFactory) -> None
         tokens = Tokens(store.url, "default")
         for role in ("viewer", "trainer"):
             with AdvisorClient(service.address, token=tokens.create(role)["token"]) as client:
-                for delete in (
-                    lambda c=client: c.delete_run("night"),
-                    lambda c=client: c.delete_policy("team"),
-                    lambda c=client: c.delete_profile("gpt", all_versions=True),
-                ):
-                    with pytest.raises(PermissionDeniedError, match="this call needs a operator"):
-                        delete()
+                with pytest.raises(PermissionDeniedError, match="this call needs a operator"):
+                    client.delete_run("night")
+                with pytest.raises(PermissionDeniedError, match="this call needs a operator"):
+                    client.delete_policy("team")
+                with pytest.raises(PermissionDeniedError, match="this call needs a operator"):
+                    client.delete_profile("gpt", all_versions=True)

@@ -21,7 +21,7 @@ from advisor.errors import StoreUnavailableError
 from advisor.local.server import LocalServer
 from advisor.registry.audit import AuditOrigin
 from advisor.registry.resource_names import ProfileName, RunName
-from advisor.registry.runs import EventToStore
+from advisor.registry.runs import EventToStore, RecordResult
 from advisor.store.profiles import ProfileStore
 from advisor.store.redis.connection import connect
 from advisor.store.runs import RunStore
@@ -224,7 +224,7 @@ def test_acknowledged_writes_survive_a_failover(tmp_path: Path) -> None:
         writer.check(client)
 
 
-async def record(url: str, projects: list[str]) -> tuple[list[bool], dict[str, list[int]]]:
+async def record(url: str, projects: list[str]) -> tuple[list[RecordResult], dict[str, list[int]]]:
     """Store three events of a run of each project in one batch, and read what is stored."""
     runs = {project: RunName(project, "batch") for project in projects}
     now_ms = to_ms(datetime.now(UTC))
@@ -262,7 +262,7 @@ def test_a_failed_cluster_node_affects_only_its_own_projects(
                     client.get_profile("gpt", project=failed)
             # One batch of telemetry for all nodes: the available nodes store their part.
             stored, steps = asyncio.run(record(cluster.url, [failed, *others]))
-            assert stored == [False, True, True]
+            assert stored == [RecordResult.REFUSED, RecordResult.STORED, RecordResult.STORED]
             assert steps == {project: [0, 1, 2] for project in others}
         finally:
             node.start()

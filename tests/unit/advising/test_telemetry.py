@@ -8,7 +8,7 @@ from typing import Any
 from advisor.advising.telemetry import Telemetry
 from advisor.observability.metrics import Metrics
 from advisor.registry.resource_names import RunName
-from advisor.registry.runs import EventToStore
+from advisor.registry.runs import EventToStore, RecordResult
 
 
 def test_telemetry_is_limited_in_bytes_and_stores_the_events_of_a_run_at_once() -> None:
@@ -18,9 +18,9 @@ def test_telemetry_is_limited_in_bytes_and_stores_the_events_of_a_run_at_once() 
         def __init__(self) -> None:
             self.given: list[tuple[str, int, int]] = []
 
-        async def record(self, runs: Any) -> list[bool]:
+        async def record(self, runs: Any) -> list[RecordResult]:
             self.given += [(events[0].run.run, len(events), lost) for events, lost in runs]
-            return [True] * len(runs)
+            return [RecordResult.STORED] * len(runs)
 
     async def offered() -> None:
         runs = Runs()
