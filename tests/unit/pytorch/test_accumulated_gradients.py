@@ -200,6 +200,40 @@ def test_a_closure_that_is_called_several_times_counts_once() -> None:
     assert examples_of(recorder) == 4
 
 
+def test_calls_on_the_same_tensors_with_other_numbers_count_each() -> None:
+    class Scaled(Words):
+        def forward(self, tokens: Tensor, mask: Any = None, *, scale: float = 1.0) -> Any:
+            return super().forward(tokens, mask) * scale
+
+    model, tokens = Scaled(), words(4, 3)["tokens"]
+    optimizer = torch.optim.Adam(model.parameters())
+    with Recorder(model, optimizer, every=1) as recorder:
+        for scale in (1.0, 2.0, 2.0):
+            model(tokens, scale=scale).square().mean().backward()
+        optimizer.step()
+    assert examples_of(recorder) == 8
+
+
+class Unreadable(dict[str, Any]):
+    """Raises if anything walks over it; the model does not."""
+
+    def __iter__(self) -> Any:
+        raise SystemError("not for you")
+
+
+def test_arguments_that_cannot_be_walked_are_passed_on_as_they_are() -> None:
+    class OfBatch(Words):
+        def forward(self, batch: Any, *_: Any) -> Any:
+            return super().forward(batch["tokens"])
+
+    model = OfBatch()
+    optimizer = torch.optim.Adam(model.parameters())
+    with Recorder(model, optimizer, every=1) as recorder:
+        model(Unreadable(words(4, 3))).square().mean().backward()
+        optimizer.step()
+    assert examples_of(recorder) == 4
+
+
 def test_of_a_buffer_that_each_micro_batch_is_copied_into_the_last_content_counts() -> None:
     model = Words()
     optimizer = torch.optim.Adam(model.parameters())

@@ -84,6 +84,22 @@ def test_ranks_with_different_numbers_of_probes_are_weighted_by_their_elements()
     assert other.estimate(["w"]).unit_rates == [rate]
 
 
+def test_ranks_on_which_more_counts_weigh_more() -> None:
+    torch.manual_seed(0)
+    much, little, nothing = (some_sums(1, groups=1) for _ in range(3))
+    much = replace(much, elements=6.5, changes=2.0, residuals=1.0)
+    little = replace(little, elements=0.5)
+    nothing = replace(nothing, elements=0.0, squares=torch.zeros(1, dtype=torch.float64))
+    _, found = run_ranks([summing(nothing, 1), summing(much, 1), summing(little, 1)])
+    for total in found:
+        expected = (float(much.squares) + float(little.squares)) / 7
+        assert total.estimate(["w"]).unit_rates[0] ** 2 == pytest.approx(expected)
+        assert (total.changes, total.residuals) == (2.0, 1.0), "also where a rank knows none"
+    _, found = run_ranks([summing(nothing, 1)] * 2)
+    with pytest.raises(MeasurementError, match=r"12 measured example\(s\) the weight 0"):
+        found[0].estimate(["w"])
+
+
 def test_the_gram_matrices_of_ranks_add_up() -> None:
     torch.manual_seed(0)
     one, other = some_sums(2), some_sums(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from fslr.torch.measured_modules import is_being_measured
 from fslr.torch.model.batch import AutocastState
 from fslr.torch.model.forward import unwrap
 from fslr.torch.model.structure import map_tensors, tensors_in
+
+_log = logging.getLogger("fslr")
 
 _Arguments = tuple[tuple[Any, ...], dict[str, Any], tuple[AutocastState, ...]]
 
@@ -28,6 +31,8 @@ class TrainingCall:
         rows: Size of the batch dimension of the first tensor, at least 1.
         is_training: Whether the model was in train mode.
         tensors: The tensors among the arguments, each with its version at the call.
+        key: Equal for calls with the same tensors and the same numbers and words, as those of a
+            repeated pass have; empty: not known.
     """
 
     args: tuple[Any, ...]
@@ -36,17 +41,12 @@ class TrainingCall:
     rows: int
     is_training: bool
     tensors: list[tuple[Tensor, int]]
+    key: tuple[object, ...]
 
     @property
     def is_changed(self) -> bool:
         """Whether an argument was written to since the call."""
         return any(_version(tensor) != version for tensor, version in self.tensors)
-
-    def has_tensors_of(self, other: TrainingCall) -> bool:
-        """Return whether both calls have the same tensors, as those of a repeated pass do."""
-        mine = [(*_memory(tensor), version) for tensor, version in self.tensors]
-        theirs = [(*_memory(tensor), version) for tensor, version in other.tensors]
-        return bool(mine) and mine == theirs
 
 
 def _version(tensor: Tensor) -> int:
@@ -54,11 +54,11 @@ def _version(tensor: Tensor) -> int:
 
 
 def _memory(tensor: Tensor) -> tuple[object, ...]:
-    """Return where a tensor is in memory."""
+    """Return where a tensor is in memory, and its version."""
     try:
-        return tensor.data_ptr(), tensor.shape, tensor.stride()
+        return tensor.data_ptr(), tensor.shape, tensor.stride(), _version(tensor)
     except RuntimeError:  # sparse, nested and wrapped tensors have no single memory
-        return id(tensor), tensor.shape, ()
+        return id(tensor), tensor.shape, (), _version(tensor)
 
 
 def _without_graph(tensor: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class TrainingCalls:
         kept = [
             other
             for other in self._calls
-            if other.is_training == is_training and not other.has_tensors_of(call)
+            if other.is_training == is_training and not (call.key and other.key == call.key)
         ]
         room = self._max_examples - call.rows
         count = 0
@@ -170,15 +170,31 @@ class TrainingCalls:
         is_training: bool,
     ) -> TrainingCall:
         # Whether the arguments fit is checked after the step: nothing may be raised here.
+        rows = 1
+        versions: list[tuple[Tensor, int]] = []
+        key: tuple[object, ...] = ()
         try:
             args, kwargs = map_tensors(args, _without_graph), map_tensors(kwargs, _without_graph)
             tensors = tensors_in((args, kwargs))
-            sizes = [t.shape[self._batch_dim] for t in tensors if t.dim() > self._batch_dim]
+            sizes = (t.shape[self._batch_dim] for t in tensors if t.dim() > self._batch_dim)
+            rows = max(1, next(sizes, 1))
             versions = [(tensor, _version(tensor)) for tensor in tensors]
+            key = _key(args, kwargs, tensors)
         except Exception:  # noqa: BLE001 - containers of any kind, with methods of any kind
-            sizes, versions = [], []
-        rows = max(1, sizes[0]) if sizes else 1
-        return TrainingCall(args, kwargs, autocasts, rows, is_training, versions)
+            _log.debug("the arguments of a training call are not understood", exc_info=True)
+        return TrainingCall(args, kwargs, autocasts, rows, is_training, versions, key)
+
+
+def _key(
+    args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]
+) -> tuple[object, ...]:
+    """Return a key that is equal for repeated passes; empty if there is no tensor."""
+    if not tensors:
+        return ()
+    plain = (int, float, str)
+    named = [(name, value) for name, value in kwargs.items() if isinstance(value, plain)]
+    listed = [value for value in args if isinstance(value, plain)]
+    return *map(_memory, tensors), *listed, *named
 
 
 class _CallWatcher:

@@ -238,7 +238,7 @@ class Estimator(ABC):
             return None
         self._notice(
             f"the first {size} of {batch.examples} examples do not give the same outputs alone as "
-            f"in their batch, so the whole batch is measured in spite of examples={size}"
+            f"in their batch, so the whole batch is measured and not only {size}"
         )
         return batch
 

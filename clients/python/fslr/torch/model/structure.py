@@ -30,7 +30,10 @@ def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
 def _map(value: Any, function: Callable[[Tensor], Tensor], depth: int) -> Any:
     if isinstance(value, Tensor):
         return function(value)
-    parts = _parts(value, depth)
+    try:
+        parts = _parts(value, depth)
+    except Exception:  # noqa: BLE001 - containers of any kind, with methods of any kind
+        return value
     depth -= _is_object(value)
     changed: dict[Any, Any] = {}
     for key, part in parts.items():
