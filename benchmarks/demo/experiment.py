@@ -199,6 +199,7 @@ def _train_attached(
             run=run,
             total_steps=plan.steps,
             observe_only=run == "plain",
+            answers="wait",  # so that the figures repeat
         )
 
     return train(plan, corpus, attach=attach, on_step=on_step)
