@@ -85,6 +85,7 @@ def train(kind: str, rank: int, ranks: int) -> dict[str, object]:
         advisor=advisor_for(model, talks=rank == 0),
         run=RunInfo(policy=_POLICY),
         options=options,
+        max_overhead=None,
     )
     initial_rms = [group.initial_rms for group in attachment.groups.layout().groups]
     first: dict[str, list[float] | None] = {}

@@ -67,7 +67,10 @@ def service() -> Iterator[LocalServer]:
         yield running
 
 
-def test_the_tutorial_runs_from_start_to_end(service: LocalServer) -> None:
+def test_the_tutorial_runs_from_start_to_end(
+    service: LocalServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the tutorial saves a profile
     cli = Cli(service.address, "default")
     names: dict[str, Any] = {}
     printed = ""
