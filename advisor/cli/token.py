@@ -21,7 +21,9 @@ from rich.table import Table
 from advisor.auth.roles import Role
 from advisor.auth.tokens import Token, TokenRecord
 from advisor.cli.common import (
+    DEFAULT_ADDRESS,
     DEFAULT_PROJECT,
+    Address,
     Json,
     Project,
     date,
@@ -33,6 +35,7 @@ from advisor.cli.common import (
 )
 from advisor.cli.setting_options import with_setting_options
 from advisor.cli.tables import print_table
+from advisor.cli.token_store import is_refused, store_of
 from advisor.errors import AdvisorError
 from advisor.policy import InvalidValueError
 from advisor.registry.audit import AuditOrigin
@@ -94,10 +97,23 @@ def create(
         float | None,
         typer.Option(min=0.001, max=36_500, help="Days until it expires. Default: never."),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check/--no-check",
+            help="Check that the service at --address, if one answers, accepts the token. "
+            "Default: on.",
+        ),
+    ] = True,
+    address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Create a token and print it. It cannot be shown again."""
+    """Create a token and print it. It cannot be shown again.
+
+    The token is written to the store that --redis-url or --data-dir names. A service that uses a
+    different store does not know it: then the token is revoked again, and the command fails.
+    """
     now = datetime.now(UTC)
     expiry = None if expires_days is None else now + timedelta(days=expires_days)
 
@@ -111,14 +127,22 @@ def create(
         return token, record
 
     token, record = _with_store(given, add)
+    store = store_of(Settings(**given))
+    if check and is_refused(address, token.text):
+        _with_store(given, lambda tokens: tokens.revoke(record, _origin()))
+        fail(
+            f"the service at {address} does not know a token that was written to {store}: it uses "
+            "a different store. Give its --redis-url or --data-dir, name the right service with "
+            "--address, or skip this check with --no-check"
+        )
     if as_json:
-        print_json({"token": token.text, **_fields(record)})
+        print_json({"token": token.text, "store": store, **_fields(record)})
         return
     typer.echo(token.text)
     typer.echo(
         f"token {token.id}: {record.role.word} of project {token.project}, "
-        f"{TokenRow.of(record, now).expiry}; it will not be shown again. Set it as FSLR_TOKEN, or "
-        "put it into a file and set FSLR_TOKEN_FILE.",
+        f"{TokenRow.of(record, now).expiry}, in {store}; it will not be shown again. Set it as "
+        "FSLR_TOKEN, or put it into a file and set FSLR_TOKEN_FILE.",
         err=True,
     )
 
@@ -141,7 +165,10 @@ def list_(
         print_json([_fields(record) for record in records])
         return
     if not records:
-        say(f"project {plain(project)} has no tokens; `advisor token create` creates one")
+        store = plain(store_of(Settings(**given)))
+        say(
+            f"project {plain(project)} has no tokens in {store}; `advisor token create` creates one"
+        )
         return
     table = Table("id", "name", "role", "created (UTC)", "expiry", box=box.SIMPLE)
     now = datetime.now(UTC)
@@ -171,7 +198,8 @@ def revoke(
     record = _with_store(given, revoke_record)
     if record is None:
         fail(
-            f"project {project!r} has no token {token_id!r}; `advisor token list` lists its tokens"
+            f"project {project!r} has no token {token_id!r} in {store_of(Settings(**given))}; "
+            "`advisor token list` lists its tokens"
         )
     say(f"revoked token {record.id} ({plain(record.name)}, {record.role.word})")
 

@@ -76,6 +76,10 @@ REQUESTS: dict[str, Message] = {
     ),
     "RunService/WatchRun": run_service_pb2.WatchRunRequest(name="projects/attacker/runs/one"),
     "StatusService/GetStatus": status_service_pb2.GetStatusRequest(),
+    "PolicyService/DeletePolicy": policy_service_pb2.DeletePolicyRequest(
+        name="projects/attacker/policies/team"
+    ),
+    "RunService/DeleteRun": run_service_pb2.DeleteRunRequest(name="projects/attacker/runs/one"),
 }
 SHAPES = {"AdvisorService/RecommendLR": "stream_stream", "RunService/WatchRun": "unary_stream"}
 # Identifiers with which a user limited to project "attacker" could try to reach "victim".
