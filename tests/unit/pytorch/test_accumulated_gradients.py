@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import math
 import weakref
 from collections.abc import Callable, Sequence
@@ -232,6 +233,47 @@ def test_arguments_that_cannot_be_walked_are_passed_on_as_they_are() -> None:
         model(Unreadable(words(4, 3))).square().mean().backward()
         optimizer.step()
     assert examples_of(recorder) == 4
+
+
+def test_an_earlier_call_that_returns_something_else_is_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class WithFeatures(Words):
+        def forward(self, tokens: Tensor, mask: Any = None, *, features: bool = False) -> Any:
+            logits = super().forward(tokens, mask)
+            return (logits, tokens) if features else logits
+
+    caplog.set_level(logging.INFO, "fslr")
+    model = WithFeatures()
+    optimizer = torch.optim.Adam(model.parameters())
+    with Recorder(model, optimizer, every=1) as recorder:
+        for _ in range(2):
+            model(**words(5, 3), features=True)[0].square().mean().backward()
+            model(**words(4, 3)).square().mean().backward()
+            optimizer.step()
+            assert examples_of(recorder) == 4
+        model(**words(5, 3), features=True)[0].square().mean().backward()
+        optimizer.step()
+        assert recorder.failures == 1, "the last call has to be measured"
+    (message,) = [r.message for r in caplog.records if "is left out" in r.message]
+    assert "returns a tuple, not a tensor; select the output" in message
+
+
+def test_inputs_of_earlier_calls_take_a_limited_amount_of_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fslr.torch.training_calls._MIN_EARLIER_BYTES", 10_000)
+    model = nn.Sequential(nn.Linear(50, 20), nn.ReLU(), nn.Linear(20, 30))  # 6,600 bytes
+    optimizer = torch.optim.Adam(model.parameters())
+    with Recorder(model, optimizer, every=1) as recorder:
+        for _ in range(4):
+            model(torch.randn(20, 50)).square().mean().backward()  # 4,000 bytes each
+        optimizer.step()
+        assert examples_of(recorder) == 60
+        for _ in range(2):
+            model(torch.randn(60, 50)).square().mean().backward()  # more than the limit
+        optimizer.step()
+        assert examples_of(recorder) == 60
 
 
 def test_of_a_buffer_that_each_micro_batch_is_copied_into_the_last_content_counts() -> None:

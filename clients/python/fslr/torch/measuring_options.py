@@ -49,7 +49,8 @@ class MeasuringOptions:
             latest training call, and then from earlier ones. None: all of them.
         accumulated_examples: Maximum number of examples of several training calls of one step (of
             accumulated gradients) that are measured together, >= 1. The latest calls count, and the
-            last one in any case. References to their inputs are kept until the step.
+            last one in any case. References to their inputs are kept until the step, as long as
+            those of earlier calls take no more memory than the parameters, or 64 MiB.
         micro_batches: Number of parts that the batch is cut into, >= 1, if the model allows it and
             at least 4 examples remain in each. With the default, a measurement needs less memory
             for activations than a training step; 1 is somewhat faster.
@@ -146,6 +147,16 @@ class MeasuringOptions:
         if kind is None:
             raise MeasurementError(
                 f"estimator is {self.estimator!r}; it must be one of {', '.join(ESTIMATORS)}"
+            )
+        if not (self.mask is None or isinstance(self.mask, str) or callable(self.mask)):
+            raise MeasurementError(
+                f"mask is a {type(self.mask).__name__}; it must be a key of the batch or a "
+                "function of (inputs, result)"
+            )
+        if not (self.count_examples is None or callable(self.count_examples)):
+            raise MeasurementError(
+                f"count_examples is {self.count_examples!r}; it must be a function of the call's "
+                "arguments by name"
             )
         for name in ("examples", "accumulated_examples"):
             number = getattr(self, name)

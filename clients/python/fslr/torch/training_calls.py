@@ -17,6 +17,8 @@ from fslr.torch.model.structure import map_tensors, tensors_in
 
 _log = logging.getLogger("fslr")
 
+_MIN_EARLIER_BYTES = 64 * 2**20
+
 _Arguments = tuple[tuple[Any, ...], dict[str, Any], tuple[AutocastState, ...]]
 
 
@@ -29,6 +31,7 @@ class TrainingCall:
         kwargs: Keyword arguments, likewise.
         autocasts: The states of autocast during the call, one per type of device.
         rows: Size of the batch dimension of the first tensor, at least 1.
+        size: Size of the tensors in bytes.
         is_training: Whether the model was in train mode.
         tensors: The tensors among the arguments, each with its version at the call.
         key: Equal for calls with the same tensors and the same numbers and words, as those of a
@@ -39,6 +42,7 @@ class TrainingCall:
     kwargs: dict[str, Any]
     autocasts: tuple[AutocastState, ...]
     rows: int
+    size: int
     is_training: bool
     tensors: list[tuple[Tensor, int]]
     key: tuple[object, ...]
@@ -79,7 +83,7 @@ class TrainingCalls:
         model: The model.
         device_types: The types of devices whose autocast state is kept.
         examples: Maximum number of examples of all kept calls together. The latest call is kept in
-            any case.
+            any case. The inputs of the others take no more memory than the parameters, or 64 MiB.
         batch_dim: The dimension of inputs that counts examples.
 
     Attributes:
@@ -95,6 +99,8 @@ class TrainingCalls:
         self._device_types = device_types
         self._max_examples = examples
         self._batch_dim = batch_dim
+        parameters = sum(p.numel() * p.element_size() for p in model.parameters())
+        self._max_earlier_bytes = max(parameters, _MIN_EARLIER_BYTES)
         self._calls: list[TrainingCall] = []
         # The arguments of the latest call in compiled code, where nothing else can be done.
         self._compiled: _Arguments | None = None
@@ -152,11 +158,11 @@ class TrainingCalls:
             for other in self._calls
             if other.is_training == is_training and not (call.key and other.key == call.key)
         ]
-        room = self._max_examples - call.rows
+        room, memory = self._max_examples - call.rows, self._max_earlier_bytes
         count = 0
         for other in reversed(kept):
-            room -= other.rows
-            if room < 0:
+            room, memory = room - other.rows, memory - other.size
+            if room < 0 or memory < 0:
                 break
             count += 1
         self._calls = [*kept[len(kept) - count :], call]
@@ -170,7 +176,7 @@ class TrainingCalls:
         is_training: bool,
     ) -> TrainingCall:
         # Whether the arguments fit is checked after the step: nothing may be raised here.
-        rows = 1
+        rows, size = 1, 0
         versions: list[tuple[Tensor, int]] = []
         key: tuple[object, ...] = ()
         try:
@@ -178,11 +184,12 @@ class TrainingCalls:
             tensors = tensors_in((args, kwargs))
             sizes = (t.shape[self._batch_dim] for t in tensors if t.dim() > self._batch_dim)
             rows = max(1, next(sizes, 1))
+            size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
             versions = [(tensor, _version(tensor)) for tensor in tensors]
             key = _key(args, kwargs, tensors)
         except Exception:  # noqa: BLE001 - containers of any kind, with methods of any kind
             _log.debug("the arguments of a training call are not understood", exc_info=True)
-        return TrainingCall(args, kwargs, autocasts, rows, is_training, versions, key)
+        return TrainingCall(args, kwargs, autocasts, rows, size, is_training, versions, key)
 
 
 def _key(

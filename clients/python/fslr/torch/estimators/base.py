@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fslr.errors import MeasurementError
-from fslr.torch.estimators.cutting import CutCheck
+from fslr.torch.estimators.cutting import REFUSALS, CutCheck
 from fslr.torch.estimators.sums import ProjectionSums
 from fslr.torch.model.batch import Batch
 from fslr.torch.model.complex_numbers import as_real
@@ -25,6 +25,10 @@ from fslr.training.estimate import RateEstimate
 
 AnyRank = Callable[[list[bool]], list[bool]]
 """Returns for each of several flags whether any rank sets it."""
+
+
+def _limited(batch: Batch, room: float) -> Batch:
+    return batch.select(0, int(room)) if room < batch.examples else batch
 
 
 def _ignore(_message: str) -> None:
@@ -135,6 +139,7 @@ class Estimator(ABC):
         self._probes = Probes(seed)
         self.on_notice: Callable[[str], None] = _ignore
         self._noticed: set[str] = set()
+        self._has_left_out = False
         self._any_rank = any_rank or list
         # By pattern of batches: whether the first input counts the examples, and whether the first
         # examples give the same outputs alone.
@@ -160,29 +165,58 @@ class Estimator(ABC):
                 earlier ones are left out. None: all.
 
         Raises:
-            MeasurementError: The output does not fit the batch, or does not depend on any group.
+            MeasurementError: There is no batch; or the output for the last one does not fit it, or
+                does not depend on any group. Earlier batches for which this is so are left out.
         """
         batches = [batch] if isinstance(batch, Batch) else list(batch)
-        sums: ProjectionSums | None = None
+        if not batches:
+            raise MeasurementError("there is no batch to measure; pass at least one")
         room = math.inf if max_examples is None else max_examples
         try:
             with isolated(self._model), eager_execution(), torch.enable_grad():
-                for each in reversed(batches):
-                    counted = self._counted(each, is_checked=max_examples is not None)
-                    part = self._limited(counted, room, is_needed=sums is None)
-                    if part is None:
-                        break
-                    if sums is not None and sums.changes:
+                sums = self._sums_of_last(batches[-1], update, room)
+                for earlier in reversed(batches[:-1]):
+                    if sums.changes:
                         # The linearity error needs no precision: one batch is enough.
                         update = replace(update, applied=None)
-                    own = self._fitting_sums(part, update)
-                    room -= own.examples
-                    sums = own if sums is None else sums + own
+                    own = self._sums_of_earlier(earlier, update, room - sums.examples)
+                    sums = sums if own is None else sums + own
         finally:
             reshard(self._model)
-        if sums is None:
-            raise MeasurementError("there is no batch to measure; pass at least one")
         return sums
+
+    def _sums_of_last(self, batch: Batch, update: Update, room: float) -> ProjectionSums:
+        batch = self._counted(batch, is_checked=math.isfinite(room))
+        if not self._may_be_limited(batch, room):
+            self._notice(
+                f"the first {room} of {batch.examples} examples do not give the same outputs alone "
+                f"as in their batch, so the whole batch is measured and not only {room}"
+            )
+            room = math.inf
+        return self._fitting_sums(_limited(batch, room), update)
+
+    def _sums_of_earlier(self, batch: Batch, update: Update, room: float) -> ProjectionSums | None:
+        """Measure a batch, if there is room for it and the model's result can be measured.
+
+        Raises:
+            OutOfMemoryError: The batch does not fit into memory.
+        """
+        if room <= 0:
+            return None
+        try:
+            batch = self._counted(batch, is_checked=math.isfinite(room))
+            if self._may_be_limited(batch, room):
+                return self._fitting_sums(_limited(batch, room), update)
+        except torch.OutOfMemoryError:
+            raise
+        except REFUSALS as error:
+            if not self._has_left_out:
+                self._has_left_out = True
+                self._notice(
+                    "an earlier training call of the step is left out, because it cannot be "
+                    f"measured like the last one: {type(error).__name__}: {error}"
+                )
+        return None
 
     def _fitting_sums(self, batch: Batch, update: Update) -> ProjectionSums:
         """Measure a batch, whose examples the output counts if the inputs do not."""
@@ -217,30 +251,19 @@ class Estimator(ABC):
         )
         return replace(batch, examples=examples, is_guess=False)
 
-    def _limited(self, batch: Batch, room: float, *, is_needed: bool) -> Batch | None:
-        """Return the front of a batch that may be cut, the whole of a needed one, or None.
+    def _may_be_limited(self, batch: Batch, room: float) -> bool:
+        """Return whether a batch has room, or its front gives the same outputs alone.
 
         Args:
             batch: The batch.
-            room: Maximum number of examples.
-            is_needed: Whether there is no other batch.
+            room: Maximum number of examples, at least 1.
         """
-        if room <= 0:
-            return None
         size, pattern = int(min(room, batch.examples)), batch.pattern()
         is_cut = size < batch.examples
         if self._any_rank([is_cut and pattern not in self._front_is_right])[0]:
             is_wrong = not CutCheck(self._forward, batch).passes(0, size)
             self._front_is_right[pattern] = not self._any_rank([is_wrong])[0]
-        if not is_cut or self._front_is_right[pattern]:
-            return batch.select(0, size) if is_cut else batch
-        if not is_needed:
-            return None
-        self._notice(
-            f"the first {size} of {batch.examples} examples do not give the same outputs alone as "
-            f"in their batch, so the whole batch is measured and not only {size}"
-        )
-        return batch
+        return not is_cut or self._front_is_right[pattern]
 
     def _notice(self, message: str) -> None:
         if message not in self._noticed:

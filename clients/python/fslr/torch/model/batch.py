@@ -122,7 +122,10 @@ class Batch:
 
         def cut(tensor: Tensor) -> Tensor:
             dim = self._dim_of(tensor)
-            return tensor if dim is None else tensor.narrow(dim, start, stop - start)
+            try:
+                return tensor if dim is None else tensor.narrow(dim, start, stop - start)
+            except RuntimeError:  # nested and sparse tensors have no such parts
+                return tensor
 
         return replace(
             self,

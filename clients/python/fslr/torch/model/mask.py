@@ -146,7 +146,8 @@ def weights_of(
         raise MeasurementError(
             f"the mask {label!r} has shape {shape} and type {weights.dtype}, and the output has "
             f"shape {tuple(output.shape)}; weights must be real numbers whose shape broadcasts to "
-            "the output's leading dimensions"
+            "the output's leading dimensions, such as (B, T) for (B, T, V), and (B, 1, H, W) for "
+            "(B, C, H, W)"
         )
     weights = weights.detach().to(output.device)
     weights = weights.reshape(*shape, *[1] * (output.dim() - weights.dim()))
