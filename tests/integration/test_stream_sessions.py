@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from fslr import AdvisorClient, DeadlineExceededError, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import advisor_service_pb2_grpc
 from fslr.client.stream import StreamSession
+from tests.waiting import eventually
 
 DEADLINE_S = 1.0
 SLACK_S = 0.8  # for a busy machine
@@ -69,6 +71,38 @@ def advisor(behave: _Behaviour) -> Iterator[tuple[Advisor, StreamSession]]:
 
 def unavailable(context: grpc.ServicerContext) -> None:
     context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
+
+
+def test_a_session_that_is_dropped_leaves_no_threads() -> None:
+    ended = threading.Event()
+
+    def wait_for_end(_: int, context: grpc.ServicerContext) -> None:
+        context.add_callback(ended.set)
+
+    servicer = Advisor(wait_for_end)
+    server = grpc.server(ThreadPoolExecutor(2))
+    advisor_service_pb2_grpc.add_AdvisorServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with AdvisorClient(f"127.0.0.1:{port}") as client:
+        client.channel()
+        before = set(threading.enumerate())
+        session = client.open_run(pb.RunOpening(profile="p"))
+        session.recommend(pb.Measurement(step=7))
+        assert {thread.name for thread in set(threading.enumerate()) - before} >= {"fslr-stream"}
+        del session
+        gc.collect()
+        assert ended.wait(10)
+        eventually(
+            lambda: (
+                not [
+                    thread
+                    for thread in set(threading.enumerate()) - before
+                    if "ThreadPoolExecutor" not in thread.name
+                ]
+            )
+        )
+    server.stop(None).wait()
 
 
 def test_a_measurement_is_sent_again_while_the_service_is_unavailable() -> None:

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,6 +36,7 @@ class _Stream:
     def __init__(self, start_call: _StartCall) -> None:
         self._requests: queue.SimpleQueue[pb.RecommendLRRequest | None] = queue.SimpleQueue()
         self._responses: queue.SimpleQueue[pb.RecommendLRResponse | None] = queue.SimpleQueue()
+        self._is_abandoned = False
         self._call = start_call(self._iterate_requests())
         self.pid = os.getpid()
         self._call.add_done_callback(lambda _: self._responses.put(None))
@@ -43,6 +45,8 @@ class _Stream:
     def _iterate_requests(self) -> Iterator[pb.RecommendLRRequest]:
         while (request := self._requests.get()) is not None:
             yield request
+        if self._is_abandoned:
+            self._call.cancel()
 
     def _read_responses(self) -> None:
         try:
@@ -73,6 +77,14 @@ class _Stream:
         if isinstance(self._call, grpc.RpcError) and self._call.code() is not grpc.StatusCode.OK:
             raise self._call
         raise UnavailableError("the advisor ended the stream: it is shutting down")
+
+    def abandon(self) -> None:
+        """End the stream from a finalizer, where no lock may be taken.
+
+        The thread of gRPC that waits for requests cancels the call.
+        """
+        self._is_abandoned = True
+        self._requests.put(None)
 
     def close(self) -> None:
         """End the stream."""
@@ -109,6 +121,7 @@ class StreamSession:
         self._deadline_s = deadline_s
         self._stream: _Stream | None = None
         self._closed = threading.Event()
+        self._finalizer: weakref.finalize[Any, StreamSession] | None = None
 
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         """Return the answer to a measurement.
@@ -145,7 +158,7 @@ class StreamSession:
             raise UnavailableError("the run's session is closed; open the run again")
         try:
             if stream is None or stream.pid != os.getpid():  # a stream of the parent process
-                stream = self._stream = _Stream(self._start_call)
+                stream = self._open()
                 request.opening.CopyFrom(self._opening)
             return stream.exchange(request, max(0.0, deadline - time.monotonic()))
         except queue.Empty:
@@ -161,6 +174,15 @@ class StreamSession:
             self._drop()
             raise
 
+    def _open(self) -> _Stream:
+        """Return a new stream, which ends when this session is closed or dropped."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        stream = self._stream = _Stream(self._start_call)
+        self._finalizer = weakref.finalize(self, stream.abandon)
+        self._finalizer.atexit = False
+        return stream
+
     def close(self) -> None:
         """End the session for good; may be called from any thread."""
         self._closed.set()
@@ -169,5 +191,7 @@ class StreamSession:
     def _drop(self) -> None:
         """Close the stream; the next measurement opens a new one."""
         stream, self._stream = self._stream, None
+        if self._finalizer is not None:
+            self._finalizer.detach()
         if stream is not None:
             stream.close()
