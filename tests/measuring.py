@@ -16,6 +16,7 @@ from fslr.torch.model.forward import Output, select_output
 from fslr.torch.model.mask import Mask
 
 SIGMAS = 5.0  # by chance, one group in two million exceeds it
+ROUNDING = 1e-3
 _PROBES_AT_ONCE, _MAX_PROBES = 20, 160
 _DECISIVE_ERROR = 0.04  # a rate that is wrong by 20 % is off by five standard errors
 
@@ -158,5 +159,6 @@ def assert_converges(case: Measurable, *, exact: list[float] | None = None) -> N
         if true < 1e-5 * largest:  # zero up to rounding, such as a bias before batch norm
             assert rate < 1e-4 * largest, (name, rate, true)
             continue
-        assert abs(math.log(rate / true)) <= SIGMAS * error, (name, rate, true, error)
+        # Rates at the outputs are exact: their errors are 0, apart from rounding.
+        assert abs(math.log(rate / true)) <= SIGMAS * error + ROUNDING, (name, rate, true, error)
         assert error <= 0.5 * math.sqrt(2 / sample.probes) * 1.5, (name, error)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.char_gpt import CharGPT, CharGPTConfig
 from fslr import MeasurementError
 from fslr.torch import ModelGroups, PerExampleEstimator, Update
-from tests.measuring import SIGMAS, assert_converges, measurable
+from tests.measuring import ROUNDING, SIGMAS, assert_converges, measurable
 from tests.models import (
     Adapted,
     CalledTwice,
@@ -96,7 +96,9 @@ def test_the_stated_relative_error_equals_the_spread_of_single_estimates() -> No
     estimates = [estimator.estimate(case.batch, case.update) for _ in range(150)]
     rates = torch.tensor([estimate.unit_rates for estimate in estimates])
     stated = torch.tensor([estimate.relative_errors for estimate in estimates]).mean(0)
-    spread = rates.std(0) / rates.mean(0)
+    estimated = stated > 0  # the head's rates are exact
+    stated, spread = stated[estimated], (rates.std(0) / rates.mean(0))[estimated]
+    assert len(stated) == len(case.groups) - 2
     # A spread from 150 samples has an error of about 1 / sqrt(300) = 6 %; the mean error is biased.
     assert ((stated / spread) > 0.7).all()
     assert ((stated / spread) < 1.4).all()
@@ -106,9 +108,11 @@ def test_more_examples_reduce_the_stated_error() -> None:
     errors = []
     for examples in (4, 64):
         torch.manual_seed(0)
-        case = measurable(nn.Linear(6, 9), torch.randn(examples, 6))
+        inner = nn.Linear(6, 9)
+        inner.weight.requires_grad_(False).zero_()
+        case = measurable(nn.Sequential(inner, nn.Softmax(-1)), torch.randn(examples, 6))
         estimate = case.estimator(probes=50).estimate(case.batch, case.update)
-        errors.append(estimate.relative_errors[1])  # the bias acts on all examples equally
+        errors.append(estimate.relative_errors[0])  # the bias acts on all examples equally
     assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.3)
 
 
@@ -176,7 +180,7 @@ def test_an_adapter_that_starts_at_zero_is_measured_once_it_has_an_effect() -> N
         for rate, error, expected in zip(
             estimate.unit_rates[:2], estimate.relative_errors, exact[:2], strict=False
         ):
-            assert abs(math.log(rate / expected)) < SIGMAS * error, measurement
+            assert abs(math.log(rate / expected)) < SIGMAS * error + ROUNDING, measurement
         assert estimate.unit_rates[2:] == [0.0] * 4  # these are unused
     assert max(estimate.relative_errors[:2]) < 0.05  # measured per example again
     assert not estimator.slow_groups

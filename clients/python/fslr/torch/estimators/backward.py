@@ -34,7 +34,7 @@ def edges_beside(
         edges: The edges whose gradients are requested anyway, those of the leaves included.
         leaves: The parameters whose gradients are requested.
     """
-    graph = _Graph(outputs)
+    graph = Graph(outputs)
     requested = {edge.node for edge in edges}
     executed = graph.leading_to(requested)
     incomplete = graph.users_of(get_gradient_edge(leaf).node for leaf in leaves)
@@ -49,11 +49,18 @@ def edges_beside(
     return list(found.values())
 
 
-class _Graph:
-    """The functions of an autograd graph, from the outputs down to the leaves."""
+class Graph:
+    """The functions of an autograd graph, from the outputs down to the leaves.
+
+    Args:
+        outputs: The tensor that the graph computes.
+
+    Attributes:
+        nodes: The functions, each after all that it leads to.
+    """
 
     def __init__(self, outputs: Tensor) -> None:
-        self._nodes: list[Node] = []  # each after all that it leads to
+        self.nodes: list[Node] = []
         self._users: dict[Node, list[Node]] = {}
         if outputs.grad_fn is None:
             return
@@ -62,7 +69,7 @@ class _Graph:
         while stack:
             node, is_done = stack.pop()
             if is_done:
-                self._nodes.append(node)
+                self.nodes.append(node)
             elif node not in seen:
                 seen.add(node)
                 stack.append((node, True))
@@ -73,7 +80,7 @@ class _Graph:
     def leading_to(self, requested: set[Node]) -> set[Node]:
         """Return the functions that a backward pass executes, if it is to reach some of them."""
         executed: set[Node] = set()
-        for node in self._nodes:
+        for node in self.nodes:
             if any(below in executed or below in requested for below in _below(node)):
                 executed.add(node)
         return executed

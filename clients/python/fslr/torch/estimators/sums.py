@@ -12,6 +12,22 @@ from torch import Tensor
 from fslr.errors import MeasurementError
 from fslr.training.estimate import RateEstimate
 
+
+@dataclass(frozen=True, slots=True)
+class ExactParts:
+    """Parts of groups' changes of the outputs whose squares are known without a probe.
+
+    Attributes:
+        groups: The groups' indices.
+        rows: Projections of the parts, float64 of shape [probes, B, parts].
+        squares: Squares of the parts, summed over the output elements, float64 of shape [parts].
+    """
+
+    groups: list[int]
+    rows: Tensor
+    squares: Tensor
+
+
 _NEGLIGIBLE_ROUNDING = 0.05  # relative to the change of the outputs
 _CLEAR_OF_ROUNDING = 3.0  # a difference of that many rounding errors is a real one
 
@@ -140,6 +156,36 @@ class ProjectionSums:
         return error if math.isfinite(error) else None
 
 
+def _use_exact_parts(
+    squares: Tensor, fourths: Tensor, rows: Tensor, examplewise: Tensor, exact: ExactParts
+) -> None:
+    r"""Replace the estimated squares of parts by the exact ones, in place.
+
+    A group's projection is :math:`u = h + e` with the known square of :math:`h`. So
+    :math:`\sum u^2 + (K |h|^2 - \sum h^2)` is unbiased, and its error is that of
+    :math:`\sum (e^2 + 2 e h)`. If :math:`e = 0`, it is exact. The fourths become those of as many
+    equal projections as have this error.
+    """
+    for part, group in enumerate(exact.groups):
+        whole, known = rows[..., group], exact.rows[..., part]
+        if not bool(examplewise[group]):
+            whole, known = whole.sum(1), known.sum(1)
+        of_whole, of_known = whole.square().sum(), known.square().sum()
+        estimate = len(rows) * exact.squares[part]
+        variance = of_whole.new_zeros(())  # relative to that of projections of equal variance
+        if not torch.equal(whole, known):
+            estimate = estimate + of_whole - of_known
+            both = (whole * known).sum()
+            variance = of_whole.square() - 2 * both.square() + of_known.square()
+        if not estimate > 0 and of_whole > 0:
+            continue  # noise: the plain estimate is at least positive
+        effective = 1.0
+        if of_whole > 0:
+            effective = max(1.0, float(3 * of_whole.square() / fourths[group]) - 2)
+        squares[group] = estimate
+        fourths[group] = 3 * variance / effective
+
+
 def _is_rounding(changes: float, residuals: float, rounding: float) -> bool:
     """Return whether the nonlinear part of a change may be the rounding of the outputs."""
     is_small = rounding <= _NEGLIGIBLE_ROUNDING**2 * changes
@@ -158,6 +204,7 @@ def sums_of_rows(
     probes: int,
     learning_rates: Tensor | None = None,
     real: Tensor | None = None,
+    exact: ExactParts | None = None,
     rounding: float = 0.0,
 ) -> ProjectionSums:
     """Return the sums over the projections of one or more probes on one part of a batch.
@@ -174,6 +221,7 @@ def sums_of_rows(
         learning_rates: Learning rate of each group, float64 of shape [groups]; None: unknown.
         real: Projections of the real change of the outputs, float64 of shape [probes, B]; None:
             unknown.
+        exact: Parts of the groups' changes whose squares are known; None: there are none.
         rounding: Expected square of the projection of the real change's rounding errors on a probe.
             If they may explain the difference between the real change and the first-order one, and
             it is not small, the real change counts as unknown.
@@ -191,13 +239,19 @@ def sums_of_rows(
             changes = residuals = None
     flat = rows.flatten(0, 1)
     both = examplewise[:, None] & examplewise[None, :]
+    squares = torch.where(examplewise, flat.square().sum(0), totals.square().sum(0))
+    fourths = torch.where(examplewise, flat.pow(4).sum(0), totals.pow(4).sum(0))
+    gram = torch.where(both, flat.T @ flat, totals.T @ totals)
+    if exact is not None:
+        _use_exact_parts(squares, fourths, rows, examplewise, exact)
+        gram.diagonal().copy_(squares)
     return ProjectionSums(
-        torch.where(examplewise, flat.square().sum(0), totals.square().sum(0)),
-        torch.where(examplewise, flat.pow(4).sum(0), totals.pow(4).sum(0)),
+        squares,
+        fourths,
         elements,
         rows.shape[1],
         probes,
-        torch.where(both, flat.T @ flat, totals.T @ totals),
+        gram,
         changes,
         residuals,
     )

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fslr.torch.estimators.backward import gradients_visited
 from fslr.torch.estimators.base import AnyRank, Probes
+from fslr.torch.estimators.per_example.output_uses import find_output_uses
 from fslr.torch.estimators.per_example.precision import forward_roundoff, roundoff
 from fslr.torch.estimators.per_example.projector import Trace
 from fslr.torch.estimators.per_example.rows import (
@@ -56,12 +57,14 @@ class Findings:
 
     Attributes:
         layouts: Where the examples are in the rows of each use that has them.
+        output_uses: The groups that act directly on the outputs, by use.
         by_gradient: The groups that are measured by their gradient.
         slow: The groups that are measured by the slow route, with the reason.
         is_complete: Whether every group had an effect on the output.
     """
 
     layouts: dict[UseKey, RowLayout]
+    output_uses: dict[UseKey, frozenset[int]]
     by_gradient: frozenset[int]
     slow: dict[int, str]
     is_complete: bool
@@ -86,15 +89,17 @@ def check(trace: Trace, probes: Probes, batch: Batch, any_rank: AnyRank) -> Find
     # All ranks of a sharded model must compute the same gradients.
     missed = _any_of(missed, trace, any_rank)
     without_effect = _any_of(without_effect, trace, any_rank)
+    output_uses = find_output_uses(trace.outputs, trace.uses)
     slow = {
         index: rows.summed[use.key]
         for use in trace.uses
         if use.key in rows.summed
         for index, _ in use.parts
+        if index not in output_uses.get(use.key, ())
     }
     slow |= dict.fromkeys(trace.by_gradient, _NOT_FOLLOWED) | dict.fromkeys(missed, _NOT_VISIBLE)
     by_gradient = frozenset({*trace.by_gradient, *missed, *without_effect})
-    return Findings(rows.layouts, by_gradient, slow, is_complete=not without_effect)
+    return Findings(rows.layouts, output_uses, by_gradient, slow, is_complete=not without_effect)
 
 
 def _any_of(indices: set[int], trace: Trace, any_rank: AnyRank) -> set[int]:

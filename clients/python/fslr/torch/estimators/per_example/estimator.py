@@ -18,6 +18,10 @@ does not depend on ``z``: K probes cost one forward pass, one set of local maps,
 passes for activations only. The functions are found by following the parameters through the forward
 pass (:mod:`.tracer`). If a parameter acts in several places, its parts are added before squaring.
 
+Where a parameter acts directly on the outputs, as the head of a language model does, no probe is
+needed: the RMS of its local map is exact. If it also acts elsewhere (tied embeddings), only the
+part that involves the other places is estimated (:mod:`.output_uses`).
+
 Groups that cannot be measured in this way take a slow route, which is determined by checks
 (:mod:`.route`): a parameter that cannot be followed is projected by its gradient, rows that belong
 to no single example are summed, and the degrees of freedom come from cutting the batch or from more
@@ -35,6 +39,7 @@ from torch import Tensor, nn
 from fslr.errors import MeasurementError
 from fslr.torch.estimators.base import AnyRank, Estimator, Probes
 from fslr.torch.estimators.gradient import NO_DEPENDENCE
+from fslr.torch.estimators.per_example.output_uses import OutputParts, exact_parts
 from fslr.torch.estimators.per_example.precision import forward_roundoff
 from fslr.torch.estimators.per_example.projector import Projector, Trace
 from fslr.torch.estimators.per_example.route import Route, find_route, max_chunks
@@ -161,13 +166,23 @@ class PerExampleEstimator(Estimator):
             change = weights.clear(change)
         rows: list[Tensor] = []
         real: list[Tensor] = []
+        at_outputs: list[OutputParts] = []
         probes = route.probe_factor * self.probes
         for probe in range(probes):
             cotangent = self._probes.cotangent(trace.outputs)
             if weights is not None:
                 cotangent = weights.weigh(cotangent)
             last = probe == probes - 1
-            rows.append(self._projector.rows(trace, cotangent, layouts, last=last))
+            projections, parts = self._projector.rows(
+                trace,
+                cotangent,
+                layouts,
+                output_uses=route.output_uses,
+                with_squares=probe == 0,
+                last=last,
+            )
+            rows.append(projections)
+            at_outputs.append(parts)
             if change is not None:
                 real.append(inner_products(cotangent, change, _EXAMPLES_LEAD, len(change)))
         learning_rates = update.learning_rates
@@ -180,6 +195,7 @@ class PerExampleEstimator(Estimator):
             if learning_rates is None
             else torch.tensor(learning_rates, dtype=torch.float64, device="cpu"),
             real=torch.stack(real).to("cpu", torch.float64) if real else None,
+            exact=exact_parts(at_outputs),
             rounding=_rounding(trace, chunk) if real else 0.0,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from fslr.torch.estimators.backward import edges_beside
+from fslr.torch.estimators.per_example.output_uses import OutputParts
 from fslr.torch.estimators.per_example.rows import RowLayout, inner_products
-from fslr.torch.estimators.per_example.tracer import LocalMapTracer, Use
+from fslr.torch.estimators.per_example.tracer import LocalMapTracer, Use, UseKey
 from fslr.torch.model.batch import Batch
 from fslr.torch.model.forward import Forward
 from fslr.torch.model.groups import ModelGroups
@@ -139,9 +140,11 @@ class Projector:
         cotangent: Tensor,
         layouts: list[RowLayout | None],
         *,
+        output_uses: Mapping[UseKey, frozenset[int]],
+        with_squares: bool = False,
         last: bool = False,
-    ) -> Tensor:
-        """Return the projections ``u`` of one probe, float32 of shape [B, groups].
+    ) -> tuple[Tensor, OutputParts]:
+        """Return the projections ``u`` of one probe, float32 of shape [B, groups], and exact parts.
 
         Projections that belong to no single example are in row 0; only the sum of the rows of such
         a group is meaningful.
@@ -150,6 +153,9 @@ class Projector:
             trace: The forward pass.
             cotangent: The probe, of the outputs' shape.
             layouts: The layout of each use; None: unknown.
+            output_uses: The groups that act directly on the outputs, by use.
+            with_squares: Whether the exact parts have their squares, which are the same for each
+                probe.
             last: Whether the graph of the forward pass may be freed.
         """
         by_gradient = [index for index in trace.by_gradient if index in trace.leaves]
@@ -158,18 +164,21 @@ class Projector:
         )
         examples = trace.outputs.shape[0]
         columns: list[Tensor | None] = [None] * trace.groups
+        at_outputs = OutputParts(output_uses, trace.scales, with_squares=with_squares)
 
-        def add(index: int, values: Tensor) -> None:
+        def add(index: int, values: Tensor) -> Tensor:
             if index in trace.scales:
                 values = values * trace.scales[index]
             values = nn.functional.pad(values, (0, examples - len(values)))
             column = columns[index]
             columns[index] = values if column is None else column + values
+            return values
 
         for use, layout, at_result in zip(trace.uses, layouts, cotangents, strict=True):
             if at_result is not None:
                 for index, change in use.parts:
-                    add(index, inner_products(at_result, change, layout, examples))
+                    values = add(index, inner_products(at_result, change, layout, examples))
+                    at_outputs.add(use.key, index, values, at_result, change)
         for index, gradient in zip(by_gradient, gradients, strict=True):
             if gradient is not None:
                 unit = trace.update.unit_update(index)
@@ -177,4 +186,5 @@ class Projector:
                 scale = trace.scales.get(index, 1.0)
                 add(index, inner_products(gradient, unit, None, examples) / scale)
         zero = torch.zeros(examples, device=trace.outputs.device)
-        return torch.stack([zero if column is None else column for column in columns], dim=1)
+        rows = torch.stack([zero if column is None else column for column in columns], dim=1)
+        return rows, at_outputs

@@ -36,6 +36,7 @@ class Route:
 
     Attributes:
         layouts: The layout of each use; the rows of uses without a layout are summed.
+        output_uses: The groups that act directly on the outputs, by use: their squares are exact.
         by_gradient: Groups that are projected by their gradients.
         slow: Groups that take a slow route, with the reason.
         chunks: Number of chunks that the batch is cut into.
@@ -46,6 +47,7 @@ class Route:
     """
 
     layouts: dict[UseKey, RowLayout]
+    output_uses: dict[UseKey, frozenset[int]]
     by_gradient: frozenset[int]
     slow: dict[int, str]
     chunks: int
@@ -140,6 +142,7 @@ def find_route(
         pieces = 1
     return Route(
         found.layouts,
+        found.output_uses,
         found.by_gradient,
         found.slow,
         pieces,
