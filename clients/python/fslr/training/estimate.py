@@ -15,7 +15,7 @@ class RateEstimate:
     Attributes:
         unit_rates: One per group in layout order, in output units per learning rate, >= 0.
         relative_errors: Standard error of each unit rate divided by it, in [0, 0.71]; 0 where the
-            unit rate is 0. It does not include the bias of an estimator.
+            unit rate is 0 or exact. It does not include the bias of an estimator.
         probes: Number of probes K, >= 1.
         examples: Number of examples B, >= 1.
         gram: Inner products of the groups' output changes per output element, float64 of shape
