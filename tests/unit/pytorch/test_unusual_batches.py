@@ -302,6 +302,32 @@ def test_the_front_of_a_batch_has_the_rates_of_these_examples_alone() -> None:
     assert examples_of(recorder) == 5
 
 
+class Ragged(Plain):
+    """Sums over sequences of unequal lengths, in one nested tensor or in a list."""
+
+    def forward(self, x: Any) -> Any:
+        rows = torch.tanh(self.first(x)).unbind() if isinstance(x, Tensor) else map(self.row, x)
+        return self.second(torch.stack([row.sum(0) for row in rows]))
+
+    def row(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.first(x))
+
+
+def test_a_nested_tensor_is_measured_like_the_sequences_in_it() -> None:
+    torch.manual_seed(0)
+    sequences = [torch.randn(length, 4) for length in (3, 5, 2, 6, 1)]
+    nested = torch.nested.nested_tensor(sequences, layout=torch.jagged)
+    model = Ragged()
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    before = [p.detach().clone() for p in model.parameters()]
+    with Recorder(model, optimizer, every=1, options=MeasuringOptions(probes=80)) as recorder:
+        model(nested).square().mean().backward()
+        optimizer.step()
+    assert_right(recorder, exact_rates(model, (sequences,), before))
+    assert examples_of(recorder) == 5
+    assert set(recorder.slow_groups) == {"first.weight", "first.bias"}
+
+
 class Keyed(NamedTuple):
     features: Tensor
     other: str = "words"

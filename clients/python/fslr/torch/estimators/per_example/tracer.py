@@ -225,7 +225,7 @@ class LocalMapTracer(TorchFunctionMode):
             if index in self.unfollowed:
                 continue
             part = _evaluate(change)
-            if isinstance(part, Tensor) and isinstance(result, Tensor):
+            if isinstance(part, Tensor) and _has_rows(result):
                 parts.append((index, part))
             else:
                 self.unfollowed.add(index)
@@ -322,6 +322,11 @@ def _tensors_of(call: Call) -> Iterator[tuple[Place, Tensor]]:
             for i, item in enumerate(argument):
                 if isinstance(item, Tensor):
                     yield (name, i), item
+
+
+def _has_rows(result: Any) -> bool:
+    """Return whether a result is a plain tensor, neither sparse nor nested."""
+    return isinstance(result, Tensor) and result.layout is torch.strided and not result.is_nested
 
 
 def _tensors_in(result: Any) -> Iterator[Tensor]:
