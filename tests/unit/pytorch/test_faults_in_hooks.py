@@ -127,7 +127,13 @@ def test_a_fault_in_any_call_into_pytorch_stays_in_the_hooks(
     with (
         _in_hooks(count),
         attach(
-            model, optimizer, profile="x", advisor=advisor, scaling=scaling, answers="wait"
+            model,
+            optimizer,
+            profile="x",
+            advisor=advisor,
+            scaling=scaling,
+            answers="wait",
+            max_overhead=None,
         ) as attachment,
         mode(count),
     ):

@@ -300,7 +300,9 @@ def test_an_optimizer_that_stops_following_is_scaled_by_its_updates(
     advisor = FixedAdvisor(MULTIPLIERS, interval=4)
     with (
         caplog.at_level(logging.WARNING, "fslr"),
-        attach(model, optimizer, profile="x", advisor=advisor, answers="wait") as attachment,
+        attach(
+            model, optimizer, profile="x", advisor=advisor, answers="wait", max_overhead=None
+        ) as attachment,
     ):
         for step in range(48):
             advisor.multipliers = [m * (1 + step % 8 / 8) for m in MULTIPLIERS]

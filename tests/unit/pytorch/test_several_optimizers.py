@@ -174,7 +174,13 @@ def test_optimizers_of_different_cadence_step_by_their_multipliers(scaling: Any)
     optimizers = [two_adams(model) for model in (plain, advised)]
     advisor = FixedAdvisor(MULTIPLIERS, interval=3)
     with attach(
-        advised, optimizers[1], profile="x", advisor=advisor, scaling=scaling, answers="wait"
+        advised,
+        optimizers[1],
+        profile="x",
+        advisor=advisor,
+        scaling=scaling,
+        answers="wait",
+        max_overhead=None,
     ) as attachment:
         for step in range(12):
             plain.load_state_dict(advised.state_dict())

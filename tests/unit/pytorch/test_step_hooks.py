@@ -39,6 +39,7 @@ def attached(
     model: nn.Module, optimizer: Any, *, interval: int = 3, **options: Any
 ) -> tuple[Attachment, FixedAdvisor]:
     advisor = FixedAdvisor(MULTIPLIERS, interval=interval)
+    options = {"max_overhead": None, **options}
     return attach(model, optimizer, profile="x", advisor=advisor, **options), advisor
 
 
@@ -409,7 +410,7 @@ def test_parameters_that_change_are_named_and_the_rest_goes_on(
     advisor = FixedAdvisor(MULTIPLIERS[-len(trained) :], interval=2)
     with (
         caplog.at_level(logging.WARNING, "fslr"),
-        attach(model, optimizer, profile="x", advisor=advisor) as attachment,
+        attach(model, optimizer, profile="x", advisor=advisor, max_overhead=None) as attachment,
     ):
         for step in range(40):
             if step == 3:
