@@ -134,6 +134,28 @@ class OwnWeightsOneRate(OwnWeights, OneRate):
     """Can be scaled in neither way."""
 
 
+class Averaging(Simple):
+    """Steps points of its own, and averages them; it has modes, as a module has."""
+
+    is_in_train_mode = False
+
+    def train(self) -> None:
+        self.is_in_train_mode = True
+
+    def begin(self) -> None:
+        if not self.is_in_train_mode:
+            raise RuntimeError("call train() first")
+
+    def update(self, parameter: Tensor, rate: float) -> None:
+        state = self.state[parameter]
+        if not state:
+            state.update(point=parameter.clone(), steps=0)
+        state["steps"] += 1
+        assert parameter.grad is not None
+        state["point"].sub_(parameter.grad, alpha=rate)
+        parameter.lerp_(state["point"], 1 / state["steps"])
+
+
 BY_LEARNING_RATE: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "Simple": Simple,
     "OwnWeights": OwnWeights,
@@ -316,6 +338,32 @@ def test_an_optimizer_that_stops_following_is_scaled_by_its_updates(
     assert attachment.failures == 0
     (record,) = caplog.records
     assert "from now on multipliers act on the updates of Later, not on its" in record.getMessage()
+
+
+def test_an_optimizer_that_averages_keeps_scaled_learning_rates(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = net()
+    optimizer = Averaging(model.parameters())
+    optimizer_of_trial = Averaging(model.parameters())  # its user has not called train() yet
+    choice = choose(optimizer_of_trial, "auto")
+    assert (choice.by_update, choice.is_correctable) == (False, False)
+    optimizer.train()
+    advisor = FixedAdvisor(MULTIPLIERS, interval=2)
+    start = [p.detach().clone() for p in model.parameters()]
+    with (
+        caplog.at_level(logging.WARNING, "fslr"),
+        attach(
+            model, optimizer, profile="x", advisor=advisor, answers="wait", max_overhead=None
+        ) as attachment,
+    ):
+        for step in range(24):
+            advisor.multipliers = [m * (1 + step % 4 / 4) for m in MULTIPLIERS]
+            backward(model, step)
+            optimizer.step()
+    assert attachment.failures == 0
+    assert not [r for r in caplog.records if "multipliers act on the updates" in r.getMessage()]
+    assert all(not torch.equal(p, q) for p, q in zip(model.parameters(), start, strict=True))
 
 
 def test_a_step_that_does_not_read_the_split_groups_is_noticed_at_once(

@@ -126,11 +126,7 @@ class Attachment:
             scaled_decay_hint=scaled_hint(decays),
         )
         check = StepCheck(
-            [
-                one
-                for one, choice in zip(optimizers, choices, strict=False)
-                if not choice.by_update and not choice.is_certain
-            ],
+            [one for one, choice in zip(optimizers, choices, strict=False) if choice.needs_checks],
             self._scaler,
             receivers,
             lambda: cadence.step,

@@ -122,10 +122,10 @@ class StepHooks:
         self._post_handles = [(o, o.register_step_post_hook(self._after)) for o in hooked]
         for optimizer in hooked:
             # A step that raised left what it wrote in split groups, and no hook runs after it.
-            self._handles += [
-                optimizer.register_state_dict_pre_hook(self._restore),
-                optimizer.register_load_state_dict_pre_hook(self._restore),
-            ]
+            if hasattr(optimizer, "_optimizer_state_dict_pre_hooks"):  # wrappers may lack it
+                self._handles.append(optimizer.register_state_dict_pre_hook(self._restore))
+            if hasattr(optimizer, "_optimizer_load_state_dict_pre_hooks"):
+                self._handles.append(optimizer.register_load_state_dict_pre_hook(self._restore))
 
     def owned_by(self, attachment: object, on_abandoned: Callable[[], None]) -> None:
         """Take note of the attachment that scales steps by these hooks.

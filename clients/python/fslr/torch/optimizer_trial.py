@@ -10,6 +10,7 @@ attributes, and the optimizer itself is not touched.
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -32,11 +33,17 @@ _MULTIPLIERS = (0.5, 2.0, 1.0, 0.25)  # of one tensor after the other
 _LATER_MULTIPLIERS = (2.0, 0.5, 4.0, 1.0)
 _TOLERANCE = 0.05  # of a ratio
 _MAX_RESIDUAL = 0.1
+_NEARLY_ZERO = 1e-6  # a multiplier
+_MIN_DEPENDENT = 0.02  # part of a step that depends on the learning rate
 _MIN_LASTING = 0.8  # part of a change of the weights that must last over a step
 _WEIGHT, _GRADIENT = 1e-3, 1e-2  # sizes of the small tensors' entries
 _LEARNING_RATE = 1e-3  # where the present one is 0, as at the start of a warm-up
 _MAX_OF_A_KIND = 3  # tensors with gradients, of those with the same group and number of dimensions
 _MAX_ENTRIES = 1 << 20  # of a tensor in the optimizer's attributes
+
+
+_Moves = Sequence[Sequence[Tensor]]
+"""How far each step moved each tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +61,14 @@ class Trial:
     was_possible: bool = True
 
 
-def try_out(optimizer: torch.optim.Optimizer) -> Trial:
+def try_out(optimizer: torch.optim.Optimizer, *, is_training: bool = False) -> Trial:
     """Return how the steps of an optimizer follow multipliers.
 
     Args:
         optimizer: The optimizer, as its user passes it.
+        is_training: Whether it has stepped with multipliers before. What its momentum and averages
+            hold from then moves the weights at any learning rate, so only what depends on the
+            learning rate is looked at.
     """
     parameters = _trained(optimizer)
     with _undisturbed(parameters):
@@ -69,36 +79,66 @@ def try_out(optimizer: torch.optim.Optimizer) -> Trial:
             return Trial(reason, "", was_possible=False)
         if not any(bool(move.any()) for moves in plain for move in moves):
             return Trial("it moved nothing when it was tried out", "", was_possible=False)
-        return Trial(_follows_learning_rates(optimizer, plain), _lasting(optimizer))
+        try:
+            rates = _follows_learning_rates(optimizer, plain, is_training=is_training)
+        except Exception as error:  # noqa: BLE001 - it may be any code
+            rates = (
+                f"its step fails with different learning rates ({type(error).__name__}: {error})"
+            )
+        return Trial(rates, _lasting(optimizer))
 
 
 def _follows_learning_rates(
-    optimizer: torch.optim.Optimizer, plain: Sequence[Sequence[Tensor]]
+    optimizer: torch.optim.Optimizer, plain: _Moves, *, is_training: bool
 ) -> str:
     """Return why the steps do not follow multipliers on the learning rates; empty: they do."""
     count = len(plain[0])
     first = [_MULTIPLIERS[i % len(_MULTIPLIERS)] for i in range(count)]
     later = [_LATER_MULTIPLIERS[i % len(_LATER_MULTIPLIERS)] for i in range(count)]
-    try:
-        scaled = _moves(optimizer, [first] * _STEPS + [later] * _STEPS)
-    except Exception as error:  # noqa: BLE001 - it may be any code
-        return f"its step fails with different learning rates ({type(error).__name__}: {error})"
+    scaled = _moves(optimizer, [first] * _STEPS + [later] * _STEPS)
+    if is_training:
+        still = _moves(optimizer, [[_NEARLY_ZERO] * count] * (2 * _STEPS))
+        moved, plain, scaled = plain, _without(plain, still), _without(scaled, still)
+        if _size(plain) < _MIN_DEPENDENT * _size(moved):
+            return "its step does not depend on them"
+    return _deviates(scaled, plain, first) or _stays(scaled[-1], plain[-1], first, later)
+
+
+def _deviates(scaled: _Moves, plain: _Moves, multipliers: Sequence[float]) -> str:
+    """Return where first steps are not plain ones times their multipliers; empty: nowhere."""
     for moves, plain_moves in zip(scaled[:_STEPS], plain, strict=False):
-        for move, of_plain, multiplier in zip(moves, plain_moves, first, strict=True):
+        for move, of_plain, multiplier in zip(moves, plain_moves, multipliers, strict=True):
             ratio, residual = _compared(move, of_plain, multiplier)
             if abs(ratio / multiplier - 1) > _TOLERANCE or residual > _MAX_RESIDUAL:
                 return f"with the multiplier {multiplier:g}, its step is {ratio:.3g} times as large"
-    for move, of_plain, before, multiplier in zip(scaled[-1], plain[-1], first, later, strict=True):
-        # Momentum may hold earlier learning rates for some steps.
+    return ""
+
+
+def _stays(
+    scaled: Sequence[Tensor],
+    plain: Sequence[Tensor],
+    first: Sequence[float],
+    later: Sequence[float],
+) -> str:
+    """Return where the step after a change still has the multiplier before it; empty: nowhere."""
+    for move, of_plain, before, multiplier in zip(scaled, plain, first, later, strict=True):
+        # Momentum and averages may hold earlier learning rates for some steps.
         ratio, _ = _compared(move, of_plain, multiplier)
-        if not min(before, multiplier) * 0.9 < ratio < max(before, multiplier) * 1.1 or (
-            abs(ratio - before) < abs(ratio - multiplier)
-        ):
+        if not ratio > 0 or abs(math.log(ratio / multiplier)) > abs(math.log(ratio / before)):
             return (
                 f"its step does not follow a multiplier that changes from {before:g} to "
                 f"{multiplier:g}: it is {ratio:.3g} times as large"
             )
     return ""
+
+
+def _without(moves: _Moves, others: _Moves) -> list[list[Tensor]]:
+    """Return the differences of moves."""
+    return [[a - b for a, b in zip(x, y, strict=True)] for x, y in zip(moves, others, strict=True)]
+
+
+def _size(moves: _Moves) -> float:
+    return math.sqrt(sum(float(_flat(move).square().sum()) for step in moves for move in step))
 
 
 def _compared(move: Tensor, plain: Tensor, expected: float) -> tuple[float, float]:
@@ -158,7 +198,7 @@ def _lasting(optimizer: torch.optim.Optimizer) -> str:
         if lasting < least:
             return (
                 f"its next step takes back {100 * (1 - lasting):.0f} % of a change of the weights, "
-                "because it keeps weights of its own"
+                "as one that keeps weights of its own does"
             )
     return ""
 
@@ -221,6 +261,9 @@ class _SmallCopy:
         with _NoLargeTensors():
             self.optimizer = _copied(optimizer, memo)
         self._stepped = _of_each_kind(self.optimizer)
+        train = getattr(self.optimizer, "train", None)
+        if callable(train):  # schedule-free optimizers have modes, as modules have
+            train()
         self.start = self.weights()
 
     def _numbers(self, like: Tensor, size: float, *, keeps_dtype: bool = True) -> Tensor:

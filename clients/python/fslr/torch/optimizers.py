@@ -18,7 +18,7 @@ from fslr.errors import AttachError
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 """One optimizer, or several that train one model together."""
 
-_HOOKS = "_optimizer_step_pre_hooks"
+_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 _WRAPPED = ("optimizer", "_optimizer")  # where Accelerate, Lightning and DeepSpeed keep theirs
 _NOT_OPTIMIZERS = {"state", "param_groups", "defaults"}  # attributes that hold no optimizer
 _MAX_DEPTH = 3
@@ -95,7 +95,9 @@ def _attribute(optimizer: object, name: str) -> object:
 
 
 def _takes_hooks(optimizer: object) -> bool:
-    return isinstance(optimizer, torch.optim.Optimizer) and hasattr(optimizer, _HOOKS)
+    return isinstance(optimizer, torch.optim.Optimizer) and all(
+        hasattr(optimizer, name) for name in _HOOKS
+    )
 
 
 def inner_optimizers(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:

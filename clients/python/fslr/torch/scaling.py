@@ -42,6 +42,11 @@ class Choice:
     is_certain: bool = False
     is_correctable: bool = True
 
+    @property
+    def needs_checks(self) -> bool:
+        """Whether it is to be checked during the training, and there is another way to turn to."""
+        return not self.by_update and not self.is_certain and self.is_correctable
+
 
 def choose(optimizer: torch.optim.Optimizer, scaling: Scaling) -> Choice:
     """Return how the steps of an optimizer are to be scaled.

@@ -55,8 +55,8 @@ class StepCheck:
         if self._changes == 1 or self._changes & (self._changes - 1):
             return  # the start was checked already
         for optimizer in list(self._optimizers):
-            trial = try_out(optimizer)
-            if trial.was_possible and trial.learning_rates:
+            trial = try_out(optimizer, is_training=True)
+            if trial.was_possible and trial.learning_rates and not trial.updates:
                 self.does_not_follow(optimizer, trial.learning_rates)
 
     def does_not_follow(self, optimizer: torch.optim.Optimizer, reason: str) -> None:
