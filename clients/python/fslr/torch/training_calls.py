@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,10 @@ from fslr.torch.measured_modules import is_being_measured
 from fslr.torch.model.batch import AutocastState
 from fslr.torch.model.forward import unwrap
 from fslr.torch.model.structure import map_tensors, tensors_in
+from fslr.torch.scripting import MARK, allow_scripting, end_scripting
 
+# Before PyTorch 2.7, exports are seen as calls.
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
 _log = logging.getLogger("fslr")
 
 _MIN_EARLIER_BYTES = 64 * 2**20
@@ -104,6 +108,8 @@ class TrainingCalls:
         self._calls: list[TrainingCall] = []
         # The arguments of the latest call in compiled code, where nothing else can be done.
         self._compiled: _Arguments | None = None
+        self._model = weakref.ref(model)
+        allow_scripting(model)
         # A measurement calls the module inside of wrappers and so runs its pre-hooks again. So the
         # call is noted before the other pre-hooks of that module.
         self._handle = model.register_forward_pre_hook(
@@ -125,10 +131,15 @@ class TrainingCalls:
     def close(self) -> None:
         """Stop watching, and forget all calls."""
         self._handle.remove()
+        model = self._model()
+        if model is not None:
+            end_scripting(model)
         self.clear()
 
     def _see(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep a reference to a training call; its tensors are not copied."""
+        if _is_exporting() or torch.jit.is_tracing():
+            return  # an export or a trace is no training, whatever its tensors are
         if not torch.is_grad_enabled() or is_being_measured(model):
             return
         self.was_called = True
@@ -207,8 +218,18 @@ def _key(
 class _CallWatcher:
     """A forward pre-hook that copies and pickles of the model do not contain."""
 
+    fslr_watches_calls = True
+
     def __init__(self, see: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]) -> None:
         self._see = see
+
+    @property
+    def __name__(self) -> str:
+        """Only TorchScript asks for it, where the module is a part of what it compiles."""
+        raise AttributeError(
+            "TorchScript cannot compile a module with an attached part; compile the attached "
+            "module itself, or close the attachment first"
+        )
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._see(model, args, kwargs)
@@ -224,6 +245,9 @@ def _watch_nothing() -> Callable[..., None]:
 
 def _ignore_call(_model: nn.Module, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
     """Let a call of a copied model pass."""
+
+
+setattr(_ignore_call, MARK, True)
 
 
 def _do_nothing() -> None:
