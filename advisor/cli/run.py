@@ -70,10 +70,11 @@ def list_(
         return
     table = Table(
         *("run", "state", "step", "loss", "learning rate", "measurements", "lost", "profile"),
-        *("started", "last measured"),
+        "last measured",
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
         pad_edge=False,
+        show_edge=False,
     )
     now = datetime.now(UTC)
     for row in (RunRow.of(run, now) for run in runs):
@@ -86,7 +87,6 @@ def list_(
             str(row.measurements),
             str(row.lost_measurements),
             plain(row.profile),
-            date_with_seconds(row.create_time),
             date_with_seconds(row.update_time),
         )
     print_table(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Column, Table
@@ -11,64 +12,59 @@ from rich.text import Text
 
 from advisor.cli.common import console
 
-_NUMBERS = re.compile(r"[-+\d.,:%eE@/ ]*|-?(inf|nan)")
-_MIN_TEXT_WIDTH = 12  # of a column of names or sentences, which may be folded
+_NUMBERS = re.compile(r"[-+\d.,:%eE@/]*|-?(inf|nan)")
+_MIN_TEXT_WIDTH = 12  # of a column of names or sentences, which may be folded; a date has 10
 
 
 def print_table(table: Table) -> None:
     """Print a table to standard output.
 
-    In a terminal, names are folded where the table is too wide, and numbers are not: rather, lines
-    become longer than the terminal's. Elsewhere, as in a pipe, no cell is folded.
+    In a terminal, names and sentences are folded where the table is too wide, and numbers are not:
+    rather, lines become longer than the terminal's. Elsewhere, as in a pipe, no cell is folded.
 
     Args:
         table: The table; its columns are changed.
     """
     widest = Measurement.get(console, console.options.update(width=10_000), table).maximum
-    if not console.is_terminal:
-        _print(table, widest)
-        return
-    padding = widest - sum(_widths(table))
-    least = 0
+    if console.is_terminal and widest > console.width:
+        widest = _fit(table, widest, console.width)
+    # With its height, a console of any kind of terminal has the given width.
+    Console(emoji=False, width=widest, height=console.height).print(table)
+
+
+def _fit(table: Table, natural: int, width: int) -> int:
+    """Set the widths of a table's columns, and return the table's width.
+
+    Args:
+        table: The table.
+        natural: Its width if nothing is folded.
+        width: The width that it should have.
+    """
+    frame = natural - sum(map(_width, table.columns))
+    foldable: list[Column] = []
     for column in table.columns:
-        column.overflow = "fold"
         cells = [_plain(cell) for cell in column.cells]
-        width = max((len(line) for cell in cells for line in cell.splitlines()), default=0)
         if cells and all(_NUMBERS.fullmatch(cell) for cell in cells):
-            _keep_whole(column)
-            width = max(width, *map(len, _plain(column.header).splitlines() or [""]))
-            least += width
+            if isinstance(column.header, str):
+                column.header = column.header.replace(" ", "\n")
         else:
-            least += min(width, _MIN_TEXT_WIDTH)
-    _print(table, max(console.width, least + padding))
+            column.overflow = "fold"
+            foldable.append(column)
+        column.width = _width(column)
+    while sum(column.width or 0 for column in table.columns) + frame > width:
+        widest = max(foldable, key=lambda column: column.width or 0, default=None)
+        if widest is None or (widest.width or 0) <= _MIN_TEXT_WIDTH:
+            break
+        widest.width = (widest.width or 0) - 1
+    return sum(column.width or 0 for column in table.columns) + frame
 
 
-def _keep_whole(column: Column) -> None:
-    """Keep the cells of a column on one line each; its heading takes as many lines as words."""
-    column.no_wrap = True
-    if isinstance(column.header, str):
-        column.header = column.header.replace(" ", "\n")
-
-
-def _widths(table: Table) -> list[int]:
-    """Return the width of each column's widest line, its heading included."""
-    return [
-        max(
-            (len(line) for cell in (column.header, *column.cells) for line in _lines(cell)),
-            default=0,
-        )
-        for column in table.columns
-    ]
-
-
-def _lines(cell: object) -> list[str]:
-    return _plain(cell).splitlines()
+def _width(column: Column) -> int:
+    """Return the width of a column's widest line, its heading included."""
+    lines = (line for cell in (column.header, *column.cells) for line in _plain(cell).splitlines())
+    return max(map(cell_len, lines), default=0)
 
 
 def _plain(cell: object) -> str:
     """Return a cell's text without markup."""
     return Text.from_markup(cell).plain if isinstance(cell, str) else str(cell)
-
-
-def _print(table: Table, width: int) -> None:
-    Console(emoji=False, width=width).print(table)

@@ -138,7 +138,7 @@ class TrainingCalls:
 
     def _see(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep a reference to a training call; its tensors are not copied."""
-        if _is_exporting() or torch.jit.is_tracing():
+        if _is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             return  # an export or a trace is no training, whatever its tensors are
         if not torch.is_grad_enabled() or is_being_measured(model):
             return
