@@ -59,7 +59,6 @@ class SplitGroups:
         optimizer: The optimizer.
 
     Attributes:
-        view: What the step function is to be called with instead of the optimizer.
         was_read: Whether the last step read the split groups.
         failure: What went wrong while a step read them, or None; it then got the optimizer's own.
         notes: For each parameter's id, numbers of its part that differ from those of its group.
@@ -77,7 +76,14 @@ class SplitGroups:
         self.was_read = False
         self.failure: Exception | None = None
         self.notes: dict[int, Notes] = {}
-        self.view = _view_of(optimizer, self)
+        self._view: torch.optim.Optimizer | None = None
+
+    @property
+    def view(self) -> torch.optim.Optimizer:
+        """What the step function is to be called with instead of the optimizer."""
+        if self._view is None:  # recorders need none, and not every class can have one
+            self._view = _view_of(self._optimizer, self)
+        return self._view
 
     def arm(self, factors: dict[int, float], *, keeps_decay: bool) -> None:
         """Scale the steps that follow.
