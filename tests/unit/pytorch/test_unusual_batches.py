@@ -26,7 +26,8 @@ Call = tuple[Any, ...] | dict[str, Any]
 
 
 def call_of(model: nn.Module, call: Call) -> Tensor:
-    result: Tensor = model(**call) if isinstance(call, dict) else model(*call)
+    with torch.enable_grad():
+        result: Tensor = model(**call) if isinstance(call, dict) else model(*call)
     return result
 
 
@@ -57,7 +58,7 @@ def exact_rates(model: nn.Module, call: Call, before: list[Tensor]) -> list[floa
             sides = []
             for sign in (1, -1):
                 parameter.copy_(start + 0.01 * sign * (end - start))
-                sides.append(call_of(model, call))
+                sides.append(call_of(model, call).detach())
             parameter.copy_(start)
             change = (sides[0] - sides[1]) / (0.02 * LEARNING_RATE)
             rates.append(float(change.square().mean().sqrt()))
@@ -181,6 +182,19 @@ class OneNumber(Plain):
         return super().forward(x).sum(-1)
 
 
+class Forces(nn.Module):
+    """Computes a gradient in its forward pass, so it cannot run without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.energy = nn.Sequential(nn.Linear(3, 8), nn.SiLU(), nn.Linear(8, 1, bias=False))
+
+    def forward(self, positions: Tensor) -> Any:
+        positions = positions.detach().requires_grad_()
+        energy = self.energy(positions).sum()
+        return -torch.autograd.grad(energy, positions, create_graph=True)[0]
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Call], dict[str, Any], int]] = {
     "pooled graphs": (Pooled, graphs, {}, 8),
     "pooled graphs, counted": (Pooled, graphs, {"count_examples": lambda i: i["graphs"]}, 8),
@@ -215,6 +229,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Call], dict[str, An
     ),
     "packed, an output per element": (Packed, packed, {}, 20),
     "packed, an output per sequence": (LastOfPacked, packed, {}, 6),
+    "forces": (Forces, lambda: (torch.randn(8, 3),), {}, 8),
     "no tensors": (OfWords, lambda: (["a", "sequence", "of", "some", "words"],), {}, 5),
     "one number per example": (OneNumber, lambda: (torch.randn(16, 4),), {}, 16),
     "transposed inside": (

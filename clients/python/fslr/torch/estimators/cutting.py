@@ -72,7 +72,7 @@ class CutCheck:
         """
         try:
             with WithoutDropout():
-                outputs = self._forward(batch)
+                outputs = self._forward.without_graph(batch)
         except torch.OutOfMemoryError:
             raise
         except REFUSALS:

@@ -98,6 +98,7 @@ class Forward:
         self._output = output
         self._mask = mask
         self._dim = dim
+        self._differentiates = False  # whether the model computes gradients in its forward pass
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return the model's output on a batch, with leading dimension B.
@@ -126,14 +127,41 @@ class Forward:
         weights = weights_of(self._mask, arguments, result, raw)
         return outputs, None if weights is None else weights.moved(self._dim)
 
+    def without_graph(self, batch: Batch) -> Tensor:
+        """Return the model's output on a batch as a call does, without a graph.
+
+        A model that computes gradients in its forward pass (forces from energies) runs with
+        gradients enabled.
+
+        Raises:
+            OutOfMemoryError: The batch does not fit into memory.
+            MeasurementError: As for a call.
+            BatchSizeError: The output does not have as many examples as the batch.
+        """
+        return self._with_leading_batch(self._raw_without_graph(batch), batch)
+
     def examples_of_output(self, batch: Batch) -> int:
         """Return how many examples the output for a batch has.
 
         Raises:
+            OutOfMemoryError: The batch does not fit into memory.
             MeasurementError: The output is not a tensor, or has too few dimensions.
         """
-        outputs = select_output(self._result(batch), self._output)
-        return self._moved(outputs).shape[0]
+        return self._moved(self._raw_without_graph(batch)).shape[0]
+
+    def _raw_without_graph(self, batch: Batch) -> Tensor:
+        if not self._differentiates:
+            try:
+                with torch.no_grad():
+                    return select_output(self._result(batch), self._output)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                if "does not require grad" not in str(error):
+                    raise
+                self._differentiates = True
+        with torch.enable_grad():
+            return select_output(self._result(batch), self._output).detach()
 
     def _result(self, batch: Batch) -> Any:
         reshard(self.model)

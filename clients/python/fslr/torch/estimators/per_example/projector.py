@@ -132,7 +132,7 @@ class Projector:
             preserved_attributes(model.modules()),
             update.applied(),
         ):
-            return self.forward(batch)
+            return self.forward.without_graph(batch)
 
     def rows(
         self,
