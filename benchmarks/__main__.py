@@ -7,6 +7,7 @@ import typer
 from benchmarks.comparing.command import compare_stored
 from benchmarks.demo.command import demo
 from benchmarks.estimator import estimator
+from benchmarks.measurements import measurements
 from benchmarks.overhead import overhead
 from benchmarks.practice.command import practice
 from benchmarks.registry import registry
@@ -31,6 +32,7 @@ app.command("compare")(compare_stored)
 app.command()(demo)
 app.command()(estimator)
 app.command()(ideas)
+app.command()(measurements)
 app.command()(overhead)
 app.command()(practice)
 app.command()(references)

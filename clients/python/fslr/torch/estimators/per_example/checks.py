@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -61,6 +62,7 @@ class Findings:
         by_gradient: The groups that are measured by their gradient.
         slow: The groups that are measured by the slow route, with the reason.
         is_complete: Whether every group had an effect on the output.
+        interacts: Whether the rows of some use depend on several examples.
     """
 
     layouts: dict[UseKey, RowLayout]
@@ -68,6 +70,7 @@ class Findings:
     by_gradient: frozenset[int]
     slow: dict[int, str]
     is_complete: bool
+    interacts: bool
 
 
 def check(trace: Trace, probes: Probes, batch: Batch, any_rank: AnyRank) -> Findings:
@@ -99,7 +102,14 @@ def check(trace: Trace, probes: Probes, batch: Batch, any_rank: AnyRank) -> Find
     }
     slow |= dict.fromkeys(trace.by_gradient, _NOT_FOLLOWED) | dict.fromkeys(missed, _NOT_VISIBLE)
     by_gradient = frozenset({*trace.by_gradient, *missed, *without_effect})
-    return Findings(rows.layouts, output_uses, by_gradient, slow, is_complete=not without_effect)
+    return Findings(
+        rows.layouts,
+        output_uses,
+        by_gradient,
+        slow,
+        is_complete=not without_effect,
+        interacts=_MIXED in rows.summed.values(),
+    )
 
 
 def _any_of(indices: set[int], trace: Trace, any_rank: AnyRank) -> set[int]:
@@ -233,17 +243,20 @@ def _check_rows(
     computed = [trace.outputs, *trace.leaves.values(), *(c for c in at_uses if c is not None)]
     leak = max(_LEAK, _LEAK_ROUNDOFFS * forward_roundoff(batch, computed))
     gradients = [trace.leaves[i] for i in {*trace.by_gradient, *hidden} if i in trace.leaves]
-    for scales in _scales_of_examples(batch.examples, any_rank, trace.outputs.device):
+    sets = list(_scales_of_examples(batch.examples, any_rank, trace.outputs.device))
+    for number, scales in enumerate(sets, 1):
         by_example = scales.view(-1, *[1] * (cotangent.dim() - 1))
         scaled = cotangent * by_example.to(cotangent.dtype)
         scaled_at_uses, _ = trace.backward(scaled, gradients)
         for position, (before, after) in enumerate(zip(at_uses, scaled_at_uses, strict=True)):
             if before is not None and after is not None:
-                possible[position] = [
+                passing = (
                     layout
                     for layout in possible[position]
                     if scales_by_example(before, after, layout, scales, leak)
-                ]
+                )
+                # In the end, one layout is needed.
+                possible[position] = list(islice(passing, 1 if number == len(sets) else None))
     layouts = {
         use.key: passed[0]
         for use, passed in zip(trace.uses, possible, strict=True)

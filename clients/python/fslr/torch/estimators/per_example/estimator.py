@@ -128,7 +128,8 @@ class PerExampleEstimator(Estimator):
         count = self._measured[pattern] = self._measured.get(pattern, -1) + 1
         # Groups without effect so far are checked again, at intervals that double each time.
         needs_check = route is None or (not route.complete and count.bit_count() == 1)
-        if self._any_rank([needs_check])[0] or route is None:
+        is_checked = self._any_rank([needs_check])[0] or route is None
+        if is_checked:
             route = find_route(
                 self._projector,
                 self._check_probes,
@@ -138,9 +139,12 @@ class PerExampleEstimator(Estimator):
                 any_rank=self._any_rank,
             )
             self._routes[pattern] = route
+        assert route is not None  # noqa: S101 - it was found above
         route = route.agreed(
             self._any_rank, groups=len(self._groups), max_chunks=max_chunks(self._micro_batches)
         )
+        if is_checked:
+            route = route.of_first_measurement(self._micro_batches)
         sums: ProjectionSums | None = None
         for chunk in batch.chunks(route.chunks):
             # The linearity error needs no precision, so it is measured on one part only: the first

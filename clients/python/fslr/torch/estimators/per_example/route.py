@@ -86,6 +86,21 @@ class Route:
             chunks=flags[groups + 1 :].index(True) + 1,
         )
 
+    def of_first_measurement(self, micro_batches: int) -> Route:
+        """Return the route of the measurement that also makes the checks.
+
+        It spends half as much on slow groups, so that their errors are larger, but the checks do
+        not make it much longer than later measurements.
+
+        Args:
+            micro_batches: As in :func:`find_route`.
+        """
+        return replace(
+            self,
+            chunks=min(self.chunks, max(micro_batches, _SUMMED_ROWS // 2)),
+            probe_factor=max(1, self.probe_factor // 2),
+        )
+
 
 def max_chunks(micro_batches: int) -> int:
     """Return the maximum number of chunks that a route cuts a batch into."""
@@ -134,7 +149,11 @@ def find_route(
     wanted = max(pieces, min(_SUMMED_ROWS, batch.examples))
     probe_factor = 1
     if any_rank([bool(found.slow)])[0] and batch.examples > 1:
-        if may_be_cut(wanted):
+        # Pairs of examples may interact, for instance. But mostly all do, as in batch norm.
+        never = found.interacts and not CutCheck(projector.forward, part).passes(0, 2)
+        if any_rank([never])[0]:
+            pieces, probe_factor = 1, _SUMMED_ROWS
+        elif may_be_cut(wanted):
             pieces = wanted
         elif pieces == 1 or not may_be_cut(pieces):
             pieces, probe_factor = 1, _SUMMED_ROWS

@@ -22,15 +22,20 @@ class RowLayout:
             (``[B * T, D]``). ``interleaved``: the leading dimension holds the first row of every
             example, then the second row of every example, and so on (``[T * B, D]``).
         dimension: The dimension that counts the examples; 0 for the other kinds.
+        rows: Number of rows of each example in the leading dimension, for the other kinds. None: it
+            may vary, as the length of a sequence does.
     """
 
     kind: Literal["dimension", "blocks", "interleaved"]
     dimension: int = 0
+    rows: int | None = None
 
     def fits(self, shape: torch.Size, examples: int) -> bool:
         """Return whether a tensor of this shape can have this layout."""
         if self.kind == "dimension":
             return self.dimension < len(shape) and shape[self.dimension] == examples
+        if self.rows is not None:
+            return len(shape) > 0 and shape[0] == self.rows * examples
         return len(shape) > 0 and shape[0] % examples == 0
 
     def arrange(self, tensor: Tensor, examples: int) -> tuple[Tensor, int]:
@@ -51,11 +56,13 @@ def possible_layouts(shape: torch.Size, examples: int, flattened: Iterable[int])
     Args:
         shape: Shape of a function's result.
         examples: Number of examples B.
-        flattened: Sizes of a leading dimension that merges examples and rows, such as B * T.
+        flattened: Sizes of a leading dimension that merges examples and rows of an input, such as
+            B * T; other multiples of B may be examples and rows too, such as parts of an image.
     """
     found = [RowLayout("dimension", d) for d, size in enumerate(shape) if size == examples]
-    if len(shape) > 1 and shape[0] in flattened:
-        found += [RowLayout("blocks"), RowLayout("interleaved")]
+    if len(shape) > 1 and shape[0] > examples and shape[0] % examples == 0:
+        rows = None if shape[0] in flattened else shape[0] // examples
+        found += [RowLayout("blocks", rows=rows), RowLayout("interleaved", rows=rows)]
     return found
 
 
