@@ -13,7 +13,7 @@ from benchmarks.char_gpt import CharGPT, CharGPTConfig
 from benchmarks.image_models import BasicBlock, ResMLP
 
 VOCABULARY, CLASSES = 64, 10
-_WIDTH, _LENGTH, _EXAMPLES = 128, 64, 16
+_WIDTH, _LENGTH, _EXAMPLES, _PIXELS = 128, 64, 16, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ def _tokens() -> Tensor:
     return torch.randint(0, VOCABULARY, (_EXAMPLES, _LENGTH))
 
 
-def _images(size: int = 16) -> Callable[[], Tensor]:
-    return lambda: torch.randn(_EXAMPLES, 3, size, size)
+def _images() -> Tensor:
+    return torch.randn(_EXAMPLES, 3, _PIXELS, _PIXELS)
 
 
 class _Language(nn.Module):
@@ -160,7 +160,7 @@ class _VisionTransformer(nn.Module):
         super().__init__()
         self.patches = nn.Conv2d(3, _WIDTH, 2, stride=2)
         self.token = nn.Parameter(torch.zeros(1, 1, _WIDTH))
-        self.positions = nn.Parameter(torch.randn(1, 65, _WIDTH) / 50)
+        self.positions = nn.Parameter(torch.randn(1, (_PIXELS // 2) ** 2 + 1, _WIDTH) / 50)
         self.blocks = nn.ModuleList(_encoder_layer() for _ in range(3))
         self.norm = nn.LayerNorm(_WIDTH)
         self.head = nn.Linear(_WIDTH, CLASSES)
@@ -278,10 +278,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "LSTM": Architecture(lambda: _Language(_Recurrent()), _tokens),
     "state space": Architecture(lambda: _Language(_ScanBlock(), _ScanBlock()), _tokens),
-    "ViT": Architecture(_VisionTransformer, _images()),
-    "ResNet": Architecture(_resnet, _images()),
-    "UNet": Architecture(_UNet, _images()),
-    "convolutions and attention": Architecture(_ConvolutionAttention, _images()),
+    "ViT": Architecture(_VisionTransformer, _images),
+    "ResNet": Architecture(_resnet, _images),
+    "UNet": Architecture(_UNet, _images),
+    "convolutions and attention": Architecture(_ConvolutionAttention, _images),
     "residual MLP": Architecture(
         lambda: ResMLP(256, 256, 6), lambda: torch.randn(4 * _EXAMPLES, 256)
     ),

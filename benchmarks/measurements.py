@@ -31,8 +31,9 @@ class MeasurementCost:
         groups: Number of groups of the model.
         slow: Number of groups that take a slow route.
         step_s: Median processor time of a training step, in seconds.
-        first: Added processor time of a first measurement, with its checks, in training steps; median.
-        later: Added processor time of a later measurement, in training steps; median.
+        first: Median of the added processor time of a first measurement, with its checks, in
+            training steps.
+        later: The same of a later measurement.
     """
 
     groups: int

@@ -79,7 +79,7 @@ def test_rows_of_patches_are_found() -> None:
     # No input has a dimension of the number of patches, and attention flattens its rows.
     torch.manual_seed(0)
     model = ARCHITECTURES["ViT"].build().eval()
-    measured = measurable(model, torch.randn(6, 3, 16, 16))
+    measured = measurable(model, torch.randn(6, 3, 20, 20))
     estimator = measured.estimator()
     estimator.estimate(measured.batch, measured.update)
     assert not estimator.slow_groups
