@@ -153,9 +153,13 @@ def test_observing_several_optimizers_leaves_the_training_bit_identical() -> Non
     assert all(torch.equal(p, q) for p, q in zip(*weights, strict=True))
 
 
-@pytest.mark.parametrize("interval", [2, 4])
-def test_an_optimizer_that_steps_every_few_times_is_measured_when_it_steps(interval: int) -> None:
+@pytest.mark.parametrize(("interval", "compiled"), [(2, False), (4, False), (4, True)])
+def test_an_optimizer_that_steps_every_few_times_is_measured_when_it_steps(
+    interval: int, compiled: bool
+) -> None:
     model = net()
+    if compiled:
+        model.compile(backend="eager")
     optimizers = two_adams(model)
     with Recorder(model, optimizers, every=5) as recorder:
         train(model, optimizers, 60, every=(1, interval))

@@ -170,8 +170,8 @@ class StepHooks:
 
     def _take_call(self) -> None:
         if self._calls is not None and self._calls.was_called:
-            self._calls.was_called = False
             self._cycle.model_called()
+            self._calls.was_called = False
 
     def _before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -83,7 +83,7 @@ class _Inner:
     def present_versions(self) -> list[int]:
         """Return what counts writes to some of the optimizer's tensors."""
         tensors = [p for group in self.optimizer.param_groups for p in group["params"][:_WATCHED]]
-        return [tensor._version for tensor in tensors]  # noqa: SLF001
+        return [0 if t.is_inference() else t._version for t in tensors]  # noqa: SLF001
 
     def scheduled(self) -> dict[int, float]:
         """Return the present learning rate of each parameter, by id."""

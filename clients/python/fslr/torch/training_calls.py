@@ -124,9 +124,10 @@ class TrainingCalls:
         return [call for call in self._calls[:-1] if not call.is_changed] + self._calls[-1:]
 
     def clear(self) -> None:
-        """Forget all calls, and release their tensors."""
+        """Forget all calls of the step, and release their tensors."""
         self._calls = []
-        self._compiled = None
+        if not self.was_called:  # else it belongs to the next step
+            self._compiled = None
 
     def close(self) -> None:
         """Stop watching, and forget all calls."""

@@ -80,7 +80,7 @@ class TrainingWatch:
         """Return what differs once weights were written or replaced, for some of them."""
         for parameter in self._watched:
             if not is_shard(parameter):  # those are gathered and freed
-                yield parameter.data_ptr(), parameter._version  # noqa: SLF001
+                yield _mark(parameter)
 
     def stepped(self) -> None:
         """Take note of a step, and look whether the optimizers have the parameters of the start."""
@@ -138,6 +138,13 @@ class TrainingWatch:
                 "model does not use; build the optimizer again, and attach again",
             )
         )
+
+
+def _mark(tensor: Tensor) -> tuple[int, int]:
+    try:
+        return tensor.data_ptr(), tensor._version  # noqa: SLF001
+    except RuntimeError:  # a tensor without a memory of its own, or an inference tensor
+        return 0, 0
 
 
 def _shape(tensor: Tensor) -> str:
