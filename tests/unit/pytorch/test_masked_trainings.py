@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advisor.local.in_process import InProcessAdvisor
 from fslr import MeasurementError
-from fslr.torch import MeasuringOptions, Recorder, attach
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.torch import MeasuringOptions, RateEstimate, Recorder, attach
 from tests.fixed_advisor import FixedAdvisor
-from tests.measuring import ROUNDING, SIGMAS
+from tests.measuring import SIGMAS
 
 VOCABULARY, EXAMPLES, LENGTH, LEARNING_RATE = 12, 8, 12, 1e-3
 
@@ -51,19 +53,20 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad()
 
 
-def recorded(width: int, options: MeasuringOptions) -> tuple[list[float], list[float], list[float]]:
-    """Return the unit rates of a first step, their errors, and the true rates off the padding."""
+def recorded(width: int) -> tuple[RateEstimate, list[float], list[float]]:
+    """Return a masked measurement of a first step, and true rates off the padding and with it."""
     torch.manual_seed(width)
     model = Encoder(width)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     before = [p.detach().double() for p in model.parameters()]
+    options = MeasuringOptions(mask="attention_mask", probes=25)
     with Recorder(model, optimizer, every=1, options=options) as recorder:
         train_step(model, optimizer)
-        estimate = recorder.estimate
-    assert estimate is not None
+    assert recorder.estimate is not None
     tokens, mask = padded_batch()
     model = model.double()
-    rates: list[float] = []
+    off_padding: list[float] = []
+    everywhere: list[float] = []
     with torch.no_grad():
         after = [p.clone() for p in model.parameters()]
         for parameter, start in zip(model.parameters(), before, strict=True):
@@ -72,30 +75,28 @@ def recorded(width: int, options: MeasuringOptions) -> tuple[list[float], list[f
             sides = []
             for sign in (1, -1):  # a tenth of the step, in both directions
                 parameter.copy_(start + 0.1 * sign * (end - start))
-                sides.append(model(tokens, attention_mask=mask)[mask])
+                sides.append(model(tokens, attention_mask=mask))
             parameter.copy_(start)
-            change = (sides[0] - sides[1]) / (0.2 * LEARNING_RATE)
-            rates.append(float(change.square().mean().sqrt()))
-    return estimate.unit_rates, estimate.relative_errors, rates
+            squares = ((sides[0] - sides[1]) / (0.2 * LEARNING_RATE)).square()
+            off_padding.append(float(squares[mask].mean().sqrt()))
+            everywhere.append(float(squares.mean().sqrt()))
+    return recorder.estimate, off_padding, everywhere
 
 
 def test_multipliers_between_widths_do_not_depend_on_padding() -> None:
-    masked = MeasuringOptions(mask="attention_mask", probes=40)
-    base, base_errors, base_true = recorded(8, masked)
-    wide, wide_errors, wide_true = recorded(32, masked)
-    for i, (one, other) in enumerate(zip(base, wide, strict=True)):
-        error = math.hypot(base_errors[i], wide_errors[i])
-        assert (
-            abs(math.log(one / other) - math.log(base_true[i] / wide_true[i]))
-            < SIGMAS * error + ROUNDING
-        )
-        assert error < 0.1
-    base, wide = (recorded(width, MeasuringOptions(probes=40))[0] for width in (8, 32))
+    base, base_true, base_padded = recorded(8)
+    wide, wide_true, wide_padded = recorded(32)
+    for i, true in enumerate(base_true):
+        multiplier = base.unit_rates[i] / wide.unit_rates[i]
+        error = max(math.hypot(base.relative_errors[i], wide.relative_errors[i]), 1e-3)
+        assert abs(math.log(multiplier / (true / wide_true[i]))) < SIGMAS * error
+        assert error < 0.12
+    # Without a mask they do.
     wrong = [
-        base[i] / wide[i] / (base_true[i] / wide_true[i])
-        for i in range(len(base))  # padding counts, and its share of the outputs' change differs
+        (b / w) / (base_true[i] / wide_true[i])
+        for i, (b, w) in enumerate(zip(base_padded, wide_padded, strict=True))
     ]
-    assert max(abs(math.log(ratio)) for ratio in wrong) > math.log(1.2)
+    assert max(max(ratio, 1 / ratio) for ratio in wrong) > 1.2
 
 
 def test_profiles_and_measurements_say_which_mask_they_have() -> None:
@@ -112,6 +113,25 @@ def test_profiles_and_measurements_say_which_mask_they_have() -> None:
     with attach(model, optimizer, profile="x", advisor=advisor, options=options):
         train_step(model, optimizer)
     assert [measurement.mask for measurement in advisor.measurements] == ["attention_mask"]
+
+
+@pytest.mark.parametrize("mask", ["attention_mask", None])
+def test_a_run_with_another_mask_than_its_profile_is_warned(
+    mask: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Encoder(8)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    options = MeasuringOptions(mask="attention_mask")
+    with Recorder(model, optimizer, every=1, options=options) as recorder:
+        train_step(model, optimizer)
+    advisor = InProcessAdvisor(recorder.profile("an encoder"))
+    options = MeasuringOptions(mask=mask)
+    with attach(model, optimizer, profile="x", advisor=advisor, options=options) as attachment:
+        train_step(model, optimizer)
+    assert attachment.answer is not None
+    kinds = [warning.kind for warning in attachment.answer.warnings]
+    assert (pb.WARNING_KIND_MASK in kinds) == (mask is None)
+    assert ("measure both with mask='attention_mask'" in caplog.text) == (mask is None)
 
 
 def test_a_recording_is_not_continued_with_a_different_mask(
