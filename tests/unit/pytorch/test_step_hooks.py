@@ -475,6 +475,12 @@ def _without_rate(model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
+def _with_none(model: nn.Module) -> torch.optim.Optimizer:
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    optimizer.param_groups[0]["params"].append(None)
+    return optimizer
+
+
 def _with_rate(model: nn.Module, rate: Any) -> torch.optim.Optimizer:
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
     optimizer.param_groups[0]["lr"] = rate
@@ -496,6 +502,11 @@ def _with_rate(model: nn.Module, rate: Any) -> torch.optim.Optimizer:
         (_without_rate, "SGD cannot be attached: a group .* has no learning rate .'lr'."),
         (lambda m: _with_rate(m, None), "SGD cannot be attached: .* is None, so it computes its"),
         (lambda m: _with_rate(m, "auto"), "SGD cannot be attached: .* is a str; it must be a num"),
+        (
+            lambda m: _with_rate(m, torch.ones((), device="meta")),
+            "SGD cannot be attached: .* is a Tensor; it must be a number, or a tensor with one",
+        ),
+        (_with_none, "SGD cannot be attached: a NoneType is among the parameters in its groups"),
         (lambda m: _with_rate(m, torch.ones(2)), "SGD cannot be attached: .* is a Tensor; it must"),
     ],
 )
@@ -510,6 +521,18 @@ def test_what_cannot_be_attached_is_refused_in_words(
             attached(model, given)
         else:
             Recorder(model, given)
+
+
+@pytest.mark.parametrize("decay", ["cosine", [0.1, 0.2]])
+def test_weight_decay_that_is_no_number_does_not_matter(decay: Any) -> None:
+    model = net()
+    optimizer = HalvesItsRate(model.parameters(), lr=LEARNING_RATE)
+    optimizer.param_groups[0]["weight_decay"] = decay
+    attachment, _ = attached(model, iter([optimizer]))
+    with attachment:
+        backward(model, 0)
+        optimizer.step()
+    assert (attachment.step, attachment.failures) == (1, 0)
 
 
 def test_a_model_that_is_no_module_is_refused() -> None:

@@ -16,7 +16,7 @@ from fslr.protocols import Advisor
 from fslr.torch.distributed import Group, ranks_of
 from fslr.torch.hooks import StepHooks, refuse_attached
 from fslr.torch.measuring_options import MeasuringOptions
-from fslr.torch.model.groups import ModelGroups
+from fslr.torch.model.groups import ModelGroups, check_model
 from fslr.torch.optimizers import Optimizers, checked_optimizers, largest_learning_rate, name_of
 from fslr.torch.scaling import Scaling, choose, on_updates
 from fslr.torch.step_check import StepCheck
@@ -73,8 +73,9 @@ class Attachment:
         listeners: Sequence[Listener] = (),
         on_close: Callable[[], None] | None = None,
     ) -> None:
-        self.groups = ModelGroups(model, optimizer)
+        check_model(model)
         optimizers = checked_optimizers(optimizer)
+        self.groups = ModelGroups(model, optimizers)
         if not observe_only:
             refuse_attached(optimizers)
         choices = [] if observe_only else [choose(one, scaling) for one in optimizers]

@@ -195,7 +195,7 @@ def learning_rate_of(group: Mapping[str, Any]) -> float:
             "learning rate, so use an optimizer with one"
         )
     rate = group["lr"]
-    if isinstance(rate, Tensor) and rate.numel() == 1 and not rate.is_complex():
+    if isinstance(rate, Tensor) and rate.numel() == 1 and not (rate.is_complex() or rate.is_meta):
         return float(rate)
     if rate is None:
         raise AttachError(
@@ -206,7 +206,7 @@ def learning_rate_of(group: Mapping[str, Any]) -> float:
     if isinstance(rate, bool) or not isinstance(rate, (int, float)):
         raise AttachError(
             f"the learning rate of a group of the optimizer is a {type(rate).__name__}; it must be "
-            "a number, or a tensor with one element"
+            "a number, or a tensor with one element that has a value"
         )
     return float(rate)
 
@@ -253,13 +253,17 @@ def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """
     try:
         groups = list(optimizer.param_groups)
-        for group in groups:
-            iter(group["params"])
+        others = [p for group in groups for p in group["params"] if not isinstance(p, Tensor)]
     except Exception as error:
         raise AttachError(
             f"{type(optimizer).__name__} cannot be attached: its parameter groups cannot be read "
             f"({type(error).__name__}: {error}); pass the optimizer that makes the steps"
         ) from error
+    if others:
+        raise AttachError(
+            f"{type(optimizer).__name__} cannot be attached: a {type(others[0]).__name__} is among "
+            "the parameters in its groups; keep only tensors there"
+        )
     return groups
 
 

@@ -12,7 +12,7 @@ from fslr.advisor.v1 import policy_pb2, profile_pb2
 from fslr.torch.distributed import Group, ranks_of
 from fslr.torch.hooks import StepHooks
 from fslr.torch.measuring_options import MeasuringOptions
-from fslr.torch.model.groups import ModelGroups
+from fslr.torch.model.groups import ModelGroups, check_model
 from fslr.torch.optimizers import Optimizers, checked_optimizers, name_of
 from fslr.torch.step_meter import StepMeter
 from fslr.torch.step_scaler import StepScaler
@@ -68,8 +68,9 @@ class Recorder:
         process_group: Group = None,
         listeners: Sequence[Listener] = (),
     ) -> None:
-        self.groups = ModelGroups(model, optimizer)
+        check_model(model)
         optimizers = checked_optimizers(optimizer)
+        self.groups = ModelGroups(model, optimizers)
         receivers = Listeners([LogListener(), *listeners])
         self._recording = Recording(
             self.groups.layout(),

@@ -67,13 +67,18 @@ class WeightDecay:
             group: One of the optimizer's groups.
         """
         decay = group.get("weight_decay")
-        if decay is None or not float(decay) > 0:
+        if decay is None:
             return DecayKind.NONE
+        try:
+            if not float(decay) > 0:
+                return DecayKind.NONE
+            if self._kind is DecayKind.L2 and float(group["momentum"]) >= 1:
+                return DecayKind.OTHER  # the momentum grows without bound
+        except (TypeError, ValueError):  # a schedule, or a decay for each tensor
+            return DecayKind.OTHER
         if self._kind is None:
             is_decoupled = group.get("decoupled_weight_decay", False)
             return DecayKind.DECOUPLED if is_decoupled else DecayKind.OTHER
-        if self._kind is DecayKind.L2 and float(group["momentum"]) >= 1:
-            return DecayKind.OTHER  # the momentum grows without bound
         return self._kind
 
     def of_step(self, group: dict[str, Any]) -> float:

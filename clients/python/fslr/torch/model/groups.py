@@ -49,11 +49,7 @@ class ModelGroups:
     """
 
     def __init__(self, model: nn.Module, optimizers: Optimizers) -> None:
-        if not isinstance(model, nn.Module):
-            raise AttachError(
-                f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module "
-                "that the training loop calls first, and its optimizer second"
-            )
+        check_model(model)
         given = checked_optimizers(optimizers)
         model = unwrap(model)
         reshard(model)  # gathered parameters are different tensors
@@ -125,6 +121,22 @@ class ModelGroups:
             ],
             frozen_names=self._frozen,
             frozen_parameter_counts=self._frozen.values(),
+        )
+
+
+def check_model(model: object) -> None:
+    """Refuse a model that is not a module.
+
+    Args:
+        model: What a user passed as the model.
+
+    Raises:
+        AttachError: It is something else.
+    """
+    if not isinstance(model, nn.Module):
+        raise AttachError(
+            f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module "
+            "that the training loop calls first, and its optimizer second"
         )
 
 
