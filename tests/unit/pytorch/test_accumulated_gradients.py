@@ -276,6 +276,25 @@ def test_inputs_of_earlier_calls_take_a_limited_amount_of_memory(
         assert examples_of(recorder) == 60
 
 
+def test_a_model_that_changes_its_inputs_is_warned_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Doubling(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as in nn.Linear
+            return super().forward(input.mul_(2))
+
+    for model in (nn.Linear(4, 3), Doubling(4, 3)):
+        optimizer = torch.optim.Adam(model.parameters())
+        caplog.clear()
+        with Recorder(model, optimizer, every=1) as recorder:
+            for _ in range(2):
+                model(torch.randn(6, 4)).square().mean().backward()
+                optimizer.step()
+        assert examples_of(recorder) == 6
+        expected = 1 if isinstance(model, Doubling) else 0
+        assert caplog.text.count("written to since the call began") == expected
+
+
 def test_of_a_buffer_that_each_micro_batch_is_copied_into_the_last_content_counts() -> None:
     model = Words()
     optimizer = torch.optim.Adam(model.parameters())

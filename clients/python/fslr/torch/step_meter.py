@@ -34,6 +34,10 @@ from fslr.training.slow_groups import slow_groups_words
 
 _log = logging.getLogger("fslr")
 
+_CHANGED_INPUTS = (
+    "the inputs of the last training call were written to since the call began, so steps are "
+    "measured on what they hold after it; pass the model a copy, or let it not change its inputs"
+)
 _MAX_RMS = 1e30  # as for rates; larger numbers do not travel as float32
 
 
@@ -89,6 +93,8 @@ class StepMeter:
         self._is_sharded = is_sharded(model)
         self._estimator = options.estimator_of(model, groups, self._ranks)
         self._logged_slow: set[str] = set()
+        self._listeners = listeners
+        self._has_warned_of_changes = False
         if listeners is not None:
             self._estimator.on_notice = partial(_emit_hint, listeners)
         self._probes_per_requested = 1.0  # a slow route uses several for each requested one
@@ -269,6 +275,10 @@ class StepMeter:
                 "the model was not called with gradients enabled before the optimizer's step; "
                 "attach the module that the training loop calls"
             )
+        if calls[-1].is_changed and not self._has_warned_of_changes:
+            self._has_warned_of_changes = True
+            if self._listeners is not None:
+                self._listeners.emit(Warned(0, _CHANGED_INPUTS))
         batch_of = self._options.batch_of
         return [batch_of(self._model, call.args, call.kwargs, call.autocasts) for call in calls]
 
