@@ -72,7 +72,7 @@ def list_(
         *("run", "state", "step", "loss", "learning rate", "measurements", "lost", "profile"),
         "last measured",
         box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
+        padding=0,
         pad_edge=False,
         show_edge=False,
     )
