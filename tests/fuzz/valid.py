@@ -133,7 +133,9 @@ def requests(method: str) -> tuple[Message, ...]:
             policy_service_pb2.SetPolicyRequest(name=policy, policy=_POLICY),
         ),
         "PolicyService/GetPolicy": (policy_service_pb2.GetPolicyRequest(name=policy),),
-        "PolicyService/DeletePolicy": (policy_service_pb2.DeletePolicyRequest(name=policy),),
+        "PolicyService/DeletePolicy": (  # no profile names it
+            policy_service_pb2.DeletePolicyRequest(name=f"{_PARENT}/policies/{POLICIES[1]}"),
+        ),
         "PolicyService/ListPolicies": (
             policy_service_pb2.ListPoliciesRequest(parent=_PARENT, page_size=1),
         ),
