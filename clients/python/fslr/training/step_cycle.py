@@ -366,6 +366,9 @@ class StepCycle:
             return
         self._rounds.measured()
         attempt.part = StepPart.ADVICE
+        # An optimizer that did not step has a schedule all the same.
+        present = self._scaler.learning_rates()
+        scheduled = [used or now for used, now in zip(scheduled, present, strict=True)]
         correction = self._run.measured(estimate, scheduled)
         if correction is not None:
             attempt.part = StepPart.SCALING
