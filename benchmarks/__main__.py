@@ -18,6 +18,7 @@ from benchmarks.studies.ablations import ablations
 from benchmarks.studies.alternatives import alternatives
 from benchmarks.studies.ideas import ideas
 from benchmarks.studies.references import references
+from benchmarks.studies.warm_ups import warm_ups
 from benchmarks.templates import templates
 from benchmarks.transfer.command import transfer
 
@@ -42,6 +43,7 @@ app.command()(rpc)
 app.command()(scaling)
 app.command()(templates)
 app.command()(transfer)
+app.command()(warm_ups)
 
 
 @app.callback()

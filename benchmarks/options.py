@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import typer
+
+Resume = Annotated[
+    Path | None,
+    typer.Option(help="Folder for the results of trainings; those that it has are not run."),
+]
+Processes = Annotated[
+    int, typer.Option(help="Trainings to run in parallel, with one thread each.", min=1)
+]
 
 _Value = TypeVar("_Value", str | None, list[str] | None)
 

@@ -12,10 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from benchmarks.markdown import number
-from benchmarks.options import one_of
+from benchmarks.options import Processes, Resume
 from benchmarks.practice.battery import Battery, plan_row, process_pool
 from benchmarks.practice.figures import Record, record, summary
 from benchmarks.practice.recipes import RECIPES, Recipe
+from benchmarks.practice.running import NAMES, Rows
 from benchmarks.practice.store import Store
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.transfer.bench import PROCESSES, THREADS
@@ -26,16 +27,12 @@ from fslr.profile_files import load_fields, message_from_fields
 _SEEDS = 3
 _QUICK_RECIPES = 6  # the first ones
 _FILE_WIDTH = 150  # characters
-_NAMES = [recipe.name for recipe in RECIPES]
 
 _console = Console(stderr=True)
 
 
 def practice(
-    rows: Annotated[
-        list[str] | None,
-        typer.Option(help="A recipe. Can be given several times.", callback=one_of(_NAMES)),
-    ] = None,
+    rows: Rows = None,
     seeds: Annotated[int, typer.Option(help="Seeds of each training.", min=1)] = _SEEDS,
     policy: Annotated[
         Path | None,
@@ -44,13 +41,8 @@ def practice(
     quick: Annotated[
         bool, typer.Option("--quick", help="Use one seed, and the most common recipes.")
     ] = False,
-    resume: Annotated[
-        Path | None,
-        typer.Option(help="Folder for the results of trainings; those that it has are not run."),
-    ] = None,
-    processes: Annotated[
-        int, typer.Option(help="Trainings to run in parallel, with one thread each.", min=1)
-    ] = PROCESSES,
+    resume: Resume = None,
+    processes: Processes = PROCESSES,
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
@@ -66,7 +58,7 @@ def practice(
 
 
 def _chosen(names: list[str] | None, *, is_quick: bool) -> list[Recipe]:
-    wanted = names or (_NAMES[:_QUICK_RECIPES] if is_quick else _NAMES)
+    wanted = names or (NAMES[:_QUICK_RECIPES] if is_quick else NAMES)
     return [recipe for recipe in RECIPES if recipe.name in wanted]
 
 

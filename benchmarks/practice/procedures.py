@@ -12,7 +12,6 @@ from benchmarks.practice.recipes import Procedure
 from benchmarks.transfer.optimizers import MuonWithAdamW
 
 _BETAS = (0.9, 0.95)
-_WARM_UP = 0.1  # part of the steps
 _COSINE_END = 0.1  # of the learning rate
 _WSD_DECAY = 0.2  # part of the steps
 
@@ -56,7 +55,7 @@ def schedule_factor(procedure: Procedure, step: int) -> float:
     steps = procedure.steps
     if procedure.schedule == "constant":
         return 1.0
-    warm_up = max(1, round(_WARM_UP * steps))
+    warm_up = max(1, round(procedure.warm_up * steps))
     if step < warm_up:
         return (step + 1) / warm_up
     if procedure.schedule == "cosine":

@@ -46,8 +46,9 @@ class Procedure:
     Attributes:
         optimizer: ``AdamW`` with betas 0.9 and 0.95, or ``Muon``: Muon for the matrices in blocks
             and this AdamW for the rest.
-        schedule: Warm-up over a tenth of the steps, then ``cosine`` decay to a tenth, or ``wsd``:
-            constant, with a linear decay to zero over the last fifth. ``constant``: no warm-up.
+        schedule: Warm-up, then ``cosine`` decay to a tenth, or ``wsd``: constant, with a linear
+            decay to zero over the last fifth. ``constant``: no warm-up.
+        warm_up: Part of the steps over which the learning rate rises.
         weight_decay: Decoupled weight decay of all matrices; vectors have none.
         clip: Largest norm of the gradients; None to not clip.
         accumulation: Micro-batches of a step.
@@ -59,6 +60,7 @@ class Procedure:
 
     optimizer: Literal["AdamW", "Muon"] = "AdamW"
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    warm_up: float = 0.1
     weight_decay: float = 0.1
     clip: float | None = 1.0
     accumulation: int = 1

@@ -371,3 +371,32 @@ def defaults(figures: dict[str, Any]) -> str:
         ))
     heads = ("question", "setting", "default: its regret, nats", "other choices", "conclusion")
     return table(heads, rows)
+
+
+def warm_ups(figures: dict[str, Any]) -> str:
+    """Return what references with another warm-up cost, at equal steps and at equal exposure."""
+    rows = [row for row in figures["warm_ups"] if row["comparison"] != "own warm-up"]
+    lines = table(
+        ("recipe", "base warms up", "run warms up", "compared at", "change of the loss, nats"),
+        (
+            (
+                row["recipe"],
+                f"{row['base_warm_up']:.0%}",
+                f"{row['warm_up']:.0%}",
+                row["comparison"],
+                f"{row['change']:+.3f} ± {2 * row['error']:.3f}",
+            )
+            for row in rows
+        ),
+    )
+    means = {
+        comparison: statistics.fmean(r["change"] for r in rows if r["comparison"] == comparison)
+        for comparison in ("equal steps", "equal exposure")
+    }
+    return (
+        "Recipes of the practice benchmark, whose base and run warm up over different parts of "
+        "the training. The change is that of the advised model's loss from a reference with the "
+        f"run's own warm-up, ± two standard errors over {figures['seeds']} seeds.\n\n{lines}\n\n"
+        f"The mean change is {means['equal steps']:+.3f} nats at equal steps and "
+        f"{means['equal exposure']:+.3f} at equal exposure."
+    )
