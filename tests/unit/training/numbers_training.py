@@ -23,7 +23,7 @@ class NumbersMeter:
     def __init__(self, training: NumbersTraining) -> None:
         self.training = training
         self.probes = 1
-        self.examples = 4
+        self.examples, self.repeats = 4, 1
         self.fails = False
         self.cannot_begin = False
         self.failure: Exception | None = None
@@ -32,8 +32,8 @@ class NumbersMeter:
     def set_probes(self, probes: int) -> None:
         self.probes = probes
 
-    def set_examples(self, examples: int) -> None:
-        self.examples = examples
+    def set_examples(self, examples: int, repeats: int) -> None:
+        self.examples, self.repeats = examples, repeats
 
     def wait(self) -> None:
         pass

@@ -187,8 +187,9 @@ class CostlyMeter(NumbersMeter):
         self.clock = clock
         self.examples = ALL_EXAMPLES
 
-    def set_examples(self, examples: int) -> None:
+    def set_examples(self, examples: int, repeats: int) -> None:
         self.examples = examples or ALL_EXAMPLES
+        self.probes = repeats
 
     def end_step(
         self, learning_rates: Sequence[float], uncounted_decays: Sequence[float]
@@ -234,6 +235,8 @@ def test_a_run_keeps_to_its_budget_and_says_what_measuring_costs() -> None:
     assert measured[0].overhead is None
     assert measured[-1].seconds < 1.0
     assert measured[-1].seconds == pytest.approx(2 * measured[-1].estimate.examples / ALL_EXAMPLES)
+    # Fewer examples, but with more probes: the relative error hardly grows.
+    assert {e.estimate.probes for e in measured[1:] if 32 >= e.estimate.examples > 8} <= {2, 3, 4}
     assert measured[-1].overhead == pytest.approx(0.01, abs=0.002)
     assert sum(event.seconds for event in measured) / 3_000 <= 0.0105
 

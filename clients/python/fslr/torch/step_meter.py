@@ -100,6 +100,7 @@ class StepMeter:
         self._probes_per_requested = 1.0  # a slow route uses several for each requested one
         self._average = RunningAverage(options.averaging)
         self._examples = self._max_examples = 0
+        self._repeats = 1
         self._before: Snapshot | None = None
         self._failure: Exception | None = None
         self._calls = TrainingCalls(
@@ -130,13 +131,16 @@ class StepMeter:
         """Number of examples of the newest measurement, on this rank; 0: there was none."""
         return self._examples
 
-    def set_examples(self, examples: int) -> None:
+    def set_examples(self, examples: int, repeats: int = 1) -> None:
         """Measure later steps on at most this many examples, beside what the options say.
 
         Args:
             examples: The number; 0: no limit.
+            repeats: How many times as many probes as were set are used, >= 1.
         """
         self._max_examples = examples
+        self._estimator.probes = self._estimator.probes // self._repeats * repeats
+        self._repeats = repeats
 
     def set_probes(self, probes: int) -> None:
         """Set the number of probes of later measurements, as in :attr:`RateEstimate.probes`.
@@ -145,6 +149,7 @@ class StepMeter:
             probes: The number, >= 1.
         """
         self._estimator.probes = max(1, math.ceil(probes / self._probes_per_requested))
+        self._repeats = 1
 
     def wait(self) -> None:
         """Wait until the devices have done what they were asked to."""
@@ -333,6 +338,7 @@ class StepMeter:
             "probes": self._estimator.probe_states(),
             "probe_count": self._estimator.probes,
             "probes_per_requested": self._probes_per_requested,
+            "repeats": self._repeats,
             "rank": self._ranks.rank,
         }
 
@@ -341,5 +347,6 @@ class StepMeter:
         self._average.load_state_dict(state["average"])
         self._estimator.probes = int(state["probe_count"])
         self._probes_per_requested = float(state["probes_per_requested"])
+        self._repeats = int(state["repeats"])
         if state["rank"] == self._ranks.rank:  # each rank draws its own probes
             self._estimator.load_probe_states(state["probes"])

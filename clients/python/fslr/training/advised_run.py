@@ -120,8 +120,13 @@ class AdjustableMeter(Protocol):
         """Number of examples of the newest measurement, on this rank."""
         ...
 
-    def set_examples(self, examples: int) -> None:
-        """Measure later steps on at most this many examples; 0: as many as the options say."""
+    def set_examples(self, examples: int, repeats: int) -> None:
+        """Measure later steps on at most this many examples; 0: as many as the options say.
+
+        Args:
+            examples: The number.
+            repeats: How many times as many probes as were set are used.
+        """
         ...
 
     def set_probes(self, probes: int) -> None:
@@ -207,6 +212,7 @@ class AdvisedRun:
                 self._budget = Budget(max_overhead, self.cadence.stopwatch, opening.total_steps)
         self._intervals = Intervals()
         self._asked_step = 0
+        self._has_target = False  # the advisor says how many probes it wants
         self._exceeded = False  # the budget, and a hint said so
         self._measured_step: int | None = None
         self._loss: float | None = None
@@ -325,11 +331,12 @@ class AdvisedRun:
             asked_step=self._asked_step,
             allowed=self._intervals,
         )
-        step, examples = map(int, self._ranks.from_speaker([float(plan.step), plan.examples]))
+        values = [float(plan.step), float(plan.examples), float(plan.repeats)]
+        step, examples, repeats = map(int, self._ranks.from_speaker(values))
         if step > self.cadence.step:
             self.cadence.postpone(step)
         else:
-            self._meter.set_examples(examples)
+            self._meter.set_examples(examples, 1 if self._has_target else repeats)
 
     def measured(
         self, estimate: RateEstimate, learning_rates: Sequence[float]
@@ -420,7 +427,8 @@ class AdvisedRun:
         self.answer = advice.answer
         self.multipliers = advice.multipliers
         self.weight_decay = advice.weight_decay
-        if advice.probes > 0:
+        self._has_target = advice.probes > 0
+        if self._has_target:
             self._meter.set_probes(advice.probes)
         if advice.answer is not None and not self._observe_only:
             self._advised = [

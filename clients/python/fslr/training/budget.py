@@ -13,6 +13,7 @@ DEFAULT_MAX_OVERHEAD = 0.01
 
 _MIN_EXAMPLES = 8  # with fewer, little is saved and the relative error grows
 _FIXED_PART = 0.25  # of a measurement's time that examples do not change, until it is known
+_MAX_REPEATS = 4
 _MAX_GROWTH = 2.0  # of the number of examples from one measurement to the next
 _UNPLANNED_STEPS = 500  # a training of unknown length is taken to go on for a quarter of what it
 _UNPLANNED_PART = 0.25  # has behind it, and these steps
@@ -52,18 +53,21 @@ class Plan:
     Attributes:
         step: The step, at least the present one.
         examples: Maximum number of examples, if it is the present one; 0: all.
+        repeats: How many times as many probes as otherwise. The passes of more probes on the same
+            examples cost less than more examples do, and reduce the relative error as much.
     """
 
     step: int
-    examples: int
+    examples: int = 0
+    repeats: int = 1
 
 
 class Budget:
     """Chooses how many examples are measured, and how often inside the policy's range.
 
     The time of all measurements together stays below ``max_overhead`` of the training's time,
-    unless ``min(8, all)`` examples every ``max_steps`` steps cost more than that. The first
-    measurement is not limited; what it costs is saved later.
+    unless the smallest ones, of 8 examples every ``max_steps`` steps, cost more than that. The
+    first measurement is not limited; what it costs is saved later.
 
     Args:
         max_overhead: Largest time of all measurements per time of training, above 0.
@@ -104,7 +108,7 @@ class Budget:
         """
         step_seconds = self._stopwatch.step_seconds
         if step_seconds is None or not self._costs:
-            return Plan(step, 0)
+            return Plan(step)
         fixed, each = self._cost()
         least = min(_MIN_EXAMPLES, self._all_examples)
         least_seconds = fixed + each * least
@@ -114,7 +118,9 @@ class Budget:
         per_step = self._seconds_per_step(left / remaining, least_seconds, allowed)
         seconds = per_step * (step - measured_step)
         if seconds >= least_seconds:
-            return Plan(step, self._examples(seconds - fixed, each, least))
+            examples = self._examples(seconds - fixed, each, least)
+            fewer = self._all_examples // examples if examples > least else 1
+            return Plan(step, examples, min(fewer, _MAX_REPEATS))
         is_urgent = asked_step - measured_step < allowed.min_steps
         if is_urgent and least_seconds <= _URGENT_PART * left:
             return Plan(step, least)
