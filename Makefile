@@ -23,7 +23,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 		--constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(VENV)/installed ## Transfer a learning rate to a model 8 times wider, through the service (3 min)
+demo: $(VENV)/installed ## Transfer a learning rate to a model 8 times wider, through the service (4 min)
 	$(BIN)/python -m benchmarks demo
 
 test: $(VENV)/installed ## Run the tests, with a real Redis and a real gRPC server

@@ -80,6 +80,7 @@ def profile_facts(response: profile_service_pb2.GetProfileResponse) -> list[Fact
         Fact("base learning rate", format_number(content.base_learning_rate)),
         Fact("steps", f"{content.total_steps}, recorded at {len(content.points)} of them"),
         Fact("mask", content.mask),
+        Fact("weight decay", "excluded from rates" if content.excludes_weight_decay else ""),
         Fact("warnings", "\n".join(version.warnings)),
         *_provenance(content.provenance),
         Fact("labels", ", ".join(f"{k}={v}" for k, v in sorted(content.labels.items()))),

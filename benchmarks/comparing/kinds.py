@@ -181,6 +181,7 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("time_ratio", _RATIO),
     ("time_ratio_k4", _RATIO),
     ("step_ratio", _RATIO),
+    ("rounded_ratio", _RATIO),
     # The service.
     ("sent", _NEITHER),
     ("groups/*", _SPEED),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from benchmarks.markdown import number
@@ -10,19 +9,14 @@ from benchmarks.markdown import number
 
 def demo_setup(demo: dict[str, Any]) -> str:
     """Return what the demo trains."""
-    gpt2 = demo.get("gpt2")
-    second = (
-        f" It does the same with the recipe of GPT-2 (width {gpt2['base_width']}, and "
-        f"{_times(gpt2)} times wider, {gpt2['steps']} steps of AdamW: small initial weights, a "
-        "tied head, warm-up and cosine, weight decay, clipping)."
-        if gpt2
-        else ""
-    )
+    gpt2 = demo["gpt2"]
     return (
         f"The demo tunes the learning rate of a character GPT of width {demo['base_width']} and "
         f"uses it unchanged at width {demo['width']} ({_times(demo)} times wider, {demo['steps']} "
-        f"steps of Adam, text of the Python standard library).{second} This takes "
-        f"{demo['seconds']:.0f} s on {demo['machine']['cores']} cores. The losses at the end:"
+        "steps of Adam, text of the Python standard library). It does the same with the recipe of "
+        f"GPT-2 (width {gpt2['base_width']}, and {_times(gpt2)} times wider, {gpt2['steps']} steps "
+        "of AdamW: small initial weights, a tied head, warm-up and cosine, weight decay, "
+        "clipping). The losses at the end:"
     )
 
 
@@ -33,9 +27,9 @@ def _times(found: dict[str, Any]) -> int:
 
 def demo_outcome(demo: dict[str, Any]) -> str:
     """Return what the demo's advised run gained, and by which multipliers."""
-    second = f" With GPT-2's recipe, it ends {_outcome(demo['gpt2'])}." if "gpt2" in demo else ""
     return (
-        f"With Adam, the advised run ends {_outcome(demo)}.{second} With Adam, multipliers between "
+        f"With Adam, the advised run ends {_outcome(demo)}. With GPT-2's recipe, it ends "
+        f"{_outcome(demo['gpt2'])}. With Adam, multipliers between "
         f"{demo['multiplier_min']:.2g} and {demo['multiplier_max']:.2g} make each layer's step "
         "move the outputs as far as in the base."
     )
@@ -43,10 +37,10 @@ def demo_outcome(demo: dict[str, Any]) -> str:
 
 def _outcome(found: dict[str, Any]) -> str:
     """Return how far the advised run ends from the plain ones."""
-    plain = f"{_apart(found, 'plain')} the plain one at the same learning rate"
-    if "best_plain_loss" not in found:
-        return plain
-    return f"{plain}, and {_apart(found, 'best_plain')} the plain one at its own best learning rate"
+    return (
+        f"{_apart(found, 'plain')} the plain one at the same learning rate, and "
+        f"{_apart(found, 'best_plain')} the plain one at its own best learning rate"
+    )
 
 
 def _apart(found: dict[str, Any], other: str) -> str:
@@ -98,14 +92,14 @@ def estimator_columns(estimator: dict[str, Any]) -> str:
 
 
 def stepping_cost(scaling: dict[str, Any]) -> str:
-    """Return what scaled learning rates add to an optimizer step, rounded outward to tens."""
-    costs = [
-        1e3 * (row["split_ms"] - row["plain_ms"]) / row["groups"] for row in scaling["stepping"]
-    ]
-    low, high = 10 * math.floor(min(costs) / 10), 10 * math.ceil(max(costs) / 10)
+    """Return what scaled learning rates cost in an optimizer step of 200 tensors."""
+    rows = [row for row in scaling["stepping"] if row["groups"] == 200]
+    rounded = [row["rounded_ratio"] for row in rows]
+    different = [row["split_ms"] / row["plain_ms"] for row in rows]
     return (
-        f"Splitting the groups costs {low} to {high} microseconds per tensor on the CPU of the "
-        "table below."
+        f"A step of 200 tensors takes {min(rounded):.1f} to {max(rounded):.1f} times as long with "
+        "the rounded multipliers of the default policy as without multipliers, and "
+        f"{min(different):.1f} to {max(different):.1f} times as long if all multipliers differ."
     )
 
 

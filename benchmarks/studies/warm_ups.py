@@ -153,7 +153,7 @@ def at_equal_exposure(content: ProfileContent, base: Procedure, run: Procedure) 
         [of_base[step] for step in content.steps], of_run, np.arange(len(of_run))
     ).round()
     # Points that the run never reaches, or that fall on the step of an earlier one, are dropped.
-    kept = np.flatnonzero(np.diff(steps, prepend=-1.0) > 0)
+    kept = np.flatnonzero((np.diff(steps, prepend=-1.0) > 0) & (steps < run.steps))
     values = {
         field.name: value[kept]
         for field in dataclasses.fields(content)

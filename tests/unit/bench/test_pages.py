@@ -143,7 +143,6 @@ def test_sentences_show_the_figures_of_their_files() -> None:
     }
     setup = " ".join(render_block("demo-setup", {"demo": demo}).split())
     assert "of width 8 and uses it unchanged at width 32 (4 times wider, 50 steps" in setup
-    assert "takes 12 s on 4 cores" in setup
     outcome = " ".join(render_block("demo-outcome", {"demo": demo}).split())
     assert "and 2 times wider, 60 steps" in setup
     assert (
@@ -162,11 +161,14 @@ def test_sentences_show_the_figures_of_their_files() -> None:
     assert "2 of them end above" in render_block("practice", {"practice": figures})
     scaling = {
         "stepping": [
-            {"split_ms": 2.9, "plain_ms": 1.0, "groups": 50},  # 38 us per tensor
-            {"split_ms": 11.1, "plain_ms": 1.0, "groups": 100},  # 101 us
+            {"split_ms": 2.9, "plain_ms": 1.0, "rounded_ratio": 1.23, "groups": 200},
+            {"split_ms": 8.4, "plain_ms": 2.0, "rounded_ratio": 1.48, "groups": 200},
+            {"split_ms": 90.0, "plain_ms": 2.0, "rounded_ratio": 9.0, "groups": 800},
         ]
     }
-    assert "30 to 110 microseconds" in render_block("stepping-cost", {"scaling": scaling})
+    cost = " ".join(render_block("stepping-cost", {"scaling": scaling}).split())
+    assert "takes 1.2 to 1.5 times as long with the rounded multipliers" in cost
+    assert "2.9 to 4.2 times as long if all multipliers differ" in cost
 
 
 def test_the_stored_demo_keeps_its_promise() -> None:

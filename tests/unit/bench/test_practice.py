@@ -313,7 +313,7 @@ def test_the_summary_has_the_median_the_worst_and_the_number_of_harmed() -> None
 @pytest.fixture
 def _tiny_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.practice.command.RECIPES", (RECIPE,))
-    monkeypatch.setattr("benchmarks.practice.command._NAMES", ["tiny"])
+    monkeypatch.setattr("benchmarks.practice.command.NAMES", ["tiny"])
     monkeypatch.setattr("benchmarks.practice.command.process_pool", ThreadPoolExecutor)
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from advisor.policy import Profile
 from benchmarks.__main__ import app
+from benchmarks.practice import running
 from benchmarks.practice.training import Trained, Training
 from benchmarks.report.tables import references as references_table
 from benchmarks.studies import references
@@ -59,7 +60,7 @@ def simulated(training: Training) -> Trained:
 
 
 def test_references_are_made_of_the_other_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(references, "run_training", simulated)
+    monkeypatch.setattr(running, "run_training", simulated)
     monkeypatch.setattr(references, "process_pool", ThreadPoolExecutor)
     result = CliRunner().invoke(app, ["references", "--rows", "gpt2-tied", "--json"])
     assert result.exit_code == 0, result.output

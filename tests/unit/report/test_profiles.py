@@ -57,10 +57,12 @@ def test_facts_leave_out_what_is_unknown() -> None:
     assert facts["base learning rate"] == f"{content.base_learning_rate:.4g}"
     assert facts["labels"] == "area=text, team=nlp"
     assert facts["policy"] == "the defaults"
-    assert not {"aliases", "spread", "group aliases", "mask"} & facts.keys()
+    assert not {"aliases", "spread", "group aliases", "mask", "weight decay"} & facts.keys()
     response.profile.content.mask = "attention_mask"
+    response.profile.content.excludes_weight_decay = True
     facts = {fact.label: fact.value for fact in profile_facts(response)}
     assert facts["mask"] == "attention_mask"
+    assert facts["weight decay"] == "excluded from rates"
     masked = content_message(labels={"team": "nlp", "area": "text"})
     masked.mask = "attention_mask"
     difference = profile_difference(version(content_message()), version(masked))
