@@ -170,7 +170,9 @@ def requests(method: str) -> tuple[Message, ...]:
         "RunService/ListRuns": (run_service_pb2.ListRunsRequest(parent=_PARENT, page_size=2),),
         "RunService/GetRun": (run_service_pb2.GetRunRequest(name=run),),
         "RunService/GetRunHistory": (run_service_pb2.GetRunHistoryRequest(name=run, page_size=2),),
-        "RunService/DeleteRun": (run_service_pb2.DeleteRunRequest(name=run),),
+        "RunService/DeleteRun": (  # the other methods read a different one
+            run_service_pb2.DeleteRunRequest(name=f"{_PARENT}/runs/{RUNS[1]}"),
+        ),
         "RunService/WatchRun": (run_service_pb2.WatchRunRequest(name=run),),
         "StatusService/GetStatus": (status_service_pb2.GetStatusRequest(),),
     }
@@ -199,7 +201,10 @@ def seeding() -> list[tuple[str, Message]]:
                 )
                 for alias in ALIASES
             ]
-    sent.append(("AdvisorService/RecommendLROnce", _recommendation(PROFILES[0])))
+    for run in RUNS[:2]:
+        recommendation = _recommendation(PROFILES[0])
+        recommendation.opening.run = f"{_PARENT}/runs/{run}"
+        sent.append(("AdvisorService/RecommendLROnce", recommendation))
     return sent
 
 
