@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -137,6 +138,7 @@ def fuzzed_service(*, authenticate: bool = False) -> Iterator[FuzzedService]:
         stack.callback(service.close)
         for method, message in valid.seeding():
             service.expect_ok(method, message)
+        time.sleep(0.3)  # runs are stored in the background, at most 0.05 s later
         yield service
         service.check_last_answer()
         service.check_log()
