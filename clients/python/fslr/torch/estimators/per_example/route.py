@@ -150,7 +150,8 @@ def find_route(
     probe_factor = 1
     if any_rank([bool(found.slow)])[0] and batch.examples > 1:
         # Pairs of examples may interact, for instance. But mostly all do, as in batch norm.
-        never = found.interacts and not CutCheck(projector.forward, part).passes(0, 2)
+        interacts = any_rank([found.interacts])[0]
+        never = interacts and not CutCheck(projector.forward, part).passes(0, 2)
         if any_rank([never])[0]:
             pieces, probe_factor = 1, _SUMMED_ROWS
         elif may_be_cut(wanted):
