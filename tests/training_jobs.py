@@ -35,23 +35,22 @@ def run(job: TrainingPlan, attach: Attach = no_attachment) -> TrainingResult:
 @cache
 def recorded(width: int = 16, blocks: int = 1) -> profile_pb2.ProfileContent:
     recorders: list[fslr.torch.Recorder] = []
+    provenance = Provenance(
+        model="char GPT",
+        width=width,
+        depth=blocks,
+        dataset="standard library",
+        batch_size=8,
+        commit="0123abc",
+        author="a test",
+    )
 
     def attach(model: nn.Module, optimizer: torch.optim.Optimizer) -> fslr.torch.Recorder:
-        recorders.append(fslr.torch.Recorder(model, optimizer, every=2))
+        recorders.append(fslr.torch.Recorder(model, optimizer, every=2, provenance=provenance))
         return recorders[0]
 
     run(plan(width=width, blocks=blocks), attach)
-    return recorders[0].profile(
-        Provenance(
-            model="char GPT",
-            width=width,
-            depth=blocks,
-            dataset="standard library",
-            batch_size=8,
-            commit="0123abc",
-            author="a test",
-        ),
-    )
+    return recorders[0].profile(provenance)
 
 
 def in_process() -> InProcessAdvisor:

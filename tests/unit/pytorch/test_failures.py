@@ -46,6 +46,7 @@ def trained(
         advisor=advisor,
         run=RunInfo(policy=OFTEN),
         strict=False,
+        max_overhead=None,
     ) as attachment:
         for step in range(steps):
             backward()

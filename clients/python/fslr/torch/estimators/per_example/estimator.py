@@ -40,7 +40,7 @@ from fslr.errors import MeasurementError
 from fslr.torch.estimators.base import AnyRank, Estimator, Probes
 from fslr.torch.estimators.gradient import NO_DEPENDENCE
 from fslr.torch.estimators.per_example.output_uses import OutputParts, exact_parts
-from fslr.torch.estimators.per_example.precision import forward_roundoff
+from fslr.torch.estimators.per_example.precision import forward_roundoff, summed_as
 from fslr.torch.estimators.per_example.projector import Projector, Trace
 from fslr.torch.estimators.per_example.route import Route, find_route, max_chunks
 from fslr.torch.estimators.per_example.rows import RowLayout, inner_products
@@ -214,7 +214,7 @@ def _rounding(trace: Trace, batch: Batch) -> float:
     outputs = outputs.masked_fill(~outputs.isfinite(), 0.0)
     if trace.weights is not None:
         outputs = trace.weights.weigh(outputs)
-    square = float(torch.linalg.vector_norm(outputs, dtype=_summed_as(outputs))) ** 2
+    square = float(torch.linalg.vector_norm(outputs, dtype=summed_as(outputs))) ** 2
     computed = [
         outputs,
         *trace.leaves.values(),
@@ -222,10 +222,6 @@ def _rounding(trace: Trace, batch: Batch) -> float:
     ]
     roundings = 1 + len(trace.uses) / _USES_PER_ROUNDING
     return 2 * roundings * forward_roundoff(batch, computed) ** 2 * square
-
-
-def _summed_as(tensor: Tensor) -> torch.dtype:
-    return torch.complex64 if tensor.is_complex() else torch.float32
 
 
 def _change(after: Tensor, before: Tensor) -> Tensor:

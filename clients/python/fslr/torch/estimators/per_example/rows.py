@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fslr.torch.estimators.per_example.precision import summed_as
 from fslr.torch.model.complex_numbers import as_real
 
 
@@ -87,8 +88,9 @@ def scales_by_example(
         rows[1], expected
     ):  # the scales are powers of two, so usually nothing is rounded
         return True
-    norms = torch.linalg.vector_norm(expected, dim=1, dtype=torch.float32)
-    errors = torch.linalg.vector_norm(rows[1] - expected, dim=1, dtype=torch.float32)
+    dtype = summed_as(expected)
+    norms = torch.linalg.vector_norm(expected, dim=1, dtype=dtype)
+    errors = torch.linalg.vector_norm(rows[1] - expected, dim=1, dtype=dtype)
     return bool((errors <= tolerance * norms).all())
 
 
