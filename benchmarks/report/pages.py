@@ -29,6 +29,7 @@ BLOCKS: Final[dict[str, tuple[_Renderer, tuple[str, ...]]]] = {
     "stepping-cost": (sentences.stepping_cost, ("scaling",)),
     "defaults": (tables.defaults, ("ablations",)),
     "references": (tables.references, ("references",)),
+    "warm-ups": (tables.warm_ups, ("warm-ups",)),
     "registry": (tables.registry, ("registry",)),
     "registry-source": (sentences.registry_source, ("registry",)),
     "sizing": (tables.sizing, ("rpc",)),

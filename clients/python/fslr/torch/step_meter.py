@@ -201,7 +201,9 @@ class StepMeter:
             mask=mask_label(self._options.mask),
         )
         self._log_slow_groups()
-        self._probes_per_requested = estimate.probes / self._estimator.probes
+        self._probes_per_requested = max(
+            estimate.probes / self._estimator.probes, self._estimator.probes_per_requested
+        )
         # A skipped step must not enter the average.
         if not any(estimate.unit_rates):
             return estimate

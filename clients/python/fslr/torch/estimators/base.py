@@ -283,6 +283,11 @@ class Estimator(ABC):
         sums = self.measure(batch, update)
         return sums.estimate([group.name for group in self._groups], update.learning_rates)
 
+    @property
+    def probes_per_requested(self) -> int:
+        """How many probes the next measurement uses for each of :attr:`probes`."""
+        return 1
+
     def probe_states(self) -> dict[str, bytes]:
         """Return the states of the probes' generators, for a checkpoint."""
         return self._probes.states()

@@ -111,6 +111,7 @@ class PerExampleEstimator(Estimator):
         self._check_probes = Probes(seed + _CHECK_SEED_OFFSET)
         self._routes: dict[tuple[object, ...], Route] = {}
         self._measured: dict[tuple[object, ...], int] = {}  # number of measurements by pattern
+        self._probe_factor = 1  # of the newest route
 
     @property
     def slow_groups(self) -> dict[str, str]:
@@ -121,6 +122,11 @@ class PerExampleEstimator(Estimator):
             for route in self._routes.values()
             for index, reason in sorted(route.slow.items())
         }
+
+    @property
+    def probes_per_requested(self) -> int:
+        """How many probes the next measurement uses for each of :attr:`probes`."""
+        return self._probe_factor
 
     def _sums(self, batch: Batch, update: Update) -> ProjectionSums:
         pattern = batch.pattern()
@@ -143,7 +149,8 @@ class PerExampleEstimator(Estimator):
         route = route.agreed(
             self._any_rank, groups=len(self._groups), max_chunks=max_chunks(self._micro_batches)
         )
-        if is_checked:
+        self._probe_factor = route.probe_factor
+        if count == 0:
             route = route.of_first_measurement(self._micro_batches)
         sums: ProjectionSums | None = None
         for chunk in batch.chunks(route.chunks):
