@@ -84,7 +84,7 @@ results: $(VENV)/installed ## Write pages and pictures from benchmarks/results; 
 	$(BIN)/python -m benchmarks results
 	$(BIN)/python -m benchmarks practice --quick --resume out/practice
 
-results-measure: $(VENV)/installed ## Measure benchmarks/results again except rpc, chaos and fuzz; needs a quiet machine (about 5 h)
+results-measure: $(VENV)/installed ## Measure benchmarks/results again except rpc, chaos, fuzz, optimizers; needs a quiet machine (about 5 h)
 	for each in $(MEASURED); do \
 		$(BIN)/python -m benchmarks $$each --out benchmarks/results/$$each.json || exit 1; \
 	done

@@ -8,6 +8,7 @@ from benchmarks.comparing.command import compare_stored
 from benchmarks.demo.command import demo
 from benchmarks.estimator import estimator
 from benchmarks.measurements import measurements
+from benchmarks.optimizers.command import optimizers
 from benchmarks.overhead import overhead
 from benchmarks.practice.command import practice
 from benchmarks.registry import registry
@@ -34,6 +35,7 @@ app.command()(demo)
 app.command()(estimator)
 app.command()(ideas)
 app.command()(measurements)
+app.command()(optimizers)
 app.command()(overhead)
 app.command()(practice)
 app.command()(references)

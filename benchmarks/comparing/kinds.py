@@ -171,6 +171,9 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("search_saved", Kind(Better.HIGHER, absolute=0.05)),
     ("unanswered", Kind(Better.LOWER)),
     ("extra_cost_percent", Kind(Better.LOWER, absolute=2.0)),
+    # Optimizers.
+    ("deviation", Kind(Better.LOWER, absolute=0.01)),
+    ("tolerance", _SETTING),
     # Measuring.
     ("rmse", _RATIO),
     ("stated_error", _NEITHER),

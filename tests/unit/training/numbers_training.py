@@ -98,6 +98,9 @@ class NumbersScaler:
     def decays(self) -> list[float]:
         return [self.training.learning_rate * self.training.decay] * len(self.training.weights)
 
+    def check(self, multipliers: Sequence[float]) -> None:
+        pass
+
     def update_factors(
         self,
         multipliers: Sequence[float],

@@ -133,7 +133,7 @@ class Attachment:
             lambda: cadence.step,
         )
         cadence = self._run.cadence
-        self._scaler.on_scale = check.multipliers_changed
+        self._scaler.on_begin = check.multipliers_changed
         watch = TrainingWatch(model, self.groups, self._scaler.inner, receivers)
         self._hooks = StepHooks(
             optimizers, cycle, self._scaler, self._meter.calls, watch=watch, check=check

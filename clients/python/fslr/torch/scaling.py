@@ -18,11 +18,14 @@ Scaling = Literal["auto", "learning_rates", "update"]
 """
 
 _LINEAR = (
-    *("ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Muon", "NAdam", "RAdam"),
+    *("Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Muon", "NAdam", "RAdam"),
     *("RMSprop", "SGD", "SparseAdam"),
 )
 """Optimizers of PyTorch whose steps are proportional to the learning rates of their groups."""
-_NOT_LINEAR = {"Adafactor": "its steps have an upper bound that does not depend on them"}
+_NOT_LINEAR = {
+    "ASGD": "they take effect one step late",
+    "Adafactor": "its steps have an upper bound that does not depend on them",
+}
 """Optimizers of PyTorch whose steps are not, though they may look so at first."""
 
 

@@ -113,7 +113,7 @@ class StepScaler:
         parameters: The parameters that have multipliers.
         other_multipliers: What different attachments multiplied the latest step by, by the
             parameter's id.
-        on_scale: Called with the multipliers before they are put in force.
+        on_begin: Called with the multipliers of a step of the training before it is prepared.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class StepScaler:
         self.inner = [entry.optimizer for entry in self._by_id.values()]
         self.parameters = parameters
         self.other_multipliers: dict[int, float] = {}
-        self.on_scale: Callable[[Sequence[float]], None] | None = None
+        self.on_begin: Callable[[Sequence[float]], None] | None = None
         self._owners = [
             self._by_id[id(owners[id(p)][1])] if id(p) in owners else None for p in parameters
         ]
@@ -141,6 +141,15 @@ class StepScaler:
             if entry is not None:
                 entry.by_update = True
                 entry.split.disarm()
+
+    def check(self, multipliers: Sequence[float]) -> None:
+        """Find out whether learning rates can still be scaled, before a step is prepared.
+
+        Args:
+            multipliers: Those of the step, one for each parameter.
+        """
+        if self.on_begin is not None:
+            self.on_begin(multipliers)
 
     def update_factors(
         self, multipliers: Sequence[float], members: Collection[int] | None = None
@@ -225,8 +234,6 @@ class StepScaler:
                 see :mod:`.weight_decay`.
             everything: Whether to do so for optimizers too whose updates are to be scaled.
         """
-        if self.on_scale is not None:
-            self.on_scale(multipliers)
         factors = dict(zip(map(id, self.parameters), multipliers, strict=True))
         for entry in self._by_id.values():
             if everything or not entry.by_update:

@@ -113,6 +113,16 @@ class Scaler(Protocol):
         """
         ...
 
+    def check(self, multipliers: Sequence[float]) -> None:
+        """Find out whether learning rates can still be scaled, before a step is prepared.
+
+        Otherwise :meth:`update_factors` differ from 1 from then on.
+
+        Args:
+            multipliers: Those of the step, one for each group.
+        """
+        ...
+
     def update_factors(
         self, multipliers: Sequence[float], members: Collection[int] | None = None
     ) -> list[float]:
@@ -245,6 +255,9 @@ class StepCycle:
         with attempt(StepPart.MEASUREMENT):
             self._scaler.begin_step()
             self._decide()
+        with attempt(StepPart.SCALING):
+            self._scaler.check(self._run.factors)  # before weights are kept to scale the update
+        with attempt(StepPart.MEASUREMENT):
             self._keep_weights()
         with attempt(StepPart.SCALING):
             self._scale()

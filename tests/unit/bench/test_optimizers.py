@@ -1,0 +1,103 @@
+"""Optimizers are judged by what their steps did, and the table names each that is not right."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from benchmarks.__main__ import app
+from benchmarks.optimizers import building, command
+from benchmarks.optimizers.trial import STEPS, TOLERANCE, Outcome, try_optimizer
+from benchmarks.report.optimizers import optimizers as optimizers_table
+
+
+def test_the_command_tells_where_multipliers_act_and_names_missing_packages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def version_of(package: str) -> str | None:
+        return "2.0" if package == "torch.optim" else None
+
+    monkeypatch.setattr(command, "installed_version", version_of)
+    arguments = ["--name", "Adam", "--name", "Rprop", "--name", "LBFGS", "--no-separate", "--json"]
+    result = CliRunner().invoke(app, ["optimizers", *arguments])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["packages"]["schedulefree"]["missing"] == "not installed"
+    outcomes = {each["name"]: each for each in figures["packages"]["torch.optim"]["optimizers"]}
+    assert {name: each["where"] for name, each in outcomes.items()} == {
+        "Adam": "learning rates",
+        "LBFGS": "refused",
+        "Rprop": "update",
+    }
+    for name in ("Adam", "Rprop"):
+        assert outcomes[name]["measured"]
+        assert outcomes[name]["deviation"] <= TOLERANCE
+    page = optimizers_table(figures)
+    assert "| `torch.optim` 2.0 | learning rates | Adam |" in page
+    assert "| `schedulefree` | not installed |" in page
+    assert "| `torch.optim` | LBFGS | it steps along one direction" in page
+
+
+def test_an_optimizer_runs_in_a_process_of_its_own() -> None:
+    outcome = command._in_a_process("torch.optim", "SGD")
+    assert outcome["where"] == "learning rates"
+
+
+def test_multipliers_that_are_reported_and_not_applied_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fslr.torch.scaling.is_linear", lambda _: True)
+    outcome = try_optimizer("torch.optim", "Rprop")
+    assert outcome["where"] == "wrong"
+    assert "multipliers are not applied: " in outcome["reason"]
+    assert outcome["deviation"] is not None
+    assert outcome["deviation"] > TOLERANCE
+
+
+def test_an_optimizer_that_does_not_train_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("needs a GPU")
+
+    monkeypatch.setattr(torch.optim.SGD, "__init__", broken)
+    outcome = try_optimizer("torch.optim", "SGD")
+    assert (outcome["where"], outcome["reason"]) == ("not tried", "RuntimeError: needs a GPU")
+
+
+def test_classes_that_cannot_be_stepped_have_a_reason() -> None:
+    assert "inside backward()" in str(building.build("pytorch_optimizer", "LOMO"))
+
+
+def outcome_of(name: str, **changes: Any) -> Outcome:
+    outcome = Outcome(
+        name=name,
+        where="learning rates",
+        reason="",
+        deviation=0.01,
+        measured=True,
+        starts_late=False,
+        steps="",
+    )
+    outcome.update(changes)  # type: ignore[typeddict-item]
+    return outcome
+
+
+def test_the_table_names_what_is_not_right() -> None:
+    found = [
+        outcome_of("A"),
+        outcome_of("B", where="wrong", reason="multipliers are not applied"),
+        outcome_of("C", where="not tried", reason="it needs a GPU"),
+        outcome_of("D", where="update", starts_late=True, measured=False),
+    ]
+    packages = {"p": {"version": "1.0", "missing": "", "optimizers": found}}
+    page = optimizers_table({"packages": packages, "steps": STEPS})
+    assert "Of 4 classes, 3 train" in page
+    assert "act on 2 of them" in page
+    assert "1 are not right" in page
+    assert "| `p` | B | multipliers are not applied |" in page
+    assert "| `p` | C | it needs a GPU |" in page
+    assert "would not last: D." in page
+    assert "Without unit rates: D." in page
