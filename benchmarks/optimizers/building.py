@@ -13,7 +13,7 @@ from torch import nn
 from benchmarks.optimizers.job import Job, Manner, build_model
 from benchmarks.optimizers.packages import optimizers_in
 
-_Kind = type[torch.optim.Optimizer]
+_Kind = Callable[..., torch.optim.Optimizer]
 _Make = Callable[[_Kind, nn.Module], torch.optim.Optimizer]
 
 _MANNERS: tuple[Manner, ...] = ("step", "closure", "second_order", "two_calls")
@@ -108,15 +108,11 @@ def _with(*args: Any, **kwargs: Any) -> _Make:
 
 
 def _around(kind: _Kind, model: nn.Module) -> torch.optim.Optimizer:
-    wrapper: Any = kind
-    made: torch.optim.Optimizer = wrapper(torch.optim.AdamW(model.parameters(), lr=1e-3))
-    return made
+    return kind(torch.optim.AdamW(model.parameters(), lr=1e-3))
 
 
 def _of_model(kind: _Kind, model: nn.Module) -> torch.optim.Optimizer:
-    constructor: Any = kind
-    made: torch.optim.Optimizer = constructor(model, lr=1e-3)
-    return made
+    return kind(model, lr=1e-3)
 
 
 def _by_use(flag: str) -> _Make:
@@ -151,19 +147,15 @@ _MOMENTUM: tuple[_Make, str] = (_with(lr=0.01, momentum=0.9), "lr=0.01, momentum
 
 
 def _wsam(kind: _Kind, model: nn.Module) -> torch.optim.Optimizer:
-    constructor: Any = kind
-    made: torch.optim.Optimizer = constructor(model, model.parameters(), torch.optim.SGD, lr=0.01)
-    return made
+    return kind(model, model.parameters(), torch.optim.SGD, lr=0.01)
 
 
 def _gsam(kind: _Kind, model: nn.Module) -> torch.optim.Optimizer:
-    constructor: Any = kind
     base = torch.optim.SGD(model.parameters(), lr=0.01)
     schedulers: Any = importlib.import_module("pytorch_optimizer")
     plan = torch.optim.lr_scheduler.ConstantLR(base, factor=1.0)
     rho = schedulers.ProportionScheduler(plan, max_lr=0.01, min_lr=0.0)
-    made: torch.optim.Optimizer = constructor(model.parameters(), base, model, rho)
-    return made
+    return kind(model.parameters(), base, model, rho)
 
 
 _SPECIAL: dict[str, tuple[_Make, str]] = {

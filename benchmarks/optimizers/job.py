@@ -106,9 +106,9 @@ class Job:
         backward()
         step: Callable[[], object] = self.optimizer.step
         if self.manner == "two_calls":
-            self.optimizer.first_step(zero_grad=True)  # type: ignore[operator]
+            self.optimizer.first_step(zero_grad=True)  # type: ignore[attr-defined]
             backward()
-            step = self.optimizer.second_step  # type: ignore[assignment]
+            step = self.optimizer.second_step  # type: ignore[attr-defined]
         seed(number)
         step()
         return losses[0]
