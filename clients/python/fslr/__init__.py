@@ -37,7 +37,7 @@ from fslr.errors import (
 )
 from fslr.profile_files import load_profile, save_layout, save_profile
 from fslr.protocols import Advisor, RunSession
-from fslr.training.advised_run import GroupAdvice, RunInfo
+from fslr.training.advised_run import GroupAdvice
 from fslr.training.estimate import RateEstimate
 from fslr.training.events import (
     AdviceAdopted,
@@ -50,6 +50,7 @@ from fslr.training.events import (
     Warned,
 )
 from fslr.training.recording import Provenance
+from fslr.training.run_info import RunInfo
 
 if TYPE_CHECKING:
     from fslr.client.advisor_client import AdvisorClient

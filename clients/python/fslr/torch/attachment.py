@@ -24,11 +24,12 @@ from fslr.torch.step_meter import StepMeter
 from fslr.torch.step_scaler import StepScaler, splitting_hint
 from fslr.torch.training_watch import TrainingWatch
 from fslr.torch.weight_decay import WeightDecay, exclusion_warning, kept_hint, scaled_hint
-from fslr.training.advised_run import AdvisedRun, Answers, GroupAdvice, RunInfo
+from fslr.training.advised_run import AdvisedRun, Answers, GroupAdvice
 from fslr.training.budget import DEFAULT_MAX_OVERHEAD
 from fslr.training.checkpoints import load_all
 from fslr.training.estimate import RateEstimate
 from fslr.training.events import Listener, Listeners, LogListener, Warned
+from fslr.training.run_info import RunInfo
 from fslr.training.step_cycle import StepCycle
 
 

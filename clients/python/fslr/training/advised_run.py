@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_service_pb2
+from fslr.advisor.v1 import policy_pb2, profile_service_pb2
 from fslr.errors import AttachError, ServiceError
 from fslr.protocols import Advisor
-from fslr.resource_names import DEFAULT_PROJECT, profile_name, run_name
 from fslr.training.budget import Budget, Intervals, check_max_overhead
 from fslr.training.cadence import Cadence
 from fslr.training.checkpoints import check_header, header
@@ -35,59 +34,6 @@ Answers = Literal["background", "wait"]
 _T = TypeVar("_T")
 _KIND = "an advised run"
 _UNANSWERED_INTERVAL_STEPS = 25  # short intervals grow to this while no answer comes
-
-
-@dataclass(frozen=True, slots=True)
-class RunInfo:
-    """What a run tells the advisor about itself.
-
-    Attributes:
-        name: Name under which the run is stored. Empty: it is not stored.
-        project: Project of the run and of its profile.
-        total_steps: Planned number of optimizer steps; needed by policies that align by progress.
-            0: unknown.
-        batch_size: Examples per step. The advisor warns where the profile's differs. 0: unknown.
-        loss_name: Name of the loss, such as ``cross-entropy``, for the same. Empty: unknown.
-        policy: Rules to follow instead of the profile's own.
-    """
-
-    name: str = ""
-    project: str = DEFAULT_PROJECT
-    total_steps: int = 0
-    batch_size: int = 0
-    loss_name: str = ""
-    policy: policy_pb2.Policy | None = None
-
-    def opening(
-        self,
-        profile: str,
-        layout: layout_pb2.Layout,
-        *,
-        optimizer: str,
-        base_learning_rate: float,
-        observe_only: bool = False,
-    ) -> pb.RunOpening:
-        """Return the message that opens the run.
-
-        Args:
-            profile: The reference, such as ``char-gpt``, ``char-gpt@3`` or ``char-gpt@prod``.
-            layout: The model's groups.
-            optimizer: Name of the optimizer.
-            base_learning_rate: The largest learning rate that the schedule is built on.
-            observe_only: Whether multipliers are not applied.
-        """
-        return pb.RunOpening(
-            profile=profile_name(profile, self.project),
-            run=run_name(self.name, self.project) if self.name else "",
-            layout=layout,
-            optimizer=optimizer,
-            base_learning_rate=base_learning_rate,
-            total_steps=self.total_steps,
-            policy=self.policy,
-            observe_only=observe_only,
-            batch_size=self.batch_size,
-            loss_name=self.loss_name,
-        )
 
 
 @dataclass(frozen=True, slots=True)
