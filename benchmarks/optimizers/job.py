@@ -6,7 +6,7 @@ import copy
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, Self
 
@@ -67,11 +67,13 @@ class Job:
         model: The model.
         optimizer: The optimizer.
         manner: How it is stepped.
+        gradients: Those that the latest step was made with.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     manner: Manner = "step"
+    gradients: list[Tensor | None] = field(default_factory=list)
 
     def loss(self, characters: Batch) -> Tensor:
         """Return the mean loss of a batch, in nats."""
@@ -97,6 +99,10 @@ class Job:
                 for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
                     parameter.grad = None if gradient is None else gradient.clone()
             losses.append(loss.item())
+            self.gradients = [  # copies, since some optimizers write into them
+                None if parameter.grad is None else parameter.grad.detach().clone()
+                for parameter in self.model.parameters()
+            ]
             return loss.detach()
 
         seed(number)
@@ -116,13 +122,6 @@ class Job:
     def weights(self) -> list[Tensor]:
         """Return copies of the model's tensors."""
         return [parameter.detach().clone() for parameter in self.model.parameters()]
-
-    def gradients(self) -> list[Tensor | None]:
-        """Return copies of the latest gradients."""
-        return [
-            None if parameter.grad is None else parameter.grad.detach().clone()
-            for parameter in self.model.parameters()
-        ]
 
     def copied(self) -> Self:
         """Return the job in its present state, without hooks of anybody."""

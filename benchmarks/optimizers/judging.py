@@ -75,7 +75,7 @@ class Judge:
         self._before = job.weights()
         self.losses.append(job.step(number))
         self._moves = _moves(job, self._before)
-        self._steps.append((self._moves, job.gradients()))
+        self._steps.append((self._moves, job.gradients))
         self._oracles = []
         if copies:
             plain, still = copies
@@ -86,7 +86,7 @@ class Judge:
             self._oracles = [_Oracle(moves), _Oracle(moves, _moves(still, self._before))]
         if number == 0 or job.manner == "step":
             start = self._unscaled.weights()
-            self._unscaled.step(number, None if number == 0 else job.gradients())
+            self._unscaled.step(number, None if number == 0 else job.gradients)
             self._oracles.append(_Oracle(_moves(self._unscaled, start)))
 
     def _copies(self) -> tuple[Job, Job] | None:
