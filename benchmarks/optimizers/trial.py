@@ -222,8 +222,8 @@ class _Training:
             multipliers = [each[place] for each in self._in_force]
             settled = self._settled
             if max(found) > TOLERANCE >= max(found[:settled]) and not self.by_update:
-                if self.starts_late:
-                    multipliers = [1.0, *multipliers[1:]]
+                if self.starts_late and self._first is not None:
+                    multipliers[self._first] = 1.0
                 late = judge.deviation_from_schedule(self._built.make(), tensor, multipliers)
                 found = [*found[:settled], late]
             deviation = max(found)

@@ -131,6 +131,21 @@ class OwnWeights(Simple):
         parameter.copy_(state["weights"])
 
 
+class LateOwnWeights(OwnWeights):
+    """Moves nothing in its first steps."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params)
+        self.steps = 0
+
+    def begin(self) -> None:
+        self.steps += 1
+
+    def update(self, parameter: Tensor, rate: float) -> None:
+        if self.steps > 5:
+            super().update(parameter, rate)
+
+
 class OwnWeightsOneRate(OwnWeights, OneRate):
     """Can be scaled in neither way."""
 
@@ -230,8 +245,9 @@ def test_a_trial_leaves_optimizer_gradients_and_generators_unchanged() -> None:
     assert torch.equal(torch.get_rng_state(), before[3])
 
 
-def test_weights_that_an_optimizer_keeps_are_noticed() -> None:
-    trial = try_out(OwnWeights(net().parameters()))
+@pytest.mark.parametrize("kind", [OwnWeights, LateOwnWeights])
+def test_weights_that_an_optimizer_keeps_are_noticed(kind: type[OwnWeights]) -> None:
+    trial = try_out(kind(net().parameters()))
     assert not trial.learning_rates
     assert "takes back 100 % of a change of the weights" in trial.updates
 

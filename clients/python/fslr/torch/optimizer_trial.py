@@ -30,6 +30,7 @@ _TOLERANCE = 0.05  # of a ratio
 _MAX_RESIDUAL = 0.1
 _NEARLY_ZERO = 1e-6  # a multiplier
 _MIN_DEPENDENT = 0.02  # part of a step that depends on the learning rate
+_MAX_STILL = 8  # steps that may move nothing at first; a rectified Adam makes 5
 _MIN_LASTING = 0.8  # part of a change of the weights that must last over a step
 
 
@@ -197,25 +198,34 @@ def _lasting(optimizer: torch.optim.Optimizer) -> str:
 def _change_and_difference(
     optimizer: torch.optim.Optimizer,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Return how weights are changed after a first step, and what of it is left after a second."""
+    """Return how weights are changed after a step, and what of it is left after the next one."""
     ends: list[list[Tensor]] = []
     changes: list[Tensor] = []
     for is_changed in (False, True):
         small = SmallCopy(optimizer, keeps_dtype=True)
         try:
-            small.step(0)
+            steps = _until_moved(small)
         except Exception:  # noqa: BLE001 - it may be any code
             small = SmallCopy(optimizer, keeps_dtype=True, needs_closure=True)
-            small.step(0)
+            steps = _until_moved(small)
         after = small.weights()
         if is_changed:
             for parameter, start in zip(small.parameters, small.start, strict=True):
                 with torch.no_grad():
                     parameter.lerp_(start, 0.5)
             changes = [c - a for c, a in zip(small.weights(), after, strict=True)]
-        small.step(1)
+        small.step(steps)
         ends.append(small.weights())
     return changes, [b - a for a, b in zip(*ends, strict=True)]
+
+
+def _until_moved(small: SmallCopy) -> int:
+    """Step until something moves, and return the number of steps."""
+    for number in range(_MAX_STILL):
+        small.step(number)
+        if not all(map(torch.equal, small.weights(), small.start)):
+            return number + 1
+    return _MAX_STILL
 
 
 class _NoCycle:
