@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import time
 from collections import Counter
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, wait
 from typing import Annotated, TypedDict
 
 import torch
@@ -47,9 +48,9 @@ def optimizers(
     name: Annotated[
         list[str] | None, typer.Option(help="A class. Can be given several times.")
     ] = None,
-    separate: Annotated[
-        bool, typer.Option(help="Try each optimizer in a process of its own.")
-    ] = True,
+    processes: Annotated[
+        int, typer.Option(help="Optimizers to try in parallel, each in a process; 0: in this one.")
+    ] = 2,
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
@@ -57,10 +58,11 @@ def optimizers(
     torch.set_num_threads(1)
     logging.getLogger("fslr").setLevel(logging.ERROR)
     found = {
-        each: _of_package(each, set(name or ()), separate=separate) for each in package or PACKAGES
+        each: _of_package(each, set(name or ()), processes=processes)
+        for each in package or PACKAGES
     }
     figures = {"packages": found, "steps": STEPS, "tolerance": TOLERANCE}
-    emit(figures, as_json=as_json, out=out)
+    emit(figures, as_json=as_json, out=out, without=("--processes",))
     if not as_json:
         for each, outcomes in found.items():
             counts = Counter(outcome["where"] for outcome in outcomes["optimizers"])
@@ -68,7 +70,7 @@ def optimizers(
             Console().print(f"{each} {outcomes['version'] or ''}: {words or outcomes['missing']}")
 
 
-def _of_package(package: str, names: set[str], *, separate: bool) -> PackageOutcomes:
+def _of_package(package: str, names: set[str], *, processes: int) -> PackageOutcomes:
     found = PackageOutcomes(version=installed_version(package), missing="", optimizers=[])
     if found["version"] is None:
         return {**found, "missing": "not installed"}
@@ -76,45 +78,78 @@ def _of_package(package: str, names: set[str], *, separate: bool) -> PackageOutc
         kinds = optimizers_in(package)
     except Exception as error:  # noqa: BLE001 - what a package raises when its libraries are missing
         return {**found, "missing": f"{type(error).__name__}: {error}"}
-    run = _in_a_process if separate else try_optimizer
-    for name in kinds:
-        if not names or name in names:
-            outcome = run(package, name)
-            found["optimizers"].append(outcome)
-            _console.print(f"{package}.{name}: {outcome['where']}  {outcome['reason']}")
+    wanted = [name for name in kinds if not names or name in names]
+    outcomes = (
+        _in_processes(package, wanted, processes)
+        if processes
+        else (try_optimizer(package, name) for name in wanted)
+    )
+    for outcome in outcomes:
+        found["optimizers"].append(outcome)
+        name, where, reason = outcome["name"], outcome["where"], outcome["reason"]
+        _console.print(f"{package}.{name}: {where}  {reason}", soft_wrap=True)
+    found["optimizers"].sort(key=lambda each: each["name"])
     return found
 
 
-def _in_a_process(package: str, name: str) -> Outcome:
-    """Try an optimizer in a process of its own: packages change global settings, and may crash."""
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(try_optimizer, package, name, sender))
-    process.start()
-    sender.close()
-    try:
-        if receiver.poll(_SECONDS):
-            outcome: Outcome = receiver.recv()
-            return outcome
-        reason = f"it takes more than {_SECONDS} s"
-    except EOFError:
-        process.join()
-        reason = f"its process ends with the status {process.exitcode}"
-    finally:
-        process.kill()
-        process.join()
-    return Outcome(
-        name=name,
-        where="wrong",
-        reason=reason,
-        deviation=None,
-        measured=False,
-        starts_late=False,
-        steps="",
-    )
+class _Trial:
+    """A trial in a process of its own: packages change global settings, and may crash.
+
+    Attributes:
+        receiver: Ready once the trial has ended.
+        name: The class.
+        deadline: When it is given up, by the monotonic clock.
+    """
+
+    def __init__(self, package: str, name: str) -> None:
+        context = multiprocessing.get_context("fork")
+        self.receiver, sender = context.Pipe(duplex=False)
+        self.name = name
+        self.deadline = time.monotonic() + _SECONDS
+        self._process = context.Process(target=_send, args=(package, name, sender))
+        self._process.start()
+        sender.close()
+
+    def outcome(self) -> Outcome:
+        """Return the outcome; the process is ended."""
+        try:
+            if self.receiver.poll():
+                outcome: Outcome = self.receiver.recv()
+                return outcome
+            reason = f"it takes more than {_SECONDS} s"
+        except EOFError:
+            self._process.join()
+            reason = f"its process ends with the status {self._process.exitcode}"
+        finally:
+            self._process.kill()
+            self._process.join()
+            self.receiver.close()
+        return Outcome(
+            name=self.name,
+            where="wrong",
+            reason=reason,
+            deviation=None,
+            measured=False,
+            starts_late=False,
+            steps="",
+        )
 
 
-def _send(run: Callable[[str, str], Outcome], package: str, name: str, sender: Connection) -> None:
+def _in_processes(package: str, names: Sequence[str], count: int) -> Iterator[Outcome]:
+    """Try optimizers, several at the same time."""
+    waiting = list(reversed(names))
+    running: list[_Trial] = []
+    while waiting or running:
+        while waiting and len(running) < count:
+            running.append(_Trial(package, waiting.pop()))
+        ready = wait([trial.receiver for trial in running], timeout=1.0)
+        for trial in list(running):
+            if trial.receiver in ready or time.monotonic() > trial.deadline:
+                running.remove(trial)
+                yield trial.outcome()
+
+
+def _send(package: str, name: str, sender: Connection) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)  # some print
-    sender.send(run(package, name))
+    sender.send(try_optimizer(package, name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -22,7 +23,17 @@ def test_the_command_tells_where_multipliers_act_and_names_missing_packages(
         return "2.0" if package == "torch.optim" else None
 
     monkeypatch.setattr(command, "installed_version", version_of)
-    arguments = ["--name", "Adam", "--name", "Rprop", "--name", "LBFGS", "--no-separate", "--json"]
+    arguments = [
+        "--name",
+        "Adam",
+        "--name",
+        "Rprop",
+        "--name",
+        "LBFGS",
+        "--processes",
+        "0",
+        "--json",
+    ]
     result = CliRunner().invoke(app, ["optimizers", *arguments])
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout)
@@ -42,9 +53,16 @@ def test_the_command_tells_where_multipliers_act_and_names_missing_packages(
     assert "| `torch.optim` | LBFGS | it steps along one direction" in page
 
 
-def test_an_optimizer_runs_in_a_process_of_its_own() -> None:
-    outcome = command._in_a_process("torch.optim", "SGD")
-    assert outcome["where"] == "learning rates"
+def test_each_optimizer_runs_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crashing(_: str, name: str) -> Outcome:
+        if name == "Bad":
+            os._exit(3)
+        return outcome_of(name)
+
+    monkeypatch.setattr(command, "try_optimizer", crashing)
+    found = list(command._in_processes("torch.optim", ["Good", "Bad", "Better"], 2))
+    reasons = {outcome["name"]: outcome["reason"] for outcome in found}
+    assert reasons == {"Good": "", "Bad": "its process ends with the status 3", "Better": ""}
 
 
 def test_multipliers_that_are_reported_and_not_applied_are_found(

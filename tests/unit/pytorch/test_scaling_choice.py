@@ -119,6 +119,14 @@ class Normalized(Simple):
         return math.sqrt(group["lr"]) / 10
 
 
+class GroupNormalized(Simple):
+    """Divides by the RMS of the gradients of a group."""
+
+    def rate(self, _place: int, group: dict[str, Any]) -> float:
+        gradients = torch.cat([parameter.grad.flatten() for parameter in group["params"]])
+        return 0.01 * float(group["lr"] / gradients.square().mean().sqrt())
+
+
 class OwnWeights(Simple):
     """Keeps weights of its own in a higher precision, and copies them into the model."""
 
@@ -186,6 +194,7 @@ BY_UPDATE: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "OneRate": OneRate,
     "OwnReference": OwnReference,
     "Normalized": Normalized,
+    "GroupNormalized": GroupNormalized,
     "Rprop": lambda p: torch.optim.Rprop(p, lr=0.01),
     "ASGD": lambda p: torch.optim.ASGD(p, lr=0.01),
     "Adafactor": lambda p: torch.optim.Adafactor(p, lr=0.01),
@@ -274,6 +283,19 @@ def test_a_way_that_is_known_to_be_wrong_is_refused_before_the_first_step(
     with pytest.raises(AttachError, match=message):
         attach(model, optimizer, profile="x", advisor=advisor, scaling=scaling)
     attach(model, optimizer, profile="x", advisor=advisor, observe_only=True).close()
+
+
+class Tiny(Simple):
+    """Moves weights by their rounding at first, whatever the learning rate."""
+
+    def rate(self, _place: int, _group: dict[str, Any]) -> float:
+        return 1e-8
+
+
+def test_rounding_of_the_weights_is_not_taken_for_weights_of_its_own() -> None:
+    trial = try_out(Tiny(net().parameters()))
+    assert trial.learning_rates
+    assert not trial.updates
 
 
 def test_an_optimizer_that_cannot_be_copied_is_scaled_by_its_updates() -> None:

@@ -31,6 +31,7 @@ _MAX_RESIDUAL = 0.1
 _NEARLY_ZERO = 1e-6  # a multiplier
 _MIN_DEPENDENT = 0.02  # part of a step that depends on the learning rate
 _MAX_STILL = 8  # steps that may move nothing at first; a rectified Adam makes 5
+_MIN_CHANGE = 0.01  # of the weights
 _MIN_LASTING = 0.8  # part of a change of the weights that must last over a step
 
 
@@ -211,12 +212,21 @@ def _change_and_difference(
         after = small.weights()
         if is_changed:
             for parameter, start in zip(small.parameters, small.start, strict=True):
-                with torch.no_grad():
-                    parameter.lerp_(start, 0.5)
+                _take_back(parameter, start)
             changes = [c - a for c, a in zip(small.weights(), after, strict=True)]
         small.step(steps)
         ends.append(small.weights())
     return changes, [b - a for a, b in zip(*ends, strict=True)]
+
+
+@torch.no_grad()
+def _take_back(parameter: Tensor, start: Tensor) -> None:
+    """Take back half of a move, or so much of it that it is no rounding of the weights."""
+    move = parameter - start
+    size = torch.linalg.vector_norm(move)
+    if size:
+        least = _MIN_CHANGE * torch.linalg.vector_norm(start) / size
+        parameter.sub_(move * max(0.5, float(least)))
 
 
 def _until_moved(small: SmallCopy) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from fslr.torch.optimizers import parameters_of, with_held
 _SIDE = 4  # largest dimension of the small tensors
 _MAX_OF_A_KIND = 3  # tensors with gradients, of those with the same group and number of dimensions
 _WEIGHT, _GRADIENT = 1e-3, 1e-2  # sizes of the small tensors' entries
+_GRADIENT_FACTORS = (1.0, 4.0, 0.25)  # so that an average over a group is none over a part of it
 _LEARNING_RATE = 1e-3  # where the present one is 0, as at the start of a warm-up
 _MAX_ENTRIES = 1 << 20  # of a tensor in the optimizer's attributes
 
@@ -83,7 +85,10 @@ class SmallCopy:
     def step(self, number: int) -> None:
         """Make a step with the gradients that belong to its number."""
         self._generator.manual_seed(number)
-        gradients = [self._numbers(parameter, _GRADIENT) for parameter in self.parameters]
+        gradients = [
+            self._numbers(parameter, _GRADIENT * factor)
+            for parameter, factor in zip(self.parameters, itertools.cycle(_GRADIENT_FACTORS))
+        ]
 
         def backward() -> Tensor:
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
