@@ -108,7 +108,9 @@ def test_a_temporary_refusal_by_redis_is_not_a_defect(
 
     with AdvisorClient(service.address) as client, redis.Redis.from_url(redis_server.url) as admin:
         admin.config_set("maxmemory", "1000")
-        with pytest.raises(UnavailableError, match=r"store does not answer \(.*maxmemory"):
+        with pytest.raises(
+            UnavailableError, match=r"the memory of Redis is full.*raise `maxmemory`"
+        ):
             client.register_profile("gpt", content_message())
         admin.config_set("maxmemory", "0")
         assert client.register_profile("gpt", content_message()).created
