@@ -244,7 +244,7 @@ def measure_overhead(
 def overhead(
     steps: Annotated[
         int, typer.Option(help="Steps of each training.", min=_FIRST_STEPS + 10)
-    ] = 1000,
+    ] = 600,
     width: Annotated[int, typer.Option(help="Width of the model.", min=16)] = 256,
     examples: Annotated[int, typer.Option(help="Examples per batch.", min=4)] = 64,
     device: Annotated[str, typer.Option(help="Device to train on, such as cuda.")] = "cpu",
@@ -255,7 +255,7 @@ def overhead(
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Compare the cost of measuring by our procedure and by the paper's (about 12 min)."""
+    """Compare the cost of measuring by our procedure and by the paper's (about 10 min)."""
     workload = char_gpt(width=width, blocks=4, examples=examples, context=32, learning_rate=2.0**-9)
     report: Callable[[str], None] = (lambda _: None) if as_json else _console.print
     parameters, costs = measure_overhead(

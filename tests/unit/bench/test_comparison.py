@@ -296,7 +296,7 @@ def test_times_of_different_versions_of_ours_are_compared() -> None:
 def test_figures_with_different_settings_are_not_compared() -> None:
     found = compare(*_changed("overhead", _set("steps", times=0.5)))
     assert _verdicts(found) == {Verdict.NOT_COMPARED}
-    assert found.notes == ["different setting, so its figures are not compared: steps: 400 -> 200"]
+    assert found.notes == ["different setting, so its figures are not compared: steps: 600 -> 300"]
     old, new = _changed("transfer", lambda content: content["cases"][0].update(big="width 64"))
     new["cases"][0]["regret"] = 5.0
     new["cases"][1]["regret"] = 5.0
