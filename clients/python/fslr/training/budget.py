@@ -116,7 +116,7 @@ class Budget:
         trained = self._stopwatch.training_seconds + remaining * step_seconds
         left = self._max_overhead * trained - self._stopwatch.measuring_seconds
         per_step = self._seconds_per_step(left / remaining, least_seconds, allowed)
-        seconds = per_step * (step - measured_step)
+        seconds = per_step * min(step - measured_step, remaining)  # near the end little is left
         if seconds >= least_seconds:
             examples = self._examples(seconds - fixed, each, least)
             fewer = self._all_examples // examples if examples > least else 1
@@ -178,4 +178,8 @@ class Budget:
     def _examples(self, seconds: float, each: float, least: int) -> int:
         fitting = seconds / each if each > 0 else float(self._all_examples)
         most = min(_MAX_GROWTH * self._costs[-1][0], self._all_examples)
-        return max(int(min(fitting, most)), least)
+        # Only halves, because a number of examples that is new is checked like a first measurement.
+        number = self._all_examples
+        while number > max(min(fitting, most), least):
+            number //= 2
+        return max(number, least)
