@@ -88,12 +88,12 @@ def confirm(question: str, *, yes: bool) -> None:
         yes: Whether the answer is yes.
 
     Raises:
-        Exit: The answer is no, or nobody can be asked.
+        Exit: The answer is no, or standard input is no terminal.
     """
     if yes:
         return
     if not sys.stdin.isatty():
-        fail(f"{question} Nobody can be asked here; add --yes")
+        fail(f"{question} There is no terminal to answer on; add --yes")
     if not typer.confirm(without_controls(question)):
         raise typer.Exit(1)
 

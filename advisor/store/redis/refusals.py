@@ -107,7 +107,7 @@ _REFUSALS = (
     Refusal(
         r"\bOOM\b|used memory > 'maxmemory'",
         "the memory of Redis is full",
-        "raise `maxmemory`, or delete runs and versions that nobody needs",
+        "raise `maxmemory`, or delete runs and versions that are no longer needed",
         is_temporary=True,
     ),
     Refusal(

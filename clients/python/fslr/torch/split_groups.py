@@ -1,4 +1,4 @@
-"""The groups of one optimizer, split and scaled for the step function and for nobody else.
+"""The groups of one optimizer, split and scaled for the step function only.
 
 A step is made with a *view* of the optimizer: an object of the same class with the same attributes,
 except that its ``param_groups`` are split into parts with scaled learning rates. The optimizer

@@ -2,9 +2,9 @@
 
 A backward pass for only some tensors asks each function only for the gradients on the way to them.
 Training asks for more: of a normalization for the gradients of its input, its weight and its bias
-together. A request that no training makes runs code that nobody runs, in PyTorch and in custom
-functions. PyTorch's ``group_norm`` crashes the process if only its weight's gradient is requested
-and the input is in the channels-last format.
+together. A request that no training makes runs code that is hardly tested, in PyTorch and in
+custom functions. PyTorch's ``group_norm`` crashes the process if only its weight's gradient is
+requested and the input is in the channels-last format.
 
 So where a gradient of a parameter is requested, everything else that training requests of the same
 function is requested as well. A function that is asked for no parameter's gradient is asked for

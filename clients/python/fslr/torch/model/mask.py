@@ -2,7 +2,7 @@
 
 With weights ``w`` the rate is ``sqrt(sum(w * change^2) / sum(w))``. If each entry of a probe is
 multiplied by ``sqrt(w)``, the squared projection of a change has the mean ``sum(w * change^2)``, so
-every estimator stays as it is.
+no estimator has to change.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """Apply a function to every tensor of nested containers.
 
     Containers are tuples, lists, mappings, dataclasses, and objects that hold tensors in their
-    attributes. One that has a changed tensor in it is copied, and stays as it is if it cannot be.
+    attributes. One with a changed tensor in it is copied; one that cannot be copied is left alone.
 
     Args:
         value: A tensor, a container, or anything else, which is returned unchanged.
