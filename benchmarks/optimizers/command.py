@@ -8,6 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Annotated, TypedDict
 
@@ -56,11 +57,11 @@ def optimizers(
 ) -> None:
     """Train with each optimizer of the installed packages, and compare steps with multipliers."""
     torch.set_num_threads(1)
-    logging.getLogger("fslr").setLevel(logging.ERROR)
-    found = {
-        each: _of_package(each, set(name or ()), processes=processes)
-        for each in package or PACKAGES
-    }
+    with _only_errors_logged():
+        found = {
+            each: _of_package(each, set(name or ()), processes=processes)
+            for each in package or PACKAGES
+        }
     figures = {"packages": found, "steps": STEPS, "tolerance": TOLERANCE}
     emit(figures, as_json=as_json, out=out, without=("--processes",))
     if not as_json:
@@ -68,6 +69,17 @@ def optimizers(
             counts = Counter(outcome["where"] for outcome in outcomes["optimizers"])
             words = ", ".join(f"{where}: {count}" for where, count in counts.items())
             Console().print(f"{each} {outcomes['version'] or ''}: {words or outcomes['missing']}")
+
+
+@contextmanager
+def _only_errors_logged() -> Iterator[None]:
+    log = logging.getLogger("fslr")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _of_package(package: str, names: set[str], *, processes: int) -> PackageOutcomes:

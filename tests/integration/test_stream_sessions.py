@@ -73,13 +73,22 @@ def unavailable(context: grpc.ServicerContext) -> None:
     context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
 
 
+class OpenAdvisor(Advisor):
+    """Keeps each stream open until the client ends it."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        super().__init__(lambda _, context: context.add_callback(self.ended.set))
+
+    def RecommendLR(  # noqa: N802 - gRPC's name
+        self, request_iterator: Iterator[pb.RecommendLRRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.RecommendLRResponse]:
+        yield from super().RecommendLR(request_iterator, context)
+        self.ended.wait(10)
+
+
 def test_a_session_that_is_dropped_leaves_no_threads() -> None:
-    ended = threading.Event()
-
-    def wait_for_end(_: int, context: grpc.ServicerContext) -> None:
-        context.add_callback(ended.set)
-
-    servicer = Advisor(wait_for_end)
+    servicer = OpenAdvisor()
     server = grpc.server(ThreadPoolExecutor(2))
     advisor_service_pb2_grpc.add_AdvisorServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -92,7 +101,7 @@ def test_a_session_that_is_dropped_leaves_no_threads() -> None:
         assert {thread.name for thread in set(threading.enumerate()) - before} >= {"fslr-stream"}
         del session
         gc.collect()
-        assert ended.wait(10)
+        assert servicer.ended.wait(10)
         eventually(
             lambda: (
                 not [

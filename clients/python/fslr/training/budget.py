@@ -178,8 +178,4 @@ class Budget:
     def _examples(self, seconds: float, each: float, least: int) -> int:
         fitting = seconds / each if each > 0 else float(self._all_examples)
         most = min(_MAX_GROWTH * self._costs[-1][0], self._all_examples)
-        # Only halves, because a number of examples that is new is checked like a first measurement.
-        number = self._all_examples
-        while number > max(min(fitting, most), least):
-            number //= 2
-        return max(number, least)
+        return max(int(min(fitting, most)), least)

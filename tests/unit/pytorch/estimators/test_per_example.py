@@ -145,6 +145,26 @@ def test_sequences_of_a_different_length_need_no_new_checks() -> None:
     assert calls == 1  # only the pass that is projected, and no pass for checks
 
 
+def test_fewer_examples_need_no_new_checks() -> None:
+    torch.manual_seed(0)
+    case = measurable(gpt(12), characters(16, 8))
+    estimator = case.estimator()
+    estimator.measure(case.batch, case.update)
+    estimator.measure(case.batch, case.update, max_examples=12)  # checks that batches may be cut
+    examples = 0
+
+    def count(_: object, args: tuple[Tensor, ...]) -> None:
+        nonlocal examples
+        examples += len(args[0])
+
+    handle = case.model.register_forward_pre_hook(count)
+    for limit, measured in ((12, 12), (5, 5), (8, 7)):  # a batch of 8 has two dimensions of size 8
+        examples = 0
+        sums = estimator.measure(case.batch, case.update, max_examples=limit)
+        assert sums.examples == examples == measured
+    handle.remove()
+
+
 def test_a_parameter_that_did_not_move_has_a_rate_of_zero() -> None:
     case = measurable(nn.Linear(4, 3), torch.randn(8, 4))
     case.updates[1].zero_()

@@ -26,9 +26,7 @@ from fslr.training.estimate import RateEstimate
 AnyRank = Callable[[list[bool]], list[bool]]
 """Returns for each of several flags whether any rank sets it."""
 
-
-def _limited(batch: Batch, room: float) -> Batch:
-    return batch.select(0, int(room)) if room < batch.examples else batch
+_MAX_LEFT_OUT = 2  # examples of a limited batch, so that no other dimension has its size
 
 
 def _ignore(_message: str) -> None:
@@ -193,7 +191,7 @@ class Estimator(ABC):
                 f"as in their batch, so the whole batch is measured and not only {room}"
             )
             room = math.inf
-        return self._fitting_sums(_limited(batch, room), update)
+        return self._fitting_sums(self._limited(batch, room), update)
 
     def _sums_of_earlier(self, batch: Batch, update: Update, room: float) -> ProjectionSums | None:
         """Measure a batch, if there is room for it and the model's result can be measured.
@@ -206,7 +204,7 @@ class Estimator(ABC):
         try:
             batch = self._counted(batch, is_checked=math.isfinite(room))
             if self._may_be_limited(batch, room):
-                return self._fitting_sums(_limited(batch, room), update)
+                return self._fitting_sums(self._limited(batch, room), update)
         except torch.OutOfMemoryError:
             raise
         except REFUSALS as error:
@@ -264,6 +262,24 @@ class Estimator(ABC):
             is_wrong = not CutCheck(self._forward, batch).passes(0, size)
             self._front_is_right[pattern] = not self._any_rank([is_wrong])[0]
         return not is_cut or self._front_is_right[pattern]
+
+    def _limited(self, batch: Batch, room: float) -> Batch:
+        """Return the front of a batch.
+
+        A few examples fewer are taken if another dimension has the size ``room`` by chance, because
+        a batch in which two sizes coincide is checked like the first one of a training.
+
+        Args:
+            batch: The batch.
+            room: Maximum number of examples, at least 1.
+        """
+        if room >= batch.examples:
+            return batch
+        least = max(1, int(room) - _MAX_LEFT_OUT)
+        parts = [batch.select(0, size) for size in range(int(room), least - 1, -1)]
+        differ = self._any_rank([part.pattern() != batch.pattern() for part in parts])
+        same = (part for part, differs in zip(parts, differ, strict=True) if not differs)
+        return next(same, parts[0])
 
     def _notice(self, message: str) -> None:
         if message not in self._noticed:
