@@ -11,6 +11,7 @@ from advisor.cli import (
     audit,
     backup,
     doctor,
+    export,
     mapping,
     policy,
     policy_try,
@@ -36,6 +37,7 @@ app.command()(serve.serve)
 app.command()(serve.health)
 app.command()(doctor.doctor)
 app.command()(mapping.explain)
+app.command()(export.export)
 app.command()(audit.audit)
 app.command()(backup.backup)
 profile.app.command()(mapping.check)

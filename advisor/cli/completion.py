@@ -40,6 +40,11 @@ def _runs(advisor: AdvisorClient, project: str, _typed: str) -> Iterator[str]:
         yield short_name(run.name)
 
 
+def _profiles_and_runs(advisor: AdvisorClient, project: str, typed: str) -> Iterator[str]:
+    yield from _runs(advisor, project, typed)
+    yield from _profiles(advisor, project, typed)
+
+
 def _completer(names: _Names) -> Callable[[typer.Context, str], list[str]]:
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         address = _option(ctx, "address", "ADVISOR_ADDRESS", DEFAULT_ADDRESS)
@@ -63,3 +68,4 @@ def _option(ctx: typer.Context, name: str, variable: str, default: str) -> str:
 profiles = _completer(_profiles)
 policies = _completer(_policies)
 runs = _completer(_runs)
+profiles_and_runs = _completer(_profiles_and_runs)

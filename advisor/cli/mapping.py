@@ -27,6 +27,7 @@ from advisor.cli.common import (
     print_json,
     say,
 )
+from advisor.cli.layout_files import read_request
 from advisor.cli.profile import ProfileArgument
 from advisor.cli.tables import print_table
 from advisor.report import explanation
@@ -35,7 +36,6 @@ from advisor.report.mapping import MappingReport, mapping_report
 from advisor.report.words import format_number, format_percent, format_tensor
 from fslr import AdvisorClient
 from fslr.advisor.v1 import advisor_service_pb2, layout_pb2, profile_service_pb2
-from fslr.profile_files import load_fields, message_from_fields
 from fslr.resource_names import profile_name
 
 LayoutFile = Annotated[
@@ -67,7 +67,7 @@ def check(
     The exit status is 1 if a run with this layout would be refused.
     """
     with client(address) as advisor:
-        request = _read_request(layout, profile_name(profile, project))
+        request = read_request(layout, profile_name(profile, project))
         answer = advisor.validate_layout(request.opening)
     report = mapping_report(request.opening.layout, answer)
     if as_json:
@@ -160,7 +160,7 @@ def explain(
         if run:
             request, answer = _stored_answer(advisor, run, step, project)
         else:
-            request = _read_request(layout or Path(), profile_name(profile, project))
+            request = read_request(layout or Path(), profile_name(profile, project))
             if step is not None:
                 request.measurement.step = step
             if not request.measurement.unit_rates:  # rates of zero: the answer has references only
@@ -265,26 +265,6 @@ def _references_table(explained: Explanation) -> Table:
             optional(row.prior, format_number),
         )
     return table
-
-
-def _read_request(path: Path, profile: str) -> advisor_service_pb2.RecommendLRRequest:
-    """Return the opening, and the measurement if there is one, from a layout file."""
-    fields = load_fields(path)
-    what = f"{path} is not a layout"
-    if isinstance(fields, list):
-        fields = {"groups": [{"name": f} if isinstance(f, str) else f for f in fields]}
-    request = advisor_service_pb2.RecommendLRRequest()
-    if isinstance(fields, dict) and "opening" in fields:
-        message_from_fields(fields, request, what)
-    elif isinstance(fields, dict) and "points" in fields:
-        request.opening.layout.CopyFrom(
-            message_from_fields(fields.get("layout", {}), layout_pb2.Layout(), what)
-        )
-    else:
-        request.opening.layout.CopyFrom(message_from_fields(fields, layout_pb2.Layout(), what))
-    request.opening.profile = profile
-    request.opening.run = ""  # an explanation must not be stored as a run
-    return request
 
 
 def _list(names: Sequence[str]) -> str:

@@ -21,7 +21,8 @@ _ORDER = {
     "advisor": (
         *("errors", "runtime", "observability"),  # any part may raise, run tasks and count
         *("policy", "registry", "advising", "auth"),
-        *("store", "wire", "rpc", "report", "server", "local", "doctor", "cli", "__main__"),
+        *("store", "wire", "rpc", "report", "export", "server", "local", "doctor", "cli"),
+        "__main__",
     ),
     "fslr": (
         "advisor",  # the code generated from the protos
