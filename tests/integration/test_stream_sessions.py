@@ -21,7 +21,7 @@ from tests.waiting import eventually
 
 DEADLINE_S = 1.0
 SLACK_S = 0.8  # for a busy machine
-_Behaviour = Callable[[int, grpc.ServicerContext], None]
+_Behaviour = Callable[[int, grpc.ServicerContext], object]
 
 
 class Advisor(advisor_service_pb2_grpc.AdvisorServiceServicer):
