@@ -36,7 +36,8 @@ def optimizer_cls_and_kwargs(model, args):
     optimizer_cls, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, model)
     makes_groups = {"params", "model", "optimizer_dict"} & kwargs.keys()
     if makes_groups or not issubclass(optimizer_cls, torch.optim.Optimizer):
-        raise ValueError(f"{args.optim} makes its groups itself, so it takes no multipliers")
+        name = getattr(args.optim, "value", args.optim)
+        raise ValueError(f"{name} makes its groups itself, so it takes no multipliers")
     decaying = set(Trainer.get_decay_parameter_names(None, model))
     groups = []
     for (_, factor, decay_factor), found in zip(GROUPS, parameters_by_group(model)):
