@@ -37,56 +37,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
 from torch import nn
 
 from fslr.advisor.v1 import layout_pb2
 from fslr.torch.model.owners import Owner, owners_of
-from fslr.torch.model.shapes import MAX_DIMENSIONS, Convolution, fans_of, is_vector, shape_of
-
-_Kind: TypeAlias = layout_pb2.GroupKind.ValueType
-
-_ADAPTER_A = frozenset({"lora_A", "lora_a", "lora_embedding_A", "lora_down"})
-_ADAPTER_B = frozenset({"lora_B", "lora_b", "lora_embedding_B", "lora_up"})
-_SHORT_A, _SHORT_B = frozenset({"a", "A", "down"}), frozenset({"b", "B", "up"})
-_GATES = frozenset({"gate", "gating", "wg", "shared_expert_gate"})
-_READOUTS = frozenset({
-    *("lm_head", "head", "heads", "output", "output_layer", "output_projection", "out_head"),
-    *("classifier", "logits", "to_logits", "score", "embed_out", "unembed", "readout"),
-    *("qa_outputs", "cls_head", "visual_projection", "text_projection"),
-})
-_TABLE = re.compile(
-    r"(^|_)(pos|position|positions|positional|emb|embs|embed|embeds|embedding|embeddings"
-    r"|token|tokens|latent|latents|queries|prompt|prompts)(_|$)|^rel_pos|^wpe$|^wte$"
+from fslr.torch.model.shapes import Convolution, fans_of, shape_of
+from fslr.training.parameter_words import (
+    ADAPTER_A,
+    ADAPTER_B,
+    EXPERTS,
+    IMAGE_CHANNELS,
+    MAX_DIMENSIONS,
+    NORM_CLASS,
+    POSITIONS,
+    READOUTS,
+    TABLE,
+    Description,
+    Kind,
+    beside_experts,
+    is_in_block,
+    is_patch_embedding,
+    is_router,
+    is_vector,
 )
-_EXPERTS = re.compile(r"^(?!shared).*experts?$")
+
+_SHORT_A, _SHORT_B = frozenset({"a", "A", "down"}), frozenset({"b", "B", "up"})
 _EXPERTS_CLASS = re.compile(r"Expert|MoE")
-_NORM_CLASS = re.compile(r"Norm(?!al)")
 _GAINS = frozenset({"weight_g", "original0"})  # of weight norm, in its old and its new form
 _LAYERS = (
     nn.Linear | nn.Bilinear | nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention | Convolution
 )
-_POSITIONS = ("pos", "wpe")
-_IMAGE_CHANNELS = frozenset({1, 3})
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What is known of a parameter before training.
-
-    Attributes:
-        shape: Its shape; empty: unknown, or a scalar.
-        fan_in: Number of inputs that one output sums over; 0: unknown.
-        fan_out: Number of outputs that one input takes part in; 0: unknown.
-        kind: What it does in its model.
-    """
-
-    shape: tuple[int, ...] = ()
-    fan_in: int = 0
-    fan_out: int = 0
-    kind: _Kind = layout_pb2.GROUP_KIND_UNSPECIFIED
 
 
 def describe(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list[Description]:
@@ -129,9 +110,7 @@ class _Kinds:
     ) -> None:
         self._owners = owners
         paths = [owner.path for found in owners.values() for owner in found]
-        self._beside_experts = {
-            path[:i] for path in paths for i, part in enumerate(path) if _EXPERTS.match(part)
-        }
+        self._beside_experts = beside_experts(paths)
         self._outputs = _output_embeddings(model) | {
             key
             for key, found in owners.items()
@@ -139,14 +118,14 @@ class _Kinds:
         }
         matrices = [key for key, shape in shapes.items() if self._is_matrix(key, shape)]
         has_tokens = any(
-            _is_embedding(owner) and not any(part.startswith(_POSITIONS) for part in owner.path)
+            _is_embedding(owner) and not any(part.startswith(POSITIONS) for part in owner.path)
             for found in owners.values()
             for owner in found
         )
         self._first = None if has_tokens or not matrices else matrices[0]
         self._last = None if self._outputs or not matrices else matrices[-1]
 
-    def kind_of(self, key: int, shape: tuple[int, ...]) -> _Kind:
+    def kind_of(self, key: int, shape: tuple[int, ...]) -> Kind:
         """Return the kind of a parameter.
 
         Args:
@@ -154,12 +133,12 @@ class _Kinds:
             shape: Its shape, with entries.
         """
         owners = self._owners[key]
-        rules: list[tuple[_Kind, Callable[[Owner], bool]]] = [
-            (layout_pb2.GROUP_KIND_ADAPTER_A, lambda o: _is_adapter(o, _ADAPTER_A, _SHORT_A)),
-            (layout_pb2.GROUP_KIND_ADAPTER_B, lambda o: _is_adapter(o, _ADAPTER_B, _SHORT_B)),
+        rules: list[tuple[Kind, Callable[[Owner], bool]]] = [
+            (layout_pb2.GROUP_KIND_ADAPTER_A, lambda o: _is_adapter(o, ADAPTER_A, _SHORT_A)),
+            (layout_pb2.GROUP_KIND_ADAPTER_B, lambda o: _is_adapter(o, ADAPTER_B, _SHORT_B)),
             (layout_pb2.GROUP_KIND_EMBEDDING, lambda o: _is_any_table(o, shape)),
             (layout_pb2.GROUP_KIND_VECTOR, lambda o: _is_vector(o, shape)),
-            (layout_pb2.GROUP_KIND_ROUTER, self._is_router),
+            (layout_pb2.GROUP_KIND_ROUTER, lambda o: is_router(o.path, self._beside_experts)),
             (layout_pb2.GROUP_KIND_EXPERT, lambda o: _is_expert(o, shape)),
             (layout_pb2.GROUP_KIND_INPUT, lambda o: self._is_input(o, key)),
             (layout_pb2.GROUP_KIND_CONVOLUTION, lambda o: isinstance(o.module, Convolution)),
@@ -175,29 +154,19 @@ class _Kinds:
         return shape is not None and not any(
             _is_any_table(owner, shape)
             or _is_vector(owner, shape)
-            or _is_adapter(owner, _ADAPTER_A | _ADAPTER_B, _SHORT_A | _SHORT_B)
+            or _is_adapter(owner, ADAPTER_A | ADAPTER_B, _SHORT_A | _SHORT_B)
             for owner in self._owners[key]
         )
 
-    def _is_router(self, owner: Owner) -> bool:
-        if "router" in owner.path:
-            return True
-        return any(
-            part in _GATES and owner.path[:i] in self._beside_experts
-            for i, part in enumerate(owner.path)
-        )
-
     def _is_input(self, owner: Owner, key: int) -> bool:
-        if any(part.startswith(("patch_embed", "patchembed")) for part in owner.path):
+        if is_patch_embedding(owner.path) or _reads_images(owner.module):
             return True
-        if _reads_images(owner.module):
-            return True
-        return key == self._first != self._last and not _is_in_block(owner)
+        return key == self._first != self._last and not is_in_block(owner.path)
 
     def _is_readout(self, owner: Owner, key: int) -> bool:
-        if not _is_linear(owner) or _is_in_block(owner):
+        if not _is_linear(owner) or is_in_block(owner.path):
             return key in self._outputs
-        is_named = bool(owner.path) and owner.path[-1] in _READOUTS
+        is_named = bool(owner.path) and owner.path[-1] in READOUTS
         is_last = key == self._last and "pooler" not in owner.path
         return is_named or is_last or key in self._outputs
 
@@ -222,12 +191,8 @@ def _reads_images(module: nn.Module) -> bool:
     return (
         isinstance(module, Convolution)
         and module.groups == 1
-        and module.in_channels in _IMAGE_CHANNELS
+        and module.in_channels in IMAGE_CHANNELS
     )
-
-
-def _is_in_block(owner: Owner) -> bool:
-    return any(part.isdigit() for part in owner.path[:-1])
 
 
 def _is_adapter(owner: Owner, names: frozenset[str], short_names: frozenset[str]) -> bool:
@@ -252,11 +217,11 @@ def _is_any_table(owner: Owner, shape: tuple[int, ...]) -> bool:
 def _is_raw_table(owner: Owner, shape: tuple[int, ...]) -> bool:
     if is_vector(shape) or isinstance(owner.module, _LAYERS):
         return False
-    return _TABLE.search(owner.name) is not None
+    return TABLE.search(owner.name) is not None
 
 
 def _is_vector(owner: Owner, shape: tuple[int, ...]) -> bool:
-    if any(map(_NORM_CLASS.search, owner.class_names)):
+    if any(map(NORM_CLASS.search, owner.class_names)):
         return True
     if owner.name == "bias" or owner.name.endswith("_bias"):
         return True
@@ -267,6 +232,6 @@ def _is_vector(owner: Owner, shape: tuple[int, ...]) -> bool:
 
 
 def _is_expert(owner: Owner, shape: tuple[int, ...]) -> bool:
-    if any(map(_EXPERTS.match, owner.path)):
+    if any(map(EXPERTS.match, owner.path)):
         return True
     return len(shape) == 3 and any(map(_EXPERTS_CLASS.search, owner.class_names))

@@ -31,8 +31,6 @@ from torch.nn.parameter import is_lazy
 from fslr.advisor.v1 import layout_pb2
 from fslr.torch.model.owners import Owner
 
-MAX_DIMENSIONS = 8  # of a shape in the contract
-
 _TABLE, _VECTOR = layout_pb2.GROUP_KIND_EMBEDDING, layout_pb2.GROUP_KIND_VECTOR
 _EXPERT = layout_pb2.GROUP_KIND_EXPERT
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -50,11 +48,6 @@ def count_of(parameter: nn.Parameter) -> int:
     """Return the number of entries of a whole parameter; 0 if it has no shape yet."""
     shape = shape_of(parameter)
     return 0 if shape is None else math.prod(shape)
-
-
-def is_vector(shape: tuple[int, ...]) -> bool:
-    """Return whether at most one dimension of a shape is above 1."""
-    return sum(size > 1 for size in shape) <= 1
 
 
 def fans_of(
