@@ -28,7 +28,7 @@ _ORDER = {
         "advisor",  # the code generated from the protos
         *("errors", "environment", "optional_dependencies", "resource_names"),
         *("yaml_numbers", "_yaml", "profile_files"),
-        *("protocols", "training", "client", "torch"),
+        *("protocols", "training", "client", "torch", "jax"),
     ),
 }
 _PURE = {
@@ -184,6 +184,13 @@ def test_the_policy_imports_only_itself_numpy_and_pure_parts_of_the_standard_lib
 
 def test_the_client_never_imports_the_service() -> None:
     assert [name for name in _names(_imports(_sources("fslr"))) if _top(name) == "advisor"] == []
+
+
+@pytest.mark.parametrize(("package", "other"), [("torch", "jax"), ("jax", "torch")])
+def test_the_client_of_a_framework_imports_no_other_framework(package: str, other: str) -> None:
+    sources = {n: s for n, s in _sources("fslr").items() if n.startswith(f"fslr.{package}.")}
+    found = set(_names(_imports(sources)))
+    assert [n for n in found if _top(n) == other or n.startswith(f"fslr.{other}")] == []
 
 
 def _top(module: str) -> str:

@@ -27,6 +27,7 @@ _BESIDES = ("torch", "jax", "matplotlib")
             for name in _TRAINING
         ),
         ("fslr.torch", (*_SERVER, "jax", "matplotlib", "advisor", "google.rpc")),
+        ("fslr.jax", (*_SERVER, "torch", "flax", "equinox", "matplotlib", "advisor", "google.rpc")),
         ("advisor.policy", (*_SERVER, *_BESIDES, "grpc", "google.protobuf", "fslr", "asyncio")),
         ("advisor.local.in_process", (*_SERVER, *_BESIDES, "google.rpc")),
         *((f"advisor.report.{name}", (*_RENDERING, *_BESIDES)) for name in _REPORT),

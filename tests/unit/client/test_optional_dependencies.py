@@ -27,6 +27,16 @@ def test_fslr_torch_without_pytorch_says_how_to_install_it(module: str) -> None:
     )
 
 
+@pytest.mark.parametrize("package", ["jax", "optax"])
+def test_fslr_jax_without_jax_or_optax_says_how_to_install_them(package: str) -> None:
+    ended = run_without(package, "import fslr.jax")
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == (
+        "ImportError: fslr.jax needs JAX and optax: pip install 'fslr-advisor[jax]', or "
+        "pip install '.[jax]' in a checkout of the repository"
+    )
+
+
 def test_an_import_error_inside_pytorch_is_not_reported_as_a_missing_package() -> None:
     ended = run_without("torch._C", "import fslr.torch")
     assert ended.returncode == 1

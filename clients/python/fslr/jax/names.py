@@ -1,0 +1,50 @@
+"""Names of the leaves of a pytree, in the spelling of its framework."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+_WRAPPED = frozenset({"value", "raw_value"})  # where nnx keeps the array of a variable
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """Return the name of a leaf, such as ``params.Dense_0.kernel`` or ``layers.0.weight``.
+
+    Args:
+        path: The path of the leaf, as :func:`jax.tree_util.tree_flatten_with_path` returns it.
+    """
+    return ".".join(parts_of(path))
+
+
+def parts_of(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """Return the parts of a leaf's name.
+
+    Args:
+        path: The path of the leaf.
+    """
+    parts = [jax.tree_util.keystr((key,), simple=True) for key in path]
+    if path and isinstance(path[-1], jax.tree_util.GetAttrKey) and parts[-1] in _WRAPPED:
+        parts.pop()
+    return tuple(parts)
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Return the leaves of a pytree by name, in the order of its flattening.
+
+    Args:
+        tree: The pytree.
+
+    Raises:
+        ValueError: Two leaves have the same name.
+    """
+    found: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        name = name_of(path)
+        if name in found:
+            raise ValueError(
+                f"two leaves of the pytree are called {name!r}; give them different names"
+            )
+        found[name] = leaf
+    return found
