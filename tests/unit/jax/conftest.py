@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import pytest
@@ -11,6 +12,7 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def fast_compilation() -> Iterator[None]:
     """Compile without most optimizations: small models take longer to compile than to train."""
-    jax.config.update("jax_disable_most_optimizations", True)
+    update: Any = jax.config.update
+    update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    update("jax_disable_most_optimizations", False)

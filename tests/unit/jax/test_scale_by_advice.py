@@ -210,7 +210,7 @@ def test_keeping_weight_decay_needs_the_parameters() -> None:
 
 def test_updates_of_other_parameters_are_refused() -> None:
     tx = scale_by_advice()
-    with pytest.raises(ValueError, match="there is no multiplier for 'other'.*same structure"):
+    with pytest.raises(ValueError, match=r"there is no multiplier for 'other'.*same structure"):
         tx.update({"other": jnp.ones(2)}, tx.init(PARAMS))
 
 

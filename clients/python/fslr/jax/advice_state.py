@@ -112,7 +112,8 @@ def like(old: jax.Array, value: ArrayLike, name: str) -> jax.Array:
             f"{old.shape}; name stacked subtrees in scale_by_advice(stacked=...) and in attach"
         )
     # An array without a fixed device stays one: a fixed device is a different signature.
-    return jax.device_put(new, old.sharding) if old.committed else jax.device_put(new)
+    placed: jax.Array = jax.device_put(new, old.sharding if old.committed else None)
+    return placed
 
 
 def decays_of(opt_state: Any) -> dict[str, float]:

@@ -37,7 +37,7 @@ class AdviceState(NamedTuple):
             scheduled; float32 scalars by name. None: the transformation does not know the decay.
     """
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # optax's name; a tuple has a method of it
     multipliers: dict[str, jax.Array]
     keeps_decay: jax.Array | None
     decays: dict[str, jax.Array] | None
@@ -102,7 +102,8 @@ def scale_by_advice(
                     "scale_by_advice keeps weight decay and needs the parameters; call "
                     "tx.update(grads, state, params)"
                 )
-            part = jnp.asarray(_value(learning_rate, state.count), jnp.float32) * weight_decay
+            part = jnp.asarray(_value(learning_rate, state.count), jnp.float32)
+            part *= jnp.asarray(weight_decay, jnp.float32)
             of_step = {
                 name: part * (1.0 if decaying else 0.0)
                 for name, decaying in _masked(mask, params).items()

@@ -15,7 +15,8 @@ from benchmarks.char_gpt import CharGPT, CharGPTConfig
 from benchmarks.image_models import ConvNet, ResMLP
 from benchmarks.transfer.lora import with_adapters
 from fslr.advisor.v1 import layout_pb2
-from fslr.torch.model.kinds import Description, describe
+from fslr.torch.model.kinds import describe
+from fslr.training.parameter_words import Description
 from tests.models import Tied
 
 
