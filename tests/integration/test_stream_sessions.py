@@ -78,7 +78,11 @@ class OpenAdvisor(Advisor):
 
     def __init__(self) -> None:
         self.ended = threading.Event()
-        super().__init__(lambda _, context: context.add_callback(self.ended.set))
+
+        def watch(_: int, context: grpc.ServicerContext) -> None:
+            context.add_callback(self.ended.set)
+
+        super().__init__(watch)
 
     def RecommendLR(  # noqa: N802 - gRPC's name
         self, request_iterator: Iterator[pb.RecommendLRRequest], context: grpc.ServicerContext
