@@ -5,9 +5,11 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Annotated
+from unittest import mock
 
 import torch
 import typer
@@ -23,6 +25,7 @@ from fslr import RunInfo
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from fslr.torch import Attachment, MeasuringOptions, Recorder, attach
 from fslr.torch.estimators import RateEstimate
+from fslr.training.stopwatch import Stopwatch
 
 _INTERVAL_STEPS = 100
 _FIRST_STEPS = 40  # the paper's procedure measures each of these first steps
@@ -45,6 +48,27 @@ def paper_procedure(model: nn.Module, optimizer: torch.optim.Optimizer) -> Recor
     )
 
 
+class _OwnClock:
+    """Tells the time that a training has had, without that of the trainings beside it."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._begun: float | None = None
+
+    def __call__(self) -> float:
+        """Return the time in seconds."""
+        return self._seconds + (0.0 if self._begun is None else time.perf_counter() - self._begun)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let the time of a block pass."""
+        self._begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds, self._begun = self(), None
+
+
 @dataclass(slots=True)
 class _Training:
     """One of the trainings that advance side by side."""
@@ -53,6 +77,7 @@ class _Training:
     optimizer: torch.optim.Optimizer
     observer: Attachment | Recorder | None
     batches: torch.Generator
+    clock: _OwnClock
     seconds: list[float] = field(default_factory=list)
     estimates: list[RateEstimate | None] = field(default_factory=list)  # of measured steps
 
@@ -61,13 +86,14 @@ class _Training:
         inputs, targets = (tensor.to(device) for tensor in workload.draw(self.batches))
         before = self._estimate()
         _wait(device)
-        begun = time.perf_counter()
-        loss: Tensor = loss_of(self.model, inputs, targets)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        _wait(device)
-        self.seconds.append(time.perf_counter() - begun)
+        begun = self.clock()
+        with self.clock.running():
+            loss: Tensor = loss_of(self.model, inputs, targets)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            _wait(device)
+        self.seconds.append(self.clock() - begun)
         after = self._estimate()
         self.estimates.append(None if after is before else after)
 
@@ -151,7 +177,12 @@ def _start(workload: Workload, procedure: Attach, device: torch.device, seed: in
     model = workload.build().to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=workload.learning_rate)
     batches = torch.Generator().manual_seed(seed + 1)
-    return _Training(model, optimizer, procedure(model, optimizer), batches)
+    clock = _OwnClock()
+    # What the trainings beside it take is not time of this training, of which measuring may take
+    # a part.
+    with mock.patch("fslr.training.cadence.Stopwatch", lambda: Stopwatch(clock)):
+        observer = procedure(model, optimizer)
+    return _Training(model, optimizer, observer, batches, clock)
 
 
 def _peak_bytes(workload: Workload, procedure: Attach, device: torch.device, seed: int) -> int:

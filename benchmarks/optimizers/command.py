@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.optimizers.packages import PACKAGES, installed_version, optimizers_in
-from benchmarks.optimizers.trial import STEPS, TOLERANCE, Outcome, try_optimizer
+from benchmarks.optimizers.trial import STEPS, TOLERANCE, Outcome, Where, try_optimizer
 from benchmarks.options import one_of
 from benchmarks.provenance import AsJson, Out, emit
 
@@ -124,21 +124,22 @@ class _Trial:
 
     def outcome(self) -> Outcome:
         """Return the outcome; the process is ended."""
+        where: Where
         try:
             if self.receiver.poll():
                 outcome: Outcome = self.receiver.recv()
                 return outcome
-            reason = f"it takes more than {_SECONDS} s"
+            where, reason = "not judged", f"it takes more than {_SECONDS} s"
         except EOFError:
             self._process.join()
-            reason = f"its process ends with the status {self._process.exitcode}"
+            where, reason = "wrong", f"its process ends with the status {self._process.exitcode}"
         finally:
             self._process.kill()
             self._process.join()
             self.receiver.close()
         return Outcome(
             name=self.name,
-            where="wrong",
+            where=where,
             reason=reason,
             deviation=None,
             measured=False,

@@ -22,8 +22,11 @@ STEPS = 9
 INTERVAL = 3  # steps between measurements, each of which changes the multipliers
 TOLERANCE = 0.05  # of a step, relative to the one that it should be
 
-Where = Literal["learning rates", "update", "refused", "wrong", "not tried"]
-"""Where multipliers act; ``wrong``: not as reported, or something else is wrong."""
+Where = Literal["learning rates", "update", "refused", "wrong", "not judged", "not tried"]
+"""Where multipliers act; ``wrong``: not as reported, or something else is wrong.
+
+``not judged``: it takes too long to tell. ``not tried``: the class trains nothing here.
+"""
 
 
 class Outcome(TypedDict):

@@ -18,19 +18,21 @@ def optimizers(figures: dict[str, Any]) -> str:
     acting = [each for each in tried if each["where"] in _ACTING]
     refused = [each for each in tried if each["where"] == "refused"]
     wrong = [each for each in tried if each["where"] == "wrong"]
+    unjudged = [each for each in tried if each["where"] == "not judged"]
     largest = max(each["deviation"] for each in acting)
     late = [each["name"] for each in acting if each["starts_late"]]
     unmeasured = [each["name"] for each in acting if not each["measured"]]
     total = (
         f"Of {len(counted)} classes, {len(tried)} train a small character model on one CPU for "
         f"{figures['steps']} steps. Multipliers act on {len(acting)} of them; steps are at most "
-        f"{largest:.1%} from what they should be. {len(refused)} are refused, and {len(wrong)} are "
-        "not right."
+        f"{largest:.1%} from what they should be. {len(refused)} are refused, {len(wrong)} are "
+        f"not right, and {len(unjudged)} take too long to be judged."
     )
     parts = [
         total,
         _summary(packages),
         _list("Not right", packages, "wrong"),
+        _list("Not judged", packages, "not judged"),
         _list("Refused by `attach`", packages, "refused"),
         _list("Not tried", packages, "not tried"),
     ]

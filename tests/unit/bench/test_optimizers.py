@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import Any
 
 import pytest
@@ -65,6 +66,13 @@ def test_each_optimizer_runs_in_a_process_of_its_own(monkeypatch: pytest.MonkeyP
     assert reasons == {"Good": "", "Bad": "its process ends with the status 3", "Better": ""}
 
 
+def test_an_optimizer_that_takes_too_long_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_SECONDS", 0.1)
+    monkeypatch.setattr(command, "try_optimizer", lambda *_: time.sleep(60))
+    (found,) = command._in_processes("torch.optim", ["Slow"], 1)
+    assert (found["where"], found["reason"]) == ("not judged", "it takes more than 0.1 s")
+
+
 def test_multipliers_that_are_reported_and_not_applied_are_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -108,13 +116,15 @@ def test_the_table_names_what_is_not_right() -> None:
         outcome_of("A"),
         outcome_of("B", where="wrong", reason="multipliers are not applied"),
         outcome_of("C", where="not tried", reason="it needs a GPU"),
+        outcome_of("E", where="not judged", reason="it takes more than 120 s"),
         outcome_of("D", where="update", starts_late=True, measured=False),
     ]
     packages = {"p": {"version": "1.0", "missing": "", "optimizers": found}}
     page = optimizers_table({"packages": packages, "steps": STEPS})
-    assert "Of 4 classes, 3 train" in page
+    assert "Of 5 classes, 4 train" in page
     assert "act on 2 of them" in page
-    assert "1 are not right" in page
+    assert "1 are not right, and 1 take too long to be judged" in page
+    assert "| `p` | E | it takes more than 120 s |" in page
     assert "| `p` | B | multipliers are not applied |" in page
     assert "| `p` | C | it needs a GPU |" in page
     assert "would not last: D." in page

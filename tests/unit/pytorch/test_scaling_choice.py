@@ -237,6 +237,54 @@ def test_every_optimizer_steps_by_its_multipliers(
     assert len(lines) == (1 if name in BY_UPDATE else 0)
 
 
+class Sharpness(torch.optim.Optimizer):
+    """Lets another optimizer step, and then moves against the sharpness itself."""
+
+    def __init__(self, params: Any, lr: float = 0.01) -> None:
+        super().__init__(params, {"lr": lr})
+        self.inner = torch.optim.SGD(self.param_groups, lr=lr)
+        self.param_groups = self.inner.param_groups
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
+        closure = torch.enable_grad()(closure)
+        loss = closure()
+        tensors = [
+            (p, g["lr"]) for g in self.param_groups for p in g["params"] if p.grad is not None
+        ]
+        gradients = [p.grad.clone() for p, _ in tensors if p.grad is not None]
+        for (p, _), gradient in zip(tensors, gradients, strict=True):
+            p.add_(gradient)
+        closure()
+        for (p, rate), gradient in zip(tensors, gradients, strict=True):
+            assert p.grad is not None
+            p.sub_(gradient).sub_(p.grad - gradient, alpha=9 * rate)
+            p.grad.copy_(gradient)
+        self.inner.step()
+        return loss
+
+
+def test_what_an_optimizer_adds_to_the_steps_that_it_wraps_is_scaled_too() -> None:
+    plain, advised = net(), net()
+    optimizers = [Sharpness(model.parameters()) for model in (plain, advised)]
+    events: list[Event] = []
+    advisor = FixedAdvisor(MULTIPLIERS)
+    with attach(advised, optimizers[1], profile="x", advisor=advisor, listeners=[events.append]):
+        for step in range(3):
+            plain.load_state_dict(advised.state_dict())
+            start = [p.detach().clone() for p in plain.parameters()]
+            for model, optimizer in zip((plain, advised), optimizers, strict=True):
+                optimizer.step(lambda model=model, step=step: backward(model, step))
+            for p, q, before, multiplier in zip(
+                plain.parameters(), advised.parameters(), start, MULTIPLIERS, strict=True
+            ):
+                torch.testing.assert_close(
+                    q - before, (p - before) * multiplier, rtol=2e-3, atol=1e-6
+                )
+    lines = [event.message for event in events if isinstance(event, Warned)]
+    assert any("multipliers act on the updates of Sharpness" in line for line in lines)
+
+
 def test_a_trial_leaves_optimizer_gradients_and_generators_unchanged() -> None:
     model = net()
     optimizer = Recurring(model.parameters(), lr=0.5)

@@ -17,6 +17,7 @@ from fslr.torch.optimizers import parameters_of, with_held
 _SIDE = 4  # largest dimension of the small tensors
 _MAX_OF_A_KIND = 3  # tensors with gradients, of those with the same group and number of dimensions
 _WEIGHT, _GRADIENT = 1e-3, 1e-2  # sizes of the small tensors' entries
+_CURVATURE = 10.0  # of the gradients within a step
 _GRADIENT_FACTORS = (1.0, 4.0, 0.25)  # so that an average over a group is none over a part of it
 _LEARNING_RATE = 1e-3  # where the present one is 0, as at the start of a warm-up
 _MAX_ENTRIES = 1 << 20  # of a tensor in the optimizer's attributes
@@ -90,16 +91,24 @@ class SmallCopy:
             for parameter, factor in zip(self.parameters, itertools.cycle(_GRADIENT_FACTORS))
         ]
 
+        evaluated_at: list[Tensor] = []
+
         def backward() -> Tensor:
-            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            if not evaluated_at:
+                evaluated_at.extend(self.weights())
+            for parameter, gradient, first in zip(
+                self.parameters, gradients, evaluated_at, strict=True
+            ):
                 steps = parameter.requires_grad and id(parameter) in self._stepped
-                parameter.grad = gradient.clone() if steps else None
+                # A step that asks again at other weights gets a different gradient.
+                change = _CURVATURE * (parameter.detach() - first)
+                parameter.grad = (gradient + change).to(gradient.dtype) if steps else None
             return torch.ones((), device=self.parameters[0].device)
 
-        backward()
         if self._needs_closure:
             self.optimizer.step(backward)  # type: ignore[arg-type]
         else:
+            backward()
             self.optimizer.step()
 
 
