@@ -180,7 +180,8 @@ def _start(workload: Workload, procedure: Attach, device: torch.device, seed: in
     clock = _OwnClock()
     # What the trainings beside it take is not time of this training, of which measuring may take
     # a part.
-    with mock.patch("fslr.training.cadence.Stopwatch", lambda: Stopwatch(clock)):
+    stopwatch = Stopwatch(clock)
+    with mock.patch("fslr.training.cadence.Stopwatch", return_value=stopwatch):
         observer = procedure(model, optimizer)
     return _Training(model, optimizer, observer, batches, clock)
 
