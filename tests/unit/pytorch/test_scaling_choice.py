@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -274,7 +275,7 @@ def test_what_an_optimizer_adds_to_the_steps_that_it_wraps_is_scaled_too() -> No
             plain.load_state_dict(advised.state_dict())
             start = [p.detach().clone() for p in plain.parameters()]
             for model, optimizer in zip((plain, advised), optimizers, strict=True):
-                optimizer.step(lambda model=model, step=step: backward(model, step))
+                optimizer.step(partial(backward, model, step))
             for p, q, before, multiplier in zip(
                 plain.parameters(), advised.parameters(), start, MULTIPLIERS, strict=True
             ):
