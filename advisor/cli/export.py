@@ -30,6 +30,7 @@ from advisor.export.sources import DEFAULT_AVERAGE, of_answer, of_run, weight_de
 from advisor.local.in_process import InProcessAdvisor
 from advisor.policy import InvalidValueError
 from advisor.report.runs import run_state
+from fslr import RunNotFoundError
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2
 from fslr.resource_names import profile_name
 
@@ -179,7 +180,10 @@ def _of_run(
     if run.lower().endswith(_FILE_SUFFIXES):
         fail(f"{run} is a file, not a run; with a profile's file give --layout LAYOUT")
     with client(address) as advisor:
-        summary = advisor.get_run(run, project=project)
+        try:
+            summary = advisor.get_run(run, project=project)
+        except RunNotFoundError as error:
+            fail(f"{error}; for a profile give --layout LAYOUT too")
         events = list(advisor.get_run_history(run, project=project))
     found = of_run(summary, events, average)
     state = run_state(summary, datetime.now(UTC))
