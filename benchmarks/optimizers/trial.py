@@ -39,8 +39,8 @@ class Outcome(TypedDict):
         deviation: Largest distance of a tensor's step from what it should be, relative to that;
             None if it was not trained with multipliers.
         measured: Whether unit rates were measured.
-        starts_late: Whether the step of the first answer is not scaled, because the answer comes
-            after the step, and the optimizer would undo a correction.
+        starts_late: Whether multipliers come into force at the second step, because the first
+            answer comes after the first step, and the optimizer would undo a correction of it.
         steps: How it was stepped, and with which arguments, where that is not the usual way.
     """
 
@@ -149,7 +149,6 @@ class _Training:
         is_measured: Whether unit rates above 0 were measured at each measurement.
         deviation: Largest deviation of a tensor's step.
         worst: Where it is.
-        starts_late: Whether the step of the first answer is not scaled.
         problems: What is wrong.
     """
 
@@ -161,12 +160,15 @@ class _Training:
         self.deviation = 0.0
         self.worst = ""
         self.problems: list[str] = []
-        self.starts_late = False
         self._built = built
         self._adopted: dict[int, list[float]] = {}  # by the step from which they are in force
         self._in_force: list[list[float]] = []
         self._found: list[list[float]] = []
-        self._first: int | None = None
+
+    @property
+    def starts_late(self) -> bool:
+        """Whether multipliers come into force at the second step."""
+        return bool(self._adopted) and min(self._adopted) > 0
 
     def record(self) -> None:
         """Train with a recorder."""
@@ -210,11 +212,6 @@ class _Training:
         """Compare the latest step with the multipliers that were reported to be in force."""
         in_force = self._adopted.get(step) or (self._in_force[-1] if step else [1.0] * len(tensors))
         found = [judge.deviation(t, m) for t, m in zip(tensors, in_force, strict=True)]
-        if step == self._first and max(found) > TOLERANCE:
-            # The answer came after the step, and this optimizer would undo a correction of it.
-            unscaled = [judge.deviation(tensor, 1.0) for tensor in tensors]
-            self.starts_late = max(unscaled) <= TOLERANCE
-            found = unscaled if self.starts_late else found
         self._in_force.append(in_force)
         self._found.append(found)
 
@@ -225,8 +222,6 @@ class _Training:
             multipliers = [each[place] for each in self._in_force]
             settled = self._settled
             if max(found) > TOLERANCE >= max(found[:settled]) and not self.by_update:
-                if self.starts_late and self._first is not None:
-                    multipliers[self._first] = 1.0
                 late = judge.deviation_from_schedule(self._built.make(), tensor, multipliers)
                 found = [*found[:settled], late]
             deviation = max(found)
@@ -240,13 +235,12 @@ class _Training:
         """The first step with other multipliers than the first step."""
         steps = sorted(self._adopted)
         if self.starts_late:
-            return steps[0] + 1
+            return steps[0]
         return steps[1] if len(steps) > 1 else STEPS
 
     def _listen(self, event: Event) -> None:
         if isinstance(event, AdviceAdopted):
             self._adopted[event.step] = list(event.multipliers)
-            self._first = event.step if self._first is None else self._first
         elif isinstance(event, Failed):
             self.is_measured = False
             self.problems.append(f"step {event.step} fails: {_text(event.error)}")

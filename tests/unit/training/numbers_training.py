@@ -85,6 +85,7 @@ class NumbersScaler:
         self.training = training
         self.fails = False
         self.by_update = False
+        self.keeps_weights = False
 
     def begin_step(self) -> None:
         pass
@@ -108,8 +109,9 @@ class NumbersScaler:
     ) -> list[float]:
         return list(multipliers) if self.by_update else [1.0] * len(multipliers)
 
-    def corrections(self, factors: Sequence[float]) -> list[float]:
-        return list(factors)
+    @property
+    def can_correct(self) -> bool:
+        return not self.keeps_weights
 
     def scale(
         self, multipliers: Sequence[float], *, keeps_decay: bool, everything: bool = False

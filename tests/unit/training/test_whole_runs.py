@@ -221,6 +221,19 @@ def test_a_resumed_recording_equals_an_uninterrupted_one() -> None:
     assert second.state_dict() == whole.state_dict()
 
 
+def test_an_optimizer_that_undoes_changes_of_weights_starts_with_advice_at_the_next_step() -> None:
+    training = NumbersTraining(WIDE)
+    training.scaler.keeps_weights = True
+    events: list[Event] = []
+    run = advised(training, listeners=[events.append])
+    training.train(run, 3)
+    assert [event.step for event in events if isinstance(event, AdviceAdopted)] == [1]
+    multipliers = [1.0, 0.25, 0.25, 2.0]
+    assert training.moves[0] == pytest.approx([0.01 * each for each in WIDE])
+    expected = [0.01 * m * each for m, each in zip(multipliers, WIDE, strict=True)]
+    assert training.moves[1] == pytest.approx(expected)
+
+
 def test_events_are_emitted_in_order() -> None:
     training = NumbersTraining(WIDE)
     events: list[Event] = []

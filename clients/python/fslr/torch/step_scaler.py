@@ -175,16 +175,10 @@ class StepScaler:
             if id(one) in self._by_id:
                 self._by_id[id(one)].is_correctable = False
 
-    def corrections(self, factors: Sequence[float]) -> list[float]:
-        """Return what the updates of a step may be multiplied by afterwards.
-
-        Args:
-            factors: What they should be multiplied by, one for each parameter.
-        """
-        return [
-            factor if owner is not None and owner.is_correctable else 1.0
-            for owner, factor in zip(self._owners, factors, strict=True)
-        ]
+    @property
+    def can_correct(self) -> bool:
+        """Whether updates can be multiplied after a step; all optimizers start alike."""
+        return all(owner is None or owner.is_correctable for owner in self._owners)
 
     def learning_rates(self) -> list[float]:
         """Return the scheduled learning rate of each parameter; 0 if no optimizer has it now."""

@@ -285,7 +285,7 @@ class AdvisedRun:
             self._meter.set_examples(examples, 1 if self._has_target else repeats)
 
     def measured(
-        self, estimate: RateEstimate, learning_rates: Sequence[float]
+        self, estimate: RateEstimate, learning_rates: Sequence[float], *, can_correct: bool = True
     ) -> list[float] | None:
         """Send the measurement of the step under way to the advisor.
 
@@ -296,6 +296,8 @@ class AdvisedRun:
         Args:
             estimate: The measurement.
             learning_rates: The scheduled learning rate of each group, without multipliers.
+            can_correct: Whether the update of the measured step can still be multiplied. Otherwise
+                the first answer takes effect at the next step.
 
         Returns:
             What the step's update is to be multiplied by, one factor for each group; None: nothing.
@@ -320,8 +322,8 @@ class AdvisedRun:
         if self.cadence.has_started:
             self._exchange.submit(measurement)
             return None
-        self._adopt(self._exchange.ask(measurement), step)
-        if self._observe_only:
+        self._adopt(self._exchange.ask(measurement), step if can_correct else step + 1)
+        if self._observe_only or not can_correct:
             return None
         return [new / old for new, old in zip(self.multipliers, factors, strict=True)]
 

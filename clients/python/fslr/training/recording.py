@@ -172,12 +172,19 @@ class Recording:
         self._max_learning_rate = max(self._max_learning_rate, *learning_rates)
         self.cadence.begin_step(can_move=any(rate > 0 for rate in learning_rates))
 
-    def measured(self, estimate: RateEstimate, learning_rates: Sequence[float]) -> None:
+    def measured(
+        self,
+        estimate: RateEstimate,
+        learning_rates: Sequence[float],
+        *,
+        can_correct: bool = True,  # noqa: ARG002 - a recording corrects nothing
+    ) -> None:
         """Keep the measurement of the step under way.
 
         Args:
             estimate: The measurement.
             learning_rates: The scheduled learning rate of each group.
+            can_correct: Has no effect.
 
         Raises:
             MeasurementError: Earlier steps were measured with their weight decay and this one was

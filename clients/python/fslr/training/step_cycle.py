@@ -34,9 +34,15 @@ class Run(Protocol):
         ...
 
     def measured(
-        self, estimate: RateEstimate, learning_rates: Sequence[float]
+        self, estimate: RateEstimate, learning_rates: Sequence[float], *, can_correct: bool = True
     ) -> list[float] | None:
-        """Act on a measurement; return what the step's update is to be multiplied by, or None."""
+        """Act on a measurement; return what the step's update is to be multiplied by, or None.
+
+        Args:
+            estimate: The measurement.
+            learning_rates: The scheduled learning rate of each group.
+            can_correct: Whether the update of the measured step can still be multiplied.
+        """
         ...
 
 
@@ -134,11 +140,11 @@ class Scaler(Protocol):
         """
         ...
 
-    def corrections(self, factors: Sequence[float]) -> list[float]:
-        """Return what updates may be multiplied by after a step whose factors came late.
+    @property
+    def can_correct(self) -> bool:
+        """Whether a step's update can be multiplied after the step, for an answer that came then.
 
-        Args:
-            factors: What they should be multiplied by, one for each group.
+        An optimizer that keeps weights of its own would undo it.
         """
         ...
 
@@ -382,10 +388,9 @@ class StepCycle:
         # An optimizer that did not step has a schedule all the same.
         present = self._scaler.learning_rates()
         scheduled = [used or now for used, now in zip(scheduled, present, strict=True)]
-        correction = self._run.measured(estimate, scheduled)
+        correction = self._run.measured(estimate, scheduled, can_correct=self._scaler.can_correct)
         if correction is not None:
             attempt.part = StepPart.SCALING
-            correction = self._scaler.corrections(correction)
             self._meter.rescale_step(correction, self._kept_decays())
             self.applied = [old * new for old, new in zip(self.applied, correction, strict=True)]
         self._cadence.succeeded()
