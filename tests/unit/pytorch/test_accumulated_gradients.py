@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fslr import MeasurementError
 from fslr.torch import Batch, MeasuringOptions, Recorder, Update, exact_unit_rates
-from fslr.torch.estimators.sums import ProjectionSums
+from fslr.training.projections import ProjectionSums
 from tests.measuring import ROUNDING, SIGMAS
 
 LEARNING_RATE = 1e-3
@@ -367,9 +368,9 @@ def test_inputs_are_kept_without_their_graphs_and_only_until_the_step() -> None:
 
 def test_sums_of_parts_with_different_numbers_of_probes_are_those_of_their_rates() -> None:
     def sums(rate: float, probes: int, error: float) -> ProjectionSums:
-        squares = torch.tensor([rate**2 * probes * 10], dtype=torch.float64)
+        squares = np.array([rate**2 * probes * 10])
         freedoms = 0.5 / error**2
-        fourths = squares.square() * 3 / (freedoms + 2)
+        fourths = squares**2 * 3 / (freedoms + 2)
         return ProjectionSums(squares, fourths, 10, 5, probes, squares[None], 2.0, 1.0)
 
     estimate = (sums(1.0, 2, 0.1) + sums(3.0, 16, 0.1)).estimate(["a"], [1.0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -74,8 +75,8 @@ class Ranks:
         parts = [sums.squares / sums.probes, sums.fourths / sums.probes**2]
         if sums.gram is not None and with_gram == self.count:
             parts.append(sums.gram.flatten() / sums.probes)
-        sizes = [part.numel() for part in parts]
-        squares, fourths, *gram = self._sum(torch.cat(parts)).split(sizes)
+        summed = self._sum(torch.from_numpy(np.concatenate(parts))).numpy()
+        squares, fourths, *gram = np.split(summed, np.cumsum([len(part) for part in parts])[:-1])
         mean_probes = int(probes) // self.count
         return ProjectionSums(
             squares * mean_probes,
@@ -83,7 +84,7 @@ class Ranks:
             elements,
             int(examples),
             mean_probes,
-            gram[0].view(groups, groups) * mean_probes if gram else None,
+            gram[0].reshape(groups, groups) * mean_probes if gram else None,
             changes or None,  # a rank on which nothing counts does not know them
             residuals if changes else None,
         )

@@ -14,7 +14,6 @@ from fslr import MeasurementError
 from fslr.torch import ESTIMATORS, Estimator, MeasuringOptions, RateEstimate, Update
 from fslr.torch.estimators import FullEstimator, IidEstimator, KroneckerEstimator
 from fslr.torch.estimators.gradient import GradientEstimator
-from fslr.torch.estimators.sums import ProjectionSums, sums_of_rows
 from tests.measuring import ROUNDING, SIGMAS, Measurable, measurable
 from tests.models import EmbeddingOptions, Normalized
 
@@ -250,44 +249,3 @@ def test_without_learning_rates_there_is_no_total_rate() -> None:
     estimate = estimate_of(small(), "per_example", 1)
     assert estimate.gram is not None
     assert (estimate.total_rate, estimate.shares, estimate.linearity_error) == (None, None, None)
-
-
-def sums(rows: Tensor) -> ProjectionSums:
-    """Return the sums over one group's rows, which belong to examples."""
-    return sums_of_rows(rows[None, :, None].double(), torch.tensor([True]), elements=1, probes=1)
-
-
-@pytest.mark.parametrize("rows", [1, 4, 100])
-def test_equal_gaussian_rows_have_the_textbook_error(rows: int) -> None:
-    torch.manual_seed(0)
-    estimates = [sums(torch.randn(rows)).estimate(["w"]) for _ in range(2000)]
-    squares = torch.tensor([estimate.unit_rates[0] ** 2 for estimate in estimates])
-    errors = torch.tensor([estimate.relative_errors[0] for estimate in estimates])
-    assert (squares.mean() / rows).item() == pytest.approx(1.0, abs=0.15)
-    assert errors.square().mean().sqrt().item() == pytest.approx(0.5 * (2 / rows) ** 0.5, rel=0.25)
-
-
-def test_tiny_projections_do_not_underflow() -> None:
-    estimate = sums(torch.full((4,), 1e-30)).estimate(["w"])
-    assert estimate.unit_rates[0] == pytest.approx(2e-30)
-    assert 0 < estimate.relative_errors[0] < 0.71
-
-
-def test_sums_of_the_parts_of_a_batch_add_up() -> None:
-    torch.manual_seed(0)
-    rows = torch.randn(2, 12, 3).double()
-    one = torch.tensor([True, False, True])
-    rates = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
-    parts = [
-        sums_of_rows(part, one, elements=4, probes=2, learning_rates=rates, real=part[..., 0])
-        for part in (rows[:, :5], rows[:, 5:])
-    ]
-    both = parts[0] + parts[1]
-    assert (both.elements, both.examples, both.probes) == (8, 12, 2)
-    assert both.changes == pytest.approx((parts[0].changes or 0) + (parts[1].changes or 0))
-    unknown = sums_of_rows(rows, one, elements=4, probes=2)
-    assert (unknown.changes, unknown.residuals) == (None, None)
-    assert (unknown + parts[0]).changes == (parts[0] + unknown).changes == parts[0].changes
-    # For groups that are measured per example it does not matter where the batch was cut.
-    whole = sums_of_rows(rows, one, elements=8, probes=2)
-    torch.testing.assert_close(both.squares[[0, 2]], whole.squares[[0, 2]])

@@ -6,8 +6,8 @@ from fslr.torch.estimators.full import FullEstimator
 from fslr.torch.estimators.iid import IidEstimator
 from fslr.torch.estimators.kronecker import KroneckerEstimator
 from fslr.torch.estimators.per_example.estimator import PerExampleEstimator
-from fslr.torch.estimators.sums import ProjectionSums
 from fslr.training.estimate import RateEstimate
+from fslr.training.projections import ProjectionSums
 
 ESTIMATORS: dict[str, type[Estimator]] = {
     "per_example": PerExampleEstimator,

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from fslr.errors import MeasurementError
 from fslr.torch.estimators.cutting import REFUSALS, CutCheck
-from fslr.torch.estimators.sums import ProjectionSums
 from fslr.torch.model.batch import Batch
 from fslr.torch.model.complex_numbers import as_real
 from fslr.torch.model.forward import BatchSizeError, Forward, Output, eager_execution, unwrap
@@ -22,6 +21,7 @@ from fslr.torch.model.mask import Mask
 from fslr.torch.model.sharding import reshard
 from fslr.torch.model.update import Update
 from fslr.training.estimate import RateEstimate
+from fslr.training.projections import ProjectionSums
 
 AnyRank = Callable[[list[bool]], list[bool]]
 """Returns for each of several flags whether any rank sets it."""

@@ -11,11 +11,11 @@ from torch.autograd.graph import get_gradient_edge
 from fslr.errors import MeasurementError
 from fslr.torch.estimators.backward import edges_beside
 from fslr.torch.estimators.base import Estimator
-from fslr.torch.estimators.sums import ProjectionSums
 from fslr.torch.model.batch import Batch
 from fslr.torch.model.complex_numbers import as_real
 from fslr.torch.model.function_modes import UnmodifiedGradients
 from fslr.torch.model.update import Update
+from fslr.training.projections import ProjectionSums
 
 
 class GradientEstimator(Estimator):
@@ -78,9 +78,10 @@ class GradientEstimator(Estimator):
             for total in totals
         ]
         by_probe = torch.stack(squares_by_probe).to("cpu", torch.float64)
+        totals_by_group = torch.stack(mean_squares).to("cpu", torch.float64) * self.probes
         return ProjectionSums(
-            torch.stack(mean_squares).to("cpu", torch.float64) * self.probes,
-            by_probe.square().sum(0),
+            totals_by_group.numpy(),
+            by_probe.square().sum(0).numpy(),
             outputs.numel() if weights is None else weights.total(),
             batch.examples,
             self.probes,

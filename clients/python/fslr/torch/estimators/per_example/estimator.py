@@ -33,6 +33,7 @@ and the checks are this project's own (docs/decisions/0002-per-example-estimator
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,12 +45,12 @@ from fslr.torch.estimators.per_example.precision import forward_roundoff, summed
 from fslr.torch.estimators.per_example.projector import Projector, Trace
 from fslr.torch.estimators.per_example.route import Route, find_route, max_chunks
 from fslr.torch.estimators.per_example.rows import RowLayout, inner_products
-from fslr.torch.estimators.sums import ProjectionSums, sums_of_rows
 from fslr.torch.model.batch import Batch
 from fslr.torch.model.forward import Output
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.mask import Mask
 from fslr.torch.model.update import Update
+from fslr.training.projections import ProjectionSums, sums_of_rows
 
 _EXAMPLES_LEAD = RowLayout("dimension")
 _USES_PER_ROUNDING = 16.0  # as measured on transformers of 1 to 16 blocks in bfloat16
@@ -198,14 +199,12 @@ class PerExampleEstimator(Estimator):
                 real.append(inner_products(cotangent, change, _EXAMPLES_LEAD, len(change)))
         learning_rates = update.learning_rates
         return sums_of_rows(
-            torch.stack(rows).to("cpu", torch.float64),
-            trace.examplewise(layouts),
+            torch.stack(rows).to("cpu", torch.float64).numpy(),
+            trace.examplewise(layouts).numpy(),
             elements=trace.outputs.numel() if weights is None else weights.total(),
             probes=probes,
-            learning_rates=None
-            if learning_rates is None
-            else torch.tensor(learning_rates, dtype=torch.float64, device="cpu"),
-            real=torch.stack(real).to("cpu", torch.float64) if real else None,
+            learning_rates=None if learning_rates is None else np.array(learning_rates),
+            real=torch.stack(real).to("cpu", torch.float64).numpy() if real else None,
             exact=exact_parts(at_outputs),
             rounding=_rounding(trace, chunk) if real else 0.0,
         )

@@ -18,7 +18,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from fslr.torch.estimators.backward import Graph
 from fslr.torch.estimators.per_example.tracer import Use, UseKey
-from fslr.torch.estimators.sums import ExactParts
+from fslr.training.projections import ExactParts
 
 _NATIVE = re.compile(r"(\w+)Backward\d+")
 _REARRANGEMENTS = {
@@ -170,6 +170,6 @@ def exact_parts(by_probe: Iterable[OutputParts]) -> ExactParts | None:
     rows = torch.stack([torch.stack([each.rows[i] for i in groups], dim=-1) for each in parts])
     return ExactParts(
         groups,
-        rows.to("cpu", torch.float64),
-        torch.stack([squares[i] for i in groups]).to("cpu", torch.float64),
+        rows.to("cpu", torch.float64).numpy(),
+        torch.stack([squares[i] for i in groups]).to("cpu", torch.float64).numpy(),
     )

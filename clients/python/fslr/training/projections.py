@@ -1,4 +1,4 @@
-"""Sums over projections, from which the estimates are computed."""
+"""Sums over projections, from which unit rates and the effect of a whole step are estimated."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from fslr.errors import MeasurementError
 from fslr.training.estimate import RateEstimate
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +27,8 @@ class ExactParts:
     """
 
     groups: list[int]
-    rows: Tensor
-    squares: Tensor
+    rows: Floats
+    squares: Floats
 
 
 _NEGLIGIBLE_ROUNDING = 0.05  # relative to the change of the outputs
@@ -36,7 +39,7 @@ _CLEAR_OF_ROUNDING = 3.0  # a difference of that many rounding errors is a real 
 class ProjectionSums:
     """Sums over the projections ``u`` of a measurement; the sums of several parts can be added.
 
-    All tensors are float64 on the CPU.
+    All arrays are float64.
 
     Attributes:
         squares: Sum of ``u^2`` of each group, shape [groups].
@@ -52,12 +55,12 @@ class ProjectionSums:
             real change and the first-order change; None if ``changes`` is.
     """
 
-    squares: Tensor
-    fourths: Tensor
+    squares: Floats
+    fourths: Floats
     elements: float
     examples: int
     probes: int
-    gram: Tensor | None = None
+    gram: Floats | None = None
     changes: float | None = None
     residuals: float | None = None
 
@@ -116,28 +119,30 @@ class ProjectionSums:
                 f"the mask gives each output element of the {self.examples} measured example(s) "
                 "the weight 0, so there is nothing to measure; check the mask (mask=...)"
             )
-        if not bool(torch.isfinite(self.squares).all()):
-            first = next(n for n, s in zip(names, self.squares, strict=True) if not s.isfinite())
-            count = int((~self.squares.isfinite()).sum())
+        is_finite = np.isfinite(self.squares)
+        if not is_finite.all():
+            first = next(n for n, finite in zip(names, is_finite, strict=True) if not finite)
+            count = int((~is_finite).sum())
             raise MeasurementError(
                 f"the unit rate of {count} group(s) is not finite, first {first!r}; "
                 "the model's outputs, gradients or weights contain NaN or inf"
             )
         scale = self.probes * self.elements
-        has_rate = self.squares > 0
-        ratio = torch.where(has_rate, self.fourths / self.squares.square(), 1.0)
-        errors = 0.5 * math.sqrt(2.0) / (3.0 / ratio - 2.0).clamp(min=1.0).sqrt()
+        zero = np.zeros_like(self.squares)
+        ratio = np.divide(self.fourths, np.square(self.squares), out=zero, where=self.squares > 0)
+        ratio = np.minimum(ratio, 1.0)
+        errors = 0.5 * np.sqrt(2.0 * ratio / (3.0 - 2.0 * ratio))
         gram = None if self.gram is None else self.gram / scale
         estimate = RateEstimate(
-            (self.squares / scale).sqrt().tolist(),
-            torch.where(has_rate, errors, 0.0).tolist(),
+            np.sqrt(self.squares / scale).tolist(),
+            errors.tolist(),
             self.probes,
             self.examples,
-            None if gram is None else gram.numpy(),
+            gram,
         )
         if gram is None or learning_rates is None:
             return estimate
-        rates = torch.tensor(learning_rates, dtype=torch.float64, device="cpu")
+        rates = np.array(learning_rates, dtype=np.float64)
         parts = rates * (gram @ rates)
         total = float(parts.sum())
         if total <= 0:  # nothing moved, or noise outweighs the movement: shares have no meaning
@@ -157,7 +162,7 @@ class ProjectionSums:
 
 
 def _use_exact_parts(
-    squares: Tensor, fourths: Tensor, rows: Tensor, examplewise: Tensor, exact: ExactParts
+    squares: Floats, fourths: Floats, rows: Floats, examplewise: Flags, exact: ExactParts
 ) -> None:
     r"""Replace the estimated squares of parts by the exact ones, in place.
 
@@ -170,18 +175,17 @@ def _use_exact_parts(
         whole, known = rows[..., group], exact.rows[..., part]
         if not bool(examplewise[group]):
             whole, known = whole.sum(1), known.sum(1)
-        of_whole, of_known = whole.square().sum(), known.square().sum()
+        of_whole, of_known = np.square(whole).sum(), np.square(known).sum()
         estimate = len(rows) * exact.squares[part]
-        variance = of_whole.new_zeros(())  # relative to that of projections of equal variance
-        if not torch.equal(whole, known):
+        variance = np.float64(0.0)  # relative to that of projections of equal variance
+        if not np.array_equal(whole, known):
             estimate = estimate + of_whole - of_known
-            both = (whole * known).sum()
-            variance = of_whole.square() - 2 * both.square() + of_known.square()
+            variance = of_whole**2 - 2 * (whole * known).sum() ** 2 + of_known**2
         if not estimate > 0 and of_whole > 0:
             continue  # noise: the plain estimate is at least positive
         effective = 1.0
         if of_whole > 0:
-            effective = max(1.0, float(3 * of_whole.square() / fourths[group]) - 2)
+            effective = max(1.0, 3 * of_whole**2 / fourths[group] - 2)
         squares[group] = estimate
         fourths[group] = 3 * variance / effective
 
@@ -196,14 +200,15 @@ def _sum_of_known(one: float | None, other: float | None) -> float | None:
     return other if one is None else one if other is None else one + other
 
 
+@np.errstate(invalid="ignore", over="ignore")  # estimate() refuses what is not finite
 def sums_of_rows(
-    rows: Tensor,
-    examplewise: Tensor,
+    rows: Floats,
+    examplewise: Flags,
     *,
     elements: float,
     probes: int,
-    learning_rates: Tensor | None = None,
-    real: Tensor | None = None,
+    learning_rates: Floats | None = None,
+    real: Floats | None = None,
     exact: ExactParts | None = None,
     rounding: float = 0.0,
 ) -> ProjectionSums:
@@ -233,18 +238,18 @@ def sums_of_rows(
         by_example = bool(examplewise.all())
         change = rows @ learning_rates if by_example else totals @ learning_rates
         moved = real if by_example else real.sum(1)
-        changes = float(change.square().sum())
-        residuals = float((moved - change).square().sum())
+        changes = float(np.square(change).sum())
+        residuals = float(np.square(moved - change).sum())
         if _is_rounding(changes, residuals, rounding * len(rows)):
             changes = residuals = None
-    flat = rows.flatten(0, 1)
+    flat = rows.reshape(-1, rows.shape[-1])
     both = examplewise[:, None] & examplewise[None, :]
-    squares = torch.where(examplewise, flat.square().sum(0), totals.square().sum(0))
-    fourths = torch.where(examplewise, flat.pow(4).sum(0), totals.pow(4).sum(0))
-    gram = torch.where(both, flat.T @ flat, totals.T @ totals)
+    squares = np.where(examplewise, np.square(flat).sum(0), np.square(totals).sum(0))
+    fourths = np.where(examplewise, (flat**4).sum(0), (totals**4).sum(0))
+    gram = np.where(both, flat.T @ flat, totals.T @ totals)
     if exact is not None:
         _use_exact_parts(squares, fourths, rows, examplewise, exact)
-        gram.diagonal().copy_(squares)
+        np.fill_diagonal(gram, squares)
     return ProjectionSums(
         squares,
         fourths,
