@@ -12,8 +12,9 @@ from jax import Array
 
 from fslr.errors import MeasurementError
 from fslr.jax.estimators.groups import LeafGroup, PyTree, check_groups, check_updates
-from fslr.jax.estimators.mask import Mask
+from fslr.jax.estimators.mask import Mask, Weights, weights_of
 from fslr.jax.estimators.measurement import ExactChanges, Measurement, Projections
+from fslr.jax.estimators.step import Step
 
 ApplyFn = Callable[[PyTree, PyTree], Array]
 """Returns the outputs for parameters and a batch; one dimension counts the examples."""
@@ -119,14 +120,15 @@ class Estimator(ABC):
         leaves, structure = jax.tree_util.tree_flatten(params)
         updates = jax.tree_util.tree_leaves(unit_updates)
 
-        def apply(leaves: Sequence[Any]) -> Array:
+        def apply(leaves: Sequence[Any], batch: PyTree) -> Array:
             outputs = self._apply_fn(jax.tree_util.tree_unflatten(structure, leaves), batch)
             return self._checked(outputs)
 
         after = None
         if params_after is not None:
-            after = apply(jax.tree_util.tree_leaves(params_after))
-        content, elements, slow = self._content(apply, leaves, updates, batch, key, after, probes)
+            after = apply(jax.tree_util.tree_leaves(params_after), batch)
+        step = Step(apply, leaves, updates, batch, self._groups)
+        content, elements, slow = self._content(step, key, after, probes)
         return Measurement(
             content,
             elements,
@@ -139,10 +141,7 @@ class Estimator(ABC):
     @abstractmethod
     def _content(
         self,
-        apply: Callable[[Sequence[Any]], Array],
-        leaves: list[Array],
-        updates: list[Array],
-        batch: PyTree,
+        step: Step,
         key: Array,
         after: Array | None,
         probes: int,
@@ -150,10 +149,7 @@ class Estimator(ABC):
         """Measure all groups; traced by :func:`jax.jit`.
 
         Args:
-            apply: Returns the outputs, with the examples on axis 0, for leaves of the parameters.
-            leaves: The leaves before the step.
-            updates: The unit updates of the leaves.
-            batch: The batch.
+            step: The step.
             key: The key of the probes.
             after: The outputs with the parameters after the step; None: unknown.
             probes: Number of probes.
@@ -162,6 +158,11 @@ class Estimator(ABC):
             What was measured, the number of output elements or the sum of their weights, and the
             groups that took a slow route with the reason for each.
         """
+
+    def _weights(self, batch: PyTree, outputs: Array) -> Weights:
+        """Return the weights of outputs with the examples on axis 0."""
+        axis = self._output_axis
+        return weights_of(self._mask, batch, jnp.moveaxis(outputs, 0, axis)).moved(axis)
 
     def _checked(self, outputs: Any) -> Array:
         """Return the outputs with the examples on axis 0."""
@@ -183,8 +184,8 @@ class Estimator(ABC):
             )
         if outputs.size == 0:
             raise MeasurementError(
-                f"the outputs have shape {outputs.shape}, so there is nothing to measure; the batch "
-                "must have at least one example"
+                f"the outputs have shape {outputs.shape}, so there is nothing to measure; "
+                "the batch must have at least one example"
             )
         return jnp.moveaxis(outputs, axis, 0)
 

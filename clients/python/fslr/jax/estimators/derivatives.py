@@ -31,7 +31,7 @@ def linearized(
     if _has_forward_mode(function, values):
         return jax.linearize(function, values)
     result, pullback = jax.vjp(function, values)
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), result)
+    like = jax.tree.map(jax.typeof, result)
     pushforward = jax.linear_transpose(lambda cotangent: pullback(cotangent)[0], like)
 
     def tangent_map(tangents: list[Array]) -> Any:

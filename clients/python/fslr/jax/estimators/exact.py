@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +10,8 @@ from jax import Array
 
 from fslr.jax.estimators.base import Estimator
 from fslr.jax.estimators.derivatives import linearized
-from fslr.jax.estimators.groups import LeafGroup, PyTree
-from fslr.jax.estimators.mask import weights_of
 from fslr.jax.estimators.measurement import ExactChanges
+from fslr.jax.estimators.step import Step
 
 _MAX_GRAM_ELEMENTS = 1 << 26  # of all groups' changes, which are kept for the Gram matrix
 
@@ -34,24 +32,22 @@ class ExactEstimator(Estimator):
 
     def _content(
         self,
-        apply: Callable[[Sequence[Any]], Array],
-        leaves: list[Array],
-        updates: list[Array],
-        batch: PyTree,
+        step: Step,
         key: Array,  # noqa: ARG002 - nothing is random
         after: Array | None,
         probes: int,  # noqa: ARG002
     ) -> tuple[ExactChanges, Array, dict[str, str]]:
-        outputs, change_of = group_changes(apply, leaves, updates, self._groups)
-        weights = weights_of(self._mask, batch, jnp.moveaxis(outputs, 0, self._output_axis))
+        outputs, change_of = group_changes(step)
+        weights = self._weights(step.batch, outputs)
         count = len(self._groups)
 
         def weighed(change: Array) -> Array:
-            change = jnp.moveaxis(change.astype(jnp.float32), 0, self._output_axis)
-            return weights.weigh(weights.clear(change)).ravel()
+            return weights.weigh(weights.clear(change.astype(jnp.float32))).ravel()
 
-        real = None if after is None else weighed(_difference(after, outputs))
+        real = None if after is None else weighed(difference(after, outputs))
         indices = jnp.arange(count)
+        gram: Array | None = None
+        products: Array | None = None
         if count * outputs.size <= _MAX_GRAM_ELEMENTS:
             changes = jax.lax.map(lambda index: weighed(change_of(index)), indices)
             gram = jnp.matmul(changes, changes.T, precision=jax.lax.Precision.HIGHEST)
@@ -60,60 +56,64 @@ class ExactEstimator(Estimator):
             products = None if real is None else jnp.sum(changes * real, 1)
         else:
             squares = jax.lax.map(lambda i: jnp.sum(jnp.square(weighed(change_of(i)))), indices)
-            gram = products = None
         square = None if real is None or products is None else jnp.sum(jnp.square(real))
         content = ExactChanges(squares, gram, products, square, outputs.shape[0])
         return content, weights.total, {}
 
 
-def group_changes(
-    apply: Callable[[Sequence[Any]], Array],
-    leaves: Sequence[Array],
-    updates: Sequence[Array],
-    groups: Sequence[LeafGroup],
-) -> tuple[Array, Callable[[Array], Array]]:
+def group_changes(step: Step) -> tuple[Array, Callable[[Array], Array]]:
     """Return the outputs, and a function that maps a group's index to its change of the outputs.
 
     Args:
-        apply: Returns the outputs for leaves of the parameters.
-        leaves: The leaves.
-        updates: The unit updates of the leaves.
-        groups: The groups.
+        step: The step.
     """
-    used = sorted({index for group in groups for index in group.leaves})
+    used = sorted({index for group in step.groups for index in group.leaves})
 
     def outputs_at(some: list[Array]) -> Array:
-        changed = list(leaves)
+        leaves = list(step.leaves)
         for index, leaf in zip(used, some, strict=True):
-            changed[index] = leaf
-        return apply(changed)
+            leaves[index] = leaf
+        return step.apply(leaves, step.batch)
 
-    outputs, tangent_map = linearized(outputs_at, [leaves[index] for index in used])
-    # The number of the group that each layer of a leaf belongs to; -1: none.
-    owners: dict[int, Array] = {}
-    for index in used:
-        of_leaf = [(n, group) for n, group in enumerate(groups) if index in group.leaves]
-        if of_leaf[0][1].layer is None:
-            owners[index] = jnp.int32(of_leaf[0][0])
-            continue
-        axis, shape = of_leaf[0][1].axis, leaves[index].shape
-        numbers = [-1] * shape[axis]
-        for number, group in of_leaf:
-            assert group.layer is not None  # noqa: S101 - a leaf is stacked for all or none
-            numbers[group.layer] = number
-        owners[index] = jnp.array(numbers).reshape([-1 if d == axis else 1 for d in range(len(shape))])
+    outputs, tangent_map = linearized(outputs_at, [step.leaves[index] for index in used])
+    owners = {index: _owners(step, index) for index in used}
 
     def change_of(group: Array) -> Array:
         tangents = [
-            jnp.where(owners[index] == group, updates[index], 0).astype(leaves[index].dtype)
+            jnp.where(owners[index] == group, step.updates[index], 0).astype(
+                step.leaves[index].dtype
+            )
             for index in used
         ]
-        return tangent_map(tangents)
+        return jnp.asarray(tangent_map(tangents))
 
     return outputs, change_of
 
 
-def _difference(after: Array, before: Array) -> Array:
-    """Return the real change of the outputs; 0 where both are the same infinity (a mask)."""
+def _owners(step: Step, index: int) -> Array:
+    """Return the group of each layer of a leaf, in a shape that broadcasts to that of the leaf."""
+    shape = step.leaves[index].shape
+    numbers: list[int] = []
+    axis = 0
+    for number, group in enumerate(step.groups):
+        if index not in group.leaves:
+            continue
+        if group.layer is None:
+            owner: Array = jnp.int32(number)
+            return owner
+        axis = group.axis
+        numbers = numbers or [-1] * shape[axis]
+        numbers[group.layer] = number
+    owners: Array = jnp.array(numbers)
+    return owners.reshape([-1 if d == axis else 1 for d in range(len(shape))])
+
+
+def difference(after: Array, before: Array) -> Array:
+    """Return the real change of the outputs; 0 where both are the same infinity (a mask).
+
+    Args:
+        after: The outputs after the step.
+        before: The outputs before it.
+    """
     masked = jnp.isinf(after) & (after == before)
     return jnp.where(masked, 0.0, after.astype(jnp.float32) - before.astype(jnp.float32))

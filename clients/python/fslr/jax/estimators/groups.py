@@ -69,7 +69,7 @@ def leaf_groups(params: PyTree, *, stacked: Mapping[str, int] | None = None) -> 
         ]
     if unused:
         raise MeasurementError(
-            f"stacked names {sorted(unused)[0]!r}, which is not in the parameters; their names are "
+            f"stacked names {min(unused)!r}, which is not in the parameters; their names are "
             f"{', '.join(repr(group.name) for group in groups[:8])}"
         )
     return groups
@@ -148,7 +148,8 @@ def check_updates(params: PyTree, unit_updates: PyTree) -> None:
     Raises:
         MeasurementError: They differ.
     """
-    expected, given = (jax.tree_util.tree_structure(tree) for tree in (params, unit_updates))
+    expected: Any = jax.tree_util.tree_structure(params)
+    given: Any = jax.tree_util.tree_structure(unit_updates)
     if expected != given:
         raise MeasurementError(
             f"unit_updates has the structure {given}, and params {expected}; pass the updates that "

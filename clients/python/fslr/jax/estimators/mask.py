@@ -33,6 +33,16 @@ class Weights:
     weights: Array | None
     total: Array
 
+    def moved(self, axis: int) -> Weights:
+        """Return the weights of outputs of which an axis was moved to the front.
+
+        Args:
+            axis: The axis.
+        """
+        if self.weights is None:
+            return self
+        return Weights(jnp.moveaxis(self.weights, axis, 0), self.total)
+
     def weigh(self, probe: Array) -> Array:
         """Multiply a probe by the square roots of the weights."""
         return probe if self.weights is None else probe * jnp.sqrt(self.weights)

@@ -1,0 +1,1 @@
+"""The per_example estimator: parameters are followed through the traced function."""

@@ -1,0 +1,111 @@
+"""Where the examples are in an array that is linear in a probe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import jax.numpy as jnp
+from jax import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Each element depends on the probe's entries of one example only.
+
+    The dimension ``axis`` has the size ``outer * B * inner``. The example of an element with the
+    index ``i`` there is ``(i // inner) % B``. So ``inner == 1`` and ``outer == 1`` if the dimension
+    counts the examples, ``inner == T`` in ``[B * T, D]``, and ``outer == T`` in ``[T * B, D]``.
+
+    Attributes:
+        axis: The dimension.
+        inner: Number of neighbouring indices that belong to the same example.
+        direct: Whether each element is a multiple of one entry of the probe, and no two elements
+            are multiples of the same one.
+    """
+
+    axis: int
+    inner: int = 1
+    direct: bool = False
+
+    def moved(self, axis: int, *, direct: bool = False) -> Rows:
+        """Return the rows with the dimension at a different place."""
+        return Rows(axis, self.inner, self.direct and direct)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """Elements may depend on the probe's entries of several examples."""
+
+
+MIXED = Mixed()
+Label = Rows | Mixed | None
+"""Where the examples are; None: nothing depends on the probe."""
+
+
+def join(labels: Iterable[Label]) -> Label:
+    """Return the label of an array whose elements depend on those of several arrays."""
+    found: Label = None
+    for label in labels:
+        if label is None:
+            continue
+        if found is None:
+            found = label
+        elif isinstance(found, Rows) and isinstance(label, Rows):
+            same = (found.axis, found.inner) == (label.axis, label.inner)
+            found = replace(found, direct=False) if same else MIXED
+        else:
+            found = MIXED
+    return found
+
+
+def reshaped(label: Rows, before: Sequence[int], after: Sequence[int], examples: int) -> Label:
+    """Return the label of an array after a reshape in row-major order.
+
+    Args:
+        label: The label before.
+        before: The shape before.
+        after: The shape after.
+        examples: Number of examples B.
+    """
+    # The example of an element at the flat position f is (f // stride) % B.
+    stride = label.inner * math.prod(before[label.axis + 1 :])
+    below = 1
+    for axis in range(len(after) - 1, -1, -1):
+        size = after[axis]
+        if size > 1 and stride % below == 0 and (below * size) % (stride * examples) == 0:
+            return Rows(axis, stride // below, label.direct)
+        below *= size
+    return MIXED
+
+
+def expanded(steps: Array, label: Rows | Mixed, shape: Sequence[int]) -> Array:
+    """Return values per example in a shape that broadcasts to that of an array.
+
+    Args:
+        steps: One value per example, [B]. If rows belong to no single example, the first is used.
+        label: Where the examples are in the array.
+        shape: The array's shape.
+    """
+    if isinstance(label, Mixed):
+        return steps[0]
+    examples, size = len(steps), shape[label.axis]
+    outer = size // (examples * label.inner)
+    by_index = jnp.broadcast_to(steps[None, :, None], (outer, examples, label.inner))
+    return by_index.reshape([size if d == label.axis else 1 for d in range(len(shape))])
+
+
+def sums_by_example(values: Array, label: Rows | Mixed, examples: int) -> Array:
+    """Return the sums of an array's elements by example, [B]; all in the first if they are mixed.
+
+    Args:
+        values: The array.
+        label: Where the examples are in it.
+        examples: Number of examples B.
+    """
+    if isinstance(label, Mixed):
+        return jnp.zeros(examples, values.dtype).at[0].set(jnp.sum(values))
+    rest = tuple(d for d in range(values.ndim) if d != label.axis)
+    by_index = jnp.sum(values, rest)
+    return jnp.sum(by_index.reshape(-1, examples, label.inner), (0, 2))
