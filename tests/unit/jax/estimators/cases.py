@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpy.typing import NDArray
 
 from fslr.jax.estimators import ExactEstimator, LeafGroup, PerExampleEstimator, leaf_groups
 
@@ -24,21 +25,17 @@ Params = Any
 
 @dataclass
 class Case:
-    """A model, a batch, and the update of a first Adam step on random targets."""
+    """A model, a batch, and an update of all parameters whose elements have a common part."""
 
-    apply: Callable[[Params, Any], Array]
+    apply: Callable[[Params, Any], Any]
     params: Params
     batch: Any
     stacked: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        def loss(params: Params) -> Array:
-            outputs = self.apply(params, self.batch).astype(jnp.float32)
-            targets = jax.random.normal(jax.random.key(99), outputs.shape)
-            return jnp.mean(jnp.square(outputs - targets))
-
-        # The first step of Adam is the sign of the gradient.
-        self.updates = jax.tree.map(lambda g: -jnp.sign(g), jax.jit(jax.grad(loss))(self.params))
+        leaves, structure = jax.tree.flatten(self.params)
+        updates = [0.3 + normal(50 + n, *leaf.shape) for n, leaf in enumerate(leaves)]
+        self.updates = jax.tree.unflatten(structure, updates)
 
     @property
     def groups(self) -> list[LeafGroup]:
@@ -53,19 +50,20 @@ class Case:
         return PerExampleEstimator(self.apply, self.groups, **options)
 
 
-def normal(seed: int, *shape: int) -> Array:
-    """Return weights whose products have the scale of their inputs."""
+def normal(seed: int, *shape: int) -> NDArray[np.float32]:
+    """Return weights whose products have the scale of their inputs, made without compiling."""
     scale = math.sqrt(shape[-2]) if len(shape) > 1 else 1.0
-    return jax.random.normal(jax.random.key(seed), shape) / scale
+    values = np.random.default_rng(seed).standard_normal(shape) / scale
+    return values.astype(np.float32)
 
 
-def layer_norm(x: Array, scale: Array, shift: Array) -> Array:
+def layer_norm(x: Array, scale: Array, shift: Array) -> Any:
     centred = x - x.mean(-1, keepdims=True)
     return centred * jax.lax.rsqrt(centred.var(-1, keepdims=True) + 1e-5) * scale + shift
 
 
 def mlp() -> Case:
-    def apply(params: Params, x: Array) -> Array:
+    def apply(params: Params, x: Array) -> Any:
         x = jax.nn.relu(x @ params["in"]["kernel"] + params["in"]["bias"])
         x = layer_norm(x, params["norm"]["scale"], params["norm"]["bias"])
         return x @ params["out"]["kernel"] + params["out"]["bias"]
@@ -78,8 +76,22 @@ def mlp() -> Case:
     return Case(apply, params, normal(6, 8, 5))
 
 
+def scanned_mlp() -> Case:
+    """Three stacked layers, which are scanned."""
+
+    def apply(params: Params, x: Array) -> Any:
+        def layer(x: Array, block: Params) -> tuple[Array, None]:
+            return x + jnp.tanh(x @ block["kernel"] + block["bias"]), None
+
+        return jax.lax.scan(layer, x, params["layers"])[0] @ params["head"]
+
+    layers = {"kernel": normal(0, 3, 5, 5), "bias": normal(1, 3, 5)}
+    params = {"head": normal(2, 5, 3), "layers": layers}
+    return Case(apply, params, normal(3, 8, 5), {"layers": 0})
+
+
 def cnn() -> Case:
-    def apply(params: Params, x: Array) -> Array:
+    def apply(params: Params, x: Array) -> Any:
         for kernel in params["convolutions"]:
             numbers = ("NHWC", "HWIO", "NHWC")
             x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
@@ -89,33 +101,33 @@ def cnn() -> Case:
 
     kernels = [normal(0, 3, 3, 2, 4), normal(1, 3, 3, 4, 4)]
     params = {"convolutions": kernels, "head": normal(2, 16, 3)}
-    return Case(apply, params, jax.random.normal(jax.random.key(3), (6, 4, 4, 2)))
+    return Case(apply, params, normal(3, 6, 4, 4, 2))
 
 
-def attention(x: Array, qkv: Array, out: Array, heads: int = 2) -> Array:
+def attention(x: Array, qkv: Array, out: Array, heads: int = 2) -> Any:
     examples, length, width = x.shape
     query, key, value = (
         part.reshape(examples, length, heads, -1) for part in jnp.split(x @ qkv, 3, axis=-1)
     )
     logits = jnp.einsum("bthd,bshd->bhts", query, key) / math.sqrt(width / heads)
-    seen = jnp.tril(jnp.ones((length, length), bool))
+    seen = np.tril(np.ones((length, length), bool))
     weights = jax.nn.softmax(jnp.where(seen, logits, -jnp.inf), axis=-1)
     mixed = jnp.einsum("bhts,bshd->bthd", weights, value)
     return mixed.reshape(examples, length, width) @ out
 
 
-def gpt_block(x: Array, block: Params) -> Array:
+def gpt_block(x: Array, block: Params) -> Any:
     x = x + attention(layer_norm(x, block["scale"], block["bias"]), block["qkv"], block["out"])
     return x + jax.nn.gelu(x @ block["up"]) @ block["down"]
 
 
 def gpt_params(layers: int, width: int = 8, words: int = 11, length: int = 5) -> Params:
-    def stacked(seed: int, *shape: int) -> Array:
-        return jnp.stack([normal(100 * layer + seed, *shape) for layer in range(layers)])
+    def stacked(seed: int, *shape: int) -> NDArray[np.float32]:
+        return np.stack([normal(100 * layer + seed, *shape) for layer in range(layers)])
 
     blocks = {
-        "scale": jnp.ones((layers, width)),
-        "bias": jnp.zeros((layers, width)),
+        "scale": np.ones((layers, width), np.float32),
+        "bias": np.zeros((layers, width), np.float32),
         "qkv": stacked(1, width, 3 * width),
         "out": stacked(2, width, width),
         "up": stacked(3, width, 2 * width),
@@ -125,18 +137,18 @@ def gpt_params(layers: int, width: int = 8, words: int = 11, length: int = 5) ->
         "embedding": normal(5, words, width) * 2,
         "positions": normal(6, length, width),
         "blocks": blocks,
-        "final": jnp.ones(width),
+        "final": np.ones(width, np.float32),
     }
 
 
-def tokens(examples: int = 6, length: int = 5) -> Array:
-    return jax.random.randint(jax.random.key(7), (examples, length), 0, 11)
+def tokens(examples: int = 6, length: int = 5) -> NDArray[np.int32]:
+    return np.random.default_rng(7).integers(0, 11, (examples, length), dtype=np.int32)
 
 
 def tied_gpt() -> Case:
     """Embedding and head share one leaf; the layers are sliced from stacked leaves."""
 
-    def apply(params: Params, x: Array) -> Array:
+    def apply(params: Params, x: Array) -> Any:
         hidden = params["embedding"][x] + params["positions"]
         for layer in range(2):
             block = jax.tree.map(lambda leaf, layer=layer: leaf[layer], params["blocks"])
@@ -149,7 +161,7 @@ def tied_gpt() -> Case:
 def scanned_gpt() -> Case:
     """The layers are scanned, and each is computed again in the backward pass."""
 
-    def apply(params: Params, x: Array) -> Array:
+    def apply(params: Params, x: Array) -> Any:
         hidden = jnp.take(params["embedding"], x, axis=0) + params["positions"]
 
         def step(hidden: Array, block: Params) -> tuple[Array, None]:
@@ -164,7 +176,7 @@ def scanned_gpt() -> Case:
 def batch_norm() -> Case:
     """Examples see each other before the second layer, and not after it."""
 
-    def apply(params: Params, x: Array) -> Array:
+    def apply(params: Params, x: Array) -> Any:
         x = x @ params["in"]
         x = (x - x.mean(0)) * jax.lax.rsqrt(x.var(0) + 1e-5)
         return jnp.tanh(x * params["scale"]) @ params["out"]
