@@ -197,3 +197,37 @@ def test_a_checkpoint_that_cannot_be_loaded_changes_nothing(broken: str) -> None
     assert other.attachment.state_dict() == before
     for each in (job, other):
         each.attachment.close()
+
+
+def test_a_training_resumed_without_a_state_begins_at_its_own_step() -> None:
+    model, optimizer, backward = wide()
+    advisor = SpyAdvisor()
+    policy = policy_pb2.Policy(min_interval_steps=2, max_interval_steps=2)
+    with attach(
+        model,
+        optimizer,
+        profile="x",
+        advisor=advisor,
+        run=RunInfo(policy=policy),
+        first_step=100,
+        answers="wait",
+        max_overhead=None,
+    ) as attachment:
+        for _ in range(4):
+            backward()
+            optimizer.step()
+        assert attachment.step == 104
+    assert [m.step for m in advisor.measurements] == [100, 102]
+    with Recorder(model, optimizer, every=3, first_step=100) as recorder:
+        for _ in range(5):
+            backward()
+            optimizer.step()
+        assert [point.step for point in recorder.profile("x").points] == [100, 103]
+
+
+def test_a_negative_first_step_is_refused() -> None:
+    model, optimizer, _ = wide()
+    with pytest.raises(AttachError, match=r"first_step is -1; it must be the number of steps"):
+        attach(model, optimizer, profile="x", advisor=in_process(), first_step=-1)
+    with pytest.raises(AttachError, match=r"first_step is -2; it must be the number of steps"):
+        Recorder(model, optimizer, first_step=-2)

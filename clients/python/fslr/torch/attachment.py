@@ -49,6 +49,7 @@ class Attachment:
         process_group: The processes that train the model together.
         answers: How answers to later measurements are received.
         max_overhead: Largest part of the training's time that measuring may take.
+        first_step: Number of steps that the training has made before.
         listeners: Called with each event.
         on_close: Called once the attachment is closed.
 
@@ -71,6 +72,7 @@ class Attachment:
         process_group: Group = None,
         answers: Answers = "background",
         max_overhead: float | None = DEFAULT_MAX_OVERHEAD,
+        first_step: int = 0,
         listeners: Sequence[Listener] = (),
         on_close: Callable[[], None] | None = None,
     ) -> None:
@@ -113,6 +115,7 @@ class Attachment:
                 answers=answers,
                 max_overhead=max_overhead,
             )
+            self._run.cadence.start_at(first_step)
             self._run.check()
         except BaseException:
             self._meter.close()
@@ -267,6 +270,7 @@ def attach(
     process_group: Group = None,
     answers: Answers = "background",
     max_overhead: float | None = DEFAULT_MAX_OVERHEAD,
+    first_step: int = 0,
     listeners: Sequence[Listener] = (),
 ) -> Attachment:
     """Let an advisor set the learning-rate multipliers of a training job.
@@ -310,6 +314,8 @@ def attach(
             1 %. Where a measurement costs more, fewer examples are measured (at least 8), and less
             often as far as the policy allows. The first measurement is not limited; what it costs
             is saved later. None: no limit. It has no effect with ``answers="wait"``.
+        first_step: Number of steps that the training has made before, >= 0, if it is resumed
+            without a state to load, such as a training that gets advice from now on.
         listeners: Called with each event, such as :class:`fslr.Measured`.
 
     Returns:
@@ -318,7 +324,8 @@ def attach(
     Raises:
         AttachError: An optimizer does not fit the model, is attached already, or has no learning
             rate; several processes train the model and nothing says how; ``total_steps`` is given
-            twice; or ``scaling``, ``answers`` or ``max_overhead`` is out of its range.
+            twice; or ``scaling``, ``answers``, ``max_overhead`` or ``first_step`` is out of its
+            range.
         MeasurementError: An option is out of its range.
         ServiceError: The advisor does not answer, the profile does not exist, or the layout does
             not map.
@@ -339,6 +346,7 @@ def attach(
             process_group=process_group,
             answers=answers,
             max_overhead=max_overhead,
+            first_step=first_step,
             listeners=listeners,
             on_close=on_close,
         )

@@ -44,6 +44,8 @@ class Recorder:
         options: How to measure.
         process_group: The processes that train the model together: a process group; ``"alone"``;
             None: those of the model's wrapper. All ranks record the same.
+        first_step: Number of steps that the training has made before, >= 0, if it is resumed
+            without a state to load.
         listeners: Called with each event, such as :class:`fslr.Measured`.
 
     Attributes:
@@ -51,8 +53,8 @@ class Recorder:
 
     Raises:
         AttachError: An optimizer does not fit the model or has no learning rate, ``every`` is below
-            1, ``dense_start_steps`` is below 0, or several processes train the model and nothing
-            says how.
+            1, ``dense_start_steps`` or ``first_step`` is below 0, or several processes train the
+            model and nothing says how.
         MeasurementError: An option is out of its range.
     """
 
@@ -66,6 +68,7 @@ class Recorder:
         provenance: Provenance | str | None = None,
         options: MeasuringOptions | None = None,
         process_group: Group = None,
+        first_step: int = 0,
         listeners: Sequence[Listener] = (),
     ) -> None:
         check_model(model)
@@ -79,6 +82,7 @@ class Recorder:
             dense_start_steps=dense_start_steps,
             listeners=receivers,
         )
+        self._recording.cadence.start_at(first_step)
         self._provenance = Provenance(provenance) if isinstance(provenance, str) else provenance
         if warning := provenance_warning(self._provenance):
             receivers.emit(Warned(0, warning))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from fslr.errors import AttachError
 from fslr.training.events import Failed, Listeners, StepPart, Warned
 from fslr.training.stopwatch import Stopwatch
 
@@ -63,6 +64,22 @@ class Cadence:
         self._unmoved_steps = 0
         self._warned_unmoved = False
         self._failed_step: int | None = None
+
+    def start_at(self, step: int) -> None:
+        """Begin with a later step than the first one. Call it before the first step.
+
+        Args:
+            step: Number of steps that the training has made before, >= 0.
+
+        Raises:
+            AttachError: It is below 0.
+        """
+        if step < 0:
+            raise AttachError(
+                f"first_step is {step}; it must be the number of steps that the training has made "
+                "before, at least 0"
+            )
+        self.step = self.next_step = step
 
     def begin_step(self, *, can_move: bool) -> bool:
         """Decide whether the step that begins is measured.
