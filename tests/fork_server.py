@@ -28,10 +28,13 @@ SERVICE = "service"
 """The kind of process that runs ``advisor`` with the arguments."""
 TRAINING = "training"
 """The kind that runs ``python -W ignore -m`` with the arguments, PyTorch being imported."""
+TRAINERS = "trainers"
+"""The same kind, with the trainers of ``fslr.integrations`` imported too."""
 _TRAINING_IMPORTS = (
     *("torch.distributed.fsdp", "torch.utils.data", "fslr.torch", "advisor.local.in_process"),
     *("benchmarks.char_gpt", "tests.building"),
 )
+_TRAINER_IMPORTS = (*_TRAINING_IMPORTS, "fslr.integrations.transformers", "tests.hugging_face")
 _MAX_REQUEST_BYTES = 2**20
 
 
@@ -114,6 +117,7 @@ def run_trainings(
     *,
     timeout_s: float,
     environment: Mapping[str, str] | None = None,
+    kind: str = TRAINING,
 ) -> list[str]:
     """Run modules concurrently, and return the output of each.
 
@@ -121,6 +125,7 @@ def run_trainings(
         commands: Module name and arguments of each process.
         timeout_s: Time limit for all processes together.
         environment: Environment variables. Default: those of this process.
+        kind: What the processes have imported: ``TRAINING`` or ``TRAINERS``.
 
     Raises:
         AssertionError: A process failed. The message has the end of its standard error.
@@ -129,7 +134,7 @@ def run_trainings(
     with contextlib.ExitStack() as stack:
         for command in commands:
             stdout, stderr = (stack.enter_context(TemporaryFile()) for _ in range(2))
-            process = ForkedProcess(TRAINING, command, stdout, stderr, environment)
+            process = ForkedProcess(kind, command, stdout, stderr, environment)
             stack.callback(process.end)
             running.append((process, stdout, stderr))
         for process, _, errors in running:
@@ -213,10 +218,10 @@ def _service() -> Callable[[], None]:
     return command
 
 
-def _training() -> Callable[[], None]:
+def _training(imports: Sequence[str] = _TRAINING_IMPORTS) -> Callable[[], None]:
     import torch
 
-    for name in _TRAINING_IMPORTS:
+    for name in imports:
         importlib.import_module(name)
     torch.optim.Adam([torch.zeros(1)])  # the first optimizer imports the compiler
     torch.set_num_threads(1)
@@ -233,7 +238,8 @@ def _training() -> Callable[[], None]:
 def main() -> None:
     """Import what a kind needs and serve requests; in each forked process, run the command."""
     kind, descriptor = sys.argv[1:]
-    run = {SERVICE: _service, TRAINING: _training}[kind]()
+    trainers = functools.partial(_training, _TRAINER_IMPORTS)
+    run = {SERVICE: _service, TRAINING: _training, TRAINERS: trainers}[kind]()
     gc.collect()
     gc.freeze()  # a garbage collection would write to, and so copy, every shared page
     with socket.socket(fileno=int(descriptor)) as connection:
