@@ -1,6 +1,6 @@
 """Tune a small GPT-2 with the Hugging Face Trainer, and train a wider one with its rates.
 
-    pip install '.[transformers]'
+    pip install '.[transformers]' rich
     python examples/hugging_face_trainer.py
 
 Both train on Python's own documentation, byte by byte. The small model's training is recorded as a
@@ -15,6 +15,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 
 import torch
+from rich.console import Console
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
@@ -96,10 +97,11 @@ def main() -> None:
     advice = AdviceCallback(profile="gpt2", advisor=InProcessAdvisor.from_file(profile))
     advised = train(options.width, options.steps, options.out, advice)
 
-    print(f"width 32, recorded:              loss {small:.3f}")
-    print(f"width {options.width}, same learning rate:   loss {plain:.3f}")
-    print(f"width {options.width}, with advice:          loss {advised:.3f}")
-    print(advice.attachment)
+    console = Console()
+    console.print(f"width 32, recorded:            loss {small:.3f}")
+    console.print(f"width {options.width}, same learning rate: loss {plain:.3f}")
+    console.print(f"width {options.width}, with advice:        loss {advised:.3f}")
+    console.print(repr(advice.attachment))
 
 
 if __name__ == "__main__":

@@ -43,3 +43,15 @@ def test_the_hugging_face_example_without_steps_fails_with_a_remedy(
     monkeypatch.setattr(sys, "argv", ["measure_hf_model.py", "--steps", "0", "--out", chart])
     with pytest.raises(SystemExit, match="train for a step at least"):
         runpy.run_path(str(_ROOT / "examples/measure_hf_model.py"), run_name="__main__")
+
+
+def test_the_trainer_example_records_a_profile_and_trains_with_it(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    done = example(
+        "examples/hugging_face_trainer.py", "--steps", "6", "--width", "48", "--out", str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for expected in ("width 32, recorded:", "width 48, with advice:", "step 6, 28 groups"):
+        assert expected in done.stdout
+    assert "fslr/multiplier_max" in done.stdout
+    assert (tmp_path / "gpt2.json").exists()
