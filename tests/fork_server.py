@@ -34,7 +34,10 @@ _TRAINING_IMPORTS = (
     *("torch.distributed.fsdp", "torch.utils.data", "fslr.torch", "advisor.local.in_process"),
     *("benchmarks.char_gpt", "tests.building"),
 )
-_TRAINER_IMPORTS = (*_TRAINING_IMPORTS, "fslr.integrations.transformers", "tests.hugging_face")
+_IMPORTS = {
+    TRAINING: _TRAINING_IMPORTS,
+    TRAINERS: (*_TRAINING_IMPORTS, "fslr.integrations.transformers", "tests.hugging_face"),
+}
 _MAX_REQUEST_BYTES = 2**20
 
 
@@ -218,7 +221,7 @@ def _service() -> Callable[[], None]:
     return command
 
 
-def _training(imports: Sequence[str] = _TRAINING_IMPORTS) -> Callable[[], None]:
+def _training(imports: Sequence[str]) -> Callable[[], None]:
     import torch
 
     for name in imports:
@@ -238,8 +241,7 @@ def _training(imports: Sequence[str] = _TRAINING_IMPORTS) -> Callable[[], None]:
 def main() -> None:
     """Import what a kind needs and serve requests; in each forked process, run the command."""
     kind, descriptor = sys.argv[1:]
-    trainers = functools.partial(_training, _TRAINER_IMPORTS)
-    run = {SERVICE: _service, TRAINING: _training, TRAINERS: trainers}[kind]()
+    run = _service() if kind == SERVICE else _training(_IMPORTS[kind])
     gc.collect()
     gc.freeze()  # a garbage collection would write to, and so copy, every shared page
     with socket.socket(fileno=int(descriptor)) as connection:

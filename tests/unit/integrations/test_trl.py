@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,16 +14,18 @@ from fslr.torch.measured_modules import being_measured
 
 pytest.importorskip("trl", reason="needs the package trl")
 
+import trl
 from datasets import Dataset
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
-from trl import SFTConfig, SFTTrainer
 
 from fslr.integrations.transformers import RecorderCallback
 from tests.hugging_face import PROMPT, VOCABULARY, examples, gpt2, trainer, weights
 
+_TRL: Any = trl  # which exports its classes lazily
 
-def tuner(folder: Path, *callbacks: RecorderCallback) -> SFTTrainer:
+
+def tuner(folder: Path, *callbacks: RecorderCallback) -> Any:
     words = {f"t{number}": number for number in range(VOCABULARY - 2)}
     words |= {"<pad>": VOCABULARY - 2, "<eos>": VOCABULARY - 1}
     tokenizer = PreTrainedTokenizerFast(
@@ -37,7 +40,7 @@ def tuner(folder: Path, *callbacks: RecorderCallback) -> SFTTrainer:
         }
         for example in examples()
     ]
-    config = SFTConfig(
+    config = _TRL.SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=4,
         max_steps=3,
@@ -50,8 +53,9 @@ def tuner(folder: Path, *callbacks: RecorderCallback) -> SFTTrainer:
         use_cpu=True,
         disable_tqdm=True,
     )
-    return SFTTrainer(
-        gpt2(),
+    model: Any = gpt2()
+    return _TRL.SFTTrainer(
+        model,
         config,
         train_dataset=Dataset.from_list(data),
         processing_class=tokenizer,
