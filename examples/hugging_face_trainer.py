@@ -101,7 +101,7 @@ def main() -> None:
     console.print(f"width 32, recorded:            loss {small:.3f}")
     console.print(f"width {options.width}, same learning rate: loss {plain:.3f}")
     console.print(f"width {options.width}, with advice:        loss {advised:.3f}")
-    console.print(repr(advice.attachment))
+    console.print(repr(advice.attachment), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -55,3 +55,13 @@ def test_the_trainer_example_records_a_profile_and_trains_with_it(tmp_path: Path
         assert expected in done.stdout
     assert "fslr/multiplier_max" in done.stdout
     assert (tmp_path / "gpt2.json").exists()
+
+
+def test_the_accelerate_example_resumes_with_its_advice(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    done = example(
+        "examples/accelerate_loop.py", "--steps", "8", "--width", "96", "--out", str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for expected in ("width 64, recorded:", "width 96, with advice:", "step 8, 7 groups"):
+        assert expected in done.stdout
