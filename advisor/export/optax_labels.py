@@ -24,8 +24,9 @@ VERSION = "optax 0.2.9 (main of 2026-08-07, 2edbcbe)"
 _CODE = '''
 def _label(path, _leaf):
     name = jax.tree_util.keystr(path, simple=True, separator=".").replace("/", ".")
+    plain = re.sub(r"\\.(raw_)?value$", "", name)  # where nnx keeps the array of a variable
     for pattern, label, _, _ in GROUPS:
-        if re.search(pattern, name) or re.search(pattern, name.removesuffix(".value")):
+        if re.search(pattern, name) or re.search(pattern, plain):
             return label
     raise ValueError(f"{name} has no multiplier in this file; export it again")
 

@@ -78,6 +78,26 @@ def test_a_runs_averaged_and_last_multipliers_are_exported(
     assert "the last multipliers, answered at step 75" in last.stdout
 
 
+def test_blocks_of_a_role_may_share_a_multiplier(
+    cli: Cli, client: AdvisorClient, project: str, tmp_path: Path
+) -> None:
+    register(client, project)
+    request = {
+        "opening": {"layout": {"groups": [{"name": name} for name in NAMES]}},
+        "measurement": {"unit_rates": [1, 1, 6, 4]},  # of the blocks 2 and 3 are expected
+    }
+    path = tmp_path / "request.json"
+    path.write_text(json.dumps(request))
+    command = ("export", "shaped", "--layout", str(path), "--to", "nemo-automodel")
+    own = trainers.nemo_automodel(cli.run(*command).stdout, NAMES)
+    assert [own[name][0] for name in NAMES[1:3]] == [2.0, 0.5]
+    shared = cli.run(*command, "--per-role")
+    assert trainers.nemo_automodel(shared.stdout, NAMES) == dict.fromkeys(NAMES, (1.0, 1.0))
+    assert "differs from their own by at most a factor of 2" in shared.stdout
+    exact = cli.run(*command, "--values-per-octave", "0")
+    assert "rounded" not in exact.stdout
+
+
 def test_a_run_that_still_trains_is_exported_with_a_warning(
     cli: Cli, client: AdvisorClient, project: str
 ) -> None:

@@ -156,6 +156,18 @@ def test_the_decay_of_a_step_is_kept_by_a_partition() -> None:
         assert float(update[0]) == pytest.approx(-1e-2 * 0.1, rel=1e-5)
 
 
+@pytest.mark.parametrize("attribute", ["value", "raw_value"])
+def test_a_leaf_may_be_the_array_of_a_variable_of_nnx(attribute: str) -> None:
+    jax = imported("jax")
+    imported("optax")
+
+    module = trainers.load(FORMATS[FormatName.OPTAX].write(export_of_leaves(), Settings()).text)
+    keys = jax.tree_util.DictKey, jax.tree_util.GetAttrKey
+    path = [keys[0](part) for part in ("params", "Block_0", "Dense_0", "kernel")]
+    label = module._label((*path, keys[1](attribute)), None)
+    assert {name: factor for _, name, factor, _ in module.GROUPS}[label] == 0.5
+
+
 def test_a_leaf_without_a_multiplier_is_refused() -> None:
     jax = imported("jax")
     imported("optax")

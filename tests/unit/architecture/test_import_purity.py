@@ -31,6 +31,8 @@ _BESIDES = ("torch", "jax", "matplotlib")
         ("advisor.policy", (*_SERVER, *_BESIDES, "grpc", "google.protobuf", "fslr", "asyncio")),
         ("advisor.local.in_process", (*_SERVER, *_BESIDES, "google.rpc")),
         *((f"advisor.report.{name}", (*_RENDERING, *_BESIDES)) for name in _REPORT),
+        ("advisor.export.formats", (*_RENDERING, *_BESIDES)),
+        ("advisor.export.sources", (*_RENDERING, *_BESIDES)),
         ("advisor.server.bootstrap", _BESIDES),
     ],
 )
