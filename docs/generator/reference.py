@@ -180,6 +180,7 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "python-errors": _api("clients/python", "fslr.errors"),
     "python-fslr": _api_of_fslr,
     "python-local": _api(".", "advisor.local"),
+    "python-testing": _api("clients/python", "fslr.testing"),
     "python-torch": _api("clients/python", "fslr.torch"),
     "python-training": _api("clients/python", "fslr.training"),
     "settings": settings,

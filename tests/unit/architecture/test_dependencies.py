@@ -28,7 +28,7 @@ _ORDER = {
         "advisor",  # the code generated from the protos
         *("errors", "environment", "optional_dependencies", "resource_names"),
         *("yaml_numbers", "_yaml", "profile_files"),
-        *("protocols", "training", "client", "torch", "jax", "integrations"),
+        *("protocols", "testing", "training", "client", "torch", "jax", "integrations"),
     ),
 }
 _PURE = {

@@ -26,6 +26,7 @@ _BESIDES = ("torch", "jax", "matplotlib")
             (f"fslr.training.{name}", (*_SERVER, *_BESIDES, "advisor", "google.rpc", "grpc"))
             for name in _TRAINING
         ),
+        ("fslr.testing", (*_SERVER, *_BESIDES, "advisor", "google.rpc", "grpc", "pytest")),
         ("fslr.torch", (*_SERVER, "jax", "matplotlib", "advisor", "google.rpc")),
         ("fslr.jax", (*_SERVER, "torch", "flax", "equinox", "matplotlib", "advisor", "google.rpc")),
         ("advisor.policy", (*_SERVER, *_BESIDES, "grpc", "google.protobuf", "fslr", "asyncio")),

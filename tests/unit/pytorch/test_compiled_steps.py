@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fslr.testing import FakeAdvisor
 from fslr.torch import attach
-from tests.fixed_advisor import FixedAdvisor
 
 MULTIPLIERS = [0.5, 2.0, 0.25, 4.0]
 
@@ -31,7 +31,7 @@ def trained(compiled: str, *, tensor: bool, **options: Any) -> tuple[list[Tensor
     rate: Any = torch.tensor(0.01) if tensor else 0.01
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, foreach=False)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9) if tensor else None
-    advisor = FixedAdvisor(MULTIPLIERS, interval=4)
+    advisor = FakeAdvisor(MULTIPLIERS, interval_steps=4)
     attachment = attach(
         model, optimizer, profile="x", advisor=advisor, answers="wait", max_overhead=None, **options
     )

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fslr.testing import FakeAdvisor
 from fslr.torch import attach
 from fslr.torch.hooks import StepHooks
-from tests.fixed_advisor import FixedAdvisor
 
 FIRST = 3  # the step from which on calls fail
 MULTIPLIERS = [0.5, 2.0, 0.25, 4.0]
@@ -112,7 +112,7 @@ def test_a_fault_in_any_call_into_pytorch_stays_in_the_hooks(
     model = Net()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     groups = list(optimizer.param_groups)
-    advisor = FixedAdvisor(MULTIPLIERS, interval=1)
+    advisor = FakeAdvisor(MULTIPLIERS, interval_steps=1)
     count = _Count()
 
     def step() -> int:

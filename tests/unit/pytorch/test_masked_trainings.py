@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from advisor.local.in_process import InProcessAdvisor
 from fslr import MeasurementError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.testing import FakeAdvisor
 from fslr.torch import MeasuringOptions, RateEstimate, Recorder, attach
-from tests.fixed_advisor import FixedAdvisor
 from tests.measuring import SIGMAS
 
 VOCABULARY, EXAMPLES, LENGTH, LEARNING_RATE = 12, 8, 12, 1e-3
@@ -109,7 +109,7 @@ def test_profiles_and_measurements_say_which_mask_they_have() -> None:
     with Recorder(model, optimizer, every=1) as recorder:
         train_step(model, optimizer)
         assert not recorder.profile("an encoder").mask
-    advisor = FixedAdvisor([1.0] * len(recorder.groups))
+    advisor = FakeAdvisor([1.0] * len(recorder.groups))
     with attach(model, optimizer, profile="x", advisor=advisor, options=options):
         train_step(model, optimizer)
     assert [measurement.mask for measurement in advisor.measurements] == ["attention_mask"]

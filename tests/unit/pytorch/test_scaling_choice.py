@@ -14,11 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from fslr import AttachError
+from fslr.advisor.v1 import policy_pb2
+from fslr.testing import FakeAdvisor
 from fslr.torch import attach
 from fslr.torch.optimizer_trial import try_out
 from fslr.torch.scaling import choose, is_linear
 from fslr.training.events import Event, Warned
-from tests.fixed_advisor import FixedAdvisor
+
+INDEPENDENT = policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT
 
 MULTIPLIERS = [0.5, 2.0, 0.25, 4.0]
 
@@ -212,7 +215,10 @@ def test_every_optimizer_steps_by_its_multipliers(
     with (
         caplog.at_level(logging.INFO, "fslr"),
         attach(
-            advised, optimizers[1], profile="x", advisor=FixedAdvisor(MULTIPLIERS)
+            advised,
+            optimizers[1],
+            profile="x",
+            advisor=FakeAdvisor(MULTIPLIERS, weight_decay=INDEPENDENT),
         ) as attachment,
     ):
         for step in range(4):
@@ -327,7 +333,7 @@ def test_a_way_that_is_known_to_be_wrong_is_refused_before_the_first_step(
     kind: Callable[[Any], torch.optim.Optimizer], scaling: Any, message: str
 ) -> None:
     model = net()
-    advisor = FixedAdvisor(MULTIPLIERS)
+    advisor = FakeAdvisor(MULTIPLIERS, weight_decay=INDEPENDENT)
     optimizer = kind(model.parameters())
     with pytest.raises(AttachError, match=message):
         attach(model, optimizer, profile="x", advisor=advisor, scaling=scaling)
@@ -408,7 +414,7 @@ def test_an_optimizer_that_stops_following_is_scaled_by_its_updates(
 ) -> None:
     model = net()
     optimizer = Later(model.parameters())
-    advisor = FixedAdvisor(MULTIPLIERS, interval=4)
+    advisor = FakeAdvisor(MULTIPLIERS, weight_decay=INDEPENDENT, interval_steps=4)
     with (
         caplog.at_level(logging.WARNING, "fslr"),
         attach(
@@ -432,7 +438,7 @@ def test_an_optimizer_that_stops_following_is_scaled_by_its_updates(
 def test_the_step_of_the_check_that_turns_to_updates_is_scaled() -> None:
     model = net()
     optimizer = Later(model.parameters())
-    advisor = FixedAdvisor(MULTIPLIERS, interval=4)
+    advisor = FakeAdvisor(MULTIPLIERS, weight_decay=INDEPENDENT, interval_steps=4)
     turned: list[int] = []
 
     def listen(event: Event) -> None:
@@ -471,7 +477,7 @@ def test_an_optimizer_that_averages_keeps_scaled_learning_rates(
     choice = choose(optimizer_of_trial, "auto")
     assert (choice.by_update, choice.is_correctable) == (False, False)
     optimizer.train()
-    advisor = FixedAdvisor(MULTIPLIERS, interval=2)
+    advisor = FakeAdvisor(MULTIPLIERS, weight_decay=INDEPENDENT, interval_steps=2)
     start = [p.detach().clone() for p in model.parameters()]
     with (
         caplog.at_level(logging.WARNING, "fslr"),
@@ -493,7 +499,7 @@ def test_a_step_that_does_not_read_the_split_groups_is_noticed_at_once(
 ) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    advisor = FixedAdvisor(MULTIPLIERS)
+    advisor = FakeAdvisor(MULTIPLIERS, weight_decay=INDEPENDENT)
     with (
         caplog.at_level(logging.WARNING, "fslr"),
         attach(model, optimizer, profile="x", advisor=advisor) as attachment,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fslr import AttachError
+from fslr.testing import FakeAdvisor
 from fslr.torch import MeasuringOptions, ModelGroups, Recorder, attach
-from tests.fixed_advisor import FixedAdvisor
 
 MULTIPLIERS = [0.5, 2.0, 0.25, 4.0, 1.5]
 
@@ -118,7 +118,7 @@ def test_the_whole_step_of_several_optimizers_is_measured_once() -> None:
 def test_each_group_steps_by_its_multiplier(scaling: Any, order: tuple[int, int]) -> None:
     plain, advised = net(), net()
     optimizers = [muon_and_adam(model) for model in (plain, advised)]
-    advisor = FixedAdvisor(MULTIPLIERS)
+    advisor = FakeAdvisor(MULTIPLIERS)
     with attach(
         advised, optimizers[1], profile="x", advisor=advisor, scaling=scaling
     ) as attachment:
@@ -176,7 +176,7 @@ def test_an_optimizer_that_steps_every_few_times_is_measured_when_it_steps(
 def test_optimizers_of_different_cadence_step_by_their_multipliers(scaling: Any) -> None:
     plain, advised = net(), net()
     optimizers = [two_adams(model) for model in (plain, advised)]
-    advisor = FixedAdvisor(MULTIPLIERS, interval=3)
+    advisor = FakeAdvisor(MULTIPLIERS, interval_steps=3)
     with attach(
         advised,
         optimizers[1],
@@ -248,7 +248,7 @@ def test_a_closure_may_call_the_model_within_the_step_of_each_optimizer() -> Non
 def test_two_attachments_on_different_optimizers_do_not_disturb_each_other() -> None:
     model = net()
     optimizers = muon_and_adam(model)
-    advisors = FixedAdvisor([0.5, 2.0]), FixedAdvisor([0.25, 4.0, 2.0])
+    advisors = FakeAdvisor([0.5, 2.0]), FakeAdvisor([0.25, 4.0, 2.0])
     with (
         attach(model, optimizers[0], profile="x", advisor=advisors[0]) as one,
         attach(model, optimizers[1], profile="x", advisor=advisors[1]) as other,

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fslr import AttachError
+from fslr.testing import FakeAdvisor
 from fslr.torch import Attachment, Recorder, attach
-from tests.fixed_advisor import FixedAdvisor
 
 MULTIPLIERS = [0.5, 2.0, 0.25, 4.0]
 LEARNING_RATE = 0.01
@@ -37,8 +37,8 @@ def backward(model: nn.Module, seed: int) -> Tensor:
 
 def attached(
     model: nn.Module, optimizer: Any, *, interval: int = 3, **options: Any
-) -> tuple[Attachment, FixedAdvisor]:
-    advisor = FixedAdvisor(MULTIPLIERS, interval=interval)
+) -> tuple[Attachment, FakeAdvisor]:
+    advisor = FakeAdvisor(MULTIPLIERS, interval_steps=interval)
     options = {"max_overhead": None, **options}
     return attach(model, optimizer, profile="x", advisor=advisor, **options), advisor
 
@@ -407,7 +407,7 @@ def test_parameters_that_change_are_named_and_the_rest_goes_on(
         model[0].requires_grad_(requires_grad=False)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=LEARNING_RATE, momentum=0.5)
-    advisor = FixedAdvisor(MULTIPLIERS[-len(trained) :], interval=2)
+    advisor = FakeAdvisor(MULTIPLIERS[-len(trained) :], interval_steps=2)
     with (
         caplog.at_level(logging.WARNING, "fslr"),
         attach(model, optimizer, profile="x", advisor=advisor, max_overhead=None) as attachment,

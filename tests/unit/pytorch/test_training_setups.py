@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from advisor.local.in_process import InProcessAdvisor
+from fslr.advisor.v1 import policy_pb2
+from fslr.testing import FakeAdvisor
 from fslr.torch import (
     Batch,
     MeasuringOptions,
@@ -27,8 +29,9 @@ from fslr.torch import (
 )
 from fslr.torch.model.batch import AutocastState
 from tests.building import COMPLETE_PROVENANCE, content_message
-from tests.fixed_advisor import FixedAdvisor
 from tests.measuring import ROUNDING, SIGMAS
+
+INDEPENDENT = policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT
 
 _PROBES = 40
 _LR = 0.01
@@ -215,7 +218,9 @@ def test_steps_are_scaled_correctly(case: str, scaling: Any) -> None:
             for parameter in group["params"]
         }
         decayed = [decays[id(g.parameter)] * g.parameter.detach().clone() for g in groups]
-        advisor = FixedAdvisor(0.25 * 2 ** (i % 5) for i, _ in enumerate(groups))
+        advisor = FakeAdvisor(
+            [0.25 * 2 ** (i % 5) for i, _ in enumerate(groups)], weight_decay=INDEPENDENT
+        )
         before = [group.parameter.detach().clone() for group in groups]
         if attached:
             with attach(
@@ -244,7 +249,9 @@ def test_a_compiled_step_is_measured_and_scaled_like_any_other() -> None:
         model, optimizer = prepared(SETUPS["AdamW"])
         if compiled:
             optimizer.step = torch.compile(optimizer.step, backend="eager")  # type: ignore[method-assign,assignment]
-        advisor = FixedAdvisor(0.1 + i for i, _ in enumerate(ModelGroups(model, optimizer)))
+        advisor = FakeAdvisor(
+            [0.1 + i for i, _ in enumerate(ModelGroups(model, optimizer))], weight_decay=INDEPENDENT
+        )
         with attach(model, optimizer, profile="x", advisor=advisor) as attachment:
             loop = Loop(SETUPS["AdamW"], model, optimizer)
             for _ in range(3):

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from fslr.advisor.v1 import policy_pb2
+from fslr.testing import FakeAdvisor
 from fslr.torch import MeasuringOptions, Recorder, attach
 from fslr.torch.weight_decay import DecayKind, WeightDecay
 from tests.building import COMPLETE_PROVENANCE
-from tests.fixed_advisor import FixedAdvisor
 from tests.scaled_steps import groups_of_a_step, scaler_of
+
+INDEPENDENT = policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT
 
 LEARNING_RATE, DECAY = 1e-2, 0.3
 SMALL_DECAY = 0.05  # with momentum, what is exact for weights that do not change
@@ -88,7 +90,7 @@ def decays_without_gradient(model: nn.Module, optimizer: torch.optim.Optimizer) 
 def test_the_decay_of_a_step_does_not_depend_on_the_multiplier(name: str, scaling: Any) -> None:
     model = Products()
     optimizer = OPTIMIZERS[name](model.parameters())
-    advisor = FixedAdvisor(MULTIPLIERS)
+    advisor = FakeAdvisor(MULTIPLIERS, weight_decay=INDEPENDENT)
     with attach(model, optimizer, profile="x", advisor=advisor, scaling=scaling) as attachment:
         for _ in range(2):
             backward(model)
@@ -104,7 +106,7 @@ def test_the_decay_of_a_step_does_not_depend_on_the_multiplier(name: str, scalin
 def test_under_the_rule_coupled_a_multiplier_scales_the_decay(name: str, scaling: Any) -> None:
     model = Products()
     optimizer = OPTIMIZERS[name](model.parameters())
-    advisor = FixedAdvisor(MULTIPLIERS, policy_pb2.WEIGHT_DECAY_RULE_COUPLED)
+    advisor = FakeAdvisor(MULTIPLIERS, weight_decay=policy_pb2.WEIGHT_DECAY_RULE_COUPLED)
     with attach(model, optimizer, profile="x", advisor=advisor, scaling=scaling):
         backward(model)
         optimizer.step()
@@ -126,7 +128,11 @@ def test_steps_are_those_of_groups_with_learning_rates_and_decays_of_their_own(
         group["lr"] = group["lr"] * multiplier
         group["weight_decay"] = group["weight_decay"] / multiplier
     with attach(
-        advised, optimizers[1], profile="x", advisor=FixedAdvisor(MULTIPLIERS), scaling=scaling
+        advised,
+        optimizers[1],
+        profile="x",
+        advisor=FakeAdvisor(MULTIPLIERS, weight_decay=INDEPENDENT),
+        scaling=scaling,
     ):
         for _ in range(5):
             for model, optimizer in zip((plain, advised), optimizers, strict=True):
@@ -186,7 +192,11 @@ def test_with_momentum_the_decay_is_kept_while_a_multiplier_stays(
         model = Products()
         optimizer = with_momentum(model, **options)
         with attach(
-            model, optimizer, profile="x", advisor=FixedAdvisor(multipliers), scaling=scaling
+            model,
+            optimizer,
+            profile="x",
+            advisor=FakeAdvisor(multipliers, weight_decay=INDEPENDENT),
+            scaling=scaling,
         ):
             backward(model)
             optimizer.step()
@@ -314,7 +324,11 @@ def test_l2_in_an_adaptive_optimizer_stays_unchanged_and_a_hint_says_so_once(
     with (
         caplog.at_level(logging.INFO, "fslr"),
         attach(
-            model, optimizer, profile="x", advisor=FixedAdvisor(MULTIPLIERS, rule), scaling=scaling
+            model,
+            optimizer,
+            profile="x",
+            advisor=FakeAdvisor(MULTIPLIERS, weight_decay=rule),
+            scaling=scaling,
         ),
     ):
         for _ in range(4):
@@ -347,7 +361,7 @@ def test_a_hint_says_once_that_multipliers_scale_the_decay(
 ) -> None:
     model = Products()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=decay)
-    advisor = FixedAdvisor([multiplier] * len(MULTIPLIERS), rule)
+    advisor = FakeAdvisor([multiplier] * len(MULTIPLIERS), weight_decay=rule)
     with (
         caplog.at_level(logging.INFO, "fslr"),
         attach(model, optimizer, profile="x", advisor=advisor, scaling=scaling),
@@ -363,7 +377,13 @@ def test_a_hint_says_once_that_multipliers_scale_the_decay(
 def test_a_parameter_without_a_gradient_does_not_decay(scaling: Any) -> None:
     model = Products()
     optimizer = OPTIMIZERS["AdamW"](model.parameters())
-    with attach(model, optimizer, profile="x", advisor=FixedAdvisor(MULTIPLIERS), scaling=scaling):
+    with attach(
+        model,
+        optimizer,
+        profile="x",
+        advisor=FakeAdvisor(MULTIPLIERS, weight_decay=INDEPENDENT),
+        scaling=scaling,
+    ):
         backward(model)
         optimizer.step()
         before = model.matrices[1].detach().clone()
@@ -386,7 +406,7 @@ def test_measurements_do_not_depend_on_the_multiplier(
     model = Products()
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, weight_decay=DECAY)
     options = MeasuringOptions(exclude_weight_decay=excludes, seed=1)
-    advisor = FixedAdvisor((0.05, 0.5, 1.0, 3.0), rule, interval=1)
+    advisor = FakeAdvisor((0.05, 0.5, 1.0, 3.0), weight_decay=rule, interval_steps=1)
     with attach(
         model, optimizer, profile="x", advisor=advisor, options=options, scaling=scaling
     ) as attachment:
@@ -414,7 +434,11 @@ def test_l2_in_an_adaptive_optimizer_cannot_be_excluded_and_a_warning_says_so(
     options = MeasuringOptions(exclude_weight_decay=True)
     Recorder(model, optimizer, provenance=COMPLETE_PROVENANCE, options=options).close()
     attach(
-        model, optimizer, profile="x", advisor=FixedAdvisor(MULTIPLIERS), options=options
+        model,
+        optimizer,
+        profile="x",
+        advisor=FakeAdvisor(MULTIPLIERS, weight_decay=INDEPENDENT),
+        options=options,
     ).close()
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from fslr import AttachError, Event, Measured, RateEstimate, RunInfo
 from fslr.advisor.v1 import layout_pb2
+from fslr.testing import FakeAdvisor
 from fslr.training.advised_run import AdvisedRun, Answers
 from fslr.training.budget import Budget, Intervals
 from fslr.training.events import Listeners
 from fslr.training.exchange import OneProcess
 from fslr.training.stopwatch import Stopwatch
-from tests.fixed_advisor import FixedAdvisor
 from tests.unit.training.numbers_training import NumbersMeter, NumbersTraining
 
 ALLOWED = Intervals(25, 100)
@@ -214,7 +214,7 @@ def events_of(
 
     training = NumbersTraining([1.0, 2.0], schedule)
     training.meter = CostlyMeter(training, clock)
-    advisor = FixedAdvisor([1.0, 0.5], interval=50)
+    advisor = FakeAdvisor([1.0, 0.5], interval_steps=50)
     layout = layout_pb2.Layout(groups=[layout_pb2.Group(name=name) for name in "ab"])
     run = AdvisedRun(
         advisor,

@@ -20,9 +20,12 @@ from torch.distributed.tensor.parallel import (
 
 from advisor.local.in_process import InProcessAdvisor
 from fslr import AttachError, RateEstimate
+from fslr.advisor.v1 import policy_pb2
+from fslr.testing import FakeAdvisor
 from fslr.torch import MeasuringOptions, Recorder, attach
 from tests.building import content_message
-from tests.fixed_advisor import FixedAdvisor
+
+INDEPENDENT = policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +106,9 @@ def test_weights_decay_and_are_measured_as_in_a_whole_model(scaling: Any, exclud
             model,
             optimizer,
             profile="x",
-            advisor=FixedAdvisor((0.05, 0.5, 1.0, 2.0, 10.0, 0.001), interval=1),
+            advisor=FakeAdvisor(
+                (0.05, 0.5, 1.0, 2.0, 10.0, 0.001), weight_decay=INDEPENDENT, interval_steps=1
+            ),
             options=MeasuringOptions(exclude_weight_decay=excludes),
             scaling=scaling,
             answers="wait",
