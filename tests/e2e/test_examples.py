@@ -65,3 +65,19 @@ def test_the_accelerate_example_resumes_with_its_advice(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     for expected in ("width 64, recorded:", "width 96, with advice:", "step 8, 7 groups"):
         assert expected in done.stdout
+def test_the_tracker_example_draws_a_bar_and_writes_to_tensorboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorboard", reason="the example writes TensorBoard's files")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr(
+        sys, "argv", ["log_to_tensorboard.py", "--steps", "12", "--out", str(tmp_path)]
+    )
+    runpy.run_path(str(_ROOT / "examples/log_to_tensorboard.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "12/12" in printed
+    assert f"tensorboard --logdir {tmp_path}" in printed.replace("\n", "")
+    read = EventAccumulator(str(tmp_path)).Reload()
+    assert [each.step for each in read.Tensors("fslr/total_rate")] == [0, 5, 10]
+    assert "fslr/share/0.weight" in read.Tags()["tensors"]

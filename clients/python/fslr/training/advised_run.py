@@ -337,6 +337,7 @@ class AdvisedRun:
                 estimate,
                 tuple(learning_rates),
                 tuple(self.factors),
+                tuple(self._groups),
                 seconds=stopwatch.seconds_under_way,
                 overhead=stopwatch.overhead,
             )

@@ -54,6 +54,7 @@ class Measured:
         estimate: The unit rates and what comes with them.
         learning_rates: The scheduled learning rate of each group, without its multiplier.
         multipliers: The multiplier that each group stepped with.
+        groups: The groups' names, in layout order.
         seconds: How long the measurement took.
         overhead: Time of all measurements before this one per time of training so far; None: not
             known yet.
@@ -63,6 +64,7 @@ class Measured:
     estimate: RateEstimate
     learning_rates: tuple[float, ...]
     multipliers: tuple[float, ...]
+    groups: tuple[str, ...]
     seconds: float = field(compare=False)  # times differ between equal trainings
     overhead: float | None = field(compare=False)
 

@@ -234,6 +234,7 @@ class Recording:
                 estimate,
                 tuple(learning_rates),
                 tuple(self.factors),
+                tuple(group.name for group in self._layout.groups),
                 seconds=stopwatch.seconds_under_way,
                 overhead=stopwatch.overhead,
             )
