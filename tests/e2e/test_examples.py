@@ -65,6 +65,8 @@ def test_the_accelerate_example_resumes_with_its_advice(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     for expected in ("width 64, recorded:", "width 96, with advice:", "step 8, 7 groups"):
         assert expected in done.stdout
+
+
 def test_the_tracker_example_draws_a_bar_and_writes_to_tensorboard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

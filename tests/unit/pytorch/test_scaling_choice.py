@@ -275,7 +275,7 @@ def test_what_an_optimizer_adds_to_the_steps_that_it_wraps_is_scaled_too() -> No
     plain, advised = net(), net()
     optimizers = [Sharpness(model.parameters()) for model in (plain, advised)]
     events: list[Event] = []
-    advisor = FixedAdvisor(MULTIPLIERS)
+    advisor = FakeAdvisor(MULTIPLIERS, weight_decay=INDEPENDENT)
     with attach(advised, optimizers[1], profile="x", advisor=advisor, listeners=[events.append]):
         for step in range(3):
             plain.load_state_dict(advised.state_dict())
