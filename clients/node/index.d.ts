@@ -1,0 +1,139 @@
+// Field names are those of the protos in camel case; protos/fslr/advisor/v1 describes them.
+
+export interface Group {
+  name: string;
+  role?: string;
+  depthIndex?: number;
+  depthCount?: number;
+  parameterCount?: number;
+  shape?: number[];
+  fanIn?: number;
+  fanOut?: number;
+  kind?: string;
+  initialRms?: number;
+  optimizer?: string;
+}
+
+export interface Layout {
+  groups: Group[];
+  roleTemplates?: string[];
+  frozenNames?: string[];
+}
+
+export interface RunOpening {
+  /** `projects/{project}/profiles/{profile}`, optionally with `@{version}` or `@{alias}`. */
+  profile: string;
+  layout: Layout;
+  /** `projects/{project}/runs/{run}`; without it nothing is stored. */
+  run?: string;
+  totalSteps?: number;
+  policy?: Record<string, unknown>;
+  optimizer?: string;
+  observeOnly?: boolean;
+  baseLearningRate?: number;
+  batchSize?: number;
+  lossName?: string;
+  session?: string;
+}
+
+/** One step's unit rates; arrays are in layout order. */
+export interface Measurement {
+  step: number;
+  unitRates: number[];
+  relativeErrors?: number[];
+  multipliers?: number[];
+  learningRates?: number[];
+  intervalSteps?: number;
+  probes?: number;
+  examples?: number;
+  loss?: number;
+  totalRate?: number;
+  shares?: number[];
+  linearityError?: number;
+  advised?: boolean[];
+  weightRms?: number[];
+  updateRms?: number[];
+  excludesWeightDecay?: boolean;
+  mask?: string;
+}
+
+export interface Recommendation {
+  step: number;
+  profile: string;
+  digest: string;
+  multipliers: number[];
+  outcomes: string[];
+  referenceUnitRates: number[];
+  nextMeasurementStep: number;
+  stale: boolean;
+  depthFactors: number[];
+  rawMultipliers: number[];
+  limits: number[];
+  probes: number;
+  warnings: { kind: string; message: string }[];
+  profileStep: number;
+  policy: string;
+  recommended: boolean[];
+  priors: number[];
+  weightDecay: string;
+}
+
+export interface LayoutMapping {
+  profile: string;
+  mappings: { group: string; role: string; sources: string[]; depthFactor: number; match: string; prior: number }[];
+  unmatched: string[];
+  refusal: string;
+  warnings: string[];
+  weightDecay: string;
+  policy: string;
+}
+
+export interface ClientOptions {
+  /** Default: the environment variable FSLR_TOKEN. */
+  token?: string;
+  /** The caller's name in the audit log. */
+  actor?: string;
+  /** Maximum wait for an answer. Default: 10,000. */
+  deadlineMs?: number;
+  /** File of the certificate authority that signed the advisor's certificate. Default: FSLR_TLS_CA. */
+  ca?: string;
+  /** Files of the client's own certificate, if the advisor asks for one. */
+  cert?: string;
+  key?: string;
+  /** Whether a token may be sent to another machine without TLS. */
+  allowInsecure?: boolean;
+  /** Folder of the protos. Default: that of the repository. */
+  protos?: string;
+}
+
+/** The advisor refused a call, or could not answer it. */
+export class ServiceError extends Error {
+  /** A number of google.rpc.Code, and its name. */
+  code: number;
+  codeName: string;
+  /** Such as PROFILE_NOT_FOUND; docs/reference/errors.md lists them. Empty: not from the service. */
+  reason: string;
+  metadata: Record<string, string>;
+  /** How long the service asks to wait before a retry; null: it does not say. */
+  retryDelayMs: number | null;
+}
+
+export class RunSession {
+  /** Answered one after the other; an unavailable service is asked up to 5 times. */
+  recommend(measurement: Measurement): Promise<Recommendation>;
+  close(): void;
+}
+
+export class AdvisorClient {
+  constructor(address: string, options?: ClientOptions);
+  readonly address: string;
+  readonly deadlineMs: number;
+  openRun(opening: RunOpening): RunSession;
+  recommendOnce(opening: RunOpening, measurement: Measurement): Promise<Recommendation>;
+  validateLayout(opening: RunOpening): Promise<LayoutMapping>;
+  registerProfile(name: string, content: Record<string, unknown>, requestId?: string): Promise<{ profile: Record<string, unknown>; created: boolean }>;
+  getProfile(name: string): Promise<Record<string, unknown>>;
+  getRun(name: string): Promise<Record<string, unknown>>;
+  status(): Promise<Record<string, unknown>>;
+  close(): void;
+}

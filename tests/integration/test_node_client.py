@@ -1,0 +1,158 @@
+"""The client for Node.js against a real service."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+
+from advisor.local.server import LocalServer
+from advisor.store.redis.embedded import EmbeddedRedis
+from fslr import AdvisorClient
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from tests.building import content_message, opening_message
+from tests.certificates import Authority
+from tests.operator_tokens import Tokens
+
+_ROOT = Path(__file__).parents[2]
+_SOURCE = _ROOT / "clients" / "node"
+_FOLDER = _ROOT / "out" / "node-client"  # with the packages, which stay between test runs
+_PROFILE = "projects/default/profiles/char-gpt"
+
+
+@pytest.fixture(scope="module")
+def client_folder() -> Path:
+    """Copy the client, and install its packages unless they are there."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("node or npm is not installed; the client for Node.js is not tested")
+    lock = (_SOURCE / "package-lock.json").read_bytes()
+    installed = _FOLDER / "installed-lock.json"
+    is_current = installed.is_file() and installed.read_bytes() == lock
+    shutil.copytree(
+        _SOURCE, _FOLDER, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules")
+    )
+    if not is_current:
+        try:
+            done = subprocess.run(
+                ["npm", "ci", "--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund"],
+                cwd=_FOLDER,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=120,
+            )
+        except subprocess.TimeoutExpired:
+            pytest.skip("npm ci did not end within 120 s; the client for Node.js is not tested")
+        if done.returncode != 0:
+            pytest.skip(f"npm ci cannot install the client's packages: {done.stderr[-300:]}")
+        installed.write_bytes(lock)
+    return _FOLDER
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[LocalServer]:
+    with LocalServer() as running, AdvisorClient(running.address) as client:
+        client.register_profile("char-gpt", content_message())
+        yield running
+
+
+def command(folder: Path, scenario: str, address: str, **options: Any) -> list[str]:
+    opening = MessageToDict(opening_message(_PROFILE))
+    given = {
+        "opening": opening,
+        "unitRates": [1.0, 0.5, 2.0, 4.0],
+        "protos": str(_ROOT / "protos"),
+        **options,
+    }
+    return ["node", str(folder / "test" / "scenario.js"), scenario, address, json.dumps(given)]
+
+
+def run(folder: Path, scenario: str, address: str, **options: Any) -> Any:
+    """Run a scenario, and return its result."""
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("FSLR_")}
+    done = subprocess.run(
+        command(folder, scenario, address, **options),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=variables,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_measurements_are_answered_as_for_the_client_in_python(
+    client_folder: Path, service: LocalServer
+) -> None:
+    found = run(client_folder, "exchange", service.address)
+    with AdvisorClient(service.address) as client:
+        opening = opening_message(_PROFILE)
+        expected = client.recommend_once(opening, pb.Measurement(unit_rates=[1.0, 0.5, 2.0, 4.0]))
+    assert found["once"]["multipliers"] == list(expected.multipliers)
+    assert found["answers"][0]["multipliers"] == list(expected.multipliers)
+    assert found["once"]["digest"] == expected.digest
+    assert [answer["step"] for answer in found["answers"]] == [0, 25, 50]
+    assert found["mapping"]["unmatched"] == []
+    assert found["mapping"]["refusal"] == ""
+    assert found["closed"]["message"] == "the session is closed; open the run again"
+
+
+def test_errors_have_their_reasons_and_the_session_goes_on(
+    client_folder: Path, service: LocalServer
+) -> None:
+    found = run(client_folder, "refusals", service.address)
+    unknown, invalid = found["unknown"], found["invalid"]
+    assert (unknown["codeName"], unknown["reason"]) == ("NOT_FOUND", "PROFILE_NOT_FOUND")
+    assert unknown["metadata"] == {"nearest": _PROFILE}
+    assert (invalid["codeName"], invalid["reason"]) == ("INVALID_ARGUMENT", "INVALID_VALUE")
+    assert "measurement.step: -1" in invalid["message"]
+    assert found["after"] == 0
+
+
+def test_a_session_goes_on_with_a_service_that_was_restarted(
+    client_folder: Path, tmp_path: Path
+) -> None:
+    with LocalServer(tmp_path) as first:
+        port = first.address.rpartition(":")[2]
+        with AdvisorClient(first.address) as client:
+            client.register_profile("char-gpt", content_message())
+        process = subprocess.Popen(
+            command(client_folder, "reconnect", first.address),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "first\n"
+    with LocalServer(tmp_path, "--port", port):
+        output, _ = process.communicate("go\n", timeout=60)
+    assert json.loads(output) == {"steps": [0, 25]}
+
+
+def test_tls_and_tokens(client_folder: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("server")
+    secured = ("--tls-cert", str(cert), "--tls-key", str(key), "--authenticate")
+    with (
+        EmbeddedRedis(tmp_path / "redis") as store,
+        LocalServer(None, "--redis-url", store.url, *secured) as service,
+    ):
+        ca = str(authority.ca())
+        refused = run(client_folder, "status", service.address, ca=ca)
+        assert (refused["codeName"], refused["reason"]) == ("UNAUTHENTICATED", "UNAUTHENTICATED")
+        plain = run(client_folder, "status", service.address, deadlineMs=2_000)
+        assert (plain["codeName"], plain["reason"]) == ("UNAVAILABLE", "")
+        token = Tokens(store.url, "default").create("trainer")["token"]
+        found = run(client_folder, "status", service.address, ca=ca, token=token)
+        assert found["encrypted"]
+        assert found["caller"]["role"] == "ROLE_TRAINER"
+    with pytest.raises(AssertionError, match=r"the token would be sent to advisor\.invalid:1"):
+        run(client_folder, "status", "advisor.invalid:1", token="fslr_a_b_c")
