@@ -69,7 +69,7 @@ def list_(
         say(f"no runs in project {plain(project)}")
         return
     table = Table(
-        *("run", "state", "step", "loss", "learning rate", "measurements", "lost", "profile"),
+        *("run", "state", "step", "loss", "learning rate", "times measured", "lost", "profile"),
         "last measured",
         box=box.SIMPLE,
         padding=0,

@@ -189,6 +189,7 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("time_ratio_k4", _RATIO),
     ("step_ratio", _RATIO),
     ("rounded_ratio", _RATIO),
+    ("regrouped_ratio", _NEITHER),  # the optimizer's own
     # The service.
     ("sent", _NEITHER),
     ("groups/*", _SPEED),

@@ -128,9 +128,9 @@ class SplitGroups:
         names = group.get("param_names")
         for index, parameter in enumerate(group["params"]):
             factor = self._factors.get(id(parameter), 1.0)
-            noted = self.notes.get(id(parameter))
+            noted = self.notes.get(id(parameter)) if self.notes else None
             notes = _still_true(noted, group) if noted else {}
-            key = (place, factor, *sorted(notes.items()))
+            key = (place, factor, *sorted(notes.items())) if notes else (place, factor)
             part = parts.get(key)
             if part is None:
                 values = self._known[key] = known.get(key, {})
