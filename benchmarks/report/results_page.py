@@ -24,6 +24,7 @@ again except the comparison with other services and the fault injection, whose c
 _CLOSING = """\
 For a file whose parts are measured one by one, the table lists the commit of each part. Missing
 entries were not recorded."""
+_FEW_STEPS = 4
 _MEASURED_PARTS = ("cases", "ablations", "ideas")  # lists whose entries may have their own commit
 
 
@@ -78,6 +79,19 @@ def _overhead(figures: Figures) -> str:
         f"relative errors of {number(ours['relative_error'], '.2f')} and "
         f"{number(paper['relative_error'], '.2f')} ([details]({where})).\n\n"
         + tables.overhead(figures)
+    )
+
+
+def _measurements(figures: Figures) -> str:
+    costs = list(figures["architectures"].values())
+    first = sorted(cost["first"] for cost in costs)
+    cheap = sum(cost <= _FEW_STEPS for cost in first)
+    return (
+        "The processor time of a measurement with one probe, in training steps of the same small "
+        "model; medians of paired steps. A first measurement also finds out how each group is "
+        f"measured. It takes at most {_FEW_STEPS} training steps on {cheap} of {len(costs)} "
+        f"architectures, and {number(first[-1], '.1f')} on the one where it takes most.\n\n"
+        f"{tables.measurements(figures)}"
     )
 
 
@@ -190,6 +204,7 @@ _SECTIONS = (
     _Section("ideas", "Beyond the paper", transfer.ideas),
     _Section("estimator", "Accuracy of the estimators", _estimators),
     _Section("overhead", "What measuring adds to a training", _overhead),
+    _Section("measurements", "First and later measurements", _measurements),
     _Section("scaling", "How the cost grows", _scaling),
     _Section("registry", "Many profiles and large profiles", _registry),
     _Section("rpc", "Throughput of one service", _rpc),

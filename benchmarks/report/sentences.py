@@ -99,9 +99,9 @@ def stepping_cost(scaling: dict[str, Any]) -> str:
     different = [row["split_ms"] / row["plain_ms"] for row in rows]
     return (
         f"A step of 200 tensors takes {min(rounded):.1f} to {max(rounded):.1f} times as long with "
-        "the rounded multipliers of the default policy as without multipliers. The optimizer itself "
-        f"takes {min(regrouped):.1f} to {max(regrouped):.1f} times as long if the same groups are "
-        "made by hand. If all multipliers differ, a step takes "
+        "the rounded multipliers of the default policy as without multipliers. The optimizer "
+        f"itself takes {min(regrouped):.1f} to {max(regrouped):.1f} times as long if the same "
+        "groups are made by hand. If all multipliers differ, a step takes "
         f"{min(different):.1f} to {max(different):.1f} times as long."
     )
 

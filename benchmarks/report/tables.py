@@ -113,6 +113,23 @@ def stepping(figures: dict[str, Any]) -> str:
     )
 
 
+def measurements(figures: dict[str, Any]) -> str:
+    """Return what first and later measurements cost on each architecture."""
+    return table(
+        ("architecture", "groups", "on a slow route", "first measurement", "later measurement"),
+        (
+            (
+                name.replace("_", " "),
+                str(cost["groups"]),
+                str(cost["slow"]),
+                f"{cost['first']:.1f}",
+                f"{cost['later']:.1f}",
+            )
+            for name, cost in figures["architectures"].items()
+        ),
+    )
+
+
 def summary(estimators: dict[str, Any], overheads: dict[str, Any]) -> str:
     """Return our estimator and the paper's in a few rows."""
     found = estimators["models"]["char_gpt"]

@@ -161,9 +161,27 @@ def test_sentences_show_the_figures_of_their_files() -> None:
     assert "2 of them end above" in render_block("practice", {"practice": figures})
     scaling = {
         "stepping": [
-            {"split_ms": 2.9, "plain_ms": 1.0, "rounded_ratio": 1.23, "regrouped_ratio": 1.12, "groups": 200},
-            {"split_ms": 8.4, "plain_ms": 2.0, "rounded_ratio": 1.48, "regrouped_ratio": 1.35, "groups": 200},
-            {"split_ms": 90.0, "plain_ms": 2.0, "rounded_ratio": 9.0, "regrouped_ratio": 8.0, "groups": 800},
+            {
+                "split_ms": 2.9,
+                "plain_ms": 1.0,
+                "rounded_ratio": 1.23,
+                "regrouped_ratio": 1.12,
+                "groups": 200,
+            },
+            {
+                "split_ms": 8.4,
+                "plain_ms": 2.0,
+                "rounded_ratio": 1.48,
+                "regrouped_ratio": 1.35,
+                "groups": 200,
+            },
+            {
+                "split_ms": 90.0,
+                "plain_ms": 2.0,
+                "rounded_ratio": 9.0,
+                "regrouped_ratio": 8.0,
+                "groups": 800,
+            },
         ]
     }
     cost = " ".join(render_block("stepping-cost", {"scaling": scaling}).split())
