@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from advisor.policy.aliases import AliasTable, GroupAlias
 from advisor.policy.errors import InvalidValueError
+from advisor.policy.framework_spellings import FrameworkSpellings
 from advisor.policy.groups import Group
 from advisor.policy.layout import Layout, Place
 from advisor.policy.wrappers import clean_names
@@ -19,7 +20,8 @@ def in_common_spelling(
     """Return a run's layout and a base's in one spelling.
 
     A layout without role templates is read with the other's. Then the alias table rewrites the
-    names of the run whose roles the base does not have.
+    names of the run whose roles the base does not have. Where no alias fits, differences between
+    the spellings of frameworks are removed (:mod:`advisor.policy.framework_spellings`).
 
     Args:
         layout: The run's layout.
@@ -27,15 +29,28 @@ def in_common_spelling(
         aliases: The profile's alias table, checked.
 
     Returns:
-        The run's layout, the base's, and the indices of the groups that the alias table rewrote.
+        The run's layout, the base's, and the indices of the groups that were rewritten.
     """
     if not base.role_templates:
         base = _with_templates(base, layout.role_templates)
     if not layout.role_templates:
         layout = _with_templates(layout, base.role_templates)
     base_roles = frozenset(place.role for place in base.places)
-    layout, rewritten = _rewritten(layout, AliasTable(aliases), base_roles)
+    spellings = _Spellings(AliasTable(aliases), FrameworkSpellings(base_roles))
+    layout, rewritten = _rewritten(layout, spellings, base_roles)
     return layout, base, rewritten
+
+
+@dataclass(frozen=True, slots=True)
+class _Spellings:
+    """Rewrites names into the base's spelling: by its aliases, else as frameworks differ."""
+
+    aliases: AliasTable
+    frameworks: FrameworkSpellings
+
+    def rewritten(self, name: str) -> str | None:
+        """Return the base's spelling of a name or role, or None."""
+        return self.aliases.rewritten(name) or self.frameworks.rewritten(name)
 
 
 def _with_templates(layout: Layout, role_templates: Sequence[str]) -> Layout:
@@ -54,9 +69,9 @@ def _without_derived_role(group: Group, place: Place) -> Group:
 
 
 def _rewritten(
-    layout: Layout, table: AliasTable, base_roles: frozenset[str]
+    layout: Layout, table: _Spellings, base_roles: frozenset[str]
 ) -> tuple[Layout, frozenset[int]]:
-    """Return a layout with the alias table applied, and the indices of the groups it changed.
+    """Return a layout with names rewritten, and the indices of the groups that changed.
 
     A group whose role the base has keeps its name. So do groups that would all get the same name,
     as the alias is ambiguous.
@@ -88,12 +103,12 @@ def _rewritten(
     return spelled, frozenset(changed)
 
 
-def _rewritten_names(names: Sequence[str], table: AliasTable, unknown: Sequence[bool]) -> list[str]:
+def _rewritten_names(names: Sequence[str], table: _Spellings, unknown: Sequence[bool]) -> list[str]:
     """Return the names after rewriting.
 
     Args:
         names: Names of the groups and then of frozen parameters, without wrappers.
-        table: The alias table.
+        table: Rewrites names.
         unknown: Whether the base lacks the role of each group. Frozen names are always rewritten.
     """
     spelled = [
