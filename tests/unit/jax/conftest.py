@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,9 +9,17 @@ import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)
-def fast_compilation() -> Iterator[None]:
-    """Compile without most optimizations: small models take longer to compile than to train."""
+def fast_compilation(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Compile small models quickly, and each of them once.
+
+    They take longer to compile than to train, and many tests train the same ones.
+    """
     update: Any = jax.config.update
-    update("jax_disable_most_optimizations", True)
-    yield
-    update("jax_disable_most_optimizations", False)
+    settings = {
+        "jax_disable_most_optimizations": True,
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        update(name, value)

@@ -135,12 +135,22 @@ def test_a_multiplier_of_1_changes_no_bit_and_updates_keep_their_type(dtype: Any
 
 def test_each_layer_of_a_stacked_leaf_has_a_multiplier() -> None:
     params = {"blocks": {"kernel": jnp.ones((3, 2, 2))}, "head": {"kernel": jnp.ones((2, 2))}}
-    tx = optax.chain(optax.sgd(1.0), scale_by_advice(stacked=["blocks"]))
+    tx = optax.chain(optax.sgd(1.0), scale_by_advice(stacked={"blocks": 0}))
     opt_state = with_multipliers(tx.init(params), {"blocks.kernel": [1.0, 2.0, 0.5]})
     updates, _ = tx.update(params, opt_state)
     assert updates["blocks"]["kernel"][:, 0, 0].tolist() == [-1.0, -2.0, -0.5]
     assert updates["head"]["kernel"][0, 0] == -1.0
     assert multipliers_of(opt_state)["blocks.kernel"] == [1.0, 2.0, 0.5]
+    tx = scale_by_advice(stacked={"blocks": 2})
+    opt_state = with_multipliers(tx.init(params), {"blocks.kernel": [3.0, 4.0]})
+    updates, _ = tx.update(params, opt_state)
+    assert updates["blocks"]["kernel"][0, 0].tolist() == [3.0, 4.0]
+
+
+def test_an_axis_of_layers_that_a_leaf_lacks_is_refused() -> None:
+    tx = scale_by_advice(stacked={"Dense_0": 1})
+    with pytest.raises(AttachError, match=r"axis 1 counts layers, .* has the shape \(8,\)"):
+        tx.init(PARAMS)
 
 
 def decaying(**options: Any) -> optax.GradientTransformation:

@@ -182,6 +182,22 @@ def test_pauses_between_steps_belong_to_the_training() -> None:
     assert stopwatch.overhead == pytest.approx(2.5 / 53)
 
 
+def test_compiling_is_neither_measuring_nor_training() -> None:
+    clock = Clock()
+    stopwatch = Stopwatch(clock)
+    stopwatch.end_step()
+    with stopwatch.measuring():
+        clock.seconds += 0.5
+        with stopwatch.preparing():
+            clock.seconds += 30.0
+    clock.seconds += 1.0
+    stopwatch.end_step()
+    clock.seconds += 2.0
+    stopwatch.end_step()
+    assert stopwatch.measuring_seconds == pytest.approx(0.5)
+    assert stopwatch.training_seconds == pytest.approx(3.0)
+
+
 class CostlyMeter(NumbersMeter):
     """A measurement takes two seconds, and less with fewer examples."""
 

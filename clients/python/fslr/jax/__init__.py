@@ -1,9 +1,24 @@
 """JAX: record a profile, or train with an advisor's multipliers.
 
 Parameters may be a plain pytree, those of Flax linen or nnx, or an Equinox module; optimizers are
-those of optax. End the chain with :func:`scale_by_advice`::
+those of optax.
+
+Record the base model::
+
+    recorder = fslr.jax.Recorder(apply_fn, params, opt_state, learning_rate=schedule)
+    train_step = recorder.wrap(train_step)
+    ...  # the training loop
+    content = recorder.profile(fslr.Provenance("char GPT", width=32))
+
+Train the big model::
 
     tx = optax.chain(optax.adamw(schedule), fslr.jax.scale_by_advice())
+    attachment = fslr.jax.attach(
+        apply_fn, params, opt_state, learning_rate=schedule, profile="char-gpt@prod"
+    )
+    train_step = attachment.wrap(train_step)
+    ...  # the training loop
+    attachment.close()
 """
 
 from fslr.optional_dependencies import install_command
@@ -18,9 +33,19 @@ except ModuleNotFoundError as error:
 
 from fslr.jax.advice_state import multipliers_of, with_multipliers
 from fslr.jax.advice_transform import AdviceState, scale_by_advice
+from fslr.jax.attachment import Attachment, attach
+from fslr.jax.groups import ModelGroups, ParameterGroup
+from fslr.jax.measuring_options import MeasuringOptions
+from fslr.jax.recorder import Recorder
 
 __all__ = [
     "AdviceState",
+    "Attachment",
+    "MeasuringOptions",
+    "ModelGroups",
+    "ParameterGroup",
+    "Recorder",
+    "attach",
     "multipliers_of",
     "scale_by_advice",
     "with_multipliers",

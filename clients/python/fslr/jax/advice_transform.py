@@ -9,7 +9,7 @@ With a multiplier :math:`m` the update :math:`u` becomes :math:`m u`, as if the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -48,7 +48,7 @@ def scale_by_advice(
     weight_decay: Number | None = None,
     learning_rate: LearningRate | None = None,
     mask: Any = None,
-    stacked: Sequence[str] = (),
+    stacked: Mapping[str, int] | None = None,
 ) -> optax.GradientTransformation:
     """Multiply each leaf's update by the multiplier that the advisor recommends.
 
@@ -67,8 +67,9 @@ def scale_by_advice(
             ``weight_decay`` is above 0.
         mask: Which leaves decay, as given to ``optax.adamw``: a pytree of bools, or a function of
             the parameters that returns one. None: all of them.
-        stacked: Names of subtrees whose leaves have one layer of the model in each entry of their
-            leading axis, as ``nn.scan`` and ``jax.lax.scan`` use them. Each layer has a multiplier.
+        stacked: The axis that counts layers, by the name of a leaf or of a subtree, such as
+            ``{"blocks": 0}`` for blocks that ``nn.scan`` or ``jax.lax.scan`` runs. Each of their
+            layers has its own multiplier.
 
     Raises:
         AttachError: ``weight_decay`` is above 0, and there is no ``learning_rate``.
@@ -82,12 +83,14 @@ def scale_by_advice(
             "learning rate or the schedule of the optimizer as well"
         )
 
+    stacks = dict(stacked or {})
+
     def init(params: Any) -> AdviceState:
         leaves = named_leaves(params)
         return AdviceState(
             count=jnp.zeros((), jnp.int32),
             multipliers={
-                name: jnp.ones(leaf.shape[:1] if is_stacked(name, stacked) else (), jnp.float32)
+                name: jnp.ones(_layers(leaf, depth_axis(name, stacks)), jnp.float32)
                 for name, leaf in leaves.items()
             },
             keeps_decay=None if weight_decay is None else jnp.zeros((), jnp.float32),
@@ -113,11 +116,12 @@ def scale_by_advice(
         def scaled(path: tuple[Any, ...], value: jax.Array) -> jax.Array:
             name = name_of(path)
             multiplier = _of_leaf(state, name)
-            factor = _spread(multiplier, value)
+            axis = depth_axis(name, stacks)
+            factor = _spread(multiplier, value, axis)
             result = value * factor.astype(jnp.promote_types(value.dtype, jnp.float32))
             if of_step is not None and state.keeps_decay is not None:
                 kept = state.keeps_decay * of_step[name] * (multiplier - 1)
-                result += _spread(kept, value) * weights[name]
+                result += _spread(kept, value, axis) * weights[name]
             return result.astype(value.dtype)
 
         count = optax.safe_increment(state.count)
@@ -129,14 +133,33 @@ def scale_by_advice(
     return optax.GradientTransformation(init, update)
 
 
-def is_stacked(name: str, stacked: Sequence[str]) -> bool:
-    """Return whether the leading axis of a leaf is depth.
+def depth_axis(name: str, stacked: Mapping[str, int]) -> int | None:
+    """Return the axis of a leaf that counts layers; None: it belongs to one layer.
 
     Args:
         name: The name of the leaf.
-        stacked: Names of subtrees, as in :func:`scale_by_advice`.
+        stacked: As in :func:`scale_by_advice`.
     """
-    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in stacked)
+    for prefix, axis in stacked.items():
+        if name == prefix or name.startswith(f"{prefix}."):
+            return axis
+    return None
+
+
+def _layers(leaf: Any, axis: int | None) -> tuple[int, ...]:
+    """Return the shape of a leaf's multipliers.
+
+    Raises:
+        AttachError: The leaf has no such axis.
+    """
+    if axis is None:
+        return ()
+    if not 0 <= axis < leaf.ndim:
+        raise AttachError(
+            f"stacked says that axis {axis} counts layers, and a leaf there has the shape "
+            f"{leaf.shape}; name the axis that nn.scan or jax.lax.scan runs over"
+        )
+    return (leaf.shape[axis],)
 
 
 def _of_leaf(state: AdviceState, name: str) -> jax.Array:
@@ -154,9 +177,13 @@ def _of_leaf(state: AdviceState, name: str) -> jax.Array:
     return state.multipliers[name]
 
 
-def _spread(multiplier: jax.Array, value: jax.Array) -> jax.Array:
-    """Return a multiplier that broadcasts along the leading axes of a leaf."""
-    return multiplier.reshape(multiplier.shape + (1,) * (value.ndim - multiplier.ndim))
+def _spread(multiplier: jax.Array, value: jax.Array, axis: int | None) -> jax.Array:
+    """Return a multiplier in a shape that broadcasts to a leaf."""
+    if axis is None:
+        return multiplier
+    shape = [1] * value.ndim
+    shape[axis] = -1
+    return multiplier.reshape(shape)
 
 
 def _value(learning_rate: LearningRate | None, count: jax.Array) -> Any:

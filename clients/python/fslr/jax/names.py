@@ -24,10 +24,18 @@ def parts_of(path: tuple[Any, ...]) -> tuple[str, ...]:
     Args:
         path: The path of the leaf.
     """
-    parts = [jax.tree_util.keystr((key,), simple=True) for key in path]
-    if path and isinstance(path[-1], jax.tree_util.GetAttrKey) and parts[-1] in _WRAPPED:
-        parts.pop()
-    return tuple(parts)
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in keys_of(path))
+
+
+def keys_of(path: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the path of a leaf, without the attribute in which nnx keeps a variable's array.
+
+    Args:
+        path: The path of the leaf.
+    """
+    last = path[-1] if path else None
+    is_wrapped = isinstance(last, jax.tree_util.GetAttrKey) and last.name in _WRAPPED
+    return path[:-1] if is_wrapped and path[1:] else path
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

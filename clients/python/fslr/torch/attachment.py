@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +10,6 @@ from torch import nn
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.client.advisor_client import AdvisorClient
-from fslr.errors import AttachError
 from fslr.protocols import Advisor
 from fslr.torch.distributed import Group, ranks_of
 from fslr.torch.hooks import StepHooks, refuse_attached
@@ -29,7 +27,7 @@ from fslr.training.budget import DEFAULT_MAX_OVERHEAD
 from fslr.training.checkpoints import load_all
 from fslr.training.estimate import RateEstimate
 from fslr.training.events import Listener, Listeners, LogListener, Warned
-from fslr.training.run_info import RunInfo
+from fslr.training.run_info import RunInfo, run_info
 from fslr.training.step_cycle import StepCycle
 
 
@@ -330,7 +328,7 @@ def attach(
         ServiceError: The advisor does not answer, the profile does not exist, or the layout does
             not map.
     """
-    info = _info(run, total_steps)
+    info = run_info(run, total_steps)
 
     def attached(to: Advisor, on_close: Callable[[], None] | None = None) -> Attachment:
         return Attachment(
@@ -359,18 +357,3 @@ def attach(
     except BaseException:
         client.close()
         raise
-
-
-def _info(run: str | RunInfo, total_steps: int) -> RunInfo:
-    """Return what is known of the run.
-
-    Raises:
-        AttachError: The total number of steps is given twice, and differs.
-    """
-    if isinstance(run, str):
-        return RunInfo(name=run, total_steps=total_steps)
-    if total_steps and run.total_steps and total_steps != run.total_steps:
-        raise AttachError(
-            f"total_steps is {total_steps}, and {run.total_steps} in the RunInfo; give it once"
-        )
-    return dataclasses.replace(run, total_steps=total_steps or run.total_steps)

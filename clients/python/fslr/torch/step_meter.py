@@ -24,13 +24,13 @@ from fslr.torch.measured_modules import being_measured
 from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.batch import Batch
 from fslr.torch.model.groups import ModelGroups
-from fslr.torch.model.mask import mask_label
 from fslr.torch.model.snapshot import Snapshot, StepView
 from fslr.torch.model.update import Update
 from fslr.torch.training_calls import TrainingCalls
 from fslr.training.averaging import RunningAverage
 from fslr.training.events import Listeners, Warned
 from fslr.training.slow_groups import slow_groups_words
+from fslr.training.summaries import mask_label
 
 _log = logging.getLogger("fslr")
 

@@ -172,6 +172,14 @@ class Recording:
         self._max_learning_rate = max(self._max_learning_rate, *learning_rates)
         self.cadence.begin_step(can_move=any(rate > 0 for rate in learning_rates))
 
+    def note_learning_rate(self, learning_rate: float) -> None:
+        """Take note of a scheduled learning rate that was not known when its step began.
+
+        Args:
+            learning_rate: The learning rate, absolute.
+        """
+        self._max_learning_rate = max(self._max_learning_rate, learning_rate)
+
     def measured(
         self,
         estimate: RateEstimate,

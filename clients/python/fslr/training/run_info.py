@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, policy_pb2
+from fslr.errors import AttachError
 from fslr.resource_names import DEFAULT_PROJECT, profile_name, run_name
 
 
@@ -60,3 +61,22 @@ class RunInfo:
             batch_size=self.batch_size,
             loss_name=self.loss_name,
         )
+
+
+def run_info(run: str | RunInfo, total_steps: int) -> RunInfo:
+    """Return what is known of a run.
+
+    Args:
+        run: Its name, or all that is known of it.
+        total_steps: Planned number of optimizer steps; 0: unknown, or in the RunInfo.
+
+    Raises:
+        AttachError: The total number of steps is given twice, and differs.
+    """
+    if isinstance(run, str):
+        return RunInfo(name=run, total_steps=total_steps)
+    if total_steps and run.total_steps and total_steps != run.total_steps:
+        raise AttachError(
+            f"total_steps is {total_steps}, and {run.total_steps} in the RunInfo; give it once"
+        )
+    return replace(run, total_steps=total_steps or run.total_steps)

@@ -32,26 +32,37 @@ class Stopwatch:
         self._steps_seconds: deque[float] = deque(maxlen=_RECENT_STEPS)
         self._ended: float | None = None  # when the previous step did
         self._measuring_seconds = 0.0  # in the step under way
+        self._preparing_seconds = 0.0  # likewise
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
         """Count the time of a block as measuring."""
+        began, prepared = self._clock(), self._preparing_seconds
+        try:
+            yield
+        finally:
+            preparing = self._preparing_seconds - prepared
+            self._measuring_seconds += self._clock() - began - preparing
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Count the time of a block neither as measuring nor as training: it compiles."""
         began = self._clock()
         try:
             yield
         finally:
-            self._measuring_seconds += self._clock() - began
+            self._preparing_seconds += self._clock() - began
 
     def end_step(self) -> None:
         """End the step under way."""
         now, measured = self._clock(), self._measuring_seconds
         if self._ended is not None:
             # The first step is left out: it compiles, allocates and starts workers.
-            seconds = max(now - self._ended - measured, 0.0)
+            seconds = max(now - self._ended - measured - self._preparing_seconds, 0.0)
             self._steps_seconds.append(seconds)
             self.training_seconds += seconds
         self.measuring_seconds += measured
-        self._ended, self._measuring_seconds = now, 0.0
+        self._ended, self._measuring_seconds, self._preparing_seconds = now, 0.0, 0.0
 
     @property
     def seconds_under_way(self) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from fslr.advisor.v1 import policy_pb2
 
@@ -47,3 +49,18 @@ def range_words(multipliers: Sequence[float]) -> str:
 def short_name(resource_name: str) -> str:
     """Return the last segment of a resource name."""
     return resource_name.rsplit("/", 1)[-1]
+
+
+def mask_label(mask: Any) -> str:
+    """Return what profiles and measurements call a mask: the key, or the function's name.
+
+    Args:
+        mask: The mask; None gives the empty string.
+    """
+    if mask is None or isinstance(mask, str):
+        return mask or ""
+    while isinstance(mask, functools.partial):
+        mask = mask.func
+    named = mask if hasattr(mask, "__qualname__") else type(mask)
+    # Where a function is defined does not matter for what it does.
+    return str(named.__qualname__).rpartition("<locals>.")[2]

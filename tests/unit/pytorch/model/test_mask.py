@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fslr import MeasurementError
 from fslr.torch import ESTIMATORS, MeasuringOptions, Recorder
-from fslr.torch.model.mask import Mask, mask_label
+from fslr.torch.model.mask import Mask
+from fslr.training.summaries import mask_label
 from tests.measuring import ROUNDING, SIGMAS, Measurable, assert_converges, measurable
 
 EXAMPLES, LENGTH, VOCABULARY = 8, 6, 5

@@ -7,7 +7,6 @@ no estimator has to change.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,24 +16,10 @@ from torch import Tensor
 
 from fslr.errors import MeasurementError
 from fslr.torch.model.structure import entries
+from fslr.training.summaries import mask_label
 
 Mask = Callable[[Mapping[str, Any], Any], Tensor | None] | str | None
 """Weighs output elements: a key of the batch, or a function of the inputs and the result."""
-
-
-def mask_label(mask: Mask) -> str:
-    """Return what profiles and measurements call a mask: the key, or the function's name.
-
-    Args:
-        mask: The mask; None gives the empty string.
-    """
-    if mask is None or isinstance(mask, str):
-        return mask or ""
-    while isinstance(mask, functools.partial):
-        mask = mask.func
-    named = mask if hasattr(mask, "__qualname__") else type(mask)
-    # Where a function is defined does not matter for what it does.
-    return str(named.__qualname__).rpartition("<locals>.")[2]
 
 
 @dataclass(frozen=True, slots=True)
