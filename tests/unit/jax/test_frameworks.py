@@ -40,7 +40,7 @@ class NnxNet(nnx.Module):
 
 def nnx_step() -> Any:
     @nnx.jit
-    def train_step(model: NnxNet, optimizer: Any, batch: Any) -> jax.Array:
+    def train_step(model: NnxNet, optimizer: Any, batch: Any) -> Any:
         def loss_of(model: NnxNet) -> jax.Array:
             loss: jax.Array = jnp.mean((model(batch[0]) - batch[1]) ** 2)
             return loss

@@ -92,7 +92,7 @@ class StepMeter:
     def _new_estimator(self) -> Estimator:
         form, static, apply_fn = self._form, self._static, self._apply_fn
 
-        def apply(params_and_arrays: Any, batch: Any) -> jax.Array:
+        def apply(params_and_arrays: Any, batch: Any) -> Any:
             params, arrays = params_and_arrays
             return apply_fn(form.merge(SplitModel(params, arrays, static)), batch)
 
@@ -284,7 +284,7 @@ class StepMeter:
         return part if list(cut.shape) == whole_shape else batch
 
     def _shape_of_outputs(self, model: SplitModel, batch: Any) -> Any:
-        def outputs(params: Any, arrays: Any, batch: Any) -> jax.Array:
+        def outputs(params: Any, arrays: Any, batch: Any) -> Any:
             whole = SplitModel(params, arrays, model.static)
             return self._apply_fn(self._form.merge(whole), batch)
 

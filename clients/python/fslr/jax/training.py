@@ -114,6 +114,8 @@ class TrainingParts:
             kept_hint: What to tell the user once weight decay is to stay the same.
             scaled_hint: What to tell the user once weight decay is scaled.
         """
+        if self.learning_rates.count:
+            run.cadence.start_at(self.learning_rates.count)
         cycle = StepCycle(
             run,
             self.meter,
