@@ -114,7 +114,7 @@ def test_convolutions_have_the_fans_of_their_framework() -> None:
     assert (groups["conv.kernel"].fan_in, groups["conv.kernel"].fan_out) == (72, 144)
     assert groups["conv.kernel"].initial_rms > 0
     keys = jax.random.split(jax.random.key(0), 3)
-    layers = [
+    layers: list[Any] = [
         eqx.nn.Conv2d(3, 8, 3, key=keys[0]),
         eqx.nn.Conv2d(8, 16, 3, key=keys[1]),
         eqx.nn.Linear(16, 10, key=keys[2]),
