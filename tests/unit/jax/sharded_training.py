@@ -21,10 +21,12 @@ def train(mesh: Mesh | None) -> dict[str, Any]:
     tx = optax.chain(optax.adam(1e-2), fslr.jax.scale_by_advice())
     params: Any = mlp_params((3, 8, 2))
 
-    def placed(leaf: jax.Array, *axes: str | None) -> jax.Array:
+    spec: Any = PartitionSpec
+
+    def placed(leaf: jax.Array, *axes: str | None) -> Any:
         if mesh is None:
             return leaf
-        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*axes)))
+        return jax.device_put(leaf, NamedSharding(mesh, spec(*axes)))
 
     params = {
         "Dense_0": {
