@@ -14,6 +14,7 @@ from fslr.errors import MeasurementError
 from fslr.jax.estimators.groups import LeafGroup, PyTree, check_groups, check_updates
 from fslr.jax.estimators.mask import Mask, Weights, weights_of
 from fslr.jax.estimators.measurement import ExactChanges, Measurement, Projections
+from fslr.jax.estimators.scaling import scaled, uses_float16
 from fslr.jax.estimators.step import Step
 
 ApplyFn = Callable[[PyTree, PyTree], Array]
@@ -57,6 +58,7 @@ class Estimator(ABC):
         self._output_axis = output_axis
         self._slow: dict[str, str] = {}
         self.probes = probes
+        self._compilations = 0
         self._jitted = jax.jit(self._measured, static_argnames=("probes",))
 
     @property
@@ -68,6 +70,11 @@ class Estimator(ABC):
     def slow_groups(self) -> dict[str, str]:
         """The groups that have taken a slow route so far, with the reason for each."""
         return dict(self._slow)
+
+    @property
+    def compilations(self) -> int:
+        """How many times measuring was compiled so far, once for all arguments alike."""
+        return self._compilations
 
     def measure(
         self,
@@ -117,6 +124,7 @@ class Estimator(ABC):
         *,
         probes: int,
     ) -> Measurement:
+        self._compilations += 1  # this is traced, and not run
         leaves, structure = jax.tree_util.tree_flatten(params)
         updates = jax.tree_util.tree_leaves(unit_updates)
 
@@ -127,13 +135,19 @@ class Estimator(ABC):
         after = None
         if params_after is not None:
             after = apply(jax.tree_util.tree_leaves(params_after), batch)
-        step = Step(apply, leaves, updates, batch, self._groups)
+        function = jax.make_jaxpr(apply)(leaves, batch)
+        scales: Array | None = None
+        unscaled = updates
+        if uses_float16(function):
+            updates, scales = scaled(updates, self._groups)
+        step = Step(apply, leaves, updates, batch, self._groups, function)
         content, elements, slow = self._content(step, key, after, probes)
         return Measurement(
             content,
             elements,
             self._rms(leaves),
-            self._rms(updates),
+            self._rms(unscaled),
+            scales,
             tuple(group.name for group in self._groups),
             tuple(slow.items()),
         )

@@ -11,14 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
-from numpy.typing import NDArray
 
 from fslr.errors import MeasurementError
 from fslr.training.estimate import RateEstimate
-from fslr.training.projections import ExactParts, ProjectionSums, sums_of_rows
+from fslr.training.projections import ExactParts, Floats, ProjectionSums, sums_of_rows
 
 
-def _on_host(array: Array) -> NDArray[np.float64]:
+def _on_host(array: Array) -> Floats:
     """Return an array as float64 on the host; waits for the device."""
     if not array.is_fully_addressable and not array.is_fully_replicated:
         from jax.experimental import multihost_utils  # noqa: PLC0415 - only for several processes
@@ -56,15 +55,26 @@ class Projections:
     examplewise: tuple[bool, ...]
     exact_groups: tuple[int, ...]
 
-    def sums(self, elements: float, learning_rates: Sequence[float] | None) -> ProjectionSums:
-        """Return the sums over the projections."""
+    def sums(
+        self, elements: float, scales: Floats, learning_rates: Sequence[float] | None
+    ) -> ProjectionSums:
+        """Return the sums over the projections.
+
+        Args:
+            elements: Number of output elements, or the sum of their weights.
+            scales: What each group's unit update was divided by.
+            learning_rates: Learning rate of each group; None: unknown.
+        """
         exact = None
         if self.exact_groups:
+            groups = list(self.exact_groups)
             exact = ExactParts(
-                list(self.exact_groups), _on_host(self.exact_rows), _on_host(self.exact_squares)
+                groups,
+                _on_host(self.exact_rows) * scales[groups],
+                _on_host(self.exact_squares) * np.square(scales[groups]),
             )
         return sums_of_rows(
-            _on_host(self.rows),
+            _on_host(self.rows) * scales,
             np.array(self.examplewise),
             elements=elements,
             probes=self.rows.shape[0],
@@ -98,16 +108,24 @@ class ExactChanges:
     real_square: Array | None
     examples: int
 
-    def sums(self, elements: float, learning_rates: Sequence[float] | None) -> ProjectionSums:
-        """Return the sums, as those of one probe without noise."""
-        squares = _on_host(self.squares)
-        gram = None if self.gram is None else _on_host(self.gram)
+    def sums(
+        self, elements: float, scales: Floats, learning_rates: Sequence[float] | None
+    ) -> ProjectionSums:
+        """Return the sums, as those of one probe without noise.
+
+        Args:
+            elements: Number of output elements, or the sum of their weights.
+            scales: What each group's unit update was divided by.
+            learning_rates: Learning rate of each group; None: unknown.
+        """
+        squares = _on_host(self.squares) * np.square(scales)
+        gram = None if self.gram is None else _on_host(self.gram) * np.outer(scales, scales)
         changes = residuals = None
         if gram is not None and learning_rates is not None and self.real_square is not None:
             assert self.real_products is not None  # noqa: S101 - known together
             rates = np.array(learning_rates)
             changes = max(0.0, float(rates @ gram @ rates))
-            both = float(rates @ _on_host(self.real_products))
+            both = float(rates @ (_on_host(self.real_products) * scales))
             residuals = max(0.0, float(_on_host(self.real_square)) - 2 * both + changes)
         return ProjectionSums(
             squares, np.zeros_like(squares), elements, self.examples, 1, gram, changes, residuals
@@ -116,7 +134,7 @@ class ExactChanges:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["content", "elements", "weight_rms", "update_rms"],
+    data_fields=["content", "elements", "weight_rms", "update_rms", "scales"],
     meta_fields=["names", "slow"],
 )
 @dataclass(frozen=True, slots=True)
@@ -130,6 +148,7 @@ class Measurement:
         elements: Number of output elements N, or the sum of their weights; a scalar.
         weight_rms: RMS of each group's weights, [groups].
         update_rms: RMS of each group's unit update, [groups].
+        scales: What each group's unit update was divided by, [groups]; None: by 1.
         names: The groups' names.
         slow: The groups that took a slow route, with the reason for each.
     """
@@ -138,6 +157,7 @@ class Measurement:
     elements: Array
     weight_rms: Array
     update_rms: Array
+    scales: Array | None
     names: tuple[str, ...]
     slow: tuple[tuple[str, str], ...] = ()
 
@@ -157,7 +177,8 @@ class Measurement:
                 "at least 0. For labels in which -100 is ignored, use a function: "
                 "mask=lambda batch, outputs: batch['labels'] != -100"
             )
-        return self.content.sums(elements, learning_rates)
+        scales = np.ones(len(self.names)) if self.scales is None else _on_host(self.scales)
+        return self.content.sums(elements, scales, learning_rates)
 
     def estimate(self, learning_rates: Sequence[float] | None = None) -> RateEstimate:
         """Return the unit rates; waits for the device.

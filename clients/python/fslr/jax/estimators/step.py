@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jax import Array
+from jax.extend.core import ClosedJaxpr
 
 from fslr.jax.estimators.groups import LeafGroup, PyTree
 
@@ -21,6 +22,7 @@ class Step:
         updates: Their unit updates.
         batch: The batch.
         groups: The groups.
+        function: The traced function of (leaves, batch).
     """
 
     apply: Callable[[Sequence[Any], PyTree], Array]
@@ -28,3 +30,4 @@ class Step:
     updates: list[Array]
     batch: PyTree
     groups: tuple[LeafGroup, ...]
+    function: ClosedJaxpr

@@ -88,7 +88,7 @@ class PerExampleEstimator(Estimator):
             known,
             jnp.concatenate([squares[0], *(square[None] for square in exact)]),
             moved,
-            jnp.float32(0.0) if real is None else rounding_of(plan.function, outputs, weights),
+            jnp.float32(0.0) if real is None else rounding_of(step.function, outputs, weights),
             tuple(group not in plan.summed for group in range(len(step.groups))),
             (*projector.direct_groups, *plan.exact),
         )

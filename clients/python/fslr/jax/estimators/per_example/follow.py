@@ -57,6 +57,8 @@ Part = int | Stack | Layer
 UseKey = tuple[object, ...]
 """Identifies a place in the traced function, however often it is traced."""
 
+INNER = "inner"  # in the keys of places inside of loops, branches and checkpoints
+
 
 @dataclass(frozen=True, slots=True)
 class Followed:
@@ -288,7 +290,7 @@ def _remat(
     follower: Follower, eqn: JaxprEqn, operands: list[Followed], state: State, place: UseKey
 ) -> list[Followed]:
     jaxpr, consts = _closed(eqn.params["jaxpr"])
-    arrays, call = follower.flat(jaxpr, consts, operands, place)
+    arrays, call = follower.flat(jaxpr, consts, operands, (*place, INNER))
     keys = list(state)
     again = jax.checkpoint(
         lambda arrays, entries: call((arrays, dict(zip(keys, entries, strict=True)))),
@@ -305,7 +307,7 @@ def _cond(
     calls = []
     for number, branch in enumerate(eqn.params["branches"]):
         jaxpr, consts = _closed(branch)
-        arrays, call = follower.flat(jaxpr, consts, rest, (*place, "branch", number))
+        arrays, call = follower.flat(jaxpr, consts, rest, (*place, INNER, number))
         calls.append(call)
     results = jax.lax.switch(
         index.value, [lambda given, call=call: call((given, state)) for call in calls], arrays
@@ -326,7 +328,7 @@ def _scan(
     ]
     stacks: list[Stack] = []
     sliced = [_sliced(follower, operand, stacks) for operand in operands[consts + carried :]]
-    arrays, call = follower.flat(jaxpr, closed, [*kept, *start, *sliced], place)
+    arrays, call = follower.flat(jaxpr, closed, [*kept, *start, *sliced], (*place, INNER))
     of_consts, of_carry = arrays[:consts], [value for value, _ in arrays[consts : consts + carried]]
     of_layers = follower._tap.slices(state, stacks)  # noqa: SLF001 - these are its methods
     keys = list(of_layers)

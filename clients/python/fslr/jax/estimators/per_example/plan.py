@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.extend.core import ClosedJaxpr
 
 from fslr.jax.estimators.per_example.follow import (
+    INNER,
     Followed,
     Follower,
     Part,
@@ -40,7 +41,6 @@ class Plan:
     """How a function is measured.
 
     Attributes:
-        function: The traced function of (leaves, batch).
         uses: The label of each use that has an effect.
         direct: The groups that act directly on the outputs, by use: their squares are exact.
         shapes: Shape and type of the results of these uses.
@@ -51,7 +51,6 @@ class Plan:
         probe_factor: Number of probes per requested probe.
     """
 
-    function: ClosedJaxpr
     uses: dict[UseKey, Rows | Mixed]
     direct: dict[UseKey, frozenset[int]]
     shapes: dict[UseKey, jax.ShapeDtypeStruct]
@@ -71,13 +70,13 @@ def find_plan(step: Step) -> Plan:
     Raises:
         ValueError: The function could not be traced.
     """
-    function, outputs = jax.make_jaxpr(step.apply, return_shape=True)(step.leaves, step.batch)
+    (outputs,) = step.function.out_avals
     examples = outputs.shape[0]
     finder = UseFinder()
     follower = Follower(finder)
 
     def with_offsets(offsets: State) -> Array:
-        return follow(function, follower, step, offsets)
+        return follow(follower, step, offsets)
 
     jax.eval_shape(lambda: with_offsets({}))
     unfollowed = dict(follower.unfollowed)
@@ -88,7 +87,7 @@ def find_plan(step: Step) -> Plan:
         if "Reverse-mode" not in str(error):
             raise
         slow = dict.fromkeys(everything, NO_REVERSE)
-        return Plan(function, {}, {}, {}, tuple(everything), (), frozenset(), slow, 1)
+        return Plan({}, {}, {}, tuple(everything), (), frozenset(), slow, 1)
     uses = active_labels(labels)
     direct = _direct(uses, finder.parts)
     mixed: dict[int, str] = {}
@@ -107,7 +106,7 @@ def find_plan(step: Step) -> Plan:
     summed = frozenset(slow) - set(exact)
     ways = {True: ", so it is measured by a derivative of its own", False: ", so they are summed"}
     reasons = {g: f"{reason}{ways[g in exact]}" for g, reason in slow.items()}
-    return Plan(function, uses, direct, finder.shapes, exact, at_leaves, summed, reasons, factor)
+    return Plan(uses, direct, finder.shapes, exact, at_leaves, summed, reasons, factor)
 
 
 def groups_of(part: Part) -> list[int]:
@@ -118,7 +117,7 @@ def groups_of(part: Part) -> list[int]:
 def _labels(
     with_offsets: Callable[[State], Array],
     finder: UseFinder,
-    outputs: jax.ShapeDtypeStruct,
+    outputs: Any,
     examples: int,
 ) -> dict[UseKey, Label]:
     """Return where the examples are in the cotangent at each use."""
@@ -144,7 +143,12 @@ def _direct(
     A group with several such uses is left out, because its parts at one output element would have
     to be added first.
     """
-    at = [use for use, label in uses.items() if isinstance(label, Rows) and label.direct]
+    at = [
+        use
+        for use, label in uses.items()
+        # What is computed inside of a loop or a checkpoint cannot be kept for later.
+        if isinstance(label, Rows) and label.direct and INNER not in use
+    ]
     counts: dict[Part, int] = {}
     for use in at:
         for part in parts[use]:
@@ -156,7 +160,6 @@ def _direct(
 
 
 def follow(
-    function: ClosedJaxpr,
     follower: Follower,
     step: Step,
     state: State,
@@ -165,8 +168,7 @@ def follow(
     """Evaluate a traced function and follow its parameters.
 
     Args:
-        function: The traced function of (leaves, batch).
-        follower: Evaluates it.
+        follower: Evaluates the traced function.
         step: The step.
         state: The state of the follower's tap.
         without: Groups that are not followed.
@@ -177,7 +179,7 @@ def follow(
         for n, leaf in enumerate(step.leaves)
     ]
     arguments += [Followed(leaf, is_data=True) for leaf in jax.tree_util.tree_leaves(step.batch)]
-    (result,) = follower.run(function.jaxpr, function.consts, arguments, state)
+    (result,) = follower.run(step.function.jaxpr, step.function.consts, arguments, state)
     outputs: Array = jnp.asarray(follower.as_data(result, state, ("outputs",)))
     return outputs
 

@@ -32,7 +32,7 @@ class Projector:
     def __init__(self, plan: Plan, step: Step) -> None:
         self._plan = plan
         self._step = step
-        (outputs,) = plan.function.out_avals
+        (outputs,) = step.function.out_avals
         steps = jnp.zeros((len(step.groups), outputs.shape[0]), jnp.float32)
         offsets = {use: jnp.zeros_like(plan.shapes[use]) for use in plan.direct}
         self._offset_keys = list(offsets)
@@ -81,7 +81,7 @@ class Projector:
         for use, offset in zip(self._offset_keys, offsets, strict=True):
             state["offset", use] = offset
         moved = replace(step, leaves=self._moved_leaves(steps))
-        outputs = follow(plan.function, Follower(mover), moved, state, without)
+        outputs = follow(Follower(mover), moved, state, without)
         self._kept_keys = list(mover.kept)
         return outputs, list(mover.kept.values())
 

@@ -20,6 +20,7 @@ Rule = Callable[[JaxprEqn, Sequence[Label], int], list[Label]]
 _LINEAR_ELEMENTWISE = {
     *("mul", "neg", "sub", "add", "add_any", "convert_element_type", "select_n", "copy", "copy_p"),
     *("name", "sharding_constraint", "reduce_precision", "real", "imag", "pvary"),
+    *("reshard", "mesh_cast", "pcast", "layout_constraint"),
 }
 ELEMENTWISE = _LINEAR_ELEMENTWISE | {
     *("abs", "acos", "acosh", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil"),
