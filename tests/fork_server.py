@@ -36,7 +36,11 @@ _TRAINING_IMPORTS = (
 )
 _IMPORTS = {
     TRAINING: _TRAINING_IMPORTS,
-    TRAINERS: (*_TRAINING_IMPORTS, "fslr.integrations.transformers", "tests.hugging_face"),
+    TRAINERS: (
+        *_TRAINING_IMPORTS,
+        *("fslr.integrations.transformers", "tests.hugging_face"),
+        *("fslr.integrations.lightning", "tests.lightning_modules"),
+    ),
 }
 _MAX_REQUEST_BYTES = 2**20
 

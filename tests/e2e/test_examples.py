@@ -83,3 +83,13 @@ def test_the_tracker_example_draws_a_bar_and_writes_to_tensorboard(
     read = EventAccumulator(str(tmp_path)).Reload()
     assert [each.step for each in read.Tensors("fslr/total_rate")] == [0, 5, 10]
     assert "fslr/share/0.weight" in read.Tags()["tensors"]
+
+
+def test_the_lightning_example_trains_with_the_recorded_profile(tmp_path: Path) -> None:
+    pytest.importorskip("lightning")
+    done = example(
+        "examples/lightning_module.py", "--steps", "6", "--width", "96", "--out", str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for expected in ("width 64, recorded:", "width 96, with advice:", "step 6, 7 groups"):
+        assert expected in done.stdout

@@ -31,3 +31,13 @@ def test_ranks_of_a_hugging_face_trainer_are_advised_and_resume_as_one(tmp_path:
     assert len(set(first["whole"]["multipliers"])) > 3
     assert first["resumed"] == second["resumed"] == first["whole"]
     assert first["saved"] == ["fslr_attachment.pt", "fslr_attachment_1.pt"]
+
+
+def test_ranks_of_a_lightning_trainer_are_advised_and_resume_as_one(tmp_path: Path) -> None:
+    pytest.importorskip("lightning", reason="needs the package lightning")
+    first, second = job("lightning", tmp_path)
+    assert first["whole"] == second["whole"]
+    assert first["whole"]["failures"] == 0
+    assert first["whole"]["examples"] == 16  # eight on each rank
+    assert len(set(first["whole"]["multipliers"])) > 1
+    assert first["resumed"] == second["resumed"] == first["whole"]

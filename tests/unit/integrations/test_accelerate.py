@@ -92,10 +92,10 @@ def test_an_interrupted_loop_continues_as_the_whole_one(tmp_path: Path) -> None:
 
 def test_a_checkpoint_with_other_objects_is_refused() -> None:
     loop = Loop()
-    entry = integration.CheckpointEntry(loop.recorder, loop.accelerator)
+    entry = integration.CheckpointEntry(loop.recorder)
     with pytest.raises(AttachError, match=r"state of something else .* in the same order"):
         entry.load_state_dict(loop.schedule.state_dict())
-    mixed = integration.CheckpointEntry(loop.attachment, loop.accelerator).state_dict()
+    mixed = integration.CheckpointEntry(loop.attachment).state_dict()
     with pytest.raises(AttachError, match="belongs to an advised run, not to a recording"):
         entry.load_state_dict(mixed)
     loop.close()
@@ -104,10 +104,11 @@ def test_a_checkpoint_with_other_objects_is_refused() -> None:
 def test_a_process_that_is_new_continues_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = Loop()
     loop.train(range(3))
-    entry = integration.CheckpointEntry(loop.attachment, loop.accelerator)
+    entry = integration.CheckpointEntry(loop.attachment)
     saved = entry.state_dict()
     loop.train(range(3, 5))
-    monkeypatch.setattr(Accelerator, "process_index", 5)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 5)
     entry.load_state_dict(saved)
     assert loop.attachment.step == 3
     loop.close()

@@ -17,6 +17,7 @@ from torch import nn
 
 import fslr.torch
 from fslr.errors import AttachError
+from fslr.integrations.rank_states import load_state_of_rank, states_of_ranks
 from fslr.integrations.requirements import required
 from fslr.torch.distributed import Group, is_sharded
 from fslr.torch.optimizers import Optimizers
@@ -24,7 +25,7 @@ from fslr.training.checkpoints import Stateful
 
 with required("accelerate", "1.1", extra="accelerate"):
     from accelerate import Accelerator
-    from accelerate.utils import DistributedType, gather_object
+    from accelerate.utils import DistributedType
 
 
 def attach(
@@ -58,7 +59,7 @@ def attach(
     _check(accelerator)
     options.setdefault("process_group", _group(accelerator, model))
     attachment = fslr.torch.attach(model, optimizer, profile=profile, **options)
-    accelerator.register_for_checkpointing(CheckpointEntry(attachment, accelerator))
+    accelerator.register_for_checkpointing(CheckpointEntry(attachment))
     return attachment
 
 
@@ -86,7 +87,7 @@ def record(
     _check(accelerator)
     options.setdefault("process_group", _group(accelerator, model))
     recorder = fslr.torch.Recorder(model, optimizer, **options)
-    accelerator.register_for_checkpointing(CheckpointEntry(recorder, accelerator))
+    accelerator.register_for_checkpointing(CheckpointEntry(recorder))
     return recorder
 
 
@@ -98,16 +99,14 @@ class CheckpointEntry:
 
     Args:
         part: The attachment or recorder.
-        accelerator: The accelerator.
     """
 
-    def __init__(self, part: Stateful, accelerator: Accelerator) -> None:
+    def __init__(self, part: Stateful) -> None:
         self._part = part
-        self._accelerator = accelerator
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all processes; all of them call this together."""
-        return {"processes": gather_object([self._part.state_dict()])}
+        return states_of_ranks(self._part)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where :meth:`state_dict` was called.
@@ -120,14 +119,7 @@ class CheckpointEntry:
             AttachError: The state belongs to something else, as a checkpoint does whose objects
                 were registered in a different order.
         """
-        states = state.get("processes")
-        if not isinstance(states, list) or not states:
-            raise AttachError(
-                "the accelerator's checkpoint has the state of something else in this place; "
-                "register objects and attach in the same order as before the checkpoint was saved"
-            )
-        place = self._accelerator.process_index
-        self._part.load_state_dict(states[place if place < len(states) else 0])
+        load_state_of_rank(self._part, state)
 
 
 def _check(accelerator: Accelerator) -> None:
