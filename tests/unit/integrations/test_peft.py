@@ -1,0 +1,91 @@
+"""LoRA: a profile of one rank serves a different rank, with each adapter's own groups."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fslr
+from advisor.local.in_process import InProcessAdvisor
+from fslr.advisor.v1 import policy_pb2, profile_pb2
+from tests.hugging_face import examples, gpt2
+
+peft = pytest.importorskip("peft", reason="needs the package peft")
+
+_OPTIONS = fslr.torch.MeasuringOptions(output="logits")
+
+
+def adapted(rank: int) -> nn.Module:
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        target_modules=["c_attn"],
+        r=rank,
+        lora_alpha=2 * rank,
+        fan_in_fan_out=True,
+    )
+    torch.manual_seed(1)
+    model: nn.Module = peft.get_peft_model(gpt2(blocks=2), config)
+    return model
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    tokens = torch.stack([example["input_ids"] for example in examples(8)])
+    for _ in range(steps):
+        loss: Tensor = model(input_ids=tokens, labels=tokens).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def trained(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+
+
+def recorded(rank: int) -> profile_pb2.ProfileContent:
+    model = adapted(rank)
+    optimizer = trained(model)
+    with fslr.torch.Recorder(model, optimizer, every=2, options=_OPTIONS) as recorder:
+        train(model, optimizer, 6)
+    content: profile_pb2.ProfileContent = recorder.profile("GPT-2 with LoRA")
+    return content
+
+
+def test_all_adapters_of_another_rank_have_a_counterpart_and_are_advised() -> None:
+    content = recorded(rank=4)
+    names = [group.name for group in content.layout.groups]
+    assert len(names) == 4
+    assert all("lora_A" in name or "lora_B" in name for name in names)
+    model = adapted(rank=16)
+    optimizer = trained(model)
+    policy = policy_pb2.Policy(min_interval_steps=1, max_interval_steps=2)
+    with fslr.torch.attach(
+        model,
+        optimizer,
+        profile="lora",
+        advisor=InProcessAdvisor(content),
+        run=fslr.RunInfo(policy=policy),
+        options=_OPTIONS,
+        answers="wait",
+        max_overhead=None,
+    ) as attachment:
+        train(model, optimizer, 8)
+    advice = attachment.by_name()
+    assert list(advice) == names
+    assert attachment.failures == 0
+    assert not attachment.slow_groups
+    for name, group in advice.items():
+        assert group.reference, name  # each has a counterpart
+        assert group.outcome != "unmatched"
+    assert all(group.unit_rate for group in advice.values())
+    assert len({round(group.multiplier, 3) for group in advice.values()}) > 1
+
+
+def test_the_first_factor_of_an_adapter_has_no_rate_before_the_second_has_moved() -> None:
+    """B starts at 0, so a step of A changes no output; the recorder measures again soon."""
+    content = recorded(rank=4)
+    rates = content.points[0].unit_rates
+    for group, rate in zip(content.layout.groups, rates, strict=True):
+        assert (rate == 0) == ("lora_A" in group.name)
+    assert content.points[1].step == 1
+    assert all(rate > 0 for rate in content.points[1].unit_rates)
