@@ -6,13 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import fslr
+import fslr.torch
 from advisor.local.in_process import InProcessAdvisor
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from tests.hugging_face import examples, gpt2
 
 peft = pytest.importorskip("peft", reason="needs the package peft")
 
+# PEFT uses a name that transformers deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 _OPTIONS = fslr.torch.MeasuringOptions(output="logits")
 
 
