@@ -13,7 +13,7 @@ const PROTOS = path.join(__dirname, '..', '..', 'protos');
 const SERVICES = ['advisor', 'audit', 'policy', 'profile', 'run', 'status'];
 const LOADER = { keepCase: false, longs: Number, enums: String, bytes: Buffer, defaults: true };
 const CHANNEL = {
-  'grpc.keepalive_time_ms': 60_000, // the service permits a ping every 5 s, also without calls
+  'grpc.keepalive_time_ms': 60_000, // the service permits more, also without calls
   'grpc.keepalive_timeout_ms': 20_000,
   'grpc.max_receive_message_length': -1,
   'grpc.service_config': JSON.stringify({
