@@ -182,6 +182,7 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "python-local": _api(".", "advisor.local"),
     "python-testing": _api("clients/python", "fslr.testing"),
     "python-torch": _api("clients/python", "fslr.torch"),
+    "python-jax": _api("clients/python", "fslr.jax"),
     "python-training": _api("clients/python", "fslr.training"),
     "settings": settings,
 }
