@@ -17,14 +17,11 @@ changed; an alias table of the profile does that.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _COLLECTION = "params."
-_NUMBERED = re.compile(r"([A-Za-z][A-Za-z_]*?)_([0-9]+|\*)(?=\.)")  # blocks_3, blocks_*
-_WEIGHT = re.compile(r"(^|\.)(?:kernel|scale|embedding)$")
-_NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")
+_WEIGHTS = {"kernel", "scale", "embedding"}
 
 
 def common_spelling(name: str) -> str:
@@ -33,8 +30,20 @@ def common_spelling(name: str) -> str:
     Args:
         name: The name, or a role with ``*`` for block indices.
     """
-    plain = name.replace("/", ".").removeprefix(_COLLECTION)
-    return _WEIGHT.sub(r"\1weight", _NUMBERED.sub(r"\1.\2", plain))
+    *parts, last = name.replace("/", ".").removeprefix(_COLLECTION).split(".")
+    pieces = [piece for part in parts for piece in _split_number(part)]
+    return ".".join([*pieces, "weight" if last in _WEIGHTS else last])
+
+
+def _split_number(part: str) -> Iterator[str]:
+    """Yield a part of a name, and the number at its end as a part of its own: ``blocks_3``."""
+    word, _, number = part.rpartition("_")
+    before = word.rstrip("_")[-1:]
+    if (number == "*" or _is_number(number)) and before.isascii() and before.isalpha():
+        yield word
+        yield number
+    else:
+        yield part
 
 
 class FrameworkSpellings:
@@ -45,23 +54,43 @@ class FrameworkSpellings:
     """
 
     def __init__(self, roles: Iterable[str]) -> None:
-        self._rules: defaultdict[str, list[tuple[re.Pattern[str], list[str]]]] = defaultdict(list)
+        self._roles: defaultdict[str, list[tuple[list[str], list[str]]]] = defaultdict(list)
         for role in dict.fromkeys(roles):
-            spelled = common_spelling(role)
-            pattern = r"([0-9]++|\*)".join(map(re.escape, spelled.split("*")))
-            self._rules[_key(spelled)].append((re.compile(pattern), role.split("*")))
+            spelled = common_spelling(role).split(".")
+            self._roles[_key(spelled)].append((spelled, role.split("*")))
 
     def rewritten(self, name: str) -> str | None:
         """Return the base model's spelling of a name or role; None if it has none, or several."""
-        spelled = common_spelling(name)
+        spelled = common_spelling(name).split(".")
         found = []
-        for pattern, pieces in self._rules.get(_key(spelled), ()):
-            fitting = pattern.fullmatch(spelled)
-            if fitting:
-                filled = [*fitting.groups(), ""]
-                found.append("".join(p + f for p, f in zip(pieces, filled, strict=True)))
+        for role, pieces in self._roles.get(_key(spelled), ()):
+            indices = _indices(role, spelled)
+            if indices is not None:
+                found.append("".join(p + i for p, i in zip(pieces, [*indices, ""], strict=True)))
         return found[0] if len(found) == 1 else None
 
 
-def _key(spelled: str) -> str:
-    return _NUMBER.sub("*", spelled)
+def _indices(role: list[str], name: list[str]) -> list[str] | None:
+    """Return what stands in a name for each ``*`` of a role of the same key.
+
+    Returns:
+        The numbers, or ``*`` where the name is a role too; None if a number of the role differs.
+    """
+    found: list[str] = []
+    for of_role, of_name in zip(role, name, strict=True):
+        if of_role == "*":
+            found.append(of_name)
+        elif of_role != of_name:
+            return None
+        else:
+            found += ["*"] * of_role.count("*")
+    return found
+
+
+def _key(parts: list[str]) -> str:
+    """Return parts with ``*`` for each number."""
+    return ".".join("*" if _is_number(part) else part for part in parts)
+
+
+def _is_number(part: str) -> bool:
+    return part.isascii() and part.isdigit()
