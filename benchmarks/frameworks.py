@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks.cross_framework import cross_framework
 from benchmarks.provenance import AsJson, Out, emit
 from fslr.jax.estimators import ExactEstimator, PerExampleEstimator, leaf_groups
 from fslr.torch import Batch, ModelGroups, Update, exact_unit_rates
@@ -238,7 +239,7 @@ def frameworks(
         "blocks": _BLOCKS,
         "width": _WIDTH,
         "timed_width": _TIMED_WIDTH,
-        "cross_framework": None,
+        "cross_framework": cross_framework(),
     }
     emit(figures, as_json=as_json, out=out)
     if not as_json:
