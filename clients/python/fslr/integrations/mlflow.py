@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from fslr.training.events import Event, Warned
 
 _REFUSED = re.compile(r"[^\w\-. :]")  # by MLflow in names; a slash would make folders
 _MAX_TAG = 5_000  # characters
+_MAX_METRICS = 1_000  # of a request
 
 
 def _accepted(name: str) -> str:
@@ -53,17 +55,25 @@ class MlflowListener:
         self._run_id = run_id
         self._mlflow: Any = mlflow
         self._client: Any = mlflow.MlflowClient()
+        self._metric: Any = mlflow.entities.Metric
+        self._tag: Any = mlflow.entities.RunTag
         self._prefix = prefix
         self._scalars = Scalars(groups, prefix, _accepted)
 
     def __call__(self, event: Event, /) -> None:
         """Log the numbers of an event, and keep the text of a warning as a tag of the run."""
-        found = self._scalars.of(event)
-        if found:
-            self._mlflow.log_metrics(found, step=event.step, run_id=self._run_id, synchronous=False)
+        # mlflow.log_metrics would ask the server for the whole run first, each time.
+        milliseconds = time.time_ns() // 1_000_000
+        metrics = [
+            self._metric(name, value, milliseconds, event.step)
+            for name, value in self._scalars.of(event).items()
+        ]
+        for start in range(0, len(metrics), _MAX_METRICS):
+            some = metrics[start : start + _MAX_METRICS]
+            self._client.log_batch(self._run_id, metrics=some, synchronous=False)
         if isinstance(event, Warned) and not event.is_hint:
-            tag = f"{self._prefix}last_warning"
-            self._client.set_tag(self._run_id, tag, event.message[:_MAX_TAG], synchronous=False)
+            tag = self._tag(f"{self._prefix}last_warning", event.message[:_MAX_TAG])
+            self._client.log_batch(self._run_id, tags=[tag], synchronous=False)
 
     def close(self) -> None:
         """Wait until everything is sent."""
