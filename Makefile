@@ -29,7 +29,7 @@ demo: $(VENV)/installed ## Transfer a learning rate to a model 8 times wider, th
 test: $(VENV)/installed ## Run the tests, with a real Redis and a real gRPC server
 	$(PYTEST) -m 'not long'
 
-test-long: $(VENV)/installed ## Tests that prove by long repetition, and three times as many examples of properties (5 to 7 min)
+test-long: $(VENV)/installed ## Tests that prove by long repetition, and twice as many examples of properties (5 to 7 min)
 	$(PYTEST) --dist worksteal -m 'long or hypothesis' --hypothesis-profile long
 
 check: lint types protos-check docs packages test ## What CI checks first; it also runs test-long

@@ -19,7 +19,7 @@ from tests.fork_server import start_service
 # the default; `make test-long` selects the long one with --hypothesis-profile.
 _repeatable = bool(os.environ.get("CI"))
 settings.register_profile("short", max_examples=30, deadline=None, derandomize=_repeatable)
-settings.register_profile("long", max_examples=90, deadline=None, derandomize=_repeatable)
+settings.register_profile("long", max_examples=60, deadline=None, derandomize=_repeatable)
 settings.register_profile("fuzz", max_examples=1_000, deadline=None)
 settings.load_profile("short")
 
