@@ -4,7 +4,7 @@
     python examples/jax_plain.py
 
 A perceptron of width 16 is trained and recorded. Then one of width 128 is trained at the same
-learning rate, first as it is, then with the multipliers of an advisor in this process. With a
+learning rate, first without, then with the multipliers of an advisor in this process. With a
 service, pass its address as the advisor instead.
 """
 

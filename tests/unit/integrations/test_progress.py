@@ -1,4 +1,4 @@
-"""The progress bar, as it is drawn."""
+"""The lines that the progress bar draws."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class LearningRates:
             self._latest = injected(opt_state)
 
     def largest(self, total_steps: int) -> float:
-        """Return the largest learning rate of the training, as far as it is known.
+        """Return the largest learning rate of the training that is known.
 
         Args:
             total_steps: Planned number of steps; 0: unknown.
@@ -117,7 +117,7 @@ class LearningRates:
         return max(schedule.largest(steps) for schedule in set(self._schedules))
 
     def scheduled(self) -> list[float]:
-        """Return the learning rate of each leaf in the step that comes, as far as it is known.
+        """Return the learning rate of each leaf in the next step, where it is known.
 
         It does not wait. An injected learning rate may be that of an earlier step.
         """
