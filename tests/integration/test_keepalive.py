@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
@@ -109,7 +110,9 @@ def test_pings_keep_a_quiet_stream_and_an_idle_connection(server: LocalServer) -
 
 def test_a_flood_of_pings_is_cut_off(server: LocalServer) -> None:
     with Http2Connection(server.address) as flooding:
-        for _ in range(10):
-            flooding.ping()
+        # The service may close the connection before all pings are sent; its reason can be read.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(10):
+                flooding.ping()
         flooding.read(10)
         assert flooding.refusal == (_ENHANCE_YOUR_CALM, b"too_many_pings")
