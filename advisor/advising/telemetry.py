@@ -1,4 +1,7 @@
-"""Stores measurements and answers in the background; the queue is bounded, losses are counted."""
+"""Stores measurements, answers and ends of jobs in the background.
+
+The queue is bounded, and lost measurements are counted.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import structlog
 from advisor.errors import StoreUnavailableError
 from advisor.observability.metrics import Metrics
 from advisor.registry.resource_names import RunName
-from advisor.registry.runs import EventToStore, RecordResult
+from advisor.registry.runs import EndToStore, EventToStore, RecordResult
 
 _MAX_BATCH = 1_000  # events
 _MAX_BATCH_BYTES = 4 * 2**20
@@ -45,16 +48,28 @@ class EventStore(Protocol):
         """
         ...
 
+    async def end(self, ends: Sequence[EndToStore]) -> None:
+        """Store that jobs have ended.
+
+        Args:
+            ends: The ends, at least one. The measurements of these jobs were stored before.
+
+        Raises:
+            StoreUnavailableError: The store does not answer.
+        """
+        ...
+
 
 class Telemetry:
     """Queues events and stores them in batches; never delays its caller or raises.
 
     Events are lost if the queue is full or the store unavailable. The number of a run's lost events
-    is stored with its next event; the total is logged once the store is available again.
+    is stored with its next event; the total is logged once the store is available again. Ends of
+    jobs wait in the same queue, and are lost in the same way without being counted.
 
     Args:
-        store: Where events are stored.
-        capacity: Maximum number of waiting events.
+        store: Where events and ends are stored.
+        capacity: Maximum number of waiting events and ends.
         metrics: Where losses are counted.
     """
 
@@ -62,7 +77,7 @@ class Telemetry:
         self._metric = metrics.telemetry_lost
         self._store = store
         self._capacity = capacity
-        self._waiting: deque[EventToStore] = deque()
+        self._waiting: deque[EventToStore | EndToStore] = deque()
         self._waiting_bytes = 0
         self._being_stored = 0
         self._next_at = 0.0  # of the event loop's clock
@@ -93,20 +108,21 @@ class Telemetry:
             return False
         return True
 
-    def offer(self, event: EventToStore) -> None:
-        """Queue an event, or count it as lost if the queue is full."""
+    def offer(self, entry: EventToStore | EndToStore) -> None:
+        """Queue an event or an end; if the queue is full it is lost, and an event is counted."""
         if len(self._waiting) >= self._capacity or self._waiting_bytes >= _MAX_WAITING_BYTES:
-            self._lose(event)
+            self._lose(entry)
             return
         if not self._waiting:
             self._not_empty.set()
             self._empty.clear()
-        self._waiting.append(event)
-        self._waiting_bytes += len(event.event)
+        self._waiting.append(entry)
+        self._waiting_bytes += _size(entry)
 
-    def _lose(self, event: EventToStore) -> None:
-        self._lost[event.run] += 1
-        self._metric.inc()
+    def _lose(self, entry: EventToStore | EndToStore) -> None:
+        if isinstance(entry, EventToStore):
+            self._lost[entry.run] += 1
+            self._metric.inc()
 
     def start(self) -> None:
         """Start storing; must be called in the running event loop."""
@@ -142,15 +158,15 @@ class Telemetry:
             try:
                 await self._store_batch(batch)
             except StoreUnavailableError as error:
-                for event in batch:
-                    self._lose(event)
+                for entry in batch:
+                    self._lose(entry)
                 if not unavailable:
                     _log.warning("telemetry is being lost", cause=str(error))
                 unavailable = True
                 await asyncio.sleep(_RETRY_S)
             except Exception:  # noqa: BLE001 - one bad event must not stop the telemetry of all runs
-                for event in batch:
-                    self._lose(event)
+                for entry in batch:
+                    self._lose(entry)
                 _log.exception("telemetry lost", events=len(batch))
             else:
                 if unavailable:
@@ -161,27 +177,42 @@ class Telemetry:
                 if not self._waiting:
                     self._empty.set()
 
-    async def _next_batch(self) -> list[EventToStore]:
-        """Wait for an event, and return it with the events queued behind it."""
+    async def _next_batch(self) -> list[EventToStore | EndToStore]:
+        """Wait for an entry, and return it with those queued behind it."""
         await self._not_empty.wait()
         now = asyncio.get_running_loop().time()
         if len(self._waiting) < _MAX_BATCH and now < self._next_at:
             await asyncio.sleep(self._next_at - now)
         self._next_at = max(now, self._next_at) + _MIN_INTERVAL_S
-        batch: list[EventToStore] = []
+        batch: list[EventToStore | EndToStore] = []
         size = 0
         while self._waiting and len(batch) < _MAX_BATCH and size < _MAX_BATCH_BYTES:
-            event = self._waiting.popleft()
-            batch.append(event)
-            size += len(event.event)
+            entry = self._waiting.popleft()
+            batch.append(entry)
+            size += _size(entry)
         self._waiting_bytes -= size
         if not self._waiting:
             self._not_empty.clear()
         self._being_stored = len(batch)
         return batch
 
-    async def _store_batch(self, batch: list[EventToStore]) -> None:
-        """Store a batch, with the number of events that each run lost before."""
+    async def _store_batch(self, batch: list[EventToStore | EndToStore]) -> None:
+        """Store the events of a batch, and then its ends: a job ends after its measurements."""
+        events = [entry for entry in batch if isinstance(entry, EventToStore)]
+        ends = [entry for entry in batch if isinstance(entry, EndToStore)]
+        if events:
+            await self._store_events(events)
+        if ends:
+            await self._end(ends)
+
+    async def _end(self, ends: list[EndToStore]) -> None:
+        try:
+            await self._store.end(ends)
+        except StoreUnavailableError as error:  # the events of the batch are stored
+            _log.info("ends of jobs were not stored", ends=len(ends), cause=str(error))
+
+    async def _store_events(self, batch: list[EventToStore]) -> None:
+        """Store events, with the number of events that each run lost before."""
         runs: dict[RunName, list[EventToStore]] = {}
         for event in batch:
             runs.setdefault(event.run, []).append(event)
@@ -204,3 +235,8 @@ class Telemetry:
                 runs=[str(run) for run in sorted(refused, key=str)[:_MAX_LOGGED_RUNS]],
             )
         self._lost += Counter()  # removes zeros
+
+
+def _size(entry: EventToStore | EndToStore) -> int:
+    """Return the size of an entry of the queue in bytes; an end counts as nothing."""
+    return len(entry.event) if isinstance(entry, EventToStore) else 0

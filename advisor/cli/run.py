@@ -135,17 +135,18 @@ def watch(
     wait: Annotated[
         bool,
         typer.Option(
-            "--wait", help="Wait for a run that has not started, is silent, or has finished."
+            "--wait", help="Wait for a run that has not started, is silent, has ended or finished."
         ),
     ] = False,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Print a run's measurements as they arrive, until it has finished or Ctrl-C.
+    """Print a run's measurements as they arrive, until it has finished or ended, or Ctrl-C.
 
-    A run has finished if its job said how many steps it takes, and no measurement is left. A run
-    is silent if nothing has arrived for long; then only what is stored is printed.
+    A run has finished if its job said how many steps it takes, and no measurement is left. It has
+    ended if its job closed the attachment. A run is silent if nothing has arrived for long. Of a
+    run that is not training, only what is stored is printed.
     """
     if not _EVENT_ID.fullmatch(after_id):
         fail(f"--after-id {after_id!r} is not the id of an event; `--json` prints the ids")
@@ -178,10 +179,10 @@ def _watched(
     if state == "silent":
         last = date_with_seconds(summary.update_time.ToDatetime(UTC))
         warn(f"nothing has arrived since {last} UTC; --wait goes on waiting")
-    if state in {"finished", "silent"}:
+    if state in {"finished", "ended", "silent"}:
         stored = list(advisor.get_run_history(run, project=project))
         return (event for event in stored if _is_after(event.id, after_id)), None
-    return advisor.watch_run(run, after_id=after_id, project=project), summary
+    return advisor.watch_run(run, after_id=after_id, until_end=True, project=project), summary
 
 
 def _is_after(event_id: str, other: str) -> bool:

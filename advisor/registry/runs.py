@@ -37,6 +37,20 @@ class EventToStore(NamedTuple):
     next_step: int = 0
 
 
+class EndToStore(NamedTuple):
+    """The end of a job, as the job reported it.
+
+    Attributes:
+        run: The run.
+        session: Identifies the job; not empty.
+        time_ms: When the service received it, in milliseconds since 1970.
+    """
+
+    run: RunName
+    session: str
+    time_ms: int
+
+
 class RecordResult(IntEnum):
     """What happened to the events of one run; false if they were not stored."""
 
@@ -63,6 +77,7 @@ class StoredRun:
             reported.
         next_step: Step of the next measurement; 0: unknown.
         concurrent_time: When measurements of two jobs last arrived in turns, UTC; None: never.
+        end_time: When the job that reported last said that it had ended, UTC; None: it did not.
     """
 
     name: RunName
@@ -76,6 +91,7 @@ class StoredRun:
     learning_rate: float | None = None
     next_step: int = 0
     concurrent_time: datetime | None = None
+    end_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,10 +75,11 @@ def has_finished(run: run_service_pb2.Run, next_step: int) -> bool:
 
 
 def run_state(run: run_service_pb2.Run, now: datetime) -> str:
-    """Return a run's state: ``finished``, ``two jobs``, ``silent`` or ``training``.
+    """Return a run's state: ``finished``, ``two jobs``, ``ended``, ``silent`` or ``training``.
 
-    A run is silent if no measurement has arrived for a quarter of an hour and for three times its
-    mean interval; nothing says whether it still trains.
+    A run has ended if its job reported so, and no other job has reported a measurement since. It is
+    silent if no measurement has arrived for a quarter of an hour and for three times its mean
+    interval; nothing says whether it still trains.
 
     Args:
         run: The run.
@@ -90,6 +91,8 @@ def run_state(run: run_service_pb2.Run, now: datetime) -> str:
     concurrent = run.concurrent_time.ToDatetime(UTC)
     if run.HasField("concurrent_time") and updated - concurrent < _CONCURRENT:
         return "two jobs"
+    if run.HasField("end_time"):
+        return "ended"
     interval = (updated - created) / (run.measurements - 1) if run.measurements > 1 else timedelta()
     return "silent" if now - updated > max(_SILENT, 3 * interval) else "training"
 

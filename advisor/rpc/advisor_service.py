@@ -16,7 +16,7 @@ from advisor.errors import OpeningMissingError, OpeningRepeatedError
 from advisor.observability.metrics import Metrics
 from advisor.policy import InvalidValueError, Outcome
 from advisor.registry.resource_names import RunName
-from advisor.registry.runs import EventToStore
+from advisor.registry.runs import EndToStore, EventToStore
 from advisor.rpc.batching import Batcher
 from advisor.rpc.layout_cache import LayoutCache
 from advisor.store.times import to_ms
@@ -79,11 +79,18 @@ class AdvisorServicer:
                 run = await self._open(request)
             elif request.opening is not None:
                 raise OpeningRepeatedError
+            if request.end:
+                self._end(run, request)
+                return
             yield await self._answer(run, request)
 
     async def RecommendLROnce(self, request: RecommendLRRequest, context: _Context) -> bytes:
         """Answer one measurement that comes with its opening."""
-        return await self._answer(await self._open(request), request)
+        run = await self._open(request)
+        if request.end:
+            self._end(run, request)
+            return b""
+        return await self._answer(run, request)
 
     async def _open(self, request: RecommendLRRequest) -> _OpenRun:
         if request.opening is None:
@@ -119,6 +126,26 @@ class AdvisorServicer:
             if run.session and self._telemetry.is_concurrent(run.opening.run, now_ms):
                 return answer.encoded + _concurrent_warning(run.opening.run)
         return answer.encoded
+
+    def _end(self, run: _OpenRun, request: RecommendLRRequest) -> None:
+        """Take note that a job has ended.
+
+        Raises:
+            InvalidValueError: The request has a measurement, or its job no session.
+        """
+        if request.measurement is not None:
+            raise InvalidValueError(
+                "measurement",
+                "given together with end; send the last measurement in a message before",
+            )
+        if not run.session:
+            raise InvalidValueError(
+                "end",
+                "the opening has no session, so a job that resumes could not be told from the one "
+                "that ended; set opening.session",
+            )
+        if run.opening.run is not None:
+            self._telemetry.offer(EndToStore(run.opening.run, run.session, to_ms(self._now())))
 
     def _count(self, answered: list[tuple[RecommendationRequest, Answer]]) -> None:
         stale = sum(request.advice.stale for request, _ in answered)

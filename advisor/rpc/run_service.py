@@ -92,12 +92,16 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         name = RunName.parse("name", request.name)
         after = _event_id(request.after_id)
         while True:
+            # A job's end is stored after its events, so all of them are there if it is.
+            has_ended = request.until_end and await self._store.has_ended(name)
             events = await self._store.wait_for_events(
                 name, after=after, size=_WATCH_BATCH, wait_ms=_WATCH_WAIT_MS
             )
             for event in events:
                 yield pb.WatchRunResponse(event=_event(event))
                 after = event.id
+            if not events and has_ended:
+                return
             if not events:
                 yield None
 
@@ -127,6 +131,7 @@ def _run(run: StoredRun) -> pb.Run:
         concurrent_time=(
             None if run.concurrent_time is None else timestamp_to_proto(run.concurrent_time)
         ),
+        end_time=None if run.end_time is None else timestamp_to_proto(run.end_time),
     )
     message.opening.ParseFromString(run.opening)
     return message

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from advisor.errors import RunNotFoundError
 from advisor.registry.resource_names import RunName
-from advisor.registry.runs import EventToStore, RecordResult, StoredEvent, StoredRun
+from advisor.registry.runs import EndToStore, EventToStore, RecordResult, StoredEvent, StoredRun
 from advisor.store import keys
 from advisor.store.lua import load_script
 from advisor.store.redis.commands import Call, batch
@@ -52,6 +52,7 @@ class RunStore:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._record = load_script(redis, "record_events")
+        self._end = load_script(redis, "end_run")
 
     async def record(
         self, runs: Sequence[tuple[Sequence[EventToStore], int]]
@@ -89,6 +90,19 @@ class RunStore:
             ],
         )
 
+    async def end(self, ends: Sequence[EndToStore]) -> None:
+        """Store that jobs have ended; an end counts until a different job reports to the run.
+
+        Args:
+            ends: The ends.
+        """
+        calls = [
+            self._end.call(keys=[keys.RunKeys(end.run).summary], args=[end.session, end.time_ms])
+            for end in ends
+        ]
+        with store_errors():
+            await batch(self._redis, calls)
+
     async def get(self, name: RunName) -> StoredRun:
         """Read a run's summary.
 
@@ -99,6 +113,15 @@ class RunStore:
         if run is None:
             raise RunNotFoundError(str(name))
         return run
+
+    async def has_ended(self, name: RunName) -> bool:
+        """Return whether the job of a run has reported that it ended; False for an unknown run."""
+        fields = ("ended", "ended_session", "session")
+        with store_errors():
+            ended, of, latest = await awaited(
+                self._redis.hmget(keys.RunKeys(name).summary, *fields)
+            )
+        return ended is not None and of == latest
 
     async def page(
         self, project: str, *, after: RunCursor | None, size: int
@@ -169,6 +192,7 @@ class RunStore:
         if not fields:
             return None
         concurrent = fields.get(b"concurrent")
+        has_ended = b"ended" in fields and fields[b"ended_session"] == fields.get(b"session")
         return StoredRun(
             name=name,
             opening=fields[b"opening"],
@@ -181,6 +205,7 @@ class RunStore:
             learning_rate=_number(fields.get(b"learning_rate")),
             next_step=int(fields.get(b"next", 0)),
             concurrent_time=from_ms(int(concurrent)) if concurrent else None,
+            end_time=from_ms(int(fields[b"ended"])) if has_ended else None,
         )
 
 

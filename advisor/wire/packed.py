@@ -92,12 +92,13 @@ class RecommendLRRequest:
         opening: The run's opening, or None.
         measurement: The measurement with its arrays as bytes, or None.
         encoded_measurement: The encoded measurement; empty if it is absent.
+        end: Whether the job has ended.
 
     Raises:
         DecodeError: The bytes are not a request of the contract.
     """
 
-    __slots__ = ("encoded_measurement", "measurement", "opening")
+    __slots__ = ("encoded_measurement", "end", "measurement", "opening")
 
     def __init__(self, data: bytes) -> None:
         request = _Request.FromString(data)
@@ -107,6 +108,7 @@ class RecommendLRRequest:
         self.opening: advisor_service_pb2.RunOpening | None = None
         if request.HasField("opening"):
             self.opening = advisor_service_pb2.RunOpening.FromString(request.opening)
+        self.end: bool = request.end
         self.encoded_measurement: bytes = request.measurement
         self.measurement: Any = None
         if request.HasField("measurement"):

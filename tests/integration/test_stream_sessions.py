@@ -213,3 +213,84 @@ def test_an_iterator_that_blocks_forever_does_not_block_the_session(
     with pytest.raises(error, match=message):
         session.recommend(pb.Measurement())
     assert time.monotonic() - started < DEADLINE_S + SLACK_S
+
+
+class EndingAdvisor(advisor_service_pb2_grpc.AdvisorServiceServicer):
+    """Answers each measurement, and keeps the ends that it gets.
+
+    Args:
+        breaks: Whether each stream breaks after its first answer.
+        hangs: Whether a stream stays open after its end.
+
+    Attributes:
+        ends: For each end, whether the opening came with it.
+    """
+
+    def __init__(self, *, breaks: bool = False, hangs: bool = False) -> None:
+        self.ends: list[bool] = []
+        self._breaks, self._hangs = breaks, hangs
+
+    def RecommendLR(  # noqa: N802 - gRPC's name
+        self, request_iterator: Iterator[pb.RecommendLRRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.RecommendLRResponse]:
+        gone = threading.Event()
+        context.add_callback(gone.set)
+        for request in request_iterator:
+            if request.end:
+                self.ends.append(request.HasField("opening"))
+                if self._hangs:
+                    gone.wait(10)
+                return
+            yield pb.RecommendLRResponse(step=request.measurement.step)
+            if self._breaks:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
+
+
+@contextmanager
+def ending(servicer: EndingAdvisor, run: str = "r") -> Iterator[StreamSession]:
+    server = grpc.server(ThreadPoolExecutor(4))
+    advisor_service_pb2_grpc.add_AdvisorServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with AdvisorClient(f"127.0.0.1:{port}", deadline_s=DEADLINE_S) as client:
+            yield client.open_run(pb.RunOpening(profile="p", run=run))
+    finally:
+        server.stop(None).wait()
+
+
+def test_closing_reports_the_end_once_on_the_stream_or_on_a_new_one() -> None:
+    for servicer, with_opening in ((EndingAdvisor(), False), (EndingAdvisor(breaks=True), True)):
+        with ending(servicer) as session:
+            session.recommend(pb.Measurement(step=1))
+            stream = session._stream
+            assert stream is not None
+            if with_opening:
+                eventually(lambda: stream.has_ended)  # noqa: B023 - called at once
+            session.close()
+            session.close()
+        assert servicer.ends == [with_opening]
+
+
+def test_a_run_that_did_not_measure_or_has_no_name_reports_no_end() -> None:
+    for run, measures in (("r", False), ("", True)):
+        servicer = EndingAdvisor()
+        with ending(servicer, run) as session:
+            if measures:
+                session.recommend(pb.Measurement(step=1))
+            session.close()
+        assert servicer.ends == []
+
+
+def test_closing_waits_a_second_at_most_for_a_service_that_hangs_or_is_gone() -> None:
+    servicer = EndingAdvisor(hangs=True)
+    with ending(servicer) as session, ending(EndingAdvisor()) as stopped:
+        session.recommend(pb.Measurement(step=1))
+        started = time.monotonic()
+        session.close()
+        assert 0.5 < time.monotonic() - started < 1.0 + SLACK_S
+        assert servicer.ends == [False]
+        stopped.recommend(pb.Measurement(step=1))
+    started = time.monotonic()
+    stopped.close()  # its service was stopped, and its client closed
+    assert time.monotonic() - started < 1.0 + SLACK_S

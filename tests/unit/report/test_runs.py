@@ -67,17 +67,21 @@ def test_a_run_is_listed_with_short_names_and_utc_times() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measurements", "age_min", "total_steps", "next_step", "concurrent_min", "state"),
+    ("measurements", "age_min", "total_steps", "next_step", "concurrent_min", "ended", "state"),
     [
-        (1, 14, 0, 5, None, "training"),
-        (1, 16, 0, 5, None, "silent"),
-        (11, 25, 0, 5, None, "training"),  # one measurement every 10 minutes
-        (11, 35, 0, 5, None, "silent"),
-        (1, 1, 100, 99, None, "training"),
-        (1, 1, 100, 100, None, "finished"),
-        (1, 1_000, 100, 120, None, "finished"),
-        (1, 1, 0, 5, 10, "two jobs"),
-        (1, 1, 0, 5, 70, "training"),  # long ago
+        (1, 14, 0, 5, None, False, "training"),
+        (1, 16, 0, 5, None, False, "silent"),
+        (11, 25, 0, 5, None, False, "training"),  # one measurement every 10 minutes
+        (11, 35, 0, 5, None, False, "silent"),
+        (1, 1, 100, 99, None, False, "training"),
+        (1, 1, 100, 100, None, False, "finished"),
+        (1, 1_000, 100, 120, None, False, "finished"),
+        (1, 1, 0, 5, 10, False, "two jobs"),
+        (1, 1, 0, 5, 70, False, "training"),  # long ago
+        (1, 1, 100, 99, None, True, "ended"),
+        (1, 16, 0, 5, None, True, "ended"),
+        (1, 1, 100, 100, None, True, "finished"),
+        (1, 1, 0, 5, 10, True, "two jobs"),  # the other one may still train
     ],
 )
 def test_a_run_has_a_state(
@@ -86,6 +90,7 @@ def test_a_run_has_a_state(
     total_steps: int,
     next_step: int,
     concurrent_min: int | None,
+    ended: bool,
     state: str,
 ) -> None:
     now = datetime(2026, 1, 2, tzinfo=UTC)
@@ -96,6 +101,8 @@ def test_a_run_has_a_state(
     run.create_time.FromDatetime(updated - timedelta(minutes=100))
     if concurrent_min is not None:
         run.concurrent_time.FromDatetime(updated - timedelta(minutes=concurrent_min))
+    if ended:
+        run.end_time.FromDatetime(updated)
     assert run_state(run, now) == state
 
 

@@ -366,13 +366,19 @@ class AdvisorClient(Connection):
             yield from page.events
 
     def watch_run(
-        self, run: str, *, after_id: str = "", project: str = DEFAULT_PROJECT
+        self,
+        run: str,
+        *,
+        after_id: str = "",
+        until_end: bool = False,
+        project: str = DEFAULT_PROJECT,
     ) -> Iterator[run_service_pb2.RunEvent]:
         """Iterate over a run's events as they arrive, until the caller stops.
 
         Args:
             run: The run.
             after_id: Yield only events after the one with this id; empty: all stored events first.
+            until_end: Whether to stop as well once the run's job has reported that it ended.
             project: The project.
 
         Yields:
@@ -381,7 +387,9 @@ class AdvisorClient(Connection):
         Raises:
             ServiceError: The advisor refused the call, or ended the watch.
         """
-        request = run_service_pb2.WatchRunRequest(name=run_name(run, project), after_id=after_id)
+        request = run_service_pb2.WatchRunRequest(
+            name=run_name(run, project), after_id=after_id, until_end=until_end
+        )
         call = self._runs.WatchRun(request, metadata=self.metadata())
         try:
             for response in call:

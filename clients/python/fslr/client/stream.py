@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import random
@@ -24,6 +25,9 @@ _StartCall = Callable[[Iterator[pb.RecommendLRRequest]], _Call]
 _MAX_TRIES = 5
 _FIRST_BACKOFF_S = 0.05  # doubled after each try
 _LAST_RESPONSE_WAIT_S = 0.1
+_END_WAIT_S = 1.0
+
+_log = logging.getLogger("fslr")
 
 
 class _Stream:
@@ -78,6 +82,24 @@ class _Stream:
             raise self._call
         raise UnavailableError("the advisor ended the stream: it is shutting down")
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether no message can be sent any more."""
+        return bool(self._call.done())
+
+    def finish(self, request: pb.RecommendLRRequest, timeout_s: float) -> None:
+        """Send a last request that gets no response, and wait until the service ends the stream.
+
+        Raises:
+            Empty: The stream did not end within ``timeout_s`` seconds.
+            RpcError: The call failed.
+        """
+        self._requests.put(request)
+        self._requests.put(None)
+        self._responses.get(timeout=timeout_s)
+        if isinstance(self._call, grpc.RpcError) and self._call.code() is not grpc.StatusCode.OK:
+            raise self._call
+
     def abandon(self) -> None:
         """End the stream from a finalizer, where no lock may be taken.
 
@@ -122,6 +144,8 @@ class StreamSession:
         self._stream: _Stream | None = None
         self._closed = threading.Event()
         self._finalizer: weakref.finalize[Any, StreamSession] | None = None
+        self._is_asking = False
+        self._answered_in: int | None = None  # process id
 
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         """Return the answer to a measurement.
@@ -137,6 +161,15 @@ class StreamSession:
             ServiceError: The advisor refused the measurement, or could not answer; the next call
                 opens a new stream.
         """
+        self._is_asking = True
+        try:
+            answer = self._try_repeatedly(measurement)
+        finally:
+            self._is_asking = False
+        self._answered_in = os.getpid()
+        return answer
+
+    def _try_repeatedly(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         deadline = time.monotonic() + self._deadline_s
         backoff_s = _FIRST_BACKOFF_S
         for _ in range(_MAX_TRIES - 1):
@@ -184,9 +217,37 @@ class StreamSession:
         return stream
 
     def close(self) -> None:
-        """End the session for good; may be called from any thread."""
+        """End the session for good; may be called from any thread.
+
+        If the run has a name and was measured, the service is told that the job has ended, for at
+        most a second. That may fail: the run is then silent after a while.
+        """
+        was_closed = self._closed.is_set()
         self._closed.set()
+        # A forked child did not measure, and its parent goes on. A call under way in another thread
+        # waits for a service that does not answer.
+        measured = self._answered_in == os.getpid() and not self._is_asking
+        if self._opening.run and measured and not was_closed:
+            try:
+                self._report_end()
+            except Exception as error:  # noqa: BLE001 - closing never fails
+                _log.debug("the advisor was not told that the run has ended: %r", error)
         self._drop()
+
+    def _report_end(self) -> None:
+        """Tell the service that the job has ended.
+
+        Raises:
+            Empty: The service does not answer.
+            RpcError: The call failed.
+        """
+        request = pb.RecommendLRRequest(end=True)
+        stream = self._stream
+        if stream is None or stream.has_ended:
+            self._drop()
+            stream = self._open()
+            request.opening.CopyFrom(self._opening)
+        stream.finish(request, _END_WAIT_S)
 
     def _drop(self) -> None:
         """Close the stream; the next measurement opens a new one."""

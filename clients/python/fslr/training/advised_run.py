@@ -436,7 +436,7 @@ class AdvisedRun:
         self._advised = [bool(advised) for advised in state["advised"]]
 
     def close(self) -> None:
-        """End the run; what waits to be sent is still sent, for at most a second."""
+        """End the run; what waits to be sent is still sent, for at most two seconds."""
         self._exchange.close()
         self._emit_errors()
 

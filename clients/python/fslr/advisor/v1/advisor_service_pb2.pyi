@@ -305,23 +305,31 @@ class RecommendLRRequest(_message.Message):
 
     OPENING_FIELD_NUMBER: _builtins.int
     MEASUREMENT_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    end: _builtins.bool
+    """Whether the job has ended. The run is then shown as ended until a job with a different
+    `opening.session` reports to it, so a session is required. It is the last message of a stream,
+    which the service ends without an answer to it; in a one-shot call the answer is empty. An end
+    may be lost, as any telemetry. Default false.
+    """
     @_builtins.property
     def opening(self) -> Global___RunOpening:
         """Required in the first message of a stream and in one-shot calls. Refused in later messages."""
 
     @_builtins.property
     def measurement(self) -> Global___Measurement:
-        """Required."""
+        """Required, unless `end` is true. Refused if it is."""
 
     def __init__(
         self,
         *,
         opening: Global___RunOpening | None = ...,
         measurement: Global___Measurement | None = ...,
+        end: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["measurement", b"measurement", "opening", b"opening"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["measurement", b"measurement", "opening", b"opening"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "measurement", b"measurement", "opening", b"opening"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

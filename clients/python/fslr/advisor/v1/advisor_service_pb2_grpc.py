@@ -52,7 +52,8 @@ class AdvisorServiceServicer(object):
     """
 
     def RecommendLR(self, request_iterator, context):
-        """RecommendLR answers each measurement with one response. The first message carries `opening`.
+        """RecommendLR answers each measurement with one response. The first message carries `opening`, and
+        the last one may say that the job has ended.
         The service keeps nothing between messages that it cannot rebuild from `opening` and the store,
         so a client can reconnect to any replica, send `opening` again and continue.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE

@@ -34,7 +34,8 @@ class AdvisorServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdvisorServiceAsyncStub: ...
     RecommendLR: _grpc.StreamStreamMultiCallable[_advisor_service_pb2.RecommendLRRequest, _advisor_service_pb2.RecommendLRResponse]
-    """RecommendLR answers each measurement with one response. The first message carries `opening`.
+    """RecommendLR answers each measurement with one response. The first message carries `opening`, and
+    the last one may say that the job has ended.
     The service keeps nothing between messages that it cannot rebuild from `opening` and the store,
     so a client can reconnect to any replica, send `opening` again and continue.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -53,7 +54,8 @@ class AdvisorServiceAsyncStub(AdvisorServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RecommendLR: _aio.StreamStreamMultiCallable[_advisor_service_pb2.RecommendLRRequest, _advisor_service_pb2.RecommendLRResponse]  # type: ignore[assignment]
-    """RecommendLR answers each measurement with one response. The first message carries `opening`.
+    """RecommendLR answers each measurement with one response. The first message carries `opening`, and
+    the last one may say that the job has ended.
     The service keeps nothing between messages that it cannot rebuild from `opening` and the store,
     so a client can reconnect to any replica, send `opening` again and continue.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -75,7 +77,8 @@ class AdvisorServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_advisor_service_pb2.RecommendLRRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_advisor_service_pb2.RecommendLRResponse], _abc.AsyncIterator[_advisor_service_pb2.RecommendLRResponse]]:
-        """RecommendLR answers each measurement with one response. The first message carries `opening`.
+        """RecommendLR answers each measurement with one response. The first message carries `opening`, and
+        the last one may say that the job has ended.
         The service keeps nothing between messages that it cannot rebuild from `opening` and the store,
         so a client can reconnect to any replica, send `opening` again and continue.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE

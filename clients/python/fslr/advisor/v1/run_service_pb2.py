@@ -26,7 +26,7 @@ from fslr.advisor.v1 import advisor_service_pb2 as fslr_dot_advisor_dot_v1_dot_a
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!fslr/advisor/v1/run_service.proto\x12\x0f\x66slr.advisor.v1\x1a%fslr/advisor/v1/advisor_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x03\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x07opening\x18\x02 \x01(\x0b\x32\x1b.fslr.advisor.v1.RunOpening\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tlast_step\x18\x05 \x01(\x03\x12\x14\n\x0cmeasurements\x18\x06 \x01(\x03\x12\x19\n\x11lost_measurements\x18\x07 \x01(\x03\x12\x11\n\x04loss\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x1d\n\x15next_measurement_step\x18\n \x01(\x03\x12\x33\n\x0f\x63oncurrent_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_lossB\x10\n\x0e_learning_rate\"\xb1\x01\n\x08RunEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0bmeasurement\x18\x03 \x01(\x0b\x32\x1c.fslr.advisor.v1.Measurement\x12<\n\x0erecommendation\x18\x04 \x01(\x0b\x32$.fslr.advisor.v1.RecommendLRResponse\"H\n\x0fListRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"O\n\x10ListRunsResponse\x12\"\n\x04runs\x18\x01 \x03(\x0b\x32\x14.fslr.advisor.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1d\n\rGetRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x0eGetRunResponse\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.fslr.advisor.v1.Run\"4\n\x10\x44\x65leteRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x13\n\x11\x44\x65leteRunResponse\"I\n\x14GetRunHistoryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x10\n\x08\x61\x66ter_id\x18\x03 \x01(\t\"P\n\x15GetRunHistoryResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.fslr.advisor.v1.RunEvent\x12\x0c\n\x04more\x18\x02 \x01(\x08\"1\n\x0fWatchRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x61\x66ter_id\x18\x02 \x01(\t\"<\n\x10WatchRunResponse\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.fslr.advisor.v1.RunEvent2\xc8\x03\n\nRunService\x12T\n\x08ListRuns\x12 .fslr.advisor.v1.ListRunsRequest\x1a!.fslr.advisor.v1.ListRunsResponse\"\x03\x90\x02\x01\x12N\n\x06GetRun\x12\x1e.fslr.advisor.v1.GetRunRequest\x1a\x1f.fslr.advisor.v1.GetRunResponse\"\x03\x90\x02\x01\x12\x63\n\rGetRunHistory\x12%.fslr.advisor.v1.GetRunHistoryRequest\x1a&.fslr.advisor.v1.GetRunHistoryResponse\"\x03\x90\x02\x01\x12W\n\tDeleteRun\x12!.fslr.advisor.v1.DeleteRunRequest\x1a\".fslr.advisor.v1.DeleteRunResponse\"\x03\x90\x02\x02\x12V\n\x08WatchRun\x12 .fslr.advisor.v1.WatchRunRequest\x1a!.fslr.advisor.v1.WatchRunResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!fslr/advisor/v1/run_service.proto\x12\x0f\x66slr.advisor.v1\x1a%fslr/advisor/v1/advisor_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb3\x03\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x07opening\x18\x02 \x01(\x0b\x32\x1b.fslr.advisor.v1.RunOpening\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tlast_step\x18\x05 \x01(\x03\x12\x14\n\x0cmeasurements\x18\x06 \x01(\x03\x12\x19\n\x11lost_measurements\x18\x07 \x01(\x03\x12\x11\n\x04loss\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x1d\n\x15next_measurement_step\x18\n \x01(\x03\x12\x33\n\x0f\x63oncurrent_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_lossB\x10\n\x0e_learning_rate\"\xb1\x01\n\x08RunEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0bmeasurement\x18\x03 \x01(\x0b\x32\x1c.fslr.advisor.v1.Measurement\x12<\n\x0erecommendation\x18\x04 \x01(\x0b\x32$.fslr.advisor.v1.RecommendLRResponse\"H\n\x0fListRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"O\n\x10ListRunsResponse\x12\"\n\x04runs\x18\x01 \x03(\x0b\x32\x14.fslr.advisor.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1d\n\rGetRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x0eGetRunResponse\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.fslr.advisor.v1.Run\"4\n\x10\x44\x65leteRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x13\n\x11\x44\x65leteRunResponse\"I\n\x14GetRunHistoryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x10\n\x08\x61\x66ter_id\x18\x03 \x01(\t\"P\n\x15GetRunHistoryResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.fslr.advisor.v1.RunEvent\x12\x0c\n\x04more\x18\x02 \x01(\x08\"D\n\x0fWatchRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x61\x66ter_id\x18\x02 \x01(\t\x12\x11\n\tuntil_end\x18\x03 \x01(\x08\"<\n\x10WatchRunResponse\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.fslr.advisor.v1.RunEvent2\xc8\x03\n\nRunService\x12T\n\x08ListRuns\x12 .fslr.advisor.v1.ListRunsRequest\x1a!.fslr.advisor.v1.ListRunsResponse\"\x03\x90\x02\x01\x12N\n\x06GetRun\x12\x1e.fslr.advisor.v1.GetRunRequest\x1a\x1f.fslr.advisor.v1.GetRunResponse\"\x03\x90\x02\x01\x12\x63\n\rGetRunHistory\x12%.fslr.advisor.v1.GetRunHistoryRequest\x1a&.fslr.advisor.v1.GetRunHistoryResponse\"\x03\x90\x02\x01\x12W\n\tDeleteRun\x12!.fslr.advisor.v1.DeleteRunRequest\x1a\".fslr.advisor.v1.DeleteRunResponse\"\x03\x90\x02\x02\x12V\n\x08WatchRun\x12 .fslr.advisor.v1.WatchRunRequest\x1a!.fslr.advisor.v1.WatchRunResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,29 +44,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNSERVICE'].methods_by_name['WatchRun']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['WatchRun']._serialized_options = b'\220\002\001'
   _globals['_RUN']._serialized_start=127
-  _globals['_RUN']._serialized_end=516
-  _globals['_RUNEVENT']._serialized_start=519
-  _globals['_RUNEVENT']._serialized_end=696
-  _globals['_LISTRUNSREQUEST']._serialized_start=698
-  _globals['_LISTRUNSREQUEST']._serialized_end=770
-  _globals['_LISTRUNSRESPONSE']._serialized_start=772
-  _globals['_LISTRUNSRESPONSE']._serialized_end=851
-  _globals['_GETRUNREQUEST']._serialized_start=853
-  _globals['_GETRUNREQUEST']._serialized_end=882
-  _globals['_GETRUNRESPONSE']._serialized_start=884
-  _globals['_GETRUNRESPONSE']._serialized_end=935
-  _globals['_DELETERUNREQUEST']._serialized_start=937
-  _globals['_DELETERUNREQUEST']._serialized_end=989
-  _globals['_DELETERUNRESPONSE']._serialized_start=991
-  _globals['_DELETERUNRESPONSE']._serialized_end=1010
-  _globals['_GETRUNHISTORYREQUEST']._serialized_start=1012
-  _globals['_GETRUNHISTORYREQUEST']._serialized_end=1085
-  _globals['_GETRUNHISTORYRESPONSE']._serialized_start=1087
-  _globals['_GETRUNHISTORYRESPONSE']._serialized_end=1167
-  _globals['_WATCHRUNREQUEST']._serialized_start=1169
-  _globals['_WATCHRUNREQUEST']._serialized_end=1218
-  _globals['_WATCHRUNRESPONSE']._serialized_start=1220
-  _globals['_WATCHRUNRESPONSE']._serialized_end=1280
-  _globals['_RUNSERVICE']._serialized_start=1283
-  _globals['_RUNSERVICE']._serialized_end=1739
+  _globals['_RUN']._serialized_end=562
+  _globals['_RUNEVENT']._serialized_start=565
+  _globals['_RUNEVENT']._serialized_end=742
+  _globals['_LISTRUNSREQUEST']._serialized_start=744
+  _globals['_LISTRUNSREQUEST']._serialized_end=816
+  _globals['_LISTRUNSRESPONSE']._serialized_start=818
+  _globals['_LISTRUNSRESPONSE']._serialized_end=897
+  _globals['_GETRUNREQUEST']._serialized_start=899
+  _globals['_GETRUNREQUEST']._serialized_end=928
+  _globals['_GETRUNRESPONSE']._serialized_start=930
+  _globals['_GETRUNRESPONSE']._serialized_end=981
+  _globals['_DELETERUNREQUEST']._serialized_start=983
+  _globals['_DELETERUNREQUEST']._serialized_end=1035
+  _globals['_DELETERUNRESPONSE']._serialized_start=1037
+  _globals['_DELETERUNRESPONSE']._serialized_end=1056
+  _globals['_GETRUNHISTORYREQUEST']._serialized_start=1058
+  _globals['_GETRUNHISTORYREQUEST']._serialized_end=1131
+  _globals['_GETRUNHISTORYRESPONSE']._serialized_start=1133
+  _globals['_GETRUNHISTORYRESPONSE']._serialized_end=1213
+  _globals['_WATCHRUNREQUEST']._serialized_start=1215
+  _globals['_WATCHRUNREQUEST']._serialized_end=1283
+  _globals['_WATCHRUNRESPONSE']._serialized_start=1285
+  _globals['_WATCHRUNRESPONSE']._serialized_end=1345
+  _globals['_RUNSERVICE']._serialized_start=1348
+  _globals['_RUNSERVICE']._serialized_end=1804
 # @@protoc_insertion_point(module_scope)

@@ -37,6 +37,7 @@ class Run(_message.Message):
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     NEXT_MEASUREMENT_STEP_FIELD_NUMBER: _builtins.int
     CONCURRENT_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `projects/{project}/runs/{run}`."""
     last_step: _builtins.int
@@ -75,6 +76,12 @@ class Run(_message.Message):
         measurements are mixed. Absent: never. Jobs are told apart by `opening.session`.
         """
 
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the job reported that it had ended. Absent: it has not, as a job that was killed, or a
+        different one has reported a measurement since.
+        """
+
     def __init__(
         self,
         *,
@@ -89,10 +96,11 @@ class Run(_message.Message):
         learning_rate: _builtins.float | None = ...,
         next_measurement_step: _builtins.int = ...,
         concurrent_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "_loss", b"_loss", "concurrent_time", b"concurrent_time", "create_time", b"create_time", "learning_rate", b"learning_rate", "loss", b"loss", "opening", b"opening", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "_loss", b"_loss", "concurrent_time", b"concurrent_time", "create_time", b"create_time", "end_time", b"end_time", "learning_rate", b"learning_rate", "loss", b"loss", "opening", b"opening", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "_loss", b"_loss", "concurrent_time", b"concurrent_time", "create_time", b"create_time", "last_step", b"last_step", "learning_rate", b"learning_rate", "loss", b"loss", "lost_measurements", b"lost_measurements", "measurements", b"measurements", "name", b"name", "next_measurement_step", b"next_measurement_step", "opening", b"opening", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate", "_loss", b"_loss", "concurrent_time", b"concurrent_time", "create_time", b"create_time", "end_time", b"end_time", "last_step", b"last_step", "learning_rate", b"learning_rate", "loss", b"loss", "lost_measurements", b"lost_measurements", "measurements", b"measurements", "name", b"name", "next_measurement_step", b"next_measurement_step", "opening", b"opening", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
@@ -358,19 +366,25 @@ class WatchRunRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     AFTER_ID_FIELD_NUMBER: _builtins.int
+    UNTIL_END_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The run, which need not have started yet. Required."""
     after_id: _builtins.str
     """Sends the events after the one with this ID. Default (empty): all stored events, then new ones."""
+    until_end: _builtins.bool
+    """Whether the stream ends once the run has an `end_time` and all its events were sent. Default
+    false: it continues, as a job may resume the run.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         after_id: _builtins.str = ...,
+        until_end: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_id", b"after_id", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_id", b"after_id", "name", b"name", "until_end", b"until_end"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

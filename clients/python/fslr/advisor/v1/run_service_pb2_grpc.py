@@ -97,7 +97,8 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """WatchRun sends a run's events as they arrive, until the caller ends the call.
+        """WatchRun sends a run's events as they arrive, until the caller ends the call, or the run's job
+        has ended if that is asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,9 @@ class RunServiceStub:
     `request_id` succeeds.
     """
     WatchRun: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_service_pb2.WatchRunResponse]
-    """WatchRun sends a run's events as they arrive, until the caller ends the call."""
+    """WatchRun sends a run's events as they arrive, until the caller ends the call, or the run's job
+    has ended if that is asked for.
+    """
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -64,7 +66,9 @@ class RunServiceAsyncStub(RunServiceStub):
     `request_id` succeeds.
     """
     WatchRun: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_service_pb2.WatchRunResponse]  # type: ignore[assignment]
-    """WatchRun sends a run's events as they arrive, until the caller ends the call."""
+    """WatchRun sends a run's events as they arrive, until the caller ends the call, or the run's job
+    has ended if that is asked for.
+    """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     """RunService reads and deletes the stored runs. Runs are kept for 30 days after their last measurement."""
@@ -110,6 +114,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.WatchRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_service_pb2.WatchRunResponse], _abc.AsyncIterator[_run_service_pb2.WatchRunResponse]]:
-        """WatchRun sends a run's events as they arrive, until the caller ends the call."""
+        """WatchRun sends a run's events as they arrive, until the caller ends the call, or the run's job
+        has ended if that is asked for.
+        """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

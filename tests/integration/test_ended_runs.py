@@ -1,0 +1,149 @@
+"""A job that closes its run ends it; one that resumes, or did not end, is training."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from fslr import AdvisorClient, Provenance, RunInfo
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import advisor_service_pb2_grpc, run_service_pb2
+from tests.building import content_message, opening_message
+from tests.commands import Cli
+from tests.waiting import eventually
+
+PROVENANCE = Provenance("m", width=4, depth=1, dataset="d", batch_size=8, commit="c", author="a")
+
+
+def opened(client: AdvisorClient, project: str) -> pb.RunOpening:
+    """Register a profile and return the opening of a run on it."""
+    client.register_profile("gpt", content_message(), project=project)
+    return opening_message(f"projects/{project}/profiles/gpt", run=f"projects/{project}/runs/night")
+
+
+def measurement(step: int) -> pb.Measurement:
+    return pb.Measurement(step=step, unit_rates=[1, 2, 3, 4])
+
+
+def run_at(client: AdvisorClient, project: str, step: int) -> run_service_pb2.Run:
+    """Return the run once its measurement of a step is stored."""
+    eventually(lambda: client.get_run("night", project=project).last_step == step)
+    return client.get_run("night", project=project)
+
+
+def test_a_run_has_ended_from_its_close_until_a_job_resumes_it(
+    client: AdvisorClient, cli: Cli, project: str
+) -> None:
+    opening = opened(client, project)
+    first = client.open_run(opening)
+    for step in (1, 2):
+        first.recommend(measurement(step))
+    assert not run_at(client, project, 2).HasField("end_time")
+    first.close()
+    ended = eventually(lambda: client.get_run("night", project=project).HasField("end_time"))
+    assert ended
+    run = client.get_run("night", project=project)
+    assert run.end_time.ToNanoseconds() >= run.update_time.ToNanoseconds()
+    assert (run.measurements, run.lost_measurements) == (2, 0)
+    assert " ended " in cli.run("run", "list").stdout
+    assert "0 lost, ended" in cli.run("run", "show", "night").stdout
+    assert "endTime" in cli.json("run", "show", "night")["run"]
+
+    resumed = client.open_run(opening)
+    resumed.recommend(measurement(3))
+    assert not run_at(client, project, 3).HasField("end_time")
+    # The end of the first job arrives late, from a replica that could not store it before.
+    late = pb.RecommendLRRequest(opening=run.opening, end=True)
+    stub = advisor_service_pb2_grpc.AdvisorServiceStub(client.channel())
+    assert stub.RecommendLROnce(late) == pb.RecommendLRResponse()
+    resumed.recommend(measurement(4))
+    assert not run_at(client, project, 4).HasField("end_time")
+    resumed._drop()  # the connection breaks: the end goes over a new stream
+    resumed.close()
+    assert eventually(lambda: client.get_run("night", project=project).HasField("end_time"))
+
+
+def test_a_job_that_did_not_measure_or_was_dropped_does_not_end_its_run(
+    client: AdvisorClient, project: str
+) -> None:
+    opening = opened(client, project)
+    client.open_run(opening).close()
+    assert list(client.list_runs(project=project)) == []
+    dropped = client.open_run(opening)
+    dropped.recommend(measurement(1))
+    del dropped
+    unnamed = opening_message(opening.profile)
+    session = client.open_run(unnamed)
+    session.recommend(measurement(1))
+    session.close()
+    client.recommend_once(opening, measurement(2))
+    assert not run_at(client, project, 2).HasField("end_time")
+
+
+def test_a_watch_ends_after_the_last_event_of_a_run_that_ends(
+    client: AdvisorClient, cli: Cli, project: str
+) -> None:
+    session = client.open_run(opened(client, project))
+    session.recommend(measurement(1))
+    run_at(client, project, 1)
+    watched: list[str] = []
+    thread = threading.Thread(
+        target=lambda: watched.append(cli.run("run", "watch", "night").stdout), daemon=True
+    )
+    thread.start()
+    session.recommend(measurement(2))
+    session.close()
+    thread.join(20)
+    assert [line.split()[0] for line in watched[0].splitlines()] == ["step", "1", "2"]
+    events = client.watch_run("night", until_end=True, project=project)
+    assert [event.measurement.step for event in events] == [1, 2]
+
+
+def train_in_pytorch(client: AdvisorClient, project: str) -> None:
+    import torch
+
+    import fslr.torch
+
+    def training() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        model = torch.nn.Linear(4, 2)
+        return model, torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        model(torch.randn(8, 4)).square().mean().backward()
+        optimizer.step()
+
+    model, optimizer = training()
+    with fslr.torch.Recorder(model, optimizer, provenance=PROVENANCE) as recorder:
+        step(model, optimizer)
+    client.register_profile("base", recorder.profile(), project=project)
+    with fslr.torch.attach(
+        model,
+        optimizer,
+        profile="base",
+        advisor=client,
+        run=RunInfo("night", project=project),
+    ):
+        step(model, optimizer)
+
+
+def train_in_jax(client: AdvisorClient, project: str) -> None:
+    pytest.importorskip("jax", reason="JAX is not installed")
+    from tests.unit.jax.trainings import advised_tx, attaching, recording, train
+
+    tx = advised_tx()
+    recorded = train(tx, recording(provenance=PROVENANCE), steps=1)
+    client.register_profile("base", recorded.attached.profile(), project=project)
+    attach = attaching(client, run=RunInfo("night", project=project))
+    train(tx, attach, steps=1).attached.close()
+
+
+@pytest.mark.parametrize("train", [train_in_pytorch, train_in_jax])
+def test_a_closed_attachment_ends_its_run(
+    train: Callable[[AdvisorClient, str], None], client: AdvisorClient, project: str
+) -> None:
+    train(client, project)
+    eventually(lambda: client.get_run("night", project=project).HasField("end_time"))
+    run = client.get_run("night", project=project)
+    assert (run.measurements, run.HasField("end_time")) == (1, True)
