@@ -111,7 +111,7 @@ def train(kind: str, rank: int, ranks: int) -> dict[str, object]:
                     "weight_rms": found.weight_rms,
                     "update_rms": found.update_rms,
                 }
-                attachment._meter._estimator.probes = 4  # only the first rates are compared
+                attachment._meter.size.set_probes(4)  # only the first rates are compared
         weights = [
             (p.full_tensor() if hasattr(p, "full_tensor") else p).double().sum().item()
             for p in model.parameters()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fslr import MeasurementError, RateEstimate
 from fslr.training.advised_run import AdvisedRun
 from fslr.training.events import Listeners
+from fslr.training.measurement_size import MeasurementSize
 from fslr.training.step_cycle import Run, StepCycle
 from tests.waiting import eventually
 
@@ -22,18 +23,12 @@ class NumbersMeter:
 
     def __init__(self, training: NumbersTraining) -> None:
         self.training = training
-        self.probes = 1
-        self.examples, self.repeats = 4, 1
+        self.size = MeasurementSize(1)
+        self.all_examples = 4
         self.fails = False
         self.cannot_begin = False
         self.failure: Exception | None = None
         self.before: NDArray[np.float64] | None = None
-
-    def set_probes(self, probes: int) -> None:
-        self.probes = probes
-
-    def set_examples(self, examples: int, repeats: int) -> None:
-        self.examples, self.repeats = examples, repeats
 
     def wait(self) -> None:
         pass
@@ -56,11 +51,12 @@ class NumbersMeter:
             raise MeasurementError("out of luck")
         step = self.training.weights - self.before + np.array(uncounted_decays) * self.before
         moved = np.abs(step) / np.array(learning_rates)
+        self.size.examples = min(self.size.max_examples or self.all_examples, self.all_examples)
         return RateEstimate(
             unit_rates=(moved * self.training.sensitivities).tolist(),
             relative_errors=[0.01] * len(moved),
-            probes=self.probes,
-            examples=self.examples,
+            probes=self.size.probes,
+            examples=self.size.examples,
         )
 
     def rescale_step(self, factors: Sequence[float], decays: Sequence[float]) -> None:

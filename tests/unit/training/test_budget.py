@@ -204,17 +204,14 @@ class CostlyMeter(NumbersMeter):
     def __init__(self, training: NumbersTraining, clock: Clock) -> None:
         super().__init__(training)
         self.clock = clock
-        self.examples = ALL_EXAMPLES
-
-    def set_examples(self, examples: int, repeats: int) -> None:
-        self.examples = examples or ALL_EXAMPLES
-        self.probes = repeats
+        self.all_examples = ALL_EXAMPLES
 
     def end_step(
         self, learning_rates: Sequence[float], uncounted_decays: Sequence[float]
     ) -> RateEstimate:
-        self.clock.seconds += 2 * self.examples / ALL_EXAMPLES
-        return super().end_step(learning_rates, uncounted_decays)
+        estimate = super().end_step(learning_rates, uncounted_decays)
+        self.clock.seconds += 2 * estimate.examples / ALL_EXAMPLES
+        return estimate
 
 
 def events_of(
@@ -235,7 +232,7 @@ def events_of(
     run = AdvisedRun(
         advisor,
         RunInfo().opening("x", layout, optimizer="SGD", base_learning_rate=0.01),
-        meter=training.meter,
+        size=training.meter.size,
         ranks=OneProcess(),
         listeners=Listeners([events.append]),
         strict=True,

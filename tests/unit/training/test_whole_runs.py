@@ -79,7 +79,7 @@ def advised(
     return AdvisedRun(
         advisor or InProcessAdvisor(recorded()),
         opening,
-        meter=training.meter,
+        size=training.meter.size,
         ranks=ranks or OneProcess(),
         listeners=Listeners(listeners),
         strict=strict,

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2
-from fslr.client.advisor_client import AdvisorClient
+from fslr.client.given_advisor import attached_to
 from fslr.jax.groups import ModelGroups
 from fslr.jax.measuring_options import MeasuringOptions
 from fslr.jax.processes import ranks
-from fslr.jax.step_loop import StepLoop, wrapped
-from fslr.jax.step_meter import Apply, StepMeter
+from fslr.jax.step_loop import SteppedByLoop
+from fslr.jax.step_meter import Apply
 from fslr.jax.training import TrainingParts, TrainingSpec
 from fslr.jax.weight_decay import kept_warning, scaled_hint
 from fslr.protocols import Advisor
-from fslr.training.advised_run import AdvisedRun, Answers, GroupAdvice
+from fslr.training.advised_run import AdvisedRun, Answers
+from fslr.training.attached_training import AdvisedTraining
 from fslr.training.budget import DEFAULT_MAX_OVERHEAD
-from fslr.training.checkpoints import load_all
-from fslr.training.estimate import RateEstimate
 from fslr.training.events import Listener, Warned
 from fslr.training.run_info import RunInfo, run_info
 
 
-class Attachment:
+class Attachment(SteppedByLoop, AdvisedTraining):
     """A training that an advisor advises. Made by :func:`attach`.
 
     Args:
@@ -58,7 +55,6 @@ class Attachment:
     ) -> None:
         parts = TrainingParts(spec)
         self.groups: ModelGroups = parts.groups
-        self._meter: StepMeter = parts.meter
         if not observe_only:
             parts.scaler.check_fit()
         opening = info.opening(
@@ -68,124 +64,29 @@ class Attachment:
             base_learning_rate=parts.learning_rates.largest(info.total_steps),
             observe_only=observe_only,
         )
-        self._run = AdvisedRun(
+        run = AdvisedRun(
             advisor,
             opening,
-            meter=parts.meter,
+            size=parts.meter.size,
             ranks=ranks(),
             listeners=parts.listeners,
             strict=strict,
             answers=answers,
             max_overhead=max_overhead,
         )
-        self._run.check()
+        run.check()
         kept = "" if observe_only else kept_warning(parts.opt_state)
-        if kept and self._run.weight_decay == policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT:
+        if kept and run.weight_decay == policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT:
             parts.listeners.emit(Warned(0, kept))
             kept = ""
-        self._loop: StepLoop = parts.loop(
-            self._run, kept_hint=kept, scaled_hint=scaled_hint(parts.opt_state)
-        )
-        self._loss: Any = None
+        self._loop = parts.loop(run, kept_hint=kept, scaled_hint=scaled_hint(parts.opt_state))
+        super().__init__(run, parts.meter, {"meter": parts.meter, "loop": self._loop})
         self._on_close = on_close
-
-    def before_step(self, model: Any, optimizer: Any) -> Any:
-        """Prepare a step: put the newest multipliers in force, and decide whether to measure.
-
-        Call it right before each training step. It does not wait for the device, unless the step is
-        measured. Nothing is raised, except at a strict start.
-
-        Args:
-            model: The model or its parameters, as they were attached.
-            optimizer: The optimizer's state, or an ``nnx.Optimizer``, which is changed in place.
-
-        Returns:
-            The optimizer's state to step with.
-        """
-        return self._loop.before_step(model, optimizer)
-
-    def after_step(self, model: Any, optimizer: Any, batch: Any) -> Any:
-        """Measure the step, if it is due. Call it right after each training step.
-
-        The step before may have donated the model and the optimizer's state, but not the batch.
-        Nothing is raised, except at a strict start.
-
-        Args:
-            model: The model or the parameters that the step returned.
-            optimizer: The optimizer's state that the step returned, or an ``nnx.Optimizer``.
-            batch: The batch of the step, as ``apply_fn`` takes it.
-
-        Returns:
-            The model to continue with. It differs from what was passed after the first step only,
-            which is taken with the first answer. A module of Flax nnx is changed in place.
-        """
-        if self._loop.is_due and self._loss is not None:
-            self._run.report_loss(float(self._loss))
-        return self._loop.after_step(model, optimizer, batch)
-
-    def wrap(self, train_step: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a training step that calls :meth:`before_step` and :meth:`after_step` by itself.
-
-        Args:
-            train_step: A function of (model, optimizer, batch, ...). It returns a tuple that begins
-                with the model and the optimizer's state, unless it changes a module of Flax nnx in
-                place. The batch is what ``apply_fn`` takes.
-        """
-        return wrapped(train_step, self)
 
     @property
     def is_due(self) -> bool:
         """Whether the step under way is measured; between steps it is False."""
         return self._loop.is_due
-
-    @property
-    def multipliers(self) -> list[float]:
-        """The recommended factors on the scheduled learning rates, in layout order."""
-        return self._run.multipliers
-
-    @property
-    def answer(self) -> pb.RecommendLRResponse | None:
-        """The newest answer, or None; always None on processes that do not talk to the advisor."""
-        return self._run.answer
-
-    @property
-    def estimate(self) -> RateEstimate | None:
-        """The newest measurement, or None before the first."""
-        return self._run.estimate
-
-    @property
-    def step(self) -> int:
-        """Number of optimizer steps so far."""
-        return self._run.cadence.step
-
-    @property
-    def failures(self) -> int:
-        """Number of steps that were due and could not be measured, or that were not scaled."""
-        return self._run.cadence.failures
-
-    @property
-    def unanswered(self) -> int:
-        """Number of measurements without an answer, or with one that cannot be applied."""
-        return self._run.unanswered
-
-    @property
-    def slow_groups(self) -> dict[str, str]:
-        """Names of the groups that are measured by a slow route, with the reason.
-
-        Empty before the first measurement.
-        """
-        return self._meter.slow_groups
-
-    def by_name(self) -> dict[str, GroupAdvice]:
-        """Return what is known about each group, by its name, in layout order.
-
-        On processes that do not talk to the advisor, outcomes and references are None.
-        """
-        return self._run.by_name()
-
-    def __repr__(self) -> str:
-        """Return the attachment in a few words: profile, step, groups and multipliers."""
-        return repr(self._run).replace(type(self._run).__name__, type(self).__name__, 1)
 
     def report_loss(self, loss: Any) -> None:
         """Send a training loss along with the next measurement, for ``advisor run show``.
@@ -194,20 +95,7 @@ class Attachment:
             loss: The loss: a number, or an array with one, which is read only at a measured step.
                 The newest one counts, so you may report it at every step.
         """
-        self._loss = loss
-
-    def __enter__(self) -> Self:
-        """Return the attachment itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the attachment."""
-        self.close()
+        self._run.report_loss(loss)
 
     def close(self) -> None:
         """End the run. The multipliers in force stay in the optimizer's state."""
@@ -215,30 +103,6 @@ class Attachment:
         self._run.close()
         if self._on_close is not None:
             self._on_close()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs so that a resumed training continues as this one would.
-
-        It holds plain values that JSON can represent. The multipliers in force are part of it, and
-        of the optimizer's state as well. An answer that is under way is not.
-        """
-        return {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where :meth:`state_dict` was called; if it raises, nothing has changed.
-
-        Args:
-            state: The dictionary that it returned.
-
-        Raises:
-            AttachError: The state was not saved from an attachment to a model with these groups, by
-                this version.
-            KeyError: An entry is missing.
-        """
-        load_all(self._parts(), state)
-
-    def _parts(self) -> dict[str, AdvisedRun | StepMeter | StepLoop]:
-        return {"run": self._run, "meter": self._meter, "loop": self._loop}
 
 
 def attach(
@@ -332,7 +196,7 @@ def attach(
     )
     info = run_info(run, total_steps)
 
-    def attached(to: Advisor, on_close: Callable[[], None] | None = None) -> Attachment:
+    def attached(to: Advisor, on_close: Callable[[], None] | None) -> Attachment:
         return Attachment(
             spec,
             to,
@@ -345,11 +209,4 @@ def attach(
             on_close=on_close,
         )
 
-    if not isinstance(advisor, str):
-        return attached(advisor)
-    client = AdvisorClient(advisor)
-    try:
-        return attached(client, client.close)
-    except BaseException:
-        client.close()
-        raise
+    return attached_to(advisor, attached)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from fslr.advisor.v1 import policy_pb2, profile_pb2
 from fslr.jax.groups import ModelGroups
 from fslr.jax.measuring_options import MeasuringOptions
-from fslr.jax.step_loop import StepLoop, wrapped
-from fslr.jax.step_meter import Apply, StepMeter
+from fslr.jax.step_loop import SteppedByLoop
+from fslr.jax.step_meter import Apply
 from fslr.jax.training import TrainingParts, TrainingSpec
-from fslr.training.checkpoints import load_all
-from fslr.training.estimate import RateEstimate
-from fslr.training.events import Listener, Warned
-from fslr.training.recording import Provenance, Recording, provenance_warning
+from fslr.training.attached_training import RecordedTraining
+from fslr.training.events import Listener
+from fslr.training.recording import Provenance, Recording
 
 
-class Recorder:
+class Recorder(SteppedByLoop, RecordedTraining):
     """Measures every ``every``-th step of a training, starting with the first.
 
     The loop calls ``before_step`` and ``after_step`` around each training step, or uses a step that
@@ -88,124 +85,21 @@ class Recorder:
             )
         )
         self.groups: ModelGroups = parts.groups
-        self._meter: StepMeter = parts.meter
-        self._learning_rates = parts.learning_rates
-        self._recording = Recording(
+        recording = Recording(
             parts.layout(),
             optimizer=parts.optimizer,
             every=every,
             dense_start_steps=dense_start_steps,
             listeners=parts.listeners,
         )
-        self._provenance = Provenance(provenance) if isinstance(provenance, str) else provenance
-        if warning := provenance_warning(self._provenance):
-            parts.listeners.emit(Warned(0, warning))
-        self._loop: StepLoop = parts.loop(self._recording)
-
-    def before_step(self, model: Any, optimizer: Any) -> Any:
-        """Decide whether to measure a step. Call it right before each training step.
-
-        Args:
-            model: The model or its parameters.
-            optimizer: The optimizer's state, or an ``nnx.Optimizer``.
-
-        Returns:
-            The optimizer's state to step with.
-        """
-        return self._loop.before_step(model, optimizer)
-
-    def after_step(self, model: Any, optimizer: Any, batch: Any) -> Any:
-        """Measure the step, if it is due. Call it right after each training step.
-
-        Args:
-            model: The model or the parameters that the step returned.
-            optimizer: The optimizer's state that the step returned, or an ``nnx.Optimizer``.
-            batch: The batch of the step, as ``apply_fn`` takes it.
-
-        Returns:
-            The model, unchanged.
-        """
-        return self._loop.after_step(model, optimizer, batch)
-
-    def wrap(self, train_step: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a training step that calls :meth:`before_step` and :meth:`after_step` by itself.
-
-        Args:
-            train_step: A function of (model, optimizer, batch, ...). It returns a tuple that begins
-                with the model and the optimizer's state, unless it changes a module of Flax nnx in
-                place. The batch is what ``apply_fn`` takes.
-        """
-        return wrapped(train_step, self)
-
-    @property
-    def estimate(self) -> RateEstimate | None:
-        """The newest measurement, or None before the first."""
-        return self._recording.estimate
-
-    @property
-    def step(self) -> int:
-        """Number of optimizer steps so far."""
-        return self._recording.cadence.step
-
-    @property
-    def failures(self) -> int:
-        """Number of steps that were due and could not be measured."""
-        return self._recording.cadence.failures
-
-    @property
-    def slow_groups(self) -> dict[str, str]:
-        """Names of the groups that are measured by a slow route, with the reason."""
-        return self._meter.slow_groups
-
-    def profile(
-        self,
-        provenance: Provenance | str | None = None,
-        *,
-        base_learning_rate: float | None = None,
-        labels: Mapping[str, str] | None = None,
-        docs: str = "",
-        policy: policy_pb2.Policy | None = None,
-        role_templates: Sequence[str] = (),
-    ) -> profile_pb2.ProfileContent:
-        """Return what was recorded so far as the content of a profile.
-
-        Args:
-            provenance: Where it comes from. A string names the model only. Default: the recorder's.
-            base_learning_rate: The learning rate to transfer, absolute. Default: the largest
-                scheduled one.
-            labels: Key-value pairs to filter lists by.
-            docs: A written guideline, in Markdown.
-            policy: The rules for runs on the profile.
-            role_templates: How block indices are read from names, where they are not found
-                automatically: beginnings of names with ``*`` for each index.
-
-        Raises:
-            MeasurementError: No step was measured.
-        """
-        if isinstance(provenance, str):
-            provenance = Provenance(provenance)
-        self._recording.note_learning_rate(self._learning_rates.peak())
-        return self._recording.profile(
-            provenance or self._provenance or Provenance(""),
-            base_learning_rate=base_learning_rate,
-            labels=labels,
-            docs=docs,
-            policy=policy,
-            role_templates=role_templates,
+        self._loop = parts.loop(recording)
+        super().__init__(
+            recording,
+            parts.meter,
+            {"meter": parts.meter, "loop": self._loop},
+            provenance=provenance,
+            peak_learning_rate=parts.learning_rates.peak,
         )
-
-    def __enter__(self) -> Self:
-        """Return the recorder itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the recorder."""
-        self.close()
 
     def close(self) -> None:
         """Leave later steps alone; what was recorded stays available."""
@@ -216,8 +110,7 @@ class Recorder:
 
         It holds plain values that JSON can represent.
         """
-        self._recording.note_learning_rate(self._learning_rates.peak())
-        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state = super().state_dict()
         points = [base64.b64encode(point).decode() for point in state["run"]["points"]]
         state["run"] = {**state["run"], "points": points}
         return state
@@ -236,7 +129,4 @@ class Recorder:
         run = dict(state.get("run", {}))
         if "points" in run:
             run["points"] = [base64.b64decode(point) for point in run["points"]]
-        load_all(self._parts(), {**state, **({"run": run} if run else {})})
-
-    def _parts(self) -> dict[str, Recording | StepMeter | StepLoop]:
-        return {"run": self._recording, "meter": self._meter, "loop": self._loop}
+        super().load_state_dict({**state, **({"run": run} if run else {})})

@@ -8,8 +8,9 @@ use.
 from __future__ import annotations
 
 import functools
+from abc import ABC
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from fslr.errors import AttachError
 from fslr.jax.learning_rates import LearningRates
@@ -127,40 +128,70 @@ class StepLoop:
         self._learning_rates.count = self._cadence.step
 
 
-class Around(Protocol):
-    """What is called before and after each step."""
+class SteppedByLoop(ABC):
+    """What a training loop calls on an attachment or a recorder."""
+
+    _loop: StepLoop
 
     def before_step(self, model: Any, optimizer: Any) -> Any:
-        """Return the optimizer to step with."""
-        ...
+        """Prepare a step, and decide whether to measure it.
+
+        Call it right before each training step. It does not wait for the device, unless the step is
+        measured. Nothing is raised, except at a strict start. An attachment puts the newest
+        multipliers in force.
+
+        Args:
+            model: The model or its parameters, as they were attached.
+            optimizer: The optimizer's state, or an ``nnx.Optimizer``, which is changed in place.
+
+        Returns:
+            The optimizer's state to step with.
+        """
+        return self._loop.before_step(model, optimizer)
 
     def after_step(self, model: Any, optimizer: Any, batch: Any) -> Any:
-        """Return the model to continue with."""
-        ...
+        """Measure the step, if it is due. Call it right after each training step.
 
+        The step before may have donated the model and the optimizer's state, but not the batch.
+        Nothing is raised, except at a strict start.
 
-def wrapped(train_step: Callable[..., Any], around: Around) -> Callable[..., Any]:
-    """Return a training step with what comes before and after it.
+        Args:
+            model: The model or the parameters that the step returned.
+            optimizer: The optimizer's state that the step returned, or an ``nnx.Optimizer``.
+            batch: The batch of the step, as ``apply_fn`` takes it.
 
-    Args:
-        train_step: A function of (model, optimizer, batch, ...). It returns a tuple that begins
-            with the model and the optimizer, unless it changes a module of Flax nnx in place.
-        around: What comes before and after it.
-    """
+        Returns:
+            The model to continue with. It differs from what was passed only with an attachment,
+            after the first step, which is taken with the first answer. A module of Flax nnx is
+            changed in place.
+        """
+        return self._loop.after_step(model, optimizer, batch)
 
-    @functools.wraps(train_step)
-    def step(model: Any, optimizer: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        optimizer = around.before_step(model, optimizer)
-        result = train_step(model, optimizer, batch, *args, **kwargs)
-        if changes_in_place(model):
-            around.after_step(model, optimizer, batch)
-            return result
-        if not isinstance(result, tuple) or len(result) < 2:
-            raise AttachError(
-                f"the training step returned a {type(result).__name__}; it must return a tuple "
-                "that begins with the model (or its parameters) and the optimizer's state"
-            )
-        model, optimizer, *rest = result
-        return (around.after_step(model, optimizer, batch), optimizer, *rest)
+    def wrap(self, train_step: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a training step that calls :meth:`before_step` and :meth:`after_step` by itself.
 
-    return step
+        Args:
+            train_step: A function of (model, optimizer, batch, ...). It returns a tuple that begins
+                with the model and the optimizer's state, unless it changes a module of Flax nnx in
+                place. The batch is what ``apply_fn`` takes.
+
+        Raises:
+            AttachError: From each step that returns something else.
+        """
+
+        @functools.wraps(train_step)
+        def step(model: Any, optimizer: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
+            optimizer = self.before_step(model, optimizer)
+            result = train_step(model, optimizer, batch, *args, **kwargs)
+            if changes_in_place(model):
+                self.after_step(model, optimizer, batch)
+                return result
+            if not isinstance(result, tuple) or len(result) < 2:
+                raise AttachError(
+                    f"the training step returned a {type(result).__name__}; it must return a tuple "
+                    "that begins with the model (or its parameters) and the optimizer's state"
+                )
+            model, optimizer, *rest = result
+            return (self.after_step(model, optimizer, batch), optimizer, *rest)
+
+        return step

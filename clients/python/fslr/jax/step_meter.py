@@ -6,8 +6,6 @@ its arguments. After the step it measures what the update does to the outputs of
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,10 +21,9 @@ from fslr.jax.measuring_options import MeasuringOptions
 from fslr.jax.model_forms import ModelForm, SplitModel
 from fslr.training.averaging import RunningAverage
 from fslr.training.estimate import RateEstimate
-from fslr.training.slow_groups import slow_groups_words
+from fslr.training.measurement_size import MeasurementSize
+from fslr.training.slow_groups import SlowGroupsLog
 from fslr.training.stopwatch import Stopwatch
-
-_log = logging.getLogger("fslr")
 
 Apply = Callable[[Any, Any], Any]
 """Returns the outputs of a model for a batch, with a dimension that counts the examples."""
@@ -58,6 +55,7 @@ class StepMeter:
     Attributes:
         step: The step under way.
         stopwatch: Times what compiles; None: nothing does.
+        size: How many examples and probes later measurements use.
 
     Raises:
         MeasurementError: An option is out of its range.
@@ -73,6 +71,7 @@ class StepMeter:
     ) -> None:
         self.step = Step(model)
         self.stopwatch: Stopwatch | None = None
+        self.size = MeasurementSize(options.probes, options.examples)
         self._apply_fn = apply_fn
         self._form = form
         self._groups = groups
@@ -82,12 +81,9 @@ class StepMeter:
         self._estimator = self._new_estimator()
         self._compiled: set[Any] = set()
         self._draws = 0
-        self._examples = self._max_examples = 0
-        self._repeats = 1
-        self._probes_per_requested = 1.0
         self._before: SplitModel | None = None
         self._failure: Exception | None = None
-        self._logged_slow: set[str] = set()
+        self._slow_groups_log = SlowGroupsLog(len(groups))
 
     def _new_estimator(self) -> Estimator:
         form, static, apply_fn = self._form, self._static, self._apply_fn
@@ -108,31 +104,6 @@ class StepMeter:
     def excludes_decay(self) -> bool:
         """Whether the update is measured without its weight decay."""
         return self._options.exclude_weight_decay
-
-    @property
-    def examples(self) -> int:
-        """Number of examples of the newest measurement; 0: there was none."""
-        return self._examples
-
-    def set_examples(self, examples: int, repeats: int = 1) -> None:
-        """Measure later steps on at most this many examples, beside what the options say.
-
-        Args:
-            examples: The number; 0: no limit.
-            repeats: How many times as many probes as were set are used, >= 1.
-        """
-        self._max_examples = examples
-        self._estimator.probes = self._estimator.probes // self._repeats * repeats
-        self._repeats = repeats
-
-    def set_probes(self, probes: int) -> None:
-        """Set the number of probes of later measurements, as in :attr:`RateEstimate.probes`.
-
-        Args:
-            probes: The number, >= 1.
-        """
-        self._estimator.probes = max(1, math.ceil(probes / self._probes_per_requested))
-        self._repeats = 1
 
     def wait(self) -> None:
         """Wait until the devices have done what they were asked to."""
@@ -190,23 +161,23 @@ class StepMeter:
         if not has_moved:  # the step was skipped, perhaps because its outputs are not finite
             return self._unmoved()
         batch = self._limited(before)
+        self._estimator.probes = self.size.probes
         estimate = self._measured(before, after, updates, batch, learning_rates)
-        self._log_slow_groups()
-        self._probes_per_requested = estimate.probes / self._estimator.probes
-        return self._average.add(estimate, self._estimator.probes)
+        self._slow_groups_log.measured(self.slow_groups)
+        self.size.examples = estimate.examples
+        self.size.note_probes(estimate.probes)
+        return self._average.add(estimate, self.size.probes)
 
     def _unmoved(self) -> RateEstimate:
         """Return the measurement of a step that changed no weight."""
         zeros = [0.0] * len(self._groups)
-        return RateEstimate(zeros, zeros, self._estimator.probes, max(self._examples, 1))
+        return RateEstimate(zeros, zeros, self.size.probes, max(self.size.examples, 1))
 
     def _follow_structure(self, before: SplitModel) -> None:
         """Build the estimator anew if the model has changed its structure or its settings."""
         if not _equal(before.static, self._static):
-            probes = self._estimator.probes
             self._static = before.static
             self._estimator = self._new_estimator()
-            self._estimator.probes = probes
             self._compiled.clear()
 
     def _measured(
@@ -236,13 +207,11 @@ class StepMeter:
             with self.stopwatch.preparing():
                 measure()  # compiles
             self._compiled.add(shapes)
-        estimate = replace(
+        return replace(
             measure(),
             excludes_weight_decay=self.excludes_decay,
             mask=self._options.mask_name,
         )
-        self._examples = estimate.examples
-        return estimate
 
     def _spread(self, values: Sequence[float]) -> list[Any]:
         """Return a value for each group as float32 arrays that broadcast to the leaves."""
@@ -263,12 +232,11 @@ class StepMeter:
 
     def _limited(self, before: SplitModel) -> Any:
         """Return the step's batch, or its first examples if their number is limited."""
-        batch = self.step.batch
-        limits = [limit for limit in (self._options.examples, self._max_examples) if limit]
-        if not limits:
+        batch, limit = self.step.batch, self.size.max_examples
+        if limit is None:
             return batch
         outputs = self._shape_of_outputs(before, batch)
-        axis, limit = self._options.output_axis, min(limits)
+        axis = self._options.output_axis
         whole = outputs.shape[axis] if axis < len(outputs.shape) else 0
         if whole <= limit:
             return batch
@@ -289,12 +257,6 @@ class StepMeter:
             return self._apply_fn(self._form.merge(whole), batch)
 
         return jax.eval_shape(outputs, model.params, model.arrays, batch)
-
-    def _log_slow_groups(self) -> None:
-        slow = self.slow_groups
-        if not slow.keys() <= self._logged_slow:
-            self._logged_slow |= slow.keys()
-            _log.info("%s", slow_groups_words(slow, len(self._groups)))
 
     def rescale_step(self, factors: Sequence[float], decays: Sequence[float]) -> None:
         """Multiply the step's update by a factor for each group, except its weight decay.
@@ -331,18 +293,14 @@ class StepMeter:
         return {
             "average": self._average.state_dict(),
             "draws": self._draws,
-            "probe_count": self._estimator.probes,
-            "probes_per_requested": self._probes_per_requested,
-            "repeats": self._repeats,
+            **self.size.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where :meth:`state_dict` was called."""
         self._average.load_state_dict(state["average"])
         self._draws = int(state["draws"])
-        self._estimator.probes = int(state["probe_count"])
-        self._probes_per_requested = float(state["probes_per_requested"])
-        self._repeats = int(state["repeats"])
+        self.size.load_state_dict(state)
 
 
 def _signature(leaf: Any) -> Any:

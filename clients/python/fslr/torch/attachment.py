@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any, Self
 
 from torch import nn
 
-from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.client.advisor_client import AdvisorClient
+from fslr.client.given_advisor import attached_to
 from fslr.protocols import Advisor
 from fslr.torch.distributed import Group, ranks_of
 from fslr.torch.hooks import StepHooks, refuse_attached
@@ -22,16 +19,15 @@ from fslr.torch.step_meter import StepMeter
 from fslr.torch.step_scaler import StepScaler, splitting_hint
 from fslr.torch.training_watch import TrainingWatch
 from fslr.torch.weight_decay import WeightDecay, exclusion_warning, kept_hint, scaled_hint
-from fslr.training.advised_run import AdvisedRun, Answers, GroupAdvice
+from fslr.training.advised_run import AdvisedRun, Answers
+from fslr.training.attached_training import AdvisedTraining
 from fslr.training.budget import DEFAULT_MAX_OVERHEAD
-from fslr.training.checkpoints import load_all
-from fslr.training.estimate import RateEstimate
 from fslr.training.events import Listener, Listeners, LogListener, Warned
 from fslr.training.run_info import RunInfo, run_info
 from fslr.training.step_cycle import StepCycle
 
 
-class Attachment:
+class Attachment(AdvisedTraining):
     """A training job that an advisor advises. Made by :func:`attach`.
 
     Args:
@@ -103,23 +99,24 @@ class Attachment:
                 base_learning_rate=largest_learning_rate(optimizers),
                 observe_only=observe_only,
             )
-            self._run = AdvisedRun(
+            run = AdvisedRun(
                 advisor,
                 opening,
-                meter=self._meter,
+                size=self._meter.size,
                 ranks=ranks,
                 listeners=receivers,
                 strict=strict,
                 answers=answers,
                 max_overhead=max_overhead,
             )
-            self._run.cadence.start_at(first_step)
-            self._run.check()
+            run.cadence.start_at(first_step)
+            run.check()
         except BaseException:
             self._meter.close()
             raise
+        super().__init__(run, self._meter, {"meter": self._meter, "scaler": self._scaler})
         cycle = StepCycle(
-            self._run,
+            run,
             self._meter,
             self._scaler,
             listeners=receivers,
@@ -134,7 +131,7 @@ class Attachment:
             receivers,
             lambda: cadence.step,
         )
-        cadence = self._run.cadence
+        cadence = run.cadence
         self._scaler.on_begin = check.multipliers_changed
         watch = TrainingWatch(model, self.groups, self._scaler.inner, receivers)
         self._hooks = StepHooks(
@@ -145,55 +142,6 @@ class Attachment:
             self._hooks.owned_by(self, self._meter.close)
         self._on_close = on_close
 
-    @property
-    def multipliers(self) -> list[float]:
-        """The recommended factors on the scheduled learning rates, in layout order."""
-        return self._run.multipliers
-
-    @property
-    def answer(self) -> pb.RecommendLRResponse | None:
-        """The newest answer, or None; always None on ranks that do not talk to the advisor."""
-        return self._run.answer
-
-    @property
-    def estimate(self) -> RateEstimate | None:
-        """The newest measurement, or None before the first."""
-        return self._run.estimate
-
-    @property
-    def step(self) -> int:
-        """Number of optimizer steps so far."""
-        return self._run.cadence.step
-
-    @property
-    def failures(self) -> int:
-        """Number of steps that were due and could not be measured, or that were not scaled."""
-        return self._run.cadence.failures
-
-    @property
-    def unanswered(self) -> int:
-        """Number of measurements without an answer, or with one that cannot be applied."""
-        return self._run.unanswered
-
-    @property
-    def slow_groups(self) -> dict[str, str]:
-        """Names of the groups that are measured by the slow route, with the reason.
-
-        Empty before the first measurement. See docs/explanation/measurement.md for what to do.
-        """
-        return self._meter.slow_groups
-
-    def by_name(self) -> dict[str, GroupAdvice]:
-        """Return what is known about each group, by its name, in layout order.
-
-        On ranks that do not talk to the advisor, outcomes and references are None.
-        """
-        return self._run.by_name()
-
-    def __repr__(self) -> str:
-        """Return the attachment in a few words: profile, step, groups and multipliers."""
-        return repr(self._run).replace(type(self._run).__name__, type(self).__name__, 1)
-
     def report_loss(self, loss: float) -> None:
         """Send a training loss along with the next measurement, for ``advisor run show``.
 
@@ -201,20 +149,7 @@ class Attachment:
             loss: The loss, in any unit. It goes with one measurement, and only if it is finite. The
                 newest one counts, so you may report it at every step.
         """
-        self._run.report_loss(loss)
-
-    def __enter__(self) -> Self:
-        """Return the attachment itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the attachment."""
-        self.close()
+        self._run.report_loss(float(loss))  # a tensor would keep its graph in memory
 
     def close(self) -> None:
         """Detach from the model, the optimizer and the advisor.
@@ -226,31 +161,6 @@ class Attachment:
         self._run.close()
         if self._on_close is not None:
             self._on_close()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs so that a resumed job continues as this one would.
-
-        It holds plain values and no tensors. The multipliers in force are part of it. An answer
-        that is under way is not: the next one comes with the next measurement. How batches are to
-        be measured is found again after loading, by probes that no measurement uses.
-        """
-        return {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where :meth:`state_dict` was called; if it raises, nothing has changed.
-
-        Args:
-            state: The dictionary that it returned.
-
-        Raises:
-            AttachError: The state was not saved from an attachment to a model with these groups, by
-                this version.
-            KeyError: An entry is missing.
-        """
-        load_all(self._parts(), state)
-
-    def _parts(self) -> dict[str, AdvisedRun | StepMeter | StepScaler]:
-        return {"run": self._run, "meter": self._meter, "scaler": self._scaler}
 
 
 def attach(
@@ -330,7 +240,7 @@ def attach(
     """
     info = run_info(run, total_steps)
 
-    def attached(to: Advisor, on_close: Callable[[], None] | None = None) -> Attachment:
+    def attached(to: Advisor, on_close: Callable[[], None] | None) -> Attachment:
         return Attachment(
             model,
             optimizer,
@@ -349,11 +259,4 @@ def attach(
             on_close=on_close,
         )
 
-    if not isinstance(advisor, str):
-        return attached(advisor)
-    client = AdvisorClient(advisor)
-    try:
-        return attached(client, client.close)
-    except BaseException:
-        client.close()
-        raise
+    return attached_to(advisor, attached)

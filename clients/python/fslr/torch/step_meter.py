@@ -6,8 +6,6 @@ it measures what the update does to the outputs of the batches that the model wa
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
@@ -29,10 +27,9 @@ from fslr.torch.model.update import Update
 from fslr.torch.training_calls import TrainingCalls
 from fslr.training.averaging import RunningAverage
 from fslr.training.events import Listeners, Warned
-from fslr.training.slow_groups import slow_groups_words
+from fslr.training.measurement_size import MeasurementSize
+from fslr.training.slow_groups import SlowGroupsLog
 from fslr.training.summaries import mask_label
-
-_log = logging.getLogger("fslr")
 
 _CHANGED_INPUTS = (
     "the inputs of the last training call were written to since the call began, so steps are "
@@ -74,6 +71,9 @@ class StepMeter:
         ranks: The processes that train the model.
         listeners: Receive what the user should know about the batches.
 
+    Attributes:
+        size: How many examples and probes later measurements use.
+
     Raises:
         MeasurementError: An option is out of its range.
     """
@@ -92,15 +92,13 @@ class StepMeter:
         self._ranks = ranks or Ranks()
         self._is_sharded = is_sharded(model)
         self._estimator = options.estimator_of(model, groups, self._ranks)
-        self._logged_slow: set[str] = set()
+        self.size = MeasurementSize(options.probes, options.examples)
+        self._slow_groups_log = SlowGroupsLog(len(groups))
         self._listeners = listeners
         self._has_warned_of_changes = False
         if listeners is not None:
             self._estimator.on_notice = partial(_emit_hint, listeners)
-        self._probes_per_requested = 1.0  # a slow route uses several for each requested one
         self._average = RunningAverage(options.averaging)
-        self._examples = self._max_examples = 0
-        self._repeats = 1
         self._before: Snapshot | None = None
         self._failure: Exception | None = None
         self._calls = TrainingCalls(
@@ -125,31 +123,6 @@ class StepMeter:
     def excludes_decay(self) -> bool:
         """Whether the update is measured without its weight decay."""
         return self._options.exclude_weight_decay
-
-    @property
-    def examples(self) -> int:
-        """Number of examples of the newest measurement, on this rank; 0: there was none."""
-        return self._examples
-
-    def set_examples(self, examples: int, repeats: int = 1) -> None:
-        """Measure later steps on at most this many examples, beside what the options say.
-
-        Args:
-            examples: The number; 0: no limit.
-            repeats: How many times as many probes as were set are used, >= 1.
-        """
-        self._max_examples = examples
-        self._estimator.probes = self._estimator.probes // self._repeats * repeats
-        self._repeats = repeats
-
-    def set_probes(self, probes: int) -> None:
-        """Set the number of probes of later measurements, as in :attr:`RateEstimate.probes`.
-
-        Args:
-            probes: The number, >= 1.
-        """
-        self._estimator.probes = max(1, math.ceil(probes / self._probes_per_requested))
-        self._repeats = 1
 
     def wait(self) -> None:
         """Wait until the devices have done what they were asked to."""
@@ -200,21 +173,15 @@ class StepMeter:
             excludes_weight_decay=self.excludes_decay,
             mask=mask_label(self._options.mask),
         )
-        self._log_slow_groups()
-        self._probes_per_requested = max(
-            estimate.probes / self._estimator.probes, self._estimator.probes_per_requested
+        if self._ranks.speaks:
+            self._slow_groups_log.measured(self.slow_groups)
+        self.size.note_probes(
+            estimate.probes, least_per_requested=self._estimator.probes_per_requested
         )
         # A skipped step must not enter the average.
         if not any(estimate.unit_rates):
             return estimate
-        return self._average.add(estimate, self._estimator.probes)
-
-    def _log_slow_groups(self) -> None:
-        """Log which groups are slow, if some are that were not before."""
-        slow = self.slow_groups
-        if self._ranks.speaks and not slow.keys() <= self._logged_slow:
-            self._logged_slow |= slow.keys()
-            _log.info("%s", slow_groups_words(slow, len(self._groups)))
+        return self._average.add(estimate, self.size.probes)
 
     def _measured(
         self, learning_rates: Sequence[float], uncounted_decays: Sequence[float]
@@ -231,10 +198,9 @@ class StepMeter:
             update = Update(
                 unit_update, learning_rates, step.applied if self._options.linearity else None
             )
-            limits = [self._options.examples, self._max_examples or None]
-            limit = min((limit for limit in limits if limit is not None), default=None)
-            sums = self._estimator.measure(batches, update, max_examples=limit)
-            self._examples = sums.examples
+            self._estimator.probes = self.size.probes
+            sums = self._estimator.measure(batches, update, max_examples=self.size.max_examples)
+            self.size.examples = sums.examples
             return sums, step.sums_of_squares()
 
     def _begun(
@@ -334,21 +300,21 @@ class StepMeter:
         self.forget_step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed training needs: averages, and the state of the probes."""
+        """Return what a resumed training needs: averages, and the state of the probes.
+
+        How batches are to be measured is not part of it. It is found again after loading, by probes
+        that no measurement uses.
+        """
         return {
             "average": self._average.state_dict(),
             "probes": self._estimator.probe_states(),
-            "probe_count": self._estimator.probes,
-            "probes_per_requested": self._probes_per_requested,
-            "repeats": self._repeats,
+            **self.size.state_dict(),
             "rank": self._ranks.rank,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where :meth:`state_dict` was called."""
         self._average.load_state_dict(state["average"])
-        self._estimator.probes = int(state["probe_count"])
-        self._probes_per_requested = float(state["probes_per_requested"])
-        self._repeats = int(state["repeats"])
+        self.size.load_state_dict(state)
         if state["rank"] == self._ranks.rank:  # each rank draws its own probes
             self._estimator.load_probe_states(state["probes"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, get_args
+from typing import Any, Literal, SupportsFloat, TypeVar, get_args
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, profile_service_pb2
@@ -25,6 +25,7 @@ from fslr.training.events import (
     Warned,
 )
 from fslr.training.exchange import Advice, Exchange, Ranks
+from fslr.training.measurement_size import MeasurementSize
 from fslr.training.stopwatch import Stopwatch
 from fslr.training.summaries import held_words, outcome_words, range_words, short_name
 
@@ -58,28 +59,6 @@ class GroupAdvice:
     prior: float | None
 
 
-class AdjustableMeter(Protocol):
-    """A meter whose accuracy and cost can be changed."""
-
-    @property
-    def examples(self) -> int:
-        """Number of examples of the newest measurement, on this rank."""
-        ...
-
-    def set_examples(self, examples: int, repeats: int) -> None:
-        """Measure later steps on at most this many examples; 0: as many as the options say.
-
-        Args:
-            examples: The number.
-            repeats: How many times as many probes as were set are used.
-        """
-        ...
-
-    def set_probes(self, probes: int) -> None:
-        """Measure later steps with this many probes, >= 1."""
-        ...
-
-
 class AdvisedRun:
     """A run that is measured, asks an advisor and keeps the multipliers in force.
 
@@ -89,7 +68,7 @@ class AdvisedRun:
     Args:
         advisor: The advisor to ask.
         opening: The run.
-        meter: Measures the run's steps.
+        size: How many examples and probes the measurements of the run's steps use.
         ranks: The processes that train the model.
         listeners: Receive what happens.
         strict: Whether errors before and at the first measured step are raised.
@@ -120,7 +99,7 @@ class AdvisedRun:
         advisor: Advisor,
         opening: pb.RunOpening,
         *,
-        meter: AdjustableMeter,
+        size: MeasurementSize,
         ranks: Ranks,
         listeners: Listeners,
         strict: bool,
@@ -146,7 +125,7 @@ class AdvisedRun:
         self._observe_only = opening.observe_only
         self._strict = strict
         self._waits = answers == "wait"
-        self._meter = meter
+        self._size = size
         self._listeners = listeners
         self._exchange = Exchange(advisor, opening, ranks)
         self._advised = [False] * len(self._groups)
@@ -161,7 +140,7 @@ class AdvisedRun:
         self._has_target = False  # the advisor says how many probes it wants
         self._exceeded = False  # the budget, and a hint said so
         self._measured_step: int | None = None
-        self._loss: float | None = None
+        self._loss: SupportsFloat | None = None
         self._warned: set[str] = set()
 
     @property
@@ -245,13 +224,20 @@ class AdvisedRun:
             f"multipliers {range_words(self.multipliers)}>"
         )
 
-    def report_loss(self, loss: float) -> None:
+    def report_loss(self, loss: SupportsFloat) -> None:
         """Send a loss along with the next measurement.
 
         Args:
-            loss: The loss, in any unit. A loss that is not finite is not sent.
+            loss: The loss, in any unit. It is read at the next measured step only. One that is not
+                finite is not sent.
         """
-        self._loss = float(loss) if math.isfinite(loss) else None
+        self._loss = loss
+
+    def _take_loss(self) -> float | None:
+        """Return the loss to send, which belongs to one measurement only."""
+        loss, self._loss = self._loss, None
+        value = math.nan if loss is None else float(loss)
+        return value if math.isfinite(value) else None
 
     def begin_step(self, learning_rates: Sequence[float]) -> None:
         """Adopt an answer that has arrived, and decide whether the step is measured.
@@ -282,7 +268,7 @@ class AdvisedRun:
         if step > self.cadence.step:
             self.cadence.postpone(step)
         else:
-            self._meter.set_examples(examples, 1 if self._has_target else repeats)
+            self._size.set_examples(examples, 1 if self._has_target else repeats)
 
     def measured(
         self, estimate: RateEstimate, learning_rates: Sequence[float], *, can_correct: bool = True
@@ -310,7 +296,6 @@ class AdvisedRun:
         self._emit_measured(step, estimate, learning_rates)
         since = 0 if self._measured_step is None else step - self._measured_step
         measurement = self._measurement(estimate, learning_rates, since)
-        self._loss = None  # it belongs to this step only
         self._measured_step = step
         # Until an answer says otherwise. Without answers, short intervals grow.
         longer = min(2 * since, _UNANSWERED_INTERVAL_STEPS) or _UNANSWERED_INTERVAL_STEPS
@@ -343,7 +328,7 @@ class AdvisedRun:
             )
         )
         if budget is not None:
-            budget.measured(self._meter.examples, stopwatch.seconds_under_way)
+            budget.measured(self._size.examples, stopwatch.seconds_under_way)
             if (hint := budget.hint(step)) and not self._exceeded:
                 self._exceeded = True
                 self._listeners.emit(Warned(step, hint, is_hint=True))
@@ -360,7 +345,7 @@ class AdvisedRun:
             interval_steps=since,
             probes=estimate.probes,
             examples=estimate.examples,
-            loss=self._loss,
+            loss=self._take_loss(),
             total_rate=estimate.total_rate,
             shares=estimate.shares,
             linearity_error=estimate.linearity_error,
@@ -378,7 +363,7 @@ class AdvisedRun:
         self.weight_decay = advice.weight_decay
         self._has_target = advice.probes > 0
         if self._has_target:
-            self._meter.set_probes(advice.probes)
+            self._size.set_probes(advice.probes)
         if advice.answer is not None and not self._observe_only:
             self._advised = [
                 before or now

@@ -15,7 +15,7 @@ from fslr.training.cadence import Cadence
 from fslr.training.checkpoints import check_header, header
 from fslr.training.correlations import alike_pairs, correlations
 from fslr.training.estimate import RateEstimate
-from fslr.training.events import Listeners, Measured
+from fslr.training.events import Listeners, Measured, Warned
 
 _KIND = "a recording"
 
@@ -152,6 +152,15 @@ class Recording:
         self._max_learning_rate = 0.0
         self._excludes_weight_decay: bool | None = None
         self._mask: str | None = None
+
+    def check_provenance(self, provenance: Provenance | None) -> None:
+        """Warn if a profile with a provenance could not be registered.
+
+        Args:
+            provenance: Where the profile comes from; None: not known yet.
+        """
+        if warning := provenance_warning(provenance):
+            self._listeners.emit(Warned(self.cadence.step, warning))
 
     @property
     def factors(self) -> list[float]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+
+_log = logging.getLogger("fslr")
 
 _NAMES = 2  # of groups in the line, for each reason
 
@@ -27,3 +30,25 @@ def slow_groups_words(slow: Mapping[str, str], groups: int) -> str:
         "more noise or time: "
         f"{'; '.join(reasons)}. slow_groups names them all"
     )
+
+
+class SlowGroupsLog:
+    """Logs how many groups are slow, and again once more of them are.
+
+    Args:
+        groups: Number of all groups.
+    """
+
+    def __init__(self, groups: int) -> None:
+        self._groups = groups
+        self._logged: set[str] = set()
+
+    def measured(self, slow: Mapping[str, str]) -> None:
+        """Log one line after a measurement, if groups are slow that were not before.
+
+        Args:
+            slow: The reason by the name of each slow group.
+        """
+        if not slow.keys() <= self._logged:
+            self._logged |= slow.keys()
+            _log.info("%s", slow_groups_words(slow, self._groups))

@@ -1,0 +1,240 @@
+"""What attachments and recorders of every framework have in common.
+
+They own the parts of their framework. What users read of a run, its state dict and the context
+manager are the same for all of them, and stand here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import policy_pb2, profile_pb2
+from fslr.training.advised_run import AdvisedRun, GroupAdvice
+from fslr.training.cadence import Cadence
+from fslr.training.checkpoints import Stateful, load_all
+from fslr.training.estimate import RateEstimate
+from fslr.training.recording import Provenance, Recording
+
+
+class MeasuredRun(Protocol):
+    """An advised run, or a recording."""
+
+    @property
+    def cadence(self) -> Cadence:
+        """When steps are measured, and the number of steps and failures."""
+        ...
+
+    @property
+    def estimate(self) -> RateEstimate | None:
+        """The newest measurement, or None."""
+        ...
+
+
+class RoutedMeter(Protocol):
+    """A meter that measures some groups by a slow route."""
+
+    @property
+    def slow_groups(self) -> dict[str, str]:
+        """Names of these groups, with the reason."""
+        ...
+
+
+class MeasuredTraining(ABC):
+    """A training whose steps are measured.
+
+    Args:
+        run: What the steps are reported to.
+        meter: Measures them.
+        parts: What a checkpoint keeps, by name.
+    """
+
+    def __init__(self, run: MeasuredRun, meter: RoutedMeter, parts: Mapping[str, Stateful]) -> None:
+        self._measured_run = run
+        self._routed_meter = meter
+        self._parts = parts
+
+    @property
+    def estimate(self) -> RateEstimate | None:
+        """The newest measurement, or None before the first."""
+        return self._measured_run.estimate
+
+    @property
+    def step(self) -> int:
+        """Number of optimizer steps so far."""
+        return self._measured_run.cadence.step
+
+    @property
+    def failures(self) -> int:
+        """Number of steps that were due and could not be measured, or that were not scaled."""
+        return self._measured_run.cadence.failures
+
+    @property
+    def slow_groups(self) -> dict[str, str]:
+        """Names of the groups that are measured by a slow route, with the reason.
+
+        Empty before the first measurement. See docs/explanation/measurement.md for what to do.
+        """
+        return self._routed_meter.slow_groups
+
+    def __enter__(self) -> Self:
+        """Return the object itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave later steps alone; what is known stays readable."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs so that a resumed training continues as this one would."""
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was called; if it raises, nothing has changed.
+
+        Args:
+            state: The dictionary that it returned.
+
+        Raises:
+            AttachError: The state was not saved from the same kind of object, for a model with
+                these groups, by this version.
+            KeyError: An entry is missing.
+        """
+        load_all(self._parts, state)
+
+
+class AdvisedTraining(MeasuredTraining):
+    """A training that an advisor advises.
+
+    Args:
+        run: The advised run.
+        meter: Measures the steps.
+        parts: What a checkpoint keeps, by name, besides the run.
+    """
+
+    def __init__(self, run: AdvisedRun, meter: RoutedMeter, parts: Mapping[str, Stateful]) -> None:
+        super().__init__(run, meter, {"run": run, **parts})
+        self._run = run
+
+    @property
+    def multipliers(self) -> list[float]:
+        """The recommended factors on the scheduled learning rates, in layout order."""
+        return self._run.multipliers
+
+    @property
+    def answer(self) -> pb.RecommendLRResponse | None:
+        """The newest answer, or None; always None on ranks that do not talk to the advisor."""
+        return self._run.answer
+
+    @property
+    def unanswered(self) -> int:
+        """Number of measurements without an answer, or with one that cannot be applied."""
+        return self._run.unanswered
+
+    def by_name(self) -> dict[str, GroupAdvice]:
+        """Return what is known about each group, by its name, in layout order.
+
+        On ranks that do not talk to the advisor, outcomes and references are None.
+        """
+        return self._run.by_name()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs so that a resumed training continues as this one would.
+
+        It holds plain values, without tensors; in JAX they can be written as JSON. The multipliers
+        in force are part of it. An answer that is under way is not: the next one comes with the
+        next measurement.
+        """
+        return super().state_dict()
+
+    def __repr__(self) -> str:
+        """Return the attachment in a few words: profile, step, groups and multipliers."""
+        return repr(self._run).replace(type(self._run).__name__, type(self).__name__, 1)
+
+
+class RecordedTraining(MeasuredTraining):
+    """A training that is recorded.
+
+    Args:
+        recording: The recording.
+        meter: Measures the steps.
+        parts: What a checkpoint keeps, by name, besides the recording.
+        provenance: Where the profile comes from; a string names the model only.
+        peak_learning_rate: Returns the largest scheduled learning rate so far, where the recording
+            does not see those of all steps.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        meter: RoutedMeter,
+        parts: Mapping[str, Stateful],
+        *,
+        provenance: Provenance | str | None,
+        peak_learning_rate: Callable[[], float] | None = None,
+    ) -> None:
+        super().__init__(recording, meter, {"run": recording, **parts})
+        self._recording = recording
+        self._provenance = _as_provenance(provenance)
+        self._peak_learning_rate = peak_learning_rate
+        recording.check_provenance(self._provenance)
+
+    def profile(
+        self,
+        provenance: Provenance | str | None = None,
+        *,
+        base_learning_rate: float | None = None,
+        labels: Mapping[str, str] | None = None,
+        docs: str = "",
+        policy: policy_pb2.Policy | None = None,
+        role_templates: Sequence[str] = (),
+    ) -> profile_pb2.ProfileContent:
+        """Return what was recorded so far as the content of a profile.
+
+        Args:
+            provenance: Where it comes from. A string names the model only. Default: the recorder's.
+            base_learning_rate: The learning rate to transfer, absolute. Default: the largest
+                scheduled one.
+            labels: Key-value pairs to filter lists by.
+            docs: A written guideline, in Markdown.
+            policy: The rules for runs on the profile.
+            role_templates: How block indices are read from names, where they are not found
+                automatically: beginnings of names with ``*`` for each index.
+
+        Raises:
+            MeasurementError: No step was measured.
+        """
+        self._note_learning_rate()
+        return self._recording.profile(
+            _as_provenance(provenance) or self._provenance or Provenance(""),
+            base_learning_rate=base_learning_rate,
+            labels=labels,
+            docs=docs,
+            policy=policy,
+            role_templates=role_templates,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs; what was recorded so far is part of it."""
+        self._note_learning_rate()
+        return super().state_dict()
+
+    def _note_learning_rate(self) -> None:
+        if self._peak_learning_rate is not None:
+            self._recording.note_learning_rate(self._peak_learning_rate())
+
+
+def _as_provenance(provenance: Provenance | str | None) -> Provenance | None:
+    return Provenance(provenance) if isinstance(provenance, str) else provenance
