@@ -98,7 +98,12 @@ class RunKeys:
 
     @property
     def summary(self) -> str:
-        """Hash: opening, times, last step and counts."""
+        """Hash: opening, times, last step, counts, and the jobs that reported.
+
+        ``session``: the job that reported last; ``sessions``: those before it; ``concurrent``: when
+        an earlier one came back, in ms; ``ended_session``: the last job that ended, ``ended``:
+        when, in ms.
+        """
         return f"fslr:{{{self.name.project}}}:run:{self.name.run}"
 
     @property

@@ -78,19 +78,11 @@ class ProfileStore:
         content.header.provenance.check_complete()
         content.profile()  # rejects content that recommendations could not use
         encoded = await asyncio.to_thread(encode, content)
-        profile_keys = keys.ProfileKeys(name)
         labels = [label_pair(*label) for label in sorted(content.header.labels.items())]
         with store_errors():
             reply = RegisterReply.parse(
                 await self._register(
-                    keys=[
-                        keys.profiles(name.project),
-                        keys.labels(name.project),
-                        profile_keys.index,
-                        profile_keys.aliases,
-                        profile_keys.content(encoded.digest),
-                        *write_keys(name.project, origin),
-                    ],
+                    keys=_version_keys(name, encoded.digest, origin),
                     args=[
                         encoded.digest,
                         encoded.header,
@@ -292,18 +284,10 @@ class ProfileStore:
         except NotFoundError as error:
             missing = error  # this may be the retry of a request that succeeded: the script decides
         name = reference.name
-        profile_keys = keys.ProfileKeys(name)
         with store_errors():
             reply = DeleteReply.parse(
                 await self._delete(
-                    keys=[
-                        keys.profiles(name.project),
-                        keys.labels(name.project),
-                        profile_keys.index,
-                        profile_keys.aliases,
-                        profile_keys.content(digest),
-                        *write_keys(name.project, origin),
-                    ],
+                    keys=_version_keys(name, digest, origin),
                     args=[
                         reference.version,
                         digest,
@@ -328,3 +312,19 @@ class ProfileStore:
         versions = sorted(int(field[2:]) for field in fields if field.startswith(b"v:"))
         newest = [str(version) for version in versions[-_MAX_LISTED_VERSIONS:]]
         return newest + sorted(alias.decode() for alias in aliases)
+
+
+def _version_keys(name: ProfileName, digest: str, origin: AuditOrigin) -> list[str]:
+    """Return the keys of a script that writes or deletes a version.
+
+    Args:
+        name: The profile.
+        digest: The digest of the version's content.
+        origin: Where the write comes from.
+    """
+    own = keys.ProfileKeys(name)
+    return [
+        *(keys.profiles(name.project), keys.labels(name.project)),
+        *(own.index, own.aliases, own.content(digest)),
+        *write_keys(name.project, origin),
+    ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.console import Console
 from advisor.registry.profiles import ProfileContent
 from advisor.wire import content_from_proto
 from benchmarks.options import one_of
+from benchmarks.practice.battery import process_pool
 from benchmarks.practice.recipes import RECIPES, Recipe
 from benchmarks.practice.store import Store
 from benchmarks.practice.training import Trained, Training, run_training
@@ -25,9 +26,32 @@ Rows = Annotated[
     list[str] | None,
     typer.Option(help="A recipe. Can be given several times.", callback=one_of(NAMES)),
 ]
+_Row = TypeVar("_Row")
 _OCTAVES = (-5, -6, -7, -8)  # of the base
 
 _console = Console(stderr=True)
+
+
+def of_recipes(
+    rows: Sequence[str] | None,
+    usual: Sequence[str],
+    measure: Callable[[Recipe, Store, Executor], Sequence[_Row]],
+    store: Store,
+    processes: int,
+) -> list[_Row]:
+    """Return the rows of a study of recipes.
+
+    Args:
+        rows: Names of the recipes; None: the usual ones.
+        usual: Their names.
+        measure: Returns the rows of a recipe.
+        store: Has the results of trainings.
+        processes: Number of processes that train.
+    """
+    wanted = rows or usual
+    with process_pool(processes) as pool:
+        chosen = [recipe for recipe in RECIPES if recipe.name in wanted]
+        return [row for recipe in chosen for row in measure(recipe, store, pool)]
 
 
 def base_at_best(recipe: Recipe, store: Store, pool: Executor) -> Training:

@@ -24,9 +24,8 @@ from advisor.registry.merging import merge
 from advisor.registry.profiles import ProfileContent
 from advisor.wire import content_to_proto, policy_to_proto
 from benchmarks.options import Processes, Resume
-from benchmarks.practice.battery import process_pool
-from benchmarks.practice.recipes import RECIPES, Recipe
-from benchmarks.practice.running import SEEDS, Rows, base_at_best, record_all, train_all
+from benchmarks.practice.recipes import Recipe
+from benchmarks.practice.running import SEEDS, Rows, base_at_best, of_recipes, record_all, train_all
 from benchmarks.practice.store import Store
 from benchmarks.practice.training import Advice
 from benchmarks.provenance import AsJson, Out, emit
@@ -65,15 +64,7 @@ def references(
     out: Out = None,
 ) -> None:
     """Compare references of one recording and of merged seeds, as recorded and smoothed."""
-    wanted = rows or _RECIPES
-    store = Store(resume)
-    with process_pool(processes) as pool:
-        found = [
-            row
-            for recipe in RECIPES
-            if recipe.name in wanted
-            for row in _measured(recipe, store, pool)
-        ]
+    found = of_recipes(rows, _RECIPES, _measured, Store(resume), processes)
     figures = {"references": found, "seeds": len(SEEDS), "processes": processes}
     emit(figures, as_json=as_json, out=out, without=("--resume", "--processes"), threads=THREADS)
     if not as_json:

@@ -21,10 +21,9 @@ from rich.table import Table
 from advisor.registry.profiles import ProfileContent
 from advisor.wire import content_to_proto
 from benchmarks.options import Processes, Resume
-from benchmarks.practice.battery import process_pool
 from benchmarks.practice.procedures import schedule_factor
-from benchmarks.practice.recipes import RECIPES, Procedure, Recipe
-from benchmarks.practice.running import SEEDS, Rows, base_at_best, record_all, train_all
+from benchmarks.practice.recipes import Procedure, Recipe
+from benchmarks.practice.running import SEEDS, Rows, base_at_best, of_recipes, record_all, train_all
 from benchmarks.practice.store import Store
 from benchmarks.practice.training import Advice
 from benchmarks.provenance import AsJson, Out, emit
@@ -66,20 +65,16 @@ def warm_ups(
     out: Out = None,
 ) -> None:
     """Compare references of bases that warm up differently, at equal steps and equal exposure."""
-    wanted = rows or _RECIPES
-    store = Store(resume)
-    with process_pool(processes) as pool:
-        found = [
-            row
-            for recipe in RECIPES
-            if recipe.name in wanted
-            for of_base, of_run in _WARM_UPS
-            for row in _compared(recipe, of_base, of_run, store, pool)
-        ]
+    found = of_recipes(rows, _RECIPES, _measured, Store(resume), processes)
     figures = {"warm_ups": found, "seeds": len(SEEDS), "processes": processes}
     emit(figures, as_json=as_json, out=out, without=("--resume", "--processes"), threads=THREADS)
     if not as_json:
         _print(found)
+
+
+def _measured(recipe: Recipe, store: Store, pool: Executor) -> list[WarmUpRow]:
+    """Return the rows of a recipe."""
+    return [row for pair in _WARM_UPS for row in _compared(recipe, *pair, store, pool)]
 
 
 def _compared(

@@ -13,8 +13,8 @@ import torch
 import fslr
 from fslr import AttachError, MeasurementError, RunInfo
 from fslr.advisor.v1 import policy_pb2, profile_pb2
+from fslr.testing import FakeAdvisor
 from fslr.torch import MeasuringOptions
-from tests.fixed_advisor import FixedAdvisor
 from tests.spy_advisor import SpyAdvisor
 
 pytest.importorskip("lightning", reason="needs the package lightning")
@@ -72,7 +72,7 @@ def test_each_tensor_steps_with_its_multiplier(tmp_path: Path) -> None:
     multipliers = [1.0, 0.5, 0.25, 2.0]
     plain, scaled = Bypassing(), Bypassing()
     trainer(tmp_path, max_steps=1).fit(plain, loader())
-    trainer(tmp_path, advised(FixedAdvisor(multipliers)), max_steps=1).fit(scaled, loader())
+    trainer(tmp_path, advised(FakeAdvisor(multipliers)), max_steps=1).fit(scaled, loader())
     for before, one, other, multiplier in zip(
         weights(Bypassing()), weights(plain), weights(scaled), multipliers, strict=True
     ):
@@ -104,7 +104,7 @@ def test_steps_in_closures_are_measured_on_all_their_micro_batches(
 
 
 def test_two_optimizers_of_one_network_make_one_step(tmp_path: Path) -> None:
-    advisor = FixedAdvisor([1.0] * 4, interval=2)
+    advisor = FakeAdvisor(interval_steps=2)
     callback = advised(advisor)
     trainer(tmp_path, callback, max_steps=12).fit(Manual(), loader())
     assert callback.attachment is not None
@@ -212,3 +212,13 @@ def test_deepspeed_and_another_package_are_refused(tmp_path: Path) -> None:
 def test_a_profile_before_the_training_is_refused() -> None:
     with pytest.raises(MeasurementError, match=r"has not begun; call trainer.fit\(\) first"):
         RecorderCallback().profile()
+
+
+def test_options_that_do_not_exist_or_are_missing_are_refused_at_once() -> None:
+    unknown: Any = {"profil": "gpt"}
+    with pytest.raises(TypeError, match=r"AdviceCallback has no option 'profil'; .* profile, advi"):
+        AdviceCallback(**unknown)
+    with pytest.raises(TypeError, match="AdviceCallback needs the option 'profile'"):
+        AdviceCallback()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"RecorderCallback has no option 'profil'; .* every, den"):
+        RecorderCallback(**unknown)

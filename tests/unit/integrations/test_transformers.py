@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import fslr
 from fslr import AttachError, MeasurementError, RunInfo
 from fslr.advisor.v1 import policy_pb2, profile_pb2
+from fslr.testing import FakeAdvisor
 from fslr.torch import MeasuringOptions
-from tests.fixed_advisor import FixedAdvisor
 from tests.spy_advisor import SpyAdvisor
 
 pytest.importorskip("transformers", reason="needs the package transformers")
@@ -84,7 +84,7 @@ def test_each_tensor_steps_with_its_multiplier(tmp_path: Path) -> None:
     plain = trainer(tmp_path, **_SGD)
     plain.train()
     multipliers = [2.0 ** -(place % 4) for place in range(len(before))]
-    scaled = trainer(tmp_path, advised(FixedAdvisor(multipliers)), **_SGD)
+    scaled = trainer(tmp_path, advised(FakeAdvisor(multipliers)), **_SGD)
     scaled.train()
     for old, one, other, multiplier in zip(
         before, weights(plain.model), weights(scaled.model), multipliers, strict=True
@@ -282,7 +282,7 @@ def test_labels_that_the_model_does_not_see_are_refused_with_a_remedy(
 def test_deepspeed_is_refused_with_a_pointer_to_exports(tmp_path: Path) -> None:
     args: Any = hugging_face.arguments(tmp_path)
     args.deepspeed = {"zero_optimization": {"stage": 2}}
-    for callback in (advised(FixedAdvisor([])), RecorderCallback()):
+    for callback in (advised(FakeAdvisor()), RecorderCallback()):
         with pytest.raises(AttachError, match=r"under DeepSpeed .* `advisor export"):
             callback.on_init_end(args, *_STATES)
     args = SimpleNamespace(**{**vars(hugging_face.arguments(tmp_path)), "n_gpu": 1})

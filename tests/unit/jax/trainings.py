@@ -13,7 +13,7 @@ import optax
 import fslr.jax
 from fslr.advisor.v1 import policy_pb2
 from fslr.jax import MeasuringOptions
-from tests.fixed_advisor import FixedAdvisor
+from fslr.testing import FakeAdvisor
 from tests.unit.jax.nets import batches, mlp, mlp_params, train_step_of
 
 EXACT = MeasuringOptions(estimator="exact", linearity=False)
@@ -34,9 +34,11 @@ def advised_tx(**options: Any) -> optax.GradientTransformation:
     return optax.chain(optax.adamw(SCHEDULE), fslr.jax.scale_by_advice(**options))
 
 
-def advisor(*multipliers: float, rule: Any = COUPLED, interval: int = 3) -> FixedAdvisor:
+def advisor(*multipliers: float, rule: Any = COUPLED, interval: int = 3) -> FakeAdvisor:
     """Return an advisor that always answers with the same multipliers."""
-    return FixedAdvisor(multipliers or (0.5, 2.0, 1.0, 0.25), rule, interval)
+    return FakeAdvisor(
+        multipliers or (0.5, 2.0, 1.0, 0.25), weight_decay=rule, interval_steps=interval
+    )
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from fslr.torch.model.shapes import count_of
 from fslr.torch.model.sharding import is_shard
+from fslr.torch.model.sums import summed_as
 
 
 @torch.no_grad()
@@ -39,7 +40,7 @@ def rms_of(parameters: Sequence[nn.Parameter]) -> list[float | None]:
         mesh = values.device_mesh if is_shard(values) else None
         local = values if mesh is None else values.to_local()
         try:
-            norms[index] = torch.linalg.vector_norm(local, dtype=_summed_as(local))
+            norms[index] = torch.linalg.vector_norm(local, dtype=summed_as(local))
         except NotImplementedError:  # a class of tensors with functions of its own
             continue
         if mesh is not None:
@@ -58,11 +59,6 @@ def rms_of(parameters: Sequence[nn.Parameter]) -> list[float | None]:
         _root_mean(found[index], count_of(parameter)) if index in found else None
         for index, parameter in enumerate(parameters)
     ]
-
-
-def _summed_as(tensor: Tensor) -> torch.dtype | None:
-    """Return the type in which a tensor's squares are summed; those of float16 would overflow."""
-    return torch.float32 if tensor.dtype in {torch.float16, torch.bfloat16} else None
 
 
 def _root_mean(square_sum: float, count: int) -> float | None:

@@ -41,7 +41,7 @@ from fslr.errors import MeasurementError
 from fslr.torch.estimators.base import AnyRank, Estimator, Probes
 from fslr.torch.estimators.gradient import NO_DEPENDENCE
 from fslr.torch.estimators.per_example.output_uses import OutputParts, exact_parts
-from fslr.torch.estimators.per_example.precision import forward_roundoff, summed_as
+from fslr.torch.estimators.per_example.precision import forward_roundoff
 from fslr.torch.estimators.per_example.projector import Projector, Trace
 from fslr.torch.estimators.per_example.route import Route, find_route, max_chunks
 from fslr.torch.estimators.per_example.rows import RowLayout, inner_products
@@ -49,6 +49,7 @@ from fslr.torch.model.batch import Batch
 from fslr.torch.model.forward import Output
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.mask import Mask
+from fslr.torch.model.sums import summed_as
 from fslr.torch.model.update import Update
 from fslr.training.projections import ProjectionSums, sums_of_rows
 

@@ -43,18 +43,6 @@ def _products_roundoff() -> float:
 _TF32 = 2.0**-11
 
 
-def summed_as(tensor: Tensor) -> torch.dtype:
-    """Return the type in which a tensor's squares are summed: its own, or at least float32.
-
-    Squares of float16 would overflow.
-
-    Args:
-        tensor: The tensor, real or complex.
-    """
-    least = torch.complex64 if tensor.is_complex() else torch.float32
-    return torch.promote_types(tensor.dtype, least)
-
-
 def forward_roundoff(batch: Batch, tensors: Iterable[Tensor]) -> float:
     """Return the unit roundoff of the least precise type that a forward pass computes with.
 

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fslr.torch.estimators.per_example.precision import summed_as
 from fslr.torch.model.complex_numbers import as_real
+from fslr.torch.model.sums import summed_as
 
 
 @dataclass(frozen=True, slots=True)
