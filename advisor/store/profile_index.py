@@ -38,7 +38,7 @@ class ProfileIndex:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._resolve = load_script(redis, "resolve_profile")
+        self._resolve = load_script(redis, "versions", "resolve_profile")
 
     async def page(
         self, project: str, *, after: str, size: int, labels: dict[str, str]

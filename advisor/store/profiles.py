@@ -58,8 +58,8 @@ class ProfileStore:
         self._redis = redis
         self.index = ProfileIndex(redis)
         self._register = load_script(redis, "write", "labels", "register_profile")
-        self._resolve = load_script(redis, "resolve_profile")
-        self._set_alias = load_script(redis, "write", "set_alias")
+        self._resolve = load_script(redis, "versions", "resolve_profile")
+        self._set_alias = load_script(redis, "write", "versions", "set_alias")
         self._delete = load_script(redis, "write", "labels", "delete_profile")
 
     async def register(

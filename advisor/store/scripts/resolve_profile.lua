@@ -7,12 +7,7 @@
 if redis.call('HEXISTS', KEYS[1], 'latest') == 0 then
   return {ResolveOutcome.NO_PROFILE}
 end
-local version = ARGV[1]
-if version == '' then
-  version = redis.call('HGET', KEYS[1], 'latest')
-elseif not string.match(version, '^%d+$') then
-  version = redis.call('HGET', KEYS[2], version)
-end
+local version = named_version(KEYS[1], KEYS[2], ARGV[1])
 local digest = version and redis.call('HGET', KEYS[1], 'v:' .. version)
 if not digest then
   return {ResolveOutcome.NO_VERSION}

@@ -15,7 +15,7 @@ local wrong_type = check_types(KEYS[1], 'hash', KEYS[2], 'hash')
 if wrong_type then
   return wrong_type
 end
-local alias, version = ARGV[1], ARGV[3]
+local alias = ARGV[1]
 if redis.call('HEXISTS', KEYS[1], 'latest') == 0 then
   return {AliasOutcome.NO_PROFILE}
 end
@@ -39,11 +39,7 @@ if ARGV[2] == '1' then
   redis.call('HDEL', KEYS[2], alias)
   return store_answer({AliasOutcome.DELETED, current, moves + 1})
 end
-if version == '' then
-  version = redis.call('HGET', KEYS[1], 'latest')
-elseif not string.match(version, '^%d+$') then
-  version = redis.call('HGET', KEYS[2], version)
-end
+local version = named_version(KEYS[1], KEYS[2], ARGV[3])
 local digest = version and redis.call('HGET', KEYS[1], 'v:' .. version)
 if not digest then
   return {AliasOutcome.NO_VERSION}
