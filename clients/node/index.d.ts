@@ -121,7 +121,8 @@ export class ServiceError extends Error {
 export class RunSession {
   /** Answered one after the other; an unavailable service is asked up to 5 times. */
   recommend(measurement: Measurement): Promise<Recommendation>;
-  close(): void;
+  /** Ends the run, if the opening names one; resolves once the service knows, or after a second. */
+  close(): Promise<void>;
 }
 
 export class AdvisorClient {

@@ -8,6 +8,7 @@ const { ServiceError, serviceError } = require('./errors');
 
 const MAX_TRIES = 5;
 const FIRST_BACKOFF_MS = 50;
+const END_WAIT_MS = 1000;
 
 /**
  * One run. Measurements are answered in order; the first message of each stream carries the opening,
@@ -22,6 +23,7 @@ class RunSession {
     this._pending = null; // { resolve, reject } of the request under way
     this._queue = Promise.resolve();
     this._closed = false;
+    this._answered = false;
   }
 
   /** Return the answer to a measurement; concurrent calls are answered one after the other. */
@@ -31,10 +33,31 @@ class RunSession {
     return answer;
   }
 
-  /** End the session; a request under way is rejected. */
+  /**
+   * End the session; a request under way is rejected. If the run has a name and was measured, the
+   * service is told that the job has ended, for at most a second; the promise resolves after that.
+   */
   close() {
+    const ends = this._opening.run && this._answered && this._pending === null && !this._closed;
     this._closed = true;
-    this._drop();
+    if (!ends) {
+      this._drop();
+      return Promise.resolve();
+    }
+    const request = { end: true };
+    if (this._call === null) {
+      this._open();
+      request.opening = this._opening;
+    }
+    const call = this._call;
+    this._call = null;
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => call.cancel(), END_WAIT_MS);
+      call.on('error', () => {}); // the run is then silent after a while
+      call.on('status', () => (clearTimeout(timer), resolve()));
+      call.write(request);
+      call.end();
+    });
   }
 
   async _recommend(measurement) {
@@ -83,7 +106,11 @@ class RunSession {
       this._call = null;
       this._settle('reject', error);
     };
-    call.on('data', (response) => this._call === call && this._settle('resolve', response));
+    call.on('data', (response) => {
+      if (this._call !== call) return;
+      this._answered = true;
+      this._settle('resolve', response);
+    });
     call.on('error', (error) => ended(serviceError(error)));
     call.on('end', () => {
       const message = 'the advisor ended the stream: it is shutting down';

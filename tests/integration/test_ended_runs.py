@@ -27,10 +27,22 @@ def measurement(step: int) -> pb.Measurement:
     return pb.Measurement(step=step, unit_rates=[1, 2, 3, 4])
 
 
+def run_that(
+    client: AdvisorClient, project: str, matches: Callable[[run_service_pb2.Run], bool]
+) -> run_service_pb2.Run:
+    """Return the project's run once it matches."""
+    found = eventually(lambda: [run for run in client.list_runs(project=project) if matches(run)])
+    return found[0]
+
+
 def run_at(client: AdvisorClient, project: str, step: int) -> run_service_pb2.Run:
     """Return the run once its measurement of a step is stored."""
-    eventually(lambda: client.get_run("night", project=project).last_step == step)
-    return client.get_run("night", project=project)
+    return run_that(client, project, lambda run: run.last_step == step)
+
+
+def ended(client: AdvisorClient, project: str) -> run_service_pb2.Run:
+    """Return the run once it has ended."""
+    return run_that(client, project, lambda run: run.HasField("end_time"))
 
 
 def test_a_run_has_ended_from_its_close_until_a_job_resumes_it(
@@ -42,9 +54,7 @@ def test_a_run_has_ended_from_its_close_until_a_job_resumes_it(
         first.recommend(measurement(step))
     assert not run_at(client, project, 2).HasField("end_time")
     first.close()
-    ended = eventually(lambda: client.get_run("night", project=project).HasField("end_time"))
-    assert ended
-    run = client.get_run("night", project=project)
+    run = ended(client, project)
     assert run.end_time.ToNanoseconds() >= run.update_time.ToNanoseconds()
     assert (run.measurements, run.lost_measurements) == (2, 0)
     assert " ended " in cli.run("run", "list").stdout
@@ -55,14 +65,17 @@ def test_a_run_has_ended_from_its_close_until_a_job_resumes_it(
     resumed.recommend(measurement(3))
     assert not run_at(client, project, 3).HasField("end_time")
     # The end of the first job arrives late, from a replica that could not store it before.
-    late = pb.RecommendLRRequest(opening=run.opening, end=True)
+    opening_of_first = pb.RunOpening()
+    opening_of_first.CopyFrom(opening)
+    opening_of_first.session = run.opening.session
+    late = pb.RecommendLRRequest(opening=opening_of_first, end=True)
     stub = advisor_service_pb2_grpc.AdvisorServiceStub(client.channel())
     assert stub.RecommendLROnce(late) == pb.RecommendLRResponse()
     resumed.recommend(measurement(4))
     assert not run_at(client, project, 4).HasField("end_time")
     resumed._drop()  # the connection breaks: the end goes over a new stream
     resumed.close()
-    assert eventually(lambda: client.get_run("night", project=project).HasField("end_time"))
+    assert ended(client, project).last_step == 4
 
 
 def test_a_job_that_did_not_measure_or_was_dropped_does_not_end_its_run(
@@ -144,6 +157,4 @@ def test_a_closed_attachment_ends_its_run(
     train: Callable[[AdvisorClient, str], None], client: AdvisorClient, project: str
 ) -> None:
     train(client, project)
-    eventually(lambda: client.get_run("night", project=project).HasField("end_time"))
-    run = client.get_run("night", project=project)
-    assert (run.measurements, run.HasField("end_time")) == (1, True)
+    assert ended(client, project).measurements == 1

@@ -20,6 +20,7 @@ from fslr.advisor.v1 import advisor_service_pb2 as pb
 from tests.building import content_message, opening_message
 from tests.certificates import Authority
 from tests.operator_tokens import Tokens
+from tests.waiting import eventually
 
 _ROOT = Path(__file__).parents[2]
 _SOURCE = _ROOT / "clients" / "node"
@@ -92,8 +93,10 @@ def run(folder: Path, scenario: str, address: str, **options: Any) -> Any:
 def test_measurements_are_answered_as_for_the_client_in_python(
     client_folder: Path, service: LocalServer
 ) -> None:
-    found = run(client_folder, "exchange", service.address)
+    opening = MessageToDict(opening_message(_PROFILE, run="projects/default/runs/node"))
+    found = run(client_folder, "exchange", service.address, opening=opening)
     with AdvisorClient(service.address) as client:
+        eventually(lambda: any(run.HasField("end_time") for run in client.list_runs()))
         opening = opening_message(_PROFILE)
         expected = client.recommend_once(opening, pb.Measurement(unit_rates=[1.0, 0.5, 2.0, 4.0]))
     assert found["once"]["multipliers"] == list(expected.multipliers)

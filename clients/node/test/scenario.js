@@ -24,7 +24,7 @@ const scenarios = {
     const answers = await Promise.all([0, 25, 50].map((step) => session.recommend(measurement(step))));
     const once = await client.recommendOnce(opening, measurement(0));
     const mapping = await client.validateLayout(opening);
-    session.close();
+    await session.close();
     const closed = await failure(session.recommend(measurement(75)));
     return { answers, once, mapping, closed };
   },
