@@ -59,7 +59,7 @@ def test_a_run_has_ended_from_its_close_until_a_job_resumes_it(
     assert (run.measurements, run.lost_measurements) == (2, 0)
     assert " ended " in cli.run("run", "list").stdout
     assert "0 lost, ended" in cli.run("run", "show", "night").stdout
-    assert "endTime" in cli.json("run", "show", "night")["run"]
+    assert "end_time" in cli.json("run", "show", "night")["run"]
 
     resumed = client.open_run(opening)
     resumed.recommend(measurement(3))

@@ -245,6 +245,11 @@ class EndingAdvisor(advisor_service_pb2_grpc.AdvisorServiceServicer):
             if self._breaks:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
 
+    def RecommendLROnce(  # noqa: N802 - gRPC's name
+        self, _request: pb.RecommendLRRequest, context: grpc.ServicerContext
+    ) -> pb.RecommendLRResponse:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "only streams are served here")
+
 
 @contextmanager
 def ending(servicer: EndingAdvisor, run: str = "r") -> Iterator[StreamSession]:
