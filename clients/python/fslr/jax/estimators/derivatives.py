@@ -32,11 +32,19 @@ def linearized(
         return jax.linearize(function, values)
     result, pullback = jax.vjp(function, values)
     like = jax.tree.map(jax.typeof, result)
-    pushforward = jax.linear_transpose(lambda cotangent: pullback(cotangent)[0], like)
 
     def tangent_map(tangents: list[Array]) -> Any:
-        return pushforward(tangents)[0]
+        return jax.linear_transpose(lambda cotangent: pullback(cotangent)[0], like)(tangents)[0]
 
+    try:
+        jax.eval_shape(tangent_map, values)
+    except (AssertionError, NotImplementedError, TypeError) as error:
+        # JAX itself says little: an assertion fails where a rule is not written as a linear one.
+        raise TypeError(
+            "a jax.custom_vjp has a backward rule that cannot be transposed, so the "
+            "function has no derivative in forward mode; write the rule with operations that are "
+            "linear in the cotangent, or define a jax.custom_jvp"
+        ) from error
     return result, tangent_map
 
 

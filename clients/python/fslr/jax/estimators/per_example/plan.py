@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from fslr.jax.estimators.exact import group_changes
 from fslr.jax.estimators.per_example.follow import (
     INNER,
     Followed,
@@ -98,7 +99,7 @@ def find_plan(step: Step) -> Plan:
     slow = {**mixed, **unfollowed}
     exact: tuple[int, ...] = ()
     factor = 1
-    if len(slow) <= _MAX_EXACT_GROUPS:
+    if len(slow) <= _MAX_EXACT_GROUPS and (not slow or _has_forward_mode(step)):
         exact = tuple(sorted(slow))
     else:
         factor = SUMMED_PROBES if examples > 1 else 1
@@ -107,6 +108,15 @@ def find_plan(step: Step) -> Plan:
     ways = {True: ", so it is measured by a derivative of its own", False: ", so they are summed"}
     reasons = {g: f"{reason}{ways[g in exact]}" for g, reason in slow.items()}
     return Plan(uses, direct, finder.shapes, exact, at_leaves, summed, reasons, factor)
+
+
+def _has_forward_mode(step: Step) -> bool:
+    """Return whether the changes of the outputs by single groups can be computed."""
+    try:
+        jax.eval_shape(lambda: group_changes(step)[1](jnp.int32(0)))
+    except TypeError:
+        return False
+    return True
 
 
 def groups_of(part: Part) -> list[int]:
