@@ -83,6 +83,8 @@ class RecordingOptions(TypedDict, total=False):
 class Holder(ABC):
     """Holds an attachment or a recorder from the start of a training to its end."""
 
+    _listeners: list[Listener]
+
     @property
     @abstractmethod
     def _held(self) -> Attachment | Recorder | None:
@@ -124,13 +126,15 @@ class AttachmentHolder(Holder):
     def __init__(self, **options: Unpack[AdviceOptions]) -> None:
         self.attachment: Attachment | None = None
         self._options: Mapping[str, Any] = _checked(options, AdviceOptions, type(self).__name__)
+        self._listeners = list(options.get("listeners", ()))
 
     @property
     def _held(self) -> Attachment | None:
         return self.attachment
 
     def _begin(self, model: nn.Module, optimizers: Optimizers, **found: Any) -> Attachment:
-        self.attachment = attach(model, optimizers, **{**self._options, **found})
+        given = {**self._options, "listeners": self._listeners, **found}
+        self.attachment = attach(model, optimizers, **given)
         return self.attachment
 
     def _figures(self) -> dict[str, float]:
@@ -167,13 +171,15 @@ class RecorderHolder(Holder):
         self.recorder: Recorder | None = None
         self._save_to = save_to
         self._options: Mapping[str, Any] = _checked(options, RecordingOptions, type(self).__name__)
+        self._listeners = list(options.get("listeners", ()))
 
     @property
     def _held(self) -> Recorder | None:
         return self.recorder
 
     def _begin(self, model: nn.Module, optimizers: Optimizers, **found: Any) -> Recorder:
-        self.recorder = Recorder(model, optimizers, **{**self._options, **found})
+        given = {**self._options, "listeners": self._listeners, **found}
+        self.recorder = Recorder(model, optimizers, **given)
         return self.recorder
 
     def _figures(self) -> dict[str, float]:
