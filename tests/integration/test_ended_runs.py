@@ -7,14 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from fslr import AdvisorClient, Provenance, RunInfo
+from fslr import AdvisorClient, RunInfo
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import advisor_service_pb2_grpc, run_service_pb2
 from tests.building import content_message, opening_message
 from tests.commands import Cli
 from tests.waiting import eventually
-
-PROVENANCE = Provenance("m", width=4, depth=1, dataset="d", batch_size=8, commit="c", author="a")
 
 
 def opened(client: AdvisorClient, project: str) -> pb.RunOpening:
@@ -119,37 +117,22 @@ def train_in_pytorch(client: AdvisorClient, project: str) -> None:
 
     import fslr.torch
 
-    def training() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-        model = torch.nn.Linear(4, 2)
-        return model, torch.optim.SGD(model.parameters(), lr=0.01)
-
-    def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    client.register_profile("base", content_message(["weight", "bias"]), project=project)
+    model = torch.nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    run = RunInfo("night", project=project)
+    with fslr.torch.attach(model, optimizer, profile="base", advisor=client, run=run):
         model(torch.randn(8, 4)).square().mean().backward()
         optimizer.step()
-
-    model, optimizer = training()
-    with fslr.torch.Recorder(model, optimizer, provenance=PROVENANCE) as recorder:
-        step(model, optimizer)
-    client.register_profile("base", recorder.profile(), project=project)
-    with fslr.torch.attach(
-        model,
-        optimizer,
-        profile="base",
-        advisor=client,
-        run=RunInfo("night", project=project),
-    ):
-        step(model, optimizer)
 
 
 def train_in_jax(client: AdvisorClient, project: str) -> None:
     pytest.importorskip("jax", reason="JAX is not installed")
-    from tests.unit.jax.trainings import advised_tx, attaching, recording, train
+    from tests.unit.jax.trainings import NAMES, advised_tx, attaching, train
 
-    tx = advised_tx()
-    recorded = train(tx, recording(provenance=PROVENANCE), steps=1)
-    client.register_profile("base", recorded.attached.profile(), project=project)
+    client.register_profile("base", content_message(NAMES), project=project)
     attach = attaching(client, run=RunInfo("night", project=project))
-    train(tx, attach, steps=1).attached.close()
+    train(advised_tx(), attach, steps=1).attached.close()
 
 
 @pytest.mark.parametrize("train", [train_in_pytorch, train_in_jax])

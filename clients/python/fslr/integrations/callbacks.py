@@ -11,7 +11,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Required, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from torch import nn
 
@@ -31,7 +31,11 @@ from fslr.training.run_info import RunInfo
 _log = logging.getLogger("fslr")
 
 
-class AdviceOptions(TypedDict, total=False):
+class _Required(TypedDict):
+    profile: str
+
+
+class AdviceOptions(_Required, total=False):
     """The options of an ``AdviceCallback``; the defaults are those of :func:`fslr.torch.attach`.
 
     Attributes:
@@ -48,7 +52,6 @@ class AdviceOptions(TypedDict, total=False):
         listeners: Called with each event, such as :class:`fslr.Measured`.
     """
 
-    profile: Required[str]
     advisor: str | Advisor
     run: str | RunInfo
     observe_only: bool
