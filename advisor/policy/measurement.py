@@ -22,6 +22,8 @@ NUMBER_RANGES = {
     "linearity_error": NON_NEGATIVE,
     "learning_rate": NON_NEGATIVE,
     "total_rate": NON_NEGATIVE,
+    "measuring_seconds": NON_NEGATIVE,
+    "measuring_overhead": NON_NEGATIVE,
     "loss": Range("is not finite; leave it out instead"),
 }
 """Ranges of the numbers of a measurement, those that only the wire carries included."""

@@ -41,6 +41,7 @@ _MAX_BATCH_NUMBERS = 2**14  # entries of an array in one batch: it stays in the 
 _NUMBER_FIELDS = (
     *("step", "interval_steps", "probes", "examples"),
     *("total_rate", "linearity_error", "loss"),
+    *("measuring_seconds", "measuring_overhead"),
 )
 # The lowest and the highest value of each field, compared for every measurement. An absent field
 # reads 0, which is in range.
@@ -340,7 +341,8 @@ def _measurement(message: Any, arrays: _Arrays, opening: Opening) -> Measurement
             check_array("learning_rates", learning_rates, groups)
         if message.HasField("loss"):
             NUMBER_RANGES["loss"].check("loss", message.loss)
-        NUMBER_RANGES["total_rate"].check("total_rate", message.total_rate)
+        for field in ("total_rate", "measuring_seconds", "measuring_overhead"):
+            NUMBER_RANGES[field].check(field, getattr(message, field))
         if arrays.shares.size:
             check_array("shares", arrays.shares, groups)
         NUMBER_RANGES["examples"].check("examples", message.examples)

@@ -215,7 +215,10 @@ class CostlyMeter(NumbersMeter):
 
 
 def events_of(
-    steps: int, max_overhead: float | None, answers: Answers = "background"
+    steps: int,
+    max_overhead: float | None,
+    answers: Answers = "background",
+    advisor: FakeAdvisor | None = None,
 ) -> list[Event]:
     """Return the events of a training of steps of one second."""
     events: list[Event] = []
@@ -227,7 +230,7 @@ def events_of(
 
     training = NumbersTraining([1.0, 2.0], schedule)
     training.meter = CostlyMeter(training, clock)
-    advisor = FakeAdvisor([1.0, 0.5], interval_steps=50)
+    advisor = advisor or FakeAdvisor([1.0, 0.5], interval_steps=50)
     layout = layout_pb2.Layout(groups=[layout_pb2.Group(name=name) for name in "ab"])
     run = AdvisedRun(
         advisor,
@@ -246,7 +249,12 @@ def events_of(
 
 
 def test_a_run_keeps_to_its_budget_and_says_what_measuring_costs() -> None:
-    measured = [event for event in events_of(3_000, 0.01) if isinstance(event, Measured)]
+    advisor = FakeAdvisor([1.0, 0.5], interval_steps=50)
+    events = events_of(3_000, 0.01, advisor=advisor)
+    measured = [event for event in events if isinstance(event, Measured)]
+    sent = [(m.measuring_seconds, m.measuring_overhead) for m in advisor.measurements]
+    assert sent == [(event.seconds, event.overhead or 0.0) for event in measured]
+    assert not advisor.measurements[0].HasField("measuring_overhead")
     assert measured[0].seconds == pytest.approx(2.0)
     assert measured[0].overhead is None
     assert measured[-1].seconds < 1.0

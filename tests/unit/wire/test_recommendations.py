@@ -311,3 +311,15 @@ def test_a_mask_that_is_no_single_line_is_refused(mask: str, message: str) -> No
     measurement.mask = mask
     with pytest.raises(InvalidValueError, match=rf"measurement\.mask: .*{message}"):
         answer(advice, opened, measurement)
+
+
+@pytest.mark.parametrize("field", ["measuring_seconds", "measuring_overhead"])
+def test_a_cost_of_measuring_that_is_no_time_is_refused(field: str) -> None:
+    advice, opened = _advice()
+    for value in (-1.0, math.nan, math.inf):
+        message = _changed(measurements(GROUPS)[0], 0)
+        setattr(message, field, value)
+        with pytest.raises(InvalidValueError, match=rf"measurement\.{field}: {value}"):
+            answer(advice, opened, message)
+        (found,) = answer_batch([_request(advice, opened, message)], on_defect=_raise)
+        assert isinstance(found, InvalidValueError)

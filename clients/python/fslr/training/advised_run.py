@@ -336,6 +336,7 @@ class AdvisedRun:
     def _measurement(
         self, estimate: RateEstimate, learning_rates: Sequence[float], since: int
     ) -> pb.Measurement:
+        stopwatch = self.cadence.stopwatch
         return pb.Measurement(
             step=self.cadence.step,
             unit_rates=estimate.unit_rates,
@@ -354,6 +355,8 @@ class AdvisedRun:
             update_rms=estimate.update_rms,
             excludes_weight_decay=estimate.excludes_weight_decay,
             mask=estimate.mask,
+            measuring_seconds=stopwatch.seconds_under_way,
+            measuring_overhead=stopwatch.overhead,
         )
 
     def _adopt(self, advice: Advice, step: int) -> None:

@@ -188,6 +188,8 @@ class Measurement(_message.Message):
     UPDATE_RMS_FIELD_NUMBER: _builtins.int
     EXCLUDES_WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     MASK_FIELD_NUMBER: _builtins.int
+    MEASURING_SECONDS_FIELD_NUMBER: _builtins.int
+    MEASURING_OVERHEAD_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimizer steps completed before the measured step, at least 0."""
     interval_steps: _builtins.int
@@ -215,6 +217,14 @@ class Measurement(_message.Message):
     """Which output elements count: the key of the batch that weighs them, or the name of the function
     that does, at most 1,024 characters. Default (empty): all count the same. A profile that differs
     gives a warning.
+    """
+    measuring_seconds: _builtins.float
+    """How long this measurement took, in seconds. Finite, at least 0. Default (absent): unknown. Used
+    only for telemetry.
+    """
+    measuring_overhead: _builtins.float
+    """Time of all earlier measurements of the job divided by the time that it trained, a ratio.
+    Finite, at least 0. Default (absent): unknown. Used only for telemetry.
     """
     @_builtins.property
     def unit_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -277,21 +287,31 @@ class Measurement(_message.Message):
         update_rms: _abc.Iterable[_builtins.float] | None = ...,
         excludes_weight_decay: _builtins.bool = ...,
         mask: _builtins.str = ...,
+        measuring_seconds: _builtins.float | None = ...,
+        measuring_overhead: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_total_rate", b"_total_rate", "linearity_error", b"linearity_error", "loss", b"loss", "total_rate", b"total_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_measuring_overhead", b"_measuring_overhead", "_measuring_seconds", b"_measuring_seconds", "_total_rate", b"_total_rate", "linearity_error", b"linearity_error", "loss", b"loss", "measuring_overhead", b"measuring_overhead", "measuring_seconds", b"measuring_seconds", "total_rate", b"total_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_total_rate", b"_total_rate", "advised", b"advised", "examples", b"examples", "excludes_weight_decay", b"excludes_weight_decay", "interval_steps", b"interval_steps", "learning_rates", b"learning_rates", "linearity_error", b"linearity_error", "loss", b"loss", "mask", b"mask", "multipliers", b"multipliers", "probes", b"probes", "relative_errors", b"relative_errors", "shares", b"shares", "step", b"step", "total_rate", b"total_rate", "unit_rates", b"unit_rates", "update_rms", b"update_rms", "weight_rms", b"weight_rms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_measuring_overhead", b"_measuring_overhead", "_measuring_seconds", b"_measuring_seconds", "_total_rate", b"_total_rate", "advised", b"advised", "examples", b"examples", "excludes_weight_decay", b"excludes_weight_decay", "interval_steps", b"interval_steps", "learning_rates", b"learning_rates", "linearity_error", b"linearity_error", "loss", b"loss", "mask", b"mask", "measuring_overhead", b"measuring_overhead", "measuring_seconds", b"measuring_seconds", "multipliers", b"multipliers", "probes", b"probes", "relative_errors", b"relative_errors", "shares", b"shares", "step", b"step", "total_rate", b"total_rate", "unit_rates", b"unit_rates", "update_rms", b"update_rms", "weight_rms", b"weight_rms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__linearity_error: _TypeAlias = _typing.Literal["linearity_error"]  # noqa: Y015
     _WhichOneofArgType__linearity_error: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error"]  # noqa: Y015
     _WhichOneofReturnType__loss: _TypeAlias = _typing.Literal["loss"]  # noqa: Y015
     _WhichOneofArgType__loss: _TypeAlias = _typing.Literal["_loss", b"_loss"]  # noqa: Y015
+    _WhichOneofReturnType__measuring_overhead: _TypeAlias = _typing.Literal["measuring_overhead"]  # noqa: Y015
+    _WhichOneofArgType__measuring_overhead: _TypeAlias = _typing.Literal["_measuring_overhead", b"_measuring_overhead"]  # noqa: Y015
+    _WhichOneofReturnType__measuring_seconds: _TypeAlias = _typing.Literal["measuring_seconds"]  # noqa: Y015
+    _WhichOneofArgType__measuring_seconds: _TypeAlias = _typing.Literal["_measuring_seconds", b"_measuring_seconds"]  # noqa: Y015
     _WhichOneofReturnType__total_rate: _TypeAlias = _typing.Literal["total_rate"]  # noqa: Y015
     _WhichOneofArgType__total_rate: _TypeAlias = _typing.Literal["_total_rate", b"_total_rate"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__linearity_error) -> _WhichOneofReturnType__linearity_error | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__loss) -> _WhichOneofReturnType__loss | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__measuring_overhead) -> _WhichOneofReturnType__measuring_overhead | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__measuring_seconds) -> _WhichOneofReturnType__measuring_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__total_rate) -> _WhichOneofReturnType__total_rate | None: ...
 

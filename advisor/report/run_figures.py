@@ -1,0 +1,147 @@
+"""The figures of a run: total output change, contributions, recommended learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from statistics import median
+
+from advisor.report.contributions import (
+    ContributionRow,
+    block_contributions,
+    role_contributions,
+)
+from advisor.report.points import Point, PointReader
+from advisor.report.recommendations import (
+    RecommendedGroupRow,
+    RecommendedRoleRow,
+    recommended_groups,
+    recommended_roles,
+)
+from advisor.report.run_changes import Change, ChangeReader
+from advisor.report.runs import RunRow
+from fslr.advisor.v1 import profile_pb2, run_service_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuringCost:
+    """What measuring cost a run.
+
+    Attributes:
+        measurements: Number of measurements.
+        median_seconds: Median time of a measurement, in seconds; None: not reported.
+        overhead: Time of all measurements per time of training, a ratio; None: not reported.
+        examples: Median number of examples of a measurement; 0: not reported.
+    """
+
+    measurements: int
+    median_seconds: float | None
+    overhead: float | None
+    examples: int
+
+
+@dataclass(slots=True)
+class RunFigures:
+    """The figures of a run, from its stored history.
+
+    Add the events one at a time, oldest first: each is reduced to a :class:`.Point`, and only the
+    newest one is kept whole. A page adds further events as they arrive.
+
+    Attributes:
+        run: The run's summary, with its layout.
+        reader: Reduces events to points.
+        points: The points so far, oldest first.
+        left_out: Number of events of an earlier layout with a different number of groups.
+        newest: The newest event that became a point; None: there is none yet.
+    """
+
+    run: run_service_pb2.Run
+    reader: PointReader
+    points: list[Point] = field(default_factory=list)
+    left_out: int = 0
+    newest: run_service_pb2.RunEvent | None = None
+    _changes: ChangeReader = field(default_factory=ChangeReader)
+
+    @classmethod
+    def of(
+        cls,
+        run: run_service_pb2.Run,
+        events: Iterable[run_service_pb2.RunEvent] = (),
+        profile: profile_pb2.ProfileContent | None = None,
+    ) -> RunFigures:
+        """Return the figures of a run.
+
+        Args:
+            run: The run's summary, with its layout.
+            events: Its history, oldest first.
+            profile: The content of the profile that it follows; None: not known.
+
+        Raises:
+            InvalidValueError: The run's layout is not valid.
+        """
+        figures = cls(run, PointReader(run.opening.layout, profile))
+        for event in events:
+            figures.add(event)
+        return figures
+
+    def add(self, event: run_service_pb2.RunEvent) -> Point | None:
+        """Add an event, and return its point; None if it belongs to an earlier layout."""
+        if not self.reader.fits(event):
+            self.left_out += 1
+            return None
+        point = self.reader.read(event)
+        self.points.append(point)
+        self._changes.read(self.reader, event)
+        self.newest = event
+        return point
+
+    @property
+    def observes_only(self) -> bool:
+        """Whether the run applies no multipliers: they are what would have been recommended."""
+        return self.run.opening.observe_only
+
+    @property
+    def changes(self) -> list[Change]:
+        """What changed and when, oldest first."""
+        return self._changes.changes
+
+    def row(self, now: datetime) -> RunRow:
+        """Return the run as in a list.
+
+        Args:
+            now: The time, UTC.
+        """
+        return RunRow.of(self.run, now)
+
+    def role_contributions(self) -> list[ContributionRow]:
+        """Return what each role contributed over the last measurements; empty: not reported."""
+        return role_contributions(self.reader.roles, self.points)
+
+    def block_contributions(self) -> list[ContributionRow]:
+        """Return what each block contributed over the last measurements; empty: not reported."""
+        return block_contributions(self.reader.blocks, self.points)
+
+    def recommended_roles(self) -> list[RecommendedRoleRow]:
+        """Return the newest recommendation for each role; empty before the first one."""
+        return recommended_roles(self.recommended_groups())
+
+    def recommended_groups(self, role: str = "") -> list[RecommendedGroupRow]:
+        """Return the newest recommendation for each group.
+
+        Args:
+            role: Only the groups of this role; empty: all.
+        """
+        return [] if self.newest is None else recommended_groups(self.reader, self.newest, role)
+
+    def cost(self) -> MeasuringCost:
+        """Return what measuring cost."""
+        seconds = [p.measuring_seconds for p in self.points if p.measuring_seconds is not None]
+        overheads = [p.measuring_overhead for p in self.points if p.measuring_overhead is not None]
+        examples = [p.examples for p in self.points if p.examples]
+        return MeasuringCost(
+            len(self.points),
+            median(seconds) if seconds else None,
+            overheads[-1] if overheads else None,
+            int(median(examples)) if examples else 0,
+        )

@@ -1,0 +1,177 @@
+"""The figures of a run in sentences: reasons, changes, and one sentence for each figure."""
+
+from __future__ import annotations
+
+import math
+
+from advisor.policy import Limit
+from advisor.report.contributions import ContributionRow
+from advisor.report.points import Point
+from advisor.report.recommendations import RecommendedGroupRow
+from advisor.report.run_changes import Change, ChangeKind
+from advisor.report.run_figures import MeasuringCost, RunFigures
+from advisor.report.texts import Texts
+from advisor.report.words import format_number, format_percent
+from fslr.advisor.v1 import policy_pb2
+from fslr.training.summaries import is_held
+
+_NOTABLE = math.log(1.1)  # distance from the raw multiplier that deserves a word
+
+
+def outcome_text(outcome: int, texts: Texts) -> str:
+    """Return an outcome in a few words.
+
+    Args:
+        outcome: An ``Outcome`` of the contract.
+        texts: The language's texts.
+    """
+    name = _outcome_name(outcome)
+    return texts(f"outcome.{name}") if name else texts("outcome.unknown", outcome=outcome)
+
+
+def reason(row: RecommendedGroupRow, texts: Texts) -> str:
+    """Return why a group's multiplier is what it is, in one or two plain sentences.
+
+    Args:
+        row: The group.
+        texts: The language's texts.
+    """
+    name = _outcome_name(row.outcome)
+    if not name:
+        return texts("reason.unknown", outcome=row.outcome)
+    found = [
+        texts(
+            f"reason.{name}",
+            ratio=format_number(row.measured / row.reference) if row.reference else "?",
+            raw=format_number(row.raw),
+            error=format_percent(row.relative_error),
+        )
+    ]
+    limits = limit_texts(row.limits, texts)
+    if limits and row.raw and abs(math.log(row.multiplier / row.raw)) > _NOTABLE:
+        found.append(texts("reason.limits", limits=_comma(texts).join(limits)))
+    if row.is_outlier:
+        found.append(texts("reason.outlier"))
+    return _joined(found, texts)
+
+
+def limit_texts(limits: Limit, texts: Texts) -> list[str]:
+    """Return the safeguards that changed a multiplier, each in a few words.
+
+    Args:
+        limits: The safeguards; those of a newer service are left out.
+        texts: The language's texts.
+    """
+    return [texts(f"limit.{limit.name}") for limit in Limit if limit in limits]
+
+
+def change_text(change: Change, texts: Texts) -> str:
+    """Return a change in a sentence.
+
+    Args:
+        change: The change.
+        texts: The language's texts.
+    """
+    before, after = (
+        format_number(value) if isinstance(value, float) else value
+        for value in (change.before, change.after)
+    )
+    if change.kind is ChangeKind.RESTARTED and isinstance(change.before, float):
+        before = str(int(change.before))
+    if change.kind is ChangeKind.POLICY:
+        own = texts("change.policy.none")
+        before, after = before or own, after or own
+    return texts(f"change.{change.kind.value}", subject=change.subject, before=before, after=after)
+
+
+def total_change_text(points: list[Point], texts: Texts) -> str:
+    """Return the newest total rate beside its reference, in a sentence.
+
+    Args:
+        points: The points of the run, oldest first.
+        texts: The language's texts.
+    """
+    point = next((p for p in reversed(points) if p.total_rate is not None), None)
+    if point is None or point.total_rate is None:
+        return texts("total_change.absent")
+    reference, total = point.reference_total_rate, format_number(point.total_rate)
+    if not reference:
+        return texts("total_change.no_reference", step=point.step, total=total)
+    return texts(
+        "total_change.sentence",
+        step=point.step,
+        total=total,
+        reference=format_number(reference),
+        percent=format_percent(point.total_rate / reference),
+    )
+
+
+def contributions_text(rows: list[ContributionRow], measurements: int, texts: Texts) -> str:
+    """Return the largest contribution in a sentence.
+
+    Args:
+        rows: The contributions.
+        measurements: Number of measurements that they are means of.
+        texts: The language's texts.
+    """
+    named = [row for row in rows if row.part]
+    if not named:
+        return texts("contributions.absent")
+    largest = max(named, key=lambda row: row.share)
+    return texts(
+        "contributions.sentence", part=largest.part, percent=largest.percent, count=measurements
+    )
+
+
+def recommended_text(figures: RunFigures, texts: Texts) -> str:
+    """Return the range of the newest multipliers in a sentence; empty before the first answer.
+
+    Args:
+        figures: The figures of the run.
+        texts: The language's texts.
+    """
+    if not figures.points:
+        return ""
+    newest = figures.points[-1]
+    key = "would_have_been.sentence" if figures.observes_only else "recommended.sentence"
+    return texts(
+        key,
+        low=format_number(newest.min_multiplier),
+        high=format_number(newest.max_multiplier),
+        held=sum(count for outcome, count in newest.outcomes.items() if is_held(outcome)),
+        groups=newest.outcomes.total(),
+    )
+
+
+def cost_text(cost: MeasuringCost, texts: Texts) -> str:
+    """Return what measuring cost, in a sentence.
+
+    Args:
+        cost: The cost.
+        texts: The language's texts.
+    """
+    count = cost.measurements
+    if cost.median_seconds is None:
+        return texts("cost.absent", measurements=count)
+    seconds = format_number(cost.median_seconds)
+    if cost.overhead is None:
+        return texts("cost.seconds", measurements=count, seconds=seconds)
+    overhead = format_percent(cost.overhead, digits=2)
+    return texts("cost.sentence", measurements=count, overhead=overhead, seconds=seconds)
+
+
+def _outcome_name(outcome: int) -> str:
+    """Return the name of an outcome that has texts; empty: a newer service defines it."""
+    if outcome and outcome in policy_pb2.Outcome.values():
+        return policy_pb2.Outcome.Name(policy_pb2.Outcome.ValueType(outcome))
+    return ""
+
+
+def _comma(texts: Texts) -> str:
+    """Return what separates the items of a list."""
+    return "、" if texts.language == "ja" else ", "
+
+
+def _joined(sentences: list[str], texts: Texts) -> str:
+    """Join sentences as the language does: Japanese has no space between them."""
+    return ("" if texts.language == "ja" else " ").join(sentences)
