@@ -13,6 +13,7 @@ from advisor.cli import (
     doctor,
     export,
     mapping,
+    pilot,
     policy,
     policy_try,
     profile,
@@ -20,7 +21,9 @@ from advisor.cli import (
     profile_exchange,
     profile_templates,
     profile_versions,
+    report,
     run,
+    run_watch,
     serve,
     token,
 )
@@ -37,6 +40,8 @@ app.command()(serve.serve)
 app.command()(serve.health)
 app.command()(doctor.doctor)
 app.command()(mapping.explain)
+app.command()(report.report)
+app.command()(pilot.pilot)
 app.command()(export.export)
 app.command()(audit.audit)
 app.command()(backup.backup)
@@ -51,6 +56,7 @@ profile.app.command()(profile_templates.templates)
 app.add_typer(profile.app, name="profile")
 policy.app.command("try")(policy_try.try_)
 app.add_typer(policy.app, name="policy")
+run.app.command()(run_watch.watch)
 app.add_typer(run.app, name="run")
 app.add_typer(token.app, name="token")
 

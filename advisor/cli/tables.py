@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
@@ -30,6 +30,19 @@ def print_table(table: Table) -> None:
         widest = _fit(table, widest, console.width)
     # With its height, a console of any kind of terminal has the given width.
     Console(emoji=False, width=widest, height=console.height).print(table)
+
+
+def print_view(view: RenderableType) -> None:
+    """Print texts and tables to standard output: as wide as the terminal, unfolded elsewhere.
+
+    Args:
+        view: The texts and tables.
+    """
+    if console.is_terminal:
+        console.print(view)
+        return
+    widest = Measurement.get(console, console.options.update(width=10_000), view).maximum
+    Console(emoji=False, width=widest, height=console.height).print(view)
 
 
 def _fit(table: Table, natural: int, width: int) -> int:

@@ -78,6 +78,8 @@ class RecommendedRoleRow:
         min_multiplier: The smallest one.
         max_multiplier: The largest one.
         learning_rate: Largest scheduled learning rate; None: not reported.
+        effective: Geometric mean of the scheduled learning rates, each times its multiplier; None:
+            not reported.
         min_effective: Smallest scheduled learning rate times multiplier; None: not reported.
         max_effective: The largest one.
         decay_factor: Geometric mean of the factors on the weight decay of a step.
@@ -92,6 +94,7 @@ class RecommendedRoleRow:
     min_multiplier: float
     max_multiplier: float
     learning_rate: float | None
+    effective: float | None
     min_effective: float | None
     max_effective: float | None
     decay_factor: float
@@ -172,6 +175,7 @@ def _role_row(role: str, rows: Sequence[RecommendedGroupRow]) -> RecommendedRole
         min_multiplier=min(multipliers),
         max_multiplier=max(multipliers),
         learning_rate=max(scheduled, default=None),
+        effective=float(np.exp(np.mean(np.log(effective)))) if all(effective or [0]) else None,
         min_effective=min(effective, default=None),
         max_effective=max(effective, default=None),
         decay_factor=float(np.exp(np.mean(np.log(factors)))),

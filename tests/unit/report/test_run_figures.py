@@ -199,13 +199,13 @@ def test_each_figure_has_a_sentence() -> None:
     run, events = stored_run()
     figures = RunFigures.of(run, events)
     roles = figures.role_contributions()
-    assert "The reference is 0.0" in total_change_text(figures.points, EN)
+    assert "of the reference 0.0" in total_change_text(figures.points, EN)
     assert contributions_text(roles, 10, EN) == (
-        "blocks.*.mlp.weight contributes most, 44% over the last 10 measurements."
+        "blocks.*.mlp.weight contributes most: 44% (newest measurements: 10)."
     )
     assert "0 of 10 groups are held" in recommended_text(figures, EN)
     assert cost_text(figures.cost(), EN) == (
-        "12 measurements took 0.80% of the training's time, 0.25 s each (median)."
+        "Measuring took 0.80% of the training's time: 12 times, 0.25 s each (median)."
     )
     assert figures.cost() == MeasuringCost(12, 0.25, 0.008, 64)
     observed = RunFigures.of(*stored_run(observe_only=True))

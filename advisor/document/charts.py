@@ -1,0 +1,263 @@
+"""The kinds of pictures in a report: lines, stacked areas, bars and ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from advisor.document import svg
+from advisor.document.scales import (
+    Scale,
+    format_tick,
+    linear_scale,
+    log_scale,
+    step_scale,
+    value_scale,
+)
+
+WIDTH = 720
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 28, 42
+_ROW = 36
+_BAR = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a picture.
+
+    Attributes:
+        values: A value at each step; None: a gap.
+        color: Its colour.
+        dashes: As in :func:`.svg.curve`.
+    """
+
+    values: Sequence[float | None]
+    color: str
+    dashes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A range at each step; None: there is none."""
+
+    low: Sequence[float | None]
+    high: Sequence[float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """What the axes show, and a description of the picture.
+
+    Attributes:
+        x: The horizontal axis, with its unit.
+        y: The vertical axis, with its unit; empty: there is none.
+        description: What the picture shows, for screen readers.
+    """
+
+    x: str
+    y: str
+    description: str
+
+
+def line_chart(
+    steps: Sequence[int],
+    lines: Sequence[Line],
+    axes: Axes,
+    *,
+    band: Band | None = None,
+    height: int = 230,
+) -> Markup:
+    """Return values by step. Lines break at gaps, and where steps go back.
+
+    Args:
+        steps: The steps.
+        lines: The lines; the last one is on top.
+        axes: The axes.
+        band: A range that is shown behind the lines.
+        height: Height of the picture.
+    """
+    bottom = height - _BOTTOM
+    across = step_scale(steps, _LEFT, WIDTH - _RIGHT)
+    shown = [value for each in lines for value in each.values if value is not None]
+    if band is not None:
+        shown += [value for value in (*band.low, *band.high) if value is not None]
+    up = value_scale(shown, bottom, _TOP)
+    pieces = [svg.left_axis(up, _LEFT, WIDTH - _RIGHT, axes.y)]
+    if band is not None:
+        pieces += _band(steps, band, across, up)
+    for each in lines:
+        found = _pieces(steps, each.values, across, up)
+        pieces.append(svg.curve(found, each.color, dashes=each.dashes))
+    pieces.append(svg.bottom_axis(across, bottom, axes.x))
+    return svg.picture(WIDTH, height, axes.description, pieces)
+
+
+def _band(steps: Sequence[int], band: Band, across: Scale, up: Scale) -> list[Markup]:
+    lows, highs = (_pieces(steps, values, across, up) for values in (band.low, band.high))
+    return [
+        svg.area(high, low, svg.REST, 0.3)
+        for low, high in zip(lows, highs, strict=True)
+        if len(low) > 1
+    ]
+
+
+def _pieces(
+    steps: Sequence[int], values: Sequence[float | None], across: Scale, up: Scale
+) -> list[list[tuple[float, float]]]:
+    """Return the points of a line, divided at gaps and where steps go back."""
+    found: list[list[tuple[float, float]]] = [[]]
+    last: int | None = None
+    for step, value in zip(steps, values, strict=True):
+        is_drawn = value is not None and not (up.is_log and value <= 0)
+        if not is_drawn or (last is not None and step < last):
+            found.append([])
+        last = step
+        if is_drawn and value is not None:
+            found[-1].append((across.at(step), up.at(value)))
+    return [piece for piece in found if piece]
+
+
+def stacked_chart(
+    steps: Sequence[int], shares: Sequence[Sequence[float]], colors: Sequence[str], axes: Axes
+) -> Markup:
+    """Return shares by step, one above the other; negative ones go down from 0.
+
+    Args:
+        steps: The steps.
+        shares: The shares of all parts at each step, ratios.
+        colors: The colour of each part.
+        axes: The axes.
+    """
+    height = 260
+    bottom = height - _BOTTOM
+    tops = [[_stack(row, part) for row in shares] for part in range(len(colors))]
+    ends = [100 * end for part in tops for pair in part for end in pair]
+    across = step_scale(steps, _LEFT, WIDTH - _RIGHT)
+    up = linear_scale([0.0, 100.0, *ends], bottom, _TOP)
+    pieces = [svg.left_axis(up, _LEFT, WIDTH - _RIGHT, axes.y)]
+    for part, color in zip(tops, colors, strict=True):
+        for start, end in _rising(steps):
+            pieces.append(_layer(steps[start:end], part[start:end], color, across, up))
+    pieces.append(svg.bottom_axis(across, bottom, axes.x))
+    return svg.picture(WIDTH, height, axes.description, pieces)
+
+
+def _stack(shares: Sequence[float], part: int) -> tuple[float, float]:
+    """Return where a part's area begins and ends, above those of the same sign before it."""
+    share = shares[part]
+    before = sum(each for each in shares[:part] if (each < 0) == (share < 0))
+    return before, before + share
+
+
+def _layer(
+    steps: Sequence[int],
+    ends: Sequence[tuple[float, float]],
+    color: str,
+    across: Scale,
+    up: Scale,
+) -> Markup:
+    places = [across.at(step) for step in steps]
+    if len(places) == 1:  # a single measurement is a bar
+        places, ends = [places[0] - _BAR, places[0] + _BAR], [*ends, *ends]
+        places = [min(max(place, across.start), across.end) for place in places]
+    lower = [(x, up.at(100 * low)) for x, (low, _) in zip(places, ends, strict=True)]
+    upper = [(x, up.at(100 * high)) for x, (_, high) in zip(places, ends, strict=True)]
+    return svg.area(upper, lower, color)
+
+
+def _rising(steps: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the stretches in which steps do not go back, as half-open ranges of indices."""
+    starts = [0, *(i for i in range(1, len(steps)) if steps[i] < steps[i - 1])]
+    return list(zip(starts, [*starts[1:], len(steps)], strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A bar with its name above it.
+
+    Attributes:
+        name: What it shows.
+        value: Its length; it may be negative.
+        words: The value in words.
+    """
+
+    name: str
+    value: float
+    words: str
+
+
+def bar_chart(bars: Sequence[Bar], axes: Axes) -> Markup:
+    """Return horizontal bars in percent, each below its name.
+
+    Args:
+        bars: The bars.
+        axes: The axes; there is no vertical one.
+    """
+    bottom = len(bars) * _ROW + 4
+    scale = linear_scale([0.0, *(bar.value for bar in bars)], 4, WIDTH - 60)
+    pieces = []
+    zero = scale.at(0)
+    for i, bar in enumerate(bars):
+        y = i * _ROW + 14
+        end = scale.at(bar.value)
+        pieces.append(svg.text(4, y, svg.shortened(bar.name, WIDTH - 70), color=svg.INK))
+        pieces.append(svg.rectangle(min(zero, end), y + 5, abs(end - zero), _BAR, svg.COLORS[0]))
+        pieces.append(svg.text(max(zero, end) + 5, y + 14, bar.words, color=svg.INK))
+    pieces.append(svg.bottom_axis(scale, bottom, axes.x))
+    return svg.picture(WIDTH, bottom + _BOTTOM - 4, axes.description, pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRange:
+    """A range on a logarithmic axis, with its name above it.
+
+    Attributes:
+        name: What it shows.
+        low: The smallest value, above 0.
+        middle: The typical value.
+        high: The largest value.
+        marks: Further values that are marked, such as outliers.
+    """
+
+    name: str
+    low: float
+    middle: float
+    high: float
+    marks: Sequence[float] = ()
+
+
+def range_chart(ranges: Sequence[ValueRange], axes: Axes) -> Markup:
+    """Return ranges of factors, with a line at 1.
+
+    Args:
+        ranges: The ranges.
+        axes: The axes; there is no vertical one.
+    """
+    bottom = len(ranges) * _ROW + 4
+    ends = [value for each in ranges for value in (each.low, each.high, *each.marks)]
+    scale = log_scale([1.0, *ends], 24, WIDTH - 60)
+    color = svg.COLORS[0]
+    pieces = [svg.line((scale.at(1), 0), (scale.at(1), bottom), svg.MUTED, 1.5)]
+    for i, each in enumerate(ranges):
+        y = i * _ROW + 14
+        name = svg.shortened(each.name, WIDTH - 70)
+        pieces.append(svg.text(4, y, name, color=svg.INK))
+        pieces.append(
+            svg.line((scale.at(each.low), y + 11), (scale.at(each.high), y + 11), color, 4)
+        )
+        pieces.append(svg.circle(scale.at(each.middle), y + 11, color, 5))
+        pieces += [_cross(scale.at(mark), y + 11) for mark in each.marks]
+        at = max(scale.at(each.high), *(scale.at(mark) for mark in each.marks), 0)
+        pieces.append(svg.text(at + 10, y + 15, format_tick(each.middle), color=svg.INK))
+    pieces.append(svg.bottom_axis(scale, bottom, axes.x))
+    return svg.picture(WIDTH, bottom + _BOTTOM - 4, axes.description, pieces)
+
+
+def _cross(x: float, y: float) -> Markup:
+    color = svg.COLORS[5]
+    return svg.joined([
+        svg.line((x - 5, y - 5), (x + 5, y + 5), color, 2),
+        svg.line((x - 5, y + 5), (x + 5, y - 5), color, 2),
+    ])

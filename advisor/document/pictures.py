@@ -1,0 +1,140 @@
+"""The pictures of a run's report, from its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+from advisor.document import svg
+from advisor.document.charts import (
+    Axes,
+    Band,
+    Bar,
+    Line,
+    ValueRange,
+    bar_chart,
+    line_chart,
+    range_chart,
+    stacked_chart,
+)
+from advisor.report.contributions import ContributionRow, contributions
+from advisor.report.downsampling import kept_points
+from advisor.report.points import Point
+from advisor.report.recommendations import RecommendedRoleRow
+from advisor.report.run_figures import RunFigures
+from advisor.report.texts import Texts
+
+_BUCKETS = 300
+_MAX_ROLES = len(svg.COLORS) + 1
+
+
+def total_change(figures: RunFigures, texts: Texts) -> Markup:
+    """Return the total rate beside its reference; empty if no total rate was reported."""
+    points = figures.points
+    if all(point.total_rate is None for point in points):
+        return Markup("")
+    kept = _kept(points, [point.total_rate for point in points])
+    band = None
+    if any(point.reference_low is not None for point in kept):
+        band = Band([p.reference_low for p in kept], [p.reference_high for p in kept])
+    axes = Axes(texts("step"), texts("total_rate.axis"), texts("document.total_change.description"))
+    lines = [
+        Line([p.reference_total_rate for p in kept], svg.COLORS[5], "6 4"),
+        Line([p.total_rate for p in kept], svg.COLORS[0]),
+    ]
+    return line_chart([p.step for p in kept], lines, axes, band=band)
+
+
+def learning_rate(figures: RunFigures, texts: Texts) -> Markup:
+    """Return the scheduled learning rate; empty if it was not reported."""
+    values = [point.learning_rate for point in figures.points]
+    return _single(
+        figures.points, values, texts("learning_rate.axis"), texts("learning_rate"), texts
+    )
+
+
+def loss(figures: RunFigures, texts: Texts) -> Markup:
+    """Return the loss; empty if it was not reported."""
+    values = [point.loss for point in figures.points]
+    description = texts("document.loss.description")
+    return _single(figures.points, values, texts("loss"), description, texts)
+
+
+def _single(
+    points: Sequence[Point],
+    values: Sequence[float | None],
+    label: str,
+    description: str,
+    texts: Texts,
+) -> Markup:
+    """Return one series by step; empty if it has no value."""
+    if all(value is None for value in values):
+        return Markup("")
+    found = kept_points([p.step for p in points], [_numbers(values)], _BUCKETS).tolist()
+    line = Line([values[i] for i in found], svg.COLORS[2])
+    axes = Axes(texts("step"), label, description)
+    return line_chart([points[i].step for i in found], [line], axes, height=170)
+
+
+def shown_roles(figures: RunFigures) -> list[ContributionRow]:
+    """Return the roles that have a colour of their own, and the rest."""
+    shares = [point.role_shares for point in figures.points]
+    return contributions(figures.reader.roles, shares, most=_MAX_ROLES)
+
+
+def role_colors(rows: Sequence[ContributionRow]) -> list[str]:
+    """Return the colour of each row of :func:`shown_roles`."""
+    return [svg.COLORS[i] if row.part else svg.REST for i, row in enumerate(rows)]
+
+
+def shares(figures: RunFigures, texts: Texts) -> Markup:
+    """Return the shares of the roles by step; empty if they were not reported."""
+    rows = shown_roles(figures)
+    if not rows:
+        return Markup("")
+    points = [point for point in figures.points if point.role_shares is not None]
+    roles = figures.reader.roles
+    kept = [roles.names.index(row.part) for row in rows if row.part]
+    table = np.array([point.role_shares for point in points])
+    named = table[:, kept]
+    rest = table.sum(axis=1, keepdims=True) - named.sum(axis=1, keepdims=True)
+    table = named if all(row.part for row in rows) else np.hstack([named, rest])
+    found = kept_points([p.step for p in points], list(table.T), _BUCKETS // 4)
+    axes = Axes(texts("step"), texts("share.axis"), texts("document.contributions.description"))
+    steps = [points[i].step for i in found]
+    return stacked_chart(steps, table[found].tolist(), role_colors(rows), axes)
+
+
+def blocks(rows: Sequence[ContributionRow], texts: Texts) -> Markup:
+    """Return the mean shares of the blocks."""
+    bars = [
+        Bar(row.part or f"{texts('rest')} ({row.groups} {texts('groups')})", 100 * row.share,
+            f"{row.percent}%")
+        for row in rows
+    ]  # fmt: skip
+    return bar_chart(bars, Axes(texts("share.axis"), "", texts("document.blocks.description")))
+
+
+def multipliers(rows: Sequence[RecommendedRoleRow], figures: RunFigures, texts: Texts) -> Markup:
+    """Return the range of the multipliers of each role."""
+    outliers = {row.group: row.multiplier for row in figures.recommended_groups() if row.is_outlier}
+    ranges = []
+    for row in rows:
+        marks = [outliers[group] for group in row.outliers]
+        ranges.append(
+            ValueRange(row.role, row.min_multiplier, row.multiplier, row.max_multiplier, marks)
+        )
+    axes = Axes(texts("multiplier.axis"), "", texts("document.multipliers.description"))
+    return range_chart(ranges, axes)
+
+
+def _kept(points: Sequence[Point], values: Sequence[float | None]) -> list[Point]:
+    """Return the points to draw."""
+    found = kept_points([point.step for point in points], [_numbers(values)], _BUCKETS)
+    return [points[i] for i in found]
+
+
+def _numbers(values: Sequence[float | None]) -> list[float]:
+    return [float("nan") if value is None else value for value in values]

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from advisor.document.pdf import PdfError, print_to_pdf
+from advisor.document.run_report import run_report
+from advisor.document.svg import shortened
+from advisor.report.run_figures import RunFigures
+from advisor.report.texts import UnknownLanguageError
+from tests.building import content_message
+from tests.stored_runs import block_names, stored_run
+
+NOW = datetime(2026, 1, 2, 3, 20, tzinfo=UTC)
+_VOID = {"meta", "br", "link", "img"}
+
+
+class Page(HTMLParser):
+    """Reads a page: its texts, its tags and their attributes. Every tag must be closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._open: list[str] = []
+        self.feed(html)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append(data.strip())
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.texts)
+
+
+def page(figures: RunFigures, *, language: str = "en", content: object = None) -> Page:
+    return Page(run_report(figures, content, language=language, now=NOW))  # type: ignore[arg-type]
+
+
+def test_a_report_has_three_pictures_reasons_limits_words_and_a_next_step() -> None:
+    content = content_message(block_names(4))
+    figures = RunFigures.of(*stored_run(content=content), content)
+    found = page(figures, content=content)
+    pictures = [attrs["aria-label"] for tag, attrs in found.tags if attrs.get("role") == "img"]
+    assert pictures[:1] == ["Total rate and its reference by step"]
+    assert {"Shares of the roles by step", "Multipliers of the roles"} <= set(pictures)
+    for expected in (
+        *("1. Total output change", "2. Contribution of each layer", "toy", "gpt@3"),
+        *("3. Recommended learning rates", "blocks.*.attn.weight", "total rate (output units)"),
+        *("multiplier (factor)", "Matched: at the same learning rate", "0.80%"),
+        *("What the numbers do not say", "Five words", "Next step, to copy", "night followed"),
+    ):
+        assert expected in found.text
+
+
+def test_a_report_loads_nothing_and_runs_nothing() -> None:
+    html = run_report(RunFigures.of(*stored_run()), None, language="en", now=NOW)
+    found = Page(html)
+    assert {tag for tag, _ in found.tags} & {"script", "link", "img", "iframe", "object"} == set()
+    assert not [a for _, attrs in found.tags for a in attrs if a in {"src", "href", "style"}]
+    assert not re.search(r"url\(|@import|https?:", html)
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_names_are_escaped_everywhere(language: str) -> None:
+    bad = '<script>alert("x")</script>&\'.weight'
+    content = content_message([bad, "head.weight"])
+    content.provenance.model = content.provenance.author = bad
+    run, events = stored_run(
+        [bad, "head.weight"], content=content, optimizer=bad, loss_name=bad, observe_only=True
+    )
+    events[0].recommendation.warnings.add(message=bad)
+    found = page(RunFigures.of(run, events, content), language=language, content=content)
+    assert "script" not in {tag for tag, _ in found.tags}
+    assert found.text.count(bad) >= 6
+
+
+def test_an_observed_run_is_reported_as_what_would_have_been() -> None:
+    found = page(RunFigures.of(*stored_run(observe_only=True)))
+    assert "3. Learning rates that would have been recommended" in found.text
+    assert "This run only observed: nothing was applied." in found.text
+    assert "With advice, the learning rates of its 10 groups would have been" in found.text
+
+
+def test_a_report_in_japanese_has_japanese_titles() -> None:
+    found = page(RunFigures.of(*stored_run()), language="ja")
+    assert ("html", {"lang": "ja"}) in found.tags
+    for expected in ("出力全体の変化", "各層の寄与", "推奨学習率", "数値が示さないこと", "一致"):
+        assert expected in found.text
+    with pytest.raises(UnknownLanguageError, match="in the language 'fr'"):
+        page(RunFigures.of(*stored_run()), language="fr")
+
+
+def test_empty_short_and_bare_runs_have_a_report() -> None:
+    run, events = stored_run(measurements=1)
+    empty = page(RunFigures.of(run))
+    assert "No measurement of this run is stored yet." in empty.text
+    assert "1. Total output change" not in empty.text
+    one = page(RunFigures.of(run, events))
+    assert "There is one measurement so far" in one.text
+    assert "night has 1 measurements, which is too few to decide on" in one.text
+    for field in ("loss", "total_rate", "shares", "learning_rates", "measuring_seconds"):
+        events[0].measurement.ClearField(field)  # type: ignore[arg-type]
+    bare = page(RunFigures.of(run, events))
+    assert "The job did not report how far the outputs change." in bare.text
+    _, earlier = stored_run(block_names(2), measurements=2)
+    assert (
+        "2 measurements of an earlier layout are left out"
+        in page(RunFigures.of(run, [*earlier, *events])).text
+    )
+
+
+def test_a_report_of_a_large_and_long_run_stays_small() -> None:
+    names = [f"layers.{i}.part{part}.weight" for i in range(4) for part in range(60)]
+    run, events = stored_run(names, measurements=400)
+    html = run_report(RunFigures.of(run, events), None, language="en", now=NOW)
+    assert len(html) < 300_000
+    assert "20 further roles are not shown" in Page(html).text
+
+
+def test_values_are_labelled_and_long_names_are_cut_only_in_pictures() -> None:
+    name = "a" * 300 + ".weight"
+    run, events = stored_run([name, "b.weight"])
+    found = page(RunFigures.of(run, events))
+    assert name in found.texts
+    assert [text for text in found.texts if "…" in text and len(text) < 120]
+    assert len(shortened(name, 300)) <= 47
+    assert shortened("short", 300) == "short"
+
+
+def test_without_chromium_the_error_names_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PdfError, match="no Chromium was found, which prints the PDF; install it"):
+        print_to_pdf(tmp_path / "x.html", tmp_path / "x.pdf")
+
+
+def test_what_chromium_says_is_in_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = tmp_path / "chromium"
+    browser.write_text("#!/bin/sh\necho no display >&2\nexit 7\n", "utf-8")
+    browser.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    with pytest.raises(PdfError, match=r"did not print .*x\.html \(status 7\): no display"):
+        print_to_pdf(tmp_path / "x.html", tmp_path / "x.pdf")
