@@ -86,7 +86,7 @@ def pilot(
         if found.step is PilotStep.REGISTER and not as_json:
             _register(advisor, found, project, yes=yes)
             found, content = _state(advisor, profile, run, file, project)
-    lines = _lines(found, framework, address)
+    lines = _lines(found, framework, address, project)
     if as_json:
         print_json(_as_fields(found, lines))
         return
@@ -136,12 +136,14 @@ def _register(advisor: AdvisorClient, found: Pilot, project: str, *, yes: bool) 
     print_registered(advisor.register_profile(found.profile, content, project=project))
 
 
-def _lines(found: Pilot, framework: Framework, address: str) -> Lines | None:
+def _lines(found: Pilot, framework: Framework, address: str, project: str) -> Lines | None:
     """Return the lines to paste for the step under way, if it has any."""
     if found.step is PilotStep.RECORD:
         return recording_lines(framework, found.file)
     if found.step is PilotStep.OBSERVE:
-        return observing_lines(framework, found.profile, found.run, address)
+        return observing_lines(
+            framework, found.profile, found.run, project=project, address=address
+        )
     return None
 
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 
 from advisor.report.run_figures import RunFigures
+from fslr.resource_names import DEFAULT_PROJECT
 
 MIN_MEASUREMENTS = 3
 """Number of measurements of an observed run that a report needs."""
@@ -128,21 +129,26 @@ def recording_lines(framework: Framework, file: str) -> Lines:
         case Framework.TRANSFORMERS | Framework.LIGHTNING:
             callback = f"RecorderCallback(save_to={quoted}, {how})"
             return Lines(
-                f"import fslr\n{_import(framework, 'RecorderCallback')}\n\n{_PROVENANCE}\n"
+                f"{_import(framework, 'RecorderCallback')}\n\n{_PROVENANCE}\n"
                 f"{_added(framework, callback)}"
             )
 
 
-def observing_lines(framework: Framework, profile: str, run: str, address: str) -> Lines:
+def observing_lines(
+    framework: Framework, profile: str, run: str, *, project: str, address: str
+) -> Lines:
     """Return the lines that let the large model's training be observed, unchanged.
 
     Args:
         framework: What the training is written with.
         profile: The profile.
         run: The run's name.
+        project: The project of both.
         address: The service's address, as the training reaches it.
     """
-    how = f'profile="{profile}", run="{run}",\n    advisor="{address}", observe_only=True'
+    own = "" if project == DEFAULT_PROJECT else f', project="{project}"'
+    named = f'fslr.RunInfo("{run}"{own})' if own else f'"{run}"'
+    how = f'profile="{profile}", run={named},\n    advisor="{address}", observe_only=True'
     match framework:
         case Framework.TORCH:
             start = f"attachment = fslr.torch.attach(\n    model, optimizer, {how}\n)"
@@ -160,7 +166,7 @@ def observing_lines(framework: Framework, profile: str, run: str, address: str) 
 
 
 def _import(framework: Framework, name: str) -> str:
-    return f"from fslr.integrations.{framework.value} import {name}"
+    return f"import fslr\nfrom fslr.integrations.{framework.value} import {name}"
 
 
 def _added(framework: Framework, callback: str) -> str:

@@ -88,12 +88,17 @@ def test_runs_are_listed_shown_and_watched(cli: Cli, client: AdvisorClient, proj
     eventually(lambda: [r.measurements for r in client.list_runs(project=project)] == [2])
     assert "night" in cli.run("run", "list").stdout
     assert cli.json("run", "list")[0]["measurements"] == 2
-    output = cli.run("run", "show", "night").stdout
+    output = cli.run("run", "show", "night", "--groups").stdout
     for expected in (
-        "2 measurements, 0 lost", "held zero rate", "clamped", "embed.weight", "2.5",
-        "0.125", "62.5%", "-12.5%", "3%",
+        "2 measurements, 0 lost", "held: zero rate", "at a bound", "embed.weight", "2.5",
+        "0.125", "62.5%", "-12.5%", "3%", "62%", "blocks.*.up.weight", "outputs move by 0.125",
     ):  # fmt: skip
         assert expected in output
+    role = cli.run("run", "show", "night", "--role", "blocks.*.up.weight", "--last", "0").stdout
+    assert "blocks.1.up.weight" in role
+    assert "nonlinear" not in role
+    unknown = cli.run("run", "show", "night", "--role", "x", ok=False).stderr
+    assert "has no role 'x'; its roles are embed.weight, blocks.*.up.weight" in unknown
     assert len(cli.json("run", "show", "night")["events"]) == 2
     watched = cli.run("run", "watch", "night", "--count", "2").stdout.splitlines()
     assert [line.split()[0] for line in watched] == ["step", "0", "25"]
@@ -147,6 +152,9 @@ def test_a_watch_ends_with_its_run(cli: Cli, client: AdvisorClient, project: str
         (["profile", "register", "gpt", "missing.json"], "missing.json cannot be read"),
         (["profile", "list", "--filter", "x"], "is not of the form labels.KEY=VALUE"),
         (["run", "show", "night"], "there is no run projects/"),
+        (["report", "night"], "`advisor run list` lists the runs"),
+        (["report", "night", "--pdf", "-o", "-"], "--pdf needs a file; give -o FILE instead of -"),
+        (["pilot", "gpt@1"], "'gpt@1' is not a profile's name; give one such as char-gpt"),
         (["run", "watch", "night", "--after-id", "x"], "is not the id of an event"),
         (["health", "-a", "127.0.0.1:1"], "no advisor answers at 127.0.0.1:1"),
         (["profile", "list", "-a", "127.0.0.1:1"], "start one with `advisor serve`"),
