@@ -19,8 +19,10 @@ from typer.main import get_command
 import fslr.torch
 from advisor.cli import app
 from advisor.local.server import LocalServer
+from advisor.report.words import short_name
 from tests.commands import Cli
 from tests.docs.blocks import ROOT, Block, blocks, commands
+from tests.waiting import eventually
 
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "tutorial" / "first-advised-run.md"
@@ -158,7 +160,16 @@ def test_the_python_blocks_of_a_how_to_page_run_in_order(
             warnings.simplefilter("ignore")
         for block in blocks(page):
             if block.language == "python" and block.is_run:
-                run_python(block, job)
+                _wait_for_runs(block, service)
+                code = block.text.replace(_ADDRESS, service.address)
+                run_python(Block("python", code, True, block.where), job)
+
+
+def _wait_for_runs(block: Block, service: LocalServer) -> None:
+    """Wait until the runs that a block reads are stored, which happens in the background."""
+    with fslr.AdvisorClient(service.address) as client:
+        for run in re.findall(r'get_run\("([a-z-]+)"\)', block.text):
+            eventually(lambda name=run: name in {short_name(r.name) for r in client.list_runs()})
 
 
 @pytest.mark.parametrize("page", has("python"))
