@@ -120,7 +120,7 @@ def test_each_group_has_its_learning_rates_and_a_reason() -> None:
     assert row.share == pytest.approx(3 / 55)
     assert reason(row, EN).startswith("Matched: at the same learning rate, the outputs move 2.")
     answer.outcomes[2] = policy_pb2.OUTCOME_HELD_LOW_CONFIDENCE
-    measured.relative_errors[2] = 0.4
+    measured.relative_errors[2], answer.limits[2] = 0.4, 0
     assert reason(figures.recommended_groups()[2], EN) == "Held: measured only to ±40%."
     answer.outcomes[2] = policy_pb2.OUTCOME_LIMITED
     answer.raw_multipliers[2], answer.limits[2] = 0.1, int(Limit.SLEW | Limit.DAMPING)
