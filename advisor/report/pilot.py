@@ -127,7 +127,7 @@ def recording_lines(framework: Framework, file: str) -> Lines:
             )
             return Lines(f"import fslr.jax\n\n{_PROVENANCE}\n{start}", save)
         case Framework.TRANSFORMERS | Framework.LIGHTNING:
-            callback = f"RecorderCallback(save_to={quoted}, {how})"
+            callback = f"RecorderCallback(\n    save_to={quoted}, {how}\n)"
             return Lines(
                 f"{_import(framework, 'RecorderCallback')}\n\n{_PROVENANCE}\n"
                 f"{_added(framework, callback)}"
