@@ -102,7 +102,7 @@ def pilot(
         say(
             f"The run has {found.measurements} measurements, and {MIN_MEASUREMENTS} are needed. "
             f"Let it train on, then run `advisor pilot {plain(profile)}` again. A short training "
-            "measures more with `max_overhead=None` or a smaller `max_interval_steps` in the policy."
+            "measures more with `max_overhead=None` or a smaller `max_interval_steps`."
         )
     elif content is not None:
         print_view(run_view(content.figures, datetime.now(UTC), measurements=0))
