@@ -67,7 +67,7 @@ def stored_run(
     )
     opened.MergeFrom(pb.RunOpening(**opening))
     session = InProcessAdvisor(content or content_message(names)).open_run(opened)
-    events = []
+    events: list[run_service_pb2.RunEvent] = []
     for i in range(measurements):
         measured = measurement(25 * i, len(names), 25 if i else 0)
         if events and not opened.observe_only:

@@ -36,9 +36,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Progress]:
     Yields:
         The display, which has one task.
     """
-    columns = (
-        [BarColumn(bar_width=24), MofNCompleteColumn()] if total else []  # type: ignore[list-item]
-    )
+    columns = [BarColumn(bar_width=24), MofNCompleteColumn()] if total else []
     shown = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),

@@ -34,7 +34,8 @@ class Parts:
 
     def sums(self, values: Floats) -> Floats:
         """Return the sum of a value over the groups of each part, shape [parts]."""
-        return np.bincount(self.indices, values, len(self.names))
+        found: Floats = np.bincount(self.indices, values, len(self.names)).astype(np.float64)
+        return found
 
     def geometric_means(self, values: Floats) -> Floats:
         """Return the geometric mean over the groups of each part, shape [parts].

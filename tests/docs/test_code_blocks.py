@@ -8,6 +8,7 @@ import shlex
 import warnings
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,11 @@ def _wait_for_runs(block: Block, service: LocalServer) -> None:
     """Wait until the runs that a block reads are stored, which happens in the background."""
     with fslr.AdvisorClient(service.address) as client:
         for run in re.findall(r'get_run\("([a-z-]+)"\)', block.text):
-            eventually(lambda name=run: name in {short_name(r.name) for r in client.list_runs()})
+            eventually(partial(_is_stored, client, run))
+
+
+def _is_stored(client: fslr.AdvisorClient, run: str) -> bool:
+    return run in {short_name(each.name) for each in client.list_runs()}
 
 
 @pytest.mark.parametrize("page", has("python"))

@@ -117,7 +117,7 @@ def test_empty_short_and_bare_runs_have_a_report() -> None:
     assert "There is one measurement so far" in one.text
     assert "night has 1 measurements, which is too few to decide on" in one.text
     for field in ("loss", "total_rate", "shares", "learning_rates", "measuring_seconds"):
-        events[0].measurement.ClearField(field)  # type: ignore[arg-type]
+        events[0].measurement.ClearField(field)
     bare = page(RunFigures.of(run, events))
     assert "The job did not report how far the outputs change." in bare.text
     _, earlier = stored_run(block_names(2), measurements=2)

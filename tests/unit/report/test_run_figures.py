@@ -48,8 +48,8 @@ def test_groups_are_divided_by_role_by_block_and_one_by_one() -> None:
 def test_a_point_has_the_total_rate_beside_its_reference() -> None:
     names = block_names(4)
     content = content_message(names, rate=4.0)
-    for point in content.points:
-        point.spreads[:] = [0.1] * len(names)
+    for recorded in content.points:
+        recorded.spreads[:] = [0.1] * len(names)
     run, events = stored_run(names, content=content, observe_only=True)
     figures = RunFigures.of(run, events, content)
     for event, point in zip(events, figures.points, strict=True):
@@ -221,7 +221,7 @@ def test_a_run_without_events_or_optional_values_has_figures_too() -> None:
         *("loss", "total_rate", "shares", "linearity_error", "learning_rates", "multipliers"),
         *("relative_errors", "measuring_seconds", "measuring_overhead"),
     ):
-        events[0].measurement.ClearField(field)  # type: ignore[arg-type]
+        events[0].measurement.ClearField(field)
     figures = RunFigures.of(run, events)
     point = figures.points[0]
     assert (point.loss, point.total_rate, point.role_shares, point.learning_rate) == (None,) * 4
