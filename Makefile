@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/fslr/advisor/v1/*.proto)
 GENERATED := clients/python
-MEASURED := practice estimator overhead measurements scaling registry alternatives ablations ideas references warm-ups
+MEASURED := practice estimator overhead measurements scaling frameworks registry alternatives ablations ideas references warm-ups
 # Both test targets: a process a core, each with a service and a Redis of its own.
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --ignore tests/packaging
 # Generated code refuses runtimes older than its generator: the generator is pinned low on purpose.

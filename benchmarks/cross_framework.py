@@ -142,15 +142,6 @@ def record_in_pytorch(plan: Plan) -> profile_pb2.ProfileContent:
     corpus = load_corpus()
     model = CharGPT(_config(plan, corpus))
     optimizer = torch.optim.Adam(model.parameters(), lr=plan.learning_rate)
-    with fslr.torch.Recorder(model, optimizer, every=plan.every, dense_start_steps=8) as recorder:
-        for inputs, targets in _batches(plan, corpus):
-            logits = model(torch.from_numpy(inputs))
-            loss = torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1), torch.from_numpy(targets).flatten()
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
     provenance = fslr.Provenance(
         "char GPT in PyTorch",
         width=plan.base_width,
@@ -160,6 +151,17 @@ def record_in_pytorch(plan: Plan) -> profile_pb2.ProfileContent:
         commit="",
         author="the benchmark",
     )
+    with fslr.torch.Recorder(
+        model, optimizer, every=plan.every, dense_start_steps=8, provenance=provenance
+    ) as recorder:
+        for inputs, targets in _batches(plan, corpus):
+            logits = model(torch.from_numpy(inputs))
+            loss = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), torch.from_numpy(targets).flatten()
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
     return recorder.profile(provenance)
 
 

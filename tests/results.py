@@ -211,6 +211,26 @@ def practice() -> dict[str, Any]:
     }
 
 
+def frameworks() -> dict[str, Any]:
+    """Return the content of ``frameworks.json``."""
+    return {
+        "torch_jax_rate_gap": 2.34e-6,
+        "rmse_torch": 0.1,
+        "rmse_jax": 0.11,
+        "abs_log_bias_jax": 0.0123,
+        "rmse_ratio": 1.1,
+        "recompiles": 0,
+        "probe_cost_jax": 0.912,
+        "probe_costs_jax": {"16 x 64": 0.85, "1024 x 1": 0.912},
+        "measurements": 50,
+        "blocks": 6,
+        "width": 64,
+        "timed_width": 128,
+        "cross_framework": {"plain": 2.5, "advised": 2.25},
+        **PROVENANCE,
+    }
+
+
 def write(folder: Path, **files: dict[str, Any]) -> Path:
     """Write result files into a folder, by name."""
     folder.mkdir(parents=True, exist_ok=True)

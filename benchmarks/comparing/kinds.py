@@ -125,6 +125,18 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("shift_plain", _NEITHER),
     ("*learning_rate", _NEITHER),
     ("multiplier_*", _NEITHER),
+    # Across frameworks.
+    ("torch_jax_rate_gap", Kind(Better.LOWER, absolute=1e-5)),
+    ("rmse_torch", _NEITHER),
+    ("rmse_jax", _NEITHER),
+    ("rmse_ratio", _RATIO),
+    ("abs_log_bias_jax", Kind(Better.LOWER, absolute=0.01)),
+    ("recompiles", Kind(Better.LOWER)),
+    ("probe_cost_jax", _RATIO),
+    ("probe_costs_jax/*", _RATIO),
+    ("timed_width", _SETTING),
+    ("cross_framework/plain", _NEITHER),
+    ("cross_framework/advised", Kind(Better.LOWER, absolute=0.05)),  # one seed
     # Transfer.
     ("operations", _NEITHER),
     ("faults", _NEITHER),

@@ -104,6 +104,21 @@ def _scaling(figures: Figures) -> str:
     )
 
 
+def _frameworks(figures: Figures) -> str:
+    losses = figures["cross_framework"]
+    return (
+        f"The same weights, batch and update of a residual MLP with {figures['blocks']} blocks, "
+        f"measured in PyTorch and in JAX at width {figures['width']}. RMSE and bias are means over "
+        f"{figures['measurements']} measurements. The cost is that of a measurement with one probe "
+        f"at width {figures['timed_width']}, relative to a gradient; both are compiled.\n\n"
+        f"{tables.frameworks(figures)}\n\n"
+        "A profile that was recorded from a character GPT in PyTorch advises a wider one in Flax, "
+        "at the same learning rate (one seed). The validation loss of the wider model is "
+        f"{number(losses['plain'], '.2f')} nats without advice and "
+        f"{number(losses['advised'], '.2f')} nats with it."
+    )
+
+
 def _registry(figures: Figures) -> str:
     return (
         "How the time of a call depends on the number of stored profiles, and what a large profile "
@@ -206,6 +221,7 @@ _SECTIONS = (
     _Section("overhead", "What measuring adds to a training", _overhead),
     _Section("measurements", "First and later measurements", _measurements),
     _Section("scaling", "How the cost grows", _scaling),
+    _Section("frameworks", "PyTorch and JAX", _frameworks),
     _Section("registry", "Many profiles and large profiles", _registry),
     _Section("rpc", "Throughput of one service", _rpc),
     _Section("chaos", "Fault injection", _chaos),
@@ -263,7 +279,7 @@ def _short(commit: str) -> str:
 
 
 def _main_versions(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
-    shown = ("python", "torch", "grpcio", "redis")
+    shown = ("python", "torch", "jax", "grpcio", "redis")
     return [(name, figures["versions"][name]) for name in shown if name in figures["versions"]]
 
 

@@ -187,6 +187,22 @@ def registry(figures: dict[str, Any]) -> str:
     return table(("what", "value"), rows)
 
 
+def frameworks(figures: dict[str, Any]) -> str:
+    """Return how measuring in JAX compares with measuring in PyTorch."""
+    rows = [
+        ("largest relative difference of exact unit rates", f"{figures['torch_jax_rate_gap']:.1e}"),
+        ("RMSE of `per_example` in PyTorch, one probe", f"{figures['rmse_torch']:.3f}"),
+        ("RMSE of `per_example` in JAX, one probe", f"{figures['rmse_jax']:.3f}"),
+        ("bias of `per_example` in JAX", f"{figures['abs_log_bias_jax']:.3f}"),
+        ("compilations by later measurements", str(figures["recompiles"])),
+    ]
+    for shape, cost in figures["probe_costs_jax"].items():
+        examples, length = shape.split(" x ")
+        positions = f"{length} position" + ("" if length == "1" else "s")
+        rows.append((f"cost in gradients, {examples} examples of {positions}", f"{cost:.2f}"))
+    return table(("what", "value"), rows)
+
+
 def sizing(figures: dict[str, Any]) -> str:
     """Return what one process of the service handles, and what it takes."""
     stream, once = figures["stream"], figures["once"]

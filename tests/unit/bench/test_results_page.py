@@ -14,7 +14,16 @@ from benchmarks.report.command import results
 from benchmarks.report.paths import FIGURES, PAGES_WITH_BLOCKS, PICTURES
 from benchmarks.report.results_page import results_page
 from benchmarks.report.stored import load_figures
-from tests.results import ablations, alternatives, case, ideas, practice, transfer, write
+from tests.results import (
+    ablations,
+    alternatives,
+    case,
+    frameworks,
+    ideas,
+    practice,
+    transfer,
+    write,
+)
 
 
 def page(folder: Path) -> str:
@@ -141,6 +150,7 @@ def test_a_case_without_sweeps_or_settings_is_shown(tmp_path: Path) -> None:
             alternatives(),
             "| width, res mlp | advised | +0 | -0.004 ± 0.010 | +1.9 | none | 3 |",
         ),
+        ("frameworks", frameworks(), "| cost in gradients, 1024 examples of 1 position | 0.91 |"),
         ("ablations", ablations(), "| **100** | +0 | +0.002 | +1.9 | 3 |"),
         ("ablations", ablations(), "| 25 | +0 | +0.001 | +8.0 | 3 |"),
         (
