@@ -128,6 +128,46 @@ def _picked(p: Params, x: Array) -> Any:
     return jnp.take_along_axis(hidden, places[:, None, None], 1)[:, 0] @ p["o"]
 
 
+_PLACES = np.array([0, 1, 4, 2, 2, 3])
+_PLACED = {"x": _SEQUENCES, "places": _PLACES}
+
+
+def _own_positions(p: Params, batch: Any) -> Any:
+    """Positions of each sequence are replaced, added to, and picked, each at its own place."""
+    own, places = jnp.arange(len(batch["x"])), batch["places"]
+    hidden = jnp.tanh(batch["x"] @ p["a"])
+    hidden = hidden.at[own, places].set(jnp.tanh(batch["x"][:, 0] @ p["first"]))
+    hidden = jnp.tanh(hidden.at[own, places].add(p["added"]))
+    return jnp.tanh(hidden[own[:, None], jnp.stack([places, 4 - places], 1)]) @ p["o"]
+
+
+def _one_by_one(p: Params, x: Array) -> Any:
+    """Each example goes through scanned layers and a branch of its own."""
+
+    @jax.checkpoint
+    def one(sequence: Array) -> Any:
+        hidden = sequence @ p["a"]
+        hidden = jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), hidden, p["layers"])[0]
+        return jax.lax.cond(sequence[0, 0] > 0, jnp.tanh, lambda h: h @ p["b"], hidden) @ p["o"]
+
+    return jax.lax.map(one, x)
+
+
+def _layer_by_layer(p: Params, x: Array) -> Any:
+    """Each layer takes the examples one by one; there are as many layers as examples."""
+
+    def layer(hidden: Array, kernel: Array) -> tuple[Any, None]:
+        return jax.lax.map(lambda h: jnp.tanh(h @ kernel), hidden), None
+
+    return jax.lax.scan(layer, x @ p["a"], p["layers"])[0] @ p["o"]
+
+
+def _row_by_row(p: Params, x: Array) -> Any:
+    rows = jnp.swapaxes(x, 0, 1).reshape(-1, 4)
+    outputs = jax.lax.map(lambda row: jnp.tanh(row @ p["a"]) @ p["o"], rows)
+    return jnp.swapaxes(outputs.reshape(5, _EXAMPLES, 3), 0, 1)
+
+
 def _tokens_case(apply: Callable[[Params, Any], Any], **params: Any) -> Case:
     return Case(apply, params, tokens(_EXAMPLES))
 
@@ -171,6 +211,29 @@ PER_EXAMPLE: dict[str, Callable[[], Case]] = {
     ),
     "time first": lambda: Case(_time_first, _WEIGHTS, _SEQUENCES),
     "picked positions": lambda: Case(_picked, _WEIGHTS, _SEQUENCES),
+    "positions of each sequence": lambda: Case(
+        _own_positions, {**_WEIGHTS, "first": normal(5, 4, 6), "added": normal(6, 6)}, _PLACED
+    ),
+    "logits at one position": lambda: Case(
+        lambda p, batch: (jnp.tanh(batch["x"] @ p["a"]) @ p["o"])[
+            np.arange(_EXAMPLES), batch["places"]
+        ],
+        _WEIGHTS,
+        _PLACED,
+    ),
+    "a loop over the examples": lambda: Case(
+        _one_by_one, {**_THREE, "layers": normal(5, 2, 6, 6)}, _SEQUENCES, {"layers": 0}
+    ),
+    "a loop over the examples in each layer": lambda: Case(
+        _layer_by_layer, {**_WEIGHTS, "layers": normal(5, 6, 6, 6)}, _SEQUENCES, {"layers": 0}
+    ),
+    "a loop over the rows of all examples": lambda: Case(_row_by_row, _WEIGHTS, _SEQUENCES),
+    "a layer for each example": lambda: Case(
+        lambda p, x: jax.lax.map(lambda each: jnp.tanh(each[0] @ each[1]) @ p["o"], (x, p["a"])),
+        {"a": normal(5, 6, 4, 6), "o": _WEIGHTS["o"]},
+        _X,
+        {"a": 0},
+    ),
     "checkpoint around the model": lambda: Case(
         jax.checkpoint(lambda p, x: jnp.tanh(jnp.tanh(x @ p["a"]) @ p["b"]) @ p["o"]), _THREE, _X
     ),
@@ -193,6 +256,33 @@ PER_EXAMPLE: dict[str, Callable[[], Case]] = {
 def test_rows_belong_to_examples(name: str) -> None:
     plan = check(PER_EXAMPLE[name]())
     assert (plan.slow, plan.exact, plan.probe_factor) == ({}, (), 1)
+
+
+def test_logits_that_are_picked_at_one_position_leave_the_head_direct() -> None:
+    plan = check(PER_EXAMPLE["logits at one position"]())
+    assert list(plan.direct.values()) == [frozenset({1})]
+
+
+MIXING: dict[str, Callable[[Params, Any], Any]] = {
+    "rows of other examples": lambda p, batch: (
+        jnp.tanh(batch["x"] @ p["a"])[jnp.array([1, 0, 2, 3, 4, 5]), batch["places"]] @ p["o"]
+    ),
+    "rows that data choose": lambda p, batch: (
+        jnp.tanh(batch["x"] @ p["a"])[batch["places"], jnp.arange(_EXAMPLES) % 5] @ p["o"]
+    ),
+    "a loop over the examples that carries a state": lambda p, batch: jax.lax.scan(
+        lambda state, x: (0.5 * state + jnp.tanh(x @ p["a"]), state @ p["o"]),
+        jnp.zeros((5, 6)),
+        batch["x"],
+    )[1],
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_a_mixture_of_examples_is_found(name: str) -> None:
+    plan = check(Case(MIXING[name], _WEIGHTS, _PLACED))
+    assert plan.exact == (0,)
+    assert plan.slow[0].startswith("the rows of a result depend on several examples")
 
 
 def _mean_free(p: Params, x: Array) -> Any:

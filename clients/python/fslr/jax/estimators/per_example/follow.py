@@ -27,6 +27,12 @@ STACK_LEFT = "its stacked layers are used without a scan over them"
 NO_DERIVATIVE = "a function that takes it has a derivative rule that cannot be transposed"
 
 
+UseKey = tuple[object, ...]
+"""Identifies a place in the traced function, however often it is traced."""
+
+INNER = "inner"  # in the keys of places inside of loops, branches and checkpoints
+
+
 @dataclass(frozen=True, slots=True)
 class Stack:
     """The layers of stacked leaves, each of which belongs to a group.
@@ -51,13 +57,26 @@ class Layer:
     groups: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A scan in the traced function.
+
+    Attributes:
+        place: Its place.
+        length: Number of iterations.
+    """
+
+    place: UseKey
+    length: int
+
+    def has(self, use: UseKey) -> bool:
+        """Return whether a place is inside of the loop."""
+        inside = (*self.place, INNER)
+        return use[: len(inside)] == inside
+
+
 Part = int | Stack | Layer
 """A group, the layers of stacked leaves, or one of these layers inside of a loop over them."""
-
-UseKey = tuple[object, ...]
-"""Identifies a place in the traced function, however often it is traced."""
-
-INNER = "inner"  # in the keys of places inside of loops, branches and checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +114,14 @@ class Tap(Protocol):
         """
         ...
 
-    def slices(self, state: State, stacks: Sequence[Stack]) -> State:
-        """Return the entries of the state that have one slice for each layer of a stack."""
+    def slices(self, state: State, loop: Loop, stacks: Sequence[Stack]) -> State:
+        """Return the entries of the state inside of a loop that have a slice for each iteration.
+
+        Args:
+            state: The state outside of the loop.
+            loop: The loop.
+            stacks: The stacks whose layers it goes along.
+        """
         ...
 
 
@@ -330,8 +355,9 @@ def _scan(
     sliced = [_sliced(follower, operand, stacks) for operand in operands[consts + carried :]]
     arrays, call = follower.flat(jaxpr, closed, [*kept, *start, *sliced], (*place, INNER))
     of_consts, of_carry = arrays[:consts], [value for value, _ in arrays[consts : consts + carried]]
-    of_layers = follower._tap.slices(state, stacks)  # noqa: SLF001 - these are its methods
-    keys = list(of_layers)
+    loop = Loop(place, params["length"])
+    of_iterations = follower._tap.slices(state, loop, stacks)  # noqa: SLF001 - these are its methods
+    keys = list(of_iterations)
 
     def body(carry: list[Any], slices: Any) -> tuple[list[Any], list[Any]]:
         inner, entries = slices
@@ -342,7 +368,7 @@ def _scan(
     carry, stacked = jax.lax.scan(
         body,
         of_carry,
-        (arrays[consts + carried :], list(of_layers.values())),
+        (arrays[consts + carried :], list(of_iterations.values())),
         length=params["length"],
         reverse=params["reverse"],
         unroll=params["unroll"],

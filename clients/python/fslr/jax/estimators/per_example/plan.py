@@ -26,9 +26,10 @@ from fslr.jax.estimators.per_example.follow import (
     State,
     UseKey,
 )
+from fslr.jax.estimators.per_example.index_values import IndexValues
 from fslr.jax.estimators.per_example.row_analysis import labels_of_results
 from fslr.jax.estimators.per_example.row_labels import Label, Mixed, Rows
-from fslr.jax.estimators.per_example.taps import UseFinder, active_labels
+from fslr.jax.estimators.per_example.taps import UseFinder, UseLabel
 from fslr.jax.estimators.step import Step
 
 MIXED_ROWS = "the rows of a result depend on several examples"
@@ -42,7 +43,8 @@ class Plan:
     """How a function is measured.
 
     Attributes:
-        uses: The label of each use that has an effect.
+        uses: Where the examples are in the result of each use that has an effect.
+        parts: The parts of the parameters that act at each use.
         direct: The groups that act directly on the outputs, by use: their squares are exact.
         shapes: Shape and type of the results of these uses.
         exact: Groups that are measured by Jacobian-vector products.
@@ -52,7 +54,8 @@ class Plan:
         probe_factor: Number of probes per requested probe.
     """
 
-    uses: dict[UseKey, Rows | Mixed]
+    uses: dict[UseKey, UseLabel]
+    parts: dict[UseKey, tuple[Part, ...]]
     direct: dict[UseKey, frozenset[int]]
     shapes: dict[UseKey, jax.ShapeDtypeStruct]
     exact: tuple[int, ...]
@@ -73,7 +76,7 @@ def find_plan(step: Step) -> Plan:
     """
     (outputs,) = step.function.out_avals
     examples = outputs.shape[0]
-    finder = UseFinder()
+    finder = UseFinder(examples)
     follower = Follower(finder)
 
     def with_offsets(offsets: State) -> Array:
@@ -83,13 +86,12 @@ def find_plan(step: Step) -> Plan:
     unfollowed = dict(follower.unfollowed)
     everything = range(len(step.groups))
     try:
-        labels = _labels(with_offsets, finder, outputs, examples)
+        uses = _uses(with_offsets, finder, outputs, examples)
     except ValueError as error:
         if "Reverse-mode" not in str(error):
             raise
         slow = dict.fromkeys(everything, NO_REVERSE)
-        return Plan({}, {}, {}, tuple(everything), (), frozenset(), slow, 1)
-    uses = active_labels(labels)
+        return Plan({}, {}, {}, {}, tuple(everything), (), frozenset(), slow, 1)
     direct = _direct(uses, finder.parts)
     mixed: dict[int, str] = {}
     if examples > 1:
@@ -107,7 +109,9 @@ def find_plan(step: Step) -> Plan:
     summed = frozenset(slow) - set(exact)
     ways = {True: ", so it is measured by a derivative of its own", False: ", so they are summed"}
     reasons = {g: f"{reason}{ways[g in exact]}" for g, reason in slow.items()}
-    return Plan(uses, direct, finder.shapes, exact, at_leaves, summed, reasons, factor)
+    return Plan(
+        uses, finder.parts, direct, finder.shapes, exact, at_leaves, summed, reasons, factor
+    )
 
 
 def _has_forward_mode(step: Step) -> bool:
@@ -124,13 +128,13 @@ def groups_of(part: Part) -> list[int]:
     return [part] if isinstance(part, int) else [group for group in part.groups if group >= 0]
 
 
-def _labels(
+def _uses(
     with_offsets: Callable[[State], Array],
     finder: UseFinder,
     outputs: Any,
     examples: int,
-) -> dict[UseKey, Label]:
-    """Return where the examples are in the cotangent at each use."""
+) -> dict[UseKey, UseLabel]:
+    """Return where the examples are in the cotangent at each use that has an effect."""
     keys = list(finder.shapes)
     if not keys:
         return {}
@@ -139,14 +143,16 @@ def _labels(
         at = lambda offsets: with_offsets(dict(zip(keys, offsets, strict=True)))  # noqa: E731
         return list(jax.vjp(at, offsets)[1](probe)[0])
 
-    traced = jax.make_jaxpr(cotangents)([finder.shapes[key] for key in keys], outputs)
+    traced = jax.make_jaxpr(cotangents)([finder.offset(key) for key in keys], outputs)
     given: list[Label] = [*[None] * len(keys), Rows(0, 1, direct=True)]
-    found = labels_of_results(traced.jaxpr, given, examples)
-    return dict(zip(keys, found, strict=True))
+    indices = IndexValues(traced.jaxpr, traced.consts)
+    found = labels_of_results(traced.jaxpr, given, examples, indices)
+    labels = {key: finder.label(key, of_key) for key, of_key in zip(keys, found, strict=True)}
+    return {key: label for key, label in labels.items() if label is not None}
 
 
 def _direct(
-    uses: dict[UseKey, Rows | Mixed], parts: dict[UseKey, tuple[Part, ...]]
+    uses: dict[UseKey, UseLabel], parts: dict[UseKey, tuple[Part, ...]]
 ) -> dict[UseKey, frozenset[int]]:
     """Return the groups that act directly on the outputs, by use.
 

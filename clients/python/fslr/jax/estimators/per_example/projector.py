@@ -62,7 +62,9 @@ class Projector:
         squares: list[Array] = []
         for (use, group), change in self._kept.items():
             products = cotangents[use].astype(jnp.float32) * change.astype(jnp.float32)
-            direct.append(sums_by_example(products, self._plan.uses[use], examples))
+            label = self._plan.uses[use]
+            assert isinstance(label, Rows)  # noqa: S101 - parts directly at the outputs have rows
+            direct.append(sums_by_example(products, label, examples))
             squares.append(jnp.sum(jnp.square(products)))
             rows = rows.at[:, group].add(direct[-1])
         if not direct:
@@ -72,7 +74,7 @@ class Projector:
     def _moved(self, steps: Array, offsets: list[Array]) -> tuple[Array, list[Array]]:
         """Return the outputs for step sizes and offsets, which are all 0."""
         plan, step = self._plan, self._step
-        mover = Mover(plan.uses, plan.direct)
+        mover = Mover(plan.uses, plan.direct, plan.parts)
         without = (*plan.exact, *plan.at_leaves)
         state: State = dict(enumerate(steps))
         for part in parts_of_leaves(step, without).values():

@@ -7,17 +7,22 @@ from typing import Any
 
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from fslr.jax.estimators.per_example.row_labels import MIXED, Label, Rows, join
+from fslr.jax.estimators.per_example.index_rules import INDEX_RULES
+from fslr.jax.estimators.per_example.index_values import IndexValues
+from fslr.jax.estimators.per_example.row_labels import MIXED, Iterations, Label, Rows, join
 from fslr.jax.estimators.per_example.row_rules import RULES
 
 
-def labels_of_results(jaxpr: Jaxpr, labels: Sequence[Label], examples: int) -> list[Label]:
+def labels_of_results(
+    jaxpr: Jaxpr, labels: Sequence[Label], examples: int, indices: IndexValues
+) -> list[Label]:
     """Return where the examples are in the results of a jaxpr.
 
     Args:
         jaxpr: The jaxpr; its constants do not depend on the probe.
         labels: The labels of its arguments.
         examples: Number of examples B.
+        indices: The known values of its variables.
     """
     known: dict[Any, Label] = dict(zip(jaxpr.invars, labels, strict=True))
 
@@ -28,19 +33,29 @@ def labels_of_results(jaxpr: Jaxpr, labels: Sequence[Label], examples: int) -> l
         operands = [label_of(variable) for variable in eqn.invars]
         results: list[Label] = [None] * len(eqn.outvars)
         if any(label is not None for label in operands):
-            results = _results(eqn, operands, examples)
+            results = _results(eqn, operands, examples, indices)
         known.update(zip(eqn.outvars, results, strict=True))
     return [label_of(variable) for variable in jaxpr.outvars]
 
 
-def _results(eqn: JaxprEqn, labels: list[Label], examples: int) -> list[Label]:
+def _results(
+    eqn: JaxprEqn, labels: list[Label], examples: int, indices: IndexValues
+) -> list[Label]:
     name = eqn.primitive.name
+    if any(isinstance(label, Iterations) for label in labels):
+        # Whatever is computed from values of one example belongs to that example.
+        return [join(labels)] * len(eqn.outvars)
     if name in _CALLS:
-        return _CALLS[name](eqn, labels, examples)
+        return _CALLS[name](eqn, labels, examples, indices)
+    if name in INDEX_RULES:
+        return [INDEX_RULES[name](eqn, labels, examples, lambda: indices.of(eqn.invars[1]))]
     rule = RULES.get(name)
     if rule is None or (MIXED in labels and len(eqn.outvars) == 1):
         return [MIXED] * len(eqn.outvars)
     return rule(eqn, labels, examples)
+
+
+_CallRule = Callable[[JaxprEqn, list[Label], int, IndexValues], list[Label]]
 
 
 def _inner(value: Any) -> Jaxpr:
@@ -49,68 +64,90 @@ def _inner(value: Any) -> Jaxpr:
     return jaxpr
 
 
-def _called(parameter: str) -> Callable[[JaxprEqn, list[Label], int], list[Label]]:
-    def rule(eqn: JaxprEqn, labels: list[Label], examples: int) -> list[Label]:
-        return labels_of_results(_inner(eqn.params[parameter]), labels, examples)
+def _called(parameter: str) -> _CallRule:
+    def rule(
+        eqn: JaxprEqn, labels: list[Label], examples: int, indices: IndexValues
+    ) -> list[Label]:
+        jaxpr = eqn.params[parameter]
+        return labels_of_results(_inner(jaxpr), labels, examples, indices.inside(eqn, jaxpr))
 
     return rule
 
 
-def _scan(eqn: JaxprEqn, labels: list[Label], examples: int) -> list[Label]:
+def _scan(eqn: JaxprEqn, labels: list[Label], examples: int, indices: IndexValues) -> list[Label]:
     consts, carried = eqn.params["num_consts"], eqn.params["num_carry"]
     labels = [_indirect(label) for label in labels]
     carry = labels[consts : consts + carried]
-    slices = [_shifted(label, -1) for label in labels[consts + carried :]]
-    body = _inner(eqn.params["jaxpr"])
+    slices = [_of_iteration(label) for label in labels[consts + carried :]]
+    body = eqn.params["jaxpr"]
+    inside = indices.inside(eqn, body, [*range(consts), *[None] * (len(labels) - consts)])
     while True:
-        results = labels_of_results(body, [*labels[:consts], *carry, *slices], examples)
-        joined = [_indirect(join(pair)) for pair in zip(carry, results[:carried], strict=True)]
+        results = labels_of_results(
+            _inner(body), [*labels[:consts], *carry, *slices], examples, inside
+        )
+        joined = [
+            # What is carried on from one iteration to the next depends on the examples of both.
+            MIXED if isinstance(after, Iterations) else _indirect(join((before, after)))
+            for before, after in zip(carry, results[:carried], strict=True)
+        ]
         if joined == carry:
             break
         carry = joined  # labels only move towards MIXED, so this ends
-    return [*carry, *(_shifted(label, 1) for label in results[carried:])]
+    return [*carry, *map(_of_all_iterations, results[carried:])]
 
 
-def _cond(eqn: JaxprEqn, labels: list[Label], examples: int) -> list[Label]:
+def _cond(eqn: JaxprEqn, labels: list[Label], examples: int, indices: IndexValues) -> list[Label]:
     index, *operands = labels
     if index is not None:
         return [MIXED] * len(eqn.outvars)
+    places = range(1, len(labels))
     branches = [
-        labels_of_results(_inner(branch), operands, examples) for branch in eqn.params["branches"]
+        labels_of_results(
+            _inner(branch), operands, examples, indices.inside(eqn, branch, [*places])
+        )
+        for branch in eqn.params["branches"]
     ]
     return [_indirect(join(labels)) for labels in zip(*branches, strict=True)]
 
 
-def _while(eqn: JaxprEqn, labels: list[Label], examples: int) -> list[Label]:
+def _while(eqn: JaxprEqn, labels: list[Label], examples: int, indices: IndexValues) -> list[Label]:
     conditions, consts = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
     labels = [_indirect(label) for label in labels]
     of_condition, of_body = labels[:conditions], labels[conditions : conditions + consts]
     carry = labels[conditions + consts :]
-    body = _inner(eqn.params["body_jaxpr"])
+    unknown = [None] * len(carry)
+    body, condition = eqn.params["body_jaxpr"], eqn.params["cond_jaxpr"]
+    in_body = indices.inside(eqn, body, [*range(conditions, conditions + consts), *unknown])
     while True:
-        results = labels_of_results(body, [*of_body, *carry], examples)
+        results = labels_of_results(_inner(body), [*of_body, *carry], examples, in_body)
         joined = [_indirect(join(pair)) for pair in zip(carry, results, strict=True)]
         if joined == carry:
             break
         carry = joined
-    condition = _inner(eqn.params["cond_jaxpr"])
-    decides = labels_of_results(condition, [*of_condition, *carry], examples)
+    in_condition = indices.inside(eqn, condition, [*range(conditions), *unknown])
+    decides = labels_of_results(_inner(condition), [*of_condition, *carry], examples, in_condition)
     return carry if decides == [None] else [MIXED] * len(eqn.outvars)
 
 
-def _shifted(label: Label, by: int) -> Label:
-    """Return a label with the dimensions shifted; a scan along the examples mixes them."""
+def _of_iteration(label: Label) -> Label:
+    """Return the label of what one iteration of a scan gets of an array."""
     if not isinstance(label, Rows):
         return label
-    axis = label.axis + by
-    return label.moved(axis) if axis >= 0 else MIXED
+    return label.moved(label.axis - 1) if label.axis else Iterations(label.inner)
+
+
+def _of_all_iterations(label: Label) -> Label:
+    """Return the label of an array that has a slice from each iteration of a scan."""
+    if isinstance(label, Iterations):
+        return Rows(0, label.inner)
+    return label.moved(label.axis + 1) if isinstance(label, Rows) else label
 
 
 def _indirect(label: Label) -> Label:
     return label.moved(label.axis) if isinstance(label, Rows) else label
 
 
-_CALLS: dict[str, Callable[[JaxprEqn, list[Label], int], list[Label]]] = {
+_CALLS: dict[str, _CallRule] = {
     **dict.fromkeys(("jit", "pjit", "closed_call", "remat2", "checkpoint"), _called("jaxpr")),
     **dict.fromkeys(("core_call", "custom_jvp_call", "custom_vjp_call"), _called("call_jaxpr")),
     "scan": _scan,

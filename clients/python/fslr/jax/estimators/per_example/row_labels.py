@@ -39,8 +39,21 @@ class Mixed:
     """Elements may depend on the probe's entries of several examples."""
 
 
+@dataclass(frozen=True, slots=True)
+class Iterations:
+    """Inside of a loop over the examples: the whole array depends on one example's entries only.
+
+    The example of iteration ``i`` is ``(i // inner) % B``.
+
+    Attributes:
+        inner: Number of neighbouring iterations that belong to the same example.
+    """
+
+    inner: int = 1
+
+
 MIXED = Mixed()
-Label = Rows | Mixed | None
+Label = Rows | Mixed | Iterations | None
 """Where the examples are; None: nothing depends on the probe."""
 
 
@@ -55,7 +68,7 @@ def join(labels: Iterable[Label]) -> Label:
         elif isinstance(found, Rows) and isinstance(label, Rows):
             same = (found.axis, found.inner) == (label.axis, label.inner)
             found = replace(found, direct=False) if same else MIXED
-        else:
+        elif found != label:
             found = MIXED
     return found
 
@@ -96,16 +109,14 @@ def expanded(steps: Array, label: Rows | Mixed, shape: Sequence[int]) -> Array:
     return by_index.reshape([size if d == label.axis else 1 for d in range(len(shape))])
 
 
-def sums_by_example(values: Array, label: Rows | Mixed, examples: int) -> Array:
-    """Return the sums of an array's elements by example, [B]; all in the first if they are mixed.
+def sums_by_example(values: Array, label: Rows, examples: int) -> Array:
+    """Return the sums of an array's elements by example, [B].
 
     Args:
         values: The array.
         label: Where the examples are in it.
         examples: Number of examples B.
     """
-    if isinstance(label, Mixed):
-        return jnp.zeros(examples, values.dtype).at[0].set(jnp.sum(values))
     rest = tuple(d for d in range(values.ndim) if d != label.axis)
     by_index = jnp.sum(values, rest)
     return jnp.sum(by_index.reshape(-1, examples, label.inner), (0, 2))

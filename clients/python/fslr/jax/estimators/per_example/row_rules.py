@@ -196,47 +196,6 @@ def _convolution(eqn: JaxprEqn, labels: Sequence[Label], examples: int) -> list[
     return [label.moved(numbers.out_spec[0])]
 
 
-def _gather(eqn: JaxprEqn, rows: Rows, examples: int) -> Label:  # noqa: ARG001
-    numbers, shape = eqn.params["dimension_numbers"], _shape(eqn.invars[0])
-    result = len(_shape(eqn.outvars[0]))
-    if rows.axis in numbers.operand_batching_dims:
-        place = list(numbers.operand_batching_dims).index(rows.axis)
-        batch = [d for d in range(result) if d not in numbers.offset_dims]
-        return rows.moved(batch[numbers.start_indices_batching_dims[place]])
-    inner = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
-    if rows.axis in inner or eqn.params["slice_sizes"][rows.axis] != shape[rows.axis]:
-        return MIXED
-    kept = [d for d in range(len(shape)) if d not in inner]
-    return rows.moved(numbers.offset_dims[kept.index(rows.axis)])
-
-
-def _scatter(eqn: JaxprEqn, labels: Sequence[Label], examples: int) -> list[Label]:  # noqa: ARG001
-    operand, indices, updates = labels
-    if indices is not None:
-        return [MIXED]
-    if isinstance(operand, Rows):
-        operand = operand.moved(operand.axis)
-    if isinstance(updates, Rows):
-        updates = _scattered(eqn, updates)
-    return [join([operand, updates])]
-
-
-def _scattered(eqn: JaxprEqn, rows: Rows) -> Label:
-    numbers = eqn.params["dimension_numbers"]
-    whole, part = _shape(eqn.invars[0]), _shape(eqn.invars[2])
-    if rows.axis in numbers.update_window_dims:
-        inner = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
-        kept = [d for d in range(len(whole)) if d not in inner]
-        axis = kept[list(numbers.update_window_dims).index(rows.axis)]
-        return rows.moved(axis) if part[rows.axis] == whole[axis] else MIXED
-    batch = [d for d in range(len(part)) if d not in numbers.update_window_dims]
-    place = batch.index(rows.axis)
-    if place not in numbers.scatter_indices_batching_dims:
-        return MIXED
-    place = list(numbers.scatter_indices_batching_dims).index(place)
-    return rows.moved(numbers.operand_batching_dims[place])
-
-
 def _windows(eqn: JaxprEqn, labels: Sequence[Label], examples: int) -> list[Label]:  # noqa: ARG001
     params = eqn.params
 
@@ -282,7 +241,6 @@ RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(("argmax", "argmin"), _unary(_reduce)),
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _along("axis")),
-    **dict.fromkeys(("scatter-add", "scatter"), _scatter),
     **dict.fromkeys(
         (
             *("reduce_window_sum", "reduce_window_max", "reduce_window_min"),
@@ -297,7 +255,6 @@ RULES: dict[str, Rule] = {
     "dot_general": _dot_general,
     "dynamic_slice": _unary(_whole_axis),
     "dynamic_update_slice": _dynamic_update_slice,
-    "gather": _unary(_gather),
     "pad": _unary(_pad),
     "reshape": _unary(_reshape),
     "rev": _unary(_rev),

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fslr.jax.estimators.per_example.follow import Part, Stack, State, UseKey
-from fslr.jax.estimators.per_example.row_labels import Label, Mixed, Rows, expanded
+from fslr.jax.estimators.per_example.follow import Loop, Part, Stack, State, UseKey
+from fslr.jax.estimators.per_example.row_labels import MIXED, Label, Mixed, Rows, expanded
 
-Labels = Mapping[UseKey, Rows | Mixed]
+
+@dataclass(frozen=True, slots=True)
+class InLoop:
+    """The result of a use belongs to the example of the iteration of a loop around it.
+
+    Attributes:
+        loop: The loop; the example of its iteration ``i`` is ``(i // inner) % B``.
+        inner: Number of neighbouring iterations that belong to the same example.
+    """
+
+    loop: Loop
+    inner: int
+
+
+UseLabel = Rows | Mixed | InLoop
+"""Where the examples are in the result of a use."""
+
+Labels = Mapping[UseKey, UseLabel]
 """Where the examples are in the result of each use; a use that is not here has no effect."""
 
 
@@ -21,15 +39,22 @@ class UseFinder:
     """Adds an offset to each result, so that its cotangent can be followed.
 
     The state has one offset per use. In the first pass it has none, and the uses are only noted.
+    Loops may go along the examples. So a use inside of a loop has an offset for each iteration if
+    the number of iterations is a multiple of that of the examples.
+
+    Args:
+        examples: Number of examples B.
 
     Attributes:
         shapes: Shape and type of the result of each use.
         parts: The parts of the parameters that act there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, examples: int) -> None:
         self.shapes: dict[UseKey, jax.ShapeDtypeStruct] = {}
         self.parts: dict[UseKey, tuple[Part, ...]] = {}
+        self._examples = examples
+        self._loops: dict[UseKey, Loop] = {}
 
     def __call__(
         self, state: State, use: UseKey, result: Array, changes: Mapping[Part, Array]
@@ -40,9 +65,39 @@ class UseFinder:
         offset = state.get(use)
         return result if offset is None else result + offset
 
-    def slices(self, state: State, stacks: Sequence[Stack]) -> State:  # noqa: ARG002
-        """Return nothing: layers share the offset of a use."""
-        return {}
+    def slices(self, state: State, loop: Loop, stacks: Sequence[Stack]) -> State:  # noqa: ARG002
+        """Return the offsets inside of a loop that may go along the examples."""
+        if loop.length == 0 or loop.length % self._examples:
+            return {}
+        self._loops[loop.place] = loop
+        return {
+            use: offset for use, offset in state.items() if isinstance(use, tuple) and loop.has(use)
+        }
+
+    def offset(self, use: UseKey) -> jax.ShapeDtypeStruct:
+        """Return the shape and type of a use's offset, with the loops' iterations in front."""
+        result = self.shapes[use]
+        lengths = [loop.length for loop in self._loops_around(use)]
+        return jax.ShapeDtypeStruct((*lengths, *result.shape), result.dtype)  # type: ignore[no-untyped-call]
+
+    def label(self, use: UseKey, of_offset: Label) -> UseLabel | None:
+        """Return where the examples are in the result of a use; None: it has no effect.
+
+        Args:
+            use: The use.
+            of_offset: Where they are in the cotangent of its offset.
+        """
+        if not isinstance(of_offset, Rows):
+            return None if of_offset is None else MIXED
+        loops = self._loops_around(use)
+        if of_offset.axis < len(loops):
+            return InLoop(loops[of_offset.axis], of_offset.inner)
+        return of_offset.moved(of_offset.axis - len(loops), direct=not loops)
+
+    def _loops_around(self, use: UseKey) -> list[Loop]:
+        """Return the loops around a use that may go along the examples, the outermost first."""
+        around = [loop for loop in self._loops.values() if loop.has(use)]
+        return sorted(around, key=lambda loop: len(loop.place))
 
 
 class Mover:
@@ -53,15 +108,28 @@ class Mover:
     parts there are added by the chain rule.
 
     The state has the step sizes of each part, shape [B], and of each stack, shape [layers, B].
+    Inside of a loop along the examples it also has those of the iteration's example.
 
     Args:
         labels: Where the examples are in the result of each use.
         direct: For uses directly at the outputs, the groups whose changes are only kept.
+        parts: The parts of the parameters that act at each use.
     """
 
-    def __init__(self, labels: Labels, direct: Mapping[UseKey, frozenset[int]]) -> None:
+    def __init__(
+        self,
+        labels: Labels,
+        direct: Mapping[UseKey, frozenset[int]],
+        parts: Mapping[UseKey, Sequence[Part]],
+    ) -> None:
         self._labels = labels
         self._direct = direct
+        self._iterated = {
+            (label, steps_key(part)): None
+            for use, label in labels.items()
+            if isinstance(label, InLoop)
+            for part in parts[use]
+        }
         self.kept: dict[tuple[UseKey, int], Array] = {}
 
     def __call__(
@@ -76,15 +144,43 @@ class Mover:
                 assert isinstance(part, int)  # noqa: S101 - stacks are inside of loops
                 self.kept[use, part] = change
                 continue
-            steps = state[steps_key(part)]
-            result = moved_along(label, result, jax.lax.stop_gradient(change), steps)
+            key = steps_key(part)
+            held = jax.lax.stop_gradient(change)
+            if isinstance(label, InLoop):
+                result = moved_along(MIXED, result, held, state[label, key][None])
+            else:
+                result = moved_along(label, result, held, state[key])
         offset = state.get(("offset", use))
         return result if offset is None else result + offset
 
-    def slices(self, state: State, stacks: Sequence[Stack]) -> State:
-        """Return the step sizes of the layers of some stacks."""
+    def slices(self, state: State, loop: Loop, stacks: Sequence[Stack]) -> State:
+        """Return the step sizes of each layer of some stacks, and of each iteration's example."""
         keys = dict.fromkeys(steps_key(stack) for stack in stacks)
-        return {key: state[key] for key in keys}
+        found = {key: state[key] for key in keys}
+        for label, key in self._iterated:
+            if label.loop == loop:
+                steps = _of_iterations(state[key], label)
+                found[label, key] = jnp.diagonal(steps) if key in keys else steps
+            elif key in keys and label.loop.has(loop.place):
+                found[label, key] = state[label, key]
+        return found
+
+
+def _of_iterations(steps: Array, label: InLoop) -> Array:
+    """Return the step sizes of the example of each iteration of a loop.
+
+    Args:
+        steps: The step sizes, [..., B].
+        label: The loop.
+
+    Returns:
+        The step sizes, [iterations, ...].
+    """
+    by_example = jnp.moveaxis(steps, -1, 0)
+    examples, *rest = by_example.shape
+    outer = label.loop.length // (examples * label.inner)
+    repeated = jnp.broadcast_to(by_example[None, :, None], (outer, examples, label.inner, *rest))
+    return repeated.reshape(label.loop.length, *rest)
 
 
 def steps_key(part: Part) -> object:
@@ -113,8 +209,3 @@ def _moved_jvp(label: Rows | Mixed, primals: Any, tangents: Any) -> tuple[Array,
     along = expanded(step, label, result.shape) * change.astype(steps.dtype)
     along = jnp.broadcast_to(along, result.shape)
     return result, moved + along.astype(result.dtype)
-
-
-def active_labels(labels: Mapping[UseKey, Label]) -> dict[UseKey, Rows | Mixed]:
-    """Return the labels of the uses that have an effect on the outputs."""
-    return {use: label for use, label in labels.items() if label is not None}
