@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from advisor.local.in_process import InProcessAdvisor
 from fslr import AttachError
 from tests.unit.jax.nets import batches, train_step_of
 from tests.unit.jax.trainings import PARAMS, advised_tx, advisor, assert_same, attaching, train
+from tests.unit.jax.two_processes import run
 
 _ROOT = Path(__file__).parents[3]
 
@@ -40,6 +43,39 @@ def test_sharded_parameters_and_batches_train_and_are_measured_as_on_one_device(
         assert found["compiled"][-1] == found["compiled"][1]  # new multipliers compile nothing
     np.testing.assert_allclose(sharded["unit_rates"], single["unit_rates"], rtol=1e-3)
     np.testing.assert_allclose(sharded["kernel"], single["kernel"], rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_train_as_one_and_the_first_talks_to_the_advisor() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.unit.jax.two_processes", str(port), str(rank)],
+            cwd=_ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    single = run(lambda array, _: array, InProcessAdvisor)
+    try:
+        ends = [process.communicate(timeout=250) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], ends
+    first, second = (json.loads(out.splitlines()[-1]) for out, _ in ends)
+    assert (first.pop("has_answer"), second.pop("has_answer")) == (True, False)
+    assert first["refusal"] == second["refusal"] == "the profile base does not exist"
+    assert first == second
+    assert first["failures"] == single["failures"] == 0
+    assert len(set(first["multipliers"])) > 1
+    for name in ("points", "multipliers", "bias"):
+        np.testing.assert_allclose(first[name], single[name], rtol=1e-3, atol=1e-6)
 
 
 def test_a_training_resumes_from_an_orbax_checkpoint_as_if_it_had_not_stopped(

@@ -33,7 +33,8 @@ class Projector:
         self._plan = plan
         self._step = step
         (outputs,) = step.function.out_avals
-        steps = jnp.zeros((len(step.groups), outputs.shape[0]), jnp.float32)
+        # One array for each group: slices of a single one would be added up by the backward pass.
+        steps = [jnp.zeros(outputs.shape[0], jnp.float32) for _ in step.groups]
         offsets = {use: jnp.zeros_like(plan.shapes[use]) for use in plan.direct}
         self._offset_keys = list(offsets)
         self.outputs, self._pullback, kept = jax.vjp(
@@ -54,9 +55,8 @@ class Projector:
             outputs, [B, parts]; and the squares of these parts, which are the same for each probe,
             [parts].
         """
-        by_steps, by_offsets = self._pullback(probe)
-        rows = by_steps.T
-        examples = rows.shape[0]
+        rows, by_offsets = self._pullback(probe)
+        examples = probe.shape[0]
         cotangents = dict(zip(self._offset_keys, by_offsets, strict=True))
         direct: list[Array] = []
         squares: list[Array] = []
@@ -66,12 +66,12 @@ class Projector:
             assert isinstance(label, Rows)  # noqa: S101 - parts directly at the outputs have rows
             direct.append(sums_by_example(products, label, examples))
             squares.append(jnp.sum(jnp.square(products)))
-            rows = rows.at[:, group].add(direct[-1])
+            rows[group] += direct[-1]
         if not direct:
-            return rows, jnp.zeros((examples, 0)), jnp.zeros(0)
-        return rows, jnp.stack(direct, 1), jnp.stack(squares)
+            return jnp.stack(rows, 1), jnp.zeros((examples, 0)), jnp.zeros(0)
+        return jnp.stack(rows, 1), jnp.stack(direct, 1), jnp.stack(squares)
 
-    def _moved(self, steps: Array, offsets: list[Array]) -> tuple[Array, list[Array]]:
+    def _moved(self, steps: list[Array], offsets: list[Array]) -> tuple[Array, list[Array]]:
         """Return the outputs for step sizes and offsets, which are all 0."""
         plan, step = self._plan, self._step
         mover = Mover(plan.uses, plan.direct, plan.parts)
@@ -87,7 +87,7 @@ class Projector:
         self._kept_keys = list(mover.kept)
         return outputs, list(mover.kept.values())
 
-    def _moved_leaves(self, steps: Array) -> list[Array]:
+    def _moved_leaves(self, steps: list[Array]) -> list[Array]:
         """Move the leaves of groups that could not be followed."""
         step = self._step
         leaves = list(step.leaves)
@@ -102,7 +102,7 @@ class Projector:
         return leaves
 
 
-def _of_layers(steps: Array, stack: Stack) -> Array:
+def _of_layers(steps: list[Array], stack: Stack) -> Array:
     """Return the step sizes of the groups of a stack's layers, [layers, B]; 0 without a group."""
-    owners = jnp.array(stack.groups)
-    return jnp.where(owners[:, None] >= 0, steps[jnp.maximum(owners, 0)], 0.0)
+    zeros = jnp.zeros_like(steps[0])
+    return jnp.stack([steps[group] if group >= 0 else zeros for group in stack.groups])
