@@ -22,12 +22,17 @@ from advisor.local.in_process import InProcessAdvisor
 from fslr import ServiceError
 from fslr.advisor.v1 import policy_pb2
 from fslr.jax import MeasuringOptions
-from tests.unit.jax.nets import batches, mlp_params, train_step_of
-from tests.unit.jax.trainings import outputs_of
+from tests.unit.jax.nets import batches, mlp, mlp_params, train_step_of
 
 _EXACT = MeasuringOptions(estimator="exact", linearity=False)
 _LEARNING_RATE = 1e-2
 _STEPS = 4
+
+
+def outputs_of(params: Any, batch: Any) -> jax.Array:
+    """Return the outputs of the perceptron for a batch of inputs and targets."""
+    return mlp(params, batch[0])
+
 
 Placing = Callable[[Any, int | None], Any]
 """Places an array: its axis that is divided between the processes; None: each has all of it."""
@@ -62,11 +67,17 @@ def run(place: Placing, advisor_of: Callable[[Any], Any]) -> dict[str, Any]:
 
     def recorder(params: Any, opt_state: Any) -> fslr.jax.Recorder:
         return fslr.jax.Recorder(
-            outputs_of, params, opt_state, learning_rate=_LEARNING_RATE, every=2, options=_EXACT
+            outputs_of,
+            params,
+            opt_state,
+            learning_rate=_LEARNING_RATE,
+            every=2,
+            provenance=fslr.Provenance("perceptron", width=4, depth=2),
+            options=_EXACT,
         )
 
     _, recorded = train(place, recorder, 4)
-    profile = recorded.profile(fslr.Provenance("perceptron", width=4, depth=2))
+    profile = recorded.profile()
     policy = policy_pb2.Policy(min_interval_steps=1, max_interval_steps=1)
 
     def attachment(params: Any, opt_state: Any) -> fslr.jax.Attachment:
