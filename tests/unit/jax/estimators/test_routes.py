@@ -137,6 +137,7 @@ def _own_positions(p: Params, batch: Any) -> Any:
     own, places = jnp.arange(len(batch["x"])), batch["places"]
     hidden = jnp.tanh(batch["x"] @ p["a"])
     hidden = hidden.at[own, places].set(jnp.tanh(batch["x"][:, 0] @ p["first"]))
+    hidden = jnp.tanh(jnp.stack([hidden, -0.5 * hidden], 1).max(1))
     hidden = jnp.tanh(hidden.at[own, places].add(p["added"]))
     return jnp.tanh(hidden[own[:, None], jnp.stack([places, 4 - places], 1)]) @ p["o"]
 

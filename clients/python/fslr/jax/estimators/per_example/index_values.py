@@ -114,7 +114,8 @@ class IndexValues:
         if operands and not any(operand.mask.any() for operand in operands):
             return None
         with np.errstate(over="ignore"):  # integers wrap around on devices too
-            return rule(eqn, operands)
+            found = rule(eqn, operands)
+        return found if found.mask.any() else None
 
 
 def _can_be_known(aval: Any) -> bool:
@@ -136,11 +137,11 @@ def _unknown(aval: Any) -> KnownIntegers:
     return KnownIntegers(np.zeros(aval.shape, aval.dtype), np.zeros(aval.shape, bool))
 
 
-_Rule = Callable[[JaxprEqn, list[KnownIntegers]], KnownIntegers | None]
+_Rule = Callable[[JaxprEqn, list[KnownIntegers]], KnownIntegers]
 
 
 def _elementwise(function: Callable[..., Any]) -> _Rule:
-    def rule(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers | None:
+    def rule(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers:
         aval: Any = eqn.outvars[0].aval
         mask = np.logical_and.reduce([
             np.broadcast_to(operand.mask, aval.shape) for operand in operands
@@ -154,14 +155,14 @@ def _elementwise(function: Callable[..., Any]) -> _Rule:
 def _moved(move: Callable[[JaxprEqn, NDArray[Any]], NDArray[Any]]) -> _Rule:
     """Return a rule for a primitive that only moves elements."""
 
-    def rule(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers | None:
+    def rule(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers:
         (operand,) = operands
         return KnownIntegers(move(eqn, operand.values), move(eqn, operand.mask))
 
     return rule
 
 
-def _iota(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers | None:  # noqa: ARG001
+def _iota(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers:  # noqa: ARG001
     aval: Any = eqn.outvars[0].aval
     dimension = eqn.params["dimension"]
     line = np.arange(aval.shape[dimension]).astype(aval.dtype)
@@ -171,7 +172,7 @@ def _iota(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers | None:
     )
 
 
-def _concatenate(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers | None:
+def _concatenate(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers:
     axis = eqn.params["dimension"]
     return KnownIntegers(
         np.concatenate([operand.values for operand in operands], axis),
@@ -179,7 +180,15 @@ def _concatenate(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers 
     )
 
 
-def _select(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers | None:  # noqa: ARG001
+def _stack(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers:
+    axis = eqn.params["axis"]
+    return KnownIntegers(
+        np.stack([operand.values for operand in operands], axis),
+        np.stack([operand.mask for operand in operands], axis),
+    )
+
+
+def _select(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers:  # noqa: ARG001
     which, *cases = operands
     shape = cases[0].values.shape
     chosen = np.broadcast_to(which.values, shape).astype(np.intp)[None]
@@ -246,6 +255,7 @@ _RULES: dict[str, _Rule] = {
     "broadcast_in_dim": _moved(_broadcast),
     "reshape": _moved(_reshape),
     "slice": _moved(_slice),
+    "stack": _stack,
     "squeeze": _moved(_squeeze),
     "transpose": _moved(lambda eqn, values: values.transpose(eqn.params["permutation"])),
     "rev": _moved(lambda eqn, values: np.flip(values, eqn.params["dimensions"])),

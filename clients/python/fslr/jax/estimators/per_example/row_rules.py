@@ -128,6 +128,21 @@ def _along(parameter: str, *, direct: bool = False) -> Rule:
     return rule
 
 
+def _stack(eqn: JaxprEqn, labels: Sequence[Label], examples: int) -> list[Label]:  # noqa: ARG001
+    axis = eqn.params["axis"]
+    found: list[Label] = [
+        label.moved(label.axis + (label.axis >= axis), direct=True)
+        if isinstance(label, Rows)
+        else label
+        for label in labels
+    ]
+    return [join(found)]
+
+
+def _unstack(eqn: JaxprEqn, rows: Rows, examples: int) -> Label:  # noqa: ARG001
+    return _without(rows, [eqn.params["axis"]], direct=True)
+
+
 def _rev(eqn: JaxprEqn, rows: Rows, examples: int) -> Label:  # noqa: ARG001
     return MIXED if rows.axis in eqn.params["dimensions"] else rows.moved(rows.axis, direct=True)
 
@@ -262,7 +277,9 @@ RULES: dict[str, Rule] = {
     "sort": _along("dimension"),
     "split": _along("axis", direct=True),
     "squeeze": _unary(_squeeze),
+    "stack": _stack,
     "transpose": _unary(_transpose),
     "triangular_solve": _leading(2),
+    "unstack": _unary(_unstack),
 }
 """The rules by the names of the primitives."""
