@@ -225,30 +225,28 @@ def _slice(eqn: JaxprEqn, values: NDArray[Any]) -> NDArray[Any]:
 
 
 _CALLS = {"jit", "pjit", "closed_call"}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "neg": np.negative,
+    "max": np.maximum,
+    "min": np.minimum,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "not": np.invert,
+    "convert_element_type": np.asarray,
+    "copy": np.asarray,
+    "clamp": lambda low, value, high: np.minimum(np.maximum(value, low), high),
+}
 _RULES: dict[str, _Rule] = {
-    **{
-        name: _elementwise(function)
-        for name, function in {
-            "add": np.add,
-            "sub": np.subtract,
-            "mul": np.multiply,
-            "neg": np.negative,
-            "max": np.maximum,
-            "min": np.minimum,
-            "lt": np.less,
-            "le": np.less_equal,
-            "gt": np.greater,
-            "ge": np.greater_equal,
-            "eq": np.equal,
-            "ne": np.not_equal,
-            "and": np.bitwise_and,
-            "or": np.bitwise_or,
-            "not": np.invert,
-            "convert_element_type": np.asarray,
-            "copy": np.asarray,
-            "clamp": lambda low, value, high: np.minimum(np.maximum(value, low), high),
-        }.items()
-    },
+    **{name: _elementwise(function) for name, function in _FUNCTIONS.items()},
     "iota": _iota,
     "concatenate": _concatenate,
     "select_n": _select,

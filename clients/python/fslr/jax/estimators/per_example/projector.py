@@ -97,7 +97,7 @@ class Projector:
             if isinstance(part, Stack):
                 by_layer = _of_layers(steps, part)[:, 0]
                 leaves[index] = moved_along(Rows(part.axis), leaves[index], update, by_layer)
-            else:
+            elif isinstance(part, int):
                 leaves[index] = moved_along(MIXED, leaves[index], update, steps[part])
         return leaves
 
