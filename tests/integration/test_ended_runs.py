@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-import pytest
+import torch
 
+import fslr.torch
 from fslr import AdvisorClient, RunInfo
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import advisor_service_pb2_grpc, run_service_pb2
@@ -112,11 +113,7 @@ def test_a_watch_ends_after_the_last_event_of_a_run_that_ends(
     assert [event.measurement.step for event in events] == [1, 2]
 
 
-def train_in_pytorch(client: AdvisorClient, project: str) -> None:
-    import torch
-
-    import fslr.torch
-
+def test_a_closed_attachment_ends_its_run(client: AdvisorClient, project: str) -> None:
     client.register_profile("base", content_message(["weight", "bias"]), project=project)
     model = torch.nn.Linear(4, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -124,20 +121,4 @@ def train_in_pytorch(client: AdvisorClient, project: str) -> None:
     with fslr.torch.attach(model, optimizer, profile="base", advisor=client, run=run):
         model(torch.randn(8, 4)).square().mean().backward()
         optimizer.step()
-
-
-def train_in_jax(client: AdvisorClient, project: str) -> None:
-    pytest.importorskip("jax", reason="JAX is not installed")
-    from tests.unit.jax.trainings import NAMES, advised_tx, attaching, train
-
-    client.register_profile("base", content_message(NAMES), project=project)
-    attach = attaching(client, run=RunInfo("night", project=project))
-    train(advised_tx(), attach, steps=1).attached.close()
-
-
-@pytest.mark.parametrize("train", [train_in_pytorch, train_in_jax])
-def test_a_closed_attachment_ends_its_run(
-    train: Callable[[AdvisorClient, str], None], client: AdvisorClient, project: str
-) -> None:
-    train(client, project)
     assert ended(client, project).measurements == 1

@@ -14,7 +14,6 @@ from benchmarks.__main__ import app
 from benchmarks.practice import running
 from benchmarks.practice.training import Trained, Training
 from benchmarks.report.tables import references as references_table
-from benchmarks.studies import references
 from benchmarks.studies.references import SMOOTHING, distance
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from tests.building import content_message, profile_of
@@ -61,7 +60,7 @@ def simulated(training: Training) -> Trained:
 
 def test_references_are_made_of_the_other_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "run_training", simulated)
-    monkeypatch.setattr(references, "process_pool", ThreadPoolExecutor)
+    monkeypatch.setattr(running, "process_pool", ThreadPoolExecutor)
     result = CliRunner().invoke(app, ["references", "--rows", "gpt2-tied", "--json"])
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout)

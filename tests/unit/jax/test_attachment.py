@@ -16,6 +16,7 @@ import fslr.jax
 from advisor.local.in_process import InProcessAdvisor
 from fslr import AttachError, Failed, LayoutMismatchError, Measured, StepPart, Warned
 from fslr.jax import MeasuringOptions, multipliers_of
+from fslr.testing import FakeSession
 from tests.unit.jax.nets import batches, loss_of, train_step_of
 from tests.unit.jax.trainings import (
     INDEPENDENT,
@@ -112,7 +113,10 @@ def test_answers_come_in_the_background_and_take_effect_at_a_later_step() -> Non
         return multipliers_of(opt_state)["Dense_0.kernel"] == 4.0
 
     assert eventually(adopted)
+    session = attachment._run._exchange._session
+    assert isinstance(session, FakeSession)
     attachment.close()
+    assert session.is_closed  # which ends the run
     assert step(params, opt_state, batch)[1] is not opt_state  # steps go on, unattended
 
 
