@@ -57,7 +57,7 @@ def test_a_run_has_ended_from_its_close_until_a_job_resumes_it(
     assert run.end_time.ToNanoseconds() >= run.update_time.ToNanoseconds()
     assert (run.measurements, run.lost_measurements) == (2, 0)
     assert " ended " in cli.run("run", "list").stdout
-    assert "0 lost, ended" in cli.run("run", "show", "night").stdout
+    assert "runs/night  ended, step 2" in cli.run("run", "show", "night").stdout
     assert "end_time" in cli.json("run", "show", "night")["run"]
 
     resumed = client.open_run(opening)
