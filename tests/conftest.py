@@ -29,6 +29,15 @@ os.environ.setdefault("no_grpc_proxy", "127.0.0.1,localhost")
 _projects = itertools.count(1)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark that docs/generator/compatibility.py collects."""
+    config.addinivalue_line(
+        "markers",
+        "compatibility(framework, *what, refused=''): shows what works with a framework, for "
+        "docs/reference/compatibility.md",
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _forked_services() -> Iterator[None]:
     """Fork services from a process that has already imported everything."""

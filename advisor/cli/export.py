@@ -31,7 +31,7 @@ from advisor.local.in_process import InProcessAdvisor
 from advisor.policy import InvalidValueError
 from advisor.report.runs import run_state
 from fslr import RunNotFoundError
-from fslr.advisor.v1 import advisor_service_pb2, policy_pb2
+from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, run_service_pb2
 from fslr.resource_names import profile_name
 
 _FILE_SUFFIXES = (".json", ".yaml", ".yml")
@@ -186,11 +186,20 @@ def _of_run(
             fail(f"{error}; for a profile give --layout LAYOUT too")
         events = list(advisor.get_run_history(run, project=project))
     found = of_run(summary, events, average)
-    state = run_state(summary, datetime.now(UTC))
-    if state != "finished":
-        note = f"The run has not finished ({state}): its multipliers may change"
+    if note := _unfinished(summary):
         found = replace(found, notes=(*found.notes, note))
     return found, weight_decay_rule([event.recommendation for event in events]), True
+
+
+def _unfinished(run: run_service_pb2.Run) -> str:
+    """Return what to know of a run that has not made all of its planned steps; empty: nothing."""
+    state = run_state(run, datetime.now(UTC))
+    if state == "ended":
+        planned = run.opening.total_steps
+        return f"The run ended before its planned {planned} steps" if planned else ""
+    if state == "finished":
+        return ""
+    return f"The run has not finished ({state}): its multipliers may change"
 
 
 def _of_profile(

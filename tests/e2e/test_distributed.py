@@ -27,6 +27,8 @@ def job(kind: str) -> list[dict[str, Any]]:
     return [json.loads(output.splitlines()[-1]) for output in printed]
 
 
+@pytest.mark.compatibility("DistributedDataParallel", "record", "several processes")
+@pytest.mark.compatibility("FSDP2", "record", "several processes")
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_rates_match_those_of_a_single_process(kind: str) -> None:
     (single,), ranks = job("plain"), job(kind)
@@ -53,6 +55,8 @@ def test_initial_weights_are_those_of_whole_tensors(kind: str) -> None:
     assert ranks[0]["initial_rms"] == pytest.approx(single["initial_rms"], rel=1e-6)
 
 
+@pytest.mark.compatibility("DistributedDataParallel", "advised", "several processes")
+@pytest.mark.compatibility("FSDP2", "advised", "several processes")
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_all_ranks_apply_the_answer_of_rank_0_in_the_same_step(kind: str) -> None:
     first, second = job(kind)  # rank 1 has an advisor that raises on every call

@@ -15,6 +15,7 @@ def profile() -> profile_pb2.ProfileContent:
     return record_in_pytorch(PLAN)
 
 
+@pytest.mark.compatibility("Flax linen", "advised")
 def test_a_profile_from_pytorch_improves_a_four_times_wider_model_in_flax(
     profile: profile_pb2.ProfileContent,
 ) -> None:

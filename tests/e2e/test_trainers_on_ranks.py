@@ -22,6 +22,7 @@ def job(kind: str, folder: Path) -> list[dict[str, Any]]:
     return [json.loads(output.splitlines()[-1]) for output in printed]
 
 
+@pytest.mark.compatibility("Hugging Face Trainer", "resume", "several processes")
 def test_ranks_of_a_hugging_face_trainer_are_advised_and_resume_as_one(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="needs the package transformers")
     first, second = job("hugging-face", tmp_path)
@@ -33,6 +34,7 @@ def test_ranks_of_a_hugging_face_trainer_are_advised_and_resume_as_one(tmp_path:
     assert first["saved"] == ["fslr_attachment.pt", "fslr_attachment_1.pt"]
 
 
+@pytest.mark.compatibility("Lightning", "resume", "several processes")
 def test_ranks_of_a_lightning_trainer_are_advised_and_resume_as_one(tmp_path: Path) -> None:
     pytest.importorskip("lightning", reason="needs the package lightning")
     first, second = job("lightning", tmp_path)

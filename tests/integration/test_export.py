@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fslr import AdvisorClient, save_layout, save_profile
+from fslr import AdvisorClient, RunSession, save_layout, save_profile
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, policy_pb2
 from fslr.resource_names import run_name
@@ -38,7 +38,9 @@ def register(client: AdvisorClient, project: str, policy: policy_pb2.Policy | No
     client.register_profile("shaped", content, project=project)
 
 
-def train(client: AdvisorClient, project: str, name: str, *, total_steps: int) -> None:
+def train(
+    client: AdvisorClient, project: str, name: str, *, total_steps: int, is_closed: bool = True
+) -> RunSession:
     """Let a run send three measurements: the rates of the last group rise from a half to two."""
     register(client, project)
     opening = opening_message(
@@ -57,8 +59,10 @@ def train(client: AdvisorClient, project: str, name: str, *, total_steps: int) -
         session.recommend(
             pb.Measurement(step=step, unit_rates=rates, interval_steps=1 if step else 0)
         )
-    session.close()
+    if is_closed:
+        session.close()
     eventually(lambda: len(list(client.get_run_history(name, project=project))) == 3)
+    return session
 
 
 def test_a_runs_averaged_and_last_multipliers_are_exported(
@@ -98,13 +102,20 @@ def test_blocks_of_a_role_may_share_a_multiplier(
     assert "rounded" not in exact.stdout
 
 
-def test_a_run_that_still_trains_is_exported_with_a_warning(
+def test_a_run_that_lacks_planned_steps_is_exported_with_a_warning(
     cli: Cli, client: AdvisorClient, project: str
 ) -> None:
-    train(client, project, "young", total_steps=1000)
+    session = train(client, project, "young", total_steps=1000, is_closed=False)
     shown = cli.run("export", "young", "--to", "csv")
     assert "warning: The run has not finished (training)" in shown.stderr
     assert shown.stdout.startswith("name,role,")
+    session.close()
+    eventually(lambda: client.get_run("young", project=project).HasField("end_time"))
+    ended = cli.run("export", "young", "--to", "csv")
+    assert "warning: The run ended before its planned 1000 steps" in ended.stderr
+    train(client, project, "unplanned", total_steps=0)
+    eventually(lambda: client.get_run("unplanned", project=project).HasField("end_time"))
+    assert "warning" not in cli.run("export", "unplanned", "--to", "csv").stderr
 
 
 def test_a_profile_and_a_layout_give_priors(

@@ -32,7 +32,7 @@ _PROFILE = "projects/default/profiles/char-gpt"
 def client_folder() -> Path:
     """Copy the client, and install its packages unless they are there."""
     if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node or npm is not installed; the client for Node.js is not tested")
+        pytest.skip("node or npm is not installed, so the client for Node.js is not tested")
     lock = (_SOURCE / "package-lock.json").read_bytes()
     installed = _FOLDER / "installed-lock.json"
     is_current = installed.is_file() and installed.read_bytes() == lock
@@ -50,9 +50,15 @@ def client_folder() -> Path:
                 timeout=120,
             )
         except subprocess.TimeoutExpired:
-            pytest.skip("npm ci did not end within 120 s; the client for Node.js is not tested")
+            pytest.skip(
+                "npm did not install the packages of clients/node within 120 s, so the client for "
+                "Node.js is not tested"
+            )
         if done.returncode != 0:
-            pytest.skip(f"npm ci cannot install the client's packages: {done.stderr[-300:]}")
+            pytest.skip(
+                "npm cannot install the packages of clients/node, so the client for Node.js is not "
+                f"tested: {done.stderr[-300:]}"
+            )
         installed.write_bytes(lock)
     return _FOLDER
 
@@ -90,6 +96,7 @@ def run(folder: Path, scenario: str, address: str, **options: Any) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.compatibility("Node.js", "advised")
 def test_measurements_are_answered_as_for_the_client_in_python(
     client_folder: Path, service: LocalServer
 ) -> None:

@@ -22,6 +22,7 @@ from tests.unit.export.models import (
 )
 
 
+@pytest.mark.compatibility("deepspeed", "learning rates", "weight decay")
 @pytest.mark.parametrize("keeps_decay", [False, True])
 def test_deepspeeds_optimizer_has_each_parameter_with_its_values(keeps_decay: bool) -> None:
     """DeepSpeed gives the groups to the optimizer of its configuration, such as AdamW."""

@@ -52,6 +52,7 @@ def write(name: str, export: Export, settings: Settings = SETTINGS) -> str:
     return written.text
 
 
+@pytest.mark.compatibility("torchtitan", "learning rates", "weight decay")
 @given(_MULTIPLIERS, st.booleans())
 def test_torchtitan_gives_each_parameter_its_settings(
     multipliers: dict[str, float], keeps_decay: bool
@@ -92,6 +93,9 @@ def test_a_parameter_group_of_torchtitan_has_all_parameters_with_equal_settings(
     assert write("torchtitan", export_of(multipliers)).count("ParamGroupConfig(") == 2
 
 
+@pytest.mark.compatibility(
+    "torchtitan", "several optimizers", refused="its groups name one optimizer"
+)
 def test_torchtitan_has_no_group_for_other_optimizers() -> None:
     export = export_of(dict.fromkeys(NAMES, 1.0))
     rows = (replace(export.rows[0], optimizer="Muon"), *export.rows[1:])
@@ -99,6 +103,7 @@ def test_torchtitan_has_no_group_for_other_optimizers() -> None:
     assert "1 parameters are updated by Muon; give --optimizer" in loss
 
 
+@pytest.mark.compatibility("nemo-automodel", "learning rates", "weight decay")
 @given(_MULTIPLIERS, st.booleans())
 def test_nemo_automodel_gives_each_parameter_its_factors(
     multipliers: dict[str, float], keeps_decay: bool
@@ -112,6 +117,7 @@ def test_nemo_automodel_gives_each_parameter_its_factors(
     assert {found[name] for name in OTHERS} == {(1.0, 1.0)}
 
 
+@pytest.mark.compatibility("megatron-lm", "learning rates", "weight decay")
 @given(_MULTIPLIERS, st.booleans(), st.sampled_from(["", "module.", "module.module."]))
 def test_megatron_lm_gives_each_parameter_its_settings(
     multipliers: dict[str, float], keeps_decay: bool, prefix: str
@@ -154,6 +160,7 @@ def test_megatron_lm_reports_a_parameter_without_a_learning_rate() -> None:
     module.check([model])
 
 
+@pytest.mark.compatibility("axolotl", "learning rates")
 @given(_MULTIPLIERS)
 def test_axolotl_gives_each_parameter_its_learning_rate_or_reports_a_loss(
     multipliers: dict[str, float],
@@ -180,6 +187,7 @@ def test_axolotl_expresses_one_value_of_norms_and_one_of_embeddings() -> None:
     assert text.count("modules:") == 1  # all matrices of blocks are one group
 
 
+@pytest.mark.compatibility("axolotl", "weight decay", refused="one weight decay for all parameters")
 def test_axolotl_says_that_it_has_one_weight_decay() -> None:
     multipliers = {name: 0.5 if name in VECTORS else 0.125 for name in NAMES}
     multipliers |= {"embed_tokens.weight": 2.0, "lm_head.weight": 2.0}
@@ -191,6 +199,7 @@ def test_axolotl_says_that_it_has_one_weight_decay() -> None:
     assert "weight_decay: 0.1\n" in written.text
 
 
+@pytest.mark.compatibility("pytorch", "learning rates", "weight decay")
 def test_pytorch_groups_name_each_parameter_once() -> None:
     multipliers = {name: FACTORS[i % 4] for i, name in enumerate(NAMES)}
     groups = json.loads(write("pytorch", export_of(multipliers)))["groups"]
@@ -204,6 +213,7 @@ def test_pytorch_groups_name_each_parameter_once() -> None:
     assert found == {name: (1e-3 * factor, 0.1) for name, factor in multipliers.items()}
 
 
+@pytest.mark.compatibility("csv", "learning rates", "weight decay")
 def test_csv_has_a_line_for_each_parameter() -> None:
     multipliers = {name: FACTORS[i % 4] for i, name in enumerate(NAMES)}
     text = write("csv", export_of({**multipliers, 'odd,"name': 1.0}), Settings())
@@ -250,6 +260,20 @@ def test_the_header_names_version_and_origin(name: FormatName) -> None:
     assert "From run big." in text
 
 
+@pytest.mark.compatibility(
+    "nemo-automodel", "several optimizers", refused="the trainer has one optimizer"
+)
+@pytest.mark.compatibility(
+    "megatron-lm", "several optimizers", refused="the trainer has one optimizer"
+)
+@pytest.mark.compatibility("axolotl", "several optimizers", refused="the trainer has one optimizer")
+@pytest.mark.compatibility(
+    "hf-trainer", "several optimizers", refused="the trainer has one optimizer"
+)
+@pytest.mark.compatibility(
+    "deepspeed", "several optimizers", refused="the trainer has one optimizer"
+)
+@pytest.mark.compatibility("optax", "several optimizers", refused="the trainer has one optimizer")
 @pytest.mark.parametrize(
     "name", ["nemo-automodel", "megatron-lm", "axolotl", "hf-trainer", "deepspeed", "optax"]
 )

@@ -17,6 +17,7 @@ from tests.training_jobs import SpyAdvisor, wide
 pytest.importorskip("accelerate", reason="needs the package accelerate")
 
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 
 from fslr.integrations import accelerate as integration
@@ -28,8 +29,8 @@ _STEPS = 8
 class Loop:
     """An advised and recorded training loop with accumulated gradients and a schedule."""
 
-    def __init__(self) -> None:
-        self.accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    def __init__(self, **how: Any) -> None:
+        self.accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2, **how)
         model, optimizer, _ = wide()
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20)
         self.model, self.optimizer, self.schedule = self.accelerator.prepare(
@@ -73,6 +74,7 @@ class Loop:
         self.recorder.close()
 
 
+@pytest.mark.compatibility("Accelerate", "record", "advised", "resume", "accumulation")
 def test_an_interrupted_loop_continues_as_the_whole_one(tmp_path: Path) -> None:
     whole = Loop()
     whole.train(range(_STEPS))
@@ -88,6 +90,21 @@ def test_an_interrupted_loop_continues_as_the_whole_one(tmp_path: Path) -> None:
     assert second.advisor.measurements == whole.advisor.measurements[2:]
     for loop in (whole, first, second):
         loop.close()
+
+
+@pytest.mark.compatibility("Accelerate", "mixed precision")
+def test_a_loop_in_bfloat16_has_the_rates_of_one_in_float32() -> None:
+    measured = []
+    for precision in ("no", "bf16"):
+        AcceleratorState._reset_state()  # accelerators of one process share their precision
+        loop = Loop(mixed_precision=precision)
+        loop.train(range(1))
+        loop.close()
+        measured += loop.advisor.measurements
+    AcceleratorState._reset_state()
+    expected, found = measured
+    assert found.unit_rates == pytest.approx(expected.unit_rates, rel=0.1)
+    assert found.unit_rates != expected.unit_rates
 
 
 def test_a_checkpoint_with_other_objects_is_refused() -> None:
@@ -114,6 +131,12 @@ def test_a_process_that_is_new_continues_as_the_first(monkeypatch: pytest.Monkey
     loop.close()
 
 
+@pytest.mark.compatibility(
+    "DeepSpeed", "record", "advised", refused="its backward pass makes the step; use an export"
+)
+@pytest.mark.compatibility(
+    "Megatron-LM", "record", "advised", refused="it steps by itself; use an export"
+)
 @pytest.mark.parametrize(
     ("kind", "name"),
     [(DistributedType.DEEPSPEED, "DeepSpeed"), (DistributedType.MEGATRON_LM, "Megatron-LM")],

@@ -52,6 +52,7 @@ def weights(module: Any) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in module.parameters()]
 
 
+@pytest.mark.compatibility("Lightning", "record", "observe only")
 def test_a_recorded_training_is_bit_identical(tmp_path: Path) -> None:
     recorder = RecorderCallback(every=2, provenance="net", save_to=tmp_path / "profile.json")
     plain, observed = Bypassing(), Bypassing()
@@ -67,6 +68,18 @@ def test_a_recorded_training_is_bit_identical(tmp_path: Path) -> None:
     assert fslr.load_profile(tmp_path / "profile.json").points == content.points
 
 
+@pytest.mark.compatibility("Lightning", "mixed precision")
+def test_a_training_in_bfloat16_has_the_rates_of_one_in_float32(
+    recorded: profile_pb2.ProfileContent, tmp_path: Path
+) -> None:
+    recorder = RecorderCallback(every=2)
+    trainer(tmp_path, recorder, precision="bf16-mixed", max_steps=1).fit(Bypassing(), loader())
+    found, expected = recorder.profile().points[0], recorded.points[0]
+    assert found.unit_rates == pytest.approx(expected.unit_rates, rel=0.1)
+    assert found.unit_rates != expected.unit_rates
+
+
+@pytest.mark.compatibility("Lightning", "advised")
 def test_each_tensor_steps_with_its_multiplier(tmp_path: Path) -> None:
     """The first step of Adam has the size of the learning rate, so steps can be compared."""
     multipliers = [1.0, 0.5, 0.25, 2.0]
@@ -79,6 +92,7 @@ def test_each_tensor_steps_with_its_multiplier(tmp_path: Path) -> None:
         assert torch.allclose(other - before, multiplier * (one - before), rtol=1e-3, atol=2e-6)
 
 
+@pytest.mark.compatibility("Lightning", "accumulation", "trackers")
 def test_steps_in_closures_are_measured_on_all_their_micro_batches(
     recorded: profile_pb2.ProfileContent, tmp_path: Path
 ) -> None:
@@ -143,6 +157,7 @@ def test_a_network_that_is_not_known_is_asked_for(tmp_path: Path) -> None:
         trainer(tmp_path, RecorderCallback(net="net.1")).fit(Bypassing(), loader())
 
 
+@pytest.mark.compatibility("Lightning", "resume")
 def test_an_interrupted_training_continues_as_the_whole_one(
     recorded: profile_pb2.ProfileContent, tmp_path: Path
 ) -> None:
@@ -196,6 +211,9 @@ def test_a_training_that_fails_is_detached(tmp_path: Path) -> None:
     assert not module.net._forward_pre_hooks
 
 
+@pytest.mark.compatibility(
+    "DeepSpeed", "record", refused="its backward pass makes the step; use an export"
+)
 def test_deepspeed_and_another_package_are_refused(tmp_path: Path) -> None:
     class DeepSpeedStrategy:
         pass

@@ -23,6 +23,7 @@ def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     mlflow.end_run()
 
 
+@pytest.mark.compatibility("PyTorch loop", "trackers")
 def test_the_active_run_gets_metrics_and_the_last_warning() -> None:
     with mlflow.start_run() as run:
         listener = MlflowListener()

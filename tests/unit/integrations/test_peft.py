@@ -53,6 +53,7 @@ def recorded(rank: int) -> profile_pb2.ProfileContent:
     return content
 
 
+@pytest.mark.compatibility("LoRA with PEFT", "record", "advised")
 def test_all_adapters_of_another_rank_have_a_counterpart_and_are_advised() -> None:
     content = recorded(rank=4)
     names = [group.name for group in content.layout.groups]

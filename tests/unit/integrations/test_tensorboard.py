@@ -16,6 +16,7 @@ from tensorboard.util.tensor_util import make_ndarray
 from torch.utils.tensorboard import SummaryWriter
 
 
+@pytest.mark.compatibility("PyTorch loop", "trackers")
 def test_a_folder_gets_a_file_that_tensorboard_reads(tmp_path: Path) -> None:
     listener = TensorBoardListener(tmp_path, groups=("2.*",))
     done = train(listener)

@@ -53,6 +53,7 @@ def advised(advisor: Any, **how: Any) -> AdviceCallback:
     return AdviceCallback(profile="x", advisor=advisor, **how)
 
 
+@pytest.mark.compatibility("Hugging Face Trainer", "record", "observe only")
 def test_a_recorded_training_is_bit_identical_and_its_profile_says_where_it_comes_from(
     tmp_path: Path,
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_recorded_training_is_bit_identical_and_its_profile_says_where_it_come
     assert fslr.load_profile(tmp_path / "profile.json").points == content.points
 
 
+@pytest.mark.compatibility("Hugging Face Trainer", "advised")
 def test_each_tensor_steps_with_its_multiplier(tmp_path: Path) -> None:
     """The first step of SGD is the gradient times the learning rate, so steps can be compared."""
     before = weights(gpt2())
@@ -92,6 +94,21 @@ def test_each_tensor_steps_with_its_multiplier(tmp_path: Path) -> None:
         assert torch.allclose(other - old, multiplier * (one - old), rtol=1e-3, atol=2e-7)
 
 
+@pytest.mark.compatibility("Hugging Face Trainer", "mixed precision")
+def test_a_training_in_bfloat16_has_the_rates_of_one_in_float32(
+    recorded: profile_pb2.ProfileContent, tmp_path: Path
+) -> None:
+    recorder = RecorderCallback(every=2)
+    trainer(tmp_path, recorder, bf16=True, max_steps=1).train()
+    assert recorder.recorder is not None
+    assert not recorder.recorder.slow_groups
+    assert recorder.profile().points[0].unit_rates == pytest.approx(
+        recorded.points[0].unit_rates, rel=0.1
+    )
+    assert recorder.profile().points[0].unit_rates != recorded.points[0].unit_rates
+
+
+@pytest.mark.compatibility("Hugging Face Trainer", "accumulation")
 def test_a_step_is_measured_on_the_labeled_outputs_of_all_its_micro_batches(
     recorded: profile_pb2.ProfileContent, tmp_path: Path
 ) -> None:
@@ -173,15 +190,16 @@ def _without_losses(advisor: SpyAdvisor) -> list[Any]:
     return list(advisor.measurements)
 
 
+@pytest.mark.compatibility("Hugging Face Trainer", "resume")
 def test_an_interrupted_training_continues_as_the_whole_one(
     recorded: profile_pb2.ProfileContent, tmp_path: Path
 ) -> None:
     whole, halves = Resumable(tmp_path / "a", recorded), Resumable(tmp_path / "b", recorded)
-    done = whole.part()
+    done = whole.part(model=gpt2(dropout=0.1))
     done.train()
-    halves.part(StopAfter(5)).train()
+    halves.part(StopAfter(5), model=gpt2(dropout=0.1)).train()
     # The weights come from the checkpoint.
-    resumed = halves.part(model=gpt2().apply(_spoil))
+    resumed = halves.part(model=gpt2(dropout=0.1).apply(_spoil))
     resumed.train(resume_from_checkpoint=True)
     assert halves.result == whole.result
     for one, other in zip(weights(done.model), weights(resumed.model), strict=True):
@@ -279,6 +297,9 @@ def test_labels_that_the_model_does_not_see_are_refused_with_a_remedy(
     assert {m.mask for m in advisor.measurements} == {""}
 
 
+@pytest.mark.compatibility(
+    "DeepSpeed", "record", "advised", refused="its backward pass makes the step; use an export"
+)
 def test_deepspeed_is_refused_with_a_pointer_to_exports(tmp_path: Path) -> None:
     args: Any = hugging_face.arguments(tmp_path)
     args.deepspeed = {"zero_optimization": {"stage": 2}}

@@ -17,15 +17,16 @@ pytest.importorskip("trl", reason="needs the package trl")
 import trl
 from datasets import Dataset
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, TrainerCallback
 
-from fslr.integrations.transformers import RecorderCallback
+from fslr.integrations.transformers import AdviceCallback, RecorderCallback
+from tests.fixed_advisor import FixedAdvisor
 from tests.hugging_face import PROMPT, VOCABULARY, examples, gpt2, trainer, weights
 
 _TRL: Any = trl  # which exports its classes lazily
 
 
-def tuner(folder: Path, *callbacks: RecorderCallback) -> Any:
+def tuner(folder: Path, *callbacks: TrainerCallback, max_steps: int = 3) -> Any:
     words = {f"t{number}": number for number in range(VOCABULARY - 2)}
     words |= {"<pad>": VOCABULARY - 2, "<eos>": VOCABULARY - 1}
     tokenizer = PreTrainedTokenizerFast(
@@ -43,7 +44,7 @@ def tuner(folder: Path, *callbacks: RecorderCallback) -> Any:
     config = _TRL.SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=4,
-        max_steps=3,
+        max_steps=max_steps,
         learning_rate=1e-2,
         completion_only_loss=True,
         gradient_checkpointing=False,
@@ -63,6 +64,7 @@ def tuner(folder: Path, *callbacks: RecorderCallback) -> Any:
     )
 
 
+@pytest.mark.compatibility("TRL", "record")
 @pytest.mark.filterwarnings("ignore")
 def test_a_fine_tuning_is_measured_as_the_same_training_of_a_plain_trainer(tmp_path: Path) -> None:
     provenance = fslr.Provenance("GPT-2", dataset="noise")
@@ -80,6 +82,24 @@ def test_a_fine_tuning_is_measured_as_the_same_training_of_a_plain_trainer(tmp_p
         assert max(abs(math.log(ratio)) for ratio in ratios) < 1e-3
 
 
+@pytest.mark.compatibility("TRL", "advised")
+@pytest.mark.filterwarnings("ignore")
+def test_each_tensor_steps_with_its_multiplier(tmp_path: Path) -> None:
+    """The first step of Adam has the size of the learning rate, so steps can be compared."""
+    before = weights(gpt2())
+    multipliers = [2.0 ** -(place % 4) for place in range(len(before))]
+    plain = tuner(tmp_path, max_steps=1)
+    plain.train()
+    advice = AdviceCallback(profile="x", advisor=FixedAdvisor(multipliers))
+    scaled = tuner(tmp_path, advice, max_steps=1)
+    scaled.train()
+    for old, one, other, multiplier in zip(
+        before, weights(plain.model), weights(scaled.model), multipliers, strict=True
+    ):
+        assert torch.allclose(other - old, multiplier * (one - old), rtol=1e-3, atol=2e-6)
+
+
+@pytest.mark.compatibility("TRL", "observe only")
 @pytest.mark.filterwarnings("ignore")
 def test_a_recorded_fine_tuning_is_bit_identical_and_ends_with_its_fused_head(
     tmp_path: Path,

@@ -75,6 +75,7 @@ def rows(run: Any) -> list[dict[str, Any]]:
     return [{name: json.loads(value) for name, value in row.items()} for row in found]
 
 
+@pytest.mark.compatibility("PyTorch loop", "trackers")
 def test_numbers_join_the_rows_of_the_loop(run: Any) -> None:
     train(WandbListener(), on_step=lambda step: run.log({"loss": 1.0}, step=step))
     assert run.summary["fslr/last_warning"] == "the batch size differs from the profile's"

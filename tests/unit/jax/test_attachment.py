@@ -35,6 +35,7 @@ from tests.waiting import eventually
 ADAMW = optax.adamw(SCHEDULE)
 
 
+@pytest.mark.compatibility("JAX", "record", "observe only")
 def test_a_recorded_training_is_bit_identical_to_a_plain_one() -> None:
     plain, recorded = train(ADAMW), train(ADAMW, recording())
     assert_same(plain.params, recorded.params)
@@ -51,6 +52,7 @@ def test_a_recorded_training_is_bit_identical_to_a_plain_one() -> None:
     )
 
 
+@pytest.mark.compatibility("JAX", "observe only")
 def test_an_observed_training_is_bit_identical_and_is_measured_and_answered() -> None:
     to = advisor()
     plain = train(ADAMW)
@@ -61,6 +63,7 @@ def test_an_observed_training_is_bit_identical_and_is_measured_and_answered() ->
     assert observed.attached.failures == 0
 
 
+@pytest.mark.compatibility("JAX", "advised")
 def test_the_very_first_step_is_taken_with_the_first_answer_and_nothing_recompiles() -> None:
     tx = advised_tx()
     events: list[Any] = []
@@ -238,6 +241,7 @@ def test_a_state_of_a_different_model_is_refused() -> None:
         recorder.load_state_dict({})
 
 
+@pytest.mark.compatibility("JAX", "weight decay")
 def test_an_independent_policy_keeps_the_decay_where_the_transformation_knows_it() -> None:
     known = {"weight_decay": 0.5, "learning_rate": SCHEDULE}
     tx = optax.chain(optax.adamw(SCHEDULE, weight_decay=0.5), fslr.jax.scale_by_advice(**known))

@@ -23,6 +23,7 @@ from tests.unit.jax.two_processes import run
 _ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.compatibility("jax.sharding", "advised")
 def test_sharded_parameters_and_batches_train_and_are_measured_as_on_one_device() -> None:
     flags = "--xla_force_host_platform_device_count=4"
     done = subprocess.run(
@@ -45,6 +46,7 @@ def test_sharded_parameters_and_batches_train_and_are_measured_as_on_one_device(
     np.testing.assert_allclose(sharded["kernel"], single["kernel"], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.compatibility("JAX", "several processes", "record")
 def test_two_processes_train_as_one_and_the_first_talks_to_the_advisor() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -78,6 +80,7 @@ def test_two_processes_train_as_one_and_the_first_talks_to_the_advisor() -> None
         np.testing.assert_allclose(first[name], single[name], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.compatibility("JAX", "resume")
 def test_a_training_resumes_from_an_orbax_checkpoint_as_if_it_had_not_stopped(
     tmp_path: Path,
 ) -> None:

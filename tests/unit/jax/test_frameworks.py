@@ -62,6 +62,7 @@ def nnx_training(tx: optax.GradientTransformation, attach: Any = None) -> tuple[
     return model, optimizer, attached
 
 
+@pytest.mark.compatibility("Flax nnx", "record", "advised", "observe only")
 def test_a_module_of_nnx_is_advised_in_place() -> None:
     groups = 8
     to = advisor(*[0.5] * groups)
@@ -94,6 +95,7 @@ def test_a_module_of_nnx_is_advised_in_place() -> None:
     assert set(multipliers_of(optimizer.opt_state).values()) == {0.5}
 
 
+@pytest.mark.compatibility("Equinox", "record", "advised", "observe only")
 def test_an_equinox_module_is_recorded_and_advised() -> None:
     def apply_fn(model: Any, batch: Any) -> jax.Array:
         outputs: jax.Array = jax.vmap(model)(batch[0])
@@ -178,6 +180,7 @@ def test_variables_of_linen_have_their_own_names() -> None:
         fslr.jax.Recorder(net.apply, net, tx.init(variables), learning_rate=1e-3)
 
 
+@pytest.mark.compatibility("Flax linen", "advised")
 def test_each_layer_of_a_scanned_stack_is_a_group() -> None:
     class Block(linen.Module):
         @linen.compact

@@ -30,6 +30,7 @@ from tests.unit.jax.trainings import (
 LABELS = {name: {"kernel": "matrix", "bias": "vector"} for name in PARAMS}
 
 
+@pytest.mark.compatibility("optax.MultiSteps", "advised", "accumulation")
 def test_accumulated_gradients_make_one_step_of_several_calls() -> None:
     tx = optax.MultiSteps(advised_tx(), 2).gradient_transformation()
     to = advisor(interval=2)

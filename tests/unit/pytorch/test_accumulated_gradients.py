@@ -102,6 +102,7 @@ def test_micro_batches_of_one_example_have_the_error_of_one_batch_of_all() -> No
     assert errors[1] < 0.25  # of one example alone it is 0.71
 
 
+@pytest.mark.compatibility("PyTorch loop", "accumulation")
 def test_the_rates_are_those_of_all_elements_of_all_calls() -> None:
     torch.manual_seed(0)
     calls = [words(1, 3), words(4, 9), words(2, 1), words(6, 4)]  # of unequal sizes and lengths

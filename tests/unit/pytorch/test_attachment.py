@@ -52,6 +52,7 @@ class SpyAdvisor:
         pass
 
 
+@pytest.mark.compatibility("PyTorch loop", "record", "advised")
 def test_an_advised_training_moves_at_the_reference_rates() -> None:
     seen: list[Attachment] = []
     advisor = SpyAdvisor(in_process())

@@ -54,6 +54,7 @@ def train_sensitive(attached: Callable[..., Any]) -> tuple[dict[str, Tensor], Te
     return dict(model.state_dict()), torch.get_rng_state()
 
 
+@pytest.mark.compatibility("PyTorch loop", "observe only")
 @pytest.mark.parametrize("how", ["observed", "recorded"])
 def test_observing_leaves_the_training_bit_identical(how: str) -> None:
     content = content_message(["inner.weight", "inner.bias", "head.weight", "head.bias"])

@@ -173,6 +173,7 @@ def prepared(setup: Setup) -> tuple[nn.Module, torch.optim.Optimizer]:
     return setup.called(model), setup.optimizer(model)
 
 
+@pytest.mark.compatibility("PyTorch loop", "record", "accumulation", "mixed precision")
 @pytest.mark.parametrize("case", SETUPS)
 def test_steps_are_measured_correctly(case: str) -> None:
     setup = SETUPS[case]
@@ -202,6 +203,7 @@ def test_steps_are_measured_correctly(case: str) -> None:
         assert error < 0.05
 
 
+@pytest.mark.compatibility("PyTorch loop", "advised", "mixed precision")
 @pytest.mark.parametrize("scaling", ["learning_rates", "update"])
 @pytest.mark.parametrize("case", SETUPS)
 def test_steps_are_scaled_correctly(case: str, scaling: Any) -> None:

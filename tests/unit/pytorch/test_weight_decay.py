@@ -85,6 +85,7 @@ def decays_without_gradient(model: nn.Module, optimizer: torch.optim.Optimizer) 
     ]
 
 
+@pytest.mark.compatibility("PyTorch loop", "weight decay")
 @pytest.mark.parametrize("scaling", ["learning_rates", "update"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_decay_of_a_step_does_not_depend_on_the_multiplier(name: str, scaling: Any) -> None:
@@ -101,6 +102,7 @@ def test_the_decay_of_a_step_does_not_depend_on_the_multiplier(name: str, scalin
     assert found == pytest.approx([LEARNING_RATE * DECAY] * len(MULTIPLIERS), rel=1e-3)
 
 
+@pytest.mark.compatibility("PyTorch loop", "weight decay")
 @pytest.mark.parametrize("scaling", ["learning_rates", "update"])
 @pytest.mark.parametrize("name", ["AdamW", "SGD"])
 def test_under_the_rule_coupled_a_multiplier_scales_the_decay(name: str, scaling: Any) -> None:

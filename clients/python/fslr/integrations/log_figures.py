@@ -7,9 +7,19 @@ from statistics import median
 
 from fslr.training.estimate import RateEstimate
 
+PREFIX = "fslr/"
+LOG_FIGURES = frozenset(
+    PREFIX + name
+    for name in (
+        *("multiplier_min", "multiplier_median", "multiplier_max"),
+        *("total_rate", "linearity_error"),
+    )
+)
+"""The names that :func:`log_figures` gives."""
+
 
 def log_figures(
-    estimate: RateEstimate | None, multipliers: Sequence[float] = (), *, prefix: str = "fslr/"
+    estimate: RateEstimate | None, multipliers: Sequence[float] = (), *, prefix: str = PREFIX
 ) -> dict[str, float]:
     """Return a few figures of a training, by their names; those that are not known are left out.
 

@@ -17,8 +17,8 @@ from __future__ import annotations
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, Unpack
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 from torch import nn
 
@@ -31,6 +31,7 @@ from fslr.integrations.callbacks import (
 )
 from fslr.integrations.requirements import required
 from fslr.integrations.trainer_checkpoints import TrainerCheckpoints
+from fslr.integrations.trainer_logs import tracker_figures
 from fslr.integrations.trainer_setup import (
     check_arguments,
     described_run,
@@ -42,6 +43,9 @@ from fslr.integrations.trainer_setup import (
 
 with required("transformers", "5.0", extra="transformers"):
     from transformers import TrainerCallback, TrainerState, TrainingArguments
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 _log = logging.getLogger("fslr")
 
@@ -120,6 +124,22 @@ class _TrainingCallback(Holder, TrainerCallback):
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Close what is held."""
         self.close()
+
+    def log_to_trackers(self, trainer: Trainer, *, groups: Sequence[str] = ("*",)) -> None:
+        """Let the trackers of ``report_to`` have rates, shares, multipliers and the rest.
+
+        Call it before ``trainer.train()``. The figures of a measurement go into the next log line
+        with a loss. Lines that are printed, and the trainer's history, stay short.
+
+        Args:
+            trainer: The trainer that this callback belongs to.
+            groups: Shell patterns of the groups whose own numbers are logged, such as
+                ``("h.0.*",)``; ``()``: only what concerns all groups together.
+
+        Raises:
+            AttachError: The callback is not one of the trainer's.
+        """
+        self._listeners.append(tracker_figures(trainer, self, groups).collect)
 
     def close(self) -> None:
         """Detach from the model and the optimizer; what is known stays readable.

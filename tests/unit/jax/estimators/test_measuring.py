@@ -109,6 +109,7 @@ def test_a_mask_may_be_a_key_of_the_batch() -> None:
         by_key.measure(case.params, case.updates, negative, jax.random.key(0)).estimate()
 
 
+@pytest.mark.compatibility("JAX", "mixed precision")
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_low_precision_gives_the_rates_of_float32(dtype: Any) -> None:
     case = small()
