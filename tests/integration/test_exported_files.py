@@ -43,6 +43,7 @@ def imported(name: str) -> Any:
         return package
 
 
+@pytest.mark.compatibility("hf-trainer", "learning rates", "weight decay")
 @pytest.mark.parametrize("keeps_decay", [False, True])
 def test_a_trainer_gives_each_parameter_its_learning_rate_and_decay(
     tmp_path: Path, keeps_decay: bool
@@ -124,6 +125,7 @@ def by_name(found: object) -> dict[str, Any]:
     return {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
 
 
+@pytest.mark.compatibility("optax", "learning rates")
 def test_each_leaf_has_its_label_and_its_multiplier() -> None:
     jax, optax = imported("jax"), imported("optax")
     module = trainers.load(FORMATS[FormatName.OPTAX].write(export_of_leaves(), Settings()).text)
@@ -138,6 +140,7 @@ def test_each_leaf_has_its_label_and_its_multiplier() -> None:
     assert found == {name: -factor for name, factor in LEAVES.items()}
 
 
+@pytest.mark.compatibility("optax", "weight decay")
 def test_the_decay_of_a_step_is_kept_by_a_partition() -> None:
     jax, optax = imported("jax"), imported("optax")
     settings = Settings(weight_decay=0.1)
@@ -166,6 +169,42 @@ def test_a_leaf_may_be_the_array_of_a_variable_of_nnx(attribute: str) -> None:
     path = [keys[0](part) for part in ("params", "Block_0", "Dense_0", "kernel")]
     label = module._label((*path, keys[1](attribute)), None)
     assert {name: factor for _, name, factor, _ in module.GROUPS}[label] == 0.5
+
+
+def test_layers_of_a_stacked_array_have_their_own_multipliers_and_one_label_if_they_are_equal() -> (
+    None
+):
+    jax, optax = imported("jax"), imported("optax")
+
+    def module_of(*factors: float, decay: float = 1.0) -> Any:
+        rows = tuple(
+            ExportRow(f"blocks.{i}.Dense_0.kernel", "blocks.*.Dense_0.kernel", factor, decay)
+            for i, factor in enumerate(factors)
+        )
+        export = Export((*rows, ExportRow("head.kernel", "head.kernel", 2.0, decay)), ())
+        return trainers.load(
+            FORMATS[FormatName.OPTAX].write(export, Settings(weight_decay=0.1)).text
+        )
+
+    ones = jax.numpy.ones((3, 2), jax.numpy.bfloat16)
+    tree = {"blocks": {"Dense_0": {"kernel": ones}}, "head": {"kernel": jax.numpy.ones(2)}}
+    module = module_of(0.5, 1.0, 0.25)
+    for axis, leaf in ((0, ones), (1, ones.T)):
+        params = {**tree, "blocks": {"Dense_0": {"kernel": leaf}}}
+        transform = optax.chain(optax.sgd(1.0), module.scale_by_multipliers(axis))
+        updates, _ = jax.jit(transform.update)(params, transform.init(params), params)
+        found = updates["blocks"]["Dense_0"]["kernel"]
+        assert found.dtype == ones.dtype
+        assert jax.numpy.moveaxis(found, axis, 0)[:, 1].tolist() == [-0.5, -1.0, -0.25]
+        assert updates["head"]["kernel"].tolist() == [-2.0, -2.0]
+    labels = module_of(0.5, 0.5, 0.5).param_labels(tree)
+    assert labels["blocks"]["Dense_0"]["kernel"] != labels["head"]["kernel"]
+    with pytest.raises(ValueError, match=r"stacks 3 layers whose values differ.* scale_by_mult"):
+        module.param_labels(tree)
+    with pytest.raises(ValueError, match=r"one label; export it again with --per-role"):
+        module_of(0.5, 1.0, 0.25, decay=2.0).param_labels(tree)
+    with pytest.raises(ValueError, match=r"has the shape \(3, 2\), and this file has 2 layers for"):
+        module_of(0.5, 1.0).scale_by_multipliers().update(tree, optax.EmptyState())
 
 
 def test_a_leaf_without_a_multiplier_is_refused() -> None:
