@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from fslr import AttachError, RunInfo
 from fslr.advisor.v1 import policy_pb2
 from fslr.torch import Attachment, MeasuringOptions, Recorder, attach
+from tests import spy_advisor as spy
+from tests.building import content_message
 from tests.training_jobs import SpyAdvisor, in_process, wide
 from tests.waiting import eventually
 
@@ -69,6 +72,7 @@ class Job:
             part.load_state_dict(states[name])
 
 
+@pytest.mark.compatibility("PyTorch loop", "resume")
 def test_a_resumed_training_is_bit_identical_to_an_uninterrupted_one(tmp_path: Path) -> None:
     whole, first, second = Job(), Job(), Job()
     whole.train(range(12))
@@ -90,6 +94,60 @@ def test_a_resumed_training_is_bit_identical_to_an_uninterrupted_one(tmp_path: P
         job.attachment.close()
 
 
+@pytest.mark.compatibility("PyTorch loop", "resume")
+@pytest.mark.parametrize("kind", ["dropout", "dropout and batch norm"])
+def test_a_resumed_training_with_dropout_is_bit_identical(kind: str) -> None:
+    """Only the whole training has measured before the step at which the other one resumes."""
+
+    def trained(steps: range, state: dict[str, Any] | None = None) -> tuple[dict[str, Any], Any]:
+        torch.manual_seed(1)
+        mixing = [nn.BatchNorm1d(12)] if "batch norm" in kind else []
+        layers = (nn.Linear(6, 12, bias=False), *mixing, nn.Dropout(0.3))
+        model = nn.Sequential(*layers, nn.Linear(12, 3))
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        names = [name for name, _ in model.named_parameters()]
+        advisor = spy.SpyAdvisor(content_message(names, rate=0.3))
+        policy = policy_pb2.Policy(min_interval_steps=2, max_interval_steps=2)
+        with attach(
+            model,
+            optimizer,
+            profile="x",
+            advisor=advisor,
+            run=RunInfo(policy=policy),
+            answers="wait",
+            max_overhead=None,
+        ) as attachment:
+            if state is not None:
+                model.load_state_dict(state["model"])
+                optimizer.load_state_dict(state["optimizer"])
+                attachment.load_state_dict(state["attachment"])
+                torch.set_rng_state(state["generator"])
+            for step in steps:
+                inputs = torch.randn(16, 6, generator=torch.Generator().manual_seed(step))
+                optimizer.zero_grad()
+                nn.functional.mse_loss(model(inputs), inputs[:, :3]).backward()
+                optimizer.step()
+            assert attachment.failures == 0
+            assert bool(attachment.slow_groups) == bool(mixing)
+            result = copy.deepcopy({
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "attachment": attachment.state_dict(),
+                "generator": torch.get_rng_state(),
+            })
+        return result, advisor.measurements
+
+    whole, measurements = trained(range(7))
+    half, before = trained(range(3))
+    resumed, after = trained(range(3, 7), half)
+    assert [m.step for m in measurements] == [0, 2, 4, 6]
+    assert [*before, *after] == measurements
+    assert resumed["attachment"]["run"]["multipliers"] == whole["attachment"]["run"]["multipliers"]
+    assert torch.equal(resumed["generator"], whole["generator"])
+    for name, tensor in whole["model"].items():
+        assert torch.equal(tensor, resumed["model"][name]), name
+
+
 def test_checkpoints_load_with_and_without_an_attachment(tmp_path: Path) -> None:
     job = Job()
     job.train(range(2))
@@ -105,6 +163,7 @@ def test_checkpoints_load_with_and_without_an_attachment(tmp_path: Path) -> None
     job.attachment.close()
 
 
+@pytest.mark.compatibility("PyTorch loop", "resume")
 def test_a_resumed_recording_continues_where_it_was_saved() -> None:
     model, optimizer, backward = wide()
     with Recorder(model, optimizer, every=2) as recorder:

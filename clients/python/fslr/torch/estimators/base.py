@@ -238,7 +238,8 @@ class Estimator(ABC):
         is_right = self._guesses.get(pattern, not is_checked)
         if is_right or not batch.is_guess:
             return batch
-        examples = self._forward.examples_of_output(batch)
+        with isolated(self._model):  # what is measured does not depend on whether this was checked
+            examples = self._forward.examples_of_output(batch)
         self._guesses.setdefault(pattern, examples == batch.examples)
         if self._guesses[pattern]:
             return batch
@@ -259,7 +260,8 @@ class Estimator(ABC):
         size, pattern = int(min(room, batch.examples)), batch.pattern()
         is_cut = size < batch.examples
         if self._any_rank([is_cut and pattern not in self._front_is_right])[0]:
-            is_wrong = not CutCheck(self._forward, batch).passes(0, size)
+            with isolated(self._model):
+                is_wrong = not CutCheck(self._forward, batch).passes(0, size)
             self._front_is_right[pattern] = not self._any_rank([is_wrong])[0]
         return not is_cut or self._front_is_right[pattern]
 

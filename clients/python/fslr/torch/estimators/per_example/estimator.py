@@ -33,6 +33,8 @@ and the checks are this project's own (docs/decisions/0002-per-example-estimator
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -48,6 +50,7 @@ from fslr.torch.estimators.per_example.rows import RowLayout, inner_products
 from fslr.torch.model.batch import Batch
 from fslr.torch.model.forward import Output
 from fslr.torch.model.groups import ModelGroups
+from fslr.torch.model.isolation import isolated
 from fslr.torch.model.mask import Mask
 from fslr.torch.model.sums import summed_as
 from fslr.torch.model.update import Update
@@ -114,6 +117,7 @@ class PerExampleEstimator(Estimator):
         self._routes: dict[tuple[object, ...], Route] = {}
         self._measured: dict[tuple[object, ...], int] = {}  # number of measurements by pattern
         self._probe_factor = 1  # of the newest route
+        self._is_resumed = False  # after a measurement that is not in this process
 
     @property
     def slow_groups(self) -> dict[str, str]:
@@ -124,6 +128,11 @@ class PerExampleEstimator(Estimator):
             for route in self._routes.values()
             for index, reason in sorted(route.slow.items())
         }
+
+    def load_probe_states(self, states: Mapping[str, bytes]) -> None:
+        """Restore states; if something was measured before, no measurement is a first one."""
+        super().load_probe_states(states)
+        self._is_resumed = bool(states)
 
     @property
     def probes_per_requested(self) -> int:
@@ -138,21 +147,23 @@ class PerExampleEstimator(Estimator):
         needs_check = route is None or (not route.complete and count.bit_count() == 1)
         is_checked = self._any_rank([needs_check])[0] or route is None
         if is_checked:
-            route = find_route(
-                self._projector,
-                self._check_probes,
-                batch,
-                update,
-                micro_batches=self._micro_batches,
-                any_rank=self._any_rank,
-            )
+            # A resumed training repeats the checks, and must still measure with the same dropout.
+            with isolated(self._model):
+                route = find_route(
+                    self._projector,
+                    self._check_probes,
+                    batch,
+                    update,
+                    micro_batches=self._micro_batches,
+                    any_rank=self._any_rank,
+                )
             self._routes[pattern] = route
         assert route is not None  # noqa: S101 - it was found above
         route = route.agreed(
             self._any_rank, groups=len(self._groups), max_chunks=max_chunks(self._micro_batches)
         )
         self._probe_factor = route.probe_factor
-        if count == 0:
+        if count == 0 and not self._is_resumed:
             route = route.of_first_measurement(self._micro_batches)
         sums: ProjectionSums | None = None
         for chunk in batch.chunks(route.chunks):
