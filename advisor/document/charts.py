@@ -10,7 +10,6 @@ from markupsafe import Markup
 from advisor.document import svg
 from advisor.document.scales import (
     Scale,
-    format_tick,
     linear_scale,
     log_scale,
     step_scale,
@@ -19,8 +18,8 @@ from advisor.document.scales import (
 
 WIDTH = 720
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 28, 42
-_ROW = 36
 _BAR = 10
+_MAX_BESIDE = 210  # width of names beside their bars; longer ones are above
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ def stacked_chart(
     height = 260
     bottom = height - _BOTTOM
     tops = [[_stack(row, part) for row in shares] for part in range(len(colors))]
-    ends = [100 * end for part in tops for pair in part for end in pair]
+    ends = [round(100 * end, 3) for part in tops for pair in part for end in pair]
     across = step_scale(steps, _LEFT, WIDTH - _RIGHT)
     up = linear_scale([0.0, 100.0, *ends], bottom, _TOP)
     pieces = [svg.left_axis(up, _LEFT, WIDTH - _RIGHT, axes.y)]
@@ -189,24 +188,74 @@ class Bar:
 
 
 def bar_chart(bars: Sequence[Bar], axes: Axes) -> Markup:
-    """Return horizontal bars in percent, each below its name.
+    """Return horizontal bars in percent, each beside its name, or below it.
 
     Args:
         bars: The bars.
         axes: The axes; there is no vertical one.
     """
-    bottom = len(bars) * _ROW + 4
-    scale = linear_scale([0.0, *(bar.value for bar in bars)], 4, WIDTH - 60)
-    pieces = []
+    rows = _Rows.of([bar.name for bar in bars])
+    scale = linear_scale([0.0, *(bar.value for bar in bars)], rows.left, WIDTH - 60)
+    pieces = rows.names()
     zero = scale.at(0)
-    for i, bar in enumerate(bars):
-        y = i * _ROW + 14
+    for bar, y in zip(bars, rows.middles, strict=True):
         end = scale.at(bar.value)
-        pieces.append(svg.text(4, y, svg.shortened(bar.name, WIDTH - 70), color=svg.INK))
-        pieces.append(svg.rectangle(min(zero, end), y + 5, abs(end - zero), _BAR, svg.COLORS[0]))
-        pieces.append(svg.text(max(zero, end) + 5, y + 14, bar.words, color=svg.INK))
-    pieces.append(svg.bottom_axis(scale, bottom, axes.x))
-    return svg.picture(WIDTH, bottom + _BOTTOM - 4, axes.description, pieces)
+        left, right = min(zero, end), max(zero, end)
+        pieces.append(svg.rectangle(left, y - _BAR / 2, right - left, _BAR, svg.COLORS[0]))
+        pieces.append(svg.text(right + 5, y + 4, bar.words, color=svg.INK))
+    pieces.append(svg.bottom_axis(scale, rows.bottom, axes.x))
+    return svg.picture(WIDTH, rows.bottom + _BOTTOM - 4, axes.description, pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of a picture with a name each.
+
+    Attributes:
+        labels: The names, cut where they are too long.
+        is_beside: Whether names are beside what they name, rather than above it.
+        left: Where there is room for what they name.
+    """
+
+    labels: Sequence[str]
+    is_beside: bool
+    left: float
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> _Rows:
+        """Return rows for some names: beside what they name, if all are short."""
+        widest = max(map(svg.width_of, names), default=0)
+        if widest <= _MAX_BESIDE:
+            return cls(names, True, widest + 14)
+        return cls([svg.shortened(name, WIDTH - 70) for name in names], False, 6)
+
+    @property
+    def height(self) -> float:
+        """Height of a row."""
+        return 20 if self.is_beside else 36
+
+    @property
+    def bottom(self) -> float:
+        """The lower end of all rows."""
+        return len(self.labels) * self.height + 4
+
+    @property
+    def middles(self) -> list[float]:
+        """The height at which each row shows its value."""
+        within = self.height / 2 if self.is_beside else 25
+        return [i * self.height + within for i in range(len(self.labels))]
+
+    def names(self) -> list[Markup]:
+        """Return the names."""
+        if self.is_beside:
+            return [
+                svg.text(self.left - 10, y + 4, name, anchor="end", color=svg.INK)
+                for name, y in zip(self.labels, self.middles, strict=True)
+            ]
+        return [
+            svg.text(4, i * self.height + 14, name, color=svg.INK)
+            for i, name in enumerate(self.labels)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,24 +284,20 @@ def range_chart(ranges: Sequence[ValueRange], axes: Axes) -> Markup:
         ranges: The ranges.
         axes: The axes; there is no vertical one.
     """
-    bottom = len(ranges) * _ROW + 4
+    rows = _Rows.of([each.name for each in ranges])
     ends = [value for each in ranges for value in (each.low, each.high, *each.marks)]
-    scale = log_scale([1.0, *ends], 24, WIDTH - 60)
+    scale = log_scale([1.0, *ends], rows.left + 18, WIDTH - 60)
     color = svg.COLORS[0]
-    pieces = [svg.line((scale.at(1), 0), (scale.at(1), bottom), svg.MUTED, 1.5)]
-    for i, each in enumerate(ranges):
-        y = i * _ROW + 14
-        name = svg.shortened(each.name, WIDTH - 70)
-        pieces.append(svg.text(4, y, name, color=svg.INK))
-        pieces.append(
-            svg.line((scale.at(each.low), y + 11), (scale.at(each.high), y + 11), color, 4)
-        )
-        pieces.append(svg.circle(scale.at(each.middle), y + 11, color, 5))
-        pieces += [_cross(scale.at(mark), y + 11) for mark in each.marks]
-        at = max(scale.at(each.high), *(scale.at(mark) for mark in each.marks), 0)
-        pieces.append(svg.text(at + 10, y + 15, format_tick(each.middle), color=svg.INK))
-    pieces.append(svg.bottom_axis(scale, bottom, axes.x))
-    return svg.picture(WIDTH, bottom + _BOTTOM - 4, axes.description, pieces)
+    pieces = [svg.line((scale.at(1), 0), (scale.at(1), rows.bottom), svg.MUTED, 1.5)]
+    pieces += rows.names()
+    for each, y in zip(ranges, rows.middles, strict=True):
+        pieces.append(svg.line((scale.at(each.low), y), (scale.at(each.high), y), color, 4))
+        pieces.append(svg.circle(scale.at(each.middle), y, color, 5))
+        pieces += [_cross(scale.at(mark), y) for mark in each.marks]
+        at = max(scale.at(value) for value in (each.high, *each.marks))
+        pieces.append(svg.text(at + 10, y + 4, f"{each.middle:.3g}", color=svg.INK))
+    pieces.append(svg.bottom_axis(scale, rows.bottom, axes.x))
+    return svg.picture(WIDTH, rows.bottom + _BOTTOM - 4, axes.description, pieces)
 
 
 def _cross(x: float, y: float) -> Markup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from markupsafe import Markup
@@ -27,13 +27,14 @@ from advisor.report.run_figures import RunFigures
 from advisor.report.texts import Texts
 
 _BUCKETS = 300
+_MIN_POINTS = 2  # of a picture over steps
 _MAX_ROLES = len(svg.COLORS) + 1
 
 
 def total_change(figures: RunFigures, texts: Texts) -> Markup:
-    """Return the total rate beside its reference; empty if no total rate was reported."""
+    """Return the total rate beside its reference; empty if it was not reported twice."""
     points = figures.points
-    if all(point.total_rate is None for point in points):
+    if _are_few(point.total_rate for point in points):
         return Markup("")
     kept = _kept(points, [point.total_rate for point in points])
     band = None
@@ -48,7 +49,7 @@ def total_change(figures: RunFigures, texts: Texts) -> Markup:
 
 
 def learning_rate(figures: RunFigures, texts: Texts) -> Markup:
-    """Return the scheduled learning rate; empty if it was not reported."""
+    """Return the scheduled learning rate; empty if it was not reported twice."""
     values = [point.learning_rate for point in figures.points]
     return _single(
         figures.points, values, texts("learning_rate.axis"), texts("learning_rate"), texts
@@ -56,7 +57,7 @@ def learning_rate(figures: RunFigures, texts: Texts) -> Markup:
 
 
 def loss(figures: RunFigures, texts: Texts) -> Markup:
-    """Return the loss; empty if it was not reported."""
+    """Return the loss; empty if it was not reported twice."""
     values = [point.loss for point in figures.points]
     description = texts("document.loss.description")
     return _single(figures.points, values, texts("loss"), description, texts)
@@ -69,8 +70,8 @@ def _single(
     description: str,
     texts: Texts,
 ) -> Markup:
-    """Return one series by step; empty if it has no value."""
-    if all(value is None for value in values):
+    """Return one series by step; empty if it has fewer than two values."""
+    if _are_few(values):
         return Markup("")
     found = kept_points([p.step for p in points], [_numbers(values)], _BUCKETS).tolist()
     line = Line([values[i] for i in found], svg.COLORS[2])
@@ -90,11 +91,13 @@ def role_colors(rows: Sequence[ContributionRow]) -> list[str]:
 
 
 def shares(figures: RunFigures, texts: Texts) -> Markup:
-    """Return the shares of the roles by step; empty if they were not reported."""
+    """Return the shares of the roles by step; empty if they were not reported twice."""
     rows = shown_roles(figures)
     if not rows:
         return Markup("")
     points = [point for point in figures.points if point.role_shares is not None]
+    if len(points) < _MIN_POINTS:
+        return Markup("")
     roles = figures.reader.roles
     kept = [roles.names.index(row.part) for row in rows if row.part]
     table = np.array([point.role_shares for point in points])
@@ -138,3 +141,8 @@ def _kept(points: Sequence[Point], values: Sequence[float | None]) -> list[Point
 
 def _numbers(values: Sequence[float | None]) -> list[float]:
     return [float("nan") if value is None else value for value in values]
+
+
+def _are_few(values: Iterable[float | None]) -> bool:
+    """Return whether there are too few values for a picture over steps."""
+    return sum(value is not None for value in values) < _MIN_POINTS

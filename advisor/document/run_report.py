@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,8 +19,10 @@ from advisor.report.run_facts import base_facts, run_facts
 from advisor.report.run_figures import RunFigures
 from advisor.report.sentences import (
     change_text,
+    comma,
     contributions_text,
     cost_text,
+    joined,
     outcome_text,
     reason,
     recommended_text,
@@ -34,6 +37,7 @@ _MAX_CHANGES = 30
 _FEW_POINTS = 3
 _MAX_OUTLIERS = 5
 _LIMITS = range(1, 7)
+_BREAKS = re.compile(r"[^./]*[./]+|[^./]+")
 _WORDS = ("rate", "total_rate", "share", "multiplier", "profile")
 
 
@@ -71,6 +75,7 @@ def run_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = breakable
     template = environment.get_template("run_report.html.j2")
     return template.render(
         t=texts,
@@ -135,6 +140,7 @@ def _figures(figures: RunFigures, texts: Texts) -> dict[str, Any]:
         ],
         "all_changes": len(changes),
         "cost": cost_text(figures.cost(), texts),
+        "cost_note": texts("cost.observed") if figures.observes_only else "",
     }
 
 
@@ -156,8 +162,7 @@ def _cards(
         if largest is None
         else (f"{largest.percent}%", texts("document.largest_contribution", part=largest.part))
     )
-    low, high = format_number(newest.min_multiplier), format_number(newest.max_multiplier)
-    third = low if low == high else texts("range", low=low, high=high)
+    third = _range(newest.min_multiplier, newest.max_multiplier, texts)
     title = "would_have_been" if figures.observes_only else "recommended"
     return [
         (texts("total_change"), *first),
@@ -184,9 +189,9 @@ def _role_line(row: RecommendedRoleRow, texts: Texts) -> _RoleLine:
     outcomes = [f"{count} {outcome_text(outcome, texts)}" for outcome, count in row.outcomes]
     why = [reason(typical, texts)] if not typical.is_outlier else []
     if len(row.outcomes) > 1:
-        why.append("; ".join(outcomes) + ".")
+        why.append(texts("outcomes", outcomes=comma(texts).join(outcomes)))
     if row.outliers:
-        names = ", ".join(row.outliers[:_MAX_OUTLIERS])
+        names = comma(texts).join(row.outliers[:_MAX_OUTLIERS])
         more = len(row.outliers) - _MAX_OUTLIERS
         why.append(texts("document.outliers", groups=f"{names} (+{more})" if more > 0 else names))
     return _RoleLine(
@@ -201,16 +206,26 @@ def _role_line(row: RecommendedRoleRow, texts: Texts) -> _RoleLine:
         decay=(
             texts("decay.kept")
             if np.isclose(row.decay_factor, 1)
-            else texts("decay.factor", factor=format_number(row.decay_factor))
+            else texts("decay.factor", factor=_short(row.decay_factor))
         ),
-        reason=" ".join(why),
+        reason=joined(why, texts),
     )
 
 
 def _range(low: float, high: float, texts: Texts) -> str:
     """Return a range of numbers, or one number if the two read the same."""
-    words = format_number(low), format_number(high)
+    words = _short(low), _short(high)
     return words[0] if words[0] == words[1] else texts("range", low=words[0], high=words[1])
+
+
+def _short(value: float) -> str:
+    """Return a number with three significant digits."""
+    return f"{value:.3g}"
+
+
+def breakable(words: object) -> Markup:
+    """Return text that may be broken after each dot and slash, as in names of parameters."""
+    return Markup("<wbr>").join(_BREAKS.findall(str(words)))
 
 
 def _next_step(figures: RunFigures, texts: Texts) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup
+from rich.cells import cell_len
 
 from advisor.document.scales import Scale
 
@@ -31,9 +32,10 @@ def text(x: float, y: float, words: str, *, anchor: str = "start", color: str = 
         anchor: ``start``, ``middle`` or ``end``.
         color: Its colour.
     """
-    return Markup('<text x="{}" y="{}" text-anchor="{}" font-size="{}" fill="{}">{}</text>').format(
-        x, y, anchor, TEXT_SIZE, color, words
-    )
+    return Markup(
+        '<text x="{}" y="{}" text-anchor="{}" font-size="{}" fill="{}" '
+        'stroke="#fff" stroke-width="3" paint-order="stroke">{}</text>'
+    ).format(x, y, anchor, TEXT_SIZE, color, words)
 
 
 def line(
@@ -143,6 +145,11 @@ def picture(width: float, height: float, description: str, pieces: Iterable[Mark
     return Markup(
         '<svg viewBox="0 0 {} {}" role="img" aria-label="{}" font-family="inherit">{}</svg>'
     ).format(width, height, description, joined(pieces))
+
+
+def width_of(words: str) -> float:
+    """Return about how wide a line of text is; characters of Japanese are twice as wide."""
+    return _CHARACTER_WIDTH * cell_len(words)
 
 
 def shortened(words: str, width: float) -> str:

@@ -15,7 +15,8 @@ from advisor.report.words import format_number, format_percent
 from fslr.advisor.v1 import policy_pb2
 from fslr.training.summaries import is_held
 
-_NOTABLE = math.log(1.1)  # distance from the raw multiplier that deserves a word
+_ROUTINE = Limit.CONFIDENCE | Limit.AVERAGING | Limit.ROUNDING  # change nearly every multiplier
+_FAR = math.log(1.5)  # distance from the raw multiplier at which they deserve a word
 
 
 def outcome_text(outcome: int, texts: Texts) -> str:
@@ -42,17 +43,18 @@ def reason(row: RecommendedGroupRow, texts: Texts) -> str:
     found = [
         texts(
             f"reason.{name}",
-            ratio=format_number(row.measured / row.reference) if row.reference else "?",
-            raw=format_number(row.raw),
+            ratio=f"{row.measured / row.reference:.3g}" if row.reference else "?",
+            raw=f"{row.raw:.3g}",
             error=format_percent(row.relative_error),
         )
     ]
-    limits = limit_texts(row.limits, texts)
-    if limits and row.raw and abs(math.log(row.multiplier / row.raw)) > _NOTABLE:
-        found.append(texts("reason.limits", limits=_comma(texts).join(limits)))
+    is_far = bool(row.raw) and abs(math.log(row.multiplier / row.raw)) > _FAR
+    limits = limit_texts(row.limits if is_far else row.limits & ~_ROUTINE, texts)
+    if limits:
+        found.append(texts("reason.limits", limits=comma(texts).join(limits)))
     if row.is_outlier:
         found.append(texts("reason.outlier"))
-    return _joined(found, texts)
+    return joined(found, texts)
 
 
 def limit_texts(limits: Limit, texts: Texts) -> list[str]:
@@ -167,11 +169,20 @@ def _outcome_name(outcome: int) -> str:
     return ""
 
 
-def _comma(texts: Texts) -> str:
-    """Return what separates the items of a list."""
+def comma(texts: Texts) -> str:
+    """Return what separates the items of a list.
+
+    Args:
+        texts: The language's texts.
+    """
     return "、" if texts.language == "ja" else ", "
 
 
-def _joined(sentences: list[str], texts: Texts) -> str:
-    """Join sentences as the language does: Japanese has no space between them."""
+def joined(sentences: list[str], texts: Texts) -> str:
+    """Join sentences as the language does: Japanese has no space between them.
+
+    Args:
+        sentences: The sentences.
+        texts: The language's texts.
+    """
     return ("" if texts.language == "ja" else " ").join(sentences)

@@ -64,7 +64,7 @@ def test_a_report_has_three_pictures_reasons_limits_words_and_a_next_step() -> N
     for expected in (
         *("1. Total output change", "2. Contribution of each layer", "toy", "gpt@3"),
         *("3. Recommended learning rates", "blocks.*.attn.weight", "total rate (output units)"),
-        *("multiplier (factor)", "Matched: at the same learning rate", "0.80%"),
+        *("multiplier (factor)", "Matched: at an equal learning rate", "0.80%"),
         *("What the numbers do not say", "Five words", "Next step, to copy", "night followed"),
     ):
         assert expected in found.text
@@ -115,7 +115,7 @@ def test_empty_short_and_bare_runs_have_a_report() -> None:
     assert "1. Total output change" not in empty.text
     one = page(RunFigures.of(run, events))
     assert "There is one measurement so far" in one.text
-    assert "night has 1 measurements, which is too few to decide on" in one.text
+    assert "night has too few measurements to decide on" in one.text
     for field in ("loss", "total_rate", "shares", "learning_rates", "measuring_seconds"):
         events[0].measurement.ClearField(field)
     bare = page(RunFigures.of(run, events))

@@ -118,7 +118,7 @@ def test_each_group_has_its_learning_rates_and_a_reason() -> None:
     assert (row.learning_rate, row.in_force) == (0.01, 1.0)
     assert row.decay_factor == answer.multipliers[2]
     assert row.share == pytest.approx(3 / 55)
-    assert reason(row, EN).startswith("Matched: at the same learning rate, the outputs move 2.")
+    assert reason(row, EN).startswith("Matched: at an equal learning rate it moves the outputs 2.")
     answer.outcomes[2] = policy_pb2.OUTCOME_HELD_LOW_CONFIDENCE
     measured.relative_errors[2], answer.limits[2] = 0.4, 0
     assert reason(figures.recommended_groups()[2], EN) == "Held: measured only to ±40%."
@@ -127,7 +127,7 @@ def test_each_group_has_its_learning_rates_and_a_reason() -> None:
     assert reason(figures.recommended_groups()[2], EN).endswith(
         "Limited by speed of change, damping."
     )
-    assert reason(figures.recommended_groups()[2], JA).endswith("制限:変化の速さ、減衰。")
+    assert "変化の速さ、減衰" in reason(figures.recommended_groups()[2], JA)
     answer.outcomes[2] = 99  # type: ignore[call-overload]
     newer = "Outcome 99, which is defined by a newer service."
     assert reason(figures.recommended_groups()[2], EN) == newer
@@ -205,7 +205,7 @@ def test_each_figure_has_a_sentence() -> None:
     )
     assert "0 of 10 groups are held" in recommended_text(figures, EN)
     assert cost_text(figures.cost(), EN) == (
-        "Measuring took 0.80% of the training's time: 12 times, 0.25 s each (median)."
+        "Measuring took 0.80% of the training's time (measurements: 12, median 0.25 s)."
     )
     assert figures.cost() == MeasuringCost(12, 0.25, 0.008, 64)
     observed = RunFigures.of(*stored_run(observe_only=True))

@@ -29,7 +29,9 @@ def test_outcomes_limits_and_changes_have_texts() -> None:
         assert not number or all(f"{kind}.{name}" in all_texts() for kind in ("reason", "outcome"))
     assert all(texts(f"limit.{limit.name}") for limit in Limit)
     assert all(f"change.{kind.value}" in all_texts() for kind in ChangeKind)
-    assert texts("range", low=1, high=2) == "1~2"
+    states = ("training", "silent", "ended", "finished", "two jobs")
+    assert all(texts(f"state.{state}") for state in states)
+    assert texts("range", low=1, high=2) == "1〜2"
 
 
 def test_an_unknown_language_is_refused() -> None:
