@@ -16,7 +16,7 @@ from tests.building import content_message
 from tests.stored_runs import block_names, stored_run
 
 NOW = datetime(2026, 1, 2, 3, 20, tzinfo=UTC)
-_VOID = {"meta", "br", "link", "img"}
+_VOID = {"meta", "br", "link", "img", "wbr"}
 
 
 class Page(HTMLParser):
@@ -27,11 +27,13 @@ class Page(HTMLParser):
         self.texts: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self._open: list[str] = []
+        self._continues = False  # the text goes on after a place where it may be broken
         self.feed(html)
         assert self._open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        self._continues = tag == "wbr"
         if tag not in _VOID:
             self._open.append(tag)
 
@@ -42,8 +44,11 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if data.strip():
+        if self._continues:
+            self.texts[-1] += data
+        elif data.strip():
             self.texts.append(data.strip())
+        self._continues = False
 
     @property
     def text(self) -> str:
