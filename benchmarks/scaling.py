@@ -20,9 +20,9 @@ from advisor.policy import Policy
 from benchmarks.image_models import ResMLP
 from benchmarks.provenance import AsJson, Out, emit
 from fslr.torch import Batch, ModelGroups, PerExampleEstimator, Update
-from fslr.torch.hooks import StepHooks
 from fslr.torch.model.snapshot import Snapshot
-from fslr.torch.step_scaler import StepScaler
+from fslr.torch.steps.step_hooks import StepHooks
+from fslr.torch.steps.step_scaler import StepScaler
 
 _ROUNDS = 12
 _EXAMPLES = 64

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fslr.torch.hooks import StepHooks
-from fslr.torch.step_scaler import StepScaler
+from fslr.torch.steps.step_hooks import StepHooks
+from fslr.torch.steps.step_scaler import StepScaler
 
 
 class NoCycle:

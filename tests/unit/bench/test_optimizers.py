@@ -76,7 +76,7 @@ def test_an_optimizer_that_takes_too_long_is_not_judged(monkeypatch: pytest.Monk
 def test_multipliers_that_are_reported_and_not_applied_are_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fslr.torch.scaling.is_linear", lambda _: True)
+    monkeypatch.setattr("fslr.torch.steps.scaling.is_linear", lambda _: True)
     outcome = try_optimizer("torch.optim", "Rprop")
     assert outcome["where"] == "wrong"
     assert "multipliers are not applied: " in outcome["reason"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fslr
-from fslr.torch.measured_modules import being_measured
+from fslr.torch.calls.measured_modules import being_measured
 
 pytest.importorskip("trl", reason="needs the package trl")
 

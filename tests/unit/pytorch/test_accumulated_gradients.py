@@ -264,7 +264,7 @@ def test_an_earlier_call_that_returns_something_else_is_left_out(
 def test_inputs_of_earlier_calls_take_a_limited_amount_of_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fslr.torch.training_calls._MIN_EARLIER_BYTES", 10_000)
+    monkeypatch.setattr("fslr.torch.calls.training_calls._MIN_EARLIER_BYTES", 10_000)
     model = nn.Sequential(nn.Linear(50, 20), nn.ReLU(), nn.Linear(20, 30))  # 6,600 bytes
     optimizer = torch.optim.Adam(model.parameters())
     with Recorder(model, optimizer, every=1) as recorder:

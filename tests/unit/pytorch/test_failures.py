@@ -13,7 +13,7 @@ from fslr import RunInfo, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2
 from fslr.torch import Attachment, RateEstimate, attach
-from fslr.torch.scaling import Scaling
+from fslr.torch.steps.scaling import Scaling
 from tests.training_jobs import OFTEN, SpyAdvisor, wide
 from tests.waiting import eventually
 

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fslr.testing import FakeAdvisor
 from fslr.torch import attach
-from fslr.torch.hooks import StepHooks
+from fslr.torch.steps.step_hooks import StepHooks
 
 FIRST = 3  # the step from which on calls fail
 MULTIPLIERS = [0.5, 2.0, 0.25, 4.0]

@@ -17,8 +17,8 @@ from fslr import AttachError
 from fslr.advisor.v1 import policy_pb2
 from fslr.testing import FakeAdvisor
 from fslr.torch import attach
-from fslr.torch.optimizer_trial import try_out
-from fslr.torch.scaling import choose, is_linear
+from fslr.torch.steps.optimizer_trial import try_out
+from fslr.torch.steps.scaling import choose, is_linear
 from fslr.training.events import Event, Warned
 
 INDEPENDENT = policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT
@@ -379,7 +379,7 @@ def test_known_optimizers_are_not_tried_out(monkeypatch: pytest.MonkeyPatch) -> 
     def fail(*_: object) -> None:
         raise AssertionError("it was tried out")
 
-    monkeypatch.setattr("fslr.torch.scaling.try_out", fail)
+    monkeypatch.setattr("fslr.torch.steps.scaling.try_out", fail)
     model = net()
     choice = choose(torch.optim.AdamW(model.parameters()), "auto")
     assert (choice.by_update, choice.is_certain) == (False, True)

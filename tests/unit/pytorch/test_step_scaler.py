@@ -15,8 +15,8 @@ from torch import nn
 from advisor.local.in_process import InProcessAdvisor
 from fslr import AttachError
 from fslr.torch import ModelGroups, attach
-from fslr.torch.scaling import choose
-from fslr.torch.step_scaler import splitting_hint
+from fslr.torch.steps.scaling import choose
+from fslr.torch.steps.step_scaler import splitting_hint
 from tests.building import content_message
 from tests.scaled_steps import groups_of_a_step, scaler_of
 from tests.training_jobs import in_process, wide

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fslr.advisor.v1 import policy_pb2
 from fslr.testing import FakeAdvisor
 from fslr.torch import MeasuringOptions, Recorder, attach
-from fslr.torch.weight_decay import DecayKind, WeightDecay
+from fslr.torch.steps.weight_decay import DecayKind, WeightDecay
 from tests.building import COMPLETE_PROVENANCE
 from tests.scaled_steps import groups_of_a_step, scaler_of
 

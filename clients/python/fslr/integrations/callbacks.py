@@ -22,7 +22,7 @@ from fslr.profile_files import save_profile
 from fslr.protocols import Advisor
 from fslr.torch import Attachment, MeasuringOptions, Recorder, attach
 from fslr.torch.optimizers import Optimizers
-from fslr.torch.scaling import Scaling
+from fslr.torch.steps.scaling import Scaling
 from fslr.training.advised_run import Answers
 from fslr.training.events import Listener
 from fslr.training.recording import Provenance

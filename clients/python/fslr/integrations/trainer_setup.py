@@ -13,8 +13,8 @@ from torch import nn
 from fslr.errors import AttachError
 from fslr.integrations.label_masks import label_mask, without_adapters
 from fslr.torch import MeasuringOptions
+from fslr.torch.calls.measured_modules import is_being_measured
 from fslr.torch.distributed import Group, is_sharded
-from fslr.torch.measured_modules import is_being_measured
 from fslr.training.recording import Provenance
 from fslr.training.run_info import RunInfo
 

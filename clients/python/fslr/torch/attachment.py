@@ -8,17 +8,17 @@ from torch import nn
 
 from fslr.client.given_advisor import attached_to
 from fslr.protocols import Advisor
+from fslr.torch.calls.training_watch import TrainingWatch
 from fslr.torch.distributed import Group, ranks_of
-from fslr.torch.hooks import StepHooks, refuse_attached
 from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.groups import ModelGroups, check_model
 from fslr.torch.optimizers import Optimizers, checked_optimizers, largest_learning_rate, name_of
-from fslr.torch.scaling import Scaling, choose, on_updates
-from fslr.torch.step_check import StepCheck
 from fslr.torch.step_meter import StepMeter
-from fslr.torch.step_scaler import StepScaler, splitting_hint
-from fslr.torch.training_watch import TrainingWatch
-from fslr.torch.weight_decay import WeightDecay, exclusion_warning, kept_hint, scaled_hint
+from fslr.torch.steps.scaling import Scaling, choose, on_updates
+from fslr.torch.steps.step_check import StepCheck
+from fslr.torch.steps.step_hooks import StepHooks, refuse_attached
+from fslr.torch.steps.step_scaler import StepScaler, splitting_hint
+from fslr.torch.steps.weight_decay import WeightDecay, exclusion_warning, kept_hint, scaled_hint
 from fslr.training.advised_run import AdvisedRun, Answers
 from fslr.training.attached_training import AdvisedTraining
 from fslr.training.budget import DEFAULT_MAX_OVERHEAD

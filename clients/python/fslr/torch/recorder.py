@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from fslr.torch.calls.training_watch import TrainingWatch
 from fslr.torch.distributed import Group, ranks_of
-from fslr.torch.hooks import StepHooks
 from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.groups import ModelGroups, check_model
 from fslr.torch.optimizers import Optimizers, checked_optimizers, name_of
 from fslr.torch.step_meter import StepMeter
-from fslr.torch.step_scaler import StepScaler
-from fslr.torch.training_watch import TrainingWatch
-from fslr.torch.weight_decay import WeightDecay, exclusion_warning
+from fslr.torch.steps.step_hooks import StepHooks
+from fslr.torch.steps.step_scaler import StepScaler
+from fslr.torch.steps.weight_decay import WeightDecay, exclusion_warning
 from fslr.training.attached_training import RecordedTraining
 from fslr.training.events import Listener, Listeners, LogListener, Warned
 from fslr.training.recording import Provenance, Recording

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from fslr.errors import MeasurementError
+from fslr.torch.calls.measured_modules import being_measured
+from fslr.torch.calls.training_calls import TrainingCalls
 from fslr.torch.distributed import Ranks, is_sharded
 from fslr.torch.estimators import ProjectionSums, RateEstimate
-from fslr.torch.measured_modules import being_measured
 from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.batch import Batch
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.snapshot import Snapshot, StepView
 from fslr.torch.model.update import Update
-from fslr.torch.training_calls import TrainingCalls
 from fslr.training.averaging import RunningAverage
 from fslr.training.events import Listeners, Warned
 from fslr.training.measurement_size import MeasurementSize

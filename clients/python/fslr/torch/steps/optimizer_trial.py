@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fslr.torch.hooks import StepHooks
 from fslr.torch.model.isolation import preserved_generators
-from fslr.torch.small_copy import SmallCopy, trained_by
-from fslr.torch.step_scaler import StepScaler
+from fslr.torch.steps.small_copy import SmallCopy, trained_by
+from fslr.torch.steps.step_hooks import StepHooks
+from fslr.torch.steps.step_scaler import StepScaler
 
 _STEPS = 3
 _MULTIPLIERS = (0.5, 2.0, 1.0, 0.25)  # of one tensor after the other

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 import torch
 
 from fslr.errors import AttachError
-from fslr.torch.optimizer_trial import try_out
 from fslr.torch.optimizers import inner_optimizers
+from fslr.torch.steps.optimizer_trial import try_out
 
 Scaling = Literal["auto", "learning_rates", "update"]
 """Where multipliers act: on the learning rates during a step, or on the update that it made.

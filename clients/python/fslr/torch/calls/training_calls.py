@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fslr.torch.measured_modules import is_being_measured
+from fslr.torch.calls.measured_modules import is_being_measured
+from fslr.torch.calls.scripting import MARK, allow_scripting, end_scripting
 from fslr.torch.model.batch import AutocastState
 from fslr.torch.model.forward import unwrap
 from fslr.torch.model.structure import map_tensors, tensors_in
-from fslr.torch.scripting import MARK, allow_scripting, end_scripting
 
 # Before PyTorch 2.7, exports are seen as calls.
 _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fslr.errors import AttachError, MeasurementError
 from fslr.torch.optimizers import inner_optimizers, with_held
-from fslr.torch.split_groups import mark_as_own, owner_of
-from fslr.torch.step_scaler import StepScaler
+from fslr.torch.steps.split_groups import mark_as_own, owner_of
+from fslr.torch.steps.step_scaler import StepScaler
 
 _T = TypeVar("_T")
 _WRAPPER_CODE = torch.optim.Optimizer.profile_hook_step(lambda *_: None).__code__

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from fslr.torch.optimizer_trial import try_out
-from fslr.torch.step_scaler import StepScaler
+from fslr.torch.steps.optimizer_trial import try_out
+from fslr.torch.steps.step_scaler import StepScaler
 from fslr.training.events import Listeners, Warned
 
 _CHANGE = 1.01  # ratio of a multiplier to the one at the latest check, from which on it counts

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fslr.torch.optimizers import inner_optimizers, updated_by
-from fslr.torch.split_groups import SplitGroups
-from fslr.torch.weight_decay import WeightDecay
+from fslr.torch.steps.split_groups import SplitGroups
+from fslr.torch.steps.weight_decay import WeightDecay
 
 _T = TypeVar("_T")
 _WATCHED = 8  # tensors of each group that show whether a step was made

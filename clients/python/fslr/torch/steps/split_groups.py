@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fslr.torch.weight_decay import WeightDecay
+from fslr.torch.steps.weight_decay import WeightDecay
 
 _Group = dict[str, Any]
 _OWN_HOOK = "_fslr_hook"  # marks hooks of this package
