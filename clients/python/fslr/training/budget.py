@@ -6,15 +6,18 @@ import math
 from dataclasses import dataclass
 
 from fslr.errors import AttachError
+from fslr.training.measurement_cost import MeasurementCost, Size
 from fslr.training.stopwatch import Stopwatch
 
 DEFAULT_MAX_OVERHEAD = 0.01
 """Time of all measurements per time of training, at most."""
 
 _MIN_EXAMPLES = 8  # with fewer, little is saved and the relative error grows
-_FIXED_PART = 0.25  # of a measurement's time that examples do not change, until it is known
 _MAX_REPEATS = 4
-_MAX_GROWTH = 2.0  # of the number of examples from one measurement to the next
+# Relative to the mean square of an example's rate, as measured on transformers: the variance between
+# examples, and that of one probe.
+_VARIANCE_OF_EXAMPLES = 0.25
+_VARIANCE_OF_PROBES = 2.0
 _UNPLANNED_STEPS = 500  # a training of unknown length is taken to go on for a quarter of what it
 _UNPLANNED_PART = 0.25  # has behind it, and these steps
 _SETTLED_STEPS = 1_000  # before, the first measurement has not paid off
@@ -52,9 +55,10 @@ class Plan:
 
     Attributes:
         step: The step, at least the present one.
-        examples: Maximum number of examples, if it is the present one; 0: all.
-        repeats: How many times as many probes as otherwise. The passes of more probes on the same
-            examples cost less than more examples do, and reduce the relative error as much.
+        examples: Maximum number of examples, if it is the present one; 0: not known, as many as
+            make no more projections with the repeats than all examples would without.
+        repeats: How many times as many probes as otherwise. More probes on the same examples cost
+            less than more examples do, and reduce the relative error nearly as much.
     """
 
     step: int
@@ -67,7 +71,8 @@ class Budget:
 
     The time of all measurements together stays below ``max_overhead`` of the training's time,
     unless the smallest ones, of 8 examples every ``max_steps`` steps, cost more than that. The
-    first measurement is not limited; what it costs is saved later.
+    first measurement is not limited, except that it takes few examples with more probes each; what
+    it costs is saved later.
 
     Args:
         max_overhead: Largest time of all measurements per time of training, above 0.
@@ -79,23 +84,31 @@ class Budget:
         self._max_overhead = max_overhead
         self._stopwatch = stopwatch
         self._total_steps = total_steps
-        self._costs: list[tuple[int, float]] = []  # examples and seconds of the last two sizes
+        self._cost = MeasurementCost()
         self._measurements = 0
-        self._all_examples = 0
+        self._all_examples = 0  # the largest number of projections per probe without repeats
 
-    def measured(self, examples: int, seconds: float) -> None:
+    def first(self, step: int) -> Plan:
+        """Return how the first measurement is made.
+
+        Args:
+            step: The present step.
+        """
+        return Plan(step, repeats=_MAX_REPEATS)
+
+    def measured(self, size: Size, all_examples: int, seconds: float) -> None:
         """Take note of a measurement.
 
         Args:
-            examples: How many examples it used.
+            size: What was measured.
+            all_examples: How many examples there were, at least ``size.examples``.
             seconds: How long it took.
         """
         self._measurements += 1
-        self._all_examples = max(self._all_examples, examples)
+        self._all_examples = max(self._all_examples, all_examples)
         if self._measurements <= 2:
-            self._costs.clear()  # the first one also finds out how to measure
-        self._costs = [cost for cost in self._costs if cost[0] != examples][-1:]
-        self._costs.append((examples, seconds))
+            self._cost.clear()  # the first one also finds out how to measure
+        self._cost.add(size, seconds)
 
     def plan(self, step: int, *, measured_step: int, asked_step: int, allowed: Intervals) -> Plan:
         """Return whether a step that is due is measured, with how many examples, or when.
@@ -107,27 +120,25 @@ class Budget:
             allowed: The policy's range of intervals.
         """
         step_seconds = self._stopwatch.step_seconds
-        if step_seconds is None or not self._costs:
-            return Plan(step)
-        fixed, each = self._cost()
-        least = min(_MIN_EXAMPLES, self._all_examples)
-        least_seconds = fixed + each * least
+        if step_seconds is None or not self._cost:
+            return self.first(step)
+        least = self._least
+        least_seconds = self._cost.seconds(least)
         remaining = self._remaining_steps(step)
         trained = self._stopwatch.training_seconds + remaining * step_seconds
         left = self._max_overhead * trained - self._stopwatch.measuring_seconds
         per_step = self._seconds_per_step(left / remaining, least_seconds, allowed)
         seconds = per_step * min(step - measured_step, remaining)  # near the end little is left
         if seconds >= least_seconds:
-            examples = self._examples(seconds - fixed, each, least)
-            fewer = self._all_examples // examples if examples > least else 1
-            return Plan(step, examples, min(fewer, _MAX_REPEATS))
+            best = self._best(seconds)
+            return Plan(step, best.examples, best.repeats)
         is_urgent = asked_step - measured_step < allowed.min_steps
         if is_urgent and least_seconds <= _URGENT_PART * left:
-            return Plan(step, least)
+            return Plan(step, least.examples)
         latest = measured_step + max(allowed.max_steps, asked_step - measured_step)
         if per_step > 0:
             latest = min(latest, measured_step + math.ceil(least_seconds / per_step))
-        return Plan(max(latest, step), least)
+        return Plan(max(latest, step), least.examples)
 
     def _seconds_per_step(self, share: float, least_seconds: float, allowed: Intervals) -> float:
         """Return the time that measuring may take for each step since the last measurement.
@@ -149,8 +160,8 @@ class Budget:
             step: The present step.
         """
         overhead = self._stopwatch.overhead
-        least = min(_MIN_EXAMPLES, self._all_examples)
-        is_reduced = bool(self._costs) and self._costs[-1][0] <= least
+        least = self._least.examples
+        is_reduced = bool(self._cost) and self._cost.newest.examples <= least
         if step < _SETTLED_STEPS or overhead is None or not is_reduced:
             return ""
         if overhead <= self._max_overhead:
@@ -165,17 +176,40 @@ class Budget:
         unplanned = _UNPLANNED_STEPS + _UNPLANNED_PART * step
         return max(self._total_steps - step, 1) if self._total_steps > step else unplanned
 
-    def _cost(self) -> tuple[float, float]:
-        """Return the fixed time of a measurement, and that of each example."""
-        examples, seconds = self._costs[-1]
-        each = (1 - _FIXED_PART) * seconds / examples
-        if len(self._costs) == 2:
-            fewer, less = self._costs[0]
-            each = (seconds - less) / (examples - fewer)
-        each = min(max(each, 0.0), seconds / examples)
-        return seconds - each * examples, each
+    @property
+    def _least(self) -> Size:
+        return Size(max(1, min(_MIN_EXAMPLES, self._all_examples)))
 
-    def _examples(self, seconds: float, each: float, least: int) -> int:
-        fitting = seconds / each if each > 0 else float(self._all_examples)
-        most = min(_MAX_GROWTH * self._costs[-1][0], self._all_examples)
-        return max(int(min(fitting, most)), least)
+    def _best(self, seconds: float) -> Size:
+        """Return the size with the smallest expected error that takes no longer.
+
+        Args:
+            seconds: The time, at least that of the smallest measurement.
+        """
+        best = self._least
+        for repeats in range(1, _MAX_REPEATS + 1):
+            most = self._fitting(seconds, repeats)
+            if most >= self._least.examples and _variance(most, repeats) < _variance(
+                best.examples, best.repeats
+            ):
+                best = Size(most, repeats)
+        return best
+
+    def _fitting(self, seconds: float, repeats: int) -> int:
+        """Return the largest useful number of examples for some repeats; 0: none fits.
+
+        Args:
+            seconds: How long the measurement may take.
+            repeats: How many times as many probes as otherwise.
+        """
+        none = self._cost.seconds(Size(0, repeats))
+        each = self._cost.seconds(Size(1, repeats)) - none
+        most = self._all_examples // repeats
+        if seconds < none:
+            return 0
+        return most if each * most <= seconds - none else int((seconds - none) / each)
+
+
+def _variance(examples: int, repeats: int) -> float:
+    """Return the expected variance of an estimate, relative to the mean square."""
+    return (_VARIANCE_OF_EXAMPLES + _VARIANCE_OF_PROBES / repeats) / examples

@@ -26,6 +26,7 @@ from fslr.training.projections import ProjectionSums
 AnyRank = Callable[[list[bool]], list[bool]]
 """Returns for each of several flags whether any rank sets it."""
 
+_MIN_REPEATED_EXAMPLES = 8  # with fewer, the choice of examples would count
 _MAX_LEFT_OUT = 2  # examples of a limited batch, so that no other dimension has its size
 
 
@@ -134,6 +135,7 @@ class Estimator(ABC):
         self._forward = Forward(self._model, output, mask, dim=output_dim)
         self._groups = groups
         self.probes = probes
+        self._repeats = 1  # of the measurement under way
         self._probes = Probes(seed)
         self.on_notice: Callable[[str], None] = _ignore
         self._noticed: set[str] = set()
@@ -150,6 +152,7 @@ class Estimator(ABC):
         update: Update,
         *,
         max_examples: int | None = None,
+        repeats: int = 1,
     ) -> ProjectionSums:
         """Measure all groups at the model's current weights; the model is unchanged afterwards.
 
@@ -161,6 +164,10 @@ class Estimator(ABC):
                 then from the earlier ones. A batch is only cut if its front gives the same outputs
                 as within the whole batch; otherwise the last batch is measured as a whole, and
                 earlier ones are left out. None: all.
+            repeats: How many times as many probes are used, on so many times fewer examples than
+                there are, if they may be cut and at least 8 remain; fewer times otherwise. This
+                takes less time, since the examples are passed forward only once, and the relative
+                error is nearly the same.
 
         Raises:
             MeasurementError: There is no batch; or the output for the last one does not fit it, or
@@ -172,6 +179,10 @@ class Estimator(ABC):
         room = math.inf if max_examples is None else max_examples
         try:
             with isolated(self._model), eager_execution(), torch.enable_grad():
+                count = sum(each.examples for each in batches)
+                self._repeats = max(1, min(repeats, count // _MIN_REPEATED_EXAMPLES))
+                if self._repeats > 1:
+                    room = min(room, count // self._repeats)
                 sums = self._sums_of_last(batches[-1], update, room)
                 for earlier in reversed(batches[:-1]):
                     if sums.changes:
@@ -180,17 +191,24 @@ class Estimator(ABC):
                     own = self._sums_of_earlier(earlier, update, room - sums.examples)
                     sums = sums if own is None else sums + own
         finally:
+            self._repeats = 1
             reshard(self._model)
         return sums
 
+    @property
+    def _probe_count(self) -> int:
+        """The number of probes of the measurement under way."""
+        return self.probes * self._repeats
+
     def _sums_of_last(self, batch: Batch, update: Update, room: float) -> ProjectionSums:
-        batch = self._counted(batch, is_checked=math.isfinite(room))
-        if not self._may_be_limited(batch, room):
-            self._notice(
-                f"the first {room} of {batch.examples} examples do not give the same outputs alone "
-                f"as in their batch, so the whole batch is measured and not only {room}"
-            )
-            room = math.inf
+        batch, may_be_limited = self._may_be_limited(batch, room)
+        if not may_be_limited:
+            if self._repeats == 1:
+                self._notice(
+                    f"the first {room} of {batch.examples} examples do not give the same outputs "
+                    f"alone as in their batch, so the whole batch is measured and not only {room}"
+                )
+            room, self._repeats = math.inf, 1
         return self._fitting_sums(self._limited(batch, room), update)
 
     def _sums_of_earlier(self, batch: Batch, update: Update, room: float) -> ProjectionSums | None:
@@ -202,8 +220,8 @@ class Estimator(ABC):
         if room <= 0:
             return None
         try:
-            batch = self._counted(batch, is_checked=math.isfinite(room))
-            if self._may_be_limited(batch, room):
+            batch, may_be_limited = self._may_be_limited(batch, room)
+            if may_be_limited:
                 return self._fitting_sums(self._limited(batch, room), update)
         except torch.OutOfMemoryError:
             raise
@@ -227,18 +245,20 @@ class Estimator(ABC):
         return self._sums(self._counted(batch), update)
 
     @torch.no_grad()
-    def _counted(self, batch: Batch, *, is_checked: bool = False) -> Batch:
+    def _counted(self, batch: Batch, cutting: CutCheck | None = None) -> Batch:
         """Return a batch with as many examples as its output has, if the inputs do not say it.
 
         Args:
             batch: The batch.
-            is_checked: Whether to call the model to find out, if it is not known.
+            cutting: Calls the model to find out, if it is not known. None: the guess stands.
         """
         pattern = batch.pattern()
-        is_right = self._guesses.get(pattern, not is_checked)
-        if is_right or not batch.is_guess:
+        if not batch.is_guess or self._guesses.get(pattern, cutting is None):
             return batch
         with isolated(self._model):  # what is measured does not depend on whether this was checked
+            if pattern not in self._guesses and cutting is not None and cutting.accepts_whole:
+                self._guesses[pattern] = True
+                return batch
             examples = self._forward.examples_of_output(batch)
         self._guesses.setdefault(pattern, examples == batch.examples)
         if self._guesses[pattern]:
@@ -250,20 +270,26 @@ class Estimator(ABC):
         )
         return replace(batch, examples=examples, is_guess=False)
 
-    def _may_be_limited(self, batch: Batch, room: float) -> bool:
-        """Return whether a batch has room, or its front gives the same outputs alone.
+    def _may_be_limited(self, batch: Batch, room: float) -> tuple[Batch, bool]:
+        """Return a batch with its number of examples, and whether it may be cut to ``room``.
+
+        It may if it has no more, or if its front gives the same outputs alone.
 
         Args:
             batch: The batch.
-            room: Maximum number of examples, at least 1.
+            room: Maximum number of examples, at least 1; inf: no limit.
         """
-        size, pattern = int(min(room, batch.examples)), batch.pattern()
-        is_cut = size < batch.examples
+        cutting = CutCheck(self._forward, batch) if math.isfinite(room) else None
+        counted = self._counted(batch, cutting)
+        if counted is not batch or cutting is None:
+            cutting = CutCheck(self._forward, counted)
+        size, pattern = int(min(room, counted.examples)), counted.pattern()
+        is_cut = size < counted.examples
         if self._any_rank([is_cut and pattern not in self._front_is_right])[0]:
             with isolated(self._model):
-                is_wrong = not CutCheck(self._forward, batch).passes(0, size)
+                is_wrong = not cutting.passes(0, size)
             self._front_is_right[pattern] = not self._any_rank([is_wrong])[0]
-        return not is_cut or self._front_is_right[pattern]
+        return counted, not is_cut or self._front_is_right[pattern]
 
     def _limited(self, batch: Batch, room: float) -> Batch:
         """Return the front of a batch.
@@ -278,7 +304,7 @@ class Estimator(ABC):
         if room >= batch.examples:
             return batch
         least = max(1, int(room) - _MAX_LEFT_OUT)
-        parts = [batch.select(0, size) for size in range(int(room), least - 1, -1)]
+        parts = [batch.front(size) for size in range(int(room), least - 1, -1)]
         differ = self._any_rank([part.pattern() != batch.pattern() for part in parts])
         same = (part for part, differs in zip(parts, differ, strict=True) if not differs)
         return next(same, parts[0])

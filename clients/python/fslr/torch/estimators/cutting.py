@@ -37,6 +37,13 @@ class CutCheck:
         self._batch = batch
         self._whole: Tensor | None = None
 
+    @property
+    def accepts_whole(self) -> bool:
+        """Whether the model accepts the whole batch, and its output has as many examples."""
+        if self._whole is None:
+            self._whole = self._outputs(self._batch)
+        return self._whole is not None
+
     def passes(self, start: int, stop: int) -> bool:
         """Return whether the outputs for a part equal those for the whole batch.
 
@@ -47,10 +54,8 @@ class CutCheck:
         Raises:
             OutOfMemoryError: The whole batch does not fit into memory.
         """
-        if not self._batch.may_be_tried_in_parts_of(stop - start):
+        if not (self._batch.may_be_tried_in_parts_of(stop - start) and self.accepts_whole):
             return False
-        if self._whole is None:
-            self._whole = self._outputs(self._batch)
         part = self._outputs(self._batch.select(start, stop))
         if self._whole is None or part is None or part.shape[1:] != self._whole.shape[1:]:
             return False

@@ -53,13 +53,13 @@ class GradientEstimator(Estimator):
         edges += edges_beside(outputs, edges, [group.parameter for group in self._groups])
         squares_by_probe: list[Tensor] = []
         totals: list[Tensor | None] = [None] * len(self._groups)
-        for probe in range(self.probes):
+        for probe in range(self._probe_count):
             cotangent = self._probes.cotangent(outputs)
             gradients = torch.autograd.grad(
                 outputs,
                 edges,
                 cotangent if weights is None else weights.weigh(cotangent),
-                retain_graph=probe < self.probes - 1,
+                retain_graph=probe < self._probe_count - 1,
                 allow_unused=True,
             )
             squares = [torch.zeros((), device=outputs.device)] * len(self._groups)
@@ -74,17 +74,17 @@ class GradientEstimator(Estimator):
         mean_squares = [
             torch.zeros((), device=outputs.device)
             if total is None
-            else self.square(total / self.probes)
+            else self.square(total / self._probe_count)
             for total in totals
         ]
         by_probe = torch.stack(squares_by_probe).to("cpu", torch.float64)
-        totals_by_group = torch.stack(mean_squares).to("cpu", torch.float64) * self.probes
+        totals_by_group = torch.stack(mean_squares).to("cpu", torch.float64) * self._probe_count
         return ProjectionSums(
             totals_by_group.numpy(),
             by_probe.square().sum(0).numpy(),
             outputs.numel() if weights is None else weights.total(),
             batch.examples,
-            self.probes,
+            self._probe_count,
         )
 
 

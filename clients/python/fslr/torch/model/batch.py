@@ -57,6 +57,8 @@ class Batch:
         dim: The dimension of tensor arguments that counts the examples, >= 0.
         is_guess: Whether the number of examples is only the size of the first tensor, so that the
             output may know better.
+        whole_examples: Number of examples of the batch that this one is the front of; 0: it is
+            whole.
     """
 
     args: tuple[Any, ...]
@@ -65,6 +67,7 @@ class Batch:
     autocasts: tuple[AutocastState, ...] = ()
     dim: int = 0
     is_guess: bool = False
+    whole_examples: int = 0
 
     @classmethod
     def from_call(
@@ -91,6 +94,19 @@ class Batch:
     def tensors(self) -> list[Tensor]:
         """Return all tensor arguments, in order."""
         return tensors_in((self.args, self.kwargs))
+
+    def front(self, size: int) -> Batch:
+        """Return the first examples as a batch that knows of the others.
+
+        Args:
+            size: Number of examples, at most those of this batch.
+        """
+        return replace(self.select(0, size), whole_examples=self.examples)
+
+    @property
+    def part(self) -> float:
+        """How much of the whole batch this one is, in (0, 1]."""
+        return self.examples / self.whole_examples if self.whole_examples else 1.0
 
     def flattened_sizes(self) -> set[int]:
         """Return the sizes of leading dimensions that merge examples and their rows: B * T."""

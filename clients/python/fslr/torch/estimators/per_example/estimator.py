@@ -33,6 +33,7 @@ and the checks are this project's own (docs/decisions/0002-per-example-estimator
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -166,7 +167,7 @@ class PerExampleEstimator(Estimator):
         if count == 0 and not self._is_resumed:
             route = route.of_first_measurement(self._micro_batches)
         sums: ProjectionSums | None = None
-        for chunk in batch.chunks(route.chunks):
+        for chunk in batch.chunks(self._chunks(route, batch)):
             # The linearity error needs no precision, so it is measured on one part only: the first
             # in which anything counts.
             part = self._chunk_sums(
@@ -176,6 +177,20 @@ class PerExampleEstimator(Estimator):
         if sums is None:
             raise MeasurementError("the batch has no examples; it must have at least 1")
         return sums
+
+    def _chunks(self, route: Route, batch: Batch) -> int:
+        """Return into how many chunks a batch is cut, at most ``route.chunks``.
+
+        Few examples of a large batch need no chunks to save memory, and slow groups get their
+        degrees of freedom from repeats as well.
+
+        Args:
+            route: How the batch is measured.
+            batch: The batch.
+        """
+        if route.slow:
+            return math.ceil(route.chunks / self._repeats)
+        return min(route.chunks, math.ceil(self._micro_batches * batch.part))
 
     def _chunk_sums(
         self, chunk: Batch, update: Update, route: Route, *, with_real: bool
@@ -191,7 +206,7 @@ class PerExampleEstimator(Estimator):
         rows: list[Tensor] = []
         real: list[Tensor] = []
         at_outputs: list[OutputParts] = []
-        probes = route.probe_factor * self.probes
+        probes = route.probe_factor * self._probe_count
         for probe in range(probes):
             cotangent = self._probes.cotangent(trace.outputs)
             if weights is not None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fslr.torch.estimators.backward import edges_beside
 from fslr.torch.estimators.per_example.output_uses import OutputParts
@@ -47,6 +47,7 @@ class Trace:
     groups: int
     scales: dict[int, Tensor]
     weights: Weights | None = None
+    _beside: dict[tuple[int, ...], list[GradientEdge]] = field(default_factory=dict, repr=False)
 
     def backward(
         self, cotangent: Tensor, leaves: Sequence[Tensor] = (), *, keeps_graph: bool = True
@@ -61,7 +62,11 @@ class Trace:
         edges = [use.edge for use in self.uses] + [get_gradient_edge(leaf) for leaf in leaves]
         if not edges:
             return (), ()
-        beside = edges_beside(self.outputs, edges, leaves) if leaves else []
+        requested = tuple(map(id, leaves))  # all probes request the same
+        beside = self._beside.get(requested)
+        if beside is None:
+            beside = edges_beside(self.outputs, edges, leaves) if leaves else []
+            self._beside[requested] = beside
         found = torch.autograd.grad(
             self.outputs, edges + beside, cotangent, retain_graph=keeps_graph, allow_unused=True
         )

@@ -149,8 +149,9 @@ def find_route(
     wanted = max(pieces, min(_SUMMED_ROWS, batch.examples))
     probe_factor = 1
     if any_rank([bool(found.slow)])[0] and batch.examples > 1:
-        # Pairs of examples may interact, for instance. But mostly all do, as in batch norm.
-        interacts = any_rank([found.interacts])[0]
+        # Pairs of examples may interact, for instance. But mostly all do, as in batch norm. Not in
+        # the front of a batch, which gives the same outputs alone.
+        interacts = any_rank([found.interacts and not batch.whole_examples])[0]
         never = interacts and not CutCheck(projector.forward, part).passes(0, 2)
         if any_rank([never])[0]:
             pieces, probe_factor = 1, _SUMMED_ROWS
