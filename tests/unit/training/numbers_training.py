@@ -51,12 +51,14 @@ class NumbersMeter:
             raise MeasurementError("out of luck")
         step = self.training.weights - self.before + np.array(uncounted_decays) * self.before
         moved = np.abs(step) / np.array(learning_rates)
-        self.size.examples = min(self.size.max_examples or self.all_examples, self.all_examples)
+        most, repeats = self.size.part(self.all_examples)
+        examples, probes = min(most or self.all_examples, self.all_examples), self.size.probes
+        self.size.used(examples, probes * repeats, repeats)
         return RateEstimate(
             unit_rates=(moved * self.training.sensitivities).tolist(),
             relative_errors=[0.01] * len(moved),
-            probes=self.size.probes,
-            examples=self.size.examples,
+            probes=probes * repeats,
+            examples=examples,
         )
 
     def rescale_step(self, factors: Sequence[float], decays: Sequence[float]) -> None:

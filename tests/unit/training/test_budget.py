@@ -14,9 +14,11 @@ from fslr import AttachError, Event, Measured, RateEstimate, RunInfo
 from fslr.advisor.v1 import layout_pb2
 from fslr.testing import FakeAdvisor
 from fslr.training.advised_run import AdvisedRun, Answers
-from fslr.training.budget import Budget, Intervals
+from fslr.training.budget import Budget, Intervals, Plan
 from fslr.training.events import Listeners
 from fslr.training.exchange import OneProcess
+from fslr.training.measurement_cost import Size
+from fslr.training.measurement_size import MeasurementSize
 from fslr.training.stopwatch import Stopwatch
 from tests.unit.training.numbers_training import NumbersMeter, NumbersTraining
 
@@ -40,7 +42,8 @@ class Training:
 
     Attributes:
         fixed: Seconds of each measurement.
-        each: Further seconds for each example.
+        each: Further seconds for each example, of which each probe takes ``probe_part``.
+        probe_part: See ``each``.
         first: Further seconds of the first measurement.
         max_overhead: As in a budget.
         total_steps: As in a budget.
@@ -49,11 +52,12 @@ class Training:
 
     fixed: float
     each: float
+    probe_part: float = 1 / 3
     first: float = 0.0
     max_overhead: float = 0.01
     total_steps: int = 0
     asked: int = 25
-    measured: dict[int, int] = field(default_factory=dict)  # examples by step
+    measured: dict[int, Size] = field(default_factory=dict)  # by step
 
     def __post_init__(self) -> None:
         self.clock = Clock()
@@ -63,25 +67,41 @@ class Training:
     def train(self, steps: int) -> None:
         due = last = 0
         for step in range(steps):
-            examples = 0
             if step >= due:
                 plan = (
                     self.budget.plan(step, measured_step=last, asked_step=due, allowed=ALLOWED)
                     if step
-                    else None
+                    else self.budget.first(step)
                 )
-                examples = ALL_EXAMPLES if plan is None else (plan.examples or ALL_EXAMPLES)
-                if plan is not None and plan.step > step:
-                    due, examples = plan.step, 0
-            if examples:
-                with self.stopwatch.measuring():
-                    seconds = self.fixed + self.each * examples + (0 if step else self.first)
-                    self.clock.seconds += seconds
-                self.budget.measured(examples, seconds)
-                self.measured[step] = examples
-                last, due = step, step + self.asked
+                if plan.step > step:
+                    due = plan.step
+                else:
+                    self.measure(step, plan)
+                    last, due = step, step + self.asked
             self.clock.seconds += 1.0
             self.stopwatch.end_step()
+
+    def measure(self, step: int, plan: Plan) -> None:
+        size = MeasurementSize(1)
+        size.set_examples(plan.examples, plan.repeats)
+        examples, repeats = size.part(ALL_EXAMPLES)
+        self.measured[step] = used = Size(examples or ALL_EXAMPLES, repeats)
+        seconds = self.seconds_of(used) + (0 if step else self.first)
+        with self.stopwatch.measuring():
+            self.clock.seconds += seconds
+        self.budget.measured(used, seconds)
+
+    def seconds_of(self, size: Size) -> float:
+        probes = self.probe_part * size.repeats
+        return self.fixed + self.each * size.examples * (1 - self.probe_part + probes)
+
+    def variances(self, first: int = 0, last: int = 1_000_000) -> list[float]:
+        """Return the variance of each measurement in a range of steps, relative to the least."""
+        return [
+            (0.25 + 2 / size.repeats) / size.examples / (2.25 / ALL_EXAMPLES)
+            for step, size in self.measured.items()
+            if first <= step < last
+        ]
 
 
 @settings(deadline=None, max_examples=40)
@@ -89,41 +109,81 @@ class Training:
     fixed=st.floats(0, 0.4),
     per_batch=st.floats(0, 4),
     first=st.floats(0, 6),
+    probe_part=st.floats(0, 1),
     asked=st.integers(25, 100),
     total_steps=st.sampled_from([0, 3_000]),
 )
 def test_measuring_stays_below_its_part_of_the_training(
-    fixed: float, per_batch: float, first: float, asked: int, total_steps: int
+    fixed: float,
+    per_batch: float,
+    first: float,
+    probe_part: float,
+    asked: int,
+    total_steps: int,
 ) -> None:
     training = Training(
-        fixed, per_batch / ALL_EXAMPLES, first=first, asked=asked, total_steps=total_steps
+        fixed,
+        per_batch / ALL_EXAMPLES,
+        probe_part=probe_part,
+        first=first,
+        asked=asked,
+        total_steps=total_steps,
     )
     training.train(3_000)
     assert training.stopwatch.overhead is not None
     # The policy wants a measurement every 100 steps, whatever the smallest one costs.
     least = fixed + per_batch / ALL_EXAMPLES * 8
-    rarest = (fixed + per_batch + first + 29 * least) / 2_999
+    rarest = (training.seconds_of(training.measured[0]) + first + 29 * least) / 2_999
     assert training.stopwatch.overhead <= max(0.0105, 1.001 * rarest)
     steps = list(training.measured)
     assert steps[0] == 0  # the first answer is not delayed
     assert max(b - a for a, b in itertools.pairwise(steps)) <= 100
     assert min(b - a for a, b in itertools.pairwise(steps)) >= asked
-    assert min(training.measured.values()) >= 8
+    assert min(size.examples for size in training.measured.values()) >= 8
 
 
 def test_what_is_cheap_is_measured_as_often_and_on_as_many_examples_as_asked() -> None:
     training = Training(0.05, 0.1 / ALL_EXAMPLES)
     training.train(1_000)
     assert list(training.measured) == list(range(0, 1_000, 25))
-    assert set(training.measured.values()) == {ALL_EXAMPLES}
+    later = list(training.measured.values())[1:]
+    assert set(later) == {Size(ALL_EXAMPLES)}
+
+
+def test_the_first_measurement_takes_few_examples_with_more_probes() -> None:
+    training = Training(0.05, 0.1 / ALL_EXAMPLES)
+    training.train(1)
+    assert training.measured == {0: Size(16, 4)}
+
+
+def test_more_probes_on_fewer_examples_come_before_larger_errors() -> None:
+    """Half of what all examples cost is enough for nearly the same error."""
+    training = Training(0.1, 1.4 / ALL_EXAMPLES, asked=100)
+    training.train(5_000)
+    assert {size.repeats for step, size in training.measured.items() if step > 1_000} <= {2, 3, 4}
+    assert max(training.variances(1_000)) < 1.5
+
+
+def test_the_largest_size_follows_from_what_examples_and_probes_cost() -> None:
+    """Sizes that were not tried are predicted, so the choice is nearly the best one."""
+    for probe_part in (0.1, 1 / 3, 0.9):
+        training = Training(0.1, 1.4 / ALL_EXAMPLES, probe_part=probe_part, asked=100)
+        training.train(8_000)
+        fitting = [
+            (0.25 + 2 / repeats) / examples / (2.25 / ALL_EXAMPLES)
+            for repeats in range(1, 5)
+            for examples in range(8, ALL_EXAMPLES // repeats + 1)
+            if training.seconds_of(Size(examples, repeats)) <= 1.0
+        ]
+        assert training.variances(4_000)[-1] <= 1.3 * min(fitting)
 
 
 def test_fewer_examples_come_before_longer_intervals() -> None:
     training = Training(0.02, 2.0 / ALL_EXAMPLES, asked=50)
     training.train(5_000)
-    later = {step: examples for step, examples in training.measured.items() if step > 1_000}
+    later = {step: size for step, size in training.measured.items() if step > 1_000}
     assert len(later) == pytest.approx(4_000 / 50, abs=2)
-    assert max(later.values()) < 24
+    assert max(size.examples for size in later.values()) < 24
 
 
 def test_the_interval_grows_where_fewer_examples_save_nothing() -> None:
@@ -138,7 +198,7 @@ def test_a_training_of_known_length_measures_more_at_its_start() -> None:
     for total_steps in (0, 4_000):
         training = Training(0.1, 2.0 / ALL_EXAMPLES, total_steps=total_steps)
         training.train(4_000)
-        early.append(sum(examples for step, examples in training.measured.items() if step < 1_000))
+        early.append(sum(1 / variance for variance in training.variances(last=1_000)))
         assert training.stopwatch.overhead is not None
         assert training.stopwatch.overhead <= 0.0105
     assert early[1] > 1.2 * early[0]
@@ -150,7 +210,7 @@ def test_measurements_that_are_asked_for_early_are_not_put_off() -> None:
     training.asked = 2
     training.train(9)
     assert list(training.measured) == [0, 2, 4, 6, 8]
-    assert set(training.measured.values()) == {ALL_EXAMPLES, 8}
+    assert list(training.measured.values()) == [Size(16, 4), *[Size(8)] * 4]
 
 
 def test_a_hint_says_that_a_measurement_cannot_be_cheap_enough() -> None:
@@ -255,7 +315,8 @@ def test_a_run_keeps_to_its_budget_and_says_what_measuring_costs() -> None:
     sent = [(m.measuring_seconds, m.measuring_overhead) for m in advisor.measurements]
     assert sent == [(event.seconds, event.overhead or 0.0) for event in measured]
     assert not advisor.measurements[0].HasField("measuring_overhead")
-    assert measured[0].seconds == pytest.approx(2.0)
+    assert (measured[0].estimate.examples, measured[0].estimate.probes) == (16, 4)
+    assert measured[0].seconds == pytest.approx(0.5)
     assert measured[0].overhead is None
     assert measured[-1].seconds < 1.0
     assert measured[-1].seconds == pytest.approx(2 * measured[-1].estimate.examples / ALL_EXAMPLES)

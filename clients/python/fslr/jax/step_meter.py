@@ -160,13 +160,12 @@ class StepMeter:
         )
         if not has_moved:  # the step was skipped, perhaps because its outputs are not finite
             return self._unmoved()
-        batch = self._limited(before)
-        self._estimator.probes = self.size.probes
+        batch, repeats = self._limited(before)
+        self._estimator.probes = self.size.probes * repeats
         estimate = self._measured(before, after, updates, batch, learning_rates)
         self._slow_groups_log.measured(self.slow_groups)
-        self.size.examples = estimate.examples
-        self.size.note_probes(estimate.probes)
-        return self._average.add(estimate, self.size.probes)
+        self.size.used(estimate.examples, estimate.probes, repeats)
+        return self._average.add(estimate, self.size.probes * repeats)
 
     def _unmoved(self) -> RateEstimate:
         """Return the measurement of a step that changed no weight."""
@@ -230,26 +229,29 @@ class StepMeter:
                 found[group.leaf] = np.array(found[group.leaf], np.float32).reshape(shape)
         return found
 
-    def _limited(self, before: SplitModel) -> Any:
-        """Return the step's batch, or its first examples if their number is limited."""
-        batch, limit = self.step.batch, self.size.max_examples
-        if limit is None:
-            return batch
+    def _limited(self, before: SplitModel) -> tuple[Any, int]:
+        """Return the step's batch, or its first examples if their number is limited; and repeats.
+
+        A limit is a power of two, because each size is compiled.
+        """
+        batch = self.step.batch
         outputs = self._shape_of_outputs(before, batch)
         axis = self._options.output_axis
         whole = outputs.shape[axis] if axis < len(outputs.shape) else 0
-        if whole <= limit:
-            return batch
+        most, repeats = self.size.part(whole)
+        if most is None or whole <= most:
+            return batch, 1
+        most = 1 << (most.bit_length() - 1)
         part = jax.tree.map(
-            lambda leaf: leaf[:limit] if jnp.ndim(leaf) and len(leaf) == whole else leaf, batch
+            lambda leaf: leaf[:most] if jnp.ndim(leaf) and len(leaf) == whole else leaf, batch
         )
         try:
             cut = self._shape_of_outputs(before, part)
         except Exception:  # noqa: BLE001 - the model wants a batch of its own size
-            return batch
+            return batch, 1
         whole_shape = list(outputs.shape)
-        whole_shape[axis] = limit
-        return part if list(cut.shape) == whole_shape else batch
+        whole_shape[axis] = most
+        return (part, repeats) if list(cut.shape) == whole_shape else (batch, 1)
 
     def _shape_of_outputs(self, model: SplitModel, batch: Any) -> Any:
         def outputs(params: Any, arrays: Any, batch: Any) -> Any:

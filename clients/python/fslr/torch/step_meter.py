@@ -93,6 +93,7 @@ class StepMeter:
         self._is_sharded = is_sharded(model)
         self._estimator = options.estimator_of(model, groups, self._ranks)
         self.size = MeasurementSize(options.probes, options.examples)
+        self._examples = 0  # of the measurement under way, on this rank
         self._slow_groups_log = SlowGroupsLog(len(groups))
         self._listeners = listeners
         self._has_warned_of_changes = False
@@ -175,13 +176,16 @@ class StepMeter:
         )
         if self._ranks.speaks:
             self._slow_groups_log.measured(self.slow_groups)
-        self.size.note_probes(
-            estimate.probes, least_per_requested=self._estimator.probes_per_requested
+        self.size.used(
+            self._examples,
+            estimate.probes,
+            self._estimator.repeats,
+            least_per_requested=self._estimator.probes_per_requested,
         )
         # A skipped step must not enter the average.
         if not any(estimate.unit_rates):
             return estimate
-        return self._average.add(estimate, self.size.probes)
+        return self._average.add(estimate, self.size.probes * self.size.repeats)
 
     def _measured(
         self, learning_rates: Sequence[float], uncounted_decays: Sequence[float]
@@ -199,8 +203,9 @@ class StepMeter:
                 unit_update, learning_rates, step.applied if self._options.linearity else None
             )
             self._estimator.probes = self.size.probes
-            sums = self._estimator.measure(batches, update, max_examples=self.size.max_examples)
-            self.size.examples = sums.examples
+            most, repeats = self.size.part(sum(batch.examples for batch in batches))
+            sums = self._estimator.measure(batches, update, max_examples=most, repeats=repeats)
+            self._examples = sums.examples
             return sums, step.sums_of_squares()
 
     def _begun(

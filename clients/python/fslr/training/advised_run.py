@@ -25,6 +25,7 @@ from fslr.training.events import (
     Warned,
 )
 from fslr.training.exchange import Advice, Exchange, Ranks
+from fslr.training.measurement_cost import Size
 from fslr.training.measurement_size import MeasurementSize
 from fslr.training.stopwatch import Stopwatch
 from fslr.training.summaries import held_words, outcome_words, range_words, short_name
@@ -255,14 +256,17 @@ class AdvisedRun:
 
     def _plan(self) -> None:
         """Let the budget decide how the step that is due is measured, or when; all ranks alike."""
-        if self._budget is None or self._measured_step is None:
+        if self._budget is None:
             return
-        plan = self._budget.plan(
-            self.cadence.step,
-            measured_step=self._measured_step,
-            asked_step=self._asked_step,
-            allowed=self._intervals,
-        )
+        if self._measured_step is None:
+            plan = self._budget.first(self.cadence.step)
+        else:
+            plan = self._budget.plan(
+                self.cadence.step,
+                measured_step=self._measured_step,
+                asked_step=self._asked_step,
+                allowed=self._intervals,
+            )
         values = [float(plan.step), float(plan.examples), float(plan.repeats)]
         step, examples, repeats = map(int, self._ranks.from_speaker(values))
         if step > self.cadence.step:
@@ -328,7 +332,8 @@ class AdvisedRun:
             )
         )
         if budget is not None:
-            budget.measured(self._size.examples, stopwatch.seconds_under_way)
+            size = Size(self._size.examples, self._size.repeats)
+            budget.measured(size, stopwatch.seconds_under_way)
             if (hint := budget.hint(step)) and not self._exceeded:
                 self._exceeded = True
                 self._listeners.emit(Warned(step, hint, is_hint=True))

@@ -14,8 +14,8 @@ DEFAULT_MAX_OVERHEAD = 0.01
 
 _MIN_EXAMPLES = 8  # with fewer, little is saved and the relative error grows
 _MAX_REPEATS = 4
-# Relative to the mean square of an example's rate, as measured on transformers: the variance between
-# examples, and that of one probe.
+# Variances relative to the mean square of an example's rate, as measured on transformers: between
+# examples, and of one probe.
 _VARIANCE_OF_EXAMPLES = 0.25
 _VARIANCE_OF_PROBES = 2.0
 _UNPLANNED_STEPS = 500  # a training of unknown length is taken to go on for a quarter of what it
@@ -96,16 +96,15 @@ class Budget:
         """
         return Plan(step, repeats=_MAX_REPEATS)
 
-    def measured(self, size: Size, all_examples: int, seconds: float) -> None:
+    def measured(self, size: Size, seconds: float) -> None:
         """Take note of a measurement.
 
         Args:
             size: What was measured.
-            all_examples: How many examples there were, at least ``size.examples``.
             seconds: How long it took.
         """
         self._measurements += 1
-        self._all_examples = max(self._all_examples, all_examples)
+        self._all_examples = max(self._all_examples, size.examples * size.repeats)
         if self._measurements <= 2:
             self._cost.clear()  # the first one also finds out how to measure
         self._cost.add(size, seconds)
@@ -120,7 +119,7 @@ class Budget:
             allowed: The policy's range of intervals.
         """
         step_seconds = self._stopwatch.step_seconds
-        if step_seconds is None or not self._cost:
+        if step_seconds is None or not self._cost.is_known:
             return self.first(step)
         least = self._least
         least_seconds = self._cost.seconds(least)
@@ -128,9 +127,13 @@ class Budget:
         trained = self._stopwatch.training_seconds + remaining * step_seconds
         left = self._max_overhead * trained - self._stopwatch.measuring_seconds
         per_step = self._seconds_per_step(left / remaining, least_seconds, allowed)
-        seconds = per_step * min(step - measured_step, remaining)  # near the end little is left
-        if seconds >= least_seconds:
-            best = self._best(seconds)
+        steps = min(step - measured_step, remaining)  # near the end little is left
+        if (seconds := per_step * steps) >= least_seconds:
+            # An early measurement gets more than an even share to be precise, but not to be larger
+            # than that needs.
+            precise = Size(max(1, self._all_examples // _MAX_REPEATS), _MAX_REPEATS)
+            even = left / remaining * steps
+            best = self._best(min(seconds, max(even, self._cost.seconds(precise))))
             return Plan(step, best.examples, best.repeats)
         is_urgent = asked_step - measured_step < allowed.min_steps
         if is_urgent and least_seconds <= _URGENT_PART * left:
@@ -161,7 +164,7 @@ class Budget:
         """
         overhead = self._stopwatch.overhead
         least = self._least.examples
-        is_reduced = bool(self._cost) and self._cost.newest.examples <= least
+        is_reduced = self._cost.is_known and self._cost.newest.examples <= least
         if step < _SETTLED_STEPS or overhead is None or not is_reduced:
             return ""
         if overhead <= self._max_overhead:

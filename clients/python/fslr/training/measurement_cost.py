@@ -26,8 +26,10 @@ class Size:
     examples: int
     repeats: int = 1
 
-    def _counts(self) -> tuple[float, float, float]:
-        return 1.0, float(self.examples), float(self.examples * self.repeats)
+    @property
+    def counts(self) -> _Floats:
+        """How often each part of a measurement's time is spent: fixed, by example, by probe."""
+        return np.array([1.0, self.examples, self.examples * self.repeats])
 
 
 class MeasurementCost:
@@ -42,7 +44,9 @@ class MeasurementCost:
         self._known: list[tuple[Size, float]] = []
         self._parts: _Floats | None = None
 
-    def __bool__(self) -> bool:
+    @property
+    def is_known(self) -> bool:
+        """Whether any measurement was added."""
         return bool(self._known)
 
     @property
@@ -80,18 +84,18 @@ class MeasurementCost:
         """
         if self._parts is None:
             self._parts = self._fitted()
-        return float(self._parts @ size._counts())
+        return float(self._parts @ size.counts)
 
     def _fitted(self) -> _Floats:
         newest, seconds = self._known[-1]
-        counts = np.array(newest._counts())
+        counts = newest.counts
         each = (1 - _FIXED_PART) * seconds / (counts[1] * _PROBES_PER_EXAMPLE + counts[2])
         assumed = np.array([_FIXED_PART * seconds, _PROBES_PER_EXAMPLE * each, each])
         known = [(size, taken) for size, taken in self._known if taken > 0]
         if seconds <= 0 or len(known) == 1:
             return assumed
         # In units of what is assumed; the last rows hold the solution near 1.
-        rows = [np.array(size._counts()) * assumed / taken for size, taken in known]
+        rows = [size.counts * assumed / taken for size, taken in known]
         prior = np.sqrt(_PRIOR_WEIGHT) * np.eye(3)
         wanted = np.concatenate([np.ones(len(rows)), prior.sum(1)])
         factors, *_ = np.linalg.lstsq(np.vstack([*rows, prior]), wanted)

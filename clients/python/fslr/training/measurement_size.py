@@ -6,49 +6,62 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+_MIN_REPEATED_EXAMPLES = 8  # with fewer, the choice of examples would count
+
 
 class MeasurementSize:
     """How many examples and probes later measurements use.
 
-    Options set it first. The budget then lowers the number of examples, and the advisor may say
-    how many probes it wants. A meter asks for both before each measurement, and reports what it
-    used.
+    Options set it first. The budget then lowers the number of examples, on which it may use more
+    probes, and the advisor may say how many probes it wants. A meter asks for both before each
+    measurement, and reports what it used.
 
     Args:
         probes: Number of probes, >= 1.
         max_examples: Maximum number of examples, >= 1, which nothing exceeds. None: no limit.
 
     Attributes:
+        probes: Number of probes to request from the estimator without repeats, >= 1.
         examples: Number of examples of the newest measurement, on this rank; 0: there was none.
+        repeats: How many times as many probes the newest measurement used.
     """
 
     def __init__(self, probes: int, max_examples: int | None = None) -> None:
+        self.probes = probes
         self.examples = 0
-        self._requested = probes
-        self._repeats = 1
+        self.repeats = 1
         self._used_per_requested = 1.0  # a slow route uses several probes for each requested one
-        self._limits = [max_examples or math.inf, math.inf]
+        self._limit = max_examples or math.inf
+        self._planned_examples = math.inf
+        self._planned_repeats = 1
 
-    @property
-    def probes(self) -> int:
-        """Number of probes to request from the estimator, >= 1."""
-        return self._requested * self._repeats
+    def part(self, examples: int) -> tuple[int | None, int]:
+        """Return how many examples are measured at most, and how many times as many probes.
 
-    @property
-    def max_examples(self) -> int | None:
-        """Maximum number of examples to measure on, >= 1; None: no limit."""
-        limit = min(self._limits)
-        return None if math.isinf(limit) else int(limit)
+        More probes are only used on so many times fewer examples, if at least 8 remain.
+
+        Args:
+            examples: How many examples there are.
+
+        Returns:
+            The maximum number of examples, or None for no limit; and the factor, >= 1.
+        """
+        count = min(float(examples), self._limit)
+        repeats = max(1, min(self._planned_repeats, int(count) // _MIN_REPEATED_EXAMPLES))
+        most = min(self._limit, self._planned_examples)
+        if repeats > 1:
+            most = min(most, count // repeats)
+        return (None if math.isinf(most) else int(most)), repeats
 
     def set_examples(self, examples: int, repeats: int = 1) -> None:
         """Measure later steps on at most this many examples.
 
         Args:
             examples: The number; 0: no limit but the one of the options.
-            repeats: How many times as many probes as were set are used, >= 1.
+            repeats: How many times as many probes are used, >= 1, as in :meth:`part`.
         """
-        self._limits[1] = examples or math.inf
-        self._repeats = repeats
+        self._planned_examples = examples or math.inf
+        self._planned_repeats = repeats
 
     def set_probes(self, probes: int) -> None:
         """Set the number of probes of later measurements.
@@ -56,25 +69,27 @@ class MeasurementSize:
         Args:
             probes: The number, >= 1, as :attr:`.RateEstimate.probes` counts them.
         """
-        self._requested = max(1, math.ceil(probes / self._used_per_requested))
-        self._repeats = 1
+        self.probes = max(1, math.ceil(probes / self._used_per_requested))
+        self._planned_repeats = 1
 
-    def note_probes(self, used: int, *, least_per_requested: float = 0.0) -> None:
-        """Take note of how many probes the newest measurement used.
+    def used(
+        self, examples: int, probes: int, repeats: int, *, least_per_requested: float = 0.0
+    ) -> None:
+        """Take note of what the newest measurement used.
 
         Args:
-            used: The number.
-            least_per_requested: How many are used at least for each requested one next time.
+            examples: Number of examples on this rank.
+            probes: Number of probes, repeats included.
+            repeats: How many times as many probes as otherwise, >= 1.
+            least_per_requested: How many probes are used at least for each requested one next time.
         """
-        self._used_per_requested = max(used / self.probes, least_per_requested)
+        self.examples, self.repeats = examples, repeats
+        per_requested = probes / (self.probes * repeats)
+        self._used_per_requested = max(per_requested, least_per_requested)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed training needs; the limit of examples is found anew."""
-        return {
-            "probe_count": self.probes,
-            "probes_per_requested": self._used_per_requested,
-            "repeats": self._repeats,
-        }
+        """Return what a resumed training needs; the budget plans examples and repeats anew."""
+        return {"probe_count": self.probes, "probes_per_requested": self._used_per_requested}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where :meth:`state_dict` was called.
@@ -85,6 +100,5 @@ class MeasurementSize:
         Raises:
             KeyError: An entry is missing.
         """
-        self._repeats = int(state["repeats"])
-        self._requested = int(state["probe_count"]) // self._repeats
+        self.probes = int(state["probe_count"])
         self._used_per_requested = float(state["probes_per_requested"])

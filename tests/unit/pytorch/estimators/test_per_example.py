@@ -165,6 +165,55 @@ def test_fewer_examples_need_no_new_checks() -> None:
     handle.remove()
 
 
+def test_few_examples_with_more_probes_are_passed_forward_once() -> None:
+    torch.manual_seed(0)
+    case = measurable(gpt(12), characters(32, 9))
+    estimator = case.estimator()
+    estimator.measure(case.batch, case.update, max_examples=8, repeats=4)  # finds out how
+    sizes: list[int] = []
+    handle = case.model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    sums = estimator.measure(case.batch, case.update, max_examples=8, repeats=4)
+    handle.remove()
+    assert (sums.examples, sums.probes, estimator.repeats) == (8, 4, 4)
+    assert sizes == [8]  # a quarter of the batch is measured in one part
+    estimator.measure(case.batch, case.update)
+    assert estimator.repeats == 1
+
+
+def test_more_probes_on_few_examples_have_the_stated_error() -> None:
+    torch.manual_seed(0)
+    case = measurable(gpt(12), characters(32, 9))
+    part = measurable(case.model, case.batch.args[0][:8])
+    part.updates[:] = case.updates
+    exact = torch.tensor(part.exact())
+    estimator = case.estimator()
+    names = [group.name for group in case.groups]
+    found = [
+        estimator.measure(case.batch, case.update, max_examples=8, repeats=4).estimate(names)
+        for _ in range(40)
+    ]
+    rates = torch.tensor([estimate.unit_rates for estimate in found])
+    stated = torch.tensor([estimate.relative_errors for estimate in found]).mean(0)
+    moved = exact > 0
+    bias = (rates.square().mean(0).sqrt() / exact - 1)[moved]
+    assert float(bias.abs().max()) < 5 * float(stated[moved].max()) / math.sqrt(40)
+    deviation = (rates / exact - 1).square().mean(0).sqrt()[moved]
+    estimated = stated[moved] > 0  # the head's rate is exact
+    assert float((deviation / stated[moved])[estimated].median()) == pytest.approx(1, rel=0.25)
+
+
+def test_a_batch_that_may_not_be_cut_is_measured_once_with_the_usual_probes() -> None:
+    case = measurable(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)), torch.randn(32, 4))
+    estimator = case.estimator()
+    notices: list[str] = []
+    estimator.on_notice = notices.append
+    sums = estimator.measure(case.batch, case.update, max_examples=8, repeats=4)
+    again = estimator.measure(case.batch, case.update, max_examples=8, repeats=4)
+    assert (sums.examples, estimator.repeats) == (32, 1)
+    assert again.probes == 8  # the groups before the normalization are slow
+    assert notices == []  # nobody asked for fewer examples
+
+
 def test_a_parameter_that_did_not_move_has_a_rate_of_zero() -> None:
     case = measurable(nn.Linear(4, 3), torch.randn(8, 4))
     case.updates[1].zero_()

@@ -26,7 +26,6 @@ from fslr.training.projections import ProjectionSums
 AnyRank = Callable[[list[bool]], list[bool]]
 """Returns for each of several flags whether any rank sets it."""
 
-_MIN_REPEATED_EXAMPLES = 8  # with fewer, the choice of examples would count
 _MAX_LEFT_OUT = 2  # examples of a limited batch, so that no other dimension has its size
 
 
@@ -111,6 +110,7 @@ class Estimator(ABC):
 
     Attributes:
         probes: The number K of probes in later measurements; slow groups may take a multiple of it.
+        repeats: How many times as many probes the newest measurement used.
         on_notice: Called with what the user should know about the batches; each message comes once.
 
     Raises:
@@ -135,7 +135,7 @@ class Estimator(ABC):
         self._forward = Forward(self._model, output, mask, dim=output_dim)
         self._groups = groups
         self.probes = probes
-        self._repeats = 1  # of the measurement under way
+        self.repeats = 1
         self._probes = Probes(seed)
         self.on_notice: Callable[[str], None] = _ignore
         self._noticed: set[str] = set()
@@ -164,10 +164,9 @@ class Estimator(ABC):
                 then from the earlier ones. A batch is only cut if its front gives the same outputs
                 as within the whole batch; otherwise the last batch is measured as a whole, and
                 earlier ones are left out. None: all.
-            repeats: How many times as many probes are used, on so many times fewer examples than
-                there are, if they may be cut and at least 8 remain; fewer times otherwise. This
-                takes less time, since the examples are passed forward only once, and the relative
-                error is nearly the same.
+            repeats: How many times as many probes are used, if the last batch may be cut to
+                ``max_examples``. More probes on few examples take less time than many examples,
+                since each is passed forward only once, and the relative error is nearly the same.
 
         Raises:
             MeasurementError: There is no batch; or the output for the last one does not fit it, or
@@ -179,10 +178,7 @@ class Estimator(ABC):
         room = math.inf if max_examples is None else max_examples
         try:
             with isolated(self._model), eager_execution(), torch.enable_grad():
-                count = sum(each.examples for each in batches)
-                self._repeats = max(1, min(repeats, count // _MIN_REPEATED_EXAMPLES))
-                if self._repeats > 1:
-                    room = min(room, count // self._repeats)
+                self.repeats = repeats
                 sums = self._sums_of_last(batches[-1], update, room)
                 for earlier in reversed(batches[:-1]):
                     if sums.changes:
@@ -191,24 +187,23 @@ class Estimator(ABC):
                     own = self._sums_of_earlier(earlier, update, room - sums.examples)
                     sums = sums if own is None else sums + own
         finally:
-            self._repeats = 1
             reshard(self._model)
         return sums
 
     @property
     def _probe_count(self) -> int:
         """The number of probes of the measurement under way."""
-        return self.probes * self._repeats
+        return self.probes * self.repeats
 
     def _sums_of_last(self, batch: Batch, update: Update, room: float) -> ProjectionSums:
         batch, may_be_limited = self._may_be_limited(batch, room)
         if not may_be_limited:
-            if self._repeats == 1:
+            if self.repeats == 1:
                 self._notice(
                     f"the first {room} of {batch.examples} examples do not give the same outputs "
                     f"alone as in their batch, so the whole batch is measured and not only {room}"
                 )
-            room, self._repeats = math.inf, 1
+            room, self.repeats = math.inf, 1
         return self._fitting_sums(self._limited(batch, room), update)
 
     def _sums_of_earlier(self, batch: Batch, update: Update, room: float) -> ProjectionSums | None:

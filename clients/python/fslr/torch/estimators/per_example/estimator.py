@@ -189,7 +189,7 @@ class PerExampleEstimator(Estimator):
             batch: The batch.
         """
         if route.slow:
-            return math.ceil(route.chunks / self._repeats)
+            return math.ceil(route.chunks / self.repeats)
         return min(route.chunks, math.ceil(self._micro_batches * batch.part))
 
     def _chunk_sums(
