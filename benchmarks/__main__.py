@@ -17,6 +17,7 @@ from benchmarks.report.command import results
 from benchmarks.rpc.command import rpc
 from benchmarks.scaling import scaling
 from benchmarks.studies.ablations import ablations
+from benchmarks.studies.adapters import adapters
 from benchmarks.studies.alternatives import alternatives
 from benchmarks.studies.ideas import ideas
 from benchmarks.studies.references import references
@@ -30,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(ablations)
+app.command()(adapters)
 app.command()(alternatives)
 app.command("compare")(compare_stored)
 app.command()(demo)

@@ -1,0 +1,61 @@
+"""The study of adapters: joint rates, and their multipliers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fslr.torch
+from benchmarks.report.adapters import adapters as rendered
+from benchmarks.studies.adapters import JointAdvisor, Losses, joint_rates, pairs_of, row_of
+from benchmarks.transfer.lora import LoRALinear
+from tests.building import content_message
+
+NAMES = ("up.a.weight", "up.b.weight", "head.weight")
+
+
+def test_a_joint_rate_is_that_of_the_change_that_both_factors_make() -> None:
+    changes = np.array([[1.0, 2.0, -1.0], [0.5, 1.0, 3.0], [1.0, 0.0, 0.0]])
+    pairs = pairs_of(NAMES)
+    assert pairs == [(0, 1)]
+    together = np.linalg.norm(changes[0] + changes[1])
+    assert joint_rates(changes @ changes.T, pairs) == pytest.approx([together, together, 1.0])
+    noise = np.array([[1.0, -1.1, 0.0], [-1.1, 1.0, 0.0], [0.0, 0.0, 1.0]])  # no true Gram matrix
+    assert joint_rates(noise, pairs) == pytest.approx([0.1**0.5, 0.1**0.5, 1.0])
+
+
+def test_both_factors_have_one_multiplier() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(LoRALinear(nn.Linear(4, 6), rank=2), nn.Tanh(), nn.Linear(6, 2))
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2)
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    content = content_message(names)
+    for point in content.points:
+        point.unit_rates[:] = [1.0] * len(names)
+    advisor = JointAdvisor(content)
+    with fslr.torch.attach(
+        model,
+        optimizer,
+        profile="x",
+        advisor=advisor,
+        answers="wait",
+        listeners=[advisor.listen],
+    ) as attachment:
+        for _ in range(3):
+            inputs = torch.randn(8, 4)
+            model(inputs).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert attachment.failures == 0
+    multipliers = dict(zip(names, attachment.multipliers, strict=True))
+    assert multipliers["0.a.weight"] == multipliers["0.b.weight"] != 1.0
+
+
+def test_the_table_shows_the_difference_and_the_best_losses() -> None:
+    losses = [Losses(2.5, 2.3, 2.2, 2.2), Losses(2.5, 2.3, 2.2, 2.3)]
+    rows = [row_of("2", -6, losses), row_of("2", -7, [Losses(2.4, 2.4, 2.0, 2.5)] * 2)]
+    text = rendered({"adapters": rows, "seeds": 2, "ranks": [4, 32]})
+    assert "| 2 | 2^-6 | 2.500 | 2.300 | 2.200 | 2.250 | +0.050 ± 0.100 |" in text
+    assert "the mean loss is 2.000 with separate multipliers and 2.250 with a joint one" in text
