@@ -156,6 +156,14 @@ def _api_of_fslr(_: Path) -> str:
     return f"::: fslr\n    options:\n      members: [{', '.join(names)}]"
 
 
+def _api_of_integrations(_: Path) -> str:
+    """Return the directives for what users import from ``fslr.integrations``, and its options."""
+    options = ("callbacks.AdviceOptions", "callbacks.RecordingOptions")
+    trainers = ("transformers", "lightning", *options, "accelerate", "label_masks")
+    others = ("tensorboard", "wandb", "mlflow", "progress")
+    return "\n\n".join(f"::: fslr.integrations.{name}" for name in (*trainers, *others))
+
+
 def decisions(root: Path) -> str:
     """Return the list of recorded decisions.
 
@@ -182,6 +190,7 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "python-local": _api(".", "advisor.local"),
     "python-testing": _api("clients/python", "fslr.testing"),
     "python-torch": _api("clients/python", "fslr.torch"),
+    "python-integrations": _api_of_integrations,
     "python-jax": _api("clients/python", "fslr.jax"),
     "python-training": _api("clients/python", "fslr.training"),
     "settings": settings,
