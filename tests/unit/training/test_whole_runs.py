@@ -197,6 +197,40 @@ def test_measurements_follow_the_policy_and_report_the_multipliers_in_force() ->
     assert list(second.unit_rates) == pytest.approx(WIDE)
 
 
+def test_a_loss_is_read_at_measured_steps_and_one_that_cannot_be_read_is_a_warning() -> None:
+    class Loss:
+        """An array of a framework; reading it takes time, or fails."""
+
+        def __init__(self, value: float | None) -> None:
+            self.value, self.reads = value, 0
+
+        def __float__(self) -> float:
+            self.reads += 1
+            if self.value is None:
+                raise RuntimeError("array has been deleted")
+            return float(self.value)
+
+    training, advisor = NumbersTraining(WIDE), SpyAdvisor(recorded())
+    warnings: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Warned):
+            warnings.append(event.message)
+
+    run = advised(training, advisor, listeners=[listen])
+    losses = [Loss(step) for step in range(8)] + [Loss(None)]
+    for loss in losses:
+        run.report_loss(loss)
+        training.train(run, 1)
+    assert [loss.reads for loss in losses] == [1, 0, 0, 0, 1, 0, 0, 0, 1]
+
+    assert [m.loss for m in advisor.measurements] == [0.0, 4.0, 0.0]
+    assert not advisor.measurements[-1].HasField("loss")
+    (warning,) = [text for text in warnings if "loss" in text]
+    assert "cannot be read (array has been deleted), so it is not sent; report a number" in warning
+    assert run.cadence.failures == 0
+
+
 def test_a_resumed_run_equals_an_uninterrupted_one() -> None:
     whole, first = NumbersTraining(WIDE), NumbersTraining(WIDE)
     whole.train(advised(whole), 12)

@@ -230,14 +230,23 @@ class AdvisedRun:
 
         Args:
             loss: The loss, in any unit. It is read at the next measured step only. One that is not
-                finite is not sent.
+                finite is not sent, and one that cannot be read is a warning.
         """
         self._loss = loss
 
     def _take_loss(self) -> float | None:
         """Return the loss to send, which belongs to one measurement only."""
         loss, self._loss = self._loss, None
-        value = math.nan if loss is None else float(loss)
+        if loss is None:
+            return None
+        try:
+            value = float(loss)
+        except Exception as error:  # noqa: BLE001 - a loss is for people only, and may be deleted
+            self._warn(
+                f"the reported loss cannot be read ({error}), so it is not sent; report a number, "
+                "or an array with one that stays valid until the step ends"
+            )
+            return None
         return value if math.isfinite(value) else None
 
     def begin_step(self, learning_rates: Sequence[float]) -> None:
