@@ -26,6 +26,7 @@ from advisor.cli import (
     run_watch,
     serve,
     token,
+    web,
 )
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command()(serve.serve)
 app.command()(serve.health)
+app.command()(web.web)
 app.command()(doctor.doctor)
 app.command()(mapping.explain)
 app.command()(report.report)

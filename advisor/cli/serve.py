@@ -34,6 +34,7 @@ from advisor.server.bootstrap import Service, running_service
 from advisor.server.listening import ListenError
 from advisor.server.readiness import LIVENESS, READINESS
 from advisor.server.settings import Settings
+from advisor.server.web import running_web
 from advisor.server.worker import START_ERRORS, start_problem
 from advisor.server.workers import running_workers
 from advisor.store.redis.embedded import EmbeddedRedis, EmbeddedRedisError
@@ -79,8 +80,11 @@ def serve(
                 service = running_service(settings, redis_url)
             else:
                 service = running_workers(settings, redis_url, log_json=log_json)
+            web = running_web(settings, redis_url, log_json=log_json)
             run_loop(
-                _serve(settings, service, embedded, address_file=address_file, until_eof=until_eof)
+                _serve(
+                    settings, service, web, embedded, address_file=address_file, until_eof=until_eof
+                )
             )
     except EmbeddedRedisError as error:
         fail(str(error))
@@ -97,6 +101,7 @@ def _embedded(settings: Settings) -> contextlib.AbstractContextManager[EmbeddedR
 async def _serve(
     settings: Settings,
     starting: contextlib.AbstractAsyncContextManager[Service],
+    starting_web: contextlib.AbstractAsyncContextManager[str | None],
     embedded: EmbeddedRedis | None,
     *,
     address_file: Path | None,
@@ -108,7 +113,7 @@ async def _serve(
         loop.add_signal_handler(wanted, stop.set)
     if until_eof:
         loop.add_reader(sys.stdin.fileno(), stop_at_eof, stop)
-    async with starting as service:
+    async with starting as service, starting_web as url:
         with _announced(service.address, address_file):
             _log.info(
                 "serving",
@@ -116,6 +121,7 @@ async def _serve(
                 redis="embedded" if embedded else "external",
                 data_dir=str(settings.data_dir) if embedded else None,
                 metrics_port=service.metrics_port,
+                web=url,
                 workers=settings.workers,
                 tls=settings.tls is not None,
                 authenticates=settings.authenticates,

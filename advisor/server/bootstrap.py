@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import grpc
 import structlog
@@ -32,7 +33,13 @@ from advisor.rpc.policy_service import PolicyServicer
 from advisor.rpc.profile_service import ProfileServicer
 from advisor.rpc.run_service import RunServicer
 from advisor.rpc.status_service import Deployment, StatusServicer
-from advisor.server.listening import address_of, check_exposure, listen, metrics_served
+from advisor.server.listening import (
+    address_of,
+    check_exposure,
+    listen,
+    listen_privately,
+    metrics_served,
+)
 from advisor.server.readiness import LIVENESS, Readiness
 from advisor.server.settings import Settings
 from advisor.store.audit import AuditStore
@@ -84,8 +91,8 @@ class Service:
     """A running service.
 
     Attributes:
-        address: Its address, ``host:port``.
-        port: Its port.
+        address: Its address, ``host:port`` or ``unix:PATH``.
+        port: Its port; 0: it has none.
         metrics_port: Port of the metrics; None if they are not served.
     """
 
@@ -109,7 +116,11 @@ class _RedisClients:
 
 @contextlib.asynccontextmanager
 async def running_service(
-    settings: Settings, redis_url: str, *, shares_port: bool = False
+    settings: Settings,
+    redis_url: str,
+    *,
+    shares_port: bool = False,
+    private_socket: Path | None = None,
 ) -> AsyncIterator[Service]:
     """Run the service while the context lasts, then let open calls end.
 
@@ -117,6 +128,7 @@ async def running_service(
         settings: The settings, except ``workers``, which does not matter here.
         redis_url: The Redis to use: the embedded one's or the settings'.
         shares_port: Whether other processes of the same service listen on the port.
+        private_socket: Path of a Unix socket to listen on instead of the port.
 
     Yields:
         The service, once it answers.
@@ -163,7 +175,11 @@ async def running_service(
             metrics=metrics,
         )
         health_servicer = _add_health_and_reflection(server, settings)
-        port = listen(server, settings)
+        if private_socket is None:
+            port = listen(server, settings)
+            address = address_of(settings.host, port)
+        else:
+            port, address = 0, listen_privately(server, private_socket)
         with metrics_served(metrics.registry, settings) as metrics_port:
             readiness = Readiness((clients.retrying, clients.single_try), health_servicer, metrics)
             telemetry.start()
@@ -172,7 +188,7 @@ async def running_service(
                 await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
             await readiness.start()
             try:
-                yield Service(address_of(settings.host, port), port, metrics_port)
+                yield Service(address, port, metrics_port)
             finally:
                 _log.info("stopping", grace_s=settings.grace_s)
                 await readiness.stop()

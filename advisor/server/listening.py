@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -64,6 +65,27 @@ def listen(server: grpc.aio.Server, settings: Settings) -> int:
             "choose a different --port (0 takes a free one) or stop the program that holds it"
         )
     return port
+
+
+def listen_privately(server: grpc.aio.Server, path: Path) -> str:
+    """Add a Unix socket to a server, for other parts of the same process.
+
+    Args:
+        server: The server.
+        path: Path of the socket, in a folder that only this user can access.
+
+    Returns:
+        The address in gRPC's notation.
+
+    Raises:
+        ListenError: The socket cannot be created.
+    """
+    address = f"unix:{path}"
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ListenError(f"cannot create the socket {path}: {error}") from error
+    return address
 
 
 @contextlib.contextmanager

@@ -124,6 +124,24 @@ class Settings(BaseSettings):
         description="TCP port of the Prometheus metrics; 0 takes a free one. Default: metrics are "
         "not served.",
     )
+    http: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="TCP port of the web page; 0 takes a free one. Default: it is not served.",
+    )
+    http_max_requests_per_s: float = Field(
+        50.0,
+        gt=0,
+        description="Maximum number of requests to the web page per second, for each token or, "
+        "without tokens, each address. Bursts of 5 seconds' worth are answered.",
+    )
+    http_max_live_pages: int = Field(
+        1_000,
+        ge=1,
+        description="Maximum number of open web pages that follow a run, half of them for one "
+        "token or address. Further ones do not follow it.",
+    )
     tracing: bool = Field(
         False,
         description="Export OpenTelemetry traces of calls. The environment variables OTEL_... "

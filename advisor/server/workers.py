@@ -24,9 +24,11 @@ from advisor.server.listening import ListenError, address_of, metrics_served
 from advisor.server.settings import Settings
 from advisor.server.worker import READY, TASK_VARIABLE, WorkerTask
 
+_MODULE = "advisor.server.worker"
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _START_TIMEOUT_S = 30.0
-_STOP_MARGIN_S = 5.0  # on top of what a worker may take to stop
+STOP_MARGIN_S = 5.0
+"""How much longer than it should a worker may take to stop, in seconds."""
 _MIN_RESTART_DELAY_S, _MAX_RESTART_DELAY_S = 0.2, 10.0
 
 _log = structlog.get_logger()
@@ -58,7 +60,7 @@ async def running_workers(
         task = WorkerTask(
             settings=settings.model_copy(update=changes), redis_url=redis_url, log_json=log_json
         )
-        workers = [_Worker(task, Path(metrics_dir)) for _ in range(settings.workers)]
+        workers = [Worker(_MODULE, task, Path(metrics_dir)) for _ in range(settings.workers)]
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=metrics_dir)  # type: ignore[no-untyped-call]
         with metrics_served(registry, settings) as metrics_port:
@@ -79,8 +81,8 @@ async def running_workers(
                 await _stop(workers, settings)
 
 
-async def _stop(workers: list[_Worker], settings: Settings) -> None:
-    deadline_s = settings.max_stop_s + _STOP_MARGIN_S
+async def _stop(workers: list[Worker], settings: Settings) -> None:
+    deadline_s = settings.max_stop_s + STOP_MARGIN_S
     await asyncio.gather(*(worker.stop(deadline_s) for worker in workers))
 
 
@@ -104,22 +106,31 @@ def _reserved_port(settings: Settings) -> Iterator[int]:
         yield int(reserved.getsockname()[1])
 
 
-class _Worker:
+class Worker:
     """A worker process, and those that replace it.
 
     Args:
+        module: The module that it runs.
         task: The worker's task.
-        metrics_dir: The directory that the worker writes its metrics to.
+        metrics_dir: The directory that the worker writes its metrics to; None: nowhere.
+
+    Attributes:
+        details: What the worker reported beside being ready, such as its port.
     """
 
-    def __init__(self, task: WorkerTask, metrics_dir: Path) -> None:
-        self._environment = {
-            **os.environ,
-            TASK_VARIABLE: task.model_dump_json(),
-            _METRICS_VARIABLE: str(metrics_dir),
-        }
+    def __init__(self, module: str, task: WorkerTask, metrics_dir: Path | None = None) -> None:
+        self._module = module
         self._metrics_dir = metrics_dir
         self._process: Process | None = None
+        self.task = task
+        self.details = ""
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        own = {TASK_VARIABLE: self.task.model_dump_json()}
+        if self._metrics_dir is not None:
+            own[_METRICS_VARIABLE] = str(self._metrics_dir)
+        return {**os.environ, **own}
 
     async def start(self) -> None:
         """Start the process, and wait until it answers.
@@ -128,7 +139,7 @@ class _Worker:
             ListenError: The process cannot start; the message has its reason.
         """
         process = self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "advisor.server.worker"),
+            *(sys.executable, "-m", self._module),
             stdin=PIPE,  # closes if this process dies, and the worker stops
             stdout=PIPE,
             env=self._environment,
@@ -140,7 +151,8 @@ class _Worker:
                 report = (await process.stdout.readline()).decode().strip()
         except TimeoutError:
             report = f"a worker does not answer after {_START_TIMEOUT_S:.0f} s; see its log"
-        if report != READY:
+        state, _, self.details = report.partition(" ")
+        if state != READY:
             raise ListenError(report or "a worker died while starting; see its log")
 
     async def supervise(self) -> None:
@@ -178,4 +190,5 @@ class _Worker:
 
     def _clear_metrics(self, process: Process) -> None:
         """Remove a dead process's gauges, such as its open calls; its counters stay."""
-        mark_process_dead(process.pid, str(self._metrics_dir))  # type: ignore[no-untyped-call]
+        if self._metrics_dir is not None:
+            mark_process_dead(process.pid, str(self._metrics_dir))  # type: ignore[no-untyped-call]

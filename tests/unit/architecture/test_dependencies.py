@@ -21,18 +21,8 @@ _ORDER = {
     "advisor": (
         *("errors", "runtime", "observability"),  # any part may raise, run tasks and count
         *("policy", "registry", "advising", "auth"),
-        *(
-            "store",
-            "wire",
-            "rpc",
-            "report",
-            "document",
-            "export",
-            "server",
-            "local",
-            "doctor",
-            "cli",
-        ),
+        *("store", "wire", "rpc", "report", "document", "export", "web"),
+        *("server", "local", "doctor", "cli"),
         "__main__",
     ),
     "fslr": (

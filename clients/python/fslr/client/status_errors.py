@@ -42,7 +42,7 @@ def service_error(error: grpc.RpcError, address: str) -> ServiceError:
         error: The error that gRPC raised.
         address: The address of the advisor, for messages.
     """
-    if not isinstance(error, grpc.Call):
+    if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         return ServiceError(str(error))
     info = _error_info(error)
     if info is not None:
@@ -63,7 +63,7 @@ def service_error(error: grpc.RpcError, address: str) -> ServiceError:
     return kind(f"{error.code().name}: {error.details()}")
 
 
-def _error_info(call: grpc.Call) -> error_pb2.ErrorInfo | None:
+def _error_info(call: grpc.Call | grpc.aio.AioRpcError) -> error_pb2.ErrorInfo | None:
     for key, value in call.trailing_metadata() or ():
         if key != _DETAILS_KEY or not isinstance(value, bytes):
             continue

@@ -1,0 +1,174 @@
+"""The application: its routes, its limits, and what becomes of errors.
+
+Every route answers GET and HEAD and only reads, but for the form that signs in and out, which only
+sets a cookie.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import quote
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from advisor.web import compare_pages, live, overview_page, profile_pages, run_pages, sign_in_page
+from advisor.web.backend import Backend
+from advisor.web.context import Context, Handler
+from advisor.web.errors import PageNotFoundError, status_of
+from advisor.web.feeds import RunFeeds
+from advisor.web.limits import LimitExceededError, Limits
+from advisor.web.numbers import to_json
+from advisor.web.rendering import Renderer
+from advisor.web.security import SecurityHeaders
+
+_STATIC = Path(__file__).parent / "static"
+_JSON = "application/json"
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class WebLimits:
+    """The limits of a page.
+
+    Attributes:
+        max_requests_per_s: Maximum requests per second of one viewer.
+        max_live_pages: Maximum number of open live connections.
+    """
+
+    max_requests_per_s: float = 50.0
+    max_live_pages: int = 1_000
+
+
+def create_app(backend: Backend, limits: WebLimits) -> Starlette:
+    """Return the application.
+
+    Args:
+        backend: The service to read from; the application closes it when it stops.
+        limits: Its limits.
+    """
+    context = Context(
+        backend=backend,
+        feeds=RunFeeds(backend),
+        limits=Limits(
+            max_requests_per_s=limits.max_requests_per_s, max_live_pages=limits.max_live_pages
+        ),
+        renderer=Renderer(),
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        context.feeds.start()
+        try:
+            yield
+        finally:
+            await context.stop()
+
+    project = "/projects/{project}"
+    run, profile = f"{project}/runs/{{run}}", f"{project}/profiles/{{profile}}"
+    pages: dict[str, Handler] = {
+        "/": overview_page.start,
+        project: overview_page.overview,
+        run: run_pages.run_page,
+        f"{run}/figures": run_pages.figures,
+        f"{run}/groups": run_pages.groups,
+        f"{run}/curves.json": run_pages.curves,
+        f"{run}/events": live.events,
+        profile: profile_pages.profile_page,
+        f"{profile}/curves.json": profile_pages.curves,
+        f"{project}/compare": compare_pages.compare_page,
+        f"{project}/compare.json": compare_pages.curves,
+        "/sign-in": sign_in_page.form,
+    }
+    app = Starlette(
+        routes=[
+            Route("/healthz", _healthz, methods=["GET"]),
+            *(
+                Route(path, _handled(context, handler), methods=["GET"])
+                for path, handler in pages.items()
+            ),
+            Route("/sign-in", _handled(context, sign_in_page.submit), methods=["POST"]),
+            Mount("/static", StaticFiles(directory=_STATIC)),
+        ],
+        middleware=[
+            Middleware(SecurityHeaders),
+            Middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5),
+        ],
+        exception_handlers={HTTPException: _unrouted(context)},
+        lifespan=lifespan,
+    )
+    app.state.context = context
+    return app
+
+
+async def _healthz(_request: Request) -> Response:
+    """Answer that the process runs."""
+    return PlainTextResponse("ok\n")
+
+
+def _handled(context: Context, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint that counts a request, and turns errors into pages."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            context.limits.request(context.limited_as(request))
+            return await handler(context, request)
+        except Exception as error:  # noqa: BLE001 - nobody gets to see a stack trace
+            return await _failed(context, request, error)
+
+    return endpoint
+
+
+def _unrouted(context: Context) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            return await _failed(context, request, PageNotFoundError(request.url.path))
+        return PlainTextResponse(f"{error.detail}\n", error.status_code, headers=error.headers)
+
+    return answer
+
+
+async def _failed(context: Context, request: Request, error: Exception) -> Response:
+    """Return the page for an error."""
+    status = status_of(error)
+    headers = {}
+    if isinstance(error, LimitExceededError):
+        headers["retry-after"] = str(max(1, round(error.retry_s)))
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.exception("a page failed", path=request.url.path, exc_info=error)
+        message = ""
+    else:
+        message = str(error)
+    is_data = request.url.path.endswith((".json", "/events"))
+    if is_data:
+        return Response(
+            to_json({"status": int(status), "error": message or status.phrase}),
+            status,
+            headers=headers,
+            media_type=_JSON,
+        )
+    if status is HTTPStatus.UNAUTHORIZED:
+        target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"/sign-in?next={quote(target)}", HTTPStatus.SEE_OTHER)
+    return context.renderer.page(
+        request,
+        "error.html",
+        status,
+        headers=headers,
+        message=message,
+        kind=status.name.lower(),
+        project=request.path_params.get("project", ""),
+    )

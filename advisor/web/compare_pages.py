@@ -1,0 +1,159 @@
+"""Two runs, or two versions of a profile, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+
+from advisor.report.profile_curves import ProfileCurves
+from advisor.report.run_columns import aligned_extremes
+from advisor.report.runs import RunRow
+from advisor.report.texts import Texts
+from advisor.report.words import short_name
+from advisor.web.context import Context
+from advisor.web.feeds import RunFeed
+from advisor.web.numbers import rounded, to_json
+from advisor.web.rendering import language_of
+from advisor.web.script_texts import script_texts
+
+_BUCKETS = 250
+_RUN_CURVES = ("total_rate", "loss", "learning_rate", "max_multiplier", "min_multiplier")
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A number of both sides.
+
+    Attributes:
+        label: What it is: the key of a text, or a role.
+        is_role: Whether ``label`` is a role.
+        left: The number of the first side; None: not reported.
+        right: That of the second side.
+    """
+
+    label: str
+    is_role: bool
+    left: float | None
+    right: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """The second number minus the first one; None: one of them is not reported."""
+        return None if self.left is None or self.right is None else self.right - self.left
+
+    @property
+    def ratio(self) -> float | None:
+        """The second number divided by the first one; None: not known."""
+        return self.right / self.left if self.left and self.right is not None else None
+
+
+async def compare_page(context: Context, request: Request) -> Response:
+    """Return the page; without names it only asks for them."""
+    viewer, caller = await context.signed_in(request)
+    project = request.path_params["project"]
+    left, right, kind = _asked(request)
+    rows: list[Compared] = []
+    facts: list[dict[str, Any]] = []
+    if left and right and kind == "run":
+        feeds = [await context.feeds.get(viewer, project, name) for name in (left, right)]
+        rows = _run_rows(feeds[0], feeds[1])
+        facts = [_run_facts(feed) for feed in feeds]
+    elif left and right:
+        answers = [await context.backend.profile(viewer, project, n) for n in (left, right)]
+        curves = [ProfileCurves.of(answer.profile.content) for answer in answers]
+        rows = _profile_rows(curves[0], curves[1])
+        facts = [{"name": short_name(a.profile.name)} for a in answers]
+    runs = await context.backend.runs(viewer, project)
+    profiles = await context.backend.profiles(viewer, project)
+    return context.renderer.page(
+        request,
+        "compare.html",
+        caller=caller,
+        project=project,
+        left=left,
+        right=right,
+        kind=kind,
+        rows=rows,
+        facts=facts,
+        names=[short_name(item.name) for item in (runs if kind == "run" else profiles)],
+        script_texts=script_texts(Texts(language_of(request))),
+    )
+
+
+async def curves(context: Context, request: Request) -> Response:
+    """Return the curves of both sides."""
+    viewer, _ = await context.signed_in(request)
+    project = request.path_params["project"]
+    left, right, kind = _asked(request)
+    sides: list[dict[str, Any]] = []
+    for name in filter(None, (left, right)):
+        if kind == "run":
+            feed = await context.feeds.get(viewer, project, name)
+            sides.append({"name": name, **_run_curves(feed)})
+        else:
+            answer = await context.backend.profile(viewer, project, name)
+            found = ProfileCurves.of(answer.profile.content)
+            sides.append({"name": name, **_profile_curves(found)})
+    return Response(to_json({"kind": kind, "sides": sides}), media_type="application/json")
+
+
+def _asked(request: Request) -> tuple[str, str, str]:
+    query = request.query_params
+    kind = "profile" if query.get("kind") == "profile" else "run"
+    return query.get("a", "").strip(), query.get("b", "").strip(), kind
+
+
+def _run_curves(feed: RunFeed) -> dict[str, Any]:
+    columns = feed.history.columns
+    values = np.stack([columns.column(name) for name in _RUN_CURVES], axis=1)
+    steps, values = aligned_extremes(columns.column("step"), values, _BUCKETS)
+    return {
+        "steps": steps.astype(np.int64).tolist(),
+        **{name: rounded(values[:, i]) for i, name in enumerate(_RUN_CURVES)},
+    }
+
+
+def _profile_curves(found: ProfileCurves) -> dict[str, Any]:
+    totals = np.sqrt((found.unit_rates**2).mean(axis=1))
+    values = np.stack([totals, found.learning_rates], axis=1)
+    steps, values = aligned_extremes(found.steps, values, _BUCKETS)
+    return {
+        "steps": steps.astype(np.int64).tolist(),
+        "unit_rate": rounded(values[:, 0]),
+        "learning_rate": rounded(values[:, 1]),
+    }
+
+
+def _run_facts(feed: RunFeed) -> dict[str, Any]:
+    figures = feed.history.figures
+    row = RunRow.of(figures.run, datetime.now(UTC))
+    return {
+        "name": row.run,
+        "state": row.state,
+        "profile": row.profile,
+        "observes_only": figures.observes_only,
+        "last_step": row.last_step,
+    }
+
+
+def _run_rows(left: RunFeed, right: RunFeed) -> list[Compared]:
+    """Return the newest figures of two runs."""
+    figures = [feed.history.figures for feed in (left, right)]
+    last = [f.points[-1] if f.points else None for f in figures]
+    names = ("loss", "total_rate", "learning_rate", "min_multiplier", "max_multiplier")
+    rows = [Compared(name, False, *(getattr(p, name, None) for p in last)) for name in names]
+    shares = [{row.part: row.share for row in f.role_contributions() if row.part} for f in figures]
+    roles = dict.fromkeys([*shares[0], *shares[1]])
+    return rows + [Compared(role, True, *(each.get(role) for each in shares)) for role in roles]
+
+
+def _profile_rows(left: ProfileCurves, right: ProfileCurves) -> list[Compared]:
+    """Return the last unit rates of two profiles by role."""
+    last = [dict(zip(c.roles, c.unit_rates[-1].tolist(), strict=True)) for c in (left, right)]
+    roles = dict.fromkeys([*last[0], *last[1]])
+    return [Compared(role, True, *(each.get(role) for each in last)) for role in roles]

@@ -1,0 +1,119 @@
+"""Renders pages: the templates, the language, and how values are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import jinja2
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from advisor.policy.control_characters import without_controls
+from advisor.report import sentences
+from advisor.report.texts import LANGUAGES, Texts
+from advisor.report.words import format_number, format_percent, short_name
+from advisor.web.sessions import LANGUAGE_COOKIE
+
+_ABSENT = "\N{EN DASH}"
+_MAX_NAME = 80  # characters of a name in a page; its title has all of them
+
+
+def language_of(request: Request) -> str:
+    """Return the language of a page: as asked for, as before, or as the browser prefers."""
+    for wanted in (request.query_params.get("lang"), request.cookies.get(LANGUAGE_COOKIE)):
+        if wanted in LANGUAGES:
+            return str(wanted)
+    for part in request.headers.get("accept-language", "").split(","):
+        code = part.partition(";")[0].strip().partition("-")[0].lower()
+        if code in LANGUAGES:
+            return code
+    return next(iter(LANGUAGES))
+
+
+class Renderer:
+    """Renders the templates of this package; every value is escaped."""
+
+    def __init__(self) -> None:
+        self._environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("advisor.web"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.filters |= {
+            "number": _number,
+            "percent": _percent,
+            "short": short_name,
+            "cut": _cut,
+            "time": _time,
+            "iso": _iso,
+        }
+        self._environment.globals |= {
+            "reason": sentences.reason,
+            "change_text": sentences.change_text,
+            "outcome_text": sentences.outcome_text,
+        }
+
+    def page(
+        self,
+        request: Request,
+        template: str,
+        status: HTTPStatus = HTTPStatus.OK,
+        headers: Mapping[str, str] | None = None,
+        **values: Any,
+    ) -> HTMLResponse:
+        """Return a page in the language of a request.
+
+        Args:
+            request: The request.
+            template: File name of the template.
+            status: Status of the answer.
+            headers: Further headers.
+            **values: Values for the template.
+        """
+        language = language_of(request)
+        text = self.render(template, language, path=request.url.path, **values)
+        response = HTMLResponse(text, status, headers=headers)
+        if request.query_params.get("lang") in LANGUAGES:
+            response.set_cookie(LANGUAGE_COOKIE, language, path="/", samesite="strict")
+        return response
+
+    def render(self, template: str, language: str, **values: Any) -> str:
+        """Return a rendered template.
+
+        Args:
+            template: File name of the template.
+            language: Code of the language.
+            **values: Values for the template.
+        """
+        values = {"caller": None, "project": "", "path": "", **values}
+        return self._environment.get_template(template).render(
+            t=Texts(language), language=language, languages=LANGUAGES, **values
+        )
+
+
+def _number(value: float | None) -> str:
+    return _ABSENT if value is None else format_number(value)
+
+
+def _percent(value: float | None, digits: int = 0) -> str:
+    return _ABSENT if value is None else format_percent(value, digits=digits)
+
+
+def _cut(text: str) -> str:
+    """Return a name without control characters; a long one with its middle left out."""
+    text = without_controls(text)
+    half = _MAX_NAME // 2
+    return text if len(text) <= _MAX_NAME else f"{text[:half]}…{text[-half + 1 :]}"
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _iso(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,170 @@
+"""The page of a run: its figures, its curves, and its groups on demand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from advisor.report import sentences
+from advisor.report.run_columns import ROLE_COLUMNS, SCALARS, aligned_extremes, bucket_means
+from advisor.report.texts import Texts
+from advisor.web.context import Context
+from advisor.web.errors import BadQueryError
+from advisor.web.feeds import RunFeed
+from advisor.web.numbers import rounded, to_json
+from advisor.web.rendering import language_of
+from advisor.web.script_texts import script_texts
+
+_MIN_PIXELS, _MAX_PIXELS = 50, 2_000
+_PIXELS_PER_BUCKET = 2.0
+_PIXELS_PER_STACK = 3.0
+_PIXELS_PER_COLUMN = 4.0
+_MAX_BUCKETS = 400
+_MAX_GROUPS = 500
+
+
+async def run_page(context: Context, request: Request) -> Response:
+    """Return the page of a run."""
+    _, caller = await context.signed_in(request)
+    feed = await context.feed(request)
+    texts = Texts(language_of(request))
+    return context.renderer.page(
+        request,
+        "run.html",
+        caller=caller,
+        project=request.path_params["project"],
+        script_texts=script_texts(texts),
+        **_values(feed, texts),
+    )
+
+
+async def figures(context: Context, request: Request) -> Response:
+    """Return the part of the page that changes with each measurement."""
+    feed = await context.feed(request)
+    language = language_of(request)
+    cached = feed.fragments.get(language)
+    if cached is None or cached[0] != feed.version:
+        text = context.renderer.render(
+            "_figures.html",
+            language,
+            project=request.path_params["project"],
+            **_values(feed, Texts(language)),
+        )
+        cached = feed.fragments[language] = (feed.version, text)
+    return HTMLResponse(cached[1])
+
+
+async def groups(context: Context, request: Request) -> Response:
+    """Return a table of the groups of a role or block in the last measurement.
+
+    Raises:
+        BadQueryError: Neither a role nor a block is given.
+    """
+    feed = await context.feed(request)
+    role, block = request.query_params.get("role", ""), request.query_params.get("block", "")
+    if not role and not block:
+        raise BadQueryError("give a role or a block, such as ?block=blocks.3")
+    rows = feed.history.figures.recommended_groups(role)
+    if block:
+        members = feed.history.columns.members_of_block(block)
+        rows = [row for row in rows if row.block in members]
+    text = context.renderer.render(
+        "_groups.html",
+        language_of(request),
+        rows=rows[:_MAX_GROUPS],
+        count=len(rows),
+        chosen=role or block,
+        observes_only=feed.history.figures.observes_only,
+    )
+    return HTMLResponse(text)
+
+
+async def curves(context: Context, request: Request) -> Response:
+    """Return the curves of a run, with as many points as a chart has pixels."""
+    feed = await context.feed(request)
+    pixels = _pixels(request)
+    key = f"curves {pixels}"
+    cached = feed.fragments.get(key)
+    if cached is None or cached[0] != feed.version:
+        text = to_json(_curves(feed, pixels)).decode()
+        cached = feed.fragments[key] = (feed.version, text)
+    return Response(cached[1], media_type="application/json")
+
+
+def _pixels(request: Request) -> int:
+    text = request.query_params.get("pixels", "600")
+    if not text.isascii() or not text.isdigit() or len(text) > 5:
+        raise BadQueryError(f"pixels={text[:20]!r} is not a number of pixels, such as 600")
+    # Steps of 100, so that windows of similar sizes share one answer.
+    return min(max(-(-int(text) // 100) * 100, _MIN_PIXELS), _MAX_PIXELS)
+
+
+def _curves(feed: RunFeed, pixels: int) -> dict[str, Any]:
+    columns = feed.history.columns
+    steps = columns.column("step")
+    buckets = min(int(pixels / _PIXELS_PER_BUCKET), _MAX_BUCKETS)
+    scalars = np.stack([columns.column(name) for name in SCALARS[1:]], axis=1)
+    scalar_steps, scalars = aligned_extremes(steps, scalars, buckets)
+    roles: dict[str, Any] = {"names": columns.roles}
+    for name in ROLE_COLUMNS[1:]:
+        # A curve of a role among a dozen needs half the points of one that stands alone.
+        role_steps, values = aligned_extremes(steps, columns.column(name), max(buckets // 2, 1))
+        roles |= {"steps": _steps(role_steps), name: rounded(values.T)}
+    share_steps, shares = bucket_means(
+        steps, columns.column("role_shares"), int(pixels / _PIXELS_PER_STACK)
+    )
+    block_steps, blocks = bucket_means(
+        steps, columns.column("block_shares"), int(pixels / _PIXELS_PER_COLUMN)
+    )
+    return {
+        "last_id": columns.last_id,
+        "shape": feed.history.shape,
+        "complete": feed.complete,
+        "measurements": len(columns),
+        "scalars": {
+            "steps": _steps(scalar_steps),
+            **{name: rounded(scalars[:, i]) for i, name in enumerate(SCALARS[1:])},
+        },
+        "roles": roles,
+        "shares": {
+            "steps": _steps(share_steps),
+            "names": columns.roles,
+            "values": rounded(shares.T),
+        },
+        "blocks": {
+            "steps": _steps(block_steps),
+            "names": columns.blocks,
+            "values": rounded(blocks.T),
+        },
+    }
+
+
+def _steps(steps: Any) -> list[int]:
+    found: list[int] = steps.astype(np.int64).tolist()
+    return found
+
+
+def _values(feed: RunFeed, texts: Texts) -> dict[str, Any]:
+    """Return what the templates show of a run."""
+    figures = feed.history.figures
+    contributions = figures.role_contributions()
+    return {
+        "feed": feed,
+        "figures": figures,
+        "run": figures.row(datetime.now(UTC)),
+        "opening": figures.run.opening,
+        "point": figures.points[-1] if figures.points else None,
+        "total_text": sentences.total_change_text(figures.points, texts),
+        "contributions": contributions,
+        "contributions_text": sentences.contributions_text(
+            contributions, min(len(figures.points), 10), texts
+        ),
+        "recommended_text": sentences.recommended_text(figures, texts),
+        "recommended": figures.recommended_roles(),
+        "cost_text": sentences.cost_text(figures.cost(), texts),
+        "changes": figures.changes[-50:],
+    }

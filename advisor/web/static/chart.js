@@ -1,0 +1,229 @@
+// A chart of curves over the steps: lines, bands and stacks, with a cursor that keys move too.
+/* global uPlot */
+import { color, element, onTheme, onceVisible } from "./dom.js";
+import { logTicks, number } from "./format.js";
+
+const COLORS = 8;
+const DASHES = [[], [8, 4], [2, 3]];
+
+export function seriesColor(index) {
+  return color(`c${index % COLORS}`);
+}
+
+// One chart in a container.
+//
+// options.series: {label, color (index), axis ("y" or "z"), dash, width, format, isEdge (of a band)}
+// options.bands: [{upper, lower}] of indices of series
+// options.y, options.z: {label, log, format, range} of the two axes
+// options.stacked: whether the series add up
+// The data are [steps, ...values of the series], all of the same length, null for no value.
+export class Chart {
+  constructor(container, texts, options) {
+    this.texts = texts;
+    this.options = options;
+    this.data = null;
+    this.plot = null;
+    this.only = null;
+    this.index = null;
+    this.canvasBox = element("div", {
+      class: "plot", tabindex: "0", role: "group", "aria-label": options.title,
+      "aria-description": texts["page.keys"],
+    });
+    this.status = element("p", { class: "values", "aria-live": "polite" });
+    this.table = element("details", { class: "table" },
+      element("summary", {}, texts["page.table"]));
+    container.replaceChildren(this.canvasBox, this.status, this.table);
+    this.canvasBox.addEventListener("keydown", (event) => this.onKey(event));
+    this.table.addEventListener("toggle", () => this.fillTable());
+    onceVisible(container, () => {
+      this.isVisible = true;
+      this.draw();
+    });
+    new ResizeObserver(() => this.resize()).observe(this.canvasBox);
+    onTheme(() => this.redraw());
+  }
+
+  setData(data) {
+    this.data = data;
+    if (!this.isVisible) return;
+    if (this.plot) {
+      const all = this.plot.data[0];
+      const { min, max } = this.plot.scales.x;
+      const isZoomed = all.length > 1 && (min > all[0] || max < all[all.length - 1]);
+      this.plot.setData(this.drawn(), !isZoomed);
+    } else {
+      this.draw();
+    }
+    this.fillTable();
+  }
+
+  // Shows one series only; null shows all.
+  show(label) {
+    this.only = label;
+    this.plot?.series.forEach((series, i) => {
+      if (i) this.plot.setSeries(i, { show: label === null || series.label === label });
+    });
+  }
+
+  drawn() {
+    if (!this.options.stacked) return this.data;
+    const [steps, ...values] = this.data;
+    const sums = new Array(steps.length).fill(0);
+    const tops = values.map((series) => series.map((value, i) => {
+      sums[i] += value ?? 0;
+      return value === null ? null : sums[i];
+    }));
+    return [steps, ...tops];
+  }
+
+  draw() {
+    if (!this.data) return;
+    if (!this.data[0].length) {
+      this.status.textContent = this.texts["page.no_points"];
+      return;
+    }
+    this.status.textContent = "";
+    this.plot = new uPlot(this.plotOptions(), this.drawn(), this.canvasBox);
+    const rows = this.plot.root.querySelectorAll(".u-legend .u-series");
+    this.options.series.forEach((each, i) => {
+      rows[i + 1].hidden = Boolean(each.isEdge);
+    });
+    if (this.only !== null) this.show(this.only);
+  }
+
+  redraw() {
+    this.plot?.destroy();
+    this.plot = null;
+    if (this.isVisible) this.draw();
+  }
+
+  resize() {
+    const width = this.canvasBox.clientWidth;
+    if (this.plot && width && width !== this.plot.width) {
+      this.plot.setSize({ width, height: this.options.height ?? 260 });
+    }
+  }
+
+  plotOptions() {
+    const { series, bands = [], stacked } = this.options;
+    const count = series.length;
+    const stackBands = stacked
+      ? series.slice(1).map((_, i) => ({ series: [i + 2, i + 1], fill: fill(series[i + 1], 0.75) }))
+      : [];
+    return {
+      width: this.canvasBox.clientWidth || 600,
+      height: this.options.height ?? 260,
+      cursor: { drag: { x: true, y: false }, points: { size: 6 } },
+      legend: { live: true },
+      scales: {
+        x: { time: false },
+        y: scale(this.options.y),
+        ...(this.options.z ? { z: scale(this.options.z) } : {}),
+      },
+      axes: [
+        axis({ label: this.texts.step }, "x"),
+        axis(this.options.y, "y"),
+        ...(this.options.z ? [{ ...axis(this.options.z, "z"), side: 1, grid: { show: false } }] : []),
+      ],
+      bands: [
+        ...bands.map((band) => ({
+          series: [band.upper + 1, band.lower + 1], fill: fill(series[band.upper], 0.2),
+        })),
+        ...stackBands,
+      ],
+      series: [
+        {
+          label: this.texts.step,
+          value: (_plot, _step, _s, index) => String(this.data[0][index ?? this.data[0].length - 1]),
+        },
+        ...series.map((each, i) => ({
+          label: each.label,
+          scale: each.axis ?? "y",
+          stroke: seriesColor(each.color ?? i),
+          width: each.width ?? 1.5,
+          dash: each.dash ?? DASHES[Math.floor((each.color ?? i) / COLORS) % DASHES.length],
+          fill: stacked && i === 0 ? fill(each, 0.75) : undefined,
+          spanGaps: false,
+          points: { show: this.data[0].length < 40 && !each.isEdge && !stacked, size: 5 },
+          value: (_plot, _value, _s, index) => this.format(i, index ?? this.data[0].length - 1),
+        })),
+      ].slice(0, count + 1),
+      hooks: { setCursor: [(plot) => { if (plot.cursor.idx !== null) this.index = plot.cursor.idx; }] },
+    };
+  }
+
+  format(series, index) {
+    const write = this.options.series[series].format ?? number;
+    return write(this.data[series + 1][index]);
+  }
+
+  onKey(event) {
+    if (!this.plot) return;
+    const last = this.data[0].length - 1;
+    const now = this.index ?? last;
+    const jump = event.shiftKey ? 10 : 1;
+    const moves = { ArrowLeft: now - jump, ArrowRight: now + jump, Home: 0, End: last };
+    if (!(event.key in moves)) return;
+    event.preventDefault();
+    this.index = Math.min(Math.max(moves[event.key], 0), last);
+    const left = this.plot.valToPos(this.data[0][this.index], "x");
+    this.plot.setCursor({ left, top: this.plot.over.clientHeight / 2 });
+    this.index = Math.min(Math.max(moves[event.key], 0), last);
+    const values = this.options.series
+      .map((each, i) => (each.isEdge ? "" : `${each.label} ${this.format(i, this.index)}`));
+    this.status.textContent = `${this.texts.step} ${this.data[0][this.index]}: ${values.filter(Boolean).join(", ")}`;
+  }
+
+  fillTable() {
+    if (!this.table.open || !this.data) return;
+    const head = element("tr", {}, element("th", { scope: "col" }, this.texts.step));
+    for (const each of this.options.series) {
+      head.append(element("th", { scope: "col", class: "n" }, each.label));
+    }
+    const rows = this.data[0].map((step, index) => {
+      const row = element("tr", {}, element("th", { scope: "row" }, String(step)));
+      this.options.series.forEach((_, i) => row.append(element("td", { class: "n" }, this.format(i, index))));
+      return row;
+    });
+    this.table.querySelector(".scroll")?.remove();
+    this.table.append(element("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": this.options.title },
+      element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows))));
+  }
+}
+
+function fill(series, alpha) {
+  const hex = Math.round(alpha * 255).toString(16).padStart(2, "0");
+  return `${seriesColor(series.color ?? 0)}${hex}`;
+}
+
+function scale(options) {
+  if (!options.log) return { range: options.range ?? padded };
+  return {
+    distr: 3,
+    range: (_plot, low, high) => {
+      if (low === null || !(low > 0)) return [0.1, 10];
+      return [low / 1.1, high * 1.1];
+    },
+  };
+}
+
+function padded(_plot, low, high) {
+  if (low === null) return [0, 1];
+  const pad = (high - low || Math.abs(high) || 1) * 0.06;
+  return [low >= 0 && low - pad < 0 ? 0 : low - pad, high + pad];
+}
+
+function axis(options, name) {
+  const font = "12px system-ui, sans-serif";
+  const made = {
+    scale: name, label: options.label, stroke: color("text"), font, labelFont: font, labelSize: 22,
+    grid: { stroke: color("grid"), width: 1 }, ticks: { stroke: color("grid"), width: 1, size: 4 },
+    values: (_plot, ticks) => ticks.map((tick) => (tick === null ? "" : (options.format ?? number)(tick))),
+  };
+  if (name !== "x") made.size = 62;
+  if (options.log) {
+    made.splits = (_plot, _axis, low, high) => logTicks(low, high);
+    made.filter = (_plot, ticks) => ticks;
+  }
+  return made;
+}

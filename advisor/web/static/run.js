@@ -1,0 +1,172 @@
+// The page of a run.
+import { Chart } from "./chart.js";
+import { fetchJson, fetchPart, nodesOf, throttled } from "./dom.js";
+import { percent } from "./format.js";
+import { HeatMap } from "./heatmap.js";
+import { LiveRun } from "./live.js";
+
+const MAX_POINTS = 4000; // then the server reduces the curves again
+const page = document.getElementById("page");
+const base = page.dataset.base;
+const texts = JSON.parse(page.dataset.texts);
+const liveStatus = document.getElementById("live");
+const box = (name) => document.querySelector(`[data-chart="${name}"]`);
+const titleOf = (name) => document.getElementById(`chart-${name}`).textContent;
+let data = null;
+let charts = null;
+
+const roleName = (name) => name || texts.rest;
+const inPercent = (values) => values.map((value) => (value === null ? null : 100 * value));
+const percentOf = (value) => percent(value === null || value === undefined ? null : value / 100);
+
+function curve(name, options) {
+  return new Chart(box(name), texts, { title: titleOf(name), ...options });
+}
+
+function makeCharts() {
+  const roles = data.roles.names.map((name, i) => ({ label: roleName(name), color: i }));
+  charts = {
+    total: curve("total", {
+      y: { label: texts["total_rate.axis"] },
+      series: [
+        { label: texts.total_rate, color: 0, width: 2 },
+        { label: texts.reference, color: 1, dash: [6, 4] },
+        { label: `${texts["reference.band"]} +`, color: 1, width: 0.5, isEdge: true },
+        { label: `${texts["reference.band"]} −`, color: 1, width: 0.5, isEdge: true },
+      ],
+      bands: [{ upper: 2, lower: 3 }],
+    }),
+    shares: curve("shares", {
+      y: { label: texts["share.axis"] }, stacked: true, height: 300,
+      series: roles.map((role) => ({ ...role, format: percentOf, width: 0.5 })),
+    }),
+    multipliers: curve("multipliers", {
+      y: { label: texts["multiplier.axis"], log: true }, height: 300, series: roles,
+    }),
+    effective: curve("effective", {
+      y: { label: texts["page.effective.axis"], log: true }, height: 300, series: roles,
+    }),
+    errors: curve("errors", {
+      y: { label: texts["page.error.axis"] },
+      series: [
+        { label: texts.relative_error, color: 0, format: percentOf, width: 2 },
+        { label: texts["page.high_error"], color: 0, format: percentOf, width: 0.5 },
+        { label: texts.linearity_error, color: 1, format: percentOf, dash: [6, 4] },
+      ],
+      bands: [{ upper: 1, lower: 0 }],
+    }),
+    loss: curve("loss", {
+      y: { label: texts["page.loss.axis"] },
+      z: { label: texts["learning_rate.axis"] },
+      series: [
+        { label: texts.loss, color: 0, width: 2 },
+        { label: texts.learning_rate, color: 1, axis: "z", dash: [6, 4] },
+      ],
+    }),
+    blocks: new HeatMap(box("blocks"), texts, titleOf("blocks"), (block) => listGroups({ block })),
+  };
+}
+
+function drawCharts() {
+  const { scalars: s, roles, shares, blocks } = data;
+  charts.total.setData([s.steps, s.total_rate, s.reference_total_rate, s.reference_high, s.reference_low]);
+  charts.shares.setData([shares.steps, ...shares.values.map(inPercent)]);
+  charts.multipliers.setData([roles.steps, ...roles.role_multipliers]);
+  charts.effective.setData([roles.steps, ...roles.role_learning_rates]);
+  charts.errors.setData([s.steps, ...[s.relative_error, s.high_relative_error, s.linearity_error].map(inPercent)]);
+  charts.loss.setData([s.steps, s.loss, s.learning_rate]);
+  charts.blocks.setData(blocks);
+  page.dataset.measurements = data.measurements;
+  page.dataset.lastStep = s.steps.at(-1) ?? "";
+}
+
+function addMeasurement(point, id) {
+  data.last_id = id;
+  data.measurements += 1;
+  for (const [name, values] of Object.entries(data.scalars)) {
+    values.push(name === "steps" ? point.step : point[name][0]);
+  }
+  for (const part of [data.roles, data.shares, data.blocks]) part.steps.push(point.step);
+  for (const name of ["role_multipliers", "role_learning_rates"]) {
+    data.roles[name].forEach((values, i) => values.push(point[name][i]));
+  }
+  data.shares.values.forEach((values, i) => values.push(point.role_shares[i]));
+  data.blocks.values.forEach((values, i) => values.push(point.block_shares[i]));
+  drawSoon();
+  refreshFigures();
+  if (data.scalars.steps.length > MAX_POINTS) load();
+}
+
+const drawSoon = throttled(() => {
+  if (!document.hidden) drawCharts();
+}, 300);
+document.addEventListener("visibilitychange", () => data && drawSoon());
+
+const refreshFigures = throttled(async () => {
+  if (document.hidden) return;
+  try {
+    const part = await fetchPart(`${base}/figures`);
+    document.getElementById("figures").replaceChildren(...nodesOf(part));
+  } catch {
+    // The next measurement tries again.
+  }
+}, 1000);
+
+const live = new LiveRun(base, {
+  measurement: addMeasurement,
+  reload: () => load(),
+  state(state, problem) {
+    liveStatus.className = `live ${state}`;
+    const reading = data && !data.complete ? texts["page.reading"] : texts["page.live"];
+    liveStatus.textContent = state === "live" ? reading : problem || texts["page.lost"];
+    if (state === "live") refreshFigures();
+  },
+});
+
+async function load() {
+  try {
+    data = await fetchJson(`${base}/curves.json?pixels=${page.clientWidth}`);
+  } catch (error) {
+    liveStatus.className = "live lost";
+    liveStatus.textContent = texts["page.failed"].replace("{problem}", error.message);
+    setTimeout(load, 5000);
+    return;
+  }
+  const names = JSON.stringify([data.roles.names, data.blocks.names]);
+  if (!charts || charts.names !== names) {
+    makeCharts();
+    charts.names = names;
+  }
+  drawCharts();
+  live.follow({ lastId: data.last_id, shape: data.shape, complete: data.complete });
+}
+
+async function listGroups(chosen) {
+  const target = document.getElementById("groups");
+  for (const name of ["shares", "multipliers", "effective"]) {
+    charts[name].show(chosen.role ? roleName(chosen.role) : null);
+  }
+  if (!chosen.role && !chosen.block) {
+    target.replaceChildren();
+    return;
+  }
+  try {
+    const part = await fetchPart(`${base}/groups?${new URLSearchParams(chosen)}`);
+    const close = document.createElement("button");
+    close.textContent = texts["page.close"];
+    close.addEventListener("click", () => listGroups({}));
+    target.replaceChildren(...nodesOf(part), close);
+    target.scrollIntoView({ block: "nearest" });
+  } catch (error) {
+    target.textContent = texts["page.failed"].replace("{problem}", error.message);
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-role]");
+  if (!link || !charts) return;
+  event.preventDefault();
+  listGroups({ role: link.dataset.role });
+});
+
+load();

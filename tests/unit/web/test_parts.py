@@ -1,0 +1,91 @@
+"""The small parts of the web page: numbers, targets, limits, statuses."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("starlette", reason="the web page needs fslr-advisor[web]")
+
+from advisor.web.errors import STATUSES, status_of
+from advisor.web.feeds import is_after
+from advisor.web.limits import LimitExceededError, Limits
+from advisor.web.numbers import rounded, to_json
+from advisor.web.sessions import is_token, safe_target
+from fslr import errors
+
+
+@given(st.lists(st.floats(-1e30, 1e30), max_size=5))
+def test_numbers_keep_four_digits(values: list[float]) -> None:
+    found = rounded(np.array(values, np.float64))
+    for value, number in zip(values, found, strict=True):
+        assert number == pytest.approx(value, rel=6e-4, abs=1e-300)
+        assert len(f"{number!r}") < 16 or not 1e-4 < abs(number) < 1e15
+
+
+def test_numbers_without_a_value_become_null() -> None:
+    data = {"values": rounded(np.array([[0.1 + 0.2, math.nan], [math.inf, 12345678.0]]))}
+    assert json.loads(to_json(data)) == {"values": [[0.3, None], [None, 12350000.0]]}
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("/projects/nlp/runs/a?lang=ja", "/projects/nlp/runs/a?lang=ja"),
+        ("//evil.example/", "/"),
+        ("/\\evil.example/", "/"),
+        ("https://evil.example/", "/"),
+        ("javascript:alert(1)", "/"),
+        ("", "/"),
+    ],
+)
+def test_signing_in_leads_only_to_pages_of_this_service(text: str, target: str) -> None:
+    assert safe_target(text) == target
+
+
+@pytest.mark.parametrize("text", ["", "two words", "a;b", "\u00e9", "line\nbreak", "x" * 600])
+def test_a_text_that_no_cookie_can_carry_is_not_a_token(text: str) -> None:
+    assert not is_token(text)
+
+
+def test_requests_of_one_viewer_are_limited_and_those_of_others_are_not() -> None:
+    limits = Limits(max_requests_per_s=1, max_live_pages=10)
+    for _ in range(5):
+        limits.request("a")
+    with pytest.raises(LimitExceededError, match="more than 1 requests per second"):
+        limits.request("a")
+    limits.request("b")
+
+
+def test_one_viewer_gets_half_of_the_live_pages() -> None:
+    limits = Limits(max_requests_per_s=1, max_live_pages=3)
+    with limits.live_page("a"), limits.live_page("a"):
+        with pytest.raises(LimitExceededError, match="2 live pages are open; 3 is the maximum"):
+            limits.check_live_pages("a")
+        limits.check_live_pages("b")
+    limits.check_live_pages("a")
+
+
+def test_every_error_of_the_client_has_a_status() -> None:
+    kinds = [
+        kind
+        for _, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, errors.ServiceError)
+    ]
+    assert len(kinds) > 10
+    assert {int(status_of(kind("said so"))) for kind in kinds} <= {400, 401, 403, 404, 429, 502, 503}
+    assert int(status_of(RuntimeError())) == 500
+    assert all(status_of(kind.__new__(kind)) == status for kind, status in STATUSES.items())
+
+
+def test_ids_of_events_are_ordered_as_numbers() -> None:
+    assert is_after("10-0", "9-0")
+    assert is_after("9-10", "9-9")
+    assert is_after("1-0", "")
+    assert not is_after("9-9", "9-9")
