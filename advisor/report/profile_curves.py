@@ -55,4 +55,5 @@ class ProfileCurves:
 
 
 def _means(roles: Parts, values: object) -> Floats:
-    return roles.sums(np.array(values, np.float64)) / np.array(roles.group_counts)
+    means: Floats = roles.sums(np.array(values, np.float64)) / np.array(roles.group_counts)
+    return means

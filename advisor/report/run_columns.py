@@ -50,7 +50,8 @@ class _Merged:
 
     def sums(self, values: Floats) -> Floats:
         """Return the sums of the parts' values."""
-        return np.bincount(self.targets, values, len(self.names))
+        found: Floats = np.bincount(self.targets, values, len(self.names)).astype(np.float64)
+        return found
 
     def geometric_means(self, values: Floats) -> Floats:
         """Return the geometric means over groups of the parts' geometric means."""

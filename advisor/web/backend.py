@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,7 +137,7 @@ class Backend:
 
     async def watch(
         self, viewer: Viewer, project: str, run: str, *, after_id: str
-    ) -> AsyncIterator[run_service_pb2.RunEvent]:
+    ) -> AsyncGenerator[run_service_pb2.RunEvent, None]:
         """Yield the events after an id as they arrive."""
         request = run_service_pb2.WatchRunRequest(name=run_name(run, project), after_id=after_id)
         call = self._runs.WatchRun(request, metadata=viewer.metadata)

@@ -43,7 +43,7 @@ class _Server(uvicorn.Server):
         self.is_listening.set()
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         """Capture nothing."""
         yield
 

@@ -98,7 +98,7 @@ class Run:
 
 def register(client: AdvisorClient, *, project: str = "default") -> None:
     """Register the profile of the runs, with a spread between seeds."""
-    content = content_message(NAMES, steps=range(0, 1000, 50), docs="Use it for <b>char</b> models.")
+    content = content_message(NAMES, steps=range(0, 1000, 50), docs="For <b>char</b> models.")
     for point in content.points:
         point.spreads[:] = np.full(len(NAMES), 0.1).tolist()
     client.register_profile(PROFILE, content, project=project)

@@ -6,14 +6,13 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
-pytest.importorskip("starlette", reason="the web page needs fslr-advisor[web]")
-_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-
+from advisor.store.redis.embedded import running_url
 from fslr import AdvisorClient
+from tests.operator_tokens import Tokens
 from tests.redis_servers import free_port
 from tests.waiting import eventually
 from tests.web.service import PROFILE, Run, WebService, register
@@ -24,6 +23,7 @@ _AXE = "axe-core@4.10.3"
 _AXE_FOLDER = _ROOT / "out" / "axe"
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 _BASE = "/projects/default/runs/night"
+_OVERFLOW = "(root => root.scrollWidth - root.clientWidth)(document.documentElement)"
 _WIDTHS = {"phone": 390, "tablet": 820, "desk": 1400}
 
 
@@ -33,7 +33,8 @@ def chromium() -> Iterator[Any]:
     program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     if program is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    with _api.sync_playwright() as playwright:
+    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=program, args=["--no-sandbox", "--disable-gpu"]
         )
@@ -85,7 +86,7 @@ class Page:
             self.page.wait_for_selector("#page[data-measurements]")
         return self.page
 
-    def __enter__(self) -> Page:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,9 +122,7 @@ def test_every_page_opens_in_silence_at_each_width_in_light_and_dark(
                 opened.page.goto(service.url + path)
                 for size, width in _WIDTHS.items():
                     opened.page.set_viewport_size({"width": width, "height": 900})
-                    overflow = opened.page.evaluate(
-                        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-                    )
+                    overflow = opened.page.evaluate(_OVERFLOW)
                     assert overflow <= 0, (name, width)
                     opened.page.screenshot(path=_SCREENSHOTS / f"{name}-{size}-{scheme}.png")
             opened.problems = [p for p in opened.problems if "404" not in p]
@@ -227,9 +226,6 @@ def test_japanese_stays_once_it_was_chosen(desk: Page) -> None:
 
 
 def test_signing_in_and_out(chromium: Any, tmp_path: Path) -> None:
-    from advisor.store.redis.embedded import running_url
-    from tests.operator_tokens import Tokens
-
     with WebService(tmp_path, "--authenticate") as service:
         url = running_url(tmp_path)
         assert url is not None

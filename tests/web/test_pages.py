@@ -10,11 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-
-pytest.importorskip("starlette", reason="the web page needs fslr-advisor[web]")
-httpx = pytest.importorskip("httpx", reason="the tests of the page need httpx")
-
 from starlette.routing import Route
 
 import advisor.web
@@ -163,7 +160,11 @@ def test_every_answer_forbids_foreign_and_inline_code(viewer: Any) -> None:
 
 def test_the_page_shows_the_three_figures(viewer: Any) -> None:
     page = viewer.get(_BASE).text
-    for words in ("Total output change", "Contribution of each layer", "Recommended learning rates"):
+    for words in (
+        "Total output change",
+        "Contribution of each layer",
+        "Recommended learning rates",
+    ):
         assert words in page
     assert "Matched: at the same learning rate" in page
     assert "6 measurements" in page
@@ -174,9 +175,7 @@ def test_the_page_shows_the_three_figures(viewer: Any) -> None:
     assert sum(shares) == 100
 
 
-def test_curves_have_the_stored_numbers_and_the_last_id(
-    service: WebService, viewer: Any
-) -> None:
+def test_curves_have_the_stored_numbers_and_the_last_id(service: WebService, viewer: Any) -> None:
     curves = viewer.get(f"{_BASE}/curves.json?pixels=600").json()
     with AdvisorClient(service.address, token=token(service, "viewer")) as client:
         events = list(client.get_run_history("night"))
@@ -228,9 +227,7 @@ def test_a_live_page_resumes_after_the_last_event_that_it_has(
         stored = [event.id for event in client.get_run_history("night")]
     all_events = _events(viewer, f"{_BASE}/events", 6)
     assert [event_id for event_id, _ in all_events] == stored
-    resumed = _events(
-        viewer, f"{_BASE}/events?after={stored[0]}", 2, {"Last-Event-ID": stored[3]}
-    )
+    resumed = _events(viewer, f"{_BASE}/events?after={stored[0]}", 2, {"Last-Event-ID": stored[3]})
     assert resumed == all_events[4:]
     assert set(resumed[0][1]) >= {"step", "total_rate", "role_shares", "block_shares"}
 

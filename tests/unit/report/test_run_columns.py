@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from advisor.policy.arrays import Floats
 from advisor.report.points import PointReader
 from advisor.report.run_columns import (
     MAX_BLOCKS,
@@ -27,8 +28,8 @@ _SERIES = arrays.arrays(
 
 
 @given(_SERIES, st.integers(1, 12))
-def test_curves_keep_every_peak_and_the_ends(values: np.ndarray, buckets: int) -> None:
-    steps = np.arange(len(values)) * 10.0
+def test_curves_keep_every_peak_and_the_ends(values: Floats, buckets: int) -> None:
+    steps = np.linspace(0.0, 10.0 * (len(values) - 1), len(values))
     found_steps, found = aligned_extremes(steps, values, buckets)
     assert len(found_steps) == len(found) == min(len(values), 2 * buckets)
     assert (found_steps[0], found_steps[-1]) == (steps[0], steps[-1])

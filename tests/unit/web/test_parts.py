@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("starlette", reason="the web page needs fslr-advisor[web]")
-
 from advisor.web.errors import STATUSES, status_of
 from advisor.web.feeds import is_after
 from advisor.web.limits import LimitExceededError, Limits
@@ -79,7 +77,15 @@ def test_every_error_of_the_client_has_a_status() -> None:
         if issubclass(kind, errors.ServiceError)
     ]
     assert len(kinds) > 10
-    assert {int(status_of(kind("said so"))) for kind in kinds} <= {400, 401, 403, 404, 429, 502, 503}
+    assert {int(status_of(kind("said so"))) for kind in kinds} <= {
+        400,
+        401,
+        403,
+        404,
+        429,
+        502,
+        503,
+    }
     assert int(status_of(RuntimeError())) == 500
     assert all(status_of(kind.__new__(kind)) == status for kind, status in STATUSES.items())
 
