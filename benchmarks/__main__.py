@@ -24,6 +24,7 @@ from benchmarks.studies.references import references
 from benchmarks.studies.warm_ups import warm_ups
 from benchmarks.templates import templates
 from benchmarks.transfer.command import transfer
+from benchmarks.web import web
 
 app = typer.Typer(
     help="Measure the figures of the documentation, and render its pages from them.",
@@ -50,6 +51,7 @@ app.command()(scaling)
 app.command()(templates)
 app.command()(transfer)
 app.command()(warm_ups)
+app.command()(web)
 
 
 @app.callback()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from advisor.runtime.processes import terminate
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 15.0
+_WEB_URL = re.compile(r"\bweb=(https?://\S+)/")
 
 
 class LocalServerError(Exception):
@@ -57,6 +59,19 @@ class LocalServer:
     def log(self) -> str:
         """Return the log of the service so far."""
         return self._log.read_text("utf-8", "replace") if self._log.is_file() else ""
+
+    def web_url(self) -> str:
+        """Return the address of the web page, which the service logs once it is serving.
+
+        Raises:
+            LocalServerError: The service does not serve the page.
+        """
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while (found := _WEB_URL.search(self.log())) is None:
+            if "--http" not in self._arguments or time.monotonic() > deadline:
+                raise LocalServerError("the service serves no web page; start it with --http 0")
+            time.sleep(0.02)
+        return found[1]
 
     def __enter__(self) -> Self:
         """Start the service and wait until it answers."""

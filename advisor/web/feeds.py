@@ -22,8 +22,9 @@ from fslr.errors import NotFoundError, PermissionDeniedError, ServiceError
 
 _PAGE_BYTES = 4 * 2**20  # of one answer with events
 _GROUP_BYTES = 48  # of one group in an event, about
-_MAX_PAGE_EVENTS = 500
-_FIRST_PAGES = 4  # read before the first view
+_MAX_PAGE_EVENTS = 250
+_FIRST_VIEW_S = 0.3  # a history that takes longer to read is shown as an outline first
+_BREATH_EVENTS = 20  # between two chances of other requests
 _OUTLINE_EVENTS = 32  # read for the first view of a longer history, evenly over its time
 _KEPT_POINTS = 512
 _MAX_FEEDS = 64
@@ -127,11 +128,10 @@ class RunFeed:
             ServiceError: The run cannot be read.
         """
         reading = self.history = await self._new_history()
-        for _ in range(_FIRST_PAGES):
-            if not await self._read_page(reading):
-                self.complete = True
-                break
-        else:
+        started = time.monotonic()
+        while not self.complete and time.monotonic() - started < _FIRST_VIEW_S:
+            self.complete = not await self._read_page(reading)
+        if not self.complete:
             self.history = await self._outline()
         self._task = asyncio.create_task(self._follow(reading), name="run feed")
 
@@ -240,9 +240,11 @@ class RunFeed:
         answer = await self._backend.history(
             self._viewer, self._project, self._run, after_id=self._cursor, size=self._page_size
         )
-        for event in answer.events:
+        for i, event in enumerate(answer.events):
             reading.add(event)
             self._cursor = self._kept_after = event.id
+            if i % _BREATH_EVENTS == 0:
+                await asyncio.sleep(0)
         return answer.more
 
     async def _follow(self, reading: History) -> None:

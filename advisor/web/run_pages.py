@@ -49,7 +49,7 @@ async def figures(context: Context, request: Request) -> Response:
     cached = feed.fragments.get(language)
     if cached is None or cached[0] != feed.version:
         text = context.renderer.render(
-            "_figures.html",
+            "_live_parts.html",
             language,
             project=request.path_params["project"],
             **_values(feed, Texts(language)),

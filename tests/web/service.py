@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.client.stream import StreamSession
 from tests.building import content_message, opening_message
 from tests.stored_runs import block_names, measurement
-from tests.waiting import eventually
 
 PROFILE = "char-gpt"
 NAMES = tuple(block_names(3))
@@ -36,10 +34,7 @@ class WebService(LocalServer):
     @property
     def url(self) -> str:
         """The page's address, without a slash at the end."""
-        eventually(lambda: re.search(r"web=\S", self.log()))
-        found = re.search(r"web=(https?://\S+)/", self.log())
-        assert found is not None, self.log()
-        return found[1]
+        return self.web_url()
 
 
 class Run:

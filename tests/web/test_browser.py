@@ -176,7 +176,7 @@ def test_a_page_misses_nothing_and_gets_nothing_twice_when_the_service_restarts(
         run.close()
         page.locator('[data-chart="loss"]').scroll_into_view_if_needed()
         page.click('[data-chart="loss"] summary')
-        steps = page.locator('[data-chart="loss"] tbody th').all_text_contents()
+        steps = page.locator('[data-chart="loss"] .table tbody th').all_text_contents()
         assert steps == [str(25 * i) for i in range(8)]
     with opened:
         assert opened.problems == []
@@ -200,6 +200,7 @@ def test_a_click_lists_the_groups_of_a_layer_or_role(desk: Page) -> None:
 def test_keys_move_the_cursor_and_say_the_values(desk: Page) -> None:
     page = desk.open(_BASE)
     plot = page.locator('[data-chart="total"] .plot')
+    plot.scroll_into_view_if_needed()
     page.wait_for_selector('[data-chart="total"] .uplot')
     plot.focus()
     page.keyboard.press("Home")
@@ -280,7 +281,8 @@ def test_axe_finds_nothing_serious(
         for path in paths:
             opened.page.goto(service.url + path)
             if path == _BASE:
-                opened.page.wait_for_selector('[data-chart="total"] .uplot')
+                opened.page.locator('[data-chart="loss"]').scroll_into_view_if_needed()
+                opened.page.wait_for_selector('[data-chart="loss"] .uplot')
             opened.page.evaluate(axe)
             found = opened.page.evaluate("axe.run(document).then((r) => r.violations)")
             serious = [

@@ -68,6 +68,7 @@ function makeCharts() {
 }
 
 function drawCharts() {
+  const started = performance.now();
   const { scalars: s, roles, shares, blocks } = data;
   charts.total.setData([s.steps, s.total_rate, s.reference_total_rate, s.reference_high, s.reference_low]);
   charts.shares.setData([shares.steps, ...shares.values.map(inPercent)]);
@@ -76,6 +77,7 @@ function drawCharts() {
   charts.errors.setData([s.steps, ...[s.relative_error, s.high_relative_error, s.linearity_error].map(inPercent)]);
   charts.loss.setData([s.steps, s.loss, s.learning_rate]);
   charts.blocks.setData(blocks);
+  performance.measure("draw-charts", { start: started });
   page.dataset.measurements = data.measurements;
   page.dataset.lastStep = s.steps.at(-1) ?? "";
 }
@@ -106,7 +108,13 @@ const refreshFigures = throttled(async () => {
   if (document.hidden) return;
   try {
     const part = await fetchPart(`${base}/figures`);
-    document.getElementById("figures").replaceChildren(...nodesOf(part));
+    for (const name of ["figures", "details"]) {
+      const target = document.getElementById(name);
+      // The keyboard's place is not taken away under a reader's hands.
+      if (!target.contains(document.activeElement)) {
+        target.replaceChildren(...nodesOf(part, `#${name}`));
+      }
+    }
   } catch {
     // The next measurement tries again.
   }
