@@ -93,7 +93,7 @@ async def _figures(
     notes: Console,
 ) -> dict[str, Any]:
     with (
-        tempfile.TemporaryDirectory(prefix="bench-web-") as folder,
+        tempfile.TemporaryDirectory(prefix="web-") as folder,
         contextlib.ExitStack() as stack,
     ):
         embedded = stack.enter_context(EmbeddedRedis(Path(folder)))
