@@ -104,8 +104,8 @@ def test_measurements_are_answered_as_for_the_client_in_python(
     found = run(client_folder, "exchange", service.address, opening=opening)
     with AdvisorClient(service.address) as client:
         eventually(lambda: any(run.HasField("end_time") for run in client.list_runs()))
-        opening = opening_message(_PROFILE)
-        expected = client.recommend_once(opening, pb.Measurement(unit_rates=[1.0, 0.5, 2.0, 4.0]))
+        asked = opening_message(_PROFILE)
+        expected = client.recommend_once(asked, pb.Measurement(unit_rates=[1.0, 0.5, 2.0, 4.0]))
     assert found["once"]["multipliers"] == list(expected.multipliers)
     assert found["answers"][0]["multipliers"] == list(expected.multipliers)
     assert found["once"]["digest"] == expected.digest
