@@ -21,7 +21,8 @@ def rounded(values: Floats) -> list[Any]:
     """
     with np.errstate(all="ignore"):
         exponents = np.floor(np.log10(np.abs(values)))
-    exponents = np.where(np.isfinite(exponents), exponents, 0.0)
+    # Powers of ten beyond these are not numbers of double precision.
+    exponents = np.clip(np.where(np.isfinite(exponents), exponents, 0.0), -290, 290)
     shift = _DIGITS - 1 - exponents
     with np.errstate(all="ignore"):
         up = np.round(values * 10.0 ** np.maximum(shift, 0)) / 10.0 ** np.maximum(shift, 0)
