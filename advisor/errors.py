@@ -9,7 +9,8 @@
     |- MessageError
     |  |- MessageUnreadableError
     |  |- MessageTooLargeError
-    |  `- TooManyGroupsError
+    |  |- TooManyGroupsError
+    |  `- TooManyMetricsError
     |- NotFoundError
     |  |- ProfileNotFoundError
     |  |- VersionNotFoundError
@@ -102,6 +103,16 @@ class TooManyGroupsError(MessageError):
             f"the layout has {groups} groups and frozen names, but at most {limit} are accepted; "
             "merge tensors into fewer groups, leave out frozen names, or raise the service's "
             "--max-groups"
+        )
+
+
+class TooManyMetricsError(MessageError):
+    """A run would have more metrics than are stored for one run."""
+
+    def __init__(self, run: str, metrics: int, limit: int) -> None:
+        super().__init__(
+            f"with this report {run} would have {metrics} metrics, but at most {limit} are stored; "
+            "report fewer names, and keep steps and other numbers out of them"
         )
 
 

@@ -107,6 +107,16 @@ def _recommend(client: AdvisorClient, project: str) -> None:
     watcher.join(10)
     assert [event.measurement.step for event in seen] == [0, 1, 2]
     assert [e.id for e in client.get_run_history("one", project=project)] == [e.id for e in seen]
+    for step in (1, 2):
+        client.report_run_metrics("one", step, {"auc": step / 4}, project=project)
+    reports = list(client.list_run_metrics("one", project=project))
+    assert [(report.step, dict(report.values)) for report in reports] == [
+        (1, {"auc": 0.25}),
+        (2, {"auc": 0.5}),
+    ]
+    updates = client.watch_run_updates("one", after_metrics_id=reports[0].id, project=project)
+    watched = [next(updates) for _ in range(4)]
+    assert [response.metrics.step for response in watched] == [0, 0, 0, 2]
     stored = client.get_run("one", project=project)
     assert (stored.measurements, stored.lost_measurements) == (3, 0)
     assert [run.name for run in client.list_runs(project=project)] == [

@@ -10,6 +10,7 @@ import typer
 from advisor.cli import (
     audit,
     backup,
+    check,
     doctor,
     export,
     mapping,
@@ -23,6 +24,7 @@ from advisor.cli import (
     profile_versions,
     report,
     run,
+    run_metrics,
     run_watch,
     serve,
     token,
@@ -46,6 +48,7 @@ app.command()(report.report)
 app.command()(pilot.pilot)
 app.command()(export.export)
 app.command()(audit.audit)
+app.command()(check.check)
 app.command()(backup.backup)
 profile.app.command()(mapping.check)
 profile.app.command()(profile_versions.alias)
@@ -59,6 +62,8 @@ app.add_typer(profile.app, name="profile")
 policy.app.command("try")(policy_try.try_)
 app.add_typer(policy.app, name="policy")
 run.app.command()(run_watch.watch)
+run.app.command()(run_metrics.metrics)
+run.app.command()(run_metrics.report_metrics)
 app.add_typer(run.app, name="run")
 app.add_typer(token.app, name="token")
 

@@ -60,14 +60,18 @@ def say(message: str) -> None:
     console.print(message, soft_wrap=True)
 
 
-def fail(message: str) -> NoReturn:
-    """Print an error and end the command with status 1.
+def fail(message: str, *, status: int = 1) -> NoReturn:
+    """Print an error and end the command.
+
+    Args:
+        message: The error.
+        status: The exit status.
 
     Raises:
         Exit: Always.
     """
     _error_console.print(f"[bold red]error:[/] {plain(message)}", highlight=False, soft_wrap=True)
-    raise typer.Exit(1)
+    raise typer.Exit(status)
 
 
 def warn(message: str) -> None:
@@ -106,8 +110,12 @@ def describe_setting_error(error: ValidationError) -> str:
 
 
 @contextmanager
-def client(address: str) -> Iterator[AdvisorClient]:
+def client(address: str, *, status: int = 1) -> Iterator[AdvisorClient]:
     """Connect to the service; an error of the client ends the command with a message.
+
+    Args:
+        address: ``host:port`` of the service.
+        status: The exit status after an error.
 
     Yields:
         The client.
@@ -119,9 +127,9 @@ def client(address: str) -> Iterator[AdvisorClient]:
         with AdvisorClient(address) as connected:
             yield connected
     except FslrError as error:
-        fail(str(error))
+        fail(str(error), status=status)
     except UnicodeEncodeError as error:  # an argument with invalid bytes
-        fail(f"{error.object!a} is not text; use UTF-8")
+        fail(f"{error.object!a} is not text; use UTF-8", status=status)
     except BrokenPipeError:  # the process that reads our output has ended
         sys.stderr.close()
         raise typer.Exit(0) from None

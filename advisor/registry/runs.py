@@ -1,7 +1,8 @@
-"""What is kept of a run: its summary and its events, both encoded by the transport."""
+"""What is kept of a run: its summary and events, both encoded by the transport, and its metrics."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
@@ -105,3 +106,32 @@ class StoredEvent:
 
     id: str
     event: bytes
+
+
+class MetricReport(NamedTuple):
+    """Values of a run's own metrics at one step, before they are stored.
+
+    Attributes:
+        step: Optimizer steps completed before the values were measured.
+        values: Name and value of each metric; values may be infinite or NaN.
+    """
+
+    step: int
+    values: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMetricReport:
+    """Values of a run's own metrics at one step.
+
+    Attributes:
+        id: Its position; ids increase.
+        time: When it was stored, UTC.
+        step: Optimizer steps completed before the values were measured.
+        values: The values by the metric's name; they may be infinite or NaN.
+    """
+
+    id: str
+    time: datetime
+    step: int
+    values: Mapping[str, float]

@@ -41,7 +41,9 @@ ROLES: dict[str, Role] = {
     f"{_PACKAGE}.RunService/DeleteRun": Role.OPERATOR,
     f"{_PACKAGE}.RunService/GetRun": Role.VIEWER,
     f"{_PACKAGE}.RunService/GetRunHistory": Role.VIEWER,
+    f"{_PACKAGE}.RunService/ListRunMetrics": Role.VIEWER,
     f"{_PACKAGE}.RunService/ListRuns": Role.VIEWER,
+    f"{_PACKAGE}.RunService/ReportRunMetrics": Role.TRAINER,
     f"{_PACKAGE}.RunService/WatchRun": Role.VIEWER,
     f"{_PACKAGE}.StatusService/GetStatus": Role.VIEWER,
 }

@@ -1,4 +1,4 @@
-"""RunService: the measurements of training jobs and the answers to them."""
+"""RunService: the measurements of training jobs, the answers to them, and the runs' metrics."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ import grpc
 
 from advisor.policy import InvalidValueError, shown
 from advisor.registry.resource_names import RunName, parse_project
-from advisor.registry.runs import StoredEvent, StoredRun
+from advisor.registry.runs import StoredEvent, StoredMetricReport, StoredRun
 from advisor.rpc.audit_origin import audit_origin_of
 from advisor.rpc.paging import decode_token, encode_token, page_size
 from advisor.store.deletion import Deletions
+from advisor.store.metrics import MetricStore
 from advisor.store.runs import RunCursor, RunStore
-from advisor.wire import timestamp_to_proto
+from advisor.wire import (
+    metric_report_to_proto,
+    metric_reports_from_proto,
+    timestamp_to_proto,
+)
 from fslr.advisor.v1 import run_service_pb2 as pb
 from fslr.advisor.v1 import run_service_pb2_grpc
 
@@ -32,12 +37,20 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
 
     Args:
         store: Stores the runs.
+        metrics: Stores their metrics.
         deletions: Deletes them.
         now: The clock.
     """
 
-    def __init__(self, store: RunStore, deletions: Deletions, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        metrics: MetricStore,
+        deletions: Deletions,
+        now: Callable[[], datetime],
+    ) -> None:
         self._store = store
+        self._metrics = metrics
         self._deletions = deletions
         self._now = now
 
@@ -68,11 +81,35 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         """Return a page of a run's events."""
         name = RunName.parse("name", request.name)
         size = page_size(request.page_size)
-        after = _event_id(request.after_id)
+        after = _event_id("after_id", request.after_id)
         await self._store.get(name)
         events = await self._store.history(name, after=after, size=size + 1)
         return pb.GetRunHistoryResponse(
             events=[_event(event) for event in events[:size]], more=len(events) > size
+        )
+
+    async def ReportRunMetrics(
+        self, request: pb.ReportRunMetricsRequest, context: _Context
+    ) -> pb.ReportRunMetricsResponse:
+        """Store values of a run's own metrics."""
+        await self._metrics.report(
+            RunName.parse("name", request.name),
+            metric_reports_from_proto(request.reports),
+            round(self._now().timestamp() * 1000),
+        )
+        return pb.ReportRunMetricsResponse()
+
+    async def ListRunMetrics(
+        self, request: pb.ListRunMetricsRequest, context: _Context
+    ) -> pb.ListRunMetricsResponse:
+        """Return a page of a run's metrics."""
+        name = RunName.parse("name", request.name)
+        size = page_size(request.page_size)
+        after = _event_id("after_id", request.after_id)
+        await self._store.get(name)
+        reports = await self._metrics.page(name, after=after, size=size + 1)
+        return pb.ListRunMetricsResponse(
+            reports=map(metric_report_to_proto, reports[:size]), more=len(reports) > size
         )
 
     async def DeleteRun(
@@ -90,20 +127,42 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     ) -> AsyncIterator[pb.WatchRunResponse | None]:
         """Send a run's events as they arrive; yield None when none arrived for a while."""
         name = RunName.parse("name", request.name)
-        after = _event_id(request.after_id)
+        after = _event_id("after_id", request.after_id)
+        after_metrics = _event_id("after_metrics_id", request.after_metrics_id)
         while True:
             # A job's end is stored after its events, so all of them are there if it is.
             has_ended = request.until_end and await self._store.has_ended(name)
-            events = await self._store.wait_for_events(
-                name, after=after, size=_WATCH_BATCH, wait_ms=_WATCH_WAIT_MS
+            events, reports = await self._updates(
+                name, after, after_metrics if request.include_metrics else None
             )
             for event in events:
                 yield pb.WatchRunResponse(event=_event(event))
                 after = event.id
-            if not events and has_ended:
+            for report in reports:
+                yield pb.WatchRunResponse(metrics=metric_report_to_proto(report))
+                after_metrics = report.id
+            if events or reports:
+                continue
+            if has_ended:
                 return
-            if not events:
-                yield None
+            yield None
+
+    async def _updates(
+        self, name: RunName, after: str, after_metrics: str | None
+    ) -> tuple[list[StoredEvent], list[StoredMetricReport]]:
+        """Wait for events, and for metrics unless ``after_metrics`` is None."""
+        if after_metrics is None:
+            events = await self._store.wait_for_events(
+                name, after=after, size=_WATCH_BATCH, wait_ms=_WATCH_WAIT_MS
+            )
+            return events, []
+        return await self._metrics.wait_for_updates(
+            name,
+            after=after,
+            after_metrics=after_metrics,
+            size=_WATCH_BATCH,
+            wait_ms=_WATCH_WAIT_MS,
+        )
 
 
 def _cursor(text: str) -> RunCursor | None:
@@ -111,9 +170,10 @@ def _cursor(text: str) -> RunCursor | None:
     return RunCursor(int(created_ms), run) if text else None
 
 
-def _event_id(value: str) -> str:
+def _event_id(field: str, value: str) -> str:
     if not _EVENT_ID.fullmatch(value):
-        raise InvalidValueError("after_id", f"{shown(value)} is not the id of an event")
+        what = "a report" if field == "after_metrics_id" else "an event"
+        raise InvalidValueError(field, f"{shown(value)} is not the id of {what}")
     return value
 
 

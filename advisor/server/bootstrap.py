@@ -44,6 +44,7 @@ from advisor.server.readiness import LIVENESS, Readiness
 from advisor.server.settings import Settings
 from advisor.store.audit import AuditStore
 from advisor.store.deletion import Deletions
+from advisor.store.metrics import MetricStore
 from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
 from advisor.store.redis.connection import connect
@@ -316,7 +317,7 @@ def _add_services(
         AuditServicer(AuditStore(redis)), server
     )
     run_service_pb2_grpc.add_RunServiceServicer_to_server(
-        RunServicer(run_store, deletions, _now), server
+        RunServicer(run_store, MetricStore(redis), deletions, _now), server
     )
     deployment = Deployment(
         encrypted=settings.tls is not None,

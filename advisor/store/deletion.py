@@ -166,7 +166,7 @@ class Deletions:
         ]
 
     async def delete_run(self, name: RunName, origin: AuditOrigin) -> None:
-        """Delete a run and its history.
+        """Delete a run, its history and its metrics.
 
         Raises:
             RunNotFoundError: The run does not exist.
@@ -176,8 +176,7 @@ class Deletions:
             (outcome,) = await self._run(
                 keys=[
                     keys.runs(name.project),
-                    own.summary,
-                    own.events,
+                    *(own.summary, own.events, own.metrics, own.metric_names),
                     *write_keys(name.project, origin),
                 ],
                 args=[name.run, *write_arguments(origin, ("delete run", name))],

@@ -110,3 +110,13 @@ class RunKeys:
     def events(self) -> str:
         """Capped stream of the run's events."""
         return f"fslr:{{{self.name.project}}}:run:{self.name.run}:events"
+
+    @property
+    def metrics(self) -> str:
+        """Capped stream of the run's metrics: ``step``, ``time`` in ms, number of a metric."""
+        return f"fslr:{{{self.name.project}}}:run:{self.name.run}:metrics"
+
+    @property
+    def metric_names(self) -> str:
+        """Hash: name of a metric -> its number, from 1."""
+        return f"fslr:{{{self.name.project}}}:run:{self.name.run}:metric-names"

@@ -93,6 +93,15 @@ class PolicyOutcome(IntEnum):
     CREATED = 1
 
 
+class ReportMetricsOutcome(IntEnum):
+    """What ``report_metrics.lua`` did."""
+
+    TOO_MANY = -1
+    """The run would have too many metrics."""
+    NO_RUN = 0
+    STORED = 1
+
+
 class TokenOutcome(IntEnum):
     """What ``set_token.lua`` did."""
 
@@ -111,6 +120,7 @@ OUTCOMES: tuple[type[IntEnum], ...] = (
     DeleteRunOutcome,
     PolicyOutcome,
     RecordResult,
+    ReportMetricsOutcome,
     TokenOutcome,
 )
 """All outcomes that scripts use."""

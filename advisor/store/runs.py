@@ -5,7 +5,7 @@ Openings and events are opaque bytes here. Telemetry may be lost, so nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -80,7 +80,10 @@ class RunStore:
         own = keys.RunKeys(last.run)
         sessions = [session for session, _ in groupby(event.session for event in events)]
         return self._record.call(
-            keys=[keys.runs(last.run.project), own.summary, own.events],
+            keys=[
+                *(keys.runs(last.run.project), own.summary, own.events),
+                *(own.metrics, own.metric_names),
+            ],
             args=[
                 *(last.run.run, last.opening, lost, MAX_EVENTS, LIFETIME_S),
                 *(first.time_ms, last.time_ms, last.step),
@@ -169,22 +172,16 @@ class RunStore:
                     keys.RunKeys(name).events, min=f"({after}" if after else "-", count=size
                 )
             )
-        return _events(entries)
+        return stored_events(entries)
 
     async def wait_for_events(
         self, name: RunName, *, after: str, size: int, wait_ms: int
     ) -> list[StoredEvent]:
         """Return up to ``size`` events after the event ``after``; wait if there are none yet."""
-        with store_errors():
-            answer = await awaited(
-                self._redis.xread(
-                    {keys.RunKeys(name).events: after or "0"}, count=size, block=wait_ms
-                )
-            )
-        streams = (
-            list(answer.values()) if isinstance(answer, dict) else [s[1] for s in answer or []]
+        (entries,) = await read_streams(
+            self._redis, {keys.RunKeys(name).events: after}, size=size, wait_ms=wait_ms
         )
-        return _events(streams[0]) if streams else []
+        return stored_events(entries)
 
     async def _summary(self, name: RunName) -> StoredRun | None:
         with store_errors():
@@ -219,7 +216,31 @@ def _number(stored: bytes | None) -> float | None:
     return float(stored) if stored else None
 
 
-def _events(entries: Any) -> list[StoredEvent]:
+async def read_streams(
+    redis: Redis, after: Mapping[str, str], *, size: int, wait_ms: int
+) -> list[list[Any]]:
+    """Return the entries of several streams of one run; wait if there are none yet.
+
+    Args:
+        redis: The client.
+        after: For each stream the id after which to read; empty: from the oldest.
+        size: Maximum number of entries of each stream.
+        wait_ms: Maximum time to wait, in milliseconds.
+    """
+    with store_errors():
+        answer = await awaited(
+            redis.xread({key: start or "0" for key, start in after.items()}, size, wait_ms)
+        )
+    found = dict(answer or [])
+    return [_unwrapped(found.get(key.encode(), [])) for key in after]
+
+
+def _unwrapped(entries: Any) -> Any:
     while len(entries) == 1 and entries and isinstance(entries[0], list):
         entries = entries[0]  # RESP3 wraps the entries of each stream in another list
+    return entries
+
+
+def stored_events(entries: Any) -> list[StoredEvent]:
+    """Return the events of stream entries."""
     return [StoredEvent(entry[0].decode(), entry[1][b"event"]) for entry in entries]

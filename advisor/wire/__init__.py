@@ -21,6 +21,7 @@ from advisor.wire.recommendations import (
     answer_batch,
     measurement_from_proto,
 )
+from advisor.wire.run_metrics import metric_report_to_proto, metric_reports_from_proto
 
 __all__ = [
     "Answer",
@@ -34,6 +35,8 @@ __all__ = [
     "layout_to_proto",
     "mapping_to_proto",
     "measurement_from_proto",
+    "metric_report_to_proto",
+    "metric_reports_from_proto",
     "opening_from_proto",
     "packed_event",
     "policy_from_proto",

@@ -45,6 +45,9 @@ TABLE: dict[type[Exception], ErrorMapping] = {
         _C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_MESSAGE_TOO_LARGE
     ),
     errors.TooManyGroupsError: ErrorMapping(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_TOO_MANY_GROUPS),
+    errors.TooManyMetricsError: ErrorMapping(
+        _C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_TOO_MANY_METRICS
+    ),
     errors.ProfileNotFoundError: ErrorMapping(_C.NOT_FOUND, _R.ERROR_REASON_PROFILE_NOT_FOUND),
     errors.VersionNotFoundError: ErrorMapping(_C.NOT_FOUND, _R.ERROR_REASON_VERSION_NOT_FOUND),
     errors.RunNotFoundError: ErrorMapping(_C.NOT_FOUND, _R.ERROR_REASON_RUN_NOT_FOUND),

@@ -9,6 +9,7 @@ REMEDIES: dict[str, str] = {
     "MESSAGE_UNREADABLE": "Generate the client from this version's protos.",
     "MESSAGE_TOO_LARGE": "Send fewer groups or points, or raise `--max-message-bytes`.",
     "TOO_MANY_GROUPS": "Put several tensors into one group, or raise `--max-groups`.",
+    "TOO_MANY_METRICS": "Report fewer metrics; keep steps and other numbers out of their names.",
     "LAYOUT_MISMATCH": "Run `advisor profile check`. Then add a line to the profile's "
     "`group_aliases`, give role templates, or set `unmatched_rule` to `hold`. See "
     "[the policy](../explanation/policy.md#which-base-groups-a-group-stands-for).",

@@ -116,7 +116,11 @@ class _RecordedSession:
         self._name = f"{id(self):x}-{time.monotonic_ns()}"
         self._opened_ns = 0
         self._session = StreamSession(
-            self._open, opening, address=client.address, deadline_s=client.deadline_s
+            self._open,
+            opening,
+            address=client.address,
+            deadline_s=client.deadline_s,
+            send_metrics=lambda _: None,  # its jobs report none
         )
 
     def _open(self, requests: Iterator[pb.RecommendLRRequest]) -> Any:

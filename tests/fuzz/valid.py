@@ -170,6 +170,18 @@ def requests(method: str) -> tuple[Message, ...]:
         "RunService/ListRuns": (run_service_pb2.ListRunsRequest(parent=_PARENT, page_size=2),),
         "RunService/GetRun": (run_service_pb2.GetRunRequest(name=run),),
         "RunService/GetRunHistory": (run_service_pb2.GetRunHistoryRequest(name=run, page_size=2),),
+        "RunService/ReportRunMetrics": (
+            run_service_pb2.ReportRunMetricsRequest(
+                name=run,
+                reports=[
+                    run_service_pb2.MetricReport(step=10, values={"auc": 0.5, "loss": 2.0}),
+                    run_service_pb2.MetricReport(step=20, values={"auc": 0.6}),
+                ],
+            ),
+        ),
+        "RunService/ListRunMetrics": (
+            run_service_pb2.ListRunMetricsRequest(name=run, page_size=2),
+        ),
         "RunService/DeleteRun": (  # the other methods read a different one
             run_service_pb2.DeleteRunRequest(name=f"{_PARENT}/runs/{RUNS[1]}"),
         ),

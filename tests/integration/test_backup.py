@@ -58,6 +58,7 @@ def fill(client: AdvisorClient) -> None:
     opening = opening_message("projects/default/profiles/gpt@prod", run="projects/default/runs/r")
     client.recommend_once(opening, pb.Measurement(step=3, unit_rates=[1, 1, 1, 1]))
     assert eventually(lambda: list(client.list_runs()))
+    client.report_run_metrics("r", 3, {"auc": 0.5})
 
 
 def everything(client: AdvisorClient) -> list[object]:
@@ -68,6 +69,7 @@ def everything(client: AdvisorClient) -> list[object]:
         *client.list_audit_events(),
         *client.list_runs(),
         *client.get_run_history("r"),
+        *client.list_run_metrics("r"),
     ]
 
 

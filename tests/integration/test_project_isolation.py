@@ -74,6 +74,13 @@ REQUESTS: dict[str, Message] = {
     "RunService/GetRunHistory": run_service_pb2.GetRunHistoryRequest(
         name="projects/attacker/runs/one"
     ),
+    "RunService/ReportRunMetrics": run_service_pb2.ReportRunMetricsRequest(
+        name="projects/attacker/runs/one",
+        reports=[run_service_pb2.MetricReport(step=1, values={"auc": 0.5})],
+    ),
+    "RunService/ListRunMetrics": run_service_pb2.ListRunMetricsRequest(
+        name="projects/attacker/runs/one"
+    ),
     "RunService/WatchRun": run_service_pb2.WatchRunRequest(name="projects/attacker/runs/one"),
     "StatusService/GetStatus": status_service_pb2.GetStatusRequest(),
     "PolicyService/DeletePolicy": policy_service_pb2.DeletePolicyRequest(

@@ -21,6 +21,7 @@ from advisor.errors import (
     PolicyNotFoundError,
     ProfileNotFoundError,
     RunNotFoundError,
+    TooManyMetricsError,
     VersionInUseError,
     VersionNotFoundError,
 )
@@ -33,8 +34,10 @@ from advisor.registry.resource_names import (
     ProfileReference,
     RunName,
 )
-from advisor.registry.runs import EventToStore, RecordResult
+from advisor.registry.runs import EventToStore, MetricReport, RecordResult
+from advisor.store import keys
 from advisor.store.deletion import Deletions
+from advisor.store.metrics import MetricStore
 from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
 from advisor.store.redis.commands import Script
@@ -192,6 +195,39 @@ def test_deletions_produce_every_outcome(tmp_path: Path, seen: dict[str, set[int
     run(tmp_path, steps)
     for kind in ("DeleteAllOutcome", "DeletePolicyOutcome", "DeleteRunOutcome"):
         expect_all(kind, seen)
+
+
+def test_reports_of_metrics_produce_every_outcome_and_live_as_long_as_the_run(
+    tmp_path: Path, seen: dict[str, set[int]]
+) -> None:
+    night = RunName("default", "night")
+    own = keys.RunKeys(night)
+
+    async def steps(redis: Redis) -> None:
+        store, runs = MetricStore(redis), RunStore(redis)
+        with pytest.raises(RunNotFoundError, match="night"):
+            await store.report(night, [MetricReport(3, (("auc", 0.5),))], 1_000)
+        event = EventToStore(night, b"", b"event", 3, 0)
+        await runs.record([([event], 0)])
+        reports = [MetricReport(step, (("auc", 0.5), ("loss", 1e-9))) for step in (3, 4)]
+        await store.report(night, reports, 1_000)
+        many = MetricReport(5, tuple((str(name), 0.5) for name in range(99)))
+        with pytest.raises(TooManyMetricsError, match="would have 101 metrics"):
+            await store.report(night, [many], 1_000)
+        stored = await store.page(night, after="", size=9)
+        assert [(r.step, r.values) for r in stored] == [
+            (step, {"auc": 0.5, "loss": 1e-9}) for step in (3, 4)
+        ]
+        assert stored[0].time.timestamp() == 1
+        all_keys = (own.summary, own.events, own.metrics, own.metric_names)
+        for extend in (store.report(night, reports, 1_000), runs.record([([event], 0)])):
+            for key in all_keys:
+                await redis.expire(key, 5)
+            await extend
+            assert all([await redis.ttl(key) > 1_000 for key in all_keys])
+
+    run(tmp_path, steps)
+    expect_all("ReportMetricsOutcome", seen)
 
 
 @pytest.mark.parametrize(

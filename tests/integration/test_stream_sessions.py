@@ -207,7 +207,11 @@ def test_an_iterator_that_blocks_forever_does_not_block_the_session(
     ended: bool, error: type[Exception], message: str
 ) -> None:
     session = StreamSession(
-        SilentCall(ended=ended), pb.RunOpening(), address="here", deadline_s=DEADLINE_S
+        SilentCall(ended=ended),
+        pb.RunOpening(),
+        address="here",
+        deadline_s=DEADLINE_S,
+        send_metrics=lambda _: None,
     )
     started = time.monotonic()
     with pytest.raises(error, match=message):

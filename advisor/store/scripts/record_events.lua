@@ -1,6 +1,6 @@
 -- Appends events to a run's capped history and updates the run's summary.
 --
--- KEYS: runs, summary, events
+-- KEYS: runs, summary, events, metrics, metric names
 -- ARGV: run id, opening, number of events lost before these, maximum number of events kept, lifetime
 -- in s, time of the first event in ms, time of the last event in ms, step, loss, learning rate and
 -- next step of the last event (loss and learning rate may be empty), number of sessions, the sessions
@@ -62,6 +62,7 @@ if note_sessions(13, last_session) then
   redis.call('HSET', KEYS[2], 'concurrent', ARGV[7])
   result = RecordResult.CONCURRENT
 end
-redis.call('EXPIRE', KEYS[2], ARGV[5])
-redis.call('EXPIRE', KEYS[3], ARGV[5])
+for i = 2, #KEYS do
+  redis.call('EXPIRE', KEYS[i], ARGV[5])
+end
 return {result}

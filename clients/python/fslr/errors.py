@@ -157,6 +157,7 @@ BY_REASON: dict[str, type[ServiceError]] = {
     "MESSAGE_UNREADABLE": InvalidRequestError,
     "MESSAGE_TOO_LARGE": MessageTooLargeError,
     "TOO_MANY_GROUPS": MessageTooLargeError,
+    "TOO_MANY_METRICS": InvalidRequestError,
     "UNAUTHENTICATED": AuthenticationError,
     "PERMISSION_DENIED": PermissionDeniedError,
     "QUOTA_EXCEEDED": TooBusyError,

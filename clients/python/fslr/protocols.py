@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import profile_service_pb2
+from fslr.advisor.v1 import profile_service_pb2, run_service_pb2
 
 
 class RunSession(Protocol):
@@ -21,6 +22,20 @@ class RunSession(Protocol):
 
     def close(self) -> None:
         """End the session."""
+        ...
+
+
+@runtime_checkable
+class MetricSession(Protocol):
+    """A run's session that also stores the run's own metrics; sessions need not."""
+
+    def report_metrics(self, reports: Sequence[run_service_pb2.MetricReport]) -> None:
+        """Store values of the run's own metrics.
+
+        Raises:
+            RunNotFoundError: The run's first measurement is not stored yet.
+            ServiceError: The advisor refused the reports, or could not store them.
+        """
         ...
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import policy_pb2, profile_service_pb2
+from fslr.advisor.v1 import policy_pb2, profile_service_pb2, run_service_pb2
 from fslr.errors import DeadlineExceededError, InvalidRequestError, UnavailableError
 
 Factors = float | Iterable[float] | Mapping[str, float]
@@ -71,6 +71,7 @@ class FakeAdvisor:
         measurements: The measurements of all runs, in the order in which they arrived. A
             measurement that gets no answer is kept, too.
         answers: The answers, in the order in which they were given.
+        metrics: The metrics that runs reported, in the order in which they arrived.
 
     Raises:
         ValueError: A value is out of its range. :meth:`validate_layout` raises it as well, if the
@@ -108,6 +109,7 @@ class FakeAdvisor:
         self.openings: list[pb.RunOpening] = []
         self.measurements: list[pb.Measurement] = []
         self.answers: list[pb.RecommendLRResponse] = []
+        self.metrics: list[run_service_pb2.MetricReport] = []
         self._changed = threading.Condition()
         self._is_paused = False
         self._failure: Exception | None = None
@@ -226,6 +228,12 @@ class FakeAdvisor:
             self.openings.append(kept)
         return FakeSession(self, kept)
 
+    def _store(self, reports: Sequence[run_service_pb2.MetricReport]) -> None:
+        with self._changed:
+            if self._failure is not None:
+                raise self._failure.with_traceback(None)
+            self.metrics.extend(reports)
+
     def _raise_failure(self) -> None:
         error = self._failure
         if error is None:
@@ -329,6 +337,14 @@ class FakeSession:
             ValueError: The multipliers do not fit the layout, or are out of range.
         """
         return self._advisor._answer(self, measurement)  # noqa: SLF001 - the two are one thing
+
+    def report_metrics(self, reports: Sequence[run_service_pb2.MetricReport]) -> None:
+        """Keep the reports in the advisor's ``metrics``.
+
+        Raises:
+            Exception: The advisor was told to fail.
+        """
+        self._advisor._store(reports)  # noqa: SLF001 - the two are one thing
 
     def close(self) -> None:
         """End the session; a call under way ends as well."""

@@ -28,6 +28,7 @@ _ORDER = {
     "fslr": (
         "advisor",  # the code generated from the protos
         *("errors", "environment", "optional_dependencies", "resource_names"),
+        "run_metrics",
         *("yaml_numbers", "_yaml", "profile_files"),
         *("protocols", "testing", "training", "client", "torch", "jax", "integrations"),
     ),

@@ -19,6 +19,7 @@ from advisor.store.replies import (
     DeleteRunOutcome,
     PolicyOutcome,
     RegisterOutcome,
+    ReportMetricsOutcome,
     ResolveOutcome,
     TokenOutcome,
 )
@@ -36,6 +37,7 @@ OWNERS: dict[str, type[Enum]] = {
     "delete_profile": DeleteOutcome,
     "delete_run": DeleteRunOutcome,
     "register_profile": RegisterOutcome,
+    "report_metrics": ReportMetricsOutcome,
     "resolve_profile": ResolveOutcome,
     "set_alias": AliasOutcome,
     "set_policy": PolicyOutcome,

@@ -19,6 +19,11 @@ def pages_by_event(call: Callable[[_Request], _Page], request: _Request) -> Iter
     return _pages(call, request, _set_after_id)
 
 
+def pages_by_report(call: Callable[[_Request], _Page], request: _Request) -> Iterator[_Page]:
+    """Yield the pages of a call whose answers say ``more``, and go on after their last report."""
+    return _pages(call, request, _set_after_report)
+
+
 def _pages(
     call: Callable[[_Request], _Page], request: _Request, advance: Callable[[Any, Any], bool]
 ) -> Iterator[_Page]:
@@ -39,4 +44,11 @@ def _set_after_id(request: Any, page: Any) -> bool:
     """Make the request ask for the next page, and return whether there is one."""
     if page.more:
         request.after_id = page.events[-1].id
+    return bool(page.more)
+
+
+def _set_after_report(request: Any, page: Any) -> bool:
+    """Make the request ask for the next page, and return whether there is one."""
+    if page.more:
+        request.after_id = page.reports[-1].id
     return bool(page.more)

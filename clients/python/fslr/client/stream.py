@@ -10,12 +10,13 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import run_service_pb2
 from fslr.client.http_proxies import proxy_note
 from fslr.client.status_errors import service_error
 from fslr.errors import DeadlineExceededError, TooBusyError, UnavailableError
@@ -125,6 +126,7 @@ class StreamSession:
         opening: The run's opening.
         address: The address of the service, for messages.
         deadline_s: Maximum wait for an answer, in seconds.
+        send_metrics: Stores reports of the run's metrics, with one call.
     """
 
     def __init__(
@@ -134,8 +136,10 @@ class StreamSession:
         *,
         address: str,
         deadline_s: float,
+        send_metrics: Callable[[Sequence[run_service_pb2.MetricReport]], None],
     ) -> None:
         self._start_call = start_call
+        self._send_metrics = send_metrics
         self._opening = pb.RunOpening()
         self._opening.CopyFrom(opening)
         self._opening.session = opening.session or uuid.uuid4().hex
@@ -183,6 +187,15 @@ class StreamSession:
                     raise
             backoff_s *= 2
         return self._try_once(measurement, deadline)
+
+    def report_metrics(self, reports: Sequence[run_service_pb2.MetricReport]) -> None:
+        """Store values of the run's own metrics.
+
+        Raises:
+            RunNotFoundError: The run's first measurement is not stored yet.
+            ServiceError: The advisor refused the reports, or could not store them.
+        """
+        self._send_metrics(reports)
 
     def _try_once(self, measurement: pb.Measurement, deadline: float) -> pb.RecommendLRResponse:
         request = pb.RecommendLRRequest(measurement=measurement)

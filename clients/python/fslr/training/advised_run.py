@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsFloat, TypeVar, get_args
 
@@ -27,6 +27,7 @@ from fslr.training.events import (
 from fslr.training.exchange import Advice, Exchange, Ranks
 from fslr.training.measurement_cost import Size
 from fslr.training.measurement_size import MeasurementSize
+from fslr.training.metric_reporter import MetricReporter
 from fslr.training.stopwatch import Stopwatch
 from fslr.training.summaries import held_words, outcome_words, range_words, short_name
 
@@ -129,6 +130,7 @@ class AdvisedRun:
         self._size = size
         self._listeners = listeners
         self._exchange = Exchange(advisor, opening, ranks)
+        self._reporter = MetricReporter(self._exchange.background, opening.run, self._warn)
         self._advised = [False] * len(self._groups)
         self._ranks = ranks
         self._budget: Budget | None = None
@@ -248,6 +250,20 @@ class AdvisedRun:
             )
             return None
         return value if math.isfinite(value) else None
+
+    def report_metrics(self, step: int, values: Mapping[str, Any]) -> None:
+        """Store values of the run's own metrics in the background; never raises and never waits.
+
+        Args:
+            step: Optimizer steps completed before the values were measured, >= 0.
+            values: The values by the metric's name.
+        """
+        self._reporter.report(step, values)
+
+    @property
+    def lost_metrics(self) -> int:
+        """Number of reports of metrics that were not stored and will not be."""
+        return self._reporter.lost
 
     def begin_step(self, learning_rates: Sequence[float]) -> None:
         """Adopt an answer that has arrived, and decide whether the step is measured.
@@ -399,6 +415,7 @@ class AdvisedRun:
     def _emit_errors(self) -> None:
         for step, error in self._exchange.take_errors():
             self._listeners.emit(Failed(step, StepPart.ADVICE, error))
+        self._reporter.warn_of_loss()
 
     def _warn(self, message: str) -> None:
         """Emit each warning once."""
@@ -441,6 +458,7 @@ class AdvisedRun:
         """End the run; what waits to be sent is still sent, for at most two seconds."""
         self._exchange.close()
         self._emit_errors()
+        self._reporter.warn_of_loss(at_end=True)
 
 
 def _of_groups(count: int, values: Iterable[_T]) -> list[_T] | list[None]:

@@ -138,6 +138,26 @@ class AdvisedTraining(MeasuredTraining):
         """The newest answer, or None; always None on ranks that do not talk to the advisor."""
         return self._run.answer
 
+    def report_metrics(self, step: int, values: Mapping[str, Any]) -> None:
+        """Store values of the run's own metrics, such as a validation accuracy, with the run.
+
+        They are shown next to the rates. They are sent in the background: this neither waits for
+        the advisor nor raises. What cannot be stored is left out with a warning.
+
+        Args:
+            step: Optimizer steps completed before the values were measured, such as ``step`` of
+                this attachment. If a metric is reported twice for a step, the later value counts.
+            values: The values by the metric's name: numbers, or arrays with one, which are read at
+                once. A value that is not finite is shown as a gap. A run has at most 100 metrics,
+                whose names have at most 128 characters.
+        """
+        self._run.report_metrics(step, values)
+
+    @property
+    def lost_metrics(self) -> int:
+        """Number of reports of metrics that were not stored and will not be."""
+        return self._run.lost_metrics
+
     @property
     def unanswered(self) -> int:
         """Number of measurements without an answer, or with one that cannot be applied."""

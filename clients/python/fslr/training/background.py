@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
+import time
 import weakref
+from collections import deque
 from typing import NamedTuple
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.protocols import RunSession
+from fslr.advisor.v1 import run_service_pb2
+from fslr.protocols import MetricSession, RunSession
+from fslr.training.metric_queue import MetricQueue
+
+_RETRY_S = 0.05  # between attempts to send metrics while the session ends
 
 
 class RequestError(NamedTuple):
@@ -25,17 +30,19 @@ class RequestError(NamedTuple):
 
 
 class BackgroundSession:
-    """Sends measurements in the background and keeps the newest answer.
+    """Sends measurements and the run's metrics in the background, and keeps the newest answer.
 
-    Only the newest waiting measurement is sent; one that is still waiting is replaced. The thread
-    ends when the session is closed, and also when this object is dropped without being closed.
+    Only the newest waiting measurement is sent; one that is still waiting is replaced. All metrics
+    are sent, several reports at once. The thread ends when the session is closed, and also when
+    this object is dropped without being closed.
 
     Args:
-        session: The session. From the first :meth:`submit` on, only the thread uses it.
+        session: The session. From the first :meth:`submit` on, only the thread asks it.
 
     Attributes:
         submitted: Number of measurements that were handed over.
         replaced: Number of measurements that a newer one replaced before they were sent.
+        metrics: The metrics that wait to be sent; None: the session stores none.
     """
 
     def __init__(self, session: RunSession) -> None:
@@ -43,9 +50,10 @@ class BackgroundSession:
         self._thread: threading.Thread | None = None
         self.submitted = 0
         self.replaced = 0
+        self.metrics = self._work.metrics
         # The thread does not keep this object alive. SimpleQueue may be used while garbage is
         # collected.
-        finalizer = weakref.finalize(self, self._work.waiting.put, None)
+        finalizer = weakref.finalize(self, self._work.wake.put, False)
         finalizer.atexit = False
 
     @property
@@ -66,10 +74,27 @@ class BackgroundSession:
     def submit(self, measurement: pb.Measurement) -> None:
         """Hand over a measurement; returns at once."""
         self.submitted += 1
-        with contextlib.suppress(queue.Empty):
-            if self._work.waiting.get_nowait() is not None:
-                self.replaced += 1
-        self._work.waiting.put(measurement)
+        try:
+            self._work.newest.pop()
+            self.replaced += 1
+        except IndexError:
+            pass
+        self._work.newest.append(measurement)
+        self._wake()
+
+    def report(self, report: run_service_pb2.MetricReport) -> None:
+        """Hand over metrics; returns at once.
+
+        Raises:
+            ValueError: The session stores no metrics.
+        """
+        if self.metrics is None:
+            raise ValueError(f"{self._work.session!r} stores no metrics; check `metrics` first")
+        self.metrics.add(report)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._work.wake.put(True)
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._work.run, name="fslr-advice", daemon=True)
             self._thread.start()
@@ -87,11 +112,14 @@ class BackgroundSession:
             return errors
 
     def close(self, *, wait_s: float = 1.0) -> None:
-        """End the session; a waiting measurement is still sent, for at most ``wait_s`` seconds."""
+        """End the session; what waits is still sent, for at most ``wait_s`` seconds."""
         thread = self._thread
         if thread is not None and thread.is_alive():
-            self._work.waiting.put(None)
+            self._work.end_s = time.monotonic() + wait_s
+            self._work.wake.put(False)
             thread.join(wait_s)
+        if self.metrics is not None:
+            self.metrics.give_up()
         self._work.session.close()
 
 
@@ -104,7 +132,10 @@ class _Work:
 
     def __init__(self, session: RunSession) -> None:
         self.session = session
-        self.waiting: queue.SimpleQueue[pb.Measurement | None] = queue.SimpleQueue()
+        self.metrics = MetricQueue(session) if isinstance(session, MetricSession) else None
+        self.newest: deque[pb.Measurement] = deque()  # at most one
+        self.wake: queue.SimpleQueue[bool] = queue.SimpleQueue()  # False: the session ends
+        self.end_s = 0.0  # when the thread stops to send metrics, of the monotonic clock
         self.lock = threading.Lock()
         self.answer: pb.RecommendLRResponse | None = None
         self.errors: list[RequestError] = []
@@ -112,15 +143,37 @@ class _Work:
         self.failed = 0
 
     def run(self) -> None:
-        """Send each measurement, until None comes."""
-        while (measurement := self.waiting.get()) is not None:
-            try:
-                answer = self.session.recommend(measurement)
-            except Exception as error:  # noqa: BLE001 - whatever it is, training continues
-                with self.lock:
-                    self.errors.append(RequestError(measurement.step, error))
-                self.failed += 1
-                continue
+        """Send measurements and metrics until the session ends."""
+        while self._wait():
+            while self.newest:
+                self._ask(self.newest.pop())
+            if self.metrics is not None:
+                self.metrics.send()
+        if self.metrics is not None:
+            self._send_last(self.metrics)
+
+    def _wait(self) -> bool:
+        """Wait for something to send; return False if the session ends."""
+        try:
+            return self.wake.get(timeout=None if self.metrics is None else self.metrics.wait_s)
+        except queue.Empty:
+            return True
+
+    def _ask(self, measurement: pb.Measurement) -> None:
+        try:
+            answer = self.session.recommend(measurement)
+        except Exception as error:  # noqa: BLE001 - whatever it is, training continues
             with self.lock:
-                self.answer = answer
-            self.answered += 1  # last: the exchange looks for outstanding answers only
+                self.errors.append(RequestError(measurement.step, error))
+            self.failed += 1
+            return
+        with self.lock:
+            self.answer = answer
+        self.answered += 1  # last: the exchange looks for outstanding answers only
+
+    def _send_last(self, metrics: MetricQueue) -> None:
+        """Send the metrics that wait; more than once if the run is not stored yet."""
+        metrics.send(now=True)
+        while metrics.waiting and time.monotonic() < self.end_s:
+            time.sleep(_RETRY_S)
+            metrics.send(now=True)

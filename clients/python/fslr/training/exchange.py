@@ -114,6 +114,11 @@ class Exchange:
         self._unusable_answers = 0
 
     @property
+    def background(self) -> BackgroundSession | None:
+        """Sends without waiting; None on ranks that do not speak."""
+        return self._background
+
+    @property
     def unanswered(self) -> int:
         """Number of measurements without an answer, or with one that cannot be applied.
 

@@ -90,6 +90,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: a layout has more groups and frozen names than the service accepts."""
     ERROR_REASON_POLICY_IN_USE: _ErrorReason.ValueType  # 27
     """FAILED_PRECONDITION: profiles name the policy to delete."""
+    ERROR_REASON_TOO_MANY_METRICS: _ErrorReason.ValueType  # 28
+    """RESOURCE_EXHAUSTED: the run would have more metrics than are stored for one run."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the value of `google.rpc.ErrorInfo.reason`, there without the prefix
@@ -160,6 +162,8 @@ ERROR_REASON_TOO_MANY_GROUPS: ErrorReason.ValueType  # 26
 """RESOURCE_EXHAUSTED: a layout has more groups and frozen names than the service accepts."""
 ERROR_REASON_POLICY_IN_USE: ErrorReason.ValueType  # 27
 """FAILED_PRECONDITION: profiles name the policy to delete."""
+ERROR_REASON_TOO_MANY_METRICS: ErrorReason.ValueType  # 28
+"""RESOURCE_EXHAUSTED: the run would have more metrics than are stored for one run."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

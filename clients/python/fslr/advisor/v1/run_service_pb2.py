@@ -26,19 +26,25 @@ from fslr.advisor.v1 import advisor_service_pb2 as fslr_dot_advisor_dot_v1_dot_a
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!fslr/advisor/v1/run_service.proto\x12\x0f\x66slr.advisor.v1\x1a%fslr/advisor/v1/advisor_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb3\x03\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x07opening\x18\x02 \x01(\x0b\x32\x1b.fslr.advisor.v1.RunOpening\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tlast_step\x18\x05 \x01(\x03\x12\x14\n\x0cmeasurements\x18\x06 \x01(\x03\x12\x19\n\x11lost_measurements\x18\x07 \x01(\x03\x12\x11\n\x04loss\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x1d\n\x15next_measurement_step\x18\n \x01(\x03\x12\x33\n\x0f\x63oncurrent_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_lossB\x10\n\x0e_learning_rate\"\xb1\x01\n\x08RunEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0bmeasurement\x18\x03 \x01(\x0b\x32\x1c.fslr.advisor.v1.Measurement\x12<\n\x0erecommendation\x18\x04 \x01(\x0b\x32$.fslr.advisor.v1.RecommendLRResponse\"H\n\x0fListRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"O\n\x10ListRunsResponse\x12\"\n\x04runs\x18\x01 \x03(\x0b\x32\x14.fslr.advisor.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1d\n\rGetRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x0eGetRunResponse\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.fslr.advisor.v1.Run\"4\n\x10\x44\x65leteRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x13\n\x11\x44\x65leteRunResponse\"I\n\x14GetRunHistoryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x10\n\x08\x61\x66ter_id\x18\x03 \x01(\t\"P\n\x15GetRunHistoryResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.fslr.advisor.v1.RunEvent\x12\x0c\n\x04more\x18\x02 \x01(\x08\"D\n\x0fWatchRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x61\x66ter_id\x18\x02 \x01(\t\x12\x11\n\tuntil_end\x18\x03 \x01(\x08\"<\n\x10WatchRunResponse\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.fslr.advisor.v1.RunEvent2\xc8\x03\n\nRunService\x12T\n\x08ListRuns\x12 .fslr.advisor.v1.ListRunsRequest\x1a!.fslr.advisor.v1.ListRunsResponse\"\x03\x90\x02\x01\x12N\n\x06GetRun\x12\x1e.fslr.advisor.v1.GetRunRequest\x1a\x1f.fslr.advisor.v1.GetRunResponse\"\x03\x90\x02\x01\x12\x63\n\rGetRunHistory\x12%.fslr.advisor.v1.GetRunHistoryRequest\x1a&.fslr.advisor.v1.GetRunHistoryResponse\"\x03\x90\x02\x01\x12W\n\tDeleteRun\x12!.fslr.advisor.v1.DeleteRunRequest\x1a\".fslr.advisor.v1.DeleteRunResponse\"\x03\x90\x02\x02\x12V\n\x08WatchRun\x12 .fslr.advisor.v1.WatchRunRequest\x1a!.fslr.advisor.v1.WatchRunResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!fslr/advisor/v1/run_service.proto\x12\x0f\x66slr.advisor.v1\x1a%fslr/advisor/v1/advisor_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb3\x03\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x07opening\x18\x02 \x01(\x0b\x32\x1b.fslr.advisor.v1.RunOpening\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tlast_step\x18\x05 \x01(\x03\x12\x14\n\x0cmeasurements\x18\x06 \x01(\x03\x12\x19\n\x11lost_measurements\x18\x07 \x01(\x03\x12\x11\n\x04loss\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x1d\n\x15next_measurement_step\x18\n \x01(\x03\x12\x33\n\x0f\x63oncurrent_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_lossB\x10\n\x0e_learning_rate\"\xb1\x01\n\x08RunEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0bmeasurement\x18\x03 \x01(\x0b\x32\x1c.fslr.advisor.v1.Measurement\x12<\n\x0erecommendation\x18\x04 \x01(\x0b\x32$.fslr.advisor.v1.RecommendLRResponse\"\xbc\x01\n\x0cMetricReport\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04step\x18\x03 \x01(\x03\x12\x39\n\x06values\x18\x04 \x03(\x0b\x32).fslr.advisor.v1.MetricReport.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"H\n\x0fListRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"O\n\x10ListRunsResponse\x12\"\n\x04runs\x18\x01 \x03(\x0b\x32\x14.fslr.advisor.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1d\n\rGetRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x0eGetRunResponse\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.fslr.advisor.v1.Run\"4\n\x10\x44\x65leteRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x13\n\x11\x44\x65leteRunResponse\"I\n\x14GetRunHistoryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x10\n\x08\x61\x66ter_id\x18\x03 \x01(\t\"P\n\x15GetRunHistoryResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.fslr.advisor.v1.RunEvent\x12\x0c\n\x04more\x18\x02 \x01(\x08\"W\n\x17ReportRunMetricsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x07reports\x18\x02 \x03(\x0b\x32\x1d.fslr.advisor.v1.MetricReport\"\x1a\n\x18ReportRunMetricsResponse\"J\n\x15ListRunMetricsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x10\n\x08\x61\x66ter_id\x18\x03 \x01(\t\"V\n\x16ListRunMetricsResponse\x12.\n\x07reports\x18\x01 \x03(\x0b\x32\x1d.fslr.advisor.v1.MetricReport\x12\x0c\n\x04more\x18\x02 \x01(\x08\"w\n\x0fWatchRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x61\x66ter_id\x18\x02 \x01(\t\x12\x11\n\tuntil_end\x18\x03 \x01(\x08\x12\x17\n\x0finclude_metrics\x18\x04 \x01(\x08\x12\x18\n\x10\x61\x66ter_metrics_id\x18\x05 \x01(\t\"l\n\x10WatchRunResponse\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.fslr.advisor.v1.RunEvent\x12.\n\x07metrics\x18\x02 \x01(\x0b\x32\x1d.fslr.advisor.v1.MetricReport2\x9e\x05\n\nRunService\x12T\n\x08ListRuns\x12 .fslr.advisor.v1.ListRunsRequest\x1a!.fslr.advisor.v1.ListRunsResponse\"\x03\x90\x02\x01\x12N\n\x06GetRun\x12\x1e.fslr.advisor.v1.GetRunRequest\x1a\x1f.fslr.advisor.v1.GetRunResponse\"\x03\x90\x02\x01\x12\x63\n\rGetRunHistory\x12%.fslr.advisor.v1.GetRunHistoryRequest\x1a&.fslr.advisor.v1.GetRunHistoryResponse\"\x03\x90\x02\x01\x12l\n\x10ReportRunMetrics\x12(.fslr.advisor.v1.ReportRunMetricsRequest\x1a).fslr.advisor.v1.ReportRunMetricsResponse\"\x03\x90\x02\x02\x12\x66\n\x0eListRunMetrics\x12&.fslr.advisor.v1.ListRunMetricsRequest\x1a\'.fslr.advisor.v1.ListRunMetricsResponse\"\x03\x90\x02\x01\x12W\n\tDeleteRun\x12!.fslr.advisor.v1.DeleteRunRequest\x1a\".fslr.advisor.v1.DeleteRunResponse\"\x03\x90\x02\x02\x12V\n\x08WatchRun\x12 .fslr.advisor.v1.WatchRunRequest\x1a!.fslr.advisor.v1.WatchRunResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fslr.advisor.v1.run_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_METRICREPORT_VALUESENTRY']._loaded_options = None
+  _globals['_METRICREPORT_VALUESENTRY']._serialized_options = b'8\001'
   _globals['_RUNSERVICE'].methods_by_name['ListRuns']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['ListRuns']._serialized_options = b'\220\002\001'
   _globals['_RUNSERVICE'].methods_by_name['GetRun']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['GetRun']._serialized_options = b'\220\002\001'
   _globals['_RUNSERVICE'].methods_by_name['GetRunHistory']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['GetRunHistory']._serialized_options = b'\220\002\001'
+  _globals['_RUNSERVICE'].methods_by_name['ReportRunMetrics']._loaded_options = None
+  _globals['_RUNSERVICE'].methods_by_name['ReportRunMetrics']._serialized_options = b'\220\002\002'
+  _globals['_RUNSERVICE'].methods_by_name['ListRunMetrics']._loaded_options = None
+  _globals['_RUNSERVICE'].methods_by_name['ListRunMetrics']._serialized_options = b'\220\002\001'
   _globals['_RUNSERVICE'].methods_by_name['DeleteRun']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['DeleteRun']._serialized_options = b'\220\002\002'
   _globals['_RUNSERVICE'].methods_by_name['WatchRun']._loaded_options = None
@@ -47,26 +53,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUN']._serialized_end=562
   _globals['_RUNEVENT']._serialized_start=565
   _globals['_RUNEVENT']._serialized_end=742
-  _globals['_LISTRUNSREQUEST']._serialized_start=744
-  _globals['_LISTRUNSREQUEST']._serialized_end=816
-  _globals['_LISTRUNSRESPONSE']._serialized_start=818
-  _globals['_LISTRUNSRESPONSE']._serialized_end=897
-  _globals['_GETRUNREQUEST']._serialized_start=899
-  _globals['_GETRUNREQUEST']._serialized_end=928
-  _globals['_GETRUNRESPONSE']._serialized_start=930
-  _globals['_GETRUNRESPONSE']._serialized_end=981
-  _globals['_DELETERUNREQUEST']._serialized_start=983
-  _globals['_DELETERUNREQUEST']._serialized_end=1035
-  _globals['_DELETERUNRESPONSE']._serialized_start=1037
-  _globals['_DELETERUNRESPONSE']._serialized_end=1056
-  _globals['_GETRUNHISTORYREQUEST']._serialized_start=1058
-  _globals['_GETRUNHISTORYREQUEST']._serialized_end=1131
-  _globals['_GETRUNHISTORYRESPONSE']._serialized_start=1133
-  _globals['_GETRUNHISTORYRESPONSE']._serialized_end=1213
-  _globals['_WATCHRUNREQUEST']._serialized_start=1215
-  _globals['_WATCHRUNREQUEST']._serialized_end=1283
-  _globals['_WATCHRUNRESPONSE']._serialized_start=1285
-  _globals['_WATCHRUNRESPONSE']._serialized_end=1345
-  _globals['_RUNSERVICE']._serialized_start=1348
-  _globals['_RUNSERVICE']._serialized_end=1804
+  _globals['_METRICREPORT']._serialized_start=745
+  _globals['_METRICREPORT']._serialized_end=933
+  _globals['_METRICREPORT_VALUESENTRY']._serialized_start=888
+  _globals['_METRICREPORT_VALUESENTRY']._serialized_end=933
+  _globals['_LISTRUNSREQUEST']._serialized_start=935
+  _globals['_LISTRUNSREQUEST']._serialized_end=1007
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1009
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1088
+  _globals['_GETRUNREQUEST']._serialized_start=1090
+  _globals['_GETRUNREQUEST']._serialized_end=1119
+  _globals['_GETRUNRESPONSE']._serialized_start=1121
+  _globals['_GETRUNRESPONSE']._serialized_end=1172
+  _globals['_DELETERUNREQUEST']._serialized_start=1174
+  _globals['_DELETERUNREQUEST']._serialized_end=1226
+  _globals['_DELETERUNRESPONSE']._serialized_start=1228
+  _globals['_DELETERUNRESPONSE']._serialized_end=1247
+  _globals['_GETRUNHISTORYREQUEST']._serialized_start=1249
+  _globals['_GETRUNHISTORYREQUEST']._serialized_end=1322
+  _globals['_GETRUNHISTORYRESPONSE']._serialized_start=1324
+  _globals['_GETRUNHISTORYRESPONSE']._serialized_end=1404
+  _globals['_REPORTRUNMETRICSREQUEST']._serialized_start=1406
+  _globals['_REPORTRUNMETRICSREQUEST']._serialized_end=1493
+  _globals['_REPORTRUNMETRICSRESPONSE']._serialized_start=1495
+  _globals['_REPORTRUNMETRICSRESPONSE']._serialized_end=1521
+  _globals['_LISTRUNMETRICSREQUEST']._serialized_start=1523
+  _globals['_LISTRUNMETRICSREQUEST']._serialized_end=1597
+  _globals['_LISTRUNMETRICSRESPONSE']._serialized_start=1599
+  _globals['_LISTRUNMETRICSRESPONSE']._serialized_end=1685
+  _globals['_WATCHRUNREQUEST']._serialized_start=1687
+  _globals['_WATCHRUNREQUEST']._serialized_end=1806
+  _globals['_WATCHRUNRESPONSE']._serialized_start=1808
+  _globals['_WATCHRUNRESPONSE']._serialized_end=1916
+  _globals['_RUNSERVICE']._serialized_start=1919
+  _globals['_RUNSERVICE']._serialized_end=2589
 # @@protoc_insertion_point(module_scope)

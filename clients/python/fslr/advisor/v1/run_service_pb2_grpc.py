@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RunServiceStub(object):
-    """RunService reads and deletes the stored runs. Runs are kept for 30 days after their last measurement.
+    """RunService reads and deletes the stored runs, and stores their metrics. Runs are kept for 30 days
+    after their last measurement or metric.
     """
 
     def __init__(self, channel):
@@ -50,6 +51,16 @@ class RunServiceStub(object):
                 request_serializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.GetRunHistoryRequest.SerializeToString,
                 response_deserializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.GetRunHistoryResponse.FromString,
                 _registered_method=True)
+        self.ReportRunMetrics = channel.unary_unary(
+                '/fslr.advisor.v1.RunService/ReportRunMetrics',
+                request_serializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.ReportRunMetricsRequest.SerializeToString,
+                response_deserializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.ReportRunMetricsResponse.FromString,
+                _registered_method=True)
+        self.ListRunMetrics = channel.unary_unary(
+                '/fslr.advisor.v1.RunService/ListRunMetrics',
+                request_serializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.ListRunMetricsRequest.SerializeToString,
+                response_deserializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.ListRunMetricsResponse.FromString,
+                _registered_method=True)
         self.DeleteRun = channel.unary_unary(
                 '/fslr.advisor.v1.RunService/DeleteRun',
                 request_serializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.DeleteRunRequest.SerializeToString,
@@ -63,7 +74,8 @@ class RunServiceStub(object):
 
 
 class RunServiceServicer(object):
-    """RunService reads and deletes the stored runs. Runs are kept for 30 days after their last measurement.
+    """RunService reads and deletes the stored runs, and stores their metrics. Runs are kept for 30 days
+    after their last measurement or metric.
     """
 
     def ListRuns(self, request, context):
@@ -87,9 +99,25 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportRunMetrics(self, request, context):
+        """ReportRunMetrics stores values of a run's own metrics, such as a validation accuracy. The run must
+        have measured already. If a metric is reported twice for a step, the later value counts, so a
+        retry is safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRunMetrics(self, request, context):
+        """ListRunMetrics returns a run's stored metrics, in the order in which they were reported.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteRun(self, request, context):
-        """DeleteRun deletes a run and its history. A run that reports another measurement appears again,
-        as a new one. If the run does not exist, the call fails with NOT_FOUND, but a retry with the same
+        """DeleteRun deletes a run, its history and its metrics. A run that reports another measurement
+        appears again, as a new one. If the run does not exist, the call fails with NOT_FOUND, but a retry with the same
         `request_id` succeeds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -97,8 +125,8 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """WatchRun sends a run's events as they arrive, until the caller ends the call, or the run's job
-        has ended if that is asked for.
+        """WatchRun sends a run's events, and if asked its metrics, as they arrive, until the caller ends the
+        call, or the run's job has ended if that is asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,6 +150,16 @@ def add_RunServiceServicer_to_server(servicer, server):
                     request_deserializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.GetRunHistoryRequest.FromString,
                     response_serializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.GetRunHistoryResponse.SerializeToString,
             ),
+            'ReportRunMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportRunMetrics,
+                    request_deserializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.ReportRunMetricsRequest.FromString,
+                    response_serializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.ReportRunMetricsResponse.SerializeToString,
+            ),
+            'ListRunMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRunMetrics,
+                    request_deserializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.ListRunMetricsRequest.FromString,
+                    response_serializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.ListRunMetricsResponse.SerializeToString,
+            ),
             'DeleteRun': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteRun,
                     request_deserializer=fslr_dot_advisor_dot_v1_dot_run__service__pb2.DeleteRunRequest.FromString,
@@ -141,7 +179,8 @@ def add_RunServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RunService(object):
-    """RunService reads and deletes the stored runs. Runs are kept for 30 days after their last measurement.
+    """RunService reads and deletes the stored runs, and stores their metrics. Runs are kept for 30 days
+    after their last measurement or metric.
     """
 
     @staticmethod
@@ -215,6 +254,60 @@ class RunService(object):
             '/fslr.advisor.v1.RunService/GetRunHistory',
             fslr_dot_advisor_dot_v1_dot_run__service__pb2.GetRunHistoryRequest.SerializeToString,
             fslr_dot_advisor_dot_v1_dot_run__service__pb2.GetRunHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportRunMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fslr.advisor.v1.RunService/ReportRunMetrics',
+            fslr_dot_advisor_dot_v1_dot_run__service__pb2.ReportRunMetricsRequest.SerializeToString,
+            fslr_dot_advisor_dot_v1_dot_run__service__pb2.ReportRunMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRunMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fslr.advisor.v1.RunService/ListRunMetrics',
+            fslr_dot_advisor_dot_v1_dot_run__service__pb2.ListRunMetricsRequest.SerializeToString,
+            fslr_dot_advisor_dot_v1_dot_run__service__pb2.ListRunMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,357 @@
+"""Checks of a parametrisation: whether runs scale as they should, as a pass/fail sheet.
+
+The sheet replaces coordinate checks by hand: plots of how far outputs move in models of different
+width. Every threshold is a constant with its reason. A check without enough data says so and is
+neither passed nor failed.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from advisor.policy import GroupKind
+from advisor.policy.arrays import Floats
+from advisor.report.checked_run import CheckedRun
+from advisor.report.words import format_number, format_percent
+
+MIN_MEASUREMENTS = 3
+"""A check needs at least this many measurements: one or two may be of an unusual step."""
+MAX_RATE_FACTOR = 2.0
+"""Largest factor between a role's rate and the profile's. Sweeps of learning rates usually step by
+a factor of 2, so a smaller difference cannot be told from tuning."""
+MAX_WIDTH_POWER = 0.25
+"""Largest power of the width by which rates may change: 19 % per doubling. Without a
+parametrisation the rates of hidden matrices under Adam grow with the power 1, under muP with 0."""
+MAX_WIDTH_FACTOR = 1.5
+"""Change over the whole range of widths that is tolerated: over a small range of widths, the noise
+of seeds and probes looks like a power."""
+MIN_WIDTH_RATIO = 1.5
+"""The widest run is at least this much wider than the narrowest one."""
+MAX_SHARE = 0.8
+"""Largest share of one group: above it, all others together make less than a fifth of the squared
+change of the outputs, so the model learns almost only there."""
+MIN_GROUPS = 4
+"""In a model of fewer groups, one group may well make most of the change."""
+MIN_RELATIVE_UPDATE = 1e-6
+"""Smallest update of a matrix relative to its weights: below it, a million steps replace them once,
+and in 16 bits such an update is rounded away."""
+MAX_RELATIVE_UPDATE = 0.1
+"""Largest update of a matrix relative to its weights: above it, ten steps replace them."""
+MIN_LEARNING_RATE_FACTOR = 2.0
+"""The schedule changes by at least this factor, or nothing can be said about it."""
+MIN_SCHEDULE_MEASUREMENTS = 10
+MAX_STEP_CHANGE = 1.05
+"""If the size of steps changes by less than this factor while the schedule changes by 2 or more,
+something normalises the step after the learning rate."""
+
+_MAX_LISTED = 3
+
+
+class Status(enum.Enum):
+    """What a check found."""
+
+    PASS = "pass"  # noqa: S105 - not a password
+    FAIL = "fail"
+    NOT_ENOUGH_DATA = "not enough data"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRow:
+    """The result of one check.
+
+    Attributes:
+        check: The check's name, which never changes.
+        run: The run that was checked; empty: all runs together.
+        status: The result.
+        finding: What was found, in a sentence with numbers.
+        remedy: What to do about it, in a sentence; empty unless it failed.
+    """
+
+    check: str
+    run: str
+    status: Status
+    finding: str
+    remedy: str = ""
+
+
+def check_rows(runs: Sequence[CheckedRun]) -> list[CheckRow]:
+    """Return the sheet: a row for each check of each run, then those of all runs together.
+
+    Args:
+        runs: The runs, at least one.
+    """
+    rows = [check(run) for run in runs for check in _CHECKS]
+    return [*rows, rates_across_widths(runs)]
+
+
+def rates_follow_profile(run: CheckedRun) -> CheckRow:
+    """Check that no role's rate is far from the profile's, after multipliers."""
+    check = "rates-follow-profile"
+    matched = (run.references > 0) & (run.unit_rates > 0)
+    if len(run.steps) < MIN_MEASUREMENTS or not matched.any():
+        return _short(check, run, "measurements with a reference")
+    factors = np.full(run.unit_rates.shape, np.nan)
+    in_force = run.unit_rates * run.multipliers
+    factors[matched] = np.log2(in_force[matched] / run.references[matched])
+    medians = {
+        role: float(np.nanmedian(factors[:, members]))
+        for role, members in run.roles.items()
+        if matched[:, members].any()
+    }
+    worst = max(medians, key=lambda role: abs(medians[role]))
+    off = [role for role, value in medians.items() if abs(value) > math.log2(MAX_RATE_FACTOR)]
+    finding = (
+        f"The rate of {worst} is {format_number(2 ** medians[worst])} times the profile's, the "
+        f"largest difference of {len(medians)} roles."
+    )
+    if not off:
+        return CheckRow(check, run.name, Status.PASS, finding)
+    return CheckRow(
+        check,
+        run.name,
+        Status.FAIL,
+        f"{finding} {len(off)} roles differ by more than a factor of {MAX_RATE_FACTOR:g}: "
+        f"{_listed(off)}.",
+        "Let the run follow the advice (observe_only=False), or correct initial scale and learning "
+        "rates of these roles.",
+    )
+
+
+def no_group_dominates(run: CheckedRun) -> CheckRow:
+    """Check that no group makes almost all of the output change."""
+    check = "no-group-dominates"
+    if run.shares is None or len(run.steps) < MIN_MEASUREMENTS or len(run.layout) < MIN_GROUPS:
+        return _short(check, run, f"measurements with shares of at least {MIN_GROUPS} groups")
+    medians = np.median(run.shares, axis=0)
+    largest = int(medians.argmax())
+    group = run.layout.groups[largest].name
+    finding = (
+        f"The largest share is that of {group}: {format_percent(medians[largest])} of the squared "
+        "total rate."
+    )
+    if medians[largest] <= MAX_SHARE:
+        return CheckRow(check, run.name, Status.PASS, finding)
+    return CheckRow(
+        check,
+        run.name,
+        Status.FAIL,
+        f"{finding} More than {format_percent(MAX_SHARE)} is too much.",
+        f"Lower the learning rate or the initial scale of {group}.",
+    )
+
+
+def no_group_is_dead(run: CheckedRun) -> CheckRow:
+    """Check that every group moves the outputs."""
+    check = "no-group-is-dead"
+    if len(run.steps) < MIN_MEASUREMENTS:
+        return _short(check, run, "measurements")
+    dead = np.flatnonzero(np.median(run.unit_rates, axis=0) == 0)
+    groups = len(run.layout)
+    if not len(dead):
+        return CheckRow(check, run.name, Status.PASS, f"All {groups} groups move the outputs.")
+    names = [run.layout.groups[position].name for position in dead]
+    return CheckRow(
+        check,
+        run.name,
+        Status.FAIL,
+        f"{len(dead)} of {groups} groups did not move the outputs in most measurements: "
+        f"{_listed(names)}.",
+        "Check that the forward pass uses these parameters and that their gradients are not zero, "
+        "or take them out of the optimizer.",
+    )
+
+
+def learning_rates_are_usual(run: CheckedRun) -> CheckRow:
+    """Check the effective learning rates of matrices, as updates relative to the weights."""
+    check = "learning-rates-are-usual"
+    updates = _relative_updates(run)
+    matrices = [
+        position
+        for position, group in enumerate(run.layout.groups)
+        if group.kind is not GroupKind.VECTOR and len(group.shape) != 1
+    ]
+    known = updates is not None and not np.isnan(updates[:, matrices]).all()
+    if updates is None or not known or len(run.steps) < MIN_MEASUREMENTS:
+        return _short(
+            check, run, "measurements with learning rates and the RMS of weights and updates"
+        )
+    usable = [position for position in matrices if not np.isnan(updates[:, position]).all()]
+    medians = {
+        run.layout.groups[position].name: float(np.nanmedian(updates[:, position]))
+        for position in usable
+    }
+    low, high = min(medians, key=lambda n: medians[n]), max(medians, key=lambda n: medians[n])
+    finding = (
+        f"A step changes matrices by {format_number(medians[low])} ({low}) to "
+        f"{format_number(medians[high])} ({high}) of their weights."
+    )
+    off = [
+        name
+        for name, value in medians.items()
+        if not MIN_RELATIVE_UPDATE <= value <= MAX_RELATIVE_UPDATE
+    ]
+    if not off:
+        return CheckRow(check, run.name, Status.PASS, finding)
+    return CheckRow(
+        check,
+        run.name,
+        Status.FAIL,
+        f"{finding} Usual is {MIN_RELATIVE_UPDATE:g} to {MAX_RELATIVE_UPDATE:g}; {len(off)} of "
+        f"{len(medians)} matrices are outside: {_listed(off)}.",
+        "Correct the learning rates of these groups, or their initial scale.",
+    )
+
+
+def schedule_takes_effect(run: CheckedRun) -> CheckRow:
+    """Check that steps become smaller when the learning rate does.
+
+    Clipping or normalising the update after the learning rate (rather than the gradient before it)
+    makes all steps equally large, whatever the schedule says.
+    """
+    check = "schedule-takes-effect"
+    rates, updates = run.learning_rates, run.update_rms
+    what = (
+        f"{MIN_SCHEDULE_MEASUREMENTS} measurements with update sizes over a schedule that changes "
+        f"by a factor of {MIN_LEARNING_RATE_FACTOR:g}"
+    )
+    if rates is None or updates is None:
+        return _short(check, run, what)
+    sizes = np.array([group.parameter_count or 1 for group in run.layout.groups], np.float64)
+    scheduled = rates.max(axis=1)
+    steps = np.sqrt(((rates * run.multipliers * updates) ** 2 * sizes).sum(axis=1))
+    moving = (scheduled > 0) & (steps > 0)
+    if np.count_nonzero(moving) < MIN_SCHEDULE_MEASUREMENTS:
+        return _short(check, run, what)
+    changed, followed = _spread(scheduled[moving]), _spread(steps[moving])
+    if changed < MIN_LEARNING_RATE_FACTOR:
+        return _short(check, run, what)
+    finding = (
+        f"The learning rate changes by a factor of {format_number(changed)}, the size of steps by "
+        f"{format_number(followed)}."
+    )
+    if followed > MAX_STEP_CHANGE:
+        return CheckRow(check, run.name, Status.PASS, finding)
+    return CheckRow(
+        check,
+        run.name,
+        Status.FAIL,
+        f"{finding} All steps have the same size.",
+        "Clip gradients before the optimizer, not updates after the learning rate.",
+    )
+
+
+_CHECKS: tuple[Callable[[CheckedRun], CheckRow], ...] = (
+    rates_follow_profile,
+    no_group_dominates,
+    no_group_is_dead,
+    learning_rates_are_usual,
+    schedule_takes_effect,
+)
+
+
+def rates_across_widths(runs: Sequence[CheckedRun]) -> CheckRow:
+    """Check that rates do not change with the width, by a power law fitted to each role."""
+    check = "rates-flat-across-widths"
+    what = (
+        f"at least two runs with {MIN_MEASUREMENTS} measurements over the same steps, of which one "
+        f"is {MIN_WIDTH_RATIO:g} times as wide as another, with shapes in their layouts"
+    )
+    measured = [(width_of(run), run) for run in runs if len(run.steps) >= MIN_MEASUREMENTS]
+    known = [(width, run) for width, run in measured if width is not None]
+    if len(known) < 2:
+        return _short(check, None, what)
+    widths = np.array([width for width, _ in known])
+    rates = _common_rates([run for _, run in known])
+    ratio = widths.max() / widths.min()
+    if ratio < MIN_WIDTH_RATIO or not rates:
+        return _short(check, None, what)
+    powers = {
+        role: float(np.polyfit(np.log(widths), logarithms, 1)[0])
+        for role, logarithms in rates.items()
+    }
+    worst = max(powers, key=lambda role: abs(powers[role]))
+    off = [
+        role
+        for role, power in powers.items()
+        if abs(power) > MAX_WIDTH_POWER and ratio ** abs(power) > MAX_WIDTH_FACTOR
+    ]
+    finding = (
+        f"Over {len(known)} runs and {format_number(ratio)} times the width, the rate of {worst} "
+        f"changes most, with the power {powers[worst]:+.2f} of the width."
+    )
+    if not off:
+        return CheckRow(check, "", Status.PASS, finding)
+    return CheckRow(
+        check,
+        "",
+        Status.FAIL,
+        f"{finding} {len(off)} of {len(powers)} roles are beyond {MAX_WIDTH_POWER:g}: "
+        f"{_listed(off)}.",
+        "Scale initial values and learning rates of these roles with the width, or let the runs "
+        "follow a profile.",
+    )
+
+
+def width_of(run: CheckedRun) -> float | None:
+    """Return a run's width: the geometric mean fan-in of its hidden matrices; None: not known."""
+    fans = [g.fan_in for g in run.layout.groups if g.kind is GroupKind.HIDDEN and g.fan_in > 0]
+    return math.exp(sum(map(math.log, fans)) / len(fans)) if fans else None
+
+
+def _common_rates(runs: Sequence[CheckedRun]) -> dict[str, Floats]:
+    """Return the mean logarithm of each common role's rate over the steps that all runs have."""
+    first = max(run.steps.min() for run in runs)
+    last = min(run.steps.max() for run in runs)
+    if first > last:
+        return {}
+    steps = np.linspace(first, last, 20)
+    common = set.intersection(*(set(run.roles) for run in runs))
+    found: dict[str, Floats] = {}
+    for role in (role for role in runs[0].roles if role in common):
+        means = [_mean_logarithm(run, run.roles[role], steps) for run in runs]
+        known = [mean for mean in means if mean is not None]
+        if len(known) == len(runs):
+            found[role] = np.array(known)
+    return found
+
+
+def _mean_logarithm(run: CheckedRun, members: list[int], steps: Floats) -> float | None:
+    """Return the mean log of the summed rate of some groups; None if it is always zero."""
+    rates = run.unit_rates * run.multipliers
+    if run.learning_rates is not None:
+        rates = rates * run.learning_rates
+    summed = rates[:, members].sum(axis=1)
+    moving = summed > 0
+    if not moving.any():
+        return None
+    return float(np.interp(steps, run.steps[moving], np.log(summed[moving])).mean())
+
+
+def _relative_updates(run: CheckedRun) -> Floats | None:
+    """Return the update of each step relative to the weights; NaN where it is not known."""
+    if run.learning_rates is None or run.weight_rms is None or run.update_rms is None:
+        return None
+    updates = run.learning_rates * run.multipliers * run.update_rms
+    known = (run.weight_rms > 0) & (updates > 0)
+    return np.divide(updates, run.weight_rms, out=np.full(updates.shape, np.nan), where=known)
+
+
+def _spread(values: Floats) -> float:
+    """Return the factor between large and small values, without the extremes."""
+    low, high = np.quantile(values, [0.05, 0.95])
+    return float(high / low)
+
+
+def _short(check: str, run: CheckedRun | None, what: str) -> CheckRow:
+    name = "" if run is None else run.name
+    return CheckRow(check, name, Status.NOT_ENOUGH_DATA, f"It needs {what}.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more

@@ -1,0 +1,107 @@
+"""A run as the checks see it: a sample of its measurements, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from advisor.policy import Layout
+from advisor.policy.arrays import Floats
+from advisor.report.words import short_name
+from advisor.wire import layout_from_proto
+from fslr.advisor.v1 import run_service_pb2
+
+MAX_MEASUREMENTS = 200
+"""More measurements of a run are thinned out to this many, so that large models fit in memory."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckedRun:
+    """A run's measurements as arrays of shape [measurements, groups]; None: not reported.
+
+    Attributes:
+        name: The run's short name.
+        layout: Its layout, with roles.
+        total_steps: Planned number of steps; 0: unknown.
+        steps: The measured steps, of shape [measurements].
+        unit_rates: Unit rates, in output units per learning rate.
+        multipliers: The multipliers in force.
+        references: Unit rates of the profile at these steps; 0: no matching group.
+        learning_rates: Scheduled learning rates.
+        shares: Signed parts of the squared total rate.
+        weight_rms: RMS of the weights.
+        update_rms: RMS of the update of a step with learning rate 1.
+    """
+
+    name: str
+    layout: Layout
+    total_steps: int
+    steps: Floats
+    unit_rates: Floats
+    multipliers: Floats
+    references: Floats
+    learning_rates: Floats | None
+    shares: Floats | None
+    weight_rms: Floats | None
+    update_rms: Floats | None
+
+    @classmethod
+    def of(cls, run: run_service_pb2.Run, events: Iterable[run_service_pb2.RunEvent]) -> CheckedRun:
+        """Return a run with a sample of its measurements.
+
+        Args:
+            run: The run, with its layout.
+            events: Its history, oldest first; events of an earlier layout are left out.
+
+        Raises:
+            InvalidValueError: The layout is not valid.
+        """
+        layout = layout_from_proto(run.opening.layout)
+        groups = len(layout)
+        sample = _thinned(e for e in events if len(e.measurement.unit_rates) == groups)
+        measured = [event.measurement for event in sample]
+        ones = np.ones((len(sample), groups))
+
+        def array(rows: Sequence[Sequence[float]]) -> Floats | None:
+            """Return the rows as an array; None if a row is absent."""
+            if not rows or any(len(row) != groups for row in rows):
+                return None
+            return np.array(rows, np.float64)
+
+        multipliers = array([m.multipliers for m in measured])
+        references = array([e.recommendation.reference_unit_rates for e in sample])
+        return cls(
+            name=short_name(run.name),
+            layout=layout,
+            total_steps=run.opening.total_steps,
+            steps=np.array([m.step for m in measured], np.float64),
+            unit_rates=np.array([m.unit_rates for m in measured], np.float64).reshape(-1, groups),
+            multipliers=ones if multipliers is None else multipliers,
+            references=0 * ones if references is None else references,
+            learning_rates=array([m.learning_rates for m in measured]),
+            shares=array([m.shares for m in measured]),
+            weight_rms=array([m.weight_rms for m in measured]),
+            update_rms=array([m.update_rms for m in measured]),
+        )
+
+    @property
+    def roles(self) -> dict[str, list[int]]:
+        """The positions of the groups of each role."""
+        found: dict[str, list[int]] = {}
+        for position, group in enumerate(self.layout.groups):
+            found.setdefault(group.role, []).append(position)
+        return found
+
+
+def _thinned(events: Iterable[run_service_pb2.RunEvent]) -> list[run_service_pb2.RunEvent]:
+    """Return a regular sample of the events, keeping few of them at any time."""
+    kept: list[run_service_pb2.RunEvent] = []
+    every = 1
+    for place, event in enumerate(events):
+        if place % every == 0:
+            kept.append(event)
+        if len(kept) > MAX_MEASUREMENTS:
+            kept, every = kept[::2], 2 * every
+    return kept
