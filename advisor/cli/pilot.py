@@ -109,8 +109,8 @@ def pilot(
         say("")
         write_report(content, output, lang)
         say(
-            "To apply the advice, remove `observe_only=True`. Decide by your own evaluation metric "
-            "of two runs, one with advice and one without."
+            "To apply the advice, remove `observe_only=True`. Decide by your own evaluation\n"
+            "metric of two runs, one with advice and one without."
         )
 
 
@@ -152,7 +152,7 @@ def _print_steps(found: Pilot, address: str) -> None:
     say(f"[bold]pilot of {plain(found.profile)}[/]  advisor at {plain(address)}")
     steps = list(PilotStep)
     for number, step in enumerate(steps, start=1):
-        is_done = steps.index(found.step) > steps.index(step)
+        is_done = steps.index(found.step) > steps.index(step) or found.step is steps[-1]
         state = "done" if is_done else "now" if step is found.step else ""
         style = "bold" if step is found.step else "dim" if not is_done else "green"
         say(f"  {number} [{style}]{step.value:10}{state:6}[/]{plain(found.status(step))}".rstrip())
@@ -160,12 +160,11 @@ def _print_steps(found: Pilot, address: str) -> None:
 
 
 def _print_lines(found: Pilot, lines: Lines) -> None:
-    is_recording = found.step is PilotStep.RECORD
-    model = "small model, at the learning rate that you tuned for it" if is_recording else "model"
-    where = "before its training loop" if lines.after else "after the trainer is made"
-    if not is_recording:
-        model = "large model, at the same learning rate"
-    say(f"Paste into the training of your {model}, {where}:\n")
+    small = "your small model, at the learning rate that you tuned for it"
+    large = "your large model, at the same learning rate"
+    where = "before the training loop" if lines.after else "after the trainer is made"
+    say(f"Train {small if found.step is PilotStep.RECORD else large}.")
+    say(f"Paste {where}:\n")
     _print_code(lines.before)
     if lines.after:
         say("\nand after it:\n")

@@ -23,7 +23,6 @@ from advisor.cli.common import (
 from advisor.cli.progress import progress
 from advisor.cli.run_reading import ReadRun, read_run
 from advisor.report.words import short_name
-from fslr import RunNotFoundError
 from fslr.optional_dependencies import install_command
 
 _STDOUT = Path("-")
@@ -67,10 +66,7 @@ def report(
     if pdf and output == _STDOUT:
         fail("--pdf needs a file; give -o FILE instead of -")
     with client(address) as advisor:
-        try:
-            found = read_run(advisor, run, project)
-        except RunNotFoundError as error:
-            fail(f"{error}; `advisor run list` lists the runs")
+        found = read_run(advisor, run, project)
     write_report(found, output, lang, pdf=pdf)
 
 

@@ -155,10 +155,10 @@ def cost_text(cost: MeasuringCost, texts: Texts) -> str:
     count = cost.measurements
     if cost.median_seconds is None:
         return texts("cost.absent", measurements=count)
-    seconds = format_number(cost.median_seconds)
+    seconds = f"{cost.median_seconds:.2g}"
     if cost.overhead is None:
         return texts("cost.seconds", measurements=count, seconds=seconds)
-    overhead = format_percent(cost.overhead, digits=2)
+    overhead = f"{100 * cost.overhead:.2g}%"
     return texts("cost.sentence", measurements=count, overhead=overhead, seconds=seconds)
 
 

@@ -152,7 +152,7 @@ def test_a_watch_ends_with_its_run(cli: Cli, client: AdvisorClient, project: str
         (["profile", "register", "gpt", "missing.json"], "missing.json cannot be read"),
         (["profile", "list", "--filter", "x"], "is not of the form labels.KEY=VALUE"),
         (["run", "show", "night"], "there is no run projects/"),
-        (["report", "night"], "`advisor run list` lists the runs"),
+        (["report", "night"], "(`advisor run list` shows all runs)"),
         (["report", "night", "--pdf", "-o", "-"], "--pdf needs a file; give -o FILE instead of -"),
         (["pilot", "gpt@1"], "'gpt@1' is not a profile's name; give one such as char-gpt"),
         (["run", "watch", "night", "--after-id", "x"], "is not the id of an event"),

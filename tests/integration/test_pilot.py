@@ -62,7 +62,7 @@ def test_a_pilot_leads_from_nothing_to_a_report_of_what_advice_would_have_been(
 
     last = cli.run("pilot", "mlp", "-o", "pilot.html").stdout
     for expected in (
-        *("4 compare   now", "Multipliers would have been", "wrote pilot.html"),
+        *("4 compare   done", "Multipliers would have been", "wrote pilot.html"),
         *("observes only", "To apply the advice, remove"),
     ):
         assert expected in last

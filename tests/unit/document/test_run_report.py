@@ -69,7 +69,7 @@ def test_a_report_has_three_pictures_reasons_limits_words_and_a_next_step() -> N
     for expected in (
         *("1. Total output change", "2. Contribution of each layer", "toy", "gpt@3"),
         *("3. Recommended learning rates", "blocks.*.attn.weight", "total rate (output units)"),
-        *("multiplier (factor)", "Matched: at an equal learning rate", "0.80%"),
+        *("multiplier (factor)", "Matched: at an equal learning rate", "0.8%"),
         *("What the numbers do not say", "Five words", "Next step, to copy", "night followed"),
     ):
         assert expected in found.text

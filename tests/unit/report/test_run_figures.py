@@ -205,7 +205,7 @@ def test_each_figure_has_a_sentence() -> None:
     )
     assert "0 of 10 groups are held" in recommended_text(figures, EN)
     assert cost_text(figures.cost(), EN) == (
-        "Measuring took 0.80% of the training's time (measurements: 12, median 0.25 s)."
+        "Measuring took 0.8% of the training's time (measurements: 12, median 0.25 s)."
     )
     assert figures.cost() == MeasuringCost(12, 0.25, 0.008, 64)
     observed = RunFigures.of(*stored_run(observe_only=True))
