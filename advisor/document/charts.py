@@ -131,23 +131,31 @@ def stacked_chart(
     """
     height = 260
     bottom = height - _BOTTOM
-    tops = [[_stack(row, part) for row in shares] for part in range(len(colors))]
-    ends = [round(100 * end, 3) for part in tops for pair in part for end in pair]
+    above = [[_stack(row, part, 1) for row in shares] for part in range(len(colors))]
+    below = [[_stack(row, part, -1) for row in shares] for part in range(len(colors))]
+    layers = [*zip(above, colors, strict=True), *zip(below, colors, strict=True)]
+    layers = [(ends, color) for ends, color in layers if any(low != high for low, high in ends)]
+    ends = [round(100 * end, 3) for layer, _ in layers for pair in layer for end in pair]
     across = step_scale(steps, _LEFT, WIDTH - _RIGHT)
     up = linear_scale([0.0, 100.0, *ends], bottom, _TOP)
     pieces = [svg.left_axis(up, _LEFT, WIDTH - _RIGHT, axes.y)]
-    for part, color in zip(tops, colors, strict=True):
+    for layer, color in layers:
         for start, end in _rising(steps):
-            pieces.append(_layer(steps[start:end], part[start:end], color, across, up))
+            pieces.append(_layer(steps[start:end], layer[start:end], color, across, up))
     pieces.append(svg.bottom_axis(across, bottom, axes.x))
     return svg.picture(WIDTH, height, axes.description, pieces)
 
 
-def _stack(shares: Sequence[float], part: int) -> tuple[float, float]:
-    """Return where a part's area begins and ends, above those of the same sign before it."""
-    share = shares[part]
-    before = sum(each for each in shares[:part] if (each < 0) == (share < 0))
-    return before, before + share
+def _stack(shares: Sequence[float], part: int, sign: int) -> tuple[float, float]:
+    """Return where a part's area begins and ends, beyond those of the parts before it.
+
+    Args:
+        shares: The shares of all parts.
+        part: The part.
+        sign: 1: what shares above 0 stack up; -1: what those below 0 do.
+    """
+    own = [share if share * sign > 0 else 0.0 for share in shares[: part + 1]]
+    return sum(own[:-1]), sum(own)
 
 
 def _layer(

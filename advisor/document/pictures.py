@@ -104,7 +104,7 @@ def shares(figures: RunFigures, texts: Texts) -> Markup:
     named = table[:, kept]
     rest = table.sum(axis=1, keepdims=True) - named.sum(axis=1, keepdims=True)
     table = named if all(row.part for row in rows) else np.hstack([named, rest])
-    found = kept_points([p.step for p in points], list(table.T), _BUCKETS // 4)
+    found = kept_points([p.step for p in points], list(table.T), _BUCKETS // len(rows))
     axes = Axes(texts("step"), texts("share.axis"), texts("document.contributions.description"))
     steps = [points[i].step for i in found]
     return stacked_chart(steps, table[found].tolist(), role_colors(rows), axes)

@@ -240,7 +240,7 @@ def _next_step(figures: RunFigures, texts: Texts) -> str:
         step=newest.step,
         profile=short_name(newest.profile),
         groups=len(figures.reader.layout),
-        low=format_number(newest.min_multiplier),
-        high=format_number(newest.max_multiplier),
+        low=_short(newest.min_multiplier),
+        high=_short(newest.max_multiplier),
         cost=cost_text(figures.cost(), texts),
     )

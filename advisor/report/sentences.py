@@ -138,8 +138,8 @@ def recommended_text(figures: RunFigures, texts: Texts) -> str:
     key = "would_have_been.sentence" if figures.observes_only else "recommended.sentence"
     return texts(
         key,
-        low=format_number(newest.min_multiplier),
-        high=format_number(newest.max_multiplier),
+        low=f"{newest.min_multiplier:.3g}",
+        high=f"{newest.max_multiplier:.3g}",
         held=sum(count for outcome, count in newest.outcomes.items() if is_held(outcome)),
         groups=newest.outcomes.total(),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from advisor.document.charts import Axes, stacked_chart
 from advisor.document.pdf import PdfError, print_to_pdf
 from advisor.document.run_report import run_report
 from advisor.document.svg import shortened
@@ -171,3 +172,13 @@ def test_what_chromium_says_is_in_the_error(
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     with pytest.raises(PdfError, match=r"did not print .*x\.html \(status 7\): no display"):
         print_to_pdf(tmp_path / "x.html", tmp_path / "x.pdf")
+
+
+def test_a_share_that_changes_its_sign_is_two_areas() -> None:
+    chart = stacked_chart([0, 10], [[0.9, 0.1], [1.2, -0.2]], ["#111", "#222"], Axes("x", "y", "d"))
+    areas = re.findall(r'<path d="M([^"]*)Z" fill="(#...)"', chart)
+    assert [color for _, color in areas] == ["#111", "#222", "#222"]
+    heights = [[float(point.split()[1]) for point in path.split("L")] for path, _ in areas]
+    zero = heights[0][2]  # the lower edge of the first part
+    assert max(heights[1]) <= zero <= min(heights[2])
+    assert ">-25</text>" in chart
