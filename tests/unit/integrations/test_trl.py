@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 
 from fslr.integrations.transformers import AdviceCallback, RecorderCallback
-from tests.fixed_advisor import FixedAdvisor
+from fslr.testing import FakeAdvisor
 from tests.hugging_face import PROMPT, VOCABULARY, examples, gpt2, trainer, weights
 
 _TRL: Any = trl  # which exports its classes lazily
@@ -90,7 +90,7 @@ def test_each_tensor_steps_with_its_multiplier(tmp_path: Path) -> None:
     multipliers = [2.0 ** -(place % 4) for place in range(len(before))]
     plain = tuner(tmp_path, max_steps=1)
     plain.train()
-    advice = AdviceCallback(profile="x", advisor=FixedAdvisor(multipliers))
+    advice = AdviceCallback(profile="x", advisor=FakeAdvisor(multipliers))
     scaled = tuner(tmp_path, advice, max_steps=1)
     scaled.train()
     for old, one, other, multiplier in zip(
