@@ -37,7 +37,6 @@ from fslr.errors import (
 )
 from fslr.profile_files import load_profile, save_layout, save_profile
 from fslr.protocols import Advisor, RunSession
-from fslr.training.advised_run import GroupAdvice
 from fslr.training.estimate import RateEstimate
 from fslr.training.events import (
     AdviceAdopted,
@@ -49,6 +48,7 @@ from fslr.training.events import (
     StepPart,
     Warned,
 )
+from fslr.training.group_advice import GroupAdvice
 from fslr.training.recording import Provenance
 from fslr.training.run_info import RunInfo
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, SupportsFloat, TypeVar, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, SupportsFloat, get_args
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, profile_service_pb2
@@ -25,40 +24,18 @@ from fslr.training.events import (
     Warned,
 )
 from fslr.training.exchange import Advice, Exchange, Ranks
+from fslr.training.group_advice import GroupAdvice, advice_by_name
 from fslr.training.measurement_cost import Size
 from fslr.training.measurement_size import MeasurementSize
 from fslr.training.metric_reporter import MetricReporter
 from fslr.training.stopwatch import Stopwatch
-from fslr.training.summaries import held_words, outcome_words, range_words, short_name
+from fslr.training.summaries import held_words, range_words, short_name
 
 Answers = Literal["background", "wait"]
 """How answers to later measurements are received: while the training goes on, or before it does."""
 
-_T = TypeVar("_T")
 _KIND = "an advised run"
 _UNANSWERED_INTERVAL_STEPS = 25  # short intervals grow to this while no answer comes
-
-
-@dataclass(frozen=True, slots=True)
-class GroupAdvice:
-    """What is known about a group.
-
-    Attributes:
-        multiplier: The recommended factor on the scheduled learning rate.
-        outcome: Why it is what it is, in words, such as ``matched`` or ``held zero rate``. None
-            before the first answer.
-        unit_rate: The newest measured unit rate, in output units per learning rate. None before the
-            first measurement.
-        reference: Unit rate of the profile at the step of the newest answer, after the depth
-            factor. None before that answer, and without a counterpart.
-        prior: The multiplier before anything is measured, or None.
-    """
-
-    multiplier: float
-    outcome: str | None
-    unit_rate: float | None
-    reference: float | None
-    prior: float | None
 
 
 class AdvisedRun:
@@ -200,21 +177,9 @@ class AdvisedRun:
 
         On ranks that do not talk to the advisor, outcomes and references are None.
         """
-        answer, estimate, count = self.answer, self.estimate, len(self._groups)
-        # Advisors of other makers may leave these out.
-        outcomes = _of_groups(count, () if answer is None else map(outcome_words, answer.outcomes))
-        references = _of_groups(count, () if answer is None else answer.reference_unit_rates)
-        unit_rates = _of_groups(count, () if estimate is None else estimate.unit_rates)
-        return {
-            name: GroupAdvice(
-                multiplier=self.multipliers[group],
-                outcome=outcomes[group],
-                unit_rate=unit_rates[group],
-                reference=references[group] or None,
-                prior=self.priors[group] or None,
-            )
-            for group, name in enumerate(self._groups)
-        }
+        return advice_by_name(
+            self._groups, self.multipliers, self.priors, self.answer, self.estimate
+        )
 
     def __repr__(self) -> str:
         """Return the run in a few words: profile, step, groups and multipliers."""
@@ -459,9 +424,3 @@ class AdvisedRun:
         self._exchange.close()
         self._emit_errors()
         self._reporter.warn_of_loss(at_end=True)
-
-
-def _of_groups(count: int, values: Iterable[_T]) -> list[_T] | list[None]:
-    """Return a value for each group; None where there are not as many values as groups."""
-    known = list(values)
-    return known if len(known) == count else [None] * count

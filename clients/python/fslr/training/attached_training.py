@@ -13,10 +13,11 @@ from typing import Any, Protocol, Self
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, profile_pb2
-from fslr.training.advised_run import AdvisedRun, GroupAdvice
+from fslr.training.advised_run import AdvisedRun
 from fslr.training.cadence import Cadence
 from fslr.training.checkpoints import Stateful, load_all
 from fslr.training.estimate import RateEstimate
+from fslr.training.group_advice import GroupAdvice
 from fslr.training.recording import Provenance, Recording
 
 
