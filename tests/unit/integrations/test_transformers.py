@@ -94,6 +94,34 @@ def test_each_tensor_steps_with_its_multiplier(tmp_path: Path) -> None:
         assert torch.allclose(other - old, multiplier * (one - old), rtol=1e-3, atol=2e-7)
 
 
+@pytest.mark.compatibility("Hugging Face Trainer", "weight decay")
+@pytest.mark.parametrize("rule", ["INDEPENDENT", "COUPLED"])
+def test_the_policys_rule_says_what_multipliers_do_to_weight_decay(
+    tmp_path: Path, rule: str
+) -> None:
+    how = {**_SGD, "optim": "adamw_torch", "learning_rate": 1e-2, "weight_decay": 5.0}
+    before = weights(gpt2())
+    plain = trainer(tmp_path, **how)
+    plain.train()
+    advisor = FakeAdvisor(
+        0.25, weight_decay=policy_pb2.WeightDecayRule.Value(f"WEIGHT_DECAY_RULE_{rule}")
+    )
+    scaled = trainer(tmp_path, advised(advisor), **how)
+    scaled.train()
+    decayed = plain.get_decay_parameter_names(plain.model)
+    assert len(decayed) < len(before)  # biases and norms do not decay
+    for (name, _), old, one, other in zip(
+        plain.model.named_parameters(),
+        before,
+        weights(plain.model),
+        weights(scaled.model),
+        strict=True,
+    ):
+        kept = -1e-2 * 5.0 * old if name in decayed and rule == "INDEPENDENT" else 0.0
+        expected = 0.25 * (one - old - kept) + kept
+        assert torch.allclose(other - old, expected, rtol=1e-3, atol=2e-7), name
+
+
 @pytest.mark.compatibility("Hugging Face Trainer", "mixed precision")
 def test_a_training_in_bfloat16_has_the_rates_of_one_in_float32(
     recorded: profile_pb2.ProfileContent, tmp_path: Path
