@@ -1,9 +1,10 @@
-"""Train an Equinox module with learning rates from a smaller one.
+"""Train an Equinox module with the learning rate of a smaller one.
 
     pip install '.[jax,server]' equinox
     python examples/jax_equinox.py
 
-The loop calls ``before_step`` and ``after_step`` itself, which suits any training step.
+The loop calls ``before_step`` and ``after_step`` itself, which suits any training step. Advice
+transfers a learning rate, so the best one of the small module is found first.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import fslr
 import fslr.jax
 from advisor.local.in_process import InProcessAdvisor
 
-LEARNING_RATE = 0.01
+BASE_WIDTH, WIDTH, DEPTH = 16, 256, 3
 Batch = tuple[jax.Array, jax.Array]
 
 
@@ -31,9 +32,9 @@ def apply_fn(model: Any, batch: Batch) -> jax.Array:
     return outputs
 
 
-def batches(steps: int) -> Iterator[Batch]:
+def batches(steps: int, seed: int) -> Iterator[Batch]:
     """Yield inputs and what is to be learned from them."""
-    for key in jax.random.split(jax.random.key(1), steps):
+    for key in jax.random.split(jax.random.key(1000 + seed), steps):
         inputs = jax.random.normal(key, (64, 4))
         yield inputs, jnp.sin(2 * inputs[:, :1]) + inputs[:, 1:2] * inputs[:, 2:3]
 
@@ -53,59 +54,102 @@ def make_step(tx: optax.GradientTransformation) -> Any:
     return make
 
 
-def build(width: int, tx: optax.GradientTransformation) -> tuple[Any, Any]:
-    """Return a model and the state of its optimizer."""
-    model = eqx.nn.MLP(4, 1, width, 2, activation=jax.nn.gelu, key=jax.random.key(0))
-    return model, tx.init(eqx.filter(model, eqx.is_inexact_array))
+class Training:
+    """The trainings of this example: modules of any width, at one peak learning rate.
 
+    Args:
+        learning_rate: The peak of the schedule.
+        steps: Number of steps.
+        seed: Seed of the modules and the data.
+    """
 
-def run(steps: int, width: int, tx: optax.GradientTransformation, attach: Any = None) -> Any:
-    """Train a model; return the mean of its last losses, and what was attached."""
-    model, opt_state = build(width, tx)
-    attached = attach(model, opt_state) if attach is not None else None
-    step, losses = make_step(tx), []
-    for batch in batches(steps):
+    def __init__(self, learning_rate: float, steps: int, seed: int) -> None:
+        self.schedule = optax.warmup_cosine_decay_schedule(
+            learning_rate / 10, learning_rate, 10, steps
+        )
+        self.steps, self.seed = steps, seed
+
+    def run(self, width: int, tx: optax.GradientTransformation, attach: Any = None) -> Any:
+        """Train a module; return the mean of its last losses, and what was attached."""
+        key = jax.random.key(self.seed)
+        model = eqx.nn.MLP(4, 1, width, DEPTH, activation=jax.nn.gelu, key=key)
+        opt_state = tx.init(eqx.filter(model, eqx.is_inexact_array))
+        attached = attach(model, opt_state) if attach is not None else None
+        step, losses = make_step(tx), []
+        for batch in batches(self.steps, self.seed):
+            if attached is not None:
+                opt_state = attached.before_step(model, opt_state)
+            loss, model, opt_state = step(batch, model, opt_state)
+            if attached is not None:
+                model = attached.after_step(model, opt_state, batch)
+            losses.append(loss)
+        return float(jnp.mean(jnp.stack(losses[-20:]))), attached
+
+    def record(self) -> tuple[float, Any]:
+        """Train the small module; return its loss and its profile."""
+        provenance = fslr.Provenance(
+            "MLP of Equinox", BASE_WIDTH, DEPTH, dataset="a sine and a product", batch_size=64
+        )
+        loss, recorder = self.run(
+            BASE_WIDTH,
+            optax.adam(self.schedule),
+            lambda model, opt_state: fslr.jax.Recorder(
+                apply_fn,
+                model,
+                opt_state,
+                learning_rate=self.schedule,
+                every=10,
+                provenance=provenance,
+            ),
+        )
+        return loss, recorder.profile()
+
+    def train(self, profile: Any = None) -> float:
+        """Train the wide module, and return its loss."""
+
+        def attachment(model: Any, opt_state: Any) -> fslr.jax.Attachment:
+            return fslr.jax.attach(
+                apply_fn,
+                model,
+                opt_state,
+                learning_rate=self.schedule,
+                profile="mlp",
+                advisor=InProcessAdvisor(profile),
+                total_steps=self.steps,
+            )
+
+        tx = optax.chain(optax.adam(self.schedule), fslr.jax.scale_by_advice())
+        loss, attached = self.run(WIDTH, tx, None if profile is None else attachment)
         if attached is not None:
-            opt_state = attached.before_step(model, opt_state)
-        loss, model, opt_state = step(batch, model, opt_state)
-        if attached is not None:
-            model = attached.after_step(model, opt_state, batch)
-        losses.append(loss)
-    return float(jnp.mean(jnp.stack(losses[-20:]))), attached
+            print(f"  {attached!r}")
+            attached.close()
+        return float(loss)
 
 
 def main() -> None:
-    """Train all three models."""
+    """Find the learning rate of the small module, and train the wide one with it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=200, help="steps of each training")
-    steps = parser.parse_args().steps
-
-    def recorder(model: Any, opt_state: Any) -> fslr.jax.Recorder:
-        return fslr.jax.Recorder(apply_fn, model, opt_state, learning_rate=LEARNING_RATE, every=10)
-
-    _, recorded = run(steps, 16, optax.adam(LEARNING_RATE), recorder)
-    profile = recorded.profile(fslr.Provenance("MLP of Equinox", width=16, depth=2))
-    print(f"width 16, recorded: {len(profile.points)} points")
-
-    tx = optax.chain(optax.adam(LEARNING_RATE), fslr.jax.scale_by_advice())
-    loss, _ = run(steps, 128, tx)
-    print(f"width 128, plain: loss {loss:.4f}")
-
-    def attachment(model: Any, opt_state: Any) -> fslr.jax.Attachment:
-        return fslr.jax.attach(
-            apply_fn,
-            model,
-            opt_state,
-            learning_rate=LEARNING_RATE,
-            profile="mlp",
-            advisor=InProcessAdvisor(profile),
-            total_steps=steps,
-        )
-
-    loss, attached = run(steps, 128, tx, attachment)
-    attached.close()
-    print(f"width 128, advised: loss {loss:.4f}")
-    print(f"  {attached!r}")
+    parser.add_argument("--steps", type=int, default=300, help="steps of each training")
+    parser.add_argument("--seed", type=int, default=0, help="seed of modules and data")
+    parser.add_argument(
+        "--learning-rates",
+        type=float,
+        nargs="+",
+        default=[2.0**-5, 2.0**-4, 2.0**-3],
+        help="peak learning rates that the small module is trained with",
+    )
+    arguments = parser.parse_args()
+    found = {}
+    for learning_rate in arguments.learning_rates:
+        training = Training(learning_rate, arguments.steps, arguments.seed)
+        found[learning_rate] = training.record()
+        print(f"width {BASE_WIDTH}, learning rate {learning_rate:g}: {found[learning_rate][0]:.4f}")
+    best = min(found, key=lambda learning_rate: found[learning_rate][0])
+    profile = found[best][1]
+    print(f"recorded at {best:g}: {len(profile.points)} points")
+    training = Training(best, arguments.steps, arguments.seed)
+    print(f"width {WIDTH}, plain: {training.train():.4f}")
+    print(f"width {WIDTH}, advised: {training.train(profile):.4f}")
 
 
 if __name__ == "__main__":

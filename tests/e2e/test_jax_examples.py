@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,18 +13,28 @@ import pytest
 _ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["jax_plain", "jax_nnx", "jax_equinox"])
-def test_an_example_trains_with_the_profile_of_a_smaller_model(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "learning_rates"),
+    [("jax_plain", ["0.001", "0.03"]), ("jax_nnx", ["0.03"]), ("jax_equinox", ["0.03"])],
+)
+def test_an_example_trains_with_the_best_learning_rate_of_a_smaller_model(
+    name: str, learning_rates: list[str]
+) -> None:
+    options = ["--steps", "21", "--learning-rates", *learning_rates]
     done = subprocess.run(
-        [sys.executable, f"examples/{name}.py", "--steps", "21"],
+        [sys.executable, f"examples/{name}.py", *options],
         cwd=_ROOT,
+        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
         capture_output=True,
         text=True,
         timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "width 16, recorded: 3 points" in done.stdout
-    assert "width 128, plain: loss" in done.stdout
+    assert len(re.findall(r"width 16, learning rate \S+: \d", done.stdout)) == len(learning_rates)
+    assert "recorded at 0.03: 3 points" in done.stdout
+    assert re.search(r"width \d+, plain: \d", done.stdout)
     assert "multiplier" in done.stdout
+    assert re.search(r"width \d+, advised: \d", done.stdout)
     assert "Traceback" not in done.stderr
+    assert "WARNING" not in done.stderr
