@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from advisor.cli.common import fail, plain, say
+from advisor.cli.progress import progress
 from advisor.server.settings import Settings
 from advisor.store.backup import BackupError, write_backup
 
@@ -52,7 +53,8 @@ def backup(
         try:
             temporary.touch(mode=0o600)
             with temporary.open("wb") as file:
-                size = write_backup(source, file)
+                with progress(f"writing {output}"):
+                    size = write_backup(source, file)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(output)  # so that an incomplete archive never has this name

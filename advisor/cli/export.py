@@ -23,6 +23,7 @@ from advisor.cli.common import (
 )
 from advisor.cli.completion import profiles_and_runs
 from advisor.cli.layout_files import read_request
+from advisor.cli.run_reading import read_events
 from advisor.export.errors import ExportError
 from advisor.export.formats import FORMATS, FormatName
 from advisor.export.rows import Export, Settings, by_role, keeping_decay, rounded
@@ -184,7 +185,7 @@ def _of_run(
             summary = advisor.get_run(run, project=project)
         except RunNotFoundError as error:
             fail(f"{error}; for a profile give --layout LAYOUT too")
-        events = list(advisor.get_run_history(run, project=project))
+        events = list(read_events(advisor, summary, project))
     found = of_run(summary, events, average)
     if note := _unfinished(summary):
         found = replace(found, notes=(*found.notes, note))

@@ -29,6 +29,7 @@ from advisor.cli.common import (
 )
 from advisor.cli.layout_files import read_request
 from advisor.cli.profile import ProfileArgument
+from advisor.cli.run_reading import read_events
 from advisor.cli.tables import print_table
 from advisor.report import explanation
 from advisor.report.explanation import Explanation
@@ -177,6 +178,8 @@ def explain(
             "warnings": [message_dict(warning) for warning in answer.warnings],
         })
         return
+    if request.opening.observe_only:
+        say("[bold]The run only observes:[/] multipliers are what would have been recommended.")
     if explained.is_measured:
         print_table(_explanation_table(explained))
         counts = ", ".join(f"{count} {outcome}" for outcome, count in explained.counts)
@@ -201,7 +204,7 @@ def _stored_answer(
     summary = advisor.get_run(run, project=project)
     steps: list[int] = []
     found = None
-    for event in advisor.get_run_history(run, project=project):
+    for event in read_events(advisor, summary, project):
         steps.append(event.measurement.step)
         if step is None or event.measurement.step == step:
             found = event

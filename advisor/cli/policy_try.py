@@ -26,6 +26,8 @@ from advisor.cli.common import (
     say,
 )
 from advisor.cli.policy import parse_rules
+from advisor.cli.progress import progress
+from advisor.cli.run_reading import read_events
 from advisor.cli.tables import print_table
 from advisor.policy import InvalidValueError, LayoutMismatchError, Policy
 from advisor.registry.profiles import VersionInfo
@@ -124,7 +126,7 @@ def _replay(
     """Replay a run against its newest profile and layout; also return what is left out."""
     summary = advisor.get_run(run, project=project)
     opening = opening_from_proto(summary.opening)
-    events = list(advisor.get_run_history(run, project=project))
+    events = list(read_events(advisor, summary, project))
     if not events:
         return [], ""
     newest = events[-1].recommendation
@@ -148,7 +150,8 @@ def _replay(
         "measurements against other versions of the profile": len(present) - len(own),
     }
     words = ", ".join(f"{count} {what}" for what, count in left.items() if count)
-    return replay(loaded, opening, history, policy), words
+    with progress(f"replaying {len(history)} measurements"):
+        return replay(loaded, opening, history, policy), words
 
 
 def _answered(event: run_service_pb2.RunEvent, measurement: Any) -> AnsweredMeasurement:

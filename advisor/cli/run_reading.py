@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from itertools import chain
 
 from advisor.cli.progress import counted
+from advisor.policy.control_characters import without_controls
 from advisor.report.run_figures import RunFigures
+from advisor.report.words import short_name
 from fslr import AdvisorClient, FslrError
 from fslr.advisor.v1 import profile_pb2, run_service_pb2
 
@@ -38,11 +40,7 @@ def read_run(advisor: AdvisorClient, run: str, project: str) -> ReadRun:
         FslrError: The service refused a call or does not answer.
     """
     summary = advisor.get_run(run, project=project)
-    events: Iterator[run_service_pb2.RunEvent] = counted(
-        advisor.get_run_history(run, project=project),
-        f"reading the history of {run}",
-        summary.measurements or None,
-    )
+    events = read_events(advisor, summary, project)
     first = next(events, None)
     if first is None:
         return ReadRun(RunFigures.of(summary), None)
@@ -53,6 +51,23 @@ def read_run(advisor: AdvisorClient, run: str, project: str) -> ReadRun:
     if newest != name:
         profile = read_profile(advisor, newest, project)
     return ReadRun(figures, profile)
+
+
+def read_events(
+    advisor: AdvisorClient, run: run_service_pb2.Run, project: str
+) -> Iterator[run_service_pb2.RunEvent]:
+    """Iterate over the history of a run, oldest first, and show how far it is if that takes long.
+
+    Args:
+        advisor: The client.
+        run: The run's summary.
+        project: The project.
+    """
+    return counted(
+        advisor.get_run_history(run.name, project=project),
+        f"reading the history of {without_controls(short_name(run.name))}",
+        run.measurements or None,
+    )
 
 
 def read_profile(

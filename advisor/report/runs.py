@@ -1,4 +1,4 @@
-"""Runs: the list of runs, the history of one run, and the groups of its last measurement."""
+"""Runs: the list of runs, and the history of one run."""
 
 from __future__ import annotations
 
@@ -144,56 +144,3 @@ class MeasurementRow:
             tuple(counts.most_common()),
             answer.stale,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class MeasuredGroupRow:
-    """A group in one measurement.
-
-    Attributes:
-        group: The group's name.
-        unit_rate: Measured unit rate, in output units per learning rate.
-        relative_error: Relative error of the unit rate, a ratio.
-        share: The group's signed part of the squared total rate, a ratio; None: not reported.
-        reference_unit_rate: Unit rate of the profile at this step, in output units per learning
-            rate; 0: no matching group.
-        learning_rate: Scheduled learning rate, before the multiplier; None: not reported.
-        multiplier: Recommended factor on the scheduled learning rate.
-        outcome: Why the multiplier is what it is, in words.
-    """
-
-    group: str
-    unit_rate: float
-    relative_error: float
-    share: float | None
-    reference_unit_rate: float
-    learning_rate: float | None
-    multiplier: float
-    outcome: str
-
-
-def measured_groups(
-    run: run_service_pb2.Run, event: run_service_pb2.RunEvent
-) -> list[MeasuredGroupRow]:
-    """Return a row for each group of a run in one measurement.
-
-    Args:
-        run: The run, with its layout.
-        event: The measurement and its answer, of the same layout.
-    """
-    measurement, answer = event.measurement, event.recommendation
-    count = len(answer.multipliers)
-    errors = measurement.relative_errors or [0.0] * count
-    return [
-        MeasuredGroupRow(
-            group.name,
-            measurement.unit_rates[i],
-            errors[i],
-            measurement.shares[i] if measurement.shares else None,
-            answer.reference_unit_rates[i],
-            measurement.learning_rates[i] if measurement.learning_rates else None,
-            answer.multipliers[i],
-            outcome_word(answer.outcomes[i]),
-        )
-        for i, group in enumerate(run.opening.layout.groups)
-    ]

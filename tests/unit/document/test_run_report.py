@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -182,3 +183,16 @@ def test_a_share_that_changes_its_sign_is_two_areas() -> None:
     zero = heights[0][2]  # the lower edge of the first part
     assert max(heights[1]) <= zero <= min(heights[2])
     assert ">-25</text>" in chart
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="prints with Debian's chromium")
+def test_a_report_prints_to_a4(tmp_path: Path) -> None:
+    html = run_report(RunFigures.of(*stored_run()), None, language="ja", now=NOW)
+    (tmp_path / "x.html").write_text(html, "utf-8")
+    print_to_pdf(tmp_path / "x.html", tmp_path / "x.pdf")
+    pdf = (tmp_path / "x.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    boxes = re.findall(rb"/MediaBox \[0 0 ([0-9.]+) ([0-9.]+)\]", pdf)
+    assert 2 <= len(boxes) <= 6
+    for width, height in boxes:  # in points of 1/72 inch
+        assert (float(width), float(height)) == pytest.approx((595.3, 841.9), abs=1)

@@ -7,7 +7,7 @@ import pytest
 
 from advisor.policy import Limit
 from advisor.report.explanation import explain
-from advisor.report.runs import MeasuredGroupRow, MeasurementRow, RunRow, measured_groups, run_state
+from advisor.report.runs import MeasurementRow, RunRow, run_state
 from advisor.report.words import limit_sentence, limit_word, outcome_sentence, outcome_word
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, run_service_pb2
@@ -128,16 +128,6 @@ def test_a_value_that_was_not_reported_is_none() -> None:
         bare.measurement.ClearField(field)
     row = MeasurementRow.of(bare)
     assert (row.loss, row.total_rate, row.linearity_error) == (None, None, None)
-    for group in measured_groups(run_service_pb2.Run(opening=OPENING), bare):
-        assert (group.share, group.learning_rate) == (None, None)
-
-
-def test_each_group_of_a_measurement_has_a_row() -> None:
-    rows = measured_groups(run_service_pb2.Run(opening=OPENING), event())
-    assert rows == [
-        MeasuredGroupRow("embed", 2.0, 0.25, 1.5, 1.0, 0.5, 0.5, "matched"),
-        MeasuredGroupRow("head", 0.0, 0.0, -0.5, 4.0, 0.25, 1.0, "held zero rate"),
-    ]
 
 
 def test_an_explanation_follows_each_group_from_measurement_to_multiplier() -> None:
