@@ -180,6 +180,10 @@ def explain(
         return
     if request.opening.observe_only:
         say("[bold]The run only observes:[/] multipliers are what would have been recommended.")
+    _print_explanation(explained)
+
+
+def _print_explanation(explained: Explanation) -> None:
     if explained.is_measured:
         print_table(_explanation_table(explained))
         counts = ", ".join(f"{count} {outcome}" for outcome, count in explained.counts)
