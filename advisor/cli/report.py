@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -22,10 +23,12 @@ from advisor.cli.common import (
 )
 from advisor.cli.progress import progress
 from advisor.cli.run_reading import ReadRun, read_run
+from advisor.report.metrics import metric_series
 from advisor.report.words import short_name
 from fslr.optional_dependencies import install_command
 
 _STDOUT = Path("-")
+_MAX_NAMED, _MAX_NAME = 10, 60  # metrics in an error, and characters of a name
 
 
 class Language(StrEnum):
@@ -49,6 +52,12 @@ def report(
         ),
     ] = None,
     lang: Annotated[Language, typer.Option(help="The language.")] = Language.EN,
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="The run's own metric that is compared with the rates. Default: its only one."
+        ),
+    ] = "",
     pdf: Annotated[
         bool,
         typer.Option(
@@ -67,10 +76,22 @@ def report(
         fail("--pdf needs a file; give -o FILE instead of -")
     with client(address) as advisor:
         found = read_run(advisor, run, project)
-    write_report(found, output, lang, pdf=pdf)
+        values = metric_series(advisor.list_run_metrics(run, project=project))
+    if metric and metric not in values:
+        known = ", ".join(list(values)[:_MAX_NAMED]) or "none were reported"
+        fail(f"run {run} has no metric {metric[:_MAX_NAME]!r}; its metrics: {known}")
+    write_report(found, output, lang, pdf=pdf, values=values, metric=metric)
 
 
-def write_report(found: ReadRun, output: Path | None, lang: Language, *, pdf: bool = False) -> None:
+def write_report(
+    found: ReadRun,
+    output: Path | None,
+    lang: Language,
+    *,
+    pdf: bool = False,
+    values: Mapping[str, Mapping[int, float]] | None = None,
+    metric: str = "",
+) -> None:
     """Write the report of a run, or end the command with a message.
 
     Args:
@@ -78,15 +99,21 @@ def write_report(found: ReadRun, output: Path | None, lang: Language, *, pdf: bo
         output: The file; ``-``: standard output; None: the run's name in the working directory.
         lang: The language.
         pdf: Whether to print it too.
+        values: The values of the run's own metrics by step.
+        metric: The metric that is compared with the rates; empty: the only one.
 
     Raises:
         Exit: Jinja2 is missing, or a file cannot be written.
     """
     try:
-        from advisor.document.run_report import run_report  # noqa: PLC0415 - needs an extra
+        from advisor.document.metrics_section import ReportedMetrics  # noqa: PLC0415 - needs
+        from advisor.document.run_report import run_report  # noqa: PLC0415 - an extra
     except ImportError as error:
         fail(f"a report needs Jinja2 ({error}); {install_command('web')}")
-    page = run_report(found.figures, found.profile, language=lang, now=datetime.now(UTC))
+    known = values or {}
+    metrics = ReportedMetrics(known, metric or (next(iter(known)) if len(known) == 1 else ""))
+    now = datetime.now(UTC)
+    page = run_report(found.figures, found.profile, language=lang, now=now, metrics=metrics)
     if output == _STDOUT:
         typer.echo(page, nl=False)
         return

@@ -53,11 +53,13 @@ class Axes:
         x: The horizontal axis, with its unit.
         y: The vertical axis, with its unit; empty: there is none.
         description: What the picture shows, for screen readers.
+        is_signed: Whether values may be negative; the vertical axis then spans what there is.
     """
 
     x: str
     y: str
     description: str
+    is_signed: bool = False
 
 
 def line_chart(
@@ -82,7 +84,7 @@ def line_chart(
     shown = [value for each in lines for value in each.values if value is not None]
     if band is not None:
         shown += [value for value in (*band.low, *band.high) if value is not None]
-    up = value_scale(shown, bottom, _TOP)
+    up = (linear_scale if axes.is_signed else value_scale)(shown, bottom, _TOP)
     pieces = [svg.left_axis(up, _LEFT, WIDTH - _RIGHT, axes.y)]
     if band is not None:
         pieces += _band(steps, band, across, up)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
 
 from advisor.document import svg
 from advisor.document.charts import (
+    WIDTH,
     Axes,
     Band,
     Bar,
@@ -61,6 +63,29 @@ def loss(figures: RunFigures, texts: Texts) -> Markup:
     values = [point.loss for point in figures.points]
     description = texts("document.loss.description")
     return _single(figures.points, values, texts("loss"), description, texts)
+
+
+def metric(name: str, values: Mapping[int, float], texts: Texts) -> Markup:
+    """Return a metric's values by step; empty if it has fewer than two.
+
+    Args:
+        name: The metric's name.
+        values: Its values by step; those that are not finite are gaps.
+        texts: The language's texts.
+    """
+    known = [value if math.isfinite(value) else None for value in values.values()]
+    if _are_few(known):
+        return Markup("")
+    steps = list(values)
+    found = kept_points(steps, [_numbers(known)], _BUCKETS).tolist()
+    line = Line([known[i] for i in found], svg.COLORS[3])
+    axes = Axes(
+        texts("step"),
+        svg.shortened(name, WIDTH),
+        texts("metrics.description", metric=name),
+        is_signed=True,
+    )
+    return line_chart([steps[i] for i in found], [line], axes, height=170)
 
 
 def _single(

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from advisor.document import pictures, svg
+from advisor.document.metrics_section import ReportedMetrics, metrics_section
 from advisor.report.contributions import RECENT_POINTS, ContributionRow
 from advisor.report.recommendations import RecommendedRoleRow
 from advisor.report.run_facts import base_facts, run_facts
@@ -37,6 +38,7 @@ _MAX_CHANGES = 30
 _FEW_POINTS = 3
 _MAX_OUTLIERS = 5
 _LIMITS = range(1, 7)
+_NO_METRICS = ReportedMetrics()
 _BREAKS = re.compile(r"[^./]*[./]+|[^./]+")
 _WORDS = ("rate", "total_rate", "share", "multiplier", "profile")
 
@@ -54,7 +56,12 @@ class _RoleLine:
 
 
 def run_report(
-    figures: RunFigures, profile: profile_pb2.ProfileContent | None, *, language: str, now: datetime
+    figures: RunFigures,
+    profile: profile_pb2.ProfileContent | None,
+    *,
+    language: str,
+    now: datetime,
+    metrics: ReportedMetrics = _NO_METRICS,
 ) -> str:
     """Return the report of a run as HTML.
 
@@ -63,6 +70,7 @@ def run_report(
         profile: The content of the profile that it follows; None: it cannot be read any more.
         language: ``en`` or ``ja``.
         now: The time, UTC.
+        metrics: The run's own metrics.
 
     Raises:
         UnknownLanguageError: There are no texts in this language.
@@ -86,6 +94,7 @@ def run_report(
         facts=run_facts(figures, now, texts),
         base=base_facts(profile, texts) if profile is not None else [],
         figures=_figures(figures, texts) if figures.points else None,
+        metrics=metrics_section(figures, metrics, texts),
         words=_WORDS,
         limits=_LIMITS,
         next_step=_next_step(figures, texts),

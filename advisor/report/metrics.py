@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from advisor.report.relation import RelationRow, relation_rows
+from advisor.report.relation import SHARE_OF, TOTAL_RATE, RelationRow, relation_rows
 from advisor.wire import layout_from_proto
 from fslr.advisor.v1 import run_service_pb2
 
-TOTAL_RATE = "total rate"
 MAX_ROLES = 10
 """Maximum number of roles that are compared with a metric: the intervals hold for all of them."""
 
@@ -130,6 +129,6 @@ def role_shares(
     sizes = np.mean(np.abs(list(found.values())), axis=0)
     largest = np.argsort(-sizes, kind="stable")[:MAX_ROLES]
     return {
-        f"share of {roles[role]}": {step: float(shares[role]) for step, shares in found.items()}
+        f"{SHARE_OF}{roles[role]}": {step: float(shares[role]) for step, shares in found.items()}
         for role in largest
     }

@@ -22,7 +22,12 @@ from advisor.report.rank_correlation import (
     fisher,
     lagged_correlations,
 )
+from advisor.report.texts import Texts
 
+_ENGLISH = Texts("en")
+
+TOTAL_RATE, SHARE_OF = "total rate", "share of "
+"""The name of the total rate's series, and the start of those of shares."""
 MIN_POINTS = 20
 """Fewer pairs of points say nothing: the interval would reach from about -0.9 to 0.9."""
 MAX_POINTS = 500
@@ -104,30 +109,36 @@ def relation_rows(
     ]
 
 
-def relation_sentence(row: RelationRow) -> str:
-    """Return what a row says, in a sentence for people. It never says that one is the cause."""
-    name = f"{row.series} and {row.metric}"
+def relation_sentence(row: RelationRow, texts: Texts = _ENGLISH) -> str:
+    """Return what a row says, in a sentence for people. It never says that one is the cause.
+
+    Args:
+        row: The row.
+        texts: The language's texts.
+    """
+    names = {"series": _series_text(row.series, texts), "metric": row.metric}
     if row.verdict is Verdict.TOO_FEW_POINTS:
-        return (
-            f"{name} have {row.points} points in common; at least {MIN_POINTS} are needed to say "
-            "anything."
-        )
+        return texts("relation.few", **names, points=row.points, least=MIN_POINTS)
     if row.verdict is Verdict.CONSTANT or row.changes is None or row.levels is None:
-        return f"{name} cannot be compared, because one of them does not change."
+        return texts("relation.constant", **names)
     interval = f"{row.changes.value:+.2f} [{row.changes.low:+.2f}, {row.changes.high:+.2f}]"
+    found = {**names, "interval": interval, "points": row.points}
     if row.verdict is Verdict.RELATION:
-        later = f", the metric {row.lag_steps} steps later" if row.lag_steps else ""
-        direction = "in the same direction" if row.changes.value > 0 else "in opposite directions"
-        return (
-            f"{name} move together, {direction}{later} (rank correlation of changes {interval}, "
-            f"{row.points} points). This does not say that one causes the other."
-        )
+        later = texts("relation.later", steps=row.lag_steps) if row.lag_steps else ""
+        key = "relation.same" if row.changes.value > 0 else "relation.opposite"
+        return texts(key, **found, later=later)
     if row.verdict is Verdict.ONLY_TIME:
-        return (
-            f"{name} look related ({row.levels.value:+.2f}), but both only follow time: apart from "
-            f"trend and past nothing is left ({interval}, {row.points} points)."
-        )
-    return f"No relation of {name} was found ({interval}, {row.points} points)."
+        return texts("relation.time", **found, level=f"{row.levels.value:+.2f}")
+    return texts("relation.none", **found)
+
+
+def _series_text(series: str, texts: Texts) -> str:
+    """Return the name of a series in a language."""
+    if series == TOTAL_RATE:
+        return texts("total_rate")
+    if series.startswith(SHARE_OF):
+        return texts("share_of", role=series.removeprefix(SHARE_OF))
+    return series
 
 
 def _relation(

@@ -100,6 +100,12 @@ def test_runs_are_listed_shown_and_watched(cli: Cli, client: AdvisorClient, proj
     unknown = cli.run("run", "show", "night", "--role", "x", ok=False).stderr
     assert "has no role 'x'; its roles are embed.weight, blocks.*.up.weight" in unknown
     assert len(cli.json("run", "show", "night")["events"]) == 2
+    client.report_run_metrics("night", 25, {"auc": 0.75}, project=project)
+    eventually(lambda: list(client.list_run_metrics("night", project=project)))
+    page = cli.run("report", "night", "-o", "-", "--metric", "auc").stdout
+    assert "How rates move with auc" in page
+    unknown = cli.run("report", "night", "--metric", "acu", ok=False).stderr
+    assert "has no metric 'acu'; its metrics: auc" in unknown
     watched = cli.run("run", "watch", "night", "--count", "2").stdout.splitlines()
     assert [line.split()[0] for line in watched] == ["step", "0", "25"]
     lines = cli.run("run", "watch", "night", "--count", "2", "--json").stdout.splitlines()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from advisor.document.charts import Axes, stacked_chart
+from advisor.document.metrics_section import ReportedMetrics
 from advisor.document.pdf import PdfError, print_to_pdf
 from advisor.document.run_report import run_report
 from advisor.document.svg import shortened
@@ -75,6 +76,26 @@ def test_a_report_has_three_pictures_reasons_limits_words_and_a_next_step() -> N
         *("What the numbers do not say", "Five words", "Next step, to copy", "night followed"),
     ):
         assert expected in found.text
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_metrics_are_listed_and_the_chosen_one_is_compared(language: str) -> None:
+    figures = RunFigures.of(*stored_run(measurements=40))
+    auc = {25 * i: 0.5 + 0.01 * (i % 7) for i in range(40)} | {60: float("nan")}
+    metrics = ReportedMetrics({"<b>auc</b>": auc, "loss": {0: 2.5}}, "<b>auc</b>")
+    html = run_report(figures, None, language=language, now=NOW, metrics=metrics)
+    found = Page(html)
+    assert found.text.count("<b>auc</b>") >= 4
+    assert "0.56" in found.texts
+    expected = {"en": "Metrics of the run", "ja": "ランの指標"}[language]
+    assert expected in found.texts
+    # Both change in a fixed way, so what the sentence says of them is not tested here.
+    assert [
+        text for text in found.texts if "<b>auc</b>" in text and ("points" in text or "点" in text)
+    ]
+    one = ReportedMetrics({"auc": {0: 0.5}}, "auc")
+    few = Page(run_report(figures, None, language="en", now=NOW, metrics=one))
+    assert "total rate and auc have 1 points in common; at least 20 are needed" in few.text
 
 
 def test_a_report_loads_nothing_and_runs_nothing() -> None:

@@ -1,0 +1,73 @@
+"""The part of a run's report about its own metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from advisor.document import pictures
+from advisor.report.metrics import metric_rows
+from advisor.report.relation import RelationRow, Verdict, relation_sentence
+from advisor.report.run_figures import RunFigures
+from advisor.report.run_relations import run_relations
+from advisor.report.texts import Texts
+from advisor.report.words import format_number
+
+_MAX_METRICS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedMetrics:
+    """A run's own metrics, and the one that decides.
+
+    Attributes:
+        values: The values of each metric by step; infinite and NaN are gaps.
+        chosen: The metric that is compared with the rates; empty: none.
+    """
+
+    values: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    chosen: str = ""
+
+
+def metrics_section(
+    figures: RunFigures, metrics: ReportedMetrics, texts: Texts
+) -> dict[str, Any] | None:
+    """Return the parts of the section; None: the run has no metrics.
+
+    Args:
+        figures: The figures of the run.
+        metrics: Its metrics.
+        texts: The language's texts.
+    """
+    if not metrics.values:
+        return None
+    rows = metric_rows(metrics.values)
+    chosen = metrics.chosen
+    values = metrics.values[chosen] if chosen else {}
+    found = run_relations(figures, chosen, values) if chosen and figures.points else []
+    return {
+        "rows": [
+            (row.metric, *map(_number, (row.last, row.lowest, row.highest)))
+            for row in rows[:_MAX_METRICS]
+        ],
+        "more": max(len(rows) - _MAX_METRICS, 0),
+        "chosen": chosen,
+        "picture": pictures.metric(chosen, values, texts) if chosen else "",
+        "relations": _sentences(found, texts),
+    }
+
+
+def _sentences(rows: list[RelationRow], texts: Texts) -> list[str]:
+    """Return what the total rate does, and those shares that move with the metric."""
+    if not rows:
+        return []
+    related = [row for row in rows[1:] if row.verdict is Verdict.RELATION]
+    found = [relation_sentence(row, texts) for row in (rows[0], *related)]
+    others = len(rows) - 1 - len(related)
+    return [*found, texts("relation.others", count=others)] if others else found
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else format_number(value)
