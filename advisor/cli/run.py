@@ -27,9 +27,11 @@ from advisor.cli.common import (
     say,
     warn,
 )
+from advisor.cli.run_metrics import metrics_table
 from advisor.cli.run_reading import read_run
 from advisor.cli.run_view import groups_table, run_view
 from advisor.cli.tables import print_table, print_view
+from advisor.report.metrics import metric_rows, metric_series
 from advisor.report.runs import RunRow, run_state
 from advisor.report.words import format_number
 
@@ -93,17 +95,23 @@ def show(
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Show a run: total output change, contributions, recommended learning rates.
+    """Show a run: total output change, contributions, recommended learning rates, own metrics.
 
-    With --json, all stored measurements and answers are printed.
+    With --json, all stored measurements, answers and metrics are printed.
     """
     with client(address) as advisor:
         if as_json:
             summary = advisor.get_run(run, project=project)
             events = list(advisor.get_run_history(run, project=project))
-            print_json({"run": message_dict(summary), "events": [message_dict(e) for e in events]})
+            reports = list(advisor.list_run_metrics(run, project=project))
+            print_json({
+                "run": message_dict(summary),
+                "events": [message_dict(event) for event in events],
+                "metrics": [message_dict(report) for report in reports],
+            })
             return
         figures = read_run(advisor, run, project).figures
+        metrics = metric_rows(metric_series(advisor.list_run_metrics(run, project=project)))
     rows = figures.recommended_groups(role) if groups or role else []
     if role and not rows:
         fail(
@@ -111,6 +119,8 @@ def show(
             f"{', '.join(figures.reader.roles.names[:_MAX_NAMED])}"
         )
     print_view(run_view(figures, datetime.now(UTC), measurements=last))
+    if metrics:
+        print_table(metrics_table(metrics))
     if rows:
         print_table(groups_table(rows))
     if figures.left_out:
@@ -134,7 +144,7 @@ def delete(
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Delete a run and its history. A run that still trains appears again."""
+    """Delete a run, its history and its metrics. A run that still trains appears again."""
     with client(address) as advisor:
         summary = advisor.get_run(run, project=project)
         state = run_state(summary, datetime.now(UTC))

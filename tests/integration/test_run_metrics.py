@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 import threading
+from functools import partial
+from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from fslr import AdvisorClient, InvalidRequestError, RunNotFoundError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import run_service_pb2, run_service_pb2_grpc
+from tests.all_operations import is_stored
 from tests.building import content_message, opening_message
+from tests.commands import Cli
 from tests.waiting import eventually
 
 MANY = {f"metric {i}": float(i) for i in range(100)}
@@ -51,7 +56,8 @@ def test_metrics_are_stored_listed_in_pages_and_deleted_with_the_run(
     listed = [*page.reports, *rest.reports]
     assert not rest.more
     assert [report.step for report in listed] == [0, 100, 50, 100]
-    assert str([dict(report.values) for report in listed]) == str(sent)
+    for report, values in zip(listed, sent, strict=True):
+        assert dict(report.values) == pytest.approx(values, rel=0, nan_ok=True)
     assert listed == list(client.list_run_metrics("night", project=project))
     assert all(report.time.seconds > 1_700_000_000 for report in listed)
     client.delete_run("night", project=project)
@@ -127,3 +133,75 @@ def test_a_watch_sends_metrics_only_if_asked(client: AdvisorClient, project: str
         )
         assert next(resumed) == seen[2]
     assert next(client.watch_run("night", project=project)).HasField("measurement")
+
+
+def test_commands_report_and_show_metrics(cli: Cli, client: AdvisorClient, project: str) -> None:
+    measure(client, project)
+    assert "run night has no metrics" in cli.run("run", "metrics", "night").stdout
+    for step in (0, 10):
+        report = ("run", "report-metrics", "night", str(step))
+        assert "stored 2 metrics" in cli.run(*report, f"auc={step / 20}", "a=b<i>=nan").stdout
+    for values, message in (
+        (("auc",), "'auc' is not NAME=VALUE with a number"),
+        (("auc=high",), "'auc=high' is not NAME=VALUE"),
+        (("auc=1", "auc=2"), "a metric is given twice"),
+        (("=1",), "the name of a metric is empty"),
+    ):
+        refused = cli.run("run", "report-metrics", "night", "20", *values, ok=False)
+        assert message in refused.stderr
+    rows = cli.json("run", "metrics", "night")
+    assert [(row["metric"], row["points"], row["gaps"]) for row in rows] == [
+        ("a=b<i>", 0, 2),
+        ("auc", 2, 0),
+    ]
+    for command in ("metrics", "show"):
+        printed = cli.run("run", command, "night").stdout
+        assert "a=b<i>" in printed
+        assert [line.split() for line in printed.splitlines() if line.startswith(" auc")] == [
+            ["auc", "0.5", "10", "0", "0.5", "2", "0"]
+        ]
+    assert [len(r["values"]) for r in cli.json("run", "show", "night")["metrics"]] == [2, 2]
+    related = cli.run("run", "metrics", "night", "--relation", "auc").stdout
+    assert "total rate and auc have 0 points in common; at least 20 are needed" in related
+    unknown = cli.run("run", "metrics", "night", "--relation", "loss", ok=False)
+    assert "the run has no metric 'loss'; its metrics: 'a=b<i>', 'auc'" in unknown.stderr
+
+
+def test_a_check_ends_with_a_status_and_writes_junit(
+    cli: Cli, client: AdvisorClient, project: str, tmp_path: Path
+) -> None:
+    client.register_profile("gpt", content_message(), project=project)
+    for run, dead in (("good", 1.0), ("bad", 0.0)):
+        session = client.open_run(
+            opening_message(
+                f"projects/{project}/profiles/gpt", run=f"projects/{project}/runs/{run}"
+            )
+        )
+        for step in range(3):
+            session.recommend(pb.Measurement(step=step, unit_rates=[1, 2, 3, 4 * dead]))
+        session.close()
+        eventually(partial(is_stored, client, project, run, 3))
+    file = tmp_path / "check.xml"
+    good = cli.run("check", "good", "--junit", str(file))
+    assert "no-group-is-dead  good" in good.stdout
+    assert "2 passed, 0 failed, 4 without enough data" in good.stdout
+    suite = ET.parse(file).find("testsuite")
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("6", "0", "4")
+    assert cli.run("check", "good", "--strict", ok=False).exit_code == 1
+    bad = cli.run("check", "good", "bad", "--junit", str(file), "--strict", ok=None)
+    assert bad.exit_code == 1
+    assert "1 of 4 groups did not move the outputs in most measurements: head.weight" in bad.stdout
+    cases = ET.parse(file).findall(".//testcase[failure]")
+    assert ("advisor.check.bad", "no-group-is-dead") in [
+        (case.get("classname"), case.get("name")) for case in cases
+    ]
+    for arguments, message in (
+        (("good", "gone"), "there is no run"),
+        (("good", "good"), "a run is given twice"),
+        (("good", "--junit", str(tmp_path)), "cannot be written"),
+    ):
+        refused = cli.run("check", *arguments, ok=None)
+        assert refused.exit_code == 2
+        assert message in refused.stderr
+    assert {row["status"] for row in cli.json("check", "good")} == {"pass", "not enough data"}
