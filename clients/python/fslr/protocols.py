@@ -21,7 +21,7 @@ class RunSession(Protocol):
         ...
 
     def close(self) -> None:
-        """End the session."""
+        """End the session for good: its job measures no more. It does not raise."""
         ...
 
 

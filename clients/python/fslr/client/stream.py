@@ -240,12 +240,13 @@ class StreamSession:
         # A forked child did not measure, and its parent goes on. A call under way in another thread
         # waits for a service that does not answer.
         measured = self._answered_in == os.getpid() and not self._is_asking
-        if self._opening.run and measured and not was_closed:
-            try:
+        try:
+            if self._opening.run and measured and not was_closed:
                 self._report_end()
-            except Exception as error:  # noqa: BLE001 - closing never fails
-                _log.debug("the advisor was not told that the run has ended: %r", error)
-        self._drop()
+        except Exception as error:  # noqa: BLE001 - closing never fails
+            _log.debug("the advisor was not told that the run has ended: %r", error)
+        finally:
+            self._drop()
 
     def _report_end(self) -> None:
         """Tell the service that the job has ended.
