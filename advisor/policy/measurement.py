@@ -35,6 +35,7 @@ ARRAY_RANGES = {
     "shares": FINITE,
     "weight_rms": NON_NEGATIVE,
     "update_rms": NON_NEGATIVE,
+    "weight_decays": NON_NEGATIVE,
 }
 """Ranges of the entries of its arrays."""
 

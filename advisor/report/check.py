@@ -42,6 +42,10 @@ MIN_RELATIVE_UPDATE = 1e-6
 and in 16 bits such an update is rounded away."""
 MAX_RELATIVE_UPDATE = 0.1
 """Largest update of a matrix relative to its weights: above it, ten steps replace them."""
+MIN_DECAY_TIME_SCALE = 0.01
+"""Shortest time scale of weight decay, as a part of the training. Decay makes the weights an
+average over their newest updates, about as many as the time scale says (Wang and Aitchison, arXiv
+2405.13698); below a hundredth of the training they forget all but its very end."""
 MIN_LEARNING_RATE_FACTOR = 2.0
 """The schedule changes by at least this factor, or nothing can be said about it."""
 MIN_SCHEDULE_MEASUREMENTS = 10
@@ -207,6 +211,39 @@ def learning_rates_are_usual(run: CheckedRun) -> CheckRow:
     )
 
 
+def decay_time_scales_are_usual(run: CheckedRun) -> CheckRow:
+    """Check that weight decay does not forget most of the training.
+
+    The time scale of a group is one divided by the part of its weights that a step takes away.
+    """
+    check = "decay-time-scales-are-usual"
+    what = "measurements with weight decay, and the planned number of steps"
+    if run.weight_decays is None or not run.total_steps or len(run.steps) < MIN_MEASUREMENTS:
+        return _short(check, run, what)
+    factors = 1.0 if run.keeps_decay else run.multipliers
+    decays = np.median(run.weight_decays * factors, axis=0)
+    if not decays.any():
+        return _short(check, run, what)
+    largest = int(decays.argmax())
+    scale = 1 / decays[largest]
+    part = scale / run.total_steps
+    finding = (
+        f"The shortest time scale of weight decay is {format_number(scale)} steps "
+        f"({run.layout.groups[largest].name}), {format_number(part)} times the training."
+    )
+    off = np.flatnonzero(decays * run.total_steps * MIN_DECAY_TIME_SCALE > 1)
+    if not len(off):
+        return CheckRow(check, run.name, Status.PASS, finding)
+    names = [run.layout.groups[position].name for position in off]
+    return CheckRow(
+        check,
+        run.name,
+        Status.FAIL,
+        f"{finding} {len(off)} groups are below {MIN_DECAY_TIME_SCALE:g}: {_listed(names)}.",
+        "Lower the weight decay of these groups, or their learning rates.",
+    )
+
+
 def schedule_takes_effect(run: CheckedRun) -> CheckRow:
     """Check that steps become smaller when the learning rate does.
 
@@ -250,6 +287,7 @@ _CHECKS: tuple[Callable[[CheckedRun], CheckRow], ...] = (
     no_group_dominates,
     no_group_is_dead,
     learning_rates_are_usual,
+    decay_time_scales_are_usual,
     schedule_takes_effect,
 )
 

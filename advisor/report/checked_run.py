@@ -11,7 +11,7 @@ from advisor.policy import Layout
 from advisor.policy.arrays import Floats
 from advisor.report.words import short_name
 from advisor.wire import layout_from_proto
-from fslr.advisor.v1 import run_service_pb2
+from fslr.advisor.v1 import policy_pb2, run_service_pb2
 
 MAX_MEASUREMENTS = 200
 """More measurements of a run are thinned out to this many, so that large models fit in memory."""
@@ -33,6 +33,8 @@ class CheckedRun:
         shares: Signed parts of the squared total rate.
         weight_rms: RMS of the weights.
         update_rms: RMS of the update of a step with learning rate 1.
+        weight_decays: Part of the weights that a scheduled step takes away as weight decay.
+        keeps_decay: Whether multipliers leave the decay alone.
     """
 
     name: str
@@ -46,6 +48,8 @@ class CheckedRun:
     shares: Floats | None
     weight_rms: Floats | None
     update_rms: Floats | None
+    weight_decays: Floats | None
+    keeps_decay: bool
 
     @classmethod
     def of(cls, run: run_service_pb2.Run, events: Iterable[run_service_pb2.RunEvent]) -> CheckedRun:
@@ -84,6 +88,11 @@ class CheckedRun:
             shares=array([m.shares for m in measured]),
             weight_rms=array([m.weight_rms for m in measured]),
             update_rms=array([m.update_rms for m in measured]),
+            weight_decays=array([m.weight_decays for m in measured]),
+            keeps_decay=any(
+                e.recommendation.weight_decay == policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT
+                for e in sample[-1:]
+            ),
         )
 
     @property

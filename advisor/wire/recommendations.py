@@ -107,6 +107,7 @@ class _Arrays(NamedTuple):
     advised: npt.NDArray[np.bool_]
     weight_rms: npt.NDArray[np.float64]
     update_rms: npt.NDArray[np.float64]
+    weight_decays: npt.NDArray[np.float64]
 
 
 def measurement_from_proto(
@@ -126,6 +127,7 @@ def measurement_from_proto(
         advised=np.fromiter(message.advised, np.bool_),
         weight_rms=np.fromiter(message.weight_rms, np.float64),
         update_rms=np.fromiter(message.update_rms, np.float64),
+        weight_decays=np.fromiter(message.weight_decays, np.float64),
     )
     return _measurement(message, arrays, opening)
 
@@ -251,9 +253,9 @@ def _complete_measurements(
     try:
         for mask in {*masks}:
             check_words("mask", mask)
-        weight_rms, update_rms = (
+        weight_rms, update_rms, _ = (
             _rows_where_sent(field, [getattr(message, field) for message in messages], groups)
-            for field in ("weight_rms", "update_rms")
+            for field in ("weight_rms", "update_rms", "weight_decays")
         )
     except InvalidValueError:
         return None
@@ -325,6 +327,7 @@ def _packed_measurement(message: Any, opening: Opening) -> Measurement:
         advised=np.frombuffer(message.advised, np.bool_),
         weight_rms=packed.numbers(message.weight_rms, _FLOAT),
         update_rms=packed.numbers(message.update_rms, _FLOAT),
+        weight_decays=packed.numbers(message.weight_decays, _FLOAT),
     )
     return _measurement(message, arrays, opening)
 
@@ -345,6 +348,8 @@ def _measurement(message: Any, arrays: _Arrays, opening: Opening) -> Measurement
             NUMBER_RANGES[field].check(field, getattr(message, field))
         if arrays.shares.size:
             check_array("shares", arrays.shares, groups)
+        if arrays.weight_decays.size:
+            check_array("weight_decays", arrays.weight_decays, groups)
         NUMBER_RANGES["examples"].check("examples", message.examples)
         check_words("mask", message.mask)
     return Measurement(

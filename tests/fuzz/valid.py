@@ -101,6 +101,7 @@ def _recommendation(profile: str) -> advisor.RecommendLRRequest:
             loss=2.0,
             total_rate=1.0,
             shares=[1.0 / groups] * groups,
+            weight_decays=[1e-4] * groups,
             linearity_error=0.1,
             advised=[True] * groups,
             weight_rms=[0.1] * groups,

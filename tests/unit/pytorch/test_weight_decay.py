@@ -515,3 +515,21 @@ def test_a_step_that_is_skipped_has_no_rates(excludes: bool) -> None:
         backward(model)
         optimizer.step()
     assert [point.step for point in recorder.profile("x").points] == [1]
+
+
+@pytest.mark.parametrize("decay", [DECAY, 0.0])
+def test_measurements_carry_the_weight_decay_of_a_scheduled_step(decay: float) -> None:
+    model, advisor = nn.Linear(3, 2), FakeAdvisor(0.5)
+    groups = [{"params": [model.weight], "weight_decay": decay}, {"params": [model.bias]}]
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, weight_decay=0.0)
+    with attach(model, optimizer, profile="base", advisor=advisor, run="decaying") as attachment:
+        model(torch.randn(4, 3)).square().mean().backward()
+        optimizer.step()
+        attachment.report_metrics(attachment.step, {"loss": torch.tensor([2.5])})
+    (measurement,) = advisor.measurements
+    assert list(measurement.weight_decays) == pytest.approx(
+        [LEARNING_RATE * decay, 0] if decay else []
+    )
+    assert [(report.step, dict(report.values)) for report in advisor.metrics] == [
+        (1, {"loss": 2.5})
+    ]

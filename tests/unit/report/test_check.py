@@ -22,6 +22,7 @@ CHECKS = (
     "no-group-dominates",
     "no-group-is-dead",
     "learning-rates-are-usual",
+    "decay-time-scales-are-usual",
     "schedule-takes-effect",
 )
 
@@ -36,6 +37,7 @@ def checked(
     update: float = 1.0,
     share: float = 0.2,
     learning_rate: float = 0.01,
+    decay: float = 1e-4,
 ) -> CheckedRun:
     """Return a run whose learning rate falls to a tenth, and whose rates are the profile's."""
     groups = [
@@ -46,6 +48,7 @@ def checked(
         for group, kind in zip(NAMES, KINDS, strict=True)
     ]  # fmt: skip
     run = run_service_pb2.Run(name=f"projects/p/runs/{name}")
+    run.opening.total_steps = 1_000
     run.opening.layout.groups.extend(groups)
     events = []
     for place in range(measurements):
@@ -61,6 +64,7 @@ def checked(
                     shares=[share, *[(1 - share) / 4] * 4],
                     weight_rms=[0.5] * 5,
                     update_rms=[size] * 5,
+                    weight_decays=[0, *[decay] * 3, 0],
                 ),
                 recommendation=pb.RecommendLRResponse(reference_unit_rates=[1.0] * 5),
             )
@@ -91,6 +95,7 @@ def test_a_good_run_passes_all_of_its_checks() -> None:
         ("no-group-is-dead", {"rate": [1, 0, 1, 1, 0]}, "2 of 5 groups did not move the outputs"),
         ("learning-rates-are-usual", {"update": 50.0}, "4 of 4 matrices are outside"),
         ("learning-rates-are-usual", {"update": 1e-5}, "Usual is 1e-06 to 0.1"),
+        ("decay-time-scales-are-usual", {"decay": 0.2}, "is 5 steps (blocks.0.up.weight), 0.005"),
         ("schedule-takes-effect", {"fixed_step": True}, "the size of steps by 1. All steps have"),
     ],
 )

@@ -17,7 +17,7 @@ _COUNTS = st.sampled_from([0, 1, 25]) | st.integers(-(2**31), 2**31 - 1)
 
 _OPTIONAL_ARRAYS = (
     *("relative_errors", "multipliers", "learning_rates", "shares"),
-    *("weight_rms", "update_rms"),
+    *("weight_rms", "update_rms", "weight_decays"),
 )
 
 

@@ -348,6 +348,7 @@ class AdvisedRun:
             advised=self._advised,
             weight_rms=estimate.weight_rms,
             update_rms=estimate.update_rms,
+            weight_decays=_if_any(estimate.weight_decays),
             excludes_weight_decay=estimate.excludes_weight_decay,
             mask=estimate.mask,
             measuring_seconds=stopwatch.seconds_under_way,
@@ -424,3 +425,8 @@ class AdvisedRun:
         self._exchange.close()
         self._emit_errors()
         self._reporter.warn_of_loss(at_end=True)
+
+
+def _if_any(decays: Sequence[float] | None) -> Sequence[float]:
+    """Return the decays if any group has one, else nothing: most of them need not be sent."""
+    return decays if decays is not None and any(decays) else ()

@@ -32,6 +32,9 @@ class RateEstimate:
         weight_rms: RMS of each group's weights before the step, >= 0. None: not measured.
         update_rms: RMS of each group's update of an lr = 1 step, >= 0; 0 where the learning rate
             is. None: not measured.
+        weight_decays: Part of each group's weights that the scheduled step takes away as weight
+            decay, >= 0; 0 where there is none, or none apart from the rest of the update. None:
+            not known.
         excludes_weight_decay: Whether unit rates and ``update_rms`` are those of the update without
             its weight decay.
         mask: What weighs the output elements that all rates are averages over: a key of the batch,
@@ -48,5 +51,6 @@ class RateEstimate:
     linearity_error: float | None = None
     weight_rms: list[float] | None = None
     update_rms: list[float] | None = None
+    weight_decays: list[float] | None = None
     excludes_weight_decay: bool = False
     mask: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from fslr.training.cadence import Attempt, Cadence
@@ -388,6 +389,7 @@ class StepCycle:
         # An optimizer that did not step has a schedule all the same.
         present = self._scaler.learning_rates()
         scheduled = [used or now for used, now in zip(scheduled, present, strict=True)]
+        estimate = replace(estimate, weight_decays=self._scaler.decays())
         correction = self._run.measured(estimate, scheduled, can_correct=self._scaler.can_correct)
         if correction is not None:
             attempt.part = StepPart.SCALING

@@ -190,6 +190,7 @@ class Measurement(_message.Message):
     MASK_FIELD_NUMBER: _builtins.int
     MEASURING_SECONDS_FIELD_NUMBER: _builtins.int
     MEASURING_OVERHEAD_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAYS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimizer steps completed before the measured step, at least 0."""
     interval_steps: _builtins.int
@@ -267,6 +268,14 @@ class Measurement(_message.Message):
     def update_rms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """RMS of each group's update of an lr = 1 step. Finite, at least 0. Default (empty): unknown."""
 
+    @_builtins.property
+    def weight_decays(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Part of each group's weights that a scheduled step takes away as weight decay, before multipliers,
+        a ratio: for AdamW the learning rate times `weight_decay`. 0 where there is none, or none apart
+        from the rest of the update. Finite, at least 0. Default (empty): none is known. Used only for
+        telemetry.
+        """
+
     def __init__(
         self,
         *,
@@ -289,10 +298,11 @@ class Measurement(_message.Message):
         mask: _builtins.str = ...,
         measuring_seconds: _builtins.float | None = ...,
         measuring_overhead: _builtins.float | None = ...,
+        weight_decays: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_measuring_overhead", b"_measuring_overhead", "_measuring_seconds", b"_measuring_seconds", "_total_rate", b"_total_rate", "linearity_error", b"linearity_error", "loss", b"loss", "measuring_overhead", b"measuring_overhead", "measuring_seconds", b"measuring_seconds", "total_rate", b"total_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_measuring_overhead", b"_measuring_overhead", "_measuring_seconds", b"_measuring_seconds", "_total_rate", b"_total_rate", "advised", b"advised", "examples", b"examples", "excludes_weight_decay", b"excludes_weight_decay", "interval_steps", b"interval_steps", "learning_rates", b"learning_rates", "linearity_error", b"linearity_error", "loss", b"loss", "mask", b"mask", "measuring_overhead", b"measuring_overhead", "measuring_seconds", b"measuring_seconds", "multipliers", b"multipliers", "probes", b"probes", "relative_errors", b"relative_errors", "shares", b"shares", "step", b"step", "total_rate", b"total_rate", "unit_rates", b"unit_rates", "update_rms", b"update_rms", "weight_rms", b"weight_rms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error", "_loss", b"_loss", "_measuring_overhead", b"_measuring_overhead", "_measuring_seconds", b"_measuring_seconds", "_total_rate", b"_total_rate", "advised", b"advised", "examples", b"examples", "excludes_weight_decay", b"excludes_weight_decay", "interval_steps", b"interval_steps", "learning_rates", b"learning_rates", "linearity_error", b"linearity_error", "loss", b"loss", "mask", b"mask", "measuring_overhead", b"measuring_overhead", "measuring_seconds", b"measuring_seconds", "multipliers", b"multipliers", "probes", b"probes", "relative_errors", b"relative_errors", "shares", b"shares", "step", b"step", "total_rate", b"total_rate", "unit_rates", b"unit_rates", "update_rms", b"update_rms", "weight_decays", b"weight_decays", "weight_rms", b"weight_rms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__linearity_error: _TypeAlias = _typing.Literal["linearity_error"]  # noqa: Y015
     _WhichOneofArgType__linearity_error: _TypeAlias = _typing.Literal["_linearity_error", b"_linearity_error"]  # noqa: Y015
