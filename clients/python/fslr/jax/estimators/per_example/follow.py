@@ -9,8 +9,9 @@ calls a :class:`Tap` there and goes on with what that returns. For a product the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import jax
@@ -18,6 +19,16 @@ from jax import Array
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from fslr.jax.estimators.per_example.equations import changes_of, evaluate
+from fslr.jax.estimators.per_example.parts import (
+    INNER,
+    Followed,
+    Layer,
+    Loop,
+    Part,
+    Stack,
+    State,
+    UseKey,
+)
 from fslr.jax.estimators.per_example.row_rules import ELEMENTWISE
 
 _MAX_CHANGES = 16  # of one value, by different parts of the parameters
@@ -25,77 +36,6 @@ _MAX_CHANGES = 16  # of one value, by different parts of the parameters
 TOO_MANY = "it is computed with more than 16 groups before it meets the data"
 STACK_LEFT = "its stacked layers are used without a scan over them"
 NO_DERIVATIVE = "a function that takes it has a derivative rule that cannot be transposed"
-
-
-UseKey = tuple[object, ...]
-"""Identifies a place in the traced function, however often it is traced."""
-
-INNER = "inner"  # in the keys of places inside of loops, branches and checkpoints
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """The layers of stacked leaves, each of which belongs to a group.
-
-    Attributes:
-        groups: The group of each layer; -1: none.
-        axis: The axis that counts the layers.
-    """
-
-    groups: tuple[int, ...]
-    axis: int
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """The layer of stacked leaves that one iteration of a scan gets.
-
-    Attributes:
-        groups: The group of each layer of the stack; -1: none.
-    """
-
-    groups: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Loop:
-    """A scan in the traced function.
-
-    Attributes:
-        place: Its place.
-        length: Number of iterations.
-    """
-
-    place: UseKey
-    length: int
-
-    def has(self, use: UseKey) -> bool:
-        """Return whether a place is inside of the loop."""
-        inside = (*self.place, INNER)
-        return use[: len(inside)] == inside
-
-
-Part = int | Stack | Layer
-"""A group, the layers of stacked leaves, or one of these layers inside of a loop over them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """A value in the traced function.
-
-    Attributes:
-        value: The value.
-        changes: Its first-order changes by parts of the parameters.
-        is_data: Whether it depends on the batch.
-    """
-
-    value: Any
-    changes: Mapping[Part, Array] = field(default_factory=dict)
-    is_data: bool = False
-
-
-State = dict[object, Array]
-"""What a tap keeps; it passes through loops and branches."""
 
 
 class Tap(Protocol):
@@ -110,7 +50,8 @@ class Tap(Protocol):
             state: The state.
             use: The place.
             result: The result there.
-            changes: Its changes by parts of the parameters, with the data held.
+            changes: Its changes by parts of the parameters, with the data held. They may lack
+                leading dimensions of the result along which they are the same.
         """
         ...
 
@@ -223,6 +164,8 @@ class Follower:
             for into, change in zip(found, self._changes(eqn, operands, part, kept), strict=False):
                 if kept is not None and change is not None:
                     into[kept] = into[kept] + change if kept in into else change
+        if is_data and eqn.primitive.name in _SUMS:
+            found[0] |= _changes_of_addends(operands, results[0], found[0])
         if not is_data:
             return [Followed(value, each) for value, each in zip(results, found, strict=True)]
         return [
@@ -296,6 +239,30 @@ class Follower:
             ]
 
         return arrays, call
+
+
+def _changes_of_addends(
+    operands: Sequence[Followed], result: Array, parts: Container[Part]
+) -> dict[Part, Array]:
+    """Return the changes of a sum that are the same along its leading dimensions, without these.
+
+    Sums over the products with such a change, as that of a bias, are products of matrices.
+
+    Args:
+        operands: The addends.
+        result: Their sum.
+        parts: The parts whose changes are kept.
+    """
+    counts = Counter(part for operand in operands for part in operand.changes)
+    found: dict[Part, Array] = {}
+    for operand in operands:
+        for part, change in operand.changes.items():
+            leading = next((d for d, size in enumerate(change.shape) if size > 1), change.ndim)
+            is_same = change.ndim == result.ndim and 0 < leading < change.ndim
+            kept = change.shape[leading:]
+            if part in parts and is_same and counts[part] == 1 and kept == result.shape[leading:]:
+                found[part] = change.reshape(kept)
+    return found
 
 
 def _closed(value: Any) -> tuple[Jaxpr, Sequence[Any]]:
@@ -392,6 +359,7 @@ def _sliced(follower: Follower, operand: Followed, stacks: list[Stack]) -> Follo
     return replace(operand, changes=changes)
 
 
+_SUMS = {"add", "add_any"}
 _INLINED = {
     **dict.fromkeys(("jit", "pjit", "closed_call"), "jaxpr"),
     "core_call": "call_jaxpr",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from numpy.typing import NDArray
@@ -120,7 +121,10 @@ class IndexValues:
 
 def _can_be_known(aval: Any) -> bool:
     dtype = getattr(aval, "dtype", None)
-    is_whole = dtype is not None and (dtype == np.bool_ or np.issubdtype(dtype, np.integer))
+    # Keys of random numbers have a type that only JAX knows.
+    is_whole = dtype is not None and any(
+        jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.bool_)
+    )
     return is_whole and aval.size <= _MAX_ELEMENTS
 
 

@@ -17,16 +17,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from fslr.jax.estimators.exact import group_changes
-from fslr.jax.estimators.per_example.follow import (
-    INNER,
-    Followed,
-    Follower,
-    Part,
-    Stack,
-    State,
-    UseKey,
-)
+from fslr.jax.estimators.per_example.follow import Follower
 from fslr.jax.estimators.per_example.index_values import IndexValues
+from fslr.jax.estimators.per_example.parts import INNER, Followed, Part, Stack, State, UseKey
 from fslr.jax.estimators.per_example.row_analysis import labels_of_results
 from fslr.jax.estimators.per_example.row_labels import Label, Mixed, Rows
 from fslr.jax.estimators.per_example.taps import UseFinder, UseLabel

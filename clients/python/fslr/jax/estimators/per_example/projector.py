@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fslr.jax.estimators.per_example.follow import Follower, Stack, State, UseKey
+from fslr.jax.estimators.per_example.follow import Follower
+from fslr.jax.estimators.per_example.parts import Stack, State, UseKey
 from fslr.jax.estimators.per_example.plan import Plan, follow, parts_of_leaves
 from fslr.jax.estimators.per_example.row_labels import MIXED, Rows, sums_by_example
 from fslr.jax.estimators.per_example.taps import Mover, moved_along, steps_key

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fslr.jax.estimators.per_example.follow import Loop, Part, Stack, State, UseKey
+from fslr.jax.estimators.per_example.parts import Loop, Part, Stack, State, UseKey
 from fslr.jax.estimators.per_example.row_labels import MIXED, Label, Mixed, Rows, expanded
 
 
@@ -142,7 +142,7 @@ class Mover:
         for part, change in changes.items():
             if part in self._direct.get(use, ()):
                 assert isinstance(part, int)  # noqa: S101 - stacks are inside of loops
-                self.kept[use, part] = change
+                self.kept[use, part] = jnp.broadcast_to(change, result.shape)
                 continue
             key = steps_key(part)
             held = jax.lax.stop_gradient(change)
@@ -195,7 +195,8 @@ def moved_along(label: Rows | Mixed, result: Array, change: Array, steps: Array)
     Args:
         label: Where the examples are in the result.
         result: The result.
-        change: Its change for a step size of 1, of the same shape.
+        change: Its change for a step size of 1, without leading dimensions along which it is the
+            same.
         steps: The step sizes, float32 [B]; the first counts for all if the label is mixed.
     """
     return result
@@ -205,7 +206,12 @@ def moved_along(label: Rows | Mixed, result: Array, change: Array, steps: Array)
 def _moved_jvp(label: Rows | Mixed, primals: Any, tangents: Any) -> tuple[Array, Array]:
     result, change, steps = primals
     moved, _, step = tangents
-    # In float32, so that the transpose sums in float32.
-    along = expanded(step, label, result.shape) * change.astype(steps.dtype)
-    along = jnp.broadcast_to(along, result.shape)
+    change = change.astype(steps.dtype)  # float32, so that the transpose sums in float32
+    leading = result.shape[: result.ndim - change.ndim]
+    if isinstance(label, Rows) and label.axis < len(leading):
+        by_row = jnp.broadcast_to(expanded(step, label, leading), leading)
+        # The transpose is a product of matrices, which is faster than a sum over products.
+        along = jnp.tensordot(by_row, change, 0, precision=jax.lax.Precision.HIGHEST)
+    else:
+        along = jnp.broadcast_to(expanded(step, label, result.shape) * change, result.shape)
     return result, moved + along.astype(result.dtype)
