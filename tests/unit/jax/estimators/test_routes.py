@@ -112,7 +112,7 @@ def _recurrent(p: Params, x: Array) -> Any:
 
 
 def _time_first(p: Params, x: Array) -> Any:
-    h = jnp.tanh(jnp.cumsum(jnp.swapaxes(x, 0, 1) @ p["a"], 0)).reshape(-1, 6)
+    h = jnp.tanh(jnp.cumsum(jnp.swapaxes(x, 0, 1) @ p["a"] + p["c"], 0)).reshape(-1, 6)
     return jnp.swapaxes((h @ p["o"]).reshape(5, _EXAMPLES, 3), 0, 1)
 
 
@@ -210,7 +210,7 @@ PER_EXAMPLE: dict[str, Callable[[], Case]] = {
         _WEIGHTS,
         _SEQUENCES,
     ),
-    "time first": lambda: Case(_time_first, _WEIGHTS, _SEQUENCES),
+    "time first": lambda: Case(_time_first, {**_WEIGHTS, "c": normal(5, 6)}, _SEQUENCES),
     "picked positions": lambda: Case(_picked, _WEIGHTS, _SEQUENCES),
     "positions of each sequence": lambda: Case(
         _own_positions, {**_WEIGHTS, "first": normal(5, 4, 6), "added": normal(6, 6)}, _PLACED
