@@ -1,0 +1,101 @@
+"""How the web page is served: TLS, limits, beside a service elsewhere, and without Redis."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import httpx
+import pytest
+
+from advisor.local.server import LocalServer, LocalServerError
+from fslr import AdvisorClient
+from tests.certificates import Authority
+from tests.fork_server import start_service
+from tests.redis_servers import RedisServer, free_port
+from tests.waiting import eventually
+from tests.web.service import Run, WebService, register
+
+_BASE = "/projects/default/runs/night"
+
+
+def test_with_tls_the_cookie_is_secure_and_requests_are_limited(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("server")
+    arguments = ("--tls-cert", str(cert), "--tls-key", str(key), "--http-max-requests-per-s", "4")
+    with WebService(None, *arguments) as service:
+        assert service.url.startswith("https://")
+        with httpx.Client(base_url=service.url, verify=str(authority.ca())) as client:
+            signed_in = client.post("/sign-in", data={"token": "anything"})  # not needed here
+            cookie = signed_in.headers["set-cookie"]
+            assert cookie.startswith("__Host-advisor-token=")
+            assert "Secure" in cookie
+            assert "max-age" in signed_in.headers["strict-transport-security"]
+            answers = [client.get("/projects/default") for _ in range(40)]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert answers[0].status_code == 200
+        assert refused, "no request was refused"
+        assert int(refused[0].headers["retry-after"]) >= 1
+        assert "Too many requests at once" in refused[0].text
+
+
+def test_a_page_beside_a_service_says_so_while_redis_is_down(tmp_path: Path) -> None:
+    port = free_port()
+    with (
+        RedisServer(tmp_path / "redis") as redis,
+        LocalServer(None, "--redis-url", redis.url, "--redis-timeout-s", "1") as service,
+        TemporaryFile() as log,
+    ):
+        with AdvisorClient(service.address) as client:
+            register(client)
+            run = Run(client, "night")
+            run.measure(3)
+            run.close()
+        arguments = ["web", "--address", service.address, "--http", str(port), "--until-eof"]
+        page = start_service(arguments, log)
+        try:
+            _check_outage(f"http://127.0.0.1:{port}", redis)
+        finally:
+            page.end()
+
+
+def _check_outage(url: str, redis: RedisServer) -> None:
+    with httpx.Client(base_url=url, timeout=20) as client:
+
+        def answers() -> bool:
+            try:
+                return client.get("/healthz").status_code == 200
+            except httpx.ConnectError:
+                return False
+
+        eventually(answers, within_s=30)
+        curves = f"{_BASE}/curves.json"
+        eventually(lambda: client.get(curves).json().get("measurements") == 3)
+        redis.kill()
+        unavailable = client.get("/projects/default")
+        assert unavailable.status_code == 503
+        assert "Trainings go on: they keep their last multipliers" in unavailable.text
+        # What was read stays: the page of the run shows it, and says what is wrong.
+        eventually(lambda: "notice bad" in client.get(_BASE).text)
+        assert client.get(curves).json()["measurements"] == 3
+
+
+def test_a_taken_port_is_an_error_with_a_remedy() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(LocalServerError, match=f"cannot serve the web page on .*:{port}: "):
+            WebService(None, http=port).__enter__()
+
+
+def test_the_page_alone_takes_no_tokens_over_an_open_network() -> None:
+    with TemporaryFile() as log:
+        page = start_service(["web", "--host", "0.0.0.0", "--http", "0"], log)
+        try:
+            assert page.wait(60) == 1
+        except subprocess.TimeoutExpired:
+            page.end()
+            raise
+        log.seek(0)
+        assert b"the page is not encrypted; give --tls-cert" in log.read()
