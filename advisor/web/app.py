@@ -23,7 +23,15 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from advisor.web import compare_pages, live, overview_page, profile_pages, run_pages, sign_in_page
+from advisor.web import (
+    compare_pages,
+    live,
+    metrics_pages,
+    overview_page,
+    profile_pages,
+    run_pages,
+    sign_in_page,
+)
 from advisor.web.backend import Backend
 from advisor.web.context import Context, Handler
 from advisor.web.errors import PageNotFoundError, status_of
@@ -85,6 +93,8 @@ def create_app(backend: Backend, limits: WebLimits) -> Starlette:
         f"{run}/figures": run_pages.figures,
         f"{run}/groups": run_pages.groups,
         f"{run}/curves.json": run_pages.curves,
+        f"{run}/metrics": metrics_pages.metrics,
+        f"{run}/metrics.json": metrics_pages.curves,
         f"{run}/events": live.events,
         profile: profile_pages.profile_page,
         f"{profile}/curves.json": profile_pages.curves,

@@ -31,6 +31,7 @@ _DEADLINE_S = 10.0
 _STATUS_CACHE_S = 5.0
 _MAX_CALLERS = 10_000
 _MAX_LISTED = 200
+_MAX_REPORTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,22 @@ class Backend:
             self._runs.GetRunHistory, request, viewer
         )
         return answer
+
+    async def metrics(
+        self, viewer: Viewer, project: str, run: str
+    ) -> list[run_service_pb2.MetricReport]:
+        """Return the stored reports of a run's own metrics, in the order of their arrival."""
+        found: list[run_service_pb2.MetricReport] = []
+        while True:
+            request = run_service_pb2.ListRunMetricsRequest(
+                name=run_name(run, project),
+                after_id=found[-1].id if found else "",
+                page_size=_MAX_REPORTS,
+            )
+            answer = await self._call(self._runs.ListRunMetrics, request, viewer)
+            found += answer.reports
+            if not answer.more or not answer.reports:
+                return found
 
     async def watch(
         self, viewer: Viewer, project: str, run: str, *, after_id: str

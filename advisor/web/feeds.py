@@ -29,6 +29,7 @@ _OUTLINE_EVENTS = 32  # read for the first view of a longer history, evenly over
 _KEPT_POINTS = 512
 _MAX_FEEDS = 64
 _IDLE_S = 60.0
+_SUMMARY_S = 10.0
 _JANITOR_PERIOD_S = 5.0
 _MIN_RETRY_S, _MAX_RETRY_S = 0.2, 5.0
 _REST_S = 0.01  # between pages of a long history, so that other requests are answered
@@ -87,6 +88,7 @@ class RunFeed:
         history: The run's history; an outline until ``complete``.
         complete: Whether the whole stored history has been read.
         version: Increases with each change.
+        computing: Held while a part of a page is computed that takes long.
         fragments: Parts of pages by what they are, each with its version.
         problem: Why the service cannot be reached now; empty: it can.
         closed: Whether nothing more will come.
@@ -105,9 +107,10 @@ class RunFeed:
         self._kept: deque[tuple[str, Point]] = deque()
         self._kept_after = ""  # every event between this one and the cursor is kept
         self._readers = 0
-        self._used = time.monotonic()
+        self._used = self._summary_read = time.monotonic()
         self.complete = False
         self.version = 0
+        self.computing = asyncio.Lock()
         self.fragments: dict[str, tuple[int, str]] = {}
         self.problem = ""
         self.closed = False
@@ -134,6 +137,21 @@ class RunFeed:
         if not self.complete:
             self.history = await self._outline()
         self._task = asyncio.create_task(self._follow(reading), name="run feed")
+
+    async def refresh_summary(self) -> None:
+        """Read the run again if that was long ago: its end comes without a measurement.
+
+        Raises:
+            ServiceError: The run cannot be read.
+        """
+        if time.monotonic() - self._summary_read < _SUMMARY_S:
+            return
+        self._summary_read = time.monotonic()
+        run = await self._backend.run(self._viewer, self._project, self._run)
+        known = self.history.figures.run
+        if run.opening.layout == known.opening.layout:
+            known.CopyFrom(run)
+            self.version += 1
 
     async def close(self) -> None:
         """Stop following the run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from advisor.web.feeds import RunFeed
 from advisor.web.numbers import rounded, to_json
 from advisor.web.rendering import language_of
 from advisor.web.script_texts import script_texts
+from fslr.errors import UnavailableError
 
 _MIN_PIXELS, _MAX_PIXELS = 50, 2_000
 _PIXELS_PER_BUCKET = 2.0
@@ -31,6 +33,7 @@ async def run_page(context: Context, request: Request) -> Response:
     """Return the page of a run."""
     _, caller = await context.signed_in(request)
     feed = await context.feed(request)
+    await _refresh(feed)
     texts = Texts(language_of(request))
     return context.renderer.page(
         request,
@@ -45,6 +48,7 @@ async def run_page(context: Context, request: Request) -> Response:
 async def figures(context: Context, request: Request) -> Response:
     """Return the part of the page that changes with each measurement."""
     feed = await context.feed(request)
+    await _refresh(feed)
     language = language_of(request)
     cached = feed.fragments.get(language)
     if cached is None or cached[0] != feed.version:
@@ -93,6 +97,12 @@ async def curves(context: Context, request: Request) -> Response:
         text = to_json(_curves(feed, pixels)).decode()
         cached = feed.fragments[key] = (feed.version, text)
     return Response(cached[1], media_type="application/json")
+
+
+async def _refresh(feed: RunFeed) -> None:
+    """Bring the run's summary up to date; without the service, what is known stays."""
+    with contextlib.suppress(UnavailableError):
+        await feed.refresh_summary()
 
 
 def _pixels(request: Request) -> int:

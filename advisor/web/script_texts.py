@@ -12,7 +12,7 @@ _KEYS = (
     *("page.table", "page.live", "page.lost", "page.reading", "page.close", "page.failed"),
     *("page.smallest", "page.largest", "page.high_error", "page.loss.axis", "page.error.axis"),
     *("page.effective.axis", "page.keys", "page.no_points", "page.heat.keys", "page.unit_rate"),
-    *("page.unit_rate.axis", "page.total_rate.a", "page.finished"),
+    *("page.unit_rate.axis", "page.total_rate.a", "page.finished", "page.metric.axis"),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -230,7 +231,8 @@ def test_signing_in_and_out(chromium: Any, tmp_path: Path) -> None:
     with WebService(tmp_path, "--authenticate") as service:
         url = running_url(tmp_path)
         assert url is not None
-        token = Tokens(url, "default").create("viewer")["token"]
+        with ThreadPoolExecutor(1) as other:  # the browser's event loop runs in this thread
+            token = other.submit(Tokens(url, "default").create, "viewer").result()["token"]
         with Page(chromium, service.url) as opened:
             page = opened.page
             page.goto(service.url)
@@ -272,10 +274,10 @@ def axe() -> str:
 def test_axe_finds_nothing_serious(
     chromium: Any, service: WebService, axe: str, scheme: str
 ) -> None:
-    paths = (
-        *("/projects/default", _BASE, f"/projects/default/profiles/{PROFILE}", "/sign-in"),
-        *("/projects/default/compare?a=night&b=plain", "/projects/default/runs/nothing"),
-    )
+    paths = [_BASE, "/projects/default/compare?a=night&b=plain"]
+    if scheme == "light":  # dark differs only in its colors
+        others = ("", "/runs/nothing", f"/profiles/{PROFILE}")
+        paths += ["/sign-in", *(f"/projects/default{path}" for path in others)]
     # The check itself is injected, which the security policy of the page forbids otherwise.
     with Page(chromium, service.url, color_scheme=scheme, bypass_csp=True) as opened:
         for path in paths:

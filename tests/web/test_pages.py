@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,7 +109,12 @@ def test_every_page_keeps_projects_apart(service: WebService, name: str) -> None
     project = "default" if name == "other" else "other"
     paths = (
         *("", "/runs/night", "/runs/night/figures", "/runs/night/groups?role=head.weight"),
-        *("/runs/night/curves.json", "/runs/night/events", f"/profiles/{PROFILE}"),
+        *(
+            "/runs/night/curves.json",
+            "/runs/night/events",
+            "/runs/night/metrics",
+            f"/profiles/{PROFILE}",
+        ),
         *(f"/profiles/{PROFILE}/curves.json", "/compare?a=night&b=night"),
         "/compare.json?a=night&b=night",
     )
@@ -123,7 +129,7 @@ def test_only_the_form_can_be_sent(service: WebService) -> None:
     assert {path for path, method in methods if method not in {"GET", "HEAD"}} == {"/sign-in"}
     called = set(re.findall(r"self\._(?:runs|profiles|status)\.(\w+)", _source("backend.py")))
     assert called == {
-        *("ListRuns", "GetRun", "GetRunHistory", "WatchRun"),
+        *("ListRuns", "GetRun", "GetRunHistory", "ListRunMetrics", "WatchRun"),
         *("ListProfiles", "GetProfile", "GetStatus"),
     }
     with browser(service, "operator") as client:
@@ -230,6 +236,21 @@ def test_a_live_page_resumes_after_the_last_event_that_it_has(
     resumed = _events(viewer, f"{_BASE}/events?after={stored[0]}", 2, {"Last-Event-ID": stored[3]})
     assert resumed == all_events[4:]
     assert set(resumed[0][1]) >= {"step", "total_rate", "role_shares", "block_shares"}
+
+
+def test_metrics_have_curves_gaps_and_sentences(service: WebService, viewer: Any) -> None:
+    name = "<i>accuracy</i> " + "x" * 100
+    with AdvisorClient(service.address, token=token(service, "operator")) as client:
+        for i in range(5):
+            client.report_run_metrics("night", 25 * i, {name: math.nan if i == 2 else 0.1 * i})
+    (curve,) = viewer.get(f"{_BASE}/metrics.json").json()["metrics"]
+    assert curve == {
+        "name": name, "steps": [0, 25, 50, 75, 100], "values": [0.0, 0.1, None, 0.3, 0.4],
+    }  # fmt: skip
+    page = viewer.get(f"{_BASE}/metrics").text
+    assert "<i>" not in page
+    assert "total rate: only 4 points in common, too few to say anything." in page
+    assert viewer.get("/projects/default/runs/nothing/metrics").status_code == 404
 
 
 def test_a_name_with_html_is_text(service: WebService, viewer: Any) -> None:

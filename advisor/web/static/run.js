@@ -6,6 +6,7 @@ import { HeatMap } from "./heatmap.js";
 import { LiveRun } from "./live.js";
 
 const MAX_POINTS = 4000; // then the server reduces the curves again
+const METRICS_MS = 20000; // they come without an event of the run
 const page = document.getElementById("page");
 const base = page.dataset.base;
 const texts = JSON.parse(page.dataset.texts);
@@ -120,6 +121,35 @@ const refreshFigures = throttled(async () => {
   }
 }, 1000);
 
+// The run's own metrics; none of the page depends on them.
+async function loadMetrics() {
+  const target = document.getElementById("metrics");
+  if (document.hidden || target.contains(document.activeElement)) return;
+  const [part, { metrics }] = await Promise.all([
+    fetchPart(`${base}/metrics`), fetchJson(`${base}/metrics.json`),
+  ]);
+  target.replaceChildren(...nodesOf(part));
+  page.dataset.metrics = metrics.length;
+  for (const container of target.querySelectorAll("[data-metric]")) {
+    const { name, steps, values } = metrics.find((each) => each.name === container.dataset.metric) ?? {};
+    if (!steps) continue;
+    new Chart(container, texts, {
+      title: name, y: { label: texts["page.metric.axis"].replace("{metric}", shortLabel(name)) }, height: 200,
+      series: [{ label: name, color: 0, width: 2 }],
+    }).setData([steps, values]);
+  }
+}
+
+function shortLabel(name) {
+  return name.length > 40 ? `${name.slice(0, 39)}…` : name;
+}
+
+const refreshMetrics = throttled(() => loadMetrics().catch(() => {}), METRICS_MS);
+setInterval(() => {
+  refreshFigures();
+  refreshMetrics();
+}, METRICS_MS);
+
 const live = new LiveRun(base, {
   measurement: addMeasurement,
   reload: () => load(),
@@ -178,3 +208,4 @@ document.addEventListener("click", (event) => {
 });
 
 load();
+refreshMetrics();

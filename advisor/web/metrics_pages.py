@@ -1,0 +1,125 @@
+"""A run's own metrics on its page: their curves, and what moves with them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from advisor.policy.arrays import Floats
+from advisor.report.metrics import MetricRow, metric_rows, metric_series
+from advisor.report.relation import RelationRow, Verdict, relation_rows
+from advisor.report.run_columns import RunColumns, aligned_extremes
+from advisor.report.texts import Texts
+from advisor.web.context import Context
+from advisor.web.feeds import RunFeed
+from advisor.web.numbers import rounded, to_json
+from advisor.web.rendering import language_of
+
+MAX_METRICS = 12
+"""Maximum number of metrics on a page; the first ones by name are shown."""
+_BUCKETS = 250
+_SHARED_S = 30.0
+
+Series = Mapping[str, Mapping[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A metric with what moves with it.
+
+    Attributes:
+        row: The metric.
+        sentences: How rates move with it.
+    """
+
+    row: MetricRow
+    sentences: Sequence[str]
+
+
+async def metrics(context: Context, request: Request) -> Response:
+    """Return the part of the page with the metrics; empty: the run has none."""
+    feed = await context.feed(request)
+    texts = Texts(language_of(request))
+    key = f"metrics {texts.language}"
+    # The tests of relations take a moment, so that all pages of a run share their results.
+    async with feed.computing:
+        now = round(time.monotonic() / _SHARED_S)
+        cached = feed.fragments.get(key)
+        if cached is None or cached[0] != now:
+            series, left_out = await _series(context, request)
+            shown = await asyncio.to_thread(_shown, feed, series, texts)
+            text = context.renderer.render(
+                "_metrics.html", texts.language, shown=shown, left_out=left_out
+            )
+            cached = feed.fragments[key] = (now, text)
+    return HTMLResponse(cached[1])
+
+
+async def curves(context: Context, request: Request) -> Response:
+    """Return the curves of the metrics."""
+    await context.feed(request)
+    series, _ = await _series(context, request)
+    data = {"metrics": [{"name": name, **_curve(values)} for name, values in series.items()]}
+    return Response(to_json(data), media_type="application/json")
+
+
+async def _series(context: Context, request: Request) -> tuple[Series, int]:
+    """Return the shown metrics, and the number of the others."""
+    viewer, _ = await context.signed_in(request)
+    project, run = request.path_params["project"], request.path_params["run"]
+    found = metric_series(await context.backend.metrics(viewer, project, run))
+    kept = list(found)[:MAX_METRICS]
+    return {name: found[name] for name in kept}, len(found) - len(kept)
+
+
+def _curve(values: Mapping[int, float]) -> dict[str, Any]:
+    steps = np.array(list(values), np.float64)
+    numbers: Floats = np.array(list(values.values()), np.float64)
+    numbers = np.where(np.isfinite(numbers), numbers, np.nan)
+    steps, found = aligned_extremes(steps, numbers[:, None], _BUCKETS)
+    return {"steps": steps.astype(np.int64).tolist(), "values": rounded(found[:, 0])}
+
+
+def _shown(feed: RunFeed, series: Series, texts: Texts) -> list[_Shown]:
+    rates = _rates(feed.history.columns, texts)
+    return [
+        _Shown(row, [_sentence(r, texts) for r in relation_rows(row.metric, values, rates)])
+        for row, values in zip(metric_rows(series), series.values(), strict=True)
+    ]
+
+
+def _rates(columns: RunColumns, texts: Texts) -> Series:
+    """Return the total rate and the share of each role by step."""
+    steps = [int(step) for step in columns.column("step")]
+    shares = columns.column("role_shares")
+    named = {
+        texts("page.compare.share_of", role=role or texts("rest")): shares[:, i]
+        for i, role in enumerate(columns.roles)
+    }
+    found = {texts("total_rate"): columns.column("total_rate"), **named}
+    return {name: dict(zip(steps, values.tolist(), strict=True)) for name, values in found.items()}
+
+
+def _sentence(row: RelationRow, texts: Texts) -> str:
+    """Return what a relation says; it never says that one is the cause of the other."""
+    found = row.changes
+    values: dict[str, object] = {
+        "series": row.series,
+        "points": row.points,
+        "lag": row.lag_steps,
+        "levels": "" if row.levels is None else f"{row.levels.value:+.2f}",
+        "interval": ""
+        if found is None
+        else f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]",
+    }
+    key = row.verdict.name.lower()
+    if row.verdict is Verdict.RELATION and found is not None:
+        key += ".same" if found.value > 0 else ".opposite"
+    return texts(f"page.relation.{key}", **values)
