@@ -9,13 +9,23 @@ export class LiveRun {
     this.base = base;
     this.handlers = handlers;
     this.retryMs = RETRY_MS;
+    // A hidden page does not hold a connection (browsers allow six); it catches up when it is seen.
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden && this.source) {
+        this.close();
+        this.isPaused = true;
+      } else if (!document.hidden && this.isPaused) {
+        this.follow(this);
+      }
+    });
     addEventListener("pagehide", () => this.close());
     addEventListener("pageshow", (event) => event.persisted && this.handlers.reload());
   }
 
   follow({ lastId, shape, complete }) {
     this.close();
-    Object.assign(this, { lastId, shape, complete });
+    Object.assign(this, { lastId, shape, complete, isPaused: document.hidden });
+    if (this.isPaused) return;
     const query = new URLSearchParams({ after: lastId, shape, complete: complete ? "1" : "0" });
     const source = new EventSource(`${this.base}/events?${query}`);
     this.source = source;
