@@ -25,6 +25,7 @@ from advisor.cli.progress import progress
 from advisor.cli.run_reading import ReadRun, read_run
 from advisor.report.metrics import metric_series
 from advisor.report.words import short_name
+from fslr import AdvisorClient, ServiceError
 from fslr.optional_dependencies import install_command
 
 _STDOUT = Path("-")
@@ -76,11 +77,21 @@ def report(
         fail("--pdf needs a file; give -o FILE instead of -")
     with client(address) as advisor:
         found = read_run(advisor, run, project)
-        values = metric_series(advisor.list_run_metrics(run, project=project))
+        values = _metric_values(advisor, run, project)
     if metric and metric not in values:
         known = ", ".join(list(values)[:_MAX_NAMED]) or "none were reported"
         fail(f"run {run} has no metric {metric[:_MAX_NAME]!r}; its metrics: {known}")
     write_report(found, output, lang, pdf=pdf, values=values, metric=metric)
+
+
+def _metric_values(advisor: AdvisorClient, run: str, project: str) -> dict[str, dict[int, float]]:
+    """Return the values of a run's metrics; none from a service that is too old to store them."""
+    try:
+        return metric_series(advisor.list_run_metrics(run, project=project))
+    except ServiceError as error:
+        if error.reason or not str(error).startswith("UNIMPLEMENTED"):
+            raise
+        return {}
 
 
 def write_report(

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import concurrent.futures
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from advisor.cli import app
+from advisor.cli.report import Language, write_report
+from advisor.cli.run_reading import ReadRun
+from advisor.report.run_figures import RunFigures
+from fslr.advisor.v1 import profile_service_pb2_grpc, run_service_pb2, run_service_pb2_grpc
+from tests.stored_runs import stored_run
+
+RUN, EVENTS = stored_run()
+
+
+class OlderRuns(run_service_pb2_grpc.RunServiceServicer):
+    """A service of a version that has no metrics, and whose profile is deleted."""
+
+    def GetRun(self, *_: Any) -> run_service_pb2.GetRunResponse:  # noqa: N802
+        return run_service_pb2.GetRunResponse(run=RUN)
+
+    def GetRunHistory(self, *_: Any) -> run_service_pb2.GetRunHistoryResponse:  # noqa: N802
+        return run_service_pb2.GetRunHistoryResponse(events=EVENTS)
+
+
+def test_a_report_needs_neither_metrics_nor_the_profile_of_the_service(tmp_path: Path) -> None:
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads)
+        run_service_pb2_grpc.add_RunServiceServicer_to_server(OlderRuns(), server)  # type: ignore[no-untyped-call]
+        profile_service_pb2_grpc.add_ProfileServiceServicer_to_server(
+            profile_service_pb2_grpc.ProfileServiceServicer(), server
+        )
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        output = tmp_path / "x.html"
+        result = CliRunner().invoke(
+            app, ["report", "night", "-o", str(output), "-a", f"127.0.0.1:{port}"]
+        )
+        server.stop(None).wait()
+    assert result.exit_code == 0, result.output
+    page = output.read_text("utf-8")
+    assert "Profile gpt@3 cannot be read any more" in page
+    assert "Metrics of the run" not in page
+
+
+def test_a_report_without_jinja2_names_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("advisor.document")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(typer.Exit, match="1"):
+        write_report(ReadRun(RunFigures.of(RUN, EVENTS), None), None, Language.EN)
+    assert "a report needs Jinja2" in capsys.readouterr().err
