@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import fslr.torch
 from advisor.local.in_process import InProcessAdvisor
 from benchmarks.char_gpt import CharGPT
-from fslr import AttachError, LayoutMismatchError, MeasurementError, RunInfo, UnavailableError
+from fslr import RunInfo, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, profile_service_pb2
 from fslr.protocols import RunSession
@@ -208,112 +207,6 @@ def test_the_last_multipliers_stay_when_the_advisor_becomes_unavailable(
     )
 
 
-@pytest.mark.parametrize("when", ["first", "later"])
-def test_a_failing_measurement_raises_at_the_start_and_is_only_logged_later(
-    when: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    model, optimizer, backward = wide()
-    unlucky = when == "first"
-
-    def output(result: Tensor) -> Tensor:
-        if unlucky:
-            raise MeasurementError("out of luck")
-        return result
-
-    options = MeasuringOptions(output=output)
-    with (
-        caplog.at_level(logging.WARNING, "fslr"),
-        attach(
-            model,
-            optimizer,
-            profile="x",
-            advisor=in_process(),
-            run=RunInfo(policy=OFTEN),
-            options=options,
-        ) as attachment,
-    ):
-        backward()
-        if when == "first":
-            with pytest.raises(MeasurementError, match="out of luck"):
-                optimizer.step()
-            return
-        for _ in range(12):
-            optimizer.step()
-            backward()
-            unlucky = True
-        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
-        state = torch.get_rng_state()
-        weights = [p.data_ptr() for p in model.parameters()]
-        optimizer.step()
-        assert attachment.failures == 1  # and a pause before the next attempt
-        assert weights == [p.data_ptr() for p in model.parameters()]
-        assert torch.equal(state, torch.get_rng_state())
-        assert all(
-            torch.equal(g, p.grad)
-            for g, p in zip(gradients, model.parameters(), strict=True)
-            if p.grad is not None
-        )
-    for module in model.modules():
-        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-        assert not any(hooks), "a failed measurement left a hook"
-    assert len(caplog.records) == 1
-    assert "was not measured, training continues unchanged" in caplog.records[0].getMessage()
-
-
-def test_a_training_that_is_not_strict_continues_without_an_advisor(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    model, optimizer, backward = wide()
-    with (
-        caplog.at_level(logging.WARNING, "fslr"),
-        attach(
-            model,
-            optimizer,
-            profile="x",
-            advisor=fslr.AdvisorClient("127.0.0.1:9", deadline_s=1.0),
-            strict=False,
-        ) as attachment,
-    ):
-        for _ in range(3):
-            backward()
-            optimizer.step()
-        assert set(attachment.multipliers) == {1.0}
-    assert "training starts without advice: no advisor answers" in caplog.records[0].getMessage()
-
-
-def test_errors_of_attaching_are_raised_before_the_first_step() -> None:
-    model, optimizer, _ = wide()
-    groups = len(optimizer.param_groups)
-    with pytest.raises(
-        UnavailableError, match=r"no advisor answers at 127\.0\.0\.1:9 .*advisor serve"
-    ):
-        attach(
-            model,
-            optimizer,
-            profile="x",
-            advisor=fslr.AdvisorClient("127.0.0.1:9", deadline_s=1.0),
-        )
-    with pytest.raises(
-        LayoutMismatchError, match=r"16 of 18 groups have no counterpart.*: characters\.weight, "
-    ):
-        attach(model, optimizer, profile="x", advisor=InProcessAdvisor(content_message()))
-    with pytest.raises(AttachError, match="LBFGS steps along one direction"):
-        attach(model, torch.optim.LBFGS(model.parameters()), profile="x", advisor=in_process())
-    assert len(optimizer.param_groups) == groups
-    assert not optimizer._optimizer_step_pre_hooks
-    assert not optimizer._optimizer_step_post_hooks
-    assert not model._forward_pre_hooks
-
-
-def test_a_model_that_is_never_called_is_an_error() -> None:
-    model, optimizer, _ = wide()
-    with (
-        attach(model, optimizer, profile="x", advisor=in_process()),
-        pytest.raises(MeasurementError, match="attach the module that the training loop calls"),
-    ):
-        optimizer.step()
-
-
 def test_an_unusable_answer_is_not_applied() -> None:
     class Broken(SpyAdvisor):
         def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
@@ -451,44 +344,6 @@ def test_a_step_is_scaled_even_if_its_measurement_cannot_start(
             optimizer.step()
             assert used[id(next(model.parameters()))] == pytest.approx(0.01 * in_force)
         assert attachment.failures > 0
-
-
-@pytest.mark.parametrize("error", [AttributeError("logits"), torch.OutOfMemoryError("no room")])
-def test_any_error_is_raised_at_a_strict_start(error: Exception) -> None:
-    model, optimizer, backward = wide()
-
-    def output(_result: Tensor) -> Tensor:
-        raise error
-
-    with attach(
-        model,
-        optimizer,
-        profile="x",
-        advisor=in_process(),
-        options=MeasuringOptions(output=output),
-    ):
-        backward()
-        with pytest.raises(type(error), match=str(error)):
-            optimizer.step()
-
-
-def test_a_call_without_tensors_is_measured_on_what_it_returns() -> None:
-    class TakesWords(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(1, 2)
-
-        def forward(self, words: str) -> Tensor:
-            out: Tensor = self.layer(torch.tensor([[float(len(words))]]))
-            return out
-
-    model = TakesWords()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with Recorder(model, optimizer) as recorder:
-        model("three").sum().backward()
-        optimizer.step()
-    assert recorder.estimate is not None
-    assert recorder.estimate.examples == 1
 
 
 def test_closing_removes_all_hooks() -> None:

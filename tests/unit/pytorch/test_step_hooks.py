@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import gc
-import logging
 import pickle
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,33 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fslr import AttachError
-from fslr.testing import FakeAdvisor
-from fslr.torch import Attachment, Recorder, attach
-
-MULTIPLIERS = [0.5, 2.0, 0.25, 4.0]
-LEARNING_RATE = 0.01
-
-
-def net() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
-
-
-def backward(model: nn.Module, seed: int) -> Tensor:
-    inputs = torch.randn(16, 6, generator=torch.Generator().manual_seed(seed))
-    model.zero_grad()
-    loss: Tensor = (model(inputs) - 1).square().mean()
-    loss.backward()
-    return loss
-
-
-def attached(
-    model: nn.Module, optimizer: Any, *, interval: int = 3, **options: Any
-) -> tuple[Attachment, FakeAdvisor]:
-    advisor = FakeAdvisor(MULTIPLIERS, interval_steps=interval)
-    options = {"max_overhead": None, **options}
-    return attach(model, optimizer, profile="x", advisor=advisor, **options), advisor
+from fslr.torch import Recorder
+from tests.small_net import LEARNING_RATE, MULTIPLIERS, attached, backward, net
 
 
 class HalvesItsRate(torch.optim.Optimizer):
@@ -207,43 +179,6 @@ def test_a_step_that_calls_that_of_its_base_class_is_one_step(kind: Any, scaling
     attachment.close()
 
 
-def test_attaching_twice_is_refused_and_names_the_attachment_in_force() -> None:
-    model = net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    attachment, _ = attached(model, optimizer)
-    message = r"SGD is attached already: <Attachment: profile .*step 0, 4 groups.*close that"
-    with pytest.raises(AttachError, match=message):
-        attached(model, optimizer)
-    with pytest.raises(AttachError, match=message):
-        attached(model, [optimizer])
-    attachment.close()
-    again, _ = attached(model, optimizer)
-    again.close()
-    assert not optimizer._optimizer_step_pre_hooks
-
-
-def test_an_attachment_that_was_dropped_does_not_block() -> None:
-    model = net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    attachment, _ = attached(model, optimizer)
-    backward(model, 0)
-    optimizer.step()
-    del attachment
-    gc.collect()
-    again, _ = attached(model, optimizer)
-    before = [p.detach().clone() for p in model.parameters()]
-    backward(model, 1)
-    optimizer.step()
-    for p, b, multiplier in zip(model.parameters(), before, MULTIPLIERS, strict=True):
-        assert p.grad is not None
-        torch.testing.assert_close(
-            p - b, -LEARNING_RATE * multiplier * p.grad, rtol=1e-3, atol=1e-6
-        )
-    again.close()
-    assert not optimizer._optimizer_step_pre_hooks
-    assert not model._forward_pre_hooks
-
-
 @pytest.mark.parametrize("scaling", ["learning_rates", "update"])
 @pytest.mark.parametrize("first", ["attachment", "observer"])
 def test_observers_beside_an_attachment_see_the_rates_of_the_optimizers_own_step(
@@ -328,201 +263,6 @@ def test_an_optimizer_of_two_calls_is_seen_by_the_optimizer_inside(scaling: Any)
     attachment.close()
 
 
-@pytest.mark.parametrize("how", ["by hand", "never"])
-def test_a_training_that_never_steps_the_optimizer_is_noticed_once(
-    how: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    model = net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    with caplog.at_level(logging.WARNING, "fslr"), Recorder(model, optimizer):
-        for step in range(600):
-            backward(model, step)
-            if how == "by hand":
-                with torch.no_grad():
-                    for parameter in model.parameters():
-                        assert parameter.grad is not None
-                        parameter.sub_(parameter.grad, alpha=LEARNING_RATE)
-                if step == 20:
-                    break
-    (record,) = [r for r in caplog.records if "without a step" in r.getMessage()]
-    what = "the weights changed 3 times" if how == "by hand" else "the model was called 500 times"
-    assert record.getMessage() == (
-        f"{what} without a step() of SGD, so nothing is measured and no multiplier is applied; "
-        "attach the optimizer whose step() the training calls, or the one that it wraps"
-    )
-
-
-def test_gradient_accumulation_is_no_training_without_steps(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    model = net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    with caplog.at_level(logging.WARNING, "fslr"), Recorder(model, optimizer) as recorder:
-        for step in range(120):
-            backward(model, step)
-            if step % 40 == 39:
-                optimizer.step()
-    assert "without a step" not in caplog.text
-    assert recorder.step == 3
-
-
-def _add(model: nn.Sequential, optimizer: torch.optim.Optimizer) -> None:
-    model[0].requires_grad_(requires_grad=True)
-    optimizer.add_param_group({"params": list(model[0].parameters())})
-
-
-def _replace(model: nn.Sequential, optimizer: torch.optim.Optimizer) -> None:
-    old = model[2].weight
-    assert isinstance(old, nn.Parameter)
-    new = model[2].weight = nn.Parameter(old.detach().clone())
-    for group in optimizer.param_groups:
-        group["params"] = [new if p is old else p for p in group["params"]]
-
-
-def _remove(model: nn.Sequential, optimizer: torch.optim.Optimizer) -> None:
-    for group in optimizer.param_groups:
-        group["params"] = [p for p in group["params"] if p is not model[2].weight]
-
-
-def _exchange(model: nn.Sequential, _: torch.optim.Optimizer) -> None:
-    model[2] = nn.Linear(8, 3)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (_add, r"those of the start: added: 0.weight, 0.bias. Those that are new step at"),
-        (_replace, r"those of the start: replaced: 2.weight. Those that are new"),
-        (_remove, r"those of the start: removed: 2.weight. Those that are new"),
-        (_exchange, r"the model's parameters are not .* gone: 2.bias, 2.weight, so the optimizer"),
-    ],
-)
-def test_parameters_that_change_are_named_and_the_rest_goes_on(
-    change: Callable[[nn.Sequential, torch.optim.Optimizer], None],
-    message: str,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    model = net()
-    if change is _add:
-        model[0].requires_grad_(requires_grad=False)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=LEARNING_RATE, momentum=0.5)
-    advisor = FakeAdvisor(MULTIPLIERS[-len(trained) :], interval_steps=2)
-    with (
-        caplog.at_level(logging.WARNING, "fslr"),
-        attach(model, optimizer, profile="x", advisor=advisor, max_overhead=None) as attachment,
-    ):
-        for step in range(40):
-            if step == 3:
-                change(model, optimizer)
-            backward(model, step)
-            optimizer.step()
-    assert (attachment.step, attachment.failures) == (40, 0)
-    assert len(advisor.measurements) >= 10
-    (record,) = caplog.records
-    assert re.search(message, record.getMessage())
-
-
-class LikeAccelerate(torch.optim.Optimizer):
-    """Wraps an optimizer as Accelerate does: it never calls the constructor of its base."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        return self.optimizer.param_groups
-
-    @param_groups.setter
-    def param_groups(self, groups: list[dict[str, Any]]) -> None:
-        self.optimizer.param_groups = groups
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        self.optimizer.step(closure)
-
-
-class LikeLightning:
-    """Wraps an optimizer without being one."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self._optimizer = optimizer
-
-    def step(self) -> None:
-        self._optimizer.step()
-
-
-@pytest.mark.parametrize("wrapper", [LikeAccelerate, LikeLightning])
-def test_wrappers_that_only_pass_calls_on_are_unwrapped(wrapper: Any) -> None:
-    model = net()
-    optimizer = wrapper(torch.optim.SGD(model.parameters(), lr=LEARNING_RATE))
-    attachment, advisor = attached(model, optimizer)
-    with attachment:
-        backward(model, 0)
-        optimizer.step()
-    assert (attachment.step, attachment.failures, len(advisor.measurements)) == (1, 0, 1)
-
-
-class Unhookable(torch.optim.Optimizer):
-    """Does not call the constructor of its base, and wraps nothing."""
-
-    def __init__(self, params: Any) -> None:
-        self.param_groups = [{"params": list(params), "lr": 0.1}]
-
-
-def _without_rate(model: nn.Module) -> torch.optim.Optimizer:
-    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    del optimizer.param_groups[0]["lr"]
-    return optimizer
-
-
-def _with_none(model: nn.Module) -> torch.optim.Optimizer:
-    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    optimizer.param_groups[0]["params"].append(None)
-    return optimizer
-
-
-def _with_rate(model: nn.Module, rate: Any) -> torch.optim.Optimizer:
-    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    optimizer.param_groups[0]["lr"] = rate
-    return optimizer
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda _: None, "the optimizer is a NoneType, not a torch.optim.Optimizer"),
-        (lambda _: "adam", "the optimizer is a str, not a torch.optim.Optimizer"),
-        (lambda m: m, "the optimizer is a module .Sequential.; pass the model first"),
-        (lambda m: m.parameters(), "is a Parameter, not a torch.optim.Optimizer"),
-        (
-            lambda m: torch.optim.lr_scheduler.ExponentialLR(_with_rate(m, 0.1), 0.5),
-            "ExponentialLR is a scheduler, not an optimizer; pass the optimizer",
-        ),
-        (lambda m: Unhookable(m.parameters()), "Unhookable takes no step hooks: its constructor"),
-        (_without_rate, "SGD cannot be attached: a group .* has no learning rate .'lr'."),
-        (lambda m: _with_rate(m, None), "SGD cannot be attached: .* is None, so it computes its"),
-        (lambda m: _with_rate(m, "auto"), "SGD cannot be attached: .* is a str; it must be a num"),
-        (
-            lambda m: _with_rate(m, torch.ones((), device="meta")),
-            "SGD cannot be attached: .* is a Tensor; it must be a number, or a tensor with one",
-        ),
-        (_with_none, "SGD cannot be attached: a NoneType is among the parameters in its groups"),
-        (lambda m: _with_rate(m, torch.ones(2)), "SGD cannot be attached: .* is a Tensor; it must"),
-    ],
-)
-@pytest.mark.parametrize("what", ["attach", "Recorder"])
-def test_what_cannot_be_attached_is_refused_in_words(
-    what: str, make: Callable[[nn.Module], Any], message: str
-) -> None:
-    model = net()
-    given = make(model)
-    with pytest.raises(AttachError, match=message):
-        if what == "attach":
-            attached(model, given)
-        else:
-            Recorder(model, given)
-
-
 @pytest.mark.parametrize("decay", ["cosine", [0.1, 0.2]])
 def test_weight_decay_that_is_no_number_does_not_matter(decay: Any) -> None:
     model = net()
@@ -533,10 +273,3 @@ def test_weight_decay_that_is_no_number_does_not_matter(decay: Any) -> None:
         backward(model, 0)
         optimizer.step()
     assert (attachment.step, attachment.failures) == (1, 0)
-
-
-def test_a_model_that_is_no_module_is_refused() -> None:
-    model = net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    with pytest.raises(AttachError, match=r"the model is a SGD, not a torch.nn.Module; pass the"):
-        Recorder(optimizer, model)  # type: ignore[arg-type]
