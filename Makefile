@@ -6,13 +6,20 @@ PROTOS := $(wildcard protos/fslr/advisor/v1/*.proto)
 GENERATED := clients/python
 MEASURED := practice estimator overhead measurements scaling frameworks registry alternatives ablations ideas references warm-ups
 # Both test targets: a process a core, each with a service and a Redis of its own.
-PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --ignore tests/packaging
+# Files start in the order of their names: the long ones, tests/docs and tests/e2e, are first.
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
+	--ignore tests/packaging
+# The longest part first: make uses both cores for these.
+BUILT = types packages docs protos-check lint
 # Generated code refuses runtimes older than its generator: the generator is pinned low on purpose.
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos
 
+# Each module is compiled once, not by each of hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check lint types protos protos-check protos-release docs packages bench results \
-	results-measure fuzz chaos deploy-check clean
+.PHONY: help demo test test-long test-all check check-all lint types protos protos-check protos-release \
+	docs packages bench results results-measure fuzz chaos deploy-check clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +39,16 @@ test: $(VENV)/installed ## Run the tests, with a real Redis and a real gRPC serv
 test-long: $(VENV)/installed ## Tests that prove by long repetition, and twice as many examples of properties (5 to 7 min)
 	$(PYTEST) --dist worksteal -m 'long or hypothesis' --hypothesis-profile long
 
-check: lint types protos-check docs packages test ## What CI checks first; it also runs test-long
+test-all: $(VENV)/installed ## What test and test-long run, each test once
+	$(PYTEST) --hypothesis-profile long
+
+check: $(VENV)/installed ## What CI checks first; it also runs test-long
+	$(MAKE) --no-print-directory --jobs 2 --output-sync $(BUILT)
+	$(MAKE) --no-print-directory test
+
+check-all: $(VENV)/installed ## The same as check and test-long, in less time: each test runs once
+	$(MAKE) --no-print-directory --jobs 2 --output-sync $(BUILT)
+	$(MAKE) --no-print-directory test-all
 
 lint: $(VENV)/installed ## Style of Python; Dockerfile, compose files, manifests, alerts
 	$(BIN)/ruff check
