@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import sys
@@ -26,6 +27,9 @@ settings.load_profile("short")
 # Channels that tests open themselves call services on this machine, whatever proxy it has.
 os.environ.setdefault("no_grpc_proxy", "127.0.0.1,localhost")
 
+# What is imported to collect the tests stays until the end: the garbage collector need not look.
+gc.disable()
+
 _projects = itertools.count(1)
 
 
@@ -36,6 +40,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "compatibility(framework, *what, refused=''): shows what works with a framework, for "
         "docs/reference/compatibility.md",
     )
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
