@@ -233,6 +233,7 @@ def _training(imports: Sequence[str]) -> Callable[[], None]:
     torch.optim.Adam([torch.zeros(1)])  # the first optimizer imports the compiler
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    warnings.filterwarnings("error", category=FutureWarning, module="fslr")
 
     def run() -> None:
         _, module, *arguments = sys.argv

@@ -1,37 +1,30 @@
-"""The examples, run as users run them."""
+"""The examples run, and print what they say."""
 
 from __future__ import annotations
 
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.fork_server import TRAINERS, run_trainings
+
 _ROOT = Path(__file__).parents[2]
 
 
-def example(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error::FutureWarning:fslr", *arguments],
-        cwd=_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
+def example(name: str, *arguments: str) -> str:
+    """Run an example in a process that has the trainers imported, and return its output."""
+    (printed,) = run_trainings([(f"examples.{name}", *arguments)], timeout_s=250, kind=TRAINERS)
+    return printed
 
 
 def test_the_hugging_face_example_prints_a_table_and_saves_a_chart(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     chart = tmp_path / "charts" / "shares.png"
-    done = example(
-        "examples/measure_hf_model.py", "--steps", "11", "--examples", "4", "--out", str(chart)
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    printed = example("measure_hf_model", "--steps", "11", "--examples", "4", "--out", str(chart))
     for expected in ("relative error", "wte.weight", "%", "Slow groups: none."):
-        assert expected in done.stdout
+        assert expected in printed
     assert chart.read_bytes().startswith(b"\x89PNG")
 
 
@@ -47,24 +40,20 @@ def test_the_hugging_face_example_without_steps_fails_with_a_remedy(
 
 def test_the_trainer_example_records_a_profile_and_trains_with_it(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    done = example(
-        "examples/hugging_face_trainer.py", "--steps", "6", "--width", "48", "--out", str(tmp_path)
+    printed = example(
+        "hugging_face_trainer", "--steps", "6", "--width", "48", "--out", str(tmp_path)
     )
-    assert done.returncode == 0, done.stderr[-2000:]
     for expected in ("width 32, recorded:", "width 48, with advice:", "step 6, 28 groups"):
-        assert expected in done.stdout
-    assert "fslr/multiplier_max" in done.stdout
+        assert expected in printed
+    assert "fslr/multiplier_max" in printed
     assert (tmp_path / "gpt2.json").exists()
 
 
 def test_the_accelerate_example_resumes_with_its_advice(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
-    done = example(
-        "examples/accelerate_loop.py", "--steps", "8", "--width", "96", "--out", str(tmp_path)
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    printed = example("accelerate_loop", "--steps", "8", "--width", "96", "--out", str(tmp_path))
     for expected in ("width 64, recorded:", "width 96, with advice:", "step 8, 7 groups"):
-        assert expected in done.stdout
+        assert expected in printed
 
 
 def test_the_tracker_example_draws_a_bar_and_writes_to_tensorboard(
@@ -87,9 +76,6 @@ def test_the_tracker_example_draws_a_bar_and_writes_to_tensorboard(
 
 def test_the_lightning_example_trains_with_the_recorded_profile(tmp_path: Path) -> None:
     pytest.importorskip("lightning")
-    done = example(
-        "examples/lightning_module.py", "--steps", "6", "--width", "96", "--out", str(tmp_path)
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    printed = example("lightning_module", "--steps", "6", "--width", "96", "--out", str(tmp_path))
     for expected in ("width 64, recorded:", "width 96, with advice:", "step 6, 7 groups"):
-        assert expected in done.stdout
+        assert expected in printed
