@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 Step = Callable[[Any, Any, Any], tuple[Any, Any, jax.Array]]
@@ -14,13 +16,13 @@ Step = Callable[[Any, Any, Any], tuple[Any, Any, jax.Array]]
 
 def mlp_params(sizes: tuple[int, ...] = (3, 8, 8, 2), seed: int = 0) -> dict[str, Any]:
     """Return the parameters of a perceptron, in the spelling of Flax linen."""
-    keys = jax.random.split(jax.random.key(seed), len(sizes) - 1)
+    generator = np.random.default_rng(seed)  # modules call this function: nothing is compiled
     return {
         f"Dense_{i}": {
-            "kernel": jax.random.normal(key, (size, following)) / size**0.5,
-            "bias": jnp.zeros(following),
+            "kernel": jnp.asarray(generator.standard_normal(pair, np.float32) / pair[0] ** 0.5),
+            "bias": jnp.asarray(np.zeros(pair[1], np.float32)),
         }
-        for i, (key, size, following) in enumerate(zip(keys, sizes[:-1], sizes[1:], strict=True))
+        for i, pair in enumerate(itertools.pairwise(sizes))
     }
 
 
