@@ -36,7 +36,7 @@ from fslr.errors import (
     VersionNotFoundError,
 )
 from fslr.profile_files import load_profile, save_layout, save_profile
-from fslr.protocols import Advisor, RunSession
+from fslr.protocols import Advisor, MetricSession, RunSession
 from fslr.training.estimate import RateEstimate
 from fslr.training.events import (
     AdviceAdopted,
@@ -76,6 +76,7 @@ __all__ = [
     "Measured",
     "MeasurementError",
     "MessageTooLargeError",
+    "MetricSession",
     "NotFoundError",
     "PermissionDeniedError",
     "PolicyInUseError",

@@ -117,6 +117,23 @@ def test_steps_in_closures_are_measured_on_all_their_micro_batches(
     )
 
 
+class Validating(Bypassing):
+    """Logs a metric when it validates."""
+
+    def validation_step(self, batch: list[torch.Tensor]) -> None:
+        self.log("val_loss", self.training_step(batch))
+
+
+def test_metrics_of_validations_are_stored_with_a_named_run(tmp_path: Path) -> None:
+    advisor = FakeAdvisor()
+    callback = advised(advisor, run=RunInfo("night", policy=POLICY))
+    trainer(tmp_path, callback, max_steps=2, val_check_interval=1).fit(
+        Validating(), loader(), loader()
+    )
+    stored = [(report.step, "val_loss" in report.values) for report in advisor.metrics]
+    assert stored == [(1, True), (2, True)]
+
+
 def test_two_optimizers_of_one_network_make_one_step(tmp_path: Path) -> None:
     advisor = FakeAdvisor(interval_steps=2)
     callback = advised(advisor)

@@ -211,6 +211,28 @@ class Resumable:
         )
 
 
+class Evaluating(TrainerCallback):
+    """Lets a trainer evaluate after each step."""
+
+    def on_step_end(self, *states: Any, **_: Any) -> Any:
+        states[2].should_evaluate = True
+        return states[2]
+
+
+@pytest.mark.parametrize("run", ["night", ""])
+def test_metrics_of_evaluations_are_stored_with_a_named_run(
+    run: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    advisor = FakeAdvisor()
+    callback = advised(advisor, run=RunInfo(run, policy=POLICY))
+    training = trainer(tmp_path, callback, Evaluating(), max_steps=2)
+    training.eval_dataset = hugging_face.examples()
+    training.train()
+    steps = [(report.step, sorted(report.values)) for report in advisor.metrics]
+    assert steps == ([(1, ["eval_loss"]), (2, ["eval_loss"])] if run else [])
+    assert "report_metrics" not in caplog.text
+
+
 def _without_losses(advisor: SpyAdvisor) -> list[Any]:
     """Return measurements without losses: a trainer that stops logs its last loss otherwise."""
     for measurement in advisor.measurements:

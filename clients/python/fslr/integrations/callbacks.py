@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from torch import nn
+from torch import Tensor, nn
 
 from fslr.advisor.v1 import profile_pb2
 from fslr.errors import MeasurementError
@@ -107,6 +107,10 @@ class Holder(ABC):
     def _report_loss(self, loss: float) -> None:
         """Report a loss to the advisor, if there is one."""
 
+    @abstractmethod
+    def _report_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Report the metrics of an evaluation to the advisor, if it stores them."""
+
     def close(self) -> None:
         """Detach from the model and the optimizers; what is known stays readable."""
         if self._held is not None:
@@ -147,6 +151,11 @@ class AttachmentHolder(Holder):
     def _report_loss(self, loss: float) -> None:
         if self.attachment is not None:
             self.attachment.report_loss(loss)
+
+    def _report_metrics(self, metrics: Mapping[str, Any]) -> None:
+        held = self.attachment
+        if held is not None and held.stores_metrics:
+            held.report_metrics(held.step, {k: v for k, v in metrics.items() if _is_figure(k, v)})
 
 
 class RecorderHolder(Holder):
@@ -191,6 +200,9 @@ class RecorderHolder(Holder):
     def _report_loss(self, loss: float) -> None:
         pass  # a recording has no advisor
 
+    def _report_metrics(self, metrics: Mapping[str, Any]) -> None:
+        pass  # likewise
+
     def profile(self, **details: Any) -> profile_pb2.ProfileContent:
         """Return what was recorded so far as the content of a profile.
 
@@ -212,6 +224,15 @@ class RecorderHolder(Holder):
             save_profile(self.profile(), Path(self._save_to))
         except (MeasurementError, OSError) as error:
             _log.warning("the profile was not saved to %s: %s", self._save_to, error)
+
+
+def _is_figure(name: str, value: Any) -> bool:
+    """Return whether a trainer's metric is one number about the model, and not about its speed."""
+    if name == "epoch" or name.endswith(("_runtime", "_per_second")):
+        return False
+    if isinstance(value, Tensor):
+        return value.numel() == 1
+    return isinstance(value, (int, float)) or getattr(value, "size", 0) == 1  # of numpy
 
 
 def _checked(options: Mapping[str, Any], kind: Any, callback: str) -> Mapping[str, Any]:

@@ -98,6 +98,12 @@ class _TrainingCallback(Holder, lightning.Callback):
             self._report_loss(float(loss) * trainer.accumulate_grad_batches)
         pl_module.log_dict(self._figures())
 
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Report the metrics of a validation to the advisor."""
+        del pl_module
+        if not trainer.sanity_checking:
+            self._report_metrics(trainer.callback_metrics)
+
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Close what is held."""
         del trainer, pl_module

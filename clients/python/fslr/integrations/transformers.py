@@ -116,6 +116,10 @@ class _TrainingCallback(Holder, TrainerCallback):
         self._report_loss(float(logs["loss"]))
         _add_figures(self._figures(), state, logs)
 
+    def on_evaluate(self, *_: Any, metrics: Mapping[str, Any] | None = None, **__: Any) -> None:
+        """Report the metrics of an evaluation to the advisor."""
+        self._report_metrics(metrics or {})
+
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Save the state of what is held into the checkpoint."""
         if self._held is not None:

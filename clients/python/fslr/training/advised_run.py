@@ -226,6 +226,11 @@ class AdvisedRun:
         self._reporter.report(step, values)
 
     @property
+    def stores_metrics(self) -> bool:
+        """Whether :meth:`report_metrics` has an effect here."""
+        return self._reporter.is_stored
+
+    @property
     def lost_metrics(self) -> int:
         """Number of reports of metrics that were not stored and will not be."""
         return self._reporter.lost

@@ -155,6 +155,15 @@ class AdvisedTraining(MeasuredTraining):
         self._run.report_metrics(step, values)
 
     @property
+    def stores_metrics(self) -> bool:
+        """Whether :meth:`report_metrics` has an effect here.
+
+        It has none if the run has no name, if the advisor stores no metrics, and on ranks that do
+        not talk to the advisor.
+        """
+        return self._run.stores_metrics
+
+    @property
     def lost_metrics(self) -> int:
         """Number of reports of metrics that were not stored and will not be."""
         return self._run.lost_metrics

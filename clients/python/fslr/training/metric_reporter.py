@@ -34,6 +34,12 @@ class MetricReporter:
         self._warned_of_loss = False
 
     @property
+    def is_stored(self) -> bool:
+        """Whether reports are stored; False on ranks that do not talk to the advisor."""
+        queue = None if self._background is None else self._background.metrics
+        return bool(self._run) and queue is not None
+
+    @property
     def lost(self) -> int:
         """Number of reports that were not stored and will not be; 0 on ranks that do not speak."""
         queue = None if self._background is None else self._background.metrics
