@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/fslr/advisor/v1/*.proto)
 GENERATED := clients/python
-MEASURED := practice estimator overhead measurements scaling frameworks registry alternatives ablations ideas references warm-ups
+MEASURED := practice estimator overhead measurements scaling frameworks registry alternatives ablations adapters ideas references warm-ups
 # Both test targets: a process a core, each with a service and a Redis of its own.
 # Files start in the order of their names: the long ones, tests/docs and tests/e2e, are first.
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder \

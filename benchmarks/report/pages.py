@@ -7,6 +7,7 @@ from typing import Final
 
 from benchmarks.markdown import wrapped
 from benchmarks.report import sentences, tables
+from benchmarks.report.adapters import adapters
 from benchmarks.report.blocks import with_blocks
 from benchmarks.report.optimizers import optimizers
 from benchmarks.report.stored import Figures
@@ -31,6 +32,7 @@ BLOCKS: Final[dict[str, tuple[_Renderer, tuple[str, ...]]]] = {
     "defaults": (tables.defaults, ("ablations",)),
     "references": (tables.references, ("references",)),
     "warm-ups": (tables.warm_ups, ("warm-ups",)),
+    "adapters": (adapters, ("adapters",)),
     "optimizers": (optimizers, ("optimizers",)),
     "registry": (tables.registry, ("registry",)),
     "registry-source": (sentences.registry_source, ("registry",)),

@@ -1,18 +1,14 @@
 """``python -m benchmarks adapters``: LoRA across ranks, with separate and with joint multipliers.
 
-The factors A and B of an adapter are groups of their own. Only their product B A acts, and their
-steps change it together, so they might as well have one multiplier: that of their **joint rate**,
-the RMS of the change of the outputs that both steps make,
-
-.. math:: r^2 = G_{AA} + G_{BB} + 2 G_{AB}
-
-with the Gram matrix G of the measurement. Here a profile of a small rank is recorded once, its
-joint rates are computed from the same measurements, and a large rank trains with either.
+The factors A and B of an adapter have one rate, that of the change of the outputs which the steps
+of both make (:mod:`fslr.training.adapter_rates`), and so one multiplier. Here this is compared with
+a rate of their own for each: a profile of a small rank is recorded once, its joint rates are computed
+from the same measurements, and a large rank trains with either. The names of the factors here are
+not those of adapters, so the client keeps their rates apart.
 """
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import statistics
 from collections.abc import Sequence
@@ -20,9 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -40,6 +34,8 @@ from benchmarks.transfer.training import final_loss, start_worker
 from fslr import Provenance, RunSession
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_pb2, profile_service_pb2
+from fslr.training.adapter_rates import with_joint_rates
+from fslr.training.estimate import RateEstimate
 
 Scale = Literal["8 / rank", "2"]
 """The scale alpha / rank of the adapters: alpha stays 8, or is twice the rank."""
@@ -50,7 +46,6 @@ _SEEDS = (0, 1, 2)
 _OCTAVES = (-5, -6, -7, -8)
 _STEPS = 150
 _EVERY = 25
-_LEAST = 0.05  # of a squared joint rate relative to the sum of both squares; noise may be below
 
 
 class AdapterRow(TypedDict):
@@ -152,32 +147,12 @@ def pairs_of(names: Sequence[str]) -> list[tuple[int, int]]:
     ]
 
 
-def joint_rates(gram: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) -> list[float]:
-    """Return the unit rates of all groups, where both factors of an adapter have the joint one.
-
-    Args:
-        gram: The Gram matrix of a measurement.
-        pairs: The indices of the factors of each adapter.
-    """
-    found = np.sqrt(np.diag(gram))
-    for a, b in pairs:
-        apart = gram[a, a] + gram[b, b]
-        found[[a, b]] = math.sqrt(max(apart + 2 * gram[a, b], _LEAST * apart))
-    rates: list[float] = found.tolist()
-    return rates
-
-
-def shared_errors(errors: Sequence[float], pairs: Sequence[tuple[int, int]]) -> list[float]:
-    """Return the relative errors of all groups, where both factors have the larger one.
-
-    Args:
-        errors: The relative errors of a measurement.
-        pairs: The indices of the factors of each adapter.
-    """
-    found = list(errors)
-    for a, b in pairs:
-        found[a] = found[b] = max(errors[a], errors[b])
-    return found
+def joint_estimate(event: fslr.Measured) -> RateEstimate:
+    """Return a measurement in which both factors of an adapter have the joint rate."""
+    rates = [
+        rate * factor for rate, factor in zip(event.learning_rates, event.multipliers, strict=True)
+    ]
+    return with_joint_rates(event.estimate, pairs_of(event.groups), rates)
 
 
 class JointAdvisor:
@@ -191,14 +166,12 @@ class JointAdvisor:
 
     def __init__(self, content: profile_pb2.ProfileContent) -> None:
         self._advisor = InProcessAdvisor(content)
-        self._rates: list[float] = []
-        self._pairs: list[tuple[int, int]] = []
+        self._joint: RateEstimate | None = None
 
     def listen(self, event: fslr.Event, /) -> None:
         """Keep the joint rates of a measurement."""
-        if isinstance(event, fslr.Measured) and event.estimate.gram is not None:
-            self._pairs = pairs_of(event.groups)
-            self._rates = joint_rates(event.estimate.gram, self._pairs)
+        if isinstance(event, fslr.Measured):
+            self._joint = joint_estimate(event)
 
     def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
         """Ask the advisor whether a layout maps."""
@@ -211,9 +184,9 @@ class JointAdvisor:
 
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         """Return the answer to a measurement with joint rates."""
-        measurement.unit_rates[:] = self._rates
-        errors = shared_errors(measurement.relative_errors, self._pairs)
-        measurement.relative_errors[:] = errors
+        if self._joint is not None:
+            measurement.unit_rates[:] = self._joint.unit_rates
+            measurement.relative_errors[:] = self._joint.relative_errors
         return self._session.recommend(measurement)
 
     def close(self) -> None:
@@ -234,11 +207,11 @@ def _recorded(
     task: Task, octave: int, seed: int
 ) -> tuple[float, profile_pb2.ProfileContent, profile_pb2.ProfileContent]:
     """Return the loss of a base, and its profile with separate and with joint rates."""
-    joint: dict[int, list[float]] = {}
+    joint: dict[int, RateEstimate] = {}
 
     def collect(event: fslr.Event) -> None:
-        if isinstance(event, fslr.Measured) and event.estimate.gram is not None:
-            joint[event.step] = joint_rates(event.estimate.gram, pairs_of(event.groups))
+        if isinstance(event, fslr.Measured):
+            joint[event.step] = joint_estimate(event)
 
     optimizer = build_optimizer("AdamW", task.model, 2.0**octave, {})
     with fslr.torch.Recorder(task.model, optimizer, every=_EVERY, listeners=[collect]) as recorder:
@@ -246,10 +219,9 @@ def _recorded(
     separate = recorder.profile(Provenance("the study of adapters"))
     content = profile_pb2.ProfileContent()
     content.CopyFrom(separate)
-    pairs = pairs_of([group.name for group in content.layout.groups])
     for point in content.points:
-        point.unit_rates[:] = joint[point.step]
-        point.relative_errors[:] = shared_errors(point.relative_errors, pairs)
+        point.unit_rates[:] = joint[point.step].unit_rates
+        point.relative_errors[:] = joint[point.step].relative_errors
     return loss, separate, content
 
 

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
 import torch
 from torch import nn
 
 import fslr.torch
 from benchmarks.report.adapters import adapters as rendered
-from benchmarks.studies.adapters import JointAdvisor, Losses, joint_rates, pairs_of, row_of
+from benchmarks.studies.adapters import JointAdvisor, Losses, row_of
 from benchmarks.transfer.lora import LoRALinear
 from tests.building import content_message
-
-NAMES = ("up.a.weight", "up.b.weight", "head.weight")
-
-
-def test_a_joint_rate_is_that_of_the_change_that_both_factors_make() -> None:
-    changes = np.array([[1.0, 2.0, -1.0], [0.5, 1.0, 3.0], [1.0, 0.0, 0.0]])
-    pairs = pairs_of(NAMES)
-    assert pairs == [(0, 1)]
-    together = np.linalg.norm(changes[0] + changes[1])
-    assert joint_rates(changes @ changes.T, pairs) == pytest.approx([together, together, 1.0])
-    noise = np.array([[1.0, -1.1, 0.0], [-1.1, 1.0, 0.0], [0.0, 0.0, 1.0]])  # no true Gram matrix
-    assert joint_rates(noise, pairs) == pytest.approx([0.1**0.5, 0.1**0.5, 1.0])
 
 
 def test_both_factors_have_one_multiplier() -> None:

@@ -34,7 +34,7 @@ def test_a_zero_among_positive_rates_counts_as_not_recorded() -> None:
 
 
 def test_zeros_at_the_ends_are_kept() -> None:
-    """LoRA's A has no rate until B has moved, so a later rate does not apply to earlier steps."""
+    """A layer before a zero-initialized one has no rate at first, and later rates say nothing."""
     rates = [[0.0, 1.0], [4.0, 2.0], [4.0, 0.0]]
     reference = Reference(profile_of(["A", "B"], rates, steps=[0, 10, 20]))
     assert reference.at(0).tolist() == [0.0, 1.0]

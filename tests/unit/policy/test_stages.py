@@ -109,7 +109,7 @@ def test_a_reference_with_a_large_error_is_not_followed() -> None:
 
 
 def test_first_step_only_waits_for_groups_that_were_held() -> None:
-    """LoRA's A has no rate at step 0; its first recommendation comes once B has moved."""
+    """A layer before a zero-initialized one has no rate at step 0; it is recommended later."""
     policy = Policy(first_step_only=True, slew_limit=1.1)
     first = measured([0.0, 1.0])
     answer = advise([[1.0, 2.0]], first, policy)

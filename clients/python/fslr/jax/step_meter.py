@@ -19,6 +19,7 @@ from fslr.jax.estimators import Estimator, LeafGroup
 from fslr.jax.groups import ModelGroups
 from fslr.jax.measuring_options import MeasuringOptions
 from fslr.jax.model_forms import ModelForm, SplitModel
+from fslr.training.adapter_rates import adapter_pairs, with_joint_rates
 from fslr.training.averaging import RunningAverage
 from fslr.training.estimate import RateEstimate
 from fslr.training.measurement_size import MeasurementSize
@@ -75,6 +76,7 @@ class StepMeter:
         self._apply_fn = apply_fn
         self._form = form
         self._groups = groups
+        self._adapters = adapter_pairs(groups.names)
         self._options = options
         self._static: Any = form.split(model).static
         self._average = RunningAverage(options.averaging)
@@ -199,7 +201,9 @@ class StepMeter:
                 key,
                 params_after=after_step,
             )
-            return measured.estimate(learning_rates)
+            return with_joint_rates(
+                measured.estimate(learning_rates), self._adapters, learning_rates
+            )
 
         shapes = (self._estimator.probes, *map(_signature, jax.tree.leaves(batch)))
         if shapes not in self._compiled and self.stopwatch is not None:

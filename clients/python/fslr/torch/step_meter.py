@@ -25,6 +25,7 @@ from fslr.torch.model.batch import Batch
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.snapshot import Snapshot, StepView
 from fslr.torch.model.update import Update
+from fslr.training.adapter_rates import adapter_pairs, with_joint_rates
 from fslr.training.averaging import RunningAverage
 from fslr.training.events import Listeners, Warned
 from fslr.training.measurement_size import MeasurementSize
@@ -88,6 +89,7 @@ class StepMeter:
     ) -> None:
         self._model = model
         self._groups = groups
+        self._adapters = adapter_pairs([group.name for group in groups])
         self._options = options
         self._ranks = ranks or Ranks()
         self._is_sharded = is_sharded(model)
@@ -167,6 +169,7 @@ class StepMeter:
                 raise failure from None
             raise
         estimate = sums.estimate([group.name for group in self._groups], learning_rates)
+        estimate = with_joint_rates(estimate, self._adapters, learning_rates)
         if squares is not None:  # it is on no rank, or no rank gets here
             estimate = _with_rms(estimate, self._ranks.total(squares), learning_rates)
         estimate = replace(

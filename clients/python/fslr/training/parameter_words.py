@@ -16,8 +16,14 @@ Kind: TypeAlias = layout_pb2.GroupKind.ValueType
 
 MAX_DIMENSIONS = 8  # of a shape in the contract
 
-ADAPTER_A = frozenset({"lora_A", "lora_a", "lora_embedding_A", "lora_down"})
-ADAPTER_B = frozenset({"lora_B", "lora_b", "lora_embedding_B", "lora_up"})
+ADAPTERS = {
+    "lora_A": "lora_B",
+    "lora_a": "lora_b",
+    "lora_embedding_A": "lora_embedding_B",
+    "lora_down": "lora_up",
+}
+"""Names of the factor A of adapters, and those of the factor B beside it."""
+ADAPTER_A, ADAPTER_B = frozenset(ADAPTERS), frozenset(ADAPTERS.values())
 GATES = frozenset({"gate", "gating", "wg", "shared_expert_gate"})
 """Names of routers, if they are beside experts."""
 READOUTS = frozenset({
