@@ -2,9 +2,9 @@
 
 The factors A and B of an adapter have one rate, that of the change of the outputs which the steps
 of both make (:mod:`fslr.training.adapter_rates`), and so one multiplier. Here this is compared with
-a rate of their own for each: a profile of a small rank is recorded once, its joint rates are computed
-from the same measurements, and a large rank trains with either. The names of the factors here are
-not those of adapters, so the client keeps their rates apart.
+a rate of their own for each: a profile of a small rank is recorded once, its joint rates are
+computed from the same measurements, and a large rank trains with either. The names of the factors
+here are not those of adapters, so the client keeps their rates apart.
 """
 
 from __future__ import annotations
