@@ -255,7 +255,9 @@ def test_two_attachments_on_different_optimizers_do_not_disturb_each_other() -> 
     ):
         train(model, optimizers, 3)
     assert (one.step, one.failures, other.step, other.failures) == (3, 0, 3, 0)
-    assert [a.measurements[0].examples for a in advisors] == [16, 16]
+    first = [advisor.measurements[0] for advisor in advisors]
+    # Half of the examples with twice the probes: each has the batch of the whole step.
+    assert [(each.examples, each.probes) for each in first] == [(8, 2), (8, 2)]
 
 
 @pytest.mark.parametrize(
