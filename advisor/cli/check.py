@@ -135,7 +135,8 @@ def junit_xml(rows: Sequence[CheckRow], *, strict: bool = False) -> bytes:
         else:
             ET.SubElement(case, "system-out").text = finding
     ET.indent(root)
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"
 
 
 def _fails(row: CheckRow, *, strict: bool) -> bool:

@@ -376,7 +376,10 @@ def _relative_updates(run: CheckedRun) -> Floats | None:
         return None
     updates = run.learning_rates * run.multipliers * run.update_rms
     known = (run.weight_rms > 0) & (updates > 0)
-    return np.divide(updates, run.weight_rms, out=np.full(updates.shape, np.nan), where=known)
+    relative: Floats = np.divide(
+        updates, run.weight_rms, out=np.full(updates.shape, np.nan), where=known
+    )
+    return relative
 
 
 def _spread(values: Floats) -> float:

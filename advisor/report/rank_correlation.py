@@ -66,7 +66,8 @@ class LaggedCorrelations:
     @property
     def best(self) -> NDArray[np.intp]:
         """The lag with the largest absolute correlation, of shape [...]."""
-        return np.abs(self.values).argmax(-1)
+        best: NDArray[np.intp] = np.abs(self.values).argmax(-1)
+        return best
 
     @property
     def lows(self) -> Array:
@@ -88,7 +89,8 @@ def ranks(series: Array) -> Array:
         ends = np.cumsum(count)
         row[:] = (ends - (count - 1) / 2)[place]
     n = series.shape[-1]
-    return ((found - (n + 1) / 2) / n).reshape(series.shape)
+    centred: Array = ((found - (n + 1) / 2) / n).reshape(series.shape)
+    return centred
 
 
 def changes(series: Array, max_order: int = MAX_ORDER) -> Array:
@@ -117,7 +119,8 @@ def changes(series: Array, max_order: int = MAX_ORDER) -> Array:
         residuals.append(rest)
         criteria.append(fit + 2 * parameters * rows / (rows - parameters - 1))
     best = np.argmin(criteria, axis=0)
-    return np.take_along_axis(np.stack(residuals), best[None, ..., None], axis=0)[0]
+    chosen: Array = np.take_along_axis(np.stack(residuals), best[None, ..., None], axis=0)[0]
+    return chosen
 
 
 def _residuals(design: Array, target: Array) -> Array:
@@ -215,7 +218,8 @@ def _correlations(first: Array, second: Array, weights: Array) -> Array:
         out=np.zeros_like(covariance),
         where=product > 1e-18,  # a resample of equal points has no correlation
     )
-    return np.clip(found, -1, 1)
+    clipped: Array = np.clip(found, -1, 1)
+    return clipped
 
 
 def _independent_points(first: Array, second: Array) -> Array:
@@ -232,7 +236,8 @@ def _independent_points(first: Array, second: Array) -> Array:
     squares, others = np.square(first)[..., None, :], np.square(second)
     apart = np.maximum(squares.mean(-1) * others.mean(-1), 1e-300)
     together = ((squares * others).mean(-1) / apart).mean(-1)
-    return points / (np.maximum(inflation, 1.0) * np.maximum(together, 1.0))
+    independent: Array = points / (np.maximum(inflation, 1.0) * np.maximum(together, 1.0))
+    return independent
 
 
 def _autocorrelations(series: Array) -> Array:

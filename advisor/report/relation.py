@@ -209,4 +209,5 @@ def _means(steps: Array, values: Array, ends: Array) -> Array:
     inside = place < len(ends)
     counts = np.bincount(place[inside], minlength=len(ends))
     sums = np.bincount(place[inside], weights=values[inside], minlength=len(ends))
-    return np.divide(sums, counts, out=np.full(len(ends), np.nan), where=counts > 0)
+    means: Array = np.divide(sums, counts, out=np.full(len(ends), np.nan), where=counts > 0)
+    return means

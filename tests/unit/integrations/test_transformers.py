@@ -108,10 +108,12 @@ def test_the_policys_rule_says_what_multipliers_do_to_weight_decay(
     )
     scaled = trainer(tmp_path, advised(advisor), **how)
     scaled.train()
-    decayed = plain.get_decay_parameter_names(plain.model)
+    trained = plain.model
+    assert trained is not None
+    decayed = plain.get_decay_parameter_names(trained)
     assert len(decayed) < len(before)  # biases and norms do not decay
     for (name, _), old, one, other in zip(
-        plain.model.named_parameters(),
+        trained.named_parameters(),
         before,
         weights(plain.model),
         weights(scaled.model),

@@ -52,7 +52,7 @@ def report(step: int) -> run_service_pb2.MetricReport:
 def test_reports_wait_for_the_advisor_and_for_the_run(error: Exception) -> None:
     session, clock = Session(), [0.0]
     queue = MetricQueue(session, lambda: clock[0])
-    assert queue.wait_s is None
+    assert (queue.waiting, queue.wait_s) == (0, None)
     session.error = error
     for step in range(3):
         queue.add(report(step))
@@ -60,7 +60,7 @@ def test_reports_wait_for_the_advisor_and_for_the_run(error: Exception) -> None:
     queue.send()  # not due
     assert session.calls == [[0, 1, 2]]
     assert (queue.waiting, queue.lost, queue.wait_s) == (3, 0, 0.5)
-    waits = []
+    waits: list[float | None] = []
     for _ in range(9):
         clock[0] += queue.wait_s or 0
         queue.send()
