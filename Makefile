@@ -18,7 +18,7 @@ PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Ipro
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-all check check-all lint types protos protos-check protos-release \
+.PHONY: help demo test test-long test-all check lint types protos protos-check protos-release \
 	docs packages bench results results-measure fuzz chaos deploy-check clean
 
 help: ## Show this list
@@ -39,14 +39,10 @@ test: $(VENV)/installed ## Run the tests, with a real Redis and a real gRPC serv
 test-long: $(VENV)/installed ## Tests that prove by long repetition, and twice as many examples of properties (5 to 7 min)
 	$(PYTEST) --dist worksteal -m 'long or hypothesis' --hypothesis-profile long
 
-test-all: $(VENV)/installed ## What test and test-long run, each test once
+test-all: $(VENV)/installed ## What test and test-long run, each test once (10 to 15 min)
 	$(PYTEST) --hypothesis-profile long
 
-check: $(VENV)/installed ## What CI checks first; it also runs test-long
-	$(MAKE) --no-print-directory --jobs 2 --output-sync $(BUILT)
-	$(MAKE) --no-print-directory test
-
-check-all: $(VENV)/installed ## The same as check and test-long, in less time: each test runs once
+check: $(VENV)/installed ## Everything that CI checks (15 to 20 min)
 	$(MAKE) --no-print-directory --jobs 2 --output-sync $(BUILT)
 	$(MAKE) --no-print-directory test-all
 
