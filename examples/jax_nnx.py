@@ -136,7 +136,7 @@ def main() -> None:
         "--learning-rates",
         type=float,
         nargs="+",
-        default=[2.0**-8, 2.0**-7, 2.0**-6],
+        default=[2.0**-7, 2.0**-6, 2.0**-5],
         help="learning rates that the small module is trained with",
     )
     arguments = parser.parse_args()

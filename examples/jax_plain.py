@@ -141,7 +141,7 @@ def main() -> None:
         "--learning-rates",
         type=float,
         nargs="+",
-        default=[2.0**-5, 2.0**-4, 2.0**-3],
+        default=[2.0**-6, 2.0**-5, 2.0**-4],
         help="peak learning rates that the small perceptron is trained with",
     )
     arguments = parser.parse_args()
