@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 
-from advisor.report.points import Point
+from advisor.report.points import Point, PointReader
 from advisor.report.run_columns import RunColumns
 from advisor.report.run_figures import RunFigures
 from advisor.web.backend import Backend, Viewer
@@ -50,18 +50,16 @@ class History:
 
     Args:
         run: The run.
-        profile: The profile that it follows; None: it no longer exists.
+        reader: Reduces its events to points.
 
     Attributes:
         figures: The figures of the run.
         columns: Its points in columns.
     """
 
-    def __init__(
-        self, run: run_service_pb2.Run, profile: profile_pb2.ProfileContent | None
-    ) -> None:
-        self.figures = RunFigures.of(run, (), profile)
-        self.columns = RunColumns(self.figures.reader)
+    def __init__(self, run: run_service_pb2.Run, reader: PointReader) -> None:
+        self.figures = RunFigures(run, reader)
+        self.columns = RunColumns(reader)
         names = "\n".join((*self.columns.roles, "", *self.columns.blocks))
         self.shape = hashlib.sha256(names.encode()).hexdigest()[:16]
         """Identifies the roles and blocks of the columns."""
@@ -84,7 +82,6 @@ class RunFeed:
         run: The run's id.
 
     Attributes:
-        profile: The profile that the run follows; None: it no longer exists.
         history: The run's history; an outline until ``complete``.
         complete: Whether the whole stored history has been read.
         version: Increases with each change.
@@ -94,7 +91,6 @@ class RunFeed:
         closed: Whether nothing more will come.
     """
 
-    profile: profile_pb2.ProfileContent | None
     history: History
 
     def __init__(self, backend: Backend, viewer: Viewer, project: str, run: str) -> None:
@@ -221,8 +217,9 @@ class RunFeed:
     async def _new_history(self) -> History:
         """Read the run and its profile, and return an empty history."""
         run = await self._backend.run(self._viewer, self._project, self._run)
-        self.profile = await self._read_profile(run.opening.profile)
-        return History(run, self.profile)
+        profile = await self._read_profile(run.opening.profile)
+        # Deriving the roles of thousands of groups takes a moment, in which others are answered.
+        return History(run, await asyncio.to_thread(PointReader, run.opening.layout, profile))
 
     async def _read_profile(self, name: str) -> profile_pb2.ProfileContent | None:
         try:
@@ -234,7 +231,7 @@ class RunFeed:
     async def _outline(self) -> History:
         """Read single events, evenly over the time of the run."""
         run = self.history.figures.run
-        outline = History(run, self.profile)
+        outline = History(run, self.history.figures.reader)
         start, end = run.create_time.ToMilliseconds(), run.update_time.ToMilliseconds()
         latest = ""
         for i in range(_OUTLINE_EVENTS):

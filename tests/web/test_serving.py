@@ -10,7 +10,10 @@ from tempfile import TemporaryFile
 import httpx
 import pytest
 
-from advisor.local.server import LocalServer, LocalServerError
+from advisor.local.server import LocalServer
+from advisor.server.listening import ListenError
+from advisor.server.settings import Settings
+from advisor.server.web import bound_listener, check_packages
 from fslr import AdvisorClient
 from tests.certificates import Authority
 from tests.fork_server import start_service
@@ -87,8 +90,16 @@ def _check_outage(url: str, redis: RedisServer) -> None:
 def test_a_taken_port_is_an_error_with_a_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(LocalServerError, match=f"cannot serve the web page on .*:{port}: "):
-            WebService(None, http=port).__enter__()
+        with pytest.raises(ListenError, match=f"cannot serve the web page on .*:{port}: .* --http"):
+            bound_listener(Settings(http=port))
+
+
+def test_missing_packages_are_named_with_the_command_that_installs_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ListenError, match=r"needs starlette, .*pip install 'fslr-advisor\[web\]'"):
+        check_packages()
 
 
 def test_the_page_alone_takes_no_tokens_over_an_open_network() -> None:
