@@ -25,7 +25,9 @@ _GROUP_BYTES = 48  # of one group in an event, about
 _MAX_PAGE_EVENTS = 250
 _FIRST_VIEW_S = 0.3  # a history that takes longer to read is shown as an outline first
 _BREATH_EVENTS = 20  # between two chances of other requests
-_OUTLINE_EVENTS = 32  # read for the first view of a longer history, evenly over its time
+_MIN_OUTLINE, _MAX_OUTLINE = 8, 32  # events of an outline, evenly over the time of the run
+_NEWEST_MS = 1_000  # the last event of an outline is the first one within this time of the end
+_EVENT_S, _GROUP_S = 1e-3, 2.5e-6  # about how long an event takes to read, and each of its groups
 _KEPT_POINTS = 512
 _MAX_FEEDS = 64
 _IDLE_S = 60.0
@@ -127,9 +129,11 @@ class RunFeed:
             ServiceError: The run cannot be read.
         """
         reading = self.history = await self._new_history()
-        started = time.monotonic()
-        while not self.complete and time.monotonic() - started < _FIRST_VIEW_S:
-            self.complete = not await self._read_page(reading)
+        run = reading.figures.run
+        if run.measurements * self._event_s < _FIRST_VIEW_S:
+            started = time.monotonic()
+            while not self.complete and time.monotonic() - started < _FIRST_VIEW_S:
+                self.complete = not await self._read_page(reading)
         if not self.complete:
             self.history = await self._outline()
         self._task = asyncio.create_task(self._follow(reading), name="run feed")
@@ -214,6 +218,11 @@ class RunFeed:
         groups = len(self.history.figures.reader.layout)
         return max(1, min(_MAX_PAGE_EVENTS, _PAGE_BYTES // (groups * _GROUP_BYTES)))
 
+    @property
+    def _event_s(self) -> float:
+        """About how long it takes to read an event, in seconds."""
+        return _EVENT_S + _GROUP_S * len(self.history.figures.reader.layout)
+
     async def _new_history(self) -> History:
         """Read the run and its profile, and return an empty history."""
         run = await self._backend.run(self._viewer, self._project, self._run)
@@ -234,8 +243,9 @@ class RunFeed:
         outline = History(run, self.history.figures.reader)
         start, end = run.create_time.ToMilliseconds(), run.update_time.ToMilliseconds()
         latest = ""
-        for i in range(_OUTLINE_EVENTS):
-            at = start + (end - start) * i // _OUTLINE_EVENTS
+        count = min(max(int(_FIRST_VIEW_S / self._event_s), _MIN_OUTLINE), _MAX_OUTLINE)
+        for i in range(count):
+            at = start + max(end - start - _NEWEST_MS, 0) * i // (count - 1)
             answer = await self._backend.history(
                 self._viewer,
                 self._project,
