@@ -25,9 +25,11 @@ from advisor.cli.common import (
     print_json,
     say,
 )
+from advisor.cli.progress import counted
 from advisor.policy.control_characters import without_controls
 from advisor.report.check import CheckRow, Status, check_rows
 from advisor.report.checked_run import CheckedRun
+from fslr import AdvisorClient
 
 _UNUSABLE = 2  # the status of wrong usage as well
 _COLOURS = {Status.PASS: "green", Status.FAIL: "bold red", Status.NOT_ENOUGH_DATA: "yellow"}
@@ -59,13 +61,7 @@ def check(
     if len(set(runs)) < len(runs):
         fail("a run is given twice; give each run once", status=_UNUSABLE)
     with client(address, status=_UNUSABLE) as advisor:
-        checked = [
-            CheckedRun.of(
-                advisor.get_run(run, project=project),
-                advisor.get_run_history(run, project=project),
-            )
-            for run in runs
-        ]
+        checked = [_read(advisor, run, project) for run in runs]
     rows = check_rows(checked)
     if junit is not None:
         try:
@@ -77,6 +73,17 @@ def check(
     else:
         _print_sheet(rows)
     _finish(rows, strict=strict)
+
+
+def _read(advisor: AdvisorClient, run: str, project: str) -> CheckedRun:
+    """Read a run and a sample of its history."""
+    summary = advisor.get_run(run, project=project)
+    events = counted(
+        advisor.get_run_history(run, project=project),
+        f"reading the history of {run}",
+        summary.measurements or None,
+    )
+    return CheckedRun.of(summary, events)
 
 
 def _finish(rows: Sequence[CheckRow], *, strict: bool) -> None:

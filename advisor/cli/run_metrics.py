@@ -26,6 +26,7 @@ from advisor.cli.common import (
     print_json,
     say,
 )
+from advisor.cli.progress import counted
 from advisor.cli.tables import print_table
 from advisor.report.metrics import MetricRow, metric_rows, metric_series, relations
 from advisor.report.relation import relation_sentence
@@ -51,7 +52,13 @@ def metrics(
         series = metric_series(advisor.list_run_metrics(run, project=project))
         if relation:
             summary = advisor.get_run(run, project=project)
-            events = list(advisor.get_run_history(run, project=project))
+            events = list(
+                counted(
+                    advisor.get_run_history(run, project=project),
+                    f"reading the history of {run}",
+                    summary.measurements or None,
+                )
+            )
     if not relation:
         rows = metric_rows(series)
         if as_json:
