@@ -72,7 +72,9 @@ def run(place: Placing, advisor_of: Callable[[Any], Any]) -> dict[str, Any]:
             opt_state,
             learning_rate=_LEARNING_RATE,
             every=2,
-            provenance=fslr.Provenance("perceptron", width=4, depth=2),
+            provenance=fslr.Provenance(
+                "perceptron", width=4, depth=2, dataset="noise", batch_size=8, commit="0123abc"
+            ),
             options=_EXACT,
         )
 
