@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import io
+import time
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from advisor.cli import progress
+from advisor.cli.run_watch import LiveRun
+from fslr.advisor.v1 import run_service_pb2
+from tests.stored_runs import block_names, stored_run
+
+
+class StoredRun:
+    """A client that knows one run."""
+
+    def __init__(self, run: run_service_pb2.Run) -> None:
+        self.run = run
+
+    def get_run(self, _name: str, *, project: str) -> run_service_pb2.Run:  # noqa: ARG002
+        return self.run
+
+
+def shown(live: LiveRun) -> str:
+    console = Console(file=io.StringIO(), width=80, height=40)
+    console.print(live.view())
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_live_view_follows_the_events_and_starts_anew_with_another_layout() -> None:
+    run, events = stored_run(observe_only=True)
+    advisor: Any = StoredRun(run)
+    live = LiveRun(advisor, "night", "default")
+    assert "waiting for the first measurement" in shown(live)
+    for event in events[:3]:
+        live.add(event)
+    assert "step 50" in shown(live)
+    assert "would have been recommended" in shown(live)
+    advisor.run, later = stored_run(block_names(2), measurements=1)
+    live.add(later[0])
+    text = shown(live)
+    assert "step 0" in text
+    assert "0 of 6 groups are held" in text
+
+
+@pytest.mark.parametrize(("is_terminal", "delay_s", "shows"), [
+    (True, 0.0, True),
+    (True, 60.0, False),
+    (False, 0.0, False),
+])  # fmt: skip
+def test_progress_is_shown_only_after_a_while_and_in_a_terminal(
+    is_terminal: bool, delay_s: float, shows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=is_terminal, width=80)
+    monkeypatch.setattr(progress, "_console", console)
+    monkeypatch.setattr(progress, "DELAY_S", delay_s)
+    items = []
+    for item in progress.counted(range(3), "reading the history of [b]night", 3):
+        time.sleep(0.05)
+        items.append(item)
+    assert items == [0, 1, 2]
+    assert ("reading the history of [b]night" in file.getvalue()) == shows
