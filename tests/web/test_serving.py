@@ -7,7 +7,8 @@ import ssl
 from pathlib import Path
 from tempfile import TemporaryFile
 
-import httpx
+import httpxfrom typing import Any
+
 import pytest
 
 from advisor.local.server import LocalServer
@@ -90,8 +91,9 @@ def _check_outage(url: str, redis: RedisServer) -> None:
 def test_a_taken_port_is_an_error_with_a_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
+        given: dict[str, Any] = {"http": port}
         with pytest.raises(ListenError, match=f"cannot serve the web page on .*:{port}: .* --http"):
-            bound_listener(Settings(http=port))
+            bound_listener(Settings(**given))
 
 
 def test_missing_packages_are_named_with_the_command_that_installs_them(

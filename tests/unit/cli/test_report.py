@@ -33,10 +33,10 @@ class OlderRuns(run_service_pb2_grpc.RunServiceServicer):
 def test_a_report_needs_neither_metrics_nor_the_profile_of_the_service(tmp_path: Path) -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
         server = grpc.server(threads)
-        run_service_pb2_grpc.add_RunServiceServicer_to_server(OlderRuns(), server)  # type: ignore[no-untyped-call]
-        profile_service_pb2_grpc.add_ProfileServiceServicer_to_server(
-            profile_service_pb2_grpc.ProfileServiceServicer(), server
-        )
+        older = OlderRuns()  # type: ignore[abstract]
+        run_service_pb2_grpc.add_RunServiceServicer_to_server(older, server)
+        profiles = profile_service_pb2_grpc.ProfileServiceServicer()  # type: ignore[abstract]
+        profile_service_pb2_grpc.add_ProfileServiceServicer_to_server(profiles, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         output = tmp_path / "x.html"

@@ -26,7 +26,8 @@ def test_both_factors_of_an_adapter_have_the_rate_of_the_change_that_their_steps
 
     def apply_fn(params: Any, batch: Any) -> jax.Array:
         adapter = params["up"]
-        return batch[0] @ (frozen + adapter["lora_a"] @ adapter["lora_b"])
+        outputs: jax.Array = batch[0] @ (frozen + adapter["lora_a"] @ adapter["lora_b"])
+        return outputs
 
     tx = optax.adam(1e-3)
 

@@ -148,7 +148,10 @@ def test_a_step_that_is_skipped_has_no_rates(excludes: bool) -> None:
 @pytest.mark.parametrize("decay", [DECAY, 0.0])
 def test_measurements_carry_the_weight_decay_of_a_scheduled_step(decay: float) -> None:
     model, advisor = nn.Linear(3, 2), FakeAdvisor(0.5)
-    groups = [{"params": [model.weight], "weight_decay": decay}, {"params": [model.bias]}]
+    groups: list[dict[str, Any]] = [
+        {"params": [model.weight], "weight_decay": decay},
+        {"params": [model.bias]},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, weight_decay=0.0)
     with attach(model, optimizer, profile="base", advisor=advisor, run="decaying") as attachment:
         model(torch.randn(4, 3)).square().mean().backward()
