@@ -6,9 +6,9 @@ import socket
 import ssl
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
-import httpxfrom typing import Any
-
+import httpx
 import pytest
 
 from advisor.local.server import LocalServer
