@@ -13,6 +13,8 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 
+import structlog
+
 from advisor.report.points import Point, PointReader
 from advisor.report.run_columns import RunColumns
 from advisor.report.run_figures import RunFigures
@@ -35,6 +37,8 @@ _SUMMARY_S = 10.0
 _JANITOR_PERIOD_S = 5.0
 _MIN_RETRY_S, _MAX_RETRY_S = 0.2, 5.0
 _REST_S = 0.01  # between pages of a long history, so that other requests are answered
+
+_log = structlog.get_logger()
 
 
 def is_after(event_id: str, other: str) -> bool:
@@ -294,6 +298,10 @@ class RunFeed:
                 self.problem, self.closed = str(error), True
             except ServiceError as error:
                 self.problem = str(error)
+            except Exception:
+                # Its pages would wait for ever; they open the run again instead.
+                _log.exception("a run can no longer be followed", run=self._run)
+                self.closed = True
             self._notify()
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, _MAX_RETRY_S)
