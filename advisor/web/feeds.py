@@ -298,7 +298,7 @@ class RunFeed:
                 self.problem, self.closed = str(error), True
             except ServiceError as error:
                 self.problem = str(error)
-            except Exception:
+            except Exception:  # noqa: BLE001 - logged below
                 # Its pages would wait for ever; they open the run again instead.
                 _log.exception("a run can no longer be followed", run=self._run)
                 self.closed = True
