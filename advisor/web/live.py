@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import AsyncIterator
@@ -40,7 +41,8 @@ async def events(context: Context, request: Request) -> Response:
     context.limits.check_live_pages(viewer)
 
     async def stream() -> AsyncIterator[bytes]:
-        with context.limits.live_page(viewer):
+        # Without an answer of the service the connection ends, and the page connects again.
+        with context.limits.live_page(viewer), contextlib.suppress(ServiceError):
             async for chunk in _stream(context, request, feed, after_id):
                 yield chunk
 
