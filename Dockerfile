@@ -9,7 +9,7 @@ COPY advisor advisor
 COPY clients/python clients/python
 RUN python -m venv /opt/advisor \
     && /opt/advisor/bin/pip install --no-cache-dir --only-binary=:all: --no-binary=fslr-advisor \
-        --constraint deploy/constraints.txt '.[server]' \
+        --constraint deploy/constraints.txt '.[web]' \
     && /opt/advisor/bin/pip uninstall --yes pip \
     && find /opt/advisor -type d -name tests -prune -exec rm -r {} +
 
