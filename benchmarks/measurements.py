@@ -17,9 +17,12 @@ from torch import Tensor, nn
 
 from benchmarks.architectures import ARCHITECTURES, Architecture
 from benchmarks.provenance import AsJson, Out, emit
-from fslr.torch import Recorder
+from fslr.testing import FakeAdvisor
+from fslr.torch import Batch, ModelGroups, Update, attach, exact_unit_rates
 
 _WARMUP_STEPS = 3
+_VARIANCE_EXAMPLES = 8
+_NO_LIMIT = 1_000.0  # times the training's time
 _console = Console()
 
 
@@ -31,9 +34,12 @@ class MeasurementCost:
         groups: Number of groups of the model.
         slow: Number of groups that take a slow route.
         step_s: Median processor time of a training step, in seconds.
-        first: Median of the added processor time of a first measurement, with its checks, in
-            training steps.
-        later: The same of a later measurement.
+        first: Median of the added processor time of the first measurement of an advised training,
+            with its checks and the answer, in training steps.
+        later: The same of a later measurement, on all examples.
+        variance_between_examples: Variance over the examples of a batch of the exact squared rate
+            of one example, relative to the squared mean; median over groups. None: the model does
+            not take single examples.
     """
 
     groups: int
@@ -41,6 +47,43 @@ class MeasurementCost:
     step_s: float
     first: float
     later: float
+    variance_between_examples: float | None
+
+
+def variance_between_examples(
+    model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor
+) -> float | None:
+    """Return the relative variance of single examples' squared rates for one step; see the field.
+
+    Args:
+        model: The model; the step is undone.
+        optimizer: Its optimizer, with one learning rate.
+        inputs: The batch.
+        targets: What the outputs should be.
+    """
+    groups = ModelGroups(model, optimizer)
+    before = [group.parameter.detach().clone() for group in groups]
+    _step_s(model, optimizer, inputs, targets)
+    updates: list[Tensor] = []
+    with torch.no_grad():
+        for group, start in zip(groups, before, strict=True):
+            updates.append(group.parameter - start)
+            group.parameter.copy_(start)
+    update = Update(lambda index: updates[index])
+    squares: list[list[float]] = []
+    for example in inputs.split(1)[:_VARIANCE_EXAMPLES]:
+        batch = Batch.from_call((example,), {})
+        try:
+            rates = exact_unit_rates(model, groups, batch, update)
+        except ValueError:  # batch normalization wants more than one
+            return None
+        squares.append([rate**2 for rate in rates])
+    found = [
+        statistics.variance(group) / statistics.fmean(group) ** 2
+        for group in zip(*squares, strict=True)
+        if any(group)
+    ]
+    return statistics.median(found)
 
 
 def measurement_cost(architecture: Architecture, rounds: int, *, seed: int = 0) -> MeasurementCost:
@@ -48,7 +91,7 @@ def measurement_cost(architecture: Architecture, rounds: int, *, seed: int = 0) 
 
     Args:
         architecture: What to train.
-        rounds: Number of recorders, each with a first and a later measurement, >= 1.
+        rounds: Number of attachments, each with a first and a later measurement, >= 1.
         seed: Seed of weights and data.
 
     Raises:
@@ -67,12 +110,19 @@ def measurement_cost(architecture: Architecture, rounds: int, *, seed: int = 0) 
         _step_s(model, optimizer, inputs, targets)
     for _ in range(rounds):
         before = _step_s(model, optimizer, inputs, targets)
-        with Recorder(model, optimizer, every=2) as recorder:
+        advisor = FakeAdvisor(interval_steps=2)
+        with attach(
+            model,
+            optimizer,
+            profile="x",
+            advisor=advisor,
+            max_overhead=_NO_LIMIT,
+        ) as attachment:
             measured = _step_s(model, optimizer, inputs, targets)
             between = _step_s(model, optimizer, inputs, targets)
             measured_again = _step_s(model, optimizer, inputs, targets)
-            slow = list(recorder.slow_groups)
-            if recorder.failures:
+            slow = list(attachment.slow_groups)
+            if attachment.failures or len(advisor.measurements) != 2:
                 raise RuntimeError("a step could not be measured; the log says why")
         after = _step_s(model, optimizer, inputs, targets)
         plain += [before, between, after]
@@ -84,6 +134,7 @@ def measurement_cost(architecture: Architecture, rounds: int, *, seed: int = 0) 
         step_s=statistics.median(plain),
         first=statistics.median(first),
         later=statistics.median(later),
+        variance_between_examples=variance_between_examples(model, optimizer, inputs, targets),
     )
 
 
@@ -113,7 +164,10 @@ def measurements(
     emit({"architectures": figures}, as_json=as_json, out=out)
     if as_json:
         return
-    columns = ("architecture", "groups", "slow", "step, ms", "first, steps", "later, steps")
+    columns = (
+        *("architecture", "groups", "slow", "step, ms", "first, steps", "later, steps"),
+        "variance between examples",
+    )
     table = Table(*(Column(name, justify="right") for name in columns), box=box.MARKDOWN)
     for name, cost in costs.items():
         table.add_row(
@@ -123,5 +177,6 @@ def measurements(
             f"{1e3 * cost.step_s:.1f}",
             f"{cost.first:.1f}",
             f"{cost.later:.1f}",
+            "" if (variance := cost.variance_between_examples) is None else f"{variance:.2f}",
         )
     _console.print(table)

@@ -25,6 +25,7 @@ BLOCKS: Final[dict[str, tuple[_Renderer, tuple[str, ...]]]] = {
     "measuring-machine": (sentences.measuring_machine, ("estimator",)),
     "estimator": (tables.estimator, ("estimator",)),
     "estimator-columns": (sentences.estimator_columns, ("estimator",)),
+    "measurements": (tables.measurements, ("measurements",)),
     "overhead": (tables.overhead, ("overhead",)),
     "measuring": (tables.measuring, ("scaling",)),
     "stepping": (tables.stepping, ("scaling",)),

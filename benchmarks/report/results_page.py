@@ -90,7 +90,9 @@ def _measurements(figures: Figures) -> str:
         "The processor time of a measurement with one probe, in training steps of the same small "
         "model; medians of paired steps. A first measurement also finds out how each group is "
         f"measured. It takes at most {_FEW_STEPS} training steps on {cheap} of {len(costs)} "
-        f"architectures, and {number(first[-1], '.1f')} on the one where it takes most.\n\n"
+        f"architectures, and {number(first[-1], '.1f')} on the one where it takes most. The last "
+        "column is the variance of the exact squared rate over the examples of a batch, relative "
+        "to the squared mean, median over groups; that of one probe is 2.\n\n"
         f"{tables.measurements(figures)}"
     )
 

@@ -116,7 +116,10 @@ def stepping(figures: dict[str, Any]) -> str:
 def measurements(figures: dict[str, Any]) -> str:
     """Return what first and later measurements cost on each architecture."""
     return table(
-        ("architecture", "groups", "on a slow route", "first measurement", "later measurement"),
+        (
+            *("architecture", "groups", "on a slow route", "first measurement"),
+            *("later measurement", "variance between examples"),
+        ),
         (
             (
                 name.replace("_", " "),
@@ -124,6 +127,9 @@ def measurements(figures: dict[str, Any]) -> str:
                 str(cost["slow"]),
                 f"{cost['first']:.1f}",
                 f"{cost['later']:.1f}",
+                ""
+                if (variance := cost["variance_between_examples"]) is None
+                else f"{variance:.2f}",
             )
             for name, cost in figures["architectures"].items()
         ),
