@@ -152,7 +152,10 @@ def parts(
             )
             run.recommend(advisor_service_pb2.Measurement(unit_rates=[1.0] * 4))
             run.close()
-        eventually(lambda: [*client.list_runs(project="victim")])
+        for project in ("victim", "attacker"):
+            eventually(
+                lambda: any(r.HasField("end_time") for r in client.list_runs(project=project))  # noqa: B023
+            )
         yield client, admin
 
 
