@@ -83,7 +83,8 @@ def variance_between_examples(
         for group in zip(*squares, strict=True)
         if any(group)
     ]
-    return statistics.median(found)
+    median: float = statistics.median(found)
+    return median
 
 
 def measurement_cost(architecture: Architecture, rounds: int, *, seed: int = 0) -> MeasurementCost:
