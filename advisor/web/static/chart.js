@@ -33,6 +33,7 @@ export class Chart {
     this.table = element("details", { class: "table" },
       element("summary", {}, texts["page.table"]));
     container.replaceChildren(this.canvasBox, this.status, this.table);
+    this.section = container.closest("section");
     this.canvasBox.addEventListener("keydown", (event) => this.onKey(event));
     this.table.addEventListener("toggle", () => this.fillTable());
     onceVisible(container, () => {
@@ -45,6 +46,9 @@ export class Chart {
 
   setData(data) {
     this.data = data;
+    const [steps, ...series] = data;
+    // Nothing was reported: a chart without curves says nothing.
+    this.section.hidden = steps.length > 0 && series.flat().every((value) => value === null);
     if (!this.isVisible) return;
     if (this.plot) {
       const all = this.plot.data[0];
