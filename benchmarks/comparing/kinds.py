@@ -212,6 +212,11 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("time_ratio_k4", _RATIO),
     ("step_ratio", _RATIO),
     ("rounded_ratio", _RATIO),
+    ("slow", Kind(Better.LOWER)),
+    ("first", Kind(Better.LOWER, relative=0.25)),
+    ("later", Kind(Better.LOWER, relative=0.25)),
+    ("step_s", _OTHERS_TIME),
+    ("variance_between_examples", _NEITHER),
     ("regrouped_ratio", _NEITHER),  # the optimizer's own
     # The service.
     ("sent", _NEITHER),
