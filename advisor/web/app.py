@@ -135,7 +135,7 @@ def _handled(context: Context, handler: Handler) -> Callable[[Request], Awaitabl
         try:
             context.limits.request(context.limited_as(request))
             return await handler(context, request)
-        except Exception as error:  # noqa: BLE001 - nobody gets to see a stack trace
+        except Exception as error:  # noqa: BLE001 - a page never shows a stack trace
             return await _failed(context, request, error)
 
     return endpoint

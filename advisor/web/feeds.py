@@ -1,7 +1,7 @@
 """Runs that pages look at: each history is read once and then followed, for all its pages together.
 
-A feed belongs to one run and one viewer, so nobody sees more than the service lets them. It keeps
-the history in columns, and the last measurements for pages that reconnect.
+A feed belongs to one run and one viewer, so it shows only what that viewer may read. It
+keeps the history in columns, and the last measurements for pages that reconnect.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class RunFeed:
 
     @property
     def idle_s(self) -> float:
-        """How long nobody has used the feed, in seconds."""
+        """Time since the feed was last used, in seconds."""
         return 0.0 if self._readers else time.monotonic() - self._used
 
     def touch(self) -> None:

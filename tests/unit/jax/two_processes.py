@@ -42,7 +42,7 @@ class NoAdvisor:
     """An advisor that fails whenever it is asked."""
 
     def __getattr__(self, name: str) -> Any:
-        raise ServiceError(f"nobody must ask here, but {name} was called")
+        raise ServiceError(f"the advisor must not be called in this process, but {name} was called")
 
 
 def train(place: Placing, attach: Callable[[Any, Any], Any], width: int) -> tuple[Any, Any]:

@@ -54,7 +54,7 @@ def with_joint_rates(
     with the learning rate 0 did not move, and keeps its own rate.
 
     Args:
-        estimate: The estimate; without a Gram matrix it is returned as it is.
+        estimate: The estimate; without a Gram matrix it is returned unchanged.
         pairs: The indices of the factors of each adapter.
         learning_rates: Learning rate of each group in the step, multiplier included.
     """

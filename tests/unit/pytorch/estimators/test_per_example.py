@@ -211,7 +211,7 @@ def test_a_batch_that_may_not_be_cut_is_measured_once_with_the_usual_probes() ->
     again = estimator.measure(case.batch, case.update, max_examples=8, repeats=4)
     assert (sums.examples, estimator.repeats) == (32, 1)
     assert again.probes == 8  # the groups before the normalization are slow
-    assert notices == []  # nobody asked for fewer examples
+    assert notices == []  # the user set no limit of examples
 
 
 def test_a_parameter_that_did_not_move_has_a_rate_of_zero() -> None:
