@@ -53,6 +53,9 @@ class Group:
         kind: What the tensor does in its model.
         optimizer: Name of the optimizer that updates the group, if it is not the run's or the
             profile's; empty: that one.
+        residual_output: Whether the output of the group's module is added to the residual stream,
+            as that of an attention's output projection; None: unknown, see
+            :mod:`advisor.policy.residual_outputs`.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Group:
     fan_out: int = 0
     kind: GroupKind = GroupKind.UNKNOWN
     optimizer: str = ""
+    residual_output: bool | None = None
 
     @property
     def indices(self) -> tuple[int, ...]:

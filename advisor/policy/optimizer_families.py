@@ -27,6 +27,8 @@ _WORDS = {
     "came": "factored",
 }
 _LAST = {"momentum": "SGD", "nesterov": "SGD"}
+FAMILIES = tuple(sorted({*_STEMS.values(), *_WORDS.values(), *_LAST.values()}))
+"""The known families."""
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 

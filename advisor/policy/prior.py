@@ -16,9 +16,7 @@ the depth rule ``sum``; under ``sqrt`` the factor is :math:`1 / \sqrt L`, under 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,26 +25,12 @@ from advisor.policy.groups import Group, GroupKind
 from advisor.policy.layout import Layout
 from advisor.policy.layout_mapping import LayoutMapping
 from advisor.policy.optimizer_families import optimizer_family
+from advisor.policy.ratios import Powers, Ratio, group_ratios
 from advisor.policy.rules import DepthRule
 
-
-@dataclass(frozen=True, slots=True)
-class Powers:
-    """The powers with which a group's learning rate follows its growth.
-
-    Attributes:
-        fan_in: Power of the growth of the fan-in.
-        fan_out: Power of the growth of the fan-out.
-        depth: Power of the growth of the number of blocks, under the depth rule ``sum``.
-    """
-
-    fan_in: float = 0.0
-    fan_out: float = 0.0
-    depth: float = 0.0
-
-
-_MATRIX = Powers(fan_in=-1.0, depth=-1.0)
-_FIXED_INPUT = Powers(depth=-1.0)
+_MATRIX = Powers.of({Ratio.FAN_IN: -1.0, Ratio.DEPTH: -1.0})
+_FIXED_INPUT = Powers.of({Ratio.DEPTH: -1.0})
+_ORTHOGONALIZED = Powers.of({Ratio.FAN_IN: -0.5, Ratio.DEPTH: -1.0})
 _DEPTH_PARTS = {
     DepthRule.SUM: 1.0,
     DepthRule.MEASURED: 1.0,
@@ -66,9 +50,9 @@ ADAPTIVE_POWERS: Mapping[GroupKind, Powers] = {
 """Powers by kind. A kind that is absent has no prior: adapters, whose scale depends on the rank."""
 ORTHOGONALIZED_POWERS: Mapping[GroupKind, Powers] = {
     **ADAPTIVE_POWERS,
-    GroupKind.HIDDEN: Powers(fan_in=-0.5, depth=-1.0),
-    GroupKind.EXPERT: Powers(fan_in=-0.5, depth=-1.0),
-    GroupKind.CONVOLUTION: Powers(fan_in=-0.5, depth=-1.0),
+    GroupKind.HIDDEN: _ORTHOGONALIZED,
+    GroupKind.EXPERT: _ORTHOGONALIZED,
+    GroupKind.CONVOLUTION: _ORTHOGONALIZED,
 }
 """Powers for Muon, used with an adaptive optimizer for what is not a matrix of a block.
 
@@ -113,12 +97,6 @@ def _prior(
         return 0.0
     if not (group.fan_in and group.fan_out and base.fan_in and base.fan_out):
         return 0.0
-    power = powers[group.kind]
-    # The rows of an expert are its own: more experts are no deeper model.
-    axes = 1 if group.kind is GroupKind.EXPERT else None
-    blocks, base_blocks = math.prod(group.counts[:axes]), math.prod(base.counts[:axes])
-    return (
-        math.pow(group.fan_in / base.fan_in, power.fan_in)
-        * math.pow(group.fan_out / base.fan_out, power.fan_out)
-        * math.pow(blocks / base_blocks, power.depth * _DEPTH_PARTS[depth_rule])
-    )
+    ratios = group_ratios(group, base)
+    ratios[Ratio.DEPTH] **= _DEPTH_PARTS[depth_rule]
+    return powers[group.kind].factor(ratios)

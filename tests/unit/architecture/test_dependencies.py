@@ -20,7 +20,7 @@ import fslr
 _ORDER = {
     "advisor": (
         *("errors", "runtime", "observability"),  # any part may raise, run tasks and count
-        *("policy", "registry", "advising", "auth"),
+        *("policy", "recipes", "registry", "advising", "auth"),
         *("store", "wire", "rpc", "report", "document", "export", "web"),
         *("server", "local", "doctor", "cli"),
         "__main__",

@@ -1,0 +1,28 @@
+"""Recipes: multipliers and their kin from layouts alone, as in muP.
+
+A recipe is a table of powers of how much a group has grown. Pure code: no store, no clock, no RPC;
+the only files that it reads are the shipped recipes.
+"""
+
+from advisor.policy.ratios import GIVEN_RATIOS, Powers, Ratio
+from advisor.recipes.apply import NoRule, RecipeFactors, apply_recipe
+from advisor.recipes.recipe import Field, Recipe, Row
+from advisor.recipes.recipe_fields import load_recipe, recipe_from_fields, recipe_to_fields
+from advisor.recipes.shipped import shipped_recipe, shipped_recipe_names
+
+__all__ = [
+    "GIVEN_RATIOS",
+    "Field",
+    "NoRule",
+    "Powers",
+    "Ratio",
+    "Recipe",
+    "RecipeFactors",
+    "Row",
+    "apply_recipe",
+    "load_recipe",
+    "recipe_from_fields",
+    "recipe_to_fields",
+    "shipped_recipe",
+    "shipped_recipe_names",
+]
