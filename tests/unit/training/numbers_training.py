@@ -97,6 +97,9 @@ class NumbersScaler:
     def decays(self) -> list[float]:
         return [self.training.learning_rate * self.training.decay] * len(self.training.weights)
 
+    def kept_decays(self) -> list[float]:
+        return self.decays()
+
     def check(self, multipliers: Sequence[float]) -> None:
         pass
 

@@ -64,6 +64,10 @@ class StepScaler:
         """
         return self._groups.of_leaves(decays_of(self.opt_state))
 
+    def kept_decays(self) -> list[float]:
+        """Return the same: multipliers are all that changes the steps."""
+        return self.decays()
+
     def check(self, multipliers: Sequence[float]) -> None:
         """Do nothing: multipliers always act in the optimizer."""
 

@@ -120,6 +120,10 @@ class Scaler(Protocol):
         """
         ...
 
+    def kept_decays(self) -> list[float]:
+        """Return the same where multipliers leave the weight decay of a step as it is."""
+        ...
+
     def check(self, multipliers: Sequence[float]) -> None:
         """Find out whether learning rates can still be scaled, before a step is prepared.
 
@@ -358,7 +362,7 @@ class StepCycle:
 
     def _kept_decays(self) -> list[float]:
         """Return which part of the weights the step takes away, whatever multipliers do."""
-        decays = self._scaler.decays()
+        decays = self._scaler.kept_decays()
         return decays if self._run.keeps_decay else [0.0] * len(decays)
 
     def _uncounted_decays(self) -> list[float]:
@@ -368,11 +372,11 @@ class StepCycle:
         learning rate. If the decay is kept, the step under way has more or less of it: measured as
         it is, the decay's share of the unit rate would grow without bound as a multiplier falls.
         """
-        kept = self._run.keeps_decay
-        return [
-            decay * ((1 if kept else factor) - (0 if self._meter.excludes_decay else factor))
-            for decay, factor in zip(self._scaler.decays(), self._run.factors, strict=True)
-        ]
+        decays, factors = self._scaler.decays(), self._run.factors
+        scaled = [decay * factor for decay, factor in zip(decays, factors, strict=True)]
+        in_force = self._scaler.kept_decays() if self._run.keeps_decay else scaled
+        measured = [0.0] * len(scaled) if self._meter.excludes_decay else scaled
+        return [a - b for a, b in zip(in_force, measured, strict=True)]
 
     def _measure(self, attempt: Attempt) -> None:
         scheduled = self._scaler.step_learning_rates()

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import types
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fslr.torch.steps.group_settings import WRITTEN, write_settings
 from fslr.torch.steps.weight_decay import WeightDecay
+from fslr.training.setting_factors import SettingFactors
 
 _Group = dict[str, Any]
 _OWN_HOOK = "_fslr_hook"  # marks hooks of this package
@@ -31,6 +33,7 @@ class _Part:
         group: The optimizer's group.
         values: The part, as the step function sees it.
         factor: Its multiplier.
+        settings: The factors on its other settings; None: they are the group's.
         before: The values at the start of the step.
         seen: What the group's learning rate and decay were when they were scaled.
         scaled: The scaled ones.
@@ -39,6 +42,7 @@ class _Part:
     group: _Group
     values: _Group
     factor: float
+    settings: SettingFactors | None
     before: _Group
     seen: tuple[object, ...]
     scaled: tuple[object, ...]
@@ -62,6 +66,8 @@ class SplitGroups:
         was_read: Whether the last step read the split groups.
         failure: What went wrong while a step read them, or None; it then got the optimizer's own.
         notes: For each parameter's id, numbers of its part that differ from those of its group.
+        settings: Factors on settings other than the learning rate, by the parameter's id; they are
+            in force whatever the multipliers are.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
@@ -76,6 +82,7 @@ class SplitGroups:
         self.was_read = False
         self.failure: Exception | None = None
         self.notes: dict[int, Notes] = {}
+        self.settings: Mapping[int, SettingFactors] = {}
         self._view: torch.optim.Optimizer | None = None
 
     @property
@@ -99,12 +106,13 @@ class SplitGroups:
 
     def disarm(self) -> None:
         """Leave the steps that follow as they are."""
+        self.settings = {}
         self.arm({}, keeps_decay=False)
 
     @property
     def is_armed(self) -> bool:
-        """Whether any multiplier differs from 1."""
-        return any(factor != 1.0 for factor in self._factors.values())
+        """Whether any multiplier differs from 1, or any other setting changes."""
+        return bool(self.settings) or any(factor != 1.0 for factor in self._factors.values())
 
     @property
     def is_split(self) -> bool:
@@ -130,7 +138,10 @@ class SplitGroups:
             factor = self._factors.get(id(parameter), 1.0)
             noted = self.notes.get(id(parameter)) if self.notes else None
             notes = _still_true(noted, group) if noted else {}
-            key = (place, factor, *sorted(notes.items())) if notes else (place, factor)
+            settings = self.settings.get(id(parameter)) if self.settings else None
+            key: tuple[object, ...] = place, factor, settings
+            if notes:
+                key = *key, *sorted(notes.items())
             part = parts.get(key)
             if part is None:
                 values = self._known[key] = known.get(key, {})
@@ -141,7 +152,7 @@ class SplitGroups:
                 values["params"] = []
                 if names is not None:
                     values["param_names"] = []
-                part = parts[key] = _Part(group, values, factor, {}, (), ())
+                part = parts[key] = _Part(group, values, factor, settings, {}, (), ())
                 self._set_rates(part)
             part.values["params"].append(parameter)
             if names is not None:
@@ -155,8 +166,13 @@ class SplitGroups:
         group, values, factor = part.group, part.values, part.factor
         part.seen = _marks(group)
         values["lr"] = _scaled(group["lr"], factor, values["lr"])
-        if factor != 1.0 and self._keeps_decay:
-            decay = self._weight_decay.under(group, factor)
+        scale = factor if self._keeps_decay else 1.0
+        if part.settings is not None:
+            write_settings(part.settings, group, values)
+            of_recipe = part.settings
+            scale /= of_recipe.decay_of_a_step if self._keeps_decay else of_recipe.weight_decay
+        if scale != 1.0:
+            decay = self._weight_decay.under(group, scale)
             if decay is not None:
                 values["weight_decay"] = decay
         part.scaled = _marks(values)
@@ -207,7 +223,7 @@ class SplitGroups:
             written = {
                 key: value
                 for key, value in part.values.items()
-                if key not in _OF_A_PART and part.before.get(key, _MISSING) is not value
+                if not _is_own(key, part) and part.before.get(key, _MISSING) is not value
             }
             part.group.update(written)
         for of_group in by_group.values():
@@ -215,7 +231,7 @@ class SplitGroups:
         self.notes = {
             id(parameter): notes
             for part in parts
-            if (notes := _notes(part.values, part.group))
+            if (notes := _notes(part))
             for parameter in part.values["params"]
         }
 
@@ -281,13 +297,19 @@ def _merge_learning_rates(parts: list[_Part]) -> None:
         group["lr"] = value
 
 
-def _notes(part: _Group, group: _Group) -> Notes:
+def _is_own(key: str, part: _Part) -> bool:
+    """Return whether an entry of a part is not the group's, and is made anew for each step."""
+    return key in _OF_A_PART or (part.settings is not None and key in WRITTEN)
+
+
+def _notes(part: _Part) -> Notes:
     """Return the numbers of a part that differ from those of its group."""
+    group = part.group
     return {
         key: (group[key], noted)
-        for key, noted in part.items()
+        for key, noted in part.values.items()
         if noted is not group.get(key)  # nearly all entries are the same object: a quick way out
-        and key not in _OF_A_PART
+        and not _is_own(key, part)
         and key in group
         and _are_numbers(noted, group[key])
         and noted != group[key]

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from fslr.torch.optimizers import inner_optimizers, updated_by
+from fslr.torch.steps.group_settings import settings_not_taken
 from fslr.torch.steps.split_groups import SplitGroups
 from fslr.torch.steps.weight_decay import WeightDecay
+from fslr.training.setting_factors import SettingFactors
 
 _T = TypeVar("_T")
 _WATCHED = 8  # tensors of each group that show whether a step was made
@@ -133,6 +135,35 @@ class StepScaler:
         self._owners = [
             self._by_id[id(owners[id(p)][1])] if id(p) in owners else None for p in parameters
         ]
+        self._settings = [SettingFactors()] * len(parameters)
+
+    def set_settings(self, factors: Sequence[SettingFactors]) -> list[str]:
+        """Multiply settings of the optimizers in the steps that follow, until :meth:`disarm`.
+
+        Args:
+            factors: One for each parameter.
+
+        Returns:
+            For each optimizer that cannot take some of them, a line that says so.
+        """
+        lines = []
+        applied = [SettingFactors()] * len(self.parameters)
+        for entry in self._by_id.values():
+            own = [place for place, owner in enumerate(self._owners) if owner is entry]
+            of_tensors = [(self.parameters[place], factors[place]) for place in own]
+            line = settings_not_taken(entry.optimizer, of_tensors, by_update=entry.by_update)
+            lines += [line] if line else []
+            if entry.by_update:
+                continue
+            for place in own:
+                applied[place] = factors[place]
+            entry.split.settings = {
+                id(tensor): of_tensor
+                for tensor, of_tensor in of_tensors
+                if of_tensor.changes_a_setting
+            }
+        self._settings = applied
+        return lines
 
     def scale_updates_of(self, optimizer: torch.optim.Optimizer) -> None:
         """Let multipliers act on the updates of an optimizer, instead of on its learning rates."""
@@ -203,7 +234,22 @@ class StepScaler:
 
         It is 0 where there is none, or none that can be kept apart from the rest of the update.
         """
-        return [decay for _, decay in self._of_parameters(_Inner.stepped_with, (0.0, 0.0))]
+        return [
+            decay * factors.weight_decay
+            for (_, decay), factors in zip(
+                self._of_parameters(_Inner.stepped_with, (0.0, 0.0)), self._settings, strict=True
+            )
+        ]
+
+    def kept_decays(self) -> list[float]:
+        """Return the same for steps whose weight decay multipliers leave as it is.
+
+        It is what the settings say, or what the recipe makes of them.
+        """
+        return [
+            decay * factors.learning_rate
+            for decay, factors in zip(self.decays(), self._settings, strict=True)
+        ]
 
     def _of_parameters(self, values: Callable[[_Inner], dict[int, _T]], default: _T) -> list[_T]:
         by_owner = {key: values(entry) for key, entry in self._by_id.items()}
@@ -241,7 +287,8 @@ class StepScaler:
             entry.split.merge()
 
     def disarm(self) -> None:
-        """Make the steps that follow as scheduled."""
+        """Make the steps that follow as scheduled, with the optimizers' own settings."""
+        self._settings = [SettingFactors()] * len(self.parameters)
         for entry in self._by_id.values():
             entry.split.disarm()
 
