@@ -15,10 +15,14 @@
     |  |- ProfileNotFoundError
     |  |- VersionNotFoundError
     |  |- RunNotFoundError
-    |  `- PolicyNotFoundError
+    |  |- PolicyNotFoundError
+    |  `- RecipeNotFoundError
     |- AliasMovedError
     |- PolicyMovedError
+    |- RecipeMovedError
     |- VersionInUseError
+    |- PolicyInUseError
+    |- RecipeInUseError
     |- RequestReusedError
     |- AuditUnavailableError
     |- ProfileDamagedError
@@ -40,7 +44,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_MAX_LISTED_PROFILES = 5
+_MAX_LISTED_USERS = 5
 
 
 class AdvisorError(Exception):
@@ -191,8 +195,8 @@ class PolicyInUseError(AdvisorError):
     """The policy to delete is in use by profiles."""
 
     def __init__(self, name: str, profiles: Sequence[str]) -> None:
-        listed = ", ".join(profiles[:_MAX_LISTED_PROFILES])
-        more = len(profiles) - _MAX_LISTED_PROFILES
+        listed = ", ".join(profiles[:_MAX_LISTED_USERS])
+        more = len(profiles) - _MAX_LISTED_USERS
         super().__init__(
             f"{name} is named by {listed}{f' and {more} more' if more > 0 else ''}; delete these "
             "versions first"
@@ -334,6 +338,47 @@ class PolicyNotFoundError(NotFoundError):
             hint = "`advisor policy list` shows all policies, `advisor policy set` creates one"
         super().__init__(f"there is no policy {name}; {hint}")
         self.nearest = tuple(nearest)
+
+
+class RecipeNotFoundError(NotFoundError):
+    """There is no such recipe, or not that version of it.
+
+    Attributes:
+        nearest: Similar names, the nearest first.
+    """
+
+    def __init__(self, name: str, nearest: Sequence[str] = (), latest: int = 0) -> None:
+        if latest:
+            hint = f"its versions are 1 to {latest}"
+        elif nearest:
+            hint = f"did you mean {' or '.join(nearest)}?"
+        else:
+            hint = "`advisor recipe list` shows all recipes, `advisor recipe set` stores one"
+        super().__init__(f"there is no recipe {name}; {hint}")
+        self.nearest = tuple(nearest)
+
+
+class RecipeMovedError(AdvisorError):
+    """The recipe's latest version is not the one that the caller expected."""
+
+    def __init__(self, name: str, expected: int, actual: int) -> None:
+        super().__init__(
+            f"the latest version of recipe {name!r} is {actual or 'none'}, not "
+            f"{expected or 'none'} as expected; another client changed it: read it again before "
+            "you retry"
+        )
+
+
+class RecipeInUseError(AdvisorError):
+    """The recipe to delete is in use by policies or profiles."""
+
+    def __init__(self, name: str, users: Sequence[str]) -> None:
+        listed = ", ".join(users[:_MAX_LISTED_USERS])
+        more = len(users) - _MAX_LISTED_USERS
+        super().__init__(
+            f"{name} is named by {listed}{f' and {more} more' if more > 0 else ''}; delete these "
+            "first"
+        )
 
 
 class PolicyMovedError(AdvisorError):

@@ -95,7 +95,7 @@ def recommend_all(
     relative_updates = (
         None if policy.max_relative_update is None else reference.relative_updates(moments)
     )
-    if priors is None or policy.prior is PriorRule.NONE:
+    if priors is None or (policy.prior is PriorRule.NONE and not policy.recipe):
         priors = np.zeros(len(mapping.matches))
     references = mapping.references(base_rates, reference.coherences(moments))
     # Zero and extreme rates are handled by the stages.

@@ -67,6 +67,7 @@ class Outcome(enum.Enum):
     UNMATCHED = "unmatched"
     HELD_FROZEN = "held: frozen"
     LIMITED = "limited"
+    PRIOR = "prior"  # nothing is measured yet
 
     @property
     def is_recommended(self) -> bool:
@@ -139,6 +140,8 @@ class Policy:
             [0, 1024], to which multipliers are rounded whose relative error is larger than half the
             distance of two values; 0: none is rounded. A step of few distinct learning rates costs
             less.
+        recipe: Name of the recipe whose factors on learning rates are the priors, whatever
+            ``prior`` says; empty: none.
 
     Raises:
         InvalidValueError: A rule is out of its range.
@@ -172,6 +175,7 @@ class Policy:
     min_multiplier_without_prior: float = 2.0**-4
     max_multiplier_without_prior: float = 2.0**2
     multiplier_values_per_octave: int = 8
+    recipe: str = ""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

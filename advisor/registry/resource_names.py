@@ -174,3 +174,70 @@ class PolicyReference:
         """Return the resource name, with the version if one is given."""
         name = f"projects/{self.project}/policies/{self.policy}"
         return f"{name}@{self.version}" if self.version else name
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeReference:
+    """A version of a stored recipe, or a recipe that comes with the service.
+
+    Attributes:
+        project: Identifier of the project; empty: the recipe comes with the service.
+        recipe: Identifier of the recipe.
+        version: The version number; 0: the latest, or it comes with the service.
+    """
+
+    project: str
+    recipe: str
+    version: int = 0
+
+    @classmethod
+    @lru_cache(_MAX_CACHED)
+    def parse(cls, field: str, value: str) -> RecipeReference:
+        """Parse ``projects/{project}/recipes/{recipe}`` with or without ``@{version}``.
+
+        A name without slashes is that of a recipe that comes with the service.
+
+        Raises:
+            InvalidValueError: The value is not such a name.
+        """
+        path, at, version = value.partition("@")
+        if "/" not in path:
+            if at:
+                raise InvalidValueError(
+                    field,
+                    f"{shown(value)} names a version, but recipes that come with the service have "
+                    "none; leave it out, or give projects/{project}/recipes/{recipe}@{version}",
+                )
+            return cls("", check_id(field, "recipe", path))
+        project, recipe = _segments(field, path, "projects/{project}/recipes/{recipe}", "recipe")
+        check_id(field, "project", project)
+        check_id(field, "recipe", recipe)
+        if at and not _VERSION.fullmatch(version):
+            raise InvalidValueError(
+                field, f"{shown(version)} is not a version number of at least 1"
+            )
+        return cls(project, recipe, int(version or 0))
+
+    def check_project(self, field: str, project: str) -> None:
+        """Refuse a recipe that is stored in a different project.
+
+        Args:
+            field: Where the name was given.
+            project: The project that uses the recipe.
+
+        Raises:
+            InvalidValueError: The recipe belongs to a different project.
+        """
+        if self.project and self.project != project:
+            raise InvalidValueError(
+                field,
+                f"{shown(str(self))} belongs to a different project than {shown(project)}; store "
+                f"it there too: projects/{project}/recipes/{self.recipe}",
+            )
+
+    def __str__(self) -> str:
+        """Return the resource name, with the version if one is given."""
+        if not self.project:
+            return self.recipe
+        name = f"projects/{self.project}/recipes/{self.recipe}"
+        return f"{name}@{self.version}" if self.version else name

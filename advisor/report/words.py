@@ -23,6 +23,8 @@ _OUTCOME_SENTENCES = {
     "multiplier stays.",
     policy_pb2.OUTCOME_LIMITED: "The change of the multiplier was shortened by the limits that are "
     "listed with it.",
+    policy_pb2.OUTCOME_PRIOR: "The group is not measured yet, so the multiplier is its "
+    "prior, or 1.",
 }
 
 _LIMIT_SENTENCES = {

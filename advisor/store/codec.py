@@ -299,6 +299,7 @@ _RULES_ADDED_LATER: dict[str, Any] = {
     "min_multiplier_without_prior": 2.0**-10,
     "max_multiplier_without_prior": 2.0**10,
     "multiplier_values_per_octave": 0,
+    "recipe": "",
 }
 
 

@@ -53,6 +53,9 @@ TABLE: dict[type[Exception], ErrorMapping] = {
     errors.RunNotFoundError: ErrorMapping(_C.NOT_FOUND, _R.ERROR_REASON_RUN_NOT_FOUND),
     errors.PolicyNotFoundError: ErrorMapping(_C.NOT_FOUND, _R.ERROR_REASON_POLICY_NOT_FOUND),
     errors.PolicyMovedError: ErrorMapping(_C.ABORTED, _R.ERROR_REASON_POLICY_MOVED),
+    errors.RecipeNotFoundError: ErrorMapping(_C.NOT_FOUND, _R.ERROR_REASON_RECIPE_NOT_FOUND),
+    errors.RecipeMovedError: ErrorMapping(_C.ABORTED, _R.ERROR_REASON_RECIPE_MOVED),
+    errors.RecipeInUseError: ErrorMapping(_C.FAILED_PRECONDITION, _R.ERROR_REASON_RECIPE_IN_USE),
     errors.AliasMovedError: ErrorMapping(_C.ABORTED, _R.ERROR_REASON_ALIAS_MOVED),
     errors.VersionInUseError: ErrorMapping(_C.FAILED_PRECONDITION, _R.ERROR_REASON_VERSION_IN_USE),
     errors.PolicyInUseError: ErrorMapping(_C.FAILED_PRECONDITION, _R.ERROR_REASON_POLICY_IN_USE),
@@ -88,7 +91,11 @@ def metadata_of(error: Exception) -> dict[str, str]:
                 "unmatched": _joined(error.unmatched),
                 "unmatched_count": str(len(error.unmatched)),
             }
-        case errors.ProfileNotFoundError() | errors.PolicyNotFoundError():
+        case (
+            errors.ProfileNotFoundError()
+            | errors.PolicyNotFoundError()
+            | errors.RecipeNotFoundError()
+        ):
             return {"nearest": _joined(error.nearest)}
         case _:
             return {}

@@ -15,6 +15,7 @@ from advisor.policy import (
     WeightDecayRule,
     check_bounds_include_one,
 )
+from advisor.registry.resource_names import RecipeReference
 from fslr.advisor.v1 import policy_pb2
 
 _DEPTH_RULES = {
@@ -104,6 +105,7 @@ def policy_from_proto(message: policy_pb2.Policy) -> Policy:
         unmatched_rule=_rule("unmatched_rule", _UNMATCHED_RULES, message.unmatched_rule),
         prior=_rule("prior", _PRIOR_RULES, message.prior),
         weight_decay=_rule("weight_decay", _WEIGHT_DECAY_RULES, message.weight_decay),
+        recipe=recipe_name("recipe", message.recipe),
         **given,
     )
     check_bounds_include_one(policy)
@@ -118,8 +120,18 @@ def policy_to_proto(policy: Policy) -> policy_pb2.Policy:
         unmatched_rule=_number_of(_UNMATCHED_RULES, policy.unmatched_rule),
         prior=_number_of(_PRIOR_RULES, policy.prior),
         weight_decay=weight_decay_to_proto(policy.weight_decay),
+        recipe=policy.recipe,
         **{field: getattr(policy, field) for field in _POLICY_FIELDS},
     )
+
+
+def recipe_name(field: str, name: str) -> str:
+    """Return the name of a recipe if it is valid or empty.
+
+    Raises:
+        InvalidValueError: It is not the name of a recipe.
+    """
+    return str(RecipeReference.parse(field, name)) if name else ""
 
 
 def weight_decay_to_proto(rule: WeightDecayRule) -> policy_pb2.WeightDecayRule.ValueType:

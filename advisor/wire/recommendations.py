@@ -32,6 +32,7 @@ _OUTCOMES = {
     Outcome.UNMATCHED: policy_pb2.OUTCOME_UNMATCHED,
     Outcome.HELD_FROZEN: policy_pb2.OUTCOME_HELD_FROZEN,
     Outcome.LIMITED: policy_pb2.OUTCOME_LIMITED,
+    Outcome.PRIOR: policy_pb2.OUTCOME_PRIOR,
 }
 # As bytes: an integer below 128 takes one byte on the wire.
 _OUTCOME_NUMBERS = np.array([_OUTCOMES[outcome] for outcome in Outcome], dtype=np.uint8)

@@ -14,11 +14,14 @@
        |  |- ProfileNotFoundError
        |  |- VersionNotFoundError
        |  |- RunNotFoundError
-       |  `- PolicyNotFoundError
+       |  |- PolicyNotFoundError
+       |  `- RecipeNotFoundError
        |- LayoutMismatchError   groups of the model match no group of the profile
        |- AliasMovedError       the alias was moved in the meantime
        |- PolicyMovedError      the policy was changed in the meantime
        |- PolicyInUseError      profiles name the policy
+       |- RecipeMovedError      the recipe was changed in the meantime
+       |- RecipeInUseError      policies or profiles name the recipe
        |- VersionInUseError     an alias names the version
        |- MessageTooLargeError
        |- AuthenticationError   the token is missing or not valid
@@ -117,6 +120,18 @@ class PolicyMovedError(ServiceError):
     """The policy was changed in the meantime."""
 
 
+class RecipeNotFoundError(NotFoundError):
+    """The recipe, or that version of it, does not exist."""
+
+
+class RecipeMovedError(ServiceError):
+    """The recipe was changed in the meantime."""
+
+
+class RecipeInUseError(ServiceError):
+    """Policies or profiles name the recipe to delete."""
+
+
 class VersionInUseError(ServiceError):
     """An alias names the version."""
 
@@ -168,6 +183,9 @@ BY_REASON: dict[str, type[ServiceError]] = {
     "POLICY_NOT_FOUND": PolicyNotFoundError,
     "POLICY_IN_USE": PolicyInUseError,
     "POLICY_MOVED": PolicyMovedError,
+    "RECIPE_NOT_FOUND": RecipeNotFoundError,
+    "RECIPE_IN_USE": RecipeInUseError,
+    "RECIPE_MOVED": RecipeMovedError,
     "ALIAS_MOVED": AliasMovedError,
     "VERSION_IN_USE": VersionInUseError,
     "REQUEST_REUSED": InvalidRequestError,

@@ -6,6 +6,7 @@ AdvisorService: recommendations for running training jobs."""
 from collections import abc as _abc
 from fslr.advisor.v1 import layout_pb2 as _layout_pb2
 from fslr.advisor.v1 import policy_pb2 as _policy_pb2
+from fslr.advisor.v1 import recipe_pb2 as _recipe_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -53,6 +54,10 @@ class _WarningKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WarningKi
     """The unit rates of run and profile are averages over different output elements."""
     WARNING_KIND_CONCURRENT_RUN: _WarningKind.ValueType  # 12
     """Another job reports measurements to the same run."""
+    WARNING_KIND_RECIPE: _WarningKind.ValueType  # 13
+    """The policy's recipe does not hold for the run's optimizer, or says nothing of some groups."""
+    WARNING_KIND_RECIPE_DISAGREES: _WarningKind.ValueType  # 14
+    """Measured multipliers differ from those of the recipe by more than a factor of 2, beyond noise."""
 
 class WarningKind(_WarningKind, metaclass=_WarningKindEnumTypeWrapper):
     """WarningKind is the kind of a difference between a run and its profile."""
@@ -83,6 +88,10 @@ WARNING_KIND_MASK: WarningKind.ValueType  # 11
 """The unit rates of run and profile are averages over different output elements."""
 WARNING_KIND_CONCURRENT_RUN: WarningKind.ValueType  # 12
 """Another job reports measurements to the same run."""
+WARNING_KIND_RECIPE: WarningKind.ValueType  # 13
+"""The policy's recipe does not hold for the run's optimizer, or says nothing of some groups."""
+WARNING_KIND_RECIPE_DISAGREES: WarningKind.ValueType  # 14
+"""Measured multipliers differ from those of the recipe by more than a factor of 2, beyond noise."""
 Global___WarningKind: _TypeAlias = WarningKind  # noqa: Y015
 
 @_typing.final
@@ -102,6 +111,8 @@ class RunOpening(_message.Message):
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     LOSS_NAME_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    TRAINING_RATIOS_FIELD_NUMBER: _builtins.int
+    RECIPE_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """The run: `projects/{project}/runs/{run}`. The run is 1 to 63 characters of `[a-z0-9-]` and
     starts with a letter. Measurements are stored under this name. Default (empty): nothing is
@@ -134,6 +145,10 @@ class RunOpening(_message.Message):
     its stream opens again. Two jobs that report to one run in turns are warned. At most 64
     characters without control characters. Default (empty): not known, never warned.
     """
+    recipe: _builtins.str
+    """A recipe that takes the place of the policy's one; the policy's other rules stay. As in
+    `Policy.recipe`. Default (empty): the policy's recipe.
+    """
     @_builtins.property
     def layout(self) -> _layout_pb2.Layout:
         """The model's groups. Required."""
@@ -141,6 +156,13 @@ class RunOpening(_message.Message):
     @_builtins.property
     def policy(self) -> _policy_pb2.Policy:
         """Rules that replace the profile's policy. Default (absent): the profile's policy."""
+
+    @_builtins.property
+    def training_ratios(self) -> _recipe_pb2.TrainingRatios:
+        """How much larger the run is than its base in what layouts do not show; used only by recipes.
+        Default (absent): `batch` and `tokens` follow from batch sizes and numbers of steps where both
+        are known, and the other ratios are 1.
+        """
 
     def __init__(
         self,
@@ -156,10 +178,12 @@ class RunOpening(_message.Message):
         batch_size: _builtins.int = ...,
         loss_name: _builtins.str = ...,
         session: _builtins.str = ...,
+        training_ratios: _recipe_pb2.TrainingRatios | None = ...,
+        recipe: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "policy", b"policy", "training_ratios", b"training_ratios"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "batch_size", b"batch_size", "layout", b"layout", "loss_name", b"loss_name", "observe_only", b"observe_only", "optimizer", b"optimizer", "policy", b"policy", "profile", b"profile", "run", b"run", "session", b"session", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "batch_size", b"batch_size", "layout", b"layout", "loss_name", b"loss_name", "observe_only", b"observe_only", "optimizer", b"optimizer", "policy", b"policy", "profile", b"profile", "recipe", b"recipe", "run", b"run", "session", b"session", "total_steps", b"total_steps", "training_ratios", b"training_ratios"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -348,7 +372,11 @@ class RecommendLRRequest(_message.Message):
 
     @_builtins.property
     def measurement(self) -> Global___Measurement:
-        """Required, unless `end` is true. Refused if it is."""
+        """Required, unless `end` is true or the message has an opening. Refused if `end` is true. An opening
+        without a measurement is answered with priors and the factors of a recipe; measurements may
+        follow on the same stream. A service that does not know recipes refuses it with
+        INVALID_ARGUMENT.
+        """
 
     def __init__(
         self,
@@ -393,7 +421,10 @@ Global___Warning: _TypeAlias = Warning  # noqa: Y015
 
 @_typing.final
 class RecommendLRResponse(_message.Message):
-    """RecommendLRResponse is the answer to one measurement. Arrays are in layout order."""
+    """RecommendLRResponse is the answer to one measurement, or to an opening without a measurement.
+    Arrays are in layout order. Without a measurement the arrays about rates are empty, each outcome is
+    `OUTCOME_PRIOR` or `OUTCOME_UNMATCHED`, and `step` and `next_measurement_step` are 0.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -415,6 +446,8 @@ class RecommendLRResponse(_message.Message):
     RECOMMENDED_FIELD_NUMBER: _builtins.int
     PRIORS_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    RECIPE_FIELD_NUMBER: _builtins.int
+    RECIPE_FACTORS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """The measurement's step."""
     profile: _builtins.str
@@ -439,6 +472,10 @@ class RecommendLRResponse(_message.Message):
     """
     weight_decay: _policy_pb2.WeightDecayRule.ValueType
     """What multipliers do to weight decay under the policy."""
+    recipe: _builtins.str
+    """The recipe that was followed: the name of one that comes with the service, or
+    `projects/{project}/recipes/{recipe}@{version}`. Empty: none.
+    """
     @_builtins.property
     def multipliers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Factors on the scheduled learning rates. Always finite and within the policy's bounds."""
@@ -484,7 +521,13 @@ class RecommendLRResponse(_message.Message):
 
     @_builtins.property
     def priors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Each group's multiplier from shapes alone; 0: it has no prior."""
+        """Each group's multiplier from shapes alone or, under a recipe, its factor on the learning rate; 0:
+        it has no prior.
+        """
+
+    @_builtins.property
+    def recipe_factors(self) -> _recipe_pb2.RecipeFactors:
+        """What the recipe says beside learning rates; only in an answer without a measurement."""
 
     def __init__(
         self,
@@ -507,10 +550,12 @@ class RecommendLRResponse(_message.Message):
         recommended: _abc.Iterable[_builtins.bool] | None = ...,
         priors: _abc.Iterable[_builtins.float] | None = ...,
         weight_decay: _policy_pb2.WeightDecayRule.ValueType = ...,
+        recipe: _builtins.str = ...,
+        recipe_factors: _recipe_pb2.RecipeFactors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recipe_factors", b"recipe_factors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_factors", b"depth_factors", "digest", b"digest", "limits", b"limits", "multipliers", b"multipliers", "next_measurement_step", b"next_measurement_step", "outcomes", b"outcomes", "policy", b"policy", "priors", b"priors", "probes", b"probes", "profile", b"profile", "profile_step", b"profile_step", "raw_multipliers", b"raw_multipliers", "recommended", b"recommended", "reference_unit_rates", b"reference_unit_rates", "stale", b"stale", "step", b"step", "warnings", b"warnings", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_factors", b"depth_factors", "digest", b"digest", "limits", b"limits", "multipliers", b"multipliers", "next_measurement_step", b"next_measurement_step", "outcomes", b"outcomes", "policy", b"policy", "priors", b"priors", "probes", b"probes", "profile", b"profile", "profile_step", b"profile_step", "raw_multipliers", b"raw_multipliers", "recipe", b"recipe", "recipe_factors", b"recipe_factors", "recommended", b"recommended", "reference_unit_rates", b"reference_unit_rates", "stale", b"stale", "step", b"step", "warnings", b"warnings", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -53,7 +53,8 @@ class AdvisorServiceServicer(object):
 
     def RecommendLR(self, request_iterator, context):
         """RecommendLR answers each measurement with one response. The first message carries `opening`, and
-        the last one may say that the job has ended.
+        the last one may say that the job has ended. A first message without a measurement is answered
+        with what is known before the first step.
         The service keeps nothing between messages that it cannot rebuild from `opening` and the store,
         so a client can reconnect to any replica, send `opening` again and continue.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -63,7 +64,8 @@ class AdvisorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RecommendLROnce(self, request, context):
-        """RecommendLROnce answers one measurement that comes with its `opening`, for one-shot callers.
+        """RecommendLROnce answers one measurement that comes with its `opening`, or an opening without a
+        measurement, for one-shot callers.
         It shares its messages with RecommendLR on purpose: the two are one contract.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_REQUEST_STANDARD_NAME

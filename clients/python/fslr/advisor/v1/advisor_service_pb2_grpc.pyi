@@ -35,13 +35,15 @@ class AdvisorServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AdvisorServiceAsyncStub: ...
     RecommendLR: _grpc.StreamStreamMultiCallable[_advisor_service_pb2.RecommendLRRequest, _advisor_service_pb2.RecommendLRResponse]
     """RecommendLR answers each measurement with one response. The first message carries `opening`, and
-    the last one may say that the job has ended.
+    the last one may say that the job has ended. A first message without a measurement is answered
+    with what is known before the first step.
     The service keeps nothing between messages that it cannot rebuild from `opening` and the store,
     so a client can reconnect to any replica, send `opening` again and continue.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
     RecommendLROnce: _grpc.UnaryUnaryMultiCallable[_advisor_service_pb2.RecommendLRRequest, _advisor_service_pb2.RecommendLRResponse]
-    """RecommendLROnce answers one measurement that comes with its `opening`, for one-shot callers.
+    """RecommendLROnce answers one measurement that comes with its `opening`, or an opening without a
+    measurement, for one-shot callers.
     It shares its messages with RecommendLR on purpose: the two are one contract.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
@@ -55,13 +57,15 @@ class AdvisorServiceAsyncStub(AdvisorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     RecommendLR: _aio.StreamStreamMultiCallable[_advisor_service_pb2.RecommendLRRequest, _advisor_service_pb2.RecommendLRResponse]  # type: ignore[assignment]
     """RecommendLR answers each measurement with one response. The first message carries `opening`, and
-    the last one may say that the job has ended.
+    the last one may say that the job has ended. A first message without a measurement is answered
+    with what is known before the first step.
     The service keeps nothing between messages that it cannot rebuild from `opening` and the store,
     so a client can reconnect to any replica, send `opening` again and continue.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
     RecommendLROnce: _aio.UnaryUnaryMultiCallable[_advisor_service_pb2.RecommendLRRequest, _advisor_service_pb2.RecommendLRResponse]  # type: ignore[assignment]
-    """RecommendLROnce answers one measurement that comes with its `opening`, for one-shot callers.
+    """RecommendLROnce answers one measurement that comes with its `opening`, or an opening without a
+    measurement, for one-shot callers.
     It shares its messages with RecommendLR on purpose: the two are one contract.
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
@@ -78,7 +82,8 @@ class AdvisorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_advisor_service_pb2.RecommendLRResponse], _abc.AsyncIterator[_advisor_service_pb2.RecommendLRResponse]]:
         """RecommendLR answers each measurement with one response. The first message carries `opening`, and
-        the last one may say that the job has ended.
+        the last one may say that the job has ended. A first message without a measurement is answered
+        with what is known before the first step.
         The service keeps nothing between messages that it cannot rebuild from `opening` and the store,
         so a client can reconnect to any replica, send `opening` again and continue.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -90,7 +95,8 @@ class AdvisorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _advisor_service_pb2.RecommendLRRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_advisor_service_pb2.RecommendLRResponse, _abc.Awaitable[_advisor_service_pb2.RecommendLRResponse]]:
-        """RecommendLROnce answers one measurement that comes with its `opening`, for one-shot callers.
+        """RecommendLROnce answers one measurement that comes with its `opening`, or an opening without a
+        measurement, for one-shot callers.
         It shares its messages with RecommendLR on purpose: the two are one contract.
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         buf:lint:ignore RPC_REQUEST_STANDARD_NAME

@@ -92,6 +92,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: profiles name the policy to delete."""
     ERROR_REASON_TOO_MANY_METRICS: _ErrorReason.ValueType  # 28
     """RESOURCE_EXHAUSTED: the run would have more metrics than are stored for one run."""
+    ERROR_REASON_RECIPE_NOT_FOUND: _ErrorReason.ValueType  # 29
+    """NOT_FOUND: the recipe, or that version of it, does not exist. The metadata `nearest` lists
+    similar names, one per line.
+    """
+    ERROR_REASON_RECIPE_MOVED: _ErrorReason.ValueType  # 30
+    """ABORTED: the recipe's latest version is not the expected one; read it again."""
+    ERROR_REASON_RECIPE_IN_USE: _ErrorReason.ValueType  # 31
+    """FAILED_PRECONDITION: policies or profiles name the recipe to delete."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the value of `google.rpc.ErrorInfo.reason`, there without the prefix
@@ -164,6 +172,14 @@ ERROR_REASON_POLICY_IN_USE: ErrorReason.ValueType  # 27
 """FAILED_PRECONDITION: profiles name the policy to delete."""
 ERROR_REASON_TOO_MANY_METRICS: ErrorReason.ValueType  # 28
 """RESOURCE_EXHAUSTED: the run would have more metrics than are stored for one run."""
+ERROR_REASON_RECIPE_NOT_FOUND: ErrorReason.ValueType  # 29
+"""NOT_FOUND: the recipe, or that version of it, does not exist. The metadata `nearest` lists
+similar names, one per line.
+"""
+ERROR_REASON_RECIPE_MOVED: ErrorReason.ValueType  # 30
+"""ABORTED: the recipe's latest version is not the expected one; read it again."""
+ERROR_REASON_RECIPE_IN_USE: ErrorReason.ValueType  # 31
+"""FAILED_PRECONDITION: policies or profiles name the recipe to delete."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

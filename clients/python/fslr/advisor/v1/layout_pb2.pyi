@@ -98,6 +98,7 @@ class Group(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     INITIAL_RMS_FIELD_NUMBER: _builtins.int
     OPTIMIZER_FIELD_NUMBER: _builtins.int
+    RESIDUAL_OUTPUT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The parameter's name in its model, such as `blocks.3.attn.qkv.weight`. Required, unique within
     the layout. As all names here, 1 to 512 characters without control characters.
@@ -134,6 +135,11 @@ class Group(_message.Message):
     """Name of the optimizer that updates the group, if it is not the one of the opening or of the
     provenance; at most 1,024 characters without control characters. Default (empty): that one.
     """
+    residual_output: _builtins.bool
+    """Whether the output of the group's layer is added to a residual stream, as that of an attention's
+    output projection is. Recipes may have different factors for such groups. Default (absent):
+    derived from the name.
+    """
     @_builtins.property
     def inner_indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """For a role with several indices (stage and block, layer and expert): positions along the
@@ -168,14 +174,20 @@ class Group(_message.Message):
         kind: Global___GroupKind.ValueType = ...,
         initial_rms: _builtins.float | None = ...,
         optimizer: _builtins.str = ...,
+        residual_output: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_initial_rms", b"_initial_rms", "initial_rms", b"initial_rms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_initial_rms", b"_initial_rms", "_residual_output", b"_residual_output", "initial_rms", b"initial_rms", "residual_output", b"residual_output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_rms", b"_initial_rms", "depth_count", b"depth_count", "depth_index", b"depth_index", "fan_in", b"fan_in", "fan_out", b"fan_out", "initial_rms", b"initial_rms", "inner_counts", b"inner_counts", "inner_indices", b"inner_indices", "kind", b"kind", "name", b"name", "optimizer", b"optimizer", "parameter_count", b"parameter_count", "role", b"role", "shape", b"shape"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_rms", b"_initial_rms", "_residual_output", b"_residual_output", "depth_count", b"depth_count", "depth_index", b"depth_index", "fan_in", b"fan_in", "fan_out", b"fan_out", "initial_rms", b"initial_rms", "inner_counts", b"inner_counts", "inner_indices", b"inner_indices", "kind", b"kind", "name", b"name", "optimizer", b"optimizer", "parameter_count", b"parameter_count", "residual_output", b"residual_output", "role", b"role", "shape", b"shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__initial_rms: _TypeAlias = _typing.Literal["initial_rms"]  # noqa: Y015
     _WhichOneofArgType__initial_rms: _TypeAlias = _typing.Literal["_initial_rms", b"_initial_rms"]  # noqa: Y015
+    _WhichOneofReturnType__residual_output: _TypeAlias = _typing.Literal["residual_output"]  # noqa: Y015
+    _WhichOneofArgType__residual_output: _TypeAlias = _typing.Literal["_residual_output", b"_residual_output"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_rms) -> _WhichOneofReturnType__initial_rms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__residual_output) -> _WhichOneofReturnType__residual_output | None: ...
 
 Global___Group: _TypeAlias = Group  # noqa: Y015
 

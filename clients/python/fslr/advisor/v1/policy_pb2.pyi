@@ -196,6 +196,8 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """The policy freezes multipliers from this step on; the multiplier in force is kept."""
     OUTCOME_LIMITED: _Outcome.ValueType  # 7
     """The slew limit or damping reduced the change from the multiplier in force."""
+    OUTCOME_PRIOR: _Outcome.ValueType  # 8
+    """Nothing has been measured: the multiplier is the group's prior, or 1 if it has none."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
     """Outcome says why a group has its multiplier."""
@@ -218,6 +220,8 @@ OUTCOME_HELD_FROZEN: Outcome.ValueType  # 6
 """The policy freezes multipliers from this step on; the multiplier in force is kept."""
 OUTCOME_LIMITED: Outcome.ValueType  # 7
 """The slew limit or damping reduced the change from the multiplier in force."""
+OUTCOME_PRIOR: Outcome.ValueType  # 8
+"""Nothing has been measured: the multiplier is the group's prior, or 1 if it has none."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 class _Limit:
@@ -342,6 +346,7 @@ class Policy(_message.Message):
     MAX_MULTIPLIER_WITHOUT_PRIOR_FIELD_NUMBER: _builtins.int
     LOWER_CORRECTION_BOUND_FIELD_NUMBER: _builtins.int
     MULTIPLIER_VALUES_PER_OCTAVE_FIELD_NUMBER: _builtins.int
+    RECIPE_FIELD_NUMBER: _builtins.int
     depth_rule: Global___DepthRule.ValueType
     """How differences in depth are handled. Default: sum."""
     alignment: Global___Alignment.ValueType
@@ -441,6 +446,12 @@ class Policy(_message.Message):
     values are rounded, so that groups share learning rates and a step costs less. 0: none is
     rounded. Default 8.
     """
+    recipe: _builtins.str
+    """The recipe whose factors on learning rates are the priors, whatever `prior` says: the name of a
+    recipe that comes with the service, such as `depth-mup`, or a stored one of the run's project,
+    `projects/{project}/recipes/{recipe}`, optionally with `@{version}`. Without a version a run uses
+    the one that is the latest at its opening. Default (empty): none.
+    """
     def __init__(
         self,
         *,
@@ -472,10 +483,11 @@ class Policy(_message.Message):
         max_multiplier_without_prior: _builtins.float | None = ...,
         lower_correction_bound: _builtins.float | None = ...,
         multiplier_values_per_octave: _builtins.int | None = ...,
+        recipe: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_lower_correction_bound", b"_lower_correction_bound", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_multiplier_without_prior", b"_max_multiplier_without_prior", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_multiplier_without_prior", b"_min_multiplier_without_prior", "_min_rate_ratio", b"_min_rate_ratio", "_multiplier_values_per_octave", b"_multiplier_values_per_octave", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "lower_correction_bound", b"lower_correction_bound", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_multiplier_without_prior", b"max_multiplier_without_prior", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_multiplier_without_prior", b"min_multiplier_without_prior", "min_rate_ratio", b"min_rate_ratio", "multiplier_values_per_octave", b"multiplier_values_per_octave", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "weigh_by_confidence", b"weigh_by_confidence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_lower_correction_bound", b"_lower_correction_bound", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_multiplier_without_prior", b"_max_multiplier_without_prior", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_multiplier_without_prior", b"_min_multiplier_without_prior", "_min_rate_ratio", b"_min_rate_ratio", "_multiplier_values_per_octave", b"_multiplier_values_per_octave", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "alignment", b"alignment", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "depth_rule", b"depth_rule", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "lower_correction_bound", b"lower_correction_bound", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_multiplier_without_prior", b"max_multiplier_without_prior", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_multiplier_without_prior", b"min_multiplier_without_prior", "min_rate_ratio", b"min_rate_ratio", "multiplier_values_per_octave", b"multiplier_values_per_octave", "prior", b"prior", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "unmatched_rule", b"unmatched_rule", "weigh_by_confidence", b"weigh_by_confidence", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window", "_correction_bound", b"_correction_bound", "_dense_start_steps", b"_dense_start_steps", "_first_step_only", b"_first_step_only", "_freeze_after_step", b"_freeze_after_step", "_lower_correction_bound", b"_lower_correction_bound", "_max_interval_steps", b"_max_interval_steps", "_max_linearity_error", b"_max_linearity_error", "_max_multiplier", b"_max_multiplier", "_max_multiplier_without_prior", b"_max_multiplier_without_prior", "_max_probes", b"_max_probes", "_max_relative_error", b"_max_relative_error", "_max_relative_update", b"_max_relative_update", "_min_interval_steps", b"_min_interval_steps", "_min_multiplier", b"_min_multiplier", "_min_multiplier_without_prior", b"_min_multiplier_without_prior", "_min_rate_ratio", b"_min_rate_ratio", "_multiplier_values_per_octave", b"_multiplier_values_per_octave", "_reference_smoothing", b"_reference_smoothing", "_rise_limit", b"_rise_limit", "_slew_limit", b"_slew_limit", "_target_relative_error", b"_target_relative_error", "_weigh_by_confidence", b"_weigh_by_confidence", "alignment", b"alignment", "averaging_window", b"averaging_window", "correction_bound", b"correction_bound", "dense_start_steps", b"dense_start_steps", "depth_rule", b"depth_rule", "first_step_only", b"first_step_only", "freeze_after_step", b"freeze_after_step", "lower_correction_bound", b"lower_correction_bound", "max_interval_steps", b"max_interval_steps", "max_linearity_error", b"max_linearity_error", "max_multiplier", b"max_multiplier", "max_multiplier_without_prior", b"max_multiplier_without_prior", "max_probes", b"max_probes", "max_relative_error", b"max_relative_error", "max_relative_update", b"max_relative_update", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "min_multiplier_without_prior", b"min_multiplier_without_prior", "min_rate_ratio", b"min_rate_ratio", "multiplier_values_per_octave", b"multiplier_values_per_octave", "prior", b"prior", "recipe", b"recipe", "reference_smoothing", b"reference_smoothing", "rise_limit", b"rise_limit", "slew_limit", b"slew_limit", "target_relative_error", b"target_relative_error", "unmatched_rule", b"unmatched_rule", "weigh_by_confidence", b"weigh_by_confidence", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__averaging_window: _TypeAlias = _typing.Literal["averaging_window"]  # noqa: Y015
     _WhichOneofArgType__averaging_window: _TypeAlias = _typing.Literal["_averaging_window", b"_averaging_window"]  # noqa: Y015

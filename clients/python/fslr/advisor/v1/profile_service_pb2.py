@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from fslr.advisor.v1 import layout_pb2 as fslr_dot_advisor_dot_v1_dot_layout__pb2
 from fslr.advisor.v1 import policy_pb2 as fslr_dot_advisor_dot_v1_dot_policy__pb2
 from fslr.advisor.v1 import profile_pb2 as fslr_dot_advisor_dot_v1_dot_profile__pb2
+from fslr.advisor.v1 import recipe_pb2 as fslr_dot_advisor_dot_v1_dot_recipe__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%fslr/advisor/v1/profile_service.proto\x12\x0f\x66slr.advisor.v1\x1a\x1c\x66slr/advisor/v1/layout.proto\x1a\x1c\x66slr/advisor/v1/policy.proto\x1a\x1d\x66slr/advisor/v1/profile.proto\"l\n\x16RegisterProfileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x1f.fslr.advisor.v1.ProfileContent\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"U\n\x17RegisterProfileResponse\x12)\n\x07profile\x18\x01 \x01(\x0b\x32\x18.fslr.advisor.v1.Profile\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"!\n\x11GetProfileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"z\n\x12GetProfileResponse\x12)\n\x07profile\x18\x01 \x01(\x0b\x32\x18.fslr.advisor.v1.Profile\x12\x10\n\x08versions\x18\x02 \x03(\x03\x12\'\n\x07\x61liases\x18\x03 \x03(\x0b\x32\x16.fslr.advisor.v1.Alias\"\\\n\x13ListProfilesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"[\n\x14ListProfilesResponse\x12*\n\x08profiles\x18\x01 \x03(\x0b\x32\x18.fslr.advisor.v1.Profile\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x05\x41lias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"\x8b\x01\n\x16SetProfileAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\tB\x13\n\x11_expected_version\"\x85\x01\n\x17SetProfileAliasResponse\x12)\n\x07profile\x18\x01 \x01(\x0b\x32\x18.fslr.advisor.v1.Profile\x12\x18\n\x10previous_version\x18\x02 \x01(\x03\x12%\n\x05\x61lias\x18\x03 \x01(\x0b\x32\x16.fslr.advisor.v1.Alias\"Z\n\x19\x44\x65leteProfileAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x1c\n\x1a\x44\x65leteProfileAliasResponse\"N\n\x14\x44\x65leteProfileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61ll_versions\x18\x03 \x01(\x08\"\x17\n\x15\x44\x65leteProfileResponse\"\x8a\x01\n\x15ValidateLayoutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06layout\x18\x02 \x01(\x0b\x32\x17.fslr.advisor.v1.Layout\x12\'\n\x06policy\x18\x03 \x01(\x0b\x32\x17.fslr.advisor.v1.Policy\x12\x11\n\toptimizer\x18\x04 \x01(\t\"\x88\x01\n\x0cGroupMapping\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07sources\x18\x03 \x03(\t\x12\x14\n\x0c\x64\x65pth_factor\x18\x04 \x01(\x01\x12%\n\x05match\x18\x05 \x01(\x0e\x32\x16.fslr.advisor.v1.Match\x12\r\n\x05prior\x18\x06 \x01(\x01\"\x90\x02\n\x16ValidateLayoutResponse\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12/\n\x08mappings\x18\x02 \x03(\x0b\x32\x1d.fslr.advisor.v1.GroupMapping\x12\x11\n\tunmatched\x18\x03 \x03(\t\x12\x0f\n\x07refusal\x18\x04 \x01(\t\x12\x10\n\x08warnings\x18\x05 \x03(\t\x12\x36\n\x0cweight_decay\x18\x06 \x01(\x0e\x32 .fslr.advisor.v1.WeightDecayRule\x12\x0e\n\x06policy\x18\x07 \x01(\t\x12\x1a\n\x12min_interval_steps\x18\x08 \x01(\x03\x12\x1a\n\x12max_interval_steps\x18\t \x01(\x03\x32\xdb\x05\n\x0eProfileService\x12i\n\x0fRegisterProfile\x12\'.fslr.advisor.v1.RegisterProfileRequest\x1a(.fslr.advisor.v1.RegisterProfileResponse\"\x03\x90\x02\x02\x12Z\n\nGetProfile\x12\".fslr.advisor.v1.GetProfileRequest\x1a#.fslr.advisor.v1.GetProfileResponse\"\x03\x90\x02\x01\x12`\n\x0cListProfiles\x12$.fslr.advisor.v1.ListProfilesRequest\x1a%.fslr.advisor.v1.ListProfilesResponse\"\x03\x90\x02\x01\x12\x64\n\x0fSetProfileAlias\x12\'.fslr.advisor.v1.SetProfileAliasRequest\x1a(.fslr.advisor.v1.SetProfileAliasResponse\x12m\n\x12\x44\x65leteProfileAlias\x12*.fslr.advisor.v1.DeleteProfileAliasRequest\x1a+.fslr.advisor.v1.DeleteProfileAliasResponse\x12\x63\n\rDeleteProfile\x12%.fslr.advisor.v1.DeleteProfileRequest\x1a&.fslr.advisor.v1.DeleteProfileResponse\"\x03\x90\x02\x02\x12\x66\n\x0eValidateLayout\x12&.fslr.advisor.v1.ValidateLayoutRequest\x1a\'.fslr.advisor.v1.ValidateLayoutResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%fslr/advisor/v1/profile_service.proto\x12\x0f\x66slr.advisor.v1\x1a\x1c\x66slr/advisor/v1/layout.proto\x1a\x1c\x66slr/advisor/v1/policy.proto\x1a\x1d\x66slr/advisor/v1/profile.proto\x1a\x1c\x66slr/advisor/v1/recipe.proto\"l\n\x16RegisterProfileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x1f.fslr.advisor.v1.ProfileContent\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"U\n\x17RegisterProfileResponse\x12)\n\x07profile\x18\x01 \x01(\x0b\x32\x18.fslr.advisor.v1.Profile\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"!\n\x11GetProfileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"z\n\x12GetProfileResponse\x12)\n\x07profile\x18\x01 \x01(\x0b\x32\x18.fslr.advisor.v1.Profile\x12\x10\n\x08versions\x18\x02 \x03(\x03\x12\'\n\x07\x61liases\x18\x03 \x03(\x0b\x32\x16.fslr.advisor.v1.Alias\"\\\n\x13ListProfilesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"[\n\x14ListProfilesResponse\x12*\n\x08profiles\x18\x01 \x03(\x0b\x32\x18.fslr.advisor.v1.Profile\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x05\x41lias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"\x8b\x01\n\x16SetProfileAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\tB\x13\n\x11_expected_version\"\x85\x01\n\x17SetProfileAliasResponse\x12)\n\x07profile\x18\x01 \x01(\x0b\x32\x18.fslr.advisor.v1.Profile\x12\x18\n\x10previous_version\x18\x02 \x01(\x03\x12%\n\x05\x61lias\x18\x03 \x01(\x0b\x32\x16.fslr.advisor.v1.Alias\"Z\n\x19\x44\x65leteProfileAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x1c\n\x1a\x44\x65leteProfileAliasResponse\"N\n\x14\x44\x65leteProfileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61ll_versions\x18\x03 \x01(\x08\"\x17\n\x15\x44\x65leteProfileResponse\"\xd4\x01\n\x15ValidateLayoutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06layout\x18\x02 \x01(\x0b\x32\x17.fslr.advisor.v1.Layout\x12\'\n\x06policy\x18\x03 \x01(\x0b\x32\x17.fslr.advisor.v1.Policy\x12\x11\n\toptimizer\x18\x04 \x01(\t\x12\x38\n\x0ftraining_ratios\x18\x05 \x01(\x0b\x32\x1f.fslr.advisor.v1.TrainingRatios\x12\x0e\n\x06recipe\x18\x06 \x01(\t\"\x88\x01\n\x0cGroupMapping\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07sources\x18\x03 \x03(\t\x12\x14\n\x0c\x64\x65pth_factor\x18\x04 \x01(\x01\x12%\n\x05match\x18\x05 \x01(\x0e\x32\x16.fslr.advisor.v1.Match\x12\r\n\x05prior\x18\x06 \x01(\x01\"\xa0\x02\n\x16ValidateLayoutResponse\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12/\n\x08mappings\x18\x02 \x03(\x0b\x32\x1d.fslr.advisor.v1.GroupMapping\x12\x11\n\tunmatched\x18\x03 \x03(\t\x12\x0f\n\x07refusal\x18\x04 \x01(\t\x12\x10\n\x08warnings\x18\x05 \x03(\t\x12\x36\n\x0cweight_decay\x18\x06 \x01(\x0e\x32 .fslr.advisor.v1.WeightDecayRule\x12\x0e\n\x06policy\x18\x07 \x01(\t\x12\x1a\n\x12min_interval_steps\x18\x08 \x01(\x03\x12\x1a\n\x12max_interval_steps\x18\t \x01(\x03\x12\x0e\n\x06recipe\x18\n \x01(\t2\xdb\x05\n\x0eProfileService\x12i\n\x0fRegisterProfile\x12\'.fslr.advisor.v1.RegisterProfileRequest\x1a(.fslr.advisor.v1.RegisterProfileResponse\"\x03\x90\x02\x02\x12Z\n\nGetProfile\x12\".fslr.advisor.v1.GetProfileRequest\x1a#.fslr.advisor.v1.GetProfileResponse\"\x03\x90\x02\x01\x12`\n\x0cListProfiles\x12$.fslr.advisor.v1.ListProfilesRequest\x1a%.fslr.advisor.v1.ListProfilesResponse\"\x03\x90\x02\x01\x12\x64\n\x0fSetProfileAlias\x12\'.fslr.advisor.v1.SetProfileAliasRequest\x1a(.fslr.advisor.v1.SetProfileAliasResponse\x12m\n\x12\x44\x65leteProfileAlias\x12*.fslr.advisor.v1.DeleteProfileAliasRequest\x1a+.fslr.advisor.v1.DeleteProfileAliasResponse\x12\x63\n\rDeleteProfile\x12%.fslr.advisor.v1.DeleteProfileRequest\x1a&.fslr.advisor.v1.DeleteProfileResponse\"\x03\x90\x02\x02\x12\x66\n\x0eValidateLayout\x12&.fslr.advisor.v1.ValidateLayoutRequest\x1a\'.fslr.advisor.v1.ValidateLayoutResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,38 +45,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROFILESERVICE'].methods_by_name['DeleteProfile']._serialized_options = b'\220\002\002'
   _globals['_PROFILESERVICE'].methods_by_name['ValidateLayout']._loaded_options = None
   _globals['_PROFILESERVICE'].methods_by_name['ValidateLayout']._serialized_options = b'\220\002\001'
-  _globals['_REGISTERPROFILEREQUEST']._serialized_start=149
-  _globals['_REGISTERPROFILEREQUEST']._serialized_end=257
-  _globals['_REGISTERPROFILERESPONSE']._serialized_start=259
-  _globals['_REGISTERPROFILERESPONSE']._serialized_end=344
-  _globals['_GETPROFILEREQUEST']._serialized_start=346
-  _globals['_GETPROFILEREQUEST']._serialized_end=379
-  _globals['_GETPROFILERESPONSE']._serialized_start=381
-  _globals['_GETPROFILERESPONSE']._serialized_end=503
-  _globals['_LISTPROFILESREQUEST']._serialized_start=505
-  _globals['_LISTPROFILESREQUEST']._serialized_end=597
-  _globals['_LISTPROFILESRESPONSE']._serialized_start=599
-  _globals['_LISTPROFILESRESPONSE']._serialized_end=690
-  _globals['_ALIAS']._serialized_start=692
-  _globals['_ALIAS']._serialized_end=744
-  _globals['_SETPROFILEALIASREQUEST']._serialized_start=747
-  _globals['_SETPROFILEALIASREQUEST']._serialized_end=886
-  _globals['_SETPROFILEALIASRESPONSE']._serialized_start=889
-  _globals['_SETPROFILEALIASRESPONSE']._serialized_end=1022
-  _globals['_DELETEPROFILEALIASREQUEST']._serialized_start=1024
-  _globals['_DELETEPROFILEALIASREQUEST']._serialized_end=1114
-  _globals['_DELETEPROFILEALIASRESPONSE']._serialized_start=1116
-  _globals['_DELETEPROFILEALIASRESPONSE']._serialized_end=1144
-  _globals['_DELETEPROFILEREQUEST']._serialized_start=1146
-  _globals['_DELETEPROFILEREQUEST']._serialized_end=1224
-  _globals['_DELETEPROFILERESPONSE']._serialized_start=1226
-  _globals['_DELETEPROFILERESPONSE']._serialized_end=1249
-  _globals['_VALIDATELAYOUTREQUEST']._serialized_start=1252
-  _globals['_VALIDATELAYOUTREQUEST']._serialized_end=1390
-  _globals['_GROUPMAPPING']._serialized_start=1393
-  _globals['_GROUPMAPPING']._serialized_end=1529
-  _globals['_VALIDATELAYOUTRESPONSE']._serialized_start=1532
-  _globals['_VALIDATELAYOUTRESPONSE']._serialized_end=1804
-  _globals['_PROFILESERVICE']._serialized_start=1807
-  _globals['_PROFILESERVICE']._serialized_end=2538
+  _globals['_REGISTERPROFILEREQUEST']._serialized_start=179
+  _globals['_REGISTERPROFILEREQUEST']._serialized_end=287
+  _globals['_REGISTERPROFILERESPONSE']._serialized_start=289
+  _globals['_REGISTERPROFILERESPONSE']._serialized_end=374
+  _globals['_GETPROFILEREQUEST']._serialized_start=376
+  _globals['_GETPROFILEREQUEST']._serialized_end=409
+  _globals['_GETPROFILERESPONSE']._serialized_start=411
+  _globals['_GETPROFILERESPONSE']._serialized_end=533
+  _globals['_LISTPROFILESREQUEST']._serialized_start=535
+  _globals['_LISTPROFILESREQUEST']._serialized_end=627
+  _globals['_LISTPROFILESRESPONSE']._serialized_start=629
+  _globals['_LISTPROFILESRESPONSE']._serialized_end=720
+  _globals['_ALIAS']._serialized_start=722
+  _globals['_ALIAS']._serialized_end=774
+  _globals['_SETPROFILEALIASREQUEST']._serialized_start=777
+  _globals['_SETPROFILEALIASREQUEST']._serialized_end=916
+  _globals['_SETPROFILEALIASRESPONSE']._serialized_start=919
+  _globals['_SETPROFILEALIASRESPONSE']._serialized_end=1052
+  _globals['_DELETEPROFILEALIASREQUEST']._serialized_start=1054
+  _globals['_DELETEPROFILEALIASREQUEST']._serialized_end=1144
+  _globals['_DELETEPROFILEALIASRESPONSE']._serialized_start=1146
+  _globals['_DELETEPROFILEALIASRESPONSE']._serialized_end=1174
+  _globals['_DELETEPROFILEREQUEST']._serialized_start=1176
+  _globals['_DELETEPROFILEREQUEST']._serialized_end=1254
+  _globals['_DELETEPROFILERESPONSE']._serialized_start=1256
+  _globals['_DELETEPROFILERESPONSE']._serialized_end=1279
+  _globals['_VALIDATELAYOUTREQUEST']._serialized_start=1282
+  _globals['_VALIDATELAYOUTREQUEST']._serialized_end=1494
+  _globals['_GROUPMAPPING']._serialized_start=1497
+  _globals['_GROUPMAPPING']._serialized_end=1633
+  _globals['_VALIDATELAYOUTRESPONSE']._serialized_start=1636
+  _globals['_VALIDATELAYOUTRESPONSE']._serialized_end=1924
+  _globals['_PROFILESERVICE']._serialized_start=1927
+  _globals['_PROFILESERVICE']._serialized_end=2658
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from fslr.advisor.v1 import layout_pb2 as _layout_pb2
 from fslr.advisor.v1 import policy_pb2 as _policy_pb2
 from fslr.advisor.v1 import profile_pb2 as _profile_pb2
+from fslr.advisor.v1 import recipe_pb2 as _recipe_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -424,12 +425,16 @@ class ValidateLayoutRequest(_message.Message):
     LAYOUT_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     OPTIMIZER_FIELD_NUMBER: _builtins.int
+    TRAINING_RATIOS_FIELD_NUMBER: _builtins.int
+    RECIPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The profile, with or without a suffix. Required."""
     optimizer: _builtins.str
     """Name of the run's optimizer; at most 1,024 characters without control characters. Priors depend
     on it. Default (empty): the profile's.
     """
+    recipe: _builtins.str
+    """As in RunOpening."""
     @_builtins.property
     def layout(self) -> _layout_pb2.Layout:
         """The layout to map. Required."""
@@ -438,6 +443,12 @@ class ValidateLayoutRequest(_message.Message):
     def policy(self) -> _policy_pb2.Policy:
         """Rules that replace the profile's policy. Default (absent): the profile's policy."""
 
+    @_builtins.property
+    def training_ratios(self) -> _recipe_pb2.TrainingRatios:
+        """How much larger the run is than its base in what layouts do not show; used only by recipes.
+        Default (absent): all ratios are 1.
+        """
+
     def __init__(
         self,
         *,
@@ -445,10 +456,12 @@ class ValidateLayoutRequest(_message.Message):
         layout: _layout_pb2.Layout | None = ...,
         policy: _policy_pb2.Policy | None = ...,
         optimizer: _builtins.str = ...,
+        training_ratios: _recipe_pb2.TrainingRatios | None = ...,
+        recipe: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "policy", b"policy", "training_ratios", b"training_ratios"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "name", b"name", "optimizer", b"optimizer", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "name", b"name", "optimizer", b"optimizer", "policy", b"policy", "recipe", b"recipe", "training_ratios", b"training_ratios"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -515,6 +528,7 @@ class ValidateLayoutResponse(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     MIN_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     MAX_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
+    RECIPE_FIELD_NUMBER: _builtins.int
     profile: _builtins.str
     """The version that was resolved."""
     refusal: _builtins.str
@@ -529,6 +543,8 @@ class ValidateLayoutResponse(_message.Message):
     """Minimum optimizer steps between measurements under the policy; 0: not known."""
     max_interval_steps: _builtins.int
     """Maximum optimizer steps between measurements under the policy; 0: not known."""
+    recipe: _builtins.str
+    """The recipe that a run would follow, with its version; empty: none."""
     @_builtins.property
     def mappings(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupMapping]:
         """One entry for each group in layout order."""
@@ -555,10 +571,11 @@ class ValidateLayoutResponse(_message.Message):
         policy: _builtins.str = ...,
         min_interval_steps: _builtins.int = ...,
         max_interval_steps: _builtins.int = ...,
+        recipe: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mappings", b"mappings", "max_interval_steps", b"max_interval_steps", "min_interval_steps", b"min_interval_steps", "policy", b"policy", "profile", b"profile", "refusal", b"refusal", "unmatched", b"unmatched", "warnings", b"warnings", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mappings", b"mappings", "max_interval_steps", b"max_interval_steps", "min_interval_steps", b"min_interval_steps", "policy", b"policy", "profile", b"profile", "recipe", b"recipe", "refusal", b"refusal", "unmatched", b"unmatched", "warnings", b"warnings", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
