@@ -64,7 +64,7 @@ _QUICK = _Size(
     groups=(10, 100),
     streams=20,
     cached=5,
-    starts=3,
+    starts=1,
     peer_callers=1,
     peer_seconds=0.5,
 )
