@@ -12,7 +12,7 @@ from advisor.policy.control_characters import check_controls
 from advisor.policy.errors import InvalidValueError, shown
 from advisor.policy.groups import MAX_GROUPS, MAX_NAME_CHARACTERS, Group, check_group
 from advisor.policy.name_patterns import check_templates, compile_templates
-from advisor.policy.parameter_names import ParsedName, containers_of_modules, parse_name
+from advisor.policy.parameter_names import ParsedName, parse_names
 from advisor.policy.ranges import NON_NEGATIVE
 from advisor.policy.wrappers import clean_names, strip_wrappers
 
@@ -222,9 +222,7 @@ def _derived_places(
     """Return the place of each group as derived from all names."""
     names = clean_names([*(group.name for group in groups), *frozen])
     sizes = [*(group.parameter_count for group in groups), *(frozen_sizes or [0] * len(frozen))]
-    containers = containers_of_modules(names)
-    patterns = compile_templates(templates)
-    parsed = [parse_name(name, patterns, containers) for name in names]
+    parsed = parse_names(names, compile_templates(templates))
     rows = rows_of(parsed, sizes)
     fixed = _fixed_numbers(parsed)
     places = []

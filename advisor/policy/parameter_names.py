@@ -25,6 +25,8 @@ import enum
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 _SEPARATORS = re.compile(r"([./])")
 # Names of containers of repeated blocks in torchvision, Hugging Face, diffusers, fairseq, Flax and
@@ -67,18 +69,30 @@ class ParsedName:
     fixed: tuple[tuple[str, int], ...] = ()
 
 
+def parse_names(
+    names: Sequence[str], templates: Sequence[re.Pattern[str]] = ()
+) -> list[ParsedName]:
+    """Parse all parameter names of a model.
+
+    Args:
+        names: The names.
+        templates: Compiled role templates, tried in order before the general rules.
+    """
+    numbers = [_numbers(name) for name in names]
+    containers = _containers_of_modules(zip(names, numbers, strict=True))
+    return [
+        _parse(name, own, templates, containers)
+        for name, own in zip(names, numbers, strict=True)
+    ]
+
+
 def containers_of_modules(names: Iterable[str]) -> frozenset[str]:
     """Return what precedes those numbers that hold a module with parts in at least one name.
 
     Args:
         names: All names of a model.
     """
-    return frozenset(
-        name[: number.start]
-        for name in names
-        for number in _numbers(name)
-        if number.segment < number.last - 1
-    )
+    return _containers_of_modules((name, _numbers(name)) for name in names)
 
 
 def parse_name(
@@ -93,25 +107,9 @@ def parse_name(
         templates: Compiled role templates, tried in order before the general rules.
         containers: :func:`containers_of_modules` of the whole model; None: of this name only.
     """
-    numbers = _numbers(name)
-    for template in templates:
-        fitting = template.match(name)
-        if fitting:
-            spans = [fitting.span(i + 1) for i in range(len(fitting.groups()))]
-            return _parsed(name, spans, [n.span for n in numbers if n.span not in spans])
     if containers is None:
         containers = containers_of_modules([name])
-    indices: list[tuple[int, int]] = []
-    others: list[tuple[int, int]] = []
-    previous: _Number | None = None
-    for number in numbers:
-        of_modules = name[: number.start] in containers
-        if _is_block_index(number, previous, of_modules=of_modules):
-            indices.append(number.span)
-            previous = number
-        else:
-            others.append(number.span)
-    return _parsed(name, indices, others)
+    return _parse(name, _numbers(name), templates, containers)
 
 
 def axes_of(role: str, count: int) -> tuple[Axis, ...]:
@@ -127,15 +125,12 @@ def axes_of(role: str, count: int) -> tuple[Axis, ...]:
     return tuple(_axis(text) for text in before)
 
 
-@dataclass(frozen=True, slots=True)
-class _Number:
-    """A number in a path.
+class _Written(NamedTuple):
+    """How a segment of a path writes a number.
 
     Attributes:
-        start: Position of its first digit in the name.
+        start: Position of its first digit in the segment.
         stop: Position after its last digit.
-        segment: Index of its segment in the path.
-        last: Index of the path's last segment.
         plain: Whether the segment consists of the number only.
         is_flax_module: Whether the segment reads like ``Dense_0``.
         in_blocks: Whether the name says that the container holds blocks.
@@ -144,12 +139,28 @@ class _Number:
 
     start: int
     stop: int
-    segment: int
-    last: int
     plain: bool
     is_flax_module: bool
     in_blocks: bool
     of_experts: bool
+
+
+class _Number(NamedTuple):
+    """A number in a path.
+
+    Attributes:
+        start: Position of its first digit in the name.
+        stop: Position after its last digit.
+        segment: Index of its segment in the path.
+        last: Index of the path's last segment.
+        written: How its segment writes it.
+    """
+
+    start: int
+    stop: int
+    segment: int
+    last: int
+    written: _Written
 
     @property
     def span(self) -> tuple[int, int]:
@@ -159,50 +170,95 @@ class _Number:
 def _numbers(name: str) -> list[_Number]:
     """Return the numbers of a name's path."""
     segments = _SEPARATORS.split(name)[::2]
+    last = len(segments) - 1
     found: list[_Number] = []
-    offset = 0
+    offset, before = 0, ""
     for i, segment in enumerate(segments):
         if len(found) == _MAX_NUMBERS:
             break
-        number = _number(segments, i, offset)
-        if number is not None:
-            found.append(number)
+        written = _written(segment, before, is_last=i == last)
+        if written is not None:
+            if i == last and not written.in_blocks and not written.plain:
+                written = _of_last_segment(segments, written)
+            found.append(_Number(offset + written.start, offset + written.stop, i, last, written))
         offset += len(segment) + 1
+        before = segment
     return found
 
 
-def _number(segments: Sequence[str], i: int, offset: int) -> _Number | None:
-    """Return the number in a segment, or None if it has none.
+# A model repeats a few segments thousands of times.
+@lru_cache(maxsize=4_096)
+def _written(segment: str, before: str, *, is_last: bool) -> _Written | None:
+    """Return how a segment writes a number; None: it has none.
 
     Args:
-        segments: The path.
-        i: The segment.
-        offset: Where the segment starts in the name.
+        segment: The segment.
+        before: The segment before it; empty: there is none.
+        is_last: Whether it is the path's last one.
     """
-    segment, last = segments[i], len(segments) - 1
-    recurrent = _RECURRENT_LAYER.fullmatch(segment) if i == last else None
+    recurrent = _RECURRENT_LAYER.fullmatch(segment) if is_last else None
     numbered = recurrent or _NUMBERED_WORD.fullmatch(segment)
     if numbered:
         container, (start, stop) = numbered[1], numbered.span(2)
     elif _NUMBER.fullmatch(segment):
-        container, start, stop = segments[i - 1] if i else "", 0, len(segment)
+        container, start, stop = before, 0, len(segment)
     else:
         return None
-    if i == last and numbered:
-        numbered_expert = container in _TENSORS and any(map(_says_experts, segments[:i]))
-        in_blocks = recurrent is not None or numbered_expert
-    else:
-        in_blocks = _says_blocks(container)
-    return _Number(
-        start=offset + start,
-        stop=offset + stop,
-        segment=i,
-        last=last,
+    in_blocks = recurrent is not None if is_last and numbered else _says_blocks(container)
+    return _Written(
+        start=start,
+        stop=stop,
         plain=numbered is None,
         is_flax_module=_FLAX_MODULE.fullmatch(segment) is not None,
         in_blocks=in_blocks,
         of_experts=in_blocks and (_says_experts(container) or container in _TENSORS),
     )
+
+
+def _of_last_segment(segments: Sequence[str], written: _Written) -> _Written:
+    """Return how the last segment of a path writes its number, given the path.
+
+    A numbered tensor such as ``weight3`` belongs to an expert if the path says so.
+    """
+    container = segments[-1][: written.start].removesuffix("_")
+    if container in _TENSORS and any(map(_says_experts, segments[:-1])):
+        return written._replace(in_blocks=True, of_experts=True)
+    return written
+
+
+def _containers_of_modules(names: Iterable[tuple[str, Sequence[_Number]]]) -> frozenset[str]:
+    """Return what precedes numbers that hold a module with parts; see containers_of_modules."""
+    return frozenset(
+        name[: number.start]
+        for name, numbers in names
+        for number in numbers
+        if number.segment < number.last - 1
+    )
+
+
+def _parse(
+    name: str,
+    numbers: Sequence[_Number],
+    templates: Sequence[re.Pattern[str]],
+    containers: frozenset[str],
+) -> ParsedName:
+    """Parse a name with the given numbers; see :func:`parse_name`."""
+    for template in templates:
+        fitting = template.match(name)
+        if fitting:
+            indices = {fitting.span(i + 1) for i in range(len(fitting.groups()))}
+            # Each * stands for a whole number, so two spans are equal or apart.
+            spans = sorted(indices.union(number.span for number in numbers))
+            return _parsed(name, [(*span, span in indices) for span in spans])
+    found: list[tuple[int, int, bool]] = []
+    previous: _Number | None = None
+    for number in numbers:
+        of_modules = name[: number.start] in containers
+        is_index = _is_block_index(number, previous, of_modules=of_modules)
+        found.append((number.start, number.stop, is_index))
+        if is_index:
+            previous = number
+    return _parsed(name, found)
 
 
 def _is_block_index(number: _Number, previous: _Number | None, *, of_modules: bool) -> bool:
@@ -213,14 +269,15 @@ def _is_block_index(number: _Number, previous: _Number | None, *, of_modules: bo
         previous: The index before it in the name, or None.
         of_modules: Whether its container holds a module with parts.
     """
+    written = number.written
     # Inside a block, a numbered layer without parts (ff.layer_1) is the only one of its kind.
-    if number.in_blocks and (of_modules or previous is None or number.of_experts):
+    if written.in_blocks and (of_modules or previous is None or written.of_experts):
         return True
     if not of_modules:
         return False
     if previous is None:
-        return number.plain or number.is_flax_module
-    return number.plain and number.segment == previous.segment + 1
+        return written.plain or written.is_flax_module
+    return written.plain and number.segment == previous.segment + 1
 
 
 def _last_word(text: str) -> str:
@@ -246,23 +303,26 @@ def _axis(text: str) -> Axis:
     return Axis.STAGE if word in _STAGE_WORDS else Axis.DEPTH
 
 
-def _parsed(
-    name: str, indices: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]
-) -> ParsedName:
-    """Return a parsed name, given where its block indices and its other numbers are."""
+def _parsed(name: str, numbers: Iterable[tuple[int, int, bool]]) -> ParsedName:
+    """Return a parsed name.
 
-    def starred(stop: int) -> str:
-        text, position = "", 0
-        for start, end in indices:
-            if end > stop:
-                break
-            text += name[position:start] + "*"
-            position = end
-        return text + name[position:stop]
-
-    return ParsedName(
-        starred(len(name)),
-        tuple(int(name[start:stop]) for start, stop in indices),
-        tuple(starred(start) for start, _ in indices),
-        tuple((starred(start), int(name[start:stop])) for start, stop in others),
-    )
+    Args:
+        name: The name.
+        numbers: Start and stop of each number in it, in order, and whether it is a block index.
+    """
+    indices: list[int] = []
+    prefixes: list[str] = []
+    fixed: list[tuple[str, int]] = []
+    text, position = "", 0  # what was read, with indices as *
+    for start, stop, is_index in numbers:
+        text += name[position:start]
+        number = name[start:stop]
+        if is_index:
+            indices.append(int(number))
+            prefixes.append(text)
+            text += "*"
+        else:
+            fixed.append((text, int(number)))
+            text += number
+        position = stop
+    return ParsedName(text + name[position:], tuple(indices), tuple(prefixes), tuple(fixed))
