@@ -81,8 +81,7 @@ def parse_names(
     numbers = [_numbers(name) for name in names]
     containers = _containers_of_modules(zip(names, numbers, strict=True))
     return [
-        _parse(name, own, templates, containers)
-        for name, own in zip(names, numbers, strict=True)
+        _parse(name, own, templates, containers) for name, own in zip(names, numbers, strict=True)
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,9 +11,11 @@ import numpy as np
 from advisor.policy import Layout
 from advisor.policy.arrays import Floats
 from advisor.report.parts import Parts, by_block, by_role
+from advisor.wire import packed
 from advisor.wire.layouts import layout_from_proto
 from fslr.advisor.v1 import advisor_service_pb2, layout_pb2, profile_pb2, run_service_pb2
 
+_FLOAT, _DOUBLE = "<f4", "<f8"  # on the wire
 _HIGH_ERROR = 0.9  # the quantile of relative errors that stands for the large ones
 
 
@@ -44,7 +45,6 @@ class Point:
             not reported.
         block_shares: Part of each block, likewise.
         role_multipliers: Geometric mean of the recommended multipliers of each role.
-        block_multipliers: Geometric mean of those of each block.
         role_learning_rates: Geometric mean of the scheduled learning rates of each role, each times
             its recommended multiplier; None: not reported.
         min_multiplier: Smallest recommended multiplier.
@@ -74,7 +74,6 @@ class Point:
     role_shares: Floats | None
     block_shares: Floats | None
     role_multipliers: Floats
-    block_multipliers: Floats
     role_learning_rates: Floats | None
     min_multiplier: float
     max_multiplier: float
@@ -91,7 +90,7 @@ class PointReader:
     """Reduces the events of a run to points, one at a time, so that memory stays small.
 
     Args:
-        layout: The layout of the run's latest opening.
+        layout: The layout of the run's latest opening: the message, or what was derived from it.
         profile: The content of the profile that the run follows, for the spread between its
             recordings. None: not known.
 
@@ -105,9 +104,11 @@ class PointReader:
     """
 
     def __init__(
-        self, layout: layout_pb2.Layout, profile: profile_pb2.ProfileContent | None = None
+        self,
+        layout: layout_pb2.Layout | Layout,
+        profile: profile_pb2.ProfileContent | None = None,
     ) -> None:
-        self.layout: Layout = layout_from_proto(layout)
+        self.layout = layout if isinstance(layout, Layout) else layout_from_proto(layout)
         self.roles: Parts = by_role(self.layout)
         self.blocks: Parts = by_block(self.layout)
         self._spread = _ReferenceSpread(profile)
@@ -124,11 +125,10 @@ class PointReader:
     def read(self, event: run_service_pb2.RunEvent) -> Point:
         """Return the point of an event that :meth:`fits` the layout."""
         measurement, answer = event.measurement, event.recommendation
-        multipliers = np.array(answer.multipliers)
-        learning_rates = _array(measurement.learning_rates)
-        shares = _array(measurement.shares)
-        errors = _array(measurement.relative_errors)
-        reference = reference_total_rate(event)
+        arrays = _Arrays.of(event)
+        multipliers, learning_rates = arrays.recommended, arrays.learning_rates
+        errors, shares = arrays.relative_errors, arrays.shares
+        reference = _reference_total_rate(measurement, arrays)
         low, high = self._spread.around(reference, answer.profile_step)
         return Point(
             id=event.id,
@@ -146,7 +146,6 @@ class PointReader:
             role_shares=None if shares is None else self.roles.sums(shares),
             block_shares=None if shares is None else self.blocks.sums(shares),
             role_multipliers=self.roles.geometric_means(multipliers),
-            block_multipliers=self.blocks.geometric_means(multipliers),
             role_learning_rates=(
                 None
                 if learning_rates is None
@@ -154,13 +153,58 @@ class PointReader:
             ),
             min_multiplier=float(multipliers.min()),
             max_multiplier=float(multipliers.max()),
-            outcomes=Counter(answer.outcomes),
+            outcomes=arrays.outcomes,
             next_step=answer.next_measurement_step,
             examples=measurement.examples,
             measuring_seconds=_optional(measurement, "measuring_seconds"),
             measuring_overhead=_optional(measurement, "measuring_overhead"),
             profile=answer.profile,
             is_stale=answer.stale,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Arrays:
+    """The arrays of an event that a point is made of, one number for each group.
+
+    They are read as bytes: 10,000 groups take less than a millisecond, and ten times as long by the
+    fields of the contract's messages, which create an object for each number.
+
+    Attributes:
+        unit_rates: Measured unit rates.
+        references: Unit rates of the profile; 0: no matching group.
+        learning_rates: Scheduled learning rates; None: not reported.
+        in_force: Multipliers during the measured step; None: not reported.
+        recommended: Recommended multipliers.
+        relative_errors: Relative errors of the unit rates; None: not reported.
+        shares: Signed parts in the squared total rate; None: not reported.
+        outcomes: Number of groups with each outcome.
+    """
+
+    unit_rates: Floats
+    references: Floats
+    learning_rates: Floats | None
+    in_force: Floats | None
+    recommended: Floats
+    relative_errors: Floats | None
+    shares: Floats | None
+    outcomes: Counter[int]
+
+    @classmethod
+    def of(cls, event: run_service_pb2.RunEvent) -> _Arrays:
+        """Return the arrays of an event."""
+        measured = packed.packed_measurement(event.measurement)
+        answer = packed.packed_response(event.recommendation)
+        codes, counts = np.unique(packed.integers(answer.outcomes), return_counts=True)
+        return cls(
+            unit_rates=packed.numbers(measured.unit_rates, _FLOAT),
+            references=packed.numbers(answer.reference_unit_rates, _FLOAT),
+            learning_rates=_numbers(measured.learning_rates, _FLOAT),
+            in_force=_numbers(measured.multipliers, _DOUBLE),
+            recommended=packed.numbers(answer.multipliers, _DOUBLE),
+            relative_errors=_numbers(measured.relative_errors, _FLOAT),
+            shares=_numbers(measured.shares, _FLOAT),
+            outcomes=Counter(dict(zip(codes.tolist(), counts.tolist(), strict=True))),
         )
 
 
@@ -178,21 +222,23 @@ def reference_total_rate(event: run_service_pb2.RunEvent) -> float | None:
     Returns:
         The total rate, in output units; None: the measurement has none, or no group has both rates.
     """
-    measurement, answer = event.measurement, event.recommendation
+    return _reference_total_rate(event.measurement, _Arrays.of(event))
+
+
+def _reference_total_rate(
+    measurement: advisor_service_pb2.Measurement, arrays: _Arrays
+) -> float | None:
     if not measurement.HasField("total_rate"):
         return None
-    unit_rates = np.array(measurement.unit_rates, np.float64)
-    references = np.array(answer.reference_unit_rates, np.float64)
-    ones = np.ones(len(unit_rates))
-    learning_rates = _array(measurement.learning_rates)
-    in_force = _array(measurement.multipliers)
-    scheduled = ones if learning_rates is None else learning_rates
-    measured = unit_rates * scheduled * (ones if in_force is None else in_force)
-    matched = (measured > 0) & (references > 0)
+    ones = np.ones(len(arrays.unit_rates))
+    scheduled = ones if arrays.learning_rates is None else arrays.learning_rates
+    in_force = ones if arrays.in_force is None else arrays.in_force
+    measured = arrays.unit_rates * scheduled * in_force
+    matched = (measured > 0) & (arrays.references > 0)
     squared = float(np.sum(measured[matched] ** 2))
     if squared == 0:
         return None
-    ratio = np.sum((references[matched] * scheduled[matched]) ** 2) / squared
+    ratio = np.sum((arrays.references[matched] * scheduled[matched]) ** 2) / squared
     found = float(measurement.total_rate * np.sqrt(ratio))
     return found if np.isfinite(found) else None
 
@@ -241,9 +287,9 @@ def _optional(measurement: advisor_service_pb2.Measurement, field: str) -> float
     return float(getattr(measurement, field)) if measurement.HasField(field) else None  # type: ignore[arg-type]
 
 
-def _array(values: Sequence[float]) -> Floats | None:
-    """Return a repeated field as an array; None if it is absent."""
-    return np.array(values, np.float64) if len(values) else None
+def _numbers(data: bytes, dtype: str) -> Floats | None:
+    """Return an array of numbers; None if it is absent."""
+    return packed.numbers(data, dtype) if data else None
 
 
 def _largest(learning_rates: Floats) -> float:

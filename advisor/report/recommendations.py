@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from advisor.policy import Limit
 from advisor.policy.arrays import Floats
 from advisor.report.points import PointReader
+from advisor.wire import packed
 from fslr.advisor.v1 import policy_pb2, run_service_pb2
 
 _OUTLIER_FACTOR = 2.0
@@ -104,7 +104,10 @@ class RecommendedRoleRow:
 
 
 def recommended_groups(
-    reader: PointReader, event: run_service_pb2.RunEvent, role: str = ""
+    reader: PointReader,
+    event: run_service_pb2.RunEvent,
+    role: str = "",
+    blocks: Collection[str] = (),
 ) -> list[RecommendedGroupRow]:
     """Return the recommendation for each group in an answer.
 
@@ -112,77 +115,172 @@ def recommended_groups(
         reader: The reader of the run.
         event: The measurement and its answer; it fits the reader's layout.
         role: Only the groups of this role; empty: all.
+        blocks: Only the groups of these blocks; empty: all.
     """
-    measurement, answer = event.measurement, event.recommendation
-    groups = reader.layout.groups
-    count = len(groups)
-    multipliers = list(answer.multipliers)
-    in_force = list(measurement.multipliers) or [1.0] * count
-    scheduled: list[float | None] = [float(str(np.float32(x))) for x in measurement.learning_rates]
-    scheduled = scheduled or [None] * count
-    errors = list(measurement.relative_errors) or [0.0] * count
-    raw, priors = list(answer.raw_multipliers), list(answer.priors)
-    limits = list(answer.limits)
-    keeps = answer.weight_decay == policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT
-    outliers = _outliers(reader, np.array(multipliers))
-    chosen = reader.roles.members(role) if role else range(count)
-    return [
-        RecommendedGroupRow(
-            group=groups[i].name,
-            role=groups[i].role,
-            block=reader.blocks.names[reader.blocks.indices[i]],
-            multiplier=multipliers[i],
-            in_force=in_force[i],
-            learning_rate=scheduled[i],
-            effective_learning_rate=_times(scheduled[i], multipliers[i]),
-            decay_factor=1.0 if keeps else multipliers[i],
-            outcome=answer.outcomes[i],
-            limits=Limit(limits[i]) if limits else Limit(0),
-            measured=measurement.unit_rates[i],
-            reference=answer.reference_unit_rates[i],
-            relative_error=errors[i],
-            raw=raw[i] if raw else 0.0,
-            prior=priors[i] if priors else 0.0,
-            share=measurement.shares[i] if measurement.shares else None,
-            is_outlier=bool(outliers[i]),
-        )
-        for i in chosen
-    ]
+    chosen: Sequence[int] = reader.roles.members(role) if role else range(len(reader.layout))
+    if blocks:
+        is_chosen = np.array([name in blocks for name in reader.blocks.names])
+        chosen = [i for i in chosen if is_chosen[reader.blocks.indices[i]]]
+    return _Arrays.of(reader, event).rows(chosen)
 
 
-def recommended_roles(groups: Sequence[RecommendedGroupRow]) -> list[RecommendedRoleRow]:
+def recommended_roles(
+    reader: PointReader, event: run_service_pb2.RunEvent
+) -> list[RecommendedRoleRow]:
     """Return the recommendation for each role, in the order of their first groups.
 
     Args:
-        groups: The groups' rows of one answer.
+        reader: The reader of the run.
+        event: The measurement and its answer; it fits the reader's layout.
     """
-    by_role: dict[str, list[RecommendedGroupRow]] = {}
-    for row in groups:
-        by_role.setdefault(row.role, []).append(row)
-    return [_role_row(role, rows) for role, rows in by_role.items()]
+    arrays = _Arrays.of(reader, event)
+    roles = reader.roles
+    counts = np.array(roles.group_counts)
+    order = np.lexsort((arrays.multipliers, roles.indices))  # by role, then by multiplier
+    starts = np.cumsum(counts) - counts
+    typical = arrays.rows(order[starts + (counts - 1) // 2].tolist())
+    multipliers = arrays.multipliers[order]
+    means = roles.geometric_means(arrays.multipliers)
+    factors = roles.geometric_means(arrays.decay_factors)
+    learning_rates = _per_role(arrays.scheduled, order, starts)
+    effective = _per_role(arrays.effective, order, starts)
+    effective_means = (
+        np.zeros(len(counts)) if arrays.effective is None
+        else roles.geometric_means(arrays.effective)
+    )  # fmt: skip
+    return [
+        RecommendedRoleRow(
+            role=role,
+            groups=int(counts[i]),
+            multiplier=float(means[i]),
+            min_multiplier=float(multipliers[starts[i]]),
+            max_multiplier=float(multipliers[starts[i] + counts[i] - 1]),
+            learning_rate=learning_rates[i][1],
+            effective=float(effective_means[i]) or None,
+            min_effective=effective[i][0],
+            max_effective=effective[i][1],
+            decay_factor=float(factors[i]),
+            outcomes=_counted(arrays.outcomes[order[starts[i] : starts[i] + counts[i]]]),
+            typical=typical[i],
+            outliers=tuple(
+                reader.layout.groups[j].name
+                for j in np.sort(order[starts[i] : starts[i] + counts[i]])
+                if arrays.outliers[j]
+            ),
+        )
+        for i, role in enumerate(roles.names)
+    ]
 
 
-def _role_row(role: str, rows: Sequence[RecommendedGroupRow]) -> RecommendedRoleRow:
-    multipliers = [row.multiplier for row in rows]
-    scheduled = [row.learning_rate for row in rows if row.learning_rate is not None]
-    effective = [x for row in rows if (x := row.effective_learning_rate) is not None]
-    ordered = sorted(rows, key=lambda row: row.multiplier)
-    factors = [row.decay_factor for row in rows]
-    return RecommendedRoleRow(
-        role=role,
-        groups=len(rows),
-        multiplier=float(np.exp(np.mean(np.log(multipliers)))),
-        min_multiplier=min(multipliers),
-        max_multiplier=max(multipliers),
-        learning_rate=max(scheduled, default=None),
-        effective=float(np.exp(np.mean(np.log(effective)))) if all(effective or [0]) else None,
-        min_effective=min(effective, default=None),
-        max_effective=max(effective, default=None),
-        decay_factor=float(np.exp(np.mean(np.log(factors)))),
-        outcomes=tuple(Counter(row.outcome for row in rows).most_common()),
-        typical=ordered[(len(ordered) - 1) // 2],
-        outliers=tuple(row.group for row in rows if row.is_outlier),
-    )
+@dataclass(frozen=True, slots=True, eq=False)
+class _Arrays:
+    """What an answer says of each group, as arrays.
+
+    Attributes:
+        reader: The reader of the run.
+        event: The measurement and its answer.
+        multipliers: Recommended multipliers.
+        scheduled: Scheduled learning rates; None: not reported.
+        effective: The scheduled learning rates times the multipliers; None: not reported.
+        decay_factors: Factors of the advice on the weight decay of a step.
+        outcomes: Outcomes.
+        outliers: Whether the multiplier is far from those of the role's other groups.
+    """
+
+    reader: PointReader
+    event: run_service_pb2.RunEvent
+    multipliers: Floats
+    scheduled: Floats | None
+    effective: Floats | None
+    decay_factors: Floats
+    outcomes: npt.NDArray[np.int64]
+    outliers: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, reader: PointReader, event: run_service_pb2.RunEvent) -> _Arrays:
+        """Return the arrays of an event that fits the reader's layout."""
+        answer = packed.packed_response(event.recommendation)
+        multipliers = packed.numbers(answer.multipliers, "<f8")
+        scheduled = _in_decimal(np.array(event.measurement.learning_rates, np.float32))
+        keeps = answer.weight_decay == policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT
+        return cls(
+            reader=reader,
+            event=event,
+            multipliers=multipliers,
+            scheduled=scheduled,
+            effective=None if scheduled is None else scheduled * multipliers,
+            decay_factors=np.ones_like(multipliers) if keeps else multipliers,
+            outcomes=packed.integers(answer.outcomes),
+            outliers=_outliers(reader, multipliers),
+        )
+
+    def rows(self, chosen: Sequence[int]) -> list[RecommendedGroupRow]:
+        """Return the rows of some groups.
+
+        Args:
+            chosen: Indices of the groups.
+        """
+        reader, measurement, answer = self.reader, self.event.measurement, self.event.recommendation
+        return [
+            RecommendedGroupRow(
+                group=reader.layout.groups[i].name,
+                role=reader.layout.groups[i].role,
+                block=reader.blocks.names[reader.blocks.indices[i]],
+                multiplier=float(self.multipliers[i]),
+                in_force=measurement.multipliers[i] if measurement.multipliers else 1.0,
+                learning_rate=None if self.scheduled is None else float(self.scheduled[i]),
+                effective_learning_rate=(
+                    None if self.effective is None else float(self.effective[i])
+                ),
+                decay_factor=float(self.decay_factors[i]),
+                outcome=int(self.outcomes[i]),
+                limits=Limit(answer.limits[i]) if answer.limits else Limit(0),
+                measured=measurement.unit_rates[i],
+                reference=answer.reference_unit_rates[i],
+                relative_error=measurement.relative_errors[i] if measurement.relative_errors else 0,
+                raw=answer.raw_multipliers[i] if answer.raw_multipliers else 0.0,
+                prior=answer.priors[i] if answer.priors else 0.0,
+                share=measurement.shares[i] if measurement.shares else None,
+                is_outlier=bool(self.outliers[i]),
+            )
+            for i in chosen
+        ]
+
+
+def _in_decimal(numbers: npt.NDArray[np.float32]) -> Floats | None:
+    """Return numbers in the fewest digits that single precision needs: 0.01, not 0.009999999776.
+
+    Args:
+        numbers: The numbers; empty: not reported.
+    """
+    if not len(numbers):
+        return None
+    distinct, places = np.unique(numbers, return_inverse=True)
+    found: Floats = np.array([float(str(number)) for number in distinct])[places]
+    return found
+
+
+def _per_role(
+    values: Floats | None, order: npt.NDArray[np.intp], starts: npt.NDArray[np.int64]
+) -> list[tuple[float | None, float | None]]:
+    """Return the smallest and the largest value of each role; None: not reported.
+
+    Args:
+        values: One for each group; None: not reported.
+        order: The groups in the order of their roles.
+        starts: Where each role starts in it.
+    """
+    if values is None:
+        return [(None, None)] * len(starts)
+    low, high = (extreme.reduceat(values[order], starts) for extreme in (np.minimum, np.maximum))
+    return list(zip(low.tolist(), high.tolist(), strict=True))
+
+
+def _counted(outcomes: npt.NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
+    """Return the outcomes with their numbers, the most frequent first."""
+    codes, counts = np.unique(outcomes, return_counts=True)
+    pairs = zip(codes.tolist(), counts.tolist(), strict=True)
+    return tuple(sorted(pairs, key=lambda pair: -pair[1]))
 
 
 def _outliers(reader: PointReader, multipliers: Floats) -> npt.NDArray[np.bool_]:
@@ -199,7 +297,3 @@ def _outliers(reader: PointReader, multipliers: Floats) -> npt.NDArray[np.bool_]
         limit = max(np.log(_OUTLIER_FACTOR), _OUTLIER_DEVIATIONS * usual)
         found[members] = deviations > limit
     return found
-
-
-def _times(learning_rate: float | None, multiplier: float) -> float | None:
-    return None if learning_rate is None else learning_rate * multiplier

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from advisor.policy.arrays import Floats
-from advisor.report.points import PointReader
+from advisor.report.points import Point, PointReader
 from advisor.report.words import short_name
 from fslr.advisor.v1 import run_service_pb2
 
@@ -63,12 +63,13 @@ class ChangeReader:
     _listed: Floats | None = None
     _warned: set[str] = field(default_factory=set)
 
-    def read(self, reader: PointReader, event: run_service_pb2.RunEvent) -> None:
+    def read(self, reader: PointReader, event: run_service_pb2.RunEvent, point: Point) -> None:
         """Add what changed from the previous event to this one.
 
         Args:
             reader: The reader of the run's points.
             event: The event; it fits the reader's layout.
+            point: Its point.
         """
         answer, step = event.recommendation, event.measurement.step
         last, self._last = self._last, event
@@ -87,15 +88,16 @@ class ChangeReader:
                     self._add(event, kind, new, short_name(old), short_name(new))
             if answer.stale != earlier.stale:
                 self._add(event, ChangeKind.STALE if answer.stale else ChangeKind.FRESH)
-        self._read_multipliers(reader, event)
+        self._read_multipliers(reader, event, point.role_multipliers)
         for warning in answer.warnings:
             if warning.message not in self._warned:
                 self._warned.add(warning.message)
                 self._add(event, ChangeKind.WARNING, warning.message)
 
-    def _read_multipliers(self, reader: PointReader, event: run_service_pb2.RunEvent) -> None:
+    def _read_multipliers(
+        self, reader: PointReader, event: run_service_pb2.RunEvent, found: Floats
+    ) -> None:
         """Add the role whose multipliers changed most, if that is much."""
-        found = reader.roles.geometric_means(np.array(event.recommendation.multipliers))
         if self._listed is None:
             self._listed = found
             return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from array import array
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from statistics import median
@@ -46,12 +47,15 @@ class RunFigures:
     """The figures of a run, from its stored history.
 
     Add the events one at a time, oldest first: each is reduced to a :class:`.Point`, and only the
-    newest one is kept whole. A page adds further events as they arrive.
+    newest one is kept whole. A page adds further events as they arrive, and keeps the last points.
 
     Attributes:
         run: The run's summary, with its layout.
         reader: Reduces events to points.
-        points: The points so far, oldest first.
+        points: The points so far, oldest first; the last ones if ``max_points`` is given.
+        max_points: Number of points to keep; they are dropped once there are twice as many. None:
+            all.
+        measurements: Number of events that became a point.
         left_out: Number of events of an earlier layout with a different number of groups.
         newest: The newest event that became a point; None: there is none yet.
     """
@@ -59,9 +63,14 @@ class RunFigures:
     run: run_service_pb2.Run
     reader: PointReader
     points: list[Point] = field(default_factory=list)
+    max_points: int | None = None
+    measurements: int = 0
     left_out: int = 0
     newest: run_service_pb2.RunEvent | None = None
     _changes: ChangeReader = field(default_factory=ChangeReader)
+    _seconds: array[float] = field(default_factory=lambda: array("d"))
+    _examples: array[int] = field(default_factory=lambda: array("q"))
+    _overhead: float | None = None
 
     @classmethod
     def of(
@@ -92,7 +101,11 @@ class RunFigures:
             return None
         point = self.reader.read(event)
         self.points.append(point)
-        self._changes.read(self.reader, event)
+        self.measurements += 1
+        if self.max_points is not None and len(self.points) >= 2 * self.max_points:
+            del self.points[: -self.max_points]
+        self._add_cost(point)
+        self._changes.read(self.reader, event, point)
         self.newest = event
         return point
 
@@ -124,24 +137,34 @@ class RunFigures:
 
     def recommended_roles(self) -> list[RecommendedRoleRow]:
         """Return the newest recommendation for each role; empty before the first one."""
-        return recommended_roles(self.recommended_groups())
+        return [] if self.newest is None else recommended_roles(self.reader, self.newest)
 
-    def recommended_groups(self, role: str = "") -> list[RecommendedGroupRow]:
+    def recommended_groups(
+        self, role: str = "", blocks: Collection[str] = ()
+    ) -> list[RecommendedGroupRow]:
         """Return the newest recommendation for each group.
 
         Args:
             role: Only the groups of this role; empty: all.
+            blocks: Only the groups of these blocks; empty: all.
         """
-        return [] if self.newest is None else recommended_groups(self.reader, self.newest, role)
+        if self.newest is None:
+            return []
+        return recommended_groups(self.reader, self.newest, role, blocks)
 
     def cost(self) -> MeasuringCost:
         """Return what measuring cost."""
-        seconds = [p.measuring_seconds for p in self.points if p.measuring_seconds is not None]
-        overheads = [p.measuring_overhead for p in self.points if p.measuring_overhead is not None]
-        examples = [p.examples for p in self.points if p.examples]
         return MeasuringCost(
-            len(self.points),
-            median(seconds) if seconds else None,
-            overheads[-1] if overheads else None,
-            int(median(examples)) if examples else 0,
+            self.measurements,
+            median(self._seconds) if self._seconds else None,
+            self._overhead,
+            int(median(self._examples)) if self._examples else 0,
         )
+
+    def _add_cost(self, point: Point) -> None:
+        if point.measuring_seconds is not None:
+            self._seconds.append(point.measuring_seconds)
+        if point.measuring_overhead is not None:
+            self._overhead = point.measuring_overhead
+        if point.examples:
+            self._examples.append(point.examples)

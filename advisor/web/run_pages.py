@@ -72,10 +72,9 @@ async def groups(context: Context, request: Request) -> Response:
     role, block = request.query_params.get("role", ""), request.query_params.get("block", "")
     if not role and not block:
         raise BadQueryError("give a role or a block, such as ?block=blocks.3")
-    rows = feed.history.figures.recommended_groups(role)
-    if block:
-        members = feed.history.columns.members_of_block(block)
-        rows = [row for row in rows if row.block in members]
+    blocks = feed.history.columns.members_of_block(block)
+    is_known = bool(blocks) or not block
+    rows = feed.history.figures.recommended_groups(role, blocks) if is_known else []
     text = context.renderer.render(
         "_groups.html",
         language_of(request),

@@ -131,6 +131,42 @@ class RecommendLRRequest:
         return cls(data)
 
 
+def packed_measurement(message: advisor_service_pb2.Measurement) -> Any:
+    """Return a measurement with its arrays as bytes.
+
+    Args:
+        message: The measurement.
+    """
+    return Measurement.FromString(message.SerializeToString())
+
+
+def packed_response(message: advisor_service_pb2.RecommendLRResponse) -> Any:
+    """Return an answer with its arrays as bytes.
+
+    Args:
+        message: The answer.
+    """
+    return Response.FromString(message.SerializeToString())
+
+
+def integers(data: bytes) -> npt.NDArray[np.int64]:
+    """Return an array of integers; negative ones are in two's complement of 64 bits.
+
+    Args:
+        data: The encoded array: each integer takes 7 bits of a byte, the low ones first, and the
+            highest bit is set in all its bytes but the last one.
+    """
+    encoded = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(encoded < 0x80)
+    if len(ends) == len(encoded):  # nearly always: a byte each
+        return encoded.astype(np.int64)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    places = np.arange(len(encoded)) - np.repeat(starts, ends - starts + 1)
+    bits = (encoded & np.uint8(0x7F)).astype(np.uint64) << (7 * places).astype(np.uint64)
+    found: npt.NDArray[np.int64] = np.add.reduceat(bits, starts).view(np.int64)
+    return found
+
+
 def packed_event(time: datetime, measurement: bytes, recommendation: bytes) -> bytes:
     """Return an encoded ``RunEvent``, built from encoded parts.
 

@@ -238,3 +238,30 @@ def test_events_of_an_earlier_layout_are_left_out_and_counted() -> None:
     _, earlier = stored_run(block_names(2), measurements=2)
     figures = RunFigures.of(run, [*earlier, *events])
     assert (len(figures.points), figures.left_out) == (3, 2)
+
+
+def test_figures_that_keep_the_last_points_count_all_measurements() -> None:
+    run, events = stored_run(measurements=12)
+    whole = RunFigures.of(run, events)
+    recent = RunFigures(run, whole.reader, max_points=3)
+    for event in events:
+        recent.add(event)
+        assert len(recent.points) < 6
+    steps = [point.step for point in whole.points]
+    assert [point.step for point in recent.points] == steps[-len(recent.points) :]
+    assert len(recent.points) >= 3
+    assert (recent.measurements, recent.cost(), recent.changes) == (12, whole.cost(), whole.changes)
+
+
+def test_rows_of_groups_are_chosen_by_role_and_block() -> None:
+    figures = RunFigures.of(*stored_run())
+    rows = figures.recommended_groups()
+    blocks = {"blocks.1", "head"}
+    assert figures.recommended_groups(blocks=blocks) == [r for r in rows if r.block in blocks]
+    (row,) = figures.recommended_groups("blocks.*.mlp.weight", {"blocks.1"})
+    assert row == rows[4]
+    for role in figures.recommended_roles():
+        own = [row for row in rows if row.role == role.role]
+        assert role.groups == len(own)
+        assert role.typical in own
+        assert role.max_effective == max(row.effective_learning_rate or 0 for row in own)

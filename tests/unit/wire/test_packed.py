@@ -192,3 +192,9 @@ def test_a_signalling_nan_decodes_without_a_warning() -> None:
         found = packed.numbers(signalling + np.float32(1).tobytes(), "<f4")
     assert np.isnan(found[0])
     assert found[1] == 1
+
+
+@given(st.lists(st.integers(-(2**31), 2**31 - 1) | st.integers(0, 200), max_size=20))
+def test_packed_integers_are_those_of_the_contract(values: list[int]) -> None:
+    answer = pb.RecommendLRResponse(limits=values)
+    assert packed.integers(packed.packed_response(answer).limits).tolist() == values
