@@ -65,11 +65,12 @@ def residual_outputs(layout: Layout) -> tuple[bool, ...]:
             found.append(group.residual_output)
         else:
             by_name = group.kind in _BY_NAME and path[:-1] not in convolutions
-            found.append(by_name and _is_in_block(group) and _has_the_name(path, layers))
+            found.append(by_name and is_in_block(group) and _has_the_name(path, layers))
     return tuple(found)
 
 
-def _is_in_block(group: Group) -> bool:
+def is_in_block(group: Group) -> bool:
+    """Return whether a group is in one of a row of blocks, as its role says."""
     return "*" in group.role or group.depth_count > 1
 
 

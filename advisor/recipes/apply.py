@@ -21,7 +21,7 @@ from advisor.policy.ratios import (
     group_ratios,
     unknown_ratios,
 )
-from advisor.policy.residual_outputs import residual_outputs
+from advisor.policy.residual_outputs import is_in_block, residual_outputs
 from advisor.recipes.recipe import Field, Recipe, Row
 
 
@@ -61,14 +61,15 @@ class RecipeFactors:
 
     @property
     def initial_rms(self) -> Floats:
-        """RMS that each group's initial values should have, NaN where unknown, shape [groups].
+        """RMS that each group's initial values should have, shape [groups].
 
         It is the base's times the factor ``initial_scale``: which values the run's own code gives
-        does not matter. NaN without a rule, too.
+        does not matter. NaN: keep those values, as the recipe has no rule for the group or says
+        nothing of initial values, or the base's are unknown.
         """
-        return np.where(
-            self.has_rule, self.base_rms * self.factors[Field.INITIAL_SCALE], np.float64(math.nan)
-        )
+        wanted = self.base_rms * self.factors[Field.INITIAL_SCALE]
+        has_rule = self.has_rule & (Field.INITIAL_SCALE in self.recipe.fields)
+        return np.where(has_rule, wanted, math.nan)
 
 
 def apply_recipe(
@@ -157,7 +158,7 @@ def _row_of(
     fitting = [
         (i, row)
         for i, row in enumerate(recipe.rows)
-        if row.fits(group.kind, residual_output=residual_output)
+        if row.fits(group.kind, residual_output=residual_output, in_block=is_in_block(group))
     ]
     for i, row in fitting:
         if not family or not row.optimizers or family in row.optimizers:

@@ -36,24 +36,30 @@ class Row:
     Attributes:
         kinds: The kinds of the groups; empty: all kinds, unknown ones too.
         residual_output: Whether the groups write into the residual stream; None: both.
+        in_block: Whether the groups are in a block; None: both.
         optimizers: The families of their optimizers; empty: all that the recipe holds for.
         powers: The factor of each field. Where a field is missing, the factor is 1.
     """
 
     kinds: tuple[GroupKind, ...] = ()
     residual_output: bool | None = None
+    in_block: bool | None = None
     optimizers: tuple[str, ...] = ()
     powers: Mapping[Field, Powers] = field(default_factory=dict, hash=False)
 
-    def fits(self, kind: GroupKind, *, residual_output: bool) -> bool:
+    def fits(self, kind: GroupKind, *, residual_output: bool, in_block: bool) -> bool:
         """Return whether the row is for a group, if the group's optimizer is right.
 
         Args:
             kind: The group's kind.
             residual_output: Whether it writes into the residual stream.
+            in_block: Whether it is in a block.
         """
-        right_kind = not self.kinds or kind in self.kinds
-        return right_kind and self.residual_output in {None, residual_output}
+        return (
+            (not self.kinds or kind in self.kinds)
+            and self.residual_output in {None, residual_output}
+            and self.in_block in {None, in_block}
+        )
 
     @property
     def ratios(self) -> frozenset[Ratio]:
@@ -63,13 +69,16 @@ class Row:
     def covers(self, other: Row) -> bool:
         """Return whether this row fits all groups that another one fits."""
         return (
-            (not self.kinds or (bool(other.kinds) and {*other.kinds} <= {*self.kinds}))
+            _includes(self.kinds, other.kinds)
             and self.residual_output in {None, other.residual_output}
-            and (
-                not self.optimizers
-                or (bool(other.optimizers) and {*other.optimizers} <= {*self.optimizers})
-            )
+            and self.in_block in {None, other.in_block}
+            and _includes(self.optimizers, other.optimizers)
         )
+
+
+def _includes(entries: Sequence[object], others: Sequence[object]) -> bool:
+    """Return whether entries include others; no entries stand for all."""
+    return not entries or (bool(others) and {*others} <= {*entries})
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +156,11 @@ class Recipe:
             tuple(conditions),
             tuple(rows),
         )
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields that some row has a factor for. The recipe says nothing of the others."""
+        return tuple(f for f in Field if any(f in row.powers for row in self.rows))
 
     @property
     def given_ratios(self) -> tuple[Ratio, ...]:

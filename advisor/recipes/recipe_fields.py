@@ -18,7 +18,8 @@ _KEYS = (*_TEXTS, *_LISTS, "groups")
 _KINDS = {kind.value.replace(" ", "_"): kind for kind in GroupKind if kind is not GroupKind.UNKNOWN}
 _FIELDS = {entry.value: entry for entry in Field}
 _RATIOS = {ratio.value: ratio for ratio in Ratio}
-_SELECTORS = ("kinds", "residual_output", "optimizers")
+_FLAGS = ("residual_output", "in_block")
+_SELECTORS = ("kinds", *_FLAGS, "optimizers")
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -82,8 +83,7 @@ def _row_fields(row: Row) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if row.kinds:
         fields["kinds"] = [kind.value.replace(" ", "_") for kind in row.kinds]
-    if row.residual_output is not None:
-        fields["residual_output"] = row.residual_output
+    fields |= {name: getattr(row, name) for name in _FLAGS if getattr(row, name) is not None}
     if row.optimizers:
         fields["optimizers"] = list(row.optimizers)
     for entry, powers in row.powers.items():
@@ -94,11 +94,9 @@ def _row_fields(row: Row) -> dict[str, Any]:
 def _row(path: str, fields: Any) -> Row:
     table = _mapping(path, fields)
     _check_keys(path, table, (*_SELECTORS, *_FIELDS))
-    residual_output = table.get("residual_output")
-    if residual_output is not None and not isinstance(residual_output, bool):
-        raise InvalidValueError(
-            f"{path}.residual_output", f"{shown(residual_output)} is not true or false"
-        )
+    for name in _FLAGS:
+        if not isinstance(table.get(name), bool | None):
+            raise InvalidValueError(f"{path}.{name}", f"{shown(table[name])} is not true or false")
     kinds = [
         _known(f"{path}.kinds[{i}]", "kind", word, _KINDS)
         for i, word in enumerate(_texts(f"{path}.kinds", table.get("kinds", [])))
@@ -107,7 +105,8 @@ def _row(path: str, fields: Any) -> Row:
         raise InvalidValueError(f"{path}.kinds", "a kind is given twice; remove one of the two")
     return Row(
         tuple(kinds),
-        residual_output,
+        table.get("residual_output"),
+        table.get("in_block"),
         tuple(_texts(f"{path}.optimizers", table.get("optimizers", []))),
         {
             entry: _powers(f"{path}.{name}", table[name])
