@@ -101,6 +101,42 @@ def test_numbered_layers_of_linen_have_an_order_and_sorted_names_have_none() -> 
     assert set(kinds(described(sorted_names)).values()) == {"unspecified"}
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_layers_of_plain_pytrees_are_known_by_their_order_also_with_one_output(
+    outputs: int,
+) -> None:
+    shapes = [((1, 8), (8,)), ((8, 8), (8,)), ((8, outputs), (outputs,))]
+    pairs = [(zeros(*weight), zeros(*bias)) for weight, bias in shapes]
+    expected = {
+        **{f"{number}.0": kind for number, kind in enumerate(("input", "hidden", "readout"))},
+        **{f"{number}.1": "vector" for number in range(3)},
+    }
+    assert kinds(described(pairs)) == expected
+    layers = [{"kernel_of_mine": weight, "b": bias} for weight, bias in pairs]
+    for net in (layers, {"layers": layers}, {f"layer_{n}": pair for n, pair in enumerate(pairs)}):
+        groups = described(net)
+        assert sorted(kinds(groups).values()) == sorted(expected.values())
+        (readout,) = (name for name, kind in kinds(groups).items() if kind == "readout")
+        assert "2." in readout
+        assert (groups[readout].fan_in, groups[readout].fan_out) == (8, outputs)
+
+
+def test_a_gain_of_one_row_is_a_vector() -> None:
+    shapes = {"gain": zeros(1, 8), "shift": zeros(8), "w1": zeros(8, 8)}
+    assert kinds(described(shapes))["gain"] == "vector"
+
+
+def test_convolutions_of_haiku_are_known_by_the_names_of_their_modules() -> None:
+    net = {
+        "net/conv2_d": {"w": zeros(3, 3, 8, 16), "b": zeros(16)},
+        "net/linear": {"w": zeros(16, 1)},
+    }
+    groups = described(net)
+    assert kinds(groups)["net/conv2_d.w"] == "convolution"
+    assert (groups["net/conv2_d.w"].fan_in, groups["net/conv2_d.w"].fan_out) == (72, 144)
+    assert kinds(groups)["net/linear.w"] != "vector"
+
+
 def test_convolutions_have_the_fans_of_their_framework() -> None:
     class Net(nnx.Module):
         def __init__(self, rngs: nnx.Rngs) -> None:

@@ -11,12 +11,14 @@ kind           parameter
 adapter A, B   in ``lora_A``, ``lora_a`` and the like; in ``lora_B``, ``lora_b``
 embedding      ``embedding`` of Flax; of a class or a module with Embed in its name; a raw table
                whose name says position, embedding, token or the like
-vector         of a norm; ``bias``, ``scale`` or ``..._bias``; at most one dimension is above 1
+vector         of a norm; ``bias``, ``scale`` or ``..._bias``; at most one dimension is above 1, and
+               it is not the weight of a layer
 router         in ``router``; in ``gate`` and the like beside experts
 expert         in a module whose name ends in ``expert`` or ``experts``
 input          in ``patch_embed...``; a convolution of 1 or 3 channels; the first matrix of a model
                without an embedding of tokens, if it is not in a block
-convolution    the ``kernel`` of Flax or the ``weight`` of Equinox with 3 to 5 dimensions
+convolution    the ``kernel`` of Flax or the ``weight`` of Equinox with 3 to 5 dimensions; the ``w``
+               of a module of Haiku with conv in its name
 readout        not in a block and called ``lm_head``, ``head`` or the like; else the last matrix, if
                it is not in a block
 unspecified    a matrix that is not in a block, if its name does not say what it is, and the order
@@ -24,8 +26,11 @@ unspecified    a matrix that is not in a block, if its name does not say what it
 hidden         any other
 =============  =================================================================================
 
+A matrix with a single row or column is the weight of a layer if it is called ``kernel``, ``weight``
+or ``w``, or if there is a bias beside it, as in a list of pairs of weights and biases.
+
 Dictionaries that JAX has rebuilt are sorted. Then the first and the last matrix are known only if
-modules are numbered, as ``Dense_0`` and ``Dense_1``.
+modules are numbered, as ``Dense_0`` and ``Dense_1``, or elements of a list.
 
 ==============================  ===========================  ===================================
 parameter                       shape                        fan-in, fan-out
@@ -47,7 +52,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fslr.advisor.v1 import layout_pb2
 from fslr.training.parameter_words import (
@@ -72,6 +77,7 @@ from fslr.training.parameter_words import (
 _NUMBERED = re.compile(r"([A-Za-z][A-Za-z_]*?)_([0-9]+)")  # blocks_3, Dense_0
 _ATTENTION = frozenset({"query", "key", "value"})
 _VECTORS = frozenset({"bias", "scale"})
+_WEIGHTS = frozenset({"kernel", "weight", "w", "W"})
 _EMBEDDING_CLASS = re.compile(r"^Embed")
 _NORM_NAME = re.compile(r"(^|_)(layer|batch|rms|group|instance)?_?norm", re.IGNORECASE)
 
@@ -85,12 +91,14 @@ class Leaf:
         shape: Its shape, of one layer if it is stacked.
         classes: Names of the classes of the module that it belongs to; empty: not known.
         is_in_block: Whether it is one layer of a stacked leaf.
+        has_bias: Whether a vector beside it has an entry for each of its outputs.
     """
 
     path: tuple[str, ...]
     shape: tuple[int, ...]
     classes: tuple[str, ...] = ()
     is_in_block: bool = False
+    has_bias: bool = False
 
     @property
     def module(self) -> tuple[str, ...]:
@@ -119,6 +127,7 @@ def describe(leaves: Sequence[Leaf], *, is_ordered: bool) -> list[Description]:
         leaves: The parameters.
         is_ordered: Whether their order is that of the model.
     """
+    leaves = _with_biases(leaves)
     kinds = _Kinds(leaves, is_ordered=is_ordered)
     found = []
     for leaf in leaves:
@@ -128,6 +137,19 @@ def describe(leaves: Sequence[Leaf], *, is_ordered: bool) -> list[Description]:
         kind = kinds.kind_of(leaf)
         found.append(Description(leaf.shape, *_fans_of(leaf, kind), kind))
     return found
+
+
+def _with_biases(leaves: Sequence[Leaf]) -> list[Leaf]:
+    """Return leaves that know whether there is a bias beside them, and nothing else."""
+    beside: dict[tuple[str, ...], set[tuple[int, ...]]] = {}
+    for leaf in leaves:
+        beside.setdefault(leaf.path[:-1], set()).add(leaf.shape)
+    return [
+        replace(leaf, has_bias=beside[leaf.path[:-1]] == {leaf.shape, leaf.shape[1:]})
+        if len(leaf.shape) == 2
+        else leaf
+        for leaf in leaves
+    ]
 
 
 class _Kinds:
@@ -192,13 +214,23 @@ class _Kinds:
 
 def _by_number(leaves: Sequence[Leaf]) -> list[Leaf] | None:
     """Return leaves by the numbers of their modules, if all modules have the same name."""
-    tops = [leaf.path[1:] if leaf.path[:1] == ("params",) else leaf.path for leaf in leaves]
-    numbered = [_NUMBERED.fullmatch(path[0]) if path[1:] else None for path in tops]
+    numbered = [_numbered(leaf.path) for leaf in leaves]
     found = [number for number in numbered if number is not None]
-    if len(found) < len(leaves) or len({number[1] for number in found}) != 1:
+    if len(found) < len(leaves) or len({name for name, _ in found}) != 1:
         return None
-    order = sorted(range(len(leaves)), key=lambda i: int(found[i][2]))
+    order = sorted(range(len(leaves)), key=lambda i: found[i][1])
     return [leaves[i] for i in order]
+
+
+def _numbered(path: tuple[str, ...]) -> tuple[str, int] | None:
+    """Return name and number of a module such as ``Dense_0``, ``layers.0`` or ``0``, or None."""
+    top = path[1:] if path[:1] == ("params",) else path
+    if top[1:] and (parts := _NUMBERED.fullmatch(top[0])):
+        return parts[1], int(parts[2])
+    for place in range(min(2, len(top) - 1)):
+        if top[place].isdigit():
+            return "".join(top[:place]), int(top[place])
+    return None
 
 
 def _is_in_block(leaf: Leaf) -> bool:
@@ -231,15 +263,17 @@ def _is_vector(leaf: Leaf) -> bool:
         return True
     if leaf.name.endswith("_bias") or any(map(_NORM_NAME.search, leaf.module)):
         return True
-    if len(leaf.shape) > 1 and leaf.name in {"kernel", "weight"}:
+    if len(leaf.shape) > 1 and (leaf.name in _WEIGHTS or leaf.has_bias):
         return False  # the weight of a layer with a single input or output is a matrix
     return is_vector(leaf.shape)
 
 
 def _is_convolution(leaf: Leaf) -> bool:
-    if leaf.name not in {"kernel", "weight"} or not 3 <= len(leaf.shape) <= 5:
+    if not 3 <= len(leaf.shape) <= 5:
         return False
-    return not _is_attention(leaf)
+    if leaf.name == "w":
+        return bool(leaf.module) and "conv" in "_".join(leaf.module).lower()
+    return leaf.name in {"kernel", "weight"} and not _is_attention(leaf)
 
 
 def _is_attention(leaf: Leaf) -> bool:
