@@ -10,7 +10,7 @@ transfers a learning rate, so the best one of the small module is found first.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -64,93 +64,78 @@ def train_step(model: Net, optimizer: Any, batch: Any) -> jax.Array:
     return loss
 
 
-def batches(steps: int, seed: int) -> Iterator[dict[str, jax.Array]]:
+def batches(steps: int) -> Iterator[dict[str, jax.Array]]:
     """Yield inputs and their labels: the largest of four products."""
-    for key in jax.random.split(jax.random.key(1000 + seed), steps):
+    for key in jax.random.split(jax.random.key(1), steps):
         inputs = jax.random.normal(key, (64, 8))
         yield {"inputs": inputs, "labels": jnp.argmax(inputs[:, :4] * inputs[:, 4:], 1)}
 
 
-class Training:
-    """The trainings of this example: modules of any width, at one learning rate.
+def train(
+    width: int, learning_rate: float, steps: int, attach: Callable[..., Any] | None = None
+) -> tuple[float, Any]:
+    """Train a module; return the mean of its last losses, and what was attached.
 
     Args:
+        width: The width of the module.
         learning_rate: The learning rate.
         steps: Number of steps.
-        seed: Seed of the modules and the data.
+        attach: Attaches a function of module and batch, the module, and its optimizer.
     """
+    model = Net(width, nnx.Rngs(0))
+    tx = optax.chain(optax.adam(learning_rate), fslr.jax.scale_by_advice())
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    attached = attach(apply_fn, model, optimizer) if attach else None
+    step = attached.wrap(train_step) if attached else train_step
+    losses = [step(model, optimizer, batch) for batch in batches(steps)]
+    return float(jnp.mean(jnp.stack(losses[-20:]))), attached
 
-    def __init__(self, learning_rate: float, steps: int, seed: int) -> None:
-        self.learning_rate = learning_rate
-        self.steps, self.seed = steps, seed
 
-    def run(self, model: Net, optimizer: Any, step: Any) -> float:
-        """Train a module, and return the mean of its last losses."""
-        losses = [step(model, optimizer, batch) for batch in batches(self.steps, self.seed)]
-        return float(jnp.mean(jnp.stack(losses[-20:])))
+def record(learning_rate: float, steps: int) -> tuple[float, Any]:
+    """Train the small module; return its loss and its profile."""
+    provenance = fslr.Provenance(
+        "residual network", BASE_WIDTH, DEPTH, dataset="products", batch_size=64
+    )
 
-    def record(self) -> tuple[float, Any]:
-        """Train the small module; return its loss and its profile."""
-        model = Net(BASE_WIDTH, nnx.Rngs(self.seed))
-        optimizer = nnx.Optimizer(model, optax.adam(self.learning_rate), wrt=nnx.Param)
-        recorder = fslr.jax.Recorder(
-            apply_fn,
-            model,
-            optimizer,
-            learning_rate=self.learning_rate,
-            every=10,
-            provenance=fslr.Provenance(
-                "residual network", BASE_WIDTH, DEPTH, dataset="products", batch_size=64
-            ),
+    def recorder(*training: Any) -> fslr.jax.Recorder:
+        return fslr.jax.Recorder(
+            *training, learning_rate=learning_rate, every=10, provenance=provenance
         )
-        loss = self.run(model, optimizer, recorder.wrap(train_step))
-        return loss, recorder.profile()
 
-    def train(self, profile: Any = None) -> float:
-        """Train the wide module, and return its loss."""
-        model = Net(WIDTH, nnx.Rngs(self.seed))
-        tx = optax.chain(optax.adam(self.learning_rate), fslr.jax.scale_by_advice())
-        optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
-        if profile is None:
-            return self.run(model, optimizer, train_step)
-        with fslr.jax.attach(
-            apply_fn,
-            model,
-            optimizer,
-            learning_rate=self.learning_rate,
-            profile="residual-network",
-            advisor=InProcessAdvisor(profile),
-            total_steps=self.steps,
-        ) as attachment:
-            loss = self.run(model, optimizer, attachment.wrap(train_step))
-            print(f"  {attachment!r}")
-        return loss
+    loss, attached = train(BASE_WIDTH, learning_rate, steps, recorder)
+    return loss, attached.profile()
 
 
 def main() -> None:
     """Find the learning rate of the small module, and train the wide one with it."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=300, help="steps of each training")
-    parser.add_argument("--seed", type=int, default=0, help="seed of modules and data")
     parser.add_argument(
-        "--learning-rates",
-        type=float,
-        nargs="+",
-        default=[2.0**-7, 2.0**-6, 2.0**-5],
-        help="learning rates that the small module is trained with",
+        "--learning-rates", type=float, nargs="+", default=[2.0**-7, 2.0**-6, 2.0**-5]
     )
-    arguments = parser.parse_args()
-    found = {}
-    for learning_rate in arguments.learning_rates:
-        training = Training(learning_rate, arguments.steps, arguments.seed)
-        found[learning_rate] = training.record()
-        print(f"width {BASE_WIDTH}, learning rate {learning_rate:g}: {found[learning_rate][0]:.4f}")
-    best = min(found, key=lambda learning_rate: found[learning_rate][0])
-    profile = found[best][1]
+    options = parser.parse_args()
+    recorded = {rate: record(rate, options.steps) for rate in options.learning_rates}
+    for rate, (loss, _) in recorded.items():
+        print(f"width {BASE_WIDTH}, learning rate {rate:g}: {loss:.4f}")
+    best = min(recorded, key=lambda rate: recorded[rate][0])
+    profile = recorded[best][1]
     print(f"recorded at {best:g}: {len(profile.points)} points")
-    training = Training(best, arguments.steps, arguments.seed)
-    print(f"width {WIDTH}, plain: {training.train():.4f}")
-    print(f"width {WIDTH}, advised: {training.train(profile):.4f}")
+
+    def attachment(*training: Any) -> fslr.jax.Attachment:
+        return fslr.jax.attach(
+            *training,
+            learning_rate=best,
+            profile="residual-network",
+            advisor=InProcessAdvisor(profile),
+            total_steps=options.steps,
+        )
+
+    plain, _ = train(WIDTH, best, options.steps)
+    advised, attached = train(WIDTH, best, options.steps, attachment)
+    attached.close()
+    print(f"width {WIDTH}, plain: {plain:.4f}")
+    print(f"width {WIDTH}, advised: {advised:.4f}")
+    print(f"  {attached!r}")
 
 
 if __name__ == "__main__":

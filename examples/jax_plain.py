@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -26,10 +26,10 @@ from advisor.local.in_process import InProcessAdvisor
 BASE_WIDTH, WIDTH, DEPTH = 16, 256, 3
 
 
-def init(width: int, seed: int) -> dict[str, dict[str, jax.Array]]:
+def init(width: int) -> dict[str, dict[str, jax.Array]]:
     """Return the parameters of a perceptron."""
     sizes = [4, *[width] * DEPTH, 1]
-    keys = jax.random.split(jax.random.key(seed), DEPTH + 1)
+    keys = jax.random.split(jax.random.key(0), DEPTH + 1)
     params = {}
     for n, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
         kernel = jax.random.normal(keys[n], (inputs, outputs)) / inputs**0.5
@@ -48,9 +48,9 @@ def apply_fn(params: Any, batch: Any) -> jax.Array:
     return outputs
 
 
-def batches(steps: int, seed: int) -> Iterator[tuple[jax.Array, jax.Array]]:
+def batches(steps: int) -> Iterator[tuple[jax.Array, jax.Array]]:
     """Yield inputs and what is to be learned from them."""
-    for key in jax.random.split(jax.random.key(1000 + seed), steps):
+    for key in jax.random.split(jax.random.key(1), steps):
         inputs = jax.random.normal(key, (64, 4))
         yield inputs, jnp.sin(2 * inputs[:, :1]) * inputs[:, 1:2]
 
@@ -69,93 +69,79 @@ def make_step(tx: optax.GradientTransformation) -> Any:
     return jax.jit(train_step, donate_argnums=(0, 1))
 
 
-class Training:
-    """The trainings of this example: perceptrons of any width, at one peak learning rate.
+def train(
+    width: int, schedule: optax.Schedule, steps: int, attach: Callable[..., Any] | None = None
+) -> tuple[float, Any]:
+    """Train a perceptron; return the mean of its last losses, and what was attached.
 
     Args:
-        learning_rate: The peak of the schedule.
+        width: The width of the perceptron.
+        schedule: The learning rate of each step.
         steps: Number of steps.
-        seed: Seed of the parameters and the data.
+        attach: Attaches a function of parameters and batch, the parameters, and the state of the
+            optimizer.
     """
+    tx = optax.chain(optax.adamw(schedule), fslr.jax.scale_by_advice())
+    params = init(width)
+    opt_state = tx.init(params)
+    attached = attach(apply_fn, params, opt_state) if attach else None
+    step = attached.wrap(make_step(tx)) if attached else make_step(tx)
+    losses = []
+    for batch in batches(steps):
+        params, opt_state, loss = step(params, opt_state, batch)
+        losses.append(loss)
+    return float(jnp.mean(jnp.stack(losses[-20:]))), attached
 
-    def __init__(self, learning_rate: float, steps: int, seed: int) -> None:
-        self.schedule = optax.warmup_cosine_decay_schedule(
-            learning_rate / 10, learning_rate, 10, steps
-        )
-        self.steps, self.seed = steps, seed
 
-    def run(self, params: Any, opt_state: Any, step: Any) -> float:
-        """Train a perceptron, and return the mean of its last losses."""
-        losses = []
-        for batch in batches(self.steps, self.seed):
-            params, opt_state, loss = step(params, opt_state, batch)
-            losses.append(loss)
-        return float(jnp.mean(jnp.stack(losses[-20:])))
+def schedule_of(peak: float, steps: int) -> optax.Schedule:
+    """Return a schedule with a short warm-up."""
+    return optax.warmup_cosine_decay_schedule(peak / 10, peak, 10, steps)
 
-    def record(self) -> tuple[float, Any]:
-        """Train the small perceptron; return its loss and its profile."""
-        tx = optax.adamw(self.schedule)
-        params = init(BASE_WIDTH, self.seed)
-        opt_state = tx.init(params)
-        recorder = fslr.jax.Recorder(
-            apply_fn,
-            params,
-            opt_state,
-            learning_rate=self.schedule,
-            every=10,
-            provenance=fslr.Provenance(
-                "perceptron", BASE_WIDTH, DEPTH, dataset="a sine", batch_size=64
-            ),
-        )
-        loss = self.run(params, opt_state, recorder.wrap(make_step(tx)))
-        return loss, recorder.profile()
 
-    def train(self, profile: Any = None) -> float:
-        """Train the wide perceptron, and return its loss."""
-        tx = optax.chain(optax.adamw(self.schedule), fslr.jax.scale_by_advice())
-        params = init(WIDTH, self.seed)
-        opt_state = tx.init(params)
-        if profile is None:
-            return self.run(params, opt_state, make_step(tx))
-        with fslr.jax.attach(
-            apply_fn,
-            params,
-            opt_state,
-            learning_rate=self.schedule,
-            profile="perceptron",
-            advisor=InProcessAdvisor(profile),
-            total_steps=self.steps,
-        ) as attachment:
-            loss = self.run(params, opt_state, attachment.wrap(make_step(tx)))
-            for name, advice in attachment.by_name().items():
-                print(f"  {name:10} multiplier {advice.multiplier:.3g} ({advice.outcome})")
-        return loss
+def record(peak: float, steps: int) -> tuple[float, Any]:
+    """Train the small perceptron; return its loss and its profile."""
+    schedule = schedule_of(peak, steps)
+    provenance = fslr.Provenance("perceptron", BASE_WIDTH, DEPTH, dataset="a sine", batch_size=64)
+
+    def recorder(*training: Any) -> fslr.jax.Recorder:
+        return fslr.jax.Recorder(*training, learning_rate=schedule, every=10, provenance=provenance)
+
+    loss, attached = train(BASE_WIDTH, schedule, steps, recorder)
+    return loss, attached.profile()
 
 
 def main() -> None:
     """Find the learning rate of the small perceptron, and train the wide one with it."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=300, help="steps of each training")
-    parser.add_argument("--seed", type=int, default=0, help="seed of parameters and data")
     parser.add_argument(
-        "--learning-rates",
-        type=float,
-        nargs="+",
-        default=[2.0**-6, 2.0**-5, 2.0**-4],
-        help="peak learning rates that the small perceptron is trained with",
+        "--learning-rates", type=float, nargs="+", default=[2.0**-6, 2.0**-5, 2.0**-4]
     )
-    arguments = parser.parse_args()
-    found = {}
-    for learning_rate in arguments.learning_rates:
-        training = Training(learning_rate, arguments.steps, arguments.seed)
-        found[learning_rate] = training.record()
-        print(f"width {BASE_WIDTH}, learning rate {learning_rate:g}: {found[learning_rate][0]:.4f}")
-    best = min(found, key=lambda learning_rate: found[learning_rate][0])
-    profile = found[best][1]
+    options = parser.parse_args()
+    recorded = {rate: record(rate, options.steps) for rate in options.learning_rates}
+    for rate, (loss, _) in recorded.items():
+        print(f"width {BASE_WIDTH}, learning rate {rate:g}: {loss:.4f}")
+    best = min(recorded, key=lambda rate: recorded[rate][0])
+    profile = recorded[best][1]
     print(f"recorded at {best:g}: {len(profile.points)} points")
-    training = Training(best, arguments.steps, arguments.seed)
-    print(f"width {WIDTH}, plain: {training.train():.4f}")
-    print(f"width {WIDTH}, advised: {training.train(profile):.4f}")
+    schedule = schedule_of(best, options.steps)
+
+    def attachment(*training: Any) -> fslr.jax.Attachment:
+        return fslr.jax.attach(
+            *training,
+            learning_rate=schedule,
+            profile="perceptron",
+            advisor=InProcessAdvisor(profile),
+            total_steps=options.steps,
+        )
+
+    plain, _ = train(WIDTH, schedule, options.steps)
+    advised, attached = train(WIDTH, schedule, options.steps, attachment)
+    attached.close()
+    print(f"width {WIDTH}, plain: {plain:.4f}")
+    print(f"width {WIDTH}, advised: {advised:.4f}")
+    for name, advice in attached.by_name().items():
+        print(f"  {name:10} multiplier {advice.multiplier:.3g} ({advice.outcome})")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.fork_server import TRAINERS, run_trainings
+from tests.wandb_files import rows_of
 
 _ROOT = Path(__file__).parents[2]
 
@@ -56,22 +58,52 @@ def test_the_accelerate_example_resumes_with_its_advice(tmp_path: Path) -> None:
         assert expected in printed
 
 
-def test_the_tracker_example_draws_a_bar_and_writes_to_tensorboard(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "mlflow"])
+def test_the_tracker_example_draws_a_bar_and_writes_what_the_tracker_reads(
+    tmp_path: Path, tracker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("tensorboard", reason="the example writes TensorBoard's files")
+    pytest.importorskip(tracker, reason="the example writes files of this tracker")
+    for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    folder = tmp_path / "tracked"
+    options = ("--tracker", tracker, "--steps", "12", "--out", str(folder))
+    printed = example("log_to_trackers", *options)
+    assert "12/12" in printed
+    assert str(folder) in printed.splitlines()[-1]
+    measured, losses = _READERS[tracker](folder)
+    assert measured == [0, 5, 10]
+    assert losses == 12
+
+
+def _tensorboard(folder: Path) -> tuple[list[int], int]:
+    """Return the measured steps, and the number of losses."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setattr(
-        sys, "argv", ["log_to_tensorboard.py", "--steps", "12", "--out", str(tmp_path)]
-    )
-    runpy.run_path(str(_ROOT / "examples/log_to_tensorboard.py"), run_name="__main__")
-    printed = capsys.readouterr().out
-    assert "12/12" in printed
-    assert f"tensorboard --logdir {tmp_path}" in printed.replace("\n", "")
-    read = EventAccumulator(str(tmp_path)).Reload()
-    assert [each.step for each in read.Tensors("fslr/total_rate")] == [0, 5, 10]
+    read = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
     assert "fslr/share/0.weight" in read.Tags()["tensors"]
+    return [each.step for each in read.Tensors("fslr/total_rate")], len(read.Tensors("loss"))
+
+
+def _wandb(folder: Path) -> tuple[list[int], int]:
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    rows = [row for row in rows_of(file) if "loss" in row]
+    assert "fslr/share/0.weight" in rows[0]
+    return [row["fslr/step"] for row in rows if "fslr/total_rate" in row], len(rows)
+
+
+def _mlflow(folder: Path) -> tuple[list[int], int]:
+    (metrics,) = folder.glob("0/*/metrics")
+    lines = (metrics / "fslr/total_rate").read_text("utf-8").splitlines()
+    losses = (metrics / "loss").read_text("utf-8").splitlines()
+    return sorted(int(line.split()[2]) for line in lines), len(losses)
+
+
+_READERS: dict[str, Callable[[Path], tuple[list[int], int]]] = {
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+    "mlflow": _mlflow,
+}
 
 
 def test_the_lightning_example_trains_with_the_recorded_profile(tmp_path: Path) -> None:
