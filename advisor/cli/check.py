@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 from xml.etree import ElementTree as ET
@@ -28,10 +27,13 @@ from advisor.cli.common import (
 from advisor.cli.progress import counted
 from advisor.policy.control_characters import without_controls
 from advisor.report.check import CheckRow, Status, check_rows
+from advisor.report.check_sentences import check_counts, check_finding, check_remedy
 from advisor.report.checked_run import CheckedRun
+from advisor.report.texts import Texts
 from fslr import AdvisorClient
 
 _UNUSABLE = 2  # the status of wrong usage as well
+_TEXTS = Texts("en")
 _COLOURS = {Status.PASS: "green", Status.FAIL: "bold red", Status.NOT_ENOUGH_DATA: "yellow"}
 
 
@@ -69,7 +71,7 @@ def check(
         except OSError as error:
             fail(f"{junit} cannot be written: {error.strerror}", status=_UNUSABLE)
     if as_json:
-        print_json([{**asdict(row), "status": row.status.value} for row in rows])
+        print_json([_as_fields(row) for row in rows])
     else:
         _print_sheet(rows)
     _finish(rows, strict=strict)
@@ -101,13 +103,19 @@ def _print_sheet(rows: Sequence[CheckRow]) -> None:
         colour = _COLOURS[row.status]
         run = plain(row.run) or "all runs"
         say(f"[{colour}]{row.status.value:15}[/] [bold]{row.check}[/]  {run}")
-        for sentence in filter(None, (row.finding, row.remedy)):
+        for sentence in filter(None, (check_finding(row, _TEXTS), check_remedy(row, _TEXTS))):
             console.print(Padding(plain(sentence), (0, 0, 0, 4)), highlight=False)
-    counts = {status: sum(row.status is status for row in rows) for status in Status}
-    say(
-        f"{counts[Status.PASS]} passed, {counts[Status.FAIL]} failed, "
-        f"{counts[Status.NOT_ENOUGH_DATA]} without enough data"
-    )
+    say(check_counts(rows, _TEXTS))
+
+
+def _as_fields(row: CheckRow) -> dict[str, object]:
+    return {
+        "check": row.check,
+        "run": row.run,
+        "status": row.status.value,
+        "finding": check_finding(row, _TEXTS),
+        "remedy": check_remedy(row, _TEXTS),
+    }
 
 
 def junit_xml(rows: Sequence[CheckRow], *, strict: bool = False) -> bytes:
@@ -133,10 +141,10 @@ def junit_xml(rows: Sequence[CheckRow], *, strict: bool = False) -> bytes:
         case = ET.SubElement(
             suite, "testcase", classname=f"advisor.check.{row.run or 'all'}", name=row.check
         )
-        finding = without_controls(row.finding)
+        finding = without_controls(check_finding(row, _TEXTS))
         if _fails(row, strict=strict):
             failure = ET.SubElement(case, "failure", message=finding)
-            failure.text = without_controls(row.remedy)
+            failure.text = without_controls(check_remedy(row, _TEXTS))
         elif row.status is Status.NOT_ENOUGH_DATA:
             ET.SubElement(case, "skipped", message=finding)
         else:

@@ -9,9 +9,8 @@ from typing import Any
 
 from advisor.document import pictures
 from advisor.report.metrics import metric_rows
-from advisor.report.relation import RelationRow, Verdict, relation_sentence
 from advisor.report.run_figures import RunFigures
-from advisor.report.run_relations import run_relations
+from advisor.report.run_relations import relation_sentences, run_relations
 from advisor.report.texts import Texts
 from advisor.report.words import format_number
 
@@ -55,18 +54,8 @@ def metrics_section(
         "more": max(len(rows) - _MAX_METRICS, 0),
         "chosen": chosen,
         "picture": pictures.metric(chosen, values, texts) if chosen else "",
-        "relations": _sentences(found, texts),
+        "relations": relation_sentences(found, texts),
     }
-
-
-def _sentences(rows: list[RelationRow], texts: Texts) -> list[str]:
-    """Return what the total rate does, and those shares that move with the metric."""
-    if not rows:
-        return []
-    related = [row for row in rows[1:] if row.verdict is Verdict.RELATION]
-    found = [relation_sentence(row, texts) for row in (rows[0], *related)]
-    others = len(rows) - 1 - len(related)
-    return [*found, texts("relation.others", count=others)] if others else found
 
 
 def _number(value: float | None) -> str:

@@ -37,10 +37,13 @@ _MAX_ROLES = 40
 _MAX_CHANGES = 30
 _FEW_POINTS = 3
 _MAX_OUTLIERS = 5
-_LIMITS = range(1, 7)
 _NO_METRICS = ReportedMetrics()
 _BREAKS = re.compile(r"[^./]*[./]+|[^./]+")
-_WORDS = ("rate", "total_rate", "share", "multiplier", "profile")
+
+LIMITS = range(1, 7)
+"""Numbers of the sentences about what the numbers do not say."""
+WORDS = ("rate", "total_rate", "share", "multiplier", "profile")
+"""The words that a report explains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,8 @@ def run_report(
         base=base_facts(profile, texts) if profile is not None else [],
         figures=_figures(figures, texts) if figures.points else None,
         metrics=metrics_section(figures, metrics, texts),
-        words=_WORDS,
-        limits=_LIMITS,
+        words=WORDS,
+        limits=LIMITS,
         next_step=_next_step(figures, texts),
     )
 

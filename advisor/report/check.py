@@ -2,15 +2,16 @@
 
 The sheet replaces coordinate checks by hand: plots of how far outputs move in models of different
 width. Every threshold is a constant with its reason. A check without enough data says so and is
-neither passed nor failed.
+neither passed nor failed. Rows have numbers and names; :mod:`advisor.report.check_sentences` writes
+the sentences.
 """
 
 from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -53,7 +54,9 @@ MAX_STEP_CHANGE = 1.05
 """If the size of steps changes by less than this factor while the schedule changes by 2 or more,
 something normalises the step after the learning rate."""
 
-_MAX_LISTED = 3
+
+Value = str | int | tuple[str, ...]
+"""A value in a sentence: a number in words, a name, or a list of names."""
 
 
 class Status(enum.Enum):
@@ -72,15 +75,13 @@ class CheckRow:
         check: The check's name, which never changes.
         run: The run that was checked; empty: all runs together.
         status: The result.
-        finding: What was found, in a sentence with numbers.
-        remedy: What to do about it, in a sentence; empty unless it failed.
+        values: What was found, by the names of the placeholders in the check's sentences.
     """
 
     check: str
     run: str
     status: Status
-    finding: str
-    remedy: str = ""
+    values: Mapping[str, Value] = field(default_factory=dict)
 
 
 def check_rows(runs: Sequence[CheckedRun]) -> list[CheckRow]:
@@ -98,7 +99,7 @@ def rates_follow_profile(run: CheckedRun) -> CheckRow:
     check = "rates-follow-profile"
     matched = (run.references > 0) & (run.unit_rates > 0)
     if len(run.steps) < MIN_MEASUREMENTS or not matched.any():
-        return _short(check, run, "measurements with a reference")
+        return _short(check, run)
     factors = np.full(run.unit_rates.shape, np.nan)
     in_force = run.unit_rates * run.multipliers
     factors[matched] = np.log2(in_force[matched] / run.references[matched])
@@ -109,20 +110,14 @@ def rates_follow_profile(run: CheckedRun) -> CheckRow:
     }
     worst = max(medians, key=lambda role: abs(medians[role]))
     off = [role for role, value in medians.items() if abs(value) > math.log2(MAX_RATE_FACTOR)]
-    finding = (
-        f"The rate of {worst} is {format_number(2 ** medians[worst])} times the profile's, the "
-        f"largest difference of {len(medians)} roles."
-    )
-    if not off:
-        return CheckRow(check, run.name, Status.PASS, finding)
-    return CheckRow(
+    return _result(
         check,
-        run.name,
-        Status.FAIL,
-        f"{finding} {len(off)} roles differ by more than a factor of {MAX_RATE_FACTOR:g}: "
-        f"{_listed(off)}.",
-        "Let the run follow the advice (observe_only=False), or correct initial scale and learning "
-        "rates of these roles.",
+        run,
+        off,
+        role=worst,
+        factor=format_number(2 ** medians[worst]),
+        roles=len(medians),
+        limit=f"{MAX_RATE_FACTOR:g}",
     )
 
 
@@ -130,22 +125,17 @@ def no_group_dominates(run: CheckedRun) -> CheckRow:
     """Check that no group makes almost all of the output change."""
     check = "no-group-dominates"
     if run.shares is None or len(run.steps) < MIN_MEASUREMENTS or len(run.layout) < MIN_GROUPS:
-        return _short(check, run, f"measurements with shares of at least {MIN_GROUPS} groups")
+        return _short(check, run, groups=MIN_GROUPS)
     medians = np.median(run.shares, axis=0)
     largest = int(medians.argmax())
     group = run.layout.groups[largest].name
-    finding = (
-        f"The largest share is that of {group}: {format_percent(medians[largest])} of the squared "
-        "total rate."
-    )
-    if medians[largest] <= MAX_SHARE:
-        return CheckRow(check, run.name, Status.PASS, finding)
-    return CheckRow(
+    return _result(
         check,
-        run.name,
-        Status.FAIL,
-        f"{finding} More than {format_percent(MAX_SHARE)} is too much.",
-        f"Lower the learning rate or the initial scale of {group}.",
+        run,
+        [group] if medians[largest] > MAX_SHARE else [],
+        group=group,
+        share=format_percent(medians[largest]),
+        limit=format_percent(MAX_SHARE),
     )
 
 
@@ -153,21 +143,11 @@ def no_group_is_dead(run: CheckedRun) -> CheckRow:
     """Check that every group moves the outputs."""
     check = "no-group-is-dead"
     if len(run.steps) < MIN_MEASUREMENTS:
-        return _short(check, run, "measurements")
+        return _short(check, run)
     dead = np.flatnonzero(np.median(run.unit_rates, axis=0) == 0)
-    groups = len(run.layout)
-    if not len(dead):
-        return CheckRow(check, run.name, Status.PASS, f"All {groups} groups move the outputs.")
     names = [run.layout.groups[position].name for position in dead]
-    return CheckRow(
-        check,
-        run.name,
-        Status.FAIL,
-        f"{len(dead)} of {groups} groups did not move the outputs in most measurements: "
-        f"{_listed(names)}.",
-        "Check that the forward pass uses these parameters and that their gradients are not zero, "
-        "or take them out of the optimizer.",
-    )
+    groups = len(run.layout)
+    return _result(check, run, names, groups=groups, moving=groups - len(names))
 
 
 def learning_rates_are_usual(run: CheckedRun) -> CheckRow:
@@ -181,33 +161,29 @@ def learning_rates_are_usual(run: CheckedRun) -> CheckRow:
     ]
     known = updates is not None and not np.isnan(updates[:, matrices]).all()
     if updates is None or not known or len(run.steps) < MIN_MEASUREMENTS:
-        return _short(
-            check, run, "measurements with learning rates and the RMS of weights and updates"
-        )
+        return _short(check, run)
     usable = [position for position in matrices if not np.isnan(updates[:, position]).all()]
     medians = {
         run.layout.groups[position].name: float(np.nanmedian(updates[:, position]))
         for position in usable
     }
     low, high = min(medians, key=lambda n: medians[n]), max(medians, key=lambda n: medians[n])
-    finding = (
-        f"A step changes matrices by {format_number(medians[low])} ({low}) to "
-        f"{format_number(medians[high])} ({high}) of their weights."
-    )
     off = [
         name
         for name, value in medians.items()
         if not MIN_RELATIVE_UPDATE <= value <= MAX_RELATIVE_UPDATE
     ]
-    if not off:
-        return CheckRow(check, run.name, Status.PASS, finding)
-    return CheckRow(
+    return _result(
         check,
-        run.name,
-        Status.FAIL,
-        f"{finding} Usual is {MIN_RELATIVE_UPDATE:g} to {MAX_RELATIVE_UPDATE:g}; {len(off)} of "
-        f"{len(medians)} matrices are outside: {_listed(off)}.",
-        "Correct the learning rates of these groups, or their initial scale.",
+        run,
+        off,
+        low=format_number(medians[low]),
+        low_group=low,
+        high=format_number(medians[high]),
+        high_group=high,
+        matrices=len(medians),
+        min_update=f"{MIN_RELATIVE_UPDATE:g}",
+        max_update=f"{MAX_RELATIVE_UPDATE:g}",
     )
 
 
@@ -217,30 +193,23 @@ def decay_time_scales_are_usual(run: CheckedRun) -> CheckRow:
     The time scale of a group is one divided by the part of its weights that a step takes away.
     """
     check = "decay-time-scales-are-usual"
-    what = "measurements with weight decay, and the planned number of steps"
     if run.weight_decays is None or not run.total_steps or len(run.steps) < MIN_MEASUREMENTS:
-        return _short(check, run, what)
+        return _short(check, run)
     factors = 1.0 if run.keeps_decay else run.multipliers
     decays = np.median(run.weight_decays * factors, axis=0)
     if not decays.any():
-        return _short(check, run, what)
+        return _short(check, run)
     largest = int(decays.argmax())
     scale = 1 / decays[largest]
-    part = scale / run.total_steps
-    finding = (
-        f"The shortest time scale of weight decay is {format_number(scale)} steps "
-        f"({run.layout.groups[largest].name}), {format_number(part)} times the training."
-    )
     off = np.flatnonzero(decays * run.total_steps * MIN_DECAY_TIME_SCALE > 1)
-    if not len(off):
-        return CheckRow(check, run.name, Status.PASS, finding)
-    names = [run.layout.groups[position].name for position in off]
-    return CheckRow(
+    return _result(
         check,
-        run.name,
-        Status.FAIL,
-        f"{finding} {len(off)} groups are below {MIN_DECAY_TIME_SCALE:g}: {_listed(names)}.",
-        "Lower the weight decay of these groups, or their learning rates.",
+        run,
+        [run.layout.groups[position].name for position in off],
+        steps=format_number(scale),
+        group=run.layout.groups[largest].name,
+        part=format_number(scale / run.total_steps),
+        limit=f"{MIN_DECAY_TIME_SCALE:g}",
     )
 
 
@@ -252,33 +221,25 @@ def schedule_takes_effect(run: CheckedRun) -> CheckRow:
     """
     check = "schedule-takes-effect"
     rates, updates = run.learning_rates, run.update_rms
-    what = (
-        f"{MIN_SCHEDULE_MEASUREMENTS} measurements with update sizes over a schedule that changes "
-        f"by a factor of {MIN_LEARNING_RATE_FACTOR:g}"
-    )
+    least, factor = MIN_SCHEDULE_MEASUREMENTS, f"{MIN_LEARNING_RATE_FACTOR:g}"
+    short = _short(check, run, measurements=least, factor=factor)
     if rates is None or updates is None:
-        return _short(check, run, what)
+        return short
     sizes = np.array([group.parameter_count or 1 for group in run.layout.groups], np.float64)
     scheduled = rates.max(axis=1)
     steps = np.sqrt(((rates * run.multipliers * updates) ** 2 * sizes).sum(axis=1))
     moving = (scheduled > 0) & (steps > 0)
-    if np.count_nonzero(moving) < MIN_SCHEDULE_MEASUREMENTS:
-        return _short(check, run, what)
+    if np.count_nonzero(moving) < least:
+        return short
     changed, followed = _spread(scheduled[moving]), _spread(steps[moving])
     if changed < MIN_LEARNING_RATE_FACTOR:
-        return _short(check, run, what)
-    finding = (
-        f"The learning rate changes by a factor of {format_number(changed)}, the size of steps by "
-        f"{format_number(followed)}."
-    )
-    if followed > MAX_STEP_CHANGE:
-        return CheckRow(check, run.name, Status.PASS, finding)
-    return CheckRow(
+        return short
+    return _result(
         check,
-        run.name,
-        Status.FAIL,
-        f"{finding} All steps have the same size.",
-        "Clip gradients before the optimizer, not updates after the learning rate.",
+        run,
+        ["all"] if followed <= MAX_STEP_CHANGE else [],
+        changed=format_number(changed),
+        followed=format_number(followed),
     )
 
 
@@ -295,19 +256,16 @@ _CHECKS: tuple[Callable[[CheckedRun], CheckRow], ...] = (
 def rates_across_widths(runs: Sequence[CheckedRun]) -> CheckRow:
     """Check that rates do not change with the width, by a power law fitted to each role."""
     check = "rates-flat-across-widths"
-    what = (
-        f"at least two runs with {MIN_MEASUREMENTS} measurements over the same steps, of which one "
-        f"is {MIN_WIDTH_RATIO:g} times as wide as another, with shapes in their layouts"
-    )
+    short = _short(check, None, measurements=MIN_MEASUREMENTS, ratio=f"{MIN_WIDTH_RATIO:g}")
     measured = [(width_of(run), run) for run in runs if len(run.steps) >= MIN_MEASUREMENTS]
     known = [(width, run) for width, run in measured if width is not None]
     if len(known) < 2:
-        return _short(check, None, what)
+        return short
     widths = np.array([width for width, _ in known])
     rates = _common_rates([run for _, run in known])
     ratio = widths.max() / widths.min()
     if ratio < MIN_WIDTH_RATIO or not rates:
-        return _short(check, None, what)
+        return short
     powers = {
         role: float(np.polyfit(np.log(widths), logarithms, 1)[0])
         for role, logarithms in rates.items()
@@ -318,20 +276,16 @@ def rates_across_widths(runs: Sequence[CheckedRun]) -> CheckRow:
         for role, power in powers.items()
         if abs(power) > MAX_WIDTH_POWER and ratio ** abs(power) > MAX_WIDTH_FACTOR
     ]
-    finding = (
-        f"Over {len(known)} runs and {format_number(ratio)} times the width, the rate of {worst} "
-        f"changes most, with the power {powers[worst]:+.2f} of the width."
-    )
-    if not off:
-        return CheckRow(check, "", Status.PASS, finding)
-    return CheckRow(
+    return _result(
         check,
-        "",
-        Status.FAIL,
-        f"{finding} {len(off)} of {len(powers)} roles are beyond {MAX_WIDTH_POWER:g}: "
-        f"{_listed(off)}.",
-        "Scale initial values and learning rates of these roles with the width, or let the runs "
-        "follow a profile.",
+        None,
+        off,
+        runs=len(known),
+        ratio=format_number(ratio),
+        role=worst,
+        power=f"{powers[worst]:+.2f}",
+        roles=len(powers),
+        limit=f"{MAX_WIDTH_POWER:g}",
     )
 
 
@@ -388,11 +342,16 @@ def _spread(values: Floats) -> float:
     return float(high / low)
 
 
-def _short(check: str, run: CheckedRun | None, what: str) -> CheckRow:
-    name = "" if run is None else run.name
-    return CheckRow(check, name, Status.NOT_ENOUGH_DATA, f"It needs {what}.")
+def _result(check: str, run: CheckedRun | None, off: Sequence[str], **values: Value) -> CheckRow:
+    """Return the row of a check that could be made; it failed if something is off."""
+    status = Status.FAIL if off else Status.PASS
+    return CheckRow(check, _name(run), status, {**values, "off": len(off), "names": tuple(off)})
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + more
+def _short(check: str, run: CheckedRun | None, **needed: Value) -> CheckRow:
+    """Return the row of a check without enough data."""
+    return CheckRow(check, _name(run), Status.NOT_ENOUGH_DATA, needed)
+
+
+def _name(run: CheckedRun | None) -> str:
+    return "" if run is None else run.name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,6 +15,31 @@ from fslr.advisor.v1 import policy_pb2, run_service_pb2
 
 MAX_MEASUREMENTS = 200
 """More measurements of a run are thinned out to this many, so that large models fit in memory."""
+
+
+@dataclass(slots=True)
+class EventSample:
+    """A regular sample of a run's history, of which few events are kept at any time.
+
+    Attributes:
+        run: The run, with its layout.
+        events: The sample, oldest first.
+    """
+
+    run: run_service_pb2.Run
+    events: list[run_service_pb2.RunEvent] = field(default_factory=list)
+    _seen: int = 0
+    _every: int = 1
+
+    def add(self, event: run_service_pb2.RunEvent) -> None:
+        """Add the next event of the history; those of an earlier layout are left out."""
+        if len(event.measurement.unit_rates) != len(self.run.opening.layout.groups):
+            return
+        if self._seen % self._every == 0:
+            self.events.append(event)
+        self._seen += 1
+        if len(self.events) > MAX_MEASUREMENTS:
+            self.events, self._every = self.events[::2], 2 * self._every
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,9 +87,24 @@ class CheckedRun:
         Raises:
             InvalidValueError: The layout is not valid.
         """
+        sample = EventSample(run)
+        for event in events:
+            sample.add(event)
+        return cls.of_sample(sample)
+
+    @classmethod
+    def of_sample(cls, found: EventSample) -> CheckedRun:
+        """Return a run from a sample of its history.
+
+        Args:
+            found: The sample.
+
+        Raises:
+            InvalidValueError: The run's layout is not valid.
+        """
+        run, sample = found.run, found.events
         layout = layout_from_proto(run.opening.layout)
         groups = len(layout)
-        sample = _thinned(e for e in events if len(e.measurement.unit_rates) == groups)
         measured = [event.measurement for event in sample]
         ones = np.ones((len(sample), groups))
 
@@ -102,15 +142,3 @@ class CheckedRun:
         for position, group in enumerate(self.layout.groups):
             found.setdefault(group.role, []).append(position)
         return found
-
-
-def _thinned(events: Iterable[run_service_pb2.RunEvent]) -> list[run_service_pb2.RunEvent]:
-    """Return a regular sample of the events, keeping few of them at any time."""
-    kept: list[run_service_pb2.RunEvent] = []
-    every = 1
-    for place, event in enumerate(events):
-        if place % every == 0:
-            kept.append(event)
-        if len(kept) > MAX_MEASUREMENTS:
-            kept, every = kept[::2], 2 * every
-    return kept

@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from advisor.report.texts import Texts
+from advisor.report.warning_texts import warning_text
 from advisor.report.words import (
+    NO_RULES,
     format_number,
     format_percent,
     format_rules,
     kind_word,
     short_name,
 )
-from fslr.advisor.v1 import profile_pb2, profile_service_pb2
+from fslr.advisor.v1 import policy_pb2, profile_pb2, profile_service_pb2
 from fslr.profile_files import message_to_fields
+
+_ENGLISH = Texts("en")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,51 +64,73 @@ class Fact:
     """One fact about a profile.
 
     Attributes:
-        label: What it is, such as ``base learning rate``.
+        key: What it is, the same in each language, such as ``base_learning_rate``.
+        label: What it is, in a language, such as ``base learning rate``.
         value: The value in words; may have several lines.
     """
 
+    key: str
     label: str
     value: str
 
 
-def profile_facts(response: profile_service_pb2.GetProfileResponse) -> list[Fact]:
-    """Return what is known about a version: name, origin, rules; without unknown values."""
+def profile_facts(
+    response: profile_service_pb2.GetProfileResponse,
+    texts: Texts = _ENGLISH,
+    *,
+    known_only: bool = True,
+) -> list[Fact]:
+    """Return what is known about a version: name, origin, rules.
+
+    Args:
+        response: The version.
+        texts: The language's texts.
+        known_only: Whether unknown values are left out.
+    """
     version, content = response.profile, response.profile.content
     aliases = (f"{a.name} -> @{a.version} (etag {a.etag})" for a in response.aliases)
-    facts = [
-        Fact("name", version.name),
-        Fact("digest", version.digest),
-        Fact("registered", f"{version.create_time.ToDatetime():%Y-%m-%d %H:%M:%S} UTC"),
-        Fact("aliases", ", ".join(aliases)),
-        Fact("versions", ", ".join(map(str, response.versions))),
-        Fact("base learning rate", format_number(content.base_learning_rate)),
-        Fact("steps", f"{content.total_steps}, recorded at {len(content.points)} of them"),
-        Fact("mask", content.mask),
-        Fact("weight decay", "excluded from rates" if content.excludes_weight_decay else ""),
-        Fact("warnings", "\n".join(version.warnings)),
-        *_provenance(content.provenance),
-        Fact("labels", ", ".join(f"{k}={v}" for k, v in sorted(content.labels.items()))),
-        Fact("policy", content.policy_name or format_rules(content.policy)),
-        Fact("spread", _spread(content)),
-        Fact(
-            "group aliases",
-            "\n".join(f"{a.pattern} -> {a.target}" for a in content.group_aliases),
-        ),
+    excluded = texts("profile.weight_decay.excluded")
+    found = [
+        ("name", version.name),
+        ("digest", version.digest),
+        ("registered", f"{version.create_time.ToDatetime():%Y-%m-%d %H:%M:%S} UTC"),
+        ("aliases", ", ".join(aliases)),
+        ("versions", ", ".join(map(str, response.versions))),
+        ("base_learning_rate", format_number(content.base_learning_rate)),
+        ("steps", texts("profile.steps", total=content.total_steps, points=len(content.points))),
+        ("mask", content.mask),
+        ("weight_decay", excluded if content.excludes_weight_decay else ""),
+        ("warnings", "\n".join(warning_text(message, texts) for message in version.warnings)),
     ]
-    return [fact for fact in facts if fact.value]
+    rest = [
+        ("labels", ", ".join(f"{k}={v}" for k, v in sorted(content.labels.items()))),
+        ("policy", content.policy_name or _rules(content.policy, texts)),
+        ("spread", _spread(content, texts)),
+        ("group_aliases", "\n".join(f"{a.pattern} -> {a.target}" for a in content.group_aliases)),
+    ]
+    facts = [
+        *(Fact(key, texts(f"profile.fact.{key}"), value) for key, value in found),
+        *_provenance(content.provenance, texts),
+        *(Fact(key, texts(f"profile.fact.{key}"), value) for key, value in rest),
+    ]
+    return [fact for fact in facts if fact.value or not known_only]
 
 
-def _provenance(provenance: profile_pb2.Provenance) -> list[Fact]:
+def _provenance(provenance: profile_pb2.Provenance, texts: Texts) -> list[Fact]:
     values = message_to_fields(provenance)
     if provenance.HasField("record_time"):
         values["record_time"] = f"{provenance.record_time.ToDatetime():%Y-%m-%d %H:%M} UTC"
-    return [Fact(name.replace("_", " "), str(value)) for name, value in values.items()]
+    return [Fact(name, texts(f"provenance.{name}"), str(value)) for name, value in values.items()]
 
 
-def _spread(content: profile_pb2.ProfileContent) -> str:
+def _rules(policy: policy_pb2.Policy, texts: Texts) -> str:
+    rules = format_rules(policy)
+    return texts("profile.policy.defaults") if rules == NO_RULES else rules
+
+
+def _spread(content: profile_pb2.ProfileContent, texts: Texts) -> str:
     spread = spread_between_seeds(content)
-    return f"median {format_percent(spread.median)} between seeds" if spread else ""
+    return texts("profile.spread", median=format_percent(spread.median)) if spread else ""
 
 
 @dataclass(frozen=True, slots=True)

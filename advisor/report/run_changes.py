@@ -40,6 +40,7 @@ class Change:
         subject: What it is about: a profile's version, a policy, a role, or a warning's message.
         before: What it was before: a name, or a multiplier; None: nothing.
         after: What it is now.
+        warning: The ``WarningKind`` of a warning; 0: unspecified, or no warning.
     """
 
     time: datetime
@@ -48,6 +49,7 @@ class Change:
     subject: str = ""
     before: str | float | None = None
     after: str | float | None = None
+    warning: int = 0
 
 
 @dataclass(slots=True)
@@ -85,14 +87,14 @@ class ChangeReader:
                 (ChangeKind.POLICY, earlier.policy, answer.policy),
             ):
                 if old != new:
-                    self._add(event, kind, new, short_name(old), short_name(new))
+                    self._add(event, kind, new, before=short_name(old), after=short_name(new))
             if answer.stale != earlier.stale:
                 self._add(event, ChangeKind.STALE if answer.stale else ChangeKind.FRESH)
         self._read_multipliers(reader, event, point.role_multipliers)
         for warning in answer.warnings:
             if warning.message not in self._warned:
                 self._warned.add(warning.message)
-                self._add(event, ChangeKind.WARNING, warning.message)
+                self._add(event, ChangeKind.WARNING, warning.message, warning=warning.kind)
 
     def _read_multipliers(
         self, reader: PointReader, event: run_service_pb2.RunEvent, found: Floats
@@ -109,8 +111,8 @@ class ChangeReader:
             event,
             ChangeKind.MULTIPLIERS,
             reader.roles.names[role],
-            float(self._listed[role]),
-            float(found[role]),
+            before=float(self._listed[role]),
+            after=float(found[role]),
         )
         self._listed = found
 
@@ -119,8 +121,10 @@ class ChangeReader:
         event: run_service_pb2.RunEvent,
         kind: ChangeKind,
         subject: str = "",
+        *,
         before: str | float | None = None,
         after: str | float | None = None,
+        warning: int = 0,
     ) -> None:
         time, step = event.time.ToDatetime(UTC), event.measurement.step
-        self.changes.append(Change(time, step, kind, subject, before, after))
+        self.changes.append(Change(time, step, kind, subject, before, after, warning))

@@ -11,6 +11,7 @@ from advisor.report.recommendations import RecommendedGroupRow
 from advisor.report.run_changes import Change, ChangeKind
 from advisor.report.run_figures import MeasuringCost, RunFigures
 from advisor.report.texts import Texts
+from advisor.report.warning_texts import warning_text
 from advisor.report.words import format_number, format_percent
 from fslr.advisor.v1 import policy_pb2
 from fslr.training.summaries import is_held
@@ -83,7 +84,10 @@ def change_text(change: Change, texts: Texts) -> str:
     if change.kind is ChangeKind.POLICY:
         own = texts("change.policy.none")
         before, after = before or own, after or own
-    return texts(f"change.{change.kind.value}", subject=change.subject, before=before, after=after)
+    subject = change.subject
+    if change.kind is ChangeKind.WARNING:
+        subject = warning_text(subject, texts, change.warning)
+    return texts(f"change.{change.kind.value}", subject=subject, before=before, after=after)
 
 
 def total_change_text(points: list[Point], texts: Texts) -> str:

@@ -43,6 +43,9 @@ _LIMIT_SENTENCES = {
     Limit.ROUNDING: "The multiplier was rounded within its noise (`multiplier_values_per_octave`).",
 }
 
+NO_RULES = "the defaults"
+"""How rules are written that all have their default values."""
+
 
 def format_number(value: float) -> str:
     """Return a number with four significant digits."""
@@ -119,9 +122,7 @@ def format_rules(policy: policy_pb2.Policy) -> str:
     defaults = message_to_fields(policy_to_proto(Policy()), enum_words=True)
     rules = message_to_fields(policy, enum_words=True)
     changed = {name: value for name, value in rules.items() if value != defaults.get(name)}
-    return ", ".join(f"{name}={format_rule(value)}" for name, value in changed.items()) or (
-        "the defaults"
-    )
+    return ", ".join(f"{name}={format_rule(value)}" for name, value in changed.items()) or NO_RULES
 
 
 def format_rule(value: object) -> str:

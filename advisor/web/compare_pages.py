@@ -22,6 +22,11 @@ from advisor.web.rendering import language_of
 from advisor.web.script_texts import script_texts
 
 _BUCKETS = 250
+_FIGURES = (
+    *(("loss", "loss"), ("total_rate", "total_rate"), ("learning_rate", "learning_rate")),
+    *(("page.min_multiplier", "min_multiplier"), ("page.max_multiplier", "max_multiplier")),
+)
+"""Label and name of the figures that are compared."""
 _RUN_CURVES = ("total_rate", "loss", "learning_rate", "max_multiplier", "min_multiplier")
 
 
@@ -145,8 +150,10 @@ def _run_rows(left: RunFeed, right: RunFeed) -> list[Compared]:
     """Return the newest figures of two runs."""
     figures = [feed.history.figures for feed in (left, right)]
     last = [f.points[-1] if f.points else None for f in figures]
-    names = ("loss", "total_rate", "learning_rate", "min_multiplier", "max_multiplier")
-    rows = [Compared(name, False, *(getattr(p, name, None) for p in last)) for name in names]
+    rows = [
+        Compared(label, False, *(getattr(point, name, None) for point in last))
+        for label, name in _FIGURES
+    ]
     shares = [{row.part: row.share for row in f.role_contributions() if row.part} for f in figures]
     roles = dict.fromkeys([*shares[0], *shares[1]])
     return rows + [Compared(role, True, *(each.get(role) for each in shares)) for role in roles]

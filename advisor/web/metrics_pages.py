@@ -14,11 +14,11 @@ from starlette.responses import HTMLResponse, Response
 
 from advisor.policy.arrays import Floats
 from advisor.report.metrics import MetricRow, metric_rows, metric_series
-from advisor.report.relation import RelationRow, Verdict, relation_rows
-from advisor.report.run_columns import RunColumns, aligned_extremes
+from advisor.report.run_columns import aligned_extremes
+from advisor.report.run_figures import RunFigures
+from advisor.report.run_relations import relation_sentences, run_relations
 from advisor.report.texts import Texts
 from advisor.web.context import Context
-from advisor.web.feeds import RunFeed
 from advisor.web.numbers import rounded, to_json
 from advisor.web.rendering import language_of
 
@@ -54,7 +54,7 @@ async def metrics(context: Context, request: Request) -> Response:
         cached = feed.fragments.get(key)
         if cached is None or cached[0] != now:
             series, left_out = await _series(context, request)
-            shown = await asyncio.to_thread(_shown, feed, series, texts)
+            shown = await asyncio.to_thread(_shown, feed.history.figures, series, texts)
             text = context.renderer.render(
                 "_metrics.html", texts.language, shown=shown, left_out=left_out
             )
@@ -87,39 +87,9 @@ def _curve(values: Mapping[int, float]) -> dict[str, Any]:
     return {"steps": steps.astype(np.int64).tolist(), "values": rounded(found[:, 0])}
 
 
-def _shown(feed: RunFeed, series: Series, texts: Texts) -> list[_Shown]:
-    rates = _rates(feed.history.columns, texts)
+def _shown(figures: RunFigures, series: Series, texts: Texts) -> list[_Shown]:
+    rows = zip(metric_rows(series), series.values(), strict=True)
     return [
-        _Shown(row, [_sentence(r, texts) for r in relation_rows(row.metric, values, rates)])
-        for row, values in zip(metric_rows(series), series.values(), strict=True)
+        _Shown(row, relation_sentences(run_relations(figures, row.metric, values), texts))
+        for row, values in rows
     ]
-
-
-def _rates(columns: RunColumns, texts: Texts) -> Series:
-    """Return the total rate and the share of each role by step."""
-    steps = [int(step) for step in columns.column("step")]
-    shares = columns.column("role_shares")
-    named = {
-        texts("page.compare.share_of", role=role or texts("rest")): shares[:, i]
-        for i, role in enumerate(columns.roles)
-    }
-    found = {texts("total_rate"): columns.column("total_rate"), **named}
-    return {name: dict(zip(steps, values.tolist(), strict=True)) for name, values in found.items()}
-
-
-def _sentence(row: RelationRow, texts: Texts) -> str:
-    """Return what a relation says; it never says that one is the cause of the other."""
-    found = row.changes
-    values: dict[str, object] = {
-        "series": row.series,
-        "points": row.points,
-        "lag": row.lag_steps,
-        "levels": "" if row.levels is None else f"{row.levels.value:+.2f}",
-        "interval": ""
-        if found is None
-        else f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]",
-    }
-    key = row.verdict.name.lower()
-    if row.verdict is Verdict.RELATION and found is not None:
-        key += ".same" if found.value > 0 else ".opposite"
-    return texts(f"page.relation.{key}", **values)

@@ -14,6 +14,7 @@ from advisor.report.profiles import ProfileRow, profile_facts
 from advisor.report.run_columns import MAX_ROLES, aligned_extremes
 from advisor.report.runs import RunRow
 from advisor.report.texts import Texts
+from advisor.report.warning_texts import warning_text
 from advisor.report.words import short_name
 from advisor.web.context import Context
 from advisor.web.numbers import rounded, to_json
@@ -33,6 +34,7 @@ async def profile_page(context: Context, request: Request) -> Response:
     runs = [RunRow.of(run, now) for run in await context.backend.runs(viewer, project)]
     own = short_name(answer.profile.name).partition("@")[0]
     users = [run for run in runs if run.profile.partition("@")[0] == own]
+    texts = Texts(language_of(request))
     return context.renderer.page(
         request,
         "profile.html",
@@ -42,12 +44,12 @@ async def profile_page(context: Context, request: Request) -> Response:
         version=answer.profile.version,
         versions=sorted(answer.versions, reverse=True),
         aliases=answer.aliases,
-        facts=[fact for fact in profile_facts(answer) if fact.label != "warnings"],
+        facts=[fact for fact in profile_facts(answer, texts) if fact.key != "warnings"],
         guideline=answer.profile.content.docs,
-        warnings=answer.profile.warnings,
+        warnings=[warning_text(message, texts) for message in answer.profile.warnings],
         users=[run for run in users if run.state in _NOW],
         earlier_users=[run for run in users if run.state not in _NOW],
-        script_texts=script_texts(Texts(language_of(request))),
+        script_texts=script_texts(texts),
     )
 
 

@@ -7,12 +7,11 @@ from advisor.web.numbers import to_json
 
 _KEYS = (
     *("step", "loss", "learning_rate", "total_rate", "reference", "reference.band", "share"),
-    *("multiplier", "effective_learning_rate", "relative_error", "linearity_error", "rest"),
-    *("total_rate.axis", "learning_rate.axis", "share.axis", "multiplier.axis", "block"),
+    *("relative_error", "linearity_error", "rest"),
+    *("total_rate.axis", "learning_rate.axis", "share.axis", "multiplier.axis"),
     *("page.table", "page.live", "page.lost", "page.reading", "page.close", "page.failed"),
-    *("page.smallest", "page.largest", "page.high_error", "page.loss.axis", "page.error.axis"),
-    *("page.effective.axis", "page.keys", "page.no_points", "page.heat.keys", "page.unit_rate"),
-    *("page.unit_rate.axis", "page.total_rate.a", "page.finished", "page.metric.axis"),
+    *("page.high_error", "page.loss.axis", "page.error.axis", "page.effective.axis", "page.keys"),
+    *("page.no_points", "page.heat.keys", "page.unit_rate.axis", "page.metric.axis"),
 )
 
 

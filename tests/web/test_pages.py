@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import html
 import json
 import math
 import re
@@ -249,7 +250,7 @@ def test_metrics_have_curves_gaps_and_sentences(service: WebService, viewer: Any
     }  # fmt: skip
     page = viewer.get(f"{_BASE}/metrics").text
     assert "<i>" not in page
-    assert "total rate: only 4 points in common, too few to say anything." in page
+    assert f"total rate and {html.escape(name)} have 4 points in common; at least 20 are" in page
     assert viewer.get("/projects/default/runs/nothing/metrics").status_code == 404
 
 

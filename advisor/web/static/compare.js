@@ -1,7 +1,7 @@
 // Two runs or profiles in one chart each.
 /* global uPlot */
 import { Chart } from "./chart.js";
-import { fetchJson } from "./dom.js";
+import { fetchJson, loadParts } from "./dom.js";
 
 const page = document.getElementById("page");
 const CHARTS = {
@@ -12,6 +12,7 @@ const CHARTS = {
 
 async function load() {
   const texts = JSON.parse(page.dataset.texts);
+  loadParts(texts);
   const { kind, sides } = await fetchJson(page.dataset.base);
   for (const [name, axis, log] of CHARTS[kind]) {
     const container = document.querySelector(`[data-chart="compare-${name}"]`);

@@ -48,6 +48,16 @@ export function nodesOf(part, selector = "body") {
   return found ? [...found.childNodes].map((node) => document.importNode(node, true)) : [];
 }
 
+// Fetches the parts of a page that are only wanted by those who scroll to them.
+export function loadParts(texts) {
+  for (const target of document.querySelectorAll("[data-part]")) {
+    onceVisible(target, () => fetchPart(target.dataset.part).then(
+      (part) => target.replaceChildren(...nodesOf(part)),
+      (error) => { target.textContent = texts["page.failed"].replace("{problem}", error.message); },
+    ));
+  }
+}
+
 export async function fetchJson(url) {
   const answer = await fetch(url, { headers: { accept: "application/json" } });
   const data = await answer.json();

@@ -1,6 +1,6 @@
 // The page of a run.
 import { Chart } from "./chart.js";
-import { fetchJson, fetchPart, nodesOf, throttled } from "./dom.js";
+import { fetchJson, fetchPart, loadParts, nodesOf, throttled } from "./dom.js";
 import { percent } from "./format.js";
 import { HeatMap } from "./heatmap.js";
 import { LiveRun } from "./live.js";
@@ -208,4 +208,5 @@ document.addEventListener("click", (event) => {
 });
 
 load();
+loadParts(texts);
 refreshMetrics();

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
 from advisor.report.check import CheckRow, Status, check_rows, rates_across_widths, width_of
+from advisor.report.check_sentences import check_counts, check_finding, check_remedy
 from advisor.report.checked_run import MAX_MEASUREMENTS, CheckedRun
+from advisor.report.texts import Texts
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, run_service_pb2
 
+ENGLISH = Texts("en")
 NAMES = ("embed.weight", "blocks.0.up.weight", "blocks.1.up.weight", "head.weight", "head.bias")
 KINDS = (
     *(layout_pb2.GROUP_KIND_EMBEDDING, layout_pb2.GROUP_KIND_HIDDEN, layout_pb2.GROUP_KIND_HIDDEN),
@@ -83,7 +87,8 @@ def test_a_good_run_passes_all_of_its_checks() -> None:
         ("rates-flat-across-widths", ""),
     ]
     assert {row.status for row in rows} == {Status.PASS}
-    assert not any(row.remedy for row in rows)
+    assert not any(check_remedy(row, ENGLISH) for row in rows)
+    assert check_counts(rows, ENGLISH) == "13 passed, 0 failed, 0 without enough data."
 
 
 @pytest.mark.parametrize(
@@ -92,7 +97,11 @@ def test_a_good_run_passes_all_of_its_checks() -> None:
         ("rates-follow-profile", {"rate": [1, 4, 4, 1, 1]}, "blocks.*.up.weight is 4 times"),
         ("rates-follow-profile", {"rate": [1, 1, 1, 0.4, 1]}, "head.weight is 0.4 times"),
         ("no-group-dominates", {"share": 0.9}, "that of embed.weight: 90% of the squared"),
-        ("no-group-is-dead", {"rate": [1, 0, 1, 1, 0]}, "2 of 5 groups did not move the outputs"),
+        (
+            "no-group-is-dead",
+            {"rate": [1, 0, 1, 1, 0]},
+            "3 of 5 groups move the outputs. 2 did not in most",
+        ),
         ("learning-rates-are-usual", {"update": 50.0}, "4 of 4 matrices are outside"),
         ("learning-rates-are-usual", {"update": 1e-5}, "Usual is 1e-06 to 0.1"),
         ("decay-time-scales-are-usual", {"decay": 0.2}, "is 5 steps (blocks.0.up.weight), 0.005"),
@@ -101,9 +110,23 @@ def test_a_good_run_passes_all_of_its_checks() -> None:
 )
 def test_each_check_fails_alone(check: str, wrong: dict[str, Any], words: str) -> None:
     rows = results([checked(**wrong)])
-    assert words in rows[check].finding
-    assert rows[check].remedy
+    assert words in check_finding(rows[check], ENGLISH)
+    assert check_remedy(rows[check], ENGLISH)
+    japanese = Texts("ja")
+    for row in rows.values():  # every sentence has its values in each language
+        numbers = set(re.findall(r"[-+]?\d+(?:\.\d+)?", check_finding(row, ENGLISH)))
+        assert numbers <= set(re.findall(r"[-+]?\d+(?:\.\d+)?", check_finding(row, japanese)))
+        assert bool(check_remedy(row, japanese)) == (row.status is Status.FAIL)
     assert [name for name, row in rows.items() if row.status is Status.FAIL] == [check]
+
+
+def test_a_long_list_of_names_is_cut_in_each_language() -> None:
+    names = tuple(f"h.{i}" for i in range(5))
+    row = CheckRow(
+        "no-group-is-dead", "r", Status.FAIL, {"moving": 0, "groups": 5, "off": 5, "names": names}
+    )
+    assert check_finding(row, ENGLISH).endswith("measurements: h.0, h.1, h.2 and 2 more.")
+    assert "h.0、h.1、h.2、他2件" in check_finding(row, Texts("ja"))
 
 
 def test_rates_that_grow_with_the_width_fail() -> None:
@@ -115,8 +138,9 @@ def test_rates_that_grow_with_the_width_fail() -> None:
 
     failed = across(1.0, (64, 128, 512))
     assert failed.status is Status.FAIL
-    assert "Over 3 runs and 8 times the width" in failed.finding
-    assert "blocks.*.up.weight changes most, with the power +1.00" in failed.finding
+    finding = check_finding(failed, ENGLISH)
+    assert "Over 3 runs and 8 times the width" in finding
+    assert "blocks.*.up.weight changes most, with the power +1.00" in finding
     assert across(-0.5, (64, 256)).status is Status.FAIL
     assert across(0.2, (64, 512)).status is Status.PASS
     assert across(0.4, (64, 128)).status is Status.PASS  # 32 %, which may be noise
@@ -128,7 +152,7 @@ def test_checks_without_enough_data_say_what_they_need() -> None:
     for measurements in (0, 1, 2):
         rows = check_rows([checked(measurements=measurements)])
         assert {row.status for row in rows} == {Status.NOT_ENOUGH_DATA}
-        assert all(row.finding.startswith("It needs ") for row in rows)
+        assert all(check_finding(row, ENGLISH).startswith("It needs ") for row in rows)
     plain = checked()
     bare = run_service_pb2.Run(name="projects/p/runs/bare")
     bare.opening.layout.groups.extend(layout_pb2.Group(name=name) for name in NAMES)

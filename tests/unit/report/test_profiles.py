@@ -14,6 +14,7 @@ from advisor.report.profiles import (
     spread_between_seeds,
     unit_rate_table,
 )
+from advisor.report.texts import Texts
 from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2, profile_service_pb2
 from tests.building import content_message, describe_tensors
 
@@ -63,6 +64,12 @@ def test_facts_leave_out_what_is_unknown() -> None:
     facts = {fact.label: fact.value for fact in profile_facts(response)}
     assert facts["mask"] == "attention_mask"
     assert facts["weight decay"] == "excluded from rates"
+    japanese = {fact.label: fact.value for fact in profile_facts(response, Texts("ja"))}
+    assert japanese["重み減衰"] == "レートから除外"
+    assert japanese["ポリシー"] == "既定値"
+    assert len(japanese) == len(facts)
+    fields = profile_pb2.Provenance.DESCRIPTOR.fields_by_name
+    assert all(Texts("ja")(f"provenance.{name}") for name in fields)
     masked = content_message(labels={"team": "nlp", "area": "text"})
     masked.mask = "attention_mask"
     difference = profile_difference(version(content_message()), version(masked))

@@ -1,0 +1,85 @@
+"""Warnings of the service in the reader's language.
+
+The contract carries a warning as a kind and an English sentence with its values. Texts keep that
+sentence with placeholders, so a stored warning is recognized by its wording, its values are read
+from it, and it is written in another language. A wording that is not known, as of a newer service,
+is shown as it came, after its subject.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import string
+from typing import Final
+
+from advisor.report.texts import Texts
+from advisor.report.texts.tables import all_texts
+from fslr.advisor.v1 import advisor_service_pb2 as pb
+
+_PREFIX, _SUBJECT, _UNKNOWN = "warning.", "warning.subject.", "warning.unknown"
+_NESTED: Final = "warning"  # a placeholder for a warning inside of a warning
+_MORE = re.compile(r"^(?P<names>.*) and (?P<count>\d+) more(?: roles)?$", re.DOTALL)
+
+
+def warning_text(message: str, texts: Texts, kind: int = pb.WARNING_KIND_UNSPECIFIED) -> str:
+    """Return a warning of the service in a language.
+
+    Args:
+        message: The warning's message, in English.
+        texts: The language's texts.
+        kind: Its ``WarningKind``; unspecified for a warning that has none.
+    """
+    if texts.language == "en":
+        return message
+    for key, pattern in _patterns():
+        found = pattern.fullmatch(message)
+        if found is not None:
+            values = {
+                name: _translated(name, value, texts) for name, value in found.groupdict().items()
+            }
+            return texts(key, **values)
+    return texts(_UNKNOWN, subject=texts(_subject(kind)), message=message)
+
+
+def _translated(name: str, value: str, texts: Texts) -> str:
+    if name == _NESTED:
+        return warning_text(value, texts)
+    more = _MORE.match(value)
+    if name == "names" and more is not None:
+        return texts("check.more", names=more["names"], count=more["count"])
+    return value
+
+
+def _subject(kind: int) -> str:
+    """Return the key of a kind's subject; of a newer service's kind, that of no kind."""
+    known = pb.WarningKind.DESCRIPTOR.values_by_number.get(kind)
+    name = "UNSPECIFIED" if known is None else known.name.removeprefix("WARNING_KIND_")
+    key = _SUBJECT + name
+    return key if key in all_texts() else _SUBJECT + "UNSPECIFIED"
+
+
+@functools.cache
+def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """Return the key and the pattern of each known warning, the longest wording first.
+
+    A shorter wording may be part of a longer one, and its values would swallow the rest.
+    """
+    sentences = {
+        key: text["en"]
+        for key, text in all_texts().items()
+        if key.startswith(_PREFIX) and not key.startswith(_SUBJECT) and key != _UNKNOWN
+    }
+    ordered = sorted(sentences, key=lambda key: -len(sentences[key]))
+    return tuple((key, re.compile(_pattern(sentences[key]), re.DOTALL)) for key in ordered)
+
+
+def _pattern(sentence: str) -> str:
+    """Return the pattern of a sentence; a value that occurs twice is the same in both places."""
+    parts, seen = [], set[str]()
+    for literal, name, _, _ in string.Formatter().parse(sentence):
+        parts.append(re.escape(literal))
+        if name is not None:
+            parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>.+?)")
+            seen.add(name)
+    return "".join(parts)
