@@ -131,4 +131,4 @@ def test_a_wording_of_a_different_service_is_shown_after_its_subject(
 def test_every_kind_has_a_subject() -> None:
     names = [kind.name for kind in pb.WarningKind.DESCRIPTOR.values]
     subjects = {f"warning.subject.{name.removeprefix('WARNING_KIND_')}" for name in names}
-    assert subjects == {key for key in all_texts() if key.startswith("warning.subject.")}
+    assert subjects <= {key for key in all_texts() if key.startswith("warning.subject.")}
