@@ -26,6 +26,27 @@ class RunSession(Protocol):
 
 
 @runtime_checkable
+class StartingSession(Protocol):
+    """A run's session that also answers before anything is measured; sessions need not."""
+
+    def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
+        """Return the answer to a measurement; see :class:`RunSession`."""
+        ...
+
+    def start(self) -> pb.RecommendLRResponse:
+        """Return what is known before the first step: the factors of the run's recipe.
+
+        Raises:
+            ServiceError: The advisor refused the run, or could not answer.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the session; see :class:`RunSession`."""
+        ...
+
+
+@runtime_checkable
 class MetricSession(Protocol):
     """A run's session that also stores the run's own metrics; sessions need not."""
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import nn
 
 from fslr.client.given_advisor import attached_to
 from fslr.protocols import Advisor
 from fslr.torch.calls.training_watch import TrainingWatch
 from fslr.torch.distributed import Group, ranks_of
+from fslr.torch.initialization import refuse_initialization, scale_weights
 from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.groups import ModelGroups, check_model
 from fslr.torch.optimizers import Optimizers, checked_optimizers, largest_learning_rate, name_of
 from fslr.torch.step_meter import StepMeter
-from fslr.torch.steps.scaling import Scaling, choose, on_updates
+from fslr.torch.steps.scaling import Choice, Scaling, choose, on_updates
 from fslr.torch.steps.step_check import StepCheck
 from fslr.torch.steps.step_hooks import StepHooks, refuse_attached
 from fslr.torch.steps.step_scaler import StepScaler, splitting_hint
@@ -23,6 +25,7 @@ from fslr.training.advised_run import AdvisedRun, Answers
 from fslr.training.attached_training import AdvisedTraining
 from fslr.training.budget import DEFAULT_MAX_OVERHEAD
 from fslr.training.events import Listener, Listeners, LogListener, Warned
+from fslr.training.recipe_in_force import RecipeInForce
 from fslr.training.run_info import RunInfo, run_info
 from fslr.training.step_cycle import StepCycle
 
@@ -44,6 +47,8 @@ class Attachment(AdvisedTraining):
         answers: How answers to later measurements are received.
         max_overhead: Largest part of the training's time that measuring may take.
         first_step: Number of steps that the training has made before.
+        recipe: Recipe to follow instead of the policy's; empty: the policy's.
+        initialize: Whether to scale the initial weights as the recipe says.
         listeners: Called with each event.
         on_close: Called once the attachment is closed.
 
@@ -67,6 +72,8 @@ class Attachment(AdvisedTraining):
         answers: Answers = "background",
         max_overhead: float | None = DEFAULT_MAX_OVERHEAD,
         first_step: int = 0,
+        recipe: str = "",
+        initialize: bool = False,
         listeners: Sequence[Listener] = (),
         on_close: Callable[[], None] | None = None,
     ) -> None:
@@ -78,14 +85,13 @@ class Attachment(AdvisedTraining):
         choices = [] if observe_only else [choose(one, scaling) for one in optimizers]
         ranks = ranks_of(model, process_group)
         receivers = Listeners([LogListener(), *listeners])
-        self._scaler = StepScaler(optimizers, [group.parameter for group in self.groups])
-        for one, choice in zip(optimizers, choices, strict=False):
-            if choice.by_update:
-                self._scaler.scale_updates_of(one)
-            if not choice.is_correctable:
-                self._scaler.do_not_correct(one)
-            if choice.reason:
-                receivers.emit(Warned(0, on_updates(one, choice.reason), is_hint=True))
+        if initialize:
+            refuse_initialization(
+                *(model, self.groups, optimizers, choices, ranks),
+                observe_only=observe_only,
+                first_step=first_step,
+            )
+        self._scaler = _scaler(optimizers, choices, self.groups, receivers)
         options = options or MeasuringOptions()
         self._meter = StepMeter(model, self.groups, options, ranks, receivers)
         decays = [WeightDecay(inner) for inner in self._scaler.inner]
@@ -98,6 +104,14 @@ class Attachment(AdvisedTraining):
                 optimizer=name_of(optimizers),
                 base_learning_rate=largest_learning_rate(optimizers),
                 observe_only=observe_only,
+                recipe=recipe,
+            )
+            in_force = RecipeInForce(
+                opening, ranks=ranks, listeners=receivers, apply=self._scaler.set_settings
+            )
+            is_wanted = not observe_only and bool(recipe or initialize)
+            initial = (
+                in_force.ask(advisor, strict=strict, initialize=initialize) if is_wanted else None
             )
             run = AdvisedRun(
                 advisor,
@@ -111,10 +125,17 @@ class Attachment(AdvisedTraining):
             )
             run.cadence.start_at(first_step)
             run.check()
+            if run.has_recipe and not (observe_only or is_wanted):
+                in_force.ask(advisor, strict=strict)
         except BaseException:
             self._meter.close()
             raise
-        super().__init__(run, self._meter, {"meter": self._meter, "scaler": self._scaler})
+        super().__init__(
+            run,
+            self._meter,
+            {"meter": self._meter, "scaler": self._scaler},
+            recipe=in_force,
+        )
         cycle = StepCycle(
             run,
             self._meter,
@@ -141,6 +162,9 @@ class Attachment(AdvisedTraining):
         if not observe_only:
             self._hooks.owned_by(self, self._meter.close)
         self._on_close = on_close
+        if initial is not None:  # last, so that nothing is changed if attaching fails
+            scale_weights(self.groups, initial.factors)
+        in_force.begin(initial)
 
     def report_loss(self, loss: float) -> None:
         """Send a training loss along with the next measurement, for ``advisor run show``.
@@ -154,13 +178,32 @@ class Attachment(AdvisedTraining):
     def close(self) -> None:
         """Detach from the model, the optimizer and the advisor.
 
-        Training continues at the scheduled learning rates.
+        Training continues at the scheduled learning rates and with the optimizer's own settings,
+        as it would without an attachment. Weights that were scaled stay as they are.
         """
         self._hooks.close()
         self._meter.close()
         self._run.close()
         if self._on_close is not None:
             self._on_close()
+
+
+def _scaler(
+    optimizers: Sequence[torch.optim.Optimizer],
+    choices: Sequence[Choice],
+    groups: ModelGroups,
+    receivers: Listeners,
+) -> StepScaler:
+    """Return what scales the steps of optimizers, each in the way that was chosen for it."""
+    scaler = StepScaler(optimizers, [group.parameter for group in groups])
+    for one, choice in zip(optimizers, choices, strict=False):
+        if choice.by_update:
+            scaler.scale_updates_of(one)
+        if not choice.is_correctable:
+            scaler.do_not_correct(one)
+        if choice.reason:
+            receivers.emit(Warned(0, on_updates(one, choice.reason), is_hint=True))
+    return scaler
 
 
 def attach(
@@ -179,6 +222,8 @@ def attach(
     answers: Answers = "background",
     max_overhead: float | None = DEFAULT_MAX_OVERHEAD,
     first_step: int = 0,
+    recipe: str = "",
+    initialize: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Attachment:
     """Let an advisor set the learning-rate multipliers of a training job.
@@ -224,6 +269,14 @@ def attach(
             is saved later. None: no limit. It has no effect with ``answers="wait"``.
         first_step: Number of steps that the training has made before, >= 0, if it is resumed
             without a state to load, such as a training that gets advice from now on.
+        recipe: Recipe to follow instead of the policy's, such as ``completep``, or the resource
+            name of a stored one. From the first step on, learning rates start at its factors, and
+            the optimizer steps with ``eps``, ``betas`` and ``weight_decay`` times its factors. Its
+            groups keep the user's own settings. Empty: the policy's recipe, if it has one.
+        initialize: Whether to scale the initial weights once, before the first step, to the size
+            that the recipe gives them. Tensors are scaled in place, tied ones once, on all ranks
+            alike. A resumed training does not scale again: the checkpoint of the attachment says
+            that it was done.
         listeners: Called with each event, such as :class:`fslr.Measured`.
 
     Returns:
@@ -232,8 +285,9 @@ def attach(
     Raises:
         AttachError: An optimizer does not fit the model, is attached already, or has no learning
             rate; several processes train the model and nothing says how; ``total_steps`` is given
-            twice; or ``scaling``, ``answers``, ``max_overhead`` or ``first_step`` is out of its
-            range.
+            twice; ``scaling``, ``answers``, ``max_overhead`` or ``first_step`` is out of its
+            range; the advisor knows no recipes; or ``initialize`` is set and the weights are not
+            initial ones, the run only observes, or it follows no recipe. Nothing has changed then.
         MeasurementError: An option is out of its range.
         ServiceError: The advisor does not answer, the profile does not exist, or the layout does
             not map.
@@ -255,6 +309,8 @@ def attach(
             answers=answers,
             max_overhead=max_overhead,
             first_step=first_step,
+            recipe=recipe,
+            initialize=initialize,
             listeners=listeners,
             on_close=on_close,
         )

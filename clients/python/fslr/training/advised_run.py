@@ -64,6 +64,7 @@ class AdvisedRun:
         multipliers: The recommended factors on the scheduled learning rates, in layout order. Until
             the first answer they are the priors, and 1 for groups without one.
         priors: Each group's multiplier before anything is measured; 0: it has none.
+        has_recipe: Whether the run follows a recipe.
         weight_decay: What multipliers do to weight decay; coupled until the advisor says
             otherwise.
         answer: The newest answer, or None; always None on ranks that do not talk to the advisor.
@@ -96,6 +97,7 @@ class AdvisedRun:
             policy_pb2.WEIGHT_DECAY_RULE_COUPLED
         )
         self.priors = [0.0] * len(opening.layout.groups)
+        self.has_recipe = False
         self.answer: pb.RecommendLRResponse | None = None
         self.estimate: RateEstimate | None = None
         self._opening = opening
@@ -158,7 +160,7 @@ class AdvisedRun:
             self._emit_start(None)
             return
         self.priors, self.multipliers = start.priors, start.multipliers
-        self.weight_decay = start.weight_decay
+        self.weight_decay, self.has_recipe = start.weight_decay, start.has_recipe
         self._emit_start(start.mapping)
         if start.mapping is not None:
             self._profile = start.mapping.profile or self._profile

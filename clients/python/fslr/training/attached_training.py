@@ -18,6 +18,7 @@ from fslr.training.cadence import Cadence
 from fslr.training.checkpoints import Stateful, load_all
 from fslr.training.estimate import RateEstimate
 from fslr.training.group_advice import GroupAdvice
+from fslr.training.recipe_in_force import NO_RECIPE, RecipeInForce
 from fslr.training.recording import Provenance, Recording
 
 
@@ -122,12 +123,22 @@ class AdvisedTraining(MeasuredTraining):
     Args:
         run: The advised run.
         meter: Measures the steps.
-        parts: What a checkpoint keeps, by name, besides the run.
+        parts: What a checkpoint keeps, by name, besides the run and the recipe.
+        recipe: The recipe that the run follows, if it follows one.
     """
 
-    def __init__(self, run: AdvisedRun, meter: RoutedMeter, parts: Mapping[str, Stateful]) -> None:
-        super().__init__(run, meter, {"run": run, **parts})
+    def __init__(
+        self,
+        run: AdvisedRun,
+        meter: RoutedMeter,
+        parts: Mapping[str, Stateful],
+        *,
+        recipe: RecipeInForce | None = None,
+    ) -> None:
+        kept = {"run": run, **parts}
+        super().__init__(run, meter, kept if recipe is None else {**kept, "recipe": recipe})
         self._run = run
+        self._recipe = recipe
 
     @property
     def multipliers(self) -> list[float]:
@@ -188,6 +199,22 @@ class AdvisedTraining(MeasuredTraining):
         next measurement.
         """
         return super().state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was called; if it raises, nothing has changed.
+
+        A run continues with the recipe of its checkpoint, and initial weights are not scaled again.
+
+        Args:
+            state: The dictionary that it returned.
+
+        Raises:
+            AttachError: The state was not saved from the same kind of object, for a model with
+                these groups, by this version.
+            KeyError: An entry is missing.
+        """
+        # Checkpoints from before there were recipes have none.
+        super().load_state_dict({"recipe": NO_RECIPE, **state})
 
     def __repr__(self) -> str:
         """Return the attachment in a few words: profile, step, groups and multipliers."""

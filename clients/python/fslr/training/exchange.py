@@ -63,11 +63,13 @@ class Start:
         priors: Each group's multiplier before anything is measured; 0: it has none.
         mapping: How the layout maps onto the profile; None on ranks that do not speak.
         weight_decay: What multipliers do to weight decay.
+        has_recipe: Whether the run follows a recipe.
     """
 
     priors: list[float]
     mapping: profile_service_pb2.ValidateLayoutResponse | None
     weight_decay: policy_pb2.WeightDecayRule.ValueType
+    has_recipe: bool = False
 
     @property
     def multipliers(self) -> list[float]:
@@ -152,8 +154,10 @@ class Exchange:
         if message:
             raise refusal or ServiceError(message)
         rule = policy_pb2.WEIGHT_DECAY_RULE_UNSPECIFIED if mapping is None else mapping.weight_decay
-        *priors, spoken = self._ranks.from_speaker([*priors, float(rule)])
-        return Start(priors, mapping, policy_pb2.WeightDecayRule.ValueType(int(spoken)))
+        recipe = 0.0 if mapping is None else float(bool(mapping.recipe))
+        *priors, spoken, has_recipe = self._ranks.from_speaker([*priors, float(rule), recipe])
+        decay = policy_pb2.WeightDecayRule.ValueType(int(spoken))
+        return Start(priors, mapping, decay, has_recipe > 0)
 
     def _priors(self, mapping: profile_service_pb2.ValidateLayoutResponse) -> list[float]:
         """Return each group's prior; 0 where the advisor sent none.

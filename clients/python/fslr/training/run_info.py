@@ -39,6 +39,7 @@ class RunInfo:
         optimizer: str,
         base_learning_rate: float,
         observe_only: bool = False,
+        recipe: str = "",
     ) -> pb.RunOpening:
         """Return the message that opens the run.
 
@@ -48,6 +49,8 @@ class RunInfo:
             optimizer: Name of the optimizer.
             base_learning_rate: The largest learning rate that the schedule is built on.
             observe_only: Whether multipliers are not applied.
+            recipe: Recipe to follow instead of the policy's: the name of one that comes with the
+                service, or the resource name of a stored one. Empty: the policy's.
         """
         return pb.RunOpening(
             profile=profile_name(profile, self.project),
@@ -60,6 +63,7 @@ class RunInfo:
             observe_only=observe_only,
             batch_size=self.batch_size,
             loss_name=self.loss_name,
+            recipe=recipe,
         )
 
 

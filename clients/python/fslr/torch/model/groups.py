@@ -103,7 +103,7 @@ class ModelGroups:
         """
         parameters = [group.parameter for group in self._groups]
         descriptions = describe(self._model, parameters)
-        is_resumed = any(map(_has_stepped, self._optimizers))
+        is_resumed = any(map(has_stepped, self._optimizers))
         initial = [None] * len(parameters) if is_resumed else rms_of(parameters)
         return layout_pb2.Layout(
             groups=[
@@ -140,8 +140,12 @@ def check_model(model: object) -> None:
         )
 
 
-def _has_stepped(optimizer: torch.optim.Optimizer) -> bool:
-    """Return whether the state of an optimizer shows that it has made a step."""
+def has_stepped(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether the state of an optimizer shows that it has made a step.
+
+    Args:
+        optimizer: An inner optimizer.
+    """
     for state in getattr(optimizer, "state", {}).values():
         if isinstance(state, Mapping) and state:
             return float(state.get("step", 1)) > 0  # Adagrad has a state before its first step
