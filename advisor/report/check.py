@@ -99,7 +99,7 @@ def rates_follow_profile(run: CheckedRun) -> CheckRow:
     check = "rates-follow-profile"
     matched = (run.references > 0) & (run.unit_rates > 0)
     if len(run.steps) < MIN_MEASUREMENTS or not matched.any():
-        return _short(check, run)
+        return _short(check, run, least=MIN_MEASUREMENTS)
     factors = np.full(run.unit_rates.shape, np.nan)
     in_force = run.unit_rates * run.multipliers
     factors[matched] = np.log2(in_force[matched] / run.references[matched])
@@ -125,7 +125,7 @@ def no_group_dominates(run: CheckedRun) -> CheckRow:
     """Check that no group makes almost all of the output change."""
     check = "no-group-dominates"
     if run.shares is None or len(run.steps) < MIN_MEASUREMENTS or len(run.layout) < MIN_GROUPS:
-        return _short(check, run, groups=MIN_GROUPS)
+        return _short(check, run, least=MIN_MEASUREMENTS, groups=MIN_GROUPS)
     medians = np.median(run.shares, axis=0)
     largest = int(medians.argmax())
     group = run.layout.groups[largest].name
@@ -143,7 +143,7 @@ def no_group_is_dead(run: CheckedRun) -> CheckRow:
     """Check that every group moves the outputs."""
     check = "no-group-is-dead"
     if len(run.steps) < MIN_MEASUREMENTS:
-        return _short(check, run)
+        return _short(check, run, least=MIN_MEASUREMENTS)
     dead = np.flatnonzero(np.median(run.unit_rates, axis=0) == 0)
     names = [run.layout.groups[position].name for position in dead]
     groups = len(run.layout)
@@ -161,7 +161,7 @@ def learning_rates_are_usual(run: CheckedRun) -> CheckRow:
     ]
     known = updates is not None and not np.isnan(updates[:, matrices]).all()
     if updates is None or not known or len(run.steps) < MIN_MEASUREMENTS:
-        return _short(check, run)
+        return _short(check, run, least=MIN_MEASUREMENTS)
     usable = [position for position in matrices if not np.isnan(updates[:, position]).all()]
     medians = {
         run.layout.groups[position].name: float(np.nanmedian(updates[:, position]))
@@ -194,11 +194,11 @@ def decay_time_scales_are_usual(run: CheckedRun) -> CheckRow:
     """
     check = "decay-time-scales-are-usual"
     if run.weight_decays is None or not run.total_steps or len(run.steps) < MIN_MEASUREMENTS:
-        return _short(check, run)
+        return _short(check, run, least=MIN_MEASUREMENTS)
     factors = 1.0 if run.keeps_decay else run.multipliers
     decays = np.median(run.weight_decays * factors, axis=0)
     if not decays.any():
-        return _short(check, run)
+        return _short(check, run, least=MIN_MEASUREMENTS)
     largest = int(decays.argmax())
     scale = 1 / decays[largest]
     off = np.flatnonzero(decays * run.total_steps * MIN_DECAY_TIME_SCALE > 1)
@@ -222,7 +222,7 @@ def schedule_takes_effect(run: CheckedRun) -> CheckRow:
     check = "schedule-takes-effect"
     rates, updates = run.learning_rates, run.update_rms
     least, factor = MIN_SCHEDULE_MEASUREMENTS, f"{MIN_LEARNING_RATE_FACTOR:g}"
-    short = _short(check, run, measurements=least, factor=factor)
+    short = _short(check, run, least=least, factor=factor)
     if rates is None or updates is None:
         return short
     sizes = np.array([group.parameter_count or 1 for group in run.layout.groups], np.float64)
@@ -256,7 +256,7 @@ _CHECKS: tuple[Callable[[CheckedRun], CheckRow], ...] = (
 def rates_across_widths(runs: Sequence[CheckedRun]) -> CheckRow:
     """Check that rates do not change with the width, by a power law fitted to each role."""
     check = "rates-flat-across-widths"
-    short = _short(check, None, measurements=MIN_MEASUREMENTS, ratio=f"{MIN_WIDTH_RATIO:g}")
+    short = _short(check, None, least=MIN_MEASUREMENTS, ratio=f"{MIN_WIDTH_RATIO:g}")
     measured = [(width_of(run), run) for run in runs if len(run.steps) >= MIN_MEASUREMENTS]
     known = [(width, run) for width, run in measured if width is not None]
     if len(known) < 2:

@@ -59,7 +59,8 @@ def format_percent(ratio: float, *, digits: int = 0) -> str:
         ratio: The ratio; 1 is 100 %.
         digits: Number of digits after the point.
     """
-    return f"{ratio:.{digits}%}"
+    text = f"{ratio:.{digits}%}"
+    return text if text.strip("-0.%") else text.removeprefix("-")
 
 
 def enum_word(kind: Any, value: int) -> str:

@@ -73,12 +73,14 @@ async def _sheet(context: Context, request: Request, names: Sequence[str]) -> Re
 def _rendered(
     context: Context, runs: Sequence[CheckedRun], rows: Sequence[CheckRow], texts: Texts
 ) -> str:
+    order = list(dict.fromkeys(row.check for row in rows))
+    by_check = sorted(rows, key=lambda row: order.index(row.check))
     return context.renderer.render(
         "_check.html",
         texts.language,
         runs=runs,
         counts=check_counts(rows, texts),
-        rows=[(row, check_finding(row, texts), check_remedy(row, texts)) for row in rows],
+        rows=[(row, check_finding(row, texts), check_remedy(row, texts)) for row in by_check],
     )
 
 

@@ -76,7 +76,11 @@ class Renderer:
             **values: Values for the template.
         """
         language = language_of(request)
-        text = self.render(template, language, path=request.url.path, **values)
+        links = [
+            (code, name, f"?{request.url.include_query_params(lang=code).query}")
+            for code, name in LANGUAGES.items()
+        ]
+        text = self.render(template, language, path=request.url.path, languages=links, **values)
         response = HTMLResponse(text, status, headers=headers)
         if request.query_params.get("lang") in LANGUAGES:
             response.set_cookie(LANGUAGE_COOKIE, language, path="/", samesite="strict")
@@ -90,9 +94,9 @@ class Renderer:
             language: Code of the language.
             **values: Values for the template.
         """
-        values = {"caller": None, "project": "", "path": "", **values}
+        values = {"caller": None, "project": "", "path": "", "languages": (), **values}
         return self._environment.get_template(template).render(
-            t=Texts(language), language=language, languages=LANGUAGES, **values
+            t=Texts(language), language=language, **values
         )
 
 

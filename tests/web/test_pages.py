@@ -17,9 +17,14 @@ import pytest
 from starlette.routing import Route
 
 import advisor.web
+from advisor.report.check import check_rows
+from advisor.report.check_sentences import check_counts, check_finding, check_remedy
+from advisor.report.checked_run import CheckedRun
+from advisor.report.texts import Texts
 from advisor.store.redis.embedded import running_url
+from advisor.web import check_pages
 from advisor.web.app import WebLimits, create_app
-from advisor.web.backend import Backend
+from advisor.web.backend import Backend, Viewer
 from fslr import AdvisorClient
 from tests.building import content_message
 from tests.operator_tokens import Tokens
@@ -45,9 +50,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebService]:
         for project, name in (("default", "operator"), ("other", "other")):
             with AdvisorClient(running.address, token=token(running, name)) as client:
                 register(client, project=project)
-                run = Run(client, "night", project=project)
-                run.measure(6)
-                run.close()
+                for run_name, count in (("night", 6), ("day", 3)):
+                    run = Run(client, run_name, project=project)
+                    run.measure(count)
+                    run.close()
         yield running
 
 
@@ -114,6 +120,8 @@ def test_every_page_keeps_projects_apart(service: WebService, name: str) -> None
             "/runs/night/curves.json",
             "/runs/night/events",
             "/runs/night/metrics",
+            "/runs/night/check",
+            "/compare/check?a=night&b=day",
             f"/profiles/{PROFILE}",
         ),
         *(f"/profiles/{PROFILE}/curves.json", "/compare?a=night&b=night"),
@@ -252,6 +260,50 @@ def test_metrics_have_curves_gaps_and_sentences(service: WebService, viewer: Any
     assert "<i>" not in page
     assert f"total rate and {html.escape(name)} have 4 points in common; at least 20 are" in page
     assert viewer.get("/projects/default/runs/nothing/metrics").status_code == 404
+
+
+def test_the_check_is_that_of_the_command_in_each_language(
+    service: WebService, viewer: Any
+) -> None:
+    with AdvisorClient(service.address, token=token(service, "viewer")) as client:
+        runs = [
+            CheckedRun.of(client.get_run(name), client.get_run_history(name))
+            for name in ("night", "day")
+        ]
+    for path, checked in (
+        (f"{_BASE}/check", runs[:1]),
+        ("/projects/default/compare/check?a=night&b=day", runs),
+    ):
+        for language in ("en", "ja"):
+            texts, rows = Texts(language), check_rows(checked)
+            sheet = html.unescape(viewer.get(path, headers={"accept-language": language}).text)
+            assert check_counts(rows, texts) in sheet
+            assert sheet.count('class="verdict') == len(rows)
+            assert all(check_finding(row, texts) in sheet for row in rows)
+            assert all(check_remedy(row, texts) in sheet for row in rows)
+    assert "6 measurements up to step 125" in viewer.get(f"{_BASE}/check").text
+    assert viewer.get("/projects/default/compare/check?a=night").status_code == 400
+
+
+def test_a_long_history_is_checked_from_single_events(
+    service: WebService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_pages, "_MAX_READ", 0)
+
+    async def checked() -> CheckedRun:
+        context = create_app(Backend(service.address), WebLimits()).state.context
+        try:
+            viewer = Viewer(token(service, "viewer"))
+            return await check_pages._checked_run(context, viewer, "default", "night")
+        finally:
+            await context.stop()
+
+    assert asyncio.run(checked()).steps.tolist() == [0, 25, 50, 75, 100, 125]
+
+
+def test_the_link_to_the_other_language_keeps_the_page(viewer: Any) -> None:
+    page = viewer.get("/projects/default/compare?kind=run&a=night&b=day").text
+    assert 'href="?kind=run&amp;a=night&amp;b=day&amp;lang=ja" lang="ja"' in page
 
 
 def test_a_name_with_html_is_text(service: WebService, viewer: Any) -> None:

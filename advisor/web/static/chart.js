@@ -1,6 +1,6 @@
 // A chart of curves over the steps: lines, bands and stacks, with a cursor that keys move too.
 /* global uPlot */
-import { color, element, onTheme, onceVisible } from "./dom.js";
+import { color, element, framed, onTheme, onceVisible } from "./dom.js";
 import { logTicks, number } from "./format.js";
 
 const COLORS = 8;
@@ -29,13 +29,15 @@ export class Chart {
       class: "plot", tabindex: "0", role: "group", "aria-label": options.title,
       "aria-description": texts["page.keys"],
     });
-    this.status = element("p", { class: "values", "aria-live": "polite" });
-    this.table = element("details", { class: "table" },
-      element("summary", {}, texts["page.table"]));
-    container.replaceChildren(this.canvasBox, this.status, this.table);
+    const { values, fill } = framed(container, this.canvasBox, texts, options.title, () => ({
+      names: options.series.map((each) => each.label),
+      steps: this.data?.[0] ?? [],
+      cell: (series, index) => this.format(series, index),
+    }));
+    this.status = values;
+    this.fillTable = fill;
     this.section = container.closest("section");
     this.canvasBox.addEventListener("keydown", (event) => this.onKey(event));
-    this.table.addEventListener("toggle", () => this.fillTable());
     onceVisible(container, () => {
       this.isVisible = true;
       this.draw();
@@ -110,7 +112,6 @@ export class Chart {
 
   plotOptions() {
     const { series, bands = [], stacked } = this.options;
-    const count = series.length;
     const stackBands = stacked
       ? series.slice(1).map((_, i) => ({ series: [i + 2, i + 1], fill: fill(series[i + 1], 0.75) }))
       : [];
@@ -148,10 +149,10 @@ export class Chart {
           dash: each.dash ?? DASHES[Math.floor((each.color ?? i) / COLORS) % DASHES.length],
           fill: stacked && i === 0 ? fill(each, 0.75) : undefined,
           spanGaps: false,
-          points: { show: this.data[0].length < 40 && !each.isEdge && !stacked, size: 5 },
+          points: { show: this.data[0].length < (stacked ? 2 : 40) && !each.isEdge, size: 5 },
           value: (_plot, _value, _s, index) => this.format(i, index ?? this.data[0].length - 1),
         })),
-      ].slice(0, count + 1),
+      ],
       hooks: { setCursor: [(plot) => { if (plot.cursor.idx !== null) this.index = plot.cursor.idx; }] },
     };
   }
@@ -169,29 +170,13 @@ export class Chart {
     const moves = { ArrowLeft: now - jump, ArrowRight: now + jump, Home: 0, End: last };
     if (!(event.key in moves)) return;
     event.preventDefault();
-    this.index = Math.min(Math.max(moves[event.key], 0), last);
-    const left = this.plot.valToPos(this.data[0][this.index], "x");
+    const index = Math.min(Math.max(moves[event.key], 0), last);
+    const left = this.plot.valToPos(this.data[0][index], "x");
     this.plot.setCursor({ left, top: this.plot.over.clientHeight / 2 });
-    this.index = Math.min(Math.max(moves[event.key], 0), last);
+    this.index = index; // the cursor may stand on a neighbour that has the same pixel
     const values = this.options.series
       .map((each, i) => (each.isEdge ? "" : `${each.label} ${this.format(i, this.index)}`));
     this.status.textContent = `${this.texts.step} ${this.data[0][this.index]}: ${values.filter(Boolean).join(", ")}`;
-  }
-
-  fillTable() {
-    if (!this.table.open || !this.data) return;
-    const head = element("tr", {}, element("th", { scope: "col" }, this.texts.step));
-    for (const each of this.options.series) {
-      head.append(element("th", { scope: "col", class: "n" }, each.label));
-    }
-    const rows = this.data[0].map((step, index) => {
-      const row = element("tr", {}, element("th", { scope: "row" }, String(step)));
-      this.options.series.forEach((_, i) => row.append(element("td", { class: "n" }, this.format(i, index))));
-      return row;
-    });
-    this.table.querySelector(".scroll")?.remove();
-    this.table.append(element("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": this.options.title },
-      element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows))));
   }
 }
 
@@ -224,7 +209,7 @@ function axis(options, name) {
     grid: { stroke: color("grid"), width: 1 }, ticks: { stroke: color("grid"), width: 1, size: 4 },
     values: (_plot, ticks) => ticks.map((tick) => (tick === null ? "" : (options.format ?? number)(tick))),
   };
-  if (name !== "x") made.size = 62;
+  made.size = name === "x" ? 34 : (_plot, values) => 22 + 7 * Math.max(4, ...(values ?? []).map((v) => v.length));
   if (options.log) {
     made.splits = (_plot, _axis, low, high) => logTicks(low, high);
     made.filter = (_plot, ticks) => ticks;

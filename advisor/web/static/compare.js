@@ -1,7 +1,7 @@
 // Two runs or profiles in one chart each.
 /* global uPlot */
 import { Chart } from "./chart.js";
-import { fetchJson, loadParts } from "./dom.js";
+import { box, fetchJson, loadParts, titleOf } from "./dom.js";
 
 const page = document.getElementById("page");
 const CHARTS = {
@@ -15,9 +15,8 @@ async function load() {
   loadParts(texts);
   const { kind, sides } = await fetchJson(page.dataset.base);
   for (const [name, axis, log] of CHARTS[kind]) {
-    const container = document.querySelector(`[data-chart="compare-${name}"]`);
-    const chart = new Chart(container, texts, {
-      title: document.getElementById(`chart-compare-${name}`).textContent,
+    const chart = new Chart(box(`compare-${name}`), texts, {
+      title: titleOf(`compare-${name}`),
       y: { label: texts[axis], log },
       series: sides.map((side, i) => ({ label: side.name, color: i, width: 2, dash: i ? [7, 4] : [] })),
     });

@@ -1,5 +1,5 @@
 // Shares of layers over the steps: a row for each layer, from input to output.
-import { color, element, onTheme, onceVisible } from "./dom.js";
+import { color, element, framed, onTheme, onceVisible } from "./dom.js";
 import { percent } from "./format.js";
 
 const LABEL_PX = 130;
@@ -8,21 +8,24 @@ const AXIS_PX = 34;
 export class HeatMap {
   constructor(container, texts, title, onChoose) {
     this.texts = texts;
-    this.title = title;
     this.onChoose = onChoose;
     this.row = 0;
     this.column = 0;
     this.canvas = element("canvas", {
       tabindex: "0", role: "group", "aria-label": title, "aria-description": texts["page.heat.keys"],
     });
-    this.status = element("p", { class: "values", "aria-live": "polite" });
     this.scale = element("p", { class: "scale" });
-    this.table = element("details", { class: "table" }, element("summary", {}, texts["page.table"]));
-    container.replaceChildren(this.canvas, this.status, this.scale, this.table);
+    const { values, fill } = framed(container, this.canvas, texts, title, () => ({
+      names: this.names ?? [],
+      steps: this.steps ?? [],
+      cell: (row, column) => percent(this.values[row][column]),
+    }));
+    this.status = values;
+    this.fillTable = fill;
+    values.after(this.scale);
     this.canvas.addEventListener("keydown", (event) => this.onKey(event));
     this.canvas.addEventListener("pointermove", (event) => this.point(event) && this.describe());
     this.canvas.addEventListener("click", (event) => this.point(event) && this.choose());
-    this.table.addEventListener("toggle", () => this.fillTable());
     onceVisible(container, () => {
       this.isVisible = true;
       this.draw();
@@ -131,18 +134,6 @@ export class HeatMap {
     this.draw();
     this.describe();
     this.onChoose(this.names[this.row]);
-  }
-
-  fillTable() {
-    if (!this.table.open || !this.steps) return;
-    const head = element("tr", {}, element("th", { scope: "col" }, this.texts.step));
-    for (const name of this.names) head.append(element("th", { scope: "col", class: "n" }, name));
-    const rows = this.steps.map((step, c) => element("tr", {},
-      element("th", { scope: "row" }, String(step)),
-      ...this.values.map((row) => element("td", { class: "n" }, percent(row[c])))));
-    this.table.querySelector(".scroll")?.remove();
-    this.table.append(element("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": this.title },
-      element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows))));
   }
 }
 

@@ -1,11 +1,9 @@
 // The page of a profile.
 import { Chart } from "./chart.js";
-import { fetchJson } from "./dom.js";
+import { box, fetchJson, titleOf } from "./dom.js";
 
 const page = document.getElementById("page");
 const texts = JSON.parse(page.dataset.texts);
-const box = (name) => document.querySelector(`[data-chart="${name}"]`);
-const titleOf = (name) => document.getElementById(`chart-${name}`).textContent;
 
 async function load() {
   const data = await fetchJson(`${page.dataset.base}/curves.json`);

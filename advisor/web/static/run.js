@@ -1,6 +1,6 @@
 // The page of a run.
 import { Chart } from "./chart.js";
-import { fetchJson, fetchPart, loadParts, nodesOf, throttled } from "./dom.js";
+import { box, fetchJson, fetchPart, loadParts, nodesOf, throttled, titleOf } from "./dom.js";
 import { percent } from "./format.js";
 import { HeatMap } from "./heatmap.js";
 import { LiveRun } from "./live.js";
@@ -11,8 +11,6 @@ const page = document.getElementById("page");
 const base = page.dataset.base;
 const texts = JSON.parse(page.dataset.texts);
 const liveStatus = document.getElementById("live");
-const box = (name) => document.querySelector(`[data-chart="${name}"]`);
-const titleOf = (name) => document.getElementById(`chart-${name}`).textContent;
 let data = null;
 let charts = null;
 
@@ -134,14 +132,10 @@ async function loadMetrics() {
     const { name, steps, values } = metrics.find((each) => each.name === container.dataset.metric) ?? {};
     if (!steps) continue;
     new Chart(container, texts, {
-      title: name, y: { label: texts["page.metric.axis"].replace("{metric}", shortLabel(name)) }, height: 200,
+      title: name, y: { label: texts["page.metric.axis"] }, height: 200,
       series: [{ label: name, color: 0, width: 2 }],
     }).setData([steps, values]);
   }
-}
-
-function shortLabel(name) {
-  return name.length > 40 ? `${name.slice(0, 39)}…` : name;
 }
 
 const refreshMetrics = throttled(() => loadMetrics().catch(() => {}), METRICS_MS);
