@@ -1,7 +1,7 @@
 """The history of a run in columns, with curves that are small enough for a page.
 
-A page shows roles and blocks. A run of 10,000 groups and 10,000 measurements keeps a few megabytes
-here, and its curves have as many points as a chart has pixels.
+A page shows roles and blocks. A measurement takes at most 400 bytes here, however many groups it
+has, and curves have as many points as a chart has pixels.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class RunColumns:
         self.blocks = self._blocks.names
         self.last_id = ""
         widths = [
-            *((name, 1) for name in SCALARS),
+            *((name, 1) for name in SCALARS[1:]),
             *((name, len(self.roles)) for name in ROLE_COLUMNS),
             ("block_shares", len(self.blocks)),
         ]
@@ -92,7 +92,8 @@ class RunColumns:
         for name, width in widths:
             self._slices[name] = slice(end, end + width)
             end += width
-        self._rows = np.empty((64, end))
+        self._rows = np.empty((64, end), np.float32)
+        self._steps = np.empty(64, np.int64)  # they need more digits than the others
         self._count = 0
 
     def __len__(self) -> int:
@@ -103,9 +104,22 @@ class RunColumns:
         """Add a measurement that is later than those before."""
         if self._count == len(self._rows):
             self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
-        self._rows[self._count] = self._row(point)
+            self._steps = np.concatenate([self._steps, np.empty_like(self._steps)])
+        self._fill(self._rows[self._count], point)
+        self._steps[self._count] = point.step
         self._count += 1
         self.last_id = point.id
+
+    def drop(self, count: int) -> None:
+        """Remove the oldest measurements.
+
+        Args:
+            count: Their number, at most all of them.
+        """
+        kept = self._count - count
+        self._rows[:kept] = self._rows[count : self._count].copy()
+        self._steps[:kept] = self._steps[count : self._count].copy()
+        self._count = kept
 
     def members_of_block(self, shown: str) -> frozenset[str]:
         """Return the blocks that a shown block stands for; empty: there is no such block."""
@@ -114,21 +128,24 @@ class RunColumns:
         where = np.flatnonzero(self._blocks.targets == self.blocks.index(shown))
         return frozenset(self._all_blocks[i] for i in where)
 
-    def reduced(self, point: Point) -> dict[str, Floats]:
-        """Return what the columns hold of a measurement, by the name of the column.
+    def row(self, index: int) -> dict[str, Floats]:
+        """Return a measurement, by the name of the column.
 
         Args:
-            point: The measurement; it need not have been appended.
+            index: Its position, from 0 for the oldest one.
         """
-        row = self._row(point)
-        return {name: row[where] for name, where in self._slices.items()}
+        row = self._rows[index].astype(np.float64)
+        found = {name: row[where] for name, where in self._slices.items()}
+        return {"step": self._steps[[index]].astype(np.float64), **found}
 
-    def _row(self, point: Point) -> Floats:
-        row = np.full(self._rows.shape[1], np.nan)
-        for name in SCALARS:
+    def _fill(self, row: npt.NDArray[np.float32], point: Point) -> None:
+        """Set a row to the numbers of a measurement."""
+        row[:] = np.nan
+        for name in SCALARS[1:]:
             value = getattr(point, name)
             if value is not None:
-                row[self._slices[name]] = value
+                with np.errstate(over="ignore"):  # the loss of a training that diverged
+                    row[self._slices[name]] = value
         for name in ROLE_COLUMNS:
             values = getattr(point, name)
             if values is not None:
@@ -136,7 +153,6 @@ class RunColumns:
                 row[self._slices[name]] = merge(values)
         if point.block_shares is not None:
             row[self._slices["block_shares"]] = self._blocks.sums(point.block_shares)
-        return row
 
     def column(self, name: str) -> Floats:
         """Return a column: shape [measurements] for scalars, else [measurements, parts].
@@ -145,7 +161,9 @@ class RunColumns:
             name: One of :data:`SCALARS`, ``role_shares``, ``role_multipliers``,
                 ``role_learning_rates`` or ``block_shares``.
         """
-        found = self._rows[: self._count, self._slices[name]]
+        if name == SCALARS[0]:
+            return self._steps[: self._count].astype(np.float64)
+        found = self._rows[: self._count, self._slices[name]].astype(np.float64)
         return found[:, 0] if name in SCALARS else found
 
 

@@ -82,7 +82,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         name = RunName.parse("name", request.name)
         size = page_size(request.page_size)
         after = _event_id("after_id", request.after_id)
-        await self._store.get(name)
+        await self._store.check_exists(name)
         events = await self._store.history(name, after=after, size=size + 1)
         return pb.GetRunHistoryResponse(
             events=[_event(event) for event in events[:size]], more=len(events) > size
@@ -106,7 +106,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         name = RunName.parse("name", request.name)
         size = page_size(request.page_size)
         after = _event_id("after_id", request.after_id)
-        await self._store.get(name)
+        await self._store.check_exists(name)
         reports = await self._metrics.page(name, after=after, size=size + 1)
         return pb.ListRunMetricsResponse(
             reports=map(metric_report_to_proto, reports[:size]), more=len(reports) > size

@@ -117,6 +117,16 @@ class RunStore:
             raise RunNotFoundError(str(name))
         return run
 
+    async def check_exists(self, name: RunName) -> None:
+        """Check that a run exists, without reading its opening.
+
+        Raises:
+            RunNotFoundError: It does not exist.
+        """
+        with store_errors():
+            if not await awaited(self._redis.exists(keys.RunKeys(name).summary)):
+                raise RunNotFoundError(str(name))
+
     async def has_ended(self, name: RunName) -> bool:
         """Return whether the job of a run has reported that it ended; False for an unknown run."""
         fields = ("ended", "ended_session", "session")

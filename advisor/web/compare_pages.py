@@ -16,9 +16,9 @@ from advisor.report.runs import RunRow
 from advisor.report.texts import Texts
 from advisor.report.words import short_name
 from advisor.web.context import Context
-from advisor.web.feeds import RunFeed
 from advisor.web.numbers import rounded, to_json
 from advisor.web.rendering import language_of
+from advisor.web.run_feed import RunFeed
 from advisor.web.script_texts import script_texts
 
 _BUCKETS = 250

@@ -10,9 +10,10 @@ from starlette.responses import Response
 
 from advisor.report.words import short_name
 from advisor.web.backend import Backend, Viewer
-from advisor.web.feeds import RunFeed, RunFeeds
+from advisor.web.feeds import RunFeeds
 from advisor.web.limits import Limits
 from advisor.web.rendering import Renderer
+from advisor.web.run_feed import RunFeed
 from advisor.web.sessions import viewer_of
 from fslr.advisor.v1 import status_service_pb2
 

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from advisor.report.points import Point
 from advisor.web.context import Context
 from advisor.web.errors import BadQueryError
-from advisor.web.feeds import RunFeed
+from advisor.web.history import Row
 from advisor.web.numbers import rounded, to_json
+from advisor.web.run_feed import RunFeed
 from fslr.errors import AuthenticationError, ServiceError
 
 _EVENT_ID = re.compile(r"([0-9]{1,18}-[0-9]{1,18})?")
@@ -27,7 +27,8 @@ async def events(context: Context, request: Request) -> Response:
 
     A browser that reconnects sends the id of the last event in the header ``Last-Event-ID``, so it
     misses nothing and gets nothing twice. The event ``reload`` tells a page to fetch its curves
-    again: they were an outline until now, or the run was restarted with a different layout.
+    again: they were an outline until now, it has missed more measurements than are sent one by
+    one, or the run was restarted with a different layout.
 
     Raises:
         BadQueryError: The id is not that of an event.
@@ -59,15 +60,15 @@ async def _stream(
     was_complete = request.query_params.get("complete", "1") == "1"
     problem = ""
     checked = time.monotonic()
-    async for item in feed.points_after(after_id):
+    async for update in feed.updates_after(after_id):
         is_outdated = feed.complete and not was_complete
-        if is_outdated or shape != feed.history.shape or feed.is_behind(after_id):
+        is_other = shape != feed.history.shape
+        if is_outdated or is_other or update.must_reload or feed.is_behind(after_id):
             yield _message("reload")
             return
-        if item is not None:
-            after_id, point = item
-            yield _message("measurement", after_id, _numbers(feed, point))
-            continue
+        if update.rows:
+            after_id = update.rows[-1][0]
+            yield b"".join(_measurement(feed, row) for row in update.rows)
         if feed.problem != problem:
             problem = feed.problem
             yield _message("problem", data=to_json({"problem": problem}))
@@ -75,7 +76,8 @@ async def _stream(
             checked = time.monotonic()
             if not await _may_stay(context, request):
                 return
-        yield b": still here\n\n"  # fails once the browser is gone
+        if not update.rows:
+            yield b": still here\n\n"  # fails once the browser is gone
 
 
 async def _may_stay(context: Context, request: Request) -> bool:
@@ -89,11 +91,16 @@ async def _may_stay(context: Context, request: Request) -> bool:
     return True
 
 
-def _numbers(feed: RunFeed, point: Point) -> bytes:
-    """Return a measurement as the page adds it to its curves."""
-    found = feed.history.columns.reduced(point)
-    step = int(found.pop("step")[0])
-    return to_json({"step": step, **{name: rounded(values) for name, values in found.items()}})
+def _measurement(feed: RunFeed, row: Row) -> bytes:
+    """Return a measurement as the page adds it to its curves; all pages of a run share it."""
+    event_id, values = row
+    encoded = feed.encoded.get(event_id)
+    if encoded is None:
+        step = int(values["step"][0])
+        others = {name: rounded(found) for name, found in values.items() if name != "step"}
+        data = to_json({"step": step, **others})
+        encoded = feed.encoded[event_id] = _message("measurement", event_id, data)
+    return encoded
 
 
 def _message(event: str, event_id: str = "", data: bytes = b"{}") -> bytes:

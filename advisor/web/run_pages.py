@@ -15,9 +15,9 @@ from advisor.report.run_columns import ROLE_COLUMNS, SCALARS, aligned_extremes, 
 from advisor.report.texts import Texts
 from advisor.web.context import Context
 from advisor.web.errors import BadQueryError
-from advisor.web.feeds import RunFeed
 from advisor.web.numbers import rounded, to_json
 from advisor.web.rendering import language_of
+from advisor.web.run_feed import RunFeed
 from advisor.web.script_texts import script_texts
 from fslr.errors import UnavailableError
 

@@ -68,10 +68,14 @@ def test_columns_hold_what_the_points_say() -> None:
         columns.append(point)
     assert columns.last_id == events[-1].id
     assert columns.roles == reader.roles.names
-    assert columns.column("total_rate").tolist() == [point.total_rate for point in points]
+    rates = [point.total_rate for point in points]
+    assert columns.column("total_rate") == pytest.approx(rates, rel=1e-6)
     assert columns.column("role_multipliers")[-1] == pytest.approx(points[-1].role_multipliers)
     assert columns.column("block_shares").sum(axis=1) == pytest.approx(1)
-    assert columns.reduced(points[3])["step"] == columns.column("step")[3]
+    columns.drop(60)
+    assert columns.column("step").tolist() == [point.step for point in points[60:]]
+    assert columns.row(3)["step"] == columns.column("step")[3] == points[63].step
+    assert columns.row(3)["role_shares"] == pytest.approx(points[63].role_shares)
 
 
 def test_a_model_of_many_roles_and_blocks_keeps_few_of_them() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.web.errors import STATUSES, status_of
-from advisor.web.feeds import is_after
+from advisor.web.event_ids import is_after
 from advisor.web.limits import LimitExceededError, Limits
 from advisor.web.numbers import rounded, to_json
 from advisor.web.sessions import is_token, safe_target

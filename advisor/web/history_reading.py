@@ -1,0 +1,128 @@
+"""Reads the history of a run from the service, in pages of bounded size."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+from advisor.report.points import PointReader
+from advisor.web.backend import Backend, Viewer
+from advisor.web.event_ids import latest
+from advisor.web.history import History
+from advisor.web.layouts import SharedLayouts
+from fslr.advisor.v1 import profile_pb2, run_service_pb2
+from fslr.errors import NotFoundError, PermissionDeniedError
+
+_PAGE_BYTES = 4 * 2**20  # of one answer with events
+_GROUP_BYTES = 48  # of one group in an event, about
+_MAX_PAGE_EVENTS = 250
+_TURN_S = 5e-3  # of reading, between two chances of other requests
+_OUTLINE_S = 0.1  # to spend on an outline
+_MIN_OUTLINE, _MAX_OUTLINE = 8, 32  # events of an outline, evenly over the time of the run
+_NEWEST_MS = 1_000  # the last event of an outline is the first one within this time of the end
+_EVENT_S, _GROUP_S = 1e-3, 5e-7  # about how long an event takes to read, and each of its groups
+
+
+class HistoryReader:
+    """Reads one run as one viewer may see it.
+
+    Args:
+        backend: The service.
+        layouts: Derives the run's layout.
+        viewer: The viewer.
+        project: The run's project.
+        run: The run's id.
+
+    Raises:
+        ServiceError: From every method, if the run cannot be read.
+    """
+
+    def __init__(
+        self, backend: Backend, layouts: SharedLayouts, viewer: Viewer, project: str, run: str
+    ) -> None:
+        self._backend = backend
+        self._layouts = layouts
+        self._of = (viewer, project, run)
+
+    async def summary(self) -> run_service_pb2.Run:
+        """Return the run."""
+        return await self._backend.run(*self._of)
+
+    async def new_history(self) -> History:
+        """Read the run and its profile, and return an empty history."""
+        run = await self.summary()
+        layout, profile = await asyncio.gather(
+            self._layouts.get(run.opening.layout), self._profile(run.opening.profile)
+        )
+        return History(run, PointReader(layout, profile))
+
+    async def _profile(self, name: str) -> profile_pb2.ProfileContent | None:
+        viewer, project, _ = self._of
+        try:
+            answer = await self._backend.profile(viewer, project, name)
+        except (NotFoundError, PermissionDeniedError):
+            return None
+        return answer.profile.content
+
+    def seconds_of(self, history: History) -> float:
+        """Return about how long it takes to read all events of a run, in seconds."""
+        return history.figures.run.measurements * _event_s(history)
+
+    async def outline(self, history: History) -> History:
+        """Read single events, evenly over the time of the run.
+
+        Args:
+            history: A history of the run.
+        """
+        run = history.figures.run
+        outline = History(run, history.figures.reader)
+        start, end = run.create_time.ToMilliseconds(), run.update_time.ToMilliseconds()
+        read = ""
+        count = min(max(int(_OUTLINE_S / _event_s(history)), _MIN_OUTLINE), _MAX_OUTLINE)
+        for i in range(count):
+            at = start + max(end - start - _NEWEST_MS, 0) * i // (count - 1)
+            after_id = latest(f"{at}-0", read)
+            answer = await self._backend.history(*self._of, after_id=after_id, size=1)
+            for event in answer.events:
+                outline.add(event)
+                read = event.id
+            if not answer.more:
+                break
+        return outline
+
+    async def page(
+        self, history: History, after_id: str
+    ) -> tuple[list[run_service_pb2.RunEvent], bool]:
+        """Return the next events of a run, and whether more follow.
+
+        Args:
+            history: A history of the run: the more groups it has, the fewer events are a page.
+            after_id: The id after which to read; empty: from the oldest event.
+        """
+        groups = len(history.figures.reader.layout)
+        size = max(1, min(_MAX_PAGE_EVENTS, _PAGE_BYTES // (groups * _GROUP_BYTES)))
+        answer = await self._backend.history(*self._of, after_id=after_id, size=size)
+        return list(answer.events), answer.more
+
+    def watch(self, after_id: str) -> AsyncGenerator[run_service_pb2.RunEvent, None]:
+        """Yield the events after an id as they arrive."""
+        return self._backend.watch(*self._of, after_id=after_id)
+
+
+class Turns:
+    """Lets other requests be answered during a long computation."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    async def next(self) -> None:
+        """Wait for the others if the last chance was long ago."""
+        if time.monotonic() - self._since > _TURN_S:
+            await asyncio.sleep(0)
+            self._since = time.monotonic()
+
+
+def _event_s(history: History) -> float:
+    """Return about how long it takes to read an event, in seconds."""
+    return _EVENT_S + _GROUP_S * len(history.figures.reader.layout)

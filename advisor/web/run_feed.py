@@ -1,0 +1,236 @@
+"""One run that pages look at: its history is read once and then followed, for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import structlog
+from cachetools import LRUCache
+
+from advisor.web.event_ids import is_after, latest
+from advisor.web.history import History, Row
+from advisor.web.history_reading import HistoryReader, Turns
+from fslr.advisor.v1 import run_service_pb2
+from fslr.errors import NotFoundError, PermissionDeniedError, ServiceError
+
+MAX_MISSED = 500
+"""Maximum number of measurements that a page is sent one by one; else it loads its curves again."""
+_FIRST_VIEW_S = 0.3  # a history that takes longer to read is shown as an outline first
+_FIRST_PAGES_S = 1.0  # for first views to be answered before a long history is read
+_REST_S = 0.01  # between pages of a long history, so that other requests are answered
+_SUMMARY_S = 10.0
+_QUIET_S = 5.0  # then a page is told that the connection is still there
+_BATCH_S = 0.25  # between two messages to a page: measurements of this time are sent together
+_MIN_RETRY_S, _MAX_RETRY_S = 0.2, 5.0
+_MAX_ENCODED = 64
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What is new for a page.
+
+    Attributes:
+        rows: The measurements after those that it has, oldest first; empty: something else has
+            changed, or nothing has for a few seconds.
+        must_reload: Whether there are too many, so that the page loads its curves again.
+    """
+
+    rows: list[Row]
+    must_reload: bool = False
+
+
+class RunFeed:
+    """One run as one viewer may see it.
+
+    Args:
+        reader: Reads the run.
+
+    Attributes:
+        history: The run's history; an outline until ``complete``.
+        complete: Whether the whole stored history has been read.
+        version: Increases with each change.
+        computing: Held while a part of a page is computed that takes long.
+        fragments: Parts of pages by what they are, each with its version.
+        encoded: The newest measurements as they are sent to pages, by their ids.
+        problem: Why the service cannot be reached now; empty: it can.
+        closed: Whether nothing more will come.
+    """
+
+    history: History
+
+    def __init__(self, reader: HistoryReader) -> None:
+        self._reader = reader
+        self._task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._cursor = ""  # the last event that was read in order
+        self._pages = 0
+        self._used = self._summary_read = time.monotonic()
+        self.complete = False
+        self.version = 0
+        self.computing = asyncio.Lock()
+        self.fragments: dict[str, tuple[int, str]] = {}
+        self.encoded: LRUCache[str, bytes] = LRUCache(_MAX_ENCODED)
+        self.problem = ""
+        self.closed = False
+
+    @property
+    def idle_s(self) -> float:
+        """Time since the feed was last used, in seconds."""
+        return 0.0 if self._pages else time.monotonic() - self._used
+
+    def touch(self) -> None:
+        """Note that the feed is used."""
+        self._used = time.monotonic()
+
+    async def open(self) -> None:
+        """Read the run, and as much of its history as takes a moment; go on in the background.
+
+        Raises:
+            ServiceError: The run cannot be read.
+        """
+        reading = self.history = await self._reader.new_history()
+        if self._reader.seconds_of(reading) < _FIRST_VIEW_S:
+            started = time.monotonic()
+            while not self.complete and time.monotonic() - started < _FIRST_VIEW_S:
+                self.complete = not await self._read_page(reading)
+        if not self.complete:
+            self.history = await self._reader.outline(reading)
+        self._task = asyncio.create_task(self._follow(reading), name="run feed")
+
+    async def refresh_summary(self) -> None:
+        """Read the run again if that was long ago: its end comes without a measurement.
+
+        Raises:
+            ServiceError: The run cannot be read.
+        """
+        if time.monotonic() - self._summary_read < _SUMMARY_S:
+            return
+        self._summary_read = time.monotonic()
+        run = await self._reader.summary()
+        known = self.history.figures.run
+        if run.opening.layout == known.opening.layout:
+            known.CopyFrom(run)
+            self.version += 1
+
+    async def close(self) -> None:
+        """Stop following the run."""
+        self.closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._notify()
+
+    async def updates_after(self, after_id: str) -> AsyncIterator[Update]:
+        """Yield what is new after an event, as it arrives.
+
+        Args:
+            after_id: The event's id; empty: before the oldest one.
+
+        Yields:
+            The updates.
+        """
+        self._pages += 1
+        try:
+            while not self.closed:
+                changed, started = self._changed, time.monotonic()
+                found: list[Row] | None = []
+                if self.complete:
+                    found = self.history.rows_after(after_id, MAX_MISSED)
+                    after_id = latest(after_id, self._cursor)
+                yield Update(found or [], must_reload=found is None)
+                if not changed.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(changed.wait(), _QUIET_S)
+                await asyncio.sleep(max(started + _BATCH_S - time.monotonic(), 0.0))
+        finally:
+            self._pages -= 1
+            self.touch()
+
+    def is_behind(self, after_id: str) -> bool:
+        """Return whether an id is later than all events, as after a loss of data."""
+        return self.complete and is_after(after_id, self._cursor)
+
+    async def _read_page(self, reading: History) -> bool:
+        """Read the next page of events, and return whether more follow."""
+        events, more = await self._reader.page(reading, self._cursor)
+        turns = Turns()
+        for event in events:
+            reading.add(event)
+            self._cursor = event.id
+            await turns.next()
+        return more
+
+    async def _follow(self, reading: History) -> None:
+        """Read the rest of the history, then each event as it arrives."""
+        delay_s = _MIN_RETRY_S
+        if not self.complete:
+            await asyncio.sleep(_FIRST_PAGES_S)
+        while not self.closed:
+            started = time.monotonic()
+            try:
+                await self._read_rest(reading)
+                async with contextlib.aclosing(self._reader.watch(self._cursor)) as events:
+                    async for event in events:
+                        await self._arrived(event)
+            except (NotFoundError, PermissionDeniedError) as error:
+                self.problem, self.closed = str(error), True
+            except ServiceError as error:
+                self.problem = str(error)
+            except Exception:  # noqa: BLE001 - logged below
+                # Its pages would wait for ever; they open the run again instead.
+                _log.exception("a run can no longer be followed")
+                self.closed = True
+            self._notify()
+            if time.monotonic() - started > _MAX_RETRY_S:  # it worked for a while
+                delay_s = _MIN_RETRY_S
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, _MAX_RETRY_S)
+
+    async def _read_rest(self, reading: History) -> None:
+        """Read the rest of the history, or what was stored while the service was unavailable."""
+        while not self.complete:
+            if not await self._read_page(reading):
+                self.history, self.complete = reading, True
+                self._notify()
+            await asyncio.sleep(_REST_S)
+        more = bool(self.problem)
+        while more:
+            events, more = await self._reader.page(self.history, self._cursor)
+            for event in events:
+                await self._arrived(event)
+        if self.problem:
+            self.problem = ""
+            self._notify()
+
+    async def _arrived(self, event: run_service_pb2.RunEvent) -> None:
+        if not self.history.figures.reader.fits(event):  # restarted with a different layout
+            earlier = self.history.figures
+            self.history = await self._reader.new_history()
+            self.history.figures.left_out = earlier.left_out + earlier.measurements
+        self._cursor = event.id
+        if self.history.add(event):
+            _update(self.history.figures.run, event)
+        self._notify()
+
+    def _notify(self) -> None:
+        self.version += 1
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+def _update(run: run_service_pb2.Run, event: run_service_pb2.RunEvent) -> None:
+    """Bring a run's summary up to date with an event that has arrived."""
+    run.last_step = event.measurement.step
+    run.measurements += 1
+    run.update_time.CopyFrom(event.time)
+    run.next_measurement_step = event.recommendation.next_measurement_step
+    if event.measurement.HasField("loss"):
+        run.loss = event.measurement.loss
+    if event.measurement.learning_rates:
+        run.learning_rate = max(event.measurement.learning_rates)

@@ -1,0 +1,159 @@
+"""A run that pages follow: bounded memory, outages, and what a page is sent after a pause."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import pytest
+
+from advisor.report.points import PointReader
+from advisor.web import history as history_module
+from advisor.web import run_feed
+from advisor.web.history import History
+from advisor.web.history_reading import HistoryReader
+from advisor.web.layouts import SharedLayouts
+from advisor.web.run_feed import RunFeed, Update
+from fslr.advisor.v1 import run_service_pb2
+from fslr.errors import UnavailableError
+from tests.stored_runs import block_names, stored_run
+
+_PAGE = 5
+
+
+class _Stored(HistoryReader):
+    """Reads from a list of events, unless it is told to be unavailable."""
+
+    def __init__(self, run: run_service_pb2.Run, events: list[run_service_pb2.RunEvent]) -> None:
+        self.run, self.events = run, events
+        self.is_available = True
+        self.pages = 0
+        self.changed = asyncio.Event()
+
+    async def new_history(self) -> History:
+        return History(self.run, PointReader(self.run.opening.layout))
+
+    def seconds_of(self, history: History) -> float:  # noqa: ARG002 - as in the base class
+        return 0.0
+
+    async def page(
+        self,
+        history: History,  # noqa: ARG002 - as in the base class
+        after_id: str,
+    ) -> tuple[list[run_service_pb2.RunEvent], bool]:
+        self._check()
+        self.pages += 1
+        left = self.events[self._position(after_id) :]
+        return left[:_PAGE], len(left) > _PAGE
+
+    async def watch(self, after_id: str) -> AsyncGenerator[run_service_pb2.RunEvent, None]:
+        position = self._position(after_id)
+        while True:
+            self._check()
+            for event in self.events[position:]:
+                yield event
+            position = len(self.events)
+            await self.changed.wait()
+            self.changed.clear()
+
+    def _position(self, after_id: str) -> int:
+        return [event.id for event in self.events].index(after_id) + 1 if after_id else 0
+
+    def _check(self) -> None:
+        if not self.is_available:
+            raise UnavailableError("Redis does not answer")
+
+
+async def _steps(updates: AsyncIterator[Update], count: int) -> list[float]:
+    """Return the steps of the next measurements."""
+    found: list[float] = []
+    async for update in updates:
+        assert not update.must_reload
+        found += [row["step"][0] for _, row in update.rows]
+        if len(found) >= count:
+            return found
+    raise AssertionError("the feed was closed")
+
+
+def test_a_page_misses_nothing_while_the_service_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_feed, "_BATCH_S", 0.01)
+    monkeypatch.setattr(run_feed, "_MIN_RETRY_S", 0.01)
+    run, events = stored_run(measurements=20)
+    steps = [event.measurement.step for event in events]
+
+    async def follow() -> None:
+        reader = _Stored(run, events[:6])
+        feed = RunFeed(reader)
+        await feed.open()
+        updates = feed.updates_after(events[1].id)
+        assert await _steps(updates, 4) == steps[2:6]
+        reader.is_available = False
+        reader.changed.set()
+        while "Redis does not answer" not in feed.problem:
+            await anext(updates)
+        reader.events = events[:18]
+        reader.is_available = True
+        assert await _steps(updates, 12) == steps[6:18]
+        while feed.problem:
+            await anext(updates)
+        reader.events = events
+        reader.changed.set()
+        assert await _steps(updates, 2) == steps[18:]
+        assert feed.is_behind("9999999999999-0")
+        await feed.close()
+
+    asyncio.run(asyncio.wait_for(follow(), 20))
+
+
+def test_a_page_that_missed_too_much_loads_its_curves_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_feed, "MAX_MISSED", 4)
+    run, events = stored_run(measurements=12)
+
+    async def follow() -> None:
+        feed = RunFeed(_Stored(run, events))
+        await feed.open()
+        assert (await anext(feed.updates_after(events[6].id))).must_reload
+        update = await anext(feed.updates_after(events[7].id))
+        assert [event_id for event_id, _ in update.rows] == [event.id for event in events[8:]]
+        await feed.close()
+
+    asyncio.run(asyncio.wait_for(follow(), 20))
+
+
+def test_a_history_keeps_the_newest_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_module, "MAX_MEASUREMENTS", 10)
+    monkeypatch.setattr(history_module, "_SURPLUS", 3)
+    monkeypatch.setattr(history_module, "_MAX_POINTS", 4)
+    run, events = stored_run(measurements=30)
+    history = History(run, PointReader(run.opening.layout))
+    for event in events:
+        assert history.add(event)
+        assert len(history.columns) < 13
+        assert len(history.figures.points) < 8
+    kept = events[-len(history.columns) :]
+    assert history.columns.column("step").tolist() == [e.measurement.step for e in kept]
+    assert history.figures.cost().measurements == 30
+    # A page that has the newest measurement that was dropped can go on; an earlier one cannot.
+    rows = history.rows_after(events[-len(kept) - 1].id, most=100)
+    assert rows is not None
+    assert [event_id for event_id, _ in rows] == [event.id for event in kept]
+    assert history.rows_after(events[-len(kept) - 2].id, most=100) is None
+    assert history.rows_after(events[-1].id, most=100) == []
+
+
+def test_a_layout_is_derived_once_and_kept_while_there_is_room() -> None:
+    small, large = (stored_run(block_names(n), measurements=1)[0].opening.layout for n in (2, 6))
+
+    async def derive() -> None:
+        layouts = SharedLayouts(max_names=10)
+        first, same = await asyncio.gather(layouts.get(small), layouts.get(small))
+        assert first is same is await layouts.get(small)
+        assert first.groups[1].role == "blocks.*.attn.weight"
+        assert await layouts.get(large) is not await layouts.get(large)
+        assert await layouts.get(small) is first
+
+    asyncio.run(derive())
