@@ -23,7 +23,7 @@ from advisor.report.texts import Texts
 from advisor.web.backend import Viewer
 from advisor.web.context import Context
 from advisor.web.errors import BadQueryError
-from advisor.web.feeds import order_of
+from advisor.web.event_ids import order_of
 from advisor.web.rendering import language_of
 from fslr.advisor.v1 import run_service_pb2
 

@@ -21,7 +21,6 @@ from advisor.report.texts import Texts
 from advisor.web.context import Context
 from advisor.web.numbers import rounded, to_json
 from advisor.web.rendering import language_of
-from advisor.web.run_feed import RunFeed
 
 MAX_METRICS = 12
 """Maximum number of metrics on a page; the first ones by name are shown."""
