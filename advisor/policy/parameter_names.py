@@ -39,6 +39,7 @@ _NUMBERED_WORD = re.compile(r"([A-Za-z][A-Za-z_]*?)_?([0-9]+)")
 _FLAX_MODULE = re.compile(r"[A-Z][A-Za-z]*_[0-9]+")
 _RECURRENT_LAYER = re.compile(r"([A-Za-z_]+_l)([0-9]+)(?:_reverse)?")
 _TENSORS = frozenset({"weight", "bias"})
+_MAX_CACHED_CHARACTERS = 256
 _MAX_NUMBERS = 8  # in a name; further ones are ignored, as no real model nests deeper
 _NUMBER = re.compile(r"[0-9]+")
 _WORDS = re.compile(r"[A-Za-z]+")
@@ -168,9 +169,22 @@ class _Number(NamedTuple):
 
 def _numbers(name: str) -> list[_Number]:
     """Return the numbers of a name's path."""
+    if len(name) > _MAX_CACHED_CHARACTERS:
+        return [number for _, number in _numbers_of_shape(name)]
+    spans = [match.span() for match in _NUMBER.finditer(name)]
+    return [
+        _Number(*spans[place], number.segment, number.last, number.written)
+        for place, number in _numbers_of_shape(_NUMBER.sub("0", name))
+    ]
+
+
+# Names that differ only in their numbers have the same shape: a model has a few of them.
+@lru_cache(maxsize=1_024)
+def _numbers_of_shape(name: str) -> tuple[tuple[int, _Number], ...]:
+    """Return the numbers of a name's path, each with its place among all digits of the name."""
     segments = _SEPARATORS.split(name)[::2]
     last = len(segments) - 1
-    found: list[_Number] = []
+    found: list[tuple[int, _Number]] = []
     offset, before = 0, ""
     for i, segment in enumerate(segments):
         if len(found) == _MAX_NUMBERS:
@@ -179,14 +193,14 @@ def _numbers(name: str) -> list[_Number]:
         if written is not None:
             if i == last and not written.in_blocks and not written.plain:
                 written = _of_last_segment(segments, written)
-            found.append(_Number(offset + written.start, offset + written.stop, i, last, written))
+            start, stop = offset + written.start, offset + written.stop
+            place = len(_NUMBER.findall(name[:start]))
+            found.append((place, _Number(start, stop, i, last, written)))
         offset += len(segment) + 1
         before = segment
-    return found
+    return tuple(found)
 
 
-# A model repeats a few segments thousands of times.
-@lru_cache(maxsize=4_096)
 def _written(segment: str, before: str, *, is_last: bool) -> _Written | None:
     """Return how a segment writes a number; None: it has none.
 

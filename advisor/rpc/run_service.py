@@ -84,9 +84,10 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         after = _event_id("after_id", request.after_id)
         await self._store.check_exists(name)
         events = await self._store.history(name, after=after, size=size + 1)
-        return pb.GetRunHistoryResponse(
-            events=[_event(event) for event in events[:size]], more=len(events) > size
-        )
+        answer = pb.GetRunHistoryResponse(more=len(events) > size)
+        for event in events[:size]:
+            _read_event(answer.events.add(), event)
+        return answer
 
     async def ReportRunMetrics(
         self, request: pb.ReportRunMetricsRequest, context: _Context
@@ -136,7 +137,9 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
                 name, after, after_metrics if request.include_metrics else None
             )
             for event in events:
-                yield pb.WatchRunResponse(event=_event(event))
+                watched = pb.WatchRunResponse()
+                _read_event(watched.event, event)
+                yield watched
                 after = event.id
             for report in reports:
                 yield pb.WatchRunResponse(metrics=metric_report_to_proto(report))
@@ -197,7 +200,7 @@ def _run(run: StoredRun) -> pb.Run:
     return message
 
 
-def _event(event: StoredEvent) -> pb.RunEvent:
-    message = pb.RunEvent.FromString(event.event)
+def _read_event(message: pb.RunEvent, event: StoredEvent) -> None:
+    """Read a stored event into a message of an answer, which spares a copy."""
+    message.ParseFromString(event.event)
     message.id = event.id
-    return message
