@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from collections.abc import Callable
@@ -49,6 +50,21 @@ def test_the_trainer_example_records_a_profile_and_trains_with_it(tmp_path: Path
         assert expected in printed
     assert "fslr/multiplier_max" in printed
     assert (tmp_path / "gpt2.json").exists()
+
+
+def test_the_trl_example_records_a_profile_and_trains_with_it(tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="the example trains with TRL")
+    printed = example("trl_sft", "--steps", "6", "--width", "48", "--out", str(tmp_path))
+    for expected in ("width 32, recorded:", "width 48, with advice:", "step 6, 28 groups"):
+        assert expected in printed
+
+
+def test_the_lora_example_advises_all_adapters_of_a_higher_rank() -> None:
+    pytest.importorskip("peft", reason="the example trains adapters of PEFT")
+    printed = example("lora_across_ranks", "--steps", "6")
+    for expected in ("rank 4, recorded:", "rank 64, same learning rate:", "rank 64, with advice:"):
+        assert expected in printed
+    assert len(re.findall(r"h\.[01]\.\S+ +multiplier \S+ \(", printed)) == 8
 
 
 def test_the_accelerate_example_resumes_with_its_advice(tmp_path: Path) -> None:
