@@ -22,6 +22,8 @@ from advisor.cli import (
     profile_exchange,
     profile_templates,
     profile_versions,
+    recipe,
+    recipe_run,
     report,
     run,
     run_metrics,
@@ -64,6 +66,9 @@ app.add_typer(policy.app, name="policy")
 run.app.command()(run_watch.watch)
 run.app.command()(run_metrics.metrics)
 run.app.command()(run_metrics.report_metrics)
+recipe.app.command()(recipe_run.apply)
+recipe.app.command()(recipe_run.check)
+app.add_typer(recipe.app, name="recipe")
 app.add_typer(run.app, name="run")
 app.add_typer(token.app, name="token")
 

@@ -89,7 +89,7 @@ def _has_the_name(path: _Path, layers: Mapping[_Path, set[int]]) -> bool:
         return True
     if own in _NAMES_IN_PARTS and (_PART.search(parent) or (own == "dense" and parent == "output")):
         return True
-    if own in _NAMES_IN_BLOCKS and parent.isdigit():
+    if own in _NAMES_IN_BLOCKS and parent.isdigit() and module[:-2] not in layers:
         return True
     numbers = layers.get(module[:-1], set())
     number = _NUMBERED.fullmatch(own)
@@ -100,12 +100,15 @@ def _numbered_layers(groups: Sequence[Group], paths: Sequence[_Path]) -> dict[_P
     """Return the numbers of the layers with a matrix in each MLP that numbers its layers."""
     found: dict[_Path, set[int]] = {}
     for group, path in zip(groups, paths, strict=True):
-        is_vector = group.kind is GroupKind.VECTOR or path[-1] == "bias"
-        number = _NUMBERED.fullmatch(path[-2]) if len(path) > 2 and not is_vector else None
-        if number is None:
+        if group.kind is GroupKind.VECTOR or path[-1] == "bias":
             continue
-        container = path[:-2]
-        named = container[-2] if container[-1] in _SEQUENTIAL and container[1:] else container[-1]
-        if _MLP.search(named):
-            found.setdefault(container, set()).add(int(number[1]))
+        for i, part in enumerate(path[1:-1], start=1):
+            number = _NUMBERED.fullmatch(part)
+            if number is not None and _is_mlp(path[:i]):
+                found.setdefault(path[:i], set()).add(int(number[1]))
     return found
+
+
+def _is_mlp(path: _Path) -> bool:
+    """Return whether a module is an MLP, or the sequence of layers in one."""
+    return _MLP.search(path[-2] if path[-1] in _SEQUENTIAL and path[1:] else path[-1]) is not None

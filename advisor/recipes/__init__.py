@@ -6,23 +6,32 @@ the only files that it reads are the shipped recipes.
 
 from advisor.policy.ratios import GIVEN_RATIOS, Powers, Ratio
 from advisor.recipes.apply import NoRule, RecipeFactors, apply_recipe
+from advisor.recipes.check import Finding, FindingKind, check_recipe
 from advisor.recipes.recipe import Field, Recipe, Row
 from advisor.recipes.recipe_fields import load_recipe, recipe_from_fields, recipe_to_fields
-from advisor.recipes.shipped import shipped_recipe, shipped_recipe_names
+from advisor.recipes.shipped import shipped_recipe, shipped_recipe_names, shipped_recipe_text
+from advisor.recipes.summary import RoleFactors, factors_by_group, factors_by_role
 
 __all__ = [
     "GIVEN_RATIOS",
     "Field",
+    "Finding",
+    "FindingKind",
     "NoRule",
     "Powers",
     "Ratio",
     "Recipe",
     "RecipeFactors",
+    "RoleFactors",
     "Row",
     "apply_recipe",
+    "check_recipe",
+    "factors_by_group",
+    "factors_by_role",
     "load_recipe",
     "recipe_from_fields",
     "recipe_to_fields",
     "shipped_recipe",
     "shipped_recipe_names",
+    "shipped_recipe_text",
 ]

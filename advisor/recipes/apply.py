@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.policy import Group, Layout, LayoutMapping
+from advisor.policy import Group, GroupKind, Layout, LayoutMapping
 from advisor.policy.arrays import Floats
 from advisor.policy.errors import InvalidValueError
 from advisor.policy.optimizer_families import optimizer_family
@@ -30,9 +30,10 @@ class NoRule(enum.Enum):
 
     OPTIMIZER = "the recipe does not hold for the group's optimizer"
     KIND = "the recipe has no row for groups of this kind"
+    UNKNOWN_KIND = "the layout does not give the group's kind; write it with fslr.save_layout"
     COUNTERPART = "the group has no counterpart in the base"
     KIND_DIFFERS = "the counterpart in the base is of a different kind"
-    SHAPES = "the layouts do not give the shapes that the row needs"
+    SHAPES = "a layout does not give the shapes that the row needs; write it with fslr.save_layout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class RecipeFactors:
         rows: Index of each group's row in the recipe, -1 without one, shape [groups].
         no_rules: Why there is no rule, None where there is one; one for each group.
         ratios: How much each group has grown, NaN where it is unknown, shape [groups].
+        residual_outputs: Whether each group writes into the residual stream.
         base_rms: RMS of the initial values of each group's counterpart, NaN where the base's layout
             does not give it, shape [groups].
     """
@@ -57,6 +59,7 @@ class RecipeFactors:
     rows: NDArray[np.intp]
     no_rules: tuple[NoRule | None, ...]
     ratios: Mapping[Ratio, Floats]
+    residual_outputs: tuple[bool, ...]
     base_rms: Floats
 
     @property
@@ -125,6 +128,7 @@ def apply_recipe(
         rows,
         tuple(no_rules),
         ratios,
+        residual,
         _base_rms(base, mapping, len(run)),
     )
 
@@ -163,7 +167,9 @@ def _row_of(
     for i, row in fitting:
         if not family or not row.optimizers or family in row.optimizers:
             return i, row
-    return NoRule.OPTIMIZER if fitting else NoRule.KIND
+    if fitting:
+        return NoRule.OPTIMIZER
+    return NoRule.UNKNOWN_KIND if group.kind is GroupKind.UNKNOWN else NoRule.KIND
 
 
 def _obstacle(

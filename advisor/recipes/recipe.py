@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from advisor.policy import GroupKind, InvalidValueError, shown
 from advisor.policy.control_characters import check_controls
-from advisor.policy.optimizer_families import FAMILIES
+from advisor.policy.optimizer_families import FAMILIES, optimizer_family
 from advisor.policy.ratios import GIVEN_RATIOS, Powers, Ratio
 
 MAX_ROWS = 64
@@ -180,10 +180,10 @@ def _check_text(path: str, text: str) -> None:
 def _check_families(path: str, families: Sequence[str]) -> None:
     for i, family in enumerate(families):
         if family not in FAMILIES:
+            own = optimizer_family(family)
+            hint = f"it belongs to {own}" if own in FAMILIES else f"use {', '.join(FAMILIES)}"
             raise InvalidValueError(
-                f"{path}[{i}]",
-                f"{shown(family)} is not a family of optimizers; the families are "
-                f"{', '.join(FAMILIES)}",
+                f"{path}[{i}]", f"{shown(family)} is not a family of optimizers; {hint}"
             )
 
 

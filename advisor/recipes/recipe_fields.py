@@ -87,8 +87,12 @@ def _row_fields(row: Row) -> dict[str, Any]:
     if row.optimizers:
         fields["optimizers"] = list(row.optimizers)
     for entry, powers in row.powers.items():
-        fields[entry.value] = {ratio.value: exponent for ratio, exponent in powers.exponents}
+        fields[entry.value] = {ratio.value: _plain(power) for ratio, power in powers.exponents}
     return fields
+
+
+def _plain(number: float) -> int | float:
+    return int(number) if number.is_integer() else number
 
 
 def _row(path: str, fields: Any) -> Row:

@@ -13,7 +13,9 @@ from math import sqrt
 
 import pytest
 
+from advisor.policy.optimizer_families import optimizer_family
 from advisor.recipes import Field, Ratio, shipped_recipe, shipped_recipe_names
+from advisor.recipes.multipliers import POWERS_OF_MULTIPLIER
 from tests.unit.recipes.layouts import applied, factors_of, transformer
 
 N, L, B, D = 4.0, 3.0, 2.0, 5.0  # growth of width, depth, batch and tokens
@@ -53,19 +55,17 @@ class Published:
     beta: float = 1.0
 
     def without_multiplier(self, optimizer: str) -> dict[Field, float]:
-        a = self.multiplier
-        power = 2 if optimizer == "SGD" else 1
+        powers = POWERS_OF_MULTIPLIER[optimizer_family(optimizer)]
         found = {
-            Field.LEARNING_RATE: self.lr * a**power,
-            Field.WEIGHT_DECAY: self.decay / a**power,
-            Field.EPSILON: self.epsilon / a,
+            Field.LEARNING_RATE: self.lr,
+            Field.WEIGHT_DECAY: self.decay,
+            Field.EPSILON: self.epsilon,
             Field.ONE_MINUS_BETA1: self.beta,
             Field.ONE_MINUS_BETA2: self.beta,
-            Field.INITIAL_SCALE: self.init * a,
+            Field.INITIAL_SCALE: self.init,
         }
-        if optimizer == "SGD":
-            del found[Field.EPSILON]
-        return {field: value for field, value in found.items() if value != pytest.approx(1)}
+        moved = {f: v * self.multiplier ** powers.get(f, 0.0) for f, v in found.items()}
+        return {field: value for field, value in moved.items() if value != pytest.approx(1)}
 
 
 def mup_package(part: str, optimizer: str) -> Published:

@@ -1,0 +1,174 @@
+"""``advisor recipe``: multipliers and their kin from layouts alone, without any service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Column, Table
+
+from advisor.cli.common import Json, fail, plain, print_json, say
+from advisor.cli.tables import print_table
+from advisor.policy import InvalidValueError
+from advisor.recipes import (
+    Field,
+    Powers,
+    Recipe,
+    Row,
+    load_recipe,
+    recipe_to_fields,
+    shipped_recipe,
+    shipped_recipe_names,
+    shipped_recipe_text,
+)
+from fslr.errors import ProfileFileError
+from fslr.profile_files import format_fields
+
+app = typer.Typer(
+    help="Recipes: learning rates, weight decay, epsilon and initial scales from two layouts.",
+    no_args_is_help=True,
+)
+
+_FILE_SUFFIXES = {".json", ".yaml", ".yml"}
+TITLES = {
+    Field.LEARNING_RATE: "lr",
+    Field.WEIGHT_DECAY: "decay",
+    Field.EPSILON: "epsilon",
+    Field.ONE_MINUS_BETA1: "1-beta1",
+    Field.ONE_MINUS_BETA2: "1-beta2",
+    Field.INITIAL_SCALE: "init",
+}
+"""Headings of the fields."""
+TABLE_STYLE: dict[str, Any] = {
+    "box": box.SIMPLE,
+    "padding": (0, 1, 0, 0),
+    "pad_edge": False,
+    "title_justify": "left",
+}
+"""How the tables of recipes look."""
+
+
+def _complete(incomplete: str) -> list[str]:
+    return [name for name in shipped_recipe_names() if name.startswith(incomplete)]
+
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="Name of a shipped recipe, or a YAML or JSON file.",
+        autocompletion=_complete,
+    ),
+]
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the shipped recipes."""
+    recipes = [shipped_recipe(name) for name in shipped_recipe_names()]
+    if as_json:
+        print_json([
+            {"name": r.name, "description": r.description, "optimizers": list(r.optimizers)}
+            for r in recipes
+        ])
+        return
+    table = Table("name", "optimizers", Column("description", overflow="fold"), **TABLE_STYLE)
+    for recipe in recipes:
+        table.add_row(recipe.name, _optimizers(recipe), plain(recipe.description))
+    print_table(table)
+
+
+@app.command()
+def show(
+    recipe: RecipeArgument,
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="Print the recipe as a file to start from.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a recipe: its source, its conditions and its table."""
+    with recipe_errors():
+        found = read_recipe(recipe)
+    if as_json:
+        print_json(recipe_to_fields(found))
+    elif as_yaml:
+        typer.echo(_text(recipe, found), nl=False)
+    else:
+        say(f"[bold]{plain(found.name)}[/]: {plain(found.description)}")
+        say(f"optimizers: {_optimizers(found)}")
+        if found.source:
+            say(f"source: {plain(found.source)}")
+        print_table(_recipe_table(found))
+        say_conditions(found)
+
+
+@contextmanager
+def recipe_errors() -> Iterator[None]:
+    """End the command with a message if a file or a value is not valid."""
+    try:
+        yield
+    except (InvalidValueError, ProfileFileError) as error:
+        fail(str(error))
+
+
+def _text(name: str, recipe: Recipe) -> str:
+    """Return a recipe as YAML, a shipped one with its comments."""
+    if name in shipped_recipe_names():
+        return shipped_recipe_text(name)
+    return format_fields(recipe_to_fields(recipe), yaml=True)
+
+
+def read_recipe(name: str) -> Recipe:
+    """Return a shipped recipe, or the one in a file."""
+    if Path(name).suffix.lower() not in _FILE_SUFFIXES:
+        return shipped_recipe(name)
+    try:
+        return load_recipe(name)
+    except InvalidValueError as error:
+        raise error.under(name) from None
+
+
+def _optimizers(recipe: Recipe) -> str:
+    return ", ".join(recipe.optimizers) or "any"
+
+
+def say_conditions(recipe: Recipe) -> None:
+    """Print the conditions of a recipe."""
+    if recipe.conditions:
+        say("conditions, to be checked by hand:")
+    for condition in recipe.conditions:
+        say(f"- {plain(condition)}")
+
+
+def _recipe_table(recipe: Recipe) -> Table:
+    """Return a recipe's rows, and the powers of each field."""
+    table = Table(Column("groups", overflow="fold"), **TABLE_STYLE)
+    for field in recipe.fields:
+        table.add_column(TITLES[field], overflow="fold")
+    for row in recipe.rows:
+        powers = [_powers(row.powers.get(field)) for field in recipe.fields]
+        table.add_row(_selection(row), *powers)
+    return table
+
+
+def _selection(row: Row) -> str:
+    words = [", ".join(kind.value for kind in row.kinds) or "all"]
+    words += ["residual output"] if row.residual_output else []
+    words += ["no residual output"] if row.residual_output is False else []
+    words += ["in block"] if row.in_block else []
+    words += ["not in block"] if row.in_block is False else []
+    words += [f"by {', '.join(row.optimizers)}"] if row.optimizers else []
+    return "; ".join(words)
+
+
+def _powers(powers: Powers | None) -> str:
+    if powers is None:
+        return ""
+    return " ".join(
+        ratio.value if exponent == 1 else f"{ratio.value}^{exponent:g}"
+        for ratio, exponent in powers.exponents
+    )

@@ -1,0 +1,250 @@
+"""``advisor recipe apply`` and ``check``: a recipe on the layouts of a run and its base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Column, Table
+
+from advisor.cli.common import Json, fail, plain, print_json, say, warn
+from advisor.cli.layout_files import read_request
+from advisor.cli.recipe import (
+    TABLE_STYLE,
+    TITLES,
+    RecipeArgument,
+    read_recipe,
+    recipe_errors,
+    say_conditions,
+)
+from advisor.cli.tables import print_table
+from advisor.policy import DepthRule, GroupKind, InvalidValueError, Layout, map_layout
+from advisor.recipes import (
+    Finding,
+    FindingKind,
+    Ratio,
+    Recipe,
+    RecipeFactors,
+    RoleFactors,
+    apply_recipe,
+    check_recipe,
+    factors_by_group,
+    factors_by_role,
+)
+from advisor.report.words import format_number
+from advisor.wire import layout_from_proto
+
+_MAX_LISTED = 3
+LayoutFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="LAYOUT",
+        help="The run: a JSON or YAML file with a layout or a profile, as fslr.save_layout writes "
+        "it.",
+    ),
+]
+BaseFile = Annotated[
+    Path, typer.Option("--base", "-b", help="The base: a file of the same form as LAYOUT.")
+]
+Optimizer = Annotated[
+    str,
+    typer.Option(
+        "--optimizer",
+        "-o",
+        help="Optimizer of the groups whose layout names none, such as AdamW. Default: one that "
+        "the recipe holds for.",
+    ),
+]
+
+
+def _ratio(what: str) -> Any:
+    return typer.Option(help=f"{what} of the run over that of the base.", show_default="1")
+
+
+HeadSize = Annotated[float, _ratio("Size of an attention head")]
+Batch = Annotated[float, _ratio("Examples per step")]
+Tokens = Annotated[float, _ratio("Length of the training in tokens")]
+Sequence_ = Annotated[float, _ratio("Length of a sequence")]
+
+
+def apply(
+    recipe: RecipeArgument,
+    layout: LayoutFile,
+    base: BaseFile,
+    optimizer: Optimizer = "",
+    head_size: HeadSize = 1.0,
+    batch: Batch = 1.0,
+    tokens: Tokens = 1.0,
+    sequence: Sequence_ = 1.0,
+    groups: Annotated[
+        bool, typer.Option("--groups", help="Print one row for each group instead of each role.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the factors of a run, from its layout and that of its base.
+
+    The exit status is 1 if the recipe has no rule for any group.
+    """
+    with recipe_errors():
+        given = _given(head_size, batch, tokens, sequence)
+        run, found = _applied(read_recipe(recipe), layout, base, optimizer, given)
+    findings = check_recipe(run, found)
+    if as_json:
+        print_json({
+            "recipe": found.recipe.name,
+            "groups": [_group_fields(row) for row in factors_by_group(run, found)],
+            "findings": [_finding_fields(finding) for finding in findings],
+            "conditions": list(found.recipe.conditions),
+        })
+    else:
+        rows = factors_by_group(run, found) if groups else factors_by_role(run, found)
+        print_table(_factors_table(found, rows, by_group=groups))
+        for finding in findings:
+            if finding.is_problem or finding.kind is FindingKind.SMALLER:
+                warn(_sentence(finding))
+    if not found.has_rule.any():
+        reasons = {reason.value for reason in found.no_rules if reason is not None}
+        fail(f"{found.recipe.name} has no rule for any group: {'; '.join(sorted(reasons))}")
+
+
+def check(
+    recipe: RecipeArgument,
+    layout: LayoutFile,
+    base: BaseFile,
+    optimizer: Optimizer = "",
+    head_size: HeadSize = 1.0,
+    batch: Batch = 1.0,
+    tokens: Tokens = 1.0,
+    sequence: Sequence_ = 1.0,
+    initialized: Annotated[
+        bool,
+        typer.Option(
+            "--initialized",
+            help="The layout was written after its weights were scaled: other initial values are "
+            "a problem.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check whether a recipe fits a run: groups without a rule, uncovered growth, initial values.
+
+    The exit status is 1 if there is a problem.
+    """
+    with recipe_errors():
+        given = _given(head_size, batch, tokens, sequence)
+        run, found = _applied(read_recipe(recipe), layout, base, optimizer, given)
+    findings = check_recipe(run, found)
+    strict = {FindingKind.INITIAL_RMS} if initialized else set()
+    problems = [f for f in findings if f.is_problem or f.kind in strict]
+    if as_json:
+        print_json({
+            "recipe": found.recipe.name,
+            "fits": not problems,
+            "groups": len(run),
+            "groups_with_rule": int(found.has_rule.sum()),
+            "findings": [_finding_fields(finding) for finding in findings],
+            "conditions": list(found.recipe.conditions),
+        })
+    else:
+        count = int(found.has_rule.sum())
+        say(f"{plain(found.recipe.name)} has a rule for {count} of {len(run)} groups")
+        for finding in findings:
+            color = "red" if finding in problems else "yellow"
+            word = "problem" if finding in problems else "warning"
+            say(f"[{color}]{word}:[/] {plain(_sentence(finding))}")
+        say_conditions(found.recipe)
+    if problems:
+        fail(f"{found.recipe.name} does not fit this run: {_counted(len(problems))}")
+
+
+def _counted(problems: int) -> str:
+    return "1 problem" if problems == 1 else f"{problems} problems"
+
+
+def _given(head_size: float, batch: float, tokens: float, sequence: float) -> dict[Ratio, float]:
+    return {
+        Ratio.HEAD_SIZE: head_size,
+        Ratio.BATCH: batch,
+        Ratio.TOKENS: tokens,
+        Ratio.SEQUENCE: sequence,
+    }
+
+
+def _applied(
+    recipe: Recipe, layout: Path, base: Path, optimizer: str, given: dict[Ratio, float]
+) -> tuple[Layout, RecipeFactors]:
+    run, own = _layout(layout), _layout(base)
+    mapping = map_layout(run, own, DepthRule.SUM)
+    return run, apply_recipe(recipe, run, own, mapping, optimizer=optimizer, given=given)
+
+
+def _layout(path: Path) -> Layout:
+    try:
+        return layout_from_proto(read_request(path, "").opening.layout)
+    except InvalidValueError as error:
+        raise error.under(str(path)) from None
+
+
+def _factors_table(found: RecipeFactors, rows: Sequence[RoleFactors], *, by_group: bool) -> Table:
+    table = Table(
+        Column("group" if by_group else "role", overflow="fold"),
+        "kind",
+        title=f"{len(found.has_rule)} groups by {plain(found.recipe.name)}: factors on the base's "
+        "settings",
+        caption="* writes into the residual stream" if any(found.residual_outputs) else None,
+        caption_justify="left",
+        **TABLE_STYLE,
+    )
+    if not by_group:
+        table.add_column("groups", justify="right")
+    for field in found.recipe.fields:
+        table.add_column(TITLES[field], justify="right")
+    has_rms = by_group and any(row.initial_rms for row in rows)
+    if has_rms:
+        table.add_column("rms", justify="right")
+    for row in rows:
+        kind = "" if row.kind is GroupKind.UNKNOWN else row.kind.value
+        cells = [plain(row.names[0] if by_group else row.role), kind + "*" * row.residual_output]
+        cells += [] if by_group else [str(len(row.names))]
+        if row.no_rule is None:
+            cells += [format_number(factor) for _, factor in row.factors]
+        else:
+            cells += ["no rule", *[""] * (len(found.recipe.fields) - 1)]
+        cells += [format_number(row.initial_rms[0]) if row.initial_rms else ""] * has_rms
+        table.add_row(*cells)
+    return table
+
+
+def _sentence(finding: Finding) -> str:
+    names = finding.groups
+    if not names:
+        return finding.message
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return f"{finding.message} ({', '.join(names[:_MAX_LISTED])}{more})"
+
+
+def _finding_fields(finding: Finding) -> dict[str, Any]:
+    return {
+        "kind": finding.kind.name,
+        "is_problem": finding.is_problem,
+        "message": finding.message,
+        "groups": list(finding.groups),
+    }
+
+
+def _group_fields(row: RoleFactors) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "name": row.names[0],
+        "role": row.role,
+        "kind": row.kind.value,
+        "residual_output": row.residual_output,
+        "has_rule": row.no_rule is None,
+        "factors": {field.value: factor for field, factor in row.factors},
+    }
+    if row.no_rule is not None:
+        fields["no_rule"] = row.no_rule.value
+    if row.initial_rms is not None:
+        fields["initial_rms"] = row.initial_rms[0]
+    return fields

@@ -1,0 +1,210 @@
+"""Whether a recipe fits a run: what its rules do not cover, and what people have to check."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advisor.policy import GroupKind, Layout
+from advisor.policy.arrays import Floats
+from advisor.policy.ratios import Ratio
+from advisor.recipes.apply import NoRule, RecipeFactors
+
+_RMS_TOLERANCE = 0.05  # relative; in addition to the scatter of random numbers
+_DEVIATIONS = 4.0  # standard deviations of that scatter
+
+
+class FindingKind(enum.Enum):
+    """What a check found. The values of problems begin with "problem"."""
+
+    NO_RULE = "problem: no rule"
+    UNCOVERED_GROWTH = "problem: growth without a rule"
+    NO_RESIDUAL_OUTPUT = "problem: no residual output"
+    INITIAL_RMS = "warning: initial values"
+    SMALLER = "warning: smaller than the base"
+    DIFFERENT_ENDS = "warning: inputs or outputs differ"
+    NO_READOUT = "warning: no readout"
+    RATIO_NOT_GIVEN = "warning: ratio not given"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a check found.
+
+    Attributes:
+        kind: What it is.
+        message: What is wrong and what to do, without the groups.
+        groups: Names of the groups that it is about; empty: it is about the whole run.
+    """
+
+    kind: FindingKind
+    message: str
+    groups: tuple[str, ...] = ()
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether the recipe does not fit; otherwise it is a warning."""
+        return self.kind.value.startswith("problem")
+
+
+def check_recipe(run: Layout, found: RecipeFactors) -> list[Finding]:
+    """Return what does not fit between a recipe and a run, problems first.
+
+    The recipe's conditions are not among the findings: most of them cannot be seen in layouts.
+
+    Args:
+        run: The run's layout.
+        found: The recipe's factors for the run.
+    """
+    findings = [
+        *_groups_without_rule(run, found),
+        *_uncovered_growth(run, found),
+        *_missing_residual_outputs(found),
+        *_initial_values(run, found),
+        *_smaller(run, found),
+        *_different_ends(run, found),
+        *_no_readout(run, found),
+        *_ratios_not_given(found),
+    ]
+    return sorted(findings, key=lambda finding: not finding.is_problem)
+
+
+def _groups_without_rule(run: Layout, found: RecipeFactors) -> Iterator[Finding]:
+    names: defaultdict[NoRule, list[str]] = defaultdict(list)
+    for group, reason in zip(run.groups, found.no_rules, strict=True):
+        if reason is not None:
+            names[reason].append(group.name)
+    for reason in NoRule:
+        if names[reason]:
+            yield Finding(FindingKind.NO_RULE, f"no rule: {reason.value}", tuple(names[reason]))
+
+
+def _uncovered_growth(run: Layout, found: RecipeFactors) -> Iterator[Finding]:
+    for ratio, values in found.ratios.items():
+        grown = np.flatnonzero(_differs(values) & found.has_rule)
+        if ratio in found.recipe.covers or not grown.size:
+            continue
+        names = tuple(run.groups[i].name for i in grown)
+        yield Finding(
+            FindingKind.UNCOVERED_GROWTH,
+            f"{ratio.value} grows by {_span(values[grown])}, and {found.recipe.name} has no rule "
+            "for it; choose a recipe that covers it, or measure",
+            () if len(names) == len(run) else names,
+        )
+
+
+def _missing_residual_outputs(found: RecipeFactors) -> Iterator[Finding]:
+    depth = found.ratios[Ratio.DEPTH]
+    grown = depth[_differs(depth)]
+    needs = any(row.residual_output for row in found.recipe.rows)
+    if needs and grown.size and not any(found.residual_outputs):
+        yield Finding(
+            FindingKind.NO_RESIDUAL_OUTPUT,
+            f"depth grows by {_span(grown)}, but no group is known to write into the residual "
+            "stream, so no branch is scaled; set residual_output of these groups in the layout",
+        )
+
+
+def _initial_values(run: Layout, found: RecipeFactors) -> Iterator[Finding]:
+    own = [math.nan if rms is None else rms for rms in run.initial_rms or [None] * len(run)]
+    different, ratios = [], []
+    for i, (wanted, rms) in enumerate(zip(found.initial_rms.tolist(), own, strict=True)):
+        if math.isnan(wanted) or math.isnan(rms) or wanted == rms:
+            continue
+        ratio = wanted / rms if rms else math.inf
+        if ratio in {0, math.inf} or abs(math.log(ratio)) > _tolerance(run, found, i):
+            different.append(run.groups[i].name)
+            ratios.append(ratio)
+    if different:
+        yield Finding(
+            FindingKind.INITIAL_RMS,
+            f"the recipe wants {_span(np.array(ratios))} times the initial values of the run; "
+            "scale them before the first step, as initialize=True does",
+            tuple(different),
+        )
+
+
+def _tolerance(run: Layout, found: RecipeFactors, index: int) -> float:
+    """Return by how much the logarithms of two initial RMS may differ.
+
+    The RMS of n normal numbers has the relative standard deviation sqrt(1 / 2n).
+    """
+    count = run.groups[index].parameter_count or math.prod(run.groups[index].shape)
+    growth = found.ratios[Ratio.FAN_IN][index] * found.ratios[Ratio.FAN_OUT][index]
+    variance = (1 + growth) / (2 * count) if count and not math.isnan(growth) else 0.0
+    return _RMS_TOLERANCE + _DEVIATIONS * math.sqrt(variance)
+
+
+def _smaller(run: Layout, found: RecipeFactors) -> Iterator[Finding]:
+    smaller = {ratio: found.ratios[ratio] < 1 for ratio in found.recipe.covers}
+    spans = [
+        f"{r.value} {_span(found.ratios[r][mask])}" for r, mask in smaller.items() if mask.any()
+    ]
+    if spans:
+        names = [g.name for i, g in enumerate(run.groups) if any(m[i] for m in smaller.values())]
+        yield Finding(
+            FindingKind.SMALLER,
+            f"the run is smaller than its base ({', '.join(spans)} times the base's); the powers "
+            "hold, but their sources only tested growth",
+            () if len(names) == len(run) else tuple(names),
+        )
+
+
+def _different_ends(run: Layout, found: RecipeFactors) -> Iterator[Finding]:
+    if Ratio.FAN_IN not in found.recipe.covers:
+        return
+    ends = ((GroupKind.EMBEDDING, Ratio.FAN_IN), (GroupKind.READOUT, Ratio.FAN_OUT))
+    names = [
+        group.name
+        for i, group in enumerate(run.groups)
+        for kind, ratio in ends
+        if group.kind is kind and found.has_rule[i] and _differs(found.ratios[ratio])[i]
+    ]
+    if names:
+        yield Finding(
+            FindingKind.DIFFERENT_ENDS,
+            "the number of rows or outputs is not the base's, and the recipe has no rule for it; "
+            "for a few more tokens or positions that does not matter",
+            tuple(names),
+        )
+
+
+def _no_readout(run: Layout, found: RecipeFactors) -> Iterator[Finding]:
+    kinds = {group.kind for group in run.groups}
+    has_rule = any(GroupKind.READOUT in row.kinds and row.powers for row in found.recipe.rows)
+    tables = [i for i, group in enumerate(run.groups) if group.kind is GroupKind.EMBEDDING]
+    grown = _differs(found.ratios[Ratio.FAN_OUT])[tables].any()
+    if has_rule and tables and grown and GroupKind.READOUT not in kinds:
+        yield Finding(
+            FindingKind.NO_READOUT,
+            "the layout has an embedding and no readout; if the two are tied, divide the logits "
+            "by the growth of the width in the model's code, as no factor on shared weights does",
+            tuple(run.groups[i].name for i in tables),
+        )
+
+
+def _ratios_not_given(found: RecipeFactors) -> Iterator[Finding]:
+    missing = [r for r in found.recipe.given_ratios if np.all(found.ratios[r] == 1)]
+    if missing:
+        names = " and ".join(ratio.value for ratio in missing)
+        yield Finding(
+            FindingKind.RATIO_NOT_GIVEN,
+            f"{names} counts as unchanged, as layouts do not show it; give the ratio if it differs",
+        )
+
+
+def _differs(ratios: Floats) -> NDArray[np.bool_]:
+    """Return which ratios are known and not 1."""
+    return np.array(~np.isnan(ratios) & (ratios != 1), dtype=np.bool_)
+
+
+def _span(values: Floats) -> str:
+    """Return the least and the largest of several factors, or the one that all are."""
+    least, largest = f"{values.min():.4g}", f"{values.max():.4g}"
+    return least if least == largest else f"{least} to {largest}"

@@ -1,0 +1,143 @@
+"""``advisor recipe`` on files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from advisor.cli import app
+from advisor.policy import Layout
+from advisor.recipes import shipped_recipe, shipped_recipe_names
+from advisor.wire import layout_to_proto
+from fslr import save_layout
+from tests.unit.recipes.layouts import applied, transformer
+
+
+def recipe(*arguments: str, status: int = 0) -> Result:
+    result = CliRunner().invoke(app, ["recipe", *arguments], env={"COLUMNS": "80"})
+    assert result.exit_code == status, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return files of layouts: a base, a larger run, that run initialized, and names only."""
+    base, run = transformer(64, 2), transformer(256, 6)
+    wanted = applied(shipped_recipe("completep"), run, base).initial_rms.tolist()
+    layouts = {
+        "base": base,
+        "run": run,
+        "initialized": run.with_initial_rms(wanted),
+        "names": Layout.of_names([group.name for group in run.groups]),
+    }
+    folder = tmp_path_factory.mktemp("layouts")
+    paths = {name: folder / f"{name}.yaml" for name in layouts}
+    for name, layout in layouts.items():
+        save_layout(layout_to_proto(layout), paths[name])
+    return {name: str(path) for name, path in paths.items()}
+
+
+def test_list_names_all_shipped_recipes() -> None:
+    assert all(name in recipe("list").output for name in shipped_recipe_names())
+    listed = json.loads(recipe("list", "--json").stdout)
+    assert [row["name"] for row in listed] == list(shipped_recipe_names())
+
+
+def test_show_prints_source_table_and_conditions() -> None:
+    shown = recipe("show", "completep").output
+    assert "arXiv 2505.01618" in shown
+    assert "fan_in^-0.5" in shown
+    assert "- Blocks are residual" in shown
+    assert json.loads(recipe("show", "completep", "--json").stdout)["name"] == "completep"
+
+
+def test_a_shown_file_can_be_applied(tmp_path: Path, files: dict[str, str]) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(recipe("show", "completep", "--yaml").stdout, "utf-8")
+    arguments = (files["run"], "--base", files["base"], "--json")
+    own = json.loads(recipe("apply", str(path), *arguments).stdout)
+    assert own == json.loads(recipe("apply", "completep", *arguments).stdout)
+    again = tmp_path / "again.yaml"
+    again.write_text(recipe("show", str(path), "--yaml").stdout, "utf-8")
+    assert own == json.loads(recipe("apply", str(again), *arguments).stdout)
+
+
+def test_apply_prints_a_row_for_each_role(files: dict[str, str]) -> None:
+    printed = recipe("apply", "completep", files["run"], "--base", files["base"]).output
+    rows = [line.split() for line in printed.splitlines() if line.startswith((" blocks", " head"))]
+    table = {row[0]: row[1:] for row in rows}
+    assert table["blocks.*.mlp.fc2.weight"] == ["hidden*", "6", "0.08333", "12", "0.25", "0.1667"]
+    assert table["head.weight"] == ["readout", "1", "0.25", "4", "4", "0.25"]
+    assert len([line for line in printed.splitlines() if "blocks." in line]) == 8
+
+
+def test_apply_prints_a_row_for_each_group_if_asked(files: dict[str, str]) -> None:
+    printed = recipe("apply", "completep", files["run"], "-b", files["base"], "--groups").output
+    row = next(line.split() for line in printed.splitlines() if " blocks.5.mlp.fc2.weight" in line)
+    assert row[1:] == ["hidden*", "0.08333", "12", "0.25", "0.1667", "0.08333"]
+
+
+def test_given_ratios_and_the_optimizer_count(files: dict[str, str]) -> None:
+    def first(*arguments: str, status: int = 0) -> Any:
+        result = recipe(
+            "apply", "completed-p", files["base"], "--base", files["base"], "--json", *arguments,
+            status=status,
+        )  # fmt: skip
+        return json.loads(result.stdout)["groups"][0]
+
+    assert first("--batch", "4")["factors"]["learning_rate"] == 2
+    assert first("--tokens", "4", "--batch", "1")["factors"]["one_minus_beta2"] == 0.25
+    without = first("--optimizer", "SGD", status=1)
+    assert without["no_rule"] == "the recipe does not hold for the group's optimizer"
+    assert without["factors"] == {}
+
+
+def test_check_of_a_run_that_fits(files: dict[str, str]) -> None:
+    arguments = ("check", "completep", files["initialized"], "--base", files["base"])
+    printed = recipe(*arguments, "--initialized").output
+    assert "completep has a rule for 51 of 51 groups" in printed
+    assert "problem" not in printed
+    assert json.loads(recipe(*arguments, "--json").stdout)["fits"]
+
+
+def test_other_initial_values_are_a_problem_once_the_run_is_initialized(
+    files: dict[str, str],
+) -> None:
+    arguments = ("check", "completep", files["run"], "--base", files["base"])
+    assert "warning: the recipe wants 0.1667 to 0.5 times" in recipe(*arguments).output
+    printed = recipe(*arguments, "--initialized", status=1).output
+    assert "problem: the recipe wants 0.1667 to 0.5 times" in printed
+    assert "error: completep does not fit this run: 1 problem" in printed
+
+
+def test_check_of_growth_without_a_rule_fails(files: dict[str, str]) -> None:
+    printed = recipe("check", "mup-adam", files["run"], "--base", files["base"], status=1).output
+    assert "problem: depth grows by 3, and mup-adam has no rule for it" in printed
+
+
+def test_apply_warns_of_a_smaller_run(files: dict[str, str]) -> None:
+    result = recipe("apply", "completep", files["base"], "--base", files["run"])
+    assert "warning: the run is smaller than its base" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("apply", "complete", "{run}", "--base", "{base}"), "did you mean completep"),
+        (("apply", "completep", "{names}", "--base", "{names}"), "does not give the group's kind"),
+        (("apply", "completep", "{run}", "--base", "none.yaml"), "the file none.yaml cannot be"),
+        (("check", "completed-p", "{run}", "-b", "{base}", "--batch", "0"), "ratios.batch: 0.0 is"),
+        (("check", "completep", "{names}", "--base", "{base}"), "does not fit this run"),
+        (("show", "{base}"), "is not a field; use one of kinds, residual_output"),
+    ],
+)
+def test_what_is_not_valid_ends_with_an_error(
+    arguments: tuple[str, ...], message: str, files: dict[str, str]
+) -> None:
+    output = recipe(*(argument.format(**files) for argument in arguments), status=1).output
+    assert "error: " in output
+    assert message in output.replace("\n", " ")
