@@ -10,9 +10,9 @@ from markupsafe import Markup
 from advisor.document import svg
 from advisor.document.scales import (
     Scale,
+    exact_scale,
     linear_scale,
     log_scale,
-    step_scale,
     value_scale,
 )
 
@@ -80,7 +80,7 @@ def line_chart(
         height: Height of the picture.
     """
     bottom = height - _BOTTOM
-    across = step_scale(steps, _LEFT, WIDTH - _RIGHT)
+    across = exact_scale(steps, _LEFT, WIDTH - _RIGHT)
     shown = [value for each in lines for value in each.values if value is not None]
     if band is not None:
         shown += [value for value in (*band.low, *band.high) if value is not None]
@@ -138,8 +138,8 @@ def stacked_chart(
     layers = [*zip(above, colors, strict=True), *zip(below, colors, strict=True)]
     layers = [(ends, color) for ends, color in layers if any(low != high for low, high in ends)]
     ends = [round(100 * end, 3) for layer, _ in layers for pair in layer for end in pair]
-    across = step_scale(steps, _LEFT, WIDTH - _RIGHT)
-    up = linear_scale([0.0, 100.0, *ends], bottom, _TOP)
+    across = exact_scale(steps, _LEFT, WIDTH - _RIGHT)
+    up = exact_scale([0.0, 100.0, *ends], bottom, _TOP)
     pieces = [svg.left_axis(up, _LEFT, WIDTH - _RIGHT, axes.y)]
     for layer, color in layers:
         for start, end in _rising(steps):

@@ -30,7 +30,7 @@ from advisor.report.texts import Texts
 
 _BUCKETS = 300
 _MIN_POINTS = 2  # of a picture over steps
-_MAX_ROLES = len(svg.COLORS) + 1
+_MAX_ROLES = len(svg.COLORS)  # the rest, if there is one, takes the place of a role
 
 
 def total_change(figures: RunFigures, texts: Texts) -> Markup:

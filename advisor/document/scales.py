@@ -81,9 +81,15 @@ def linear_scale(values: Iterable[float], start: float, end: float, *, most: int
     return Scale(labels[0], labels[-1], start, end, False, labels)
 
 
-def step_scale(steps: Iterable[float], start: float, end: float) -> Scale:
-    """Return a linear scale that spans some steps exactly, with labels at round ones."""
-    found = list(steps) or [0.0, 1.0]
+def exact_scale(values: Iterable[float], start: float, end: float) -> Scale:
+    """Return a linear scale that spans some values exactly, with labels at round whole numbers.
+
+    Args:
+        values: The values, such as steps or percents; empty: a scale from 0 to 1.
+        start: The place of the smallest one.
+        end: The place of the largest one.
+    """
+    found = list(values) or [0.0, 1.0]
     low, high = min(found), max(found)
     if low == high:
         high = low + 1

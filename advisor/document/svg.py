@@ -10,8 +10,11 @@ from rich.cells import cell_len
 from advisor.document.scales import Scale
 
 INK, MUTED, GRID = "#1a1a1a", "#5a5a5a", "#d9d9d9"
-COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a6d00")
-"""The palette of Okabe and Ito, which people with colour blindness can tell apart."""
+COLORS = (
+    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a6d00"),
+    "#7a5195",
+)
+"""The palette of Okabe and Ito, which people with colour blindness can tell apart, and a violet."""
 REST = "#9a9a9a"
 TEXT_SIZE = 11
 _CHARACTER_WIDTH = 6.3  # of a usual sans serif at that size

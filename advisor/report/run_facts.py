@@ -54,9 +54,7 @@ def run_facts(figures: RunFigures, now: datetime, texts: Texts) -> list[RunFact]
         ("fact.total_steps", f"{opening.total_steps:,}" if opening.total_steps else ""),
         (
             "fact.measured_steps",
-            texts("range", low=f"{points[0].step:,}", high=f"{points[-1].step:,}")
-            if points
-            else "",
+            _steps(points[0].step, points[-1].step, texts) if points else "",
         ),
         ("fact.measurements", f"{row.measurements:,}"),
         ("fact.lost", f"{row.lost_measurements:,}" if row.lost_measurements else ""),
@@ -67,6 +65,12 @@ def run_facts(figures: RunFigures, now: datetime, texts: Texts) -> list[RunFact]
         ("fact.last_time", f"{row.update_time:%Y-%m-%d %H:%M} UTC"),
     ]
     return [RunFact(texts(key), value) for key, value in found if value]
+
+
+def _steps(first: int, last: int, texts: Texts) -> str:
+    if first == last:
+        return f"{first:,}"
+    return texts("range", low=f"{first:,}", high=f"{last:,}")
 
 
 def base_facts(profile: profile_pb2.ProfileContent, texts: Texts) -> list[RunFact]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.document.scales import format_tick, linear_scale, log_scale, step_scale, value_scale
+from advisor.document.scales import exact_scale, format_tick, linear_scale, log_scale, value_scale
 
 FINITE = st.floats(-1e9, 1e9)
 
@@ -32,7 +32,7 @@ def test_a_logarithmic_scale_spans_its_values_with_few_labels(values: list[float
 
 @given(st.lists(st.integers(0, 10**12), max_size=20))
 def test_a_scale_of_steps_has_labels_at_whole_steps(steps: list[int]) -> None:
-    scale = step_scale(steps, 0, 100)
+    scale = exact_scale(steps, 0, 100)
     assert all(value == int(value) for value in scale.values)
     assert all(scale.low <= value <= scale.high for value in scale.values)
     assert len(scale.values) <= 8
