@@ -88,6 +88,7 @@ class RecipeSession:
         return pb.RecommendLRResponse(
             step=measurement.step,
             multipliers=measurement.multipliers,
+            raw_multipliers=[0.5] * len(measurement.multipliers),
             next_measurement_step=measurement.step + 1_000,
         )
 

@@ -39,7 +39,7 @@ from fslr.errors import (
     VersionNotFoundError,
 )
 from fslr.profile_files import load_profile, save_layout, save_profile
-from fslr.protocols import Advisor, MetricSession, RunSession
+from fslr.protocols import Advisor, MetricSession, RunSession, StartingSession
 from fslr.training.estimate import RateEstimate
 from fslr.training.events import (
     AdviceAdopted,
@@ -97,6 +97,7 @@ __all__ = [
     "RunSession",
     "ServiceError",
     "Started",
+    "StartingSession",
     "StepPart",
     "TokenError",
     "TooBusyError",

@@ -17,6 +17,7 @@ from fslr.training.advised_run import AdvisedRun
 from fslr.training.cadence import Cadence
 from fslr.training.checkpoints import Stateful, load_all
 from fslr.training.estimate import RateEstimate
+from fslr.training.explanation import explanation
 from fslr.training.group_advice import GroupAdvice
 from fslr.training.recipe_in_force import NO_RECIPE, RecipeInForce
 from fslr.training.recording import Provenance, Recording
@@ -189,7 +190,20 @@ class AdvisedTraining(MeasuredTraining):
 
         On ranks that do not talk to the advisor, outcomes and references are None.
         """
-        return self._run.by_name()
+        found = self._run.by_name()
+        return found if self._recipe is None else self._recipe.completed(found)
+
+    def explain(self) -> str:
+        """Return a table of what multipliers and settings come from, for people to read.
+
+        Its columns ``recipe`` and ``measured`` are factors on the learning rate: what the recipe of
+        the run says, and the profile's unit rate divided by the measured one. Groups whose names
+        differ in their numbers only share a row. Columns of settings that do not change are left
+        out; ``-``: not known.
+        """
+        recipe = self._recipe and self._recipe.recipe
+        title = f"{self!r}, {f'recipe {recipe.name}' if recipe else 'no recipe'}"
+        return explanation(self.by_name(), title)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs so that a resumed training continues as this one would.

@@ -219,6 +219,8 @@ def _start_words(event: Started, mapping: profile_service_pb2.ValidateLayoutResp
         rules = "the run's own rules"
     else:
         rules = f"policy {short_name(mapping.policy)}" if mapping.policy else "the profile's rules"
+    if mapping.recipe:
+        rules += f" and the recipe {short_name(mapping.recipe)}"
     groups, unmatched = len(event.multipliers), len(mapping.unmatched)
     with_prior = sum(1 for group in mapping.mappings if group.prior)
     parts = [

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.training.estimate import RateEstimate
+from fslr.training.setting_factors import SettingFactors
 from fslr.training.summaries import outcome_words
 
 _T = TypeVar("_T")
@@ -26,6 +27,11 @@ class GroupAdvice:
         reference: Unit rate of the profile at the step of the newest answer, after the depth
             factor. None before that answer, and without a counterpart.
         prior: The multiplier before anything is measured, or None.
+        measured: ``reference`` divided by the measured unit rate, before any safeguard. None before
+            the first answer, and where one of them is missing or zero.
+        recipe: Factors of the run's recipe on the group's settings; None: it has no rule for it.
+        initial_factor: What the initial weights were multiplied by in this process; None: they
+            were left as they are.
     """
 
     multiplier: float
@@ -33,6 +39,9 @@ class GroupAdvice:
     unit_rate: float | None
     reference: float | None
     prior: float | None
+    measured: float | None = None
+    recipe: SettingFactors | None = None
+    initial_factor: float | None = None
 
 
 def advice_by_name(
@@ -54,6 +63,7 @@ def advice_by_name(
     count = len(groups)
     outcomes = _of_groups(count, () if answer is None else map(outcome_words, answer.outcomes))
     references = _of_groups(count, () if answer is None else answer.reference_unit_rates)
+    measured = _of_groups(count, () if answer is None else answer.raw_multipliers)
     unit_rates = _of_groups(count, () if estimate is None else estimate.unit_rates)
     return {
         name: GroupAdvice(
@@ -62,6 +72,7 @@ def advice_by_name(
             unit_rate=unit_rates[group],
             reference=references[group] or None,
             prior=priors[group] or None,
+            measured=measured[group] or None,
         )
         for group, name in enumerate(groups)
     }

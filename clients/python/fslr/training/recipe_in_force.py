@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
@@ -10,6 +11,7 @@ from fslr.errors import AttachError, ServiceError
 from fslr.protocols import Advisor
 from fslr.training.events import Listeners, Warned
 from fslr.training.exchange import Ranks
+from fslr.training.group_advice import GroupAdvice
 from fslr.training.initial_scaling import InitialScaling, initial_scaling, needed_scaling, range_of
 from fslr.training.recipe import Recipe, ask_for_recipe
 from fslr.training.setting_factors import SettingFactors
@@ -33,6 +35,7 @@ class RecipeInForce:
     Attributes:
         recipe: The recipe; None: the run follows none.
         initialized: Whether initial weights were scaled for it.
+        initial_factors: What they were multiplied by in this process; empty: they were not scaled.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class RecipeInForce:
     ) -> None:
         self.recipe: Recipe | None = None
         self.initialized = False
+        self.initial_factors: Sequence[float] = ()
         self._opening = opening
         self._ranks = ranks
         self._listeners = listeners
@@ -103,6 +107,7 @@ class RecipeInForce:
         if recipe is None:
             return
         self.initialized = scaling is not None
+        self.initial_factors = () if scaling is None else scaling.factors
         for line in self._apply(recipe.settings):
             self._warn(line)
         if scaling is None and (needed := needed_scaling(recipe, self._rms(), self._groups)):
@@ -150,7 +155,24 @@ class RecipeInForce:
                 "were not scaled"
             )
         self.recipe, self.initialized = recipe, bool(state["initialized"])
+        self.initial_factors = ()  # the weights are those of the checkpoint
         self._apply(recipe.settings if recipe else [SettingFactors()] * len(self._groups))
+
+    def completed(self, advice: Mapping[str, GroupAdvice]) -> dict[str, GroupAdvice]:
+        """Return what is known about each group, with what the recipe says about it.
+
+        Args:
+            advice: What is known about each group, by its name, in layout order.
+        """
+        if self.recipe is None:
+            return dict(advice)
+        initial = self.initial_factors or [None] * len(self._groups)
+        return {
+            name: replace(known, recipe=factors if has_rule else None, initial_factor=factor)
+            for (name, known), factors, has_rule, factor in zip(
+                advice.items(), self.recipe.settings, self.recipe.has_rule, initial, strict=True
+            )
+        }
 
     def _rms(self) -> list[float | None]:
         groups = self._opening.layout.groups
