@@ -127,7 +127,7 @@ def test_weights_are_scaled_to_the_base_times_the_recipe_and_one_line_says_so(
     lines = attachment.explain().splitlines()
     assert lines[0].endswith("multipliers 0.25 to 1>, recipe mup-adam")
     assert lines[1].split() == [
-        *("groups", "multiplier", "recipe", "measured", "decay", "epsilon", "initial", "outcome")
+        *("groups", "multiplier", "recipe", "measured", "decay", "epsilon", "initial")
     ]
     assert lines[-1].split()[:7] == ["head.weight", "(1)", "0.25", "0.25", "0.5", "4", "4"]
     attachment.close()
@@ -149,8 +149,8 @@ def test_tensors_that_start_from_zero_on_one_side_are_left_and_named() -> None:
     attachment, events = attached(model, optimizer, advisor_of(MUP))
     assert rms(model)["head.weight"] == 0
     assert (
-        "head.weight start from zero and cannot be scaled, but in the base they do not; start both "
-        "in the same way"
+        "initial weights that are zero cannot be scaled, but in the base they are not zero: "
+        "head.weight; start both in the same way"
     ) in messages(events)
     attachment.close()
     model, optimizer = job(64)
@@ -158,8 +158,8 @@ def test_tensors_that_start_from_zero_on_one_side_are_left_and_named() -> None:
     attachment, events = attached(model, optimizer, advisor_of(MUP, zero_head=True))
     assert rms(model)["head.weight"] == before
     assert (
-        "head.weight start from zero in the base and not here, and are left as they are; start "
-        "both in the same way"
+        "initial weights that are zero in the base are not zero here, and are left as they are: "
+        "head.weight; start both in the same way"
     ) in messages(events)
     attachment.close()
 

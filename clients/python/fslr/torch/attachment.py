@@ -144,7 +144,8 @@ class Attachment(AdvisedTraining):
             optimizers=len(self._scaler.inner),
             hint=splitting_hint(self._scaler.inner, len(self.groups)),
             kept_decay_hint=kept_hint(decays),
-            scaled_decay_hint=scaled_hint(decays),
+            # A recipe says itself what becomes of weight decay.
+            scaled_decay_hint="" if in_force.recipe else scaled_hint(decays),
         )
         check = StepCheck(
             [one for one, choice in zip(optimizers, choices, strict=False) if choice.needs_checks],

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fslr.training.group_advice import GroupAdvice
-from fslr.training.initial_scaling import range_of
+from fslr.training.initial_scaling import range_of, role_of
 
-_NUMBER = re.compile(r"(?<![^./])\d+(?![^./])")
 _SEPARATOR = "  "
 _COLUMNS: Mapping[str, Callable[[GroupAdvice], float | None]] = {
     "multiplier": lambda advice: advice.multiplier,
@@ -37,7 +35,7 @@ def explanation(advice: Mapping[str, GroupAdvice], title: str) -> str:
     """
     rows: dict[str, list[GroupAdvice]] = {}
     for name, of_group in advice.items():
-        rows.setdefault(_NUMBER.sub("*", name), []).append(of_group)
+        rows.setdefault(role_of(name), []).append(of_group)
     columns = {
         name: [_range(map(value, groups)) for groups in rows.values()]
         for name, value in _COLUMNS.items()
@@ -45,11 +43,10 @@ def explanation(advice: Mapping[str, GroupAdvice], title: str) -> str:
         or any(value(of_group) not in {None, 1.0} for of_group in advice.values())
     }
     outcomes = [_outcomes(groups) for groups in rows.values()]
-    table = {
-        "groups": [f"{name} ({len(groups)})" for name, groups in rows.items()],
-        **columns,
-        "outcome": outcomes,
-    }
+    names = [f"{name} ({len(groups)})" for name, groups in rows.items()]
+    table = {"groups": names, **columns}
+    if any(outcome != "-" for outcome in outcomes):
+        table["outcome"] = outcomes
     widths = {name: max(map(len, (name, *cells))) for name, cells in table.items()}
     lines = [title, _line(table.keys(), widths)]
     lines += [_line(cells, widths) for cells in zip(*table.values(), strict=True)]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fslr.training.recipe import Recipe
 
 _ROUNDING = 1e-6  # relative; norms of float32 tensors differ by about this much
+_FAR = 1.2  # factor; initial weights of one scale differ by less
+_NUMBER = re.compile(r"(?<![^./])\d+(?![^./])")
 _MAX_NAMES = 4  # in one message
 
 
@@ -37,38 +41,55 @@ def initial_scaling(
 ) -> InitialScaling:
     """Return how initial weights are scaled to what a recipe wants.
 
-    A tensor of zeros cannot be scaled, and one that starts from zero in the base is not made zero.
+    Groups whose names differ in their numbers only are scaled alike, so that those of a role keep
+    their ratios, and the chance in the size of small tensors does not matter. A tensor of zeros
+    cannot be scaled, and one that starts from zero in the base is not made zero.
 
     Args:
         recipe: The recipe.
         rms: Root mean square of each tensor's entries; None: unknown.
         groups: The groups' names.
     """
+    roles = [role_of(group) for group in groups]
+    squares: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for role, wanted, now in zip(roles, recipe.initial_rms, rms, strict=True):
+        if wanted and now:
+            squares[role].append((wanted**2, now**2))
+    of_roles = {role: _factor(pairs) for role, pairs in squares.items()}
     factors, after = [], []
     zero, not_zero = [], []
-    for group, wanted, now in zip(groups, recipe.initial_rms, rms, strict=True):
-        factor = 1.0
-        if wanted is not None and now is not None and wanted != now:
-            if now == 0:
-                zero.append(group)
-            elif wanted == 0:
-                not_zero.append(group)
-            elif abs(math.log(wanted / now)) > _ROUNDING:
-                factor = wanted / now
+    for group, role, wanted, now in zip(groups, roles, recipe.initial_rms, rms, strict=True):
+        factor = of_roles[role] if wanted and now else 1.0
+        if wanted and now == 0:
+            zero.append(group)
+        elif wanted == 0 and now:
+            not_zero.append(group)
         factors.append(factor)
         after.append(None if now is None else now * factor)
     warnings = []
     if zero:
         warnings.append(
-            f"{listed(zero)} start from zero and cannot be scaled, but in the base they do not; "
-            "start both in the same way"
+            f"initial weights that are zero cannot be scaled, but in the base they are not zero: "
+            f"{listed(zero)}; start both in the same way"
         )
     if not_zero:
         warnings.append(
-            f"{listed(not_zero)} start from zero in the base and not here, and are left as they "
-            "are; start both in the same way"
+            "initial weights that are zero in the base are not zero here, and are left as they "
+            f"are: {listed(not_zero)}; start both in the same way"
         )
     return InitialScaling(tuple(factors), tuple(after), tuple(warnings))
+
+
+def role_of(name: str) -> str:
+    """Return a name without its numbers, such as ``blocks.*.mlp.weight``."""
+    return _NUMBER.sub("*", name)
+
+
+def _factor(squares: Sequence[tuple[float, float]]) -> float:
+    """Return the factor from present to wanted mean squares; 1 if they differ by rounding only."""
+    wanted, now = map(math.fsum, zip(*squares, strict=True))
+    factor = math.sqrt(wanted / now)
+    return factor if abs(math.log(factor)) > _ROUNDING else 1.0
 
 
 def needed_scaling(recipe: Recipe, rms: Sequence[float | None], groups: Sequence[str]) -> str:
@@ -81,7 +102,7 @@ def needed_scaling(recipe: Recipe, rms: Sequence[float | None], groups: Sequence
     """
     factors = initial_scaling(recipe, rms, groups).factors
     far = {
-        group: factor
+        role_of(group): factor
         for group, factor in zip(groups, factors, strict=True)
         if abs(math.log(factor)) > math.log(_FAR)
     }
@@ -91,9 +112,6 @@ def needed_scaling(recipe: Recipe, rms: Sequence[float | None], groups: Sequence
         f"the recipe {recipe.name} wants other initial weights: {listed(far)} by a factor of "
         f"{range_of(far.values())}; pass initialize=True to scale them before the first step"
     )
-
-
-_FAR = 1.2  # factor; initial weights of one scale differ by less
 
 
 def listed(names: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from fslr.training.group_advice import GroupAdvice
 from fslr.training.initial_scaling import InitialScaling, initial_scaling, needed_scaling, range_of
 from fslr.training.recipe import Recipe, ask_for_recipe
 from fslr.training.setting_factors import SettingFactors
+from fslr.training.summaries import short_name
 
 ApplySettings = Callable[[Sequence[SettingFactors]], Sequence[str]]
 """Multiplies an optimizer's settings, and returns lines about what it cannot take."""
@@ -113,8 +114,6 @@ class RecipeInForce:
         if scaling is None and (needed := needed_scaling(recipe, self._rms(), self._groups)):
             self._warn(needed)
         self._hint(words(recipe, scaling))
-        for condition in recipe.conditions:
-            self._hint(f"the recipe {recipe.name} holds under a condition: {condition}")
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""
@@ -166,7 +165,7 @@ class RecipeInForce:
         """
         if self.recipe is None:
             return dict(advice)
-        initial = self.initial_factors or [None] * len(self._groups)
+        initial: Sequence[float | None] = self.initial_factors or [None] * len(self._groups)
         return {
             name: replace(known, recipe=factors if has_rule else None, initial_factor=factor)
             for (name, known), factors, has_rule, factor in zip(
@@ -206,9 +205,16 @@ def words(recipe: Recipe, scaling: InitialScaling | None) -> str:
         if (changed := [factor for factor in factors if factor != 1.0])
     ]
     changes = f"it multiplies {', '.join(parts)}" if parts else "it changes nothing"
-    lacking = recipe.has_rule.count(False)
-    rules = f"; it has no rule for {lacking}" if lacking else ""
-    return f"recipe {recipe.name} for {len(recipe.settings)} groups: {changes}{rules}"
+    name, lacking = short_name(recipe.name), recipe.has_rule.count(False)
+    sentences = [f"recipe {name} for {len(recipe.settings)} groups: {changes}"]
+    if lacking:
+        sentences.append(f"it has no rule for {lacking} of them")
+    if recipe.conditions:
+        sentences.append(
+            f"it holds under {len(recipe.conditions)} conditions that `advisor recipe show {name}` "
+            "lists"
+        )
+    return "; ".join(sentences)
 
 
 def _name(recipe: Recipe | None) -> str:
