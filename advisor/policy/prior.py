@@ -25,7 +25,7 @@ from advisor.policy.groups import Group, GroupKind
 from advisor.policy.layout import Layout
 from advisor.policy.layout_mapping import LayoutMapping
 from advisor.policy.optimizer_families import optimizer_family
-from advisor.policy.ratios import Powers, Ratio, group_ratios
+from advisor.policy.ratios import Powers, Ratio, group_ratios, growth_key
 from advisor.policy.rules import DepthRule
 
 _MATRIX = Powers.of({Ratio.FAN_IN: -1.0, Ratio.DEPTH: -1.0})
@@ -59,9 +59,14 @@ ORTHOGONALIZED_POWERS: Mapping[GroupKind, Powers] = {
 An orthogonalized step of fixed RMS moves the outputs in proportion to the root of the fan-in. With
 a fixed spectral norm instead, the power is 0. Which one it is depends on Muon's settings.
 """
-_POWERS = {
+_BY_FAMILY = {
     **dict.fromkeys(("Adam", "Adagrad", "RMSprop", "Adadelta", "sign descent"), ADAPTIVE_POWERS),
     "orthogonalized": ORTHOGONALIZED_POWERS,
+}
+_POWERS = {
+    (rule, family): {kind: power.with_part(Ratio.DEPTH, part) for kind, power in table.items()}
+    for rule, part in _DEPTH_PARTS.items()
+    for family, table in _BY_FAMILY.items()
 }
 
 
@@ -81,22 +86,23 @@ def priors(
         optimizer: Name of the optimizer that updates the groups that name none themselves.
     """
     found = np.zeros(len(layout))
+    known: dict[object, float] = {}
     for target, source in zip(mapping.targets, mapping.sources, strict=True):
         if found[target] == 0:  # all base groups of a role have the same shape
             group = layout.groups[target]
-            powers = _POWERS.get(optimizer_family(group.optimizer or optimizer), {})
-            found[target] = _prior(group, base.groups[source], powers, mapping.depth_rule)
+            name = group.optimizer or optimizer
+            key = name, growth_key(group), growth_key(base.groups[source])
+            if key not in known:
+                powers = _POWERS.get((mapping.depth_rule, optimizer_family(name)), {})
+                known[key] = _prior(group, base.groups[source], powers)
+            found[target] = known[key]
     return found
 
 
-def _prior(
-    group: Group, base: Group, powers: Mapping[GroupKind, Powers], depth_rule: DepthRule
-) -> float:
+def _prior(group: Group, base: Group, powers: Mapping[GroupKind, Powers]) -> float:
     """Return the prior of a group with its counterpart in the base; 0 if it has none."""
     if group.kind not in powers or group.kind is not base.kind:
         return 0.0
     if not (group.fan_in and group.fan_out and base.fan_in and base.fan_out):
         return 0.0
-    ratios = group_ratios(group, base)
-    ratios[Ratio.DEPTH] **= _DEPTH_PARTS[depth_rule]
-    return powers[group.kind].factor(ratios)
+    return powers[group.kind].factor(group_ratios(group, base))

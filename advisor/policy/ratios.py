@@ -10,6 +10,7 @@ import enum
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from advisor.policy.errors import InvalidValueError
 from advisor.policy.groups import Group, GroupKind
@@ -65,6 +66,10 @@ class Powers:
                 )
         return cls(tuple((r, float(exponents[r])) for r in Ratio if exponents.get(r)))
 
+    def with_part(self, ratio: Ratio, part: float) -> Powers:
+        """Return the product with the exponent of one ratio multiplied by a number."""
+        return Powers.of({r: power * (part if r is ratio else 1.0) for r, power in self.exponents})
+
     def factor(self, ratios: Mapping[Ratio, float]) -> float:
         """Return the product.
 
@@ -93,6 +98,18 @@ def group_ratios(group: Group, base: Group) -> dict[Ratio, float]:
         Ratio.EXPERTS: _ratio(_experts(group), _experts(base)),
         Ratio.RANK: rank,
     }
+
+
+def growth_key(group: Group) -> object:
+    """Return a key of what :func:`group_ratios` depends on, and of the group's role and kind.
+
+    Groups of a role mostly have the same key, so that their ratios can be computed once.
+    """
+    return (
+        # The hash of a member of an enum is slow, that of its identity is not.
+        *(group.role, id(group.kind), group.fan_in, group.fan_out, group.shape),
+        *(group.depth_count, group.inner_counts),
+    )
 
 
 def given_ratios(ratios: Mapping[Ratio, float]) -> dict[Ratio, float]:
@@ -143,10 +160,25 @@ def _experts(group: Group) -> int:
 
 
 def _counts(group: Group, *, of_experts: bool) -> Iterable[int]:
-    axes = list(axes_of(group.role, len(group.counts)))
-    if group.kind is GroupKind.EXPERT and Axis.EXPERT not in axes:
-        # A given role may not show where the experts are: they are inside the outermost blocks.
-        axes[1:] = [Axis.EXPERT] * (len(axes) - 1)
-    for axis, count in zip(axes, group.counts, strict=True):
-        if (axis is Axis.EXPERT) == of_experts:
-            yield count
+    axes = _axes(group.role, len(group.counts), group.kind is GroupKind.EXPERT)
+    return (
+        count
+        for axis, count in zip(axes, group.counts, strict=True)
+        if (axis is Axis.EXPERT) == of_experts
+    )
+
+
+@lru_cache(maxsize=4_096)  # all groups of a role have the same axes
+def _axes(role: str, count: int, is_expert: bool) -> tuple[Axis, ...]:
+    """Return what the blocks along each index of a role are.
+
+    Args:
+        role: The role.
+        count: Number of its indices.
+        is_expert: Whether the groups are experts. A given role may not show where the experts are:
+            they are inside the outermost blocks.
+    """
+    axes = axes_of(role, count)
+    if is_expert and Axis.EXPERT not in axes:
+        return (axes[0], *(Axis.EXPERT,) * (count - 1))
+    return axes

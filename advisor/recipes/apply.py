@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from advisor.policy.ratios import (
     Ratio,
     given_ratios,
     group_ratios,
+    growth_key,
     unknown_ratios,
 )
 from advisor.policy.residual_outputs import is_in_block, residual_outputs
@@ -106,31 +108,48 @@ def apply_recipe(
     factors = {entry: np.ones(len(run)) for entry in Field}
     ratios = {ratio: np.full(len(run), math.nan) for ratio in Ratio}
     rows = np.full(len(run), -1, dtype=np.intp)
-    no_rules: list[NoRule | None] = []
-    for i, group in enumerate(run.groups):
-        counterpart = base.groups[sources[i]] if sources[i] >= 0 else None
+    no_rules: list[NoRule | None] = [None] * len(run)
+    for indices in _alike(run, base, sources, residual):
+        first = indices[0]
+        group, source = run.groups[first], sources[first]
+        counterpart = base.groups[source] if source >= 0 else None
         grown = {**_ratios(group, counterpart), **known}
         for ratio, value in grown.items():
-            ratios[ratio][i] = value
+            ratios[ratio][indices] = value
         name = group.optimizer or optimizer
         family = optimizer_family(name) if name else ""
-        row = _row_of(recipe, group, residual_output=residual[i], family=family)
+        row = _row_of(recipe, group, residual_output=residual[first], family=family)
         reason = row if isinstance(row, NoRule) else _obstacle(row[1], group, counterpart, grown)
-        no_rules.append(reason)
         if reason is None and not isinstance(row, NoRule):
-            rows[i] = row[0]
+            rows[indices] = row[0]
             for entry, factor in _factors(row[1], group, grown).items():
-                factors[entry][i] = factor
+                factors[entry][indices] = factor
+        for i in indices:
+            no_rules[i] = reason
     return RecipeFactors(
         recipe,
         factors,
-        np.array([reason is None for reason in no_rules], dtype=np.bool_),
+        rows >= 0,
         rows,
         tuple(no_rules),
         ratios,
         residual,
         _base_rms(base, mapping, len(run)),
     )
+
+
+def _alike(
+    run: Layout, base: Layout, sources: Sequence[int], residual: Sequence[bool]
+) -> list[list[int]]:
+    """Return the indices of groups that have the same factors, such as those of a role."""
+    found: defaultdict[object, list[int]] = defaultdict(list)
+    for i, (group, source, is_residual) in enumerate(
+        zip(run.groups, sources, residual, strict=True)
+    ):
+        own = growth_key(group)
+        other = growth_key(base.groups[source]) if source >= 0 else None
+        found[own, group.optimizer, is_residual, other].append(i)
+    return list(found.values())
 
 
 def _first_sources(mapping: LayoutMapping, groups: int) -> list[int]:

@@ -142,3 +142,11 @@ def test_priors_do_not_depend_on_the_order_of_groups() -> None:
     reversed_run = Layout.of(run.groups[::-1])
     assert priors_of(run, gpt(64)) == priors_of(reversed_run, gpt(64))
     assert np.isfinite(list(priors_of(run, gpt(64)).values())).all()
+
+
+def test_more_experts_do_not_shrink_their_biases() -> None:
+    def biases(count: int) -> Layout:
+        names = [f"blocks.{b}.experts.{i}.up.bias" for b in range(2) for i in range(count)]
+        return Layout.of(Group(n, fan_in=1, fan_out=8, kind=GroupKind.VECTOR) for n in names)
+
+    assert set(priors_of(biases(8), biases(2)).values()) == {1}
