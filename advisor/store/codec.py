@@ -230,6 +230,9 @@ def _tensor_columns(layout: Layout) -> dict[str, Any]:
     known = {name: column for name, column in columns.items() if any(column)}
     if any(group.kind is not GroupKind.UNKNOWN for group in layout.groups):
         known["kind"] = [group.kind.value for group in layout.groups]
+    residual = [group.residual_output for group in layout.groups]
+    if any(stated is not None for stated in residual):
+        known["residual_output"] = residual
     if layout.initial_rms:
         known["initial_rms"] = list(layout.initial_rms)
     return {"tensors": known} if known else {}

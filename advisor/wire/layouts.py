@@ -44,6 +44,9 @@ def layout_from_proto(message: layout_pb2.Layout) -> Layout:
                 fan_out=group.fan_out,
                 kind=_kind(i, group.kind),
                 optimizer=group.optimizer,
+                residual_output=(
+                    group.residual_output if group.HasField("residual_output") else None
+                ),
             )
             for i, group in enumerate(message.groups)
         ),
@@ -81,6 +84,7 @@ def layout_to_proto(layout: Layout) -> layout_pb2.Layout:
                 kind=_KIND_NUMBERS[group.kind],
                 initial_rms=rms,
                 optimizer=group.optimizer,
+                residual_output=group.residual_output,
             )
             for group, rms in zip(layout.groups, initial_rms, strict=True)
         ],

@@ -113,6 +113,10 @@ def test_the_digest_of_a_fixed_profile_does_not_change() -> None:
     assert encode(content).digest == (
         "f403db6192e3fc3bbf9a447b2f248562bb17a87df08340ccd64051bd97d20d2f"
     )
+    describe_tensors(message.layout, width=8)
+    assert encode(content_from_proto(message)).digest == (
+        "a3f2e558a2076cdb14b8a88bc523dcfa83e0ebf43515b821dc1a1a032c5af7e8"
+    )
 
 
 def test_what_is_known_of_tensors_is_stored() -> None:
@@ -123,6 +127,8 @@ def test_what_is_known_of_tensors_is_stored() -> None:
     message.layout.groups[2].ClearField("initial_rms")
     message.layout.groups[3].ClearField("shape")
     message.layout.groups[3].initial_rms = 0.0
+    message.layout.groups[1].residual_output = True
+    message.layout.groups[2].residual_output = False
     content = content_from_proto(message)
     assert content_to_proto(decode(encode(content))) == message
     assert b"tensors" not in encode(content).summary

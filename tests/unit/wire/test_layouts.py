@@ -27,9 +27,12 @@ def test_what_is_known_of_tensors_is_unchanged_after_conversion_and_back() -> No
     message.groups[0].ClearField("initial_rms")
     message.groups[1].initial_rms = 0.0
     message.groups[2].optimizer = "SGD"
+    message.groups[2].residual_output = True
+    message.groups[3].residual_output = False
     layout = layout_from_proto(message)
     assert layout.initial_rms == (None, 0.0, 0.02, 0.02)
     assert layout_to_proto(layout) == message
+    assert [group.residual_output for group in layout.groups] == [None, None, True, False]
 
 
 def test_an_unknown_kind_is_refused() -> None:
