@@ -6,8 +6,8 @@ measurements.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -27,6 +27,9 @@ from advisor.advising.mismatch_warnings import (
     warmup_difference,
     weight_decay_difference,
 )
+from advisor.advising.recipe_warnings import is_check_due
+from advisor.advising.recipes import ResolvedRecipe, resolve_shipped
+from advisor.advising.run_recipe import RunRecipe, training_growth
 from advisor.policy import (
     DepthRule,
     InvalidValueError,
@@ -49,10 +52,12 @@ from advisor.policy import (
     refusal,
 )
 from advisor.policy.optimizer_families import optimizer_family
+from advisor.recipes import Ratio
 from advisor.registry.profiles import ProfileContent, Provenance, VersionInfo
-from advisor.registry.resource_names import ProfileReference, RunName
+from advisor.registry.resource_names import ProfileReference, RecipeReference, RunName
 
 _MAX_SMOOTHED = 64  # smoothed references, over all profiles
+_MAX_RULES = 256  # policies with a different recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +132,32 @@ class ResolvedProfile:
     policy: tuple[Policy, str] | None = None
 
     def rules(self, opening: Opening) -> Policy:
-        """Return the rules for a run: its own, else the stored policy, else the profile's rules."""
-        if opening.policy:
-            return opening.policy
-        return self.policy[0] if self.policy else self.loaded.profile.policy
+        """Return the rules for a run: its own, else the stored policy, else the profile's rules.
+
+        A recipe of the opening takes the place of theirs.
+        """
+        found = opening.policy or (self.policy[0] if self.policy else self.loaded.profile.policy)
+        return _with_recipe(found, opening.recipe) if opening.recipe else found
+
+    def recipe(self, opening: Opening) -> RecipeReference | None:
+        """Return the recipe that a run follows; None: none.
+
+        Raises:
+            InvalidValueError: It is not the name of a recipe, or belongs to a different project.
+        """
+        name = self.rules(opening).recipe
+        if not name:
+            return None
+        field_name = "policy.recipe" if opening.policy and not opening.recipe else "recipe"
+        reference = RecipeReference.parse(field_name, name)
+        reference.check_project(field_name, opening.profile.name.project)
+        return reference
+
+
+@lru_cache(maxsize=_MAX_RULES)
+def _with_recipe(policy: Policy, recipe: str) -> Policy:
+    """Return a policy with a different recipe, the same object for equal arguments."""
+    return replace(policy, recipe=recipe)
 
 
 class ProfileSource(Protocol):
@@ -157,6 +184,8 @@ class Opening:
         total_steps: Planned steps; 0: unknown.
         observe_only: Whether the run only observes and applies no multipliers.
         training: Properties of the training, for warnings.
+        recipe: A recipe that takes the place of the policy's; empty: the policy's.
+        ratios: How much larger the run is than the base in what layouts do not show.
     """
 
     profile: ProfileReference
@@ -166,6 +195,8 @@ class Opening:
     total_steps: int = 0
     observe_only: bool = False
     training: Training = field(default_factory=Training)
+    recipe: str = ""
+    ratios: Mapping[Ratio, float] = field(default_factory=dict)
 
 
 class Advice:
@@ -176,6 +207,8 @@ class Advice:
         opening: The run's opening.
         mapping: The run's layout mapped onto the profile's under the run's rules; None: it is
             mapped here.
+        recipe: The run's recipe if it has one, applied or only resolved; None: the rules name none,
+            or one that comes with the service.
 
     Attributes:
         info: The profile version that the advice comes from.
@@ -185,16 +218,24 @@ class Advice:
         base_layout: The profile's layout.
         mapping: The run's layout mapped onto the profile's.
         policy_name: The stored policy in use, with its version; empty: none.
-        priors: The multiplier of each group from shapes alone, 0 where it has none, shape [groups].
+        recipe: The run's recipe; None: it has none.
+        priors: The multiplier of each group from shapes alone or from the recipe, 0 where it has
+            none, shape [groups].
         plan: Equal for runs that share profile, mapping and rules, as long as all are alive.
         refusal: The error that every measurement of this layout gets, or None.
 
     Raises:
-        InvalidValueError: The depth rule needs coherences, and the profile has none.
+        InvalidValueError: The depth rule needs coherences, and the profile has none; or the recipe
+            cannot be used.
+        RecipeNotFoundError: No recipe of this name comes with the service.
     """
 
     def __init__(
-        self, resolved: ResolvedProfile, opening: Opening, mapping: LayoutMapping | None = None
+        self,
+        resolved: ResolvedProfile,
+        opening: Opening,
+        mapping: LayoutMapping | None = None,
+        recipe: ResolvedRecipe | RunRecipe | None = None,
     ) -> None:
         loaded = resolved.loaded
         self.info = loaded.info
@@ -226,6 +267,9 @@ class Advice:
             aliases=loaded.profile.aliases,
             unmatched_rule=self._policy.unmatched_rule,
         )
+        self.recipe = self._applied(recipe, resolved)
+        if self.recipe is not None and self.recipe.stale:
+            self.stale = True
         self.priors = self._priors()
         # Identities suffice, as each run with this plan keeps the objects alive.
         self.plan: tuple[object, ...] = (
@@ -239,13 +283,63 @@ class Advice:
         """The rules that the run follows."""
         return self._policy
 
+    def _applied(
+        self, recipe: ResolvedRecipe | RunRecipe | None, resolved: ResolvedProfile
+    ) -> RunRecipe | None:
+        if isinstance(recipe, RunRecipe):
+            return recipe
+        if recipe is None:
+            reference = resolved.recipe(self._opening)
+            if reference is None:
+                return None
+            recipe = resolve_shipped(reference)
+        training = self._opening.training
+        return RunRecipe.of(
+            recipe,
+            self.layout,
+            self.base_layout,
+            self.mapping,
+            optimizer=training.optimizer or self._provenance.optimizer,
+            given={
+                **training_growth(
+                    batch_sizes=(training.batch_size, self._provenance.batch_size),
+                    total_steps=(self._opening.total_steps, self._profile.total_steps),
+                ),
+                **self._opening.ratios,
+            },
+        )
+
+    @property
+    def recipe_name(self) -> str:
+        """The recipe in use, with its version; empty: none."""
+        return "" if self.recipe is None else self.recipe.name
+
     def _priors(self) -> NDArray[np.float64]:
-        """Return the priors; runs whose optimizer differs from the profile's have none."""
+        """Return the priors.
+
+        Those from shapes need an optimizer like the profile's. A recipe follows from the run's own
+        optimizer.
+        """
+        if self.recipe is not None:
+            return self.recipe.priors
         own, recorded = self._opening.training.optimizer, self._provenance.optimizer
         differs = own and recorded and optimizer_family(own) != optimizer_family(recorded)
         if self._policy.prior is PriorRule.NONE or differs:
             return np.zeros(len(self.layout))
         return priors(self.layout, self.base_layout, self.mapping, optimizer=own or recorded)
+
+    def first_multipliers(self) -> NDArray[np.float64]:
+        """Return each group's multiplier before anything is measured, shape [groups].
+
+        It is the prior within the policy's bounds, or 1 without a prior.
+
+        Raises:
+            LayoutMismatchError: The layout does not map onto the profile.
+        """
+        if self.refusal is not None:
+            raise self.refusal
+        lowest, highest = self._policy.min_multiplier, self._policy.max_multiplier
+        return np.where(self.priors > 0, np.clip(self.priors, lowest, highest), 1.0)
 
     def recommend(self, measurement: Measurement) -> Recommendation:
         """Return the multipliers for one measurement.
@@ -295,30 +389,45 @@ class Advice:
 
     def start_warnings(self) -> list[str]:
         """Return what a person should know before the run starts."""
+        return [difference.message for difference in self.start_differences()]
+
+    def opening_differences(self) -> list[Difference]:
+        """Return the differences between run and profile that the opening shows."""
+        found = opening_differences(
+            self._profile.base_learning_rate, self._provenance, self._opening.training
+        )
+        return found + nearest_roles_used(self.layout, self.base_layout, self.mapping)
+
+    def start_differences(self) -> list[Difference]:
+        """Return what a person should know of the recording, of initial weights and the recipe."""
         found = recording_differences(self._flaws) + self._initial_weight_differences()
-        return [difference.message for difference in found]
+        return found + (self.recipe.missing_rules() if self.recipe else [])
 
     def _initial_weight_differences(self) -> list[Difference]:
         messages = initial_weight_warnings(self.layout, self.base_layout, self.mapping)
         return [Difference(DifferenceKind.INITIAL_WEIGHTS, message) for message in messages]
 
-    def differences(self, measurement: Measurement, profile_step: float) -> list[Difference]:
+    def differences(
+        self, measurement: Measurement, profile_step: float, ratios: NDArray[np.float64]
+    ) -> list[Difference]:
         """Return the differences between the run and the profile that a measurement reveals.
 
         Args:
             measurement: The measurement. The first one of a run also returns the differences that
                 its opening shows.
             profile_step: The step of the profile that it is compared with.
+            ratios: Its reference over measured unit rates, as in the recommendation.
         """
         schedules = (self._profile, profile_step, self._opening.training, measurement)
         found = warmup_difference(*schedules) + schedule_difference(*schedules)
         if measurement.interval_steps == 0:
-            found += opening_differences(
-                self._profile.base_learning_rate, self._provenance, self._opening.training
-            )
-            found += nearest_roles_used(self.layout, self.base_layout, self.mapping)
+            found += self.opening_differences()
             found += weight_decay_difference(self._profile, measurement)
             found += mask_difference(self._profile, measurement)
-            found += recording_differences(self._flaws)
-            found += self._initial_weight_differences()
+            found += self.start_differences()
+        if self.recipe is not None and is_check_due(measurement):
+            errors = self._reference.errors(self._reference.moments([profile_step]))
+            found += self.recipe.disagreement(
+                ratios, np.hypot(measurement.relative_errors, self.mapping.combined(errors)[0])
+            )
         return found

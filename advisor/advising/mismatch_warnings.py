@@ -39,6 +39,8 @@ class DifferenceKind(enum.Enum):
     INITIAL_WEIGHTS = "initial weights"
     SCHEDULE = "schedule"
     MASK = "mask"
+    RECIPE = "recipe"
+    RECIPE_DISAGREES = "recipe disagrees"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,13 @@ from advisor.policy import InvalidValueError
 from advisor.registry.profiles import VersionInfo
 from advisor.registry.resource_names import ProfileReference
 from advisor.store.codec import encode
-from advisor.wire import answer, content_from_proto, mapping_to_proto, opening_from_proto
+from advisor.wire import (
+    answer,
+    content_from_proto,
+    first_answer,
+    mapping_to_proto,
+    opening_from_proto,
+)
 from advisor.wire.errors import DEFECT, error_mapping_of, metadata_of
 from advisor.wire.field_paths import field_path
 from fslr.advisor.v1 import advisor_service_pb2 as pb
@@ -67,6 +73,15 @@ class InProcessSession:
         """
         with _as_client_errors():
             return answer(self._advice, self._opening, measurement)
+
+    def start(self) -> pb.RecommendLRResponse:
+        """Return what is known before the first step: priors, and a recipe's factors.
+
+        Raises:
+            LayoutMismatchError: Groups have no counterpart in the profile.
+        """
+        with _as_client_errors():
+            return first_answer(self._advice)
 
     def close(self) -> None:
         """End the session; there is nothing to release."""

@@ -226,5 +226,7 @@ def _base_rms(base: Layout, mapping: LayoutMapping, groups: int) -> Floats:
     """Return the initial RMS of each group's counterpart, NaN where unknown, shape [groups]."""
     if not base.initial_rms:
         return np.full(groups, math.nan)
-    squares = np.array([math.nan if rms is None else rms**2 for rms in base.initial_rms])
+    known = np.array([math.nan if rms is None else rms for rms in base.initial_rms])
+    with np.errstate(over="ignore"):
+        squares = np.square(known)
     return np.where(mapping.matched, np.sqrt(mapping.combined(squares)), math.nan)

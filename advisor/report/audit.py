@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from advisor.recipes import recipe_from_fields
 from advisor.report.words import format_rules
 from advisor.store.codec import decode_policy
 from advisor.wire import policy_to_proto
@@ -49,15 +51,19 @@ class AuditRow:
 
 
 def audit_detail(action: str, text: str) -> str:
-    """Return an event's detail in words: a shortened digest, or the rules of a policy.
+    """Return an event's detail in words: a shortened digest, a policy's rules, a recipe's size.
 
     Args:
         action: What was done.
         text: The stored detail; rules that only a newer version knows are returned unchanged.
     """
-    if action == "set policy":
-        try:
+    try:
+        if action == "set policy":
             return format_rules(policy_to_proto(decode_policy(text.encode())))
-        except (ValueError, TypeError, KeyError):
-            return text
+        if action == "set recipe":
+            recipe = recipe_from_fields(json.loads(text))
+            families = ", ".join(recipe.optimizers) or "all optimizers"
+            return f"{len(recipe.rows)} rows, for {families}"
+    except (ValueError, TypeError, KeyError):
+        return text
     return text[:_SHORT_DIGEST_CHARACTERS] if _DIGEST.fullmatch(text) else text

@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 
 from advisor.advising.advice import Advice, Opening, ProfileSource
+from advisor.advising.recipes import RecipeSource
 from advisor.advising.telemetry import Telemetry
 from advisor.errors import OpeningMissingError, OpeningRepeatedError
 from advisor.observability.metrics import Metrics
@@ -20,7 +21,13 @@ from advisor.registry.runs import EndToStore, EventToStore
 from advisor.rpc.batching import Batcher
 from advisor.rpc.layout_cache import LayoutCache
 from advisor.store.times import to_ms
-from advisor.wire import Answer, RecommendationRequest, RecommendLRRequest, packed_event
+from advisor.wire import (
+    Answer,
+    RecommendationRequest,
+    RecommendLRRequest,
+    first_answer,
+    packed_event,
+)
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -48,6 +55,7 @@ class AdvisorServicer:
 
     Args:
         profiles: Resolves the profiles of runs.
+        recipes: Resolves the recipes of runs.
         telemetry: Stores measurements and answers in the background.
         metrics: Counts answers and outcomes.
         now: The clock.
@@ -56,11 +64,12 @@ class AdvisorServicer:
     def __init__(
         self,
         profiles: ProfileSource,
+        recipes: RecipeSource,
         telemetry: Telemetry,
         metrics: Metrics,
         now: Callable[[], datetime],
     ) -> None:
-        self._layout_cache = LayoutCache(profiles)
+        self._layout_cache = LayoutCache(profiles, recipes)
         self._telemetry = telemetry
         self._batcher = Batcher(self._count)
         self._answers = {
@@ -72,7 +81,7 @@ class AdvisorServicer:
     async def RecommendLR(
         self, request_iterator: AsyncIterator[RecommendLRRequest], context: _Context
     ) -> AsyncIterator[bytes]:
-        """Answer each measurement of a stream."""
+        """Answer each measurement of a stream, and an opening that comes without one."""
         run: _OpenRun | None = None
         async for request in request_iterator:
             if run is None:
@@ -85,7 +94,7 @@ class AdvisorServicer:
             yield await self._answer(run, request)
 
     async def RecommendLROnce(self, request: RecommendLRRequest, context: _Context) -> bytes:
-        """Answer one measurement that comes with its opening."""
+        """Answer one measurement that comes with its opening, or an opening without one."""
         run = await self._open(request)
         if request.end:
             self._end(run, request)
@@ -101,6 +110,9 @@ class AdvisorServicer:
 
     async def _answer(self, run: _OpenRun, request: RecommendLRRequest) -> bytes:
         if request.measurement is None:
+            if request.opening is not None:
+                # Not stored: the answers to measurements carry what a run's history needs of it.
+                return first_answer(run.advice).SerializeToString()
             raise InvalidValueError("measurement", "missing; every message carries one")
         answer = await self._batcher.answer(
             RecommendationRequest(run.advice, run.opening, request.measurement)

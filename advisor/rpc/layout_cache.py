@@ -13,6 +13,8 @@ from hashlib import blake2b
 from cachetools import LRUCache
 
 from advisor.advising.advice import Advice, Opening, ProfileSource, ResolvedProfile
+from advisor.advising.recipes import RecipeSource, ResolvedRecipe
+from advisor.advising.run_recipe import RunRecipe
 from advisor.policy import Layout, LayoutMapping
 from advisor.rpc.offloading import compute
 from advisor.wire import opening_from_proto
@@ -30,14 +32,21 @@ class LayoutCache:
 
     Args:
         profiles: Resolves the profiles of runs.
+        recipes: Resolves the recipes of runs.
         max_names: Maximum number of names in all cached layouts, counting groups, frozen names and
             role templates, and likewise in all cached mappings. A larger layout is never cached.
     """
 
-    def __init__(self, profiles: ProfileSource, max_names: int = _MAX_NAMES) -> None:
+    def __init__(
+        self, profiles: ProfileSource, recipes: RecipeSource, max_names: int = _MAX_NAMES
+    ) -> None:
         self._profiles = profiles
+        self._recipes = recipes
         self._max_names = max_names
         self._layouts: LRUCache[bytes, Layout] = LRUCache(max_names, getsizeof=_count_names)
+        self._run_recipes: LRUCache[_MappingKey, RunRecipe] = LRUCache(
+            max_names, getsizeof=lambda recipe: len(recipe.layout)
+        )
         self._mappings: LRUCache[_MappingKey, LayoutMapping] = LRUCache(
             max_names, getsizeof=lambda mapping: len(mapping.matches) + len(mapping.targets)
         )
@@ -48,7 +57,7 @@ class LayoutCache:
         Raises:
             InvalidValueError: A value is out of its range.
             StoreUnavailableError: The profile is not cached, and the store is unavailable.
-            NotFoundError: The profile, version or alias does not exist.
+            NotFoundError: The profile, version or alias does not exist, or the recipe.
         """
         digest = _digest(message.layout)
         names = len(message.layout.groups) + len(message.layout.frozen_names)
@@ -60,23 +69,50 @@ class LayoutCache:
             if _count_names(opening.layout) <= self._max_names:
                 self._layouts[digest] = opening.layout.with_initial_rms(())
         resolved = await self._profiles.resolve(opening.profile)
-        return opening, await self._advice(digest, names, resolved, opening)
+        with field_path("opening"):
+            recipe = resolved.recipe(opening)
+        found = None if recipe is None else await self._recipes.resolve(recipe)
+        return opening, await self._advice(digest, names, resolved, opening, found)
 
     async def _advice(
-        self, digest: bytes, names: int, resolved: ResolvedProfile, opening: Opening
+        self,
+        digest: bytes,
+        names: int,
+        resolved: ResolvedProfile,
+        opening: Opening,
+        recipe: ResolvedRecipe | None,
     ) -> Advice:
         info = resolved.loaded.info
         rules = resolved.rules(opening)
         key = (digest, info.name, info.version, info.digest, rules.depth_rule, rules.unmatched_rule)
-        cached = self._mappings.get(key)
-        if cached is not None:
-            return Advice(resolved, opening, cached)
+        recipe_key = (*key, *_recipe_key(opening, recipe))
+        applied = None if recipe is None else self._run_recipes.get(recipe_key)
+        mapping = self._mappings.get(key)
+        if mapping is not None and (recipe is None or applied is not None):
+            return Advice(resolved, opening, mapping, applied)
         names += resolved.loaded.name_count
         with field_path("opening"):
-            advice = await compute(names, Advice, resolved, opening)
+            advice = await compute(names, Advice, resolved, opening, mapping, applied or recipe)
         if len(advice.mapping.matches) + len(advice.mapping.targets) <= self._max_names:
             self._mappings[key] = advice.mapping
+        if advice.recipe is not None and len(advice.layout) <= self._max_names:
+            self._run_recipes[recipe_key] = advice.recipe
         return advice
+
+
+def _recipe_key(opening: Opening, recipe: ResolvedRecipe | None) -> tuple[object, ...]:
+    """Return what the factors of a recipe depend on beside layout and profile."""
+    if recipe is None:
+        return ()
+    training = opening.training
+    return (
+        recipe.name,
+        recipe.stale,
+        training.optimizer,
+        training.batch_size,
+        opening.total_steps,
+        *sorted((ratio.value, value) for ratio, value in opening.ratios.items()),
+    )
 
 
 def _digest(layout: layout_pb2.Layout) -> bytes:

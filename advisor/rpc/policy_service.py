@@ -9,12 +9,13 @@ from typing import Any
 
 import grpc
 
+from advisor.advising.recipes import RecipeSource
 from advisor.policy import InvalidValueError
 from advisor.registry.policies import StoredPolicy
 from advisor.registry.resource_names import PolicyReference, parse_project
 from advisor.rpc.audit_origin import audit_origin_of
 from advisor.rpc.paging import decode_token, encode_token, page_size
-from advisor.rpc.requests import expected_version_of
+from advisor.rpc.requests import check_recipe, expected_version_of
 from advisor.store.deletion import Deletions
 from advisor.store.policies import PolicyStore
 from advisor.wire import policy_from_proto, policy_to_proto, timestamp_to_proto
@@ -32,14 +33,20 @@ class PolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
     Args:
         store: Stores the policies.
         deletions: Deletes them.
+        recipes: Resolves the recipes that they name.
         now: The clock.
     """
 
     def __init__(
-        self, store: PolicyStore, deletions: Deletions, now: Callable[[], datetime]
+        self,
+        store: PolicyStore,
+        deletions: Deletions,
+        recipes: RecipeSource,
+        now: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._deletions = deletions
+        self._recipes = recipes
         self._now = now
 
     async def SetPolicy(
@@ -52,6 +59,7 @@ class PolicyServicer(policy_service_pb2_grpc.PolicyServiceServicer):
         expected = expected_version_of(request)
         with field_path("policy"):
             policy = policy_from_proto(request.policy)
+            await check_recipe(self._recipes, policy.recipe, reference.project)
         stored, created = await self._store.set(
             reference,
             policy,

@@ -13,6 +13,7 @@ import grpc
 from advisor import wire
 from advisor.advising.advice import Advice, Opening, ProfileSource
 from advisor.advising.mismatch_warnings import Training
+from advisor.advising.recipes import RecipeSource
 from advisor.policy import InvalidValueError, shown
 from advisor.registry.profiles import Alias, ProfileVersion, check_words
 from advisor.registry.resource_names import (
@@ -25,11 +26,13 @@ from advisor.registry.resource_names import (
 from advisor.rpc.audit_origin import audit_origin_of
 from advisor.rpc.offloading import compute
 from advisor.rpc.paging import decode_token, encode_token, page_size, parse_filter
-from advisor.rpc.requests import expected_version_of
+from advisor.rpc.requests import check_recipe, expected_version_of
 from advisor.store.deletion import Deletions
 from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
 from advisor.wire.field_paths import field_path
+from advisor.wire.policies import recipe_name
+from advisor.wire.recipes import training_ratios_from_proto
 from fslr.advisor.v1 import profile_pb2, profile_service_pb2_grpc
 from fslr.advisor.v1 import profile_service_pb2 as pb
 
@@ -45,6 +48,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         policies: Stores the policies that profiles name.
         deletions: Deletes whole profiles.
         profiles: Resolves the profiles that layouts are validated against.
+        recipes: Resolves the recipes of runs.
         now: The clock.
     """
 
@@ -54,12 +58,15 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         policies: PolicyStore,
         deletions: Deletions,
         profiles: ProfileSource,
+        *,
+        recipes: RecipeSource,
         now: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._policies = policies
         self._deletions = deletions
         self._profiles = profiles
+        self._recipes = recipes
         self._now = now
 
     async def RegisterProfile(
@@ -77,6 +84,8 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
                     f"{named} belongs to a different project than the profile {name}",
                 )
             await self._policies.get(named)  # raises if there is none
+        with field_path("content.policy"):
+            await check_recipe(self._recipes, content.header.policy.recipe, name.project)
         origin = audit_origin_of(context, self._now(), request.request_id)
         with field_path("content"):
             info, created = await self._store.register(name, content, origin)
@@ -163,17 +172,23 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
             layout = await compute(names, wire.layout_from_proto, request.layout)
         with field_path("policy"):
             policy = wire.policy_from_proto(request.policy) if request.HasField("policy") else None
+        with field_path("training_ratios"):
+            ratios = training_ratios_from_proto(request.training_ratios)
         check_words("optimizer", request.optimizer)
         opening = Opening(
             ProfileReference.parse("name", request.name),
             layout,
             policy=policy,
             training=Training(optimizer=request.optimizer),
+            recipe=recipe_name("recipe", request.recipe),
+            ratios=ratios,
         )
         resolved = await self._profiles.resolve(opening.profile)
+        named = resolved.recipe(opening)
+        recipe = None if named is None else await self._recipes.resolve(named)
         names += resolved.loaded.name_count
         try:
-            advice = await compute(names, Advice, resolved, opening)
+            advice = await compute(names, Advice, resolved, opening, None, recipe)
         except InvalidValueError as error:
             if error.field != "profile":
                 raise

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from advisor.advising.recipes import RecipeSource
 from advisor.policy import InvalidValueError
+from advisor.registry.resource_names import RecipeReference
 from advisor.wire import RecommendLRRequest
-from fslr.advisor.v1 import profile_service_pb2
+from fslr.advisor.v1 import layout_pb2, profile_service_pb2, recipe_service_pb2
 
 _PROJECT = re.compile(r"projects/([^/]*)")
 
@@ -21,6 +23,8 @@ def names_of(request: Any) -> tuple[str, ...]:
             return request.opening.profile, request.opening.run
         case profile_service_pb2.RegisterProfileRequest():
             return request.name, request.content.policy_name
+        case recipe_service_pb2.ApplyRecipeRequest():
+            return request.name, request.profile
         case _:
             return getattr(request, "name", ""), getattr(request, "parent", "")
 
@@ -35,7 +39,10 @@ def projects_of(request: Any) -> frozenset[str]:
 
 
 def groups_of(request: Any) -> int:
-    """Return the number of groups and frozen names in a request's layout; 0 without a layout."""
+    """Return the number of groups and frozen names in a request's layout; 0 without a layout.
+
+    Of two layouts the larger one counts.
+    """
     match request:
         case RecommendLRRequest():
             if request.opening is None:
@@ -45,8 +52,14 @@ def groups_of(request: Any) -> int:
             layout = request.content.layout
         case profile_service_pb2.ValidateLayoutRequest():
             layout = request.layout
+        case recipe_service_pb2.ApplyRecipeRequest():
+            return max(map(_names_in, (request.layout, request.base_layout)))
         case _:
             return 0
+    return _names_in(layout)
+
+
+def _names_in(layout: layout_pb2.Layout) -> int:
     return len(layout.groups) + len(layout.frozen_names)
 
 
@@ -62,3 +75,21 @@ def expected_version_of(request: Any) -> int | None:
     if expected < 0:
         raise InvalidValueError("expected_version", f"{expected} is below 0")
     return expected
+
+
+async def check_recipe(recipes: RecipeSource, name: str, project: str) -> None:
+    """Refuse rules with a recipe that their project does not have.
+
+    Args:
+        recipes: Resolves recipes.
+        name: The recipe's name in the rules; empty: none.
+        project: The project that stores the rules.
+
+    Raises:
+        InvalidValueError: The name is not valid, or belongs to a different project.
+        RecipeNotFoundError: There is no such recipe or version.
+    """
+    if name:
+        reference = RecipeReference.parse("recipe", name)
+        reference.check_project("recipe", project)
+        await recipes.resolve(reference)

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from redis.asyncio import Redis
 
 from advisor.advising.profile_cache import CachedProfiles
+from advisor.advising.recipes import CachedRecipes
 from advisor.advising.telemetry import Telemetry
 from advisor.auth.authenticator import Authenticator
 from advisor.auth.certificate_roles import CertificateRoles
@@ -31,6 +32,7 @@ from advisor.rpc.interceptor import BoundaryInterceptor
 from advisor.rpc.method_metrics import create_method_metrics
 from advisor.rpc.policy_service import PolicyServicer
 from advisor.rpc.profile_service import ProfileServicer
+from advisor.rpc.recipe_service import RecipeServicer
 from advisor.rpc.run_service import RunServicer
 from advisor.rpc.status_service import Deployment, StatusServicer
 from advisor.server.listening import (
@@ -47,6 +49,7 @@ from advisor.store.deletion import Deletions
 from advisor.store.metrics import MetricStore
 from advisor.store.policies import PolicyStore
 from advisor.store.profiles import ProfileStore
+from advisor.store.recipes import RecipeStore
 from advisor.store.redis.connection import connect
 from advisor.store.redis.embedded import EmbeddedRedis, running_url
 from advisor.store.runs import RunStore
@@ -60,6 +63,8 @@ from fslr.advisor.v1 import (
     policy_service_pb2_grpc,
     profile_service_pb2,
     profile_service_pb2_grpc,
+    recipe_service_pb2,
+    recipe_service_pb2_grpc,
     run_service_pb2,
     run_service_pb2_grpc,
     status_service_pb2,
@@ -71,6 +76,7 @@ SERVICES = (
     audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
     policy_service_pb2.DESCRIPTOR.services_by_name["PolicyService"],
     profile_service_pb2.DESCRIPTOR.services_by_name["ProfileService"],
+    recipe_service_pb2.DESCRIPTOR.services_by_name["RecipeService"],
     run_service_pb2.DESCRIPTOR.services_by_name["RunService"],
     status_service_pb2.DESCRIPTOR.services_by_name["StatusService"],
 )
@@ -306,12 +312,21 @@ def _add_services(
     profiles = CachedProfiles(
         profile_store, policy_store, size=settings.max_cached_profiles, metrics=metrics
     )
-    add_to_server(AdvisorServicer(profiles, telemetry, metrics, _now), server)
+    recipe_store = RecipeStore(redis)
+    recipes = CachedRecipes(recipe_store, size=settings.max_cached_profiles)
+    add_to_server(AdvisorServicer(profiles, recipes, telemetry, metrics, _now), server)
     profile_service_pb2_grpc.add_ProfileServiceServicer_to_server(
-        ProfileServicer(profile_store, policy_store, deletions, profiles, _now), server
+        ProfileServicer(
+            profile_store, policy_store, deletions, profiles, recipes=recipes, now=_now
+        ),
+        server,
     )
     policy_service_pb2_grpc.add_PolicyServiceServicer_to_server(
-        PolicyServicer(policy_store, deletions, _now), server
+        PolicyServicer(policy_store, deletions, recipes, _now), server
+    )
+    recipe_service_pb2_grpc.add_RecipeServiceServicer_to_server(
+        RecipeServicer(recipe_store, deletions, recipes=recipes, profiles=profiles, now=_now),
+        server,
     )
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(
         AuditServicer(AuditStore(redis)), server

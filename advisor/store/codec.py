@@ -22,6 +22,7 @@ import hashlib
 import json
 import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -68,9 +69,9 @@ class EncodedProfile:
 def encode(content: ProfileContent) -> EncodedProfile:
     """Return the canonical bytes of a profile and their digest."""
     fields = _header_fields(content)
-    header = _canonical(fields)
+    header = canonical(fields)
     listed = {name: value for name, value in fields.items() if name != "tensors"}
-    summary = _canonical({**listed, "layout": [], "groups": len(content.header.layout)})
+    summary = canonical({**listed, "layout": [], "groups": len(content.header.layout)})
     parts: list[tuple[NDArray[Any] | None, str]] = [
         (content.steps, "<i8"),
         (content.unit_rates, "<f4"),
@@ -166,10 +167,31 @@ def decode_summary(digest: str, summary: bytes) -> ProfileSummary:
 
 def decode_policy_name(header: bytes) -> str:
     """Return the stored policy that a header names; empty if there is none, or it is damaged."""
+    return str(_plain_header(header).get("policy_name", ""))
+
+
+def decode_recipe_name(header: bytes) -> str:
+    """Return the recipe that a header's rules name; empty if there is none, or it is damaged."""
+    policy = _plain_header(header).get("policy")
+    return recipe_name_in(policy) if isinstance(policy, dict) else ""
+
+
+def recipe_name_in(rules: Mapping[str, Any] | bytes) -> str:
+    """Return the recipe that stored rules name; empty if there is none, or they are damaged."""
     try:
-        return str(json.loads(_decompress_header(header)).get("policy_name", ""))
-    except (zlib.error, ValueError, AttributeError):
+        fields = json.loads(rules) if isinstance(rules, bytes) else rules
+        return str(fields.get("recipe", ""))
+    except (ValueError, AttributeError):
         return ""
+
+
+def _plain_header(header: bytes) -> dict[str, Any]:
+    """Return a header as plain data; empty if it is damaged."""
+    try:
+        fields = json.loads(_decompress_header(header))
+    except (zlib.error, ValueError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _header(fields: dict[str, Any]) -> ProfileHeader:
@@ -274,10 +296,11 @@ def _header_fields(content: ProfileContent) -> dict[str, Any]:
 
 def encode_policy(policy: Policy) -> bytes:
     """Return a policy's rules as canonical JSON."""
-    return _canonical(_policy_fields(policy))
+    return canonical(_policy_fields(policy))
 
 
-def _canonical(fields: dict[str, Any]) -> bytes:
+def canonical(fields: dict[str, Any]) -> bytes:
+    """Return plain data as JSON with sorted keys and without spaces."""
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.encode()
 

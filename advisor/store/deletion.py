@@ -1,6 +1,8 @@
-"""Deletes whole profiles, policies and runs; each deletion is one atomic script."""
+"""Deletes whole profiles, policies, recipes and runs; each deletion is one atomic script."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 from redis.asyncio import Redis
 
@@ -9,26 +11,36 @@ from advisor.errors import (
     PolicyMovedError,
     PolicyNotFoundError,
     ProfileNotFoundError,
+    RecipeInUseError,
+    RecipeMovedError,
+    RecipeNotFoundError,
     RunNotFoundError,
     StoreUnavailableError,
     VersionInUseError,
 )
 from advisor.policy import InvalidValueError
 from advisor.registry.audit import AuditOrigin
-from advisor.registry.resource_names import PolicyReference, ProfileName, RunName
+from advisor.registry.resource_names import PolicyReference, ProfileName, RecipeReference, RunName
 from advisor.store import keys
 from advisor.store.audit import write_arguments, write_keys
-from advisor.store.codec import decode_policy_name
+from advisor.store.codec import decode_policy_name, decode_recipe_name, recipe_name_in
 from advisor.store.lua import load_script
+from advisor.store.numbered_versions import (
+    POLICIES,
+    RECIPES,
+    MissingVersionError,
+    MovedVersionError,
+    NumberedVersions,
+)
 from advisor.store.redis.commands import batch, command
 from advisor.store.redis.connection import awaited, store_errors
-from advisor.store.replies import DeleteAllOutcome, DeletePolicyOutcome, DeleteRunOutcome
+from advisor.store.replies import DeleteAllOutcome, DeleteRunOutcome
 
 _MAX_ATTEMPTS = 5  # an attempt fails if a version is registered or deleted during it
 
 
 class Deletions:
-    """Deletes profiles, policies and runs.
+    """Deletes profiles, policies, recipes and runs.
 
     Args:
         redis: The client. It may retry writes, because each has a request id.
@@ -40,7 +52,8 @@ class Deletions:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._all_versions = load_script(redis, "write", "labels", "delete_all_versions")
-        self._policy = load_script(redis, "write", "delete_policy")
+        self._policies = NumberedVersions(redis, POLICIES)
+        self._recipes = NumberedVersions(redis, RECIPES)
         self._run = load_script(redis, "write", "delete_run")
 
     async def delete_profile(self, name: ProfileName, origin: AuditOrigin) -> None:
@@ -117,31 +130,82 @@ class Deletions:
             raise InvalidValueError(
                 "name", f"{str(reference)!r} names a version; all are deleted, so leave it out"
             )
-        users = await self._users(reference)
+        project = reference.project
+        users = await self._profiles_with(project, decode_policy_name, str(reference))
         if users:
             raise PolicyInUseError(str(reference), users)
-        expected = "" if expected_version is None else expected_version
-        with store_errors():
-            outcome, *latest = await self._policy(
-                keys=[
-                    keys.policies(reference.project),
-                    keys.policy(reference.project, reference.policy),
-                    *write_keys(reference.project, origin),
-                ],
-                args=[
-                    reference.policy,
-                    expected,
-                    *write_arguments(origin, ("delete policy", reference, expected)),
-                ],
+        try:
+            await self._policies.delete(
+                project, reference.policy, origin, expected_version=expected_version
             )
-        if outcome == DeletePolicyOutcome.NOT_FOUND:
-            raise PolicyNotFoundError(str(reference))
-        if outcome == DeletePolicyOutcome.CONFLICT:
-            raise PolicyMovedError(str(reference), expected_version or 0, latest[0])
+        except MissingVersionError:
+            raise PolicyNotFoundError(str(reference)) from None
+        except MovedVersionError as error:
+            raise PolicyMovedError(str(reference), expected_version or 0, error.latest) from None
 
-    async def _users(self, reference: PolicyReference) -> list[str]:
-        """Return the stored versions of profiles that name a policy."""
+    async def delete_recipe(
+        self,
+        reference: RecipeReference,
+        origin: AuditOrigin,
+        *,
+        expected_version: int | None = None,
+    ) -> None:
+        """Delete a recipe with all its versions.
+
+        A policy or a profile that is stored during the call may still name the recipe.
+
+        Args:
+            reference: The recipe, without a version.
+            origin: Where the write comes from.
+            expected_version: The latest version must be this one; None: any.
+
+        Raises:
+            InvalidValueError: The reference names a version, or a recipe of the service.
+            RecipeNotFoundError: The recipe does not exist.
+            RecipeInUseError: Stored versions of policies or profiles name it.
+            RecipeMovedError: The latest version is not the expected one.
+        """
+        check_can_change(reference)
         project = reference.project
+        users = await self._policies_with_recipe(project, str(reference))
+        users += await self._profiles_with(project, decode_recipe_name, str(reference))
+        if users:
+            raise RecipeInUseError(str(reference), users)
+        try:
+            await self._recipes.delete(
+                project, reference.recipe, origin, expected_version=expected_version
+            )
+        except MissingVersionError:
+            raise RecipeNotFoundError(str(reference)) from None
+        except MovedVersionError as error:
+            raise RecipeMovedError(str(reference), expected_version or 0, error.latest) from None
+
+    async def _policies_with_recipe(self, project: str, recipe: str) -> list[str]:
+        """Return the stored versions of policies that name a recipe."""
+        with store_errors():
+            listed = await awaited(self._redis.zrangebylex(keys.policies(project), "-", "+"))
+            names = [raw.decode() for raw in listed]
+            stored = await batch(
+                self._redis, [command("HGETALL", keys.policy(project, name)) for name in names]
+            )
+        return [
+            str(PolicyReference(project, name, version))
+            for name, fields in zip(names, stored, strict=True)
+            if isinstance(fields, dict)
+            for version, rules in _versions_in(fields)
+            if recipe_name_in(rules).split("@")[0] == recipe
+        ]
+
+    async def _profiles_with(
+        self, project: str, name_in: Callable[[bytes], str], wanted: str
+    ) -> list[str]:
+        """Return the stored versions of profiles that name a policy or a recipe.
+
+        Args:
+            project: The project.
+            name_in: Returns the name in a header.
+            wanted: The name, without a version.
+        """
         with store_errors():
             listed = await awaited(self._redis.zrangebylex(keys.profiles(project), "-", "+"))
         names = [ProfileName(project, raw.decode()) for raw in listed]
@@ -158,11 +222,10 @@ class Deletions:
                     for name, _, digest in versions
                 ],
             )
-        wanted = str(PolicyReference(project, reference.policy))
         return [
             f"{name}@{version}"
             for (name, version, _), header in zip(versions, headers, strict=True)
-            if isinstance(header, bytes) and decode_policy_name(header).split("@")[0] == wanted
+            if isinstance(header, bytes) and name_in(header).split("@")[0] == wanted
         ]
 
     async def delete_run(self, name: RunName, origin: AuditOrigin) -> None:
@@ -183,3 +246,26 @@ class Deletions:
             )
         if outcome == DeleteRunOutcome.NOT_FOUND:
             raise RunNotFoundError(str(name))
+
+
+def check_can_change(reference: RecipeReference) -> None:
+    """Refuse to store or delete a recipe that comes with the service, or a single version.
+
+    Raises:
+        InvalidValueError: The reference names one of these.
+    """
+    if not reference.project:
+        raise InvalidValueError(
+            "name",
+            f"{str(reference)!r} is the name of a recipe that comes with the service, and these "
+            f"never change; name a stored one: projects/{{project}}/recipes/{reference}",
+        )
+    if reference.version:
+        raise InvalidValueError("name", f"{str(reference)!r} names a version; leave it out")
+
+
+def _versions_in(fields: Mapping[bytes, bytes]) -> list[tuple[int, bytes]]:
+    """Return the versions and contents in the hash of a policy, in ascending order."""
+    return sorted(
+        (int(field[2:]), content) for field, content in fields.items() if field.startswith(b"v:")
+    )

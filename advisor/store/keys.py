@@ -42,6 +42,16 @@ def policy(project: str, policy: str) -> str:
     return f"fslr:{{{project}}}:policy:{policy}"
 
 
+def recipes(project: str) -> str:
+    """Sorted set of the project's recipe ids, all with score 0, so ordered by name."""
+    return f"fslr:{{{project}}}:recipes"
+
+
+def recipe(project: str, recipe: str) -> str:
+    """Hash: ``latest``: a version; ``v:{version}``: its table; ``t:{version}``: its time in ms."""
+    return f"fslr:{{{project}}}:recipe:{recipe}"
+
+
 def tokens(project: str) -> str:
     """Hash: token id -> record, as JSON."""
     return f"fslr:{{{project}}}:tokens"

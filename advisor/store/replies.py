@@ -67,8 +67,8 @@ class DeleteAllOutcome(IntEnum):
     DELETED = 1
 
 
-class DeletePolicyOutcome(IntEnum):
-    """What ``delete_policy.lua`` did."""
+class DeleteVersionsOutcome(IntEnum):
+    """What ``delete_versions.lua`` did."""
 
     CONFLICT = -1
     """The latest version is not the one that the caller expects."""
@@ -83,13 +83,13 @@ class DeleteRunOutcome(IntEnum):
     DELETED = 1
 
 
-class PolicyOutcome(IntEnum):
-    """What ``set_policy.lua`` did."""
+class VersionOutcome(IntEnum):
+    """What ``set_version.lua`` did."""
 
     CONFLICT = -1
     """The latest version is not the one that the caller expects."""
     UNCHANGED = 0
-    """The latest version has the same rules already."""
+    """The latest version has the same content already."""
     CREATED = 1
 
 
@@ -116,9 +116,9 @@ OUTCOMES: tuple[type[IntEnum], ...] = (
     AliasOutcome,
     DeleteOutcome,
     DeleteAllOutcome,
-    DeletePolicyOutcome,
+    DeleteVersionsOutcome,
     DeleteRunOutcome,
-    PolicyOutcome,
+    VersionOutcome,
     RecordResult,
     ReportMetricsOutcome,
     TokenOutcome,
@@ -241,8 +241,8 @@ class DeleteReply:
 
 
 @dataclass(frozen=True, slots=True)
-class SetPolicyReply:
-    """The reply of ``set_policy.lua``.
+class SetVersionReply:
+    """The reply of ``set_version.lua``.
 
     Attributes:
         outcome: What was done.
@@ -250,7 +250,7 @@ class SetPolicyReply:
         created_ms: When it was stored, in milliseconds since 1970; 0 at a conflict.
     """
 
-    outcome: PolicyOutcome
+    outcome: VersionOutcome
     version: int
     created_ms: int = 0
 
@@ -258,7 +258,7 @@ class SetPolicyReply:
     def parse(cls, reply: Sequence[Any]) -> Self:
         """Return the reply from its items."""
         outcome, *rest = reply
-        return cls(PolicyOutcome(outcome), *rest)
+        return cls(VersionOutcome(outcome), *rest)
 
 
 def _names(aliases: Sequence[bytes]) -> tuple[str, ...]:

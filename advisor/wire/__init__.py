@@ -4,6 +4,7 @@ Used by the RPC, in process and by the CLI. One module for each part of the cont
 """
 
 from advisor.wire.advice import mapping_to_proto, opening_from_proto
+from advisor.wire.first_answers import first_answer
 from advisor.wire.layouts import layout_from_proto, layout_to_proto
 from advisor.wire.packed import RecommendLRRequest, packed_event
 from advisor.wire.policies import policy_from_proto, policy_to_proto
@@ -14,6 +15,7 @@ from advisor.wire.profiles import (
     timestamp_to_proto,
     version_to_proto,
 )
+from advisor.wire.recipes import recipe_from_proto, recipe_to_proto
 from advisor.wire.recommendations import (
     Answer,
     RecommendationRequest,
@@ -31,6 +33,7 @@ __all__ = [
     "answer_batch",
     "content_from_proto",
     "content_to_proto",
+    "first_answer",
     "layout_from_proto",
     "layout_to_proto",
     "mapping_to_proto",
@@ -41,6 +44,8 @@ __all__ = [
     "packed_event",
     "policy_from_proto",
     "policy_to_proto",
+    "recipe_from_proto",
+    "recipe_to_proto",
     "summary_to_proto",
     "timestamp_to_proto",
     "version_to_proto",

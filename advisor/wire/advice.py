@@ -15,7 +15,8 @@ from advisor.registry.profiles import check_words
 from advisor.registry.resource_names import ProfileReference, RunName
 from advisor.wire.field_paths import field_path
 from advisor.wire.layouts import initial_rms_from_proto, layout_from_proto
-from advisor.wire.policies import policy_from_proto, weight_decay_to_proto
+from advisor.wire.policies import policy_from_proto, recipe_name, weight_decay_to_proto
+from advisor.wire.recipes import training_ratios_from_proto
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_service_pb2
 
 _MAX_SESSION_CHARACTERS = 64
@@ -49,6 +50,8 @@ def opening_from_proto(
             layout = layout.with_initial_rms(initial_rms) if initial_rms else layout
     with field_path("opening.policy"):
         policy = policy_from_proto(message.policy) if message.HasField("policy") else None
+    with field_path("opening.training_ratios"):
+        ratios = training_ratios_from_proto(message.training_ratios)
     COUNT.check("opening.total_steps", message.total_steps)
     COUNT.check("opening.batch_size", message.batch_size)
     NON_NEGATIVE.check("opening.base_learning_rate", message.base_learning_rate)
@@ -73,6 +76,8 @@ def opening_from_proto(
         training=Training(
             message.base_learning_rate, message.optimizer, message.batch_size, message.loss_name
         ),
+        recipe=recipe_name("opening.recipe", message.recipe),
+        ratios=ratios,
     )
 
 
@@ -107,4 +112,5 @@ def mapping_to_proto(advice: Advice) -> profile_service_pb2.ValidateLayoutRespon
         policy=advice.policy_name,
         min_interval_steps=advice.policy.min_interval_steps,
         max_interval_steps=advice.policy.max_interval_steps,
+        recipe=advice.recipe_name,
     )

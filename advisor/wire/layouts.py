@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from advisor.policy import Group, GroupKind, InvalidValueError, Layout
 from fslr.advisor.v1 import layout_pb2
 
-_KINDS = {
+KINDS = {
     layout_pb2.GROUP_KIND_UNSPECIFIED: GroupKind.UNKNOWN,
     layout_pb2.GROUP_KIND_EMBEDDING: GroupKind.EMBEDDING,
     layout_pb2.GROUP_KIND_HIDDEN: GroupKind.HIDDEN,
@@ -20,7 +20,7 @@ _KINDS = {
     layout_pb2.GROUP_KIND_ADAPTER_B: GroupKind.ADAPTER_B,
     layout_pb2.GROUP_KIND_INPUT: GroupKind.INPUT,
 }
-_KIND_NUMBERS = {kind: number for number, kind in _KINDS.items()}
+_KIND_NUMBERS = {kind: number for number, kind in KINDS.items()}
 
 
 def layout_from_proto(message: layout_pb2.Layout) -> Layout:
@@ -96,7 +96,7 @@ def layout_to_proto(layout: Layout) -> layout_pb2.Layout:
 
 def _kind(index: int, value: layout_pb2.GroupKind.ValueType) -> GroupKind:
     try:
-        return _KINDS[value]
+        return KINDS[value]
     except KeyError:
         raise InvalidValueError(
             f"groups[{index}].kind",

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from advisor.advising.advice import Advice, Opening
-from advisor.advising.mismatch_warnings import DifferenceKind
+from advisor.advising.mismatch_warnings import Difference, DifferenceKind
 from advisor.policy import InvalidValueError, Measurement, Measurements, Outcome, Recommendations
 from advisor.policy.measurement import ARRAY_RANGES, NUMBER_RANGES, check_array
 from advisor.registry.profiles import check_words
@@ -66,6 +66,8 @@ _WARNING_KINDS = {
     DifferenceKind.INITIAL_WEIGHTS: advisor_service_pb2.WARNING_KIND_INITIAL_WEIGHTS,
     DifferenceKind.SCHEDULE: advisor_service_pb2.WARNING_KIND_SCHEDULE,
     DifferenceKind.MASK: advisor_service_pb2.WARNING_KIND_MASK,
+    DifferenceKind.RECIPE: advisor_service_pb2.WARNING_KIND_RECIPE,
+    DifferenceKind.RECIPE_DISAGREES: advisor_service_pb2.WARNING_KIND_RECIPE_DISAGREES,
 }
 
 
@@ -153,9 +155,9 @@ def answer(
         depth_factors=row.depth_factors.astype(_FLOAT).tolist(),
         raw_multipliers=row.ratios.tolist(),
         limits=row.limits.tolist(),
-        priors=_known_priors(row.priors).tolist(),
+        priors=known_priors(row.priors).tolist(),
         recommended=_IS_RECOMMENDED[row.outcome_codes].tolist(),
-        warnings=_warnings(advice, measurement, row.profile_step),
+        warnings=_warnings(advice, measurement, row.profile_step, row.ratios),
         **_scalars(advice, measurement.step, recommended, 0),
     )
 
@@ -383,10 +385,12 @@ def _encode(
     depth_factors = _row_bytes(recommended.depth_factors.astype(_FLOAT))
     ratios = _row_bytes(recommended.ratios.astype(_DOUBLE, copy=False))
     limits = packed.small_integers(recommended.limits)
-    priors = _known_priors(recommended.priors).astype(_DOUBLE, copy=False).tobytes()
+    priors = known_priors(recommended.priors).astype(_DOUBLE, copy=False).tobytes()
     answers = []
     for i, (advice, _, message) in enumerate(requests):
-        warnings = _warnings(advice, measurements.row(i), recommended.profile_steps[i])
+        warnings = _warnings(
+            advice, measurements.row(i), recommended.profile_steps[i], recommended.ratios[i]
+        )
         response = packed.Response(
             multipliers=multipliers[i],
             outcomes=outcomes[i],
@@ -421,21 +425,30 @@ def _scalars(advice: Advice, step: int, recommended: Recommendations, run: int) 
         "profile_step": recommended.profile_steps[run],
         "policy": advice.policy_name,
         "weight_decay": weight_decay_to_proto(advice.policy.weight_decay),
+        "recipe": advice.recipe_name,
     }
 
 
 def _warnings(
-    advice: Advice, measurement: Measurement, profile_step: float
+    advice: Advice,
+    measurement: Measurement,
+    profile_step: float,
+    ratios: npt.NDArray[np.float64],
 ) -> list[advisor_service_pb2.Warning]:
+    return warnings_of(advice.differences(measurement, profile_step, ratios))
+
+
+def warnings_of(differences: Sequence[Difference]) -> list[advisor_service_pb2.Warning]:
+    """Return the messages of differences."""
     return [
         advisor_service_pb2.Warning(
             kind=_WARNING_KINDS[difference.kind], message=difference.message
         )
-        for difference in advice.differences(measurement, profile_step)
+        for difference in differences
     ]
 
 
-def _known_priors(priors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def known_priors(priors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the priors, or an empty array if no group has one."""
     return priors if np.count_nonzero(priors) else priors[:0]
 

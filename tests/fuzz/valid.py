@@ -14,11 +14,13 @@ from fslr.advisor.v1 import (
     policy_service_pb2,
     profile_pb2,
     profile_service_pb2,
+    recipe_pb2,
+    recipe_service_pb2,
     run_service_pb2,
     status_service_pb2,
 )
 from tests.building import NAMES, content_message, layout_message
-from tests.fuzz.values import ALIASES, POLICIES, PROFILES, PROJECTS, RUNS
+from tests.fuzz.values import ALIASES, POLICIES, PROFILES, PROJECTS, RECIPES, RUNS
 
 _DEEP = (
     "embed.weight",
@@ -45,6 +47,29 @@ _POLICY = policy_pb2.Policy(
     freeze_after_step=1_000,
     averaging_window=0.5,
 )
+
+_RECIPE = recipe_pb2.Recipe(
+    description="Ours.",
+    source="A test.",
+    optimizers=["Adam"],
+    conditions=["Blocks have a norm before each branch."],
+    covers=[recipe_pb2.RATIO_BATCH],
+    rows=[
+        recipe_pb2.RecipeRow(
+            kinds=[layout_pb2.GROUP_KIND_HIDDEN],
+            residual_output=True,
+            optimizers=["Adam"],
+            factors=[
+                recipe_pb2.RecipeFactor(
+                    field=recipe_pb2.RECIPE_FIELD_LEARNING_RATE,
+                    powers=[recipe_pb2.RatioPower(ratio=recipe_pb2.RATIO_FAN_IN, power=-1.0)],
+                )
+            ],
+        ),
+        recipe_pb2.RecipeRow(),
+    ],
+)
+_RATIOS = recipe_pb2.TrainingRatios(head_size=2.0, batch=4.0, tokens=8.0, sequence=1.0)
 
 
 def _layout(profile: str) -> layout_pb2.Layout:
@@ -88,6 +113,8 @@ def _recommendation(profile: str) -> advisor.RecommendLRRequest:
             base_learning_rate=0.01,
             batch_size=4,
             loss_name="cross-entropy",
+            recipe=f"{_PARENT}/recipes/{RECIPES[0]}",
+            training_ratios=_RATIOS,
         ),
         measurement=advisor.Measurement(
             step=10,
@@ -122,7 +149,7 @@ def requests(method: str) -> tuple[Message, ...]:
     """
     profiles = profile_service_pb2
     name, run = f"{_PARENT}/profiles/gpt", f"{_PARENT}/runs/{RUNS[0]}"
-    policy = f"{_PARENT}/policies/{POLICIES[0]}"
+    policy, recipe = f"{_PARENT}/policies/{POLICIES[0]}", f"{_PARENT}/recipes/{RECIPES[0]}"
     recommendations = tuple(map(_recommendation, PROFILES))
     found: dict[str, tuple[Message, ...]] = {
         "AdvisorService/RecommendLR": recommendations,
@@ -168,6 +195,30 @@ def requests(method: str) -> tuple[Message, ...]:
         "ProfileService/DeleteProfile": (
             profiles.DeleteProfileRequest(name=f"{_PARENT}/profiles/conv@1"),
         ),
+        "RecipeService/SetRecipe": (
+            recipe_service_pb2.SetRecipeRequest(name=recipe, recipe=_RECIPE),
+        ),
+        "RecipeService/GetRecipe": (
+            recipe_service_pb2.GetRecipeRequest(name=recipe),
+            recipe_service_pb2.GetRecipeRequest(name="mup-adam"),
+        ),
+        "RecipeService/DeleteRecipe": (  # no policy names it
+            recipe_service_pb2.DeleteRecipeRequest(name=f"{_PARENT}/recipes/{RECIPES[1]}"),
+        ),
+        "RecipeService/ListRecipes": (
+            recipe_service_pb2.ListRecipesRequest(parent=_PARENT, page_size=1),
+        ),
+        "RecipeService/ApplyRecipe": (
+            recipe_service_pb2.ApplyRecipeRequest(
+                name=recipe, layout=_layout("gpt"), profile=name, training_ratios=_RATIOS
+            ),
+            recipe_service_pb2.ApplyRecipeRequest(
+                name="mup-adam",
+                layout=_layout("mlp"),
+                base_layout=_layout("mlp"),
+                optimizer="AdamW",
+            ),
+        ),
         "RunService/ListRuns": (run_service_pb2.ListRunsRequest(parent=_PARENT, page_size=2),),
         "RunService/GetRun": (run_service_pb2.GetRunRequest(name=run),),
         "RunService/GetRunHistory": (run_service_pb2.GetRunHistoryRequest(name=run, page_size=2),),
@@ -203,6 +254,10 @@ def seeding() -> list[tuple[str, Message]]:
             name = f"projects/{project}/policies/{policy}"
             set_policy = policy_service_pb2.SetPolicyRequest(name=name, policy=_POLICY)
             sent.append(("PolicyService/SetPolicy", set_policy))
+        for recipe in RECIPES:
+            name = f"projects/{project}/recipes/{recipe}"
+            set_recipe = recipe_service_pb2.SetRecipeRequest(name=name, recipe=_RECIPE)
+            sent.append(("RecipeService/SetRecipe", set_recipe))
         for profile in PROFILES:
             name = f"projects/{project}/profiles/{profile}"
             sent.append(registration(name, content_message(_LAYOUTS[profile])))

@@ -9,6 +9,7 @@ PROJECTS = ("fuzz-a", "fuzz-b")
 PROFILES = ("gpt", "mlp", "conv")
 ALIASES = ("prod", "canary", "a")
 POLICIES = ("team", "other")
+RECIPES = ("ours", "unused")
 RUNS = ("one", "two", "three")
 
 # Private-use code points, three bytes each in UTF-8, are replaced on the wire by three other bytes:
@@ -129,6 +130,8 @@ _RESOURCES = (
     *(f"projects/{trick}/profiles/gpt" for trick in _PATH_TRICKS),
     *(f"projects/{PROJECTS[0]}/runs/{name}" for name in (*RUNS, *_PATH_TRICKS)),
     *(f"projects/{PROJECTS[0]}/policies/{name}" for name in (*POLICIES, *_PATH_TRICKS)),
+    *(f"projects/{PROJECTS[0]}/recipes/{name}" for name in (*RECIPES, *_PATH_TRICKS)),
+    *("mup-adam", "mup-adma", "mup-adam@1"),
 )
 # Values for string fields by the name of the field.
 BY_FIELD = {
@@ -136,6 +139,7 @@ BY_FIELD = {
     "profile": _RESOURCES,
     "run": _RESOURCES,
     "policy_name": _RESOURCES,
+    "recipe": _RESOURCES,
     "parent": _PROJECT_NAMES,
     "alias": (*ALIASES, *_PATH_TRICKS),
     "filter": _FILTERS,

@@ -21,6 +21,8 @@ from fslr.advisor.v1 import (
     policy_service_pb2,
     profile_service_pb2,
     profile_service_pb2_grpc,
+    recipe_pb2,
+    recipe_service_pb2,
     run_service_pb2,
     status_service_pb2,
 )
@@ -51,6 +53,17 @@ REQUESTS: dict[str, Message] = {
     ),
     "PolicyService/ListPolicies": policy_service_pb2.ListPoliciesRequest(
         parent="projects/attacker"
+    ),
+    "RecipeService/SetRecipe": recipe_service_pb2.SetRecipeRequest(
+        name="projects/attacker/recipes/ours",
+        recipe=recipe_pb2.Recipe(rows=[recipe_pb2.RecipeRow()]),
+    ),
+    "RecipeService/GetRecipe": recipe_service_pb2.GetRecipeRequest(
+        name="projects/attacker/recipes/ours"
+    ),
+    "RecipeService/ListRecipes": recipe_service_pb2.ListRecipesRequest(parent="projects/attacker"),
+    "RecipeService/ApplyRecipe": recipe_service_pb2.ApplyRecipeRequest(
+        name="projects/attacker/recipes/ours", layout=LAYOUT, profile=OWN
     ),
     "ProfileService/RegisterProfile": profile_service_pb2.RegisterProfileRequest(
         name=OWN, content=content_message()
@@ -85,6 +98,9 @@ REQUESTS: dict[str, Message] = {
     "StatusService/GetStatus": status_service_pb2.GetStatusRequest(),
     "PolicyService/DeletePolicy": policy_service_pb2.DeletePolicyRequest(
         name="projects/attacker/policies/team"
+    ),
+    "RecipeService/DeleteRecipe": recipe_service_pb2.DeleteRecipeRequest(
+        name="projects/attacker/recipes/ours"
     ),
     "RunService/DeleteRun": run_service_pb2.DeleteRunRequest(name="projects/attacker/runs/one"),
 }
@@ -145,6 +161,10 @@ def parts(
                 client.register_profile("second", content, project=project)
             client.set_alias("gpt@1", "prod", project=project)
             client.set_policy("team", policy_pb2.Policy(slew_limit=2.0), project=project)
+            table = recipe_pb2.Recipe(
+                description=SECRET if project == "victim" else "", rows=[recipe_pb2.RecipeRow()]
+            )
+            client.set_recipe("ours", table, project=project)
             run = client.open_run(
                 opening_message(
                     f"projects/{project}/profiles/gpt", run=f"projects/{project}/runs/one"
@@ -210,7 +230,7 @@ def test_every_method_has_a_request() -> None:
         f"{service.name}/{method.name}"
         for module in (
             *(advisor_service_pb2, audit_service_pb2, policy_service_pb2),
-            *(profile_service_pb2, run_service_pb2, status_service_pb2),
+            *(profile_service_pb2, recipe_service_pb2, run_service_pb2, status_service_pb2),
         )
         for service in module.DESCRIPTOR.services_by_name.values()
         for method in service.methods

@@ -139,7 +139,7 @@ def test_policies_produce_every_outcome(tmp_path: Path, seen: dict[str, set[int]
             await store.set(team, Policy(), ORIGIN, expected_version=0)
 
     run(tmp_path, steps)
-    expect_all("PolicyOutcome", seen)
+    expect_all("VersionOutcome", seen)
 
 
 def test_deletions_produce_every_outcome(tmp_path: Path, seen: dict[str, set[int]]) -> None:
@@ -193,7 +193,7 @@ def test_deletions_produce_every_outcome(tmp_path: Path, seen: dict[str, set[int
         assert await runs.page("default", after=None, size=9) == ([], None)
 
     run(tmp_path, steps)
-    for kind in ("DeleteAllOutcome", "DeletePolicyOutcome", "DeleteRunOutcome"):
+    for kind in ("DeleteAllOutcome", "DeleteVersionsOutcome", "DeleteRunOutcome"):
         expect_all(kind, seen)
 
 

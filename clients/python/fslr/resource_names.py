@@ -29,3 +29,11 @@ def run_name(run: str, project: str = DEFAULT_PROJECT) -> str:
 def policy_name(policy: str, project: str = DEFAULT_PROJECT) -> str:
     """Return the resource name of a policy, given as an identifier or as a resource name."""
     return policy if "/" in policy else f"{project_name(project)}/policies/{policy}"
+
+
+def recipe_name(recipe: str, project: str = DEFAULT_PROJECT) -> str:
+    """Return the resource name of a stored recipe, given as an identifier or as a resource name.
+
+    Recipes that come with the service have no project, and are named by their identifier alone.
+    """
+    return recipe if "/" in recipe else f"{project_name(project)}/recipes/{recipe}"

@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from advisor.advising.advice import LoadedProfile, ResolvedProfile
+import pytest
+
+from advisor.advising.advice import Advice, LoadedProfile, ResolvedProfile
+from advisor.advising.recipes import CachedRecipes
+from advisor.advising.run_recipe import RunRecipe
+from advisor.errors import RecipeNotFoundError, StoreUnavailableError
 from advisor.policy import Reference
+from advisor.recipes import shipped_recipe
 from advisor.registry.profiles import VersionInfo
-from advisor.registry.resource_names import ProfileName, ProfileReference
+from advisor.registry.recipes import StoredRecipe
+from advisor.registry.resource_names import ProfileName, ProfileReference, RecipeReference
 from advisor.rpc.layout_cache import LayoutCache
 from advisor.wire import content_from_proto
 from benchmarks.rpc.payload import opening, profile
@@ -29,9 +36,28 @@ class _Source:
         return ResolvedProfile(self.loaded)
 
 
+class _Recipes:
+    """Knows one recipe, whose latest version can be raised."""
+
+    def __init__(self) -> None:
+        self.latest = 1
+        self.is_available = True
+        self.reads = 0
+
+    async def get(self, reference: RecipeReference) -> StoredRecipe:
+        self.reads += 1
+        if not self.is_available:
+            raise StoreUnavailableError("it is stopped")
+        if reference.recipe != "ours":
+            raise RecipeNotFoundError(str(reference))
+        version = reference.version or self.latest
+        named = RecipeReference(reference.project, reference.recipe, version)
+        return StoredRecipe(named, shipped_recipe("mup-adam"), INFO.create_time)
+
+
 def test_runs_of_one_model_share_layout_and_mapping_unless_rules_or_names_differ() -> None:
     async def opened() -> None:
-        cache = LayoutCache(_Source())
+        cache = LayoutCache(_Source(), CachedRecipes(_Recipes(), size=4))
         one, advice = await cache.open(opening("one", GROUPS))
         other, other_advice = await cache.open(opening("other", GROUPS))
         assert one.layout is other.layout
@@ -55,7 +81,7 @@ def test_runs_of_one_model_share_layout_and_mapping_unless_rules_or_names_differ
 
 def test_runs_of_different_seeds_share_a_mapping_and_keep_their_initial_weights() -> None:
     async def opened() -> None:
-        cache = LayoutCache(_Source())
+        cache = LayoutCache(_Source(), CachedRecipes(_Recipes(), size=4))
         messages = [opening(name, GROUPS) for name in ("one", "other", "unknown")]
         for message, rms in zip(messages, (0.1, 0.2), strict=False):
             for group in message.layout.groups:
@@ -73,7 +99,7 @@ def test_runs_of_different_seeds_share_a_mapping_and_keep_their_initial_weights(
 
 def test_a_layout_above_the_limit_is_not_cached() -> None:
     async def opened() -> None:
-        cache = LayoutCache(_Source(), max_names=GROUPS - 1)
+        cache = LayoutCache(_Source(), CachedRecipes(_Recipes(), size=4), max_names=GROUPS - 1)
         one, advice = await cache.open(opening("one", GROUPS))
         other, other_advice = await cache.open(opening("other", GROUPS))
         assert one.layout is not other.layout
@@ -84,12 +110,49 @@ def test_a_layout_above_the_limit_is_not_cached() -> None:
 
 def test_role_templates_count_towards_the_limit_of_the_layout_cache() -> None:
     async def opened() -> None:
-        cache = LayoutCache(_Source(), max_names=GROUPS + 2)
+        cache = LayoutCache(_Source(), CachedRecipes(_Recipes(), size=4), max_names=GROUPS + 2)
         for count, is_kept in ((2, True), (3, False)):
             message = opening("one", GROUPS)
             message.layout.role_templates.extend(f"encoder{i}.s*" for i in range(count))
             one, _ = await cache.open(message)
             other, _ = await cache.open(message)
             assert (one.layout is other.layout) == is_kept
+
+    asyncio.run(opened())
+
+
+def test_runs_of_one_model_share_the_factors_of_a_recipe_unless_they_depend_on_the_run() -> None:
+    async def opened() -> None:
+        store = _Recipes()
+        cache = LayoutCache(_Source(), CachedRecipes(store, size=4))
+
+        async def recipe_of(recipe: str, batch_size: int = 0) -> tuple[RunRecipe, Advice]:
+            message = opening("one", GROUPS)
+            message.recipe, message.batch_size = recipe, batch_size
+            _, advice = await cache.open(message)
+            assert advice.recipe is not None
+            return advice.recipe, advice
+
+        latest = "projects/bench/recipes/ours"
+        (first, one), (again, other) = [await recipe_of(latest) for _ in range(2)]
+        assert first is again
+        assert one.plan == other.plan
+        assert first.name == f"{latest}@1"
+        assert (await recipe_of(latest, batch_size=64))[0] is not first
+        assert (await recipe_of("mup-adam"))[0].name == "mup-adam"
+        store.latest = 2
+        assert (await recipe_of(latest))[0].name == f"{latest}@2"
+        assert (await recipe_of(f"{latest}@1"))[0].name == f"{latest}@1"
+        reads = store.reads
+        assert (await recipe_of(f"{latest}@1"))[0].name == f"{latest}@1"
+        assert store.reads == reads  # a version never changes
+        store.is_available = False
+        stale, advice = await recipe_of(latest)
+        assert (stale.name, stale.stale, advice.stale) == (f"{latest}@2", True, True)
+        with pytest.raises(StoreUnavailableError, match="it is stopped"):
+            await recipe_of("projects/bench/recipes/other")
+        store.is_available = True
+        with pytest.raises(RecipeNotFoundError, match="no recipe projects/bench/recipes/other"):
+            await recipe_of("projects/bench/recipes/other")
 
     asyncio.run(opened())

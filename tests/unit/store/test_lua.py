@@ -15,13 +15,13 @@ from advisor.store.replies import (
     AliasOutcome,
     DeleteAllOutcome,
     DeleteOutcome,
-    DeletePolicyOutcome,
     DeleteRunOutcome,
-    PolicyOutcome,
+    DeleteVersionsOutcome,
     RegisterOutcome,
     ReportMetricsOutcome,
     ResolveOutcome,
     TokenOutcome,
+    VersionOutcome,
 )
 
 SCRIPTS = sorted(
@@ -33,14 +33,14 @@ CONSTANTS = {kind.__name__: kind for kind in KINDS}
 USES = re.compile(rf"\b({'|'.join(CONSTANTS)})\.(\w+)")
 OWNERS: dict[str, type[Enum]] = {
     "delete_all_versions": DeleteAllOutcome,
-    "delete_policy": DeletePolicyOutcome,
+    "delete_versions": DeleteVersionsOutcome,
     "delete_profile": DeleteOutcome,
     "delete_run": DeleteRunOutcome,
     "register_profile": RegisterOutcome,
     "report_metrics": ReportMetricsOutcome,
     "resolve_profile": ResolveOutcome,
     "set_alias": AliasOutcome,
-    "set_policy": PolicyOutcome,
+    "set_version": VersionOutcome,
     "set_token": TokenOutcome,
     "write": ScriptError,
 }

@@ -16,12 +16,13 @@ from fslr.advisor.v1 import (
 from fslr.client.pagination import pages_by_token
 from fslr.client.policy_calls import PolicyCalls
 from fslr.client.profile_calls import ProfileCalls
+from fslr.client.recipe_calls import RecipeCalls
 from fslr.client.run_calls import RunCalls
 from fslr.client.stream import StreamSession
 from fslr.resource_names import DEFAULT_PROJECT, project_name
 
 
-class AdvisorClient(ProfileCalls, PolicyCalls, RunCalls):
+class AdvisorClient(ProfileCalls, PolicyCalls, RecipeCalls, RunCalls):
     """A client of one advisor service.
 
     Profiles, policies and runs are given as identifiers within ``project``, or as whole resource
@@ -58,6 +59,8 @@ class AdvisorClient(ProfileCalls, PolicyCalls, RunCalls):
             opening.layout,
             opening.policy if opening.HasField("policy") else None,
             optimizer=opening.optimizer,
+            recipe=opening.recipe,
+            ratios=opening.training_ratios if opening.HasField("training_ratios") else None,
         )
 
     def open_run(self, opening: advisor_service_pb2.RunOpening) -> StreamSession:
@@ -75,9 +78,15 @@ class AdvisorClient(ProfileCalls, PolicyCalls, RunCalls):
     def recommend_once(
         self,
         opening: advisor_service_pb2.RunOpening,
-        measurement: advisor_service_pb2.Measurement,
+        measurement: advisor_service_pb2.Measurement | None = None,
     ) -> advisor_service_pb2.RecommendLRResponse:
-        """Return the answer to one measurement, without a stream."""
+        """Return the answer to one measurement, without a stream.
+
+        Args:
+            opening: The run's opening.
+            measurement: The measurement; None: what is known before the first step, which is
+                priors and the factors of a recipe.
+        """
         stub = advisor_service_pb2_grpc.AdvisorServiceStub(self.channel())
         request = advisor_service_pb2.RecommendLRRequest(opening=opening, measurement=measurement)
         return self._call(stub.RecommendLROnce, request)

@@ -30,8 +30,8 @@ _RETRY_POLICY = {
 }
 # Writes are retried as well: the service recognizes a retry by its request id.
 _RETRIED_SERVICES = (
-    *("AdvisorService", "AuditService", "PolicyService", "ProfileService", "RunService"),
-    "StatusService",
+    *("AdvisorService", "AuditService", "PolicyService", "ProfileService", "RecipeService"),
+    *("RunService", "StatusService"),
 )
 _ACTOR_KEY = "fslr-actor"
 _CHANNEL_OPTIONS = [

@@ -10,6 +10,7 @@ from fslr.advisor.v1 import (
     profile_pb2,
     profile_service_pb2,
     profile_service_pb2_grpc,
+    recipe_pb2,
 )
 from fslr.client.channel import Connection
 from fslr.client.pagination import pages_by_token
@@ -162,6 +163,8 @@ class ProfileCalls(Connection):
         policy: policy_pb2.Policy | None = None,
         *,
         optimizer: str = "",
+        recipe: str = "",
+        ratios: recipe_pb2.TrainingRatios | None = None,
         project: str = DEFAULT_PROJECT,
     ) -> profile_service_pb2.ValidateLayoutResponse:
         """Return how a layout maps onto a profile, or why a run with it would be refused.
@@ -171,9 +174,16 @@ class ProfileCalls(Connection):
             layout: The layout, such as ``fslr.torch.ModelGroups(...).layout()``.
             policy: The rules to map by; None: the profile's own.
             optimizer: Name of the run's optimizer, which priors depend on; empty: the profile's.
+            recipe: A recipe that takes the place of the policy's; empty: the policy's.
+            ratios: How much larger the run is in what layouts do not show; None: not at all.
             project: The project.
         """
         request = profile_service_pb2.ValidateLayoutRequest(
-            name=profile_name(profile, project), layout=layout, policy=policy, optimizer=optimizer
+            name=profile_name(profile, project),
+            layout=layout,
+            policy=policy,
+            optimizer=optimizer,
+            recipe=recipe,
+            training_ratios=ratios,
         )
         return self._call(self._profiles.ValidateLayout, request)

@@ -151,6 +151,13 @@ class StreamSession:
         self._is_asking = False
         self._answered_in: int | None = None  # process id
 
+    def start(self) -> pb.RecommendLRResponse:
+        """Return what is known before the first step: priors, and a recipe's factors.
+
+        Measurements follow on the same stream. It raises the same errors as :meth:`recommend`.
+        """
+        return self._try_repeatedly(None)
+
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         """Return the answer to a measurement.
 
@@ -173,7 +180,7 @@ class StreamSession:
         self._answered_in = os.getpid()
         return answer
 
-    def _try_repeatedly(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
+    def _try_repeatedly(self, measurement: pb.Measurement | None) -> pb.RecommendLRResponse:
         deadline = time.monotonic() + self._deadline_s
         backoff_s = _FIRST_BACKOFF_S
         for _ in range(_MAX_TRIES - 1):
@@ -197,8 +204,12 @@ class StreamSession:
         """
         self._send_metrics(reports)
 
-    def _try_once(self, measurement: pb.Measurement, deadline: float) -> pb.RecommendLRResponse:
+    def _try_once(
+        self, measurement: pb.Measurement | None, deadline: float
+    ) -> pb.RecommendLRResponse:
         request = pb.RecommendLRRequest(measurement=measurement)
+        if measurement is None:  # it is the opening that is answered
+            self._drop()
         stream = self._stream
         if self._closed.is_set():
             raise UnavailableError("the run's session is closed; open the run again")

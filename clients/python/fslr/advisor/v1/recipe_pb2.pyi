@@ -151,7 +151,7 @@ class RecipeFactor(_message.Message):
     FIELD_FIELD_NUMBER: _builtins.int
     POWERS_FIELD_NUMBER: _builtins.int
     field: Global___RecipeField.ValueType
-    """The setting. Required, unique within the rule."""
+    """The setting. Required, unique within the row."""
     @_builtins.property
     def powers(self) -> _containers.RepeatedCompositeFieldContainer[Global___RatioPower]:
         """The powers. Default (empty): the factor is 1."""
@@ -171,20 +171,27 @@ class RecipeFactor(_message.Message):
 Global___RecipeFactor: _TypeAlias = RecipeFactor  # noqa: Y015
 
 @_typing.final
-class RecipeRule(_message.Message):
-    """RecipeRule is what a recipe says of one kind of groups. A setting without a factor is unchanged."""
+class RecipeRow(_message.Message):
+    """RecipeRow is what a recipe says of some groups. A setting without a factor is unchanged."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    KIND_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
     RESIDUAL_OUTPUT_FIELD_NUMBER: _builtins.int
+    OPTIMIZERS_FIELD_NUMBER: _builtins.int
     FACTORS_FIELD_NUMBER: _builtins.int
-    kind: _layout_pb2.GroupKind.ValueType
-    """The kind. Required."""
     residual_output: _builtins.bool
-    """Whether the rule is for groups whose output is added to a residual stream, in place of the kind's
-    other rule. Default false.
-    """
+    """Whether the groups write into the residual stream. Default (absent): both."""
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_layout_pb2.GroupKind.ValueType]:
+        """The kinds of the groups. Default (empty): all kinds, unknown ones too."""
+
+    @_builtins.property
+    def optimizers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Families of the optimizers that update the groups, a part of the recipe's. Default (empty): all
+        that the recipe holds for.
+        """
+
     @_builtins.property
     def factors(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecipeFactor]:
         """The factors."""
@@ -192,21 +199,24 @@ class RecipeRule(_message.Message):
     def __init__(
         self,
         *,
-        kind: _layout_pb2.GroupKind.ValueType = ...,
-        residual_output: _builtins.bool = ...,
+        kinds: _abc.Iterable[_layout_pb2.GroupKind.ValueType] | None = ...,
+        residual_output: _builtins.bool | None = ...,
+        optimizers: _abc.Iterable[_builtins.str] | None = ...,
         factors: _abc.Iterable[Global___RecipeFactor] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_residual_output", b"_residual_output", "residual_output", b"residual_output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["factors", b"factors", "kind", b"kind", "residual_output", b"residual_output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_residual_output", b"_residual_output", "factors", b"factors", "kinds", b"kinds", "optimizers", b"optimizers", "residual_output", b"residual_output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__residual_output: _TypeAlias = _typing.Literal["residual_output"]  # noqa: Y015
+    _WhichOneofArgType__residual_output: _TypeAlias = _typing.Literal["_residual_output", b"_residual_output"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__residual_output) -> _WhichOneofReturnType__residual_output | None: ...
 
-Global___RecipeRule: _TypeAlias = RecipeRule  # noqa: Y015
+Global___RecipeRow: _TypeAlias = RecipeRow  # noqa: Y015
 
 @_typing.final
 class Recipe(_message.Message):
-    """Recipe is a table of factors by kind of group."""
+    """Recipe is a table of factors."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -214,25 +224,28 @@ class Recipe(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     OPTIMIZERS_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
-    RULES_FIELD_NUMBER: _builtins.int
+    COVERS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
     description: _builtins.str
-    """One sentence, at most 1,000 characters. Default: empty."""
+    """What it is for, in one sentence; at most 4,096 characters without control characters."""
     source: _builtins.str
-    """Where the table comes from, such as a paper and its table; at most 1,000 characters."""
+    """Where it is published, such as a paper and its table; with the same limits."""
     @_builtins.property
     def optimizers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Families of optimizers that the recipe holds for, such as `Adam`; at most 64. Default (empty):
-        all.
-        """
+        """Families of optimizers that it holds for, such as `Adam`. Default (empty): all."""
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What must hold of the model, one sentence each; at most 64 of at most 1,000 characters."""
+        """What must hold of the model and its training, in sentences; at most 32, with the same limits."""
 
     @_builtins.property
-    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecipeRule]:
-        """The rules, at most two for each kind. A group of a kind without a rule has no prior, and all its
-        settings are unchanged. Required.
+    def covers(self) -> _containers.RepeatedScalarFieldContainer[Global___Ratio.ValueType]:
+        """Ratios that the source makes a statement about; those of the factors are added."""
+
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecipeRow]:
+        """The rows, 1 to 64. The first row that fits a group is the group's. A group that none fits has no
+        prior, and all its settings are unchanged.
         """
 
     def __init__(
@@ -242,11 +255,12 @@ class Recipe(_message.Message):
         source: _builtins.str = ...,
         optimizers: _abc.Iterable[_builtins.str] | None = ...,
         conditions: _abc.Iterable[_builtins.str] | None = ...,
-        rules: _abc.Iterable[Global___RecipeRule] | None = ...,
+        covers: _abc.Iterable[Global___Ratio.ValueType] | None = ...,
+        rows: _abc.Iterable[Global___RecipeRow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "description", b"description", "optimizers", b"optimizers", "rules", b"rules", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "covers", b"covers", "description", b"description", "optimizers", b"optimizers", "rows", b"rows", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -324,7 +338,7 @@ class RecipeFactors(_message.Message):
     CONDITIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def learning_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Factors on learning rates, above 0; 1 for groups without a rule."""
+        """Factors on learning rates, above 0; 1 for groups without a row."""
 
     @_builtins.property
     def weight_decays(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -351,13 +365,13 @@ class RecipeFactors(_message.Message):
     @_builtins.property
     def initial_rms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """RMS that each group's entries should have before the first step: that of its counterpart in the
-        base times `initial_scales`. -1: unknown, as the base's layout lacks it or the recipe has no rule
+        base times `initial_scales`. -1: unknown, as the base's layout lacks it or the recipe has no row
         for the group; the group's own initial values are kept.
         """
 
     @_builtins.property
     def has_rule(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
-        """Whether the recipe has a rule for each group."""
+        """Whether the recipe has a row for each group that can be applied."""
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

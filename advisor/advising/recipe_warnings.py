@@ -1,0 +1,189 @@
+r"""Warnings about a run's recipe: what it leaves out, and where the measurement contradicts it.
+
+A recipe says from shapes what a measurement finds from the model itself. So a measurement checks
+both the recipe's conditions and the layout, as coordinate checks do (Yang et al., arXiv 2203.03466,
+appendix D).
+
+For each role, with the differences :math:`d_i = \log(\text{ratio}_i / \text{prior}_i)` of its
+groups and their standard errors :math:`e_i`, the mean :math:`\bar d` has the standard error s,
+
+.. math:: s^2 = \max\left(\frac{1}{n^2} \sum_i e_i^2,\ \frac{1}{n (n - 1)} \sum_i (d_i - \bar d)^2
+    \right).
+
+A role disagrees if the whole interval :math:`\bar d \pm z s` lies outside :math:`\pm \log 2`. The
+quantile z is that of a normal distribution for a chance of 1 % that any role of a run is reported
+whose true difference is a factor of 2 or less. Smaller differences have other causes, such as
+batches, and cost little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from advisor.advising.mismatch_warnings import Difference, DifferenceKind
+from advisor.policy import Layout, Measurement
+from advisor.policy.arrays import Floats
+from advisor.recipes import NoRule, RecipeFactors
+
+_TOLERANCE = math.log(2)
+_CHANCE = 0.01  # that any role of a run is reported without a reason
+_MAX_ROLES = 5  # named in one message
+_MAX_GROUPS = 3
+_START_STEPS = 100
+_START = 0.1  # fraction of a training
+
+
+@dataclass(frozen=True, slots=True)
+class RoleDifference:
+    """How far the measured multipliers of a role are from those of the recipe.
+
+    Attributes:
+        role: The role.
+        measured: Geometric mean of the measured ratios.
+        prior: Geometric mean of the recipe's multipliers.
+        error: Standard error of the logarithm of their quotient.
+    """
+
+    role: str
+    measured: float
+    prior: float
+    error: float
+
+    def exceeds(self, quantile: float) -> bool:
+        """Return whether the two differ by more than a factor of 2, beyond noise.
+
+        Args:
+            quantile: How many standard errors count as noise.
+        """
+        difference = abs(math.log(self.measured) - math.log(self.prior))
+        return difference - quantile * self.error > _TOLERANCE
+
+
+def is_check_due(measurement: Measurement) -> bool:
+    """Return whether a measurement is the one of a run that checks its recipe.
+
+    It is the first one after 100 steps, or after a tenth of a shorter training: rates of the first
+    steps differ from all later ones, for example where weights start at 0. So no state is needed,
+    and a run is warned once.
+    """
+    due = _START_STEPS
+    if measurement.total_steps:
+        due = min(due, math.ceil(_START * measurement.total_steps))
+    return measurement.step - measurement.interval_steps < due <= measurement.step
+
+
+def role_differences(
+    layout: Layout, ratios: Floats, priors: Floats, errors: Floats
+) -> list[RoleDifference]:
+    """Return how far each role is from the recipe.
+
+    Roles without a ratio or a prior are left out, and so are those whose noise is unknown: a single
+    group with an error of 0.
+
+    Args:
+        layout: The run's layout.
+        ratios: Reference over measured unit rate, 0 where one of them is missing, shape [groups].
+        priors: The recipe's multipliers, 0 where it has no rule, shape [groups].
+        errors: Relative errors of the ratios, shape [groups].
+    """
+    usable = (ratios > 0) & (priors > 0) & np.isfinite(errors)
+    members: dict[str, list[int]] = {}
+    for i in np.flatnonzero(usable).tolist():
+        members.setdefault(layout.groups[i].role, []).append(i)
+    found = []
+    for role, indices in members.items():
+        measured, expected = np.log(ratios[indices]), np.log(priors[indices])
+        differences, count = measured - expected, len(indices)
+        variance = float(np.square(errors[indices]).sum()) / count**2
+        if count > 1:
+            variance = max(variance, float(differences.var(ddof=1)) / count)
+        if variance > 0:
+            found.append(
+                RoleDifference(
+                    role,
+                    float(np.exp(measured.mean())),
+                    float(np.exp(expected.mean())),
+                    math.sqrt(variance),
+                )
+            )
+    return found
+
+
+def disagreement(
+    recipe: str, layout: Layout, ratios: Floats, priors: Floats, errors: Floats
+) -> list[Difference]:
+    """Return one difference that lists the roles in which measurement and recipe disagree, or none.
+
+    Args:
+        recipe: The recipe's name.
+        layout: See :func:`role_differences`.
+        ratios: See :func:`role_differences`.
+        priors: See :func:`role_differences`.
+        errors: See :func:`role_differences`.
+    """
+    roles = role_differences(layout, ratios, priors, errors)
+    if not roles:
+        return []
+    quantile = NormalDist().inv_cdf(1 - _CHANCE / 2 / len(roles))
+    apart = [role for role in roles if role.exceeds(quantile)]
+    if not apart:
+        return []
+    apart.sort(key=lambda role: -abs(math.log(role.measured / role.prior)))
+    listed = ", ".join(
+        f"{role.role} (measured {role.measured:.3g}, recipe {role.prior:.3g})"
+        for role in apart[:_MAX_ROLES]
+    )
+    more = f" and {len(apart) - _MAX_ROLES} more" if len(apart) > _MAX_ROLES else ""
+    return [
+        Difference(
+            DifferenceKind.RECIPE_DISAGREES,
+            f"{len(apart)} of {len(roles)} measured roles differ from the recipe {recipe} by more "
+            f"than a factor of 2, beyond noise: {listed}{more}; check the recipe's conditions "
+            f"(`advisor recipe show {recipe}`), the layers' kinds in the layout, and initial "
+            "values",
+        )
+    ]
+
+
+def missing_rules(recipe: str, layout: Layout, factors: RecipeFactors) -> list[Difference]:
+    """Return a difference for each reason why a recipe says nothing of some groups.
+
+    Args:
+        recipe: The recipe's name.
+        layout: The run's layout.
+        factors: The recipe's factors.
+    """
+    return [
+        Difference(DifferenceKind.RECIPE, message)
+        for message in _missing(recipe, layout, factors.no_rules)
+    ]
+
+
+def _missing(recipe: str, layout: Layout, reasons: Sequence[NoRule | None]) -> Iterator[str]:
+    counts = Counter(reason for reason in reasons if reason is not None)
+    for reason, count in counts.items():
+        names = [
+            group.name for group, own in zip(layout.groups, reasons, strict=True) if own is reason
+        ]
+        more = f" and {count - _MAX_GROUPS} more" if count > _MAX_GROUPS else ""
+        yield (
+            f"the recipe {recipe} says nothing of {count} of {len(layout)} groups, because "
+            f"{reason.value}: {', '.join(names[:_MAX_GROUPS])}{more}; {_REMEDIES[reason]}"
+        )
+
+
+_REMEDIES = {
+    NoRule.OPTIMIZER: "choose a recipe for this optimizer; until then these groups have no prior",
+    NoRule.KIND: "they have no prior, and what is measured decides",
+    NoRule.COUNTERPART: "they have no prior; add them to the profile's alias table if they are the "
+    "same layers",
+    NoRule.KIND_DIFFERS: "correct the kind in one of the two layouts",
+    NoRule.SHAPES: "write the layout with fslr.save_layout, and record the profile again if it has "
+    "no shapes",
+}
