@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -87,6 +87,7 @@ def recipe_to_proto(recipe: Recipe) -> recipe_pb2.Recipe:
             recipe_pb2.RecipeRow(
                 kinds=[_number(_KNOWN_KINDS, kind) for kind in row.kinds],
                 residual_output=row.residual_output,
+                in_block=row.in_block,
                 optimizers=row.optimizers,
                 factors=[
                     recipe_pb2.RecipeFactor(
@@ -168,11 +169,22 @@ def _row(message: recipe_pb2.RecipeRow) -> Row:
         with field_path(path):
             powers[field] = _powers(factor.powers)
     return Row(
-        tuple(kinds),
-        message.residual_output if message.HasField("residual_output") else None,
-        tuple(message.optimizers),
-        {field: powers[field] for field in Field if field in powers and powers[field].exponents},
+        kinds=tuple(kinds),
+        residual_output=_stated(message, "residual_output"),
+        in_block=_stated(message, "in_block"),
+        optimizers=tuple(message.optimizers),
+        powers={field: powers[field] for field in Field if _is_given(powers.get(field))},
     )
+
+
+def _stated(message: recipe_pb2.RecipeRow, flag: Literal["residual_output", "in_block"]) -> Any:
+    """Return a flag of a row; None if it is absent."""
+    return getattr(message, flag) if message.HasField(flag) else None
+
+
+def _is_given(powers: Powers | None) -> bool:
+    """Return whether a factor differs from 1."""
+    return powers is not None and bool(powers.exponents)
 
 
 def _powers(messages: Iterable[recipe_pb2.RatioPower]) -> Powers:

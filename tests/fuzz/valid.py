@@ -58,6 +58,7 @@ _RECIPE = recipe_pb2.Recipe(
         recipe_pb2.RecipeRow(
             kinds=[layout_pb2.GROUP_KIND_HIDDEN],
             residual_output=True,
+            in_block=True,
             optimizers=["Adam"],
             factors=[
                 recipe_pb2.RecipeFactor(

@@ -25,27 +25,27 @@ _sym_db = _symbol_database.Default()
 from fslr.advisor.v1 import layout_pb2 as fslr_dot_advisor_dot_v1_dot_layout__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66slr/advisor/v1/recipe.proto\x12\x0f\x66slr.advisor.v1\x1a\x1c\x66slr/advisor/v1/layout.proto\"B\n\nRatioPower\x12%\n\x05ratio\x18\x01 \x01(\x0e\x32\x16.fslr.advisor.v1.Ratio\x12\r\n\x05power\x18\x02 \x01(\x01\"h\n\x0cRecipeFactor\x12+\n\x05\x66ield\x18\x01 \x01(\x0e\x32\x1c.fslr.advisor.v1.RecipeField\x12+\n\x06powers\x18\x02 \x03(\x0b\x32\x1b.fslr.advisor.v1.RatioPower\"\xac\x01\n\tRecipeRow\x12)\n\x05kinds\x18\x01 \x03(\x0e\x32\x1a.fslr.advisor.v1.GroupKind\x12\x1c\n\x0fresidual_output\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x12\n\noptimizers\x18\x03 \x03(\t\x12.\n\x07\x66\x61\x63tors\x18\x04 \x03(\x0b\x32\x1d.fslr.advisor.v1.RecipeFactorB\x12\n\x10_residual_output\"\xa7\x01\n\x06Recipe\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x12\n\noptimizers\x18\x03 \x03(\t\x12\x12\n\nconditions\x18\x04 \x03(\t\x12&\n\x06\x63overs\x18\x05 \x03(\x0e\x32\x16.fslr.advisor.v1.Ratio\x12(\n\x04rows\x18\x06 \x03(\x0b\x32\x1a.fslr.advisor.v1.RecipeRow\"\x98\x01\n\x0eTrainingRatios\x12\x16\n\thead_size\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x62\x61tch\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06tokens\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x15\n\x08sequence\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x0c\n\n_head_sizeB\x08\n\x06_batchB\t\n\x07_tokensB\x0b\n\t_sequence\"\xd7\x01\n\rRecipeFactors\x12\x16\n\x0elearning_rates\x18\x01 \x03(\x01\x12\x15\n\rweight_decays\x18\x02 \x03(\x01\x12\x10\n\x08\x65psilons\x18\x03 \x03(\x01\x12\x18\n\x10one_minus_beta1s\x18\x04 \x03(\x01\x12\x18\n\x10one_minus_beta2s\x18\x05 \x03(\x01\x12\x16\n\x0einitial_scales\x18\x06 \x03(\x01\x12\x13\n\x0binitial_rms\x18\x07 \x03(\x01\x12\x10\n\x08has_rule\x18\x08 \x03(\x08\x12\x12\n\nconditions\x18\t \x03(\t*\xe8\x01\n\x0bRecipeField\x12\x1c\n\x18RECIPE_FIELD_UNSPECIFIED\x10\x00\x12\x1e\n\x1aRECIPE_FIELD_LEARNING_RATE\x10\x01\x12\x1d\n\x19RECIPE_FIELD_WEIGHT_DECAY\x10\x02\x12\x18\n\x14RECIPE_FIELD_EPSILON\x10\x03\x12 \n\x1cRECIPE_FIELD_ONE_MINUS_BETA1\x10\x04\x12 \n\x1cRECIPE_FIELD_ONE_MINUS_BETA2\x10\x05\x12\x1e\n\x1aRECIPE_FIELD_INITIAL_SCALE\x10\x06*\xc3\x01\n\x05Ratio\x12\x15\n\x11RATIO_UNSPECIFIED\x10\x00\x12\x10\n\x0cRATIO_FAN_IN\x10\x01\x12\x11\n\rRATIO_FAN_OUT\x10\x02\x12\x0f\n\x0bRATIO_DEPTH\x10\x03\x12\x11\n\rRATIO_EXPERTS\x10\x04\x12\x0e\n\nRATIO_RANK\x10\x05\x12\x13\n\x0fRATIO_HEAD_SIZE\x10\x06\x12\x0f\n\x0bRATIO_BATCH\x10\x07\x12\x10\n\x0cRATIO_TOKENS\x10\x08\x12\x12\n\x0eRATIO_SEQUENCE\x10\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66slr/advisor/v1/recipe.proto\x12\x0f\x66slr.advisor.v1\x1a\x1c\x66slr/advisor/v1/layout.proto\"B\n\nRatioPower\x12%\n\x05ratio\x18\x01 \x01(\x0e\x32\x16.fslr.advisor.v1.Ratio\x12\r\n\x05power\x18\x02 \x01(\x01\"h\n\x0cRecipeFactor\x12+\n\x05\x66ield\x18\x01 \x01(\x0e\x32\x1c.fslr.advisor.v1.RecipeField\x12+\n\x06powers\x18\x02 \x03(\x0b\x32\x1b.fslr.advisor.v1.RatioPower\"\xd0\x01\n\tRecipeRow\x12)\n\x05kinds\x18\x01 \x03(\x0e\x32\x1a.fslr.advisor.v1.GroupKind\x12\x1c\n\x0fresidual_output\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x15\n\x08in_block\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x12\n\noptimizers\x18\x04 \x03(\t\x12.\n\x07\x66\x61\x63tors\x18\x05 \x03(\x0b\x32\x1d.fslr.advisor.v1.RecipeFactorB\x12\n\x10_residual_outputB\x0b\n\t_in_block\"\xa7\x01\n\x06Recipe\x12\x13\n\x0b\x64\x65scription\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x12\n\noptimizers\x18\x03 \x03(\t\x12\x12\n\nconditions\x18\x04 \x03(\t\x12&\n\x06\x63overs\x18\x05 \x03(\x0e\x32\x16.fslr.advisor.v1.Ratio\x12(\n\x04rows\x18\x06 \x03(\x0b\x32\x1a.fslr.advisor.v1.RecipeRow\"\x98\x01\n\x0eTrainingRatios\x12\x16\n\thead_size\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x62\x61tch\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06tokens\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x15\n\x08sequence\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x0c\n\n_head_sizeB\x08\n\x06_batchB\t\n\x07_tokensB\x0b\n\t_sequence\"\xd7\x01\n\rRecipeFactors\x12\x16\n\x0elearning_rates\x18\x01 \x03(\x01\x12\x15\n\rweight_decays\x18\x02 \x03(\x01\x12\x10\n\x08\x65psilons\x18\x03 \x03(\x01\x12\x18\n\x10one_minus_beta1s\x18\x04 \x03(\x01\x12\x18\n\x10one_minus_beta2s\x18\x05 \x03(\x01\x12\x16\n\x0einitial_scales\x18\x06 \x03(\x01\x12\x13\n\x0binitial_rms\x18\x07 \x03(\x01\x12\x10\n\x08has_rule\x18\x08 \x03(\x08\x12\x12\n\nconditions\x18\t \x03(\t*\xe8\x01\n\x0bRecipeField\x12\x1c\n\x18RECIPE_FIELD_UNSPECIFIED\x10\x00\x12\x1e\n\x1aRECIPE_FIELD_LEARNING_RATE\x10\x01\x12\x1d\n\x19RECIPE_FIELD_WEIGHT_DECAY\x10\x02\x12\x18\n\x14RECIPE_FIELD_EPSILON\x10\x03\x12 \n\x1cRECIPE_FIELD_ONE_MINUS_BETA1\x10\x04\x12 \n\x1cRECIPE_FIELD_ONE_MINUS_BETA2\x10\x05\x12\x1e\n\x1aRECIPE_FIELD_INITIAL_SCALE\x10\x06*\xc3\x01\n\x05Ratio\x12\x15\n\x11RATIO_UNSPECIFIED\x10\x00\x12\x10\n\x0cRATIO_FAN_IN\x10\x01\x12\x11\n\rRATIO_FAN_OUT\x10\x02\x12\x0f\n\x0bRATIO_DEPTH\x10\x03\x12\x11\n\rRATIO_EXPERTS\x10\x04\x12\x0e\n\nRATIO_RANK\x10\x05\x12\x13\n\x0fRATIO_HEAD_SIZE\x10\x06\x12\x0f\n\x0bRATIO_BATCH\x10\x07\x12\x10\n\x0cRATIO_TOKENS\x10\x08\x12\x12\n\x0eRATIO_SEQUENCE\x10\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fslr.advisor.v1.recipe_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RECIPEFIELD']._serialized_start=972
-  _globals['_RECIPEFIELD']._serialized_end=1204
-  _globals['_RATIO']._serialized_start=1207
-  _globals['_RATIO']._serialized_end=1402
+  _globals['_RECIPEFIELD']._serialized_start=1008
+  _globals['_RECIPEFIELD']._serialized_end=1240
+  _globals['_RATIO']._serialized_start=1243
+  _globals['_RATIO']._serialized_end=1438
   _globals['_RATIOPOWER']._serialized_start=79
   _globals['_RATIOPOWER']._serialized_end=145
   _globals['_RECIPEFACTOR']._serialized_start=147
   _globals['_RECIPEFACTOR']._serialized_end=251
   _globals['_RECIPEROW']._serialized_start=254
-  _globals['_RECIPEROW']._serialized_end=426
-  _globals['_RECIPE']._serialized_start=429
-  _globals['_RECIPE']._serialized_end=596
-  _globals['_TRAININGRATIOS']._serialized_start=599
-  _globals['_TRAININGRATIOS']._serialized_end=751
-  _globals['_RECIPEFACTORS']._serialized_start=754
-  _globals['_RECIPEFACTORS']._serialized_end=969
+  _globals['_RECIPEROW']._serialized_end=462
+  _globals['_RECIPE']._serialized_start=465
+  _globals['_RECIPE']._serialized_end=632
+  _globals['_TRAININGRATIOS']._serialized_start=635
+  _globals['_TRAININGRATIOS']._serialized_end=787
+  _globals['_RECIPEFACTORS']._serialized_start=790
+  _globals['_RECIPEFACTORS']._serialized_end=1005
 # @@protoc_insertion_point(module_scope)

@@ -178,10 +178,13 @@ class RecipeRow(_message.Message):
 
     KINDS_FIELD_NUMBER: _builtins.int
     RESIDUAL_OUTPUT_FIELD_NUMBER: _builtins.int
+    IN_BLOCK_FIELD_NUMBER: _builtins.int
     OPTIMIZERS_FIELD_NUMBER: _builtins.int
     FACTORS_FIELD_NUMBER: _builtins.int
     residual_output: _builtins.bool
     """Whether the groups write into the residual stream. Default (absent): both."""
+    in_block: _builtins.bool
+    """Whether the groups are in a block. Default (absent): both."""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_layout_pb2.GroupKind.ValueType]:
         """The kinds of the groups. Default (empty): all kinds, unknown ones too."""
@@ -201,15 +204,21 @@ class RecipeRow(_message.Message):
         *,
         kinds: _abc.Iterable[_layout_pb2.GroupKind.ValueType] | None = ...,
         residual_output: _builtins.bool | None = ...,
+        in_block: _builtins.bool | None = ...,
         optimizers: _abc.Iterable[_builtins.str] | None = ...,
         factors: _abc.Iterable[Global___RecipeFactor] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_residual_output", b"_residual_output", "residual_output", b"residual_output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_in_block", b"_in_block", "_residual_output", b"_residual_output", "in_block", b"in_block", "residual_output", b"residual_output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_residual_output", b"_residual_output", "factors", b"factors", "kinds", b"kinds", "optimizers", b"optimizers", "residual_output", b"residual_output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_block", b"_in_block", "_residual_output", b"_residual_output", "factors", b"factors", "in_block", b"in_block", "kinds", b"kinds", "optimizers", b"optimizers", "residual_output", b"residual_output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__in_block: _TypeAlias = _typing.Literal["in_block"]  # noqa: Y015
+    _WhichOneofArgType__in_block: _TypeAlias = _typing.Literal["_in_block", b"_in_block"]  # noqa: Y015
     _WhichOneofReturnType__residual_output: _TypeAlias = _typing.Literal["residual_output"]  # noqa: Y015
     _WhichOneofArgType__residual_output: _TypeAlias = _typing.Literal["_residual_output", b"_residual_output"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__in_block) -> _WhichOneofReturnType__in_block | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__residual_output) -> _WhichOneofReturnType__residual_output | None: ...
 
 Global___RecipeRow: _TypeAlias = RecipeRow  # noqa: Y015
