@@ -172,18 +172,17 @@ def _missing(recipe: str, layout: Layout, reasons: Sequence[NoRule | None]) -> I
             group.name for group, own in zip(layout.groups, reasons, strict=True) if own is reason
         ]
         more = f" and {count - _MAX_GROUPS} more" if count > _MAX_GROUPS else ""
+        remedy = _REMEDIES.get(reason, "these groups have no prior")
         yield (
-            f"the recipe {recipe} says nothing of {count} of {len(layout)} groups, because "
-            f"{reason.value}: {', '.join(names[:_MAX_GROUPS])}{more}; {_REMEDIES[reason]}"
+            f"the recipe {recipe} says nothing of {count} of {len(layout)} groups "
+            f"({', '.join(names[:_MAX_GROUPS])}{more}): {reason.value}; {remedy}"
         )
 
 
 _REMEDIES = {
-    NoRule.OPTIMIZER: "choose a recipe for this optimizer; until then these groups have no prior",
-    NoRule.KIND: "they have no prior, and what is measured decides",
-    NoRule.COUNTERPART: "they have no prior; add them to the profile's alias table if they are the "
-    "same layers",
+    NoRule.OPTIMIZER: "choose a recipe for this optimizer, or none",
+    NoRule.KIND: "these groups have no prior, and what is measured decides",
+    NoRule.COUNTERPART: "add them to the profile's alias table if they are the same layers",
     NoRule.KIND_DIFFERS: "correct the kind in one of the two layouts",
-    NoRule.SHAPES: "write the layout with fslr.save_layout, and record the profile again if it has "
-    "no shapes",
+    NoRule.SHAPES: "record the profile again if it is the one without shapes",
 }

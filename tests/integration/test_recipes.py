@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from advisor.local.in_process import InProcessAdvisor
+from advisor.recipes import NoRule
 from fslr import (
     AdvisorClient,
     InvalidRequestError,
@@ -28,11 +29,12 @@ from fslr.advisor.v1 import (
     recipe_service_pb2_grpc,
 )
 from fslr.client.status_errors import service_error
-from tests.building import content_message, describe_tensors, layout_message, opening_message
+from tests.building import NAMES, content_message, describe_tensors, layout_message, opening_message
 
 EMBEDDING, HIDDEN = layout_pb2.GROUP_KIND_EMBEDDING, layout_pb2.GROUP_KIND_HIDDEN
 FAN_IN, BATCH = recipe_pb2.RATIO_FAN_IN, recipe_pb2.RATIO_BATCH
 LEARNING_RATE = recipe_pb2.RECIPE_FIELD_LEARNING_RATE
+SHAPES, OTHER = NoRule.SHAPES.value, NoRule.OPTIMIZER.value
 WIDTH, WIDER = 8, 32
 RMS = 0.02
 
@@ -179,8 +181,8 @@ def test_an_opening_alone_is_answered_and_measurements_follow_on_the_same_stream
     missing = [w.message for w in answer.warnings if w.kind == pb.WARNING_KIND_RECIPE]
     assert missing == [
         (
-            f"the recipe {name}@1 says nothing of 1 of 4 groups, because the recipe has no row for "
-            "groups of this kind: embed.weight; they have no prior, and what is measured decides"
+            f"the recipe {name}@1 says nothing of 1 of 4 groups (embed.weight): the recipe has no "
+            "row for groups of this kind; these groups have no prior, and what is measured decides"
         )
     ]
     # A later version does not reach a run that is open.
@@ -260,8 +262,8 @@ def test_layouts_without_shapes_and_other_optimizers_have_no_rule(
     for group in bare.layout.groups:
         group.kind = HIDDEN
     for opening, message in (
-        (bare, "says nothing of 3 of 4 groups, because the layouts do not give the shapes"),
-        (opened(project, "mup-sgd"), "4 of 4 groups, because the recipe does not hold for the gro"),
+        (bare, f"3 of 4 groups (blocks.0.up.weight, blocks.1.up.weight, head.weight): {SHAPES}"),
+        (opened(project, "mup-sgd"), f"4 of 4 groups ({', '.join(NAMES[:3])} and 1 more): {OTHER}"),
     ):
         answer = client.recommend_once(opening)
         assert list(answer.multipliers) == [1.0] * 4
@@ -314,8 +316,8 @@ def test_applied_recipes_are_those_of_runs(client: AdvisorClient, project: str) 
     assert (applied.recipe, applied.factors) == (f"{name}@1", expected)
     of_layouts = client.apply_recipe(name, described(WIDER), described(WIDTH), optimizer="AdamW")
     assert of_layouts.factors == expected
-    assert [w.partition(",")[0] for w in applied.warnings] == [
-        f"the recipe {name}@1 says nothing of 1 of 4 groups"
+    assert [w.partition(":")[0] for w in applied.warnings] == [
+        f"the recipe {name}@1 says nothing of 1 of 4 groups (embed.weight)"
     ]
     bad = table()
     bad.rows.add().CopyFrom(bad.rows[0])
