@@ -3,8 +3,8 @@
 The factors A and B of an adapter have one rate, that of the change of the outputs which the steps
 of both make (:mod:`fslr.training.adapter_rates`), and so one multiplier. Here this is compared with
 a rate of their own for each: a profile of a small rank is recorded once, its joint rates are
-computed from the same measurements, and a large rank trains with either. The names of the factors
-here are not those of adapters, so the client keeps their rates apart.
+computed from the same measurements, and a large rank trains with either. The layers here have an
+activation beside their factors that is never called, so the client keeps their rates apart.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Literal, TypedDict, get_args
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 import fslr.torch
 from advisor.local.in_process import InProcessAdvisor
@@ -200,7 +201,19 @@ def _task(scale: Scale, rank: int, seed: int) -> Task:
     for module in task.model.modules():
         if isinstance(module, LoRALinear):
             module.scale = ALPHA / rank if scale == SCALES[0] else 2.0
+    keep_apart(task.model)
     return task
+
+
+def keep_apart(model: nn.Module) -> None:
+    """Let the client not see that layers are adapted, so that factors have their own rates.
+
+    Args:
+        model: The model; its function does not change.
+    """
+    for module in list(model.modules()):
+        if isinstance(module, LoRALinear):
+            module.add_module("not_called", nn.ReLU())
 
 
 def _recorded(

@@ -7,15 +7,19 @@ from torch import nn
 
 import fslr.torch
 from benchmarks.report.adapters import adapters as rendered
-from benchmarks.studies.adapters import JointAdvisor, Losses, row_of
+from benchmarks.studies.adapters import JointAdvisor, Losses, keep_apart, row_of
 from benchmarks.transfer.lora import LoRALinear
+from fslr.torch.model.groups import ModelGroups
 from tests.building import content_message
 
 
-def test_both_factors_have_one_multiplier() -> None:
+def test_both_factors_have_one_multiplier_where_the_client_keeps_them_apart() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(LoRALinear(nn.Linear(4, 6), rank=2), nn.Tanh(), nn.Linear(6, 2))
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2)
+    assert len(ModelGroups(model, optimizer).adapters()) == 1
+    keep_apart(model)
+    assert ModelGroups(model, optimizer).adapters() == []
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     content = content_message(names)
     for point in content.points:

@@ -14,10 +14,12 @@ import numpy as np
 
 from fslr.advisor.v1 import layout_pb2
 from fslr.errors import AttachError
+from fslr.jax.adapters import adapters_of
 from fslr.jax.advice_transform import depth_axis
 from fslr.jax.kinds import Leaf, describe
 from fslr.jax.model_forms import ModelForm, check_params
 from fslr.jax.names import keys_of, name_of, parts_of
+from fslr.training.adapter_rates import adapter_pairs, all_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +112,11 @@ class ModelGroups:
             )
         prefix = next(p for p in self._stacked if name == p or name.startswith(f"{p}."))
         rest = name[len(prefix) :]
-        one = Leaf(path, shape[:axis] + shape[axis + 1 :], classes, is_in_block=True)
+        of_layer = shape[:axis] + shape[axis + 1 :]
         for layer in range(shape[axis]):
             group = f"{prefix}.{layer}{rest}"
             self._groups.append(ParameterGroup(group, index, name, layer, axis))
-            self._described.append(one)
+            self._described.append(Leaf(path, of_layer, classes, layer))
 
     def __len__(self) -> int:
         """Return the number of groups."""
@@ -128,6 +130,13 @@ class ModelGroups:
     def names(self) -> list[str]:
         """The names of the groups."""
         return [group.name for group in self._groups]
+
+    def adapters(self) -> list[tuple[int, int]]:
+        """Return the layout indices of the factors A and B of each low-rank adapter.
+
+        They are known by their names, or by their shapes and the module that they are in.
+        """
+        return all_pairs(adapter_pairs(self.names), adapters_of(self._described))
 
     def by_leaf(self, values: Sequence[float]) -> dict[str, float | list[float]]:
         """Return a value for each group as one for each leaf, a list for a stacked leaf."""
@@ -160,7 +169,11 @@ class ModelGroups:
                 initial ones.
             optimizers: Name of the optimizer of each leaf, if it is not that of the run.
         """
-        descriptions = describe(self._described, is_ordered=self._is_ordered)
+        descriptions = describe(
+            self._described,
+            is_ordered=self._is_ordered,
+            adapters=adapters_of(self._described),
+        )
         rms = [None] * len(self) if has_stepped else self._rms_of(params)
         names = optimizers or {}
         return layout_pb2.Layout(

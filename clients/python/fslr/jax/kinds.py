@@ -8,7 +8,8 @@ that a number in the name is followed by a further module, as in ``layers.3.mlp.
 =============  =================================================================================
 kind           parameter
 =============  =================================================================================
-adapter A, B   in ``lora_A``, ``lora_a`` and the like; in ``lora_B``, ``lora_b``
+adapter A, B   in ``lora_A``, ``lora_a`` and the like; in ``lora_B``, ``lora_b``; both also by
+               shape and use, as in :mod:`fslr.jax.adapters`
 embedding      ``embedding`` of Flax; of a class or a module with Embed in its name; a raw table
                whose name says position, embedding, token or the like
 vector         of a norm; ``bias``, ``scale`` or ``..._bias``; at most one dimension is above 1, and
@@ -77,7 +78,8 @@ from fslr.training.parameter_words import (
 _NUMBERED = re.compile(r"([A-Za-z][A-Za-z_]*?)_([0-9]+)")  # blocks_3, Dense_0
 _ATTENTION = frozenset({"query", "key", "value"})
 _VECTORS = frozenset({"bias", "scale"})
-_WEIGHTS = frozenset({"kernel", "weight", "w", "W"})
+WEIGHTS = frozenset({"kernel", "weight", "w", "W"})
+"""Names of the weight of a layer."""
 _EMBEDDING_CLASS = re.compile(r"^Embed")
 _NORM_NAME = re.compile(r"(^|_)(layer|batch|rms|group|instance)?_?norm", re.IGNORECASE)
 
@@ -90,14 +92,14 @@ class Leaf:
         path: The parts of its name.
         shape: Its shape, of one layer if it is stacked.
         classes: Names of the classes of the module that it belongs to; empty: not known.
-        is_in_block: Whether it is one layer of a stacked leaf.
+        layer: Its layer, if it is one of a stacked leaf; None otherwise.
         has_bias: Whether a vector beside it has an entry for each of its outputs.
     """
 
     path: tuple[str, ...]
     shape: tuple[int, ...]
     classes: tuple[str, ...] = ()
-    is_in_block: bool = False
+    layer: int | None = None
     has_bias: bool = False
 
     @property
@@ -120,21 +122,27 @@ class Leaf:
         return self.name == "weight" and bool(self.classes)
 
 
-def describe(leaves: Sequence[Leaf], *, is_ordered: bool) -> list[Description]:
+def describe(
+    leaves: Sequence[Leaf], *, is_ordered: bool, adapters: Sequence[tuple[int, int]] = ()
+) -> list[Description]:
     """Return what is known of parameters before training; the model is not run.
 
     Args:
         leaves: The parameters.
         is_ordered: Whether their order is that of the model.
+        adapters: The indices of the factors A and B of adapters.
     """
     leaves = _with_biases(leaves)
-    kinds = _Kinds(leaves, is_ordered=is_ordered)
+    known = {a: layout_pb2.GROUP_KIND_ADAPTER_A for a, _ in adapters}
+    known |= {b: layout_pb2.GROUP_KIND_ADAPTER_B for _, b in adapters}
+    others = [leaf for index, leaf in enumerate(leaves) if index not in known]
+    kinds = _Kinds(others, is_ordered=is_ordered)
     found = []
-    for leaf in leaves:
+    for index, leaf in enumerate(leaves):
         if 0 in leaf.shape or len(leaf.shape) > MAX_DIMENSIONS:
             found.append(Description())
             continue
-        kind = kinds.kind_of(leaf)
+        kind = known[index] if index in known else kinds.kind_of(leaf)
         found.append(Description(leaf.shape, *_fans_of(leaf, kind), kind))
     return found
 
@@ -234,7 +242,7 @@ def _numbered(path: tuple[str, ...]) -> tuple[str, int] | None:
 
 
 def _is_in_block(leaf: Leaf) -> bool:
-    return leaf.is_in_block or is_in_block(leaf.module)
+    return leaf.layer is not None or is_in_block(leaf.module)
 
 
 def _is_matrix(leaf: Leaf) -> bool:
@@ -263,7 +271,7 @@ def _is_vector(leaf: Leaf) -> bool:
         return True
     if leaf.name.endswith("_bias") or any(map(_NORM_NAME.search, leaf.module)):
         return True
-    if len(leaf.shape) > 1 and (leaf.name in _WEIGHTS or leaf.has_bias):
+    if len(leaf.shape) > 1 and (leaf.name in WEIGHTS or leaf.has_bias):
         return False  # the weight of a layer with a single input or output is a matrix
     return is_vector(leaf.shape)
 

@@ -19,7 +19,7 @@ from fslr.jax.estimators import Estimator, LeafGroup
 from fslr.jax.groups import ModelGroups
 from fslr.jax.measuring_options import MeasuringOptions
 from fslr.jax.model_forms import ModelForm, SplitModel
-from fslr.training.adapter_rates import adapter_pairs, with_joint_rates
+from fslr.training.adapter_rates import with_joint_rates
 from fslr.training.averaging import RunningAverage
 from fslr.training.estimate import RateEstimate
 from fslr.training.measurement_size import MeasurementSize
@@ -76,7 +76,7 @@ class StepMeter:
         self._apply_fn = apply_fn
         self._form = form
         self._groups = groups
-        self._adapters = adapter_pairs(groups.names)
+        self._adapters = groups.adapters()
         self._options = options
         self._static: Any = form.split(model).static
         self._average = RunningAverage(options.averaging)

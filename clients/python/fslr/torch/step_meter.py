@@ -25,7 +25,7 @@ from fslr.torch.model.batch import Batch
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.snapshot import Snapshot, StepView
 from fslr.torch.model.update import Update
-from fslr.training.adapter_rates import adapter_pairs, with_joint_rates
+from fslr.training.adapter_rates import with_joint_rates
 from fslr.training.averaging import RunningAverage
 from fslr.training.events import Listeners, Warned
 from fslr.training.measurement_size import MeasurementSize
@@ -89,7 +89,7 @@ class StepMeter:
     ) -> None:
         self._model = model
         self._groups = groups
-        self._adapters = adapter_pairs([group.name for group in groups])
+        self._adapters = groups.adapters()
         self._options = options
         self._ranks = ranks or Ranks()
         self._is_sharded = is_sharded(model)

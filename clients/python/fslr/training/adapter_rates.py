@@ -45,6 +45,41 @@ def adapter_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
     return found
 
 
+def is_low_rank(
+    a: Sequence[int], b: Sequence[int], *, inputs: int | None = None, outputs: int | None = None
+) -> bool:
+    """Return whether two matrices have the shapes of factors A and B, in either layout.
+
+    These are (r, in) and (out, r), or (in, r) and (r, out), with the rank r below in and out.
+
+    Args:
+        a: Shape of the factor that would read the layer's input.
+        b: Shape of the factor that would write its output.
+        inputs: Number of inputs of the layer; None: any.
+        outputs: Number of its outputs; None: any.
+    """
+    if len(a) != 2 or len(b) != 2:
+        return False
+    for (rank, read), (written, same) in ((a, b), (a[::-1], b[::-1])):
+        is_of_layer = inputs in {None, read} and outputs in {None, written}
+        if rank == same < min(read, written) and is_of_layer:
+            return True
+    return False
+
+
+def all_pairs(
+    named: Sequence[tuple[int, int]], found: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Return pairs that are known by their names, and others that have no group in common.
+
+    Args:
+        named: Those that :func:`adapter_pairs` found.
+        found: Those that were found by shape and use.
+    """
+    taken = {group for pair in named for group in pair}
+    return [*named, *(pair for pair in found if taken.isdisjoint(pair))]
+
+
 def with_joint_rates(
     estimate: RateEstimate, pairs: Sequence[tuple[int, int]], learning_rates: Sequence[float]
 ) -> RateEstimate:

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from fslr.advisor.v1 import layout_pb2
 from fslr.errors import AttachError
+from fslr.torch.model.adapters import adapters_of
 from fslr.torch.model.forward import unwrap
 from fslr.torch.model.initial_weights import rms_of
 from fslr.torch.model.kinds import describe
 from fslr.torch.model.shapes import count_of
 from fslr.torch.model.sharding import refuse_foreign_shards, reshard
 from fslr.torch.optimizers import Optimizers, checked_optimizers, name_of, updated_by
+from fslr.training.adapter_rates import adapter_pairs, all_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,18 @@ class ModelGroups:
     def index_of(self, parameter: Tensor) -> int | None:
         """Return the layout index of the group of ``parameter``; None if no group contains it."""
         return self._index.get(id(parameter))
+
+    def adapters(self) -> list[tuple[int, int]]:
+        """Return the layout indices of the factors A and B of each low-rank adapter.
+
+        They are known by their names, or by their shapes and the module that they are in.
+        """
+        found = [
+            (self.index_of(adapter.a), self.index_of(adapter.b))
+            for adapter in adapters_of(self._model)
+        ]
+        groups = [(a, b) for a, b in found if a is not None and b is not None]
+        return all_pairs(adapter_pairs([group.name for group in self._groups]), groups)
 
     def layout(self) -> layout_pb2.Layout:
         """Return the layout message: names, shapes, kinds and initial weights of the groups.

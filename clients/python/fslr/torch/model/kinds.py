@@ -10,7 +10,8 @@ kind           parameter
 =============  =================================================================================
 adapter A      in ``lora_A``, ``lora_a``, ``lora_embedding_A``, ``lora_down``; of the module
                ``a``, ``A`` or ``down`` of a class with LoRA in its name
-adapter B      the same with ``b``, ``B`` and ``up``
+adapter B      the same with ``b``, ``B`` and ``up``; both also by shape and use, as in
+               :mod:`fslr.torch.model.adapters`
 embedding      of ``nn.Embedding``, ``nn.EmbeddingBag`` or a class with Embedding in its name,
                also if it is tied to the readout; a raw table whose name says position,
                embedding, token, latent, queries or prompt
@@ -41,6 +42,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 
 from fslr.advisor.v1 import layout_pb2
+from fslr.torch.model.adapters import adapters_of
 from fslr.torch.model.owners import Owner, owners_of
 from fslr.torch.model.shapes import Convolution, fans_of, shape_of
 from fslr.training.parameter_words import (
@@ -109,6 +111,9 @@ class _Kinds:
         shapes: Mapping[int, tuple[int, ...] | None],
     ) -> None:
         self._owners = owners
+        adapters = adapters_of(model)
+        self._factors_a = {id(adapter.a) for adapter in adapters}
+        self._factors_b = {id(adapter.b) for adapter in adapters}
         paths = [owner.path for found in owners.values() for owner in found]
         self._beside_experts = beside_experts(paths)
         self._outputs = _output_embeddings(model) | {
@@ -134,8 +139,14 @@ class _Kinds:
         """
         owners = self._owners[key]
         rules: list[tuple[Kind, Callable[[Owner], bool]]] = [
-            (layout_pb2.GROUP_KIND_ADAPTER_A, lambda o: _is_adapter(o, ADAPTER_A, _SHORT_A)),
-            (layout_pb2.GROUP_KIND_ADAPTER_B, lambda o: _is_adapter(o, ADAPTER_B, _SHORT_B)),
+            (
+                layout_pb2.GROUP_KIND_ADAPTER_A,
+                lambda o: key in self._factors_a or _is_adapter(o, ADAPTER_A, _SHORT_A),
+            ),
+            (
+                layout_pb2.GROUP_KIND_ADAPTER_B,
+                lambda o: key in self._factors_b or _is_adapter(o, ADAPTER_B, _SHORT_B),
+            ),
             (layout_pb2.GROUP_KIND_EMBEDDING, lambda o: _is_any_table(o, shape)),
             (layout_pb2.GROUP_KIND_VECTOR, lambda o: _is_vector(o, shape)),
             (layout_pb2.GROUP_KIND_ROUTER, lambda o: is_router(o.path, self._beside_experts)),
@@ -151,7 +162,9 @@ class _Kinds:
 
     def _is_matrix(self, key: int, shape: tuple[int, ...] | None) -> bool:
         """Return whether a parameter is the weight of a layer that is no table and no adapter."""
-        return shape is not None and not any(
+        if shape is None or key in self._factors_a | self._factors_b:
+            return False
+        return not any(
             _is_any_table(owner, shape)
             or _is_vector(owner, shape)
             or _is_adapter(owner, ADAPTER_A | ADAPTER_B, _SHORT_A | _SHORT_B)
