@@ -40,7 +40,7 @@ export function framed(container, picture, texts, title, read) {
     const rows = steps.map((step, index) => element("tr", {}, element("th", { scope: "row" }, String(step)),
       ...names.map((_, i) => element("td", { class: "n" }, cell(i, index)))));
     table.querySelector(".scroll")?.remove();
-    table.append(element("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": title },
+    table.append(element("div", { class: "scroll tall", tabindex: "0", role: "group", "aria-label": title },
       element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows))));
   };
   table.addEventListener("toggle", fill);
