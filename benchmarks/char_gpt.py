@@ -1,4 +1,7 @@
-"""A character-level GPT with three norm placements, learned positions and an untied head."""
+"""A character-level GPT with three norm placements, learned positions and an untied head.
+
+Its feed-forward layers can be mixtures of experts.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,8 @@ class CharGPTConfig:
         context: Maximum length of a sequence, in characters.
         head_width: Channels of one attention head.
         norm: Placement of the layer norms.
+        experts: Number of experts in each block, of which each token uses one; 0 for a plain
+            feed-forward layer.
     """
 
     vocabulary: int
@@ -37,6 +42,7 @@ class CharGPTConfig:
     context: int = 64
     head_width: int = 16
     norm: NormPlacement = "pre"
+    experts: int = 0
 
 
 class Attention(nn.Module):
@@ -64,6 +70,39 @@ class Attention(nn.Module):
         return attended
 
 
+class Mixture(nn.Module):
+    """A mixture of experts: a router sends each token to one feed-forward layer.
+
+    The expert's output is multiplied by its probability, so that the router is trained.
+    """
+
+    def __init__(self, width: int, experts: int) -> None:
+        super().__init__()
+        self.router = nn.Linear(width, experts, bias=False)
+        self.experts = nn.ModuleList(_Expert(width) for _ in range(experts))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of each token's expert, ``[B, T, width] -> [B, T, width]``."""
+        rows = x.flatten(0, -2)
+        probability, chosen = self.router(rows).softmax(-1).max(-1)
+        mixed = torch.zeros_like(rows)
+        for index, expert in enumerate(self.experts):
+            own = (chosen == index).nonzero().squeeze(-1)
+            mixed = mixed.index_add(0, own, probability[own, None] * expert(rows[own]))
+        return mixed.view_as(x)
+
+
+class _Expert(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fed: Tensor = self.down(nn.functional.gelu(self.up(x)))
+        return fed
+
+
 class Block(nn.Module):
     """Transformer block."""
 
@@ -73,13 +112,15 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(config.width)
         self.attention = Attention(config)
         self.norm2 = nn.LayerNorm(config.width)
-        self.up = nn.Linear(config.width, 4 * config.width)
-        self.down = nn.Linear(4 * config.width, config.width)
+        self.mixture = Mixture(config.width, config.experts) if config.experts else None
+        if self.mixture is None:
+            self.up = nn.Linear(config.width, 4 * config.width)
+            self.down = nn.Linear(4 * config.width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add attention and feed-forward, ``[B, T, width] -> [B, T, width]``."""
         x = self._add(x, self.norm1, self.attention)
-        return self._add(x, self.norm2, self._feed_forward)
+        return self._add(x, self.norm2, self.mixture or self._feed_forward)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         fed: Tensor = self.down(nn.functional.gelu(self.up(x)))

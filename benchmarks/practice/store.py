@@ -5,21 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import advisor
-import fslr
+from benchmarks.code_version import advised_code, client_code
 from benchmarks.practice.training import Trained, Training
 
 _FORMAT = 1  # raised where the code of trainings changes their numbers
-_CLIENT = ("advisor/v1", "torch", "training")
-_SERVICE = ("advising", "local", "policy", "wire")
 
 
 class Store:
@@ -84,25 +79,10 @@ def _key_of(training: Training) -> tuple[str, dict[str, Any]]:
         definition["advice"] = {
             "profile": hashlib.sha256(advice.profile).hexdigest(),
             "policy": hashlib.sha256(advice.policy).hexdigest(),
-            "code": _digest(
-                _sources(fslr.__file__, _CLIENT) + _sources(advisor.__file__, _SERVICE)
-            ),
+            "code": advised_code(),
         }
     elif training.is_recorded:
-        definition["code"] = _digest(_sources(fslr.__file__, _CLIENT))
+        definition["code"] = client_code()
     definition |= {"format": _FORMAT, "torch": torch.__version__}
     text = json.dumps(definition, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24], json.loads(text)
-
-
-def _sources(package: str | None, folders: Iterable[str]) -> tuple[Path, ...]:
-    root = Path(package or "").parent
-    return tuple(file for folder in folders for file in sorted((root / folder).rglob("*.py")))
-
-
-@cache
-def _digest(files: tuple[Path, ...]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal
+from dataclasses import asdict, replace
+from typing import Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
-from advisor.policy import Policy
-from advisor.wire import policy_to_proto
 from benchmarks.markdown import number
 from benchmarks.provenance import AsJson, Out, emit
-from benchmarks.studies.parametrisations import Rule, depth_mup, initialise, mup, width_and_depth
 from benchmarks.studies.reference import Outcome, outcome, references, searched
 from benchmarks.transfer.bench import PROCESSES, THREADS
 from benchmarks.transfer.cases import Case, chosen_cases
-from benchmarks.transfer.models import build_task
+from benchmarks.transfer.methods import published_flerm
 from benchmarks.transfer.progress import bench_with_progress
 from benchmarks.transfer.results import identity
-from benchmarks.transfer.settings import Setting
+from benchmarks.transfer.shape_rules import ByShape, RuleName
 from benchmarks.transfer.sweeps import ADVISED, PLAIN, Method
-from benchmarks.transfer.training import Advice, Recording
-from fslr.torch import MeasuringOptions
 
 _console = Console()
 
-RuleName = Literal["muP", "depth-muP", "muP and depth-muP"]
-_RULES: dict[RuleName, Rule] = {
-    "muP": mup,
-    "depth-muP": depth_mup,
-    "muP and depth-muP": width_and_depth,
-}
 _CODE_CHANGES = {
     "standard": "none",
     "muP": "initial value and learning rate of each tensor, by its role; heads of fixed width",
@@ -45,74 +33,19 @@ _CODE_CHANGES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ByShape:
-    """A parametrisation that follows from the shapes of base and big model.
-
-    Attributes:
-        rule: Its name.
-    """
-
-    rule: RuleName
-
-    @property
-    def name(self) -> str:
-        """Name in tables and JSON."""
-        return self.rule
-
-    def prepare(self, model: nn.Module, setting: Setting, base: Setting) -> dict[str, float]:  # noqa: ARG002
-        """Scale the initial weights in place and return factors on the learning rate.
-
-        Args:
-            model: The model.
-            setting: Its setting; not used.
-            base: The setting where the learning rate was tuned.
-        """
-        factors = _RULES[self.rule](model, build_task(base).model, "adam")
-        initialise(model, factors)
-        return {name: factor.learning_rate for name, factor in factors.items()}
-
-
-def published_flerm() -> Method:
-    """Return the paper's own procedure (Milsom et al., section 4, appendix).
-
-    It uses the estimator ``kronecker`` with 40 probes at the first step and one every 100 steps
-    after it, a running average over probes, and no rule but the ratio of rates. The authors draw
-    a new batch for each of the 40 probes; here all probes use the first step's batch.
-    """
-    options = MeasuringOptions(estimator="kronecker", probes=40, averaging=0.9, linearity=False)
-    policy = Policy(
-        min_interval_steps=100,
-        max_interval_steps=100,
-        weigh_by_confidence=False,
-        averaging_window=0.0,
-        max_relative_error=1e6,
-        target_relative_error=1e6,  # after the first measurement one probe is enough
-    )
-    return Method(
-        "published FLeRM",
-        recording=Recording(every=100, options=options),
-        advice=Advice(policy_to_proto(policy), options),
-    )
-
-
 def _methods(case: Case) -> list[Method]:
-    rules: dict[str, RuleName] = {
-        "width": "muP",
-        "depth": "depth-muP",
-        "width_depth": "muP and depth-muP",
-    }
-    by_shape = ByShape(rules[case.axis])
+    spoken = {"width": "muP", "depth": "depth-muP", "width_depth": "muP and depth-muP"}
+    rule: RuleName = "mup" if case.axis == "width" else "depth_mup"
     return [
         replace(PLAIN, name="standard"),
-        Method(by_shape.name, parametrisation=by_shape),
+        Method(spoken[case.axis], parametrisation=ByShape(rule)),
         published_flerm(),
         ADVISED,
     ]
 
 
 def _cases(*, is_quick: bool) -> list[Case]:
-    small = chosen_cases("width", "char_gpt_pre", "AdamW")
+    small = chosen_cases("width", "char_gpt_pre", "Muon")
     wide = [replace(case, optimizer="Adam") for case in small]
     if is_quick:
         return [replace(case, seeds=(0,), steps=100) for case in wide]

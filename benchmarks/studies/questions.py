@@ -99,7 +99,7 @@ def _different_seed(_bench: Bench, reference: Reference) -> Profiles:
 def _merged_seeds(bench: Bench, reference: Reference) -> Profiles:
     """Return one profile, merged from those of all seeds, for each seed."""
     case, found = reference.case, reference.base.profiles
-    result: dict[tuple[int, int], str] = {}
+    result: dict[tuple[float, int], str] = {}
     for octave in octaves_around(reference):
         names = [found[octave, seed] for seed in case.seeds if (octave, seed) in found]
         if len(names) == len(case.seeds):
@@ -144,7 +144,7 @@ def questions(*, is_quick: bool = False) -> Sequence[Question]:
     def lasting(case: Case, steps: int) -> Case:
         return case if is_quick else replace(case, steps=steps)
 
-    wide = replace(of("width", "char_gpt_pre", "AdamW"), optimizer="Adam")
+    wide = replace(of("width", "char_gpt_pre", "Muon"), optimizer="Adam")
     wide_mlp = of("width", "res_mlp")
     deep, deep_mlp = of("depth", "char_gpt_pre"), of("depth", "res_mlp")
     long = lasting(wide, _MANY_STEPS)

@@ -92,9 +92,9 @@ def references(
 
 
 def _reference(bench: Bench, case: Case, base_steps: int | None) -> Reference:
-    base_case = replace(case, steps=base_steps or case.steps)
+    base_case = replace(case, steps=base_steps or case.steps, base_steps=None)
     base = base_sweep(bench, base_case, PLAIN)
-    octave = best_octave(base.losses)
+    octave = best_octave(base.grid)
     if octave is None:
         raise ValueError(f"every training of the base of {case.name} diverged; lower its octaves")
     return Reference(case, base, big_sweep(bench, case, PLAIN, base), octave)
@@ -154,7 +154,7 @@ def recorded(
     bench: Bench,
     reference: Reference,
     recording: Recording,
-    octaves: Sequence[int],
+    octaves: Sequence[float],
     setting: Setting | None = None,
 ) -> Profiles:
     """Record and register profiles of a base.
@@ -177,8 +177,8 @@ def outcome(reference: Reference, found: Sweep) -> Outcome:
         reference: The case.
         found: The sweep; the reference's octave is one of its learning rates.
     """
-    own = best_octave(reference.plain.losses)
-    best = best_octave(found.losses)
+    own = best_octave(reference.plain.grid)
+    best = best_octave(found.grid)
     at = found.losses[reference.octave]
     plain = reference.plain.losses[own] if own is not None else [math.nan] * len(at)
     regrets = [loss - other for loss, other in zip(at, plain, strict=True)]
@@ -207,6 +207,6 @@ def _extra_cost_percent(plain: Sweep, found: Sweep) -> float | None:
     return 100 * (found_ratio / plain_ratio - 1)
 
 
-def _median(values: Mapping[int, Sequence[float]]) -> float | None:
+def _median(values: Mapping[float, Sequence[float]]) -> float | None:
     finite = [value for row in values.values() for value in row if math.isfinite(value)]
     return statistics.median(finite) if finite else None

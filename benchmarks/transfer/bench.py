@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import fslr
 from advisor.local.server import LocalServer
+from benchmarks.transfer.finished import FinishedTrainings
 from benchmarks.transfer.training import Trained, Training, run_training, start_worker
 from fslr.advisor.v1 import profile_pb2
 
@@ -25,6 +28,8 @@ class Bench:
 
     Args:
         processes: Number of parallel trainings.
+        finished: Results of finished trainings, which are not run again; new ones are added. None
+            to run all.
         on_planned: Called with the number of trainings of each request.
         on_trained: Called with the result of each training, from any thread.
 
@@ -36,10 +41,13 @@ class Bench:
         self,
         processes: int = PROCESSES,
         *,
+        finished: FinishedTrainings | None = None,
         on_planned: Callable[[int], None] = lambda _count: None,
         on_trained: Callable[[Trained], None] = lambda _trained: None,
     ) -> None:
         self._processes = processes
+        self._finished = finished
+        self._digests: dict[str, str] = {}  # of the contents of registered profiles, by name
         self._on_planned = on_planned
         self._on_trained = on_trained
         self._exit_stack = ExitStack()
@@ -72,11 +80,20 @@ class Bench:
         Args:
             trainings: The trainings.
         """
-        self._on_planned(len(trainings))
-        futures = [self._pool.submit(run_training, training) for training in trainings]
-        for future in futures:
-            future.add_done_callback(self._report)
-        return [future.result() for future in futures]
+        known = [
+            None if self._finished is None else self._finished.get(training, self._digests)
+            for training in trainings
+        ]
+        self._on_planned(known.count(None))
+        found: list[Trained | Future[Trained]] = []
+        for training, trained in zip(trainings, known, strict=True):
+            if trained is not None:
+                found.append(trained)
+                continue
+            future = self._pool.submit(run_training, training)
+            future.add_done_callback(partial(self._end, training))
+            found.append(future)
+        return [each.result() if isinstance(each, Future) else each for each in found]
 
     def register(self, profile: str, content: bytes) -> str:
         """Register a profile and return the name of its version.
@@ -86,7 +103,9 @@ class Bench:
             content: A recorded profile, serialised.
         """
         parsed = profile_pb2.ProfileContent.FromString(content)
-        return self._client.register_profile(profile, parsed).profile.name
+        name = self._client.register_profile(profile, parsed).profile.name
+        self._digests[name] = hashlib.sha256(content).hexdigest()
+        return name
 
     def content(self, profile: str) -> profile_pb2.ProfileContent:
         """Return the content of a registered version.
@@ -96,6 +115,9 @@ class Bench:
         """
         return self._client.get_profile(profile).profile.content
 
-    def _report(self, future: Future[Trained]) -> None:
-        if not future.cancelled() and future.exception() is None:
-            self._on_trained(future.result())
+    def _end(self, training: Training, future: Future[Trained]) -> None:
+        if future.cancelled() or future.exception() is not None:
+            return
+        if self._finished is not None:
+            self._finished.put(training, future.result(), self._digests)
+        self._on_trained(future.result())

@@ -1,4 +1,8 @@
-"""The cases of the transfer benchmark, in full and in quick form."""
+"""The cases of the transfer benchmark, in full and in quick form.
+
+``docs/decisions/0023-cases-that-choose-and-cases-that-claim.md`` says which of them choose the
+default method and which the claim is made on. :data:`CHOOSING` is that split.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,19 @@ from benchmarks.transfer.optimizers import OptimizerName
 from benchmarks.transfer.settings import ModelName, Setting
 
 AxisName = Literal[
-    "width", "depth", "width_depth", "init_scale", "lora_rank", "sequence_length", "batch_size"
+    "width",
+    "depth",
+    "width_depth",
+    "init_scale",
+    "lora_rank",
+    "sequence_length",
+    "batch_size",
+    "duration",
+    "experts",
 ]
 AXES: tuple[AxisName, ...] = get_args(AxisName)
-_SEEDS = (0, 1, 2)
+_SEEDS = tuple(range(5))
+_FEW_SEEDS = (0, 1, 2)  # of quick forms, and of the most expensive trainings
 # Losses on digits are close to zero, where seeds differ by more than octaves. Trainings are short.
 _DIGITS_SEEDS = tuple(range(8))
 
@@ -27,8 +40,10 @@ class Case:
         base: The model on which the learning rate is tuned and the profile recorded.
         big: The model that uses them.
         octaves: log2 of the learning rates that sweeps start with.
-        steps: Optimizer steps of every training.
+        steps: Optimizer steps of the big model's trainings, and of the base's.
         seeds: Seeds of every training.
+        weight_decay: Coefficient of AdamW's weight decay; None for PyTorch's default.
+        base_steps: Optimizer steps of the base's trainings; None for those of the big model.
     """
 
     axis: AxisName
@@ -38,6 +53,13 @@ class Case:
     octaves: tuple[int, ...]
     steps: int = 150
     seeds: tuple[int, ...] = _SEEDS
+    weight_decay: float | None = None
+    base_steps: int | None = None
+
+    @property
+    def steps_of_base(self) -> int:
+        """Optimizer steps of the base's trainings."""
+        return self.base_steps or self.steps
 
     @property
     def model(self) -> ModelName:
@@ -62,6 +84,9 @@ _MLP = Setting("res_mlp", width=32, depth=4, batch_size=32)
 _CONV = Setting("conv_net", width=8, batch_size=32)
 _LORA = Setting("lora_gpt", width=64, rank=1)
 _LARGE = Setting("char_gpt_pre", width=32, context=64, batch_size=20)
+_MOE = Setting("moe_gpt", width=32, experts=2)
+_LONG_STEPS = 2000
+_LONG_DECAY = 0.1
 
 
 def _wide(
@@ -80,7 +105,6 @@ _CASES = (
     _wide(_LARGE, "Adam", _ADAM, steps=200),
     _wide(_POST, "Adam", _ADAM),
     _wide(_POST_MOD, "Adam", _ADAM),
-    _wide(_GPT, "AdamW", _ADAM),
     _wide(_GPT, "SGD", _octaves(1, -4)),
     _wide(_GPT, "Adagrad", _octaves(-2, -7)),
     _wide(_GPT, "Muon", _ADAM),
@@ -114,7 +138,6 @@ _CASES = (
         replace(_MLP, width=128, init_scale=8.0),
         _octaves(-5, -10),
     ),
-    Case("lora_rank", "AdamW", _LORA, replace(_LORA, rank=16), _octaves(-3, -8)),
     Case(
         "sequence_length",
         "Adam",
@@ -136,11 +159,71 @@ _CASES = (
         replace(_MLP, width=64, batch_size=32),
         _octaves(-2, -7),
     ),
-)
-CASES = tuple(
-    case if case.base.reads_text else replace(case, seeds=_DIGITS_SEEDS) for case in _CASES
+    Case(
+        "duration",
+        "Adam",
+        replace(_GPT, width=32),
+        replace(_GPT, width=32),
+        _ADAM,
+        steps=1200,
+        base_steps=150,
+    ),
+    Case("experts", "Adam", _MOE, replace(_MOE, experts=8), _ADAM),
 )
 
+
+def _long(axis: AxisName, base: Setting, big: Setting, base_steps: int | None = None) -> Case:
+    return Case(
+        axis,
+        "AdamW",
+        base,
+        big,
+        _ADAM,
+        _LONG_STEPS,
+        _FEW_SEEDS,
+        weight_decay=_LONG_DECAY,
+        base_steps=base_steps,
+    )
+
+
+_GPT_32 = replace(_GPT, width=32)
+_POST_MOD_32 = replace(_POST_MOD, width=32)
+_LONG_CASES = (
+    _long("width", _GPT, replace(_GPT, width=128)),
+    _long("width", _POST, replace(_POST, width=128)),
+    _long("width", _MOE, replace(_MOE, width=128)),
+    _long("depth", _GPT_32, replace(_GPT_32, depth=16)),
+    _long("depth", _POST_MOD_32, replace(_POST_MOD_32, depth=16)),
+    _long("width_depth", _GPT, replace(_GPT, width=64, depth=8)),
+    _long("init_scale", replace(_GPT, width=64), replace(_GPT, width=64, init_scale=8.0)),
+    _long("sequence_length", replace(_GPT_32, context=16), replace(_GPT_32, context=128)),
+    _long("batch_size", replace(_GPT_32, batch_size=4), replace(_GPT_32, batch_size=32)),
+    _long("duration", _GPT_32, _GPT_32, base_steps=_LONG_STEPS // 8),
+    _long("experts", _MOE, replace(_MOE, experts=8)),
+    replace(_long("lora_rank", _LORA, replace(_LORA, rank=16)), octaves=_octaves(-3, -8)),
+)
+CASES = (
+    *(case if case.base.reads_text else replace(case, seeds=_DIGITS_SEEDS) for case in _CASES),
+    *_LONG_CASES,
+)
+
+CHOOSING = frozenset({
+    "width char_gpt_pre Adam",
+    "width char_gpt_post Adam",
+    "width char_gpt_pre SGD",
+    "width res_mlp Adam",
+    "width conv_net SGD",
+    "depth char_gpt_pre Adam",
+    "depth res_mlp Adam",
+    "width_depth char_gpt_pre Adam",
+    "init_scale res_mlp Adam",
+    "sequence_length char_gpt_pre Adam",
+    "batch_size char_gpt_pre Adam",
+    "duration char_gpt_pre Adam",
+})
+"""Names of the cases that choose the default method. The others make the claim."""
+
+_QUICK_STEPS = 60
 _QUICK_MODELS: dict[AxisName, ModelName] = {
     "width": "char_gpt_pre",
     "depth": "char_gpt_pre",
@@ -149,18 +232,22 @@ _QUICK_MODELS: dict[AxisName, ModelName] = {
     "lora_rank": "lora_gpt",
     "sequence_length": "char_gpt_pre",
     "batch_size": "char_gpt_pre",
+    "duration": "char_gpt_pre",
+    "experts": "moe_gpt",
 }
 
 
 def quick(case: Case) -> Case:
-    """Return a case with one seed, fewer steps, and a smaller model if it has the largest one.
+    """Return a case with three seeds, fewer steps, and a smaller model if it has the largest one.
 
     Args:
         case: A full case.
     """
     if case.base == _LARGE:
         case = replace(case, base=_GPT, big=replace(_GPT, width=8 * _GPT.width))
-    return replace(case, seeds=(0,), steps=100)
+    shorter = case.steps_of_base / case.steps
+    base_steps = None if case.base_steps is None else round(_QUICK_STEPS * shorter)
+    return replace(case, seeds=_FEW_SEEDS, steps=_QUICK_STEPS, base_steps=base_steps)
 
 
 def chosen_cases(

@@ -1,33 +1,57 @@
-"""``python -m benchmarks transfer``: run cases, print them, and write each one as it ends."""
+"""``python -m benchmarks transfer``: run cases, print them, and write each record as it ends."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.markdown import number
-from benchmarks.options import one_of
+from benchmarks.options import Processes, Resume, one_of
 from benchmarks.provenance import AsJson, provenance
-from benchmarks.transfer.bench import PROCESSES, THREADS
+from benchmarks.transfer.bench import PROCESSES, THREADS, Bench
+from benchmarks.transfer.case_sweeps import CaseSweeps
 from benchmarks.transfer.cases import AXES, CASES, Case, chosen_cases
+from benchmarks.transfer.cases import quick as quick_form
 from benchmarks.transfer.duration import expected_s
-from benchmarks.transfer.notes import note_on
+from benchmarks.transfer.finished import FinishedTrainings
+from benchmarks.transfer.methods import METHODS, STANDARD, MethodName, method_of
 from benchmarks.transfer.optimizers import OPTIMIZERS
 from benchmarks.transfer.progress import bench_with_progress
-from benchmarks.transfer.results import Record, document, is_finished, load, merged, record, save
+from benchmarks.transfer.results import (
+    Record,
+    base_record,
+    document,
+    identity,
+    is_finished,
+    load,
+    merged,
+    method_record,
+    same_case,
+    save,
+    transferred_octave,
+    with_figures,
+)
 from benchmarks.transfer.settings import MODELS
-from benchmarks.transfer.sweeps import sweep_case
 
-_FILE_WIDTH = 150  # characters
+_FILE_WIDTH = 120  # characters
+_QUICK_METHODS: tuple[MethodName, ...] = ("standard", "measured", "hybrid")
 
 _console = Console(stderr=True)
+
+
+class _Todo(NamedTuple):
+    """A case with the methods that are to be run."""
+
+    case: Case
+    methods: Sequence[MethodName]
 
 
 def transfer(
@@ -42,46 +66,87 @@ def transfer(
         str | None,
         typer.Option(help=f"One of {', '.join(OPTIMIZERS)}.", callback=one_of(OPTIMIZERS)),
     ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"One of {', '.join(METHODS)}. Can be given several times. Default: all; with "
+            f"--quick {', '.join(_QUICK_METHODS)}.",
+            callback=one_of(METHODS),
+        ),
+    ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Use one seed, fewer steps, and one case per axis.")
+        bool,
+        typer.Option(
+            "--quick",
+            help="Use three seeds, fewer steps, whole octaves, and one small case per axis.",
+        ),
     ] = False,
     as_json: AsJson = False,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="File to merge finished cases into. Cases that it already has are skipped."
+            help="File to merge finished records into. Those that it already has are skipped."
         ),
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Also run cases that the file already has.")
+        bool, typer.Option("--again", help="Also run what the file already has.")
     ] = False,
-    processes: Annotated[
-        int, typer.Option(help="Trainings to run in parallel, with one thread each.", min=1)
-    ] = PROCESSES,
+    resume: Resume = None,
+    processes: Processes = PROCESSES,
 ) -> None:
-    """Sweep learning rates on bases and on scaled models, plain and advised by the service."""
+    """Sweep learning rates on bases and on scaled models, with each way to transfer them."""
     cases = _chosen(axis, model, optimizer, is_quick=quick)
-    records, source = ([], {}) if out is None else load(out)
-    if quick and any(len(old["seeds"]) > 1 for old in records):
+    names = [name for name in METHODS if name in (method or (_QUICK_METHODS if quick else METHODS))]
+    bases, records, source = ([], [], {}) if out is None else _loaded(out)
+    if quick and any(not _is_quick(old) for old in records):
         raise typer.BadParameter(
-            f"{out} has cases with several seeds, which --quick would replace; use a different file"
+            f"{out} has full cases, which --quick would replace; use a different file"
         )
-    waiting = [case for case in cases if again or not is_finished(case, records)]
-    _announce(cases, waiting, out, processes)
-    if waiting or not source:  # taken before the runs, so that it is the commit of this code
-        chosen_by = ("--axis", "--model", "--optimizer") if records else ()  # other cases are kept
-        source = {**provenance(without=chosen_by), "threads": THREADS, "processes": processes}
-    for new in _run(waiting, processes):
-        records = merged(records, {**new, "commit": source["commit"]})
+    todo = _todo(cases, names, [] if again else records)
+    _announce(cases, todo, out, processes, is_fine=not quick)
+    if todo or not source:  # taken before the runs, so that it is the commit of this code
+        chosen_by = ("--axis", "--model", "--optimizer", "--method", "--resume")
+        source = {
+            **provenance(without=chosen_by if records else ("--resume",)),
+            "threads": THREADS,
+            "processes": processes,
+        }
+    for base, new in _run(todo, processes, resume, records, is_fine=not quick):
+        commit = {"commit": source["commit"]}
+        bases, records = merged(bases, base), merged(records, {**new, **commit})
         if out is not None:
-            save(out, document(records, source))
-    # Print only the cases that were asked for, even if the file has more.
-    names = {case.name for case in cases}
-    content = document([record for record in records if _name(record) in names], source)
+            save(out, document(bases, records, source))
+    # Print only what was asked for, even if the file has more.
+    wanted = [identity(case) for case in cases]
+    content = document(
+        [old for old in bases if any(same_case(old, each) for each in wanted)],
+        [
+            old
+            for old in records
+            if old["method"] in names and any(same_case(old, each) for each in wanted)
+        ],
+        source,
+    )
     if as_json:
         typer.echo(json.dumps(content, indent=1, allow_nan=False))
     else:
         _print(content)
+
+
+def _loaded(out: Path) -> tuple[list[Record], list[Record], Record]:
+    """Return the content of a file.
+
+    Raises:
+        BadParameter: It has a different form.
+    """
+    try:
+        return load(out)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _is_quick(old: Record) -> bool:
+    return any(same_case(old, identity(quick_form(case))) for case in CASES)
 
 
 def _chosen(
@@ -101,91 +166,141 @@ def _chosen(
     return cases
 
 
+def _todo(
+    cases: Sequence[Case], names: Sequence[MethodName], records: Sequence[Record]
+) -> list[_Todo]:
+    """Return what is to be run: the standard method, which regrets need, and those asked for."""
+    found = []
+    for case in cases:
+        missing = [
+            name
+            for name in names
+            if method_of(name, case) is not None and not is_finished(case, name, records)
+        ]
+        if missing and STANDARD not in missing and not is_finished(case, STANDARD, records):
+            missing = [STANDARD, *missing]
+        if missing:
+            found.append(_Todo(case, missing))
+    return found
+
+
 def _announce(
-    cases: Sequence[Case], waiting: Sequence[Case], out: Path | None, processes: int
+    cases: Sequence[Case], todo: Sequence[_Todo], out: Path | None, processes: int, *, is_fine: bool
 ) -> None:
     """Print how many cases are finished, and how long the others take."""
-    if len(waiting) < len(cases):
-        _console.print(f"Already in {out}: {_count(len(cases) - len(waiting))}.", soft_wrap=True)
-    if waiting:
-        minutes = sum(expected_s(case, processes) for case in waiting) / 60
-        _console.print(f"To run: {_count(len(waiting))}, about {minutes:.1f} minutes.")
+    if len(todo) < len(cases):
+        _console.print(f"Already in {out}: {_count(len(cases) - len(todo))}.", soft_wrap=True)
+    if todo:
+        minutes = (
+            sum(
+                expected_s(each.case, len(each.methods), processes, is_fine=is_fine)
+                for each in todo
+            )
+            / 60
+        )
+        _console.print(f"To run: {_count(len(todo))}, about {minutes:.1f} minutes.")
 
 
 def _count(cases: int) -> str:
     return "1 case" if cases == 1 else f"{cases} cases"
 
 
-def _name(old: Record) -> str:
+def _name(old: Mapping[str, object]) -> str:
     return f"{old['axis']} {old['model']} {old['optimizer']}"
 
 
-def _run(cases: Sequence[Case], processes: int) -> Iterator[Record]:
-    """Run cases one after the other, with a progress bar."""
-    if not cases:
+def _run(
+    todo: Sequence[_Todo],
+    processes: int,
+    resume: Path | None,
+    records: Sequence[Record],
+    *,
+    is_fine: bool,
+) -> Iterator[tuple[Record, Record]]:
+    """Run methods one after the other, with a progress bar; yields records of base and method."""
+    if not todo:
         return
-    with bench_with_progress("transfer", _console, processes=processes) as bench:
-        for case in cases:
-            begun = time.monotonic()
-            new = record(case, sweep_case(bench, case))
-            new["seconds"]["case"] = time.monotonic() - begun
-            _console.print(_line(new))
-            yield new
+    finished = None if resume is None else FinishedTrainings(resume)
+    with bench_with_progress("transfer", _console, processes=processes, finished=finished) as bench:
+        for case, methods in todo:
+            yield from _run_case(bench, case, methods, records, is_fine=is_fine)
 
 
-def _line(new: Record) -> str:
-    return (
-        f"{_name(new)}: shift plain {_octaves(new['shift_plain'])}, advised "
-        f"{_octaves(new['shift_advised'])}, regret {number(new['regret'], '+.3f')}, "
-        f"{new['seconds']['case']:.0f} s"
+def _run_case(
+    bench: Bench,
+    case: Case,
+    methods: Sequence[MethodName],
+    records: Sequence[Record],
+    *,
+    is_fine: bool,
+) -> Iterator[tuple[Record, Record]]:
+    sweeps = CaseSweeps(bench, case, is_fine=is_fine)
+    wanted = identity(case)
+    standard = next(
+        (old for old in records if same_case(old, wanted) and old["method"] == STANDARD), None
     )
+    for name in methods:
+        begun = time.monotonic()
+        base = base_record(case, sweeps.base)
+        big = sweeps.big(name)
+        new = method_record(case, name, big, transferred_octave(sweeps.base))
+        if name == STANDARD or standard is None:
+            standard = new
+        found = with_figures(new, base, standard)
+        _console.print(_line(found, time.monotonic() - begun))
+        yield base, found
+
+
+def _line(new: Record, seconds: float) -> str:
+    return (
+        f"{_name(new)}, {new['method']}: shift {_with_interval(new, 'shift', '+.2f')} "
+        f"({new['verdict']}), regret {_with_interval(new, 'regret', '+.3f')}, {seconds:.0f} s"
+    )
+
+
+def _with_interval(record: Record, key: str, form: str) -> str:
+    """Return a figure with its 90% interval."""
+    interval = record[f"{key}_interval"]
+    figure = "diverged" if record[key] is None else number(record[key], form)
+    return figure if interval is None else f"{figure} [{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
 def _print(content: Record) -> None:
     table = Table(
-        "case", "base's best learning rate", "shift plain", "shift advised", "regret", "loss plain",
-        "loss advised", "best plain", "saved at first", "saved later",
-    )  # fmt: skip
+        *("case", "method", "shift, octaves", "within one", "regret, nats"),
+        *("shift in the octave grid",),
+        box=box.SIMPLE,
+    )
     table.columns[0].no_wrap = True
-    for case in content["cases"]:
-        advised = _octaves(case["shift_advised"])
-        missed = case["shift_advised"] is None or abs(case["shift_advised"]) > 1
-        spread = case["spread"]["regret"]
+    previous = ""
+    for record in content["cases"]:
+        verdict = record["verdict"]
+        name = _name(record)
         table.add_row(
-            _name(case),
-            number(case["base_learning_rate"], ".4g"),
-            _octaves(case["shift_plain"]),
-            f"[red]{advised}[/]" if missed else advised,
-            number(case["regret"], "+.3f") + ("" if spread is None else f" ± {spread:.3f}"),
-            number(case["loss_plain"], ".3f"),
-            number(case["loss_advised"], ".3f"),
-            number(case["loss_best_plain"], ".3f"),
-            number(case["search_saved_with_base"], ".0%"),
-            number(case["search_saved"], ".0%"),
+            "" if name == previous else name,
+            record["method"],
+            _with_interval(record, "shift", "+.2f"),
+            {"within": "yes", "beyond": "[red]no[/]"}.get(verdict, verdict),
+            _with_interval(record, "regret", "+.3f"),
+            _octaves(record["octaves"]["shift"]) + (" *" if record["at_edge"] else ""),
         )
+        previous = name
     console = Console()
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     console.print(table)
     console.print(
-        "Shifts are in octaves. Regrets and losses are mean training losses over seeds, in nats. "
-        "Saved: part of the search time that the base's sweep and one advised run save; later: "
-        "that one advised run saves."
+        "Shifts and regrets are those of the base's best learning rate on the scaled model, with "
+        "90% intervals. A regret is relative to the best of the standard method. Within one: "
+        "whether the shift is at most one octave. *: an optimum is at the edge of its sweep."
     )
-    near, regret = content["within_one_octave"], content["median_regret"]
-    console.print(
-        f"Advised optimum within one octave of the base's: {number(near, '.0%')} of "
-        f"{len(content['cases'])} cases (target 90%). Median regret: {number(regret, '+.3f')} nats "
-        "(target 0.02)."
-    )
-    for case in content["cases"]:
-        if note := note_on(case):
-            console.print(f"{_name(case)}: {note}")
-        if case["at_edge"]:
-            console.print(
-                f"{_name(case)}: the optimum of {', '.join(case['at_edge'])} is at the edge of the "
-                "sweep, so the shift is a lower bound."
-            )
+    for name, found in content["methods"].items():
+        console.print(
+            f"{name}: within one octave in {found['within']} of {found['told']} cases that can be "
+            f"told ({number(found['within_one_octave'], '.0%')}, target 95%); "
+            f"{found['cases'] - found['told']} cannot be told. Median regret: "
+            f"{number(found['median_regret'], '+.3f')} nats (target 0.01)."
+        )
 
 
 def _octaves(shift: int | None) -> str:

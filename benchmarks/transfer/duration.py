@@ -15,17 +15,23 @@ from benchmarks.transfer.settings import Setting
 _TIMED_STEPS = 3
 # For measuring, extended sweeps and the shared memory bus, from a run of all cases.
 _OVERHEAD = 1.3
+_OCTAVES = 5  # whole octaves of the sweep of a big model
+_FINER_STEPS = 6  # learning rates that are added near an optimum
 
 
-def expected_s(case: Case, processes: int) -> float:
+def expected_s(case: Case, methods: int, processes: int, *, is_fine: bool) -> float:
     """Return the estimated duration of a case, in seconds.
 
     Args:
         case: The case.
+        methods: Number of methods that are run.
         processes: Number of parallel trainings.
+        is_fine: Whether sweeps have quarter octaves near their optimum.
     """
-    steps_per_model = case.steps * len(case.octaves) * len(case.seeds) / processes
-    return _OVERHEAD * steps_per_model * (_step_s(case.base) + 2 * _step_s(case.big))
+    finer = _FINER_STEPS if is_fine else 0
+    base = case.steps_of_base * (len(case.octaves) + finer) * _step_s(case.base)
+    big = case.steps * methods * (_OCTAVES + finer) * _step_s(case.big)
+    return _OVERHEAD * len(case.seeds) / processes * (base + big)
 
 
 def _step_s(setting: Setting) -> float:

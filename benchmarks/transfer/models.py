@@ -23,6 +23,7 @@ _PLACEMENTS: dict[ModelName, NormPlacement] = {
     "char_gpt_post": "post",
     "char_gpt_post_mod": "post_mod",
     "lora_gpt": "pre",
+    "moe_gpt": "pre",
 }
 _PRETRAINING_STEPS = 300
 _PRETRAINING_LEARNING_RATE = 2.0**-7
@@ -66,6 +67,7 @@ def _text_task(setting: Setting) -> Task:
         setting.depth,
         setting.context,
         norm=_PLACEMENTS[setting.model],
+        experts=setting.experts,
     )
     if setting.model == "lora_gpt":
         model = with_adapters(copy.deepcopy(_pretrained(config)), setting.rank)

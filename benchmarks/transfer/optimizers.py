@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal, get_args, overload
 
 import torch
 from torch import nn
 
+from benchmarks.transfer.parametrisation import Factors
+
 OptimizerName = Literal["Adam", "AdamW", "SGD", "Adagrad", "Muon"]
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 _MOMENTUM = 0.9
+_EPSILON, _DECAY = 1e-8, 0.01  # PyTorch's defaults
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -58,7 +62,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 
 def build_optimizer(
-    name: OptimizerName, model: nn.Module, learning_rate: float, factors: dict[str, float]
+    name: OptimizerName,
+    model: nn.Module,
+    learning_rate: float,
+    factors: Mapping[str, Factors],
+    weight_decay: float | None = None,
 ) -> torch.optim.Optimizer:
     """Build an optimizer for a model's trainable parameters.
 
@@ -66,21 +74,37 @@ def build_optimizer(
         name: The optimizer.
         model: The model.
         learning_rate: The learning rate.
-        factors: Factors on it by parameter name; parameters without one have factor 1.
+        factors: Factors by parameter name on it, and on epsilon and weight decay for Adam and
+            AdamW; parameters without any have factor 1.
+        weight_decay: Coefficient of decoupled weight decay, for AdamW; None for PyTorch's default.
+
+    Raises:
+        ValueError: The optimizer has no decoupled weight decay.
     """
-    by_group: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    if weight_decay is not None and name != "AdamW":
+        raise ValueError(f"{name} has no decoupled weight decay of {weight_decay:g}; use AdamW")
+    settings: dict[str, float] = {"eps": _EPSILON} if name in {"Adam", "AdamW"} else {}
+    if name == "AdamW":
+        settings["weight_decay"] = _DECAY if weight_decay is None else weight_decay
+    by_group: dict[tuple[Factors, bool], list[nn.Parameter]] = {}
     for parameter_name, parameter in model.named_parameters():
         if parameter.requires_grad:
             muon = name == "Muon" and parameter.ndim == 2 and "blocks." in parameter_name
-            group = (learning_rate * factors.get(parameter_name, 1.0), muon)
-            by_group.setdefault(group, []).append(parameter)
+            factor = replace(factors.get(parameter_name, Factors()), init=1.0)
+            by_group.setdefault((factor, muon), []).append(parameter)
     groups: list[dict[str, Any]] = [
         {
             "params": parameters,
-            "lr": group_learning_rate,
+            "lr": learning_rate * factor.learning_rate,
+            **({"eps": settings["eps"] * factor.epsilon} if "eps" in settings else {}),
+            **(
+                {"weight_decay": settings["weight_decay"] * factor.weight_decay}
+                if "weight_decay" in settings
+                else {}
+            ),
             **({"muon": muon} if name == "Muon" else {}),
         }
-        for (group_learning_rate, muon), parameters in by_group.items()
+        for (factor, muon), parameters in by_group.items()
     ]
     if name == "Muon":
         return MuonWithAdamW(groups)

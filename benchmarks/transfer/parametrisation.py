@@ -1,4 +1,4 @@
-"""Parametrisations: how initial weights and learning rates depend on the size of a model."""
+"""Parametrisations: how initial weights and settings of the optimizer depend on a model's size."""
 
 from __future__ import annotations
 
@@ -10,6 +10,24 @@ from torch import nn
 from benchmarks.transfer.settings import Setting
 
 
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """The factors on one tensor of the big model, relative to the base.
+
+    Attributes:
+        init: Factor on the initial values that PyTorch gives it.
+        learning_rate: Factor on its learning rate.
+        epsilon: Factor on its epsilon.
+        weight_decay: Factor on the coefficient of its decoupled weight decay, which is multiplied
+            by the learning rate in force.
+    """
+
+    init: float = 1.0
+    learning_rate: float = 1.0
+    epsilon: float = 1.0
+    weight_decay: float = 1.0
+
+
 class Parametrisation(Protocol):
     """A rule that prepares a model for training. Instances are pickled for worker processes."""
 
@@ -18,8 +36,8 @@ class Parametrisation(Protocol):
         """Name in tables and JSON."""
         ...
 
-    def prepare(self, model: nn.Module, setting: Setting, base: Setting) -> dict[str, float]:
-        """Change a new model in place and return factors on the learning rate.
+    def prepare(self, model: nn.Module, setting: Setting, base: Setting) -> dict[str, Factors]:
+        """Change a new model in place and return factors on the settings of the optimizer.
 
         Args:
             model: The model as the standard parametrisation initialises it.
@@ -38,7 +56,7 @@ class Standard:
 
     name: str = "standard"
 
-    def prepare(self, model: nn.Module, setting: Setting, base: Setting) -> dict[str, float]:  # noqa: ARG002
+    def prepare(self, model: nn.Module, setting: Setting, base: Setting) -> dict[str, Factors]:  # noqa: ARG002
         """Leave the model unchanged.
 
         Args:

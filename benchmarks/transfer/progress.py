@@ -9,11 +9,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.transfer.bench import PROCESSES, Bench
+from benchmarks.transfer.finished import FinishedTrainings
 
 
 @contextmanager
 def bench_with_progress(
-    what: str, console: Console | None = None, *, processes: int = PROCESSES
+    what: str,
+    console: Console | None = None,
+    *,
+    processes: int = PROCESSES,
+    finished: FinishedTrainings | None = None,
 ) -> Iterator[Bench]:
     """Return a bench whose trainings a progress bar counts, as a context manager.
 
@@ -21,6 +26,7 @@ def bench_with_progress(
         what: Title of the bar.
         console: Console for the bar and for everything printed meanwhile. Default: standard error.
         processes: Number of parallel trainings.
+        finished: Results of finished trainings, which are not run again.
 
     Yields:
         The bench.
@@ -42,6 +48,9 @@ def bench_with_progress(
             progress.update(task, total=planned)
 
         with Bench(
-            processes, on_planned=plan, on_trained=lambda _trained: progress.advance(task)
+            processes,
+            finished=finished,
+            on_planned=plan,
+            on_trained=lambda _trained: progress.advance(task),
         ) as bench:
             yield bench

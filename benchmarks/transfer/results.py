@@ -1,24 +1,41 @@
-"""Results as JSON: one record per case, merged into a file as cases end."""
+"""Results as JSON: one record for each case and method, merged into a file as they end.
+
+``bases`` has the sweep of each case's base, ``cases`` one record for each case and method. All
+figures of a record follow from the sweeps: :func:`with_figures` computes them.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.transfer.cases import Case
-from benchmarks.transfer.figures import Losses, at_edge, figures, search_saved, summary
-from benchmarks.transfer.sweeps import CaseSweeps
+from benchmarks.transfer.figures import at_edge, best_octave, figures
+from benchmarks.transfer.methods import DEFAULT, METHODS, MethodName
+from benchmarks.transfer.optimum import Losses, Verdict, compare
+from benchmarks.transfer.sweeps import Sweep
 
-_IDENTITY = ("axis", "model", "optimizer", "base", "big", "steps", "seeds")
+_CASE = (
+    "axis",
+    "model",
+    "optimizer",
+    "base",
+    "big",
+    "base_steps",
+    "steps",
+    "seeds",
+    "weight_decay",
+)
 
 Record = dict[str, Any]
 
 
 def identity(case: Case) -> Record:
-    """Return the part of a case's record that does not depend on its results.
+    """Return the part of a case's records that does not depend on its results.
 
     Args:
         case: The case.
@@ -29,57 +46,85 @@ def identity(case: Case) -> Record:
         "optimizer": case.optimizer,
         "base": case.base.text,
         "big": case.big.text,
+        "base_steps": case.steps_of_base,
         "steps": case.steps,
         "seeds": list(case.seeds),
+        "weight_decay": case.weight_decay,
     }
 
 
-def record(case: Case, sweeps: CaseSweeps) -> Record:
-    """Return the record of a case, with its figures and its sweeps.
+def base_record(case: Case, base: Sweep) -> Record:
+    """Return the record of a case's base.
 
     Args:
         case: The case.
-        sweeps: Its sweeps.
+        base: Its sweep.
     """
-    base, plain, advised = sweeps.base, sweeps.plain, sweeps.advised
-    found = figures(base.losses, plain.losses, advised.losses)
-    octave = found.base_octave
-    run_s = math.nan if octave is None else sum(advised.seconds[octave])
     return {
         **identity(case),
-        "base_learning_rate": None if octave is None else 2.0**octave,
-        "shift_plain": found.shift_plain,
-        "shift_advised": found.shift_advised,
-        "regret": found.regret,
-        "loss_plain": found.loss_plain,
-        "loss_advised": found.loss_advised,
-        "loss_best_plain": found.loss_best_plain,
-        "spread": found.spread,
-        "at_edge": [
-            name
-            for name, sweep in (("base", base), ("plain", plain), ("advised", advised))
-            if at_edge(sweep.losses)
-        ],
-        "seconds": {
-            "base_sweep": base.total_s,
-            "plain_sweep": plain.total_s,
-            "advised_sweep": advised.total_s,
-            "advised_run": None if octave is None else run_s,
-        },
-        "search_saved": None if octave is None else search_saved(plain.total_s, run_s),
-        "search_saved_with_base": (
-            None if octave is None else search_saved(plain.total_s, run_s, base.total_s)
-        ),
-        "unanswered": advised.unanswered,
-        "sweeps": {
-            "base": _by_learning_rate(base.losses),
-            "plain": _by_learning_rate(plain.losses),
-            "advised": _by_learning_rate(advised.losses),
-        },
+        "seconds": {"sweep": base.total_s},
+        "sweep": by_learning_rate(base.losses),
     }
 
 
-def _by_learning_rate(losses: Losses) -> dict[str, list[float | None]]:
+def method_record(case: Case, method: MethodName, big: Sweep, run_octave: int | None) -> Record:
+    """Return the record of a method, without its figures.
+
+    Args:
+        case: The case.
+        method: The method.
+        big: Sweep of the big model with the method.
+        run_octave: The whole octave that is transferred; None if the base diverged.
+    """
+    run = big.seconds.get(run_octave) if run_octave is not None else None
+    return {
+        **identity(case),
+        "method": method,
+        "seconds": {"sweep": big.total_s, "run": None if run is None else sum(run)},
+        "unanswered": big.unanswered,
+        "sweep": by_learning_rate(big.losses),
+    }
+
+
+def with_figures(record: Record, base: Record, standard: Record) -> Record:
+    """Return a method's record with its figures.
+
+    ``shift`` and ``regret`` are those of the fit, with 90% intervals. ``octaves`` has what the
+    sweep in octaves shows.
+
+    Args:
+        record: The method's record.
+        base: The record of the case's base.
+        standard: The record of the case's standard method, to whose best loss a regret is relative.
+    """
+    sweeps = [losses_of(each) for each in (base, record, standard)]
+    found = compare(*sweeps)
+    on_base, on_big, on_standard = map(whole_octaves, sweeps)
+    grid = figures(on_base, on_standard, on_big)
+    named = (("base", on_base), ("big", on_big), ("standard", on_standard))
+    before = {key: record[key] for key in (*_CASE, "method")}
+    return {
+        **before,
+        "base_octave": found.base_octave,
+        "base_octave_interval": found.base_interval,
+        "shift": found.shift,
+        "shift_interval": found.shift_interval,
+        "verdict": found.verdict.value,
+        "regret": found.regret,
+        "regret_interval": found.regret_interval,
+        "octaves": {
+            "base": grid.base_octave,
+            "shift": grid.shift_advised,
+            "regret": grid.regret,
+            "regret_spread": grid.spread["regret"],
+            "loss": grid.loss_advised,
+        },
+        "at_edge": [name for name, sweep in named if at_edge(sweep)],
+        **{key: value for key, value in record.items() if key not in before},
+    }
+
+
+def by_learning_rate(losses: Losses) -> dict[str, list[float | None]]:
     """Return losses by learning rate, the highest first; None for trainings that diverged."""
     return {
         repr(2.0**octave): [loss if math.isfinite(loss) else None for loss in losses[octave]]
@@ -87,53 +132,128 @@ def _by_learning_rate(losses: Losses) -> dict[str, list[float | None]]:
     }
 
 
-def is_finished(case: Case, cases: Sequence[Record]) -> bool:
-    """Return whether there is a record of a case with the same sizes and seeds.
+def losses_of(record: Mapping[str, Any]) -> dict[float, list[float]]:
+    """Return the losses of a record's sweep by octave; infinite for trainings that diverged.
+
+    Args:
+        record: The record of a base or of a method.
+    """
+    return {
+        _octave_of(learning_rate): [math.inf if loss is None else loss for loss in losses]
+        for learning_rate, losses in record["sweep"].items()
+    }
+
+
+def whole_octaves(losses: Losses) -> dict[int, Sequence[float]]:
+    """Return the losses at whole octaves."""
+    return {int(octave): each for octave, each in losses.items() if octave == int(octave)}
+
+
+def _octave_of(learning_rate: str) -> float:
+    """Return log2 of a learning rate, exact for the steps of sweeps."""
+    return round(math.log2(float(learning_rate)), 6)
+
+
+def same_case(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two records are of the same case, with the same sizes and seeds."""
+    return all(one.get(key) == other.get(key) for key in _CASE)
+
+
+def is_finished(case: Case, method: MethodName, cases: Sequence[Record]) -> bool:
+    """Return whether there is a record of a case and a method.
 
     Args:
         case: The case.
+        method: The method.
         cases: Records, as :func:`load` returns them.
     """
     wanted = identity(case)
-    return any({key: old.get(key) for key in _IDENTITY} == wanted for old in cases)
+    return any(same_case(wanted, old) and old["method"] == method for old in cases)
 
 
-def merged(cases: Sequence[Record], new: Record) -> list[Record]:
-    """Return records with a new one, which replaces one with its axis, model and optimizer.
+def merged(records: Sequence[Record], new: Record) -> list[Record]:
+    """Return records with a new one, which replaces older ones of the same case and method.
+
+    If the case has changed, the records of its former form are removed, since methods are compared
+    on one base only.
 
     Args:
-        cases: The records so far.
+        records: The records so far, of bases or of methods.
         new: The new one.
     """
 
-    def key(case: Mapping[str, Any]) -> tuple[str, str, str]:
-        return case["axis"], case["model"], case["optimizer"]
+    def is_replaced(old: Record) -> bool:
+        names = ("axis", "model", "optimizer")
+        is_of_case = all(old[name] == new[name] for name in names)
+        return is_of_case and (not same_case(old, new) or old.get("method") == new.get("method"))
 
-    place = next((i for i, old in enumerate(cases) if key(old) == key(new)), len(cases))
-    return [*cases[:place], new, *cases[place + 1 :]]
+    place = next((i for i, old in enumerate(records) if is_replaced(old)), len(records))
+    before = [old for old in records[:place] if not is_replaced(old)]
+    return [*before, new, *(old for old in records[place:] if not is_replaced(old))]
 
 
-def document(cases: Sequence[Record], provenance: Mapping[str, Any]) -> Record:
+def document(
+    bases: Sequence[Record], cases: Sequence[Record], provenance: Mapping[str, Any]
+) -> Record:
     """Return the content of the file.
 
     Args:
-        cases: The records.
+        bases: The records of bases.
+        cases: The records of cases and methods.
         provenance: Their provenance.
     """
-    return {**provenance, **summary(cases), "cases": list(cases)}
+    by_method = {
+        method: _summary([case for case in cases if case["method"] == method])
+        for method in METHODS
+        if any(case["method"] == method for case in cases)
+    }
+    default = by_method.get(DEFAULT, _summary([]))
+    return {
+        **provenance,
+        "within_one_octave": default["within_one_octave"],
+        "median_regret": default["median_regret"],
+        "methods": by_method,
+        "cases": list(cases),
+        "bases": list(bases),
+    }
 
 
-def load(file: Path) -> tuple[list[Record], Record]:
-    """Return the records of a file and their provenance; both empty if the file does not exist.
+def _summary(cases: Sequence[Record]) -> Record:
+    """Return the figures of a method over all cases.
+
+    Cases whose shift cannot be told are left out of the share within one octave. A training that
+    diverges has an infinite regret.
+    """
+    told = [case for case in cases if case["verdict"] != Verdict.CANNOT_TELL]
+    within = sum(case["verdict"] == Verdict.WITHIN for case in told)
+    regrets = [math.inf if case["regret"] is None else case["regret"] for case in cases]
+    median = statistics.median(regrets) if regrets else math.inf
+    return {
+        "cases": len(cases),
+        "told": len(told),
+        "within": within,
+        "within_one_octave": within / len(told) if told else None,
+        "median_regret": median if math.isfinite(median) else None,
+    }
+
+
+def load(file: Path) -> tuple[list[Record], list[Record], Record]:
+    """Return the bases and cases of a file and their provenance; empty if it does not exist.
 
     Args:
         file: The file.
+
+    Raises:
+        ValueError: The file has a different form.
     """
     if not file.is_file():
-        return [], {}
+        return [], [], {}
     content: Record = json.loads(file.read_text("utf-8"))
-    cases: list[Record] = content.pop("cases")
-    return cases, {key: value for key, value in content.items() if key not in summary(cases)}
+    if "bases" not in content:
+        raise ValueError(f"{file} has no records of methods; give a different file")
+    bases, cases = content.pop("bases"), content.pop("cases")
+    computed = ("within_one_octave", "median_regret", "methods")
+    return bases, cases, {key: value for key, value in content.items() if key not in computed}
 
 
 def save(file: Path, content: Record) -> None:
@@ -145,5 +265,32 @@ def save(file: Path, content: Record) -> None:
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(file.name + ".new")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+    temporary.write_text(_dumped(content) + "\n", "utf-8")
     temporary.replace(file)
+
+
+def _dumped(content: Record) -> str:
+    """Return JSON with each list of numbers on one line."""
+    lists: list[str] = []
+
+    def marked(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            if all(isinstance(each, int | float | None) for each in value):
+                lists.append(json.dumps(value, allow_nan=False))
+                return f"\0{len(lists) - 1}\0"
+            return [marked(each) for each in value]
+        if isinstance(value, dict):
+            return {key: marked(each) for key, each in value.items()}
+        return value
+
+    parts = json.dumps(marked(content), indent=1, allow_nan=False).split('"\\u0000')
+    found = [parts[0]]
+    for part in parts[1:]:
+        index, _, rest = part.partition('\\u0000"')
+        found += [lists[int(index)], rest]
+    return "".join(found)
+
+
+def transferred_octave(base: Sweep) -> int | None:
+    """Return the whole octave of a base's lowest mean loss; None if each one diverged."""
+    return best_octave(base.grid)

@@ -8,7 +8,13 @@ from typing import Literal, get_args
 from benchmarks.text import Documents
 
 ModelName = Literal[
-    "char_gpt_pre", "char_gpt_post", "char_gpt_post_mod", "lora_gpt", "res_mlp", "conv_net"
+    "char_gpt_pre",
+    "char_gpt_post",
+    "char_gpt_post_mod",
+    "lora_gpt",
+    "moe_gpt",
+    "res_mlp",
+    "conv_net",
 ]
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
 
@@ -23,6 +29,7 @@ class Setting:
         depth: Number of residual blocks; the convolutional network has none.
         init_scale: Factor on the initial weights of the blocks' feed-forward layers.
         rank: Rank of the adapters of ``lora_gpt``.
+        experts: Experts in each block of ``moe_gpt``.
         context: Characters per sequence, for text models.
         batch_size: Examples per step.
         documents: The text, for text models.
@@ -33,6 +40,7 @@ class Setting:
     depth: int = 2
     init_scale: float = 1.0
     rank: int = 0
+    experts: int = 0
     context: int = 32
     batch_size: int = 16
     documents: Documents = "all"
@@ -50,6 +58,8 @@ class Setting:
             words.append(f"{self.depth} blocks")
         if self.rank:
             words.append(f"rank {self.rank}")
+        if self.experts:
+            words.append(f"{self.experts} experts")
         if self.init_scale != 1.0:
             words.append(f"initial weights x{self.init_scale:g}")
         words.append(f"batch {self.batch_size}")

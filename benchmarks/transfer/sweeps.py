@@ -1,26 +1,28 @@
 """Sweeps of learning rates in octaves, extended until the optimum is not at an edge.
 
-Every comparison is made of ``transfer(bench, case, method)``, which tunes the learning rate on the
-base and sweeps the big model, both with the method.
+Near the optimum, a sweep can have finer steps, from which ``optimum.py`` fits it.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case
 from benchmarks.transfer.figures import missing_octave
+from benchmarks.transfer.optimum import HALF_WINDOW, optimum
 from benchmarks.transfer.parametrisation import Parametrisation, Standard
 from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.training import Advice, Recording, Totals, Trained, Training
 
+STEP = 0.25  # octaves between learning rates near an optimum
 _MAX_EXTENSIONS = 5  # octaves beyond the first ones of a case, on either side
+_MAX_REFINEMENTS = 3  # the fitted optimum moves as learning rates are added
 
-Profiles = Mapping[tuple[int, int], str]
+Profiles = Mapping[tuple[float, int], str]
 """Names of profiles by (octave, seed)."""
 
 
@@ -58,17 +60,22 @@ class Sweep:
         unanswered: Measurements that failed or were not answered.
     """
 
-    losses: dict[int, list[float]] = field(default_factory=dict)
-    seconds: dict[int, list[float]] = field(default_factory=dict)
-    unevenness: dict[int, list[float]] = field(default_factory=dict)
-    profiles: dict[tuple[int, int], str] = field(default_factory=dict)
-    totals: dict[tuple[int, int], Totals] = field(default_factory=dict)
+    losses: dict[float, list[float]] = field(default_factory=dict)
+    seconds: dict[float, list[float]] = field(default_factory=dict)
+    unevenness: dict[float, list[float]] = field(default_factory=dict)
+    profiles: dict[tuple[float, int], str] = field(default_factory=dict)
+    totals: dict[tuple[float, int], Totals] = field(default_factory=dict)
     unanswered: int = 0
 
     @property
+    def grid(self) -> dict[int, list[float]]:
+        """The losses at whole octaves."""
+        return {int(o): losses for o, losses in self.losses.items() if o == int(o)}
+
+    @property
     def total_s(self) -> float:
-        """Summed time of all trainings."""
-        return sum(map(sum, self.seconds.values()))
+        """Summed time of the trainings at whole octaves, which are what a search needs."""
+        return sum(sum(taken) for octave, taken in self.seconds.items() if octave == int(octave))
 
     def add(self, other: Sweep) -> None:
         """Add the learning rates of another sweep.
@@ -88,13 +95,14 @@ def sweep(
     bench: Bench,
     case: Case,
     setting: Setting,
-    octaves: Sequence[int],
+    octaves: Sequence[float],
     *,
     parametrisation: Parametrisation | None = None,
     recording: Recording | None = None,
     advice: Advice | None = None,
     profiles: Profiles | None = None,
-    totals: Mapping[tuple[int, int], Totals] | None = None,
+    totals: Mapping[tuple[float, int], Totals] | None = None,
+    steps: int | None = None,
 ) -> Sweep:
     """Train a model at several learning rates, with all seeds of a case.
 
@@ -108,6 +116,7 @@ def sweep(
         advice: How to advise the trainings; None for plain ones.
         profiles: The profiles to use. A training without one is not run, since its base diverged.
         totals: Total rates recorded with these profiles, by (octave, seed).
+        steps: Optimizer steps; None for those of the case.
     """
     profiles, totals = profiles or {}, totals or {}
     plans = {
@@ -116,8 +125,9 @@ def sweep(
             case.base,
             case.optimizer,
             2.0**octave,
-            case.steps,
+            steps or case.steps,
             seed,
+            weight_decay=case.weight_decay,
             parametrisation=parametrisation or Standard(),
             recording=recording,
             advice=advice,
@@ -149,7 +159,7 @@ def sweep(
 
 
 def until_inside(
-    case: Case, octaves: Sequence[int], run: Callable[[Sequence[int]], Sweep]
+    case: Case, octaves: Sequence[float], run: Callable[[Sequence[float]], Sweep]
 ) -> Sweep:
     """Sweep, and add one octave at a time until the optimum is not at an edge.
 
@@ -160,24 +170,52 @@ def until_inside(
     """
     floor, ceiling = min(case.octaves) - _MAX_EXTENSIONS, max(case.octaves) + _MAX_EXTENSIONS
     found = run(octaves)
-    while (octave := missing_octave(found.losses, floor, ceiling)) is not None:
+    while (octave := missing_octave(found.grid, floor, ceiling)) is not None:
         found.add(run([octave]))
     return found
 
 
-def base_sweep(bench: Bench, case: Case, method: Method) -> Sweep:
+def add_finer_steps(found: Sweep, run: Callable[[Sequence[float]], Sweep]) -> None:
+    """Add quarter octaves to a sweep, as far from its fitted optimum as the fit reaches.
+
+    Learning rates above one at which a seed diverged are left out.
+
+    Args:
+        found: The sweep in octaves.
+        run: Sweeps over the given octaves.
+    """
+    for _ in range(_MAX_REFINEMENTS):
+        best = optimum(found.losses)
+        if best is None:
+            return
+        centre = round(best / STEP) * STEP
+        diverged = [o for o, losses in found.losses.items() if not all(map(math.isfinite, losses))]
+        ceiling = min((octave for octave in diverged if octave > best), default=math.inf)
+        steps = round(HALF_WINDOW / STEP)
+        near = [centre + step * STEP for step in range(-steps, steps + 1)]
+        missing = [o for o in near if o not in found.losses and o < ceiling]
+        if not missing:
+            return
+        found.add(run(missing))
+
+
+def base_sweep(bench: Bench, case: Case, method: Method, *, is_fine: bool = False) -> Sweep:
     """Sweep the base of a case, and record and register a profile at each learning rate.
 
     Args:
         bench: Where to train.
         case: The case.
         method: How to prepare models and to record.
+        is_fine: Whether to add quarter octaves near the optimum.
     """
 
-    def run(octaves: Sequence[int]) -> Sweep:
+    def run(octaves: Sequence[float]) -> Sweep:
         return _record(bench, case, method, octaves)
 
-    return until_inside(case, case.octaves, run)
+    found = until_inside(case, case.octaves, run)
+    if is_fine:
+        add_finer_steps(found, run)
+    return found
 
 
 def big_sweep(
@@ -185,7 +223,9 @@ def big_sweep(
     case: Case,
     method: Method,
     base: Sweep,
-    octaves: Sequence[int] | None = None,
+    octaves: Sequence[float] | None = None,
+    *,
+    is_fine: bool = False,
 ) -> Sweep:
     """Sweep the big model of a case with a method.
 
@@ -196,9 +236,10 @@ def big_sweep(
         base: Sweep of the base. Each learning rate uses the profile recorded at the same learning
             rate; missing ones are recorded and added.
         octaves: log2 of the learning rates to start with. Default: those of the base's sweep.
+        is_fine: Whether to add quarter octaves near the optimum.
     """
 
-    def run(octaves: Sequence[int]) -> Sweep:
+    def run(octaves: Sequence[float]) -> Sweep:
         missing = [octave for octave in octaves if octave not in base.losses]
         if method.advice is not None and missing:
             base.add(_record(bench, case, method, missing))
@@ -212,55 +253,13 @@ def big_sweep(
             profiles=base.profiles,
         )
 
-    return until_inside(case, octaves or sorted(base.losses, reverse=True), run)
+    found = until_inside(case, octaves or sorted(base.grid, reverse=True), run)
+    if is_fine:
+        add_finer_steps(found, run)
+    return found
 
 
-def transfer(bench: Bench, case: Case, method: Method) -> tuple[Sweep, Sweep]:
-    """Sweep the base and the big model of a case with a method.
-
-    Args:
-        bench: Where to train.
-        case: The case.
-        method: The method.
-
-    Returns:
-        The sweeps of the base and of the big model.
-    """
-    base = base_sweep(bench, case, method)
-    return base, big_sweep(bench, case, method, base)
-
-
-@dataclass(frozen=True, slots=True)
-class CaseSweeps:
-    """The three sweeps of a case.
-
-    Attributes:
-        base: The base, with its profiles.
-        plain: The plain big model.
-        advised: The advised big model.
-    """
-
-    base: Sweep
-    plain: Sweep
-    advised: Sweep
-
-
-def sweep_case(bench: Bench, case: Case, method: Method = ADVISED) -> CaseSweeps:
-    """Sweep the base, the plain and the advised big model of a case.
-
-    Args:
-        bench: Where to train.
-        case: The case.
-        method: How to record and to advise.
-    """
-    base = base_sweep(bench, case, method)
-    with ThreadPoolExecutor(2) as pool:  # no process waits for the other sweep
-        plain = pool.submit(big_sweep, bench, case, PLAIN, base)
-        advised = pool.submit(big_sweep, bench, case, method, base)
-        return CaseSweeps(base, plain.result(), advised.result())
-
-
-def _record(bench: Bench, case: Case, method: Method, octaves: Sequence[int]) -> Sweep:
+def _record(bench: Bench, case: Case, method: Method, octaves: Sequence[float]) -> Sweep:
     return sweep(
         bench,
         case,
@@ -268,9 +267,10 @@ def _record(bench: Bench, case: Case, method: Method, octaves: Sequence[int]) ->
         octaves,
         parametrisation=method.parametrisation,
         recording=method.recording,
+        steps=case.steps_of_base,
     )
 
 
-def _profile_id(case: Case, octave: int, seed: int) -> str:
+def _profile_id(case: Case, octave: float, seed: int) -> str:
     words = case.name.lower().replace("_", "-").replace(" ", "-")
-    return f"{words}-{'m' if octave < 0 else 'p'}{abs(octave)}-seed{seed}"
+    return f"{words}-{'m' if octave < 0 else 'p'}{abs(octave):g}-seed{seed}".replace(".", "-")

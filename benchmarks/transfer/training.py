@@ -84,6 +84,7 @@ class Training:
         learning_rate: The constant learning rate.
         steps: Optimizer steps.
         seed: Seed of the initial weights and of the batches.
+        weight_decay: Coefficient of AdamW's weight decay; None for PyTorch's default.
         parametrisation: How to prepare the model.
         recording: How to record a profile; None to record none.
         advice: How to advise the training, which needs ``profile`` and ``address``; None for a
@@ -99,6 +100,7 @@ class Training:
     learning_rate: float
     steps: int
     seed: int
+    weight_decay: float | None = None
     parametrisation: Parametrisation = field(default_factory=Standard)
     recording: Recording | None = None
     advice: Advice | None = None
@@ -227,7 +229,9 @@ def run_training(training: Training) -> Trained:
     task = build_task(training.setting)
     model = task.model
     factors = training.parametrisation.prepare(model, training.setting, training.base)
-    optimizer = build_optimizer(training.optimizer, model, training.learning_rate, factors)
+    optimizer = build_optimizer(
+        training.optimizer, model, training.learning_rate, factors, training.weight_decay
+    )
     batches = torch.Generator().manual_seed(training.seed + 1)
     losses: list[float] = []
     trained = Trained(math.inf, 0.0, losses)

@@ -25,9 +25,9 @@ def test_advice_changes_the_big_model_and_is_reproducible() -> None:
     with Bench(processes=1) as bench:
         base = base_sweep(bench, _CASE, ADVISED)
         assert set(base.profiles) >= {(octave, seed) for octave in (-6, -8) for seed in (0, 1)}
-        only = replace(_CASE, octaves=(best_octave(base.losses) or 0,))
+        only = replace(_CASE, octaves=(best_octave(base.grid) or 0,))
         assert only.octaves != (0,)
-        base.losses = {octave: base.losses[octave] for octave in only.octaves}
+        base.losses = {float(octave): base.losses[octave] for octave in only.octaves}
         plain = big_sweep(bench, only, PLAIN, base)
         advised = big_sweep(bench, only, ADVISED, base)
         again = big_sweep(bench, only, ADVISED, base)
@@ -43,23 +43,29 @@ def test_the_command_runs_a_stored_case_only_once(tmp_path: Path) -> None:
     file = tmp_path / "transfer.json"
     command = [
         *(sys.executable, "-m", "benchmarks", "transfer", "--quick", "--json"),
-        *("--axis", "width", "--model", "res_mlp", "--optimizer", "Adam", "--out", str(file)),
+        *("--axis", "width", "--model", "res_mlp", "--optimizer", "Adam"),
+        *("--method", "measured", "--out", str(file), "--resume", str(tmp_path / "trainings")),
     ]
     first = subprocess.run(command, check=True, capture_output=True, text=True, timeout=200)
     printed = json.loads(first.stdout)
     [case] = printed["cases"]
     assert (case["axis"], case["model"], case["optimizer"]) == ("width", "res_mlp", "Adam")
-    assert case["loss_advised"] < case["loss_plain"]
-    assert abs(case["shift_advised"]) < abs(case["shift_plain"])
     assert case["unanswered"] == 0
     assert printed["processes"] == 2
     assert {"commit", "machine", "versions", "within_one_octave", "median_regret"} <= set(printed)
     written = json.loads(file.read_text("utf-8"))
-    assert written["cases"] == printed["cases"]
+    standard, measured = written["cases"]
+    assert (standard["method"], measured) == ("standard", case)
+    assert measured["regret"] < standard["regret"]
+    assert abs(measured["shift"]) < abs(standard["shift"])
     second = subprocess.run(command, check=True, capture_output=True, text=True, timeout=90)
     assert json.loads(second.stdout)["cases"] == printed["cases"]
     assert " ".join(second.stderr.split()).endswith("transfer.json: 1 case.")
     assert "trainings" not in second.stderr
+    # Without the file, the trainings are read from the folder.
+    file.unlink()
+    third = subprocess.run(command, check=True, capture_output=True, text=True, timeout=90)
+    assert json.loads(third.stdout)["cases"] == printed["cases"]
 
 
 _KILLED = """

@@ -10,7 +10,6 @@ import pytest
 from scipy import stats
 
 from benchmarks.studies.ablations import summarize
-from benchmarks.studies.alternatives import published_flerm
 from benchmarks.studies.conclusions import conclude
 from benchmarks.studies.gains import Gain, gain, gain_by_seed
 from benchmarks.studies.ideas import IDEAS, conclusion_of, judge
@@ -18,6 +17,7 @@ from benchmarks.studies.matching import extrapolated, match_total, total_at
 from benchmarks.studies.questions import questions
 from benchmarks.studies.reference import Outcome, Reference, outcome
 from benchmarks.transfer.cases import CASES
+from benchmarks.transfer.methods import published_flerm
 from benchmarks.transfer.sweeps import Sweep
 from fslr.advisor.v1 import advisor_service_pb2, profile_pb2
 from fslr.torch import RateEstimate
@@ -26,13 +26,13 @@ CASE = CASES[0]
 INF = math.inf
 
 
-def swept(losses: dict[int, list[float]], unevenness: float = 1.0) -> Sweep:
+def swept(losses: dict[float, list[float]], unevenness: float = 1.0) -> Sweep:
     return Sweep(
         losses, unevenness={octave: [unevenness] * len(of) for octave, of in losses.items()}
     )
 
 
-def reference(plain: dict[int, list[float]]) -> Reference:
+def reference(plain: dict[float, list[float]]) -> Reference:
     return Reference(
         CASE, swept({-5: [3.0, 3.0], -6: [2.0, 2.0], -7: [3.0, 3.0]}), swept(plain, 1.1), -6
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -17,7 +17,7 @@ from benchmarks.transfer.figures import (
     search_saved,
     summary,
 )
-from benchmarks.transfer.sweeps import Sweep, until_inside
+from benchmarks.transfer.sweeps import Sweep, add_finer_steps, until_inside
 from benchmarks.transfer.training import final_loss
 
 INF = math.inf
@@ -82,13 +82,15 @@ def test_a_sweep_is_not_extended_beyond_its_bounds() -> None:
     assert at_edge({0: [2.0], -1: [1.0]})
 
 
-def _parabola(optimum: int) -> tuple[list[int], object]:
-    trained: list[int] = []
+def _parabola(
+    optimum: float, diverging: float = INF
+) -> tuple[list[float], Callable[[Sequence[float]], Sweep]]:
+    trained: list[float] = []
 
-    def run(octaves: Sequence[int]) -> Sweep:
+    def run(octaves: Sequence[float]) -> Sweep:
         trained.extend(octaves)
         return Sweep(
-            losses={octave: [float((octave - optimum) ** 2)] for octave in octaves},
+            losses={o: [INF if o >= diverging else (o - optimum) ** 2] for o in octaves},
             seconds={octave: [1.0] for octave in octaves},
         )
 
@@ -103,19 +105,43 @@ def test_a_sweep_is_extended_until_its_optimum_is_not_at_an_edge(
 ) -> None:
     case = replace(CASES[0], octaves=(-4, -5, -6, -7, -8, -9))
     trained, run = _parabola(optimum)
-    found = until_inside(case, case.octaves, run)  # type: ignore[arg-type]
+    found = until_inside(case, case.octaves, run)
     assert trained == [*case.octaves, *trained_beyond]
-    assert best_octave(found.losses) == optimum
-    assert not at_edge(found.losses)
+    assert best_octave(found.grid) == optimum
+    assert not at_edge(found.grid)
     assert found.total_s == len(trained)
 
 
 def test_a_sweep_without_an_optimum_ends_at_its_bound() -> None:
     case = replace(CASES[0], octaves=(-4, -5, -6))
     _, run = _parabola(-100)
-    found = until_inside(case, case.octaves, run)  # type: ignore[arg-type]
+    found = until_inside(case, case.octaves, run)
     assert min(found.losses) == -11
-    assert at_edge(found.losses)
+    assert at_edge(found.grid)
+
+
+def test_finer_steps_surround_the_fitted_optimum_and_are_no_part_of_the_search() -> None:
+    case = replace(CASES[0], octaves=(-4, -5, -6, -7, -8, -9))
+    trained, run = _parabola(-6.4)
+    found = until_inside(case, case.octaves, run)
+    search_s = found.total_s
+    add_finer_steps(found, run)
+    assert sorted(trained[len(case.octaves) :]) == [-7.5, -7.25, -6.75, -6.5, -6.25, -5.75, -5.5]
+    assert (best_octave(found.grid), found.total_s) == (-6, search_s)
+    before = len(trained)
+    add_finer_steps(found, run)
+    assert len(trained) == before
+
+
+def test_no_finer_steps_are_above_a_learning_rate_that_diverged() -> None:
+    trained, run = _parabola(-6.0, diverging=-5.5)
+    found = run([-5, -6, -7])
+    add_finer_steps(found, run)
+    assert sorted(trained[3:]) == [-6.75, -6.5, -6.25, -5.75, -5.5, -5.25]
+    add_finer_steps(run([-5.0, -6.0]), lambda _octaves: Sweep())
+    diverged = Sweep({-1.0: [INF]})
+    add_finer_steps(diverged, run)
+    assert list(diverged.losses) == [-1.0]
 
 
 def test_the_loss_of_a_training_is_the_mean_of_its_last_fifth() -> None:

@@ -17,6 +17,7 @@ from benchmarks.transfer.cases import CASES, Case
 from benchmarks.transfer.lora import LoRALinear, with_adapters
 from benchmarks.transfer.models import build_task, scale_initial_weights
 from benchmarks.transfer.optimizers import OPTIMIZERS, OptimizerName, build_optimizer
+from benchmarks.transfer.parametrisation import Factors
 from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.training import Recording, Training, run_training
 from fslr.advisor.v1 import profile_pb2
@@ -137,10 +138,11 @@ def test_muon_is_used_only_for_the_matrices_in_blocks() -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_factor_scales_only_the_step_of_its_parameter(name: OptimizerName) -> None:
-    def first_step(factors: dict[str, float]) -> dict[str, torch.Tensor]:
+    def first_step(learning_rates: dict[str, float]) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
         model = ResMLP(width=8, blocks=1)
         before = {n: p.detach().clone() for n, p in model.named_parameters()}
+        factors = {n: Factors(learning_rate=factor) for n, factor in learning_rates.items()}
         optimizer = build_optimizer(name, model, 0.01, factors)
         model(torch.randn(4, 64)).square().sum().backward()
         optimizer.step()
@@ -159,12 +161,13 @@ def test_a_factor_scales_only_the_step_of_its_parameter(name: OptimizerName) -> 
 class FrozenHead:
     name: str = "frozen head"
 
-    def prepare(self, model: nn.Module, setting: Setting, base: Setting) -> dict[str, float]:
+    def prepare(self, model: nn.Module, setting: Setting, base: Setting) -> dict[str, Factors]:
         assert (setting.width, base.width) == (8, 4)
         with torch.no_grad():
             model.get_parameter("head.weight").zero_()
             model.get_parameter("head.bias").zero_()
-        return {"head.weight": 0.0, "head.bias": 0.0}
+        frozen = Factors(learning_rate=0.0)
+        return {"head.weight": frozen, "head.bias": frozen}
 
 
 TRAINING = Training(TINY, TINY, "Adam", 2.0**-7, 20, 0)

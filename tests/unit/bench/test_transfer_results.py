@@ -6,82 +6,143 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.transfer.cases import AXES, CASES, chosen_cases
+from benchmarks.transfer.cases import AXES, CASES, CHOOSING, chosen_cases
+from benchmarks.transfer.finished import FinishedTrainings
+from benchmarks.transfer.methods import METHODS, MethodName, method_of, same_as
 from benchmarks.transfer.optimizers import OPTIMIZERS
 from benchmarks.transfer.results import (
+    base_record,
     document,
     identity,
     is_finished,
     load,
+    losses_of,
     merged,
-    record,
+    method_record,
     save,
+    with_figures,
 )
-from benchmarks.transfer.settings import MODELS
-from benchmarks.transfer.sweeps import CaseSweeps, Sweep
+from benchmarks.transfer.settings import MODELS, Setting
+from benchmarks.transfer.sweeps import ADVISED, Sweep
+from benchmarks.transfer.training import Trained, Training
 
-CASE = replace(CASES[0], seeds=(0,), octaves=(-1, -2, -3))
+CASE = replace(CASES[0], seeds=(0, 1), octaves=(-1, -2, -3))
 
 
-def _sweeps(advised: float = 1.0) -> CaseSweeps:
-    def sweep(losses: list[float], seconds: float) -> Sweep:
-        return Sweep(
-            losses={-1 - i: [loss] for i, loss in enumerate(losses)},
-            seconds={-1 - i: [seconds] for i in range(len(losses))},
-        )
-
-    return CaseSweeps(
-        sweep([2.0, 1.0, 2.0], 1.0),
-        sweep([math.inf, 3.0, 1.5, 2.0], 10.0),
-        sweep([2, advised, 2], 12),
+def sweep(best: float, lowest: float = 1.0, diverged: float = 9.0) -> Sweep:
+    octaves = [-4.0, -3.0, -2.0, -1.75, -1.0, 0.0]
+    return Sweep(
+        losses={
+            o: [math.inf if o >= diverged else lowest + s / 10 + (o - best) ** 2 for s in range(2)]
+            for o in octaves
+        },
+        seconds={o: [3.0, 4.0] for o in octaves},
     )
 
 
-def test_a_record_has_the_figures_and_all_losses() -> None:
-    found = record(CASE, _sweeps())
-    assert (found["axis"], found["model"], found["optimizer"]) == ("width", "char_gpt_pre", "Adam")
-    assert (found["shift_plain"], found["shift_advised"]) == (-1, 0)
-    assert found["regret"] == -0.5
-    assert (found["loss_plain"], found["loss_advised"], found["loss_best_plain"]) == (3, 1, 1.5)
-    assert found["base_learning_rate"] == 0.25
-    assert found["sweeps"]["plain"] == {"0.5": [None], "0.25": [3.0], "0.125": [1.5], "0.0625": [2]}
-    assert found["search_saved"] == pytest.approx(1 - 12 / 40)
-    assert found["search_saved_with_base"] == pytest.approx(1 - (3 + 12) / 40)
+BASE = base_record(CASE, sweep(-1.5))
+
+
+def record(
+    method: MethodName, best: float, case: Any = CASE, standard: float = -3.0
+) -> dict[str, Any]:
+    plain = method_record(case, "standard", sweep(standard), -2)
+    return with_figures(method_record(case, method, sweep(best), -2), BASE, plain)
+
+
+def test_a_record_has_fitted_figures_and_those_of_the_octave_grid() -> None:
+    found = record("measured", -1.0)
+    assert (found["axis"], found["method"]) == ("width", "measured")
+    assert found["base_octave"] == pytest.approx(-1.5)
+    assert found["shift"] == pytest.approx(0.5)
+    assert found["regret"] == pytest.approx(0.25)
+    assert found["verdict"] == "within"
+    assert found["shift_interval"] == pytest.approx([0.5, 0.5])
+    # Of two equal losses at octaves, the lower learning rate counts.
+    assert found["octaves"] == {
+        "base": -2, "shift": 1, "regret": pytest.approx(1.0), "regret_spread": pytest.approx(0.0),
+        "loss": pytest.approx(2.05),
+    }  # fmt: skip
     assert found["at_edge"] == []
+    assert found["seconds"] == {"sweep": 35.0, "run": 7.0}  # of whole octaves
+    assert losses_of(found) == sweep(-1.0).losses
     json.dumps(found, allow_nan=False)
 
 
 def test_a_record_names_the_sweeps_with_an_optimum_at_an_edge() -> None:
-    assert record(CASE, _sweeps(advised=5.0))["at_edge"] == ["advised"]
+    assert record("measured", 2.0)["at_edge"] == ["big"]
+    assert record("measured", -1.0, standard=-7.0)["at_edge"] == ["standard"]
 
 
-def test_a_new_record_replaces_the_old_one_of_its_case() -> None:
-    first, second = record(CASE, _sweeps()), record(replace(CASE, optimizer="SGD"), _sweeps())
-    again = record(replace(CASE, seeds=(0, 1)), _sweeps(advised=1.2))
+def test_a_diverged_training_is_null() -> None:
+    new = method_record(CASE, "measured", sweep(-3.0, diverged=-1.0), -2)
+    assert new["sweep"]["0.5"] == [None, None]
+    assert losses_of(new)[-1.0] == [math.inf, math.inf]
+    # The base's best octave, -1.5, is between one that did not diverge and one that did.
+    lost = with_figures(new, BASE, method_record(CASE, "standard", sweep(-3.0), -2))
+    assert (lost["regret"], lost["regret_interval"]) == (None, None)
+    assert lost["shift"] == pytest.approx(-1.5)
+    assert lost["verdict"] == "beyond"
+
+
+def test_a_new_record_replaces_that_of_its_case_and_method() -> None:
+    first, second = record("measured", -1.0), record("hybrid", -1.0)
+    again = record("measured", -2.0)
     assert merged(merged([], first), second) == [first, second]
     assert merged([first, second], again) == [again, second]
+    other = record("measured", -1.0, case=replace(CASE, optimizer="SGD"))
+    assert merged([first, other, second], again) == [again, other, second]
 
 
-def test_a_case_is_finished_if_its_record_has_the_same_sizes_and_seeds(tmp_path: Path) -> None:
+def test_records_of_a_former_form_of_a_case_are_removed() -> None:
+    old = [record("measured", -1.0), record("hybrid", -1.0)]
+    new = record("standard", -1.0, case=replace(CASE, steps=7))
+    assert merged(old, new) == [new]
+
+
+def test_a_method_is_finished_if_there_is_a_record_with_the_same_sizes_and_seeds(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "transfer.json"
-    assert load(file) == ([], {})
-    save(file, document([record(CASE, _sweeps())], {"commit": "abc"}))
-    cases, source = load(file)
+    assert load(file) == ([], [], {})
+    content = document([BASE], [record("measured", -1.0)], {"commit": "abc"})
+    save(file, content)
+    assert json.loads(file.read_text("utf-8")) == json.loads(json.dumps(content))
+    assert '"0.5": [1.0, 1.1]' in file.read_text("utf-8")  # a list of numbers is on one line
+    bases, cases, source = load(file)
     assert source == {"commit": "abc"}
-    assert is_finished(CASE, cases)
-    assert not is_finished(replace(CASE, seeds=(0, 1, 2)), cases)
-    assert not is_finished(replace(CASE, steps=7), cases)
-    assert not is_finished(replace(CASE, big=CASE.base), cases)
-    assert not is_finished(replace(CASE, axis="depth"), cases)
-    written = json.loads(file.read_text("utf-8"))
-    assert written["commit"] == "abc"
-    assert written["within_one_octave"] == 1.0
-    assert written["median_regret"] == -0.5
+    assert bases == json.loads(json.dumps([BASE]))
+    assert is_finished(CASE, "measured", cases)
+    assert not is_finished(CASE, "hybrid", cases)
+    for change in ({"seeds": (0, 1, 2)}, {"steps": 7}, {"big": CASE.base}, {"axis": "depth"}):
+        assert not is_finished(replace(CASE, **change), "measured", cases)
+    old = tmp_path / "old.json"
+    old.write_text('{"cases": []}', "utf-8")
+    with pytest.raises(ValueError, match=r"old.json has no records of methods; give a different"):
+        load(old)
+
+
+def test_the_summary_leaves_out_what_cannot_be_told_and_counts_divergence_as_a_miss() -> None:
+    def of(verdict: str, regret: float | None, method: str = "measured") -> dict[str, Any]:
+        return {"method": method, "verdict": verdict, "regret": regret}
+
+    cases = [of("within", 0.1), of("within", 0.2), of("beyond", None), of("cannot tell", 0.4)]
+    content = document([], [*cases, of("beyond", None, "standard")], {})
+    assert content["within_one_octave"] == pytest.approx(2 / 3)
+    assert content["median_regret"] == pytest.approx(0.3)
+    assert content["methods"]["measured"] == {
+        "cases": 4, "told": 3, "within": 2, "within_one_octave": pytest.approx(2 / 3),
+        "median_regret": pytest.approx(0.3),
+    }  # fmt: skip
+    assert content["methods"]["standard"]["within_one_octave"] == 0.0
+    assert content["methods"]["standard"]["median_regret"] is None
+    assert document([], [], {})["within_one_octave"] is None
 
 
 def test_the_table_covers_every_axis_model_and_optimizer_without_duplicates() -> None:
@@ -89,41 +150,118 @@ def test_the_table_covers_every_axis_model_and_optimizer_without_duplicates() ->
     assert {case.model for case in CASES} == set(MODELS)
     assert {case.optimizer for case in CASES} == set(OPTIMIZERS)
     assert len({case.name for case in CASES}) == len(CASES)
-    assert all(len(case.seeds) >= 3 for case in CASES)
-    assert all(identity(case)["base"] != identity(case)["big"] for case in CASES)
 
 
-def test_the_quick_form_has_one_case_per_axis_and_one_seed() -> None:
+def test_a_third_of_the_cases_is_long_and_has_weight_decay() -> None:
+    long = [case for case in CASES if case.steps >= 2000 and case.weight_decay == 0.1]
+    assert 3 * len(long) >= len(CASES)
+    assert all(len(case.seeds) >= 5 for case in CASES if case not in long)
+
+
+def test_the_cases_that_choose_are_fewer_than_those_that_claim() -> None:
+    names = {case.name for case in CASES}
+    assert names > CHOOSING
+    claiming = [case for case in CASES if case.name not in CHOOSING]
+    assert len(claiming) > len(CHOOSING)
+    # Each axis is claimed on a case that chose nothing.
+    assert {case.axis for case in claiming} == set(AXES)
+
+
+def test_base_and_big_model_of_each_case_differ() -> None:
+    for case in CASES:
+        assert (case.base, case.steps_of_base) != (case.big, case.steps)
+
+
+def test_the_quick_form_has_one_case_per_axis_and_three_seeds() -> None:
     quick = chosen_cases(is_quick=True)
-    assert [case.axis for case in quick] == list(AXES)
-    assert {case.seeds for case in quick} == {(0,)}
+    assert {case.axis for case in quick} == set(AXES)
+    assert len(quick) == len(AXES)
+    assert {case.seeds for case in quick} == {(0, 1, 2)}
+    (longer,) = (case for case in quick if case.axis == "duration")
+    assert longer.steps == pytest.approx(8 * longer.steps_of_base, rel=0.1)
 
 
 def test_cases_are_filtered_by_axis_model_and_optimizer() -> None:
     assert {case.axis for case in chosen_cases("depth")} == {"depth"}
     [chosen] = chosen_cases("width", "res_mlp", "SGD", is_quick=True)
-    assert (chosen.name, chosen.seeds) == ("width res_mlp SGD", (0,))
+    assert (chosen.name, chosen.seeds) == ("width res_mlp SGD", (0, 1, 2))
     assert chosen_cases("lora_rank", "res_mlp") == []
+
+
+def test_methods_say_nothing_of_optimizers_without_a_rule() -> None:
+    by_name = {case.name: case for case in CASES}
+
+    def known(name: str) -> set[str]:
+        return {each for each in METHODS if method_of(each, by_name[name]) is not None}
+
+    assert known("width char_gpt_pre Adam") == set(METHODS)
+    assert known("width char_gpt_pre SGD") == set(METHODS) - {"completep"}
+    assert known("width char_gpt_pre Muon") == {"standard", "flerm", "measured", "hybrid"}
+    assert known("lora_rank lora_gpt AdamW") == {"standard", "flerm", "measured"}
+
+
+def test_a_method_whose_factors_are_one_equals_another() -> None:
+    small = Setting("res_mlp", width=16, depth=2)
+    deep = replace(CASES[0], base=small, big=replace(small, depth=4))
+    assert same_as("mup", deep) == "standard"
+    assert same_as("depth_mup", deep) is None
+    assert same_as("hybrid", replace(deep, big=small)) == "measured"
+    assert same_as("hybrid", deep) is None
+    assert same_as("measured", deep) is None
+
+
+def test_finished_trainings_are_known_by_definition_profile_and_code(tmp_path: Path) -> None:
+    store = FinishedTrainings(tmp_path / "trainings")
+    small = Setting("res_mlp", width=16, depth=2)
+    plain = Training(small, small, "Adam", 0.1, 10, 0, address="localhost:1")
+    trained = Trained(math.inf, 2.0, [1.0, 2.0], content=b"\x00\xff", totals=((0, 1.5),))
+    assert store.get(plain, {}) is None
+    store.put(plain, trained, {})
+    again = FinishedTrainings(tmp_path / "trainings")
+    found = again.get(replace(plain, address="localhost:2"), {})
+    assert found is not None
+    assert (found.loss, found.content, found.totals) == (math.inf, b"\x00\xff", ((0, 1.5),))
+    assert math.isnan(found.unevenness)
+    assert again.get(replace(plain, seed=1), {}) is None
+    advised = replace(plain, advice=ADVISED.advice, profile="profiles/a/versions/1")
+    store.put(advised, Trained(1.0, 2.0, []), {advised.profile: "digest"})
+    other = replace(advised, profile="profiles/b/versions/7")
+    assert again.get(other, {other.profile: "digest"}) is not None
+    assert again.get(other, {other.profile: "different"}) is None
+    (file, _) = sorted((tmp_path / "trainings").glob("*.json"), key=lambda f: f.stat().st_mtime)
+    file.write_text(file.read_text("utf-8").replace('"seed": 0', '"seed": 5'), "utf-8")
+    with pytest.raises(ValueError, match="has the result of a different training; remove it"):
+        again.get(plain, {})
 
 
 def _full_file(tmp_path: Path) -> Path:
     file = tmp_path / "transfer.json"
-    records = [{**record(case, _sweeps()), **identity(case)} for case in CASES]
-    save(file, document(records, {"commit": "abc", "processes": 2}))
+    records: list[dict[str, Any]] = []
+    bases: list[dict[str, Any]] = []
+    found = record("measured", -1.0)
+    for case in CASES:
+        known = [name for name in METHODS if method_of(name, case) is not None]
+        records += [{**found, "method": name, **identity(case)} for name in known]
+        bases.append({**BASE, **identity(case)})
+    save(file, document(bases, records, {"commit": "abc", "processes": 2}))
     return file
 
 
-def test_a_file_with_all_cases_is_printed_without_training(tmp_path: Path) -> None:
+def test_a_file_with_all_records_is_printed_without_training(tmp_path: Path) -> None:
     file = _full_file(tmp_path)
     before = file.read_text("utf-8")
-    result = CliRunner().invoke(app, ["transfer", "--axis", "width", "--json", "--out", str(file)])
+    arguments = ["transfer", "--axis", "width", "--method", "hybrid", "--out", str(file)]
+    result = CliRunner().invoke(app, [*arguments, "--json"])
     assert result.exit_code == 0, result.output
     printed = json.loads(result.stdout)
     assert {case["axis"] for case in printed["cases"]} == {"width"}
-    cases, source = load(file)
-    assert len(cases) == len(CASES)
-    assert source == {"commit": "abc", "processes": 2}
+    assert {case["method"] for case in printed["cases"]} == {"hybrid"}
+    assert {"shift_interval", "regret_interval", "verdict"} <= set(printed["cases"][0])
     assert file.read_text("utf-8") == before
+    text = CliRunner().invoke(app, arguments).stdout
+    assert "hybrid: within one octave in 13 of 13 cases that can be told (100%" in " ".join(
+        text.split()
+    )
 
 
 def test_quick_cases_do_not_replace_full_ones(tmp_path: Path) -> None:
@@ -131,12 +269,15 @@ def test_quick_cases_do_not_replace_full_ones(tmp_path: Path) -> None:
     before = file.read_text("utf-8")
     refused = CliRunner().invoke(app, ["transfer", "--quick", "--out", str(file)])
     assert refused.exit_code == 2
-    assert "several seeds" in " ".join(refused.output.split())
+    assert "which --quick would replace" in " ".join(refused.output.replace("│", " ").split())
     assert file.read_text("utf-8") == before
 
 
-def test_an_unknown_case_is_rejected_with_a_list_of_the_known_ones() -> None:
+def test_an_unknown_case_or_method_is_rejected_with_the_known_ones() -> None:
     refused = CliRunner().invoke(app, ["transfer", "--axis", "lora_rank", "--model", "res_mlp"])
     assert refused.exit_code == 2
     assert "lora_rank lora_gpt AdamW" in " ".join(refused.output.replace("│", " ").split())
     assert CliRunner().invoke(app, ["transfer", "--axis", "height"]).exit_code == 2
+    unknown = CliRunner().invoke(app, ["transfer", "--method", "advised"])
+    assert unknown.exit_code == 2
+    assert "'advised' is not one of standard" in " ".join(unknown.output.replace("│", " ").split())

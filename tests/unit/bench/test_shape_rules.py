@@ -11,17 +11,18 @@ from torch import Tensor, nn
 
 from benchmarks.char_gpt import CharGPT, CharGPTConfig
 from benchmarks.image_models import ResMLP
-from benchmarks.studies.parametrisations import (
-    Factors,
+from benchmarks.transfer.optimizers import build_optimizer
+from benchmarks.transfer.parametrisation import Factors
+from benchmarks.transfer.shape_rules import (
     Family,
     Rule,
+    completep,
     depth_mup,
     initialise,
     mup,
     standard,
     width_and_depth,
 )
-from benchmarks.transfer.optimizers import build_optimizer
 
 VOCABULARY = 20
 STEPS = 4
@@ -44,11 +45,10 @@ def change(
     model = build()
     factors = rule(model, base, family)
     initialise(model, factors)
-    learning_rates = {name: factor.learning_rate for name, factor in factors.items()}
     optimizer = (
-        build_optimizer("Adam", model, 2.0**-8, learning_rates)
+        build_optimizer("Adam", model, 2.0**-8, factors)
         if family == "adam"
-        else build_optimizer("SGD", model, 2.0**-4, learning_rates)
+        else build_optimizer("SGD", model, 2.0**-4, factors)
     )
     targets = torch.randint(0, 10, (inputs.numel() // (1 if inputs.dim() == 2 else 64),))
     seen: list[Tensor] = []
@@ -120,23 +120,43 @@ def test_the_base_is_unchanged(rule: Rule, family: Family) -> None:
 def test_factors_match_the_table_of_mup() -> None:
     found = mup(gpt(128), gpt(32), "adam")
     assert found["characters.weight"] == Factors(1, 1)
-    assert found["blocks.1.up.weight"] == Factors(1, 1 / 4)
+    assert found["blocks.1.up.weight"] == Factors(1, 1 / 4, 1, 4)
     assert found["blocks.1.norm1.weight"] == Factors(1, 1)
-    assert found["head.weight"] == Factors(1 / 2, 1 / 4)
+    assert found["head.weight"] == Factors(1 / 2, 1 / 4, 4, 4)
     sgd = mup(gpt(128), gpt(32), "sgd")
-    assert sgd["characters.weight"] == Factors(1, 4)
+    assert sgd["characters.weight"] == Factors(1, 4, 1, 1 / 4)
     assert sgd["blocks.1.up.weight"] == Factors(1, 1)
-    assert sgd["blocks.1.norm1.weight"] == Factors(1, 4)
-    assert sgd["head.weight"] == Factors(1 / 2, 1 / 4)
+    assert sgd["blocks.1.norm1.weight"] == Factors(1, 4, 1, 1 / 4)
+    assert sgd["head.weight"] == Factors(1 / 2, 1 / 4, 4, 4)
 
 
 def test_branches_are_scaled_in_their_last_layer() -> None:
     found = depth_mup(gpt(blocks=8), gpt(blocks=2), "adam")
-    assert found["blocks.7.attention.out.weight"] == Factors(1 / 2, 1 / 4)
+    assert found["blocks.7.attention.out.weight"] == Factors(1 / 2, 1 / 4, 2, 2)
     assert found["blocks.7.up.weight"] == Factors(1, 1 / 2)
     assert found["head.weight"] == Factors()
     both = width_and_depth(gpt(128, 8), gpt(32, 2), "adam")
-    assert both["blocks.7.down.weight"] == Factors(1 / 2, 1 / 16)
+    assert both["blocks.7.down.weight"] == Factors(1 / 2, 1 / 16, 2, 8)
+
+
+def test_more_blocks_and_experts_take_the_factors_of_the_last_ones() -> None:
+    def mixture(blocks: int, experts: int) -> CharGPT:
+        return CharGPT(CharGPTConfig(VOCABULARY, 32, blocks, context=16, experts=experts))
+
+    found = width_and_depth(mixture(8, 4), mixture(2, 2), "adam")
+    assert found["blocks.7.mixture.experts.3.up.weight"] == Factors(1, 1 / 2)
+    assert found["blocks.7.mixture.experts.3.down.weight"] == Factors(1 / 2, 1 / 4, 2, 2)
+
+
+def test_completep_divides_branches_by_the_depth_and_keeps_learning_rates() -> None:
+    found = completep(gpt(128, 8), gpt(32, 2), "adam")
+    assert found["blocks.7.down.weight"] == Factors(1 / 4, 1 / 16, 1 / 4, 16)
+    assert found["blocks.7.up.weight"] == Factors(1, 1 / 4, 1 / 16, 4)
+    assert found["blocks.7.norm1.weight"] == Factors(1, 1, 1 / 16, 1)
+    assert found["norm.weight"] == found["characters.weight"] == Factors()
+    assert found["head.weight"] == Factors(1 / 2, 1 / 4, 4, 4)
+    with pytest.raises(ValueError, match="CompleteP is published for Adam and AdamW, not for sgd"):
+        completep(gpt(128, 8), gpt(32, 2), "sgd")
 
 
 def test_a_layer_without_a_rule_is_rejected() -> None:

@@ -1,0 +1,87 @@
+"""The methods that the transfer benchmark compares: ways to use a base's learning rate."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+from advisor.policy import Policy
+from advisor.wire import policy_to_proto
+from benchmarks.transfer.cases import Case
+from benchmarks.transfer.models import build_task
+from benchmarks.transfer.optimizers import OptimizerName
+from benchmarks.transfer.parametrisation import Factors
+from benchmarks.transfer.shape_rules import RULES, ByShape, Family, RuleName
+from benchmarks.transfer.sweeps import ADVISED, PLAIN, Method
+from benchmarks.transfer.training import Advice, Recording
+from fslr.torch import MeasuringOptions
+
+MethodName = Literal["standard", "mup", "depth_mup", "completep", "flerm", "measured", "hybrid"]
+METHODS: Final[tuple[MethodName, ...]] = get_args(MethodName)
+STANDARD: Final = "standard"  # what regrets are relative to
+DEFAULT: Final = "measured"  # what the product does by default
+HYBRID_RULE: Final = "depth_mup"  # which rule's initial weights the hybrid uses
+
+_FAMILIES: Final[dict[OptimizerName, Family]] = {"Adam": "adam", "AdamW": "adam", "SGD": "sgd"}
+
+
+def method_of(name: MethodName, case: Case) -> Method | None:
+    """Return a method for a case, or None if it says nothing of the case.
+
+    Args:
+        name: The method.
+        case: The case.
+    """
+    without_shapes: dict[MethodName, Method] = {
+        "standard": PLAIN, "flerm": published_flerm(), "measured": ADVISED,
+    }  # fmt: skip
+    if name in without_shapes:
+        return without_shapes[name]
+    family = _FAMILIES.get(case.optimizer)
+    if case.model == "lora_gpt":  # parametrisations say nothing of the rank of adapters
+        return None
+    if name == "hybrid":
+        initial = ByShape(HYBRID_RULE, family or "adam", only_initial=True)
+        return Method(name, parametrisation=initial, advice=Advice())
+    rule: RuleName | None = next((each for each in RULES if each == name), None)
+    if rule is None or family is None or (rule == "completep" and family != "adam"):
+        return None
+    return Method(name, parametrisation=ByShape(rule, family))
+
+
+def same_as(name: MethodName, case: Case) -> MethodName | None:
+    """Return the method that a method equals in a case, as all its factors are 1; None if none.
+
+    Args:
+        name: The method.
+        case: The case.
+    """
+    method = method_of(name, case)
+    if method is None or not isinstance(method.parametrisation, ByShape):
+        return None
+    factors = method.parametrisation.factors(build_task(case.big).model, case.base)
+    if any(factor != Factors() for factor in factors.values()):
+        return None
+    return "standard" if method.advice is None else "measured"
+
+
+def published_flerm() -> Method:
+    """Return the paper's own procedure (Milsom et al., section 4, appendix).
+
+    It uses the estimator ``kronecker`` with 40 probes at the first step and one every 100 steps
+    after it, a running average over probes, and no rule but the ratio of rates. The authors draw
+    a new batch for each of the 40 probes; here all probes use the first step's batch.
+    """
+    options = MeasuringOptions(estimator="kronecker", probes=40, averaging=0.9, linearity=False)
+    policy = Policy(
+        min_interval_steps=100,
+        max_interval_steps=100,
+        weigh_by_confidence=False,
+        averaging_window=0.0,
+        max_relative_error=1e6,
+        target_relative_error=1e6,  # after the first measurement one probe is enough
+    )
+    return Method(
+        "published FLeRM",
+        recording=Recording(every=100, options=options),
+        advice=Advice(policy_to_proto(policy), options),
+    )
