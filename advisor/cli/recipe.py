@@ -16,15 +16,14 @@ from advisor.cli.tables import print_table
 from advisor.policy import InvalidValueError
 from advisor.recipes import (
     Field,
-    Powers,
     Recipe,
-    Row,
     load_recipe,
     recipe_to_fields,
     shipped_recipe,
     shipped_recipe_names,
     shipped_recipe_text,
 )
+from advisor.recipes.words import powers_text, selection_text
 from fslr.errors import ProfileFileError
 from fslr.profile_files import format_fields
 
@@ -150,25 +149,6 @@ def _recipe_table(recipe: Recipe) -> Table:
     for field in recipe.fields:
         table.add_column(TITLES[field], overflow="fold")
     for row in recipe.rows:
-        powers = [_powers(row.powers.get(field)) for field in recipe.fields]
-        table.add_row(_selection(row), *powers)
+        powers = [powers_text(row.powers.get(field)) for field in recipe.fields]
+        table.add_row(selection_text(row), *powers)
     return table
-
-
-def _selection(row: Row) -> str:
-    words = [", ".join(kind.value for kind in row.kinds) or "all"]
-    words += ["residual output"] if row.residual_output else []
-    words += ["no residual output"] if row.residual_output is False else []
-    words += ["in block"] if row.in_block else []
-    words += ["not in block"] if row.in_block is False else []
-    words += [f"by {', '.join(row.optimizers)}"] if row.optimizers else []
-    return "; ".join(words)
-
-
-def _powers(powers: Powers | None) -> str:
-    if powers is None:
-        return ""
-    return " ".join(
-        ratio.value if exponent == 1 else f"{ratio.value}^{exponent:g}"
-        for ratio, exponent in powers.exponents
-    )

@@ -15,6 +15,8 @@ from typer.main import get_command
 import fslr
 from advisor.cli import app
 from advisor.observability.metrics import Metrics
+from advisor.recipes import Recipe, shipped_recipe, shipped_recipe_names
+from advisor.recipes.words import powers_text, selection_text
 from advisor.server.settings import Settings
 from advisor.wire.errors import DEFECT, TABLE
 from docs.generator.markdown import code, table
@@ -178,6 +180,32 @@ def decisions(root: Path) -> str:
     )
 
 
+def recipes(_: Path) -> str:
+    """Return the shipped recipes: source, conditions and table of each."""
+    return "\n\n".join(map(_of_recipe, map(shipped_recipe, shipped_recipe_names())))
+
+
+def _of_recipe(recipe: Recipe) -> str:
+    heads = ("groups", *(field.value.replace("_", " ") for field in recipe.fields))
+    rows = [
+        (selection_text(row), *(powers_text(row.powers.get(field)) for field in recipe.fields))
+        for row in recipe.rows
+    ]
+    families = ", ".join(recipe.optimizers) or "any"
+    parts = [
+        f"### {recipe.name}",
+        recipe.description,
+        f"Optimizers: {families}. Source: {recipe.source}.",
+        table(heads, [[_as_code(cell, i) for i, cell in enumerate(row)] for row in rows]),
+        "Conditions:\n\n" + "\n".join(f"- {condition}" for condition in recipe.conditions),
+    ]
+    return "\n\n".join(parts)
+
+
+def _as_code(cell: str, column: int) -> str:
+    return f"`{cell}`" if cell and column else cell
+
+
 PARTS: dict[str, Callable[[Path], str]] = {
     "commands": commands,
     "decisions": decisions,
@@ -193,5 +221,6 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "python-integrations": _api_of_integrations,
     "python-jax": _api("clients/python", "fslr.jax"),
     "python-training": _api("clients/python", "fslr.training"),
+    "recipes": recipes,
     "settings": settings,
 }

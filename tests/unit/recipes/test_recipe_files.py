@@ -9,6 +9,8 @@ import pytest
 
 from advisor.policy import InvalidValueError
 from advisor.recipes import (
+    Field,
+    Ratio,
     load_recipe,
     recipe_from_fields,
     recipe_to_fields,
@@ -16,6 +18,7 @@ from advisor.recipes import (
     shipped_recipe_names,
     shipped_recipe_text,
 )
+from fslr._yaml import load
 from fslr.errors import ProfileFileError
 from fslr.profile_files import format_fields
 
@@ -123,3 +126,11 @@ def test_a_file_with_a_key_twice_is_refused(tmp_path: Path) -> None:
     path.write_text("name: a\nname: b\n", "utf-8")
     with pytest.raises(ProfileFileError, match="'name' is given twice"):
         load_recipe(path)
+
+
+def test_the_recipe_on_the_reference_page_is_valid() -> None:
+    page = Path(__file__).parents[3].joinpath("docs/reference/recipes.md").read_text("utf-8")
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    assert recipe_from_fields(load(example)).name == "my-recipe"
+    keys = [*(field.value for field in Field), *(ratio.value for ratio in Ratio)]
+    assert [key for key in keys if f"`{key}`" not in page] == []
