@@ -21,7 +21,6 @@ from benchmarks.optimizers.trial import STEPS, TOLERANCE, Outcome, Where, try_op
 from benchmarks.options import one_of
 from benchmarks.provenance import AsJson, Out, emit
 
-_SECONDS = 120  # for one optimizer
 _console = Console(stderr=True)
 
 
@@ -52,6 +51,9 @@ def optimizers(
     processes: Annotated[
         int, typer.Option(help="Optimizers to try in parallel, each in a process; 0: in this one.")
     ] = 2,
+    seconds: Annotated[
+        int, typer.Option(help="Give an optimizer up after so many seconds.", min=1)
+    ] = 900,
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
@@ -59,7 +61,7 @@ def optimizers(
     torch.set_num_threads(1)
     with _only_errors_logged():
         found = {
-            each: _of_package(each, set(name or ()), processes=processes)
+            each: _of_package(each, set(name or ()), processes=processes, seconds=seconds)
             for each in package or PACKAGES
         }
     figures = {"packages": found, "steps": STEPS, "tolerance": TOLERANCE}
@@ -82,7 +84,9 @@ def _only_errors_logged() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _of_package(package: str, names: set[str], *, processes: int) -> PackageOutcomes:
+def _of_package(
+    package: str, names: set[str], *, processes: int, seconds: int
+) -> PackageOutcomes:
     found = PackageOutcomes(version=installed_version(package), missing="", optimizers=[])
     if found["version"] is None:
         return {**found, "missing": "not installed"}
@@ -92,7 +96,7 @@ def _of_package(package: str, names: set[str], *, processes: int) -> PackageOutc
         return {**found, "missing": f"{type(error).__name__}: {error}"}
     wanted = [name for name in kinds if not names or name in names]
     outcomes = (
-        _in_processes(package, wanted, processes)
+        _in_processes(package, wanted, processes, seconds)
         if processes
         else (try_optimizer(package, name) for name in wanted)
     )
@@ -113,11 +117,12 @@ class _Trial:
         deadline: When it is given up, by the monotonic clock.
     """
 
-    def __init__(self, package: str, name: str) -> None:
+    def __init__(self, package: str, name: str, seconds: int) -> None:
         context = multiprocessing.get_context("fork")
         self.receiver, sender = context.Pipe(duplex=False)
         self.name = name
-        self.deadline = time.monotonic() + _SECONDS
+        self.deadline = time.monotonic() + seconds
+        self._seconds = seconds
         self._process = context.Process(target=_send, args=(package, name, sender))
         self._process.start()
         sender.close()
@@ -129,7 +134,7 @@ class _Trial:
             if self.receiver.poll():
                 outcome: Outcome = self.receiver.recv()
                 return outcome
-            where, reason = "not judged", f"it takes more than {_SECONDS} s"
+            where, reason = "not judged", f"it takes more than {self._seconds} s"
         except EOFError:
             self._process.join()
             where, reason = "wrong", f"its process ends with the status {self._process.exitcode}"
@@ -148,13 +153,15 @@ class _Trial:
         )
 
 
-def _in_processes(package: str, names: Sequence[str], count: int) -> Iterator[Outcome]:
-    """Try optimizers, several at the same time."""
+def _in_processes(
+    package: str, names: Sequence[str], count: int, seconds: int
+) -> Iterator[Outcome]:
+    """Try optimizers, several at the same time, each for so many seconds at most."""
     waiting = list(reversed(names))
     running: list[_Trial] = []
     while waiting or running:
         while waiting and len(running) < count:
-            running.append(_Trial(package, waiting.pop()))
+            running.append(_Trial(package, waiting.pop(), seconds))
         ready = wait([trial.receiver for trial in running], timeout=1.0)
         for trial in list(running):
             if trial.receiver in ready or time.monotonic() > trial.deadline:
