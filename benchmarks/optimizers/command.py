@@ -84,9 +84,7 @@ def _only_errors_logged() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _of_package(
-    package: str, names: set[str], *, processes: int, seconds: int
-) -> PackageOutcomes:
+def _of_package(package: str, names: set[str], *, processes: int, seconds: int) -> PackageOutcomes:
     found = PackageOutcomes(version=installed_version(package), missing="", optimizers=[])
     if found["version"] is None:
         return {**found, "missing": "not installed"}

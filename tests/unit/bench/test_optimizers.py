@@ -68,8 +68,8 @@ def test_each_optimizer_runs_in_a_process_of_its_own(monkeypatch: pytest.MonkeyP
 
 def test_an_optimizer_that_takes_too_long_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "try_optimizer", lambda *_: time.sleep(60))
-    (found,) = command._in_processes("torch.optim", ["Slow"], 1, 1)
-    assert (found["where"], found["reason"]) == ("not judged", "it takes more than 0.1 s")
+    (found,) = command._in_processes("torch.optim", ["Slow"], 1, 0)
+    assert (found["where"], found["reason"]) == ("not judged", "it takes more than 0 s")
 
 
 def test_multipliers_that_are_reported_and_not_applied_are_found(
@@ -115,7 +115,7 @@ def test_the_table_names_what_is_not_right() -> None:
         outcome_of("A"),
         outcome_of("B", where="wrong", reason="multipliers are not applied"),
         outcome_of("C", where="not tried", reason="it needs a GPU"),
-        outcome_of("E", where="not judged", reason="it takes more than 120 s"),
+        outcome_of("E", where="not judged", reason="it takes more than 0 s"),
         outcome_of("D", where="update", starts_late=True, measured=False),
     ]
     packages = {"p": {"version": "1.0", "missing": "", "optimizers": found}}

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from fslr import MeasurementError, RateEstimate
 from fslr.training.advised_run import AdvisedRun
+from fslr.training.cycle_parts import Run
 from fslr.training.events import Listeners
 from fslr.training.measurement_size import MeasurementSize
-from fslr.training.step_cycle import Run, StepCycle
+from fslr.training.step_cycle import StepCycle
 from tests.waiting import eventually
 
 
@@ -113,6 +114,9 @@ class NumbersScaler:
     @property
     def can_correct(self) -> bool:
         return not self.keeps_weights
+
+    def is_scaled(self, multipliers: Sequence[float], *, keeps_decay: bool) -> bool:  # noqa: ARG002
+        return False
 
     def scale(
         self, multipliers: Sequence[float], *, keeps_decay: bool, everything: bool = False

@@ -190,7 +190,7 @@ def test_a_training_never_waits_for_its_metrics_and_learns_of_losses() -> None:
     advisor.fail(InvalidRequestError("no such thing"))
     run.report_metrics(1_000, {"auc": 0.5})
     eventually(lambda: run.lost_metrics == 1)
-    run.begin_step([0.01] * 4)
+    run.begin_step(lambda: [0.01] * 4)
     run.report_metrics(1_001, {"auc": 0.5})
     run.close()
     assert warnings(events) == [

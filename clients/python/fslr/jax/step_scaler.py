@@ -116,6 +116,15 @@ class StepScaler:
         )
         self._in_force = wanted
 
+    def is_scaled(self, multipliers: Sequence[float], *, keeps_decay: bool) -> bool:
+        """Return whether the steps that follow are scaled like that already.
+
+        Args:
+            multipliers: As for :meth:`scale`.
+            keeps_decay: As for :meth:`scale`.
+        """
+        return self._in_force == (list(multipliers), keeps_decay)
+
     def forget(self) -> None:
         """Forget what is in force: the optimizer's state may come from a checkpoint."""
         self._in_force = None

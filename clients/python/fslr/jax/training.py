@@ -19,8 +19,9 @@ from fslr.jax.step_loop import StepLoop
 from fslr.jax.step_meter import Apply, StepMeter
 from fslr.jax.step_scaler import StepScaler
 from fslr.jax.weight_decay import exclusion_warning
+from fslr.training.cycle_parts import Run
 from fslr.training.events import Listener, Listeners, LogListener, Warned
-from fslr.training.step_cycle import Run, StepCycle
+from fslr.training.step_cycle import StepCycle
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ called *inner* optimizers here. Their groups hold the learning rates that steps 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -155,6 +156,16 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
     """Iterate over the tensors in the groups of an optimizer."""
     for group in optimizer.param_groups:
         yield from group["params"]
+
+
+def are_same(some: Collection[object], others: Collection[object]) -> bool:
+    """Return whether two collections hold the same objects in the same order.
+
+    Args:
+        some: One of them; equal objects count only if they are one object.
+        others: The other one.
+    """
+    return len(some) == len(others) and all(map(operator.is_, some, others))
 
 
 def updated_by(

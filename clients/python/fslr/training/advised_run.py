@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, SupportsFloat, get_args
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
@@ -237,18 +237,21 @@ class AdvisedRun:
         """Number of reports of metrics that were not stored and will not be."""
         return self._reporter.lost
 
-    def begin_step(self, learning_rates: Sequence[float]) -> None:
+    def begin_step(self, learning_rates: Callable[[], Sequence[float]]) -> None:
         """Adopt an answer that has arrived, and decide whether the step is measured.
 
         Args:
-            learning_rates: The scheduled learning rate of each group.
+            learning_rates: Returns the scheduled learning rate of each group.
         """
+        cadence = self.cadence
         self._emit_errors()
-        with self.cadence.attempt(StepPart.ADVICE):
-            advice = self._exchange.news()
-            if advice is not None:
-                self._adopt(advice, self.cadence.step)
-        if self.cadence.begin_step(can_move=any(rate > 0 for rate in learning_rates)):
+        if self._exchange.is_waiting:
+            with cadence.attempt(StepPart.ADVICE):
+                advice = self._exchange.news()
+                if advice is not None:
+                    self._adopt(advice, cadence.step)
+        can_move = cadence.step >= cadence.next_step and any(rate > 0 for rate in learning_rates())
+        if cadence.begin_step(can_move=can_move):
             self._plan()
 
     def _plan(self) -> None:
@@ -388,7 +391,8 @@ class AdvisedRun:
     def _emit_errors(self) -> None:
         for step, error in self._exchange.take_errors():
             self._listeners.emit(Failed(step, StepPart.ADVICE, error))
-        self._reporter.warn_of_loss()
+        if self._reporter.is_used:
+            self._reporter.warn_of_loss()
 
     def _warn(self, message: str) -> None:
         """Emit each warning once."""

@@ -105,6 +105,11 @@ class BackgroundSession:
             answer, self._work.answer = self._work.answer, None
             return answer
 
+    @property
+    def has_errors(self) -> bool:
+        """Whether a request has failed since :meth:`take_errors` was called."""
+        return bool(self._work.errors)
+
     def take_errors(self) -> list[RequestError]:
         """Return the requests that failed since the last call, the oldest first."""
         with self._work.lock:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from fslr.errors import AttachError
 from fslr.training.events import Failed, Listeners, StepPart, Warned
@@ -16,15 +14,39 @@ _MAX_BACK_OFF_STEPS = 1000
 _MAX_UNMOVED_STEPS = 8  # in a row; a gradient scaler that starts too high hardly skips more
 
 
-@dataclass(slots=True)
 class Attempt:
     """A block of :meth:`Cadence.attempt`.
+
+    Args:
+        cadence: The cadence.
+        part: What the block does first.
+        back_off: Whether to wait with the next measurement after a failure.
 
     Attributes:
         part: What the block does at present.
     """
 
-    part: StepPart
+    __slots__ = ("_back_off", "_cadence", "part")
+
+    def __init__(self, cadence: Cadence, part: StepPart, *, back_off: bool) -> None:
+        self.part = part
+        self._cadence = cadence
+        self._back_off = back_off
+
+    def __enter__(self) -> Self:
+        """Begin the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        """End the block; return whether its exception goes no further."""
+        if not isinstance(error, Exception):
+            return False
+        return self._cadence.failed(error, self.part, back_off=self._back_off)
 
 
 class Cadence:
@@ -139,33 +161,37 @@ class Cadence:
         self.next_step = self.step + self._back_off_steps
         self._back_off_steps = min(2 * self._back_off_steps, _MAX_BACK_OFF_STEPS)
 
-    @contextmanager
-    def attempt(self, part: StepPart, *, back_off: bool = False) -> Iterator[Attempt]:
-        """Count and emit the first exception of a block instead of letting it through.
+    def attempt(self, part: StepPart, *, back_off: bool = False) -> Attempt:
+        """Return a context that counts and emits an exception instead of letting it through.
 
         A step counts as one failure, however many of its parts fail. Advice that is missing is not
-        counted here: the exchange with the advisor counts it.
+        counted here: the exchange with the advisor counts it. At a strict start that is not over,
+        exceptions are let through.
 
         Args:
             part: What the block does first; it may name the next part in the attempt.
             back_off: Whether to wait with the next measurement after a failure.
-
-        Raises:
-            Exception: The block failed, the start is strict, and it is not over.
         """
-        attempt = Attempt(part)
-        try:
-            yield attempt
-        except Exception as error:
-            if back_off:
-                self.back_off()
-            if self._strict and not self.has_started:
-                raise
-            self.has_started = True
-            if attempt.part is not StepPart.ADVICE and self._failed_step != self.step:
-                self._failed_step = self.step
-                self.failures += 1
-            self._listeners.emit(Failed(self.step, attempt.part, error))
+        return Attempt(self, part, back_off=back_off)
+
+    def failed(self, error: Exception, part: StepPart, *, back_off: bool = False) -> bool:
+        """Count and emit an exception; return whether it goes no further.
+
+        Args:
+            error: The exception.
+            part: What failed.
+            back_off: Whether to wait with the next measurement.
+        """
+        if back_off:
+            self.back_off()
+        if self._strict and not self.has_started:
+            return False
+        self.has_started = True
+        if part is not StepPart.ADVICE and self._failed_step != self.step:
+            self._failed_step = self.step
+            self.failures += 1
+        self._listeners.emit(Failed(self.step, part, error))
+        return True
 
     def end_step(self) -> None:
         """Count and time the step that ended."""

@@ -209,6 +209,11 @@ class Exchange:
             self._background.submit(measurement)
         self._waiting = True
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether an answer is outstanding; equal on all ranks."""
+        return self._waiting
+
     def news(self) -> Advice | None:
         """Return the newest advice that arrived since the last call, or None.
 
@@ -229,7 +234,8 @@ class Exchange:
 
     def take_errors(self) -> list[RequestError]:
         """Return the background requests that failed since the last call; none on other ranks."""
-        return [] if self._background is None else self._background.take_errors()
+        background = self._background
+        return [] if background is None or not background.has_errors else background.take_errors()
 
     def close(self) -> None:
         """End the exchange."""

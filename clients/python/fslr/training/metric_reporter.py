@@ -22,6 +22,9 @@ class MetricReporter:
         background: Sends the reports; None on ranks that do not talk to the advisor.
         run: The run's resource name; empty: it is not stored.
         warn: Tells the user; it is called with each message once.
+
+    Attributes:
+        is_used: Whether anything was handed over, and so may be lost.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class MetricReporter:
         self._warn = warn
         self._names: set[str] = set()
         self._warned_of_loss = False
+        self.is_used = False
 
     @property
     def is_stored(self) -> bool:
@@ -69,6 +73,7 @@ class MetricReporter:
                 self._warn(f"a report of metrics is left out: {type(error).__name__}: {error}")
                 return
             if report.values:
+                self.is_used = True
                 self._background.report(report)
 
     def warn_of_loss(self, *, at_end: bool = False) -> None:

@@ -172,14 +172,15 @@ class Recording:
         """Whether the weight decay stays what the settings say: yes, as for any factors of 1."""
         return True
 
-    def begin_step(self, learning_rates: Sequence[float]) -> None:
+    def begin_step(self, learning_rates: Callable[[], Sequence[float]]) -> None:
         """Decide whether the step is measured.
 
         Args:
-            learning_rates: The scheduled learning rate of each group.
+            learning_rates: Returns the scheduled learning rate of each group.
         """
-        self._max_learning_rate = max(self._max_learning_rate, *learning_rates)
-        self.cadence.begin_step(can_move=any(rate > 0 for rate in learning_rates))
+        largest = max(learning_rates())
+        self._max_learning_rate = max(self._max_learning_rate, largest)
+        self.cadence.begin_step(can_move=largest > 0)
 
     def note_learning_rate(self, learning_rate: float) -> None:
         """Take note of a scheduled learning rate that was not known when its step began.

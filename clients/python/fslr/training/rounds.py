@@ -18,13 +18,16 @@ class Rounds:
 
     Args:
         count: Number of optimizers, >= 1.
+
+    Attributes:
+        is_open: Whether a step of the training has begun and not ended.
     """
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._stepped: set[int] = set()
         self._expected: set[int] = set()
-        self._is_open = False
+        self.is_open = False
         self._was_called = True
         self._round = -1
         self._last = [-1] * count
@@ -32,11 +35,6 @@ class Rounds:
         self._latest_gaps = [1] * count
         self._measured = [-1] * count
         self._waited = 0
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a step of the training has begun and not ended."""
-        return self._is_open
 
     @property
     def has_steps(self) -> bool:
@@ -82,9 +80,11 @@ class Rounds:
         """Begin a step of the training."""
         if self._stepped or self._round < 0:  # else the one before ended with an exception
             self._round += 1
-        self._is_open, self._was_called = True, False
+        self.is_open, self._was_called = True, False
         self._stepped = set()
-        self._expected = set(filter(self._is_expected, self._active()))
+        # A single optimizer makes each step.
+        expected = (0,) if self._count == 1 else filter(self._is_expected, self._active())
+        self._expected = set(expected)
 
     def stepped(self, members: Collection[int]) -> bool:
         """Take note that optimizers have stepped; return whether that ends the training's step.
@@ -104,11 +104,11 @@ class Rounds:
             self._latest_gaps[member] = gap
             self._last[member] = self._round
             self._stepped.add(member)
-        return self._is_open and self._expected <= self._stepped
+        return self.is_open and self._expected <= self._stepped
 
     def end(self) -> None:
         """End the training's step."""
-        self._is_open = False
+        self.is_open = False
 
     def _is_expected(self, member: int) -> bool:
         if self._last[member] < 0:  # at first, all of them may step each time

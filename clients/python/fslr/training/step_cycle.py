@@ -4,170 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Protocol
 
-from fslr.training.cadence import Attempt, Cadence
-from fslr.training.estimate import RateEstimate
+from fslr.training.cadence import Attempt
+from fslr.training.cycle_parts import Meter, Run, Scaler
 from fslr.training.events import Listeners, StepPart, Warned
 from fslr.training.rounds import Rounds
-
-
-class Run(Protocol):
-    """What a step cycle reports to: an advised run, or a recording."""
-
-    @property
-    def cadence(self) -> Cadence:
-        """When steps are measured."""
-        ...
-
-    @property
-    def factors(self) -> list[float]:
-        """The factors to apply to the learning rates."""
-        ...
-
-    @property
-    def keeps_decay(self) -> bool:
-        """Whether the weight decay of a step stays what the optimizer's settings say."""
-        ...
-
-    def begin_step(self, learning_rates: Sequence[float]) -> None:
-        """Decide whether the step that begins is measured."""
-        ...
-
-    def measured(
-        self, estimate: RateEstimate, learning_rates: Sequence[float], *, can_correct: bool = True
-    ) -> list[float] | None:
-        """Act on a measurement; return what the step's update is to be multiplied by, or None.
-
-        Args:
-            estimate: The measurement.
-            learning_rates: The scheduled learning rate of each group.
-            can_correct: Whether the update of the measured step can still be multiplied.
-        """
-        ...
-
-
-class Meter(Protocol):
-    """Measures a framework's steps."""
-
-    def begin_step(self) -> None:
-        """Keep the weights: the step that follows is measured or rescaled."""
-        ...
-
-    def wait(self) -> None:
-        """Wait until the device has done what it was asked to, so that times are true."""
-        ...
-
-    @property
-    def excludes_decay(self) -> bool:
-        """Whether the update is measured without its weight decay."""
-        ...
-
-    def end_step(
-        self, learning_rates: Sequence[float], uncounted_decays: Sequence[float]
-    ) -> RateEstimate:
-        """Measure the step; all ranks do so together.
-
-        Args:
-            learning_rates: Absolute learning rate of each group in the step, multiplier included.
-            uncounted_decays: Which part of each group's weights from before the step is added to
-                its update, because it is weight decay that is not to be measured.
-        """
-        ...
-
-    def rescale_step(self, factors: Sequence[float], decays: Sequence[float]) -> None:
-        """Multiply the step's update, group by group, except its weight decay.
-
-        Args:
-            factors: One for each group.
-            decays: Which part of each group's weights from before the step it took away as weight
-                decay that is not to be multiplied.
-        """
-        ...
-
-    def fail_step(self, error: Exception) -> None:
-        """Let :meth:`end_step` raise an error, once the other ranks know that there is one."""
-        ...
-
-    def forget_step(self) -> None:
-        """Release what a measurement kept."""
-        ...
-
-
-class Scaler(Protocol):
-    """Puts multipliers in force on a framework's optimizers."""
-
-    def begin_step(self) -> None:
-        """Forget what was stepped with before: a step of the training begins."""
-        ...
-
-    def learning_rates(self) -> list[float]:
-        """Return the scheduled learning rate of each group at present."""
-        ...
-
-    def step_learning_rates(self) -> list[float]:
-        """Return the scheduled learning rate that each group has stepped with.
-
-        It is 0 for groups that have not stepped since :meth:`begin_step`.
-        """
-        ...
-
-    def decays(self) -> list[float]:
-        """Return which part of each group's weights a scheduled step takes away as weight decay.
-
-        It is 0 where there is none, none that can be kept apart from the rest of the update, and
-        for groups that have not stepped since :meth:`begin_step`.
-        """
-        ...
-
-    def kept_decays(self) -> list[float]:
-        """Return the same where multipliers leave the weight decay of a step as it is."""
-        ...
-
-    def check(self, multipliers: Sequence[float]) -> None:
-        """Find out whether learning rates can still be scaled, before a step is prepared.
-
-        Otherwise :meth:`update_factors` differ from 1 from then on.
-
-        Args:
-            multipliers: Those of the step, one for each group.
-        """
-        ...
-
-    def update_factors(
-        self, multipliers: Sequence[float], members: Collection[int] | None = None
-    ) -> list[float]:
-        """Return what updates are to be multiplied by after a step: 1 where learning rates are.
-
-        Args:
-            multipliers: One for each group.
-            members: The optimizers that have stepped; None: all.
-        """
-        ...
-
-    @property
-    def can_correct(self) -> bool:
-        """Whether a step's update can be multiplied after the step, for an answer that came then.
-
-        An optimizer that keeps weights of its own would undo it.
-        """
-        ...
-
-    def scale(
-        self, multipliers: Sequence[float], *, keeps_decay: bool, everything: bool = False
-    ) -> None:
-        """Scale the learning rates of the steps that follow, until the next call.
-
-        Args:
-            multipliers: One for each group, > 0.
-            keeps_decay: Whether weight decay stays what the settings say, where that is possible.
-            everything: Whether to scale learning rates where updates are usually scaled, too.
-        """
-        ...
-
-    def restore(self) -> None:
-        """Undo what a step that was scaled has left behind."""
-        ...
 
 
 class StepCycle:
@@ -216,14 +57,17 @@ class StepCycle:
         self._kept_decay_hint = kept_decay_hint
         self._scaled_decay_hint = scaled_decay_hint
         self._keeps_weights = False  # those from before the step under way
+        self._was_scaled = False
         self.applied: Sequence[float] = ()
 
     def model_called(self) -> None:
         """Take note that the training calls the model: a step that is not complete stays so."""
-        with self._cadence.attempt(StepPart.MEASUREMENT):
+        try:
             self._rounds.called()
             if self._rounds.is_open and self._rounds.has_steps:
                 self._end()
+        except Exception as error:  # noqa: BLE001 - the training calls its model
+            self._failed(error, StepPart.MEASUREMENT)
 
     def step_failed(self, error: Exception) -> None:
         """Count and emit an error because of which a step was not scaled.
@@ -246,15 +90,27 @@ class StepCycle:
             members: Indices of the optimizers that step.
         """
         # Each part on its own: whatever fails before, the step is scaled.
-        attempt = self._cadence.attempt
-        with attempt(StepPart.SCALING):
+        try:
             self._scaler.restore()  # a step that raised an exception did not
-        with attempt(StepPart.SCALING):
+        except Exception as error:  # noqa: BLE001 - the training's own step is under way
+            self._failed(error, StepPart.SCALING)
+        try:
             if self._rounds.begins(members):
                 self._begin()
             elif not self._rounds.is_open:
                 # An optimizer that was not expected steps after the step was measured.
                 self._keep_weights()
+        except Exception as error:  # noqa: BLE001 - the training's own step is under way
+            self._failed(error, StepPart.SCALING)
+
+    def _failed(self, error: Exception, part: StepPart, *, back_off: bool = False) -> None:
+        """Count and emit an exception, as :meth:`.Cadence.attempt` does.
+
+        Raises:
+            Exception: It, at a strict start.
+        """
+        if not self._cadence.failed(error, part, back_off=back_off):
+            raise error
 
     def _begin(self) -> None:
         """Begin a step of the training."""
@@ -262,10 +118,14 @@ class StepCycle:
             self._end()
         self._rounds.begin()
         self._keeps_weights = False
-        attempt = self._cadence.attempt
-        with attempt(StepPart.MEASUREMENT):
+        try:
             self._scaler.begin_step()
             self._decide()
+            if self._is_usual():
+                return
+        except Exception as error:  # noqa: BLE001 - the training's own step is under way
+            self._failed(error, StepPart.MEASUREMENT)
+        attempt = self._cadence.attempt
         with attempt(StepPart.SCALING):
             self._scaler.check(self._run.factors)  # before weights are kept to scale the update
         with attempt(StepPart.MEASUREMENT):
@@ -275,13 +135,26 @@ class StepCycle:
 
     def _decide(self) -> None:
         """Decide whether the step is measured."""
-        self._run.begin_step(self._scaler.learning_rates())
+        self._run.begin_step(self._scaler.learning_rates)
         if self._cadence.is_due and not self._rounds.suits():
             self._cadence.postpone()
 
+    def _is_usual(self) -> bool:
+        """Return whether the step is not measured, and scaled as the one before.
+
+        Nearly all steps are, so little is done for them.
+        """
+        run = self._run
+        return (
+            not self._cadence.is_due
+            and self._was_scaled
+            and run.factors == self.applied
+            and self._scaler.is_scaled(self.applied, keeps_decay=run.keeps_decay)
+        )
+
     def _keep_weights(self) -> None:
         """Keep the weights, if the step is measured, or its update scaled."""
-        rescales = any(factor != 1.0 for factor in self._scaler.update_factors(self._run.factors))
+        rescales = _changes(self._scaler.update_factors(self._run.factors))
         if self._cadence.is_due:
             self._meter.wait()
             with self._cadence.stopwatch.measuring():
@@ -293,16 +166,18 @@ class StepCycle:
 
     def _scale(self) -> None:
         factors, keeps_decay = self._run.factors, self._run.keeps_decay
-        is_scaled = any(factor != 1.0 for factor in factors)
+        is_scaled = _changes(factors)
         if is_scaled and keeps_decay:
             self._kept_decay_hint = self._give(self._kept_decay_hint)
         elif is_scaled:
             self._scaled_decay_hint = self._give(self._scaled_decay_hint)
         by_update = self._scaler.update_factors(factors)
         # Without weights to rescale from, learning rates are scaled.
-        unkept = not self._keeps_weights and any(factor != 1.0 for factor in by_update)
+        unkept = not self._keeps_weights and _changes(by_update)
+        self._was_scaled = False
         self._scaler.scale(factors, keeps_decay=keeps_decay, everything=unkept)
         self.applied = list(factors)
+        self._was_scaled = True
         if is_scaled and (unkept or by_update != factors):
             self._hint = self._give(self._hint)
 
@@ -322,18 +197,33 @@ class StepCycle:
         ends = self._rounds.stepped(members)
         is_done = False
         try:
-            with self._cadence.attempt(StepPart.SCALING, back_off=True) as attempt:
-                self._scaler.restore()
-                if self._rescale(members):
-                    attempt.part = StepPart.MEASUREMENT
-                if ends and self._cadence.is_due:
-                    self._measure(attempt)
+            self._act(members, measures=ends and self._cadence.is_due)
             is_done = True
         finally:
             if ends or (was_open and not is_done):
                 self._end()
             elif not was_open:
                 self._meter.forget_step()
+
+    def _act(self, members: Collection[int], *, measures: bool) -> None:
+        """Scale the update, and measure the training's step.
+
+        Args:
+            members: Indices of the optimizers that have stepped.
+            measures: Whether the step is measured.
+        """
+        if not (measures or self._keeps_weights):
+            try:
+                self._scaler.restore()
+            except Exception as error:  # noqa: BLE001 - the training's own step is under way
+                self._failed(error, StepPart.SCALING, back_off=True)
+            return
+        with self._cadence.attempt(StepPart.SCALING, back_off=True) as attempt:
+            self._scaler.restore()
+            if not self._keeps_weights or self._rescale(members):
+                attempt.part = StepPart.MEASUREMENT
+            if measures:
+                self._measure(attempt)
 
     def _end(self) -> None:
         """End the step of the training."""
@@ -347,11 +237,9 @@ class StepCycle:
 
         The other ranks may measure the step, and then wait for this one in the measurement.
         """
-        if not self._keeps_weights:
-            return True
         try:
             factors = self._scaler.update_factors(self._run.factors, members)
-            if any(factor != 1.0 for factor in factors):
+            if _changes(factors):
                 self._meter.rescale_step(factors, self._kept_decays())
         except Exception as error:
             if not self._cadence.is_due:
@@ -400,3 +288,8 @@ class StepCycle:
             self._meter.rescale_step(correction, self._kept_decays())
             self.applied = [old * new for old, new in zip(self.applied, correction, strict=True)]
         self._cadence.succeeded()
+
+
+def _changes(factors: Sequence[float]) -> bool:
+    """Return whether any factor differs from 1; it is called in each step."""
+    return factors.count(1.0) != len(factors)

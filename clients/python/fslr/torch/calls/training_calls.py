@@ -22,11 +22,12 @@ _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lamb
 _log = logging.getLogger("fslr")
 
 _MIN_EARLIER_BYTES = 64 * 2**20
+_PLAIN = (int, float, str)
 
 _Arguments = tuple[tuple[Any, ...], dict[str, Any], tuple[AutocastState, ...]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made in each step, and that takes half the time
 class TrainingCall:
     """One call of the model.
 
@@ -34,39 +35,67 @@ class TrainingCall:
         args: Positional arguments; none of them has a graph, so that no graph is kept alive.
         kwargs: Keyword arguments, likewise.
         autocasts: The states of autocast during the call, one per type of device.
-        rows: Size of the batch dimension of the first tensor, at least 1.
-        size: Size of the tensors in bytes.
         is_training: Whether the model was in train mode.
         tensors: The tensors among the arguments, each with its version at the call.
-        key: Equal for calls with the same tensors and the same numbers and words, as those of a
-            repeated pass have; empty: not known.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     autocasts: tuple[AutocastState, ...]
-    rows: int
-    size: int
     is_training: bool
     tensors: list[tuple[Tensor, int]]
-    key: tuple[object, ...]
 
     @property
     def is_changed(self) -> bool:
         """Whether an argument was written to since the call."""
         return any(_version(tensor) != version for tensor, version in self.tensors)
 
+    def rows(self, dim: int) -> int:
+        """Return the size of a dimension of the first tensor that has it, at least 1.
+
+        Args:
+            dim: The dimension of inputs that counts examples.
+        """
+        try:
+            sizes = (tensor.shape[dim] for tensor, _ in self.tensors if tensor.dim() > dim)
+            return max(1, next(sizes, 1))
+        except Exception:  # noqa: BLE001 - tensors of any kind
+            return 1
+
+    @property
+    def size(self) -> int:
+        """Size of the tensors in bytes."""
+        try:
+            return sum(tensor.numel() * tensor.element_size() for tensor, _ in self.tensors)
+        except Exception:  # noqa: BLE001 - tensors of any kind
+            return 0
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for calls with the same tensors and the same numbers and words.
+
+        Those of a repeated pass have them. Empty: it is not known, or there is no tensor.
+        """
+        if not self.tensors:
+            return ()
+        try:
+            named = [item for item in self.kwargs.items() if isinstance(item[1], _PLAIN)]
+            listed = [value for value in self.args if isinstance(value, _PLAIN)]
+            return *(_memory(*noted) for noted in self.tensors), *listed, *named
+        except Exception:  # noqa: BLE001 - tensors of any kind
+            return ()
+
 
 def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version  # noqa: SLF001 - there is no public one
 
 
-def _memory(tensor: Tensor) -> tuple[object, ...]:
-    """Return where a tensor is in memory, and its version."""
+def _memory(tensor: Tensor, version: int) -> tuple[object, ...]:
+    """Return where a tensor is in memory, and its version at a call."""
     try:
-        return tensor.data_ptr(), tensor.shape, tensor.stride(), _version(tensor)
+        return tensor.data_ptr(), tensor.shape, tensor.stride(), version
     except RuntimeError:  # sparse, nested and wrapped tensors have no single memory
-        return id(tensor), tensor.shape, (), _version(tensor)
+        return id(tensor), tensor.shape, (), version
 
 
 def _without_graph(tensor: Tensor) -> Tensor:
@@ -106,6 +135,7 @@ class TrainingCalls:
         parameters = sum(p.numel() * p.element_size() for p in model.parameters())
         self._max_earlier_bytes = max(parameters, _MIN_EARLIER_BYTES)
         self._calls: list[TrainingCall] = []
+        self._states: dict[object, AutocastState] = {}
         # The arguments of the latest call in compiled code, where nothing else can be done.
         self._compiled: _Arguments | None = None
         self._model = weakref.ref(model)
@@ -149,7 +179,16 @@ class TrainingCalls:
                 self._compiled = args, kwargs, self._autocasts()
         else:
             self.on_call()
-            self._add(args, kwargs, self._autocasts(), is_training=model.training)
+            self._add(args, kwargs, self._known_autocasts(), is_training=model.training)
+
+    def _known_autocasts(self) -> tuple[AutocastState, ...]:
+        """Return the same without new objects, where nothing is compiled."""
+        known = self._states
+        found = []
+        for kind in self._device_types:
+            state = kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+            found.append(known.get(state) or known.setdefault(state, AutocastState(*state)))
+        return tuple(found)
 
     def _autocasts(self) -> tuple[AutocastState, ...]:
         return tuple(AutocastState.current(kind) for kind in self._device_types)
@@ -163,17 +202,22 @@ class TrainingCalls:
         is_training: bool,
     ) -> None:
         call = self._call(args, kwargs, autocasts, is_training=is_training)
+        if not self._calls:
+            self._calls = [call]
+            return
         if not is_training and any(other.is_training for other in self._calls):
             return
+        key = call.key
         kept = [
             other
             for other in self._calls
-            if other.is_training == is_training and not (call.key and other.key == call.key)
+            if other.is_training == is_training and not (key and other.key == key)
         ]
-        room, memory = self._max_examples - call.rows, self._max_earlier_bytes
+        room = self._max_examples - call.rows(self._batch_dim)
+        memory = self._max_earlier_bytes
         count = 0
         for other in reversed(kept):
-            room, memory = room - other.rows, memory - other.size
+            room, memory = room - other.rows(self._batch_dim), memory - other.size
             if room < 0 or memory < 0:
                 break
             count += 1
@@ -188,32 +232,30 @@ class TrainingCalls:
         is_training: bool,
     ) -> TrainingCall:
         # Whether the arguments fit is checked after the step: nothing may be raised here.
-        rows, size = 1, 0
         versions: list[tuple[Tensor, int]] = []
-        key: tuple[object, ...] = ()
         try:
-            args, kwargs = map_tensors(args, _without_graph), map_tensors(kwargs, _without_graph)
-            tensors = tensors_in((args, kwargs))
-            sizes = (t.shape[self._batch_dim] for t in tensors if t.dim() > self._batch_dim)
-            rows = max(1, next(sizes, 1))
-            size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+            tensors = _plain_tensors(args, kwargs)
+            if tensors is None:
+                args = map_tensors(args, _without_graph)
+                kwargs = map_tensors(kwargs, _without_graph)
+                tensors = tensors_in((args, kwargs))
             versions = [(tensor, _version(tensor)) for tensor in tensors]
-            key = _key(args, kwargs, tensors)
         except Exception:  # noqa: BLE001 - containers of any kind, with methods of any kind
             _log.debug("the arguments of a training call are not understood", exc_info=True)
-        return TrainingCall(args, kwargs, autocasts, rows, size, is_training, versions, key)
+        return TrainingCall(args, kwargs, autocasts, is_training, versions)
 
 
-def _key(
-    args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]
-) -> tuple[object, ...]:
-    """Return a key that is equal for repeated passes; empty if there is no tensor."""
-    if not tensors:
-        return ()
-    plain = (int, float, str)
-    named = [(name, value) for name, value in kwargs.items() if isinstance(value, plain)]
-    listed = [value for value in args if isinstance(value, plain)]
-    return *map(_memory, tensors), *listed, *named
+def _plain_tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor] | None:
+    """Return the tensors of a call whose arguments are neither nested nor have a graph, or None."""
+    found: list[Tensor] = []
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor):
+            if value.grad_fn is not None:
+                return None
+            found.append(value)
+        elif not (value is None or isinstance(value, _PLAIN)):
+            return None
+    return found
 
 
 class _CallWatcher:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from fslr.torch.model.forward import unwrap
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.sharding import is_shard
-from fslr.torch.optimizers import parameters_of
+from fslr.torch.optimizers import are_same
 from fslr.training.events import Listeners, Warned
 
 _MAX_CALLS = 500  # of the model without a step; gradients are hardly accumulated for longer
 _MAX_MOVES = 3  # of the weights without a step; one may be a checkpoint that is loaded
-_STEPS_BETWEEN_LOOKS = 16  # at the names of the model's parameters
+_FIRST_LOOK = 16  # the step after which the names of the model's parameters are looked at
+_MAX_STEPS_BETWEEN_LOOKS = 256
 _MAX_NAMES = 4
 
 
@@ -45,9 +46,10 @@ class TrainingWatch:
         self._watched = [group.parameter for group in groups][:: max(1, len(groups) - 1)]
         self._weights = list(self._marks())
         self._calls = self._moves = self._steps = 0
+        self._next_look = _FIRST_LOOK
         self._warned_unseen = False
         self._first: list[Tensor] = list(self._parameters())
-        self._latest = [id(parameter) for parameter in self._first]
+        self._latest = [list(parameters) for parameters in self._groups()]
         self._foreign: set[str] = set()
 
     def called(self) -> None:
@@ -55,8 +57,12 @@ class TrainingWatch:
         if self._warned_unseen:
             return
         self._calls += 1
+        if self._calls == 1 and self._steps:
+            self._weights = []  # nearly all calls are the only one before a step, which ends this
+            return
         weights = list(self._marks())
-        self._moves = self._moves + 1 if weights != self._weights else 0
+        moved = bool(self._weights) and weights != self._weights
+        self._moves = self._moves + 1 if moved else 0
         self._weights = weights
         if self._moves < _MAX_MOVES and self._calls < _MAX_CALLS:
             return
@@ -87,16 +93,20 @@ class TrainingWatch:
         self._calls = self._moves = 0
         self._warned_unseen = False if self._steps == 0 else self._warned_unseen
         self._steps += 1
-        latest = [id(parameter) for parameter in self._parameters()]
-        if latest != self._latest:
-            self._latest = latest
+        groups = self._groups()
+        if len(groups) != len(self._latest) or not all(map(are_same, groups, self._latest)):
+            self._latest = [list(parameters) for parameters in groups]
             self._warn_of_changes()
-        elif self._steps % _STEPS_BETWEEN_LOOKS == 0:
+        elif self._steps >= self._next_look:
+            self._next_look = self._steps + min(self._steps, _MAX_STEPS_BETWEEN_LOOKS)
             self._warn_of_foreign()
 
+    def _groups(self) -> list[list[Tensor]]:
+        return [group["params"] for one in self._optimizers for group in one.param_groups]
+
     def _parameters(self) -> Iterator[Tensor]:
-        for optimizer in self._optimizers:
-            yield from parameters_of(optimizer)
+        for parameters in self._groups():
+            yield from parameters
 
     def _warn_of_changes(self) -> None:
         """Name the parameters that came, went or were replaced."""
@@ -126,7 +136,8 @@ class TrainingWatch:
         """Name groups whose tensor is not a parameter of the model any more."""
         in_model = {id(parameter) for parameter in self._model.parameters()}
         gone = {name for key, name in self._names.items() if key not in in_model} - self._foreign
-        gone -= {self._names.get(id(p), "") for p in self._first if id(p) not in self._latest}
+        latest = {id(parameter) for parameters in self._latest for parameter in parameters}
+        gone -= {self._names.get(id(p), "") for p in self._first if id(p) not in latest}
         if not gone:
             return
         self._foreign |= gone

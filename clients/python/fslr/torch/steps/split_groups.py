@@ -10,42 +10,26 @@ from __future__ import annotations
 
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from fslr.torch.steps.group_settings import WRITTEN, write_settings
+from fslr.torch.steps.group_parts import (
+    Group,
+    GroupParts,
+    Notes,
+    Part,
+    Shown,
+    marks,
+    scaled_rate,
+    still_true,
+)
+from fslr.torch.steps.group_settings import write_settings
 from fslr.torch.steps.weight_decay import WeightDecay
 from fslr.training.setting_factors import SettingFactors
 
-_Group = dict[str, Any]
 _OWN_HOOK = "_fslr_hook"  # marks hooks of this package
-
-
-@dataclass(slots=True)
-class _Part:
-    """A part of a group: the tensors with one multiplier.
-
-    Attributes:
-        group: The optimizer's group.
-        values: The part, as the step function sees it.
-        factor: Its multiplier.
-        settings: The factors on its other settings; None: they are the group's.
-        before: The values at the start of the step.
-        seen: What the group's learning rate and decay were when they were scaled.
-        scaled: The scaled ones.
-    """
-
-    group: _Group
-    values: _Group
-    factor: float
-    settings: SettingFactors | None
-    before: _Group
-    seen: tuple[object, ...]
-    scaled: tuple[object, ...]
 
 
 class SplitGroups:
@@ -75,9 +59,13 @@ class SplitGroups:
         self._weight_decay = WeightDecay(optimizer)
         self._factors: dict[int, float] = {}
         self._keeps_decay = False
-        self._parts: list[_Part] = []
-        self._known: dict[object, _Group] = {}
-        self._list: list[_Group] = []
+        self._is_open = False
+        self._split: list[GroupParts] = []  # kept while neither groups nor multipliers change
+        self._settings_of_split: Mapping[int, SettingFactors] = {}
+        self._known: dict[object, Group] = {}
+        self._list: list[Group] = []  # what the step function sees
+        self._shown: Shown | None = None  # the same at the start of the step
+        self._is_scaled = False
         self._is_replaced = False
         self.was_read = False
         self.failure: Exception | None = None
@@ -99,7 +87,11 @@ class SplitGroups:
             factors: Multipliers, > 0, by the parameter's id; others have 1.
             keeps_decay: Whether weight decay stays what the settings say, where that is possible.
         """
+        if factors != self._factors or keeps_decay != self._keeps_decay:
+            self.merge()
+            self._split = []
         self._factors, self._keeps_decay = factors, keeps_decay
+        self._is_scaled = any(factor != 1.0 for factor in factors.values())
         if not self.is_armed:
             self.merge()
             self.notes.clear()  # groups are not split, so what they hold is true of all
@@ -112,32 +104,44 @@ class SplitGroups:
     @property
     def is_armed(self) -> bool:
         """Whether any multiplier differs from 1, or any other setting changes."""
-        return bool(self.settings) or any(factor != 1.0 for factor in self._factors.values())
+        return self._is_scaled or bool(self.settings)
 
     @property
     def is_split(self) -> bool:
         """Whether a step is made with split groups at present."""
-        return bool(self._parts)
+        return self._is_open
 
     def begin_step(self) -> None:
         """Split the groups as they are now."""
         self.merge()  # a step that raised an exception did not
         self.was_read, self.failure, self._is_replaced = False, None, False
-        known, self._known = self._known, {}
-        parts: list[_Part] = []
-        for place, group in enumerate(self._optimizer.param_groups):
-            parts += self._split(place, group, known)
-        self._parts = parts
-        self._list[:] = [part.values for part in parts]
+        groups = self._optimizer.param_groups
+        split, self._split = self._split, []
+        if not self._is_still(split, groups):
+            known, self._known = self._known, {}
+            self._settings_of_split = self.settings
+            split = [self._parts_of(place, group, known) for place, group in enumerate(groups)]
+            self._shown = None
+        if self._shown is None:
+            self._shown = Shown(split)
+            self._list[:] = self._shown.groups
+        self._split = split
+        self._is_open = True
 
-    def _split(self, place: int, group: _Group, known: dict[object, _Group]) -> list[_Part]:
+    def _is_still(self, split: Sequence[GroupParts], groups: Sequence[Group]) -> bool:
+        """Return whether the parts of the step before are those of the step that begins."""
+        if len(split) != len(groups) or self.notes or self.settings is not self._settings_of_split:
+            return False
+        return all(parts.is_still(group) for parts, group in zip(split, groups, strict=True))
+
+    def _parts_of(self, place: int, group: Group, known: dict[object, Group]) -> GroupParts:
         """Return a group in parts, each with one multiplier and equal notes."""
-        parts: dict[object, _Part] = {}
+        parts: dict[object, Part] = {}
         names = group.get("param_names")
         for index, parameter in enumerate(group["params"]):
             factor = self._factors.get(id(parameter), 1.0)
             noted = self.notes.get(id(parameter)) if self.notes else None
-            notes = _still_true(noted, group) if noted else {}
+            notes = still_true(noted, group) if noted else {}
             settings = self.settings.get(id(parameter)) if self.settings else None
             key: tuple[object, ...] = place, factor, settings
             if notes:
@@ -152,20 +156,20 @@ class SplitGroups:
                 values["params"] = []
                 if names is not None:
                     values["param_names"] = []
-                part = parts[key] = _Part(group, values, factor, settings, {}, (), ())
+                part = parts[key] = Part(group, values, factor, settings)
                 self._set_rates(part)
             part.values["params"].append(parameter)
             if names is not None:
                 part.values["param_names"].append(names[index])
         for part in parts.values():
             part.before = dict(part.values)
-        return list(parts.values())
+        return GroupParts(group, list(parts.values()), self._set_rates)
 
-    def _set_rates(self, part: _Part) -> None:
+    def _set_rates(self, part: Part) -> None:
         """Set the learning rate and the weight decay of a part from those of its group."""
         group, values, factor = part.group, part.values, part.factor
-        part.seen = _marks(group)
-        values["lr"] = _scaled(group["lr"], factor, values["lr"])
+        self._shown = None
+        values["lr"] = scaled_rate(group["lr"], factor, values["lr"])
         scale = factor if self._keeps_decay else 1.0
         if part.settings is not None:
             write_settings(part.settings, group, values)
@@ -175,26 +179,28 @@ class SplitGroups:
             decay = self._weight_decay.under(group, scale)
             if decay is not None:
                 values["weight_decay"] = decay
-        part.scaled = _marks(values)
+        part.scaled = marks(values)
 
     def refresh(self) -> None:
         """Follow what was written into the optimizer's groups since the step began."""
-        if not self._parts:
+        if not self._is_open:
             return
-        for part in self._parts:
-            if part.seen != _marks(part.group):
-                self._set_rates(part)
-        known = {id(part.group) for part in self._parts}
-        for place, group in enumerate(self._optimizer.param_groups):
+        for split in self._split:
+            split.follow()
+        groups = self._optimizer.param_groups
+        if len(groups) == len(self._split) and groups[-1] is self._split[-1].group:
+            return
+        known = {id(split.group) for split in self._split}
+        for place, group in enumerate(groups):
             if id(group) not in known:
-                parts = self._split(place, group, {})
-                self._parts += parts
-                self._list += [part.values for part in parts]
+                split = self._parts_of(place, group, {})
+                self._split.append(split)
+                self._list += [part.values for part in split.parts]
 
-    def groups(self) -> list[_Group]:
+    def groups(self) -> list[Group]:
         """Return the groups that the step function sees; it never raises."""
         self.was_read = True
-        if self._is_replaced or not self._parts:
+        if self._is_replaced or not self._is_open:
             return self._optimizer.param_groups
         try:
             self.refresh()
@@ -203,7 +209,7 @@ class SplitGroups:
             return self._optimizer.param_groups
         return self._list
 
-    def replace(self, groups: list[_Group]) -> None:
+    def replace(self, groups: list[Group]) -> None:
         """Let the optimizer have other groups, because the step function sets them."""
         if groups is not self._list:
             self._is_replaced = True
@@ -211,122 +217,23 @@ class SplitGroups:
 
     def merge(self) -> None:
         """Copy what the step wrote into the parts to the optimizer's groups."""
-        if not self._parts:
+        if not self._is_open:
             return
-        parts, self._parts = self._parts, []
-        ours = {id(part.values) for part in parts}
+        self._is_open = False
+        if not self.notes and self._shown is not None and self._shown.is_still(self._list):
+            return
+        merged, self._split = self._split, []
+        ours = {id(part.values) for split in merged for part in split.parts}
         self._optimizer.param_groups += [g for g in self._list if id(g) not in ours]
-        by_group: dict[int, list[_Part]] = {}
-        for part in parts:
-            by_group.setdefault(id(part.group), []).append(part)
-            # Some optimizers count their steps in the group.
-            written = {
-                key: value
-                for key, value in part.values.items()
-                if not _is_own(key, part) and part.before.get(key, _MISSING) is not value
-            }
-            part.group.update(written)
-        for of_group in by_group.values():
-            _merge_learning_rates(of_group)
+        for split in merged:
+            split.merge()
         self.notes = {
             id(parameter): notes
-            for part in parts
-            if (notes := _notes(part))
+            for split in merged
+            for part in split.parts
+            if (notes := part.notes())
             for parameter in part.values["params"]
         }
-
-
-_MISSING = object()
-_RATES = ("lr", "weight_decay")
-_OF_A_PART = {"params", "param_names", *_RATES}
-
-Notes = dict[str, tuple[float, float]]
-"""For each entry of a group: the value in the group itself, and that in the parameter's part."""
-
-
-def _scaled(rate: Any, factor: float, earlier: Any) -> Any:
-    """Return a learning rate times a factor; in the tensor of earlier steps if there is one.
-
-    A compiled step would be compiled again for a new tensor.
-    """
-    scaled = rate * factor if factor != 1.0 else rate
-    if not isinstance(scaled, Tensor):
-        return scaled
-    scaled = scaled.detach()
-    if (
-        isinstance(earlier, Tensor)
-        and earlier is not rate
-        and earlier.shape == scaled.shape
-        and earlier.device == scaled.device
-        and earlier.dtype == scaled.dtype
-    ):
-        return earlier.copy_(scaled)
-    return scaled.clone()
-
-
-def _marks(group: _Group) -> tuple[object, ...]:
-    """Return what differs once the learning rate or the weight decay was written."""
-    return tuple(_mark(group.get(key)) for key in _RATES)
-
-
-def _mark(value: object) -> object:
-    """Return what differs once a value was written; tensors are not read from their device."""
-    return (id(value), value._version) if isinstance(value, Tensor) else value  # noqa: SLF001
-
-
-def _merge_learning_rates(parts: list[_Part]) -> None:
-    """Set a group's learning rate if the step function wrote those of its parts.
-
-    Parts that all get the same learning rate were given an absolute one. Otherwise the step
-    multiplied the one that was in force.
-    """
-    written = [
-        (part, float(part.values["lr"]))
-        for part in parts
-        if _mark(part.values["lr"]) != part.scaled[0]
-    ]
-    if not written or written[0][0].seen != _marks(written[0][0].group):
-        return
-    part, now = written[0]
-    is_absolute = len({p.factor for p in parts}) > 1 and len({rate for _, rate in written}) == 1
-    value = now if is_absolute or part.factor == 1.0 else now / part.factor
-    group = part.group
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(value)
-    else:
-        group["lr"] = value
-
-
-def _is_own(key: str, part: _Part) -> bool:
-    """Return whether an entry of a part is not the group's, and is made anew for each step."""
-    return key in _OF_A_PART or (part.settings is not None and key in WRITTEN)
-
-
-def _notes(part: _Part) -> Notes:
-    """Return the numbers of a part that differ from those of its group."""
-    group = part.group
-    return {
-        key: (group[key], noted)
-        for key, noted in part.values.items()
-        if noted is not group.get(key)  # nearly all entries are the same object: a quick way out
-        and not _is_own(key, part)
-        and key in group
-        and _are_numbers(noted, group[key])
-        and noted != group[key]
-    }
-
-
-def _still_true(notes: Notes, group: _Group) -> dict[str, float]:
-    """Return the notes on entries that have not been changed in the group since."""
-    return {
-        key: noted
-        for key, (left, noted) in notes.items()
-        if _are_numbers(group.get(key)) and group[key] == left
-    }
-
-
-def _are_numbers(*values: object) -> bool:
-    return all(isinstance(value, int | float) for value in values)
 
 
 def mark_as_own(hook: Callable[..., Any], owner: object) -> Callable[..., Any]:

@@ -47,6 +47,8 @@ class StepCheck:
         Args:
             multipliers: Those of the step that begins.
         """
+        if multipliers == self._multipliers:
+            return
         pairs = zip(self._multipliers, multipliers, strict=False)
         if self._multipliers and all(max(a / b, b / a) < _CHANGE for a, b in pairs):
             return

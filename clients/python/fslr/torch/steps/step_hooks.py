@@ -214,6 +214,12 @@ class StepHooks:
 
     def _note_other_multipliers(self) -> None:
         """Note what attachments other than the own one multiplied the step by."""
+        self._scaler.other_multipliers = {}
+        hooks = 0
+        for optimizer in self._scaler.inner:
+            hooks = max(hooks, len(optimizer._optimizer_step_pre_hooks))  # noqa: SLF001
+        if hooks <= 1:
+            return  # as nearly always: the only one is the own one
         self._scaler.other_multipliers = {
             id(parameter): multiplier
             for optimizer in self._scaler.inner
@@ -239,7 +245,9 @@ class StepHooks:
         """
         for optimizer, handle in handles:
             hooks = getattr(optimizer, name, None)
-            if not hooks or handle.id not in hooks or not hasattr(hooks, "move_to_end"):
+            if not hooks or len(hooks) == 1:  # as nearly always: there is no order
+                continue
+            if handle.id not in hooks or not hasattr(hooks, "move_to_end"):
                 continue
             if last:
                 if next(reversed(hooks)) != handle.id:

@@ -10,16 +10,20 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fslr.torch.optimizers import inner_optimizers, updated_by
 from fslr.torch.steps.group_settings import settings_not_taken
-from fslr.torch.steps.split_groups import SplitGroups
-from fslr.torch.steps.weight_decay import WeightDecay
+from fslr.torch.steps.inner_optimizer import (
+    GroupRates,
+    InnerOptimizer,
+    is_of,
+    learning_rate,
+    with_closure,
+)
 from fslr.training.setting_factors import SettingFactors
 
 _T = TypeVar("_T")
-_WATCHED = 8  # tensors of each group that show whether a step was made
 _MANY_TENSORS = 64  # with fewer, the model is small and a few milliseconds do not matter
 
 
@@ -51,58 +55,6 @@ def _steps_together(group: dict[str, Any]) -> bool:
     return by_default and any(parameter.is_cuda for parameter in group["params"])
 
 
-class _Inner:
-    """An inner optimizer, and what its latest step was made with.
-
-    Attributes:
-        optimizer: The optimizer.
-        split: Its groups while a step is scaled.
-        decay: How it applies weight decay.
-        by_update: Whether multipliers act on its update, after the step.
-        is_correctable: Whether a change of the weights after its step lasts.
-        has_stepped: Whether it has stepped since the training's step began.
-        versions: Those of its first parameters when the latest step began.
-        noted: The tensors of each group, with the learning rate and the decay of that step.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer
-        self.split = SplitGroups(optimizer)
-        self.by_update = False
-        self.is_correctable = True
-        self.has_stepped = False
-        self.versions: list[int] = []
-        self.noted: list[tuple[list[Tensor], float, float]] = []
-        self._decay = WeightDecay(optimizer)
-
-    def note(self) -> None:
-        """Note the learning rates and decays that the step function finds."""
-        self.noted = [
-            (group["params"], _learning_rate(group), self._decay.of_step(group))
-            for group in self.optimizer.param_groups
-        ]
-
-    def present_versions(self) -> list[int]:
-        """Return what counts writes to some of the optimizer's tensors."""
-        tensors = [p for group in self.optimizer.param_groups for p in group["params"][:_WATCHED]]
-        return [0 if t.is_inference() else t._version for t in tensors]  # noqa: SLF001
-
-    def scheduled(self) -> dict[int, float]:
-        """Return the present learning rate of each parameter, by id."""
-        return {
-            id(parameter): rate
-            for group in self.optimizer.param_groups
-            for rate in (_learning_rate(group),)
-            for parameter in group["params"]
-        }
-
-    def stepped_with(self) -> dict[int, tuple[float, float]]:
-        """Return the learning rate and the decay of each parameter in the latest step, by id."""
-        if not self.has_stepped:
-            return {}
-        return {id(p): (rate, decay) for tensors, rate, decay in self.noted for p in tensors}
-
-
 class StepScaler:
     """Scales the steps of optimizers, by their learning rates or by their updates.
 
@@ -127,7 +79,7 @@ class StepScaler:
         owners = updated_by(given)
         inner = [one for optimizer in given for one in inner_optimizers(optimizer)]
         inner += [owner for _, owner in owners.values() if not any(owner is one for one in inner)]
-        self._by_id = {id(optimizer): _Inner(optimizer) for optimizer in inner}
+        self._by_id = {id(optimizer): InnerOptimizer(optimizer) for optimizer in inner}
         self.inner = [entry.optimizer for entry in self._by_id.values()]
         self.parameters = parameters
         self.other_multipliers: dict[int, float] = {}
@@ -136,6 +88,10 @@ class StepScaler:
             self._by_id[id(owners[id(p)][1])] if id(p) in owners else None for p in parameters
         ]
         self._settings = [SettingFactors()] * len(parameters)
+        self._scales_updates = False  # of any optimizer
+        self._in_force: tuple[list[float], bool] | None = None  # None: not known, or by updates
+        # The latest learning rates of groups, and of parameters.
+        self._rates: tuple[list[GroupRates], list[float]] = [], []
 
     def set_settings(self, factors: Sequence[SettingFactors]) -> list[str]:
         """Multiply settings of the optimizers in the steps that follow, until :meth:`disarm`.
@@ -170,7 +126,7 @@ class StepScaler:
         for one in (optimizer, *inner_optimizers(optimizer)):
             entry = self._by_id.get(id(one))
             if entry is not None:
-                entry.by_update = True
+                entry.by_update = self._scales_updates = True
                 entry.split.disarm()
 
     def check(self, multipliers: Sequence[float]) -> None:
@@ -191,6 +147,8 @@ class StepScaler:
             multipliers: One for each parameter.
             members: Places in :attr:`inner` of the optimizers that have stepped; None: all.
         """
+        if not self._scales_updates:
+            return [1.0] * len(multipliers)
         places = range(len(self.inner)) if members is None else members
         stepped = {id(self.inner[place]) for place in places}
         return [
@@ -213,7 +171,13 @@ class StepScaler:
 
     def learning_rates(self) -> list[float]:
         """Return the scheduled learning rate of each parameter; 0 if no optimizer has it now."""
-        return self._of_parameters(_Inner.scheduled, 0.0)
+        groups = [group for entry in self._by_id.values() for group in entry.optimizer.param_groups]
+        noted, rates = self._rates
+        if len(groups) != len(noted) or not all(map(is_of, noted, groups)):
+            noted = [(list(group["params"]), learning_rate(group)) for group in groups]
+            rates = self._of_parameters(InnerOptimizer.scheduled, 0.0)
+            self._rates = noted, rates
+        return list(rates)
 
     def step_learning_rates(self) -> list[float]:
         """Return the learning rates that the training's step was made with, without multipliers.
@@ -223,7 +187,7 @@ class StepScaler:
             Those of different attachments are included: a recorder beside an attachment sees steps
             that are scaled.
         """
-        rates = self._of_parameters(_Inner.stepped_with, (0.0, 0.0))
+        rates = self._stepped_with()
         return [
             rate * self.other_multipliers.get(id(parameter), 1.0)
             for parameter, (rate, _) in zip(self.parameters, rates, strict=True)
@@ -236,9 +200,7 @@ class StepScaler:
         """
         return [
             decay * factors.weight_decay
-            for (_, decay), factors in zip(
-                self._of_parameters(_Inner.stepped_with, (0.0, 0.0)), self._settings, strict=True
-            )
+            for (_, decay), factors in zip(self._stepped_with(), self._settings, strict=True)
         ]
 
     def kept_decays(self) -> list[float]:
@@ -251,7 +213,13 @@ class StepScaler:
             for decay, factors in zip(self.decays(), self._settings, strict=True)
         ]
 
-    def _of_parameters(self, values: Callable[[_Inner], dict[int, _T]], default: _T) -> list[_T]:
+    def _stepped_with(self) -> list[tuple[float, float]]:
+        """Return the learning rate and the decay of each parameter in the latest step."""
+        return self._of_parameters(InnerOptimizer.stepped_with, (0.0, 0.0))
+
+    def _of_parameters(
+        self, values: Callable[[InnerOptimizer], dict[int, _T]], default: _T
+    ) -> list[_T]:
         by_owner = {key: values(entry) for key, entry in self._by_id.items()}
         return [
             default if owner is None else by_owner[id(owner.optimizer)].get(id(parameter), default)
@@ -274,12 +242,31 @@ class StepScaler:
                 see :mod:`.weight_decay`.
             everything: Whether to do so for optimizers too whose updates are to be scaled.
         """
+        self._in_force = None
         factors = dict(zip(map(id, self.parameters), multipliers, strict=True))
         for entry in self._by_id.values():
             if everything or not entry.by_update:
                 entry.split.arm(factors, keeps_decay=keeps_decay)
             else:
                 entry.split.disarm()
+            entry.follows = False
+        if not self._scales_updates:
+            self._in_force = list(multipliers), keeps_decay
+
+    def is_scaled(self, multipliers: Sequence[float], *, keeps_decay: bool) -> bool:
+        """Return whether the steps that follow are scaled like that already, and no update is.
+
+        Args:
+            multipliers: As for :meth:`scale`.
+            keeps_decay: As for :meth:`scale`.
+        """
+        in_force = self._in_force
+        return (
+            in_force is not None
+            and in_force[0] == multipliers
+            and in_force[1] == keeps_decay
+            and not self._scales_updates
+        )
 
     def restore(self) -> None:
         """Copy what steps wrote into split groups to the optimizers' own."""
@@ -289,6 +276,7 @@ class StepScaler:
     def disarm(self) -> None:
         """Make the steps that follow as scheduled, with the optimizers' own settings."""
         self._settings = [SettingFactors()] * len(self.parameters)
+        self._in_force = None
         for entry in self._by_id.values():
             entry.split.disarm()
 
@@ -310,10 +298,11 @@ class StepScaler:
             return None
         entry.has_stepped = True
         entry.note()
-        changed = _with_closure(entry, args, kwargs)
+        changed = with_closure(entry, args, kwargs)
         if entry.split.is_armed and args and args[0] is optimizer:
             entry.split.begin_step()
-            entry.versions = entry.present_versions()
+            if not entry.follows:
+                entry.versions = entry.present_versions()
             return (entry.split.view, *changed[0][1:]), changed[1]
         return None if changed[0] is args and changed[1] is kwargs else changed
 
@@ -334,7 +323,8 @@ class StepScaler:
         failure, entry.split.failure = entry.split.failure, None
         if failure is not None:
             raise failure
-        if not was_split or entry.split.was_read or entry.versions == entry.present_versions():
+        entry.follows = entry.follows or (was_split and entry.split.was_read)
+        if not was_split or entry.follows or entry.versions == entry.present_versions():
             return ""
         return "its step reads learning rates from somewhere other than its groups"
 
@@ -357,38 +347,3 @@ class StepScaler:
                 owner.split.notes[id(parameter)] = {
                     key: (left, noted) for key, (left, noted) in notes.items()
                 }
-
-
-def _learning_rate(group: dict[str, Any]) -> float:
-    rate = group.get("lr")
-    return 0.0 if rate is None else float(rate)
-
-
-def _with_closure(
-    entry: _Inner, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return a step's arguments, with a closure after which learning rates are looked at again."""
-
-    def followed(closure: Callable[[], Any]) -> Callable[[], Any]:
-        def call() -> Any:
-            try:
-                return closure()
-            finally:
-                _follow(entry)
-
-        return call
-
-    if callable(kwargs.get("closure")):
-        return args, {**kwargs, "closure": followed(kwargs["closure"])}
-    if len(args) > 1 and callable(args[1]):
-        return (args[0], followed(args[1]), *args[2:]), kwargs
-    return args, kwargs
-
-
-def _follow(entry: _Inner) -> None:
-    """Follow learning rates that a closure wrote; it never raises."""
-    try:
-        entry.note()
-        entry.split.refresh()
-    except Exception as error:  # noqa: BLE001 - the training's own step is under way
-        entry.split.failure = error
