@@ -17,6 +17,7 @@ from torch.nn import functional
 from advisor.recipes import Recipe, shipped_recipe
 from fslr import AttachError, InvalidRequestError, ServiceError, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.integrations.callbacks import AttachmentHolder
 from fslr.testing import FakeAdvisor
 from fslr.torch import Attachment, ModelGroups, attach
 from fslr.training.events import Event, Listeners, Warned
@@ -294,6 +295,37 @@ def test_frozen_tensors_may_be_trained() -> None:
     assert after["norm.weight"] == before["norm.weight"]
     assert after["hidden.weight"] != before["hidden.weight"]
     attachment.close()
+
+
+def test_a_trainer_that_resumes_does_not_initialize() -> None:
+    for first_step in (0, 5):
+        model, optimizer = job(64)
+        before = rms(model)
+        callback = AttachmentHolder(profile="x", advisor=advisor_of(MUP), initialize=True)
+        callback._begin(model, optimizer, first_step=first_step)
+        assert (rms(model) == before) == bool(first_step)
+        callback.close()
+
+
+def test_patterns_say_what_writes_into_the_residual_stream() -> None:
+    model, optimizer = job(64)
+    layout = ModelGroups(model, optimizer).layout()
+    assert not any(group.HasField("residual_output") for group in layout.groups)
+    advisor = advisor_of(MUP)
+    attachment, _ = attached(model, optimizer, advisor, residual_outputs=["hidden.*"])
+    sent = {group.name: group.residual_output for group in advisor.openings[-1].layout.groups}
+    assert {name for name, is_output in sent.items() if is_output} == {
+        "hidden.weight",
+        "hidden.bias",
+    }
+    assert all(group.HasField("residual_output") for group in advisor.openings[-1].layout.groups)
+    attachment.close()
+    model, optimizer = job(64)
+    before = rms(model)
+    message = r"the pattern 'proj.\*' in residual_outputs matches none of the 6 groups; names look"
+    with pytest.raises(AttachError, match=message):
+        attached(model, optimizer, advisor, residual_outputs=["proj.*"])
+    assert rms(model) == before
 
 
 class Broken(RecipeAdvisor):

@@ -49,6 +49,10 @@ class AdviceOptions(_Required, total=False):
         scaling: Where multipliers act.
         answers: How answers are received.
         max_overhead: Largest time of all measurements per time of training; None: no limit.
+        recipe: Recipe to follow instead of the policy's.
+        initialize: Whether to scale the initial weights as the recipe says. A training that is
+            resumed from a checkpoint is not initialized.
+        residual_outputs: Patterns of the tensors whose output is added to a residual stream.
         listeners: Called with each event, such as :class:`fslr.Measured`.
     """
 
@@ -60,6 +64,9 @@ class AdviceOptions(_Required, total=False):
     scaling: Scaling
     answers: Answers
     max_overhead: float | None
+    recipe: str
+    initialize: bool
+    residual_outputs: Sequence[str]
     listeners: Sequence[Listener]
 
 
@@ -141,6 +148,8 @@ class AttachmentHolder(Holder):
 
     def _begin(self, model: nn.Module, optimizers: Optimizers, **found: Any) -> Attachment:
         given = {**self._options, "listeners": self._listeners, **found}
+        if given.get("first_step", 0):
+            given["initialize"] = False  # the weights are those of the checkpoint
         self.attachment = attach(model, optimizers, **given)
         return self.attachment
 

@@ -49,6 +49,8 @@ class Attachment(AdvisedTraining):
         first_step: Number of steps that the training has made before.
         recipe: Recipe to follow instead of the policy's; empty: the policy's.
         initialize: Whether to scale the initial weights as the recipe says.
+        residual_outputs: Patterns of the tensors whose output is added to a residual stream; empty:
+            derived from the names.
         listeners: Called with each event.
         on_close: Called once the attachment is closed.
 
@@ -74,6 +76,7 @@ class Attachment(AdvisedTraining):
         first_step: int = 0,
         recipe: str = "",
         initialize: bool = False,
+        residual_outputs: Sequence[str] = (),
         listeners: Sequence[Listener] = (),
         on_close: Callable[[], None] | None = None,
     ) -> None:
@@ -100,7 +103,7 @@ class Attachment(AdvisedTraining):
         try:
             opening = info.opening(
                 profile,
-                self.groups.layout(),
+                self.groups.layout(residual_outputs),
                 optimizer=name_of(optimizers),
                 base_learning_rate=largest_learning_rate(optimizers),
                 observe_only=observe_only,
@@ -225,6 +228,7 @@ def attach(
     first_step: int = 0,
     recipe: str = "",
     initialize: bool = False,
+    residual_outputs: Sequence[str] = (),
     listeners: Sequence[Listener] = (),
 ) -> Attachment:
     """Let an advisor set the learning-rate multipliers of a training job.
@@ -278,6 +282,9 @@ def attach(
             that the recipe gives them. Tensors are scaled in place, tied ones once, on all ranks
             alike. A resumed training does not scale again: the checkpoint of the attachment says
             that it was done.
+        residual_outputs: Shell patterns of the names of all tensors whose output is added to a
+            residual stream, such as ``["blocks.*.attn.proj.*", "blocks.*.mlp.2.*"]``; recipes for
+            depth have rules of their own for them. Empty: derived from the names.
         listeners: Called with each event, such as :class:`fslr.Measured`.
 
     Returns:
@@ -288,7 +295,8 @@ def attach(
             rate; several processes train the model and nothing says how; ``total_steps`` is given
             twice; ``scaling``, ``answers``, ``max_overhead`` or ``first_step`` is out of its
             range; the advisor knows no recipes; or ``initialize`` is set and the weights are not
-            initial ones, the run only observes, or it follows no recipe. Nothing has changed then.
+            initial ones, the run only observes, or it follows no recipe; or a pattern in
+            ``residual_outputs`` matches no tensor. Nothing has changed then.
         MeasurementError: An option is out of its range.
         ServiceError: The advisor does not answer, the profile does not exist, or the layout does
             not map.
@@ -312,6 +320,7 @@ def attach(
             first_step=first_step,
             recipe=recipe,
             initialize=initialize,
+            residual_outputs=residual_outputs,
             listeners=listeners,
             on_close=on_close,
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -107,14 +108,22 @@ class ModelGroups:
         groups = [(a, b) for a, b in found if a is not None and b is not None]
         return all_pairs(adapter_pairs([group.name for group in self._groups]), groups)
 
-    def layout(self) -> layout_pb2.Layout:
+    def layout(self, residual_outputs: Sequence[str] = ()) -> layout_pb2.Layout:
         """Return the layout message: names, shapes, kinds and initial weights of the groups.
 
         The advisor derives the roles. Frozen parameters are listed as well, because the advisor
         counts blocks by all names. For a sharded model this is a collective: all ranks call it.
         Initial weights are left out once an optimizer has made a step. A group names its optimizer
         if that is not of the class of the first one.
+
+        Args:
+            residual_outputs: Shell patterns of the names of all tensors whose output is added to a
+                residual stream. Empty: the advisor derives them from the names.
+
+        Raises:
+            AttachError: A pattern matches no group.
         """
+        of_stream = matching([group.name for group in self], residual_outputs)
         parameters = [group.parameter for group in self._groups]
         descriptions = describe(self._model, parameters)
         is_resumed = any(map(has_stepped, self._optimizers))
@@ -130,12 +139,35 @@ class ModelGroups:
                     kind=description.kind,
                     initial_rms=rms,
                     optimizer="" if group.optimizer == self._optimizer else group.optimizer,
+                    residual_output=group.name in of_stream if residual_outputs else None,
                 )
                 for group, description, rms in zip(self._groups, descriptions, initial, strict=True)
             ],
             frozen_names=self._frozen,
             frozen_parameter_counts=self._frozen.values(),
         )
+
+
+def matching(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    """Return the names that match any of some shell patterns.
+
+    Args:
+        names: The names.
+        patterns: The patterns, such as ``blocks.*.mlp.2.*``; ``*`` stands for dots, too.
+
+    Raises:
+        AttachError: A pattern matches none of them.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        of_pattern = [name for name in names if fnmatchcase(name, pattern)]
+        if not of_pattern:
+            raise AttachError(
+                f"the pattern {pattern!r} in residual_outputs matches none of the {len(names)} "
+                f"groups; names look like {', '.join(names[:3])}"
+            )
+        found.update(of_pattern)
+    return found
 
 
 def check_model(model: object) -> None:
