@@ -1,14 +1,11 @@
-"""An advisor whose runs follow a recipe, and whose measurements change nothing."""
+"""An advisor in this process whose runs follow a recipe, and whose measurements change nothing."""
 
 from __future__ import annotations
 
-import numpy as np
-
-from advisor.policy import DepthRule, map_layout
-from advisor.recipes import Field, Recipe, RecipeFactors, apply_recipe
-from advisor.wire.layouts import layout_from_proto
+from advisor.local.in_process import InProcessAdvisor, InProcessSession
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import layout_pb2, profile_service_pb2, recipe_pb2
+from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2, profile_service_pb2
+from tests.building import PROVENANCE
 
 
 class RecipeAdvisor:
@@ -16,73 +13,49 @@ class RecipeAdvisor:
 
     Args:
         base: The base's layout.
-        recipe: The recipe of all runs; None: they follow none.
+        recipe: The recipe that the base's policy names; empty: none.
+        optimizer: The base's optimizer.
     """
 
-    def __init__(self, base: layout_pb2.Layout, recipe: Recipe | None) -> None:
-        self._base, self.recipe = layout_from_proto(base), recipe
+    def __init__(
+        self, base: layout_pb2.Layout, recipe: str = "", *, optimizer: str = "AdamW"
+    ) -> None:
+        provenance = profile_pb2.Provenance()
+        provenance.CopyFrom(PROVENANCE)
+        provenance.optimizer = optimizer
+        self._inner = InProcessAdvisor(
+            profile_pb2.ProfileContent(
+                layout=base,
+                points=[profile_pb2.ProfilePoint(unit_rates=[1.0] * len(base.groups))],
+                base_learning_rate=0.01,
+                policy=policy_pb2.Policy(recipe=recipe),
+                provenance=provenance,
+            )
+        )
         self.openings: list[pb.RunOpening] = []
 
     def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
-        found = self.factors(opening)
-        if found is None:
-            return profile_service_pb2.ValidateLayoutResponse(profile="x@1")
-        rates = found.factors[Field.LEARNING_RATE]
-        return profile_service_pb2.ValidateLayoutResponse(
-            profile="x@1",
-            recipe=found.recipe.name,
-            mappings=[
-                profile_service_pb2.GroupMapping(group=group.name, prior=rate if has_rule else 0.0)
-                for group, rate, has_rule in zip(
-                    opening.layout.groups, rates, found.has_rule, strict=True
-                )
-            ],
-        )
-
-    def factors(self, opening: pb.RunOpening) -> RecipeFactors | None:
-        """Return what the recipe says about a run, or None without a recipe."""
-        if self.recipe is None:
-            return None
-        run = layout_from_proto(opening.layout)
-        mapping = map_layout(run, self._base, DepthRule.SUM)
-        return apply_recipe(self.recipe, run, self._base, mapping, optimizer=opening.optimizer)
+        return self._inner.validate_layout(opening)
 
     def open_run(self, opening: pb.RunOpening) -> RecipeSession:
         kept = pb.RunOpening()
         kept.CopyFrom(opening)
         self.openings.append(kept)
-        return RecipeSession(self.factors(kept), len(kept.layout.groups))
+        return RecipeSession(self._inner.open_run(kept))
 
 
 class RecipeSession:
     """A run's session.
 
     Args:
-        factors: What the recipe says about the run.
-        groups: Number of its groups.
+        inner: Its session with the advisor in this process.
     """
 
-    def __init__(self, factors: RecipeFactors | None, groups: int) -> None:
-        self._factors, self._groups = factors, groups
+    def __init__(self, inner: InProcessSession) -> None:
+        self._inner = inner
 
     def start(self) -> pb.RecommendLRResponse:
-        found = self._factors
-        if found is None:
-            return pb.RecommendLRResponse(multipliers=[1.0] * self._groups)
-        factors = found.factors
-        return pb.RecommendLRResponse(
-            recipe=found.recipe.name,
-            recipe_factors=recipe_pb2.RecipeFactors(
-                learning_rates=factors[Field.LEARNING_RATE],
-                weight_decays=factors[Field.WEIGHT_DECAY],
-                epsilons=factors[Field.EPSILON],
-                one_minus_beta1s=factors[Field.ONE_MINUS_BETA1],
-                one_minus_beta2s=factors[Field.ONE_MINUS_BETA2],
-                initial_rms=np.nan_to_num(found.initial_rms, nan=-1.0),
-                has_rule=found.has_rule,
-                conditions=found.recipe.conditions,
-            ),
-        )
+        return self._inner.start()
 
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         return pb.RecommendLRResponse(
@@ -93,4 +66,4 @@ class RecipeSession:
         )
 
     def close(self) -> None:
-        pass
+        self._inner.close()

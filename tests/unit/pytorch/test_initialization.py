@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from advisor.recipes import Recipe, shipped_recipe
+from advisor.local.in_process import InProcessSession
 from fslr import AttachError, InvalidRequestError, ServiceError, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.integrations.callbacks import AttachmentHolder
@@ -61,7 +61,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 1) ->
         optimizer.step()
 
 
-def advisor_of(recipe: Recipe | None, **options: Any) -> RecipeAdvisor:
+def advisor_of(recipe: str, **options: Any) -> RecipeAdvisor:
     return RecipeAdvisor(ModelGroups(*job(16, **options)).layout(), recipe)
 
 
@@ -90,7 +90,7 @@ def messages(events: list[Event]) -> list[str]:
     return [event.message for event in events if isinstance(event, Warned)]
 
 
-MUP = shipped_recipe("mup-adam")
+MUP = "mup-adam"
 
 
 def test_weights_are_scaled_to_the_base_times_the_recipe_and_one_line_says_so(
@@ -120,7 +120,9 @@ def test_weights_are_scaled_to_the_base_times_the_recipe_and_one_line_says_so(
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
     train(model, optimizer)
     (start,) = [m for m in caplog.messages if m.startswith("advice from ")]
-    assert start.startswith("advice from x@1 under the profile's rules and the recipe mup-adam; ")
+    assert start.startswith(
+        "advice from in-process@1 under the profile's rules and the recipe mup-adam; "
+    )
     head = attachment.by_name()["head.weight"]
     assert head.recipe is not None
     assert (head.recipe.learning_rate, head.recipe.weight_decay, head.measured) == (0.25, 4, 0.5)
@@ -191,7 +193,7 @@ def test_a_resumed_run_keeps_the_recipe_and_its_weights() -> None:
 
 def test_a_checkpoint_of_a_run_without_a_recipe_goes_on_without_one() -> None:
     model, optimizer = job(64)
-    attachment, _ = attached(model, optimizer, advisor_of(None), initialize=False)
+    attachment, _ = attached(model, optimizer, advisor_of(""), initialize=False)
     state = attachment.state_dict()
     attachment.close()
     for old in (state, {key: part for key, part in state.items() if key != "recipe"}):
@@ -256,7 +258,7 @@ NOTHING = "nothing was changed; attach before a checkpoint is loaded, or pass in
         (trained_matrices, {}, "trained: the rows or columns of 3 of 3 matrices differ in size"),
         (untouched, {"first_step": 10}, f"but first_step is 10; {NOTHING}"),
         (untouched, {"observe_only": True}, "but observe_only=True changes nothing; leave one"),
-        (untouched, {"advisor": advisor_of(None)}, 'follows none; pass one, such as recipe="mup'),
+        (untouched, {"advisor": advisor_of("")}, 'follows none; pass one, such as recipe="mup'),
         (untouched, {"advisor": FakeAdvisor()}, "a FakeAdvisor knows no recipes: its sessions"),
     ],
 )
@@ -336,12 +338,12 @@ class Broken(RecipeAdvisor):
         self.error = error
 
     def open_run(self, opening: pb.RunOpening) -> BrokenSession:
-        return BrokenSession(self.factors(opening), len(opening.layout.groups), self.error)
+        return BrokenSession(self._inner.open_run(opening), self.error)
 
 
 class BrokenSession(RecipeSession):
-    def __init__(self, factors: Any, groups: int, error: Exception | None) -> None:
-        super().__init__(factors, groups)
+    def __init__(self, inner: InProcessSession, error: Exception | None) -> None:
+        super().__init__(inner)
         self.error = error
 
     def start(self) -> pb.RecommendLRResponse:
@@ -415,7 +417,12 @@ def test_all_ranks_scale_alike_though_one_asks(is_refused: bool) -> None:
     layout = ModelGroups(*job(64)).layout()
 
     def start(rank: int) -> Any:
-        opening = pb.RunOpening(profile="x", layout=layout, optimizer="AdamW", recipe="mup-adam")
+        opening = pb.RunOpening(
+            profile="projects/default/profiles/x",
+            layout=layout,
+            optimizer="AdamW",
+            recipe="mup-adam",
+        )
         opening.layout.groups[3].initial_rms *= 1 + 1e-3 * rank
         ranks = TwoRanks(rank, box, barrier)
         in_force = RecipeInForce(opening, ranks=ranks, listeners=Listeners([]), apply=lambda _: [])
@@ -426,9 +433,10 @@ def test_all_ranks_scale_alike_though_one_asks(is_refused: bool) -> None:
             scaling = in_force.ask(advisor, strict=True, initialize=True)
         except ServiceError as error:
             return str(error)
-        return scaling.factors if scaling else None, in_force.recipe
+        assert scaling is not None
+        return scaling.factors, in_force.recipe
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(start, range(2))
     assert first == second
-    assert (first == "no advisor") == is_refused
+    assert first == "no advisor" if is_refused else first[0][5] != 1
