@@ -352,8 +352,10 @@ class RecipeNotFoundError(NotFoundError):
             hint = f"its versions are 1 to {latest}"
         elif nearest:
             hint = f"did you mean {' or '.join(nearest)}?"
+        elif "/" not in name:
+            hint = f"a stored one is named projects/PROJECT/recipes/{name}"
         else:
-            hint = "`advisor recipe list` shows all recipes, `advisor recipe set` stores one"
+            hint = "see `advisor recipe list`, and `advisor recipe stored` for those of a project"
         super().__init__(f"there is no recipe {name}; {hint}")
         self.nearest = tuple(nearest)
 

@@ -115,6 +115,11 @@ def role_differences(
     return found
 
 
+def noise_quantile(roles: int) -> float:
+    """Return how many standard errors count as noise if so many roles are compared."""
+    return NormalDist().inv_cdf(1 - _CHANCE / 2 / max(roles, 1))
+
+
 def disagreement(
     recipe: str, layout: Layout, ratios: Floats, priors: Floats, errors: Floats
 ) -> list[Difference]:
@@ -128,9 +133,7 @@ def disagreement(
         errors: See :func:`role_differences`.
     """
     roles = role_differences(layout, ratios, priors, errors)
-    if not roles:
-        return []
-    quantile = NormalDist().inv_cdf(1 - _CHANCE / 2 / len(roles))
+    quantile = noise_quantile(len(roles))
     apart = [role for role in roles if role.exceeds(quantile)]
     if not apart:
         return []

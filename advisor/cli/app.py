@@ -24,6 +24,7 @@ from advisor.cli import (
     profile_versions,
     recipe,
     recipe_run,
+    recipe_store,
     report,
     run,
     run_metrics,
@@ -68,6 +69,10 @@ run.app.command()(run_metrics.metrics)
 run.app.command()(run_metrics.report_metrics)
 recipe.app.command()(recipe_run.apply)
 recipe.app.command()(recipe_run.check)
+recipe.app.command("set")(recipe_store.set_)
+recipe.app.command()(recipe_store.get)
+recipe.app.command()(recipe_store.stored)
+recipe.app.command()(recipe_store.delete)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(run.app, name="run")
 app.add_typer(token.app, name="token")

@@ -35,6 +35,12 @@ def _policies(advisor: AdvisorClient, project: str, _typed: str) -> Iterator[str
         yield short_name(policy.name).partition("@")[0]
 
 
+def _recipes(advisor: AdvisorClient, project: str, _typed: str) -> Iterator[str]:
+    for recipe in advisor.list_recipes(project=project):
+        if recipe.version:
+            yield short_name(recipe.name).partition("@")[0]
+
+
 def _runs(advisor: AdvisorClient, project: str, _typed: str) -> Iterator[str]:
     for run in advisor.list_runs(project=project):
         yield short_name(run.name)
@@ -67,5 +73,6 @@ def _option(ctx: typer.Context, name: str, variable: str, default: str) -> str:
 
 profiles = _completer(_profiles)
 policies = _completer(_policies)
+recipes = _completer(_recipes)
 runs = _completer(_runs)
 profiles_and_runs = _completer(_profiles_and_runs)

@@ -144,6 +144,13 @@ def explain(
             help="A stored run, instead of a profile and a layout.", autocompletion=completion.runs
         ),
     ] = "",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="A recipe in place of the policy's: a shipped one such as mup-adam, or "
+            "projects/P/recipes/R. Not together with --run."
+        ),
+    ] = "",
     step: Annotated[
         int | None,
         typer.Option(
@@ -157,11 +164,14 @@ def explain(
     """Show for each group how its multiplier was computed, step by step."""
     if (bool(run), bool(profile), bool(layout)) not in {(True, False, False), (False, True, True)}:
         fail("give a profile and a layout file, or --run RUN instead of both")
+    if run and recipe:
+        fail("--recipe cannot change the answers of a stored run; give a profile and a layout file")
     with client(address) as advisor:
         if run:
             request, answer = _stored_answer(advisor, run, step, project)
         else:
             request = read_request(layout or Path(), profile_name(profile, project))
+            request.opening.recipe = recipe or request.opening.recipe
             if step is not None:
                 request.measurement.step = step
             if not request.measurement.unit_rates:  # rates of zero: the answer has references only
@@ -175,6 +185,8 @@ def explain(
             "profile_step": answer.profile_step,
             "groups": [asdict(row) for row in explained.groups],
             "counts": dict(explained.counts),
+            "recipe": answer.recipe,
+            "roles": [asdict(row) for row in explained.roles],
             "warnings": [message_dict(warning) for warning in answer.warnings],
         })
         return
@@ -191,6 +203,8 @@ def _print_explanation(explained: Explanation) -> None:
             f"{len(explained.groups)} groups: {counts}; multipliers from "
             f"{format_number(explained.lowest)} to {format_number(explained.highest)}"
         )
+        if explained.roles:
+            print_table(_recipe_table(explained))
         for outcome, meaning in explained.outcomes:
             say(f"[bold]{outcome}[/]: {meaning}")
         for limit, meaning in explained.limits:
@@ -253,6 +267,25 @@ def _explanation_table(explained: Explanation) -> Table:
             f"[bold]{format_number(row.multiplier)}[/]",
             row.outcome,
             ", ".join(row.limits),
+        )
+    return table
+
+
+def _recipe_table(explained: Explanation) -> Table:
+    table = Table(
+        Column("role", overflow="fold"), "recipe", "measured", "error", "measured / recipe", "",
+        box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left",
+        title=f"multipliers of recipe {plain(explained.recipe)}, and as measured",
+        caption="differs: by more than a factor of 2, beyond noise", caption_justify="left",
+    )  # fmt: skip
+    for row in explained.roles:
+        table.add_row(
+            plain(row.role),
+            format_number(row.recipe),
+            format_number(row.measured),
+            format_percent(row.error),
+            format_number(row.measured / row.recipe),
+            "" if row.agrees else "[yellow]differs[/]",
         )
     return table
 

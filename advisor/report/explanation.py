@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 
+import numpy as np
+
+from advisor.advising.recipe_warnings import noise_quantile, role_differences
 from advisor.policy import Limit
 from advisor.report.words import (
     limit_sentence,
@@ -16,7 +19,8 @@ from advisor.report.words import (
     outcome_word,
     short_name,
 )
-from fslr.advisor.v1 import advisor_service_pb2
+from advisor.wire import layout_from_proto
+from fslr.advisor.v1 import advisor_service_pb2, layout_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,25 @@ class ExplainedGroupRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RecipeRoleRow:
+    """What a recipe says of a role, beside what is measured.
+
+    Attributes:
+        role: The role.
+        recipe: Geometric mean of the recipe's factors on the learning rates of its groups.
+        measured: Geometric mean of their raw multipliers.
+        error: Standard error of the logarithm of ``measured``, without that of the reference.
+        agrees: Whether the two differ by no more than a factor of 2 beyond noise.
+    """
+
+    role: str
+    recipe: float
+    measured: float
+    error: float
+    agrees: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """One answer, explained.
 
@@ -69,6 +92,8 @@ class Explanation:
         outcomes: Each outcome that occurs, in words, with its meaning in a sentence.
         limits: Each limit that occurs, in words, with its meaning in a sentence.
         warnings: What differs between the run and its profile, in sentences.
+        recipe: The recipe that was followed, with its version; empty: none.
+        roles: A row for each role with both a recipe's factor and a measurement of known error.
     """
 
     profile: str
@@ -82,6 +107,8 @@ class Explanation:
     outcomes: tuple[tuple[str, str], ...]
     limits: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
+    recipe: str
+    roles: tuple[RecipeRoleRow, ...]
 
 
 def explain(
@@ -130,6 +157,25 @@ def explain(
         tuple((outcome_word(o), outcome_sentence(o)) for o in dict.fromkeys(answer.outcomes)),
         tuple((limit_word(each), limit_sentence(each)) for each in _all_limits(limits)),
         tuple(warning.message for warning in answer.warnings),
+        short_name(answer.recipe),
+        _recipe_roles(request.opening.layout, rows) if answer.recipe else (),
+    )
+
+
+def _recipe_roles(
+    layout: layout_pb2.Layout, rows: Sequence[ExplainedGroupRow]
+) -> tuple[RecipeRoleRow, ...]:
+    found = role_differences(
+        layout_from_proto(layout),
+        *(
+            np.array(column)
+            for column in zip(*((r.raw, r.prior, r.relative_error) for r in rows), strict=True)
+        ),
+    )
+    quantile = noise_quantile(len(found))
+    return tuple(
+        RecipeRoleRow(each.role, each.prior, each.measured, each.error, not each.exceeds(quantile))
+        for each in found
     )
 
 

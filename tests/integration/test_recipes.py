@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.json_format import MessageToJson
 
 from advisor.local.in_process import InProcessAdvisor
 from advisor.recipes import NoRule
@@ -30,6 +33,7 @@ from fslr.advisor.v1 import (
 )
 from fslr.client.status_errors import service_error
 from tests.building import NAMES, content_message, describe_tensors, layout_message, opening_message
+from tests.commands import Cli
 
 EMBEDDING, HIDDEN = layout_pb2.GROUP_KIND_EMBEDDING, layout_pb2.GROUP_KIND_HIDDEN
 FAN_IN, BATCH = recipe_pb2.RATIO_FAN_IN, recipe_pb2.RATIO_BATCH
@@ -231,6 +235,10 @@ def test_an_opening_alone_that_cannot_be_answered_says_why(
     assert (e.value.reason, e.value.metadata["nearest"].split()[0]) == (
         *("RECIPE_NOT_FOUND", "mup-adam"),
     )
+    with pytest.raises(
+        RecipeNotFoundError, match="a stored one is named projects/PROJECT/recipes/"
+    ):
+        start("ours")
     with pytest.raises(InvalidRequestError, match=r"recipe: 'mup-adam@1' names a version, but rec"):
         start("mup-adam@1")
     with pytest.raises(
@@ -344,3 +352,53 @@ def sent(client: AdvisorClient, method: str, request: Any) -> Any:
         return getattr(stub, method)(request)
     except grpc.RpcError as error:
         raise service_error(error, client.address) from error
+
+
+def test_commands_store_recipes_and_show_them_beside_measurements(
+    cli: Cli, client: AdvisorClient, project: str, tmp_path: Path
+) -> None:
+    assert "no stored recipes in project" in cli.run("recipe", "stored").stdout
+    stored = cli.run("recipe", "set", "ours", "mup-adam").stdout
+    assert f"set projects/{project}/recipes/ours@1" in stored
+    file = tmp_path / "ours.yaml"
+    cli.run("recipe", "get", "ours", "--output", str(file))
+    assert "unchanged" in cli.run("recipe", "set", "ours", str(file)).stdout
+    file.write_text(file.read_text("utf-8").replace("fan_in: -1\n", "fan_in: -0.75\n"), "utf-8")
+    assert cli.json("recipe", "set", "ours", str(file), "--expected-version", "1")["created"]
+    assert [r["version"] for r in cli.json("recipe", "stored")] == [2]
+    assert "ours@2" in cli.run("recipe", "stored").stdout
+    file.write_text("groups: [{kinds: [hiden]}]", "utf-8")
+    refused = cli.run("recipe", "set", "ours", str(file), ok=False)
+    assert "'hiden' is not a kind; did you mean hidden?" in refused.output
+    refused = cli.run("recipe", "get", "our", ok=False)
+    assert f"did you mean projects/{project}/recipes/ours?" in refused.output
+    log = cli.run("audit").stdout
+    assert "rows, for Adam" in log
+
+    client.register_profile("gpt", base_content(), project=project)
+    cli.run("policy", "set", "team", "-r", f"recipe=projects/{project}/recipes/ours")
+    assert f"recipe: projects/{project}/recipes/ours" in cli.run("policy", "show", "team").stdout
+    refused = cli.run("policy", "set", "team", "-r", "recipe=mup-adm", ok=False)
+    assert "did you mean mup-adam" in refused.output
+    refused = cli.run("recipe", "delete", "ours", "--yes", ok=False)
+    assert "is named by" in refused.output
+    cli.run("policy", "delete", "team", "--yes")
+
+    request = pb.RecommendLRRequest(opening=opened(project))
+    request.measurement.unit_rates.extend([1.0, 8.0, 12.0, 16.0 * 9])
+    request.measurement.relative_errors.extend([0.1] * 4)
+    asked = tmp_path / "request.json"
+    asked.write_text(MessageToJson(request), "utf-8")
+    shown = cli.json("explain", "gpt", str(asked), "--recipe", "mup-adam")
+    assert shown["recipe"] == "mup-adam"
+    assert [
+        (r["role"], r["recipe"], round(r["measured"], 4), r["agrees"]) for r in shown["roles"]
+    ] == [
+        ("embed.weight", 1.0, 1.0, True),
+        ("blocks.*.up.weight", 0.25, 0.25, True),
+        ("head.weight", 0.25, 0.0278, False),
+    ]
+    text = cli.run("explain", "gpt", str(asked), "--recipe", "mup-adam").stdout
+    assert re.search(r"head.weight +0.25 +0.02778 +10% +0.1111 +differs", text)
+    cli.run("recipe", "delete", "ours", "--yes")
+    assert cli.json("recipe", "stored") == []
