@@ -24,7 +24,7 @@ from benchmarks.studies.references import references
 from benchmarks.studies.warm_ups import warm_ups
 from benchmarks.templates import templates
 from benchmarks.transfer.command import transfer
-from benchmarks.web import web
+from benchmarks.web.command import web
 
 app = typer.Typer(
     help="Measure the figures of the documentation, and render its pages from them.",
