@@ -14,9 +14,8 @@ from starlette.responses import HTMLResponse, Response
 
 from advisor.policy.arrays import Floats
 from advisor.report.metrics import MetricRow, metric_rows, metric_series
-from advisor.report.run_columns import aligned_extremes
-from advisor.report.run_figures import RunFigures
-from advisor.report.run_relations import relation_sentences, run_relations
+from advisor.report.run_columns import RunColumns, aligned_extremes
+from advisor.report.run_relations import column_relations, relation_sentences
 from advisor.report.texts import Texts
 from advisor.web.context import Context
 from advisor.web.numbers import rounded, to_json
@@ -54,7 +53,7 @@ async def metrics(context: Context, request: Request) -> Response:
         cached = feed.fragments.get(key)
         if cached is None or cached[0] != now:
             series, left_out = await _series(context, request)
-            shown = await asyncio.to_thread(_shown, feed.history.figures, series, texts)
+            shown = await asyncio.to_thread(_shown, feed.history.columns, series, texts)
             text = context.renderer.render(
                 "_metrics.html", texts.language, shown=shown, left_out=left_out
             )
@@ -87,9 +86,9 @@ def _curve(values: Mapping[int, float]) -> dict[str, Any]:
     return {"steps": steps.astype(np.int64).tolist(), "values": rounded(found[:, 0])}
 
 
-def _shown(figures: RunFigures, series: Series, texts: Texts) -> list[_Shown]:
+def _shown(columns: RunColumns, series: Series, texts: Texts) -> list[_Shown]:
     rows = zip(metric_rows(series), series.values(), strict=True)
     return [
-        _Shown(row, relation_sentences(run_relations(figures, row.metric, values), texts))
+        _Shown(row, relation_sentences(column_relations(columns, row.metric, values), texts))
         for row, values in rows
     ]

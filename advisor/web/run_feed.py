@@ -12,6 +12,7 @@ import structlog
 from cachetools import LRUCache
 
 from advisor.web.event_ids import is_after, latest
+from advisor.web.fragments import Fragments
 from advisor.web.history import History, Row
 from advisor.web.history_reading import HistoryReader, Turns
 from fslr.advisor.v1 import run_service_pb2
@@ -24,7 +25,7 @@ _FIRST_PAGES_S = 1.0  # for first views to be answered before a long history is 
 _REST_S = 0.01  # between pages of a long history, so that other requests are answered
 _SUMMARY_S = 10.0
 _QUIET_S = 5.0  # then a page is told that the connection is still there
-_BATCH_S = 0.25  # between two messages to a page: measurements of this time are sent together
+_BATCH_S = 0.5  # between two messages to a page: measurements of this time are sent together
 _MIN_RETRY_S, _MAX_RETRY_S = 0.2, 5.0
 _MAX_ENCODED = 64
 
@@ -56,7 +57,8 @@ class RunFeed:
         complete: Whether the whole stored history has been read.
         version: Increases with each change.
         computing: Held while a part of a page is computed that takes long.
-        fragments: Parts of pages by what they are, each with its version.
+        parts: Parts of its pages that change with each measurement.
+        fragments: Parts that take long to compute, by what they are, each with its period.
         encoded: The newest measurements as they are sent to pages, by their ids.
         problem: Why the service cannot be reached now; empty: it can.
         closed: Whether nothing more will come.
@@ -74,6 +76,7 @@ class RunFeed:
         self.complete = False
         self.version = 0
         self.computing = asyncio.Lock()
+        self.parts = Fragments()
         self.fragments: dict[str, tuple[int, str]] = {}
         self.encoded: LRUCache[str, bytes] = LRUCache(_MAX_ENCODED)
         self.problem = ""

@@ -50,16 +50,16 @@ async def figures(context: Context, request: Request) -> Response:
     feed = await context.feed(request)
     await _refresh(feed)
     language = language_of(request)
-    cached = feed.fragments.get(language)
-    if cached is None or cached[0] != feed.version:
-        text = context.renderer.render(
+
+    def make() -> bytes:
+        return context.renderer.render(
             "_live_parts.html",
             language,
             project=request.path_params["project"],
             **_values(feed, Texts(language)),
-        )
-        cached = feed.fragments[language] = (feed.version, text)
-    return HTMLResponse(cached[1])
+        ).encode()
+
+    return await feed.parts.answer(request, language, lambda: feed.version, make, "text/html")
 
 
 async def groups(context: Context, request: Request) -> Response:
@@ -90,12 +90,12 @@ async def curves(context: Context, request: Request) -> Response:
     """Return the curves of a run, with as many points as a chart has pixels."""
     feed = await context.feed(request)
     pixels = _pixels(request)
+
+    def make() -> bytes:
+        return to_json(_curves(feed, pixels))
+
     key = f"curves {pixels}"
-    cached = feed.fragments.get(key)
-    if cached is None or cached[0] != feed.version:
-        text = to_json(_curves(feed, pixels)).decode()
-        cached = feed.fragments[key] = (feed.version, text)
-    return Response(cached[1], media_type="application/json")
+    return await feed.parts.answer(request, key, lambda: feed.version, make, "application/json")
 
 
 async def _refresh(feed: RunFeed) -> None:

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from advisor.policy.arrays import Floats
 from advisor.report.points import PointReader
+from advisor.report.relation import Verdict
 from advisor.report.run_columns import (
     MAX_BLOCKS,
     MAX_ROLES,
@@ -17,6 +18,8 @@ from advisor.report.run_columns import (
     aligned_extremes,
     bucket_means,
 )
+from advisor.report.run_figures import RunFigures
+from advisor.report.run_relations import column_relations, run_relations
 from tests.building import layout_message
 from tests.stored_runs import stored_run
 
@@ -97,3 +100,26 @@ def test_a_model_of_many_roles_and_blocks_keeps_few_of_them() -> None:
     members = [columns.members_of_block(block) for block in columns.blocks]
     assert sum(map(len, members)) == 240
     assert columns.members_of_block("nothing") == frozenset()
+
+
+def test_relations_are_the_same_from_columns_and_from_points() -> None:
+    run, events = stored_run(measurements=40)
+    rng = np.random.default_rng(0)
+    values = {}
+    for event in events:
+        event.measurement.total_rate = rng.uniform(0.5, 1.5)
+        event.measurement.shares[:] = rng.dirichlet(np.ones(10))
+        values[event.measurement.step] = event.measurement.total_rate + rng.normal(0, 0.1)
+    events[5].measurement.ClearField("shares")
+    events[6].measurement.ClearField("total_rate")
+    figures = RunFigures.of(run, events)
+    columns = RunColumns(figures.reader)
+    for point in figures.points:
+        columns.append(point)
+    expected = run_relations(figures, "accuracy", values)
+    found = column_relations(columns, "accuracy", values)
+    assert len(found) == 5
+    for one, other in zip(found, expected, strict=True):
+        assert (one.series, one.verdict, one.points) == (other.series, other.verdict, other.points)
+    assert found[0].verdict is Verdict.RELATION
+    assert [row.points for row in found] == [39] * 5
