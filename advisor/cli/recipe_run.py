@@ -37,6 +37,7 @@ from advisor.report.words import format_number
 from advisor.wire import layout_from_proto
 
 _MAX_LISTED = 3
+_SAID_BY_APPLY = {FindingKind.SMALLER, FindingKind.RATIO_NOT_GIVEN, FindingKind.BETA}
 LayoutFile = Annotated[
     Path,
     typer.Argument(
@@ -102,7 +103,7 @@ def apply(
         rows = factors_by_group(run, found) if groups else factors_by_role(run, found)
         print_table(_factors_table(found, rows, by_group=groups))
         for finding in findings:
-            if finding.is_problem or finding.kind is FindingKind.SMALLER:
+            if finding.is_problem or finding.kind in _SAID_BY_APPLY:
                 warn(_sentence(finding))
     if not found.has_rule.any():
         reasons = {reason.value for reason in found.no_rules if reason is not None}

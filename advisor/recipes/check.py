@@ -15,8 +15,10 @@ from advisor.policy import GroupKind, Layout
 from advisor.policy.arrays import Floats
 from advisor.policy.ratios import Ratio
 from advisor.recipes.apply import NoRule, RecipeFactors
+from advisor.recipes.recipe import Field
 
 _RMS_TOLERANCE = 0.05  # relative; in addition to the scatter of random numbers
+_LARGEST_BETA_GROWTH = 5.0  # leaves 0.5 of a beta of 0.9
 _DEVIATIONS = 4.0  # standard deviations of that scatter
 
 
@@ -31,6 +33,7 @@ class FindingKind(enum.Enum):
     DIFFERENT_ENDS = "warning: inputs or outputs differ"
     NO_READOUT = "warning: no readout"
     RATIO_NOT_GIVEN = "warning: ratio not given"
+    BETA = "warning: beta near 0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ def check_recipe(run: Layout, found: RecipeFactors) -> list[Finding]:
         *_different_ends(run, found),
         *_no_readout(run, found),
         *_ratios_not_given(found),
+        *_small_betas(found),
     ]
     return sorted(findings, key=lambda finding: not finding.is_problem)
 
@@ -193,10 +197,24 @@ def _ratios_not_given(found: RecipeFactors) -> Iterator[Finding]:
     missing = [r for r in found.recipe.given_ratios if np.all(found.ratios[r] == 1)]
     if missing:
         names = " and ".join(ratio.value for ratio in missing)
+        verb = "counts" if len(missing) == 1 else "count"
         yield Finding(
             FindingKind.RATIO_NOT_GIVEN,
-            f"{names} counts as unchanged, as layouts do not show it; give the ratio if it differs",
+            f"{names} {verb} as unchanged, because layouts do not show how much that grows; give "
+            "the ratios if they are not 1",
         )
+
+
+def _small_betas(found: RecipeFactors) -> Iterator[Finding]:
+    for field in (Field.ONE_MINUS_BETA1, Field.ONE_MINUS_BETA2):
+        growth = float(found.factors[field].max())
+        if growth > _LARGEST_BETA_GROWTH:
+            name = field.value.removeprefix("one_minus_")
+            yield Finding(
+                FindingKind.BETA,
+                f"1 - {name} grows by {growth:.4g}, so {name} of the base must be above "
+                f"{1 - 1 / growth:.4g}; choose a smaller batch, or keep {name}",
+            )
 
 
 def _differs(ratios: Floats) -> NDArray[np.bool_]:

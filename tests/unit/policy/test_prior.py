@@ -150,3 +150,21 @@ def test_more_experts_do_not_shrink_their_biases() -> None:
         return Layout.of(Group(n, fan_in=1, fan_out=8, kind=GroupKind.VECTOR) for n in names)
 
     assert set(priors_of(biases(8), biases(2)).values()) == {1}
+
+
+@pytest.mark.parametrize("depth_rule", list(DepthRule))
+@pytest.mark.parametrize("optimizer", ["AdamW", "Muon"])
+def test_priors_are_exactly_the_published_powers(optimizer: str, depth_rule: DepthRule) -> None:
+    """The formulas are written out here, so that the shared powers change no bit of them."""
+    run, base = gpt(192, blocks=14), gpt(80, blocks=6)
+    depth = {DepthRule.SQRT: 0.5, DepthRule.COPY: 0.0}.get(depth_rule, 1.0)
+    base_by_role = {group.role: group for group in base.groups}
+    expected = {}
+    for group in run.groups:
+        other = base_by_role[group.role]
+        width = group.fan_in / other.fan_in
+        power = {GroupKind.HIDDEN: -0.5 if optimizer == "Muon" else -1.0, GroupKind.READOUT: -1.0}
+        expected[group.name] = width ** power.get(group.kind, 0.0) * (
+            group.depth_count / other.depth_count
+        ) ** (-1.0 * depth)
+    assert priors_of(run, base, optimizer, depth_rule) == expected
