@@ -23,6 +23,7 @@ from advisor.cli.common import (
     print_json,
     say,
 )
+from advisor.cli.progress import counted
 from advisor.cli.tables import print_table
 from advisor.report.audit import AuditRow
 
@@ -38,7 +39,7 @@ def audit(
 ) -> None:
     """Show who changed profiles, aliases, policies and tokens, the newest change first."""
     with client(address) as advisor:
-        events = list(islice(advisor.list_audit_events(project=project), count))
+        events = list(counted(islice(advisor.list_audit_events(project=project), count), "reading"))
     if as_json:
         print_json([message_dict(event) for event in events])
         return

@@ -43,7 +43,8 @@ def backup(
         if output == _STDOUT:
             if sys.stdout.isatty():
                 fail("the archive is binary; name a file, or redirect standard output to one")
-            write_backup(source, sys.stdout.buffer)
+            with progress("writing the archive"):
+                write_backup(source, sys.stdout.buffer)
             return
         if output.is_dir():
             fail(f"{output} cannot be written: it is a directory; choose a different file")

@@ -24,7 +24,8 @@ from advisor.cli.common import (
     print_json,
     say,
 )
-from advisor.cli.progress import counted
+from advisor.cli.progress import progress
+from advisor.cli.run_reading import read_events
 from advisor.policy.control_characters import without_controls
 from advisor.report.check import CheckRow, Status, check_rows
 from advisor.report.check_sentences import check_counts, check_finding, check_remedy
@@ -64,7 +65,8 @@ def check(
         fail("a run is given twice; give each run once", status=_UNUSABLE)
     with client(address, status=_UNUSABLE) as advisor:
         checked = [_read(advisor, run, project) for run in runs]
-    rows = check_rows(checked)
+    with progress("checking"):
+        rows = check_rows(checked)
     if junit is not None:
         try:
             junit.write_bytes(junit_xml(rows, strict=strict))
@@ -80,12 +82,7 @@ def check(
 def _read(advisor: AdvisorClient, run: str, project: str) -> CheckedRun:
     """Read a run and a sample of its history."""
     summary = advisor.get_run(run, project=project)
-    events = counted(
-        advisor.get_run_history(run, project=project),
-        f"reading the history of {run}",
-        summary.measurements or None,
-    )
-    return CheckedRun.of(summary, events)
+    return CheckedRun.of(summary, read_events(advisor, summary, project))
 
 
 def _finish(rows: Sequence[CheckRow], *, strict: bool) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from google.protobuf.message import Message
@@ -17,6 +17,7 @@ from rich.markdown import Markdown
 from rich.markup import escape
 from rich.padding import Padding
 
+from advisor.cli.progress import progress
 from advisor.policy.control_characters import without_controls
 from fslr import AdvisorClient, FslrError
 from fslr.advisor.v1 import profile_service_pb2
@@ -47,6 +48,7 @@ console = Console(emoji=False)
 _error_console = Console(stderr=True, emoji=False)
 
 MAX_INT64 = 2**63 - 1
+_Response = TypeVar("_Response")
 SHORT_DIGEST_CHARACTERS = 12
 
 
@@ -109,6 +111,14 @@ def describe_setting_error(error: ValidationError) -> str:
     return f"setting {where}: {first['msg'].removeprefix('Value error, ')}"
 
 
+class _ShownClient(AdvisorClient):
+    """A client whose calls are shown in the terminal while they take long."""
+
+    def _call(self, method: Callable[..., _Response], request: Any) -> _Response:
+        with progress(f"waiting for {self.address}"):
+            return super()._call(method, request)
+
+
 @contextmanager
 def client(address: str, *, status: int = 1) -> Iterator[AdvisorClient]:
     """Connect to the service; an error of the client ends the command with a message.
@@ -124,7 +134,7 @@ def client(address: str, *, status: int = 1) -> Iterator[AdvisorClient]:
         Exit: The service refused a call or does not answer.
     """
     try:
-        with AdvisorClient(address) as connected:
+        with _ShownClient(address) as connected:
             yield connected
     except FslrError as error:
         fail(str(error), status=status)

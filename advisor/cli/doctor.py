@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from advisor.cli.common import DEFAULT_ADDRESS, Address, Json, plain, print_json, say
+from advisor.cli.progress import progress
 from advisor.cli.tables import print_table
 from advisor.doctor.examination import examine
 from advisor.doctor.findings import Finding, Level, worst
@@ -45,7 +46,8 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check a deployment from a client's side and print what to fix; exit with 1 at a problem."""
-    findings = examine(address, project=project, timeout_s=timeout_s)
+    with progress(f"examining {address}"):
+        findings = examine(address, project=project, timeout_s=timeout_s)
     level = worst(findings)
     if as_json:
         listed = [asdict(f) | {"level": f.level.name.lower()} for f in findings]

@@ -25,10 +25,12 @@ from advisor.cli.common import (
     print_registered,
     say,
 )
+from advisor.cli.progress import progress
 from advisor.cli.report import Language, write_report
 from advisor.cli.run_reading import ReadRun, read_run
 from advisor.cli.run_view import run_view
 from advisor.cli.tables import print_view
+from advisor.policy.control_characters import without_controls
 from advisor.report.pilot import (
     MIN_MEASUREMENTS,
     Framework,
@@ -132,7 +134,8 @@ def _state(
 
 def _register(advisor: AdvisorClient, found: Pilot, project: str, *, yes: bool) -> None:
     """Register the recording, if the user agrees."""
-    content = load_profile(found.file)
+    with progress(f"reading {without_controls(found.file)}"):
+        content = load_profile(found.file)
     confirm(f"Register {found.file} as profile {found.profile}?", yes=yes)
     print_registered(advisor.register_profile(found.profile, content, project=project))
 

@@ -28,6 +28,7 @@ from advisor.cli.common import (
     print_message,
     say,
 )
+from advisor.cli.progress import counted
 from advisor.cli.tables import print_table
 from advisor.report.policies import PolicyRow, rule_changes
 from advisor.report.words import format_rule, short_name
@@ -124,7 +125,7 @@ def list_(
 ) -> None:
     """List the latest version of each policy and the rules that differ from the default."""
     with client(address) as advisor:
-        policies = list(advisor.list_policies(project=project))
+        policies = list(counted(advisor.list_policies(project=project), "reading the policies"))
     if as_json:
         print_json([message_dict(policy) for policy in policies])
         return

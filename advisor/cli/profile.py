@@ -25,7 +25,9 @@ from advisor.cli.common import (
     print_registered,
     say,
 )
+from advisor.cli.progress import counted, progress
 from advisor.cli.tables import print_table
+from advisor.policy.control_characters import without_controls
 from advisor.report.profiles import ProfileRow, UnitRateTable, profile_facts, unit_rate_table
 from advisor.report.words import format_number, format_tensor
 from fslr import load_profile
@@ -57,7 +59,9 @@ def register(
     Registering the same content again returns the existing version.
     """
     with client(address) as advisor:
-        response = advisor.register_profile(profile, load_profile(file), project=project)
+        with progress(f"reading {without_controls(str(file))}"):
+            content = load_profile(file)
+        response = advisor.register_profile(profile, content, project=project)
     if as_json:
         print_message(response)
     else:
@@ -75,7 +79,8 @@ def list_(
 ) -> None:
     """List the latest version of each profile."""
     with client(address) as advisor:
-        profiles = list(advisor.list_profiles(project=project, label_filter=label_filter))
+        listed = advisor.list_profiles(project=project, label_filter=label_filter)
+        profiles = list(counted(listed, "reading the profiles"))
     if as_json:
         print_json([message_dict(profile) for profile in profiles])
         return

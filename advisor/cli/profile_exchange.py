@@ -26,7 +26,9 @@ from advisor.cli.common import (
     warn,
 )
 from advisor.cli.profile import ProfileArgument
+from advisor.cli.progress import progress
 from advisor.policy import InvalidValueError
+from advisor.policy.control_characters import without_controls
 from advisor.registry.merging import merge as merged
 from advisor.registry.profiles import ProfileContent
 from advisor.registry.resource_names import parse_profile_name
@@ -57,7 +59,8 @@ def export(
         if output is None:
             typer.echo(format_profile(found.content, yaml=not as_json), nl=False)
             return
-        save_profile(found.content, output)
+        with progress(f"writing {without_controls(str(output))}"):
+            save_profile(found.content, output)
     if as_json:
         print_json({"output": str(output), "name": found.name, "digest": found.digest})
         return
@@ -100,8 +103,9 @@ def merge(
         for warning in recording.warnings():
             warn(f"{file}: {warning}")
     try:
-        content = content_to_proto(merged(contents))
-        save_profile(content, output)
+        with progress(f"writing {without_controls(str(output))}"):
+            content = content_to_proto(merged(contents))
+            save_profile(content, output)
     except InvalidValueError as error:
         index = re.fullmatch(r"recordings\[(\d+)\]", error.field)
         fail(f"{files[int(index[1])]}: {error.description}" if index else str(error))
@@ -127,8 +131,9 @@ def _checked(file: Path) -> tuple[profile_pb2.ProfileContent, ProfileContent]:
     """Return a file's message and content, or end the command with an error."""
     with _errors_name(file):
         try:
-            message = load_profile(file)
-            return message, content_from_proto(message)
+            with progress(f"reading {without_controls(str(file))}"):
+                message = load_profile(file)
+                return message, content_from_proto(message)
         except FslrError as error:
             fail(str(error))
 

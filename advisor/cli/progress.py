@@ -21,13 +21,15 @@ DELAY_S = 2.0
 
 _Item = TypeVar("_Item")
 _console = Console(stderr=True, emoji=False)
+_is_under_way = False
 
 
 @contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Progress]:
     """Show what is under way, if it takes longer than two seconds.
 
-    It is shown on standard error, and only in a terminal; nothing of it remains.
+    It is shown on standard error, and only in a terminal; nothing of it remains. Of what is under
+    way as a part of something else, only the latter is shown.
 
     Args:
         what: What is under way, such as ``reading the history of night``; plain text.
@@ -36,6 +38,8 @@ def progress(what: str, total: int | None = None) -> Iterator[Progress]:
     Yields:
         The display, which has one task.
     """
+    global _is_under_way  # noqa: PLW0603 - a process has one terminal
+    is_shown = _console.is_terminal and not _is_under_way
     columns = [BarColumn(bar_width=24), MofNCompleteColumn()] if total else []
     shown = Progress(
         SpinnerColumn(),
@@ -44,9 +48,12 @@ def progress(what: str, total: int | None = None) -> Iterator[Progress]:
         TimeElapsedColumn(),
         console=_console,
         transient=True,
-        disable=not _console.is_terminal,
+        disable=not is_shown,
     )
     shown.add_task(what, total=total)
+    if not is_shown:
+        yield shown
+        return
     lock, has_ended = threading.Lock(), threading.Event()
 
     def start() -> None:
@@ -57,9 +64,11 @@ def progress(what: str, total: int | None = None) -> Iterator[Progress]:
     timer = threading.Timer(DELAY_S, start)
     timer.daemon = True
     timer.start()
+    _is_under_way = True
     try:
         yield shown
     finally:
+        _is_under_way = False
         timer.cancel()
         with lock:
             has_ended.set()

@@ -22,10 +22,9 @@ from advisor.cli.common import (
     say,
 )
 from advisor.cli.progress import progress
-from advisor.cli.run_reading import ReadRun, read_run
+from advisor.cli.run_reading import ReadRun, read_metrics, read_run
 from advisor.report.metrics import metric_series
 from advisor.report.words import short_name
-from fslr import AdvisorClient, ServiceError
 from fslr.optional_dependencies import install_command
 
 _STDOUT = Path("-")
@@ -77,21 +76,11 @@ def report(
         fail("--pdf needs a file; give -o FILE instead of -")
     with client(address) as advisor:
         found = read_run(advisor, run, project)
-        values = _metric_values(advisor, run, project)
+        values = metric_series(read_metrics(advisor, run, project))
     if metric and metric not in values:
         known = ", ".join(list(values)[:_MAX_NAMED]) or "none were reported"
         fail(f"run {run} has no metric {metric[:_MAX_NAME]!r}; its metrics: {known}")
     write_report(found, output, lang, pdf=pdf, values=values, metric=metric)
-
-
-def _metric_values(advisor: AdvisorClient, run: str, project: str) -> dict[str, dict[int, float]]:
-    """Return the values of a run's metrics; none from a service that is too old to store them."""
-    try:
-        return metric_series(advisor.list_run_metrics(run, project=project))
-    except ServiceError as error:
-        if error.reason or not str(error).startswith("UNIMPLEMENTED"):
-            raise
-        return {}
 
 
 def write_report(
@@ -124,7 +113,8 @@ def write_report(
     known = values or {}
     metrics = ReportedMetrics(known, metric or (next(iter(known)) if len(known) == 1 else ""))
     now = datetime.now(UTC)
-    page = run_report(found.figures, found.profile, language=lang, now=now, metrics=metrics)
+    with progress("drawing the report"):
+        page = run_report(found.figures, found.profile, language=lang, now=now, metrics=metrics)
     if output == _STDOUT:
         typer.echo(page, nl=False)
         return

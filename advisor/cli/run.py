@@ -27,8 +27,9 @@ from advisor.cli.common import (
     say,
     warn,
 )
+from advisor.cli.progress import counted
 from advisor.cli.run_metrics import metrics_table
-from advisor.cli.run_reading import read_run
+from advisor.cli.run_reading import read_events, read_metrics, read_run
 from advisor.cli.run_view import groups_table, run_view
 from advisor.cli.tables import print_table, print_view
 from advisor.report.metrics import metric_rows, metric_series
@@ -50,7 +51,7 @@ def list_(
 ) -> None:
     """List the runs, the newest first."""
     with client(address) as advisor:
-        runs = list(advisor.list_runs(project=project))
+        runs = list(counted(advisor.list_runs(project=project), "reading the runs"))
     if as_json:
         print_json([message_dict(run) for run in runs])
         return
@@ -102,8 +103,8 @@ def show(
     with client(address) as advisor:
         if as_json:
             summary = advisor.get_run(run, project=project)
-            events = list(advisor.get_run_history(run, project=project))
-            reports = list(advisor.list_run_metrics(run, project=project))
+            events = list(read_events(advisor, summary, project))
+            reports = read_metrics(advisor, run, project)
             print_json({
                 "run": message_dict(summary),
                 "events": [message_dict(event) for event in events],
@@ -111,7 +112,7 @@ def show(
             })
             return
         figures = read_run(advisor, run, project).figures
-        metrics = metric_rows(metric_series(advisor.list_run_metrics(run, project=project)))
+        metrics = metric_rows(metric_series(read_metrics(advisor, run, project)))
     rows = figures.recommended_groups(role) if groups or role else []
     if role and not rows:
         fail(

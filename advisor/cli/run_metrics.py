@@ -26,8 +26,10 @@ from advisor.cli.common import (
     print_json,
     say,
 )
-from advisor.cli.progress import counted
+from advisor.cli.progress import counted, progress
+from advisor.cli.run_reading import read_events
 from advisor.cli.tables import print_table
+from advisor.policy.control_characters import without_controls
 from advisor.report.metrics import MetricRow, metric_rows, metric_series, relations
 from advisor.report.relation import relation_sentence
 from advisor.report.words import format_number
@@ -49,16 +51,11 @@ def metrics(
 ) -> None:
     """Show a run's own metrics, or how its total rate and shares move with one of them."""
     with client(address) as advisor:
-        series = metric_series(advisor.list_run_metrics(run, project=project))
+        reports = advisor.list_run_metrics(run, project=project)
+        series = metric_series(counted(reports, f"reading the metrics of {without_controls(run)}"))
         if relation:
             summary = advisor.get_run(run, project=project)
-            events = list(
-                counted(
-                    advisor.get_run_history(run, project=project),
-                    f"reading the history of {run}",
-                    summary.measurements or None,
-                )
-            )
+            events = list(read_events(advisor, summary, project))
     if not relation:
         rows = metric_rows(series)
         if as_json:
@@ -69,7 +66,8 @@ def metrics(
             say(f"run {plain(run)} has no metrics; report them with `report_metrics`")
         return
     try:
-        found = relations(summary, events, series, relation)
+        with progress("comparing rates with the metric"):
+            found = relations(summary, events, series, relation)
     except ValueError as error:
         fail(str(error))
     if as_json:

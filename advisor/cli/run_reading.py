@@ -10,7 +10,7 @@ from advisor.cli.progress import counted
 from advisor.policy.control_characters import without_controls
 from advisor.report.run_figures import RunFigures
 from advisor.report.words import short_name
-from fslr import AdvisorClient, FslrError
+from fslr import AdvisorClient, FslrError, UnsupportedMethodError
 from fslr.advisor.v1 import profile_pb2, run_service_pb2
 
 
@@ -68,6 +68,23 @@ def read_events(
         f"reading the history of {without_controls(short_name(run.name))}",
         run.measurements or None,
     )
+
+
+def read_metrics(
+    advisor: AdvisorClient, run: str, project: str
+) -> list[run_service_pb2.MetricReport]:
+    """Return the reports of a run's own metrics; none of a service that is too old to store them.
+
+    Args:
+        advisor: The client.
+        run: The run.
+        project: The project.
+    """
+    reports = advisor.list_run_metrics(run, project=project)
+    try:
+        return list(counted(reports, f"reading the metrics of {without_controls(run)}"))
+    except UnsupportedMethodError:
+        return []
 
 
 def read_profile(

@@ -28,7 +28,7 @@ from advisor.report.texts import Texts
 from advisor.report.words import format_number, format_percent, short_name
 
 _TEXTS = Texts("en")
-_TREND = 10  # characters
+_TREND, _SHORT_TREND = 10, 6  # characters
 _WIDE_TREND = 40
 MAX_ROLES, _MIN_ROLES = 16, 2
 MAX_LIVE_MEASUREMENTS = 4
@@ -152,18 +152,21 @@ def roles_table(figures: RunFigures, most: int) -> Table:
         figures: The figures of the run.
         most: Maximum number of roles; those with the largest shares are kept.
     """
+    rows = figures.recommended_roles()
+    decays = any(row.decay is not None for row in rows)
+    width = _SHORT_TREND if decays else _TREND
     table = Table(
         Column("role", overflow="fold"),
         Column("groups", justify="right"),
         Column("share", justify="right"),
-        Column("over time", width=_TREND),
+        Column("over time", width=width),
         Column("multiplier", justify="right", no_wrap=True),
         Column("learning\nrate", justify="right", no_wrap=True),
+        *([Column("decay\nper step", justify="right", no_wrap=True)] if decays else []),
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False,
     )  # fmt: skip
     shares = [point.role_shares for point in figures.points]
     percents = _percents(figures)
-    rows = figures.recommended_roles()
     shown = _largest_roles(rows, percents, most)
     for i, row in enumerate(rows):
         if i not in shown:
@@ -173,9 +176,10 @@ def roles_table(figures: RunFigures, most: int) -> Table:
             plain(row.role),
             str(row.groups),
             f"{percents[row.role]}%" if row.role in percents else "",
-            sparkline(trend, _TREND, from_zero=True),
+            sparkline(trend, width, from_zero=True),
             _range(row.min_multiplier, row.max_multiplier),
             "" if row.effective is None else f"{row.effective:.3g}",
+            *([f"{row.decay:.2g}" if row.decay is not None else ""] if decays else []),
         )
     return table
 

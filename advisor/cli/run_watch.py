@@ -28,6 +28,7 @@ from advisor.cli.common import (
     warn,
 )
 from advisor.cli.run import RunArgument
+from advisor.cli.run_reading import read_events
 from advisor.cli.run_view import view_of_height
 from advisor.report.run_figures import RunFigures
 from advisor.report.runs import MeasurementRow, has_finished, run_state
@@ -163,7 +164,7 @@ def _watched(
         last = date_with_seconds(summary.update_time.ToDatetime(UTC))
         warn(f"nothing has arrived since {last} UTC; --wait goes on waiting")
     if state in {"finished", "ended", "silent"}:
-        stored = list(advisor.get_run_history(run, project=project))
+        stored = list(read_events(advisor, summary, project))
         return (event for event in stored if _is_after(event.id, after_id)), None
     return advisor.watch_run(run, after_id=after_id, until_end=True, project=project), summary
 

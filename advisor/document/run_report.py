@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -23,6 +22,7 @@ from advisor.report.sentences import (
     comma,
     contributions_text,
     cost_text,
+    decay_text,
     joined,
     outcome_text,
     reason,
@@ -215,11 +215,7 @@ def _role_line(row: RecommendedRoleRow, texts: Texts) -> _RoleLine:
             if row.min_effective is None or row.max_effective is None
             else _range(row.min_effective, row.max_effective, texts)
         ),
-        decay=(
-            texts("decay.kept")
-            if np.isclose(row.decay_factor, 1)
-            else texts("decay.factor", factor=_short(row.decay_factor))
-        ),
+        decay=decay_text(row.decay, row.decay_factor, texts),
         reason=joined(why, texts),
     )
 

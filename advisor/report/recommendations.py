@@ -35,6 +35,8 @@ class RecommendedGroupRow:
             reported.
         decay_factor: Factor of the advice on the weight decay of a step, beside the schedule: the
             multiplier, or 1 if the policy keeps the decay.
+        decay: Part of the weights that a step with the advice takes away as weight decay; None: not
+            reported.
         outcome: Why the multiplier is what it is, an ``Outcome`` of the contract.
         limits: The safeguards that changed it.
         measured: Measured unit rate, in output units per learning rate.
@@ -56,6 +58,7 @@ class RecommendedGroupRow:
     learning_rate: float | None
     effective_learning_rate: float | None
     decay_factor: float
+    decay: float | None
     outcome: int
     limits: Limit
     measured: float
@@ -83,6 +86,8 @@ class RecommendedRoleRow:
         min_effective: Smallest scheduled learning rate times multiplier; None: not reported.
         max_effective: The largest one.
         decay_factor: Geometric mean of the factors on the weight decay of a step.
+        decay: Mean part of the weights that a step with the advice takes away as weight decay;
+            None: not reported.
         outcomes: The outcomes with the number of groups, the most frequent first.
         typical: The group whose multiplier is the median one: its reason stands for the role.
         outliers: Names of the groups whose multiplier is far from the others'.
@@ -98,6 +103,7 @@ class RecommendedRoleRow:
     min_effective: float | None
     max_effective: float | None
     decay_factor: float
+    decay: float | None
     outcomes: tuple[tuple[int, int], ...]
     typical: RecommendedGroupRow
     outliers: tuple[str, ...]
@@ -142,6 +148,9 @@ def recommended_roles(
     multipliers = arrays.multipliers[order]
     means = roles.geometric_means(arrays.multipliers)
     factors = roles.geometric_means(arrays.decay_factors)
+    decays: list[float | None] = [None] * len(counts)
+    if arrays.decays is not None:
+        decays = (np.bincount(roles.indices, arrays.decays, len(counts)) / counts).tolist()
     learning_rates = _per_role(arrays.scheduled, order, starts)
     effective = _per_role(arrays.effective, order, starts)
     effective_means = (
@@ -160,6 +169,7 @@ def recommended_roles(
             min_effective=effective[i][0],
             max_effective=effective[i][1],
             decay_factor=float(factors[i]),
+            decay=decays[i],
             outcomes=_counted(arrays.outcomes[order[starts[i] : starts[i] + counts[i]]]),
             typical=typical[i],
             outliers=tuple(
@@ -183,6 +193,7 @@ class _Arrays:
         scheduled: Scheduled learning rates; None: not reported.
         effective: The scheduled learning rates times the multipliers; None: not reported.
         decay_factors: Factors of the advice on the weight decay of a step.
+        decays: Parts of the weights that a step with the advice takes away; None: not reported.
         outcomes: Outcomes.
         outliers: Whether the multiplier is far from those of the role's other groups.
     """
@@ -193,6 +204,7 @@ class _Arrays:
     scheduled: Floats | None
     effective: Floats | None
     decay_factors: Floats
+    decays: Floats | None
     outcomes: npt.NDArray[np.int64]
     outliers: npt.NDArray[np.bool_]
 
@@ -203,13 +215,16 @@ class _Arrays:
         multipliers = packed.numbers(answer.multipliers, "<f8")
         scheduled = _in_decimal(np.array(event.measurement.learning_rates, np.float32))
         keeps = answer.weight_decay == policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT
+        decay_factors = np.ones_like(multipliers) if keeps else multipliers
+        taken = _in_decimal(np.array(event.measurement.weight_decays, np.float32))
         return cls(
             reader=reader,
             event=event,
             multipliers=multipliers,
             scheduled=scheduled,
             effective=None if scheduled is None else scheduled * multipliers,
-            decay_factors=np.ones_like(multipliers) if keeps else multipliers,
+            decay_factors=decay_factors,
+            decays=None if taken is None else taken * decay_factors,
             outcomes=packed.integers(answer.outcomes),
             outliers=_outliers(reader, multipliers),
         )
@@ -233,6 +248,7 @@ class _Arrays:
                     None if self.effective is None else float(self.effective[i])
                 ),
                 decay_factor=float(self.decay_factors[i]),
+                decay=None if self.decays is None else float(self.decays[i]),
                 outcome=int(self.outcomes[i]),
                 limits=Limit(answer.limits[i]) if answer.limits else Limit(0),
                 measured=measurement.unit_rates[i],

@@ -58,6 +58,23 @@ def reason(row: RecommendedGroupRow, texts: Texts) -> str:
     return joined(found, texts)
 
 
+def decay_text(decay: float | None, factor: float, texts: Texts) -> str:
+    """Return the weight decay of a step, and what advice does to it, in a few words.
+
+    Args:
+        decay: Part of the weights that a step with the advice takes away; None: not reported.
+        factor: Factor of the advice on it.
+        texts: The language's texts.
+    """
+    is_kept = math.isclose(factor, 1, rel_tol=1e-6)
+    change = texts("decay.kept") if is_kept else texts("decay.factor", factor=f"{factor:.3g}")
+    if decay is None:
+        return change
+    if not decay:
+        return texts("decay.none")
+    return texts("decay.value", decay=f"{decay:.3g}", change=change)
+
+
 def limit_texts(limits: Limit, texts: Texts) -> list[str]:
     """Return the safeguards that changed a multiplier, each in a few words.
 

@@ -53,6 +53,7 @@ class Renderer:
             "iso": _iso,
         }
         self._environment.globals |= {
+            "decay_text": sentences.decay_text,
             "reason": sentences.reason,
             "change_text": sentences.change_text,
             "outcome_text": sentences.outcome_text,

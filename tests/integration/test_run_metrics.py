@@ -191,7 +191,7 @@ def test_a_check_ends_with_a_status_and_writes_junit(
     assert cli.run("check", "good", "--strict", ok=False).exit_code == 1
     bad = cli.run("check", "good", "bad", "--junit", str(file), "--strict", ok=None)
     assert bad.exit_code == 1
-    assert "1 of 4 groups did not move the outputs in most measurements: head.weight" in bad.stdout
+    assert "1 did not in most measurements: head.weight" in bad.stdout
     cases = ET.parse(file).findall(".//testcase[failure]")
     assert ("advisor.check.bad", "no-group-is-dead") in [
         (case.get("classname"), case.get("name")) for case in cases

@@ -35,6 +35,7 @@ from fslr.errors import (
     TokenError,
     TooBusyError,
     UnavailableError,
+    UnsupportedMethodError,
     VersionInUseError,
     VersionNotFoundError,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "TokenError",
     "TooBusyError",
     "UnavailableError",
+    "UnsupportedMethodError",
     "VersionInUseError",
     "VersionNotFoundError",
     "Warned",

@@ -29,6 +29,7 @@
        |- UnavailableError      the advisor or its store does not answer
        |  |- TooBusyError       a limit on concurrent calls, or a quota, is reached
        |  `- DeadlineExceededError
+       |- UnsupportedMethodError the service is older than this client
        `- InternalServiceError  a defect of the service, or damaged data
 """
 
@@ -158,6 +159,10 @@ class TooBusyError(UnavailableError):
 
 class DeadlineExceededError(UnavailableError):
     """The advisor did not answer in time."""
+
+
+class UnsupportedMethodError(ServiceError):
+    """The service does not have the method: it is older than this client."""
 
 
 class InternalServiceError(ServiceError):

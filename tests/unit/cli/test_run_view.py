@@ -37,6 +37,16 @@ def test_a_run_is_readable_at_80_columns_with_the_three_figures_on_top() -> None
     assert "12 measurements, 0 lost" in lines[1]
 
 
+def test_weight_decay_stands_beside_effective_learning_rates() -> None:
+    run, events = stored_run(block_names(12))
+    events[-1].measurement.weight_decays[:] = [2e-5] * 26
+    events[-1].recommendation.multipliers[:] = [0.5] * 26
+    lines = printed(run_view(RunFigures.of(run, events), NOW))
+    assert max(map(len, lines)) <= 80
+    row = next(line for line in lines if line.startswith("blocks.*.attn.weight "))
+    assert row.split()[-2:] == ["0.005", "1e-05"]
+
+
 def test_a_run_that_only_observes_says_what_would_have_been() -> None:
     text = "\n".join(printed(run_view(RunFigures.of(*stored_run(observe_only=True)), NOW)))
     assert "observes only: nothing is applied" in text

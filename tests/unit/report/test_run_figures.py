@@ -16,6 +16,7 @@ from advisor.report.sentences import (
     change_text,
     contributions_text,
     cost_text,
+    decay_text,
     outcome_text,
     reason,
     recommended_text,
@@ -140,6 +141,35 @@ def test_kept_weight_decay_does_not_follow_the_multiplier() -> None:
     rule = policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT
     events[-1].recommendation.weight_decay = rule
     assert {row.decay_factor for row in RunFigures.of(run, events).recommended_groups()} == {1.0}
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_the_weight_decay_of_a_step_is_known_where_the_job_reported_it(is_kept: bool) -> None:
+    run, events = stored_run(block_names(2))
+    figures = RunFigures.of(run, events)
+    assert {row.decay for row in figures.recommended_groups()} == {None}
+    assert {row.decay for row in figures.recommended_roles()} == {None}
+    measured, answer = events[-1].measurement, events[-1].recommendation
+    measured.weight_decays[:] = [0, 1e-3, 1e-3, 3e-3, 1e-3, 1e-3]
+    answer.multipliers[:] = [1, 0.5, 2, 0.5, 2, 1]
+    if is_kept:
+        answer.weight_decay = policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT
+    factors = [1, 1] if is_kept else [0.5, 2]
+    groups = [row.decay for row in figures.recommended_groups()]
+    assert groups[:4] == pytest.approx([0, 1e-3 * factors[0], 1e-3 * factors[1], 3e-3 * factors[0]])
+    roles = figures.recommended_roles()
+    means = [0, 2e-3 * factors[0], 1e-3 * factors[1], 1e-3]
+    assert [row.decay for row in roles] == pytest.approx(means)
+    words = [decay_text(row.decay, row.decay_factor, EN) for row in roles]
+    changed = ["unchanged", "unchanged"] if is_kept else ["times 0.5", "times 2"]
+    assert words == [
+        "none",
+        f"{2e-3 * factors[0]:g} ({changed[0]})",
+        f"{1e-3 * factors[1]:g} ({changed[1]})",
+        "0.001 (unchanged)",
+    ]
+    assert decay_text(None, 0.25, EN) == "times 0.25"
+    assert decay_text(0.001, 0.25, JA).startswith("0.001")
 
 
 def test_a_multiplier_far_from_those_of_its_role_is_an_outlier() -> None:

@@ -85,6 +85,11 @@ class _Call(grpc.RpcError, grpc.Call):
             fslr_errors.DeadlineExceededError,
             "not answer in time",
         ),
+        (
+            grpc.StatusCode.UNIMPLEMENTED,
+            fslr_errors.UnsupportedMethodError,
+            "the service at host:1 does not have this method (what gRPC says): it is older",
+        ),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, fslr_errors.MessageTooLargeError, "what gRPC says"),
         (grpc.StatusCode.PERMISSION_DENIED, fslr_errors.PermissionDeniedError, "what gRPC says"),
         (grpc.StatusCode.UNAUTHENTICATED, fslr_errors.AuthenticationError, "what gRPC says"),

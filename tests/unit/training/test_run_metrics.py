@@ -15,6 +15,7 @@ from advisor.local.in_process import InProcessAdvisor
 from fslr import (
     Event,
     InvalidRequestError,
+    PermissionDeniedError,
     RunInfo,
     RunNotFoundError,
     UnavailableError,
@@ -36,12 +37,17 @@ class Session:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
+        self.refused: set[int] = set()  # steps
         self.calls: list[list[int]] = []
+        self.stored: list[int] = []
 
     def report_metrics(self, reports: Sequence[run_service_pb2.MetricReport]) -> None:
         self.calls.append([report.step for report in reports])
         if self.error is not None:
             raise self.error
+        if self.refused & set(self.calls[-1]):
+            raise InvalidRequestError("too many metrics")
+        self.stored += self.calls[-1]
 
 
 def report(step: int) -> run_service_pb2.MetricReport:
@@ -93,6 +99,25 @@ def test_refused_reports_and_the_oldest_of_too_many_are_lost() -> None:
     queue.send(now=True)
     queue.give_up()
     assert (queue.waiting, queue.lost) == (0, 4)
+
+
+def test_a_refused_report_costs_none_of_those_that_are_sent_with_it() -> None:
+    session = Session()
+    session.refused = {3, 250}
+    queue = MetricQueue(session)
+    for step in range(600):
+        queue.add(report(step))
+    queue.send(now=True)
+    assert session.stored == [step for step in range(600) if step not in session.refused]
+    assert (queue.waiting, queue.lost, str(queue.error)) == (0, 2, "too many metrics")
+    assert len(session.calls) < 60
+    session.error = PermissionDeniedError("not yours")  # no smaller call would help
+    for step in range(10):
+        queue.add(report(step))
+    session.calls.clear()
+    queue.send(now=True)
+    assert [len(call) for call in session.calls] == [10]
+    assert queue.lost == 12
 
 
 def run_of(advisor: Any, events: list[Event], run: str = "night") -> AdvisedRun:

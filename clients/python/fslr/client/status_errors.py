@@ -18,6 +18,7 @@ from fslr.errors import (
     PermissionDeniedError,
     ServiceError,
     UnavailableError,
+    UnsupportedMethodError,
 )
 
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -32,6 +33,7 @@ _BY_CODE: dict[grpc.StatusCode, type[ServiceError]] = {
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.CANCELLED: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
+    grpc.StatusCode.UNIMPLEMENTED: UnsupportedMethodError,
 }
 
 
@@ -59,6 +61,11 @@ def service_error(error: grpc.RpcError, address: str) -> ServiceError:
         return kind(
             f"the advisor at {address} did not answer in time ({error.details()})"
             f"{proxy_note(address)}"
+        )
+    if kind is UnsupportedMethodError:
+        return kind(
+            f"the service at {address} does not have this method ({error.details()}): it is older "
+            "than this client, or not an advisor; update the service, or check the address"
         )
     return kind(f"{error.code().name}: {error.details()}")
 

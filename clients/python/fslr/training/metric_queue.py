@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from fslr.advisor.v1 import run_service_pb2
-from fslr.errors import RunNotFoundError, UnavailableError
+from fslr.errors import InvalidRequestError, RunNotFoundError, UnavailableError
 from fslr.protocols import MetricSession
 
 _MAX_WAITING = 10_000  # reports
@@ -26,8 +26,9 @@ class MetricQueue:
     """Reports that wait to be sent, and the number of those that were lost.
 
     One thread adds reports, and one sends them. If the advisor does not answer, or does not know
-    the run yet, reports wait and are sent again. If too many wait, the oldest are lost. Reports
-    that the advisor refuses are lost.
+    the run yet, reports wait and are sent again. If too many wait, the oldest are lost. The advisor
+    stores all reports of a call or none. If it refuses them, they are sent again in smaller calls,
+    until only those that it refuses by themselves are lost.
 
     Args:
         session: Stores the reports.
@@ -43,6 +44,7 @@ class MetricQueue:
         self._error: Exception | None = None
         self._next_s = clock()
         self._backoff_s = 0.0
+        self._most = _MAX_SENT  # in the next call
 
     @property
     def lost(self) -> int:
@@ -90,19 +92,29 @@ class MetricQueue:
                 self._next_s = self._clock() + self._backoff_s
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, training continues
-                self._error = error
-                with self._lock:
-                    self._lost += len(batch)
+                self._refused(batch, error)
+            else:
+                self._most = min(2 * self._most, _MAX_SENT)
             self._backoff_s = 0.0
             if not self._waiting:
                 self._next_s = self._clock() + _INTERVAL_S
+
+    def _refused(self, batch: list[run_service_pb2.MetricReport], error: Exception) -> None:
+        """Put refused reports back for smaller calls, or count them as lost."""
+        self._error = error
+        with self._lock:
+            if isinstance(error, InvalidRequestError) and len(batch) > 1:
+                self._waiting.extendleft(reversed(batch))
+                self._most = len(batch) // 2
+            else:
+                self._lost += len(batch)
 
     def _take(self) -> list[run_service_pb2.MetricReport]:
         """Take the oldest reports, as many as one call may hold."""
         batch: list[run_service_pb2.MetricReport] = []
         values = 0
         with self._lock:
-            while self._waiting and len(batch) < _MAX_SENT:
+            while self._waiting and len(batch) < self._most:
                 values += len(self._waiting[0].values)
                 if batch and values > _MAX_SENT_VALUES:
                     break

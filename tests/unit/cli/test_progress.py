@@ -1,0 +1,94 @@
+"""Commands say what they wait for, and what to do about a service that is too old."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from advisor.cli import progress as shown
+from advisor.cli.app import app
+from advisor.cli.progress import counted, progress
+
+_WAIT_S = 0.2
+
+
+class OldService(grpc.GenericRpcHandler):
+    """A service that takes a while to say that it has no method."""
+
+    def service(self, _details: Any) -> Any:
+        def refuse(_request: bytes, context: grpc.ServicerContext) -> bytes:
+            time.sleep(_WAIT_S)
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+@pytest.fixture(scope="module")
+def old_service() -> Iterator[str]:
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[OldService()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Return what a terminal receives; progress is shown at once."""
+    written = io.StringIO()
+    monkeypatch.setattr(shown, "_console", Console(file=written, force_terminal=True, width=80))
+    monkeypatch.setattr(shown, "DELAY_S", 0.02)
+    return written
+
+
+def test_what_takes_long_is_shown_and_of_nested_work_the_whole(terminal: io.StringIO) -> None:
+    def items() -> Iterator[int]:
+        for i in range(3):
+            with progress("a part"):
+                time.sleep(0.05)
+                yield i
+
+    assert list(counted(items(), "the whole", 3)) == [0, 1, 2]
+    assert "the whole" in terminal.getvalue()
+    assert "a part" not in terminal.getvalue()
+    with progress("afterwards"):
+        time.sleep(0.1)
+    assert "afterwards" in terminal.getvalue()
+
+
+def test_what_is_quick_and_what_no_terminal_sees_is_not_shown(
+    terminal: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shown, "DELAY_S", 5.0)
+    with progress("quick"):
+        pass
+    assert terminal.getvalue() == ""
+    file = io.StringIO()
+    monkeypatch.setattr(shown, "_console", Console(file=file))
+    monkeypatch.setattr(shown, "DELAY_S", 0.0)
+    with progress("slow"):
+        time.sleep(0.05)
+    assert file.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    "command", ["run list", "run show night", "report night", "check night", "policy list"]
+)
+def test_an_old_service_is_named_with_a_remedy(
+    old_service: str, terminal: io.StringIO, command: str
+) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--address", old_service])
+    assert result.exit_code in {1, 2}
+    words = f"the service at {old_service} does not have this method (Method not found!)"
+    assert words in result.output
+    assert "update the service, or check the address" in result.output
+    assert "Traceback" not in result.output
+    assert "waiting for" in terminal.getvalue() or "reading" in terminal.getvalue()
