@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.advising.initial_weights import initial_weight_warnings
+from advisor.advising.initial_weights import initial_weight_warnings, without_expected
 from advisor.advising.mismatch_warnings import (
     Difference,
     DifferenceKind,
@@ -404,7 +404,10 @@ class Advice:
         return found + (self.recipe.missing_rules() if self.recipe else [])
 
     def _initial_weight_differences(self) -> list[Difference]:
-        messages = initial_weight_warnings(self.layout, self.base_layout, self.mapping)
+        layout = self.layout
+        if self.recipe is not None:  # which may want them to scale in a different way
+            layout = without_expected(layout, self.recipe.factors.initial_rms)
+        messages = initial_weight_warnings(layout, self.base_layout, self.mapping)
         return [Difference(DifferenceKind.INITIAL_WEIGHTS, message) for message in messages]
 
     def differences(

@@ -112,6 +112,25 @@ def initial_weight_warnings(layout: Layout, base: Layout, mapping: LayoutMapping
     return [*found, _WHY] if found else []
 
 
+def without_expected(layout: Layout, expected: Floats) -> Layout:
+    """Return a layout without the initial weights that are as large as a recipe wants them.
+
+    Args:
+        layout: The run's layout.
+        expected: RMS that each group's entries should have, NaN where unknown, shape [groups].
+    """
+    if not layout.initial_rms:
+        return layout
+    return layout.with_initial_rms([
+        None if rms is not None and _is_expected(rms, wanted) else rms
+        for rms, wanted in zip(layout.initial_rms, expected.tolist(), strict=True)
+    ])
+
+
+def _is_expected(rms: float, wanted: float) -> bool:
+    return rms == wanted or (rms > 0 and wanted > 0 and _near(rms / wanted, 1.0))
+
+
 def _roles(layout: Layout, base: Layout, mapping: LayoutMapping) -> Iterator[_Role]:
     """Yield the roles of the run whose initial weights are known on both sides."""
     run_rms, base_rms = _numbers(layout.initial_rms), mapping.combined(_numbers(base.initial_rms))

@@ -227,3 +227,17 @@ def test_a_run_is_warned_before_its_first_step_and_with_its_first_answer() -> No
 def test_a_run_that_scales_alike_is_not_warned() -> None:
     advisor, opening = advisor_and_opening({"base": 8, "run": 8})
     assert not advisor.validate_layout(opening).warnings
+
+
+@pytest.mark.parametrize("recipe", ["", "completep"])
+def test_initial_weights_that_a_recipe_wants_give_no_warning(recipe: str) -> None:
+    base = content_message(names=["blocks.0.up_proj.weight", "blocks.0.down_proj.weight"])
+    describe_tensors(base.layout, width=16)
+    names = [f"blocks.{i}.{name}_proj.weight" for i in range(4) for name in ("up", "down")]
+    opening = opening_message("projects/default/profiles/x", names)
+    describe_tensors(opening.layout, width=64)
+    for group in opening.layout.groups:
+        group.initial_rms = 0.02 / 2 / (4 if "down" in group.name else 1)
+    opening.recipe = recipe
+    warnings = InProcessAdvisor(base).validate_layout(opening).warnings
+    assert any("do not scale alike" in warning for warning in warnings) == (not recipe)

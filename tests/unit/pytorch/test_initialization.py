@@ -61,8 +61,12 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 1) ->
         optimizer.step()
 
 
-def advisor_of(recipe: str, **options: Any) -> RecipeAdvisor:
-    return RecipeAdvisor(ModelGroups(*job(16, **options)).layout(), recipe)
+def advisor_of(recipe: str, *, stepped: bool = False, **options: Any) -> RecipeAdvisor:
+    """Return an advisor of runs on a base, whose recording may have begun late."""
+    model, optimizer = job(16, **options)
+    if stepped:
+        train(model, optimizer)
+    return RecipeAdvisor(ModelGroups(model, optimizer).layout(), recipe)
 
 
 def attached(
@@ -118,6 +122,7 @@ def test_weights_are_scaled_to_the_base_times_the_recipe_and_one_line_says_so(
         "2 by 4, epsilon of 1 by 4, initial weights of 4 by "
     )
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
+    assert not any("do not scale alike" in message for message in caplog.messages)
     train(model, optimizer)
     (start,) = [m for m in caplog.messages if m.startswith("advice from ")]
     assert start.startswith(
@@ -259,6 +264,12 @@ NOTHING = "nothing was changed; attach before a checkpoint is loaded, or pass in
         (untouched, {"first_step": 10}, f"but first_step is 10; {NOTHING}"),
         (untouched, {"observe_only": True}, "but observe_only=True changes nothing; leave one"),
         (untouched, {"advisor": advisor_of("")}, 'follows none; pass one, such as recipe="mup'),
+        (untouched, {"recipe": "mup-sgd"}, "the recipe mup-sgd has no rule for any group, for"),
+        (
+            untouched,
+            {"advisor": advisor_of(MUP, stepped=True)},
+            "profile does not know those of hidden.weight, head.weight; nothing was changed; rec",
+        ),
         (untouched, {"advisor": FakeAdvisor()}, "a FakeAdvisor knows no recipes: its sessions"),
     ],
 )

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from fslr.errors import AttachError
 from fslr.training.recipe import Recipe
 
 _ROUNDING = 1e-6  # relative; norms of float32 tensors differ by about this much
@@ -78,6 +79,36 @@ def initial_scaling(
             f"are: {listed(not_zero)}; start both in the same way"
         )
     return InitialScaling(tuple(factors), tuple(after), tuple(warnings))
+
+
+def refuse_unscalable(recipe: Recipe, groups: Sequence[str]) -> None:
+    """Refuse to scale initial weights if the recipe or the base's profile does not say how.
+
+    Args:
+        recipe: The recipe.
+        groups: The groups' names.
+
+    Raises:
+        AttachError: The recipe has no rule for any group, or one with a scale for a group whose
+            initial weights the base's profile does not know.
+    """
+    if not any(recipe.has_rule):
+        raise AttachError(
+            f"initialize=True scales initial weights, but the recipe {recipe.name} has no rule for "
+            "any group, for example because it does not hold for the optimizer; nothing was "
+            "changed; choose one that does"
+        )
+    unknown = [
+        role_of(group)
+        for group, scale, rms in zip(groups, recipe.initial_scales, recipe.initial_rms, strict=True)
+        if scale != 1 and rms is None
+    ]
+    if unknown:
+        raise AttachError(
+            "initialize=True scales initial weights, but the base's profile does not know those of "
+            f"{listed(dict.fromkeys(unknown))}; nothing was changed; record the base from its "
+            "first step on"
+        )
 
 
 def role_of(name: str) -> str:

@@ -12,7 +12,9 @@ from fslr.protocols import Advisor, StartingSession
 from fslr.training.exchange import Ranks
 from fslr.training.setting_factors import SettingFactors
 
-_FIELDS = ("learning_rates", "weight_decays", "epsilons", "one_minus_beta1s", "one_minus_beta2s")
+_SETTINGS = ("learning_rates", "weight_decays", "epsilons", "one_minus_beta1s", "one_minus_beta2s")
+_FIELDS = (*_SETTINGS, "initial_scales")
+_ROW = 8  # numbers for each group
 _KEEP = -1.0  # as an initial RMS: the run's own
 
 
@@ -23,6 +25,7 @@ class Recipe:
     Attributes:
         name: The recipe's name; a stored one has a version.
         settings: Factors on learning rate and other settings; 1 where the recipe has no rule.
+        initial_scales: Factors on the initial weights of the base.
         initial_rms: Root mean square that the entries of a tensor are to start with; None: the
             recipe or the base's profile does not say.
         has_rule: Whether the recipe has a rule for the group.
@@ -31,6 +34,7 @@ class Recipe:
 
     name: str
     settings: tuple[SettingFactors, ...]
+    initial_scales: tuple[float, ...]
     initial_rms: tuple[float | None, ...]
     has_rule: tuple[bool, ...]
     conditions: tuple[str, ...] = ()
@@ -66,7 +70,8 @@ class Recipe:
             )
         return cls(
             answer.recipe,
-            tuple(SettingFactors(*row) for row in zip(*columns, strict=True)),
+            tuple(SettingFactors(*row) for row in zip(*columns[:-1], strict=True)),
+            tuple(columns[-1]),
             tuple(value if value >= 0 else None for value in rms),
             tuple(rules),
             tuple(factors.conditions),
@@ -77,23 +82,26 @@ class Recipe:
         rows = [
             (
                 *(f.learning_rate, f.weight_decay, f.epsilon),
-                *(f.one_minus_beta1, f.one_minus_beta2),
+                *(f.one_minus_beta1, f.one_minus_beta2, scale),
                 _KEEP if rms is None else rms,
                 float(rule),
             )
-            for f, rms, rule in zip(self.settings, self.initial_rms, self.has_rule, strict=True)
+            for f, scale, rms, rule in zip(
+                *(self.settings, self.initial_scales, self.initial_rms, self.has_rule), strict=True
+            )
         ]
         return [number for row in rows for number in row]
 
     @classmethod
     def of_numbers(cls, name: str, numbers: Sequence[float], conditions: Sequence[str]) -> Recipe:
         """Return the recipe whose :meth:`numbers` these are."""
-        rows = [numbers[place : place + 7] for place in range(0, len(numbers), 7)]
+        rows = [numbers[place : place + _ROW] for place in range(0, len(numbers), _ROW)]
         return cls(
             name,
             tuple(SettingFactors(*row[:5]) for row in rows),
-            tuple(None if row[5] < 0 else row[5] for row in rows),
-            tuple(row[6] > 0 for row in rows),
+            tuple(row[5] for row in rows),
+            tuple(None if row[6] < 0 else row[6] for row in rows),
+            tuple(row[7] > 0 for row in rows),
             tuple(conditions),
         )
 
@@ -129,7 +137,7 @@ def ask_for_recipe(advisor: Advisor, opening: pb.RunOpening, ranks: Ranks) -> Re
     ).split("\n")
     if not name:
         return None
-    numbers = ranks.from_speaker(recipe.numbers() if recipe else [1.0] * (7 * groups))
+    numbers = ranks.from_speaker(recipe.numbers() if recipe else [1.0] * (_ROW * groups))
     return Recipe.of_numbers(name, numbers, conditions)
 
 

@@ -12,7 +12,13 @@ from fslr.protocols import Advisor
 from fslr.training.events import Listeners, Warned
 from fslr.training.exchange import Ranks
 from fslr.training.group_advice import GroupAdvice
-from fslr.training.initial_scaling import InitialScaling, initial_scaling, needed_scaling, range_of
+from fslr.training.initial_scaling import (
+    InitialScaling,
+    initial_scaling,
+    needed_scaling,
+    range_of,
+    refuse_unscalable,
+)
 from fslr.training.recipe import Recipe, ask_for_recipe
 from fslr.training.setting_factors import SettingFactors
 from fslr.training.summaries import short_name
@@ -67,8 +73,8 @@ class RecipeInForce:
             How initial weights are to be scaled, the same on all ranks; None: they are not.
 
         Raises:
-            AttachError: The advisor knows no recipes, or the run follows none and is to be
-                initialized.
+            AttachError: The advisor knows no recipes; or initial weights are to be scaled, and the
+                run follows none, or one that does not say how.
             ServiceError: The advisor does not answer, or refuses the run or the recipe.
         """
         try:
@@ -86,6 +92,7 @@ class RecipeInForce:
                 'none; pass one, such as recipe="mup-adam", or name one in the policy; nothing was '
                 "changed"
             )
+        refuse_unscalable(self.recipe, self._groups)
         return self._scaling(self.recipe)
 
     def _scaling(self, recipe: Recipe) -> InitialScaling:
@@ -209,6 +216,8 @@ def words(recipe: Recipe, scaling: InitialScaling | None) -> str:
     sentences = [f"recipe {name} for {len(recipe.settings)} groups: {changes}"]
     if lacking:
         sentences.append(f"it has no rule for {lacking} of them")
+    if scaling is not None and not scaling.scaled:
+        sentences.append("initial weights are as large as it wants them")
     if recipe.conditions:
         sentences.append(
             f"it holds under {len(recipe.conditions)} conditions that `advisor recipe show {name}` "
