@@ -20,7 +20,15 @@ from advisor.cli.recipe import (
     say_conditions,
 )
 from advisor.cli.tables import print_table
-from advisor.policy import DepthRule, GroupKind, InvalidValueError, Layout, map_layout
+from advisor.policy import (
+    DepthRule,
+    GroupAlias,
+    GroupKind,
+    InvalidValueError,
+    Layout,
+    map_layout,
+)
+from advisor.policy.aliases import check_aliases
 from advisor.recipes import (
     Finding,
     FindingKind,
@@ -35,6 +43,7 @@ from advisor.recipes import (
 )
 from advisor.report.words import format_number
 from advisor.wire import layout_from_proto
+from fslr.profile_files import load_fields, load_profile
 
 _MAX_LISTED = 3
 _SAID_BY_APPLY = {FindingKind.SMALLER, FindingKind.RATIO_NOT_GIVEN, FindingKind.BETA}
@@ -54,8 +63,8 @@ Optimizer = Annotated[
     typer.Option(
         "--optimizer",
         "-o",
-        help="Optimizer of the groups whose layout names none, such as AdamW. Default: one that "
-        "the recipe holds for.",
+        help="Optimizer of the groups whose layout names none, such as AdamW. Default: that of "
+        "the base's profile, or one that the recipe holds for.",
     ),
 ]
 
@@ -177,8 +186,20 @@ def _applied(
     recipe: Recipe, layout: Path, base: Path, optimizer: str, given: dict[Ratio, float]
 ) -> tuple[Layout, RecipeFactors]:
     run, own = _layout(layout), _layout(base)
-    mapping = map_layout(run, own, DepthRule.SUM)
-    return run, apply_recipe(recipe, run, own, mapping, optimizer=optimizer, given=given)
+    aliases, recorded = _of_profile(base)
+    mapping = map_layout(run, own, DepthRule.SUM, aliases=aliases)
+    name = optimizer or recorded
+    return run, apply_recipe(recipe, run, own, mapping, optimizer=name, given=given)
+
+
+def _of_profile(path: Path) -> tuple[tuple[GroupAlias, ...], str]:
+    """Return the group aliases and the optimizer of a profile; of a layout: none and empty."""
+    fields = load_fields(path)
+    if not isinstance(fields, dict) or "points" not in fields:
+        return (), ""
+    content = load_profile(path)
+    pairs = [GroupAlias(alias.pattern, alias.target) for alias in content.group_aliases]
+    return check_aliases(f"{path}.group_aliases", pairs), content.provenance.optimizer
 
 
 def _layout(path: Path) -> Layout:

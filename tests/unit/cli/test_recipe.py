@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from advisor.cli import app
 from advisor.policy import Layout
 from advisor.recipes import shipped_recipe, shipped_recipe_names
 from advisor.wire import layout_to_proto
-from fslr import save_layout
+from fslr import save_layout, save_profile
+from fslr.advisor.v1 import profile_pb2
 from tests.unit.recipes.layouts import applied, transformer
 
 
@@ -122,6 +124,28 @@ def test_check_of_growth_without_a_rule_fails(files: dict[str, str]) -> None:
 def test_apply_warns_of_a_smaller_run(files: dict[str, str]) -> None:
     result = recipe("apply", "completep", files["base"], "--base", files["run"])
     assert "warning: the run is smaller than its base" in result.stderr
+
+
+def test_a_profile_as_base_gives_aliases_and_the_optimizer(
+    files: dict[str, str], tmp_path: Path
+) -> None:
+    base = transformer(64, 2)
+    renamed = Layout.of(
+        replace(g, name=g.name.replace("blocks", "layer"), role="") for g in base.groups
+    )
+    content = profile_pb2.ProfileContent(
+        layout=layout_to_proto(renamed),
+        group_aliases=[profile_pb2.GroupAlias(pattern="blocks.*.**", target="layer.*.**")],
+        points=[profile_pb2.ProfilePoint(step=0)],
+        provenance=profile_pb2.Provenance(optimizer="SGD"),
+    )
+    path = tmp_path / "profile.json"
+    save_profile(content, path)
+    arguments = (files["run"], "--base", str(path))
+    printed = recipe("check", "mup-sgd", *arguments, status=1).output  # of depth alone
+    assert "mup-sgd has a rule for 51 of 51 groups" in printed
+    assert "for the group's optimizer" in recipe("apply", "mup-adam", *arguments, status=1).output
+    assert "51 groups" in recipe("apply", "mup-adam", *arguments, "--optimizer", "Adam").output
 
 
 @pytest.mark.parametrize(
