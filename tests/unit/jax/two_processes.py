@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,8 @@ from tests.unit.jax.nets import batches, mlp, mlp_params, train_step_of
 _EXACT = MeasuringOptions(estimator="exact", linearity=False)
 _LEARNING_RATE = 1e-2
 _STEPS = 4
+_SLOW_STEPS = 16
+_STEP_S = 0.05  # how long a step of a training takes whose answers come in the background
 
 
 def outputs_of(params: Any, batch: Any) -> jax.Array:
@@ -45,7 +48,14 @@ class NoAdvisor:
         raise ServiceError(f"the advisor must not be called in this process, but {name} was called")
 
 
-def train(place: Placing, attach: Callable[[Any, Any], Any], width: int) -> tuple[Any, Any]:
+def train(
+    place: Placing,
+    attach: Callable[[Any, Any], Any],
+    width: int,
+    *,
+    steps: int = _STEPS,
+    after_step: Callable[[Any], None] = lambda _: None,
+) -> tuple[Any, Any]:
     """Train a perceptron, and return its parameters and what was attached.
 
     The first kernel is divided between the processes, as each batch is.
@@ -56,14 +66,23 @@ def train(place: Placing, attach: Callable[[Any, Any], Any], width: int) -> tupl
     opt_state = jax.jit(tx.init)(params)
     attached = attach(params, opt_state)
     step = attached.wrap(train_step_of(tx))
-    for parts in batches(_STEPS):
+    for parts in batches(steps):
         batch = tuple(place(part, 0) for part in parts)
         params, opt_state, _ = step(params, opt_state, batch)
+        after_step(opt_state)
     return params, attached
 
 
-def run(place: Placing, advisor_of: Callable[[Any], Any]) -> dict[str, Any]:
-    """Record a narrow perceptron, and train a wider one with its profile."""
+def run(
+    place: Placing, advisor_of: Callable[[Any], Any], *, in_background: bool = False
+) -> dict[str, Any]:
+    """Record a narrow perceptron, and train a wider one with its profile.
+
+    Args:
+        place: Places the arrays.
+        advisor_of: Returns the advisor for a profile.
+        in_background: Whether to train once more, with answers that come in the background.
+    """
 
     def recorder(params: Any, opt_state: Any) -> fslr.jax.Recorder:
         return fslr.jax.Recorder(
@@ -102,7 +121,64 @@ def run(place: Placing, advisor_of: Callable[[Any], Any]) -> dict[str, Any]:
         "has_answer": advised.answer is not None,
         "failures": recorded.failures + advised.failures,
         "bias": np.asarray(params["Dense_1"]["bias"]).tolist(),
+        "in_force": background(place, advisor_of(profile)) if in_background else [],
     }
+
+
+class Slow:
+    """An advisor in this process whose answers take as long as several steps.
+
+    Args:
+        advisor: The advisor.
+    """
+
+    def __init__(self, advisor: Any) -> None:
+        self._advisor = advisor
+
+    def validate_layout(self, opening: Any) -> Any:
+        return self._advisor.validate_layout(opening)
+
+    def open_run(self, opening: Any) -> Any:
+        self._session = self._advisor.open_run(opening)
+        return self
+
+    def recommend(self, measurement: Any) -> Any:
+        if measurement.step:
+            time.sleep(3 * _STEP_S)
+        return self._session.recommend(measurement)
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def background(place: Placing, advisor: Any) -> list[float]:
+    """Return the multiplier of a kernel in each step of a training that waits for no answer."""
+    found: list[float] = []
+
+    def keep(opt_state: Any) -> None:
+        found.append(float(fslr.jax.multipliers_of(opt_state)["Dense_1.kernel"]))
+        time.sleep(_STEP_S)
+
+    def attachment(params: Any, opt_state: Any) -> fslr.jax.Attachment:
+        return fslr.jax.attach(
+            outputs_of,
+            params,
+            opt_state,
+            profile="base",
+            advisor=Slow(advisor),
+            learning_rate=_LEARNING_RATE,
+            run=fslr.RunInfo(
+                policy=policy_pb2.Policy(min_interval_steps=1, max_interval_steps=1),
+                total_steps=_SLOW_STEPS,
+            ),
+            options=_EXACT,
+            max_overhead=100.0,  # a budget that allows each measurement
+        )
+
+    _, advised = train(place, attachment, 8, steps=_SLOW_STEPS, after_step=keep)
+    assert advised.failures == 0
+    advised.close()
+    return found
 
 
 def refusal(place: Placing, advisor_of: Callable[[Any], Any]) -> str:
@@ -151,7 +227,7 @@ def main() -> None:
         )
 
     is_first = jax.process_index() == 0
-    found = run(place, InProcessAdvisor if is_first else lambda _: NoAdvisor())
+    found = run(place, InProcessAdvisor if is_first else lambda _: NoAdvisor(), in_background=True)
     found["refusal"] = refusal(place, lambda _: Refusing() if is_first else NoAdvisor())
     print(json.dumps(found))  # noqa: T201
     multihost_utils.sync_global_devices("done")
