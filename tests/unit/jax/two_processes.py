@@ -156,7 +156,8 @@ def background(place: Placing, advisor: Any) -> list[float]:
     found: list[float] = []
 
     def keep(opt_state: Any) -> None:
-        found.append(float(fslr.jax.multipliers_of(opt_state)["Dense_1.kernel"]))
+        multiplier: Any = fslr.jax.multipliers_of(opt_state)["Dense_1.kernel"]
+        found.append(multiplier)
         time.sleep(_STEP_S)
 
     def attachment(params: Any, opt_state: Any) -> fslr.jax.Attachment:
