@@ -9,6 +9,7 @@ different powers of two.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -142,7 +143,7 @@ def _own_positions(p: Params, batch: Any) -> Any:
     return jnp.tanh(hidden[own[:, None], jnp.stack([places, 4 - places], 1)]) @ p["o"]
 
 
-def _one_by_one(p: Params, x: Array) -> Any:
+def _one_by_one(p: Params, x: Array, batch_size: int | None = None) -> Any:
     """Each example goes through scanned layers and a branch of its own."""
 
     @jax.checkpoint
@@ -151,14 +152,15 @@ def _one_by_one(p: Params, x: Array) -> Any:
         hidden = jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), hidden, p["layers"])[0]
         return jax.lax.cond(sequence[0, 0] > 0, jnp.tanh, lambda h: h @ p["b"], hidden) @ p["o"]
 
-    return jax.lax.map(one, x)
+    return jax.lax.map(one, x, batch_size=batch_size)
 
 
-def _layer_by_layer(p: Params, x: Array) -> Any:
+def _layer_by_layer(p: Params, x: Array, batch_size: int | None = None) -> Any:
     """Each layer takes the examples one by one; there are as many layers as examples."""
 
     def layer(hidden: Array, kernel: Array) -> tuple[Any, None]:
-        return jax.lax.map(lambda h: jnp.tanh(h @ kernel), hidden), None
+        one = lambda h: jnp.tanh(h @ kernel)  # noqa: E731
+        return jax.lax.map(one, hidden, batch_size=batch_size), None
 
     return jax.lax.scan(layer, x @ p["a"], p["layers"])[0] @ p["o"]
 
@@ -228,6 +230,26 @@ PER_EXAMPLE: dict[str, Callable[[], Case]] = {
     "a loop over the examples in each layer": lambda: Case(
         _layer_by_layer, {**_WEIGHTS, "layers": normal(5, 6, 6, 6)}, _SEQUENCES, {"layers": 0}
     ),
+    "a loop over chunks of three examples": lambda: Case(
+        partial(_one_by_one, batch_size=3),
+        {**_THREE, "layers": normal(5, 2, 6, 6)},
+        _SEQUENCES,
+        {"layers": 0},
+    ),
+    "a loop over chunks of two examples in each layer": lambda: Case(
+        partial(_layer_by_layer, batch_size=2),
+        {**_WEIGHTS, "layers": normal(5, 6, 6, 6)},
+        _SEQUENCES,
+        {"layers": 0},
+    ),
+    "a layer for each chunk": lambda: Case(
+        lambda p, x: jax.lax.map(
+            lambda each: jnp.tanh(each[0] @ each[1]) @ p["o"], (x.reshape(3, 2, 4), p["a"])
+        ).reshape(_EXAMPLES, 3),
+        {"a": normal(5, 3, 4, 6), "o": _WEIGHTS["o"]},
+        _X,
+        {"a": 0},
+    ),
     "a loop over the rows of all examples": lambda: Case(_row_by_row, _WEIGHTS, _SEQUENCES),
     "a layer for each example": lambda: Case(
         lambda p, x: jax.lax.map(lambda each: jnp.tanh(each[0] @ each[1]) @ p["o"], (x, p["a"])),
@@ -265,6 +287,19 @@ def test_logits_that_are_picked_at_one_position_leave_the_head_direct() -> None:
 
 
 MIXING: dict[str, Callable[[Params, Any], Any]] = {
+    "examples of a chunk": lambda p, batch: jax.lax.map(
+        lambda chunk: jnp.tanh(chunk @ p["a"] - jnp.mean(chunk @ p["a"], 0)) @ p["o"],
+        batch["x"].reshape(3, 2, 5, 4),
+    ).reshape(_EXAMPLES, 5, 3),
+    "one chunk after the other": lambda p, batch: jax.lax.scan(
+        lambda before, chunk: (jnp.tanh(chunk @ p["a"] + before), before @ p["o"]),
+        jnp.zeros((2, 5, 6)),
+        batch["x"].reshape(3, 2, 5, 4),
+    )[1].reshape(_EXAMPLES, 5, 3),
+    "chunks that are sorted": lambda p, batch: (
+        jnp.sort(jnp.tanh(batch["x"] @ p["a"]).reshape(3, 2, 5, 6), axis=0).reshape(_EXAMPLES, 5, 6)
+        @ p["o"]
+    ),
     "rows of other examples": lambda p, batch: (
         jnp.tanh(batch["x"] @ p["a"])[jnp.array([1, 0, 2, 3, 4, 5]), batch["places"]] @ p["o"]
     ),

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from fslr.jax.estimators.per_example.index_rules import INDEX_RULES
 from fslr.jax.estimators.per_example.index_values import IndexValues
-from fslr.jax.estimators.per_example.row_labels import MIXED, Iterations, Label, Rows, join
-from fslr.jax.estimators.per_example.row_rules import RULES
+from fslr.jax.estimators.per_example.row_labels import (
+    MIXED,
+    Chunks,
+    Iterations,
+    Label,
+    Rows,
+    join,
+)
+from fslr.jax.estimators.per_example.row_rules import KEEPS_CHUNKS, RULES
 
 
 def labels_of_results(
@@ -47,9 +54,11 @@ def _results(
         return [join(labels)] * len(eqn.outvars)
     if name in _CALLS:
         return _CALLS[name](eqn, labels, examples, indices)
-    if name in INDEX_RULES:
+    if name in INDEX_RULES and not any(isinstance(label, Chunks) for label in labels):
         return [INDEX_RULES[name](eqn, labels, examples, lambda: indices.of(eqn.invars[1]))]
     rule = RULES.get(name)
+    if any(isinstance(label, Chunks) for label in labels) and name not in KEEPS_CHUNKS:
+        rule = None
     if rule is None or (MIXED in labels and len(eqn.outvars) == 1):
         return [MIXED] * len(eqn.outvars)
     return rule(eqn, labels, examples)
@@ -77,23 +86,33 @@ def _called(parameter: str) -> _CallRule:
 def _scan(eqn: JaxprEqn, labels: list[Label], examples: int, indices: IndexValues) -> list[Label]:
     consts, carried = eqn.params["num_consts"], eqn.params["num_carry"]
     labels = [_indirect(label) for label in labels]
-    carry = labels[consts : consts + carried]
+    of_consts, carry = labels[:consts], labels[consts : consts + carried]
     slices = [_of_iteration(label) for label in labels[consts + carried :]]
+    goes_along_chunks = any(_is_chunked(label) for label in labels[consts + carried :])
+    if goes_along_chunks:
+        # In an iteration, the examples are those of its chunk. Other labels count them all.
+        examples //= eqn.params["length"]
+        of_consts, carry = list(map(_mixed, of_consts)), list(map(_mixed, carry))
+        slices = [
+            label.rows.moved(label.rows.axis - 1) if _is_chunked(label) else _mixed(label)
+            for label in labels[consts + carried :]
+        ]
     body = eqn.params["jaxpr"]
     inside = indices.inside(eqn, body, [*range(consts), *[None] * (len(labels) - consts)])
     while True:
-        results = labels_of_results(
-            _inner(body), [*labels[:consts], *carry, *slices], examples, inside
-        )
+        results = labels_of_results(_inner(body), [*of_consts, *carry, *slices], examples, inside)
         joined = [
             # What is carried on from one iteration to the next depends on the examples of both.
-            MIXED if isinstance(after, Iterations) else _indirect(join((before, after)))
+            MIXED
+            if isinstance(after, Iterations) or (goes_along_chunks and after is not None)
+            else _indirect(join((before, after)))
             for before, after in zip(carry, results[:carried], strict=True)
         ]
         if joined == carry:
             break
         carry = joined  # labels only move towards MIXED, so this ends
-    return [*carry, *map(_of_all_iterations, results[carried:])]
+    of_all = _of_all_chunks if goes_along_chunks else _of_all_iterations
+    return [*carry, *map(of_all, results[carried:])]
 
 
 def _cond(eqn: JaxprEqn, labels: list[Label], examples: int, indices: IndexValues) -> list[Label]:
@@ -129,8 +148,26 @@ def _while(eqn: JaxprEqn, labels: list[Label], examples: int, indices: IndexValu
     return carry if decides == [None] else [MIXED] * len(eqn.outvars)
 
 
+def _is_chunked(label: Label) -> TypeGuard[Chunks]:
+    """Return whether each iteration of a scan along an array gets a chunk of the examples."""
+    return isinstance(label, Chunks) and label.axis == 0
+
+
+def _of_all_chunks(label: Label) -> Label:
+    """Return the label of an array that has a slice from each iteration along chunks."""
+    if isinstance(label, Rows):
+        return Chunks(0, label.moved(label.axis + 1))
+    return _mixed(label)
+
+
+def _mixed(label: Label) -> Label:
+    return None if label is None else MIXED
+
+
 def _of_iteration(label: Label) -> Label:
     """Return the label of what one iteration of a scan gets of an array."""
+    if isinstance(label, Chunks):
+        return label.moved(-1) if label.axis else MIXED
     if not isinstance(label, Rows):
         return label
     return label.moved(label.axis - 1) if label.axis else Iterations(label.inner)
@@ -140,6 +177,8 @@ def _of_all_iterations(label: Label) -> Label:
     """Return the label of an array that has a slice from each iteration of a scan."""
     if isinstance(label, Iterations):
         return Rows(0, label.inner)
+    if isinstance(label, Chunks):
+        return label.moved(1)
     return label.moved(label.axis + 1) if isinstance(label, Rows) else label
 
 

@@ -52,8 +52,25 @@ class Iterations:
     inner: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """The examples are divided into chunks of neighbours, as by ``jax.lax.map`` with a batch size.
+
+    Attributes:
+        axis: The dimension that counts the chunks; its size n divides B.
+        rows: Where the B / n examples of a chunk are; the dimension is counted in the whole array.
+    """
+
+    axis: int
+    rows: Rows
+
+    def moved(self, by: int) -> Chunks:
+        """Return the chunks with all dimensions moved."""
+        return Chunks(self.axis + by, self.rows.moved(self.rows.axis + by))
+
+
 MIXED = Mixed()
-Label = Rows | Mixed | Iterations | None
+Label = Rows | Mixed | Iterations | Chunks | None
 """Where the examples are; None: nothing depends on the probe."""
 
 
@@ -73,7 +90,9 @@ def join(labels: Iterable[Label]) -> Label:
     return found
 
 
-def reshaped(label: Rows, before: Sequence[int], after: Sequence[int], examples: int) -> Label:
+def reshaped(
+    label: Rows | Chunks, before: Sequence[int], after: Sequence[int], examples: int
+) -> Label:
     """Return the label of an array after a reshape in row-major order.
 
     Args:
@@ -83,14 +102,34 @@ def reshaped(label: Rows, before: Sequence[int], after: Sequence[int], examples:
         examples: Number of examples B.
     """
     # The example of an element at the flat position f is (f // stride) % B.
-    stride = label.inner * math.prod(before[label.axis + 1 :])
-    below = 1
-    for axis in range(len(after) - 1, -1, -1):
-        size = after[axis]
-        if size > 1 and stride % below == 0 and (below * size) % (stride * examples) == 0:
-            return Rows(axis, stride // below, label.direct)
-        below *= size
+    rows = label if isinstance(label, Rows) else label.rows
+    stride = rows.inner * math.prod(before[rows.axis + 1 :])
+    if isinstance(label, Chunks):
+        size = examples // before[label.axis]
+        if math.prod(before[label.axis + 1 :]) != stride * size:
+            return MIXED  # the chunks are not next to their rows
+    found = _rows_in(after, stride, examples)
+    if found is not None:
+        return replace(found, direct=rows.direct)
+    for axis, count in enumerate(after):
+        if count < 2 or examples % count:
+            continue
+        inside, size = after[axis + 1 :], examples // count
+        found = _rows_in(inside, stride, size)
+        if found is not None and math.prod(inside) == stride * size:
+            return Chunks(axis, found.moved(found.axis + axis + 1))
     return MIXED
+
+
+def _rows_in(shape: Sequence[int], stride: int, examples: int) -> Rows | None:
+    """Return the dimension that counts examples which change every ``stride`` elements, or None."""
+    below = 1
+    for axis in range(len(shape) - 1, -1, -1):
+        size = shape[axis]
+        if size > 1 and stride % below == 0 and (below * size) % (stride * examples) == 0:
+            return Rows(axis, stride // below)
+        below *= size
+    return None
 
 
 def expanded(steps: Array, label: Rows | Mixed, shape: Sequence[int]) -> Array:

@@ -13,7 +13,7 @@ from typing import Any
 
 from jax.extend.core import JaxprEqn
 
-from fslr.jax.estimators.per_example.row_labels import MIXED, Label, Rows, join, reshaped
+from fslr.jax.estimators.per_example.row_labels import MIXED, Chunks, Label, Rows, join, reshaped
 
 Rule = Callable[[JaxprEqn, Sequence[Label], int], list[Label]]
 
@@ -87,10 +87,11 @@ def _size(shape: Sequence[int]) -> int:
     return size
 
 
-def _reshape(eqn: JaxprEqn, rows: Rows, examples: int) -> Label:
-    if eqn.params.get("dimensions") is not None:
-        return MIXED
-    return reshaped(rows, _shape(eqn.invars[0]), _shape(eqn.outvars[0]), examples)
+def _reshape(eqn: JaxprEqn, labels: Sequence[Label], examples: int) -> list[Label]:
+    label, *others = labels
+    if not isinstance(label, Rows | Chunks) or others or eqn.params.get("dimensions") is not None:
+        return [MIXED]
+    return [reshaped(label, _shape(eqn.invars[0]), _shape(eqn.outvars[0]), examples)]
 
 
 def _transpose(eqn: JaxprEqn, rows: Rows, examples: int) -> Label:  # noqa: ARG001
@@ -247,6 +248,9 @@ def _leading(kept: int) -> Rule:
     return rule
 
 
+KEEPS_CHUNKS = ELEMENTWISE | {"reshape"}
+"""The primitives whose rule is sound for :class:`Chunks`."""
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise),
     **dict.fromkeys(("optimization_barrier", "device_put"), _one_by_one),
@@ -271,7 +275,7 @@ RULES: dict[str, Rule] = {
     "dynamic_slice": _unary(_whole_axis),
     "dynamic_update_slice": _dynamic_update_slice,
     "pad": _unary(_pad),
-    "reshape": _unary(_reshape),
+    "reshape": _reshape,
     "rev": _unary(_rev),
     "slice": _unary(_whole_axis),
     "sort": _along("dimension"),

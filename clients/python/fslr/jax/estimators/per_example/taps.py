@@ -12,7 +12,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from fslr.jax.estimators.per_example.parts import Loop, Part, Stack, State, UseKey
-from fslr.jax.estimators.per_example.row_labels import MIXED, Label, Mixed, Rows, expanded
+from fslr.jax.estimators.per_example.row_labels import (
+    MIXED,
+    Chunks,
+    Label,
+    Mixed,
+    Rows,
+    expanded,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +35,20 @@ class InLoop:
     inner: int
 
 
-UseLabel = Rows | Mixed | InLoop
+@dataclass(frozen=True, slots=True)
+class InChunk:
+    """The result of a use has the examples of a chunk, that of the iteration of a loop around it.
+
+    Attributes:
+        loop: The loop, along chunks of neighbouring examples.
+        rows: Where the chunk's examples are in the result.
+    """
+
+    loop: Loop
+    rows: Rows
+
+
+UseLabel = Rows | Mixed | InLoop | InChunk
 """Where the examples are in the result of a use."""
 
 Labels = Mapping[UseKey, UseLabel]
@@ -39,8 +59,9 @@ class UseFinder:
     """Adds an offset to each result, so that its cotangent can be followed.
 
     The state has one offset per use. In the first pass it has none, and the uses are only noted.
-    Loops may go along the examples. So a use inside of a loop has an offset for each iteration if
-    the number of iterations is a multiple of that of the examples.
+    Loops may go along the examples, or along chunks of them. So a use inside of a loop has an
+    offset for each iteration if the number of iterations is a multiple of that of the examples, or
+    divides it.
 
     Args:
         examples: Number of examples B.
@@ -66,8 +87,8 @@ class UseFinder:
         return result if offset is None else result + offset
 
     def slices(self, state: State, loop: Loop, stacks: Sequence[Stack]) -> State:  # noqa: ARG002
-        """Return the offsets inside of a loop that may go along the examples."""
-        if loop.length == 0 or loop.length % self._examples:
+        """Return the offsets inside of a loop that may go along the examples or chunks of them."""
+        if loop.length == 0 or (loop.length % self._examples and self._examples % loop.length):
             return {}
         self._loops[loop.place] = loop
         return {
@@ -87,9 +108,14 @@ class UseFinder:
             use: The use.
             of_offset: Where they are in the cotangent of its offset.
         """
+        loops = self._loops_around(use)
+        if isinstance(of_offset, Chunks):
+            rows = of_offset.rows
+            if of_offset.axis < len(loops) <= rows.axis:
+                return InChunk(loops[of_offset.axis], rows.moved(rows.axis - len(loops)))
+            return MIXED
         if not isinstance(of_offset, Rows):
             return None if of_offset is None else MIXED
-        loops = self._loops_around(use)
         if of_offset.axis < len(loops):
             return InLoop(loops[of_offset.axis], of_offset.inner)
         return of_offset.moved(of_offset.axis - len(loops), direct=not loops)
@@ -108,7 +134,8 @@ class Mover:
     parts there are added by the chain rule.
 
     The state has the step sizes of each part, shape [B], and of each stack, shape [layers, B].
-    Inside of a loop along the examples it also has those of the iteration's example.
+    Inside of a loop along the examples it also has those of the iteration's example, and inside of
+    one along chunks those of the chunk's examples.
 
     Args:
         labels: Where the examples are in the result of each use.
@@ -127,7 +154,7 @@ class Mover:
         self._iterated = {
             (label, steps_key(part)): None
             for use, label in labels.items()
-            if isinstance(label, InLoop)
+            if isinstance(label, InLoop | InChunk)
             for part in parts[use]
         }
         self.kept: dict[tuple[UseKey, int], Array] = {}
@@ -148,6 +175,8 @@ class Mover:
             held = jax.lax.stop_gradient(change)
             if isinstance(label, InLoop):
                 result = moved_along(MIXED, result, held, state[label, key][None])
+            elif isinstance(label, InChunk):
+                result = moved_along(label.rows, result, held, state[label, key])
             else:
                 result = moved_along(label, result, held, state[key])
         offset = state.get(("offset", use))
@@ -160,22 +189,31 @@ class Mover:
         for label, key in self._iterated:
             if label.loop == loop:
                 steps = _of_iterations(state[key], label)
-                found[label, key] = jnp.diagonal(steps) if key in keys else steps
+                # A loop along layers too takes the steps of its iteration's layer.
+                found[label, key] = _diagonal(steps) if key in keys else steps
             elif key in keys and label.loop.has(loop.place):
                 found[label, key] = state[label, key]
         return found
 
 
-def _of_iterations(steps: Array, label: InLoop) -> Array:
-    """Return the step sizes of the example of each iteration of a loop.
+def _diagonal(steps: Array) -> Array:
+    return jnp.moveaxis(jnp.diagonal(steps), -1, 0)
+
+
+def _of_iterations(steps: Array, label: InLoop | InChunk) -> Array:
+    """Return the step sizes of the examples of each iteration of a loop.
 
     Args:
         steps: The step sizes, [..., B].
         label: The loop.
 
     Returns:
-        The step sizes, [iterations, ...].
+        The step sizes, [iterations, ...] or [iterations, ..., examples of a chunk].
     """
+    if isinstance(label, InChunk):
+        chunks = label.loop.length
+        by_chunk = steps.reshape(*steps.shape[:-1], chunks, steps.shape[-1] // chunks)
+        return jnp.moveaxis(by_chunk, -2, 0)
     by_example = jnp.moveaxis(steps, -1, 0)
     examples, *rest = by_example.shape
     outer = label.loop.length // (examples * label.inner)
