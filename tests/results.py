@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.transfer.results import document, with_figures
+
 PROVENANCE: dict[str, Any] = {
     "command": "python -m benchmarks transfer",
     "commit": "0" * 40,
@@ -25,7 +27,7 @@ def sweep(best: float, best_loss: float, *, seeds: int = 3) -> dict[str, list[fl
         distance = power - best
         loss = best_loss + 0.03 * distance**2 + (0.2 * distance**2 if distance > 1 else 0)
         spread = [0.01 * math.sin(7 * seed + power) for seed in range(seeds)]
-        losses[f"{2.0**power:g}"] = [None if distance > 4 else loss + each for each in spread]
+        losses[repr(2.0**power)] = [None if distance > 4 else loss + each for each in spread]
     return losses
 
 
@@ -38,77 +40,60 @@ def case(
     advised: float = 0.0,
     gain: float = 0.02,
 ) -> dict[str, Any]:
-    """Return a case whose best learning rate moves by ``plain`` and ``advised`` octaves."""
-    base_learning_rate = 2.0**-6
-    sweeps = {
-        "base": sweep(-6, 2.3),
-        "plain": sweep(-6 + plain, 2.0),
-        "advised": sweep(-6 + advised, 2.0 - gain),
-    }
-    means = {
-        name: {float(key): _mean(losses) for key, losses in each.items()}
-        for name, each in sweeps.items()
-    }
-    best_plain = min(loss for loss in means["plain"].values() if loss is not None)
-    at_base = {name: each[base_learning_rate] for name, each in means.items()}
-    advised_loss = at_base["advised"]
-    return {
+    """Return the records of a case whose best learning rate moves by ``plain`` and ``advised``.
+
+    Returns:
+        ``base``, the record of the base, and ``methods``, those of the standard and the measured
+        method.
+    """
+    of_case = {
         "axis": axis,
         "model": model,
         "optimizer": optimizer,
-        "steps": 150,
-        "seeds": [0, 1, 2],
-        "shift_plain": plain,
-        "shift_advised": advised,
-        "regret": None if advised_loss is None else advised_loss - best_plain,
-        "loss_plain": at_base["plain"],
-        "loss_advised": advised_loss,
-        "loss_best_plain": best_plain,
         "base": "width 32, 2 blocks",
         "big": "width 256, 2 blocks",
-        "base_learning_rate": base_learning_rate,
-        "spread": {
-            "regret": None if advised_loss is None else 0.01,
-            "loss_plain": None if at_base["plain"] is None else 0.01,
-            "loss_advised": None if advised_loss is None else 0.01,
-            "loss_best_plain": 0.01,
-            "shift_plain": [plain] * 3,
-            "shift_advised": [advised] * 3,
-        },
-        "at_edge": ["plain"] if plain <= -5 else [],
-        "seconds": {"base_sweep": 9.0, "plain_sweep": 90.0, "advised_sweep": 99.0, "case": 200.0},
-        "search_saved": 0.8,
-        "search_saved_with_base": 0.6,
-        "unanswered": 0,
-        "sweeps": sweeps,
+        "base_steps": 150,
+        "steps": 150,
+        "seeds": [0, 1, 2],
+        "weight_decay": None,
     }
+    base = {**of_case, "seconds": {"sweep": 9.0}, "sweep": sweep(-6, 2.3)}
+    standard, measured = (
+        {
+            **of_case,
+            "method": method,
+            "seconds": {"sweep": search, "run": run},
+            "unanswered": 0,
+            "sweep": losses,
+        }
+        for method, search, run, losses in (
+            ("standard", 90.0, 15.0, sweep(-6 + plain, 2.0)),
+            ("measured", 99.0, 18.0, sweep(-6 + advised, 2.0 - gain)),
+        )
+    )
+    methods = [with_figures(record, base, standard) for record in (standard, measured)]
+    return {"base": base, "methods": methods}
 
 
-def _mean(losses: Sequence[float | None]) -> float | None:
-    known = [loss for loss in losses if loss is not None]
-    return sum(known) / len(known) if len(known) == len(losses) else None
+def transfer(cases: Sequence[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Return the content of ``transfer.json``.
 
-
-def transfer() -> dict[str, Any]:
-    """Return the content of ``transfer.json``."""
-    cases = [
+    Args:
+        cases: Cases, as :func:`case` returns them; None for some of each kind.
+    """
+    cases = cases or [
         case("width", plain=-3, gain=0.004),
         case("width", "ResMLP", plain=-2),
         case("width", "pre-norm", "AdamW", plain=-2, gain=0.01),
-        case("width", "post-norm", "SGD", plain=1, advised=1),
+        case("width", "post-norm", "SGD", plain=1, advised=0.8),
         case("depth", plain=-2, gain=0.08),
         case("depth", "ResMLP", "Muon", plain=-1, advised=-2, gain=-0.1),
         case("width_depth", plain=-5, advised=0),
         case("lora_rank", plain=0, gain=0),
     ]
-    within = sum(abs(each["shift_advised"]) <= 1 for each in cases) / len(cases)
-    return {
-        "cases": cases,
-        "within_one_octave": within,
-        "median_regret": 0.0,
-        "processes": 2,
-        **PROVENANCE,
-    }
+    bases = [each["base"] for each in cases]
+    records = [record for each in cases for record in each["methods"]]
+    return {**document(bases, records, PROVENANCE), "processes": 2}
 
 
 def alternatives() -> dict[str, Any]:

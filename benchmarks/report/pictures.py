@@ -23,8 +23,9 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator, NullLocator
 from numpy.typing import NDArray
 
 from benchmarks.palette import ADVISED, BASE, PLAIN, STYLE
+from benchmarks.report.octave_cases import axes_of, octave_cases
 from benchmarks.report.stored import Figures
-from benchmarks.report.transfer import axes_of, name_of, slug, spoken
+from benchmarks.report.transfer import AIM_REGRET, name_of, slug, spoken
 
 _COLUMNS = 3
 _LINES = {
@@ -34,7 +35,6 @@ _LINES = {
 }
 _MAX_RANGE = 8.0  # of the losses shown, relative to the range of losses near the optima
 _LINEAR_NATS = 0.05  # regrets below it are drawn on a linear scale
-_AIM_REGRET = 0.02  # nats
 
 
 def draw_pictures(stored: Mapping[str, Figures]) -> dict[str, str]:
@@ -45,7 +45,9 @@ def draw_pictures(stored: Mapping[str, Figures]) -> dict[str, str]:
     """
     if "transfer" not in stored:
         return {}
-    cases = stored["transfer"]["cases"]
+    cases = octave_cases(stored["transfer"])
+    if not cases:
+        return {}
     with _picture_style():
         figures = {
             "transfer-shift.svg": _shift_picture(cases),
@@ -103,7 +105,7 @@ def _sweeps_picture(cases: Sequence[Mapping[str, Any]]) -> Figure:
 def _draw_sweep(axes: Axes, case: Mapping[str, Any]) -> None:
     curves = []
     for model, (colour, marker, style, label) in _LINES.items():
-        octaves, mean, low, high = _curve((case.get("sweeps") or {}).get(model, {}))
+        octaves, mean, low, high = _curve(case["sweeps"][model])
         if not octaves:
             continue
         axes.fill_between(octaves, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -118,7 +120,7 @@ def _draw_sweep(axes: Axes, case: Mapping[str, Any]) -> None:
             zorder=4 if model == "plain" else 3,  # crosses show on dots, dots would hide crosses
         )
         curves.append(dict(zip(octaves, mean, strict=True)))
-    learning_rate = case.get("base_learning_rate")
+    learning_rate = case["base_learning_rate"]
     octave = None if learning_rate is None else math.log2(learning_rate)
     if octave is not None:
         axes.axvline(octave, color="black", linewidth=0.8, linestyle=":", zorder=0)
@@ -211,28 +213,38 @@ def _label_diverged(
 def _shift_picture(cases: Sequence[Mapping[str, Any]]) -> Figure:
     figure, axes = _rows_of_cases(cases)
     axes.axvspan(-1, 1, color=ADVISED, alpha=0.1, linewidth=0, label="within one octave")
-    _draw_pairs(
-        axes, [case["shift_plain"] for case in cases], [case["shift_advised"] for case in cases]
+    plain, advised = (
+        [case["fitted"][model]["shift"] for case in cases] for model in ("plain", "advised")
     )
+    for model, colour, offset in (("plain", PLAIN, 0.16), ("advised", ADVISED, -0.16)):
+        _draw_intervals(axes, [case["fitted"][model] for case in cases], "shift", colour, offset)
+    _draw_pairs(axes, plain, advised)
     axes.xaxis.set_major_locator(MultipleLocator(1))
-    axes.set_xlabel("shift of the best learning rate, octaves")
+    axes.set_xlabel("shift of the best learning rate, octaves; lines: 90% intervals")
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
+def _draw_intervals(
+    axes: Axes, records: Sequence[Mapping[str, Any]], key: str, colour: str, offset: float
+) -> None:
+    """Draw the interval of each row's figure, a little above or below the row."""
+    for row, record in enumerate(records):
+        interval = record[f"{key}_interval"]
+        if interval is not None:
+            axes.hlines(row + offset, *interval, color=colour, linewidth=1, alpha=0.6, zorder=1)
+
+
 def _regret_picture(cases: Sequence[Mapping[str, Any]]) -> Figure:
     figure, axes = _rows_of_cases(cases)
-    plain = [
-        None
-        if case["loss_plain"] is None or case["loss_best_plain"] is None
-        else case["loss_plain"] - case["loss_best_plain"]
-        for case in cases
-    ]
+    plain, advised = (
+        [case["fitted"][model]["regret"] for case in cases] for model in ("plain", "advised")
+    )
     axes.axvline(0, color="black", linewidth=0.8)
     axes.axvline(
-        _AIM_REGRET, color="black", linewidth=0.8, linestyle=":", label=f"aim: {_AIM_REGRET} nats"
+        AIM_REGRET, color="black", linewidth=0.8, linestyle=":", label=f"aim: {AIM_REGRET} nats"
     )
-    _draw_pairs(axes, plain, [case["regret"] for case in cases])
+    _draw_pairs(axes, plain, advised)
     axes.set_xscale("symlog", linthresh=_LINEAR_NATS)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())

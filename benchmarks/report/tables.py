@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from typing import Any
 
 from benchmarks.markdown import number, table
-from benchmarks.report.transfer import regret_of, within_an_octave
+from benchmarks.report.transfer import regret_of
 from benchmarks.studies.ablations import conclusion_of
 from benchmarks.studies.questions import questions
+from benchmarks.transfer.methods import DEFAULT, STANDARD
 
 
 def estimator(figures: dict[str, Any]) -> str:
@@ -320,30 +320,23 @@ def practice(figures: dict[str, Any]) -> str:
 
 def transfer(figures: dict[str, Any]) -> str:
     """Return how well learning rates transfer, over all cases."""
-    cases = figures["cases"]
+    plain, advised = figures["methods"][STANDARD], figures["methods"][DEFAULT]
 
-    def within(model: str) -> str:
-        return f"{sum(within_an_octave(case, model) for case in cases)} of {len(cases)}"
-
-    def regret(model: str) -> str:
-        losses = [
-            math.inf if c[f"loss_{model}"] is None else c[f"loss_{model}"] - c["loss_best_plain"]
-            for c in cases
-        ]
-        return f"{statistics.median(losses):+.3f}"
+    def within(found: dict[str, Any]) -> str:
+        return f"{found['within']} of {found['told']}"
 
     return table(
         ("the base's best learning rate on the scaled model", "plain", "advised"),
         (
             (
-                "cases in which it is within an octave of the scaled model's own best",
-                within("plain"),
-                within("advised"),
+                "within an octave of the scaled model's own best, of the cases that can be told",
+                within(plain),
+                within(advised),
             ),
             (
                 "median training loss above the best of a full search, nats",
-                regret("plain"),
-                regret("advised"),
+                number(plain["median_regret"], "+.3f"),
+                number(advised["median_regret"], "+.3f"),
             ),
         ),
     )

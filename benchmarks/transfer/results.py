@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.transfer.cases import Case
 from benchmarks.transfer.figures import at_edge, best_octave, figures
 from benchmarks.transfer.methods import DEFAULT, METHODS, MethodName
-from benchmarks.transfer.optimum import Losses, Verdict, compare
+from benchmarks.transfer.optimum import Interval, Losses, Verdict, compare
 from benchmarks.transfer.sweeps import Sweep
 
 _CASE = (
@@ -106,22 +106,30 @@ def with_figures(record: Record, base: Record, standard: Record) -> Record:
     return {
         **before,
         "base_octave": found.base_octave,
-        "base_octave_interval": found.base_interval,
+        "base_octave_interval": _as_list(found.base_interval),
         "shift": found.shift,
-        "shift_interval": found.shift_interval,
+        "shift_interval": _as_list(found.shift_interval),
         "verdict": found.verdict.value,
         "regret": found.regret,
-        "regret_interval": found.regret_interval,
+        "regret_interval": _as_list(found.regret_interval),
         "octaves": {
             "base": grid.base_octave,
             "shift": grid.shift_advised,
             "regret": grid.regret,
-            "regret_spread": grid.spread["regret"],
             "loss": grid.loss_advised,
+            "spread": {
+                "regret": grid.spread["regret"],
+                "loss": grid.spread["loss_advised"],
+            },
+            "seeds": len(record["seeds"]),
         },
         "at_edge": [name for name, sweep in named if at_edge(sweep)],
         **{key: value for key, value in record.items() if key not in before},
     }
+
+
+def _as_list(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else list(interval)
 
 
 def by_learning_rate(losses: Losses) -> dict[str, list[float | None]]:

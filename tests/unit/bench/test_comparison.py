@@ -128,13 +128,13 @@ def _set(*keys: str | int, times: float = 1.0, plus: float = 0.0) -> _Change:
         ("transfer", _set("within_one_octave", plus=-0.1), "within_one_octave"),
         (
             "transfer",
-            _set("cases", 0, "shift_advised", plus=-2),
-            "cases/width, char GPT, Adam/shift_advised",
+            _set("cases", 1, "shift", plus=-2),
+            "cases/width, char GPT, Adam, measured/shift",
         ),
         (
             "transfer",
-            _set("cases", 1, "loss_advised", plus=0.1),
-            "cases/width, ResMLP, Adam/loss_advised",
+            _set("cases", 3, "octaves", "loss", plus=0.1),
+            "cases/width, ResMLP, Adam, measured/octaves/loss",
         ),
         (
             "alternatives",
@@ -164,8 +164,8 @@ def test_only_the_figure_that_got_worse_is_reported(name: str, change: _Change, 
         ("scaling", _set("measuring", 0, "measurement_ms", times=1.2)),
         ("registry", _set("get_ratio", times=0.93)),
         ("rpc", _set("stream", "per_second", times=0.85)),
-        ("transfer", _set("cases", 0, "shift_advised", plus=1)),
-        ("transfer", _set("cases", 1, "loss_advised", plus=0.004)),
+        ("transfer", _set("cases", 1, "shift", plus=0.9)),
+        ("transfer", _set("cases", 3, "octaves", "loss", plus=0.004)),
         ("demo", _set("gain", plus=-0.03)),
     ],
 )
@@ -221,14 +221,13 @@ def test_ranges_over_rounds_decide_if_they_are_known() -> None:
 
 
 def _with_loss(loss: float, deviation: float, seeds: int | list[int]) -> dict[str, Any]:
-    one = case("width")
-    one |= {"loss_advised": loss, "seeds": seeds}
-    one["spread"]["loss_advised"] = deviation
+    _, one = case("width")["methods"]
+    one["octaves"] |= {"loss": loss, "seeds": seeds, "spread": {"loss": deviation}}
     return {**transfer(), "cases": [one]}
 
 
 def _loss(old: dict[str, Any], new: dict[str, Any]) -> Verdict:
-    path = "cases/width, char GPT, Adam/loss_advised"
+    path = "cases/width, char GPT, Adam, measured/octaves/loss"
     return next(c.verdict for c in compare(old, new).changes if c.path == path)
 
 
@@ -252,17 +251,17 @@ def test_the_tolerance_decides_with_a_single_seed() -> None:
 
 def test_p_values_are_those_of_welch_s_test() -> None:
     found = compare(_with_loss(2.0, 0.05, 3), _with_loss(2.1, 0.02, 5))
-    (why,) = [c.why for c in found.changes if c.path.endswith("/loss_advised")]
+    (why,) = [c.why for c in found.changes if c.path.endswith("/octaves/loss")]
     expected = stats.ttest_ind_from_stats(2.0, 0.05, 3, 2.1, 0.02, 5, equal_var=False).pvalue
     assert why == f"p = {expected:.2g} over seeds"
 
 
 def test_a_training_that_newly_diverges_is_worse() -> None:
-    old, new = _changed("transfer", lambda content: content["cases"][0].update(regret=None))
-    path = ["cases/width, char GPT, Adam/regret"]
+    old, new = _changed("transfer", lambda content: content["cases"][1].update(regret=None))
+    path = ["cases/width, char GPT, Adam, measured/regret"]
     assert _named(compare(old, new), Verdict.WORSE) == path
     assert _named(compare(new, old), Verdict.BETTER) == path
-    new["cases"][0]["regret"] = math.inf
+    new["cases"][1]["regret"] = math.inf
     assert _named(compare(old, new), Verdict.WORSE) == path
 
 
@@ -297,10 +296,11 @@ def test_figures_with_different_settings_are_not_compared() -> None:
     found = compare(*_changed("overhead", _set("steps", times=0.5)))
     assert _verdicts(found) == {Verdict.NOT_COMPARED}
     assert found.notes == ["different setting, so its figures are not compared: steps: 600 -> 300"]
-    old, new = _changed("transfer", lambda content: content["cases"][0].update(big="width 64"))
-    new["cases"][0]["regret"] = 5.0
+    old, new = _changed("transfer", lambda content: content["cases"][1].update(big="width 64"))
     new["cases"][1]["regret"] = 5.0
-    assert _named(compare(old, new), Verdict.WORSE) == ["cases/width, ResMLP, Adam/regret"]
+    new["cases"][3]["regret"] = 5.0
+    path = ["cases/width, ResMLP, Adam, measured/regret"]
+    assert _named(compare(old, new), Verdict.WORSE) == path
 
 
 def test_a_different_command_is_noted() -> None:
@@ -311,9 +311,9 @@ def test_a_different_command_is_noted() -> None:
 
 
 def test_a_figure_in_only_one_file_is_new_or_gone() -> None:
-    old, new = _changed("transfer", lambda content: content["cases"].pop(0))
+    old, new = _changed("transfer", lambda content: content["cases"].pop(1))
     gone = _named(compare(old, new), Verdict.GONE)
-    assert "cases/width, char GPT, Adam/regret" in gone
+    assert "cases/width, char GPT, Adam, measured/regret" in gone
     assert gone == _named(compare(new, old), Verdict.NEW)
     assert _named(compare(old, new), Verdict.WORSE) == []
 
@@ -374,8 +374,8 @@ def test_exchanging_works_at_the_edge_of_the_tolerance(ratio: float, factor: flo
 
 
 def test_the_sign_of_a_figure_that_is_best_at_zero_does_not_matter() -> None:
-    one = {"a": {"shift_advised": 2, "worst_bias": -0.2}, **PROVENANCE}
-    two = {"a": {"shift_advised": -2, "worst_bias": 0.2}, **PROVENANCE}
+    one = {"a": {"shift": 2, "worst_bias": -0.2}, **PROVENANCE}
+    two = {"a": {"shift": -2, "worst_bias": 0.2}, **PROVENANCE}
     assert _verdicts(compare(one, two)) == {Verdict.WITHIN_NOISE}
 
 

@@ -78,9 +78,9 @@ def test_one_high_loss_does_not_flatten_a_picture() -> None:
 
 
 def test_a_changed_figure_changes_every_picture(tmp_path: Path) -> None:
-    one = drawn(write(tmp_path / "one", transfer={**transfer(), "cases": [case("width")]}))
+    one = drawn(write(tmp_path / "one", transfer=transfer([case("width")])))
     moved = case("width", advised=1)
-    other = drawn(write(tmp_path / "two", transfer={**transfer(), "cases": [moved]}))
+    other = drawn(write(tmp_path / "two", transfer=transfer([moved])))
     assert [name for name in one if one[name] == other[name]] == []
 
 
@@ -90,25 +90,36 @@ def test_the_row_of_a_case_shows_its_figures_with_their_spread(tmp_path: Path) -
     assert len(found) == 1
     cells = [cell.strip() for cell in found[0].strip("|").split("|")]
     assert cells[:6] == ["width", "char GPT", "Adam", "3", "-3", "+0"]
-    of_case = transfer()["cases"][0]
-    assert cells[6:] == [
-        f"{of_case['regret']:+.3f} ± 0.010",
-        *(f"{of_case[f'loss_{name}']:.3f} ± 0.010" for name in ("plain", "advised", "best_plain")),
-        "60%",
-        "80%",
+    # Regret, the losses of the plain and the advised model, and the best of the plain sweep.
+    assert cells[6:10] == [
+        "+0.011 ± 0.007",
+        "4.077 ± 0.004",
+        "2.003 ± 0.004",
+        "1.992 ± 0.003",
     ]
+    assert cells[10:] == ["70%", "80%"]
+
+
+def test_methods_are_compared_case_by_case_and_over_all_cases(tmp_path: Path) -> None:
+    text = page(write(tmp_path, transfer=transfer()))
+    overall = _rows(text, "measured |")
+    shifts, regrets, _ = _rows(text, "depth: ResMLP, Muon ")
+    assert overall == ["| measured | 8 | 0 | 0 of 0 | - | 7 of 8 | +0.004 |"]
+    end = " | 150 | 3 | **-1.05 [-1.20, -0.89]** | **-1.99 [-2.24, -1.73]** |"  # beyond an octave
+    assert shifts.endswith(end)
+    assert regrets.endswith(" | +0.033 [+0.018, +0.048] | +0.964 [+0.843, +1.085] |")
 
 
 def test_the_summary_counts_cases_within_an_octave(tmp_path: Path) -> None:
     text = page(write(tmp_path, transfer=transfer()))
     flat = re.sub(r"\s+", " ", text)
-    assert "**7 of 8 cases** (88%; the aim is 90%), the plain model's in 3." in flat
+    assert "**7 of 8 cases** (88%; the aim is 95%), the plain model's in 1 of 8. 0 more" in flat
 
 
 def test_cases_that_miss_the_aim_are_listed_with_their_notes(tmp_path: Path) -> None:
     explained = case("sequence_length", "char_gpt_pre", "Adam", plain=1, advised=3)
-    figures = {**transfer(), "cases": [*transfer()["cases"], explained]}
-    text = page(write(tmp_path, transfer=figures))
+    missed = case("depth", "ResMLP", "Muon", plain=-1, advised=-2, gain=-0.1)
+    text = page(write(tmp_path, transfer=transfer([missed, explained])))
     assert "- **depth: ResMLP, Muon** (-2 octaves): Not explained yet." in text
     assert "- **sequence length: char_gpt_pre, Adam** (+3 octaves): A step of the scaled" in text
 
@@ -124,12 +135,13 @@ def test_a_diverged_run_is_shown_as_a_dash(tmp_path: Path) -> None:
     ]  # the plain model's best learning rate is at the edge of the sweep
 
 
-def test_a_case_without_sweeps_or_settings_is_shown(tmp_path: Path) -> None:
-    more = {"base", "big", "base_learning_rate", "spread", "sweeps", "at_edge", "search_saved"}
-    bare = {key: value for key, value in case("width").items() if key not in more}
-    write(tmp_path, transfer={**transfer(), "cases": [bare]})
-    assert len(_rows(page(tmp_path), "width | char GPT")) == 1
-    assert "transfer-sweeps-width.svg" in drawn(tmp_path)
+def test_a_case_without_the_default_method_has_no_picture(tmp_path: Path) -> None:
+    only = case("width")
+    only["methods"].pop()
+    write(tmp_path, transfer=transfer([only]))
+    assert "No case has been measured" in page(tmp_path)
+    assert len(_rows(page(tmp_path), "width: char GPT, Adam")) == 2
+    assert drawn(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -208,10 +220,10 @@ def test_a_picture_without_figures_is_removed(tmp_path: Path) -> None:
     for path in PAGES_WITH_BLOCKS:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("a page without blocks\n", "utf-8")
-    write(tmp_path / FIGURES, transfer={**transfer(), "cases": [case("width"), case("depth")]})
+    write(tmp_path / FIGURES, transfer=transfer([case("width"), case("depth")]))
     results(tmp_path)
     assert (tmp_path / PICTURES / "transfer-sweeps-depth.svg").exists()
-    write(tmp_path / FIGURES, transfer={**transfer(), "cases": [case("width")]})
+    write(tmp_path / FIGURES, transfer=transfer([case("width")]))
     results(tmp_path)
     left = sorted(path.name for path in (tmp_path / PICTURES).iterdir())
     assert left == ["transfer-regret.svg", "transfer-shift.svg", "transfer-sweeps-width.svg"]

@@ -66,8 +66,8 @@ def test_a_record_has_fitted_figures_and_those_of_the_octave_grid() -> None:
     assert found["shift_interval"] == pytest.approx([0.5, 0.5])
     # Of two equal losses at octaves, the lower learning rate counts.
     assert found["octaves"] == {
-        "base": -2, "shift": 1, "regret": pytest.approx(1.0), "regret_spread": pytest.approx(0.0),
-        "loss": pytest.approx(2.05),
+        "base": -2, "shift": 1, "regret": pytest.approx(1.0), "loss": pytest.approx(2.05),
+        "spread": {"regret": pytest.approx(0.0), "loss": pytest.approx(0.1 / 2**0.5)}, "seeds": 2,
     }  # fmt: skip
     assert found["at_edge"] == []
     assert found["seconds"] == {"sweep": 35.0, "run": 7.0}  # of whole octaves
