@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich import box
@@ -32,6 +32,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+_T = TypeVar("_T")
+_FEWEST_ROWS = 2  # that can have something in common
 _FILE_SUFFIXES = {".json", ".yaml", ".yml"}
 TITLES = {
     Field.LEARNING_RATE: "lr",
@@ -143,12 +145,37 @@ def say_conditions(recipe: Recipe) -> None:
         say(f"- {plain(condition)}")
 
 
+def shared_values(rows: Sequence[Mapping[Field, _T]]) -> dict[Field, _T]:
+    """Return the fields with the same value in all of several rows; empty if that is all of them.
+
+    Args:
+        rows: The value of each field, in each row.
+    """
+    if len(rows) < _FEWEST_ROWS:
+        return {}
+    shared = {f: value for f, value in rows[0].items() if all(row[f] == value for row in rows)}
+    return shared if len(shared) < len(rows[0]) else {}
+
+
+def shared_note(values: Mapping[Field, str]) -> str:
+    """Return a line with what all groups have in common; empty if that is nothing."""
+    words = [f"{TITLES[field]} {value or 'unchanged'}" for field, value in values.items()]
+    return f"all groups: {', '.join(words)}" if words else ""
+
+
 def _recipe_table(recipe: Recipe) -> Table:
     """Return a recipe's rows, and the powers of each field."""
-    table = Table(Column("groups", overflow="fold"), **TABLE_STYLE)
-    for field in recipe.fields:
+    rows = [{f: powers_text(row.powers.get(f)) for f in recipe.fields} for row in recipe.rows]
+    shared = shared_values(rows)
+    table = Table(
+        Column("groups", overflow="fold"),
+        caption=shared_note(shared) or None,
+        caption_justify="left",
+        **TABLE_STYLE,
+    )
+    fields = [field for field in recipe.fields if field not in shared]
+    for field in fields:
         table.add_column(TITLES[field], overflow="fold")
-    for row in recipe.rows:
-        powers = [powers_text(row.powers.get(field)) for field in recipe.fields]
-        table.add_row(selection_text(row), *powers)
+    for row, cells in zip(recipe.rows, rows, strict=True):
+        table.add_row(selection_text(row), *(cells[field] for field in fields))
     return table

@@ -18,6 +18,8 @@ from advisor.cli.recipe import (
     read_recipe,
     recipe_errors,
     say_conditions,
+    shared_note,
+    shared_values,
 )
 from advisor.cli.tables import print_table
 from advisor.policy import (
@@ -70,7 +72,7 @@ Optimizer = Annotated[
 
 
 def _ratio(what: str) -> Any:
-    return typer.Option(help=f"{what} of the run over that of the base.", show_default="1")
+    return typer.Option(help=f"{what} of the run over that of the base.", show_default=True)
 
 
 HeadSize = Annotated[float, _ratio("Size of an attention head")]
@@ -210,18 +212,23 @@ def _layout(path: Path) -> Layout:
 
 
 def _factors_table(found: RecipeFactors, rows: Sequence[RoleFactors], *, by_group: bool) -> Table:
+    """Return the factors; fields in which all groups have the same one are in the caption."""
+    shared = shared_values([dict(row.factors) for row in rows if row.no_rule is None])
+    fields = [field for field in found.recipe.fields if field not in shared]
+    notes = [shared_note({field: format_number(factor) for field, factor in shared.items()})]
+    notes += ["* writes into the residual stream"] if any(found.residual_outputs) else []
     table = Table(
         Column("group" if by_group else "role", overflow="fold"),
         "kind",
         title=f"{len(found.has_rule)} groups by {plain(found.recipe.name)}: factors on the base's "
         "settings",
-        caption="* writes into the residual stream" if any(found.residual_outputs) else None,
+        caption="\n".join(filter(None, notes)),
         caption_justify="left",
         **TABLE_STYLE,
     )
     if not by_group:
         table.add_column("groups", justify="right")
-    for field in found.recipe.fields:
+    for field in fields:
         table.add_column(TITLES[field], justify="right")
     has_rms = by_group and any(row.initial_rms for row in rows)
     if has_rms:
@@ -231,9 +238,10 @@ def _factors_table(found: RecipeFactors, rows: Sequence[RoleFactors], *, by_grou
         cells = [plain(row.names[0] if by_group else row.role), kind + "*" * row.residual_output]
         cells += [] if by_group else [str(len(row.names))]
         if row.no_rule is None:
-            cells += [format_number(factor) for _, factor in row.factors]
+            factors = dict(row.factors)
+            cells += [format_number(factors[field]) for field in fields]
         else:
-            cells += ["no rule", *[""] * (len(found.recipe.fields) - 1)]
+            cells += ["no rule", *[""] * (len(fields) - 1)]
         cells += [format_number(row.initial_rms[0]) if row.initial_rms else ""] * has_rms
         table.add_row(*cells)
     return table

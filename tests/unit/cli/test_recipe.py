@@ -83,6 +83,17 @@ def test_apply_prints_a_row_for_each_group_if_asked(files: dict[str, str]) -> No
     assert row[1:] == ["hidden*", "0.08333", "12", "0.25", "0.1667", "0.08333"]
 
 
+def test_factors_that_all_groups_share_are_printed_once(files: dict[str, str]) -> None:
+    arguments = (files["run"], "--base", files["base"], "--batch", "4")
+    printed = recipe("apply", "completed-p", *arguments).output
+    assert "all groups: 1-beta1 4, 1-beta2 4" in printed
+    shown = recipe("show", "completed-p").output
+    assert "all groups: 1-beta1 batch tokens^-1, 1-beta2 batch tokens^-1" in shown
+    assert (
+        max(map(len, shown[shown.index("groups") : shown.index("conditions")].splitlines())) <= 80
+    )
+
+
 def test_given_ratios_and_the_optimizer_count(files: dict[str, str]) -> None:
     def first(*arguments: str, status: int = 0) -> Any:
         result = recipe(
