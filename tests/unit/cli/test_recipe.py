@@ -89,9 +89,6 @@ def test_factors_that_all_groups_share_are_printed_once(files: dict[str, str]) -
     assert "all groups: 1-beta1 4, 1-beta2 4" in printed
     shown = recipe("show", "completed-p").output
     assert "all groups: 1-beta1 batch tokens^-1, 1-beta2 batch tokens^-1" in shown
-    assert (
-        max(map(len, shown[shown.index("groups") : shown.index("conditions")].splitlines())) <= 80
-    )
 
 
 def test_given_ratios_and_the_optimizer_count(files: dict[str, str]) -> None:
