@@ -106,9 +106,12 @@ class Cost:
     """What a procedure adds to a training.
 
     Attributes:
-        overhead: Added time, relative to the time of the plain training: of measured steps, the
-            sum of the differences from the plain training's same steps; of the others, their number
-            times the median difference.
+        overhead: Added time, relative to the time of the plain training: the sum of the next two.
+        stepping_overhead: What the hooks and the split groups add to each step, measured or not:
+            the number of steps times the median difference of unmeasured steps from the plain
+            training's same steps.
+        measuring_overhead: What the measurements add beyond that, in the measured steps.
+        stepping_ms: The median difference of unmeasured steps.
         extra_memory_ratio: Added peak memory of tensors, relative to the bytes of the parameters.
         relative_error: Relative error of a unit rate as reported, mean over groups, and over the
             measurements of the last half of the training.
@@ -117,6 +120,9 @@ class Cost:
     """
 
     overhead: float
+    stepping_overhead: float
+    measuring_overhead: float
+    stepping_ms: float
     extra_memory_ratio: float
     relative_error: float
     measurements: int
@@ -260,9 +266,13 @@ def measure_overhead(
         usual = statistics.median(
             difference for step, difference in enumerate(differences) if step not in at
         )
-        added = sum(differences[step] for step in at) + (steps - len(at)) * usual
+        measuring = sum(differences[step] - usual for step in at) / sum(plain)
+        stepping = steps * usual / sum(plain)
         costs[name] = Cost(
-            overhead=added / sum(plain),
+            overhead=measuring + stepping,
+            stepping_overhead=stepping,
+            measuring_overhead=measuring,
+            stepping_ms=1e3 * usual,
             extra_memory_ratio=(peaks[name] - peaks["plain"]) / (4 * parameters),
             relative_error=statistics.fmean(
                 statistics.fmean(estimate.relative_errors) for estimate in late
@@ -302,7 +312,9 @@ def overhead(
     _console.print(f"{parameters:,} parameters, {steps} steps, {examples} examples, {where}:")
     for name, cost in costs.items():
         _console.print(
-            f"  {name:5}  added time {cost.overhead:+.1%}, added memory "
+            f"  {name:5}  added time {cost.overhead:+.2%}: by measurements "
+            f"{cost.measuring_overhead:+.2%}, in each step {cost.stepping_overhead:+.2%} "
+            f"({cost.stepping_ms:+.2f} ms); added memory "
             f"{cost.extra_memory_ratio:.2f} times the parameters, relative error of a rate "
             f"{cost.relative_error:.2f}; {cost.measurements} measurements, a measured step takes "
             f"{cost.step_ratio:.2f} times as long as a plain one"

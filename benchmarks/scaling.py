@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -146,10 +145,7 @@ def stepping_cost(kind: str, groups: int) -> SteppingCost:
     """Time optimizer steps, without multipliers and with both ways of scaling, alternating."""
     options: dict[str, Any] = {} if kind == "for-loop" else {kind: True}
     torch.manual_seed(0)
-    parameters = _with_gradients(groups)
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4, **options)
-    scaler = StepScaler(optimizer, parameters)
-    StepHooks([optimizer], _NoCycle(), scaler)
+    plain = torch.optim.AdamW(_with_gradients(groups), lr=1e-4, **options)
     # As in the practice benchmark, where 100 tensors have about 30 different multipliers.
     spread = torch.randn(groups, generator=torch.Generator().manual_seed(0)).clamp(-2, 2)
     multipliers = (2 ** (spread - 1.5)).tolist()
@@ -163,21 +159,30 @@ def stepping_cost(kind: str, groups: int) -> SteppingCost:
         [{"params": params, "lr": 1e-4 * m} for m, params in by_multiplier.items()], **options
     )
 
-    def split(by: Sequence[float]) -> None:
+    def scaled(by: Sequence[float]) -> torch.optim.Optimizer:
+        # As in a training, the multipliers of a step are those of the step before.
+        parameters = _with_gradients(groups)
+        optimizer = torch.optim.AdamW(parameters, lr=1e-4, **options)
+        scaler = StepScaler(optimizer, parameters)
+        StepHooks([optimizer], _NoCycle(), scaler)
         scaler.scale(by)
-        optimizer.step()
-        scaler.disarm()
+        return optimizer
+
+    parameters = _with_gradients(groups)
+    rescaled = torch.optim.AdamW(parameters, lr=1e-4, **options)
+    unscaled = StepScaler(rescaled, parameters)
+    StepHooks([rescaled], _NoCycle(), unscaled)
 
     def update() -> None:
         before = Snapshot(parameters)
-        optimizer.step()
-        before.rescale(multipliers, scaler.decays())
+        rescaled.step()
+        before.rescale(multipliers, unscaled.decays())
 
     actions = (
-        optimizer.step,
-        partial(split, rounded),
+        plain.step,
+        scaled(rounded).step,
         regrouped.step,
-        partial(split, multipliers),
+        scaled(multipliers).step,
         update,
     )
     rounds = [tuple(_time_s(action) for action in actions) for _ in range(_ROUNDS + 2)][2:]

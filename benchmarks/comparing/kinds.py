@@ -223,6 +223,8 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("probes", _NEITHER),
     ("variance_times_cost", Kind(Better.LOWER, relative=0.25)),
     ("overhead", Kind(Better.LOWER, absolute=0.01)),
+    ("*_overhead", Kind(Better.LOWER, absolute=0.01)),
+    ("stepping_ms", _NEITHER),  # below what a busy machine shows
     ("extra_memory_ratio", Kind(Better.LOWER, absolute=0.05)),
     ("relative_error", _RATIO),
     ("time_ratio", _RATIO),

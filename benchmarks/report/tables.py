@@ -34,12 +34,24 @@ def estimator(figures: dict[str, Any]) -> str:
     )
 
 
+_PARTS_OF_OVERHEAD = {
+    "measuring_overhead": "by measurements",
+    "stepping_overhead": "in each step",
+}
+
+
+def _percent(share: float | None) -> str:
+    """Return a share in percent; a dash for older figures without it."""
+    return "-" if share is None else f"{share:+.2%}"
+
+
 def overhead(figures: dict[str, Any]) -> str:
     """Return what measuring adds to a training."""
     rows = table(
         (
             "procedure",
             "added time",
+            *_PARTS_OF_OVERHEAD.values(),
             "added memory, relative to the parameters",
             "relative error",
             "measurements",
@@ -48,6 +60,7 @@ def overhead(figures: dict[str, Any]) -> str:
             (
                 {"ours": "ours, every 100 steps", "paper": "the paper's"}[name],
                 f"{figures[name]['overhead']:+.1%}",
+                *(_percent(figures[name].get(part)) for part in _PARTS_OF_OVERHEAD),
                 f"{figures[name]['extra_memory_ratio']:+.2f}",
                 f"{figures[name]['relative_error']:.2f}",
                 str(figures[name]["measurements"]),
