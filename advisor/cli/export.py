@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,12 +27,25 @@ from advisor.cli.layout_files import read_request
 from advisor.cli.run_reading import read_events
 from advisor.export.errors import ExportError
 from advisor.export.formats import FORMATS, FormatName
-from advisor.export.rows import Export, Settings, by_role, keeping_decay, rounded
-from advisor.export.sources import DEFAULT_AVERAGE, of_answer, of_run, weight_decay_rule
+from advisor.export.rows import (
+    Export,
+    Settings,
+    by_role,
+    keeping_decay,
+    recipe_losses,
+    rounded,
+)
+from advisor.export.sources import (
+    DEFAULT_AVERAGE,
+    of_answer,
+    of_run,
+    weight_decay_rule,
+    with_recipe,
+)
 from advisor.local.in_process import InProcessAdvisor
 from advisor.policy import InvalidValueError
 from advisor.report.runs import run_state
-from fslr import RunNotFoundError
+from fslr import AdvisorClient, InvalidRequestError, RunNotFoundError
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, run_service_pb2
 from fslr.resource_names import profile_name
 
@@ -78,6 +92,13 @@ def export(
         bool,
         typer.Option(help="Whether biases, gains and other vectors have weight decay."),
     ] = True,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="With --layout, a recipe in place of the policy's: a shipped one such as "
+            "mup-adam, or projects/P/recipes/R."
+        ),
+    ] = "",
     optimizer: Annotated[
         str,
         typer.Option(
@@ -119,11 +140,15 @@ def export(
     """
     given = Settings(learning_rate, min_learning_rate, weight_decay, vector_decay)
     _check(given)
+    if recipe and layout is None:
+        fail("--recipe cannot change the multipliers of a run; give a profile and --layout LAYOUT")
     try:
         if layout is None:
             found, rule, is_measured = _of_run(source, average, address, project)
         else:
-            found, rule, is_measured = _of_profile(source, layout, optimizer, address, project)
+            found, rule, is_measured = _of_profile(
+                source, layout, optimizer=optimizer, recipe=recipe, address=address, project=project
+            )
         found, settings = _set(found, given, optimizer)
         if per_role:
             found = by_role(found)
@@ -138,6 +163,8 @@ def export(
             rule=rule,
         )
         written = chosen.write(found, settings)
+        if not chosen.has_recipe:
+            written = replace(written, losses=(*written.losses, *recipe_losses(found)))
     except (ExportError, InvalidValueError) as error:
         fail(str(error))
     for note in found.notes:
@@ -186,7 +213,8 @@ def _of_run(
         except RunNotFoundError as error:
             fail(f"{error}; for a profile give --layout LAYOUT too")
         events = list(read_events(advisor, summary, project))
-    found = of_run(summary, events, average)
+        first = _first_answer_of(advisor, summary, events)
+    found = with_recipe(of_run(summary, events, average), first)
     if note := _unfinished(summary):
         found = replace(found, notes=(*found.notes, note))
     return found, weight_decay_rule([event.recommendation for event in events]), True
@@ -203,33 +231,60 @@ def _unfinished(run: run_service_pb2.Run) -> str:
     return f"The run has not finished ({state}): its multipliers may change"
 
 
+def _first_answer_of(
+    advisor: AdvisorClient,
+    run: run_service_pb2.Run,
+    events: Sequence[run_service_pb2.RunEvent],
+) -> advisor_service_pb2.RecommendLRResponse | None:
+    """Return what a run's recipe says beside learning rates; None: it had no recipe."""
+    recipe = events[-1].recommendation.recipe if events else ""
+    if not recipe:
+        return None
+    opening = advisor_service_pb2.RunOpening()
+    opening.CopyFrom(run.opening)
+    opening.run, opening.recipe = "", recipe  # the version that the run followed
+    return _first_answer(advisor, opening)
+
+
+def _first_answer(
+    advisor: AdvisorClient, opening: advisor_service_pb2.RunOpening
+) -> advisor_service_pb2.RecommendLRResponse:
+    """Return what is known without a measurement, also from a service that knows no recipes."""
+    try:
+        return advisor.recommend_once(opening)
+    except InvalidRequestError as error:
+        if "measurement" not in str(error):
+            raise
+        if opening.recipe:
+            fail(
+                f"the service does not know recipes ({error}); upgrade it, or give a profile's file"
+            )
+    # Rates of zero: multipliers stay at their priors.
+    rates = [0.0] * len(opening.layout.groups)
+    return advisor.recommend_once(opening, advisor_service_pb2.Measurement(unit_rates=rates))
+
+
 def _of_profile(
-    profile: str, layout: Path, optimizer: str, address: str, project: str
+    profile: str, layout: Path, *, optimizer: str, recipe: str, address: str, project: str
 ) -> tuple[Export, policy_pb2.WeightDecayRule.ValueType, bool]:
     """Return the multipliers of a layout, what they do to decay, and whether it is measured."""
     is_file = profile.lower().endswith(_FILE_SUFFIXES)
     with client(address) as advisor:
         request = read_request(layout, profile_name("in-process" if is_file else profile, project))
-        if optimizer:
-            request.opening.optimizer = optimizer
+        request.opening.optimizer = optimizer or request.opening.optimizer
+        request.opening.recipe = recipe or request.opening.recipe
         is_measured = any(request.measurement.unit_rates)
-        if not request.measurement.unit_rates:  # rates of zero: multipliers stay at their priors
-            request.measurement.unit_rates.extend([0.0] * len(request.opening.layout.groups))
-        answer = (
-            _answer_of_file(profile, request)
-            if is_file
-            else advisor.recommend_once(request.opening, request.measurement)
-        )
+        if is_file:
+            session = InProcessAdvisor.from_file(profile).open_run(request.opening)
+            first = session.start()
+            answer = session.recommend(request.measurement) if is_measured else first
+        else:
+            answer = first = _first_answer(advisor, request.opening)
+            if is_measured:
+                answer = advisor.recommend_once(request.opening, request.measurement)
     name = profile if is_file else ""
-    return of_answer(request, answer, name), weight_decay_rule([answer]), is_measured
-
-
-def _answer_of_file(
-    profile: str, request: advisor_service_pb2.RecommendLRRequest
-) -> advisor_service_pb2.RecommendLRResponse:
-    """Return the answer of a profile's file, without a service."""
-    session = InProcessAdvisor.from_file(profile).open_run(request.opening)
-    return session.recommend(request.measurement)
+    found = with_recipe(of_answer(request, answer, name), first)
+    return found, weight_decay_rule([answer]), is_measured
 
 
 def _described(

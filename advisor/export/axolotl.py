@@ -142,10 +142,10 @@ def _weight_decay(rows: Sequence[ExportRow], settings: Settings) -> tuple[float 
     factors = {row.decay_factor for row in rows}
     if len(factors) > 1:
         loss = (
-            "the policy keeps the weight decay of a step, and axolotl has no weight decay per "
-            "group; with --allow-loss multipliers scale the decay too"
+            "the policy or the recipe gives parameters a weight decay of their own, and axolotl "
+            "has no weight decay per group; with --allow-loss all have the trainer's"
         )
         return settings.weight_decay, [loss]
     if settings.weight_decay is None and factors - {1.0}:
-        raise ExportError("the policy keeps the weight decay of a step; give --weight-decay")
+        raise ExportError("the policy or the recipe scales the weight decay; give --weight-decay")
     return settings.weight_decay_of(rows[0]) if rows else settings.weight_decay, []

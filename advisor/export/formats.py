@@ -42,11 +42,13 @@ class Format:
         version: Name and version of what reads it.
         is_absolute: Whether the file has absolute learning rates, so that the base learning rate
             must be known.
+        has_recipe: Whether it has a recipe's factors on epsilon and betas.
     """
 
     write: Callable[[Export, Settings], Written]
     version: str
     is_absolute: bool
+    has_recipe: bool = False
 
 
 FORMATS: Mapping[FormatName, Format] = {
@@ -59,6 +61,8 @@ FORMATS: Mapping[FormatName, Format] = {
     FormatName.HF_TRAINER: Format(hf_trainer.write, hf_trainer.VERSION, is_absolute=False),
     FormatName.DEEPSPEED: Format(deepspeed.write, deepspeed.VERSION, is_absolute=True),
     FormatName.OPTAX: Format(optax_labels.write, optax_labels.VERSION, is_absolute=False),
-    FormatName.PYTORCH: Format(tables.write_groups, tables.GROUPS_VERSION, is_absolute=True),
-    FormatName.CSV: Format(tables.write_csv, "any program", is_absolute=False),
+    FormatName.PYTORCH: Format(
+        tables.write_groups, tables.GROUPS_VERSION, is_absolute=True, has_recipe=True
+    ),
+    FormatName.CSV: Format(tables.write_csv, "any program", is_absolute=False, has_recipe=True),
 }

@@ -24,6 +24,35 @@ _KEPT_DECAY = ("adamw", "lion", "muon", "adafactor")  # names of optimizers with
 
 
 @dataclass(frozen=True, slots=True)
+class RecipeRow:
+    """What a recipe says of one parameter.
+
+    Attributes:
+        learning_rate: Factor on the learning rate, which the recipe's weight decay presumes.
+        epsilon: Factor on the optimizer's epsilon.
+        one_minus_beta1: Factor on one minus the decay of the first moment.
+        one_minus_beta2: Factor on one minus the decay of the second moment.
+        initial_rms: RMS that the parameter should have before the first step; None: its own.
+    """
+
+    learning_rate: float
+    epsilon: float
+    one_minus_beta1: float
+    one_minus_beta2: float
+    initial_rms: float | None
+
+    @property
+    def scaled(self) -> tuple[str, ...]:
+        """The settings of the optimizer that the recipe scales."""
+        factors = {
+            "epsilon": self.epsilon,
+            "beta1": self.one_minus_beta1,
+            "beta2": self.one_minus_beta2,
+        }
+        return tuple(name for name, factor in factors.items() if factor != 1)
+
+
+@dataclass(frozen=True, slots=True)
 class ExportRow:
     """The learning rate of one parameter, relative to the trainer's settings.
 
@@ -36,6 +65,7 @@ class ExportRow:
         optimizer: Name of the optimizer that updates it; empty: the trainer's only one.
         outcome: Why the multiplier is what it is, in words.
         base_factor: Scheduled learning rate of its group over the largest one.
+        recipe: What a recipe says beside the multiplier; None: nothing.
     """
 
     name: str
@@ -46,6 +76,7 @@ class ExportRow:
     optimizer: str = ""
     outcome: str = ""
     base_factor: float = 1.0
+    recipe: RecipeRow | None = None
 
     @property
     def factor(self) -> float:
@@ -95,8 +126,8 @@ class Settings:
         if self.weight_decay is None:
             if row.decay_factor != 1:
                 raise ExportError(
-                    "the policy keeps the weight decay of a step, so each multiplier needs a "
-                    "weight decay of its own; give --weight-decay, the trainer's setting"
+                    "the policy or the recipe gives parameters a weight decay of their own; give "
+                    "--weight-decay, the trainer's setting"
                 )
             return None
         return significant(self.weight_decay * row.decay_factor)
@@ -190,7 +221,8 @@ def keeping_decay(export: Export, settings: Settings) -> Export:
     """Return an export whose multipliers leave the weight decay of a step unchanged.
 
     A step's decay is ``learning_rate * weight_decay * weight``, so the setting is divided by the
-    multiplier. For optimizers that normalize a gradient with the decay in it, it is not.
+    multiplier. For optimizers that normalize a gradient with the decay in it, it is not. Under a
+    recipe, what is kept is the decay of a step that the recipe wants.
     """
     lost = [row for row in export.rows if not _decay_can_be_kept(settings.optimizer_of(row))]
     notes = export.notes
@@ -203,12 +235,31 @@ def keeping_decay(export: Export, settings: Settings) -> Export:
         notes += (note,)
     names = {row.name for row in lost}
     rows = tuple(
-        replace(row, decay_factor=significant(1 / row.multiplier))
+        replace(row, decay_factor=significant(_step_decay(row) / row.multiplier))
         if row.multiplier > 0 and row.name not in names
         else row
         for row in export.rows
     )
     return replace(export, rows=rows, notes=notes)
+
+
+def _step_decay(row: ExportRow) -> float:
+    """Return the factor on the decay of a step that is wanted, 1 without a recipe."""
+    return 1.0 if row.recipe is None else row.decay_factor * row.recipe.learning_rate
+
+
+def recipe_losses(export: Export) -> tuple[str, ...]:
+    """Return what is lost if a format has no epsilon and no betas for each parameter."""
+    scaled = [row.recipe.scaled for row in export.rows if row.recipe is not None]
+    names = sorted({name for each in scaled for name in each})
+    if not names:
+        return ()
+    count = sum(map(bool, scaled))
+    loss = (
+        f"the recipe scales {' and '.join(names)} of {count} parameters, and this format has no "
+        "setting for each of them; csv and pytorch have the factors"
+    )
+    return (loss,)
 
 
 def _decay_can_be_kept(optimizer: str) -> bool:

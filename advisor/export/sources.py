@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from advisor.export.errors import ExportError
-from advisor.export.rows import Export, ExportRow, significant, trainer_names
+from advisor.export.rows import Export, ExportRow, RecipeRow, significant, trainer_names
 from advisor.policy.arrays import Floats
 from advisor.report.words import outcome_word, short_name
 from advisor.wire.layouts import layout_from_proto
@@ -66,15 +66,15 @@ def of_answer(
         + (
             f"the answer to the measurement at step {answer.step}"
             if is_measured
-            else f"priors from shapes for {priors} of {len(answer.multipliers)} parameters, "
-            "without a measurement"
+            else f"priors from {'the recipe' if answer.recipe else 'shapes'} for {priors} of "
+            f"{len(answer.multipliers)} parameters, without a measurement"
         ),
     )
     outcomes = [outcome_word(outcome) for outcome in answer.outcomes]
     if not is_measured:
         outcomes = [
-            outcome if prior == 0 else "prior"
-            for outcome, prior in zip(outcomes, answer.priors, strict=True)
+            _word_without_measurement(outcome, prior)
+            for outcome, prior in zip(answer.outcomes, answer.priors, strict=True)
         ]
     notes = [
         *_unadvised(answer.outcomes),
@@ -82,6 +82,45 @@ def of_answer(
         *(warning.message for warning in answer.warnings),
     ]
     return _export(request.opening, list(answer.multipliers), outcomes, origin, notes)
+
+
+def with_recipe(export: Export, answer: advisor_service_pb2.RecommendLRResponse | None) -> Export:
+    """Return an export with what a recipe says beside learning rates.
+
+    Args:
+        export: The multipliers.
+        answer: The answer to the opening without a measurement; None: the service gives none.
+    """
+    if answer is None or not answer.recipe:
+        return export
+    factors = answer.recipe_factors
+    rows = tuple(
+        replace(
+            row,
+            decay_factor=significant(factors.weight_decays[i]),
+            recipe=RecipeRow(
+                factors.learning_rates[i],
+                significant(factors.epsilons[i]),
+                significant(factors.one_minus_beta1s[i]),
+                significant(factors.one_minus_beta2s[i]),
+                significant(factors.initial_rms[i]) if factors.initial_rms[i] >= 0 else None,
+            ),
+        )
+        for i, row in enumerate(export.rows)
+    )
+    origin = f"Factors of the recipe {short_name(answer.recipe)}"
+    notes = [f"The recipe holds only if: {condition}" for condition in factors.conditions]
+    if any(row.recipe is not None and row.recipe.initial_rms is not None for row in rows):
+        notes.append(
+            "The recipe also scales initial values, which no setting of a trainer does: before the "
+            "first step, scale each parameter to its `initial_rms` in the format csv or pytorch"
+        )
+    return replace(
+        export,
+        rows=rows,
+        origin=(*export.origin, origin),
+        notes=(*export.notes, *notes),
+    )
 
 
 def of_run(
@@ -163,6 +202,12 @@ def weight_decay_rule(
     independent = policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT
     is_independent = bool(answers) and answers[-1].weight_decay == independent
     return independent if is_independent else policy_pb2.WEIGHT_DECAY_RULE_COUPLED
+
+
+def _word_without_measurement(outcome: policy_pb2.Outcome.ValueType, prior: float) -> str:
+    if prior > 0:
+        return "prior"
+    return outcome_word(outcome) if outcome == policy_pb2.OUTCOME_UNMATCHED else "no prior"
 
 
 def _base_factors(events: Sequence[run_service_pb2.RunEvent], groups: int) -> list[float]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
 import pytest
 import yaml
 
+from advisor.cli.layout_files import read_request
 from fslr import AdvisorClient, RunSession, save_layout, save_profile
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, policy_pb2
@@ -18,6 +21,7 @@ from tests.unit.export import trainers
 from tests.waiting import eventually
 
 DECAY_KEPT = policy_pb2.Policy(weight_decay=policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT)
+LEARNING_RATE = ("--learning-rate", "0.01", "--weight-decay", "0.1")
 
 
 @pytest.fixture
@@ -253,3 +257,47 @@ def test_invalid_input_is_a_clear_error(
     refused = cli.run("export", *(files.get(a, a) for a in arguments), ok=False)
     assert message in " ".join(refused.stderr.split())
     assert not refused.stdout
+
+
+def test_a_recipe_gives_decay_epsilon_and_initial_values_too(
+    cli: Cli, client: AdvisorClient, project: str, layout: Path
+) -> None:
+    register(client, project, DECAY_KEPT)
+    command = ("export", "shaped", "--layout", str(layout), "--recipe", "completep")
+    shown = cli.run(*command, "--to", "csv")
+    rows = list(csv.DictReader(io.StringIO(shown.stdout)))
+    columns = ("multiplier", "weight_decay_factor", "epsilon_factor", "initial_rms", "outcome")
+    # Four times as wide: learning rates by 1/4, initial values by 1/2. The decay of a step is the
+    # learning rate times the setting, so the recipe's setting keeps it.
+    assert [tuple(row[column] for column in columns) for row in rows[:2]] == [
+        ("1.0", "1.0", "1.0", "0.02", "prior"),
+        ("0.25", "4.0", "0.25", "0.01", "prior"),
+    ]
+    assert "scale each parameter to its `initial_rms`" in " ".join(shown.stderr.split())
+    assert "The recipe holds only if: " in shown.stderr
+    groups = json.loads(cli.run(*command, "--to", "pytorch", *LEARNING_RATE).stdout)["groups"]
+    assert [group.get("epsilon_factor") for group in groups[:2]] == [None, 0.25]
+    assert groups[1]["initial_rms"][0] == 0.01
+    refused = cli.run(*command, "--to", "nemo-automodel", ok=False)
+    assert "the recipe scales epsilon of 3 parameters, and this format has no" in refused.output
+    written = cli.run(*command, "--to", "nemo-automodel", "--allow-loss").stdout
+    assert trainers.nemo_automodel(written, NAMES)["blocks.1.up.weight"] == (0.25, 4.0)
+    refused = cli.run("export", "night", "--recipe", "completep", "--to", "csv", ok=False)
+    assert "--recipe cannot change the multipliers of a run" in refused.output
+
+
+def test_a_run_that_followed_a_recipe_is_exported_with_the_version_that_it_followed(
+    cli: Cli, client: AdvisorClient, project: str, layout: Path
+) -> None:
+    register(client, project)
+    opening = read_request(layout, f"projects/{project}/profiles/shaped").opening
+    cli.run("recipe", "set", "ours", "completep")
+    opening.run, opening.recipe = run_name("big", project), f"projects/{project}/recipes/ours"
+    session = client.open_run(opening)
+    session.recommend(pb.Measurement(unit_rates=[1.0, 8.0, 12.0, 16.0]))
+    session.close()
+    cli.run("recipe", "set", "ours", "standard")
+    eventually(lambda: len(list(client.get_run_history("big", project=project))) == 1)
+    shown = cli.run("export", "big", "--to", "csv")
+    [row, *_] = [r for r in csv.DictReader(io.StringIO(shown.stdout)) if "blocks" in r["name"]]
+    assert (row["epsilon_factor"], row["initial_rms"]) == ("0.25", "0.01")

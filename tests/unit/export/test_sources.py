@@ -137,7 +137,7 @@ def test_without_a_measurement_the_multipliers_are_priors() -> None:
         (0.5, "prior"),
         (0.25, "prior"),
         (0.25, "prior"),
-        (1.0, "held zero rate"),
+        (1.0, "no prior"),
     ]
     assert "priors from shapes for 3 of 4 parameters, without a measurement" in found.origin[0]
     assert found.notes == ("1 of 4 parameters have no prior: their multiplier is 1",)
