@@ -1,0 +1,83 @@
+"""Where measured multipliers contradict a recipe: at most one warning, and beyond noise only."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from advisor.advising.recipe_warnings import disagreement, is_check_due, role_differences
+from advisor.policy import Layout, Measurement
+
+ROLES, BLOCKS, RUNS = 5, 3, 250
+LAYOUT = Layout.of_names([
+    f"blocks.{i}.part{j}.weight" for i in range(BLOCKS) for j in range(ROLES)
+])
+PRIORS = np.full(len(LAYOUT), 0.25)
+
+
+@pytest.mark.parametrize("error", [0.02, 0.3])
+def test_a_difference_up_to_a_factor_of_2_is_rarely_reported_and_a_larger_one_is(
+    error: float,
+) -> None:
+    """The chance of a report without a reason is 1 % of runs; the bound is 4.4 deviations above."""
+    generator = np.random.default_rng(0)
+    errors = np.full(len(LAYOUT), error)
+    reported = found = 0
+    for _ in range(RUNS):
+        noise = np.exp(error * generator.standard_normal(len(LAYOUT)))
+        sides = np.where(
+            np.arange(len(LAYOUT)) % ROLES % 2, 2.0, 0.5
+        )  # the largest true difference
+        reported += bool(disagreement("r", LAYOUT, PRIORS * sides * noise, PRIORS, errors))
+        large = np.where(np.arange(len(LAYOUT)) % ROLES == 4, 8.0, 1.0)
+        [warning] = disagreement("r", LAYOUT, PRIORS * large * noise, PRIORS, errors) or [None]
+        found += warning is not None and "part4" in warning.message
+    assert reported <= 9
+    assert found >= 0.95 * RUNS
+
+
+def test_a_spread_between_the_blocks_of_a_role_is_noise_too() -> None:
+    layout = Layout.of_names([f"blocks.{i}.up.weight" for i in range(4)])
+    ratios, priors, exact = np.array([0.5, 0.5, 40.0, 80.0]), np.ones(4), np.zeros(4)
+    [role] = role_differences(layout, ratios, priors, exact)
+    assert role.measured == pytest.approx(math.exp(np.log(ratios).mean()))
+    assert role.error == pytest.approx(np.log(ratios).std(ddof=1) / 2)
+    assert disagreement("r", layout, ratios, priors, exact) == []
+    alike = np.array([39.0, 40.0, 41.0, 40.0])
+    assert "measured 40, recipe 1" in disagreement("r", layout, alike, priors, exact)[0].message
+
+
+def test_groups_without_a_ratio_a_prior_or_a_known_error_are_left_out() -> None:
+    layout = Layout.of_names(["a.weight", "b.weight", "c.weight", "d.weight"])
+    found = role_differences(
+        layout,
+        np.array([0.0, 9.0, 9.0, 9.0]),
+        np.array([1.0, 0.0, 1.0, 1.0]),
+        np.array([0.1, 0.1, 0.0, 0.1]),
+    )
+    assert [role.role for role in found] == ["d.weight"]
+    nothing = np.zeros(4)
+    assert disagreement("r", layout, nothing, nothing, nothing) == []
+
+
+@pytest.mark.parametrize("total_steps", [0, 150, 5_000])
+@pytest.mark.parametrize("interval", [1, 7, 25, 400])
+def test_one_measurement_of_a_run_checks_its_recipe(total_steps: int, interval: int) -> None:
+    due = [
+        step
+        for step in range(0, 2_000, interval)
+        if is_check_due(
+            Measurement(
+                step=step,
+                unit_rates=np.ones(1),
+                relative_errors=np.zeros(1),
+                multipliers=np.ones(1),
+                interval_steps=interval if step else 0,
+                total_steps=total_steps,
+            )
+        )
+    ]
+    first = 15 if total_steps == 150 else 100
+    assert due == [math.ceil(first / interval) * interval]
