@@ -5,6 +5,8 @@ export interface Group {
   role?: string;
   depthIndex?: number;
   depthCount?: number;
+  innerIndices?: number[];
+  innerCounts?: number[];
   parameterCount?: number;
   shape?: number[];
   fanIn?: number;
@@ -12,12 +14,35 @@ export interface Group {
   kind?: string;
   initialRms?: number;
   optimizer?: string;
+  residualOutput?: boolean;
 }
 
 export interface Layout {
   groups: Group[];
   roleTemplates?: string[];
   frozenNames?: string[];
+  frozenParameterCounts?: number[];
+}
+
+/** How much larger a run is than its base, in what layouts do not show. */
+export interface TrainingRatios {
+  headSize?: number;
+  batch?: number;
+  tokens?: number;
+  sequence?: number;
+}
+
+/** A recipe's factors for one run; arrays are in layout order. */
+export interface RecipeFactors {
+  learningRates: number[];
+  weightDecays: number[];
+  epsilons: number[];
+  oneMinusBeta1s: number[];
+  oneMinusBeta2s: number[];
+  initialScales: number[];
+  initialRms: number[];
+  hasRule: boolean[];
+  conditions: string[];
 }
 
 export interface RunOpening {
@@ -34,6 +59,8 @@ export interface RunOpening {
   batchSize?: number;
   lossName?: string;
   session?: string;
+  trainingRatios?: TrainingRatios;
+  recipe?: string;
 }
 
 /** One step's unit rates; arrays are in layout order. */
@@ -55,6 +82,9 @@ export interface Measurement {
   updateRms?: number[];
   excludesWeightDecay?: boolean;
   mask?: string;
+  measuringSeconds?: number;
+  measuringOverhead?: number;
+  weightDecays?: number[];
 }
 
 export interface Recommendation {
@@ -76,6 +106,8 @@ export interface Recommendation {
   recommended: boolean[];
   priors: number[];
   weightDecay: string;
+  recipe: string;
+  recipeFactors: RecipeFactors | null;
 }
 
 export interface LayoutMapping {
@@ -86,6 +118,9 @@ export interface LayoutMapping {
   warnings: string[];
   weightDecay: string;
   policy: string;
+  minIntervalSteps: number;
+  maxIntervalSteps: number;
+  recipe: string;
 }
 
 export interface ClientOptions {
@@ -136,5 +171,7 @@ export class AdvisorClient {
   getProfile(name: string): Promise<Record<string, unknown>>;
   getRun(name: string): Promise<Record<string, unknown>>;
   status(): Promise<Record<string, unknown>>;
+  /** Any method without a stream, by the names in the protos. */
+  call(service: string, method: string, request?: Record<string, unknown>): Promise<Record<string, unknown>>;
   close(): void;
 }

@@ -10,33 +10,40 @@ const { ServiceError, serviceError } = require('./errors');
 const { RunSession } = require('./session');
 
 const PROTOS = path.join(__dirname, '..', '..', 'protos');
-const SERVICES = ['advisor', 'audit', 'policy', 'profile', 'run', 'status'];
+const PACKAGE = 'fslr.advisor.v1';
 const LOADER = { keepCase: false, longs: Number, enums: String, bytes: Buffer, defaults: true };
-const CHANNEL = {
-  'grpc.keepalive_time_ms': 60_000, // the service permits more, also without calls
-  'grpc.keepalive_timeout_ms': 20_000,
-  'grpc.max_receive_message_length': -1,
-  'grpc.service_config': JSON.stringify({
-    loadBalancingConfig: [{ round_robin: {} }],
-    methodConfig: [
-      {
-        name: SERVICES.map((name) => ({ service: serviceName(name) })),
-        retryPolicy: {
-          maxAttempts: 4,
-          initialBackoff: '0.05s',
-          maxBackoff: '1s',
-          backoffMultiplier: 2,
-          retryableStatusCodes: ['UNAVAILABLE'],
-        },
-      },
-      // Sessions reconnect themselves.
-      { name: [{ service: serviceName('advisor'), method: 'RecommendLR' }] },
-    ],
-  }),
-};
 
-function serviceName(name) {
-  return `fslr.advisor.v1.${name[0].toUpperCase()}${name.slice(1)}Service`;
+/** Return the files of the services in a folder of protos. */
+function serviceFiles(protos) {
+  const folder = PACKAGE.replaceAll('.', '/');
+  const names = fs.readdirSync(path.join(protos, folder)).sort();
+  return names.filter((name) => name.endsWith('_service.proto')).map((name) => `${folder}/${name}`);
+}
+
+/** Return the settings of a channel to some services. */
+function channelOptions(services) {
+  return {
+    'grpc.keepalive_time_ms': 60_000, // the service permits more, also without calls
+    'grpc.keepalive_timeout_ms': 20_000,
+    'grpc.max_receive_message_length': -1,
+    'grpc.service_config': JSON.stringify({
+      loadBalancingConfig: [{ round_robin: {} }],
+      methodConfig: [
+        {
+          name: services.map((name) => ({ service: `${PACKAGE}.${name}` })),
+          retryPolicy: {
+            maxAttempts: 4,
+            initialBackoff: '0.05s',
+            maxBackoff: '1s',
+            backoffMultiplier: 2,
+            retryableStatusCodes: ['UNAVAILABLE'],
+          },
+        },
+        // Sessions reconnect themselves.
+        { name: [{ service: `${PACKAGE}.AdvisorService`, method: 'RecommendLR' }] },
+      ],
+    }),
+  };
 }
 
 function isLoopback(address) {
@@ -64,65 +71,78 @@ class AdvisorClient {
     const credentials = ca
       ? grpc.credentials.createSsl(read(ca), read(key), read(cert))
       : grpc.credentials.createInsecure();
-    const files = SERVICES.map((name) => `fslr/advisor/v1/${name}_service.proto`);
-    const definition = protoLoader.loadSync(files, { ...LOADER, includeDirs: [options.protos || PROTOS] });
+    const protos = options.protos || PROTOS;
+    const definition = protoLoader.loadSync(serviceFiles(protos), { ...LOADER, includeDirs: [protos] });
     const { v1 } = grpc.loadPackageDefinition(definition).fslr.advisor;
-    this._channel = new grpc.Channel(address, credentials, CHANNEL);
+    const services = Object.keys(v1).filter((name) => v1[name].service);
+    this._channel = new grpc.Channel(address, credentials, channelOptions(services));
     this._services = {};
-    for (const name of SERVICES) {
-      const Service = v1[serviceName(name).split('.').pop()];
-      this._services[name] = new Service(address, credentials, { channelOverride: this._channel });
+    for (const name of services) {
+      this._services[name] = new v1[name](address, credentials, { channelOverride: this._channel });
     }
   }
 
   /** Return a session for a run; its stream opens with the first measurement. */
   openRun(opening) {
-    const start = () => this._services.advisor.RecommendLR(this._metadata.clone());
+    const start = () => this._services.AdvisorService.RecommendLR(this._metadata.clone());
     return new RunSession(start, opening, this.deadlineMs);
   }
 
   /** Return the answer to one measurement, without a stream. */
   recommendOnce(opening, measurement) {
-    return this._unary('advisor', 'RecommendLROnce', { opening, measurement });
+    return this.call('AdvisorService', 'RecommendLROnce', { opening, measurement });
   }
 
   /** Return how a layout maps onto a profile, and why a run would be refused. */
-  validateLayout({ profile, layout, policy, optimizer }) {
-    return this._unary('profile', 'ValidateLayout', { name: profile, layout, policy, optimizer });
+  validateLayout({ profile, layout, policy, optimizer, trainingRatios, recipe }) {
+    const request = { name: profile, layout, policy, optimizer, trainingRatios, recipe };
+    return this.call('ProfileService', 'ValidateLayout', request);
   }
 
   /** Store a profile; content that is already stored keeps its version. */
   registerProfile(name, content, requestId = randomUUID()) {
-    return this._unary('profile', 'RegisterProfile', { name, content, requestId });
+    return this.call('ProfileService', 'RegisterProfile', { name, content, requestId });
   }
 
   /** Return one version of a profile, with the profile's versions and aliases. */
   getProfile(name) {
-    return this._unary('profile', 'GetProfile', { name });
+    return this.call('ProfileService', 'GetProfile', { name });
   }
 
   /** Return a stored run. */
   getRun(name) {
-    return this._unary('run', 'GetRun', { name });
+    return this.call('RunService', 'GetRun', { name });
   }
 
   /** Return the status of the service, and who it takes the caller for. */
   status() {
-    return this._unary('status', 'GetStatus', {});
+    return this.call('StatusService', 'GetStatus', {});
+  }
+
+  /** Return the response of any method without a stream, such as `call('RecipeService', 'ListRecipes')`. */
+  async call(service, method, request = {}) {
+    const stub = this._services[service];
+    if (!stub) {
+      throw new TypeError(`there is no service ${service}; use ${Object.keys(this._services).join(', ')}`);
+    }
+    const methods = Object.values(stub.constructor.service).filter(
+      ({ requestStream, responseStream }) => !requestStream && !responseStream,
+    );
+    const names = methods.map(({ path: full }) => full.split('/').pop());
+    if (!names.includes(method)) {
+      throw new TypeError(`${service} has no method ${method} without a stream; use ${names.join(', ')}`);
+    }
+    const options = { deadline: Date.now() + this.deadlineMs };
+    return new Promise((resolve, reject) => {
+      stub[method](request, this._metadata.clone(), options, (error, response) =>
+        error ? reject(serviceError(error)) : resolve(response),
+      );
+    });
   }
 
   /** Close the connection. */
   close() {
     this._channel.close();
-  }
-
-  _unary(service, method, request) {
-    const options = { deadline: Date.now() + this.deadlineMs };
-    return new Promise((resolve, reject) => {
-      this._services[service][method](request, this._metadata.clone(), options, (error, response) =>
-        error ? reject(serviceError(error)) : resolve(response),
-      );
-    });
   }
 }
 

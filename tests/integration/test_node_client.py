@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,11 +13,13 @@ from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 
 from advisor.local.server import LocalServer
 from advisor.store.redis.embedded import EmbeddedRedis
 from fslr import AdvisorClient
 from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import layout_pb2, profile_service_pb2, recipe_pb2
 from tests.building import content_message, opening_message
 from tests.certificates import Authority
 from tests.operator_tokens import Tokens
@@ -125,6 +128,36 @@ def test_errors_have_their_reasons_and_the_session_goes_on(
     assert (invalid["codeName"], invalid["reason"]) == ("INVALID_ARGUMENT", "INVALID_VALUE")
     assert "measurement.step: -1" in invalid["message"]
     assert found["after"] == 0
+
+
+def test_any_method_without_a_stream_can_be_called(
+    client_folder: Path, service: LocalServer
+) -> None:
+    found = run(client_folder, "generic", service.address)
+    with AdvisorClient(service.address) as client:
+        expected = [version.name for version in client.list_recipes() if not version.version]
+    assert [recipe["name"] for recipe in found["recipes"]] == expected != []
+    assert found["service"]["message"].startswith("there is no service NoService; use AdvisorServ")
+    assert "RunService has no method WatchRun without a stream; use " in found["method"]["message"]
+    assert found["unset"]["codeName"] == "INVALID_ARGUMENT"
+
+
+def test_the_types_have_each_field_of_the_protos() -> None:
+    text = (_SOURCE / "index.d.ts").read_text("utf-8")
+    messages: dict[str, type[Message]] = {
+        "Group": layout_pb2.Group,
+        "Layout": layout_pb2.Layout,
+        "TrainingRatios": recipe_pb2.TrainingRatios,
+        "RecipeFactors": recipe_pb2.RecipeFactors,
+        "RunOpening": pb.RunOpening,
+        "Measurement": pb.Measurement,
+        "Recommendation": pb.RecommendLRResponse,
+        "LayoutMapping": profile_service_pb2.ValidateLayoutResponse,
+    }
+    for name, message in messages.items():
+        body = text.partition(f"export interface {name} {{\n")[2].partition("\n}")[0]
+        typed = re.findall(r"^  (\w+)\??:", body, re.MULTILINE)
+        assert sorted(typed) == sorted(field.camelcase_name for field in message.DESCRIPTOR.fields)
 
 
 def test_a_session_goes_on_with_a_service_that_was_restarted(

@@ -53,6 +53,16 @@ const scenarios = {
     return { steps: [first.step, second.step] };
   },
 
+  async generic(client) {
+    const found = await client.call('RecipeService', 'ListRecipes', { parent: 'projects/default' });
+    return {
+      recipes: found.shipped,
+      service: await failure(client.call('NoService', 'ListRecipes')),
+      method: await failure(client.call('RunService', 'WatchRun')),
+      unset: await failure(client.call('RecipeService', 'GetRecipe')),
+    };
+  },
+
   async status(client) {
     return (await failure(client.status())) || (await client.status());
   },
