@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 
 from advisor.cli import completion
 from advisor.cli.common import (
@@ -19,6 +19,7 @@ from advisor.cli.common import (
     Yes,
     client,
     confirm,
+    date,
     date_with_seconds,
     fail,
     message_dict,
@@ -58,16 +59,21 @@ def list_(
     if not runs:
         say(f"no runs in project {plain(project)}")
         return
+    now = datetime.now(UTC)
+    rows = [RunRow.of(run, now) for run in runs]
+    some_lost = any(row.lost_measurements for row in rows)
     table = Table(
-        *("run", "state", "step", "loss", "learning rate", "times measured", "lost", "profile"),
-        "last measured",
+        Column("run", overflow="fold"),
+        *("state", "step", "loss", "learning\nrate", "times\nmeasured"),
+        *(["lost"] if some_lost else []),
+        "profile",
+        Column("last measured\n(UTC)", no_wrap=True),
         box=box.SIMPLE,
         padding=0,
         pad_edge=False,
         show_edge=False,
     )
-    now = datetime.now(UTC)
-    for row in (RunRow.of(run, now) for run in runs):
+    for row in rows:
         table.add_row(
             plain(row.run),
             row.state,
@@ -75,9 +81,9 @@ def list_(
             "" if row.loss is None else format_number(row.loss),
             "" if row.learning_rate is None else format_number(row.learning_rate),
             str(row.measurements),
-            str(row.lost_measurements),
+            *([str(row.lost_measurements)] if some_lost else []),
             plain(row.profile),
-            date_with_seconds(row.update_time),
+            date(row.update_time),
         )
     print_table(table)
 

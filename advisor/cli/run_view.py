@@ -28,7 +28,7 @@ from advisor.report.texts import Texts
 from advisor.report.words import format_number, format_percent, short_name
 
 _TEXTS = Texts("en")
-_TREND, _SHORT_TREND = 10, 6  # characters
+_TREND, _SHORT_TREND = 10, 5  # characters
 _WIDE_TREND = 40
 MAX_ROLES, _MIN_ROLES = 16, 2
 MAX_LIVE_MEASUREMENTS = 4
@@ -162,7 +162,7 @@ def roles_table(figures: RunFigures, most: int) -> Table:
         Column("over time", width=width),
         Column("multiplier", justify="right", no_wrap=True),
         Column("learning\nrate", justify="right", no_wrap=True),
-        *([Column("decay\nper step", justify="right", no_wrap=True)] if decays else []),
+        *([Column("decay\n/ step", justify="right", no_wrap=True)] if decays else []),
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False,
     )  # fmt: skip
     shares = [point.role_shares for point in figures.points]
