@@ -84,7 +84,7 @@ def _check_outage(url: str, redis: RedisServer) -> None:
         assert unavailable.status_code == 503
         assert "Trainings go on: they keep their last multipliers" in unavailable.text
         # What was read stays: the page of the run shows it, and says what is wrong.
-        eventually(lambda: "notice bad" in client.get(_BASE).text)
+        eventually(lambda: "Nothing new can be read right now" in client.get(_BASE).text)
         assert client.get(curves).json()["measurements"] == 3
 
 

@@ -36,7 +36,7 @@ export class Chart {
     }));
     this.status = values;
     this.fillTable = fill;
-    this.section = container.closest("section");
+    this.section = container.dataset.chart ? container.closest("section") : container;
     this.canvasBox.addEventListener("keydown", (event) => this.onKey(event));
     onceVisible(container, () => {
       this.isVisible = true;

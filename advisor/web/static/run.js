@@ -36,7 +36,8 @@ function makeCharts() {
       bands: [{ upper: 2, lower: 3 }],
     }),
     shares: curve("shares", {
-      y: { label: texts["share.axis"] }, stacked: true, height: 300,
+      y: { label: texts["share.axis"], range: (_plot, low, high) => [Math.min(0, low), Math.max(100, high)] },
+      stacked: true, height: 300,
       series: roles.map((role) => ({ ...role, format: percentOf, width: 0.5 })),
     }),
     multipliers: curve("multipliers", {
@@ -150,8 +151,9 @@ const live = new LiveRun(base, {
   state(state, problem) {
     liveStatus.className = `live ${state}`;
     const reading = data && !data.complete ? texts["page.reading"] : texts["page.live"];
-    liveStatus.textContent = state === "live" ? reading : problem || texts["page.lost"];
-    if (state === "live") refreshFigures();
+    liveStatus.textContent = state === "live" ? reading : texts["page.lost"];
+    liveStatus.title = problem;
+    refreshFigures();
   },
 });
 
