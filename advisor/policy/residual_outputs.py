@@ -9,8 +9,8 @@ block and its module
   ``fc2``, ``linear2``, ``wo``, ``w2`` and the like), or
 * is called ``dense``, ``out``, ``o``, ``down`` or ``proj`` directly inside an attention or an MLP,
   or is the ``dense`` of BERT's ``output`` modules, or
-* is the last numbered layer with a matrix in an MLP (``mlp.2`` beside ``mlp.0``, ``Dense_1`` beside
-  ``Dense_0``).
+* is the last numbered layer with a matrix in an MLP or an expert (``mlp.2`` beside ``mlp.0``,
+  ``Dense_1`` beside ``Dense_0``).
 
 Names do not show whether a block has a residual connection at all. In convolutional blocks all
 kinds of layers have these names, so by name neither convolutions nor their biases are residual
@@ -40,6 +40,7 @@ _NAMES_IN_BLOCKS = frozenset({"out", "down", "proj"})
 _TENSORS = frozenset({"weight", "bias", "kernel", "scale", "embedding"})
 _MLP = re.compile(r"mlp|ffn|feed_?forward|dense_?relu_?dense|^ff$", re.IGNORECASE)
 _PART = re.compile(rf"attn|attention|mixer|experts?$|{_MLP.pattern}", re.IGNORECASE)
+_EXPERTS = re.compile(r"experts?$", re.IGNORECASE)
 _SEQUENTIAL = frozenset({"net", "layers", "linears"})
 _NUMBERED = re.compile(r"(?:(?:dense|linear|layers?|fc|lin)_?)?([0-9]+)", re.IGNORECASE)
 _BY_NAME = frozenset({GroupKind.HIDDEN, GroupKind.EXPERT, GroupKind.VECTOR, GroupKind.UNKNOWN})
@@ -110,5 +111,8 @@ def _numbered_layers(groups: Sequence[Group], paths: Sequence[_Path]) -> dict[_P
 
 
 def _is_mlp(path: _Path) -> bool:
-    """Return whether a module is an MLP, or the sequence of layers in one."""
-    return _MLP.search(path[-2] if path[-1] in _SEQUENTIAL and path[1:] else path[-1]) is not None
+    """Return whether a module is an MLP or an expert, or the sequence of layers in one."""
+    own, parent = path[-1], path[-2] if path[1:] else ""
+    if own.isdigit():
+        return _EXPERTS.search(parent) is not None
+    return _MLP.search(parent if own in _SEQUENTIAL and parent else own) is not None

@@ -43,6 +43,11 @@ _MODELS = {
         "block_sparse_moe.experts.0.w2.weight mlp.experts.down_proj",
         "block_sparse_moe.experts.0.w1.weight moe.gate.weight mlp.experts.gate_up_proj",
     ),
+    "experts in sequence": (
+        "layers.0.",
+        "experts.0.2.weight experts.1.2.bias experts.1.2.weight experts.0.2.bias",
+        "experts.0.0.weight experts.1.0.weight router.weight",
+    ),
     "timm": (
         "blocks.0.",
         "attn.proj.weight mlp.fc2.bias",
