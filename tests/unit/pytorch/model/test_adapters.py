@@ -69,6 +69,7 @@ def test_two_trained_factors_of_a_change_of_one_frozen_matrix_are_an_adapter(
         layer(frozen(), linear(8, 2), linear(2, 6), linear(8, 2), linear(2, 6)),
         layer(frozen(), nn.Sequential(linear(8, 2), nn.GELU(), linear(2, 6))),
         layer(linear(8, 2), linear(2, 6)),  # a narrow layer
+        layer(nn.Embedding(6, 8).requires_grad_(requires_grad=False), linear(8, 2), linear(2, 6)),
         nn.Sequential(frozen(), nn.Conv2d(2, 8, 1), linear(2, 6)),
     ],
 )

@@ -42,11 +42,13 @@ class _Matrix(NamedTuple):
         parameter: The parameter.
         shape: Its shape.
         is_linear: Whether it is the weight of a linear layer, whose shape is (out, in).
+        is_table: Whether it is the table of an embedding, whose shape is (in, out).
     """
 
     parameter: nn.Parameter
     shape: tuple[int, ...]
     is_linear: bool
+    is_table: bool
 
 
 def adapters_of(model: nn.Module) -> list[Adapter]:
@@ -69,6 +71,8 @@ def _adapter_of(module: nn.Module) -> Adapter | None:
     trained = [matrix for matrix in matrices if matrix.parameter.requires_grad]
     if len(frozen) != 1 or len(trained) != 2 or len(frozen[0].shape) != 2:
         return None
+    if frozen[0].is_table and any(matrix.is_linear for matrix in trained):
+        return None  # the linear layers read rows of the table, or are not used with it
     layouts = [frozen[0].shape, *([] if frozen[0].is_linear else [frozen[0].shape[::-1]])]
     for outputs, inputs in layouts:
         for a, b in (trained, trained[::-1]):
@@ -94,4 +98,4 @@ def _matrices_of(module: nn.Module, children: list[nn.Module]) -> Iterator[_Matr
             shape = shape_of(parameter)
             if shape is not None and len(shape) > 1 and not name.endswith("bias"):
                 is_linear = isinstance(owner, nn.Linear) and name == "weight"
-                yield _Matrix(parameter, shape, is_linear)
+                yield _Matrix(parameter, shape, is_linear, isinstance(owner, nn.Embedding))
