@@ -97,3 +97,15 @@ def test_both_factors_of_an_adapter_have_one_rate_and_one_multiplier_from_the_fi
     for point in content.points:
         for a, b in pairs:
             assert point.unit_rates[a] == point.unit_rates[b] > 0
+
+
+@pytest.mark.compatibility("LoRA with PEFT", "observe only")
+def test_a_recorded_training_of_adapters_is_bit_identical() -> None:
+    plain, watched = adapted(4), adapted(4)
+    train(plain, trained(plain), 3)
+    optimizer = trained(watched)
+    with fslr.torch.Recorder(watched, optimizer, every=1, options=_OPTIONS) as recorder:
+        train(watched, optimizer, 3)
+    assert len(recorder.profile("GPT-2 with LoRA").points) == 3
+    for one, other in zip(plain.parameters(), watched.parameters(), strict=True):
+        assert torch.equal(one, other)
