@@ -2,12 +2,14 @@
 
 :mod:`advisor.server.web` starts it, with its task in the environment. It runs a replica of the
 service that only the page can reach, so looking at pages neither slows advice down nor gets around
-the rules of the RPCs. It reports on standard output that it answers, or why it cannot.
+the rules of the RPCs. Where the cores are busy, it has a lower priority than the service. It
+reports on standard output that it answers, or why it cannot.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -22,6 +24,8 @@ from advisor.server.web import bound_listener, web_limits
 from advisor.server.worker import READY, START_ERRORS, TASK_VARIABLE, WorkerTask, start_problem
 from advisor.web.backend import Backend
 from advisor.web.serving import serving
+
+_NICENESS = 5  # a third of the CPU time of a process that competes with it
 
 
 async def _work(task: WorkerTask) -> None:
@@ -57,6 +61,8 @@ def main() -> None:
     """Run the page until it is stopped."""
     task = WorkerTask.model_validate_json(os.environ.pop(TASK_VARIABLE))
     configure_logging(as_json=task.log_json)
+    with contextlib.suppress(OSError):  # not allowed here
+        os.nice(_NICENESS)
     try:
         run_loop(_work(task))
     except (*START_ERRORS, StoreUnavailableError) as error:

@@ -25,7 +25,7 @@ _FIRST_PAGES_S = 1.0  # for first views to be answered before a long history is 
 _REST_S = 0.01  # between pages of a long history, so that other requests are answered
 _SUMMARY_S = 10.0
 _QUIET_S = 5.0  # then a page is told that the connection is still there
-_BATCH_S = 0.5  # between two messages to a page: measurements of this time are sent together
+_BATCH_S = 1.0  # between two messages to a page: measurements of this time are sent together
 _MIN_RETRY_S, _MAX_RETRY_S = 0.2, 5.0
 _MAX_ENCODED = 64
 

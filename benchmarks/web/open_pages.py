@@ -23,7 +23,7 @@ from benchmarks.rpc.payload import PROJECT
 
 _OPENING = 20  # pages that load at the same time
 _OPEN_S = 120.0
-_FIGURES_S = 1.0  # between two requests for the figures, as in the page's script
+_FIGURES_S = 2.0  # between two requests for the figures, as in the page's script
 _PIXELS = 1_300
 
 
