@@ -130,6 +130,9 @@ class PointReader:
         errors, shares = arrays.relative_errors, arrays.shares
         reference = _reference_total_rate(measurement, arrays)
         low, high = self._spread.around(reference, answer.profile_step)
+        median = high_error = 0.0
+        if errors is not None:
+            median, high_error = np.quantile(errors, (0.5, _HIGH_ERROR)).tolist()
         return Point(
             id=event.id,
             time=event.time.ToDatetime(UTC),
@@ -141,8 +144,8 @@ class PointReader:
             reference_low=low,
             reference_high=high,
             linearity_error=_optional(measurement, "linearity_error"),
-            relative_error=0.0 if errors is None else float(np.median(errors)),
-            high_relative_error=0.0 if errors is None else float(np.quantile(errors, _HIGH_ERROR)),
+            relative_error=median,
+            high_relative_error=high_error,
             role_shares=None if shares is None else self.roles.sums(shares),
             block_shares=None if shares is None else self.blocks.sums(shares),
             role_multipliers=self.roles.geometric_means(multipliers),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -175,12 +175,11 @@ class RunFeed:
         if not self.complete:
             await asyncio.sleep(_FIRST_PAGES_S)
         while not self.closed:
-            started = time.monotonic()
             try:
                 await self._read_rest(reading)
-                async with contextlib.aclosing(self._reader.watch(self._cursor)) as events:
-                    async for event in events:
-                        await self._arrived(event)
+                if await self._follow_events():
+                    delay_s = _MIN_RETRY_S
+                    continue
             except (NotFoundError, PermissionDeniedError) as error:
                 self.problem, self.closed = str(error), True
             except ServiceError as error:
@@ -190,8 +189,6 @@ class RunFeed:
                 _log.exception("a run can no longer be followed")
                 self.closed = True
             self._notify()
-            if time.monotonic() - started > _MAX_RETRY_S:  # it worked for a while
-                delay_s = _MIN_RETRY_S
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, _MAX_RETRY_S)
 
@@ -202,24 +199,54 @@ class RunFeed:
                 self.history, self.complete = reading, True
                 self._notify()
             await asyncio.sleep(_REST_S)
-        more = bool(self.problem)
-        while more:
-            events, more = await self._reader.page(self.history, self._cursor)
-            for event in events:
-                await self._arrived(event)
         if self.problem:
+            await self._read_new()
             self.problem = ""
             self._notify()
 
-    async def _arrived(self, event: run_service_pb2.RunEvent) -> None:
-        if not self.history.figures.reader.fits(event):  # restarted with a different layout
-            earlier = self.history.figures
-            self.history = await self._reader.new_history()
-            self.history.figures.left_out = earlier.left_out + earlier.measurements
-        self._cursor = event.id
-        if self.history.add(event):
-            _update(self.history.figures.run, event)
-        self._notify()
+    async def _follow_events(self) -> bool:
+        """Wait for the next event, and read those that come soon after it.
+
+        The first one arrives without a delay. A run that reports several times a second is then
+        read once a second, which takes less time than a message for each event.
+
+        Returns:
+            Whether there was an event.
+        """
+        found = False
+        async with contextlib.aclosing(self._reader.watch(self._cursor)) as events:
+            async for event in events:
+                await self._arrived([event])
+                found = True
+                break
+        more = found
+        while more:
+            await asyncio.sleep(_BATCH_S)
+            more = await self._read_new()
+        return found
+
+    async def _read_new(self) -> bool:
+        """Read the events after the last one, and return whether there are any."""
+        count, more = 0, True
+        while more:
+            events, more = await self._reader.page(self.history, self._cursor)
+            await self._arrived(events)
+            count += len(events)
+        return count > 0
+
+    async def _arrived(self, events: Sequence[run_service_pb2.RunEvent]) -> None:
+        turns = Turns()
+        for event in events:
+            if not self.history.figures.reader.fits(event):  # restarted with a different layout
+                earlier = self.history.figures
+                self.history = await self._reader.new_history()
+                self.history.figures.left_out = earlier.left_out + earlier.measurements
+            self._cursor = event.id
+            if self.history.add(event):
+                _update(self.history.figures.run, event)
+            await turns.next()
+        if events:
+            self._notify()
 
     def _notify(self) -> None:
         self.version += 1
