@@ -222,3 +222,28 @@ def write(folder: Path, **files: dict[str, Any]) -> Path:
     for name, figures in files.items():
         (folder / f"{name}.json").write_text(json.dumps(figures), "utf-8")
     return folder
+
+
+def web() -> dict[str, Any]:
+    """Return figures of the web page."""
+    return {
+        **PROVENANCE,
+        "groups": 10_000,
+        "points": 1_000,
+        "first_view_ms": 812.4,
+        "bytes": 61_200,
+        "draw_ms_10k_groups": 8.2,
+        "read_s": 9.1,
+        "web_mib_large_run": 170.2,
+        "sse_clients": 200,
+        "sse_events_per_s": 950.0,
+        "web_mib_with_pages": 140.0,
+        "web_mib_without_pages": 96.0,
+        "streams": 1_000,
+        "rpc_per_s_without_pages": 5_000.0,
+        "rpc_per_s_with_pages": 4_700.0,
+        "rpc_ratio": 0.94,
+        "rpc_spread": [0.91, 0.99],
+        "p99_ratio": 1.1,
+        "p99_spread": [1.0, 1.2],
+    }

@@ -252,6 +252,8 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("bytes", _BYTES),
     ("first_view_ms", _TIME),
     ("draw_ms_10k_groups", _TIME),
+    ("web_mib_without_pages", _NEITHER),
+    ("web_mib_*", _BYTES),
     ("rpc_ratio", _SPEED_RATIO),
     ("rpc_per_s_without_pages", _OTHERS_TIME),
     ("rpc_per_s_with_pages", _SPEED),

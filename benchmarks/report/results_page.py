@@ -11,6 +11,7 @@ from benchmarks.report import tables, transfer
 from benchmarks.report.paths import FIGURES, MEASUREMENT, RECIPES, SIZING, link_from_results
 from benchmarks.report.sentences import estimator_columns
 from benchmarks.report.stored import Figures
+from benchmarks.report.web_page import web_page
 
 _OPENING = f"""\
 # Results
@@ -226,6 +227,7 @@ _SECTIONS = (
     _Section("frameworks", "PyTorch and JAX", _frameworks),
     _Section("registry", "Many profiles and large profiles", _registry),
     _Section("rpc", "Throughput of one service", _rpc),
+    _Section("web", "The web page", web_page),
     _Section("chaos", "Fault injection", _chaos),
     _Section("fuzz", "Fuzzing", _fuzz),
     _Section("demo", "The demo", _demo),

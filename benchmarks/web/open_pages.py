@@ -1,7 +1,7 @@
 """Open pages of runs, without a browser: the requests of a page, and its live connection.
 
 As a program (``python -m benchmarks.web.open_pages URL COUNT RUN...``) it opens pages until its
-standard input ends. It prints ``ready`` once all are open, and the number of measurements that they
+standard input ends. Browsers run on other machines, so it has a low priority. It prints ``ready`` once all are open, and the number of measurements that they
 have received after each line of input.
 """
 
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -23,7 +24,7 @@ from benchmarks.rpc.payload import PROJECT
 
 _OPENING = 20  # pages that load at the same time
 _OPEN_S = 120.0
-_FIGURES_S = 2.0  # between two requests for the figures, as in the page's script
+_FIGURES_S = 3.0  # between two requests for the figures, as in the page's script
 _PIXELS = 1_300
 
 
@@ -201,4 +202,5 @@ class OpenPages:
 
 
 if __name__ == "__main__":
+    os.nice(5)
     uvloop.run(_hold_open(sys.argv[1], int(sys.argv[2]), sys.argv[3:]))

@@ -118,7 +118,7 @@ const refreshFigures = throttled(async () => {
   } catch {
     // The next measurement tries again.
   }
-}, 2000);
+}, 3000);
 
 // The run's own metrics; none of the page depends on them.
 async function loadMetrics() {

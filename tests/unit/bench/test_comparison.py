@@ -30,6 +30,7 @@ from tests.results import (
     ideas,
     practice,
     transfer,
+    web,
     write,
 )
 
@@ -40,6 +41,7 @@ _MADE_UP = {
     "ablations": ablations(),
     "ideas": ideas(),
     "practice": practice(),
+    "web": web(),
 }
 _FILES = {**load_figures(_STORED), **_MADE_UP}
 _ALL = {**_FILES, **{f"stored {name}": found for name, found in load_figures(_STORED).items()}}

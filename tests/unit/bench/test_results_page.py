@@ -22,6 +22,7 @@ from tests.results import (
     ideas,
     practice,
     transfer,
+    web,
     write,
 )
 
@@ -163,6 +164,15 @@ def test_a_case_without_the_default_method_has_no_picture(tmp_path: Path) -> Non
             "| width, res mlp | advised | +0 | -0.004 ± 0.010 | +1.9 | none | 3 |",
         ),
         ("frameworks", frameworks(), "| cost in gradients, 1024 examples of 1 position | 0.91 |"),
+        ("web", web(), "| first view in a browser, nothing cached | 0.81 s |"),
+        (
+            "web",
+            web(),
+            (
+                "| RPCs per second with 200 open pages, to those without a page | "
+                "0.94 (0.91 to 0.99) |"
+            ),
+        ),
         ("ablations", ablations(), "| **100** | +0 | +0.002 | +1.9 | 3 |"),
         ("ablations", ablations(), "| 25 | +0 | +0.001 | +8.0 | 3 |"),
         (
