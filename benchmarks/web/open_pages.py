@@ -1,8 +1,8 @@
 """Open pages of runs, without a browser: the requests of a page, and its live connection.
 
 As a program (``python -m benchmarks.web.open_pages URL COUNT RUN...``) it opens pages until its
-standard input ends. Browsers run on other machines, so it has a low priority. It prints ``ready`` once all are open, and the number of measurements that they
-have received after each line of input.
+standard input ends. Browsers run on other machines, so it has a low priority. It prints ``ready``
+once all are open, and the number of measurements that they have received after each line of input.
 """
 
 from __future__ import annotations
