@@ -37,7 +37,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "names": Layout.of_names([group.name for group in run.groups]),
     }
     folder = tmp_path_factory.mktemp("layouts")
-    paths = {name: folder / f"{name}.yaml" for name in layouts}
+    paths = {name: folder / f"{name}.json" for name in layouts}
     for name, layout in layouts.items():
         save_layout(layout_to_proto(layout), paths[name])
     return {name: str(path) for name, path in paths.items()}
