@@ -124,13 +124,25 @@ def _text(name: str, recipe: Recipe) -> str:
 
 
 def read_recipe(name: str) -> Recipe:
-    """Return a shipped recipe, or the one in a file."""
-    if Path(name).suffix.lower() not in _FILE_SUFFIXES:
-        return shipped_recipe(name)
+    """Return a shipped recipe, or the one in a file.
+
+    Args:
+        name: Name of the recipe, or path of the file.
+
+    Raises:
+        InvalidValueError: There is no such shipped recipe, or the file's is not valid.
+        ProfileFileError: The file cannot be read.
+    """
+    if Path(name).suffix.lower() in _FILE_SUFFIXES:
+        try:
+            return load_recipe(name)
+        except InvalidValueError as error:
+            raise error.under(name) from None
     try:
-        return load_recipe(name)
+        return shipped_recipe(name)
     except InvalidValueError as error:
-        raise error.under(name) from None
+        hint = "`advisor recipe get` writes a stored recipe to a file"
+        raise InvalidValueError(error.field, f"{error.description}; {hint}") from None
 
 
 def _optimizers(recipe: Recipe) -> str:

@@ -160,6 +160,7 @@ def test_a_profile_as_base_gives_aliases_and_the_optimizer(
     ("arguments", "message"),
     [
         (("apply", "complete", "{run}", "--base", "{base}"), "did you mean completep"),
+        (("show", "ours"), "`advisor recipe get` writes a stored recipe to a file"),
         (("apply", "completep", "{names}", "--base", "{names}"), "does not give the group's kind"),
         (("apply", "completep", "{run}", "--base", "none.yaml"), "the file none.yaml cannot be"),
         (("check", "completed-p", "{run}", "-b", "{base}", "--batch", "0"), "ratios.batch: 0.0 is"),
