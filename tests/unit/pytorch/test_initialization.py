@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from advisor.local.in_process import InProcessSession
-from fslr import AttachError, InvalidRequestError, ServiceError, UnavailableError
+from fslr import AttachError, InvalidRequestError, RunInfo, ServiceError, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.integrations.callbacks import AttachmentHolder
 from fslr.testing import FakeAdvisor
@@ -308,6 +308,30 @@ def test_frozen_tensors_may_be_trained() -> None:
     assert after["norm.weight"] == before["norm.weight"]
     assert after["hidden.weight"] != before["hidden.weight"]
     attachment.close()
+
+
+@pytest.mark.parametrize("recipe", ["", "square-root-batch"])
+def test_what_layouts_do_not_show_comes_with_the_run(recipe: str) -> None:
+    """The base has batches of 4."""
+    for info in (RunInfo(batch_size=64), RunInfo(ratios={"batch": 16.0})):
+        model, optimizer = job(64)
+        advisor = advisor_of("" if recipe else "square-root-batch")
+        attachment, _ = attached(
+            model, optimizer, advisor, run=info, recipe=recipe, initialize=bool(recipe)
+        )
+        assert attachment.multipliers == [4.0] * 6
+        settings = attachment.by_name()["head.weight"].recipe
+        assert settings is not None
+        assert settings.epsilon == 0.25
+        assert settings.one_minus_beta2 == 16
+        attachment.close()
+    model, optimizer = job(64)
+    for ratios, message in (
+        ({"heads": 2.0}, "there is no ratio 'heads'; known are head_size, batch, tokens, sequence"),
+        ({"batch": 0.0}, "the ratio batch is 0.0; it must be the run's value over the base's"),
+    ):
+        with pytest.raises(AttachError, match=message):
+            attached(model, optimizer, advisor_of(MUP), run=RunInfo(ratios=ratios))
 
 
 def test_a_trainer_that_resumes_does_not_initialize() -> None:

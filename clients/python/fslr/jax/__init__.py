@@ -36,6 +36,7 @@ from fslr.jax.advice_transform import AdviceState, scale_by_advice
 from fslr.jax.attachment import Attachment, attach
 from fslr.jax.groups import ModelGroups, ParameterGroup
 from fslr.jax.measuring_options import MeasuringOptions
+from fslr.jax.recipe import ParameterRecipe, recipe_for
 from fslr.jax.recorder import Recorder
 
 __all__ = [
@@ -44,9 +45,11 @@ __all__ = [
     "MeasuringOptions",
     "ModelGroups",
     "ParameterGroup",
+    "ParameterRecipe",
     "Recorder",
     "attach",
     "multipliers_of",
+    "recipe_for",
     "scale_by_advice",
     "with_multipliers",
 ]

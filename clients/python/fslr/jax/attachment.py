@@ -10,6 +10,7 @@ from fslr.client.given_advisor import attached_to
 from fslr.jax.groups import ModelGroups
 from fslr.jax.measuring_options import MeasuringOptions
 from fslr.jax.processes import ranks
+from fslr.jax.recipe import NEEDED, settings_line
 from fslr.jax.step_loop import SteppedByLoop
 from fslr.jax.step_meter import Apply
 from fslr.jax.training import TrainingParts, TrainingSpec
@@ -19,6 +20,7 @@ from fslr.training.advised_run import AdvisedRun, Answers
 from fslr.training.attached_training import AdvisedTraining
 from fslr.training.budget import DEFAULT_MAX_OVERHEAD
 from fslr.training.events import Listener, Warned
+from fslr.training.recipe_in_force import RecipeInForce
 from fslr.training.run_info import RunInfo, run_info
 
 
@@ -31,6 +33,7 @@ class Attachment(SteppedByLoop, AdvisedTraining):
         profile: The reference.
         info: What the run tells the advisor about itself.
         observe_only: Whether multipliers are not applied.
+        recipe: Recipe to follow instead of the policy's; empty: the policy's.
         strict: Whether errors before and at the first measured step are raised.
         answers: How answers to later measurements are received.
         max_overhead: Largest part of the training's time that measuring may take.
@@ -48,6 +51,7 @@ class Attachment(SteppedByLoop, AdvisedTraining):
         profile: str,
         info: RunInfo,
         observe_only: bool = False,
+        recipe: str = "",
         strict: bool = True,
         answers: Answers = "background",
         max_overhead: float | None = DEFAULT_MAX_OVERHEAD,
@@ -63,6 +67,7 @@ class Attachment(SteppedByLoop, AdvisedTraining):
             optimizer=parts.optimizer,
             base_learning_rate=parts.learning_rates.largest(info.total_steps),
             observe_only=observe_only,
+            recipe=recipe,
         )
         run = AdvisedRun(
             advisor,
@@ -74,13 +79,29 @@ class Attachment(SteppedByLoop, AdvisedTraining):
             answers=answers,
             max_overhead=max_overhead,
         )
+        in_force = RecipeInForce(
+            opening,
+            ranks=ranks(),
+            listeners=parts.listeners,
+            apply=settings_line(parts.opt_state),
+            remedy=NEEDED,
+        )
         run.check()
+        if run.has_recipe and not observe_only:
+            in_force.ask(advisor, strict=strict)
+            run.start_with(in_force.priors or run.priors)
         kept = "" if observe_only else kept_warning(parts.opt_state)
         if kept and run.weight_decay == policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT:
             parts.listeners.emit(Warned(0, kept))
             kept = ""
         self._loop = parts.loop(run, kept_hint=kept, scaled_hint=scaled_hint(parts.opt_state))
-        super().__init__(run, parts.meter, {"meter": parts.meter, "loop": self._loop})
+        in_force.begin(None)
+        super().__init__(
+            run,
+            parts.meter,
+            {"meter": parts.meter, "loop": self._loop},
+            recipe=in_force,
+        )
         self._on_close = on_close
 
     @property
@@ -116,6 +137,7 @@ def attach(
     run: str | RunInfo = "",
     total_steps: int = 0,
     observe_only: bool = False,
+    recipe: str = "",
     options: MeasuringOptions | None = None,
     strict: bool = True,
     optimizer_name: str = "",
@@ -158,6 +180,9 @@ def attach(
         total_steps: Planned number of optimizer steps; needed by policies that align by progress.
         observe_only: Whether to measure and report without applying multipliers. The training is
             then bit-identical to one without an attachment.
+        recipe: Recipe to follow instead of the policy's, such as ``completep``: multipliers start
+            at its factors on learning rates. Its other factors, and those on initial weights, are
+            put in before: see :func:`.recipe_for`.
         options: How to measure.
         strict: Whether errors before and at the first measured step are raised. Otherwise they are
             logged, and the multipliers stay 1 until an answer comes. Later errors are never raised.
@@ -203,6 +228,7 @@ def attach(
             profile=profile,
             info=info,
             observe_only=observe_only,
+            recipe=recipe,
             strict=strict,
             answers=answers,
             max_overhead=max_overhead,

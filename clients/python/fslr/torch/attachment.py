@@ -127,9 +127,10 @@ class Attachment(AdvisedTraining):
                 max_overhead=max_overhead,
             )
             run.cadence.start_at(first_step)
-            run.check()
+            run.check(in_force.priors)
             if run.has_recipe and not (observe_only or is_wanted):
                 in_force.ask(advisor, strict=strict)
+                run.start_with(in_force.priors or run.priors)
         except BaseException:
             self._meter.close()
             raise

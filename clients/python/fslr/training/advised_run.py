@@ -140,11 +140,14 @@ class AdvisedRun:
         """Number of measurements without an answer, or with one that cannot be applied."""
         return self._exchange.unanswered
 
-    def check(self) -> None:
+    def check(self, priors: Sequence[float] | None = None) -> None:
         """Ask how the layout maps onto the profile, and start with the priors.
 
         Call it before the first step, and before :meth:`load_state_dict`. If there is no answer,
         the multipliers start at 1.
+
+        Args:
+            priors: Those of a recipe, 0 for groups without one; None: those in the answer.
 
         Raises:
             LayoutMismatchError: The layout does not map, and the start is strict.
@@ -159,7 +162,7 @@ class AdvisedRun:
             self._warn(f"training starts without advice: {error}")
             self._emit_start(None)
             return
-        self.priors, self.multipliers = start.priors, start.multipliers
+        self.start_with(start.priors if priors is None else priors)
         self.weight_decay, self.has_recipe = start.weight_decay, start.has_recipe
         self._emit_start(start.mapping)
         if start.mapping is not None:
@@ -169,6 +172,15 @@ class AdvisedRun:
             )
             for message in start.mapping.warnings:
                 self._warn(message)
+
+    def start_with(self, priors: Sequence[float]) -> None:
+        """Start with priors.
+
+        Args:
+            priors: One for each group; 0: it has none, and starts at 1.
+        """
+        self.priors = list(priors)
+        self.multipliers = [prior or 1.0 for prior in priors]
 
     def _emit_start(self, mapping: profile_service_pb2.ValidateLayoutResponse | None) -> None:
         step, multipliers = self.cadence.step, tuple(self.multipliers)

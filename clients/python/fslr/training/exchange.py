@@ -71,11 +71,6 @@ class Start:
     weight_decay: policy_pb2.WeightDecayRule.ValueType
     has_recipe: bool = False
 
-    @property
-    def multipliers(self) -> list[float]:
-        """The multipliers of the first step: the priors, and 1 for groups without one."""
-        return [prior or 1.0 for prior in self.priors]
-
 
 @dataclass(frozen=True, slots=True)
 class Advice:

@@ -141,7 +141,7 @@ def needed_scaling(recipe: Recipe, rms: Sequence[float | None], groups: Sequence
         return ""
     return (
         f"the recipe {recipe.name} wants other initial weights: {listed(far)} by a factor of "
-        f"{range_of(far.values())}; pass initialize=True to scale them before the first step"
+        f"{range_of(far.values())}"
     )
 
 

@@ -38,6 +38,7 @@ class RecipeInForce:
         ranks: The processes that train the model.
         listeners: Receive what a person should know.
         apply: Multiplies the optimizer's settings in all steps that follow.
+        remedy: What to do about initial weights that differ from what the recipe wants.
 
     Attributes:
         recipe: The recipe; None: the run follows none.
@@ -46,7 +47,13 @@ class RecipeInForce:
     """
 
     def __init__(
-        self, opening: pb.RunOpening, *, ranks: Ranks, listeners: Listeners, apply: ApplySettings
+        self,
+        opening: pb.RunOpening,
+        *,
+        ranks: Ranks,
+        listeners: Listeners,
+        apply: ApplySettings,
+        remedy: str = "pass initialize=True to scale them before the first step",
     ) -> None:
         self.recipe: Recipe | None = None
         self.initialized = False
@@ -54,7 +61,7 @@ class RecipeInForce:
         self._opening = opening
         self._ranks = ranks
         self._listeners = listeners
-        self._apply = apply
+        self._apply, self._remedy = apply, remedy
         self._groups = [group.name for group in opening.layout.groups]
 
     def ask(
@@ -105,6 +112,17 @@ class RecipeInForce:
                 group.initial_rms = rms
         return InitialScaling(tuple(factors), found.rms, found.warnings)
 
+    @property
+    def priors(self) -> list[float] | None:
+        """The recipe's factors on learning rates, 0 without a rule; None without a recipe.
+
+        They may depend on the batch size and the number of steps, which only an opening says.
+        """
+        if self.recipe is None:
+            return None
+        pairs = zip(self.recipe.settings, self.recipe.has_rule, strict=True)
+        return [factors.learning_rate if has_rule else 0.0 for factors, has_rule in pairs]
+
     def begin(self, scaling: InitialScaling | None) -> None:
         """Put the recipe in force, and tell a person about it.
 
@@ -119,7 +137,7 @@ class RecipeInForce:
         for line in self._apply(recipe.settings):
             self._warn(line)
         if scaling is None and (needed := needed_scaling(recipe, self._rms(), self._groups)):
-            self._warn(needed)
+            self._warn(f"{needed}; {self._remedy}")
         self._hint(words(recipe, scaling))
 
     def state_dict(self) -> dict[str, Any]:

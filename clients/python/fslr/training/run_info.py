@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import layout_pb2, policy_pb2
+from fslr.advisor.v1 import layout_pb2, policy_pb2, recipe_pb2
 from fslr.errors import AttachError
 from fslr.resource_names import DEFAULT_PROJECT, profile_name, run_name
 
@@ -22,6 +24,9 @@ class RunInfo:
         batch_size: Examples per step. The advisor warns where the profile's differs. 0: unknown.
         loss_name: Name of the loss, such as ``cross-entropy``, for the same. Empty: unknown.
         policy: Rules to follow instead of the profile's own.
+        ratios: How much larger the run is than its base in what layouts do not show, for recipes:
+            ``head_size``, ``batch``, ``tokens`` and ``sequence``, above 0. Without them, ``batch``
+            and ``tokens`` follow from batch sizes and numbers of steps where both are known.
     """
 
     name: str = ""
@@ -30,6 +35,7 @@ class RunInfo:
     batch_size: int = 0
     loss_name: str = ""
     policy: policy_pb2.Policy | None = None
+    ratios: Mapping[str, float] | None = None
 
     def opening(
         self,
@@ -51,6 +57,9 @@ class RunInfo:
             observe_only: Whether multipliers are not applied.
             recipe: Recipe to follow instead of the policy's: the name of one that comes with the
                 service, or the resource name of a stored one. Empty: the policy's.
+
+        Raises:
+            AttachError: There is no such ratio, or it is not above 0.
         """
         return pb.RunOpening(
             profile=profile_name(profile, self.project),
@@ -64,7 +73,28 @@ class RunInfo:
             batch_size=self.batch_size,
             loss_name=self.loss_name,
             recipe=recipe,
+            training_ratios=_training_ratios(self.ratios),
         )
+
+
+def _training_ratios(ratios: Mapping[str, float] | None) -> recipe_pb2.TrainingRatios | None:
+    """Return ratios as a message.
+
+    Raises:
+        AttachError: There is no such ratio, or it is not above 0.
+    """
+    if ratios is None:
+        return None
+    known = list(recipe_pb2.TrainingRatios.DESCRIPTOR.fields_by_name)
+    for name, ratio in ratios.items():
+        if name not in known:
+            raise AttachError(f"there is no ratio {name!r}; known are {', '.join(known)}")
+        if not 0 < ratio < math.inf:
+            raise AttachError(
+                f"the ratio {name} is {ratio}; it must be the run's value over the base's, a "
+                "finite number above 0"
+            )
+    return recipe_pb2.TrainingRatios(**ratios)
 
 
 def run_info(run: str | RunInfo, total_steps: int) -> RunInfo:
