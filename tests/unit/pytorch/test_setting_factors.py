@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from fslr.torch.steps.step_check import StepCheck
+from fslr.training.events import Event, Listeners, Warned
 from fslr.training.setting_factors import SettingFactors
 from tests.scaled_steps import groups_of_a_step, scaler_of
 from tests.small_net import backward, net
@@ -121,7 +123,14 @@ def test_decay_that_adam_normalizes_and_steps_scaled_by_their_update_take_no_fac
         "gradient, or is not known; use one such as AdamW); it steps with its own"
     )
     assert {group["weight_decay"] for group in groups_of_a_step(scaler)} == {DECAY}
-    scaler.scale_updates_of(optimizer)
+    warned: list[Event] = []
+    check = StepCheck([optimizer], scaler, Listeners([warned.append]), lambda: 7)
+    check.does_not_follow(optimizer, "a reason")
+    (event,) = warned
+    assert isinstance(event, Warned)
+    assert event.message.endswith(
+        "a reason; the recipe's factors on its other settings end, since its groups are not split"
+    )
     (line,) = scaler.set_settings(FACTORS)
     assert line == (
         "Adam does not take the recipe's factors on weight decay, epsilon and betas (multipliers "

@@ -69,11 +69,17 @@ class StepCheck:
             reason: Why they do not act on its learning rates.
         """
         self._optimizers = [other for other in self._optimizers if other is not optimizer]
+        of_recipe = self._scaler.has_settings(optimizer)
         self._scaler.scale_updates_of(optimizer)
+        ends = (
+            "; the recipe's factors on its other settings end, since its groups are not split"
+            if of_recipe
+            else ""
+        )
         self._listeners.emit(
             Warned(
                 self._step(),
                 f"from now on multipliers act on the updates of {type(optimizer).__name__}, not on "
-                f"its learning rates: {reason}",
+                f"its learning rates: {reason}{ends}",
             )
         )

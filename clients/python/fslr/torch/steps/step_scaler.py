@@ -122,12 +122,24 @@ class StepScaler:
         return lines
 
     def scale_updates_of(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let multipliers act on the updates of an optimizer, instead of on its learning rates."""
+        """Let multipliers act on the updates of an optimizer, instead of on its learning rates.
+
+        Its groups are then not split, so that a recipe's factors on other settings end.
+        """
         for one in (optimizer, *inner_optimizers(optimizer)):
             entry = self._by_id.get(id(one))
             if entry is not None:
                 entry.by_update = self._scales_updates = True
                 entry.split.disarm()
+                self._settings = [
+                    SettingFactors() if owner is entry else factors
+                    for owner, factors in zip(self._owners, self._settings, strict=True)
+                ]
+
+    def has_settings(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Return whether a recipe's factors on settings of an optimizer are in force."""
+        inner = (optimizer, *inner_optimizers(optimizer))
+        return any(id(o) in self._by_id and self._by_id[id(o)].split.settings for o in inner)
 
     def check(self, multipliers: Sequence[float]) -> None:
         """Find out whether learning rates can still be scaled, before a step is prepared.
