@@ -184,6 +184,14 @@ def test_the_policy_imports_only_itself_numpy_and_pure_parts_of_the_standard_lib
     assert {name.split(".")[0] for name in outside} <= _PURE
 
 
+def test_recipes_need_only_the_policy_and_read_only_files() -> None:
+    sources = {n: s for n, s in _sources("advisor").items() if n.startswith("advisor.recipes")}
+    outside = {n for n in _names(_imports(sources)) if not n.startswith("advisor.recipes")}
+    ours = {n for n in outside if _top(n) in {"advisor", "fslr"}}
+    assert all(n.startswith("advisor.policy") or n == "fslr.profile_files" for n in ours)
+    assert {_top(n) for n in outside - ours} <= _PURE | {"difflib", "importlib", "pathlib"}
+
+
 def test_the_client_never_imports_the_service() -> None:
     assert [name for name in _names(_imports(_sources("fslr"))) if _top(name) == "advisor"] == []
 
