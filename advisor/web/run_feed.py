@@ -26,7 +26,7 @@ _REST_S = 0.01  # between pages of a long history, so that other requests are an
 _SUMMARY_S = 10.0
 _QUIET_S = 5.0  # then a page is told that the connection is still there
 _BATCH_S = 1.0  # between two messages to a page: measurements of this time are sent together
-_MIN_RETRY_S, _MAX_RETRY_S = 0.2, 5.0
+_MIN_RETRY_S, _MAX_RETRY_S = 0.2, 2.0
 _MAX_ENCODED = 64
 
 _log = structlog.get_logger()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 from pathlib import Path
@@ -62,12 +63,12 @@ def test_a_page_beside_a_service_says_so_while_redis_is_down(tmp_path: Path) -> 
         arguments = ["web", "--address", service.address, "--http", str(port), "--until-eof"]
         page = start_service(arguments, log)
         try:
-            _check_outage(f"http://127.0.0.1:{port}", redis)
+            _check_outage(f"http://127.0.0.1:{port}", service, redis)
         finally:
             page.end()
 
 
-def _check_outage(url: str, redis: RedisServer) -> None:
+def _check_outage(url: str, service: LocalServer, redis: RedisServer) -> None:
     with httpx.Client(base_url=url, timeout=20) as client:
 
         def answers() -> bool:
@@ -79,13 +80,29 @@ def _check_outage(url: str, redis: RedisServer) -> None:
         eventually(answers, within_s=30)
         curves = f"{_BASE}/curves.json"
         eventually(lambda: client.get(curves).json().get("measurements") == 3)
-        redis.kill()
-        unavailable = client.get("/projects/default")
-        assert unavailable.status_code == 503
-        assert "Trainings go on: they keep their last multipliers" in unavailable.text
-        # What was read stays: the page of the run shows it, and says what is wrong.
-        eventually(lambda: "Nothing new can be read right now" in client.get(_BASE).text)
-        assert client.get(curves).json()["measurements"] == 3
+        after = client.get(curves).json()["last_id"]
+        with client.stream("GET", f"{_BASE}/events?after={after}") as live:
+            lines = live.iter_lines()
+            next(lines)
+            redis.kill()
+            unavailable = client.get("/projects/default")
+            assert unavailable.status_code == 503
+            assert "Trainings go on: they keep their last multipliers" in unavailable.text
+            # What was read stays: the page of the run shows it, and says what is wrong.
+            eventually(lambda: "Nothing new can be read right now" in client.get(_BASE).text)
+            assert client.get(curves).json()["measurements"] == 3
+            problems = (line for line in lines if line.startswith('data: {"problem":'))
+            assert "the store does not answer" in next(problems)
+            redis.start()
+            # Without a measurement, an open page learns that the service answers again.
+            assert next(problems) == 'data: {"problem":""}'
+            with AdvisorClient(service.address) as trainer:
+                run = Run(trainer, "night")
+                run.measurements = 3
+                run.measure()
+                run.close()
+            data = next(line for line in lines if line.startswith('data: {"step":'))
+            assert json.loads(data.removeprefix("data: "))["step"] == run.last_step
 
 
 def test_a_taken_port_is_an_error_with_a_remedy() -> None:
