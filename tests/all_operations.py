@@ -12,11 +12,12 @@ from fslr import (
     FslrError,
     PolicyInUseError,
     PolicyNotFoundError,
+    RecipeInUseError,
     RunNotFoundError,
     VersionInUseError,
 )
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import policy_pb2, run_service_pb2
+from fslr.advisor.v1 import policy_pb2, recipe_pb2, run_service_pb2
 from tests.building import content_message, opening_message
 from tests.waiting import eventually
 
@@ -69,6 +70,7 @@ def check_all_operations(client: AdvisorClient, project: str) -> None:
     with pytest.raises(PolicyInUseError, match=r"team is named by .*bert@2; delete these versions"):
         client.delete_policy("team", project=project)
     client.delete_profile("bert", all_versions=True, project=project)
+    _check_recipes(client, project)
     client.delete_policy("team", project=project)
     assert names() == ["gpt@2"]
     assert list(client.list_policies(project=project)) == []
@@ -77,10 +79,34 @@ def check_all_operations(client: AdvisorClient, project: str) -> None:
     client.delete_profile("gpt@2", project=project)
     assert client.get_profile("gpt", project=project).profile.version == 1
     assert [event.action for event in client.list_audit_events(project=project)] == [
-        *("delete", "delete alias", "delete policy", "delete profile", "register"),
+        *(
+            "delete",
+            "delete alias",
+            "delete policy",
+            "set policy",
+            "delete recipe",
+            "delete policy",
+        ),
+        *("set policy", "set recipe", "set recipe", "delete profile", "register"),
         *("set policy", "set policy", "set alias", "set alias"),
         *("register", "register", "register"),
     ]
+
+
+def _check_recipes(client: AdvisorClient, project: str) -> None:
+    """Store, read, list and delete a recipe; a policy names it at first."""
+    for source in ("a", "b"):
+        table = recipe_pb2.Recipe(source=source, rows=[recipe_pb2.RecipeRow()])
+        client.set_recipe("ours", table, project=project)
+    assert client.get_recipe("ours@1", project=project).recipe.source == "a"
+    assert [r.version for r in client.list_recipes(project=project) if r.version] == [2]
+    name = f"projects/{project}/recipes/ours"
+    client.set_policy("team", policy_pb2.Policy(recipe=name), project=project)
+    with pytest.raises(RecipeInUseError, match=r"ours is named by .*/policies/team@3"):
+        client.delete_recipe("ours", project=project)
+    client.delete_policy("team", project=project)
+    client.delete_recipe("ours", project=project)
+    client.set_policy("team", policy_pb2.Policy(), project=project)
 
 
 def _recommend(client: AdvisorClient, project: str) -> None:

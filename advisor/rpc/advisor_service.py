@@ -16,10 +16,12 @@ from advisor.advising.telemetry import Telemetry
 from advisor.errors import OpeningMissingError, OpeningRepeatedError
 from advisor.observability.metrics import Metrics
 from advisor.policy import InvalidValueError, Outcome
+from advisor.policy.recommendation import OUTCOMES
 from advisor.registry.resource_names import RunName
 from advisor.registry.runs import EndToStore, EventToStore
 from advisor.rpc.batching import Batcher
 from advisor.rpc.layout_cache import LayoutCache
+from advisor.rpc.offloading import compute
 from advisor.store.times import to_ms
 from advisor.wire import (
     Answer,
@@ -31,6 +33,7 @@ from advisor.wire import (
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_PRIOR, _UNMATCHED = OUTCOMES.index(Outcome.PRIOR), OUTCOMES.index(Outcome.UNMATCHED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +114,8 @@ class AdvisorServicer:
     async def _answer(self, run: _OpenRun, request: RecommendLRRequest) -> bytes:
         if request.measurement is None:
             if request.opening is not None:
-                # Not stored: the answers to measurements carry what a run's history needs of it.
-                return first_answer(run.advice).SerializeToString()
+                # Not stored: answers to measurements carry what a run's history needs of it.
+                return await self._first_answer(run)
             raise InvalidValueError("measurement", "missing; every message carries one")
         answer = await self._batcher.answer(
             RecommendationRequest(run.advice, run.opening, request.measurement)
@@ -138,6 +141,15 @@ class AdvisorServicer:
             if run.session and self._telemetry.is_concurrent(run.opening.run, now_ms):
                 return answer.encoded + _concurrent_warning(run.opening.run)
         return answer.encoded
+
+    async def _first_answer(self, run: _OpenRun) -> bytes:
+        groups = len(run.opening.layout)
+        answer = await compute(groups, first_answer, run.advice)
+        matched = int(np.count_nonzero(run.advice.mapping.matched))
+        self._answers[run.advice.stale].inc()
+        self._groups[_PRIOR].inc(matched)
+        self._groups[_UNMATCHED].inc(groups - matched)
+        return answer.SerializeToString()
 
     def _end(self, run: _OpenRun, request: RecommendLRRequest) -> None:
         """Take note that a job has ended.

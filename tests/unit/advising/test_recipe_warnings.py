@@ -32,8 +32,8 @@ def test_a_difference_up_to_a_factor_of_2_is_rarely_reported_and_a_larger_one_is
         )  # the largest true difference
         reported += bool(disagreement("r", LAYOUT, PRIORS * sides * noise, PRIORS, errors))
         large = np.where(np.arange(len(LAYOUT)) % ROLES == 4, 8.0, 1.0)
-        [warning] = disagreement("r", LAYOUT, PRIORS * large * noise, PRIORS, errors) or [None]
-        found += warning is not None and "part4" in warning.message
+        for warning in disagreement("r", LAYOUT, PRIORS * large * noise, PRIORS, errors):
+            found += "part4" in warning.message
     assert reported <= 9
     assert found >= 0.95 * RUNS
 
