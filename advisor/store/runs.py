@@ -124,7 +124,7 @@ class RunStore:
             RunNotFoundError: It does not exist.
         """
         with store_errors():
-            if not await awaited(self._redis.exists(keys.RunKeys(name).summary)):
+            if not await awaited(self._redis.hexists(keys.RunKeys(name).summary, "created")):
                 raise RunNotFoundError(str(name))
 
     async def has_ended(self, name: RunName) -> bool:
