@@ -10,6 +10,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
+from advisor.policy.arrays import Floats
 from advisor.report.profile_curves import ProfileCurves
 from advisor.report.run_columns import aligned_extremes
 from advisor.report.runs import RunRow
@@ -27,7 +28,7 @@ _FIGURES = (
     *(("page.min_multiplier", "min_multiplier"), ("page.max_multiplier", "max_multiplier")),
 )
 """Label and name of the figures that are compared."""
-_RUN_CURVES = ("total_rate", "loss", "learning_rate", "max_multiplier", "min_multiplier")
+_RUN_CURVES = ("total_rate", "loss", "max_multiplier")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +92,52 @@ async def compare_page(context: Context, request: Request) -> Response:
 
 
 async def curves(context: Context, request: Request) -> Response:
-    """Return the curves of both sides."""
+    """Return the curves of both sides over the steps of either."""
     viewer, _ = await context.signed_in(request)
     project = request.path_params["project"]
     left, right, kind = _asked(request)
-    sides: list[dict[str, Any]] = []
-    for name in filter(None, (left, right)):
+    names = [name for name in (left, right) if name]
+    sides: list[tuple[Floats, Floats]] = []
+    for name in names:
         if kind == "run":
             feed = await context.feeds.get(viewer, project, name)
-            sides.append({"name": name, **_run_curves(feed)})
+            sides.append(_run_curves(feed))
         else:
             answer = await context.backend.profile(viewer, project, name)
-            found = ProfileCurves.of(answer.profile.content)
-            sides.append({"name": name, **_profile_curves(found)})
-    return Response(to_json({"kind": kind, "sides": sides}), media_type="application/json")
+            sides.append(_profile_curves(ProfileCurves.of(answer.profile.content)))
+    steps = np.unique(np.concatenate([own for own, _ in sides])) if sides else np.zeros(0)
+    both = [between_points(own, values, steps) for own, values in sides]
+    labels = _RUN_CURVES if kind == "run" else ("unit_rate",)
+    data = {
+        "kind": kind,
+        "names": names,
+        "steps": steps.astype(np.int64).tolist(),
+        "curves": {
+            label: [rounded(values[:, i]) for values in both] for i, label in enumerate(labels)
+        },
+    }
+    return Response(to_json(data), media_type="application/json")
+
+
+def between_points(own: Floats, values: Floats, steps: Floats) -> Floats:
+    """Return curves at some steps, on straight lines between their own points.
+
+    Args:
+        own: The steps of the points; of a step that occurs twice, the later point counts.
+        values: The curves there, of shape [points, curves]; NaN: a gap.
+        steps: The steps, increasing.
+
+    Returns:
+        The curves of shape [steps, curves]; NaN in gaps, and before and after all points.
+    """
+    if not len(own):
+        return np.full((len(steps), values.shape[1]), np.nan)
+    own, places = np.unique(own[::-1], return_index=True)
+    curves = values[::-1][places].T
+    found: Floats = np.stack(
+        [np.interp(steps, own, curve, left=np.nan, right=np.nan) for curve in curves], axis=1
+    )
+    return found
 
 
 def _asked(request: Request) -> tuple[str, str, str]:
@@ -113,25 +146,15 @@ def _asked(request: Request) -> tuple[str, str, str]:
     return query.get("a", "").strip(), query.get("b", "").strip(), kind
 
 
-def _run_curves(feed: RunFeed) -> dict[str, Any]:
+def _run_curves(feed: RunFeed) -> tuple[Floats, Floats]:
     columns = feed.history.columns
     values = np.stack([columns.column(name) for name in _RUN_CURVES], axis=1)
-    steps, values = aligned_extremes(columns.column("step"), values, _BUCKETS)
-    return {
-        "steps": steps.astype(np.int64).tolist(),
-        **{name: rounded(values[:, i]) for i, name in enumerate(_RUN_CURVES)},
-    }
+    return aligned_extremes(columns.column("step"), values, _BUCKETS)
 
 
-def _profile_curves(found: ProfileCurves) -> dict[str, Any]:
+def _profile_curves(found: ProfileCurves) -> tuple[Floats, Floats]:
     totals = np.sqrt((found.unit_rates**2).mean(axis=1))
-    values = np.stack([totals, found.learning_rates], axis=1)
-    steps, values = aligned_extremes(found.steps, values, _BUCKETS)
-    return {
-        "steps": steps.astype(np.int64).tolist(),
-        "unit_rate": rounded(values[:, 0]),
-        "learning_rate": rounded(values[:, 1]),
-    }
+    return aligned_extremes(found.steps, totals[:, None], _BUCKETS)
 
 
 def _run_facts(feed: RunFeed) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from starlette.routing import Route
 
@@ -25,6 +26,7 @@ from advisor.store.redis.embedded import running_url
 from advisor.web import check_pages
 from advisor.web.app import WebLimits, create_app
 from advisor.web.backend import Backend, Viewer
+from advisor.web.compare_pages import between_points
 from fslr import AdvisorClient
 from tests.building import content_message
 from tests.operator_tokens import Tokens
@@ -299,6 +301,21 @@ def test_a_long_history_is_checked_from_single_events(
             await context.stop()
 
     assert asyncio.run(checked()).steps.tolist() == [0, 25, 50, 75, 100, 125]
+
+
+def test_two_runs_are_compared_over_the_steps_of_either(viewer: Any) -> None:
+    data = viewer.get("/projects/default/compare.json?a=night&b=day").json()
+    assert (data["names"], data["steps"]) == (["night", "day"], [0, 25, 50, 75, 100, 125])
+    night, day = data["curves"]["loss"]
+    assert night[:3] == day[:3]
+    assert day[3:] == [None] * 3
+    profiles = viewer.get(f"/projects/default/compare.json?kind=profile&a={PROFILE}&b={PROFILE}@1")
+    first, second = profiles.json()["curves"]["unit_rate"]
+    assert first == second
+    own, values = np.array([0.0, 10, 10, 20, 30]), np.array([[0.0], [9], [1], [np.nan], [3]])
+    found = between_points(own, values, np.array([0.0, 5, 10, 15, 30, 40]))[:, 0]
+    assert np.array_equal(found, [0, 0.5, 1, np.nan, 3, np.nan], equal_nan=True)
+    assert np.isnan(between_points(own[:0], values[:0], own)).all()
 
 
 def test_the_link_to_the_other_language_keeps_the_page(viewer: Any) -> None:

@@ -79,7 +79,6 @@ function drawCharts() {
   charts.blocks.setData(blocks);
   performance.measure("draw-charts", { start: started });
   page.dataset.measurements = data.measurements;
-  page.dataset.lastStep = s.steps.at(-1) ?? "";
 }
 
 function addMeasurement(point, id) {
@@ -89,11 +88,10 @@ function addMeasurement(point, id) {
     values.push(name === "steps" ? point.step : point[name][0]);
   }
   for (const part of [data.roles, data.shares, data.blocks]) part.steps.push(point.step);
-  for (const name of ["role_multipliers", "role_learning_rates"]) {
-    data.roles[name].forEach((values, i) => values.push(point[name][i]));
-  }
-  data.shares.values.forEach((values, i) => values.push(point.role_shares[i]));
-  data.blocks.values.forEach((values, i) => values.push(point.block_shares[i]));
+  for (const [curves, name] of [
+    [data.roles.role_multipliers, "role_multipliers"], [data.roles.role_learning_rates, "role_learning_rates"],
+    [data.shares.values, "role_shares"], [data.blocks.values, "block_shares"],
+  ]) curves.forEach((values, i) => values.push(point[name][i]));
   drawSoon();
   refreshFigures();
   if (data.scalars.steps.length > MAX_POINTS) load();
@@ -128,7 +126,6 @@ async function loadMetrics() {
     fetchPart(`${base}/metrics`), fetchJson(`${base}/metrics.json`),
   ]);
   target.replaceChildren(...nodesOf(part));
-  page.dataset.metrics = metrics.length;
   for (const container of target.querySelectorAll("[data-metric]")) {
     const { name, steps, values } = metrics.find((each) => each.name === container.dataset.metric) ?? {};
     if (!steps) continue;
