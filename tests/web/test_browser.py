@@ -27,7 +27,12 @@ _AXE = "axe-core@4.10.3"
 _AXE_FOLDER = _ROOT / "out" / "axe"
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 _BASE = "/projects/default/runs/night"
-_OVERFLOW = "(root => root.scrollWidth - root.clientWidth)(document.documentElement)"
+# Charts take the width of their window in the frame after it changed.
+_OVERFLOW = """() => new Promise((found) => {
+  const root = document.documentElement;
+  const measure = () => found(root.scrollWidth - root.clientWidth);
+  requestAnimationFrame(() => requestAnimationFrame(measure));
+})"""
 _WIDTHS = {"phone": 390, "tablet": 800, "desk": 1400}
 _PAGES = {
     "overview": "/projects/default",
