@@ -27,7 +27,7 @@ def recipe(*arguments: str, status: int = 0) -> Result:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return files of layouts: a base, a larger run, that run initialized, and names only."""
+    """Return files: a base, a larger run, that run initialized, names only, and a name twice."""
     base, run = transformer(64, 2), transformer(256, 6)
     wanted = applied(shipped_recipe("completep"), run, base).initial_rms.tolist()
     layouts = {
@@ -40,6 +40,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     paths = {name: folder / f"{name}.json" for name in layouts}
     for name, layout in layouts.items():
         save_layout(layout_to_proto(layout), paths[name])
+    paths["twice"] = folder / "twice.json"
+    paths["twice"].write_text('["a.weight", "a.weight"]', "utf-8")
     return {name: str(path) for name, path in paths.items()}
 
 
@@ -160,6 +162,7 @@ def test_a_profile_as_base_gives_aliases_and_the_optimizer(
     ("arguments", "message"),
     [
         (("apply", "complete", "{run}", "--base", "{base}"), "did you mean completep"),
+        (("apply", "completep", "{twice}", "--base", "{base}"), "'a.weight' is also the name of"),
         (("show", "ours"), "`advisor recipe get` writes a stored recipe to a file"),
         (("apply", "completep", "{names}", "--base", "{names}"), "does not give the group's kind"),
         (("apply", "completep", "{run}", "--base", "none.yaml"), "the file none.yaml cannot be"),
