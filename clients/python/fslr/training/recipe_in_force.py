@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import layout_pb2
 from fslr.errors import AttachError, ServiceError
 from fslr.protocols import Advisor
 from fslr.training.events import Listeners, Warned
@@ -136,7 +137,13 @@ class RecipeInForce:
         self.initial_factors = () if scaling is None else scaling.factors
         for line in self._apply(recipe.settings):
             self._warn(line)
-        if scaling is None and (needed := needed_scaling(recipe, self._rms(), self._groups)):
+        # The size of a short vector is chance.
+        kinds = [group.kind for group in self._opening.layout.groups]
+        known = [
+            None if kind == layout_pb2.GROUP_KIND_VECTOR else rms
+            for kind, rms in zip(kinds, self._rms(), strict=True)
+        ]
+        if scaling is None and (needed := needed_scaling(recipe, known, self._groups)):
             self._warn(f"{needed}; {self._remedy}")
         self._hint(words(recipe, scaling))
 
