@@ -1,9 +1,10 @@
-"""Parts of pages that all pages of a run share: each is made at most once a second."""
+"""Parts of pages that all pages of a run share, each made at most once in a while."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,8 +12,6 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 from starlette.responses import Response
 
-PERIOD_S = 1.0
-"""Minimum time between two versions of a part."""
 _GZIP_LEVEL = 5
 _MIN_GZIP_BYTES = 1_000
 
@@ -30,7 +29,7 @@ class _Fragment:
     """
 
     version: int = -1
-    made: float = -PERIOD_S
+    made: float = -math.inf
     data: bytes = b""
     packed: bytes = b""
     making: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -54,6 +53,8 @@ class Fragments:
         version: Callable[[], int],
         make: Callable[[], bytes],
         media_type: str,
+        *,
+        period_s: float,
     ) -> Response:
         """Return an answer with a part of a page.
 
@@ -63,12 +64,13 @@ class Fragments:
             version: Returns the current version of what it shows, at least 0.
             make: Makes the part.
             media_type: Its type.
+            period_s: Minimum time between two versions, in seconds.
         """
         fragment = self._fragments.setdefault(key, _Fragment())
         wanted = version()
         async with fragment.making:
             if fragment.version < wanted:
-                await asyncio.sleep(max(fragment.made + PERIOD_S - time.monotonic(), 0.0))
+                await asyncio.sleep(max(fragment.made + period_s - time.monotonic(), 0.0))
                 found = version()
                 fragment.data = make()
                 is_long = len(fragment.data) >= _MIN_GZIP_BYTES

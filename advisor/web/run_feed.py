@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -205,25 +206,28 @@ class RunFeed:
             self._notify()
 
     async def _follow_events(self) -> bool:
-        """Wait for the next event, and read those that come soon after it.
+        """Wait for events, each of which arrives without a delay, until they come often.
 
-        The first one arrives without a delay. A run that reports several times a second is then
-        read once a second, which takes less time than a message for each event.
+        A run that reports several times a second is then read once a second, which takes less time
+        than a message for each event.
 
         Returns:
-            Whether there was an event.
+            Whether events came often, until there were no more.
         """
-        found = False
+        latest_s = -math.inf
+        comes_often = False
         async with contextlib.aclosing(self._reader.watch(self._cursor)) as events:
             async for event in events:
                 await self._arrived([event])
-                found = True
-                break
-        more = found
+                before_s, latest_s = latest_s, time.monotonic()
+                comes_often = latest_s - before_s < _BATCH_S
+                if comes_often:
+                    break
+        more = comes_often
         while more:
             await asyncio.sleep(_BATCH_S)
             more = await self._read_new()
-        return found
+        return comes_often
 
     async def _read_new(self) -> bool:
         """Read the events after the last one, and return whether there are any."""

@@ -27,6 +27,7 @@ _PIXELS_PER_STACK = 3.0
 _PIXELS_PER_COLUMN = 4.0
 _MAX_BUCKETS = 400
 _MAX_GROUPS = 500
+_FIGURES_S, _CURVES_S = 3.0, 1.0  # between two versions for all pages of a run
 
 
 async def run_page(context: Context, request: Request) -> Response:
@@ -59,7 +60,9 @@ async def figures(context: Context, request: Request) -> Response:
             **_values(feed, Texts(language)),
         ).encode()
 
-    return await feed.parts.answer(request, language, lambda: feed.version, make, "text/html")
+    return await feed.parts.answer(
+        request, language, lambda: feed.version, make, "text/html", period_s=_FIGURES_S
+    )
 
 
 async def groups(context: Context, request: Request) -> Response:
@@ -95,7 +98,9 @@ async def curves(context: Context, request: Request) -> Response:
         return to_json(_curves(feed, pixels))
 
     key = f"curves {pixels}"
-    return await feed.parts.answer(request, key, lambda: feed.version, make, "application/json")
+    return await feed.parts.answer(
+        request, key, lambda: feed.version, make, "application/json", period_s=_CURVES_S
+    )
 
 
 async def _refresh(feed: RunFeed) -> None:

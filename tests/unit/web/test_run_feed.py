@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
+from starlette.requests import Request
 
 from advisor.report.points import PointReader
 from advisor.web import history as history_module
 from advisor.web import run_feed
+from advisor.web.fragments import Fragments
 from advisor.web.history import History
 from advisor.web.history_reading import HistoryReader
 from advisor.web.layouts import SharedLayouts
@@ -157,3 +160,33 @@ def test_a_layout_is_derived_once_and_kept_while_there_is_room() -> None:
         assert await layouts.get(small) is first
 
     asyncio.run(derive())
+
+
+def test_a_part_of_a_page_is_made_once_in_a_while_and_never_older_than_the_request() -> None:
+    made: list[int] = []
+    version = 0
+
+    def make() -> bytes:
+        made.append(version)
+        return b"figures %d " % version * 200
+
+    async def ask(parts: Fragments, encoding: str = "") -> bytes:
+        request = Request({"type": "http", "headers": [(b"accept-encoding", encoding.encode())]})
+        answer = await parts.answer(request, "en", lambda: version, make, "text/html", period_s=0.2)
+        is_packed = answer.headers.get("content-encoding") == "gzip"
+        assert is_packed == (encoding == "gzip")
+        return gzip.decompress(answer.body) if is_packed else bytes(answer.body)
+
+    async def look() -> None:
+        nonlocal version
+        parts = Fragments()
+        assert b"figures 0" in await ask(parts)
+        version = 1
+        waiting = [asyncio.create_task(ask(parts, "gzip")) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        version = 2  # a measurement arrives while they wait
+        assert all(b"figures 2" in found for found in await asyncio.gather(*waiting))
+        assert b"figures 2" in await ask(parts)
+
+    asyncio.run(asyncio.wait_for(look(), 20))
+    assert made == [0, 2]
