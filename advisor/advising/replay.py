@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.advising.advice import Advice, LoadedProfile, Opening, ResolvedProfile
+from advisor.advising.recipes import ResolvedRecipe
 from advisor.policy import Measurement, Policy, Recommendation
 
 
@@ -62,7 +63,12 @@ class ReplayedMeasurement:
 
 
 def replay(
-    loaded: LoadedProfile, opening: Opening, history: Iterable[AnsweredMeasurement], policy: Policy
+    loaded: LoadedProfile,
+    opening: Opening,
+    history: Iterable[AnsweredMeasurement],
+    policy: Policy,
+    *,
+    recipe: ResolvedRecipe | None = None,
 ) -> list[ReplayedMeasurement]:
     """Return each measurement with its recorded answer and the one under a different policy.
 
@@ -71,13 +77,17 @@ def replay(
         opening: The run's opening.
         history: The run's measurements, in order.
         policy: The policy to try.
+        recipe: The recipe of the opening, else of the policy; None: they name none, or one that
+            comes with the service.
 
     Raises:
         LayoutMismatchError: The policy refuses the layout.
         InvalidValueError: The policy needs coherences or planned steps that the profile or the run
             does not have.
     """
-    advice = Advice(ResolvedProfile(loaded), dataclasses.replace(opening, policy=policy))
+    advice = Advice(
+        ResolvedProfile(loaded), dataclasses.replace(opening, policy=policy), recipe=recipe
+    )
     replayed: list[ReplayedMeasurement] = []
     advised = np.zeros(len(opening.layout), dtype=np.bool_)
     for answered in history:

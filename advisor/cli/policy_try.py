@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from advisor.advising.advice import LoadedProfile
+from advisor.advising.recipes import ResolvedRecipe, resolve_shipped
 from advisor.advising.replay import AnsweredMeasurement, ReplayedMeasurement, replay
 from advisor.cli import completion
 from advisor.cli.common import (
@@ -29,9 +30,10 @@ from advisor.cli.policy import parse_rules
 from advisor.cli.progress import progress
 from advisor.cli.run_reading import read_events
 from advisor.cli.tables import print_table
+from advisor.errors import RecipeNotFoundError
 from advisor.policy import InvalidValueError, LayoutMismatchError, Policy
 from advisor.registry.profiles import VersionInfo
-from advisor.registry.resource_names import ProfileReference
+from advisor.registry.resource_names import ProfileReference, RecipeReference
 from advisor.report.policies import ReplayRow
 from advisor.report.words import format_number, short_name
 from advisor.wire import (
@@ -39,6 +41,7 @@ from advisor.wire import (
     measurement_from_proto,
     opening_from_proto,
     policy_from_proto,
+    recipe_from_proto,
 )
 from fslr import AdvisorClient, NotFoundError
 from fslr.advisor.v1 import run_service_pb2
@@ -150,8 +153,23 @@ def _replay(
         "measurements against other versions of the profile": len(present) - len(own),
     }
     words = ", ".join(f"{count} {what}" for what, count in left.items() if count)
+    recipe = _recipe(advisor, opening.recipe or policy.recipe)
     with progress(f"replaying {len(history)} measurements"):
-        return replay(loaded, opening, history, policy), words
+        return replay(loaded, opening, history, policy, recipe=recipe), words
+
+
+def _recipe(advisor: AdvisorClient, name: str) -> ResolvedRecipe | None:
+    """Return the recipe that a run would follow, or end the command if there is none."""
+    if not name:
+        return None
+    reference = RecipeReference.parse("recipe", name)
+    if reference.project:
+        found = advisor.get_recipe(name)
+        return ResolvedRecipe(found.name, recipe_from_proto(found.recipe, reference.recipe))
+    try:
+        return resolve_shipped(reference)
+    except RecipeNotFoundError as error:
+        fail(str(error))
 
 
 def _answered(event: run_service_pb2.RunEvent, measurement: Any) -> AnsweredMeasurement:

@@ -34,6 +34,7 @@ from fslr.advisor.v1 import (
 from fslr.client.status_errors import service_error
 from tests.building import NAMES, content_message, describe_tensors, layout_message, opening_message
 from tests.commands import Cli
+from tests.waiting import eventually
 
 EMBEDDING, HIDDEN = layout_pb2.GROUP_KIND_EMBEDDING, layout_pb2.GROUP_KIND_HIDDEN
 FAN_IN, BATCH = recipe_pb2.RATIO_FAN_IN, recipe_pb2.RATIO_BATCH
@@ -400,5 +401,15 @@ def test_commands_store_recipes_and_show_them_beside_measurements(
     ]
     text = cli.run("explain", "gpt", str(asked), "--recipe", "mup-adam").stdout
     assert re.search(r"head.weight +0.25 +0.02778 +10% +0.1111 +differs", text)
+
+    run = opened(project, f"projects/{project}/recipes/ours", f"projects/{project}/runs/night")
+    session = client.open_run(run)
+    session.recommend(request.measurement)
+    session.close()
+    eventually(lambda: len(list(client.get_run_history("night", project=project))) == 1)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("recipe: completep", "utf-8")
+    [event] = cli.json("policy", "try", str(rules), "--run", "night")["runs"]["night"]
+    assert event["after"] == event["before"]  # the opening has a recipe of its own, a stored one
     cli.run("recipe", "delete", "ours", "--yes")
     assert cli.json("recipe", "stored") == []
