@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -137,25 +138,32 @@ def test_convolutions_of_haiku_are_known_by_the_names_of_their_modules() -> None
     assert kinds(groups)["net/linear.w"] != "vector"
 
 
+def filled(build: Callable[[jax.Array], Any]) -> Any:
+    """Return a module of Equinox full of ones; random weights take seconds to compile."""
+    shapes = eqx.filter_eval_shape(build, jax.random.key(0))
+    is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)  # noqa: E731
+    return jax.tree.map(lambda leaf: jnp.ones(leaf.shape) if is_shape(leaf) else leaf, shapes)
+
+
 def test_convolutions_have_the_fans_of_their_framework() -> None:
     class Net(nnx.Module):
         def __init__(self, rngs: nnx.Rngs) -> None:
-            self.stem = nnx.Conv(3, 8, (3, 3), rngs=rngs)
-            self.conv = nnx.Conv(8, 16, (3, 3), rngs=rngs)
-            self.head = nnx.Linear(16, 10, rngs=rngs)
+            ones = nnx.initializers.ones_init()
+            self.stem = nnx.Conv(3, 8, (3, 3), rngs=rngs, kernel_init=ones)
+            self.conv = nnx.Conv(8, 16, (3, 3), rngs=rngs, kernel_init=ones)
+            self.head = nnx.Linear(16, 10, rngs=rngs, kernel_init=ones)
 
     groups = described(Net(nnx.Rngs(0)))
     assert kinds(groups)["stem.kernel"] == "input"
     assert kinds(groups)["conv.kernel"] == "convolution"
     assert (groups["conv.kernel"].fan_in, groups["conv.kernel"].fan_out) == (72, 144)
     assert groups["conv.kernel"].initial_rms > 0
-    keys = jax.random.split(jax.random.key(0), 3)
-    layers: list[Any] = [
-        eqx.nn.Conv2d(3, 8, 3, key=keys[0]),
-        eqx.nn.Conv2d(8, 16, 3, key=keys[1]),
-        eqx.nn.Linear(16, 10, key=keys[2]),
-    ]
-    groups = described(eqx.nn.Sequential(layers))
+
+    def layers(key: jax.Array) -> Any:
+        stem, conv = eqx.nn.Conv2d(3, 8, 3, key=key), eqx.nn.Conv2d(8, 16, 3, key=key)
+        return eqx.nn.Sequential([stem, conv, eqx.nn.Linear(16, 10, key=key)])
+
+    groups = described(filled(layers))
     assert kinds(groups) == {
         "layers.0.weight": "input",
         "layers.0.bias": "vector",
@@ -174,13 +182,11 @@ def test_norms_and_embeddings_of_equinox_are_known_by_their_classes() -> None:
         first: eqx.nn.LayerNorm
         head: eqx.nn.Linear
 
-    keys = jax.random.split(jax.random.key(0))
-    net = Net(
-        eqx.nn.Embedding(50, 16, key=keys[0]),
-        eqx.nn.LayerNorm(16),
-        eqx.nn.Linear(16, 50, key=keys[1]),
-    )
-    assert kinds(described(net)) == {
+    def net(key: jax.Array) -> Net:
+        head = eqx.nn.Linear(16, 50, key=key)
+        return Net(eqx.nn.Embedding(50, 16, key=key), eqx.nn.LayerNorm(16), head)
+
+    assert kinds(described(filled(net))) == {
         "table.weight": "embedding",
         "first.weight": "vector",
         "first.bias": "vector",
