@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/fslr/advisor/v1/*.proto)
 GENERATED := clients/python
-MEASURED := practice estimator overhead measurements scaling frameworks registry alternatives ablations adapters ideas references warm-ups
+MEASURED := recipes practice estimator overhead measurements scaling frameworks registry alternatives ablations adapters ideas references warm-ups
 # Both test targets: a process a core, each with a service and a Redis of its own.
 # Files start in the order of their names: the long ones, tests/docs and tests/e2e, are first.
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
@@ -96,15 +96,26 @@ results: $(VENV)/installed ## Write pages and pictures from benchmarks/results; 
 	$(BIN)/python -m benchmarks results
 	$(BIN)/python -m benchmarks practice --quick --resume out/practice
 
-results-measure: $(VENV)/installed ## Measure benchmarks/results again except rpc, chaos, fuzz, optimizers; needs a quiet machine (about 5 h)
+# Hours on 2 quiet cores: others 5, short 7, long-width 7, long-depth 8, long-mixed 7, long-experts 3,
+# larger 4. Those of transfer are estimates from shorter trainings. Each part goes on where it was
+# interrupted; remove out/transfer to train everything again.
+TRANSFER = $(BIN)/python -m benchmarks transfer --again --resume out/transfer
+results-measure: $(VENV)/installed ## Measure benchmarks/results again, in parts that fit a night: PART=others, short, long-width, long-depth, long-mixed, long-experts or larger
+ifeq ($(PART),others)
 	for each in $(MEASURED); do \
 		$(BIN)/python -m benchmarks $$each --out benchmarks/results/$$each.json || exit 1; \
 	done
-	$(BIN)/python -m benchmarks transfer --again --out benchmarks/results/transfer.json
 	$(BIN)/python -m benchmarks demo
 	cp out/demo/result.json benchmarks/results/demo.json
 	cp out/demo/losses.png docs/images/demo-losses.png
 	cp out/demo/rates.png docs/images/demo-rates.png
+else ifeq ($(PART),larger)
+	$(TRANSFER) --larger --out benchmarks/results/transfer-larger.json
+else ifneq ($(PART),)
+	$(TRANSFER) --part $(PART) --out benchmarks/results/transfer.json
+else
+	@echo 'Name a part: make results-measure PART=short; the comment above this target has all, with hours.'; exit 1
+endif
 
 clean: ## Remove the environment and all output
 	rm -rf $(VENV) out

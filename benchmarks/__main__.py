@@ -20,6 +20,7 @@ from benchmarks.studies.ablations import ablations
 from benchmarks.studies.adapters import adapters
 from benchmarks.studies.alternatives import alternatives
 from benchmarks.studies.ideas import ideas
+from benchmarks.studies.recipes import recipes
 from benchmarks.studies.references import references
 from benchmarks.studies.warm_ups import warm_ups
 from benchmarks.templates import templates
@@ -43,6 +44,7 @@ app.command()(measurements)
 app.command()(optimizers)
 app.command()(overhead)
 app.command()(practice)
+app.command()(recipes)
 app.command()(references)
 app.command()(registry)
 app.command()(results)

@@ -119,6 +119,9 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("base_octave", _NEITHER),
     ("octaves/base", _NEITHER),
     ("seconds/run", _TIME),
+    ("max_difference", Kind(Better.LOWER, absolute=1e-12)),
+    ("with_rule", Kind(Better.HIGHER)),
+    ("tensors", _NEITHER),  # null for a recipe without rules
     ("rows/*, standard/*", _NEITHER),
     ("rows/*, muP/*", _NEITHER),
     ("rows/*, depth-muP/*", _NEITHER),

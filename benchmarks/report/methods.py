@@ -42,17 +42,33 @@ Loss at the base's best learning rate minus the best loss of the standard method
 def methods(figures: Mapping[str, Any]) -> str:
     """Return the tables that compare methods, over all cases and case by case."""
     records = figures["cases"]
-    known = [method for method in METHODS if any(r["method"] == method for r in records)]
+    known = _known(records)
     return "\n\n".join([
         _METHODS,
         _overall(records, known),
         "By what is scaled: cases within an octave of those that can be told, and median regret:",
         _by_axis(records, known),
+        by_case(records),
+    ])
+
+
+def by_case(records: Sequence[_Record]) -> str:
+    """Return the shifts and the regrets of each method, case by case.
+
+    Args:
+        records: Records of methods.
+    """
+    known = _known(records)
+    return "\n\n".join([
         _SHIFTS,
         _by_case(records, known, _shift),
         _REGRETS,
         _by_case(records, known, _regret),
     ])
+
+
+def _known(records: Sequence[_Record]) -> list[str]:
+    return [method for method in METHODS if any(r["method"] == method for r in records)]
 
 
 def _overall(records: Sequence[_Record], known: Sequence[str]) -> str:

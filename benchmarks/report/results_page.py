@@ -18,9 +18,10 @@ _OPENING = f"""\
 
 The measurements behind the claims of the documentation, with the commands that print them and the
 machines that they ran on. `make results` writes this page and its pictures from
-[benchmarks/results]({link_from_results(FIGURES)}). `make results-measure` measures everything
-again except the comparison with other services and the fault injection, whose commands are below.
-`python -m benchmarks compare OLD NEW` shows which figures got worse beyond noise."""
+[benchmarks/results]({link_from_results(FIGURES)}). `make results-measure PART=NAME` measures them
+again, in parts that fit a night, except the comparison with other services and the fault
+injection, whose commands are below. `python -m benchmarks compare OLD NEW` shows which figures got
+worse beyond noise."""
 
 _CLOSING = """\
 For a file whose parts are measured one by one, the table lists the commit of each part. Missing
@@ -214,8 +215,38 @@ def _at(sweep: Mapping[str, float], learning_rate: float) -> float | None:
     return next((loss for key, loss in sweep.items() if float(key) == learning_rate), None)
 
 
+def _recipes(figures: Figures) -> str:
+    compared = [row for row in figures["rows"] if row["tensors"] is not None]
+    differing = sum(bool(row["tensors"]) for row in compared)
+    worst = max(row["max_difference"] for row in compared)
+    rows = [
+        (
+            row["model"],
+            row["recipe"],
+            row["optimizer"],
+            f"{row['with_rule']} of {row['groups']}",
+            "-" if row["tensors"] is None else str(len(row["tensors"])),
+            number(row["max_difference"], ".0e"),
+            "; ".join(row["problems"]),
+        )
+        for row in figures["rows"]
+    ]
+    heads = (
+        *("model", "recipe", "optimizer", "groups with a rule", "factors that differ"),
+        *("losses differ by", "problems that `advisor recipe check` finds"),
+    )
+    return (
+        "The parametrisations as recipes, applied to the layouts of a base and a larger model, and "
+        "as independent code that reads the modules. Both train the larger model in float64 for "
+        f"{figures['steps']} steps. Factors differ in {differing} of {len(compared)} rows, and "
+        f"losses by at most {number(worst, '.0e')} of their value.\n\n{table(heads, rows)}"
+    )
+
+
 _SECTIONS = (
     _Section("transfer", "Transfer of learning rates", transfer.transfer),
+    _Section("transfer-larger", "Transfer to a larger model", transfer.larger),
+    _Section("recipes", "Recipes and model code", _recipes),
     _Section("practice", "Recipes that people train with", _practice),
     _Section("alternatives", "Comparison with alternatives", transfer.alternatives),
     _Section("ablations", "What the defaults rest on", transfer.ablations),

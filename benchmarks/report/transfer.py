@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.markdown import number, table
-from benchmarks.report.methods import methods
+from benchmarks.report.methods import by_case, methods
 from benchmarks.report.octave_cases import Case, axes_of, octave_cases
 from benchmarks.studies import ideas as ideas_study
 from benchmarks.studies.ablations import conclusion_of
@@ -97,6 +97,16 @@ def transfer(figures: Mapping[str, Any]) -> str:
             _settings(cases),
         ]
     return "\n\n".join(parts)
+
+
+def larger(figures: Mapping[str, Any]) -> str:
+    """Return the section on the larger case."""
+    case = figures["cases"][0]
+    return (
+        f"A GPT on tokens of a byte-pair encoding ({case['base']}) is scaled to {case['big']}: "
+        f"{case['steps']} steps of {case['optimizer']}, {len(case['seeds'])} seed, learning rates "
+        f"in whole octaves.\n\n{by_case(figures['cases'])}"
+    )
 
 
 def _picture(words: str, name: str) -> str:

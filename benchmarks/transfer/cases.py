@@ -207,6 +207,28 @@ CASES = (
     *_LONG_CASES,
 )
 
+_BPE = Setting("bpe_gpt", width=64, depth=4, context=128, batch_size=8, vocabulary=2048)
+LARGER = Case(
+    "width_depth",
+    "AdamW",
+    _BPE,
+    replace(_BPE, width=512, depth=8),
+    (-6, -7, -8, -9),
+    steps=300,
+    seeds=(0,),
+    weight_decay=_LONG_DECAY,
+)
+"""The larger case: 0.5 million parameters, scaled to 27 million, in whole octaves, run once."""
+
+_LONG_PARTS: dict[str, tuple[AxisName, ...]] = {
+    "long-width": ("width", "init_scale", "lora_rank"),
+    "long-depth": ("depth",),
+    "long-mixed": ("width_depth", "sequence_length", "batch_size", "duration"),
+    "long-experts": ("experts",),
+}
+PARTS = ("short", *_LONG_PARTS)
+"""Parts of the cases that each fit a night on 2 cores; the Makefile has the hours."""
+
 CHOOSING = frozenset({
     "width char_gpt_pre Adam",
     "width char_gpt_post Adam",
@@ -222,6 +244,18 @@ CHOOSING = frozenset({
     "duration char_gpt_pre Adam",
 })
 """Names of the cases that choose the default method. The others make the claim."""
+
+
+def part_of(case: Case) -> str:
+    """Return the part that a case is measured in.
+
+    Args:
+        case: A full case.
+    """
+    if case.steps < _LONG_STEPS:
+        return "short"
+    return next(part for part, axes in _LONG_PARTS.items() if case.axis in axes)
+
 
 _QUICK_STEPS = 60
 _QUICK_MODELS: dict[AxisName, ModelName] = {
@@ -243,6 +277,9 @@ def quick(case: Case) -> Case:
     Args:
         case: A full case.
     """
+    if case == LARGER:
+        small = replace(_BPE, width=16, depth=2, vocabulary=512, context=32)
+        return replace(case, base=small, big=replace(small, width=64, depth=4), steps=_QUICK_STEPS)
     if case.base == _LARGE:
         case = replace(case, base=_GPT, big=replace(_GPT, width=8 * _GPT.width))
     shorter = case.steps_of_base / case.steps
@@ -254,15 +291,17 @@ def chosen_cases(
     axis: str | None = None,
     model: str | None = None,
     optimizer: str | None = None,
+    part: str | None = None,
     *,
     is_quick: bool = False,
 ) -> list[Case]:
-    """Return the cases with the given axis, model and optimizer.
+    """Return the cases with the given axis, model, optimizer and part.
 
     Args:
         axis: The axis; None for any.
         model: The kind of model; None for any.
         optimizer: The optimizer; None for any.
+        part: The part that they are measured in; None for any.
         is_quick: Whether to return quick forms, and only one case per axis if neither model nor
             optimizer is given.
     """
@@ -272,6 +311,7 @@ def chosen_cases(
         if axis in {None, case.axis}
         and model in {None, case.model}
         and optimizer in {None, case.optimizer}
+        and part in {None, part_of(case)}
     ]
     if not is_quick:
         return matching

@@ -18,7 +18,7 @@ from benchmarks.options import Processes, Resume, one_of
 from benchmarks.provenance import AsJson, provenance
 from benchmarks.transfer.bench import PROCESSES, THREADS, Bench
 from benchmarks.transfer.case_sweeps import CaseSweeps
-from benchmarks.transfer.cases import AXES, CASES, Case, chosen_cases
+from benchmarks.transfer.cases import AXES, CASES, LARGER, PARTS, Case, chosen_cases
 from benchmarks.transfer.cases import quick as quick_form
 from benchmarks.transfer.duration import expected_s
 from benchmarks.transfer.finished import FinishedTrainings
@@ -43,6 +43,8 @@ from benchmarks.transfer.settings import MODELS
 
 _FILE_WIDTH = 120  # characters
 _QUICK_METHODS: tuple[MethodName, ...] = ("standard", "measured", "hybrid")
+
+_LARGER_METHODS: tuple[MethodName, ...] = ("standard", "depth_mup", "measured", "hybrid")
 
 _console = Console(stderr=True)
 
@@ -70,7 +72,7 @@ def transfer(
         list[str] | None,
         typer.Option(
             help=f"One of {', '.join(METHODS)}. Can be given several times. Default: all; with "
-            f"--quick {', '.join(_QUICK_METHODS)}.",
+            f"--quick {', '.join(_QUICK_METHODS)}; with --larger {', '.join(_LARGER_METHODS)}.",
             callback=one_of(METHODS),
         ),
     ] = None,
@@ -79,6 +81,20 @@ def transfer(
         typer.Option(
             "--quick",
             help="Use three seeds, fewer steps, whole octaves, and one small case per axis.",
+        ),
+    ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Only the cases of a part that fits a night: {', '.join(PARTS)}.",
+            callback=one_of(PARTS),
+        ),
+    ] = None,
+    larger: Annotated[
+        bool,
+        typer.Option(
+            "--larger",
+            help="Run the larger case instead: 27 million parameters, tokens, one seed (hours).",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -95,23 +111,25 @@ def transfer(
     processes: Processes = PROCESSES,
 ) -> None:
     """Sweep learning rates on bases and on scaled models, with each way to transfer them."""
-    cases = _chosen(axis, model, optimizer, is_quick=quick)
-    names = [name for name in METHODS if name in (method or (_QUICK_METHODS if quick else METHODS))]
+    cases = _chosen(axis, model, optimizer, part, is_quick=quick, is_larger=larger)
+    is_fine = not (quick or larger)
+    usual = _QUICK_METHODS if quick else _LARGER_METHODS if larger else METHODS
+    names = [name for name in METHODS if name in (method or usual)]
     bases, records, source = ([], [], {}) if out is None else _loaded(out)
     if quick and any(not _is_quick(old) for old in records):
         raise typer.BadParameter(
             f"{out} has full cases, which --quick would replace; use a different file"
         )
     todo = _todo(cases, names, [] if again else records)
-    _announce(cases, todo, out, processes, is_fine=not quick)
+    _announce(cases, todo, out, processes, is_fine=is_fine)
     if todo or not source:  # taken before the runs, so that it is the commit of this code
-        chosen_by = ("--axis", "--model", "--optimizer", "--method", "--resume")
+        chosen_by = ("--axis", "--model", "--optimizer", "--part", "--method", "--resume")
         source = {
             **provenance(without=chosen_by if records else ("--resume",)),
             "threads": THREADS,
             "processes": processes,
         }
-    for base, new in _run(todo, processes, resume, records, is_fine=not quick):
+    for base, new in _run(todo, processes, resume, records, is_fine=is_fine):
         commit = {"commit": source["commit"]}
         bases, records = merged(bases, base), merged(records, {**new, **commit})
         if out is not None:
@@ -146,22 +164,34 @@ def _loaded(out: Path) -> tuple[list[Record], list[Record], Record]:
 
 
 def _is_quick(old: Record) -> bool:
-    return any(same_case(old, identity(quick_form(case))) for case in CASES)
+    return any(same_case(old, identity(quick_form(case))) for case in (*CASES, LARGER))
 
 
 def _chosen(
-    axis: str | None, model: str | None, optimizer: str | None, *, is_quick: bool
+    axis: str | None,
+    model: str | None,
+    optimizer: str | None,
+    part: str | None,
+    *,
+    is_quick: bool,
+    is_larger: bool,
 ) -> list[Case]:
     """Return the cases that were asked for.
 
     Raises:
-        BadParameter: There are none.
+        BadParameter: There are none, or the larger case is asked for together with others.
     """
-    cases = chosen_cases(axis, model, optimizer, is_quick=is_quick)
+    if is_larger:
+        if axis or model or optimizer or part:
+            raise typer.BadParameter(
+                "--larger is one case; leave out --axis, --model, --optimizer and --part"
+            )
+        return [quick_form(LARGER) if is_quick else LARGER]
+    cases = chosen_cases(axis, model, optimizer, part, is_quick=is_quick)
     if not cases:
         raise typer.BadParameter(
-            "no case has this axis, model and optimizer; leave out one of them, or choose from: "
-            + "; ".join(case.name for case in CASES)
+            "no case has this axis, model, optimizer and part; leave out one of them, or choose "
+            "from: " + "; ".join(case.name for case in CASES)
         )
     return cases
 

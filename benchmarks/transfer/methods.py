@@ -43,8 +43,10 @@ def method_of(name: MethodName, case: Case) -> Method | None:
         initial = ByShape(HYBRID_RULE, family or "adam", only_initial=True)
         return Method(name, parametrisation=initial, advice=Advice())
     rule: RuleName | None = next((each for each in RULES if each == name), None)
-    if rule is None or family is None or (rule == "completep" and family != "adam"):
+    if rule is None or family is None:
         return None
+    if rule == "completep" and (family != "adam" or case.model == "conv_net"):
+        return None  # published for residual blocks, with Adam
     return Method(name, parametrisation=ByShape(rule, family))
 
 

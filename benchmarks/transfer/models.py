@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.char_gpt import CharGPT, CharGPTConfig, NormPlacement
 from benchmarks.digits import draw_digits
 from benchmarks.image_models import ResMLP, SmallConvNet
-from benchmarks.text import load_corpus
+from benchmarks.text import load_corpus, load_tokens
 from benchmarks.training import loss_of
 from benchmarks.transfer.lora import with_adapters
 from benchmarks.transfer.settings import ModelName, Setting
@@ -24,6 +24,7 @@ _PLACEMENTS: dict[ModelName, NormPlacement] = {
     "char_gpt_post_mod": "post_mod",
     "lora_gpt": "pre",
     "moe_gpt": "pre",
+    "bpe_gpt": "pre",
 }
 _PRETRAINING_STEPS = 300
 _PRETRAINING_LEARNING_RATE = 2.0**-7
@@ -60,7 +61,11 @@ def build_task(setting: Setting) -> Task:
 
 
 def _text_task(setting: Setting) -> Task:
-    corpus = load_corpus("sources" if setting.model == "lora_gpt" else setting.documents)
+    corpus = (
+        load_tokens(setting.vocabulary)
+        if setting.model == "bpe_gpt"
+        else load_corpus("sources" if setting.model == "lora_gpt" else setting.documents)
+    )
     config = CharGPTConfig(
         len(corpus.vocabulary),
         setting.width,

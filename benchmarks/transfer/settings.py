@@ -13,6 +13,7 @@ ModelName = Literal[
     "char_gpt_post_mod",
     "lora_gpt",
     "moe_gpt",
+    "bpe_gpt",
     "res_mlp",
     "conv_net",
 ]
@@ -30,7 +31,8 @@ class Setting:
         init_scale: Factor on the initial weights of the blocks' feed-forward layers.
         rank: Rank of the adapters of ``lora_gpt``.
         experts: Experts in each block of ``moe_gpt``.
-        context: Characters per sequence, for text models.
+        vocabulary: Tokens of the byte-pair encoding of ``bpe_gpt``; other models read characters.
+        context: Characters or tokens per sequence, for text models.
         batch_size: Examples per step.
         documents: The text, for text models.
     """
@@ -41,13 +43,14 @@ class Setting:
     init_scale: float = 1.0
     rank: int = 0
     experts: int = 0
+    vocabulary: int = 0
     context: int = 32
     batch_size: int = 16
     documents: Documents = "all"
 
     @property
     def reads_text(self) -> bool:
-        """Whether the examples are sequences of characters."""
+        """Whether the examples are sequences of characters or tokens."""
         return self.model not in {"res_mlp", "conv_net"}
 
     @property
@@ -64,5 +67,5 @@ class Setting:
             words.append(f"initial weights x{self.init_scale:g}")
         words.append(f"batch {self.batch_size}")
         if self.reads_text:
-            words.append(f"{self.context} characters")
+            words.append(f"{self.context} {'tokens' if self.vocabulary else 'characters'}")
         return ", ".join(words)

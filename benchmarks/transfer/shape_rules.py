@@ -55,10 +55,9 @@ def mup(big: nn.Module, base: nn.Module, family: Family) -> dict[str, Factors]:
     base_modules = dict(base.named_modules())
     found: dict[str, Factors] = {}
     for name, module in big.named_modules():
-        for key, factors in _module_factors(
-            module, _counterpart(name, base_modules), family
-        ).items():
-            found[f"{name}.{key}" if name else key] = factors
+        counterpart = _counterpart(name, base_modules)
+        of_module = _module_factors(module, counterpart, family, is_router=_is_router(name))
+        found |= {f"{name}.{key}" if name else key: of for key, of in of_module.items()}
     return found
 
 
@@ -121,7 +120,9 @@ def completep(big: nn.Module, base: nn.Module, family: Family) -> dict[str, Fact
     for name, factors in mup(big, base, family).items():
         found[name] = factors
         if name.startswith("blocks."):
-            found[name] = replace(factors, epsilon=width * branch)
+            # The source says nothing of routers.
+            is_router = _is_router(name.rpartition(".")[0])
+            found[name] = replace(factors, epsilon=1.0 if is_router else width * branch)
         if name in last:
             found[name] = folded(found[name], branch, family)
     return found
@@ -144,7 +145,7 @@ def folded(factors: Factors, multiplier: float, family: Family) -> Factors:
     return Factors(
         factors.init * multiplier,
         factors.learning_rate * step,
-        factors.epsilon / multiplier,
+        factors.epsilon / multiplier if family == "adam" else factors.epsilon,
         factors.weight_decay / step,
     )
 
@@ -222,7 +223,14 @@ def _counterpart(name: str, base_modules: dict[str, nn.Module]) -> nn.Module:
     return base_modules[path]
 
 
-def _module_factors(module: nn.Module, base: nn.Module, family: Family) -> dict[str, Factors]:
+def _is_router(name: str) -> bool:
+    """Return whether a module chooses experts; its outputs are few, as those of an output layer."""
+    return name.rpartition(".")[2] == "router"
+
+
+def _module_factors(
+    module: nn.Module, base: nn.Module, family: Family, *, is_router: bool
+) -> dict[str, Factors]:
     """Return the factors of a module's own parameters."""
     match module, base:
         case nn.Linear(), nn.Linear():
@@ -233,7 +241,8 @@ def _module_factors(module: nn.Module, base: nn.Module, family: Family) -> dict[
             grown_out = module.out_channels / base.out_channels
         case _:
             return _vector_factors(module, base, family)
-    weight = _weight_factors(grown_in, grown_out, family)
+    is_output = grown_in != 1 and (grown_out == 1 or is_router)
+    weight = _weight_factors(grown_in, grown_out, family, is_output=is_output)
     if module.bias is None:
         return {"weight": weight}
     # PyTorch initialises a bias like a row of the weight, so it shrinks with the fan-in; in muP it
@@ -244,17 +253,18 @@ def _module_factors(module: nn.Module, base: nn.Module, family: Family) -> dict[
     }
 
 
-def _weight_factors(grown_in: float, grown_out: float, family: Family) -> Factors:
+def _weight_factors(
+    grown_in: float, grown_out: float, family: Family, *, is_output: bool
+) -> Factors:
     """Return the factors of a matrix, or of a convolution's filters.
 
     The product of learning rate and weight decay is that of the base.
     """
-    is_output = grown_in != 1 and grown_out == 1
     init = grown_in**-0.5 if is_output else 1.0
     learning_rate = 1 / grown_in if family == "adam" or is_output else grown_out / grown_in
     # PyTorch's output layer already starts smaller by the root of its fan-in. muP's multiplier of
     # 1 / fan_in is folded into it.
-    epsilon = grown_in if is_output else 1.0
+    epsilon = grown_in if is_output and family == "adam" else 1.0
     return Factors(init, learning_rate, epsilon, 1 / learning_rate)
 
 

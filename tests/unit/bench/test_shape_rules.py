@@ -127,7 +127,7 @@ def test_factors_match_the_table_of_mup() -> None:
     assert sgd["characters.weight"] == Factors(1, 4, 1, 1 / 4)
     assert sgd["blocks.1.up.weight"] == Factors(1, 1)
     assert sgd["blocks.1.norm1.weight"] == Factors(1, 4, 1, 1 / 4)
-    assert sgd["head.weight"] == Factors(1 / 2, 1 / 4, 4, 4)
+    assert sgd["head.weight"] == Factors(1 / 2, 1 / 4, 1, 4)
 
 
 def test_branches_are_scaled_in_their_last_layer() -> None:

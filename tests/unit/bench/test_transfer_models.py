@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import text
 from benchmarks.char_gpt import Block, CharGPT, CharGPTConfig, NormPlacement
 from benchmarks.image_models import ResMLP, SmallConvNet
+from benchmarks.text import Corpus
 from benchmarks.transfer import models
-from benchmarks.transfer.cases import CASES, Case
+from benchmarks.transfer.cases import CASES, LARGER, Case, quick
 from benchmarks.transfer.lora import LoRALinear, with_adapters
 from benchmarks.transfer.models import build_task, scale_initial_weights
 from benchmarks.transfer.optimizers import OPTIMIZERS, OptimizerName, build_optimizer
@@ -77,6 +79,34 @@ def test_models_have_the_sizes_of_their_settings(
         widths = {p.shape[0] for p in task.model.parameters() if p.ndim > 1}
         assert setting.width in widths
         assert logits.ndim == 2 or targets.shape[1] == setting.context
+
+
+def test_the_larger_case_has_the_stated_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    indices = torch.arange(1000)
+    monkeypatch.setattr(models, "load_tokens", lambda size: Corpus(indices, indices, ("x",) * size))
+
+    def parameters(setting: Setting) -> int:
+        with torch.device("meta"):
+            return sum(p.numel() for p in build_task(setting).model.parameters())
+
+    assert 0.4e6 < parameters(LARGER.base) < 0.6e6
+    assert parameters(LARGER.big) >= 20e6
+    assert LARGER.steps >= 300
+    assert parameters(quick(LARGER).big) < 0.4e6
+
+
+def test_tokens_are_trained_on_training_documents_and_give_the_text_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    documents = [f"def f{i}(value):\n    return value\n" for i in range(20)]
+    monkeypatch.setattr(text, "_texts", lambda: {"all": documents})
+    corpus = text.load_tokens.__wrapped__(270)
+    assert len(corpus.vocabulary) == 270
+    words = "".join(corpus.vocabulary[i] for i in corpus.validation)
+    assert words.replace("Ġ", " ").replace("Ċ", "\n") == documents[0] + documents[10]
+    assert len(corpus.validation) < len(words) / 2
+    with pytest.raises(ValueError, match="a vocabulary of 255 has no token for each byte; use 256"):
+        text.load_tokens(255)
 
 
 def test_only_feed_forward_weights_in_blocks_are_scaled() -> None:

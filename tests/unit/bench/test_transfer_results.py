@@ -12,7 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.transfer.cases import AXES, CASES, CHOOSING, chosen_cases
+from benchmarks.transfer.cases import (
+    AXES,
+    CASES,
+    CHOOSING,
+    LARGER,
+    PARTS,
+    chosen_cases,
+)
 from benchmarks.transfer.finished import FinishedTrainings
 from benchmarks.transfer.methods import METHODS, MethodName, method_of, same_as
 from benchmarks.transfer.optimizers import OPTIMIZERS
@@ -147,7 +154,7 @@ def test_the_summary_leaves_out_what_cannot_be_told_and_counts_divergence_as_a_m
 
 def test_the_table_covers_every_axis_model_and_optimizer_without_duplicates() -> None:
     assert {case.axis for case in CASES} == set(AXES)
-    assert {case.model for case in CASES} == set(MODELS)
+    assert {case.model for case in (*CASES, LARGER)} == set(MODELS)
     assert {case.optimizer for case in CASES} == set(OPTIMIZERS)
     assert len({case.name for case in CASES}) == len(CASES)
 
@@ -186,6 +193,12 @@ def test_cases_are_filtered_by_axis_model_and_optimizer() -> None:
     [chosen] = chosen_cases("width", "res_mlp", "SGD", is_quick=True)
     assert (chosen.name, chosen.seeds) == ("width res_mlp SGD", (0, 1, 2))
     assert chosen_cases("lora_rank", "res_mlp") == []
+
+
+def test_each_case_is_in_one_part() -> None:
+    by_part = {part: chosen_cases(part=part) for part in PARTS}
+    assert [len(cases) for cases in by_part.values()] == [23, 5, 2, 4, 1]
+    assert {case.name for cases in by_part.values() for case in cases} == {c.name for c in CASES}
 
 
 def test_methods_say_nothing_of_optimizers_without_a_rule() -> None:
@@ -278,6 +291,9 @@ def test_an_unknown_case_or_method_is_rejected_with_the_known_ones() -> None:
     assert refused.exit_code == 2
     assert "lora_rank lora_gpt AdamW" in " ".join(refused.output.replace("│", " ").split())
     assert CliRunner().invoke(app, ["transfer", "--axis", "height"]).exit_code == 2
+    both = CliRunner().invoke(app, ["transfer", "--larger", "--axis", "width"])
+    assert both.exit_code == 2
+    assert "--larger is one case; leave out" in " ".join(both.output.replace("│", " ").split())
     unknown = CliRunner().invoke(app, ["transfer", "--method", "advised"])
     assert unknown.exit_code == 2
     assert "'advised' is not one of standard" in " ".join(unknown.output.replace("│", " ").split())
