@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.markdown import number, table
@@ -128,16 +129,17 @@ def stepping(figures: dict[str, Any]) -> str:
 
 def measurements(figures: dict[str, Any]) -> str:
     """Return what first and later measurements cost on each architecture."""
-    return table(
+    rows = table(
         (
-            *("architecture", "groups", "on a slow route", "first measurement"),
-            *("later measurement", "variance between examples"),
+            *("architecture", "groups", "on a slow route", "a training step, ms"),
+            *("first measurement", "later measurement", "variance between examples"),
         ),
         (
             (
                 name.replace("_", " "),
                 str(cost["groups"]),
                 str(cost["slow"]),
+                f"{1e3 * cost['step_s']:.0f}",
                 f"{cost['first']:.1f}",
                 f"{cost['later']:.1f}",
                 ""
@@ -147,6 +149,37 @@ def measurements(figures: dict[str, Any]) -> str:
             for name, cost in figures["architectures"].items()
         ),
     )
+    return f"{rows}\n\n{_slow_first_measurements(figures['architectures'])}"
+
+
+_USUAL_STEPS = 4  # of a training, that a first measurement takes at most on most architectures
+
+
+def _slow_first_measurements(architectures: dict[str, Any]) -> str:
+    """Return which first measurements take long, and why."""
+    above = {name: cost for name, cost in architectures.items() if cost["first"] > _USUAL_STEPS}
+    usual = len(architectures) - len(above)
+    text = (
+        f"The first measurement takes at most {_USUAL_STEPS} training steps on {usual} of "
+        f"{len(architectures)}."
+    )
+    slow = [name for name, cost in above.items() if cost["slow"]]
+    quick = [name for name, cost in above.items() if not cost["slow"]]
+    if slow:
+        text += (
+            f" Above that are {_listed(slow)}: groups on the slow route need several chunks or "
+            "probes."
+        )
+    if quick:
+        text += (
+            f" Above that are {_listed(quick)}: the checks call the model several times, and calls "
+            "on a few examples take nearly as long as on many."
+        )
+    return text
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def summary(estimators: dict[str, Any], overheads: dict[str, Any]) -> str:
