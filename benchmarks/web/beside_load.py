@@ -15,11 +15,10 @@ from benchmarks.rpc.rounds import Comparison, compare, wait_until_stored
 from benchmarks.rpc.scale import register
 from benchmarks.rpc.servers import resident_bytes
 from benchmarks.web.open_pages import OpenPages
-from benchmarks.web.processes import web_process
+from benchmarks.web.processes import wait_until_idle, web_process
 
 GROUPS = 100
 _STORED_S = 2.0
-_PAGES_S = 1.5  # an open page receives something in this time if there is anything
 _LIVE_RUNS = 20  # the runs that the pages show
 
 
@@ -87,12 +86,9 @@ async def beside_load(
         )
 
         async def settle_with_pages() -> None:
-            """Wait until the pages have received the last round, too."""
+            """Wait until the pages show the last round, too."""
             await settle()
-            before, now = -1, opened.received()
-            while now > before:
-                await asyncio.sleep(_PAGES_S)
-                before, now = now, opened.received()
+            await wait_until_idle(web)
 
         counted = opened.received()
         rpc = await compare(*loads, rounds=rounds, seconds=seconds, settle=settle_with_pages)
