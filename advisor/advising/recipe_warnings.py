@@ -83,8 +83,8 @@ def role_differences(
 ) -> list[RoleDifference]:
     """Return how far each role is from the recipe.
 
-    Roles without a ratio or a prior are left out, and so are those whose noise is unknown: a single
-    group with an error of 0.
+    Roles without a ratio or a prior are left out. If any group has an error above 0, one of 0 is
+    exact, as that of a readout. Otherwise errors are unknown, and roles of one group are left out.
 
     Args:
         layout: The run's layout.
@@ -92,6 +92,7 @@ def role_differences(
         priors: The recipe's multipliers, 0 where it has no rule, shape [groups].
         errors: Relative errors of the ratios, shape [groups].
     """
+    are_errors_known = bool(errors.any())
     usable = (ratios > 0) & (priors > 0) & np.isfinite(errors)
     members: dict[str, list[int]] = {}
     for i in np.flatnonzero(usable).tolist():
@@ -103,7 +104,7 @@ def role_differences(
         variance = float(np.square(errors[indices]).sum()) / count**2
         if count > 1:
             variance = max(variance, float(differences.var(ddof=1)) / count)
-        if variance > 0:
+        if variance > 0 or are_errors_known:
             found.append(
                 RoleDifference(
                     role,

@@ -1,7 +1,6 @@
 """Recipes of runs: which table a policy's name stands for.
 
-Recipes that come with the service need no store. Stored ones are read once a stream; their tables,
-which never change, are cached.
+Recipes that come with the service need no store; :mod:`.recipe_cache` reads stored ones.
 """
 
 from __future__ import annotations
@@ -10,18 +9,12 @@ import difflib
 from dataclasses import dataclass
 from typing import Protocol
 
-import structlog
-from cachetools import LRUCache
-
-from advisor.errors import NotFoundError, RecipeNotFoundError, StoreUnavailableError
+from advisor.errors import RecipeNotFoundError
 from advisor.policy import InvalidValueError
 from advisor.recipes import Recipe, shipped_recipe, shipped_recipe_names
-from advisor.registry.recipes import StoredRecipe
 from advisor.registry.resource_names import RecipeReference
 
 _MAX_NEAREST = 3
-
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +45,6 @@ class RecipeSource(Protocol):
         ...
 
 
-class RecipeReader(Protocol):
-    """Reads recipes from the store."""
-
-    async def get(self, reference: RecipeReference) -> StoredRecipe:
-        """Return one version; the latest if the reference names none.
-
-        Raises:
-            RecipeNotFoundError: There is no such recipe or version.
-            StoreUnavailableError: The store does not answer.
-        """
-        ...
-
-
 def resolve_shipped(reference: RecipeReference) -> ResolvedRecipe:
     """Return a recipe that comes with the service.
 
@@ -90,42 +70,3 @@ def resolve_shipped(reference: RecipeReference) -> ResolvedRecipe:
 def nearest_shipped(name: str) -> list[str]:
     """Return the names of shipped recipes that are like a name, the nearest first."""
     return difflib.get_close_matches(name, shipped_recipe_names(), n=_MAX_NEAREST)
-
-
-class CachedRecipes:
-    """Resolves names in the store, and caches tables, which never change.
-
-    Args:
-        store: The store of recipes.
-        size: Maximum number of cached names.
-    """
-
-    def __init__(self, store: RecipeReader, *, size: int) -> None:
-        self._store = store
-        self._known: LRUCache[RecipeReference, ResolvedRecipe] = LRUCache(size)
-
-    async def resolve(self, reference: RecipeReference) -> ResolvedRecipe:
-        """Return the version that a reference names; see :class:`RecipeSource`."""
-        if not reference.project:
-            return resolve_shipped(reference)
-        known = self._known.get(reference)
-        if known is not None and reference.version:  # versions never change
-            return known
-        try:
-            stored = await self._store.get(reference)
-        except StoreUnavailableError:
-            if known is None:
-                raise
-            _log.warning("recipe from cache: store unavailable", recipe=str(reference))
-            return ResolvedRecipe(known.name, known.recipe, stale=True)
-        except NotFoundError:
-            # A deleted recipe must not reappear while the store is unavailable.
-            self._known.pop(reference, None)
-            raise
-        if stored.recipe is None:  # happens only in lists
-            raise RecipeNotFoundError(str(reference))
-        name = str(stored.reference)
-        if known is None or known.name != name:
-            # The same object for all runs, so that they share factors.
-            known = self._known[reference] = ResolvedRecipe(name, stored.recipe)
-        return known

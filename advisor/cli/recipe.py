@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,16 @@ import typer
 from rich import box
 from rich.table import Column, Table
 
-from advisor.cli.common import Json, fail, plain, print_json, say
+from advisor.cli.common import (
+    DEFAULT_ADDRESS,
+    Address,
+    Json,
+    client,
+    fail,
+    plain,
+    print_json,
+    say,
+)
 from advisor.cli.tables import print_table
 from advisor.policy import InvalidValueError
 from advisor.recipes import (
@@ -24,6 +34,8 @@ from advisor.recipes import (
     shipped_recipe_text,
 )
 from advisor.recipes.words import powers_text, selection_text
+from advisor.report.words import short_name
+from advisor.wire import recipe_from_proto
 from fslr.errors import ProfileFileError
 from fslr.profile_files import format_fields
 
@@ -34,6 +46,7 @@ app = typer.Typer(
 
 _T = TypeVar("_T")
 _FEWEST_ROWS = 2  # that can have something in common
+_STORED = re.compile(r"projects/[^/]+/recipes/")
 _FILE_SUFFIXES = {".json", ".yaml", ".yml"}
 TITLES = {
     Field.LEARNING_RATE: "lr",
@@ -85,15 +98,24 @@ def list_(as_json: Json = False) -> None:
 
 @app.command()
 def show(
-    recipe: RecipeArgument,
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="Name of a shipped recipe, a YAML or JSON file, or a stored recipe: "
+            "projects/P/recipes/R.",
+            autocompletion=_complete,
+        ),
+    ],
     as_yaml: Annotated[
         bool, typer.Option("--yaml", help="Print the recipe as a file to start from.")
     ] = False,
+    address: Address = DEFAULT_ADDRESS,
     as_json: Json = False,
 ) -> None:
     """Show a recipe: its source, its conditions and its table."""
     with recipe_errors():
-        found = read_recipe(recipe)
+        found = _stored(recipe, address) if _STORED.match(recipe) else read_recipe(recipe)
     if as_json:
         print_json(recipe_to_fields(found))
     elif as_yaml:
@@ -114,6 +136,13 @@ def recipe_errors() -> Iterator[None]:
         yield
     except (InvalidValueError, ProfileFileError) as error:
         fail(str(error))
+
+
+def _stored(name: str, address: str) -> Recipe:
+    """Return a recipe that a service stores."""
+    with client(address) as advisor:
+        found = advisor.get_recipe(name)
+    return recipe_from_proto(found.recipe, short_name(found.name).partition("@")[0])
 
 
 def _text(name: str, recipe: Recipe) -> str:

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from redis.asyncio import Redis
 
 from advisor.advising.profile_cache import CachedProfiles
-from advisor.advising.recipes import CachedRecipes
+from advisor.advising.recipe_cache import CachedRecipes
 from advisor.advising.telemetry import Telemetry
 from advisor.auth.authenticator import Authenticator
 from advisor.auth.certificate_roles import CertificateRoles

@@ -361,6 +361,8 @@ def test_commands_store_recipes_and_show_them_beside_measurements(
     assert "no stored recipes in project" in cli.run("recipe", "stored").stdout
     stored = cli.run("recipe", "set", "ours", "mup-adam").stdout
     assert f"set projects/{project}/recipes/ours@1" in stored
+    shown = cli.run("recipe", "show", f"projects/{project}/recipes/ours@1").stdout
+    assert "hidden, convolution, expert" in shown
     file = tmp_path / "ours.yaml"
     cli.run("recipe", "get", "ours", "--output", str(file))
     assert "unchanged" in cli.run("recipe", "set", "ours", str(file)).stdout

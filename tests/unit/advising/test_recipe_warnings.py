@@ -57,7 +57,9 @@ def test_groups_without_a_ratio_a_prior_or_a_known_error_are_left_out() -> None:
         np.array([1.0, 0.0, 1.0, 1.0]),
         np.array([0.1, 0.1, 0.0, 0.1]),
     )
-    assert [role.role for role in found] == ["d.weight"]
+    assert [role.role for role in found] == ["c.weight", "d.weight"]  # c is exact
+    unknown = role_differences(layout, np.full(4, 9.0), np.ones(4), np.zeros(4))
+    assert unknown == []
     nothing = np.zeros(4)
     assert disagreement("r", layout, nothing, nothing, nothing) == []
 

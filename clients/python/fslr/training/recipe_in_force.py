@@ -245,8 +245,8 @@ def words(recipe: Recipe, scaling: InitialScaling | None) -> str:
         sentences.append("initial weights are as large as it wants them")
     if recipe.conditions:
         sentences.append(
-            f"it holds under {len(recipe.conditions)} conditions that `advisor recipe show {name}` "
-            "lists"
+            f"it holds under {len(recipe.conditions)} conditions, which "
+            f"`advisor recipe show {recipe.name}` lists"
         )
     return "; ".join(sentences)
 
