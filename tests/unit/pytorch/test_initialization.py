@@ -255,6 +255,21 @@ def untouched(*_: object) -> None:
     pass
 
 
+class OldSession:
+    """A session of an advisor that knows no recipes: it has no start()."""
+
+    def recommend(self, _: pb.Measurement) -> pb.RecommendLRResponse:
+        raise AssertionError("nothing is measured before the weights are scaled")
+
+    def close(self) -> None:
+        pass
+
+
+class OldAdvisor(FakeAdvisor):
+    def open_run(self, _: pb.RunOpening) -> Any:
+        return OldSession()
+
+
 NOTHING = "nothing was changed; attach before a checkpoint is loaded, or pass initialize=False"
 
 
@@ -273,7 +288,8 @@ NOTHING = "nothing was changed; attach before a checkpoint is loaded, or pass in
             {"advisor": advisor_of(MUP, stepped=True)},
             "profile does not know those of hidden.weight, head.weight; nothing was changed; rec",
         ),
-        (untouched, {"advisor": FakeAdvisor()}, "a FakeAdvisor knows no recipes: its sessions"),
+        (untouched, {"advisor": FakeAdvisor()}, 'follows none; pass one, such as recipe="mup'),
+        (untouched, {"advisor": OldAdvisor()}, "an? OldAdvisor knows no recipes: its sessions"),
     ],
 )
 def test_what_cannot_be_initialized_is_refused_and_nothing_changes(

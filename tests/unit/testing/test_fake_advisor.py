@@ -13,7 +13,7 @@ import fslr
 import fslr.torch
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, policy_pb2
-from fslr.testing import FakeAdvisor, Script, by_step
+from fslr.testing import FakeAdvisor, FakeRecipe, Script, by_step
 from tests.waiting import eventually
 
 NAMES = ["0.weight", "0.bias", "2.weight", "2.bias"]
@@ -256,3 +256,97 @@ def test_a_script_that_returns_an_invalid_multiplier_is_an_error(value: float) -
 def test_a_measurement_of_other_groups_is_refused() -> None:
     with pytest.raises(fslr.InvalidRequestError, match="has 1 values; send one for each of the 4"):
         FakeAdvisor().open_run(OPENING).recommend(pb.Measurement(unit_rates=[1.0]))
+
+
+RECIPE = FakeRecipe(
+    {"2.*": 0.25},
+    weight_decay={"2.*": 4.0},
+    epsilon={"2.*": 2.0},
+    initial_scale={"0.weight": 0.5},
+    conditions=["residual blocks are pre-norm"],
+)
+
+
+def attached_and_trained(
+    advisor: FakeAdvisor, **options: object
+) -> tuple[dict[str, torch.Tensor], fslr.torch.Attachment]:
+    """Return the weights of a small model once attached, and the attachment after a step."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    attachment = fslr.torch.attach(
+        *(model, optimizer),
+        profile="char-gpt",
+        advisor=advisor,
+        **{"answers": "wait", **options},  # type: ignore[arg-type]
+    )
+    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with attachment:
+        model(torch.randn(8, 4)).square().mean().backward()
+        optimizer.step()
+    return weights, attachment
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_training_follows_a_recipe_that_it_or_the_policy_names(is_named: bool) -> None:
+    plain, _ = attached_and_trained(FakeAdvisor())
+    advisor = FakeAdvisor(
+        recipes={"mup-adam": RECIPE}, policy_recipe="" if is_named else "mup-adam"
+    )
+    options = {"recipe": "mup-adam"} if is_named else {}
+    weights, attachment = attached_and_trained(advisor, initialize=True, **options)
+    for name, before in plain.items():
+        factor = 0.5 if name == "0.weight" else 1.0
+        torch.testing.assert_close(weights[name], factor * before, rtol=1e-5, atol=0)
+    assert attachment.multipliers == [1.0, 1.0, 0.25, 0.25]
+    head, body = attachment.by_name()["2.weight"], attachment.by_name()["0.bias"]
+    assert head.recipe is not None
+    assert (head.recipe.learning_rate, head.recipe.weight_decay) == (0.25, 4.0)
+    assert head.recipe.epsilon == 2.0
+    assert body.recipe is None  # no factor mentions it
+    (opening,) = advisor.openings  # the question for the recipe is not a run
+    assert opening.recipe == options.get("recipe", "")
+    (answer,) = advisor.answers
+    assert (answer.recipe, list(answer.priors)) == ("mup-adam", [1.0, 0.0, 0.25, 0.25])
+
+
+def test_given_multipliers_correct_a_recipe_once_something_is_measured() -> None:
+    advisor = FakeAdvisor(0.5, recipes={"mup-adam": RECIPE})
+    _, attachment = attached_and_trained(advisor, recipe="mup-adam")
+    assert attachment.multipliers == [0.5] * 4
+    assert attachment.by_name()["2.weight"].prior == 0.25
+
+
+def test_an_answer_before_the_first_measurement_is_like_that_of_a_service() -> None:
+    opening = pb.RunOpening()
+    opening.CopyFrom(OPENING)
+    opening.recipe = "projects/default/recipes/ours"
+    opening.layout.groups[0].initial_rms = 0.5
+    advisor = FakeAdvisor(recipes={opening.recipe: RECIPE})
+    session = advisor.open_run(opening)
+    answer = session.start()
+    assert answer.recipe == "projects/default/recipes/ours@1"
+    assert list(answer.multipliers) == [1.0, 1.0, 0.25, 0.25]
+    assert list(answer.recipe_factors.initial_rms) == [0.25, -1.0, -1.0, -1.0]
+    assert list(answer.recipe_factors.has_rule) == [True, False, True, True]
+    assert list(answer.recipe_factors.conditions) == ["residual blocks are pre-norm"]
+    assert advisor.openings == []
+    session.recommend(measurement())
+    assert advisor.openings == [opening]
+
+
+def test_a_recipe_that_the_advisor_does_not_have_is_an_error_at_the_start() -> None:
+    advisor = FakeAdvisor(recipes={"mup-adam": RECIPE})
+    match = "no recipe mup-sgd: the recipes of this FakeAdvisor are mup-adam; pass recipes="
+    with pytest.raises(fslr.RecipeNotFoundError, match=match):
+        train(advisor, recipe="mup-sgd")
+
+
+def test_factors_of_a_recipe_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"a factor of epsilon is 0\.0; it must be finite and abo"):
+        FakeRecipe(epsilon=0.0)
+    advisor = FakeAdvisor(recipes={"ours": FakeRecipe({"head.*": 0.5})})
+    with pytest.raises(
+        ValueError, match=r"'head\.\*' of the factors of learning_rate matches none"
+    ):
+        train(advisor, recipe="ours")

@@ -1,50 +1,24 @@
-"""An advisor for your own tests: it answers as you say, without a service and without a profile.
-
-It needs the base installation only, and no test framework. For tests against a real service there
-are the pytest fixtures of ``advisor.local.pytest_plugin``.
-"""
+"""An advisor whose answers a test gives."""
 
 from __future__ import annotations
 
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, profile_service_pb2, run_service_pb2
-from fslr.errors import DeadlineExceededError, InvalidRequestError, UnavailableError
-
-Factors = float | Iterable[float] | Mapping[str, float]
-"""One factor for all groups; one for each group in layout order; or one by pattern of names.
-
-A pattern is a shell pattern such as ``blocks.*.weight``, and the first that matches a group's name
-applies. Groups that no pattern matches are treated as groups without a counterpart in the profile.
-"""
-Script = Callable[[pb.Measurement], Factors]
-"""Returns the factors to answer a measurement with."""
-
-_DIGEST = "0" * 64
-
-
-def by_step(steps: Mapping[int, Factors]) -> Script:
-    """Return a script that changes its factors at given steps.
-
-    Args:
-        steps: The factors from a step on, such as ``{0: 1.0, 100: {"head.*": 0.5}}``.
-
-    Raises:
-        ValueError: There are no factors for step 0.
-    """
-    if 0 not in steps:
-        raise ValueError(f"the steps are {sorted(steps)}; say which multipliers hold from step 0")
-
-    def script(measurement: pb.Measurement) -> Factors:
-        return steps[max(step for step in steps if step <= measurement.step)]
-
-    return script
+from fslr.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    RecipeNotFoundError,
+    UnavailableError,
+)
+from fslr.testing.answers import answered, mapped, names_of, started, version_of
+from fslr.testing.factors import Factors, Script, check_range, factors_of, values_of
+from fslr.testing.recipe import FakeRecipe
 
 
 class FakeAdvisor:
@@ -56,8 +30,10 @@ class FakeAdvisor:
 
     Args:
         multipliers: The multipliers of each answer, or a script such as :func:`by_step`. Each is
-            finite and above 0.
-        priors: The multipliers to start with, before anything is measured; 0: none.
+            finite and above 0. None: 1, or for runs that follow a recipe its factors on learning
+            rates.
+        priors: The multipliers to start with, before anything is measured; 0: none. Runs that
+            follow a recipe start with its factors instead.
         interval_steps: Steps from a measurement to the next one, >= 1. A run measures exactly then
             if it is attached with ``max_overhead=None`` or ``answers="wait"``.
         weight_decay: What multipliers do to weight decay.
@@ -65,9 +41,14 @@ class FakeAdvisor:
         warnings: What a run is warned of at its start.
         delay_s: Time until an answer comes, in seconds, >= 0.
         deadline_s: Maximum time that a caller waits for an answer, in seconds.
+        recipes: The recipes that there are, by the name that runs ask for, as in
+            ``attach(recipe="mup-adam")``.
+        policy_recipe: Name of the recipe of runs that ask for none, as if the profile's policy
+            named it. Empty: they follow none.
 
     Attributes:
-        openings: The openings of all runs, in the order in which the runs were opened.
+        openings: The openings of all runs, in the order in which the runs were opened. Sessions
+            that only ask for a recipe are not runs.
         measurements: The measurements of all runs, in the order in which they arrived. A
             measurement that gets no answer is kept, too.
         answers: The answers, in the order in which they were given.
@@ -81,7 +62,7 @@ class FakeAdvisor:
 
     def __init__(
         self,
-        multipliers: Factors | Script = 1.0,
+        multipliers: Factors | Script | None = None,
         *,
         priors: Factors = 0.0,
         interval_steps: int = 1_000,
@@ -90,14 +71,16 @@ class FakeAdvisor:
         warnings: Sequence[str] = (),
         delay_s: float = 0.0,
         deadline_s: float = 10.0,
+        recipes: Mapping[str, FakeRecipe] | None = None,
+        policy_recipe: str = "",
     ) -> None:
         if interval_steps < 1:
             raise ValueError(f"interval_steps is {interval_steps}; it must be at least 1")
         if not (math.isfinite(delay_s) and delay_s >= 0):
             raise ValueError(f"delay_s is {delay_s}; it must be a number of seconds, at least 0")
-        if not callable(multipliers):
-            _check("a multiplier", _values(multipliers), can_be_zero=False)
-        _check("a prior", _values(priors), can_be_zero=True)
+        if multipliers is not None and not callable(multipliers):
+            check_range("a multiplier", values_of(multipliers), can_be_zero=False)
+        check_range("a prior", values_of(priors), can_be_zero=True)
         self.multipliers = multipliers
         self.priors = priors
         self.interval_steps = interval_steps
@@ -106,6 +89,8 @@ class FakeAdvisor:
         self.warnings = list(warnings)
         self.delay_s = delay_s
         self.deadline_s = deadline_s
+        self.recipes = dict(recipes or {})
+        self.policy_recipe = policy_recipe
         self.openings: list[pb.RunOpening] = []
         self.measurements: list[pb.Measurement] = []
         self.answers: list[pb.RecommendLRResponse] = []
@@ -174,7 +159,7 @@ class FakeAdvisor:
             ValueError: Runs with different groups were advised, so names are ambiguous.
         """
         with self._changed:
-            layouts = {tuple(_names(opening)) for opening in self.openings}
+            layouts = {tuple(names_of(opening)) for opening in self.openings}
             if len(layouts) > 1:
                 raise ValueError(
                     f"{len(layouts)} different layouts were advised; read measurements instead, or "
@@ -190,34 +175,25 @@ class FakeAdvisor:
         """Return that the layout maps, except for groups that no pattern matches.
 
         Raises:
-            ValueError: The multipliers or the priors do not fit the layout.
+            RecipeNotFoundError: The run asks for a recipe that the advisor does not have.
+            ValueError: The multipliers, the priors or the recipe do not fit the layout.
         """
         with self._changed:
             self._raise_failure()
-            names, given = _names(opening), self.multipliers
-            found = [1.0] * len(names) if callable(given) else _factors(given, names, "multipliers")
-            priors = _factors(self.priors, names, "priors")
-            mappings = [
-                profile_service_pb2.GroupMapping(
-                    group=name,
-                    role=group.role,
-                    sources=[] if factor is None else [name],
-                    depth_factor=float(factor is not None),
-                    match=policy_pb2.MATCH_NONE if factor is None else policy_pb2.MATCH_NAME,
-                    prior=prior or 0.0,
-                )
-                for name, group, factor, prior in zip(
-                    names, opening.layout.groups, found, priors, strict=True
-                )
-            ]
-            return profile_service_pb2.ValidateLayoutResponse(
-                profile=_version_of(opening.profile),
-                mappings=mappings,
-                unmatched=[
-                    name for name, factor in zip(names, found, strict=True) if factor is None
-                ],
+            names, given = names_of(opening), self.multipliers
+            priors = self._priors(opening)
+            found = (
+                [1.0] * len(names)
+                if given is None or callable(given)
+                else factors_of(given, names, "multipliers")
+            )
+            return mapped(
+                opening,
+                found,
+                priors,
+                recipe=self._recipe_name(opening),
+                rule=self.weight_decay,
                 warnings=self.warnings,
-                weight_decay=self.weight_decay,
             )
 
     def open_run(self, opening: pb.RunOpening) -> FakeSession:
@@ -227,6 +203,54 @@ class FakeAdvisor:
         with self._changed:
             self.openings.append(kept)
         return FakeSession(self, kept)
+
+    def _recipe_name(self, opening: pb.RunOpening) -> str:
+        """Return the name of the recipe that a run follows; empty: it follows none."""
+        name = opening.recipe or self.policy_recipe
+        return version_of(name) if "/" in name else name
+
+    def _recipe(self, opening: pb.RunOpening) -> FakeRecipe | None:
+        """Return the recipe that a run follows, if it follows one.
+
+        Raises:
+            RecipeNotFoundError: The advisor does not have it.
+        """
+        name = opening.recipe or self.policy_recipe
+        if not name:
+            return None
+        if name not in self.recipes:
+            known = ", ".join(self.recipes) or "none"
+            raise RecipeNotFoundError(
+                f"there is no recipe {name}: the recipes of this FakeAdvisor are {known}; pass "
+                f"recipes={{{name!r}: FakeRecipe(...)}}",
+                "RECIPE_NOT_FOUND",
+            )
+        return self.recipes[name]
+
+    def _priors(self, opening: pb.RunOpening) -> list[float]:
+        """Return what each group's multiplier starts with; 0: nothing is said.
+
+        Raises:
+            RecipeNotFoundError: The advisor does not have the run's recipe.
+            ValueError: The recipe or the priors do not fit the layout.
+        """
+        recipe = self._recipe(opening)
+        if recipe is not None:
+            return recipe.learning_rates(opening.layout)
+        return [prior or 0.0 for prior in factors_of(self.priors, names_of(opening), "priors")]
+
+    def _start(self, session: FakeSession) -> pb.RecommendLRResponse:
+        """Return the answer to an opening, before anything is measured."""
+        opening = session.opening
+        with self._changed:
+            # A session that asks for a recipe is a run only if it measures later.
+            self.openings = [kept for kept in self.openings if kept is not opening]
+            self._wait(session)
+            self._raise_failure()
+            recipe, priors = self._recipe(opening), self._priors(opening)
+            return started(
+                opening, recipe, priors, name=self._recipe_name(opening), rule=self.weight_decay
+            )
 
     def _store(self, reports: Sequence[run_service_pb2.MetricReport]) -> None:
         with self._changed:
@@ -266,7 +290,7 @@ class FakeAdvisor:
         raise UnavailableError("the run's session is closed; open the run again")
 
     def _answer(self, session: FakeSession, measurement: pb.Measurement) -> pb.RecommendLRResponse:
-        names = _names(session.opening)
+        names = names_of(session.opening)
         if len(measurement.unit_rates) != len(names):
             raise InvalidRequestError(
                 f"measurement.unit_rates has {len(measurement.unit_rates)} values; send one for "
@@ -276,35 +300,31 @@ class FakeAdvisor:
         kept = pb.Measurement()
         kept.CopyFrom(measurement)
         with self._changed:
+            if not any(opening is session.opening for opening in self.openings):
+                self.openings.append(session.opening)
             self.measurements.append(kept)
             self._wait(session)
             self._raise_failure()
+            priors = self._priors(session.opening)
             given = self.multipliers
-            found = _factors(given(measurement) if callable(given) else given, names, "multipliers")
-            _check("a multiplier", [f for f in found if f is not None], can_be_zero=False)
-            held = measurement.multipliers or [1.0] * len(names)
-            multipliers = [h if f is None else f for f, h in zip(found, held, strict=True)]
-            matched = [factor is not None for factor in found]
-            answer = pb.RecommendLRResponse(
-                step=measurement.step,
-                profile=_version_of(session.opening.profile),
-                digest=_DIGEST,
-                multipliers=multipliers,
-                outcomes=[
-                    policy_pb2.OUTCOME_MATCHED if is_matched else policy_pb2.OUTCOME_UNMATCHED
-                    for is_matched in matched
-                ],
-                reference_unit_rates=[
-                    (factor or 0.0) * rate
-                    for factor, rate in zip(found, measurement.unit_rates, strict=True)
-                ],
-                next_measurement_step=measurement.step + self.interval_steps,
-                probes=self.probes,
-                warnings=self._next_warnings,
-                recommended=matched,
-                priors=[prior or 0.0 for prior in _factors(self.priors, names, "priors")],
-                weight_decay=self.weight_decay,
+            if given is None:
+                has_recipe = self._recipe(session.opening) is not None
+                given = [prior or 1.0 for prior in priors] if has_recipe else 1.0
+            if callable(given):
+                given = given(measurement)
+            found = factors_of(given, names, "multipliers")
+            check_range("a multiplier", [f for f in found if f is not None], can_be_zero=False)
+            answer = answered(
+                session.opening,
+                measurement,
+                found,
+                priors,
+                recipe=self._recipe_name(session.opening),
+                rule=self.weight_decay,
             )
+            answer.next_measurement_step = measurement.step + self.interval_steps
+            answer.probes = self.probes
+            answer.warnings.extend(self._next_warnings)
             self._next_warnings = []
             self.answers.append(answer)
             return answer
@@ -326,6 +346,17 @@ class FakeSession:
         self._advisor = advisor
         self.opening = opening
         self.is_closed = False
+
+    def start(self) -> pb.RecommendLRResponse:
+        """Return what is known before the first step: the factors of the run's recipe.
+
+        Raises:
+            DeadlineExceededError: The advisor is paused, or answers too late.
+            RecipeNotFoundError: The run asks for a recipe that the advisor does not have.
+            UnavailableError: The session is closed.
+            ValueError: The recipe or the priors do not fit the layout.
+        """
+        return self._advisor._start(self)  # noqa: SLF001 - the two are one thing
 
     def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
         """Return the answer to a measurement.
@@ -351,59 +382,3 @@ class FakeSession:
         with self._advisor._changed:  # noqa: SLF001
             self.is_closed = True
             self._advisor._changed.notify_all()  # noqa: SLF001
-
-
-def _names(opening: pb.RunOpening) -> list[str]:
-    return [group.name for group in opening.layout.groups]
-
-
-def _version_of(profile: str) -> str:
-    """Return a profile's name with a version: the given one, else 1."""
-    name, _, suffix = profile.partition("@")
-    return profile if suffix.isdigit() else f"{name}@1"
-
-
-def _values(factors: Factors) -> list[float]:
-    if isinstance(factors, Mapping):
-        return list(factors.values())
-    return list(factors) if isinstance(factors, Iterable) else [factors]
-
-
-def _check(what: str, values: Sequence[float], *, can_be_zero: bool) -> None:
-    """Check the range of multipliers or priors.
-
-    Raises:
-        ValueError: A value is out of range.
-    """
-    for value in values:
-        if not (math.isfinite(value) and (value > 0 or (can_be_zero and value == 0))):
-            least = "at least 0" if can_be_zero else "above 0"
-            raise ValueError(f"{what} is {value}; it must be finite and {least}")
-
-
-def _factors(given: Factors, names: Sequence[str], what: str) -> list[float | None]:
-    """Return the factor of each group; None where no pattern matches.
-
-    Raises:
-        ValueError: There are more or fewer factors than groups, or a pattern matches no group.
-    """
-    if isinstance(given, Mapping):
-        for pattern in given:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise ValueError(
-                    f"the pattern {pattern!r} of the {what} matches none of the {len(names)} "
-                    f"groups ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
-                )
-        return [
-            next((float(v) for pattern, v in given.items() if fnmatchcase(name, pattern)), None)
-            for name in names
-        ]
-    if isinstance(given, Iterable):
-        values: list[float | None] = [float(value) for value in given]
-        if len(values) != len(names):
-            raise ValueError(
-                f"there are {len(values)} {what} and {len(names)} groups; give one for each group, "
-                "or patterns of their names"
-            )
-        return values
-    return [float(given)] * len(names)
