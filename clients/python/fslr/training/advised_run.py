@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, SupportsFloat, get_args
 
@@ -25,7 +24,8 @@ from fslr.training.events import (
 )
 from fslr.training.exchange import Advice, Exchange, Ranks
 from fslr.training.group_advice import GroupAdvice, advice_by_name
-from fslr.training.measurement_cost import Size
+from fslr.training.measurement_messages import MeasurementMessages
+from fslr.training.measurement_schedule import MeasurementSchedule
 from fslr.training.measurement_size import MeasurementSize
 from fslr.training.metric_reporter import MetricReporter
 from fslr.training.stopwatch import Stopwatch
@@ -35,7 +35,6 @@ Answers = Literal["background", "wait"]
 """How answers to later measurements are received: while the training goes on, or before it does."""
 
 _KIND = "an advised run"
-_UNANSWERED_INTERVAL_STEPS = 25  # short intervals grow to this while no answer comes
 
 
 class AdvisedRun:
@@ -106,23 +105,16 @@ class AdvisedRun:
         self._observe_only = opening.observe_only
         self._strict = strict
         self._waits = answers == "wait"
-        self._size = size
         self._listeners = listeners
         self._exchange = Exchange(advisor, opening, ranks)
         self._reporter = MetricReporter(self._exchange.background, opening.run, self._warn)
-        self._advised = [False] * len(self._groups)
-        self._ranks = ranks
-        self._budget: Budget | None = None
+        self._messages = MeasurementMessages(len(self._groups), self.cadence.stopwatch, self._warn)
+        budget: Budget | None = None
         if max_overhead is not None:
             check_max_overhead(max_overhead)
             if not self._waits:
-                self._budget = Budget(max_overhead, self.cadence.stopwatch, opening.total_steps)
-        self._intervals = Intervals()
-        self._asked_step = 0
-        self._has_target = False  # the advisor says how many probes it wants
-        self._exceeded = False  # the budget, and a hint said so
-        self._measured_step: int | None = None
-        self._loss: SupportsFloat | None = None
+                budget = Budget(max_overhead, self.cadence.stopwatch, opening.total_steps)
+        self._schedule = MeasurementSchedule(self.cadence, size, ranks, budget)
         self._warned: set[str] = set()
 
     @property
@@ -167,7 +159,7 @@ class AdvisedRun:
         self._emit_start(start.mapping)
         if start.mapping is not None:
             self._profile = start.mapping.profile or self._profile
-            self._intervals = Intervals(
+            self._schedule.intervals = Intervals(
                 start.mapping.min_interval_steps, start.mapping.max_interval_steps
             )
             for message in start.mapping.warnings:
@@ -213,22 +205,7 @@ class AdvisedRun:
             loss: The loss, in any unit. It is read at the next measured step only. One that is not
                 finite is not sent, and one that cannot be read is a warning.
         """
-        self._loss = loss
-
-    def _take_loss(self) -> float | None:
-        """Return the loss to send, which belongs to one measurement only."""
-        loss, self._loss = self._loss, None
-        if loss is None:
-            return None
-        try:
-            value = float(loss)
-        except Exception as error:  # noqa: BLE001 - a loss is for people only, and may be deleted
-            self._warn(
-                f"the reported loss cannot be read ({error}), so it is not sent; report a number, "
-                "or an array with one that stays valid until the step ends"
-            )
-            return None
-        return value if math.isfinite(value) else None
+        self._messages.loss = loss
 
     def report_metrics(self, step: int, values: Mapping[str, Any]) -> None:
         """Store values of the run's own metrics in the background; never raises and never waits.
@@ -264,27 +241,7 @@ class AdvisedRun:
                     self._adopt(advice, cadence.step)
         can_move = cadence.step >= cadence.next_step and any(rate > 0 for rate in learning_rates())
         if cadence.begin_step(can_move=can_move):
-            self._plan()
-
-    def _plan(self) -> None:
-        """Let the budget decide how the step that is due is measured, or when; all ranks alike."""
-        if self._budget is None:
-            return
-        if self._measured_step is None:
-            plan = self._budget.first(self.cadence.step)
-        else:
-            plan = self._budget.plan(
-                self.cadence.step,
-                measured_step=self._measured_step,
-                asked_step=self._asked_step,
-                allowed=self._intervals,
-            )
-        values = [float(plan.step), float(plan.examples), float(plan.repeats)]
-        step, examples, repeats = map(int, self._ranks.from_speaker(values))
-        if step > self.cadence.step:
-            self.cadence.postpone(step)
-        else:
-            self._size.set_examples(examples, 1 if self._has_target else repeats)
+            self._schedule.plan()
 
     def measured(
         self, estimate: RateEstimate, learning_rates: Sequence[float], *, can_correct: bool = True
@@ -310,12 +267,14 @@ class AdvisedRun:
         self.estimate = estimate
         step, factors = self.cadence.step, self.factors
         self._emit_measured(step, estimate, learning_rates)
-        since = 0 if self._measured_step is None else step - self._measured_step
-        measurement = self._measurement(estimate, learning_rates, since)
-        self._measured_step = step
-        # Until an answer says otherwise. Without answers, short intervals grow.
-        longer = min(2 * since, _UNANSWERED_INTERVAL_STEPS) or _UNANSWERED_INTERVAL_STEPS
-        self.cadence.next_step = self._asked_step = step + max(since, longer)
+        measurement = self._messages.message(
+            estimate,
+            step=step,
+            interval_steps=self._schedule.interval_steps,
+            multipliers=factors,
+            learning_rates=learning_rates,
+        )
+        self._schedule.measured()
         if self.cadence.has_started and self._waits:
             with self.cadence.attempt(StepPart.ADVICE):
                 self._adopt(self._exchange.ask(measurement), step + 1)
@@ -331,7 +290,7 @@ class AdvisedRun:
     def _emit_measured(
         self, step: int, estimate: RateEstimate, learning_rates: Sequence[float]
     ) -> None:
-        stopwatch, budget = self.cadence.stopwatch, self._budget
+        stopwatch = self.cadence.stopwatch
         self._listeners.emit(
             Measured(
                 step,
@@ -343,57 +302,18 @@ class AdvisedRun:
                 overhead=stopwatch.overhead,
             )
         )
-        if budget is not None:
-            size = Size(self._size.examples, self._size.repeats)
-            budget.measured(size, stopwatch.seconds_under_way)
-            if (hint := budget.hint(step)) and not self._exceeded:
-                self._exceeded = True
-                self._listeners.emit(Warned(step, hint, is_hint=True))
-
-    def _measurement(
-        self, estimate: RateEstimate, learning_rates: Sequence[float], since: int
-    ) -> pb.Measurement:
-        stopwatch = self.cadence.stopwatch
-        return pb.Measurement(
-            step=self.cadence.step,
-            unit_rates=estimate.unit_rates,
-            relative_errors=estimate.relative_errors,
-            multipliers=self.factors,
-            learning_rates=learning_rates,
-            interval_steps=since,
-            probes=estimate.probes,
-            examples=estimate.examples,
-            loss=self._take_loss(),
-            total_rate=estimate.total_rate,
-            shares=estimate.shares,
-            linearity_error=estimate.linearity_error,
-            advised=self._advised,
-            weight_rms=estimate.weight_rms,
-            update_rms=estimate.update_rms,
-            weight_decays=_if_any(estimate.weight_decays),
-            excludes_weight_decay=estimate.excludes_weight_decay,
-            mask=estimate.mask,
-            measuring_seconds=stopwatch.seconds_under_way,
-            measuring_overhead=stopwatch.overhead,
-        )
+        if hint := self._schedule.spent():
+            self._listeners.emit(Warned(step, hint, is_hint=True))
 
     def _adopt(self, advice: Advice, step: int) -> None:
         """Put an answer in force from a step on."""
         self.answer = advice.answer
         self.multipliers = advice.multipliers
         self.weight_decay = advice.weight_decay
-        self._has_target = advice.probes > 0
-        if self._has_target:
-            self._size.set_probes(advice.probes)
+        self._schedule.set_probes(advice.probes)
         if advice.answer is not None and not self._observe_only:
-            self._advised = [
-                before or now
-                for before, now in zip(self._advised, advice.answer.recommended, strict=False)
-            ]
-        # If a later step was measured since, the answer to that one decides.
-        if self._measured_step is None or advice.next_measurement_step > self._measured_step:
-            self.cadence.next_step = max(advice.next_measurement_step, step)
-            self._asked_step = self.cadence.next_step
+            self._messages.recommended(advice.answer.recommended)
+        self._schedule.ask(advice.next_measurement_step, step)
         self._listeners.emit(
             AdviceAdopted(step, tuple(self.multipliers), self.cadence.next_step, advice.answer)
         )
@@ -422,8 +342,8 @@ class AdvisedRun:
             "cadence": self.cadence.state_dict(),
             "multipliers": list(self.multipliers),
             "weight_decay": int(self.weight_decay),
-            "measured_step": self._measured_step,
-            "advised": list(self._advised),
+            "measured_step": self._schedule.measured_step,
+            "advised": list(self._messages.advised),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -440,16 +360,11 @@ class AdvisedRun:
         self.cadence.load_state_dict(state["cadence"])
         self.multipliers = [float(multiplier) for multiplier in state["multipliers"]]
         self.weight_decay = policy_pb2.WeightDecayRule.ValueType(state["weight_decay"])
-        self._measured_step = state["measured_step"]
-        self._advised = [bool(advised) for advised in state["advised"]]
+        self._schedule.measured_step = state["measured_step"]
+        self._messages.advised = [bool(advised) for advised in state["advised"]]
 
     def close(self) -> None:
         """End the run; what waits to be sent is still sent, for at most two seconds."""
         self._exchange.close()
         self._emit_errors()
         self._reporter.warn_of_loss(at_end=True)
-
-
-def _if_any(decays: Sequence[float] | None) -> Sequence[float]:
-    """Return the decays if any group has one, else nothing: most of them need not be sent."""
-    return decays if decays is not None and any(decays) else ()
