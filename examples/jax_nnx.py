@@ -109,7 +109,7 @@ def record(learning_rate: float, steps: int) -> tuple[float, Any]:
 def main() -> None:
     """Find the learning rate of the small module, and train the wide one with it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=300, help="steps of each training")
+    parser.add_argument("--steps", type=int, default=200, help="steps of each training")
     parser.add_argument(
         "--learning-rates", type=float, nargs="+", default=[2.0**-7, 2.0**-6, 2.0**-5]
     )
