@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fslr.training.group_advice import GroupAdvice
 from fslr.training.initial_scaling import range_of, role_of
 
 _SEPARATOR = "  "
+_INDENT = "  "
+_MAX_WIDTH = 80  # characters of a line
+_PART_OF_NAME = re.compile(r"[^./]*[./]?")
 _COLUMNS: Mapping[str, Callable[[GroupAdvice], float | None]] = {
     "multiplier": lambda advice: advice.multiplier,
     "recipe": lambda advice: _setting(advice, "learning_rate"),
@@ -31,7 +36,8 @@ def explanation(advice: Mapping[str, GroupAdvice], title: str) -> str:
     Returns:
         Lines of text. ``recipe`` and ``measured`` are factors on the learning rate: what the recipe
         says, and the profile's unit rate divided by the measured one. Columns in which nothing
-        changes are left out; ``-``: not known.
+        changes are left out; ``-``: not known. If a line would be longer than 80 characters, names
+        have lines of their own, and the cells are below them, in as many lines as they need.
     """
     rows: dict[str, list[GroupAdvice]] = {}
     for name, of_group in advice.items():
@@ -47,10 +53,66 @@ def explanation(advice: Mapping[str, GroupAdvice], title: str) -> str:
     table = {"groups": names, **columns}
     if any(outcome != "-" for outcome in outcomes):
         table["outcome"] = outcomes
-    widths = {name: max(map(len, (name, *cells))) for name, cells in table.items()}
-    lines = [title, _line(table.keys(), widths)]
-    lines += [_line(cells, widths) for cells in zip(*table.values(), strict=True)]
-    return "\n".join(lines)
+    return "\n".join((title, *_aligned(table, _widths(table))))
+
+
+def _aligned(table: Mapping[str, Sequence[str]], widths: Mapping[str, int]) -> list[str]:
+    """Return the lines of a table, whose first column are the groups' names."""
+    rows = [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
+    head = {name: name for name in table}
+    if sum(widths.values()) + len(_SEPARATOR) * (len(widths) - 1) <= _MAX_WIDTH:
+        return [_line(row, widths) for row in (head, *rows)]
+    first, *others = table
+    parts = _parts({name: widths[name] for name in others})
+    return [
+        line
+        for row in (head, *rows)
+        for line in (
+            *_wrapped_name(row[first]),
+            *(line for part in parts for line in _wrapped(_line(row, part))),
+        )
+    ]
+
+
+def _widths(table: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    return {name: max(map(len, (name, *cells))) for name, cells in table.items()}
+
+
+def _parts(widths: Mapping[str, int]) -> list[dict[str, int]]:
+    """Return the columns in parts, each of which fits in an indented line unless it has one."""
+    parts: list[dict[str, int]] = []
+    left = 0
+    for name, width in widths.items():
+        if not parts or len(_SEPARATOR) + width > left:
+            parts.append({})
+            left = _MAX_WIDTH - len(_INDENT) + len(_SEPARATOR)
+        parts[-1][name] = width
+        left -= len(_SEPARATOR) + width
+    return parts
+
+
+def _wrapped(line: str) -> list[str]:
+    """Return an indented line of cells, which is longer than allowed only if it is one cell."""
+    if len(_INDENT) + len(line) <= _MAX_WIDTH:
+        return [_INDENT + line]
+    return textwrap.wrap(
+        line,
+        _MAX_WIDTH,
+        initial_indent=_INDENT,
+        subsequent_indent=_INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _wrapped_name(name: str) -> list[str]:
+    """Return a group's name in lines, which end at dots or slashes."""
+    lines = [""]
+    for part in filter(None, _PART_OF_NAME.findall(name)):
+        if len(lines[-1]) + len(part) > _MAX_WIDTH and lines[-1].strip():
+            lines.append(2 * _INDENT)
+        lines[-1] += part
+    return lines
 
 
 def _setting(advice: GroupAdvice, name: str) -> float | None:
@@ -66,6 +128,6 @@ def _outcomes(groups: Sequence[GroupAdvice]) -> str:
     return ", ".join(found) or "-"
 
 
-def _line(cells: Iterable[str], widths: Mapping[str, int]) -> str:
-    padded = (cell.ljust(width) for cell, width in zip(cells, widths.values(), strict=True))
-    return _SEPARATOR.join(padded).rstrip()
+def _line(row: Mapping[str, str], widths: Mapping[str, int]) -> str:
+    """Return the cells of some columns, each as wide as its column."""
+    return _SEPARATOR.join(row[name].ljust(width) for name, width in widths.items()).rstrip()
