@@ -42,17 +42,19 @@ def initial_scaling(
 ) -> InitialScaling:
     """Return how initial weights are scaled to what a recipe wants.
 
-    Groups whose names differ in their numbers only are scaled alike, so that those of a role keep
-    their ratios, and the chance in the size of small tensors does not matter. A tensor of zeros
-    cannot be scaled, and one that starts from zero in the base is not made zero.
+    Groups whose names differ in their numbers only, and for which the recipe has the same factor,
+    are scaled alike, so that those of a role keep their ratios, and the chance in the size of small
+    tensors does not matter. Numbers alone do not make a role: the layers of an
+    ``nn.Sequential`` have different factors. A tensor of zeros cannot be scaled, and one that is
+    zero in the base is not made zero.
 
     Args:
         recipe: The recipe.
         rms: Root mean square of each tensor's entries; None: unknown.
         groups: The groups' names.
     """
-    roles = [role_of(group) for group in groups]
-    squares: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    roles = list(zip(map(role_of, groups), recipe.initial_scales, strict=True))
+    squares: defaultdict[tuple[str, float], list[tuple[float, float]]] = defaultdict(list)
     for role, wanted, now in zip(roles, recipe.initial_rms, rms, strict=True):
         if wanted and now:
             squares[role].append((wanted**2, now**2))
