@@ -142,7 +142,7 @@ def filled(build: Callable[[jax.Array], Any]) -> Any:
     """Return a module of Equinox full of ones; random weights take seconds to compile."""
     shapes = eqx.filter_eval_shape(build, jax.random.key(0))
     is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)  # noqa: E731
-    return jax.tree.map(lambda leaf: jnp.ones(leaf.shape) if is_shape(leaf) else leaf, shapes)
+    return jax.tree.map(lambda leaf: jnp.ones(leaf.shape) if is_shape(leaf) else leaf, shapes)  # type: ignore[no-untyped-call]
 
 
 def test_convolutions_have_the_fans_of_their_framework() -> None:
