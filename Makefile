@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/fslr/advisor/v1/*.proto)
 GENERATED := clients/python
 MEASURED := recipes practice estimator overhead measurements scaling frameworks registry alternatives ablations adapters ideas references warm-ups
-# Both test targets: a process a core, each with a service and a Redis of its own.
+# All test targets: a process a core, each with a service and a Redis of its own.
 # Files start in the order of their names: the long ones, tests/docs and tests/e2e, are first.
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
 	--ignore tests/packaging
@@ -39,8 +39,8 @@ test: $(VENV)/installed ## Run the tests, with a real Redis and a real gRPC serv
 test-long: $(VENV)/installed ## Tests that prove by long repetition, and twice as many examples of properties (5 to 7 min)
 	$(PYTEST) --dist worksteal -m 'long or hypothesis' --hypothesis-profile long
 
-test-all: $(VENV)/installed ## What test and test-long run, each test once (10 to 15 min)
-	$(PYTEST) --hypothesis-profile long
+test-all: $(VENV)/installed ## Every test once, with the examples of properties that test has (10 to 15 min)
+	$(PYTEST)
 
 check: $(VENV)/installed ## Everything that CI checks (15 to 20 min)
 	$(MAKE) --no-print-directory --jobs 2 --output-sync $(BUILT)

@@ -17,7 +17,7 @@ from tests.commands import Cli
 from tests.fork_server import start_service
 
 # Machines that run these tests are shared: a slow example is not a failure. The short profile is
-# the default; `make test-long` and `make test-all` select the long one.
+# the default; `make test-long` selects the long one.
 _repeatable = bool(os.environ.get("CI"))
 settings.register_profile("short", max_examples=30, deadline=None, derandomize=_repeatable)
 settings.register_profile("long", max_examples=60, deadline=None, derandomize=_repeatable)

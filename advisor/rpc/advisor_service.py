@@ -116,7 +116,9 @@ class AdvisorServicer:
             if request.opening is not None:
                 # Not stored: answers to measurements carry what a run's history needs of it.
                 return await self._first_answer(run)
-            raise InvalidValueError("measurement", "missing; every message carries one")
+            raise InvalidValueError(
+                "measurement", "missing; every message after the first carries one"
+            )
         answer = await self._batcher.answer(
             RecommendationRequest(run.advice, run.opening, request.measurement)
         )

@@ -20,7 +20,9 @@ def names_of(request: Any) -> tuple[str, ...]:
         case RecommendLRRequest():
             if request.opening is None:
                 return ()
-            return request.opening.profile, request.opening.run
+            return request.opening.profile, request.opening.run, request.opening.recipe
+        case profile_service_pb2.ValidateLayoutRequest():
+            return request.name, request.recipe
         case profile_service_pb2.RegisterProfileRequest():
             return request.name, request.content.policy_name
         case recipe_service_pb2.ApplyRecipeRequest():
@@ -48,6 +50,8 @@ def groups_of(request: Any) -> int:
             if request.opening is None:
                 return 0
             layout = request.opening.layout
+        case profile_service_pb2.ValidateLayoutRequest():
+            return request.name, request.recipe
         case profile_service_pb2.RegisterProfileRequest():
             layout = request.content.layout
         case profile_service_pb2.ValidateLayoutRequest():

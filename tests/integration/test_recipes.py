@@ -258,7 +258,7 @@ def test_an_opening_alone_that_cannot_be_answered_says_why(
     requests = [pb.RecommendLRRequest(opening=opened(project)), pb.RecommendLRRequest()]
     answers = stub.RecommendLR(iter(requests))
     assert next(answers).multipliers
-    with pytest.raises(grpc.RpcError, match="measurement: missing; every message carries one"):
+    with pytest.raises(grpc.RpcError, match="every message after the first carries one"):
         next(answers)
 
 

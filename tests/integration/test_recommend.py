@@ -157,7 +157,7 @@ def bad_requests(profile: str) -> dict[str, list[Request]]:
         **{name: [request] for name, request in words.items()},
         "no opening": [Request(measurement=measurement())],
         "opening again": [good, good],
-        "no measurement": [Request(opening=opening_message(profile))],
+        "no measurement": [good, Request()],
         "end and more": [good, Request(measurement=measurement(), end=True)],
         "end of none": [good, Request(end=True)],
         "no layout": [Request(opening=pb.RunOpening(profile=profile), measurement=measurement())],

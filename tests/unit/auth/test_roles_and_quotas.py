@@ -32,7 +32,7 @@ from fslr.advisor.v1 import advisor_service_pb2, profile_service_pb2
 from tests.building import content_message, layout_message, opening_message
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-SERVICES = ("advisor", "audit", "policy", "profile", "run", "status")
+SERVICES = ("advisor", "audit", "policy", "profile", "recipe", "run", "status")
 
 
 def record_of(token: Token, **changes: Any) -> TokenRecord:

@@ -69,10 +69,13 @@ def test_projects_and_runs_are_parsed() -> None:
 def test_all_keys_of_a_project_have_its_hash_tag() -> None:
     name = ProfileReference.parse("name", "projects/nlp/profiles/x").name
     profile, run = keys.ProfileKeys(name), keys.RunKeys(RunName("nlp", "r"))
-    of_project = (keys.profiles, keys.runs, keys.labels, keys.audit, keys.policies, keys.tokens)
+    of_project = (
+        *(keys.profiles, keys.runs, keys.labels, keys.audit, keys.policies, keys.recipes),
+        keys.tokens,
+    )
     built = [
         *(key("nlp") for key in of_project),
-        *(keys.policy("nlp", "p"), keys.request("nlp", "q")),
+        *(keys.policy("nlp", "p"), keys.recipe("nlp", "p"), keys.request("nlp", "q")),
         *(profile.index, profile.aliases, profile.content("abc"), run.summary, run.events),
     ]
     assert all(key.startswith("fslr:{nlp}:") for key in built)
@@ -81,7 +84,8 @@ def test_all_keys_of_a_project_have_its_hash_tag() -> None:
     own = {name for name, function in functions if function.__module__ == keys.__name__}
     # A new kind of key must be added above.
     of_no_project = {"start_check"}
-    assert own - of_no_project == {*(key.__name__ for key in of_project), "policy", "request"}
+    named = {"policy", "recipe", "request"}
+    assert own - of_no_project == {*(key.__name__ for key in of_project), *named}
 
 
 def test_short_names_become_resource_names() -> None:

@@ -119,4 +119,4 @@ def test_the_tests_of_the_how_to_page_pass(pytester: pytest.Pytester) -> None:
     code = [block.text for block in blocks(page) if block.language == "python"]
     (ini,) = [block.text for block in blocks(page) if block.language == "ini"]
     result = run(pytester, "\n".join(code), ini=ini.removeprefix("[pytest]\n"))
-    result.assert_outcomes(passed=5)
+    result.assert_outcomes(passed=6)
