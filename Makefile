@@ -5,9 +5,11 @@ BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/fslr/advisor/v1/*.proto)
 GENERATED := clients/python
 MEASURED := recipes practice estimator overhead measurements scaling frameworks registry alternatives ablations adapters ideas references warm-ups
-# All test targets: a process a core, each with a service and a Redis of its own.
+# All test targets: three processes for two cores, at most eight, each with a service and a Redis of its
+# own. A third of their time is waiting.
+WORKERS ?= $(shell cores=$$(nproc); echo $$(( cores < 6 ? (cores * 3 + 1) / 2 : 8 )))
 # Files start in the order of their names: the long ones, tests/docs and tests/e2e, are first.
-PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	--ignore tests/packaging
 # The longest part first: make uses both cores for these.
 BUILT = types packages docs protos-check lint
