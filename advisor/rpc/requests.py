@@ -50,8 +50,6 @@ def groups_of(request: Any) -> int:
             if request.opening is None:
                 return 0
             layout = request.opening.layout
-        case profile_service_pb2.ValidateLayoutRequest():
-            return request.name, request.recipe
         case profile_service_pb2.RegisterProfileRequest():
             layout = request.content.layout
         case profile_service_pb2.ValidateLayoutRequest():
