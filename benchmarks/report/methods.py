@@ -26,7 +26,7 @@ SPOKEN = {
 }
 _METHODS = """\
 Each method takes the base's best learning rate to the scaled model. `measured` is the default:
-multipliers from measurements, on the model as it is. `hybrid` also scales the initial weights as
+multipliers from measurements, on an unchanged model. `hybrid` also scales the initial weights as
 depth-muP does. The recipes muP, depth-muP and CompleteP need no measurement. Optima are minima of
 quadratics in log2 of the learning rate, fitted to all losses within an octave. Brackets have 90%
 intervals from a bootstrap over seeds. A case cannot tell if the interval of its shift is wider

@@ -373,7 +373,7 @@ class FakeSession:
         """Keep the reports in the advisor's ``metrics``.
 
         Raises:
-            Exception: The advisor was told to fail.
+            Exception: The failure that the test asked for.
         """
         self._advisor._store(reports)  # noqa: SLF001 - the two are one thing
 

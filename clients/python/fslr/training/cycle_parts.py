@@ -122,7 +122,7 @@ class Scaler(Protocol):
         ...
 
     def kept_decays(self) -> list[float]:
-        """Return the same where multipliers leave the weight decay of a step as it is."""
+        """Return the same for steps whose weight decay is independent of multipliers."""
         ...
 
     def check(self, multipliers: Sequence[float]) -> None:

@@ -22,7 +22,7 @@ class InitialScaling:
     """How the initial weights of a run are scaled; one entry for each group, in layout order.
 
     Attributes:
-        factors: What each tensor is multiplied by; 1 leaves it as it is.
+        factors: What each tensor is multiplied by; 1 changes nothing.
         rms: Root mean square of each tensor afterwards; None: unknown.
         warnings: What cannot be scaled, in sentences.
     """

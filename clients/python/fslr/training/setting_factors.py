@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SettingFactors:
-    """The factors on one group's settings; 1 leaves a setting as it is.
+    """The factors on one group's settings; 1 changes nothing.
 
     Attributes:
         learning_rate: Factor of the recipe on the learning rate. It is in force through the

@@ -216,7 +216,7 @@ class StepScaler:
         ]
 
     def kept_decays(self) -> list[float]:
-        """Return the same for steps whose weight decay multipliers leave as it is.
+        """Return the same for steps whose weight decay is independent of multipliers.
 
         It is what the settings say, or what the recipe makes of them.
         """
