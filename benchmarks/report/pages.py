@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from benchmarks.markdown import wrapped
-from benchmarks.report import sentences, tables
+from benchmarks.report import measuring_tables, sentences, service_tables, tables
 from benchmarks.report.adapters import adapters
 from benchmarks.report.blocks import with_blocks
 from benchmarks.report.optimizers import optimizers
@@ -20,26 +20,26 @@ BLOCKS: Final[dict[str, tuple[_Renderer, tuple[str, ...]]]] = {
     "demo-outcome": (sentences.demo_outcome, ("demo",)),
     "transfer": (tables.transfer, ("transfer",)),
     "practice": (sentences.practice, ("practice",)),
-    "summary": (tables.summary, ("estimator", "overhead")),
+    "summary": (measuring_tables.summary, ("estimator", "overhead")),
     "summary-source": (sentences.summary_source, ("estimator",)),
     "measuring-machine": (sentences.measuring_machine, ("estimator",)),
-    "estimator": (tables.estimator, ("estimator",)),
+    "estimator": (measuring_tables.estimator, ("estimator",)),
     "estimator-columns": (sentences.estimator_columns, ("estimator",)),
-    "measurements": (tables.measurements, ("measurements",)),
-    "overhead": (tables.overhead, ("overhead",)),
-    "measuring": (tables.measuring, ("scaling",)),
-    "stepping": (tables.stepping, ("scaling",)),
+    "measurements": (measuring_tables.measurements, ("measurements",)),
+    "overhead": (measuring_tables.overhead, ("overhead",)),
+    "measuring": (measuring_tables.measuring, ("scaling",)),
+    "stepping": (measuring_tables.stepping, ("scaling",)),
     "stepping-cost": (sentences.stepping_cost, ("scaling",)),
     "defaults": (tables.defaults, ("ablations",)),
     "references": (tables.references, ("references",)),
     "warm-ups": (tables.warm_ups, ("warm-ups",)),
     "adapters": (adapters, ("adapters",)),
     "optimizers": (optimizers, ("optimizers",)),
-    "registry": (tables.registry, ("registry",)),
+    "registry": (service_tables.registry, ("registry",)),
     "registry-source": (sentences.registry_source, ("registry",)),
-    "sizing": (tables.sizing, ("rpc",)),
+    "sizing": (service_tables.sizing, ("rpc",)),
     "sizing-source": (sentences.sizing_source, ("rpc",)),
-    "comparison": (tables.comparison, ("rpc",)),
+    "comparison": (service_tables.comparison, ("rpc",)),
 }
 """How to render each block, and the files whose figures it shows."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.markdown import number, table, wrapped
-from benchmarks.report import tables, transfer
+from benchmarks.report import measuring_tables, service_tables, tables, transfer
 from benchmarks.report.paths import FIGURES, MEASUREMENT, RECIPES, SIZING, link_from_results
 from benchmarks.report.sentences import estimator_columns
 from benchmarks.report.stored import Figures
@@ -68,7 +68,7 @@ def _estimators(figures: Figures) -> str:
     return (
         "The rate of each tensor, estimated from one probe, against the exact rate. `per_example` "
         f"is our estimator, `kronecker` the paper's ([all estimators]({where})). "
-        f"{estimator_columns(figures)}\n\n{tables.estimator(figures)}"
+        f"{estimator_columns(figures)}\n\n{measuring_tables.estimator(figures)}"
     )
 
 
@@ -80,7 +80,7 @@ def _overhead(figures: Figures) -> str:
         f"procedure and {number(paper['overhead'], '.1%')} with the paper's. The rates then have "
         f"relative errors of {number(ours['relative_error'], '.2f')} and "
         f"{number(paper['relative_error'], '.2f')} ([details]({where})).\n\n"
-        + tables.overhead(figures)
+        + measuring_tables.overhead(figures)
     )
 
 
@@ -95,16 +95,16 @@ def _measurements(figures: Figures) -> str:
         f"architectures, and {number(first[-1], '.1f')} on the one where it takes most. The last "
         "column is the variance of the exact squared rate over the examples of a batch, relative "
         "to the squared mean, median over groups; that of one probe is 2.\n\n"
-        f"{tables.measurements(figures)}"
+        f"{measuring_tables.measurements(figures)}"
     )
 
 
 def _scaling(figures: Figures) -> str:
     return (
         "The cost of one measurement of a residual MLP on 64 examples:\n\n"
-        + tables.measuring(figures)
+        + measuring_tables.measuring(figures)
         + "\n\nThe time of an optimizer step that scales the learning rate of each tensor, with "
-        "4096 elements per tensor:\n\n" + tables.stepping(figures)
+        "4096 elements per tensor:\n\n" + measuring_tables.stepping(figures)
     )
 
 
@@ -115,7 +115,7 @@ def _frameworks(figures: Figures) -> str:
         f"measured in PyTorch and in JAX at width {figures['width']}. RMSE and bias are means over "
         f"{figures['measurements']} measurements. The cost is that of a measurement with one probe "
         f"at width {figures['timed_width']}, relative to a gradient; both are compiled.\n\n"
-        f"{tables.frameworks(figures)}\n\n"
+        f"{measuring_tables.frameworks(figures)}\n\n"
         "A profile that was recorded from a character GPT in PyTorch advises a wider one in Flax, "
         "at the same learning rate (one seed). The validation loss of the wider model is "
         f"{number(losses['plain'], '.2f')} nats without advice and "
@@ -126,7 +126,7 @@ def _frameworks(figures: Figures) -> str:
 def _registry(figures: Figures) -> str:
     return (
         "How the time of a call depends on the number of stored profiles, and what a large profile "
-        f"costs:\n\n{tables.registry(figures)}"
+        f"costs:\n\n{service_tables.registry(figures)}"
     )
 
 
@@ -137,9 +137,9 @@ def _rpc(figures: Figures) -> str:
         f"{stream['sent']:,} measurements were sent through streams, and {stream['lost']:,} of "
         f"them were not stored. The service, Redis and the load generator shared "
         f"{figures['cores']} cores. [{SIZING.name}]({where}) says how to use these figures.\n\n"
-        + tables.sizing(figures)
+        + service_tables.sizing(figures)
         + "\n\nPaired rounds with an echo server, which answers with the same bytes and does "
-        "nothing else, and with other services:\n\n" + tables.comparison(figures)
+        "nothing else, and with other services:\n\n" + service_tables.comparison(figures)
     )
 
 
