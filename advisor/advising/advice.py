@@ -6,11 +6,6 @@ measurements.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Protocol
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +13,6 @@ from advisor.advising.initial_weights import initial_weight_warnings, without_ex
 from advisor.advising.mismatch_warnings import (
     Difference,
     DifferenceKind,
-    Training,
     mask_difference,
     nearest_roles_used,
     opening_differences,
@@ -27,176 +21,28 @@ from advisor.advising.mismatch_warnings import (
     warmup_difference,
     weight_decay_difference,
 )
+from advisor.advising.opening import Opening
 from advisor.advising.recipe_warnings import is_check_due
 from advisor.advising.recipes import ResolvedRecipe, resolve_shipped
+from advisor.advising.resolved_profile import ResolvedProfile
 from advisor.advising.run_recipe import RunRecipe, training_growth
 from advisor.policy import (
     DepthRule,
     InvalidValueError,
-    Layout,
     LayoutMapping,
     Measurement,
     Measurements,
     Policy,
     PriorRule,
-    Profile,
     Recommendation,
     Recommendations,
-    RecordingFlaw,
-    Reference,
     check_coherences,
     map_layout,
     priors,
     recommend_all,
-    recording_flaws,
     refusal,
 )
 from advisor.policy.optimizer_families import optimizer_family
-from advisor.recipes import Ratio
-from advisor.registry.profiles import ProfileContent, Provenance, VersionInfo
-from advisor.registry.resource_names import ProfileReference, RecipeReference, RunName
-
-_MAX_SMOOTHED = 64  # smoothed references, over all profiles
-_MAX_RULES = 256  # policies with a different recipe
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedProfile:
-    """A profile version with everything that recommendations need.
-
-    Attributes:
-        info: Name, version and digest.
-        profile: The rates and the rules.
-        reference: Reads the rates at any step.
-        provenance: How the profile was recorded.
-        policy_name: The stored policy that its runs follow; empty: the profile's own rules.
-        flaws: What is doubtful about its recording.
-    """
-
-    info: VersionInfo
-    profile: Profile
-    reference: Reference
-    provenance: Provenance = field(default_factory=Provenance)
-    policy_name: str = ""
-    flaws: Sequence[RecordingFlaw] = ()
-
-    @classmethod
-    def of(cls, info: VersionInfo, content: ProfileContent) -> LoadedProfile:
-        """Return a profile version with what its recommendations need, computed once.
-
-        Raises:
-            InvalidValueError: A value is out of its range.
-        """
-        profile, header = content.profile(), content.header
-        return cls(
-            info,
-            profile,
-            Reference(profile),
-            header.provenance,
-            header.policy_name,
-            recording_flaws(profile),
-        )
-
-    def smoothed(self, half_width: float) -> Reference:
-        """Return the reference with smoothed rates, the same object for the same width.
-
-        Args:
-            half_width: Half the width of the window, see :class:`Policy`; 0: not smoothed.
-        """
-        return _smoothed(self.profile, half_width) if half_width else self.reference
-
-    @property
-    def name_count(self) -> int:
-        """Number of names in its layout, including those of frozen parameters."""
-        return len(self.profile.layout) + len(self.profile.layout.frozen_names)
-
-
-@lru_cache(maxsize=_MAX_SMOOTHED)
-def _smoothed(profile: Profile, half_width: float) -> Reference:
-    return Reference(profile, smoothing=half_width)
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedProfile:
-    """What a profile's name resolves to.
-
-    Attributes:
-        loaded: The version.
-        stale: Whether the name was resolved from the cache because the store is unavailable.
-        policy: The rules of the stored policy that the profile names, and that policy's name with
-            its version; None: the profile names no policy.
-    """
-
-    loaded: LoadedProfile
-    stale: bool = False
-    policy: tuple[Policy, str] | None = None
-
-    def rules(self, opening: Opening) -> Policy:
-        """Return the rules for a run: its own, else the stored policy, else the profile's rules.
-
-        A recipe of the opening takes the place of theirs.
-        """
-        found = opening.policy or (self.policy[0] if self.policy else self.loaded.profile.policy)
-        return _with_recipe(found, opening.recipe) if opening.recipe else found
-
-    def recipe(self, opening: Opening) -> RecipeReference | None:
-        """Return the recipe that a run follows; None: none.
-
-        Raises:
-            InvalidValueError: It is not the name of a recipe, or belongs to a different project.
-        """
-        name = self.rules(opening).recipe
-        if not name:
-            return None
-        field_name = "policy.recipe" if opening.policy and not opening.recipe else "recipe"
-        reference = RecipeReference.parse(field_name, name)
-        reference.check_project(field_name, opening.profile.name.project)
-        return reference
-
-
-@lru_cache(maxsize=_MAX_RULES)
-def _with_recipe(policy: Policy, recipe: str) -> Policy:
-    """Return a policy with a different recipe, the same object for equal arguments."""
-    return replace(policy, recipe=recipe)
-
-
-class ProfileSource(Protocol):
-    """Where profiles come from."""
-
-    async def resolve(self, reference: ProfileReference) -> ResolvedProfile:
-        """Return the version that a reference names.
-
-        Raises:
-            NotFoundError: There is no such profile, version or alias.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What a run sends before its first measurement.
-
-    Attributes:
-        profile: The profile to compare with.
-        layout: The model's groups.
-        run: The name under which the run is stored; None: it is not stored.
-        policy: Rules that replace the profile's own, or None.
-        total_steps: Planned steps; 0: unknown.
-        observe_only: Whether the run only observes and applies no multipliers.
-        training: Properties of the training, for warnings.
-        recipe: A recipe that takes the place of the policy's; empty: the policy's.
-        ratios: How much larger the run is than the base in what layouts do not show.
-    """
-
-    profile: ProfileReference
-    layout: Layout
-    run: RunName | None = None
-    policy: Policy | None = None
-    total_steps: int = 0
-    observe_only: bool = False
-    training: Training = field(default_factory=Training)
-    recipe: str = ""
-    ratios: Mapping[Ratio, float] = field(default_factory=dict)
 
 
 class Advice:

@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 from cachetools import LRUCache
 
-from advisor.advising.advice import LoadedProfile, ResolvedProfile
+from advisor.advising.resolved_profile import LoadedProfile, ResolvedProfile
 from advisor.errors import NotFoundError, StoreUnavailableError
 from advisor.observability.metrics import Metrics
 from advisor.policy import Policy

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.advising.advice import Advice, LoadedProfile, Opening, ResolvedProfile
+from advisor.advising.advice import Advice
+from advisor.advising.opening import Opening
 from advisor.advising.recipes import ResolvedRecipe
+from advisor.advising.resolved_profile import LoadedProfile, ResolvedProfile
 from advisor.policy import Measurement, Policy, Recommendation
 
 

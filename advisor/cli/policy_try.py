@@ -10,9 +10,9 @@ import typer
 from rich import box
 from rich.table import Table
 
-from advisor.advising.advice import LoadedProfile
 from advisor.advising.recipes import ResolvedRecipe, resolve_shipped
 from advisor.advising.replay import AnsweredMeasurement, ReplayedMeasurement, replay
+from advisor.advising.resolved_profile import LoadedProfile
 from advisor.cli import completion
 from advisor.cli.common import (
     DEFAULT_ADDRESS,

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from advisor.advising.advice import Advice, LoadedProfile, Opening, ResolvedProfile
+from advisor.advising.advice import Advice
+from advisor.advising.opening import Opening
+from advisor.advising.resolved_profile import LoadedProfile, ResolvedProfile
 from advisor.policy import InvalidValueError
 from advisor.registry.profiles import VersionInfo
 from advisor.registry.resource_names import ProfileReference

@@ -10,8 +10,10 @@ from typing import Any
 import grpc
 import numpy as np
 
-from advisor.advising.advice import Advice, Opening, ProfileSource
+from advisor.advising.advice import Advice
+from advisor.advising.opening import Opening
 from advisor.advising.recipes import RecipeSource
+from advisor.advising.resolved_profile import ProfileSource
 from advisor.advising.telemetry import Telemetry
 from advisor.errors import OpeningMissingError, OpeningRepeatedError
 from advisor.observability.metrics import Metrics

@@ -12,8 +12,10 @@ from hashlib import blake2b
 
 from cachetools import LRUCache
 
-from advisor.advising.advice import Advice, Opening, ProfileSource, ResolvedProfile
+from advisor.advising.advice import Advice
+from advisor.advising.opening import Opening
 from advisor.advising.recipes import RecipeSource, ResolvedRecipe
+from advisor.advising.resolved_profile import ProfileSource, ResolvedProfile
 from advisor.advising.run_recipe import RunRecipe
 from advisor.policy import Layout, LayoutMapping
 from advisor.rpc.offloading import compute

@@ -11,9 +11,11 @@ from typing import Any
 import grpc
 
 from advisor import wire
-from advisor.advising.advice import Advice, Opening, ProfileSource
+from advisor.advising.advice import Advice
 from advisor.advising.mismatch_warnings import Training
+from advisor.advising.opening import Opening
 from advisor.advising.recipes import RecipeSource
+from advisor.advising.resolved_profile import ProfileSource
 from advisor.policy import InvalidValueError, shown
 from advisor.registry.profiles import Alias, ProfileVersion, check_words
 from advisor.registry.resource_names import (

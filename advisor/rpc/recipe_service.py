@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc
 
-from advisor.advising.advice import ProfileSource
 from advisor.advising.recipes import RecipeSource, ResolvedRecipe
+from advisor.advising.resolved_profile import ProfileSource
 from advisor.advising.run_recipe import RunRecipe
 from advisor.policy import DepthRule, InvalidValueError, Layout, UnmatchedRule, map_layout
 from advisor.policy.aliases import GroupAlias

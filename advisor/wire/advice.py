@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from advisor.advising.advice import Advice, Opening
+from advisor.advising.advice import Advice
 from advisor.advising.mismatch_warnings import Training
+from advisor.advising.opening import Opening
 from advisor.policy import (
     InvalidValueError,
     Layout,

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from advisor.advising.advice import Advice, Opening
+from advisor.advising.advice import Advice
 from advisor.advising.mismatch_warnings import Difference, DifferenceKind
+from advisor.advising.opening import Opening
 from advisor.policy import InvalidValueError, Measurement, Measurements, Outcome, Recommendations
 from advisor.policy.measurement import ARRAY_RANGES, NUMBER_RANGES, check_array
 from advisor.registry.profiles import check_words

@@ -10,7 +10,9 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from advisor import wire as convert
-from advisor.advising.advice import Advice, LoadedProfile, Opening, ResolvedProfile
+from advisor.advising.advice import Advice
+from advisor.advising.opening import Opening
+from advisor.advising.resolved_profile import LoadedProfile, ResolvedProfile
 from advisor.policy import Reference
 from advisor.registry.profiles import ProfileContent, VersionInfo
 from advisor.registry.resource_names import ProfileName, ProfileReference

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.advising.advice import Advice, LoadedProfile, Opening, ResolvedProfile
+from advisor.advising.advice import Advice
+from advisor.advising.opening import Opening
 from advisor.advising.replay import AnsweredMeasurement, replay
+from advisor.advising.resolved_profile import LoadedProfile, ResolvedProfile
 from advisor.local.in_process import InProcessAdvisor
 from advisor.policy import DepthRule, Layout, Measurement, Policy, Reference
 from advisor.registry.profiles import VersionInfo

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from advisor.advising.advice import Advice, LoadedProfile, Opening, ResolvedProfile
+from advisor.advising.advice import Advice
+from advisor.advising.opening import Opening
+from advisor.advising.resolved_profile import LoadedProfile, ResolvedProfile
 from advisor.policy import Layout, Measurement, Policy, PriorRule
 from advisor.registry.profiles import ProfileContent, ProfileHeader, VersionInfo
 from advisor.registry.resource_names import ProfileReference

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from advisor.advising.advice import Advice, LoadedProfile, Opening, ResolvedProfile
+from advisor.advising.advice import Advice
+from advisor.advising.opening import Opening
+from advisor.advising.resolved_profile import LoadedProfile, ResolvedProfile
 from advisor.observability.logs import configure_logging
 from advisor.policy import InvalidValueError, Reference
 from advisor.registry.profiles import VersionInfo

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from advisor.advising.advice import Advice, LoadedProfile, ResolvedProfile
+from advisor.advising.advice import Advice
 from advisor.advising.recipe_cache import CachedRecipes
+from advisor.advising.resolved_profile import LoadedProfile, ResolvedProfile
 from advisor.advising.run_recipe import RunRecipe
 from advisor.errors import RecipeNotFoundError, StoreUnavailableError
 from advisor.policy import Reference

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.advising.advice import Advice, LoadedProfile, Opening, ResolvedProfile
+from advisor.advising.advice import Advice
+from advisor.advising.opening import Opening
+from advisor.advising.resolved_profile import LoadedProfile, ResolvedProfile
 from advisor.policy import (
     Alignment,
     InvalidValueError,
