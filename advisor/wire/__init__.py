@@ -6,6 +6,7 @@ Used by the RPC, in process and by the CLI. One module for each part of the cont
 from advisor.wire.advice import mapping_to_proto, opening_from_proto
 from advisor.wire.first_answers import first_answer
 from advisor.wire.layouts import layout_from_proto, layout_to_proto
+from advisor.wire.measurements import measurement_from_proto
 from advisor.wire.packed import RecommendLRRequest, packed_event
 from advisor.wire.policies import policy_from_proto, policy_to_proto
 from advisor.wire.profiles import (
@@ -21,7 +22,6 @@ from advisor.wire.recommendations import (
     RecommendationRequest,
     answer,
     answer_batch,
-    measurement_from_proto,
 )
 from advisor.wire.run_metrics import metric_report_to_proto, metric_reports_from_proto
 

@@ -7,7 +7,8 @@ import numpy as np
 from advisor.advising.advice import Advice
 from advisor.wire.policies import weight_decay_to_proto
 from advisor.wire.recipes import factors_to_proto
-from advisor.wire.recommendations import known_priors, warnings_of
+from advisor.wire.recommendations import known_priors
+from advisor.wire.warnings import warnings_of
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2
 
 
