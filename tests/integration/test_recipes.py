@@ -9,8 +9,11 @@ from typing import Any
 
 import grpc
 import pytest
+import torch
 from google.protobuf.json_format import MessageToJson
+from torch import nn
 
+import fslr.torch
 from advisor.local.in_process import InProcessAdvisor
 from advisor.recipes import NoRule
 from fslr import (
@@ -344,6 +347,49 @@ def test_applied_recipes_are_those_of_runs(client: AdvisorClient, project: str) 
         sent(client, "ApplyRecipe", apply)
     with pytest.raises(InvalidRequestError, match="name: 'mup-adam' is the name of a recipe that "):
         sent(client, "SetRecipe", recipe_service_pb2.SetRecipeRequest(name="mup-adam"))
+
+
+def relu_net(width: int) -> nn.Sequential:
+    torch.manual_seed(width)
+    sizes = [(16, width), (width, width), (width, 64)]
+    pairs = [(nn.Linear(*size), nn.ReLU()) for size in sizes]
+    return nn.Sequential(*[part for pair in pairs for part in pair][:-1])
+
+
+def test_biases_of_a_wider_sequential_are_initialized_as_large_as_those_of_the_base(
+    client: AdvisorClient, project: str
+) -> None:
+    """PyTorch draws them from the fan-in, and a recipe has one factor for all biases."""
+    base, run = relu_net(64), relu_net(512)
+    content = content_message([name for name, _ in base.named_parameters()])
+    optimizer = torch.optim.AdamW(base.parameters())
+    content.layout.CopyFrom(fslr.torch.ModelGroups(base, optimizer).layout())
+    client.register_profile("net", content, project=project)
+    before = [bias_rms(net, i) for net in (base, run) for i in (2, 4)]
+    attachment = fslr.torch.attach(
+        run,
+        torch.optim.AdamW(run.parameters()),
+        profile=f"projects/{project}/profiles/net",
+        advisor=client,
+        recipe="mup-adam",
+        initialize=True,
+    )
+    factors = {name: a.initial_factor for name, a in attachment.by_name().items()}
+    shown = attachment.explain()
+    attachment.close()
+    assert before[0] / before[2] == pytest.approx(8**0.5, rel=0.1)
+    for i in (0, 2, 4):
+        assert bias_rms(run, i) == pytest.approx(bias_rms(base, i), rel=1e-5)
+    assert factors["0.bias"] == pytest.approx(1, rel=0.2)
+    assert factors["2.bias"] == pytest.approx(8**0.5, rel=0.2)
+    assert re.search(
+        r"^0\.bias \(1\) .*^2\.bias \(1\) .*^4\.bias \(1\) ", shown, re.MULTILINE | re.DOTALL
+    )
+
+
+def bias_rms(net: nn.Sequential, layer: int) -> float:
+    bias = net.get_parameter(f"{layer}.bias")
+    return float(bias.detach().square().mean().sqrt())
 
 
 def sent(client: AdvisorClient, method: str, request: Any) -> Any:

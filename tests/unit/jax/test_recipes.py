@@ -187,6 +187,25 @@ def test_layers_of_a_stacked_leaf_are_scaled_and_stepped_together() -> None:
     assert recipe.settings["blocks.kernel"].weight_decay == 4
 
 
+def test_biases_of_each_layer_are_initialized_as_large_as_in_the_base() -> None:
+    """They follow the fan-in, and the recipe has one factor for all of them."""
+
+    def with_biases(width: int) -> Any:
+        params = params_of(width)
+        for layer in params.values():
+            layer["bias"] = jnp.full_like(layer["bias"], layer["kernel"].shape[0] ** -0.5)
+        return params
+
+    base, params = with_biases(8), with_biases(64)
+    layout = fslr.jax.ModelGroups(base, form_of(base)).layout(base)
+    recipe = fslr.jax.recipe_for(
+        params, profile="x", optimizer="adamw", advisor=RecipeAdvisor(layout, "mup-adam")
+    )
+    scaled = recipe.initialize(params)
+    for name, layer in base.items():
+        assert rms(scaled[name]["bias"]) == pytest.approx(rms(layer["bias"]), rel=1e-5)
+
+
 def test_a_run_without_a_recipe_has_none_to_ask_for() -> None:
     with pytest.raises(AttachError, match="but the run follows none; pass one, such as recipe="):
         fslr.jax.recipe_for(params_of(8), profile="x", optimizer="adamw", advisor=advisor_of())

@@ -8,6 +8,7 @@ import pytest
 
 from fslr.training.explanation import explanation
 from fslr.training.group_advice import GroupAdvice
+from fslr.training.roles import roles_of
 from fslr.training.setting_factors import SettingFactors
 
 LAYER = "base_model.model.transformer.encoder.layers.{}.self_attention.query_key_value.weight"
@@ -23,7 +24,7 @@ def test_a_table_that_fits_has_a_line_for_each_role() -> None:
         f"blocks.{i}.weight": GroupAdvice(0.25 * (i + 1), "matched", 1.0, 0.5, None, 0.5)
         for i in range(2)
     }
-    assert explanation(known, "a run").splitlines() == [
+    assert explanation(known, "a run", roles_of([*known])).splitlines() == [
         "a run",
         "groups               multiplier   recipe  measured  outcome",
         "blocks.*.weight (2)  0.25 to 0.5  -       0.5       matched",
@@ -34,7 +35,7 @@ def test_names_stand_above_their_numbers_if_the_table_is_wider_than_80_columns()
     outcomes = ["matched", "held zero rate", "at the lower bound"]
     known = {LAYER.format(i): advice(0.0123 * (i + 1), outcomes[i]) for i in range(3)}
     known["lm_head.weight"] = advice(0.0125)
-    assert explanation(known, "a run").splitlines() == [
+    assert explanation(known, "a run", roles_of([*known])).splitlines() == [
         "a run",
         "groups",
         "  multiplier        recipe  measured         decay  epsilon  1-beta1  1-beta2",
@@ -57,7 +58,7 @@ def test_no_line_is_wider_than_80_columns_and_no_word_is_cut(length: int) -> Non
         name: advice(1e-4 * 3.7**i, outcome)
         for i, (name, outcome) in enumerate(zip(names, outcomes, strict=True))
     }
-    _, *lines = explanation(known, "a run").splitlines()
+    _, *lines = explanation(known, "a run", [f"{names[0][:-1]}*"] * length).splitlines()
     assert max(map(len, lines)) <= 80
     text = re.sub(r"\s+", "", "".join(lines))
     for word in (names[0][:-1] + "*", *outcomes, "0.0123", "81.3", "0.0124", "1.23", "0.456"):

@@ -24,8 +24,8 @@ class FakeRecipe:
         one_minus_beta1: Factors on one minus the decay of the first moment.
         one_minus_beta2: Factors on one minus the decay of the second moment.
         initial_scale: Factors on the run's own initial weights. The weights of a run with
-            ``initialize=True`` are multiplied by them. Groups whose names differ in their numbers
-            only are scaled alike, as with any recipe.
+            ``initialize=True`` are multiplied by them. Blocks of a role are scaled alike, as with
+            any recipe.
         conditions: What has to be true of the model, in sentences.
 
     Raises:

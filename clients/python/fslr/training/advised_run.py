@@ -28,6 +28,7 @@ from fslr.training.measurement_messages import MeasurementMessages
 from fslr.training.measurement_schedule import MeasurementSchedule
 from fslr.training.measurement_size import MeasurementSize
 from fslr.training.metric_reporter import MetricReporter
+from fslr.training.roles import roles_of_layout
 from fslr.training.stopwatch import Stopwatch
 from fslr.training.summaries import held_words, range_words, short_name
 
@@ -186,6 +187,11 @@ class AdvisedRun:
         return advice_by_name(
             self._groups, self.multipliers, self.priors, self.answer, self.estimate
         )
+
+    @property
+    def roles(self) -> list[str]:
+        """The role of each group, in layout order."""
+        return roles_of_layout(self._opening.layout)
 
     def __repr__(self) -> str:
         """Return the run in a few words: profile, step, groups and multipliers."""

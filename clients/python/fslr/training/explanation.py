@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fslr.training.group_advice import GroupAdvice
-from fslr.training.initial_scaling import range_of, role_of
+from fslr.training.initial_scaling import range_of
 
 _SEPARATOR = "  "
 _INDENT = "  "
@@ -26,12 +26,13 @@ _COLUMNS: Mapping[str, Callable[[GroupAdvice], float | None]] = {
 _ALWAYS = {"multiplier", "recipe", "measured"}
 
 
-def explanation(advice: Mapping[str, GroupAdvice], title: str) -> str:
-    """Return a table with a row for the groups whose names differ in their numbers only.
+def explanation(advice: Mapping[str, GroupAdvice], title: str, roles: Sequence[str]) -> str:
+    """Return a table with a row for each role.
 
     Args:
         advice: What is known about each group, by its name, in layout order.
         title: The first line.
+        roles: The role of each group.
 
     Returns:
         Lines of text. ``recipe`` and ``measured`` are factors on the learning rate: what the recipe
@@ -40,8 +41,8 @@ def explanation(advice: Mapping[str, GroupAdvice], title: str) -> str:
         have lines of their own, and the cells are below them, in as many lines as they need.
     """
     rows: dict[str, list[GroupAdvice]] = {}
-    for name, of_group in advice.items():
-        rows.setdefault(role_of(name), []).append(of_group)
+    for role, of_group in zip(roles, advice.values(), strict=True):
+        rows.setdefault(role, []).append(of_group)
     columns = {
         name: [_range(map(value, groups)) for groups in rows.values()]
         for name, value in _COLUMNS.items()

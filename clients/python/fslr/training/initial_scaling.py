@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
+from fslr.advisor.v1 import layout_pb2
 from fslr.errors import AttachError
 from fslr.training.recipe import Recipe
+from fslr.training.roles import roles_of_layout
 
 _ROUNDING = 1e-6  # relative; norms of float32 tensors differ by about this much
 _FAR = 1.2  # factor; initial weights of one scale differ by less
-_NUMBER = re.compile(r"(?<![^./])\d+(?![^./])")
 _MAX_NAMES = 4  # in one message
 
 
@@ -38,31 +38,32 @@ class InitialScaling:
 
 
 def initial_scaling(
-    recipe: Recipe, rms: Sequence[float | None], groups: Sequence[str]
+    recipe: Recipe, rms: Sequence[float | None], layout: layout_pb2.Layout
 ) -> InitialScaling:
     """Return how initial weights are scaled to what a recipe wants.
 
-    Groups whose names differ in their numbers only, and for which the recipe has the same factor,
-    are scaled alike, so that those of a role keep their ratios, and the chance in the size of small
-    tensors does not matter. Numbers alone do not make a role: the layers of an
-    ``nn.Sequential`` have different factors. A tensor of zeros cannot be scaled, and one that is
-    zero in the base is not made zero.
+    The same tensors of the blocks of a role are scaled alike if the recipe has one factor for them,
+    so that they keep their ratios, and the chance in the size of small tensors does not matter.
+    Their modules have to have the same shapes: PyTorch draws a bias from the fan-in of its layer,
+    so layers of different shapes have biases of different sizes, even if one role names them all. A
+    tensor of zeros cannot be scaled, and one that is zero in the base is not made zero.
 
     Args:
         recipe: The recipe.
         rms: Root mean square of each tensor's entries; None: unknown.
-        groups: The groups' names.
+        layout: The run's layout.
     """
-    roles = list(zip(map(role_of, groups), recipe.initial_scales, strict=True))
-    squares: defaultdict[tuple[str, float], list[tuple[float, float]]] = defaultdict(list)
-    for role, wanted, now in zip(roles, recipe.initial_rms, rms, strict=True):
+    groups = [group.name for group in layout.groups]
+    pools = list(zip(_pools(layout), recipe.initial_scales, strict=True))
+    squares: defaultdict[Hashable, list[tuple[float, float]]] = defaultdict(list)
+    for pool, wanted, now in zip(pools, recipe.initial_rms, rms, strict=True):
         if wanted and now:
-            squares[role].append((wanted**2, now**2))
-    of_roles = {role: _factor(pairs) for role, pairs in squares.items()}
+            squares[pool].append((wanted**2, now**2))
+    of_pools = {pool: _factor(pairs) for pool, pairs in squares.items()}
     factors, after = [], []
     zero, not_zero = [], []
-    for group, role, wanted, now in zip(groups, roles, recipe.initial_rms, rms, strict=True):
-        factor = of_roles[role] if wanted and now else 1.0
+    for group, pool, wanted, now in zip(groups, pools, recipe.initial_rms, rms, strict=True):
+        factor = of_pools[pool] if wanted and now else 1.0
         if wanted and now == 0:
             zero.append(group)
         elif wanted == 0 and now:
@@ -83,12 +84,12 @@ def initial_scaling(
     return InitialScaling(tuple(factors), tuple(after), tuple(warnings))
 
 
-def refuse_unscalable(recipe: Recipe, groups: Sequence[str]) -> None:
+def refuse_unscalable(recipe: Recipe, layout: layout_pb2.Layout) -> None:
     """Refuse to scale initial weights if the recipe or the base's profile does not say how.
 
     Args:
         recipe: The recipe.
-        groups: The groups' names.
+        layout: The run's layout.
 
     Raises:
         AttachError: The recipe has no rule for any group, or one with a scale for a group whose
@@ -101,8 +102,10 @@ def refuse_unscalable(recipe: Recipe, groups: Sequence[str]) -> None:
             "changed; choose one that does"
         )
     unknown = [
-        role_of(group)
-        for group, scale, rms in zip(groups, recipe.initial_scales, recipe.initial_rms, strict=True)
+        role
+        for role, scale, rms in zip(
+            *(roles_of_layout(layout), recipe.initial_scales, recipe.initial_rms), strict=True
+        )
         if scale != 1 and rms is None
     ]
     if unknown:
@@ -113,9 +116,21 @@ def refuse_unscalable(recipe: Recipe, groups: Sequence[str]) -> None:
         )
 
 
-def role_of(name: str) -> str:
-    """Return a name without its numbers, such as ``blocks.*.mlp.weight``."""
-    return _NUMBER.sub("*", name)
+def _pools(layout: layout_pb2.Layout) -> list[Hashable]:
+    """Return a key for each group; the groups with the same one are scaled alike."""
+    modules = [_module_of(group.name) for group in layout.groups]
+    shapes: defaultdict[str, set[tuple[str, tuple[int, ...]]]] = defaultdict(set)
+    for module, group in zip(modules, layout.groups, strict=True):
+        shapes[module].add((group.name.removeprefix(module), tuple(group.shape)))
+    return [
+        (role, frozenset(shapes[module]))
+        for role, module in zip(roles_of_layout(layout), modules, strict=True)
+    ]
+
+
+def _module_of(name: str) -> str:
+    """Return the part of a name before its last dot or slash."""
+    return name[: max(name.rfind("."), name.rfind("/"), 0)]
 
 
 def _factor(squares: Sequence[tuple[float, float]]) -> float:
@@ -125,25 +140,26 @@ def _factor(squares: Sequence[tuple[float, float]]) -> float:
     return factor if abs(math.log(factor)) > _ROUNDING else 1.0
 
 
-def needed_scaling(recipe: Recipe, rms: Sequence[float | None], groups: Sequence[str]) -> str:
+def needed_scaling(recipe: Recipe, rms: Sequence[float | None], layout: layout_pb2.Layout) -> str:
     """Return a warning if initial weights differ from what a recipe wants; empty if they do not.
 
     Args:
         recipe: The recipe.
         rms: Root mean square of each tensor's entries; None: unknown.
-        groups: The groups' names.
+        layout: The run's layout.
     """
-    factors = initial_scaling(recipe, rms, groups).factors
-    far = {
-        role_of(group): factor
-        for group, factor in zip(groups, factors, strict=True)
+    factors = initial_scaling(recipe, rms, layout).factors
+    far = [
+        (role, factor)
+        for role, factor in zip(roles_of_layout(layout), factors, strict=True)
         if abs(math.log(factor)) > math.log(_FAR)
-    }
+    ]
     if not far:
         return ""
+    roles = dict.fromkeys(role for role, _ in far)
     return (
-        f"the recipe {recipe.name} wants other initial weights: {listed(far)} by a factor of "
-        f"{range_of(far.values())}"
+        f"the recipe {recipe.name} wants other initial weights: {listed(roles)} by a factor of "
+        f"{range_of(factor for _, factor in far)}"
     )
 
 

@@ -100,11 +100,11 @@ class RecipeInForce:
                 'none; pass one, such as recipe="mup-adam", or name one in the policy; nothing was '
                 "changed"
             )
-        refuse_unscalable(self.recipe, self._groups)
+        refuse_unscalable(self.recipe, self._opening.layout)
         return self._scaling(self.recipe)
 
     def _scaling(self, recipe: Recipe) -> InitialScaling:
-        found = initial_scaling(recipe, self._rms(), self._groups)
+        found = initial_scaling(recipe, self._rms(), self._opening.layout)
         factors = self._ranks.from_speaker(found.factors)
         for message in found.warnings:
             self._warn(message)
@@ -143,7 +143,8 @@ class RecipeInForce:
             None if kind == layout_pb2.GROUP_KIND_VECTOR else rms
             for kind, rms in zip(kinds, self._rms(), strict=True)
         ]
-        if scaling is None and (needed := needed_scaling(recipe, known, self._groups)):
+        layout = self._opening.layout
+        if scaling is None and (needed := needed_scaling(recipe, known, layout)):
             self._warn(f"{needed}; {self._remedy}")
         self._hint(words(recipe, scaling))
 
