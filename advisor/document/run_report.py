@@ -247,7 +247,7 @@ def _next_step(figures: RunFigures, texts: Texts) -> str:
         run=run,
         step=newest.step,
         profile=short_name(newest.profile),
-        groups=len(figures.reader.layout),
+        groups=len(figures.reader.groups),
         low=_short(newest.min_multiplier),
         high=_short(newest.max_multiplier),
         cost=cost_text(figures.cost(), texts),

@@ -39,10 +39,11 @@ _NUMBERED_WORD = re.compile(r"([A-Za-z][A-Za-z_]*?)_?([0-9]+)")
 _FLAX_MODULE = re.compile(r"[A-Z][A-Za-z]*_[0-9]+")
 _RECURRENT_LAYER = re.compile(r"([A-Za-z_]+_l)([0-9]+)(?:_reverse)?")
 _TENSORS = frozenset({"weight", "bias"})
-_MAX_CACHED_CHARACTERS = 256
 _MAX_NUMBERS = 8  # in a name; further ones are ignored, as no real model nests deeper
-_NUMBER = re.compile(r"[0-9]+")
+_DIGITS = re.compile(r"([0-9]+)")
 _WORDS = re.compile(r"[A-Za-z]+")
+
+_Places = tuple[int, ...]
 
 
 class Axis(enum.Enum):
@@ -75,41 +76,51 @@ def parse_names(
 ) -> list[ParsedName]:
     """Parse all parameter names of a model.
 
+    Names that differ only in their numbers are parsed once: a large model has a few kinds of them.
+
     Args:
         names: The names.
         templates: Compiled role templates, tried in order before the general rules.
     """
-    numbers = [_numbers(name) for name in names]
-    containers = _containers_of_modules(zip(names, numbers, strict=True))
-    return [
-        _parse(name, own, templates, containers) for name, own in zip(names, numbers, strict=True)
-    ]
+    pieces = [_DIGITS.split(name) for name in names]  # text and digits in turns
+    shapes = ["0".join(piece[::2]) for piece in pieces]
+    numbers = [*map(_numbers_of_shape, shapes)]
+    containers = frozenset(
+        _before(piece, number.place)
+        for piece, own in zip(pieces, numbers, strict=True)
+        for number in own
+        if number.holds_parts
+    )
+    indices: dict[tuple[str, tuple[bool, ...]], _Places] = {}
+    kinds: dict[tuple[str, _Places, tuple[str, ...]], ParsedName] = {}
+    found = []
+    for name, piece, shape, own in zip(names, pieces, shapes, numbers, strict=True):
+        places = _template_places(name, templates) if templates else None
+        if places is None:
+            of_modules = tuple([
+                number.holds_parts or _before(piece, number.place) in containers for number in own
+            ])
+            places = indices.get((shape, of_modules))
+            if places is None:
+                places = indices[shape, of_modules] = _index_places(own, of_modules)
+        digits = piece[1::2]
+        others = tuple([each for i, each in enumerate(digits) if i not in places])
+        kind = kinds.get((shape, places, others))
+        if kind is None:
+            kind = kinds[shape, places, others] = _parsed(piece, places, own)
+        values = tuple([int(digits[place]) for place in places])
+        found.append(ParsedName(kind.role, values, kind.prefixes, kind.fixed))
+    return found
 
 
-def containers_of_modules(names: Iterable[str]) -> frozenset[str]:
-    """Return what precedes those numbers that hold a module with parts in at least one name.
-
-    Args:
-        names: All names of a model.
-    """
-    return _containers_of_modules((name, _numbers(name)) for name in names)
-
-
-def parse_name(
-    name: str,
-    templates: Sequence[re.Pattern[str]] = (),
-    containers: frozenset[str] | None = None,
-) -> ParsedName:
-    """Parse a parameter name.
+def parse_name(name: str, templates: Sequence[re.Pattern[str]] = ()) -> ParsedName:
+    """Parse a parameter name of which no other names are known.
 
     Args:
         name: The name.
         templates: Compiled role templates, tried in order before the general rules.
-        containers: :func:`containers_of_modules` of the whole model; None: of this name only.
     """
-    if containers is None:
-        containers = containers_of_modules([name])
-    return _parse(name, _numbers(name), templates, containers)
+    return parse_names([name], templates)[0]
 
 
 def axes_of(role: str, count: int) -> tuple[Axis, ...]:
@@ -149,42 +160,28 @@ class _Number(NamedTuple):
     """A number in a path.
 
     Attributes:
-        start: Position of its first digit in the name.
-        stop: Position after its last digit.
+        place: Its place among all numbers of the name.
         segment: Index of its segment in the path.
-        last: Index of the path's last segment.
+        holds_parts: Whether a module with parts of its own follows it.
         written: How its segment writes it.
     """
 
-    start: int
-    stop: int
+    place: int
     segment: int
-    last: int
+    holds_parts: bool
     written: _Written
 
-    @property
-    def span(self) -> tuple[int, int]:
-        return self.start, self.stop
 
-
-def _numbers(name: str) -> list[_Number]:
-    """Return the numbers of a name's path."""
-    if len(name) > _MAX_CACHED_CHARACTERS:
-        return [number for _, number in _numbers_of_shape(name)]
-    spans = [match.span() for match in _NUMBER.finditer(name)]
-    return [
-        _Number(*spans[place], number.segment, number.last, number.written)
-        for place, number in _numbers_of_shape(_NUMBER.sub("0", name))
-    ]
-
-
-# Names that differ only in their numbers have the same shape: a model has a few of them.
 @lru_cache(maxsize=1_024)
-def _numbers_of_shape(name: str) -> tuple[tuple[int, _Number], ...]:
-    """Return the numbers of a name's path, each with its place among all digits of the name."""
-    segments = _SEPARATORS.split(name)[::2]
+def _numbers_of_shape(shape: str) -> tuple[_Number, ...]:
+    """Return the numbers of a name's path.
+
+    Args:
+        shape: The name with 0 in place of each number.
+    """
+    segments = _SEPARATORS.split(shape)[::2]
     last = len(segments) - 1
-    found: list[tuple[int, _Number]] = []
+    found: list[_Number] = []
     offset, before = 0, ""
     for i, segment in enumerate(segments):
         if len(found) == _MAX_NUMBERS:
@@ -193,9 +190,8 @@ def _numbers_of_shape(name: str) -> tuple[tuple[int, _Number], ...]:
         if written is not None:
             if i == last and not written.in_blocks and not written.plain:
                 written = _of_last_segment(segments, written)
-            start, stop = offset + written.start, offset + written.stop
-            place = len(_NUMBER.findall(name[:start]))
-            found.append((place, _Number(start, stop, i, last, written)))
+            place = len(_DIGITS.findall(shape[: offset + written.start]))
+            found.append(_Number(place, i, i < last - 1, written))
         offset += len(segment) + 1
         before = segment
     return tuple(found)
@@ -213,7 +209,7 @@ def _written(segment: str, before: str, *, is_last: bool) -> _Written | None:
     numbered = recurrent or _NUMBERED_WORD.fullmatch(segment)
     if numbered:
         container, (start, stop) = numbered[1], numbered.span(2)
-    elif _NUMBER.fullmatch(segment):
+    elif _DIGITS.fullmatch(segment):
         container, start, stop = before, 0, len(segment)
     else:
         return None
@@ -239,39 +235,44 @@ def _of_last_segment(segments: Sequence[str], written: _Written) -> _Written:
     return written
 
 
-def _containers_of_modules(names: Iterable[tuple[str, Sequence[_Number]]]) -> frozenset[str]:
-    """Return what precedes numbers that hold a module with parts; see containers_of_modules."""
-    return frozenset(
-        name[: number.start]
-        for name, numbers in names
-        for number in numbers
-        if number.segment < number.last - 1
-    )
+def _before(pieces: Sequence[str], place: int) -> str:
+    """Return what precedes a number in a name: its container."""
+    return "".join(pieces[: 2 * place + 1])
 
 
-def _parse(
-    name: str,
-    numbers: Sequence[_Number],
-    templates: Sequence[re.Pattern[str]],
-    containers: frozenset[str],
-) -> ParsedName:
-    """Parse a name with the given numbers; see :func:`parse_name`."""
+def _template_places(name: str, templates: Iterable[re.Pattern[str]]) -> _Places | None:
+    """Return which numbers of a name the first fitting template says are indices.
+
+    Each ``*`` stands for a whole number.
+
+    Returns:
+        Their places among all numbers of the name; None: no template fits.
+    """
     for template in templates:
         fitting = template.match(name)
         if fitting:
-            indices = {fitting.span(i + 1) for i in range(len(fitting.groups()))}
-            # Each * stands for a whole number, so two spans are equal or apart.
-            spans = sorted(indices.union(number.span for number in numbers))
-            return _parsed(name, [(*span, span in indices) for span in spans])
-    found: list[tuple[int, int, bool]] = []
+            starts = [fitting.start(i + 1) for i in range(len(fitting.groups()))]
+            return tuple(len(_DIGITS.findall(name[:start])) for start in starts)
+    return None
+
+
+def _index_places(numbers: Sequence[_Number], of_modules: Sequence[bool]) -> _Places:
+    """Return which numbers of a name are block indices, by the general rules.
+
+    Args:
+        numbers: The numbers of its path.
+        of_modules: Whether the container of each of them holds a module with parts.
+
+    Returns:
+        Their places among all numbers of the name.
+    """
+    found: list[int] = []
     previous: _Number | None = None
-    for number in numbers:
-        of_modules = name[: number.start] in containers
-        is_index = _is_block_index(number, previous, of_modules=of_modules)
-        found.append((number.start, number.stop, is_index))
-        if is_index:
+    for number, holds_modules in zip(numbers, of_modules, strict=True):
+        if _is_block_index(number, previous, of_modules=holds_modules):
+            found.append(number.place)
             previous = number
-    return _parsed(name, found)
+    return tuple(found)
 
 
 def _is_block_index(number: _Number, previous: _Number | None, *, of_modules: bool) -> bool:
@@ -316,26 +317,22 @@ def _axis(text: str) -> Axis:
     return Axis.STAGE if word in _STAGE_WORDS else Axis.DEPTH
 
 
-def _parsed(name: str, numbers: Iterable[tuple[int, int, bool]]) -> ParsedName:
-    """Return a parsed name.
+def _parsed(pieces: Sequence[str], indices: _Places, numbers: Iterable[_Number]) -> ParsedName:
+    """Return a parsed name, without the values of its block indices.
 
     Args:
-        name: The name.
-        numbers: Start and stop of each number in it, in order, and whether it is a block index.
+        pieces: The name, as text and digits in turns.
+        indices: Places of the block indices among the digits.
+        numbers: The numbers of the path.
     """
-    indices: list[int] = []
+    of_path = {number.place for number in numbers}
     prefixes: list[str] = []
     fixed: list[tuple[str, int]] = []
-    text, position = "", 0  # what was read, with indices as *
-    for start, stop, is_index in numbers:
-        text += name[position:start]
-        number = name[start:stop]
-        if is_index:
-            indices.append(int(number))
+    text = pieces[0]  # what was read, with indices as *
+    for place, (digits, following) in enumerate(zip(pieces[1::2], pieces[2::2], strict=True)):
+        if place in indices:
             prefixes.append(text)
-            text += "*"
-        else:
-            fixed.append((text, int(number)))
-            text += number
-        position = stop
-    return ParsedName(text + name[position:], tuple(indices), tuple(prefixes), tuple(fixed))
+        elif place in of_path:
+            fixed.append((text, int(digits)))
+        text += ("*" if place in indices else digits) + following
+    return ParsedName(text, prefixes=tuple(prefixes), fixed=tuple(fixed))

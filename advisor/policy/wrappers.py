@@ -25,6 +25,9 @@ def strip_wrappers(name: str) -> str:
 
 def clean_names(names: Sequence[str]) -> list[str]:
     """Return the names without wrappers; those that would become equal are left unchanged."""
+    text = "\n".join(names)
+    if not any(wrapper in text for wrapper in (*_ANYWHERE, *_IN_FRONT)):
+        return [*names]
     stripped = [strip_wrappers(name) for name in names]
     counts = Counter(stripped)
     return [

@@ -1,8 +1,7 @@
-"""Parts of a model, each of which stands for several groups: roles, blocks, or single groups."""
+"""Parts of a model, each of which stands for several groups: roles or blocks."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,8 +10,6 @@ import numpy.typing as npt
 
 from advisor.policy import Layout
 from advisor.policy.arrays import Floats
-
-_LAST_SEGMENT = re.compile(r"[./][^./]*$")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +23,17 @@ class Parts:
 
     names: tuple[str, ...]
     indices: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Parts:
+        """Return the parts of the groups of a layout.
+
+        Args:
+            names: The part that each group belongs to, in the order of the groups.
+        """
+        numbers: dict[str, int] = {}
+        indices = [numbers.setdefault(name, len(numbers)) for name in names]
+        return cls(tuple(numbers), np.array(indices, np.intp))
 
     @property
     def group_counts(self) -> tuple[int, ...]:
@@ -59,34 +67,4 @@ class Parts:
 
 def by_role(layout: Layout) -> Parts:
     """Return the roles of a layout: a tensor of all blocks is one part."""
-    return _parts(group.role for group in layout.groups)
-
-
-def by_block(layout: Layout) -> Parts:
-    """Return the blocks of a layout, such as ``blocks.3``, and the modules outside of blocks.
-
-    In a model with several indices, such as stages of blocks or blocks of experts, the outermost
-    one counts.
-    """
-    return _parts(_block(layout, i) for i in range(len(layout)))
-
-
-def by_group(layout: Layout) -> Parts:
-    """Return the groups of a layout, each a part of its own."""
-    return _parts(group.name for group in layout.groups)
-
-
-def _block(layout: Layout, i: int) -> str:
-    """Return the name of the block that a group belongs to."""
-    group, place = layout.groups[i], layout.places[i]
-    start, star, _ = group.role.partition("*")
-    if star:
-        return f"{start}{place.numbers[0]}"
-    module = _LAST_SEGMENT.sub("", group.role)
-    return f"{module} {group.depth_index}" if group.depth_count > 1 else module
-
-
-def _parts(names: Iterable[str]) -> Parts:
-    numbers: dict[str, int] = {}
-    indices = [numbers.setdefault(name, len(numbers)) for name in names]
-    return Parts(tuple(numbers), np.array(indices, np.intp))
+    return Parts.of(group.role for group in layout.groups)

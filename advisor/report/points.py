@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from advisor.policy import Layout
 from advisor.policy.arrays import Floats
-from advisor.report.parts import Parts, by_block, by_role
+from advisor.report.parts import Parts
+from advisor.report.run_groups import RunGroups
 from advisor.wire import packed
-from advisor.wire.layouts import layout_from_proto
 from fslr.advisor.v1 import advisor_service_pb2, layout_pb2, profile_pb2, run_service_pb2
 
 _FLOAT, _DOUBLE = "<f4", "<f8"  # on the wire
@@ -90,14 +89,14 @@ class PointReader:
     """Reduces the events of a run to points, one at a time, so that memory stays small.
 
     Args:
-        layout: The layout of the run's latest opening: the message, or what was derived from it.
+        layout: The layout of the run's latest opening: the message, or the groups derived from it.
         profile: The content of the profile that the run follows, for the spread between its
             recordings. None: not known.
 
     Attributes:
-        layout: The layout, with roles.
-        roles: Its roles.
-        blocks: Its blocks.
+        groups: The groups of the layout.
+        roles: Their roles.
+        blocks: Their blocks.
 
     Raises:
         InvalidValueError: The layout is not valid.
@@ -105,12 +104,12 @@ class PointReader:
 
     def __init__(
         self,
-        layout: layout_pb2.Layout | Layout,
+        layout: layout_pb2.Layout | RunGroups,
         profile: profile_pb2.ProfileContent | None = None,
     ) -> None:
-        self.layout = layout if isinstance(layout, Layout) else layout_from_proto(layout)
-        self.roles: Parts = by_role(self.layout)
-        self.blocks: Parts = by_block(self.layout)
+        self.groups = layout if isinstance(layout, RunGroups) else RunGroups.of(layout)
+        self.roles: Parts = self.groups.roles
+        self.blocks: Parts = self.groups.blocks
         self._spread = _ReferenceSpread(profile)
 
     def fits(self, event: run_service_pb2.RunEvent) -> bool:
@@ -118,7 +117,7 @@ class PointReader:
 
         A run that was restarted with a different layout has earlier events that do not.
         """
-        groups = len(self.layout)
+        groups = len(self.groups)
         measurement, answer = event.measurement, event.recommendation
         return len(measurement.unit_rates) == len(answer.multipliers) == groups
 

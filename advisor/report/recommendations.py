@@ -123,7 +123,7 @@ def recommended_groups(
         role: Only the groups of this role; empty: all.
         blocks: Only the groups of these blocks; empty: all.
     """
-    chosen: Sequence[int] = reader.roles.members(role) if role else range(len(reader.layout))
+    chosen: Sequence[int] = reader.roles.members(role) if role else range(len(reader.groups))
     if blocks:
         is_chosen = np.array([name in blocks for name in reader.blocks.names])
         chosen = [i for i in chosen if is_chosen[reader.blocks.indices[i]]]
@@ -173,7 +173,7 @@ def recommended_roles(
             outcomes=_counted(arrays.outcomes[order[starts[i] : starts[i] + counts[i]]]),
             typical=typical[i],
             outliers=tuple(
-                reader.layout.groups[j].name
+                reader.groups.names[j]
                 for j in np.sort(order[starts[i] : starts[i] + counts[i]])
                 if arrays.outliers[j]
             ),
@@ -238,8 +238,8 @@ class _Arrays:
         reader, measurement, answer = self.reader, self.event.measurement, self.event.recommendation
         return [
             RecommendedGroupRow(
-                group=reader.layout.groups[i].name,
-                role=reader.layout.groups[i].role,
+                group=reader.groups.names[i],
+                role=reader.roles.names[reader.roles.indices[i]],
                 block=reader.blocks.names[reader.blocks.indices[i]],
                 multiplier=float(self.multipliers[i]),
                 in_force=measurement.multipliers[i] if measurement.multipliers else 1.0,

@@ -75,8 +75,7 @@ class RunColumns:
     """
 
     def __init__(self, reader: PointReader) -> None:
-        sizes = np.array([max(g.parameter_count, 1) for g in reader.layout.groups], np.float64)
-        self._roles = _largest(reader.roles, reader.roles.sums(sizes))
+        self._roles = _largest(reader.roles, reader.roles.sums(reader.groups.sizes))
         self._blocks = _neighbours(reader.blocks)
         self._all_blocks = reader.blocks.names
         self.roles = self._roles.names

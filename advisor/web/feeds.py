@@ -9,8 +9,8 @@ import asyncio
 
 from advisor.web.backend import Backend, Viewer
 from advisor.web.history_reading import HistoryReader
-from advisor.web.layouts import SharedLayouts
 from advisor.web.run_feed import RunFeed
+from advisor.web.shared_groups import SharedGroups
 
 _MAX_FEEDS = 64
 _IDLE_S = 60.0
@@ -26,7 +26,7 @@ class RunFeeds:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._layouts = SharedLayouts()
+        self._groups = SharedGroups()
         self._feeds: dict[tuple[str, str, str], RunFeed] = {}
         self._opening: dict[tuple[str, str, str], asyncio.Task[RunFeed]] = {}
         self._janitor: asyncio.Task[None] | None = None
@@ -69,7 +69,7 @@ class RunFeeds:
         return feed
 
     async def _open(self, viewer: Viewer, project: str, run: str) -> RunFeed:
-        feed = RunFeed(HistoryReader(self._backend, self._layouts, viewer, project, run))
+        feed = RunFeed(HistoryReader(self._backend, self._groups, viewer, project, run))
         await feed.open()
         self._feeds[viewer.key, project, run] = feed
         return feed

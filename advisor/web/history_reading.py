@@ -10,7 +10,7 @@ from advisor.report.points import PointReader
 from advisor.web.backend import Backend, Viewer
 from advisor.web.event_ids import latest
 from advisor.web.history import History
-from advisor.web.layouts import SharedLayouts
+from advisor.web.shared_groups import SharedGroups
 from fslr.advisor.v1 import profile_pb2, run_service_pb2
 from fslr.errors import NotFoundError, PermissionDeniedError
 
@@ -29,7 +29,7 @@ class HistoryReader:
 
     Args:
         backend: The service.
-        layouts: Derives the run's layout.
+        groups: Derives the groups of the run's layout.
         viewer: The viewer.
         project: The run's project.
         run: The run's id.
@@ -39,10 +39,10 @@ class HistoryReader:
     """
 
     def __init__(
-        self, backend: Backend, layouts: SharedLayouts, viewer: Viewer, project: str, run: str
+        self, backend: Backend, groups: SharedGroups, viewer: Viewer, project: str, run: str
     ) -> None:
         self._backend = backend
-        self._layouts = layouts
+        self._groups = groups
         self._of = (viewer, project, run)
 
     async def summary(self) -> run_service_pb2.Run:
@@ -52,10 +52,10 @@ class HistoryReader:
     async def new_history(self) -> History:
         """Read the run and its profile, and return an empty history."""
         run = await self.summary()
-        layout, profile = await asyncio.gather(
-            self._layouts.get(run.opening.layout), self._profile(run.opening.profile)
+        groups, profile = await asyncio.gather(
+            self._groups.get(run.opening.layout), self._profile(run.opening.profile)
         )
-        return History(run, PointReader(layout, profile))
+        return History(run, PointReader(groups, profile))
 
     async def _profile(self, name: str) -> profile_pb2.ProfileContent | None:
         viewer, project, _ = self._of
@@ -100,7 +100,7 @@ class HistoryReader:
             history: A history of the run: the more groups it has, the fewer events are a page.
             after_id: The id after which to read; empty: from the oldest event.
         """
-        groups = len(history.figures.reader.layout)
+        groups = len(history.figures.reader.groups)
         size = max(1, min(_MAX_PAGE_EVENTS, _PAGE_BYTES // (groups * _GROUP_BYTES)))
         answer = await self._backend.history(*self._of, after_id=after_id, size=size)
         return list(answer.events), answer.more
@@ -125,4 +125,4 @@ class Turns:
 
 def _event_s(history: History) -> float:
     """Return about how long it takes to read an event, in seconds."""
-    return _EVENT_S + _GROUP_S * len(history.figures.reader.layout)
+    return _EVENT_S + _GROUP_S * len(history.figures.reader.groups)

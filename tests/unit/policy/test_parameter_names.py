@@ -10,7 +10,7 @@ from advisor.policy import Group, InvalidValueError, Layout
 from advisor.policy.aliases import AliasTable, GroupAlias, check_aliases
 from advisor.policy.name_patterns import check_templates, compile_templates
 from advisor.policy.nearest_roles import nearest_roles
-from advisor.policy.parameter_names import Axis, axes_of, parse_name
+from advisor.policy.parameter_names import Axis, axes_of, parse_name, parse_names
 from advisor.policy.wrappers import clean_names, strip_wrappers
 
 
@@ -71,6 +71,11 @@ def test_the_name_can_be_rebuilt_from_its_role_and_indices(name: str) -> None:
         assert str(number) in name
     if "0" not in name:  # leading zeros are not kept
         assert role == name
+
+
+@given(st.lists(st.from_regex(r"([ah][01]{0,2}[./]){0,3}[01w]{1,2}", fullmatch=True), unique=True))
+def test_names_are_parsed_alike_in_any_order(names: list[str]) -> None:
+    assert parse_names(names[::-1]) == parse_names(names)[::-1]
 
 
 def test_the_first_matching_template_applies() -> None:

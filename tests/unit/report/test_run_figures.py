@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from advisor.policy import Limit
 from advisor.report.contributions import contributions, whole_percents
-from advisor.report.parts import by_block, by_group, by_role
+from advisor.report.parts import Parts
 from advisor.report.points import reference_total_rate
 from advisor.report.recommendations import recommended_groups
 from advisor.report.run_changes import ChangeKind
 from advisor.report.run_figures import MeasuringCost, RunFigures
+from advisor.report.run_groups import RunGroups
 from advisor.report.sentences import (
     change_text,
     contributions_text,
@@ -23,7 +24,6 @@ from advisor.report.sentences import (
     total_change_text,
 )
 from advisor.report.texts import Texts
-from advisor.wire.layouts import layout_from_proto
 from fslr.advisor.v1 import policy_pb2
 from tests.building import content_message, layout_message
 from tests.stored_runs import block_names, stored_run
@@ -31,14 +31,14 @@ from tests.stored_runs import block_names, stored_run
 EN, JA = Texts("en"), Texts("ja")
 
 
-def test_groups_are_divided_by_role_by_block_and_one_by_one() -> None:
+def test_groups_are_divided_by_role_and_by_block() -> None:
     names = [*block_names(2), "stages.1.blocks.3.up.weight", "norm.bias"]
-    layout = layout_from_proto(layout_message(names))
-    roles, blocks = by_role(layout), by_block(layout)
+    groups = RunGroups.of(layout_message(names))
+    roles, blocks = groups.roles, groups.blocks
     assert roles.names[:3] == ("embed.weight", "blocks.*.attn.weight", "blocks.*.mlp.weight")
     assert blocks.names == ("embed", "blocks.0", "blocks.1", "head", "stages.1", "norm")
     assert blocks.group_counts == (1, 2, 2, 1, 1, 1)
-    assert by_group(layout).names == tuple(names)
+    assert groups.names == tuple(names)
     assert roles.members("blocks.*.mlp.weight") == [2, 4]
     assert roles.members("nothing") == []
     np.testing.assert_allclose(roles.sums(np.arange(8.0))[:3], [0, 1 + 3, 2 + 4])
@@ -99,7 +99,7 @@ def test_contributions_sum_to_100_percent_and_small_parts_are_one_row() -> None:
         assert sum(row.percent for row in rows) == 100
         assert sum(row.share for row in rows) == pytest.approx(1)
         assert sum(row.groups for row in rows) == 10
-    parts = by_group(figures.reader.layout)
+    parts = Parts.of(figures.reader.groups.names)
     shares = np.array([0.3, 0.01, -0.2, 0.5, 0.02, 0.03, 0.04, 0.1, 0.1, 0.1])
     rows = contributions(parts, [None, shares], most=4)
     assert [row.part for row in rows[:3]] == [parts.names[i] for i in (0, 2, 3)]

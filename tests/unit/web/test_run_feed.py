@@ -15,8 +15,8 @@ from advisor.web import run_feed
 from advisor.web.fragments import Fragments
 from advisor.web.history import History
 from advisor.web.history_reading import HistoryReader
-from advisor.web.layouts import SharedLayouts
 from advisor.web.run_feed import RunFeed, Update
+from advisor.web.shared_groups import SharedGroups
 from fslr.advisor.v1 import run_service_pb2
 from fslr.errors import UnavailableError
 from tests.stored_runs import block_names, stored_run
@@ -148,16 +148,16 @@ def test_a_history_keeps_the_newest_measurements(monkeypatch: pytest.MonkeyPatch
     assert history.rows_after(events[-1].id, most=100) == []
 
 
-def test_a_layout_is_derived_once_and_kept_while_there_is_room() -> None:
+def test_groups_are_derived_once_and_kept_while_there_is_room() -> None:
     small, large = (stored_run(block_names(n), measurements=1)[0].opening.layout for n in (2, 6))
 
     async def derive() -> None:
-        layouts = SharedLayouts(max_names=10)
-        first, same = await asyncio.gather(layouts.get(small), layouts.get(small))
-        assert first is same is await layouts.get(small)
-        assert first.groups[1].role == "blocks.*.attn.weight"
-        assert await layouts.get(large) is not await layouts.get(large)
-        assert await layouts.get(small) is first
+        shared = SharedGroups(max_groups=10)
+        first, same = await asyncio.gather(shared.get(small), shared.get(small))
+        assert first is same is await shared.get(small)
+        assert first.roles.names[1] == "blocks.*.attn.weight"
+        assert await shared.get(large) is not await shared.get(large)
+        assert await shared.get(small) is first
 
     asyncio.run(derive())
 
