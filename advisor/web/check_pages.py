@@ -23,7 +23,7 @@ from advisor.report.texts import Texts
 from advisor.web.backend import Viewer
 from advisor.web.context import Context
 from advisor.web.errors import BadQueryError
-from advisor.web.event_ids import order_of
+from advisor.web.event_ids import latest, places_over
 from advisor.web.rendering import language_of
 from fslr.advisor.v1 import run_service_pb2
 
@@ -114,11 +114,9 @@ async def _pages(read: _Read, size: int) -> AsyncGenerator[_Page, None]:
 
 async def _single_events(read: _Read, run: run_service_pb2.Run) -> AsyncGenerator[_Page, None]:
     """Yield pages of one event each, evenly over the time of a run."""
-    start, end = run.create_time.ToMilliseconds(), run.update_time.ToMilliseconds()
     last = ""
-    for place in range(MAX_MEASUREMENTS):
-        at = f"{start + (end - start) * place // MAX_MEASUREMENTS}-0"
-        page = await read(after_id=max(at, last, key=order_of), size=1)
+    for place in places_over(run, MAX_MEASUREMENTS):
+        page = await read(after_id=latest(place, last), size=1)
         yield page
         if not page.events or not page.more:
             return

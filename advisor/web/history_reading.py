@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 
 from advisor.report.points import PointReader
 from advisor.web.backend import Backend, Viewer
-from advisor.web.event_ids import latest
+from advisor.web.event_ids import latest, places_over
 from advisor.web.history import History
 from advisor.web.shared_groups import SharedGroups
 from fslr.advisor.v1 import profile_pb2, run_service_pb2
@@ -20,7 +20,6 @@ _MAX_PAGE_EVENTS = 250
 _TURN_S = 5e-3  # of reading, between two chances of other requests
 _OUTLINE_S = 0.1  # to spend on an outline
 _MIN_OUTLINE, _MAX_OUTLINE = 8, 32  # events of an outline, evenly over the time of the run
-_NEWEST_MS = 1_000  # the last event of an outline is the first one within this time of the end
 _EVENT_S, _GROUP_S = 1e-3, 5e-7  # about how long an event takes to read, and each of its groups
 
 
@@ -77,12 +76,10 @@ class HistoryReader:
         """
         run = history.figures.run
         outline = History(run, history.figures.reader)
-        start, end = run.create_time.ToMilliseconds(), run.update_time.ToMilliseconds()
         read = ""
         count = min(max(int(_OUTLINE_S / _event_s(history)), _MIN_OUTLINE), _MAX_OUTLINE)
-        for i in range(count):
-            at = start + max(end - start - _NEWEST_MS, 0) * i // (count - 1)
-            after_id = latest(f"{at}-0", read)
+        for place in places_over(run, count):
+            after_id = latest(place, read)
             answer = await self._backend.history(*self._of, after_id=after_id, size=1)
             for event in answer.events:
                 outline.add(event)

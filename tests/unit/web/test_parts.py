@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.web.errors import STATUSES, status_of
-from advisor.web.event_ids import is_after
+from advisor.web.event_ids import is_after, places_over
 from advisor.web.limits import LimitExceededError, Limits
 from advisor.web.numbers import rounded, to_json
 from advisor.web.sessions import is_token, safe_target
 from fslr import errors
+from fslr.advisor.v1 import run_service_pb2
 
 
 @given(st.lists(st.floats(-1e30, 1e30), max_size=5))
@@ -96,3 +97,13 @@ def test_ids_of_events_are_ordered_as_numbers() -> None:
     assert is_after("9-10", "9-9")
     assert is_after("1-0", "")
     assert not is_after("9-9", "9-9")
+
+
+def test_single_events_are_taken_from_the_start_to_the_end_of_a_run() -> None:
+    run = run_service_pb2.Run()
+    run.create_time.FromMilliseconds(50_000)
+    run.update_time.FromMilliseconds(91_000)
+    # The oldest event has the id 50000-0, which is not after itself.
+    assert [*places_over(run, 5)] == ["", "60000-0", "70000-0", "80000-0", "90000-0"]
+    run.update_time.FromMilliseconds(50_400)
+    assert [*places_over(run, 3)] == ["", "50000-0", "50000-0"]
