@@ -35,10 +35,7 @@ class RecipeAdvisor:
         self.openings: list[pb.RunOpening] = []
 
     def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
-        asked = pb.RunOpening()
-        asked.CopyFrom(opening)
-        asked.batch_size = asked.total_steps = 0  # the service's request has none
-        return self._inner.validate_layout(asked)
+        return self._inner.validate_layout(opening)
 
     def open_run(self, opening: pb.RunOpening) -> RecipeSession:
         kept = pb.RunOpening()

@@ -17,6 +17,7 @@ from advisor.advising.opening import Opening
 from advisor.advising.recipes import RecipeSource
 from advisor.advising.resolved_profile import ProfileSource
 from advisor.policy import InvalidValueError, shown
+from advisor.policy.ranges import COUNT
 from advisor.registry.profiles import Alias, ProfileVersion, check_words
 from advisor.registry.resource_names import (
     PolicyReference,
@@ -177,11 +178,14 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         with field_path("training_ratios"):
             ratios = training_ratios_from_proto(request.training_ratios)
         check_words("optimizer", request.optimizer)
+        COUNT.check("total_steps", request.total_steps)
+        COUNT.check("batch_size", request.batch_size)
         opening = Opening(
             ProfileReference.parse("name", request.name),
             layout,
             policy=policy,
-            training=Training(optimizer=request.optimizer),
+            total_steps=request.total_steps,
+            training=Training(optimizer=request.optimizer, batch_size=request.batch_size),
             recipe=recipe_name("recipe", request.recipe),
             ratios=ratios,
         )

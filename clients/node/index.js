@@ -94,8 +94,10 @@ class AdvisorClient {
   }
 
   /** Return how a layout maps onto a profile, and why a run would be refused. */
-  validateLayout({ profile, layout, policy, optimizer, trainingRatios, recipe }) {
-    const request = { name: profile, layout, policy, optimizer, trainingRatios, recipe };
+  validateLayout({ profile, ...opening }) {
+    const { layout, policy, optimizer, trainingRatios, recipe, totalSteps, batchSize } = opening;
+    const training = { optimizer, trainingRatios, recipe, totalSteps, batchSize };
+    const request = { name: profile, layout, policy, ...training };
     return this.call('ProfileService', 'ValidateLayout', request);
   }
 

@@ -184,6 +184,8 @@ def requests(method: str) -> tuple[Message, ...]:
                 layout=_layout(profile),
                 policy=_POLICY,
                 optimizer="Adam",
+                total_steps=100,
+                batch_size=32,
             )
             for profile in PROFILES
         ),

@@ -204,7 +204,9 @@ def test_an_opening_alone_is_answered_and_measurements_follow_on_the_same_stream
     assert max(later.multipliers[1:]) <= learning_rate * 2
     checked = client.validate_layout(opening)
     assert checked.recipe == f"{name}@2"
-    assert [mapping.prior for mapping in checked.mappings] == pytest.approx([0.0, *[0.5] * 3])
+    by_width, by_batch = 0.5, 2.0
+    priors = [mapping.prior for mapping in checked.mappings]
+    assert priors == pytest.approx([0.0, *[by_width * by_batch] * 3])
 
 
 def test_an_answer_without_a_measurement_is_the_same_in_process(
@@ -347,6 +349,31 @@ def test_applied_recipes_are_those_of_runs(client: AdvisorClient, project: str) 
         sent(client, "ApplyRecipe", apply)
     with pytest.raises(InvalidRequestError, match="name: 'mup-adam' is the name of a recipe that "):
         sent(client, "SetRecipe", recipe_service_pb2.SetRecipeRequest(name="mup-adam"))
+
+
+def test_a_check_of_a_layout_knows_batch_and_steps_as_a_run_does(
+    client: AdvisorClient, project: str
+) -> None:
+    content = base_content(policy_pb2.Policy(recipe="square-root-batch"))
+    base_batch = content.provenance.batch_size
+    client.register_profile("gpt", content, project=project)
+    opening = opened(project)
+    priors = {}
+    for batch in (0, base_batch, 16 * base_batch):
+        opening.batch_size = batch
+        mappings = client.validate_layout(opening).mappings
+        priors[batch] = [mapping.prior for mapping in mappings]
+        assert priors[batch] == list(client.recommend_once(opening).priors)
+    assert priors == {0: [1.0] * 4, base_batch: [1.0] * 4, 16 * base_batch: [4.0] * 4}
+    opening.recipe, opening.total_steps = "completed-p", 5 * content.points[-1].step
+    by_tokens = [mapping.prior for mapping in client.validate_layout(opening).mappings]
+    assert by_tokens == list(client.recommend_once(opening).priors)
+    opening.total_steps = 0
+    assert by_tokens != [mapping.prior for mapping in client.validate_layout(opening).mappings]
+    for field in ("batch_size", "total_steps"):
+        arguments: dict[str, Any] = {field: -1, "project": project}
+        with pytest.raises(InvalidRequestError, match=f"^{field}: -1 is below 0"):
+            client.check_layout("gpt", opening.layout, **arguments)
 
 
 def relu_net(width: int) -> nn.Sequential:

@@ -61,6 +61,8 @@ class AdvisorClient(ProfileCalls, PolicyCalls, RecipeCalls, RunCalls):
             optimizer=opening.optimizer,
             recipe=opening.recipe,
             ratios=opening.training_ratios if opening.HasField("training_ratios") else None,
+            total_steps=opening.total_steps,
+            batch_size=opening.batch_size,
         )
 
     def open_run(self, opening: advisor_service_pb2.RunOpening) -> StreamSession:

@@ -165,6 +165,8 @@ class ProfileCalls(Connection):
         optimizer: str = "",
         recipe: str = "",
         ratios: recipe_pb2.TrainingRatios | None = None,
+        total_steps: int = 0,
+        batch_size: int = 0,
         project: str = DEFAULT_PROJECT,
     ) -> profile_service_pb2.ValidateLayoutResponse:
         """Return how a layout maps onto a profile, or why a run with it would be refused.
@@ -175,7 +177,12 @@ class ProfileCalls(Connection):
             policy: The rules to map by; None: the profile's own.
             optimizer: Name of the run's optimizer, which priors depend on; empty: the profile's.
             recipe: A recipe that takes the place of the policy's; empty: the policy's.
-            ratios: How much larger the run is in what layouts do not show; None: not at all.
+            ratios: How much larger the run is in what layouts do not show; None: ``batch`` and
+                ``tokens`` follow from batch sizes and steps where both are known, and the others
+                are 1.
+            total_steps: Planned number of the run's optimizer steps, which recipes may depend on;
+                0: unknown.
+            batch_size: The run's examples per step, which recipes may depend on; 0: unknown.
             project: The project.
         """
         request = profile_service_pb2.ValidateLayoutRequest(
@@ -185,5 +192,7 @@ class ProfileCalls(Connection):
             optimizer=optimizer,
             recipe=recipe,
             training_ratios=ratios,
+            total_steps=total_steps,
+            batch_size=batch_size,
         )
         return self._call(self._profiles.ValidateLayout, request)

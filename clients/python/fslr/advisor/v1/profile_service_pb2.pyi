@@ -427,6 +427,8 @@ class ValidateLayoutRequest(_message.Message):
     OPTIMIZER_FIELD_NUMBER: _builtins.int
     TRAINING_RATIOS_FIELD_NUMBER: _builtins.int
     RECIPE_FIELD_NUMBER: _builtins.int
+    TOTAL_STEPS_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The profile, with or without a suffix. Required."""
     optimizer: _builtins.str
@@ -435,6 +437,10 @@ class ValidateLayoutRequest(_message.Message):
     """
     recipe: _builtins.str
     """As in RunOpening."""
+    total_steps: _builtins.int
+    """Planned optimizer steps of the run, at least 0. Used only by recipes. Default 0: unknown."""
+    batch_size: _builtins.int
+    """Examples per step of the run, at least 0. Used only by recipes. Default 0: unknown."""
     @_builtins.property
     def layout(self) -> _layout_pb2.Layout:
         """The layout to map. Required."""
@@ -446,7 +452,7 @@ class ValidateLayoutRequest(_message.Message):
     @_builtins.property
     def training_ratios(self) -> _recipe_pb2.TrainingRatios:
         """How much larger the run is than its base in what layouts do not show; used only by recipes.
-        Default (absent): all ratios are 1.
+        Default (absent): as in RunOpening.
         """
 
     def __init__(
@@ -458,10 +464,12 @@ class ValidateLayoutRequest(_message.Message):
         optimizer: _builtins.str = ...,
         training_ratios: _recipe_pb2.TrainingRatios | None = ...,
         recipe: _builtins.str = ...,
+        total_steps: _builtins.int = ...,
+        batch_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "policy", b"policy", "training_ratios", b"training_ratios"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "name", b"name", "optimizer", b"optimizer", "policy", b"policy", "recipe", b"recipe", "training_ratios", b"training_ratios"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "layout", b"layout", "name", b"name", "optimizer", b"optimizer", "policy", b"policy", "recipe", b"recipe", "total_steps", b"total_steps", "training_ratios", b"training_ratios"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
