@@ -12,8 +12,7 @@ from torch import nn
 from advisor.policy import DepthRule, Layout, LayoutMapping, map_layout
 from advisor.recipes import Field, RecipeFactors, apply_recipe, shipped_recipe
 from advisor.wire import layout_from_proto
-from benchmarks.image_models import ResMLP
-from benchmarks.transfer.models import build_task
+from benchmarks.transfer.models import build_task, residual_outputs
 from benchmarks.transfer.optimizers import OptimizerName, build_optimizer
 from benchmarks.transfer.parametrisation import Factors
 from benchmarks.transfer.settings import Setting
@@ -38,9 +37,7 @@ def layout_of(model: nn.Module, optimizer: OptimizerName) -> Layout:
         optimizer: The optimizer that trains it.
     """
     groups = ModelGroups(model, build_optimizer(optimizer, model, 0.1, {}))
-    # The names of a residual MLP do not say which layers write into the residual stream.
-    residual_outputs = ["blocks.*.1.*"] if isinstance(model, ResMLP) else []
-    return layout_from_proto(groups.layout(residual_outputs))
+    return layout_from_proto(groups.layout(residual_outputs(model)))
 
 
 def applied(recipe: str, run: Layout, base: Layout, optimizer: str) -> RecipeFactors:

@@ -19,7 +19,8 @@ MethodName = Literal["standard", "mup", "depth_mup", "completep", "flerm", "meas
 METHODS: Final[tuple[MethodName, ...]] = get_args(MethodName)
 STANDARD: Final = "standard"  # what regrets are relative to
 DEFAULT: Final = "measured"  # what the product does by default
-HYBRID_RULE: Final = "depth_mup"  # which rule's initial weights the hybrid uses
+HYBRID_RECIPE: Final = "depth-mup"  # which recipe the hybrid starts with
+_HYBRID_RULE: Final[RuleName] = "depth_mup"  # the same as model code
 
 _FAMILIES: Final[dict[OptimizerName, Family]] = {"Adam": "adam", "AdamW": "adam", "SGD": "sgd"}
 
@@ -39,9 +40,8 @@ def method_of(name: MethodName, case: Case) -> Method | None:
     family = _FAMILIES.get(case.optimizer)
     if case.model == "lora_gpt":  # parametrisations say nothing of the rank of adapters
         return None
-    if name == "hybrid":
-        initial = ByShape(HYBRID_RULE, family or "adam", only_initial=True)
-        return Method(name, parametrisation=initial, advice=Advice())
+    if name == "hybrid":  # its recipe has no rules for other optimizers
+        return None if family is None else Method(name, advice=Advice(recipe=HYBRID_RECIPE))
     rule: RuleName | None = next((each for each in RULES if each == name), None)
     if rule is None or family is None:
         return None
@@ -57,13 +57,21 @@ def same_as(name: MethodName, case: Case) -> MethodName | None:
         name: The method.
         case: The case.
     """
-    method = method_of(name, case)
-    if method is None or not isinstance(method.parametrisation, ByShape):
+    family = _FAMILIES.get(case.optimizer)
+    if name == "hybrid" and family is not None:
+        # It starts with the base's initial weights, which another initial scale changes.
+        starts_alike = case.base.init_scale == case.big.init_scale
+        return "measured" if starts_alike and _is_one(_HYBRID_RULE, family, case) else None
+    rule = next((each for each in RULES if each == name), None)
+    if rule is None or family is None or method_of(name, case) is None:
         return None
-    factors = method.parametrisation.factors(build_task(case.big).model, case.base)
-    if any(factor != Factors() for factor in factors.values()):
-        return None
-    return "standard" if method.advice is None else "measured"
+    return "standard" if _is_one(rule, family, case) else None
+
+
+def _is_one(rule: RuleName, family: Family, case: Case) -> bool:
+    """Return whether all factors of a rule are 1 in a case."""
+    factors = ByShape(rule, family).factors(build_task(case.big).model, case.base)
+    return all(factor == Factors() for factor in factors.values())
 
 
 def published_flerm() -> Method:

@@ -86,6 +86,18 @@ def _text_task(setting: Setting) -> Task:
     return Task(model, draw)
 
 
+def residual_outputs(model: nn.Module) -> tuple[str, ...]:
+    """Return patterns of the tensors that write into the residual stream.
+
+    Args:
+        model: A model of a setting.
+
+    Returns:
+        The patterns; empty if the tensors' names say it.
+    """
+    return ("blocks.*.1.*",) if isinstance(model, ResMLP) else ()
+
+
 def scale_initial_weights(model: nn.Module, factor: float) -> None:
     """Multiply the feed-forward weights in the blocks of a model, in place.
 

@@ -161,12 +161,10 @@ class ByShape:
     Attributes:
         rule: Its name.
         family: The optimizer's family.
-        only_initial: Whether to keep the optimizer's settings and scale only initial weights.
     """
 
     rule: RuleName
     family: Family = "adam"
-    only_initial: bool = False
 
     @property
     def name(self) -> str:
@@ -181,10 +179,7 @@ class ByShape:
             base: The setting where the learning rate was tuned.
         """
         with torch.random.fork_rng(devices=[]):
-            found = RULES[self.rule](model, build_task(base).model, self.family)
-        if self.only_initial:
-            return {name: Factors(factors.init) for name, factors in found.items()}
-        return found
+            return RULES[self.rule](model, build_task(base).model, self.family)
 
     def prepare(self, model: nn.Module, setting: Setting, base: Setting) -> dict[str, Factors]:  # noqa: ARG002
         """Scale the initial weights in place and return factors on the optimizer's settings.

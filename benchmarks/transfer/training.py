@@ -23,7 +23,7 @@ from torch import nn
 
 import fslr.torch
 from benchmarks.training import loss_of
-from benchmarks.transfer.models import build_task
+from benchmarks.transfer.models import build_task, residual_outputs
 from benchmarks.transfer.optimizers import OptimizerName, build_optimizer
 from benchmarks.transfer.parametrisation import Parametrisation, Standard
 from benchmarks.transfer.settings import Setting
@@ -64,12 +64,15 @@ class Advice:
     Attributes:
         policy: Policy to use instead of the profile's, which is the default policy.
         options: How to measure.
+        recipe: Name of the shipped recipe that scales the initial weights, and whose factors hold
+            until the first measurement; empty for none.
         adjust: Changes answers before they are used, for ideas that the service does not implement;
             None to use them unchanged.
     """
 
     policy: policy_pb2.Policy | None = None
     options: fslr.torch.MeasuringOptions = field(default_factory=fslr.torch.MeasuringOptions)
+    recipe: str = ""
     adjust: Adjust | None = None
 
 
@@ -278,10 +281,13 @@ def _attached(
                 model,
                 optimizer,
                 profile=training.profile,
-                advisor=AdjustingAdvisor(client, adjusted),
+                advisor=client if adjust is None else AdjustingAdvisor(client, adjusted),
                 total_steps=training.steps,
                 run=RunInfo(policy=training.advice.policy),
                 options=training.advice.options,
+                recipe=training.advice.recipe,
+                initialize=bool(training.advice.recipe),
+                residual_outputs=residual_outputs(model),
                 answers="wait",
             ) as attachment:
                 yield _do_nothing
