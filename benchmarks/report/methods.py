@@ -26,11 +26,12 @@ SPOKEN = {
 }
 _METHODS = """\
 Each method takes the base's best learning rate to the scaled model. `measured` is the default:
-multipliers from measurements, on an unchanged model. `hybrid` also scales the initial weights as
-depth-muP does. The recipes muP, depth-muP and CompleteP need no measurement. Optima are minima of
-quadratics in log2 of the learning rate, fitted to all losses within an octave. Brackets have 90%
-intervals from a bootstrap over seeds. A case cannot tell if the interval of its shift is wider
-than an octave, unless all of it is beyond one. [A decision](../decisions/\
+multipliers from measurements, on an unchanged model. `hybrid` also follows the recipe depth-muP,
+which scales the initial weights and holds until the first measurement. The recipes muP, depth-muP
+and CompleteP need no measurement. Optima are minima of quadratics in log2 of the learning rate,
+fitted to all losses within an octave. Brackets have 90% intervals from a bootstrap over seeds. A
+case cannot tell if the interval of its shift is wider than an octave, unless all of it is beyond
+one. [A decision](../decisions/\
 0023-cases-that-choose-and-cases-that-claim.md) says which cases choose the default method, and
 which make the claim."""
 _SHIFTS = """\

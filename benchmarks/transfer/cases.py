@@ -187,19 +187,20 @@ def _long(axis: AxisName, base: Setting, big: Setting, base_steps: int | None = 
 
 
 _GPT_32 = replace(_GPT, width=32)
-_POST_MOD_32 = replace(_POST_MOD, width=32)
+_MOE_16 = replace(_MOE, width=16)
+# Sizes grow 4 times, not 8 times as in short cases: all of these cases have to be affordable.
 _LONG_CASES = (
-    _long("width", _GPT, replace(_GPT, width=128)),
-    _long("width", _POST, replace(_POST, width=128)),
-    _long("width", _MOE, replace(_MOE, width=128)),
-    _long("depth", _GPT_32, replace(_GPT_32, depth=16)),
-    _long("depth", _POST_MOD_32, replace(_POST_MOD_32, depth=16)),
-    _long("width_depth", _GPT, replace(_GPT, width=64, depth=8)),
-    _long("init_scale", replace(_GPT, width=64), replace(_GPT, width=64, init_scale=8.0)),
-    _long("sequence_length", replace(_GPT_32, context=16), replace(_GPT_32, context=128)),
-    _long("batch_size", replace(_GPT_32, batch_size=4), replace(_GPT_32, batch_size=32)),
-    _long("duration", _GPT_32, _GPT_32, base_steps=_LONG_STEPS // 8),
-    _long("experts", _MOE, replace(_MOE, experts=8)),
+    _long("width", _GPT, replace(_GPT, width=64)),
+    _long("width", _POST, replace(_POST, width=64)),
+    _long("width", _MOE_16, replace(_MOE_16, width=64)),
+    _long("depth", _GPT, replace(_GPT, depth=8)),
+    _long("depth", _POST_MOD, replace(_POST_MOD, depth=8)),
+    _long("width_depth", _GPT, replace(_GPT, width=32, depth=8)),
+    _long("init_scale", _GPT_32, replace(_GPT_32, init_scale=8.0)),
+    _long("sequence_length", replace(_GPT, context=16), replace(_GPT, context=64)),
+    _long("batch_size", replace(_GPT, batch_size=4), replace(_GPT, batch_size=16)),
+    _long("duration", _GPT, _GPT, base_steps=_LONG_STEPS // 8),
+    _long("experts", _MOE_16, replace(_MOE_16, experts=8)),
     replace(_long("lora_rank", _LORA, replace(_LORA, rank=16)), octaves=_octaves(-3, -8)),
 )
 CASES = (

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from benchmarks.code_version import advised_code, client_code
 from benchmarks.transfer.training import Trained, Training
 
-_FORMAT = 1  # raised where the code of trainings changes their numbers
+_FORMAT = 2  # raised where the code of trainings changes their numbers
 
 
 class FinishedTrainings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Final, Literal, get_args
 
 from advisor.policy import Policy
@@ -51,27 +52,38 @@ def method_of(name: MethodName, case: Case) -> Method | None:
 
 
 def same_as(name: MethodName, case: Case) -> MethodName | None:
-    """Return the method that a method equals in a case, as all its factors are 1; None if none.
+    """Return an earlier method that a method equals in a case, such as muP where no width grows.
 
     Args:
         name: The method.
         case: The case.
+
+    Returns:
+        The earlier method; None if there is none.
     """
-    family = _FAMILIES.get(case.optimizer)
-    if name == "hybrid" and family is not None:
+    if method_of(name, case) is None:
+        return None
+    if name == "hybrid":
         # It starts with the base's initial weights, which another initial scale changes.
         starts_alike = case.base.init_scale == case.big.init_scale
-        return "measured" if starts_alike and _is_one(_HYBRID_RULE, family, case) else None
+        is_measured = starts_alike and _factors(_HYBRID_RULE, case) == _factors(None, case)
+        return "measured" if is_measured else None
     rule = next((each for each in RULES if each == name), None)
-    if rule is None or family is None or method_of(name, case) is None:
+    if rule is None:
         return None
-    return "standard" if _is_one(rule, family, case) else None
+    own = _factors(rule, case)
+    if own == _factors(None, case):
+        return "standard"
+    earlier = itertools.takewhile(lambda each: each != rule, RULES)
+    return next((each for each in earlier if _factors(each, case) == own), None)
 
 
-def _is_one(rule: RuleName, family: Family, case: Case) -> bool:
-    """Return whether all factors of a rule are 1 in a case."""
-    factors = ByShape(rule, family).factors(build_task(case.big).model, case.base)
-    return all(factor == Factors() for factor in factors.values())
+def _factors(rule: RuleName | None, case: Case) -> dict[str, Factors]:
+    """Return the factors of a rule in a case; all 1 without a rule."""
+    model = build_task(case.big).model
+    if rule is None:
+        return {name: Factors() for name, _ in model.named_parameters()}
+    return ByShape(rule, _FAMILIES[case.optimizer]).factors(model, case.base)
 
 
 def published_flerm() -> Method:

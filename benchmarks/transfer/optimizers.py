@@ -34,7 +34,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         # is kept by parameter.
         self._parts: dict[bool, torch.optim.Optimizer] = {
             True: torch.optim.Muon([first], weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
-            False: torch.optim.AdamW([first], weight_decay=0.0),
+            False: torch.optim.AdamW([first], weight_decay=0.0, fused=True),
         }
 
     @overload
@@ -109,10 +109,11 @@ def build_optimizer(
     if name == "Muon":
         return MuonWithAdamW(groups)
     if name == "SGD":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=_MOMENTUM)
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=_MOMENTUM, fused=True)
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "Adam": torch.optim.Adam,
         "AdamW": torch.optim.AdamW,
         "Adagrad": torch.optim.Adagrad,
     }
-    return kinds[name](groups, lr=learning_rate)
+    # Fused, since a loop over many small tensors takes up to a fifth of a step.
+    return kinds[name](groups, lr=learning_rate, fused=True)

@@ -269,7 +269,8 @@ def _vector_factors(module: nn.Module, base: nn.Module, family: Family) -> dict[
     base_parameters = dict(base.named_parameters(recurse=False))
     for key, parameter in module.named_parameters(recurse=False):
         grown = [a / b for a, b in zip(parameter.shape, base_parameters[key].shape, strict=True)]
-        if any(ratio != 1 for ratio in grown[:-1]):
+        # An embedding may have more tokens or positions.
+        if not isinstance(module, nn.Embedding) and any(ratio != 1 for ratio in grown[:-1]):
             raise ValueError(
                 f"{type(module).__name__}.{key} grows from {tuple(base_parameters[key].shape)} to "
                 f"{tuple(parameter.shape)}, which no rule of muP here covers; add one"
