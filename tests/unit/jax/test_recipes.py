@@ -163,6 +163,28 @@ def test_an_optimizer_without_the_factors_and_other_weights_are_named() -> None:
     attachment.close()
 
 
+@pytest.mark.parametrize("follows", [True, False])
+def test_a_run_says_whether_initial_weights_follow_its_recipe(*, follows: bool) -> None:
+    params, advisor = params_of(8 * WIDTH), advisor_of()
+    recipe = fslr.jax.recipe_for(
+        params, profile="x", advisor=advisor, recipe="mup-adam", optimizer="adamw"
+    )
+    if follows:
+        params = recipe.initialize(params)
+    tx = optax.chain(recipe.partition(adamw), fslr.jax.scale_by_advice())
+    attachment = fslr.jax.attach(
+        lambda params, batch: mlp(params, batch[0]),
+        *(params, tx.init(params)),
+        profile="x",
+        advisor=advisor,
+        recipe="mup-adam",
+        learning_rate=RATE,
+    )
+    assert advisor.openings[-1].initial_weights_follow_recipe is follows
+    assert attachment.by_name()["Dense_2.kernel"].multiplier == 1 / WIDTH
+    attachment.close()
+
+
 def test_layers_of_a_stacked_leaf_are_scaled_and_stepped_together() -> None:
     def stacked(width: int, layers: int) -> Any:
         return {

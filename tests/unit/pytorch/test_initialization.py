@@ -113,6 +113,7 @@ def test_weights_are_scaled_to_the_base_times_the_recipe_and_one_line_says_so(
     assert rms(model) == pytest.approx(wanted, rel=1e-5)
     opening = advisor.openings[-1]
     assert opening.recipe == "mup-adam"
+    assert opening.initial_weights_follow_recipe
     sent = {group.name: group.initial_rms for group in opening.layout.groups}
     assert sent == pytest.approx(wanted, rel=1e-5)  # the advisor sees what the run starts with
     assert attachment.multipliers == pytest.approx([1, 1, 1, 1 / 4, 1, 1 / 4])
@@ -222,8 +223,10 @@ def test_a_recipe_of_the_policy_is_followed_and_asks_for_other_weights() -> None
     with torch.no_grad():
         weight(model, "hidden").mul_(4)
     before = rms(model)
-    attachment, events = attached(model, optimizer, advisor_of(MUP), initialize=False)
+    advisor = advisor_of(MUP)
+    attachment, events = attached(model, optimizer, advisor, initialize=False)
     assert rms(model) == before
+    assert not advisor.openings[-1].initial_weights_follow_recipe
     assert attachment.multipliers[3] == 0.25
     (needed,) = [m for m in messages(events) if "other initial weights" in m]
     # Matrices only: hidden.bias has half the size of the base's, but that may be chance.

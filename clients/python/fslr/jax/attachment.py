@@ -69,6 +69,16 @@ class Attachment(SteppedByLoop, AdvisedTraining):
             observe_only=observe_only,
             recipe=recipe,
         )
+        in_force = RecipeInForce(
+            opening,
+            ranks=ranks(),
+            listeners=parts.listeners,
+            apply=settings_line(parts.opt_state),
+            remedy=NEEDED,
+        )
+        is_wanted = bool(recipe) and not observe_only
+        if is_wanted:
+            in_force.ask(advisor, strict=strict)
         run = AdvisedRun(
             advisor,
             opening,
@@ -79,15 +89,8 @@ class Attachment(SteppedByLoop, AdvisedTraining):
             answers=answers,
             max_overhead=max_overhead,
         )
-        in_force = RecipeInForce(
-            opening,
-            ranks=ranks(),
-            listeners=parts.listeners,
-            apply=settings_line(parts.opt_state),
-            remedy=NEEDED,
-        )
-        run.check()
-        if run.has_recipe and not observe_only:
+        run.check(in_force.priors)
+        if run.has_recipe and not (observe_only or is_wanted):
             in_force.ask(advisor, strict=strict)
             run.start_with(in_force.priors or run.priors)
         kept = "" if observe_only else kept_warning(parts.opt_state)

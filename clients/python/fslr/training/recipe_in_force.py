@@ -35,7 +35,8 @@ class RecipeInForce:
     """The recipe that a run follows, if it follows one.
 
     Args:
-        opening: The run. Its layout gets the initial weights that scaling leads to.
+        opening: The run. Its layout gets the initial weights that scaling leads to, and it says
+            whether they are as large as the recipe wants.
         ranks: The processes that train the model.
         listeners: Receive what a person should know.
         apply: Multiplies the optimizer's settings in all steps that follow.
@@ -93,6 +94,7 @@ class RecipeInForce:
             self._warn(f"training starts without its recipe: {error}")
             return None
         if not initialize:
+            self._opening.initial_weights_follow_recipe = self._follow_recipe()
             return None
         if self.recipe is None:
             raise AttachError(
@@ -101,6 +103,7 @@ class RecipeInForce:
                 "changed"
             )
         refuse_unscalable(self.recipe, self._opening.layout)
+        self._opening.initial_weights_follow_recipe = True
         return self._scaling(self.recipe)
 
     def _scaling(self, recipe: Recipe) -> InitialScaling:
@@ -137,16 +140,25 @@ class RecipeInForce:
         self.initial_factors = () if scaling is None else scaling.factors
         for line in self._apply(recipe.settings):
             self._warn(line)
+        if scaling is None and (needed := self._needed_scaling(recipe)):
+            self._warn(f"{needed}; {self._remedy}")
+        self._hint(words(recipe, scaling))
+
+    def _needed_scaling(self, recipe: Recipe) -> str:
+        """Return a warning if initial weights are not as large as the recipe wants, or nothing."""
         # The size of a short vector is chance.
         kinds = [group.kind for group in self._opening.layout.groups]
         known = [
             None if kind == layout_pb2.GROUP_KIND_VECTOR else rms
             for kind, rms in zip(kinds, self._rms(), strict=True)
         ]
-        layout = self._opening.layout
-        if scaling is None and (needed := needed_scaling(recipe, known, layout)):
-            self._warn(f"{needed}; {self._remedy}")
-        self._hint(words(recipe, scaling))
+        return needed_scaling(recipe, known, self._opening.layout)
+
+    def _follow_recipe(self) -> bool:
+        """Return whether initial weights are known to be as large as the recipe wants."""
+        if self.recipe is None or not any(self.recipe.initial_rms):
+            return False
+        return any(self._rms()) and not self._needed_scaling(self.recipe)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""

@@ -113,6 +113,7 @@ class RunOpening(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     TRAINING_RATIOS_FIELD_NUMBER: _builtins.int
     RECIPE_FIELD_NUMBER: _builtins.int
+    INITIAL_WEIGHTS_FOLLOW_RECIPE_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """The run: `projects/{project}/runs/{run}`. The run is 1 to 63 characters of `[a-z0-9-]` and
     starts with a letter. Measurements are stored under this name. Default (empty): nothing is
@@ -149,6 +150,10 @@ class RunOpening(_message.Message):
     """A recipe that takes the place of the policy's one; the policy's other rules stay. As in
     `Policy.recipe`. Default (empty): the policy's recipe.
     """
+    initial_weights_follow_recipe: _builtins.bool
+    """Whether initial weights are as large as the recipe wants, because the job scaled them or they
+    were so from the start. Default false: not known to be. Used only for telemetry.
+    """
     @_builtins.property
     def layout(self) -> _layout_pb2.Layout:
         """The model's groups. Required."""
@@ -180,10 +185,11 @@ class RunOpening(_message.Message):
         session: _builtins.str = ...,
         training_ratios: _recipe_pb2.TrainingRatios | None = ...,
         recipe: _builtins.str = ...,
+        initial_weights_follow_recipe: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout", "policy", b"policy", "training_ratios", b"training_ratios"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "batch_size", b"batch_size", "layout", b"layout", "loss_name", b"loss_name", "observe_only", b"observe_only", "optimizer", b"optimizer", "policy", b"policy", "profile", b"profile", "recipe", b"recipe", "run", b"run", "session", b"session", "total_steps", b"total_steps", "training_ratios", b"training_ratios"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_learning_rate", b"base_learning_rate", "batch_size", b"batch_size", "initial_weights_follow_recipe", b"initial_weights_follow_recipe", "layout", b"layout", "loss_name", b"loss_name", "observe_only", b"observe_only", "optimizer", b"optimizer", "policy", b"policy", "profile", b"profile", "recipe", b"recipe", "run", b"run", "session", b"session", "total_steps", b"total_steps", "training_ratios", b"training_ratios"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
