@@ -11,7 +11,7 @@ import numpy as np
 from advisor.local.in_process import InProcessAdvisor
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_pb2, run_service_pb2
-from tests.building import content_message, opening_message
+from tests.building import content_message, describe_tensors, opening_message
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -51,6 +51,7 @@ def stored_run(
     name: str = "night",
     measurements: int = 12,
     content: profile_pb2.ProfileContent | None = None,
+    width: int = 0,
     **opening: Any,
 ) -> tuple[run_service_pb2.Run, list[run_service_pb2.RunEvent]]:
     """Return a run and its history.
@@ -60,12 +61,15 @@ def stored_run(
         name: The run's name.
         measurements: Number of measurements, 25 steps apart.
         content: The profile. Default: one with the same groups and a rate of 1.
+        width: Width of the model, for square hidden matrices in the layout; 0: it has no shapes.
         **opening: Further fields of the opening.
     """
     opened = opening_message(
         "projects/default/profiles/gpt", names, run=f"projects/default/runs/{name}"
     )
     opened.MergeFrom(pb.RunOpening(**opening))
+    if width:
+        describe_tensors(opened.layout, width=width)
     session = InProcessAdvisor(content or content_message(names)).open_run(opened)
     events: list[run_service_pb2.RunEvent] = []
     for i in range(measurements):
@@ -90,3 +94,27 @@ def stored_run(
         run.next_measurement_step = newest.recommendation.next_measurement_step
         run.loss, run.learning_rate = newest.measurement.loss, 0.01
     return run, events
+
+
+def recipe_run(
+    *, rate: float = 0.5, measurements: int = 12, **opening: Any
+) -> tuple[run_service_pb2.Run, list[run_service_pb2.RunEvent]]:
+    """Return a run that follows ``mup-adam``, and is 4 times as wide as its base.
+
+    Args:
+        rate: Unit rate of the profile. At 0.5 what is measured agrees with the recipe's 1/4, and at
+            4 it is 8 times as large.
+        measurements: Number of measurements, 25 steps apart.
+        **opening: Further fields of the opening.
+    """
+    names = block_names(4)
+    content = content_message(names, rate=rate)
+    describe_tensors(content.layout, width=8)
+    return stored_run(
+        names,
+        name="wide",
+        measurements=measurements,
+        content=content,
+        width=32,
+        **{"recipe": "mup-adam", "optimizer": "Adam", **opening},
+    )

@@ -65,16 +65,25 @@ class RoleDifference:
         return difference - quantile * self.error > _TOLERANCE
 
 
+def first_check_step(total_steps: int) -> int:
+    """Return the step from which on a run's recipe is compared with what is measured.
+
+    It is 100, or a tenth of a shorter training: rates of the first steps differ from all later
+    ones, for example where weights start at 0.
+
+    Args:
+        total_steps: Planned steps of the run; 0: unknown.
+    """
+    return min(_START_STEPS, math.ceil(_START * total_steps)) if total_steps else _START_STEPS
+
+
 def is_check_due(measurement: Measurement) -> bool:
     """Return whether a measurement is the one of a run that checks its recipe.
 
-    It is the first one after 100 steps, or after a tenth of a shorter training: rates of the first
-    steps differ from all later ones, for example where weights start at 0. So no state is needed,
-    and a run is warned once.
+    It is the first one from :func:`first_check_step` on. So no state is needed, and a run is warned
+    once.
     """
-    due = _START_STEPS
-    if measurement.total_steps:
-        due = min(due, math.ceil(_START * measurement.total_steps))
+    due = first_check_step(measurement.total_steps)
     return measurement.step - measurement.interval_steps < due <= measurement.step
 
 

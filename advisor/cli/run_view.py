@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from advisor.cli.common import plain
+from advisor.cli.recipe_view import disagreement_line, recipe_view
 from advisor.cli.sparklines import sparkline
 from advisor.policy.control_characters import without_controls
 from advisor.report.contributions import RECENT_POINTS, ContributionRow, contributions
@@ -32,6 +33,7 @@ _TREND, _SHORT_TREND = 10, 5  # characters
 _WIDE_TREND = 40
 MAX_ROLES, _MIN_ROLES = 16, 2
 MAX_LIVE_MEASUREMENTS = 4
+_COLUMNS = 80
 _FIXED_LINES = 19  # of a compact view: everything but notes, roles and measurements
 
 
@@ -63,6 +65,11 @@ def run_view(
     if more > 0:
         parts.append(Text(f"and {more} more roles; `run show --groups` lists every group"))
     parts += map(Text, notes_on_groups(figures.recommended_groups()))
+    recipe = figures.recipe()
+    if is_compact:
+        parts += map(Text, disagreement_line(recipe))
+    elif recipe is not None:
+        parts += ["", *recipe_view(recipe, roles, observes_only=figures.observes_only)]
     if measurements:
         parts += [*gap, measurements_table(figures.points[-measurements:])]
     return Group(*parts)
@@ -76,7 +83,8 @@ def view_of_height(figures: RunFigures, now: datetime, height: int) -> Renderabl
         now: The time, UTC.
         height: Number of lines.
     """
-    notes = len(notes_on_groups(figures.recommended_groups())) if figures.points else 0
+    lines = [*notes_on_groups(figures.recommended_groups()), *disagreement_line(figures.recipe())]
+    notes = sum(-(-len(line) // _COLUMNS) for line in lines)
     room = height - _FIXED_LINES - notes
     measurements = min(max(room // 3, 1), MAX_LIVE_MEASUREMENTS)
     return run_view(
@@ -92,11 +100,13 @@ def header(figures: RunFigures, now: datetime) -> Text:
     """Return the line with the run's name, state, profile and number of measurements."""
     row = figures.row(now)
     profile = short_name(figures.points[-1].profile) if figures.points else row.profile
+    recipe = figures.recipe()
+    follows = f", recipe {plain(recipe.name)}" if recipe is not None else ""
     planned = figures.run.opening.total_steps
     step = f"step {row.last_step:,}" + (f" of {planned:,}" if planned else "")
     return Text.from_markup(
         f"[bold]{plain(figures.run.name)}[/]  {row.state}, {step}\n"
-        f"profile {plain(profile)}, {row.measurements} measurements, "
+        f"profile {plain(profile)}{follows}, {row.measurements} measurements, "
         f"{row.lost_measurements} lost"
         + (", [bold]observes only: nothing is applied[/]" if figures.observes_only else "")
     )

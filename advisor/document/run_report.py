@@ -14,6 +14,7 @@ from markupsafe import Markup
 from advisor.document import pictures, svg
 from advisor.document.metrics_section import ReportedMetrics, metrics_section
 from advisor.report.contributions import RECENT_POINTS, ContributionRow
+from advisor.report.recipe_sentences import recipe_sentences, role_verdict
 from advisor.report.recommendations import RecommendedRoleRow
 from advisor.report.run_facts import base_facts, run_facts
 from advisor.report.run_figures import RunFigures
@@ -144,6 +145,7 @@ def _figures(figures: RunFigures, texts: Texts) -> dict[str, Any]:
         "blocks": pictures.blocks(blocks, texts) if len(blocks) > 1 else "",
         "multipliers": pictures.multipliers(recommended[:_MAX_ROLES], figures, texts),
         "recent": recent,
+        "recipe": _recipe(figures, texts),
         "roles": [_role_line(row, texts) for row in recommended[:_MAX_ROLES]],
         "more_roles": max(len(recommended) - _MAX_ROLES, 0),
         "changes": [
@@ -153,6 +155,31 @@ def _figures(figures: RunFigures, texts: Texts) -> dict[str, Any]:
         "all_changes": len(changes),
         "cost": cost_text(figures.cost(), texts),
         "cost_note": texts("cost.observed") if figures.observes_only else "",
+    }
+
+
+def _recipe(figures: RunFigures, texts: Texts) -> dict[str, Any] | None:
+    """Return what a recipe says beside what is measured; None: the run follows none."""
+    recipe = figures.recipe()
+    if recipe is None:
+        return None
+    found, warning = recipe_sentences(recipe, texts, observes_only=figures.observes_only)
+    rows = sorted(recipe.rows, key=lambda row: row.agrees is not False)
+    absent = texts("no_value")
+    return {
+        "sentences": joined(found, texts),
+        "warning": warning,
+        "rows": [
+            (
+                row.role,
+                absent if row.recipe is None else _short(row.recipe),
+                absent if row.measured is None else _short(row.measured),
+                _short(row.multiplier),
+                role_verdict(row, texts),
+            )
+            for row in rows[:_MAX_ROLES]
+        ],
+        "more": max(len(rows) - _MAX_ROLES, 0),
     }
 
 

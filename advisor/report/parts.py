@@ -57,6 +57,20 @@ class Parts:
         means: Floats = np.exp(self.sums(logarithms) / counts)
         return means
 
+    def geometric_means_of_known(self, values: Floats) -> Floats:
+        """Return the geometric mean over the groups of each part that have a value, shape [parts].
+
+        Args:
+            values: One for each group, at least 0; 0: unknown. A part without any has the mean 0.
+        """
+        known = (values > 0) & np.isfinite(values)
+        size = len(self.names)
+        logarithms = np.log(np.where(known, values, 1.0))
+        counts = np.bincount(self.indices, known, size)
+        means = np.exp(np.bincount(self.indices, logarithms, size) / np.maximum(counts, 1))
+        found: Floats = np.where(counts > 0, means, 0.0)
+        return found
+
     def members(self, name: str) -> list[int]:
         """Return the indices of the groups of a part; empty if there is no such part."""
         if name not in self.names:

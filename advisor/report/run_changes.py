@@ -1,4 +1,4 @@
-"""What changed during a run, and when: profile, policy, multipliers, restarts, warnings."""
+"""What changed during a run, and when: profile, policy, recipe, multipliers, warnings."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class ChangeKind(enum.Enum):
     RESTARTED = "restarted"
     PROFILE = "profile"
     POLICY = "policy"
+    RECIPE = "recipe"
     MULTIPLIERS = "multipliers"
     STALE = "stale"
     FRESH = "fresh"
@@ -37,7 +38,8 @@ class Change:
         time: When the service answered, UTC.
         step: The measured step.
         kind: What changed.
-        subject: What it is about: a profile's version, a policy, a role, or a warning's message.
+        subject: What it is about: a profile's version, a policy, a recipe, a role, or the message
+            of a warning.
         before: What it was before: a name, or a multiplier; None: nothing.
         after: What it is now.
         warning: The ``WarningKind`` of a warning; 0: unspecified, or no warning.
@@ -85,6 +87,7 @@ class ChangeReader:
             for kind, old, new in (
                 (ChangeKind.PROFILE, earlier.profile, answer.profile),
                 (ChangeKind.POLICY, earlier.policy, answer.policy),
+                (ChangeKind.RECIPE, earlier.recipe, answer.recipe),
             ):
                 if old != new:
                     self._add(event, kind, new, before=short_name(old), after=short_name(new))

@@ -38,10 +38,12 @@ def run_facts(figures: RunFigures, now: datetime, texts: Texts) -> list[RunFact]
     errors = [point.relative_error for point in points]
     linearity = [p.linearity_error for p in points if p.linearity_error is not None]
     profile = short_name(points[-1].profile if points else opening.profile)
+    recipe = figures.recipe()
     found = [
         ("fact.run", figures.run.name),
         ("fact.state", texts(f"state.{row.state}")),
         ("fact.profile", profile),
+        ("fact.recipe", "" if recipe is None else recipe.name),
         ("fact.groups", f"{len(opening.layout.groups):,}"),
         ("fact.parameters", f"{parameters:,}" if parameters else ""),
         ("fact.optimizer", opening.optimizer),

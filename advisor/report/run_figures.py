@@ -13,6 +13,7 @@ from advisor.report.contributions import (
     block_contributions,
     role_contributions,
 )
+from advisor.report.followed_recipe import FollowedRecipe, followed_recipe
 from advisor.report.points import Point, PointReader
 from advisor.report.recommendations import (
     RecommendedGroupRow,
@@ -151,6 +152,12 @@ class RunFigures:
         if self.newest is None:
             return []
         return recommended_groups(self.reader, self.newest, role, blocks)
+
+    def recipe(self) -> FollowedRecipe | None:
+        """Return the recipe that the newest answer follows; None: there is none."""
+        if self.newest is None:
+            return None
+        return followed_recipe(self.run, self.reader, self.newest)
 
     def cost(self) -> MeasuringCost:
         """Return what measuring cost."""

@@ -101,6 +101,9 @@ def change_text(change: Change, texts: Texts) -> str:
     if change.kind is ChangeKind.POLICY:
         own = texts("change.policy.none")
         before, after = before or own, after or own
+    if change.kind is ChangeKind.RECIPE:
+        none = texts("change.recipe.none")
+        before, after = before or none, after or none
     subject = change.subject
     if change.kind is ChangeKind.WARNING:
         subject = warning_text(subject, texts, change.warning)

@@ -19,6 +19,8 @@ from fslr.advisor.v1 import advisor_service_pb2 as pb
 
 _PREFIX, _SUBJECT, _UNKNOWN = "warning.", "warning.subject.", "warning.unknown"
 _NESTED: Final = "warning"  # a placeholder for a warning inside of a warning
+_DIFFERENCES: Final = "differences"  # a placeholder for roles with two numbers each
+_DIFFERENCE = re.compile(r" \(measured (\S+), recipe (\S+)\)")
 _MORE = re.compile(r"^(?P<names>.*) and (?P<count>\d+) more(?: roles)?$", re.DOTALL)
 
 
@@ -46,9 +48,15 @@ def _translated(name: str, value: str, texts: Texts) -> str:
     if name == _NESTED:
         return warning_text(value, texts)
     more = _MORE.match(value)
-    if name == "names" and more is not None:
-        return texts("check.more", names=more["names"], count=more["count"])
-    return value
+    names = value if more is None else more["names"]
+    if name == _DIFFERENCES:
+        names = _DIFFERENCE.sub(
+            lambda found: texts("recipe.difference", role="", measured=found[1], recipe=found[2]),
+            names,
+        )
+    elif name != "names":
+        return value
+    return names if more is None else texts("check.more", names=names, count=more["count"])
 
 
 def _subject(kind: int) -> str:

@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from advisor.report import sentences
+from advisor.report.recipe_sentences import recipe_sentences, role_verdict
 from advisor.report.run_columns import ROLE_COLUMNS, SCALARS, aligned_extremes, bucket_means
+from advisor.report.run_figures import RunFigures
 from advisor.report.texts import Texts
 from advisor.web.context import Context
 from advisor.web.errors import BadQueryError
@@ -26,7 +28,7 @@ _PIXELS_PER_BUCKET = 2.0
 _PIXELS_PER_STACK = 3.0
 _PIXELS_PER_COLUMN = 4.0
 _MAX_BUCKETS = 400
-_MAX_GROUPS = 500
+_MAX_GROUPS, _MAX_ROLES = 500, 40
 _FIGURES_S, _CURVES_S = 3.0, 1.0  # between two versions for all pages of a run
 
 
@@ -166,7 +168,7 @@ def _values(feed: RunFeed, texts: Texts) -> dict[str, Any]:
     """Return what the templates show of a run."""
     figures = feed.history.figures
     contributions = figures.role_contributions()
-    return {
+    return _recipe_values(figures, texts) | {
         "feed": feed,
         "figures": figures,
         "run": figures.row(datetime.now(UTC)),
@@ -181,4 +183,19 @@ def _values(feed: RunFeed, texts: Texts) -> dict[str, Any]:
         "recommended": figures.recommended_roles(),
         "cost_text": sentences.cost_text(figures.cost(), texts),
         "changes": figures.changes[-50:],
+    }
+
+
+def _recipe_values(figures: RunFigures, texts: Texts) -> dict[str, Any]:
+    """Return what the templates show of the recipe that a run follows."""
+    recipe = figures.recipe()
+    if recipe is None:
+        return {"recipe": None}
+    said, warning = recipe_sentences(recipe, texts, observes_only=figures.observes_only)
+    shown = sorted(recipe.rows, key=lambda row: row.agrees is not False)[:_MAX_ROLES]
+    return {
+        "recipe": recipe,
+        "recipe_sentences": sentences.joined(said, texts),
+        "recipe_warning": warning,
+        "recipe_rows": [(row, role_verdict(row, texts)) for row in shown],
     }

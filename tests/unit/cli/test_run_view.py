@@ -10,7 +10,7 @@ from advisor.cli.run_view import groups_table, notes_on_groups, run_view, view_o
 from advisor.cli.sparklines import sparkline
 from advisor.report.run_figures import RunFigures
 from fslr.advisor.v1 import policy_pb2
-from tests.stored_runs import block_names, stored_run
+from tests.stored_runs import block_names, recipe_run, stored_run
 
 NOW = datetime(2026, 1, 2, 3, 20, tzinfo=UTC)
 
@@ -90,3 +90,14 @@ def test_a_sparkline_keeps_peaks_and_gaps() -> None:
     assert sparkline([2.0, 4.0], 4, from_zero=True) == "▅█"
     assert sparkline([], 5) == ""
     assert sparkline([None], 5) == " "
+
+
+def test_a_recipe_stands_beside_the_measured_multipliers_at_80_columns() -> None:
+    figures = RunFigures.of(*recipe_run(rate=4.0))
+    lines = printed(run_view(figures, NOW))
+    assert max(map(len, lines)) <= 80
+    assert "recipe mup-adam" in lines[1]
+    row = next(line for line in lines if line.rstrip().endswith("disagrees"))
+    assert row.split()[:2] == ["embed.weight", "0.25"]
+    assert len(printed(view_of_height(figures, NOW, 24))) <= 24
+    assert "ecipe" not in "".join(printed(run_view(RunFigures.of(*stored_run()), NOW)))

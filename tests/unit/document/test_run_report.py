@@ -17,7 +17,7 @@ from advisor.document.svg import shortened
 from advisor.report.run_figures import RunFigures
 from advisor.report.texts import UnknownLanguageError
 from tests.building import content_message
-from tests.stored_runs import block_names, stored_run
+from tests.stored_runs import block_names, recipe_run, stored_run
 
 NOW = datetime(2026, 1, 2, 3, 20, tzinfo=UTC)
 _VOID = {"meta", "br", "link", "img", "wbr"}
@@ -238,3 +238,18 @@ def test_a_report_prints_to_a4(tmp_path: Path) -> None:
     assert 2 <= len(boxes) <= 6
     for width, height in boxes:  # in points of 1/72 inch
         assert (float(width), float(height)) == pytest.approx((595.3, 841.9), abs=1)
+
+
+@pytest.mark.parametrize(
+    ("language", "word", "verdict"), [("en", "Recipe", "disagrees"), ("ja", "レシピ", "不一致")]
+)
+def test_a_report_shows_the_recipe_and_where_it_disagrees(
+    language: str, word: str, verdict: str
+) -> None:
+    figures = RunFigures.of(*recipe_run(rate=4.0))
+    texts = Page(run_report(figures, None, language=language, now=NOW)).texts
+    assert word in texts
+    assert texts.count(verdict) == 4
+    assert texts.count("mup-adam") == 1  # among the facts
+    plain = Page(run_report(RunFigures.of(*stored_run()), None, language=language, now=NOW))
+    assert word.lower() not in plain.text.lower()

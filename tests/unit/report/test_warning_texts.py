@@ -17,15 +17,18 @@ from advisor.advising.mismatch_warnings import (
     recording_differences,
     weight_decay_difference,
 )
+from advisor.advising.recipe_warnings import _missing, disagreement
 from advisor.policy import GroupKind, Measurement, RecordingFlaw, recording_flaws
+from advisor.recipes.apply import NoRule
 from advisor.registry.resource_names import RunName
 from advisor.report import warning_texts
 from advisor.report.texts import Texts
 from advisor.report.texts.tables import all_texts
 from advisor.report.warning_texts import warning_text
 from advisor.rpc.advisor_service import _concurrent_warning
+from advisor.wire.layouts import layout_from_proto
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from tests.building import profile_of
+from tests.building import layout_message, profile_of
 from tests.unit.advising import test_initial_weights as initial
 from tests.unit.advising import test_mismatch_warnings as mismatch
 from tests.unit.policy import test_recording_quality as recording
@@ -58,8 +61,18 @@ def written() -> Iterator[str]:
         "the profile lacks 12 roles of the run, and the nearest ones stand in: a.*.q -> a.*.qkv "
         "and 2 more; if they are the same layers, add them to the profile's alias table"
     )
+    yield from recipe_warnings()
     answer = pb.RecommendLRResponse.FromString(_concurrent_warning(RunName("default", "night")))
     yield answer.warnings[0].message
+
+
+def recipe_warnings() -> Iterator[str]:
+    """Yield messages about a recipe: a disagreement in many roles, and each missing rule."""
+    layout = layout_from_proto(layout_message([f"{name}.weight" for name in "abcdefg"]))
+    ratios, priors, errors = np.full(7, 3.0), np.full(7, 0.5), np.full(7, 0.01)
+    yield from (d.message for d in disagreement("mup-adam", layout, ratios, priors, errors))
+    for reason in NoRule:
+        yield from _missing("mup-adam", layout, [reason] * 7)
 
 
 def flaws() -> list[RecordingFlaw]:
