@@ -88,7 +88,7 @@ def is_check_due(measurement: Measurement) -> bool:
 
 
 def role_differences(
-    layout: Layout, ratios: Floats, priors: Floats, errors: Floats
+    roles: Sequence[str], ratios: Floats, priors: Floats, errors: Floats
 ) -> list[RoleDifference]:
     """Return how far each role is from the recipe.
 
@@ -96,7 +96,7 @@ def role_differences(
     exact, as that of a readout. Otherwise errors are unknown, and roles of one group are left out.
 
     Args:
-        layout: The run's layout.
+        roles: The role of each group.
         ratios: Reference over measured unit rate, 0 where one of them is missing, shape [groups].
         priors: The recipe's multipliers, 0 where it has no rule, shape [groups].
         errors: Relative errors of the ratios, shape [groups].
@@ -105,7 +105,7 @@ def role_differences(
     usable = (ratios > 0) & (priors > 0) & np.isfinite(errors)
     members: dict[str, list[int]] = {}
     for i in np.flatnonzero(usable).tolist():
-        members.setdefault(layout.groups[i].role, []).append(i)
+        members.setdefault(roles[i], []).append(i)
     found = []
     for role, indices in members.items():
         measured, expected = np.log(ratios[indices]), np.log(priors[indices])
@@ -137,12 +137,13 @@ def disagreement(
 
     Args:
         recipe: The recipe's name.
-        layout: See :func:`role_differences`.
+        layout: The run's layout.
         ratios: See :func:`role_differences`.
         priors: See :func:`role_differences`.
         errors: See :func:`role_differences`.
     """
-    roles = role_differences(layout, ratios, priors, errors)
+    names = [group.role for group in layout.groups]
+    roles = role_differences(names, ratios, priors, errors)
     quantile = noise_quantile(len(roles))
     apart = [role for role in roles if role.exceeds(quantile)]
     if not apart:

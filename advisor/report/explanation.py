@@ -166,7 +166,7 @@ def _recipe_roles(
     layout: layout_pb2.Layout, rows: Sequence[ExplainedGroupRow]
 ) -> tuple[RecipeRoleRow, ...]:
     found = role_differences(
-        layout_from_proto(layout),
+        [group.role for group in layout_from_proto(layout).groups],
         *(
             np.array(column)
             for column in zip(*((r.raw, r.prior, r.relative_error) for r in rows), strict=True)

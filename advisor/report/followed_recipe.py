@@ -86,7 +86,7 @@ def followed_recipe(
     if not event.recommendation.recipe:
         return None
     answer = packed.packed_response(event.recommendation)
-    count, roles = len(reader.layout), reader.roles
+    count, roles = len(reader.groups), reader.roles
     priors, ratios = (
         _or_zeros(field, "<f8", count) for field in (answer.priors, answer.raw_multipliers)
     )
@@ -96,7 +96,8 @@ def followed_recipe(
     agreement: dict[str, bool] = {}
     is_checked = event.measurement.step >= start
     if is_checked:
-        differences = role_differences(reader.layout, ratios, priors, errors)
+        names = [roles.names[i] for i in roles.indices]
+        differences = role_differences(names, ratios, priors, errors)
         quantile = noise_quantile(len(differences))
         agreement = {each.role: not each.exceeds(quantile) for each in differences}
     factors, found = (roles.geometric_means_of_known(each) for each in (priors, ratios))
