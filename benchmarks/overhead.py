@@ -1,4 +1,8 @@
-"""``python -m benchmarks overhead``: what measuring adds to a training, by two procedures."""
+"""``python -m benchmarks overhead``: what measuring adds to a training, by two procedures.
+
+All trainings advance side by side, so that each step has a plain step next to it. One of them is a
+control: a second plain training, whose difference from the first is the noise of the comparison.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated
 from unittest import mock
 
+import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -29,6 +34,9 @@ from fslr.training.stopwatch import Stopwatch
 
 _INTERVAL_STEPS = 100
 _FIRST_STEPS = 40  # the paper's procedure measures each of these first steps
+_PAPER_PART = 0.25  # of the steps; it measures all later ones alike
+_CONTROL_PART = 0.5
+_RESAMPLES = 2_000  # of the differences, for the interval of their median
 
 _console = Console()
 
@@ -78,6 +86,7 @@ class _Training:
     observer: Attachment | Recorder | None
     batches: torch.Generator
     clock: _OwnClock
+    steps: range  # those of all trainings' steps that it takes part in
     seconds: list[float] = field(default_factory=list)
     estimates: list[RateEstimate | None] = field(default_factory=list)  # of measured steps
 
@@ -102,27 +111,40 @@ class _Training:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class Stepping:
+    """What a procedure adds to each step, measured or not.
+
+    Attributes:
+        stepping_overhead: The number of steps times the median difference of unmeasured steps from
+            the plain training's same steps, relative to the time of the plain training.
+        stepping_ms: The median difference.
+        stepping_ms_low: Lower end of the median's 95 % interval.
+        stepping_ms_high: Upper end.
+    """
+
+    stepping_overhead: float
+    stepping_ms: float
+    stepping_ms_low: float
+    stepping_ms_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cost(Stepping):
     """What a procedure adds to a training.
 
     Attributes:
-        overhead: Added time, relative to the time of the plain training: the sum of the next two.
-        stepping_overhead: What the hooks and the split groups add to each step, measured or not:
-            the number of steps times the median difference of unmeasured steps from the plain
-            training's same steps.
+        overhead: Added time, relative to the time of the plain training: what hooks and split
+            groups add to each step, and ``measuring_overhead``.
         measuring_overhead: What the measurements add beyond that, in the measured steps.
-        stepping_ms: The median difference of unmeasured steps.
         extra_memory_ratio: Added peak memory of tensors, relative to the bytes of the parameters.
         relative_error: Relative error of a unit rate as reported, mean over groups, and over the
-            measurements of the last half of the training.
-        measurements: Number of measurements.
+            measurements of the last half of its steps.
+        measurements: Number of measurements in all steps.
         step_ratio: Time of a measured step, relative to the plain training's same step; median.
     """
 
     overhead: float
-    stepping_overhead: float
     measuring_overhead: float
-    stepping_ms: float
     extra_memory_ratio: float
     relative_error: float
     measurements: int
@@ -175,10 +197,33 @@ def procedures(workload: Workload, steps: int, *, host: bool, seed: int) -> dict
             options=options,
         )
 
-    return {"plain": lambda *_: None, "ours": ours, "paper": paper_procedure}
+    def plain(_model: nn.Module, _optimizer: torch.optim.Optimizer) -> None:
+        """Attach nothing."""
+
+    return {"plain": plain, "ours": ours, "paper": paper_procedure, "control": plain}
 
 
-def _start(workload: Workload, procedure: Attach, device: torch.device, seed: int) -> _Training:
+def _parts(steps: int) -> dict[str, range]:
+    """Return the steps in which each training takes part.
+
+    The paper's procedure and the control only take part in some, one after the other.
+
+    Args:
+        steps: Number of steps of the others.
+    """
+    paper = max(_FIRST_STEPS + 10, round(_PAPER_PART * steps))
+    control = range(min(paper, steps // 2), min(paper, steps // 2) + round(_CONTROL_PART * steps))
+    return {
+        "plain": range(steps),
+        "ours": range(steps),
+        "paper": range(min(paper, steps)),
+        "control": control,
+    }
+
+
+def _start(
+    workload: Workload, procedure: Attach, device: torch.device, seed: int, steps: range = range(3)
+) -> _Training:
     torch.manual_seed(seed)
     model = workload.build().to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=workload.learning_rate)
@@ -189,7 +234,7 @@ def _start(workload: Workload, procedure: Attach, device: torch.device, seed: in
     stopwatch = Stopwatch(clock)
     with mock.patch("fslr.training.cadence.Stopwatch", return_value=stopwatch):
         observer = procedure(model, optimizer)
-    return _Training(model, optimizer, observer, batches, clock)
+    return _Training(model, optimizer, observer, batches, clock, steps)
 
 
 def _peak_bytes(workload: Workload, procedure: Attach, device: torch.device, seed: int) -> int:
@@ -198,13 +243,13 @@ def _peak_bytes(workload: Workload, procedure: Attach, device: torch.device, see
         torch.cuda.reset_peak_memory_stats(device)
         held = torch.cuda.memory_allocated(device)
         training = _start(workload, procedure, device, seed)
-        for _ in range(3):
+        for _ in training.steps:
             training.step(workload, device)
         peak: int = torch.cuda.max_memory_allocated(device)
         return peak - held
     with PeakMemory() as memory:
         training = _start(workload, procedure, device, seed)
-        for _ in range(3):
+        for _ in training.steps:
             training.step(workload, device)
     return int(memory.peak_bytes)
 
@@ -217,70 +262,113 @@ def measure_overhead(
     host: bool = False,
     seed: int = 0,
     report_progress: Callable[[str], None] = lambda _: None,
-) -> tuple[int, dict[str, Cost]]:
+) -> tuple[int, dict[str, Cost], Stepping]:
     """Train without measuring, with our procedure and with the paper's, side by side.
 
     Args:
         workload: What to train.
-        steps: Steps of each training.
+        steps: Number of steps.
         device: Where to train.
         host: Whether our snapshot is kept in the host's memory.
         seed: Seed of weights, data and probes.
         report_progress: Called with what is being done.
 
     Returns:
-        The number of parameters, and the costs of ``ours`` and ``paper``.
+        The number of parameters, the costs of ``ours`` and ``paper``, and the difference of two
+        plain trainings.
 
     Raises:
         RuntimeError: A procedure measured nothing.
     """
     attach_by_name = procedures(workload, steps, host=host, seed=seed)
     peaks = {
-        name: _peak_bytes(workload, procedure, device, seed)
-        for name, procedure in attach_by_name.items()
+        name: _peak_bytes(workload, attach_by_name[name], device, seed)
+        for name in ("plain", "ours", "paper")
     }
     trainings = {
-        name: _start(workload, procedure, device, seed)
-        for name, procedure in attach_by_name.items()
+        name: _start(workload, attach_by_name[name], device, seed, part)
+        for name, part in _parts(steps).items()
     }
-    names = list(trainings)
     for step in range(steps):
-        turn = step % len(names)  # the order rotates
-        for name in names[turn:] + names[:turn]:
-            trainings[name].step(workload, device)
+        present = [training for training in trainings.values() if step in training.steps]
+        turn = step % len(present)  # the order rotates
+        for training in present[turn:] + present[:turn]:
+            training.step(workload, device)
         if (step + 1) % 50 == 0:
             report_progress(f"step {step + 1} of {steps}")
-    parameters = sum(p.numel() for p in trainings["plain"].model.parameters())
-    plain = trainings["plain"].seconds
+    plain = trainings["plain"]
+    parameters = sum(p.numel() for p in plain.model.parameters())
     costs: dict[str, Cost] = {}
     for name in ("ours", "paper"):
         training = trainings[name]
         if training.observer is not None:
             training.observer.close()
-        found = [(step, each) for step, each in enumerate(training.estimates) if each is not None]
-        late = [each for step, each in found if step >= steps // 2]
-        if not late:
-            raise RuntimeError(f"{name} measured nothing in the last half of the training")
-        differences = [mine - other for mine, other in zip(training.seconds, plain, strict=True)]
-        at = {step for step, _ in found}
-        usual = statistics.median(
-            difference for step, difference in enumerate(differences) if step not in at
-        )
-        measuring = sum(differences[step] - usual for step in at) / sum(plain)
-        stepping = steps * usual / sum(plain)
-        costs[name] = Cost(
-            overhead=measuring + stepping,
-            stepping_overhead=stepping,
-            measuring_overhead=measuring,
-            stepping_ms=1e3 * usual,
-            extra_memory_ratio=(peaks[name] - peaks["plain"]) / (4 * parameters),
-            relative_error=statistics.fmean(
-                statistics.fmean(estimate.relative_errors) for estimate in late
-            ),
-            measurements=len(at),
-            step_ratio=statistics.median(training.seconds[step] / plain[step] for step in at),
-        )
-    return parameters, costs
+        extra_memory = (peaks[name] - peaks["plain"]) / (4 * parameters)
+        costs[name] = _cost(training, plain, extra_memory)
+    control = trainings["control"]
+    return parameters, costs, _stepping(_differences(control, plain), sum(plain.seconds), steps)
+
+
+def _differences(training: _Training, plain: _Training) -> list[float]:
+    """Return how much longer each step took than the plain training's same step, in seconds."""
+    others = plain.seconds[training.steps.start : training.steps.stop]
+    return [mine - other for mine, other in zip(training.seconds, others, strict=True)]
+
+
+def _stepping(differences: list[float], plain_seconds: float, steps: int) -> Stepping:
+    """Return what is added to each step.
+
+    Args:
+        differences: Those of unmeasured steps, in seconds.
+        plain_seconds: Time of the plain training.
+        steps: Its number of steps.
+    """
+    resamples = np.random.default_rng(0).choice(differences, (_RESAMPLES, len(differences)))
+    low, high = np.quantile(np.median(resamples, axis=1), (0.025, 0.975))
+    usual = statistics.median(differences)
+    return Stepping(
+        stepping_overhead=steps * usual / plain_seconds,
+        stepping_ms=1e3 * usual,
+        stepping_ms_low=1e3 * float(low),
+        stepping_ms_high=1e3 * float(high),
+    )
+
+
+def _cost(training: _Training, plain: _Training, extra_memory_ratio: float) -> Cost:
+    """Return what a procedure adds to the whole training, of which it may have taken a part.
+
+    Args:
+        training: The training with the procedure.
+        plain: The training without one.
+        extra_memory_ratio: As in :class:`Cost`.
+
+    Raises:
+        RuntimeError: The procedure measured nothing in the last half of its steps.
+    """
+    found = [(step, each) for step, each in enumerate(training.estimates) if each is not None]
+    late = [each for step, each in found if step >= len(training.steps) // 2]
+    if not late:
+        raise RuntimeError("a procedure measured nothing in the last half of its steps")
+    at = {step for step, _ in found}
+    differences = _differences(training, plain)
+    unmeasured = [each for step, each in enumerate(differences) if step not in at]
+    steps, seconds = len(plain.steps), sum(plain.seconds)
+    stepping = _stepping(unmeasured, seconds, steps)
+    added = [differences[step] - stepping.stepping_ms / 1e3 for step in at]
+    # Those of the steps in which it takes no part are as far apart as the last ones.
+    count = len(at) + (steps - len(training.steps)) // _INTERVAL_STEPS
+    measuring = count * statistics.fmean(added) / seconds
+    return Cost(
+        **asdict(stepping),
+        overhead=measuring + stepping.stepping_overhead,
+        measuring_overhead=measuring,
+        extra_memory_ratio=extra_memory_ratio,
+        relative_error=statistics.fmean(
+            statistics.fmean(estimate.relative_errors) for estimate in late
+        ),
+        measurements=count,
+        step_ratio=statistics.median(training.seconds[step] / plain.seconds[step] for step in at),
+    )
 
 
 def overhead(
@@ -297,25 +385,38 @@ def overhead(
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Compare the cost of measuring by our procedure and by the paper's (about 10 min)."""
+    """Compare the cost of measuring by our procedure and by the paper's (about 11 min)."""
     workload = char_gpt(width=width, blocks=4, examples=examples, context=32, learning_rate=2.0**-9)
     report: Callable[[str], None] = (lambda _: None) if as_json else _console.print
-    parameters, costs = measure_overhead(
+    parameters, costs, control = measure_overhead(
         workload, steps, device=torch.device(device), host=host, seed=seed, report_progress=report
     )
     where = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
     figures = {name: asdict(cost) for name, cost in costs.items()}
-    result = {"parameters": parameters, "steps": steps, "device": where, **figures}
+    result = {
+        "parameters": parameters,
+        "steps": steps,
+        "device": where,
+        **figures,
+        "control": asdict(control),
+    }
     emit(result, as_json=as_json, out=out, device=device)
     if as_json:
         return
     _console.print(f"{parameters:,} parameters, {steps} steps, {examples} examples, {where}:")
     for name, cost in costs.items():
         _console.print(
-            f"  {name:5}  added time {cost.overhead:+.2%}: by measurements "
-            f"{cost.measuring_overhead:+.2%}, in each step {cost.stepping_overhead:+.2%} "
-            f"({cost.stepping_ms:+.2f} ms); added memory "
+            f"  {name:7}  added time {cost.overhead:+.2%}: by measurements "
+            f"{cost.measuring_overhead:+.2%}, in each step {_in_words(cost)}; added memory "
             f"{cost.extra_memory_ratio:.2f} times the parameters, relative error of a rate "
             f"{cost.relative_error:.2f}; {cost.measurements} measurements, a measured step takes "
             f"{cost.step_ratio:.2f} times as long as a plain one"
         )
+    _console.print(f"  control  a second plain training, in each step {_in_words(control)}")
+
+
+def _in_words(stepping: Stepping) -> str:
+    return (
+        f"{stepping.stepping_overhead:+.2%} ({stepping.stepping_ms:+.2f} ms, 95 % interval "
+        f"{stepping.stepping_ms_low:+.2f} to {stepping.stepping_ms_high:+.2f})"
+    )

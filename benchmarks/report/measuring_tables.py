@@ -42,8 +42,23 @@ def _percent(share: float | None) -> str:
 
 
 def overhead(figures: dict[str, Any]) -> str:
-    """Return what measuring adds to a training."""
-    rows = table(
+    """Return what measuring adds to a training, and how far apart two plain trainings are."""
+    rows = [
+        (
+            {"ours": "ours, every 100 steps", "paper": "the paper's"}[name],
+            f"{figures[name]['overhead']:+.1%}",
+            *(_percent(figures[name].get(part)) for part in _PARTS_OF_OVERHEAD),
+            f"{figures[name]['extra_memory_ratio']:+.2f}",
+            f"{figures[name]['relative_error']:.2f}",
+            str(figures[name]["measurements"]),
+        )
+        for name in ("ours", "paper")
+    ]
+    control = figures.get("control")  # older figures have none
+    if control is not None:
+        added = control["stepping_overhead"]
+        rows.append(("none, a second time", f"{added:+.1%}", "", _percent(added), "", "", ""))
+    shown = table(
         (
             "procedure",
             "added time",
@@ -52,21 +67,25 @@ def overhead(figures: dict[str, Any]) -> str:
             "relative error",
             "measurements",
         ),
-        (
-            (
-                {"ours": "ours, every 100 steps", "paper": "the paper's"}[name],
-                f"{figures[name]['overhead']:+.1%}",
-                *(_percent(figures[name].get(part)) for part in _PARTS_OF_OVERHEAD),
-                f"{figures[name]['extra_memory_ratio']:+.2f}",
-                f"{figures[name]['relative_error']:.2f}",
-                str(figures[name]["measurements"]),
-            )
-            for name in ("ours", "paper")
-        ),
+        rows,
+    )
+    text = (
+        f"Character GPT, {figures['parameters']:,} parameters, {figures['steps']} steps, "
+        f"{figures['device']}:\n\n{shown}"
+    )
+    return text if control is None else f"{text}\n\n{_noise(figures['ours'], control)}"
+
+
+def _noise(ours: dict[str, Any], control: dict[str, Any]) -> str:
+    """Return how what is added to each step compares with the noise of the comparison."""
+    added, noise = (
+        f"{found['stepping_ms']:+.2f} ms (95 % interval {found['stepping_ms_low']:+.2f} to "
+        f"{found['stepping_ms_high']:+.2f})"
+        for found in (ours, control)
     )
     return (
-        f"Character GPT, {figures['parameters']:,} parameters, {figures['steps']} steps, "
-        f"{figures['device']}:\n\n{rows}"
+        f"The median step of ours takes {added} more than the plain one, and that of a second "
+        f"plain training {noise}. The latter is the noise of the comparison."
     )
 
 
