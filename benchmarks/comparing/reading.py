@@ -12,8 +12,8 @@ from benchmarks.provenance import PROVENANCE
 
 # The keys that identify an entry of a list.
 _NAMES = (
-    "recipe", "axis", "model", "optimizer", "method", "question", "setting", "role", "name", "kind",
-    "blocks", "width", "groups",
+    "recipe", "axis", "case_set", "model", "optimizer", "method", "question", "setting", "role",
+    "name", "kind", "blocks", "width", "groups",
 )  # fmt: skip
 
 

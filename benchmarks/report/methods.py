@@ -11,7 +11,7 @@ from benchmarks.markdown import number, table
 from benchmarks.transfer.cases import CHOOSING
 from benchmarks.transfer.methods import METHODS
 from benchmarks.transfer.optimum import Verdict
-from benchmarks.transfer.results import same_case
+from benchmarks.transfer.records import same_case
 
 _Record = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.transfer.figures import at_edge, figures, search_saved
 from benchmarks.transfer.methods import DEFAULT, STANDARD
-from benchmarks.transfer.results import losses_of, same_case, whole_octaves
+from benchmarks.transfer.records import losses_of, same_case, whole_octaves
 
 Case = dict[str, Any]
 

@@ -17,7 +17,7 @@ from benchmarks.transfer.bench import PROCESSES, THREADS
 from benchmarks.transfer.cases import Case, chosen_cases
 from benchmarks.transfer.methods import published_flerm
 from benchmarks.transfer.progress import bench_with_progress
-from benchmarks.transfer.results import identity
+from benchmarks.transfer.records import identity
 from benchmarks.transfer.shape_rules import ByShape, RuleName
 from benchmarks.transfer.sweeps import ADVISED, PLAIN, Method
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.markdown import number
 from benchmarks.options import Processes, Resume, one_of
 from benchmarks.provenance import AsJson, provenance
 from benchmarks.transfer.bench import PROCESSES, THREADS, Bench
@@ -24,24 +21,22 @@ from benchmarks.transfer.duration import expected_s
 from benchmarks.transfer.finished import FinishedTrainings
 from benchmarks.transfer.methods import METHODS, STANDARD, MethodName, method_of
 from benchmarks.transfer.optimizers import OPTIMIZERS
+from benchmarks.transfer.printing import print_document, with_interval
 from benchmarks.transfer.progress import bench_with_progress
+from benchmarks.transfer.records import Record, case_name, identity, same_case
 from benchmarks.transfer.results import (
-    Record,
     base_record,
     document,
-    identity,
     is_finished,
     load,
     merged,
     method_record,
-    same_case,
     save,
     transferred_octave,
     with_figures,
 )
 from benchmarks.transfer.settings import MODELS
 
-_FILE_WIDTH = 120  # characters
 _QUICK_METHODS: tuple[MethodName, ...] = ("standard", "measured", "hybrid")
 
 _LARGER_METHODS: tuple[MethodName, ...] = ("standard", "depth_mup", "measured", "hybrid")
@@ -148,7 +143,7 @@ def transfer(
     if as_json:
         typer.echo(json.dumps(content, indent=1, allow_nan=False))
     else:
-        _print(content)
+        print_document(content)
 
 
 def _loaded(out: Path) -> tuple[list[Record], list[Record], Record]:
@@ -235,10 +230,6 @@ def _count(cases: int) -> str:
     return "1 case" if cases == 1 else f"{cases} cases"
 
 
-def _name(old: Mapping[str, object]) -> str:
-    return f"{old['axis']} {old['model']} {old['optimizer']}"
-
-
 def _run(
     todo: Sequence[_Todo],
     processes: int,
@@ -283,55 +274,6 @@ def _run_case(
 
 def _line(new: Record, seconds: float) -> str:
     return (
-        f"{_name(new)}, {new['method']}: shift {_with_interval(new, 'shift', '+.2f')} "
-        f"({new['verdict']}), regret {_with_interval(new, 'regret', '+.3f')}, {seconds:.0f} s"
+        f"{case_name(new)}, {new['method']}: shift {with_interval(new, 'shift', '+.2f')} "
+        f"({new['verdict']}), regret {with_interval(new, 'regret', '+.3f')}, {seconds:.0f} s"
     )
-
-
-def _with_interval(record: Record, key: str, form: str) -> str:
-    """Return a figure with its 90% interval."""
-    interval = record[f"{key}_interval"]
-    figure = "diverged" if record[key] is None else number(record[key], form)
-    return figure if interval is None else f"{figure} [{interval[0]:{form}}, {interval[1]:{form}}]"
-
-
-def _print(content: Record) -> None:
-    table = Table(
-        *("case", "method", "shift, octaves", "within one", "regret, nats"),
-        *("shift in the octave grid",),
-        box=box.SIMPLE,
-    )
-    table.columns[0].no_wrap = True
-    previous = ""
-    for record in content["cases"]:
-        verdict = record["verdict"]
-        name = _name(record)
-        table.add_row(
-            "" if name == previous else name,
-            record["method"],
-            _with_interval(record, "shift", "+.2f"),
-            {"within": "yes", "beyond": "[red]no[/]"}.get(verdict, verdict),
-            _with_interval(record, "regret", "+.3f"),
-            _octaves(record["octaves"]["shift"]) + (" *" if record["at_edge"] else ""),
-        )
-        previous = name
-    console = Console()
-    if not console.is_terminal:
-        console.width = _FILE_WIDTH
-    console.print(table)
-    console.print(
-        "Shifts and regrets are those of the base's best learning rate on the scaled model, with "
-        "90% intervals. A regret is relative to the best of the standard method. Within one: "
-        "whether the shift is at most one octave. *: an optimum is at the edge of its sweep."
-    )
-    for name, found in content["methods"].items():
-        console.print(
-            f"{name}: within one octave in {found['within']} of {found['told']} cases that can be "
-            f"told ({number(found['within_one_octave'], '.0%')}, target 95%); "
-            f"{found['cases'] - found['told']} cannot be told. Median regret: "
-            f"{number(found['median_regret'], '+.3f')} nats (target 0.01)."
-        )
-
-
-def _octaves(shift: int | None) -> str:
-    return "diverged" if shift is None else f"{shift:+d}"

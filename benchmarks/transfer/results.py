@@ -13,44 +13,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.transfer import choice, comparisons
 from benchmarks.transfer.cases import Case
+from benchmarks.transfer.curves import Interval
 from benchmarks.transfer.figures import at_edge, best_octave, figures
 from benchmarks.transfer.methods import DEFAULT, METHODS, MethodName
-from benchmarks.transfer.optimum import Interval, Losses, Verdict, compare
-from benchmarks.transfer.sweeps import Sweep
-
-_CASE = (
-    "axis",
-    "model",
-    "optimizer",
-    "base",
-    "big",
-    "base_steps",
-    "steps",
-    "seeds",
-    "weight_decay",
+from benchmarks.transfer.optimum import Verdict, compare
+from benchmarks.transfer.records import (
+    CASE_KEYS,
+    Record,
+    by_learning_rate,
+    identity,
+    is_choosing,
+    losses_of,
+    same_case,
+    whole_octaves,
 )
-
-Record = dict[str, Any]
-
-
-def identity(case: Case) -> Record:
-    """Return the part of a case's records that does not depend on its results.
-
-    Args:
-        case: The case.
-    """
-    return {
-        "axis": case.axis,
-        "model": case.model,
-        "optimizer": case.optimizer,
-        "base": case.base.text,
-        "big": case.big.text,
-        "base_steps": case.steps_of_base,
-        "steps": case.steps,
-        "seeds": list(case.seeds),
-        "weight_decay": case.weight_decay,
-    }
+from benchmarks.transfer.sweeps import Sweep
 
 
 def base_record(case: Case, base: Sweep) -> Record:
@@ -102,7 +81,7 @@ def with_figures(record: Record, base: Record, standard: Record) -> Record:
     on_base, on_big, on_standard = map(whole_octaves, sweeps)
     grid = figures(on_base, on_standard, on_big)
     named = (("base", on_base), ("big", on_big), ("standard", on_standard))
-    before = {key: record[key] for key in (*_CASE, "method")}
+    before = {key: record[key] for key in (*CASE_KEYS, "method")}
     return {
         **before,
         "base_octave": found.base_octave,
@@ -130,41 +109,6 @@ def with_figures(record: Record, base: Record, standard: Record) -> Record:
 
 def _as_list(interval: Interval | None) -> list[float] | None:
     return None if interval is None else list(interval)
-
-
-def by_learning_rate(losses: Losses) -> dict[str, list[float | None]]:
-    """Return losses by learning rate, the highest first; None for trainings that diverged."""
-    return {
-        repr(2.0**octave): [loss if math.isfinite(loss) else None for loss in losses[octave]]
-        for octave in sorted(losses, reverse=True)
-    }
-
-
-def losses_of(record: Mapping[str, Any]) -> dict[float, list[float]]:
-    """Return the losses of a record's sweep by octave; infinite for trainings that diverged.
-
-    Args:
-        record: The record of a base or of a method.
-    """
-    return {
-        _octave_of(learning_rate): [math.inf if loss is None else loss for loss in losses]
-        for learning_rate, losses in record["sweep"].items()
-    }
-
-
-def whole_octaves(losses: Losses) -> dict[int, Sequence[float]]:
-    """Return the losses at whole octaves."""
-    return {int(octave): each for octave, each in losses.items() if octave == int(octave)}
-
-
-def _octave_of(learning_rate: str) -> float:
-    """Return log2 of a learning rate, exact for the steps of sweeps."""
-    return round(math.log2(float(learning_rate)), 6)
-
-
-def same_case(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two records are of the same case, with the same sizes and seeds."""
-    return all(one.get(key) == other.get(key) for key in _CASE)
 
 
 def is_finished(case: Case, method: MethodName, cases: Sequence[Record]) -> bool:
@@ -211,26 +155,42 @@ def document(
         provenance: Their provenance.
     """
     by_method = {
-        method: _summary([case for case in cases if case["method"] == method])
+        method: _summaries([case for case in cases if case["method"] == method])
         for method in METHODS
         if any(case["method"] == method for case in cases)
     }
-    default = by_method.get(DEFAULT, _summary([]))
+    default = by_method.get(DEFAULT, _summaries([]))
+    pairs = comparisons.pairs_of(bases, cases)
     return {
         **provenance,
         "within_one_octave": default["within_one_octave"],
         "median_regret": default["median_regret"],
+        "claim": {key: default["claiming"][key] for key in ("within_one_octave", "median_regret")},
+        "choice": choice.as_record(choice.choose(cases, pairs)),
         "methods": by_method,
+        **comparisons.as_records(pairs, comparisons.axis_comparisons(pairs)),
         "cases": list(cases),
         "bases": list(bases),
     }
 
 
-def _summary(cases: Sequence[Record]) -> Record:
-    """Return the figures of a method over all cases.
+def _summaries(cases: Sequence[Record]) -> Record:
+    """Return the figures of a method over all cases, and over those that claim and that choose."""
+    return {
+        **summary(cases),
+        "claiming": summary([case for case in cases if not is_choosing(case)]),
+        "choosing": summary([case for case in cases if is_choosing(case)]),
+    }
+
+
+def summary(cases: Sequence[Record]) -> Record:
+    """Return the figures of a method over cases.
 
     Cases whose shift cannot be told are left out of the share within one octave. A training that
     diverges has an infinite regret.
+
+    Args:
+        cases: The method's records.
     """
     told = [case for case in cases if case["verdict"] != Verdict.CANNOT_TELL]
     within = sum(case["verdict"] == Verdict.WITHIN for case in told)
@@ -260,7 +220,7 @@ def load(file: Path) -> tuple[list[Record], list[Record], Record]:
     if "bases" not in content:
         raise ValueError(f"{file} has no records of methods; give a different file")
     bases, cases = content.pop("bases"), content.pop("cases")
-    computed = ("within_one_octave", "median_regret", "methods")
+    computed = set(document([], [], {}))
     return bases, cases, {key: value for key, value in content.items() if key not in computed}
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case
+from benchmarks.transfer.curves import HALF_WINDOW
 from benchmarks.transfer.figures import missing_octave
-from benchmarks.transfer.optimum import HALF_WINDOW, optimum
+from benchmarks.transfer.optimum import optimum
 from benchmarks.transfer.parametrisation import Parametrisation, Standard
 from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.training import Advice, Recording, Totals, Trained, Training

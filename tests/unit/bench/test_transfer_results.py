@@ -23,16 +23,16 @@ from benchmarks.transfer.cases import (
 from benchmarks.transfer.finished import FinishedTrainings
 from benchmarks.transfer.methods import METHODS, MethodName, method_of, same_as
 from benchmarks.transfer.optimizers import OPTIMIZERS
+from benchmarks.transfer.records import identity, losses_of
 from benchmarks.transfer.results import (
     base_record,
     document,
-    identity,
     is_finished,
     load,
-    losses_of,
     merged,
     method_record,
     save,
+    summary,
     with_figures,
 )
 from benchmarks.transfer.settings import MODELS, Setting
@@ -136,20 +136,30 @@ def test_a_method_is_finished_if_there_is_a_record_with_the_same_sizes_and_seeds
 
 
 def test_the_summary_leaves_out_what_cannot_be_told_and_counts_divergence_as_a_miss() -> None:
-    def of(verdict: str, regret: float | None, method: str = "measured") -> dict[str, Any]:
-        return {"method": method, "verdict": verdict, "regret": regret}
-
-    cases = [of("within", 0.1), of("within", 0.2), of("beyond", None), of("cannot tell", 0.4)]
-    content = document([], [*cases, of("beyond", None, "standard")], {})
-    assert content["within_one_octave"] == pytest.approx(2 / 3)
-    assert content["median_regret"] == pytest.approx(0.3)
-    assert content["methods"]["measured"] == {
+    cases = [{"verdict": word, "regret": regret} for word, regret in (
+        ("within", 0.1), ("within", 0.2), ("beyond", None), ("cannot tell", 0.4),
+    )]  # fmt: skip
+    assert summary(cases) == {
         "cases": 4, "told": 3, "within": 2, "within_one_octave": pytest.approx(2 / 3),
         "median_regret": pytest.approx(0.3),
     }  # fmt: skip
-    assert content["methods"]["standard"]["within_one_octave"] == 0.0
-    assert content["methods"]["standard"]["median_regret"] is None
-    assert document([], [], {})["within_one_octave"] is None
+    lost = summary([{"verdict": "beyond", "regret": None}])
+    assert (lost["within_one_octave"], lost["median_regret"]) == (0.0, None)
+    assert summary([])["within_one_octave"] is None
+
+
+def test_the_claim_is_made_on_the_cases_that_do_not_choose() -> None:
+    chosen = replace(CASE, axis="depth", base=replace(CASE.base, depth=2))
+    assert chosen.name in CHOOSING
+    claimed = replace(chosen, optimizer="SGD")
+    standard = [record("standard", -3.0, each) for each in (chosen, claimed)]
+    ours = [record("measured", best, each) for best, each in ((0.0, chosen), (-1.5, claimed))]
+    content = document([], [*standard, *ours], {})
+    assert content["within_one_octave"] == 0.5
+    assert content["claim"] == {"within_one_octave": 1.0, "median_regret": pytest.approx(0.0)}
+    assert content["methods"]["measured"]["choosing"]["within"] == 0
+    assert content["methods"]["standard"]["claiming"]["told"] == 1
+    assert document([], [], {})["claim"]["within_one_octave"] is None
 
 
 def test_the_table_covers_every_axis_model_and_optimizer_without_duplicates() -> None:
