@@ -11,13 +11,11 @@ from rich.table import Column, Table
 
 from advisor.cli.common import Json, fail, plain, print_json, say, warn
 from advisor.cli.layout_files import read_request
-from advisor.cli.recipe import (
+from advisor.cli.recipe import RecipeArgument, read_recipe, recipe_errors
+from advisor.cli.recipe_tables import (
     TABLE_STYLE,
     TITLES,
-    RecipeArgument,
-    read_recipe,
-    recipe_errors,
-    say_conditions,
+    print_conditions,
     shared_note,
     shared_values,
 )
@@ -166,7 +164,7 @@ def check(
             color = "red" if finding in problems else "yellow"
             word = "problem" if finding in problems else "warning"
             say(f"[{color}]{word}:[/] {plain(_sentence(finding))}")
-        say_conditions(found.recipe)
+        print_conditions(found.recipe)
     if problems:
         fail(f"{found.recipe.name} does not fit this run: {_counted(len(problems))}")
 

@@ -28,7 +28,8 @@ from advisor.cli.common import (
     print_message,
     say,
 )
-from advisor.cli.recipe import TABLE_STYLE, read_recipe, recipe_errors
+from advisor.cli.recipe import read_recipe, recipe_errors
+from advisor.cli.recipe_tables import TABLE_STYLE
 from advisor.cli.tables import print_table
 from advisor.recipes import recipe_to_fields, shipped_recipe_names
 from advisor.report.words import short_name

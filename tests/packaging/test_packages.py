@@ -62,7 +62,8 @@ def test_the_client_and_in_process_advice_can_be_imported_without_extras(
     bare.run(
         "python",
         "-c",
-        "import fslr; fslr.AdvisorClient; import advisor.local.in_process; import fslr.training",
+        "import fslr; fslr.AdvisorClient; import advisor.local.in_process; import fslr.training; "
+        "from advisor.recipes import shipped_recipe; assert shipped_recipe('mup-adam').rows",
     )
 
 

@@ -1,24 +1,29 @@
-"""The shipped recipes: one YAML file each, named like the recipe."""
+"""The shipped recipes: one YAML file each, named like the recipe.
+
+``tables.json`` has all of them, so that a training process needs no PyYAML;
+``python -m advisor.recipes.shipped`` writes it from the YAML files.
+"""
 
 from __future__ import annotations
 
 import difflib
+import json
 from functools import cache
 from importlib import resources
-from importlib.resources.abc import Traversable
+from typing import Any
 
 from advisor.policy import InvalidValueError, shown
 from advisor.recipes.recipe import Recipe
-from advisor.recipes.recipe_fields import load_recipe
+from advisor.recipes.recipe_fields import recipe_from_fields
 
-_SUFFIX = ".yaml"
+TABLES = "tables.json"
+"""Name of the file with all shipped recipes."""
 
 
 @cache
 def shipped_recipe_names() -> tuple[str, ...]:
     """Return the names of the shipped recipes, sorted."""
-    files = (entry.name for entry in resources.files(__name__).iterdir())
-    return tuple(sorted(f.removesuffix(_SUFFIX) for f in files if f.endswith(_SUFFIX)))
+    return tuple(sorted(_tables()))
 
 
 @cache
@@ -31,8 +36,7 @@ def shipped_recipe(name: str) -> Recipe:
     Raises:
         InvalidValueError: No shipped recipe has this name; the message names the nearest ones.
     """
-    with resources.as_file(_file(name)) as path:
-        return load_recipe(path)
+    return recipe_from_fields(_tables()[_known(name)])
 
 
 def shipped_recipe_text(name: str) -> str:
@@ -44,13 +48,27 @@ def shipped_recipe_text(name: str) -> str:
     Raises:
         InvalidValueError: No shipped recipe has this name; the message names the nearest ones.
     """
-    return _file(name).read_text("utf-8")
+    return resources.files(__name__).joinpath(f"{_known(name)}.yaml").read_text("utf-8")
 
 
-def _file(name: str) -> Traversable:
+@cache
+def _tables() -> dict[str, Any]:
+    """Return the shipped recipes as plain data, by name."""
+    found: dict[str, Any] = json.loads(
+        resources.files(__name__).joinpath(TABLES).read_text("utf-8")
+    )
+    return found
+
+
+def _known(name: str) -> str:
+    """Return a name if it is that of a shipped recipe.
+
+    Raises:
+        InvalidValueError: It is not.
+    """
     names = shipped_recipe_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"they are {', '.join(names)}"
         raise InvalidValueError("recipe", f"no shipped recipe is called {shown(name)}; {hint}")
-    return resources.files(__name__).joinpath(name + _SUFFIX)
+    return name

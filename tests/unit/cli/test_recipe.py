@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from advisor.cli import app
 from advisor.policy import Layout
 from advisor.recipes import shipped_recipe, shipped_recipe_names
+from advisor.recipes.words import powers_text, selection_text
 from advisor.wire import layout_to_proto
 from fslr import save_layout, save_profile
 from fslr.advisor.v1 import profile_pb2
@@ -57,6 +58,45 @@ def test_show_prints_source_table_and_conditions() -> None:
     assert "fan_in^-0.5" in shown
     assert "- Blocks are residual" in shown
     assert json.loads(recipe("show", "completep", "--json").stdout)["name"] == "completep"
+
+
+@pytest.mark.parametrize("name", ["", *shipped_recipe_names()])
+def test_lists_and_recipes_fit_80_columns_and_cut_no_word(name: str) -> None:
+    printed = recipe(*(("show", name) if name else ("list",))).output
+    assert max(map(len, printed.splitlines())) <= 80
+    words = printed.split()
+    for known in [shipped_recipe(name)] if name else map(shipped_recipe, shipped_recipe_names()):
+        texts = [known.name, known.description, ", ".join(known.optimizers)]
+        if name:
+            powers = [powers_text(found) for row in known.rows for found in row.powers.values()]
+            texts += [known.source, *known.conditions, *powers, *map(selection_text, known.rows)]
+        missing = {word for text in texts for word in text.split()} - {*words}
+        assert missing <= {known.name}  # "completep:" begins what is shown
+
+
+def test_a_table_that_does_not_fit_has_a_line_for_each_setting(tmp_path: Path) -> None:
+    ratios = ["fan_in", "fan_out", "depth", "experts", "rank", "head_size", "batch", "tokens"]
+    fields = ["learning_rate", "weight_decay", "epsilon", "one_minus_beta1", "one_minus_beta2"]
+    rows = [
+        {"kinds": [kind], "initial_scale": dict.fromkeys(ratios, -0.125)}
+        | {field: {"head_size": -0.3125 + i} for i, field in enumerate(fields)}
+        for kind, i in (("hidden", 0), ("vector", 1))
+    ]
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps({"name": "own", "groups": rows}), "utf-8")
+    lines = recipe("show", str(path)).output.splitlines()
+    assert lines[:8] == [
+        "own",
+        "optimizers: any",
+        "groups: hidden",
+        "  lr       head_size^-0.3125",
+        "  decay    head_size^0.6875",
+        "  epsilon  head_size^1.6875",
+        "  1-beta1  head_size^2.6875",
+        "  1-beta2  head_size^3.6875",
+    ]
+    assert max(map(len, lines)) <= 80
+    assert {f"{ratio}^-0.125" for ratio in ratios} <= {*" ".join(lines).split()}
 
 
 def test_a_shown_file_can_be_applied(tmp_path: Path, files: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from advisor.recipes import (
     shipped_recipe_names,
     shipped_recipe_text,
 )
+from advisor.recipes.shipped import TABLES
+from advisor.recipes.shipped.tables import tables_text
 from fslr._yaml import load
 from fslr.errors import ProfileFileError
 from fslr.profile_files import format_fields
@@ -42,6 +45,13 @@ def test_a_shipped_recipe_is_named_like_its_file_and_has_a_source(name: str) -> 
     assert recipe.description.endswith(".")
     assert all(condition.endswith(".") for condition in recipe.conditions)
     assert max(map(len, shipped_recipe_text(name).splitlines())) <= 115
+
+
+def test_shipped_recipes_are_those_of_their_yaml_files() -> None:
+    """They are read from one JSON file, as PyYAML is missing where only a client is installed."""
+    stored = resources.files("advisor.recipes.shipped").joinpath(TABLES).read_text("utf-8")
+    assert stored == tables_text(), "run `python -m advisor.recipes.shipped`"
+    assert len(shipped_recipe_names()) == len(load(stored)) > 5
 
 
 @pytest.mark.parametrize(
