@@ -247,7 +247,7 @@ class Advice:
     def start_differences(self) -> list[Difference]:
         """Return what a person should know of the recording, of initial weights and the recipe."""
         found = recording_differences(self._flaws) + self._initial_weight_differences()
-        return found + (self.recipe.missing_rules() if self.recipe else [])
+        return found + (self.recipe.start_differences() if self.recipe else [])
 
     def _initial_weight_differences(self) -> list[Difference]:
         layout = self.layout

@@ -29,12 +29,14 @@ import numpy as np
 from advisor.advising.mismatch_warnings import Difference, DifferenceKind
 from advisor.policy import Layout, Measurement
 from advisor.policy.arrays import Floats
-from advisor.recipes import NoRule, RecipeFactors
+from advisor.policy.ratios import Ratio
+from advisor.recipes import NoRule, RecipeFactors, missing_residual_outputs, uncovered_growth
 
 _TOLERANCE = math.log(2)
 _CHANCE = 0.01  # that any role of a run is reported without a reason
 _MAX_ROLES = 5  # named in one message
 _MAX_GROUPS = 3
+_REPORTED = frozenset({Ratio.FAN_IN, Ratio.DEPTH, Ratio.EXPERTS, Ratio.RANK})  # growth of a model
 _START_STEPS = 100
 _START = 0.1  # fraction of a training
 
@@ -179,17 +181,46 @@ def missing_rules(recipe: str, layout: Layout, factors: RecipeFactors) -> list[D
     ]
 
 
+def growth_without_rule(recipe: str, layout: Layout, factors: RecipeFactors) -> list[Difference]:
+    """Return a difference for each way in which the model grows and the recipe does not follow.
+
+    A longer training or a larger batch is not reported, nor is the fan-out, which many rules leave
+    out.
+
+    Args:
+        recipe: The recipe's name.
+        layout: The run's layout.
+        factors: The recipe's factors.
+    """
+    findings = [
+        *(f for f in uncovered_growth(layout, factors) if f.ratio in _REPORTED),
+        *missing_residual_outputs(factors),
+    ]
+    return [
+        Difference(
+            DifferenceKind.RECIPE,
+            f"the recipe {recipe} does not fit the model: {finding.message}{_some(finding.groups)}",
+        )
+        for finding in findings
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return some names in parentheses; empty if there are none."""
+    more = f" and {len(names) - _MAX_GROUPS} more" if len(names) > _MAX_GROUPS else ""
+    return f" ({', '.join(names[:_MAX_GROUPS])}{more})" if names else ""
+
+
 def _missing(recipe: str, layout: Layout, reasons: Sequence[NoRule | None]) -> Iterator[str]:
     counts = Counter(reason for reason in reasons if reason is not None)
     for reason, count in counts.items():
         names = [
             group.name for group, own in zip(layout.groups, reasons, strict=True) if own is reason
         ]
-        more = f" and {count - _MAX_GROUPS} more" if count > _MAX_GROUPS else ""
         remedy = _REMEDIES.get(reason, "these groups have no prior")
         yield (
-            f"the recipe {recipe} says nothing of {count} of {len(layout)} groups "
-            f"({', '.join(names[:_MAX_GROUPS])}{more}): {reason.value}; {remedy}"
+            f"the recipe {recipe} says nothing of {count} of {len(layout)} groups"
+            f"{_some(names)}: {reason.value}; {remedy}"
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from advisor.advising.mismatch_warnings import Difference
-from advisor.advising.recipe_warnings import disagreement, missing_rules
+from advisor.advising.recipe_warnings import disagreement, growth_without_rule, missing_rules
 from advisor.advising.recipes import ResolvedRecipe
 from advisor.policy import Layout, LayoutMapping
 from advisor.policy.arrays import Floats
@@ -63,9 +63,12 @@ class RunRecipe:
         priors = np.where(factors.has_rule, factors.factors[Field.LEARNING_RATE], 0.0)
         return cls(resolved.name, resolved.stale, layout, factors, priors)
 
-    def missing_rules(self) -> list[Difference]:
-        """Return a difference for each reason why the recipe says nothing of some groups."""
-        return missing_rules(self.name, self.layout, self.factors)
+    def start_differences(self) -> list[Difference]:
+        """Return a difference for each reason why the recipe does not fit the run."""
+        return [
+            *missing_rules(self.name, self.layout, self.factors),
+            *growth_without_rule(self.name, self.layout, self.factors),
+        ]
 
     def disagreement(self, ratios: Floats, errors: Floats) -> list[Difference]:
         """Return one difference if measured ratios contradict the recipe beyond noise, or none.

@@ -6,7 +6,13 @@ the only files that it reads are the shipped recipes.
 
 from advisor.policy.ratios import GIVEN_RATIOS, Powers, Ratio
 from advisor.recipes.apply import NoRule, RecipeFactors, apply_recipe
-from advisor.recipes.check import Finding, FindingKind, check_recipe
+from advisor.recipes.check import (
+    Finding,
+    FindingKind,
+    check_recipe,
+    missing_residual_outputs,
+    uncovered_growth,
+)
 from advisor.recipes.recipe import Field, Recipe, Row
 from advisor.recipes.recipe_fields import load_recipe, recipe_from_fields, recipe_to_fields
 from advisor.recipes.shipped import shipped_recipe, shipped_recipe_names, shipped_recipe_text
@@ -29,9 +35,11 @@ __all__ = [
     "factors_by_group",
     "factors_by_role",
     "load_recipe",
+    "missing_residual_outputs",
     "recipe_from_fields",
     "recipe_to_fields",
     "shipped_recipe",
     "shipped_recipe_names",
     "shipped_recipe_text",
+    "uncovered_growth",
 ]

@@ -19,6 +19,12 @@ from advisor.recipes.recipe import Field
 
 _RMS_TOLERANCE = 0.05  # relative; in addition to the scatter of random numbers
 _LARGEST_BETA_GROWTH = 5.0  # leaves 0.5 of a beta of 0.9
+_GROWING = {Ratio.EXPERTS: "the number of experts"}
+_CHOOSE = "choose a recipe that covers it, or measure"
+_WITHOUT_RULE = {
+    Ratio.EXPERTS: "published rules also depend on the number of experts that are active, which "
+    "layouts do not show, and they do not agree, so measure"
+}
 _DEVIATIONS = 4.0  # standard deviations of that scatter
 
 
@@ -44,11 +50,13 @@ class Finding:
         kind: What it is.
         message: What is wrong and what to do, without the groups.
         groups: Names of the groups that it is about; empty: it is about the whole run.
+        ratio: What grows without a rule, or None.
     """
 
     kind: FindingKind
     message: str
     groups: tuple[str, ...] = ()
+    ratio: Ratio | None = None
 
     @property
     def is_problem(self) -> bool:
@@ -67,8 +75,8 @@ def check_recipe(run: Layout, found: RecipeFactors) -> list[Finding]:
     """
     findings = [
         *_groups_without_rule(run, found),
-        *_uncovered_growth(run, found),
-        *_missing_residual_outputs(found),
+        *uncovered_growth(run, found),
+        *missing_residual_outputs(found),
         *_initial_values(run, found),
         *_smaller(run, found),
         *_different_ends(run, found),
@@ -89,7 +97,13 @@ def _groups_without_rule(run: Layout, found: RecipeFactors) -> Iterator[Finding]
             yield Finding(FindingKind.NO_RULE, f"no rule: {reason.value}", tuple(names[reason]))
 
 
-def _uncovered_growth(run: Layout, found: RecipeFactors) -> Iterator[Finding]:
+def uncovered_growth(run: Layout, found: RecipeFactors) -> Iterator[Finding]:
+    """Yield a finding for each ratio that grows, and that the recipe says nothing about.
+
+    Args:
+        run: The run's layout.
+        found: The recipe's factors for the run.
+    """
     for ratio, values in found.ratios.items():
         grown = np.flatnonzero(_differs(values) & found.has_rule)
         if ratio in found.recipe.covers or not grown.size:
@@ -97,13 +111,19 @@ def _uncovered_growth(run: Layout, found: RecipeFactors) -> Iterator[Finding]:
         names = tuple(run.groups[i].name for i in grown)
         yield Finding(
             FindingKind.UNCOVERED_GROWTH,
-            f"{ratio.value} grows by {_span(values[grown])}, and {found.recipe.name} has no rule "
-            "for it; choose a recipe that covers it, or measure",
+            f"{_GROWING.get(ratio, ratio.value)} grows by {_span(values[grown])}, and "
+            f"{found.recipe.name} has no rule for it; {_WITHOUT_RULE.get(ratio, _CHOOSE)}",
             () if len(names) == len(run) else names,
+            ratio,
         )
 
 
-def _missing_residual_outputs(found: RecipeFactors) -> Iterator[Finding]:
+def missing_residual_outputs(found: RecipeFactors) -> Iterator[Finding]:
+    """Yield a finding if depth grows, and the recipe has rules for branches that are not known.
+
+    Args:
+        found: The recipe's factors for the run.
+    """
     depth = found.ratios[Ratio.DEPTH]
     grown = depth[_differs(depth)]
     needs = any(row.residual_output for row in found.recipe.rows)

@@ -144,7 +144,7 @@ class RecipeServicer(recipe_service_pb2_grpc.RecipeServiceServicer):
         return pb.ApplyRecipeResponse(
             recipe=applied.name,
             factors=factors_to_proto(applied.factors),
-            warnings=[difference.message for difference in applied.missing_rules()],
+            warnings=[difference.message for difference in applied.start_differences()],
         )
 
     async def _base(

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from advisor.advising.recipe_warnings import disagreement, is_check_due, role_differences
+from advisor.advising.recipe_warnings import (
+    disagreement,
+    growth_without_rule,
+    is_check_due,
+    role_differences,
+)
 from advisor.policy import Layout, Measurement
+from advisor.recipes import Ratio, shipped_recipe
+from tests.unit.recipes.layouts import applied, transformer
 
 ROLES, BLOCKS, RUNS = 5, 3, 250
 LAYOUT = Layout.of_names([
@@ -36,6 +44,22 @@ def test_a_difference_up_to_a_factor_of_2_is_rarely_reported_and_a_larger_one_is
             found += "part4" in warning.message
     assert reported <= 9
     assert found >= 0.95 * RUNS
+
+
+def test_a_model_that_grows_without_a_rule_is_reported_and_a_longer_training_is_not() -> None:
+    base, run = transformer(64, 2), transformer(64, 6)
+    given = {Ratio.TOKENS: 4.0, Ratio.BATCH: 2.0}
+    found = applied(shipped_recipe("mup-adam"), run, base, given=given)
+    [warning] = growth_without_rule("mup-adam", run, found)
+    assert warning.message == (
+        "the recipe mup-adam does not fit the model: depth grows by 3, and mup-adam has no rule "
+        "for it; choose a recipe that covers it, or measure (blocks.0.norm.weight, "
+        "blocks.0.attn.qkv.weight, blocks.0.attn.qkv.bias and 45 more)"
+    )
+    assert growth_without_rule("c", run, applied(shipped_recipe("completep"), run, base)) == []
+    plain = Layout.of(replace(group, residual_output=False) for group in run.groups)
+    [warning] = growth_without_rule("c", plain, applied(shipped_recipe("completep"), plain, base))
+    assert "no group is known to write into the residual stream" in warning.message
 
 
 def roles_of(layout: Layout) -> list[str]:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from advisor.policy import Group, GroupKind, Layout
-from advisor.recipes import Finding, FindingKind, Ratio, check_recipe, shipped_recipe
+from advisor.recipes import (
+    Finding,
+    FindingKind,
+    Ratio,
+    check_recipe,
+    shipped_recipe,
+    shipped_recipe_names,
+)
 from tests.unit.recipes.layouts import applied, transformer
 
 BASE = transformer(64, 2)
@@ -45,6 +53,30 @@ def test_growth_that_no_rule_covers_is_a_problem() -> None:
     batch = findings("completep", BASE, given={Ratio.BATCH: 4.0})[FindingKind.UNCOVERED_GROWTH]
     assert batch.message.startswith("batch grows by 4, and completep has no rule")
     assert batch.groups == ()
+
+
+@pytest.mark.parametrize("name", sorted({*shipped_recipe_names()} - {"standard"}))
+def test_no_shipped_recipe_has_a_rule_for_more_experts(name: str) -> None:
+    """And it says so among its conditions, unless it is about the batch only."""
+
+    def experts(count: int) -> Layout:
+        return Layout.of(
+            Group(
+                f"blocks.{i}.experts.{j}.w1.weight", shape=(8, 8), fan_in=8, fan_out=8,
+                kind=GroupKind.EXPERT,
+            )
+            for i in range(2)
+            for j in range(count)
+        )  # fmt: skip
+
+    found = findings(name, experts(8), experts(2))[FindingKind.UNCOVERED_GROWTH]
+    assert found.message == (
+        f"the number of experts grows by 4, and {name} has no rule for it; published rules also "
+        "depend on the number of experts that are active, which layouts do not show, and they do "
+        "not agree, so measure"
+    )
+    conditions = " ".join(shipped_recipe(name).conditions)
+    assert name == "square-root-batch" or "The number of experts and of those" in conditions
 
 
 def test_depth_needs_groups_that_write_into_the_stream() -> None:
