@@ -6,11 +6,12 @@ sets a cookie.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import importlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 from urllib.parse import quote
 
 import structlog
@@ -21,7 +22,6 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
 
 from advisor.web import (
     check_pages,
@@ -41,8 +41,8 @@ from advisor.web.limits import LimitExceededError, Limits
 from advisor.web.numbers import to_json
 from advisor.web.rendering import Renderer
 from advisor.web.security import SecurityHeaders
+from advisor.web.static_files import StaticFiles
 
-_STATIC = Path(__file__).parent / "static"
 _JSON = "application/json"
 
 _log = structlog.get_logger()
@@ -68,22 +68,24 @@ def create_app(backend: Backend, limits: WebLimits) -> Starlette:
         backend: The service to read from; the application closes it when it stops.
         limits: Its limits.
     """
+    static = StaticFiles()
     context = Context(
         backend=backend,
         feeds=RunFeeds(backend),
         limits=Limits(
             max_requests_per_s=limits.max_requests_per_s, max_live_pages=limits.max_live_pages
         ),
-        renderer=Renderer(),
+        renderer=Renderer(static.base),
     )
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         context.feeds.start()
+        loading = asyncio.create_task(asyncio.to_thread(_prepare, context.renderer), name="prepare")
         try:
             yield
         finally:
-            await context.stop()
+            await asyncio.gather(loading, context.stop())
 
     project = "/projects/{project}"
     run, profile = f"{project}/runs/{{run}}", f"{project}/profiles/{{profile}}"
@@ -113,7 +115,7 @@ def create_app(backend: Backend, limits: WebLimits) -> Starlette:
                 for path, handler in pages.items()
             ),
             Route("/sign-in", _handled(context, sign_in_page.submit), methods=["POST"]),
-            Mount("/static", StaticFiles(directory=_STATIC)),
+            Mount("/static", static),
         ],
         middleware=[
             Middleware(SecurityHeaders),
@@ -124,6 +126,12 @@ def create_app(backend: Backend, limits: WebLimits) -> Starlette:
     )
     app.state.context = context
     return app
+
+
+def _prepare(renderer: Renderer) -> None:
+    """Load what the first visitor would wait for."""
+    renderer.load()
+    importlib.import_module("numpy.ma")  # numpy.unique imports it when it is first called
 
 
 async def _healthz(_request: Request) -> Response:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 
 from advisor.report.points import PointReader
 from advisor.web.backend import Backend, Viewer
-from advisor.web.event_ids import latest, places_over
+from advisor.web.event_ids import order_of, places_over
 from advisor.web.history import History
 from advisor.web.shared_groups import SharedGroups
 from fslr.advisor.v1 import profile_pb2, run_service_pb2
@@ -48,9 +48,12 @@ class HistoryReader:
         """Return the run."""
         return await self._backend.run(*self._of)
 
-    async def new_history(self) -> History:
-        """Read the run and its profile, and return an empty history."""
-        run = await self.summary()
+    async def new_history(self, run: run_service_pb2.Run) -> History:
+        """Read the profile of a run, and return an empty history.
+
+        Args:
+            run: The run.
+        """
         groups, profile = await asyncio.gather(
             self._groups.get(run.opening.layout), self._profile(run.opening.profile)
         )
@@ -64,29 +67,25 @@ class HistoryReader:
             return None
         return answer.profile.content
 
-    def seconds_of(self, history: History) -> float:
+    def seconds_of(self, run: run_service_pb2.Run) -> float:
         """Return about how long it takes to read all events of a run, in seconds."""
-        return history.figures.run.measurements * _event_s(history)
+        return run.measurements * _event_s(run)
 
-    async def outline(self, history: History) -> History:
-        """Read single events, evenly over the time of the run.
+    async def outline(self, run: run_service_pb2.Run) -> list[run_service_pb2.RunEvent]:
+        """Return single events, evenly over the time of a run, oldest first.
 
         Args:
-            history: A history of the run.
+            run: The run.
         """
-        run = history.figures.run
-        outline = History(run, history.figures.reader)
-        read = ""
-        count = min(max(int(_OUTLINE_S / _event_s(history)), _MIN_OUTLINE), _MAX_OUTLINE)
-        for place in places_over(run, count):
-            after_id = latest(place, read)
-            answer = await self._backend.history(*self._of, after_id=after_id, size=1)
-            for event in answer.events:
-                outline.add(event)
-                read = event.id
-            if not answer.more:
-                break
-        return outline
+        count = min(max(int(_OUTLINE_S / _event_s(run)), _MIN_OUTLINE), _MAX_OUTLINE)
+        answers = await asyncio.gather(
+            *(
+                self._backend.history(*self._of, after_id=place, size=1)
+                for place in places_over(run, count)
+            )
+        )
+        found = {event.id: event for answer in answers for event in answer.events}
+        return [found[event_id] for event_id in sorted(found, key=order_of)]
 
     async def page(
         self, history: History, after_id: str
@@ -120,6 +119,6 @@ class Turns:
             self._since = time.monotonic()
 
 
-def _event_s(history: History) -> float:
+def _event_s(run: run_service_pb2.Run) -> float:
     """Return about how long it takes to read an event, in seconds."""
-    return _EVENT_S + _GROUP_S * len(history.figures.reader.groups)
+    return _EVENT_S + _GROUP_S * len(run.opening.layout.groups)

@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse
 from advisor.policy.control_characters import without_controls
 from advisor.report import sentences
 from advisor.report.texts import LANGUAGES, Texts
+from advisor.report.texts.tables import all_texts
 from advisor.report.words import format_number, format_percent, short_name
 from advisor.web.sessions import LANGUAGE_COOKIE
 
@@ -34,9 +35,13 @@ def language_of(request: Request) -> str:
 
 
 class Renderer:
-    """Renders the templates of this package; every value is escaped."""
+    """Renders the templates of this package; every value is escaped.
 
-    def __init__(self) -> None:
+    Args:
+        static: The path of the scripts and styles, without a slash at the end.
+    """
+
+    def __init__(self, static: str = "/static") -> None:
         self._environment = jinja2.Environment(
             loader=jinja2.PackageLoader("advisor.web"),
             autoescape=True,
@@ -53,11 +58,18 @@ class Renderer:
             "iso": _iso,
         }
         self._environment.globals |= {
+            "static": static,
             "decay_text": sentences.decay_text,
             "reason": sentences.reason,
             "change_text": sentences.change_text,
             "outcome_text": sentences.outcome_text,
         }
+
+    def load(self) -> None:
+        """Compile the templates and read the texts, which the first visitor would wait for."""
+        all_texts()
+        for name in self._environment.list_templates():
+            self._environment.get_template(name)
 
     def page(
         self,

@@ -98,13 +98,21 @@ class RunFeed:
         Raises:
             ServiceError: The run cannot be read.
         """
-        reading = self.history = await self._reader.new_history()
-        if self._reader.seconds_of(reading) < _FIRST_VIEW_S:
+        run = await self._reader.summary()
+        if self._reader.seconds_of(run) < _FIRST_VIEW_S:
+            reading = self.history = await self._reader.new_history(run)
             started = time.monotonic()
             while not self.complete and time.monotonic() - started < _FIRST_VIEW_S:
                 self.complete = not await self._read_page(reading)
-        if not self.complete:
-            self.history = await self._reader.outline(reading)
+        else:
+            reading, events = await asyncio.gather(
+                self._reader.new_history(run), self._reader.outline(run)
+            )
+            self.history = History(run, reading.figures.reader)
+            turns = Turns()
+            for event in events:
+                self.history.add(event)
+                await turns.next()
         self._task = asyncio.create_task(self._follow(reading), name="run feed")
 
     async def refresh_summary(self) -> None:
@@ -243,7 +251,7 @@ class RunFeed:
         for event in events:
             if not self.history.figures.reader.fits(event):  # restarted with a different layout
                 earlier = self.history.figures
-                self.history = await self._reader.new_history()
+                self.history = await self._reader.new_history(await self._reader.summary())
                 self.history.figures.left_out = earlier.left_out + earlier.measurements
             self._cursor = event.id
             if self.history.add(event):

@@ -175,6 +175,24 @@ def test_every_answer_forbids_foreign_and_inline_code(viewer: Any) -> None:
     assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+=|\sstyle=|<style|https?://", page)
 
 
+def test_browsers_keep_scripts_and_styles_until_they_change(viewer: Any) -> None:
+    found = re.findall(r'(?:href|src)="(/static/[^"]+)"', viewer.get(_BASE).text)
+    assert {path.rpartition("/")[2] for path in found} >= {"run.js", "chart.js", "page.css"}
+    for path in found:
+        answer = viewer.get(path)
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["content-encoding"] == "gzip" or path.endswith(("svg", "min.css"))
+        again = viewer.get(path, headers={"if-none-match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+    for path in ("/static/run.js", "/static/0123456789ab/run.js"):
+        plain = viewer.get(path, headers={"accept-encoding": ""})
+        assert plain.headers["cache-control"] == "no-cache"
+        assert "content-encoding" not in plain.headers
+        assert "javascript" in plain.headers["content-type"]
+    assert viewer.get("/static/../app.py").status_code == 404
+    assert viewer.get("/static/%2e%2e/app.py").status_code == 404
+
+
 def test_the_page_shows_the_three_figures(viewer: Any) -> None:
     page = viewer.get(_BASE).text
     for words in (

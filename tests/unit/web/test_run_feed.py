@@ -33,10 +33,13 @@ class _Stored(HistoryReader):
         self.pages = 0
         self.changed = asyncio.Event()
 
-    async def new_history(self) -> History:
-        return History(self.run, PointReader(self.run.opening.layout))
+    async def summary(self) -> run_service_pb2.Run:
+        return self.run
 
-    def seconds_of(self, history: History) -> float:  # noqa: ARG002 - as in the base class
+    async def new_history(self, run: run_service_pb2.Run) -> History:
+        return History(run, PointReader(run.opening.layout))
+
+    def seconds_of(self, run: run_service_pb2.Run) -> float:  # noqa: ARG002 - as in the base class
         return 0.0
 
     async def page(
