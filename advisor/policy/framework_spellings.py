@@ -18,7 +18,8 @@ changed; an alias table of the profile does that.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import lru_cache
 
 _COLLECTION = "params."
 _WEIGHTS = {"kernel", "scale", "embedding"}
@@ -35,15 +36,15 @@ def common_spelling(name: str) -> str:
     return ".".join([*pieces, "weight" if last in _WEIGHTS else last])
 
 
-def _split_number(part: str) -> Iterator[str]:
-    """Yield a part of a name, and the number at its end as a part of its own: ``blocks_3``."""
+# The names of a model have few different parts.
+@lru_cache(maxsize=1_024)
+def _split_number(part: str) -> tuple[str, ...]:
+    """Return a part of a name, and the number at its end as a part of its own: ``blocks_3``."""
     word, _, number = part.rpartition("_")
     before = word.rstrip("_")[-1:]
     if (number == "*" or _is_number(number)) and before.isascii() and before.isalpha():
-        yield word
-        yield number
-    else:
-        yield part
+        return word, number
+    return (part,)
 
 
 class FrameworkSpellings:

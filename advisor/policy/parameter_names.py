@@ -183,6 +183,7 @@ def _numbers_of_shape(shape: str) -> tuple[_Number, ...]:
     last = len(segments) - 1
     found: list[_Number] = []
     offset, before = 0, ""
+    place, counted = 0, 0  # numbers before this position of the name
     for i, segment in enumerate(segments):
         if len(found) == _MAX_NUMBERS:
             break
@@ -190,13 +191,16 @@ def _numbers_of_shape(shape: str) -> tuple[_Number, ...]:
         if written is not None:
             if i == last and not written.in_blocks and not written.plain:
                 written = _of_last_segment(segments, written)
-            place = len(_DIGITS.findall(shape[: offset + written.start]))
+            start = offset + written.start
+            place += len(_DIGITS.findall(shape, counted, start))
+            counted = start
             found.append(_Number(place, i, i < last - 1, written))
         offset += len(segment) + 1
         before = segment
     return tuple(found)
 
 
+@lru_cache(maxsize=1_024)
 def _written(segment: str, before: str, *, is_last: bool) -> _Written | None:
     """Return how a segment writes a number; None: it has none.
 

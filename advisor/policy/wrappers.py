@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 _ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _IN_FRONT = ("module.", "base_model.model.")
+_IN_FRONT_PATTERN = re.compile(rf"(?:{'|'.join(map(re.escape, _IN_FRONT))})+")
 _ANYWHERE_PATTERN = re.compile(rf"(?:^|(?<=[./]))(?:{'|'.join(_ANYWHERE)})[./]")
 
 
@@ -18,8 +19,8 @@ def strip_wrappers(name: str) -> str:
     anywhere, ``module.`` and ``base_model.model.`` only at the start of the name.
     """
     stripped = _ANYWHERE_PATTERN.sub("", name)
-    while prefix := next((p for p in _IN_FRONT if stripped.startswith(p)), ""):
-        stripped = stripped.removeprefix(prefix)
+    if front := _IN_FRONT_PATTERN.match(stripped):
+        stripped = stripped[front.end() :]
     return stripped or name
 
 

@@ -11,7 +11,7 @@ import grpc
 from tests.fuzz.inputs import Input
 from tests.fuzz.judging import Answer
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 _WATCH_S = 0.15
 _REFUSAL_S = 0.2
 _MAX_RESPONSES = 50  # of a watch call
