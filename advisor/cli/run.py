@@ -129,7 +129,7 @@ def show(
     if metrics:
         print_table(metrics_table(metrics))
     if rows:
-        print_table(groups_table(rows))
+        print_table(groups_table(rows, observes_only=figures.observes_only))
     if figures.left_out:
         warn(
             f"{figures.left_out} measurements of an earlier layout are left out: the run was "

@@ -21,6 +21,7 @@ from advisor.report.run_figures import RunFigures
 from advisor.report.sentences import (
     contributions_text,
     cost_text,
+    learning_rates_text,
     outcome_text,
     recommended_text,
     total_change_text,
@@ -58,7 +59,7 @@ def run_view(
         return Group(header(figures, now), Text(_TEXTS("document.empty")))
     gap = [] if is_compact else [Text("")]
     parts: list[RenderableType] = [header(figures, now)]
-    for lines in figure_lines(figures):
+    for lines in figure_lines(figures, is_compact=is_compact):
         parts += [*gap, *lines]
     parts += [*gap, roles_table(figures, roles)]
     more = len(figures.reader.roles.names) - roles
@@ -71,7 +72,8 @@ def run_view(
     elif recipe is not None:
         parts += ["", *recipe_view(recipe, roles, observes_only=figures.observes_only)]
     if measurements:
-        parts += [*gap, measurements_table(figures.points[-measurements:])]
+        newest = figures.points[-measurements:]
+        parts += [*gap, measurements_table(newest, observes_only=figures.observes_only)]
     return Group(*parts)
 
 
@@ -112,8 +114,13 @@ def header(figures: RunFigures, now: datetime) -> Text:
     )
 
 
-def figure_lines(figures: RunFigures) -> list[list[RenderableType]]:
-    """Return the three figures: for each a title, a sentence, and a line that shows it."""
+def figure_lines(figures: RunFigures, *, is_compact: bool = False) -> list[list[RenderableType]]:
+    """Return the three figures: for each a title, a sentence, and a line that shows it.
+
+    Args:
+        figures: The figures of the run.
+        is_compact: Whether the range of learning rates is left out.
+    """
     points = figures.points
     contributions = figures.role_contributions()
     recent = min(RECENT_POINTS, sum(point.role_shares is not None for point in points))
@@ -129,9 +136,15 @@ def figure_lines(figures: RunFigures) -> list[list[RenderableType]]:
         ],
         [
             _figure(title, recommended_text(figures, _TEXTS)),
+            *_learning_rates(figures, is_compact=is_compact),
             Text(cost_text(figures.cost(), _TEXTS), style="dim"),
         ],
     ]
+
+
+def _learning_rates(figures: RunFigures, *, is_compact: bool) -> list[RenderableType]:
+    sentence = "" if is_compact else learning_rates_text(figures, _TEXTS)
+    return [Text(sentence)] if sentence else []
 
 
 def _figure(key: str, sentence: str) -> Text:
@@ -164,14 +177,22 @@ def roles_table(figures: RunFigures, most: int) -> Table:
     """
     rows = figures.recommended_roles()
     decays = any(row.decay is not None for row in rows)
-    width = _SHORT_TREND if decays else _TREND
+    width, observes = _SHORT_TREND if decays else _TREND, figures.observes_only
     table = Table(
         Column("role", overflow="fold"),
         Column("groups", justify="right"),
         Column("share", justify="right"),
         Column("over time", width=width),
-        Column("multiplier", justify="right", no_wrap=True),
-        Column("learning\nrate", justify="right", no_wrap=True),
+        Column(
+            "multiplier\n(would be)" if observes else "multiplier",
+            justify="right",
+            no_wrap=True,
+        ),
+        Column(
+            "learn. rate\n(would be)" if observes else "learning\nrate",
+            justify="right",
+            no_wrap=True,
+        ),
         *([Column("decay\n/ step", justify="right", no_wrap=True)] if decays else []),
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False,
     )  # fmt: skip
@@ -235,17 +256,18 @@ def _listed(names: Sequence[str], most: int) -> str:
     return ", ".join(map(without_controls, names[:most])) + more
 
 
-def measurements_table(points: Sequence[Point]) -> Table:
+def measurements_table(points: Sequence[Point], *, observes_only: bool = False) -> Table:
     """Return measurements, one a line.
 
     Args:
         points: The measurements, oldest first.
+        observes_only: Whether the run applies no multipliers.
     """
     table = Table(
         *(Column(name, justify="right", no_wrap=True) for name in ("step", "loss", "total rate")),
         Column("of reference", justify="right"),
         Column("nonlinear", justify="right"),
-        Column("multipliers", justify="right", no_wrap=True),
+        Column("would be" if observes_only else "multipliers", justify="right", no_wrap=True),
         Column("next", justify="right", no_wrap=True),
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False,
     )  # fmt: skip
@@ -263,14 +285,16 @@ def measurements_table(points: Sequence[Point]) -> Table:
     return table
 
 
-def groups_table(rows: Sequence[RecommendedGroupRow]) -> Table:
+def groups_table(rows: Sequence[RecommendedGroupRow], *, observes_only: bool = False) -> Table:
     """Return the groups of the newest answer with their outcomes.
 
     Args:
         rows: The groups.
+        observes_only: Whether the run applies no multipliers.
     """
     table = Table(
-        Column("group", overflow="fold"), "measured", "error", "share", "reference", "multiplier",
+        Column("group", overflow="fold"), "measured", "error", "share", "reference",
+        "would be" if observes_only else "multiplier",
         Column("outcome", overflow="fold"),
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False,
     )  # fmt: skip

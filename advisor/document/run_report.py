@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,13 +24,14 @@ from advisor.report.sentences import (
     cost_text,
     decay_text,
     joined,
+    learning_rates_text,
     outcome_text,
     reason,
     recommended_text,
     total_change_text,
 )
 from advisor.report.texts import Texts
-from advisor.report.words import format_number, format_percent, short_name
+from advisor.report.words import format_number, format_percent, name_pieces, short_name
 from fslr.advisor.v1 import profile_pb2
 
 _MAX_ROLES = 40
@@ -39,7 +39,6 @@ _MAX_CHANGES = 30
 _FEW_POINTS = 3
 _MAX_OUTLIERS = 5
 _NO_METRICS = ReportedMetrics()
-_BREAKS = re.compile(r"[^./]*[./]+|[^./]+")
 
 LIMITS = range(1, 7)
 """Numbers of the sentences about what the numbers do not say."""
@@ -135,7 +134,9 @@ def _figures(figures: RunFigures, texts: Texts) -> dict[str, Any]:
         "sentences": {
             "total_change": total_change_text(figures.points, texts),
             "contributions": contributions_text(roles, recent, texts),
-            "recommended": recommended_text(figures, texts),
+            "recommended": joined(
+                [recommended_text(figures, texts), learning_rates_text(figures, texts)], texts
+            ),
         },
         "total_change": pictures.total_change(figures, texts),
         "learning_rate": pictures.learning_rate(figures, texts),
@@ -259,8 +260,8 @@ def _short(value: float) -> str:
 
 
 def breakable(words: object) -> Markup:
-    """Return text that may be broken after each dot and slash, as in names of parameters."""
-    return Markup("<wbr>").join(_BREAKS.findall(str(words)))
+    """Return text that may be broken inside of the names of parameters."""
+    return Markup("<wbr>").join(name_pieces(str(words)))
 
 
 def _next_step(figures: RunFigures, texts: Texts) -> str:

@@ -53,6 +53,7 @@ MIN_SCHEDULE_MEASUREMENTS = 10
 MAX_STEP_CHANGE = 1.05
 """If the size of steps changes by less than this factor while the schedule changes by 2 or more,
 something normalises the step after the learning rate."""
+_BILLION = 1e9
 
 
 Value = str | int | tuple[str, ...]
@@ -187,6 +188,11 @@ def learning_rates_are_usual(run: CheckedRun) -> CheckRow:
     )
 
 
+def _whole(steps: float) -> str:
+    """Return a number of steps without a fraction; one beyond a billion is rounded."""
+    return f"{steps:,.0f}" if steps < _BILLION else format_number(steps)
+
+
 def decay_time_scales_are_usual(run: CheckedRun) -> CheckRow:
     """Check that weight decay does not forget most of the training.
 
@@ -206,7 +212,7 @@ def decay_time_scales_are_usual(run: CheckedRun) -> CheckRow:
         check,
         run,
         [run.layout.groups[position].name for position in off],
-        steps=format_number(scale),
+        steps=_whole(scale),
         group=run.layout.groups[largest].name,
         part=format_number(scale / run.total_steps),
         limit=f"{MIN_DECAY_TIME_SCALE:g}",

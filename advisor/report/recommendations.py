@@ -182,6 +182,23 @@ def recommended_roles(
     ]
 
 
+def effective_range(event: run_service_pb2.RunEvent) -> tuple[float, float] | None:
+    """Return the smallest and the largest recommended learning rate of an answer.
+
+    Args:
+        event: The measurement and its answer.
+
+    Returns:
+        Scheduled learning rates times recommended multipliers; None: not reported.
+    """
+    scheduled = _in_decimal(np.array(event.measurement.learning_rates, np.float32))
+    if scheduled is None:
+        return None
+    answer = packed.packed_response(event.recommendation)
+    effective = scheduled * packed.numbers(answer.multipliers, "<f8")
+    return float(effective.min()), float(effective.max())
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Arrays:
     """What an answer says of each group, as arrays.

@@ -11,6 +11,7 @@ from statistics import median
 from advisor.report.contributions import (
     ContributionRow,
     block_contributions,
+    contributions,
     role_contributions,
 )
 from advisor.report.followed_recipe import FollowedRecipe, followed_recipe
@@ -24,6 +25,8 @@ from advisor.report.recommendations import (
 from advisor.report.run_changes import Change, ChangeReader
 from advisor.report.runs import RunRow
 from fslr.advisor.v1 import profile_pb2, run_service_pb2
+
+_MIN_PARTS = 2  # of contributions
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,13 @@ class RunFigures:
     def role_contributions(self) -> list[ContributionRow]:
         """Return what each role contributed over the last measurements; empty: not reported."""
         return role_contributions(self.reader.roles, self.points)
+
+    def role_shares(self) -> dict[str, float]:
+        """Return the mean share of every role over the last measurements; empty: not reported."""
+        roles = self.reader.roles
+        shares = [point.role_shares for point in self.points]
+        rows = contributions(roles, shares, most=max(len(roles.names), _MIN_PARTS))
+        return {row.part: row.share for row in rows}
 
     def block_contributions(self) -> list[ContributionRow]:
         """Return what each block contributed over the last measurements; empty: not reported."""

@@ -7,7 +7,7 @@ import math
 from advisor.policy import Limit
 from advisor.report.contributions import ContributionRow
 from advisor.report.points import Point
-from advisor.report.recommendations import RecommendedGroupRow
+from advisor.report.recommendations import RecommendedGroupRow, effective_range
 from advisor.report.run_changes import Change, ChangeKind
 from advisor.report.run_figures import MeasuringCost, RunFigures
 from advisor.report.texts import Texts
@@ -167,6 +167,20 @@ def recommended_text(figures: RunFigures, texts: Texts) -> str:
         held=sum(count for outcome, count in newest.outcomes.items() if is_held(outcome)),
         groups=newest.outcomes.total(),
     )
+
+
+def learning_rates_text(figures: RunFigures, texts: Texts) -> str:
+    """Return the range of the newest recommended learning rates in a sentence; empty: not known.
+
+    Args:
+        figures: The figures of the run.
+        texts: The language's texts.
+    """
+    found = None if figures.newest is None else effective_range(figures.newest)
+    if found is None:
+        return ""
+    key = "would_have_been.rates" if figures.observes_only else "recommended.rates"
+    return texts(key, low=f"{found[0]:.3g}", high=f"{found[1]:.3g}")
 
 
 def cost_text(cost: MeasuringCost, texts: Texts) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ _OUTCOME_SENTENCES = {
     policy_pb2.OUTCOME_PRIOR: "The group is not measured yet, so the multiplier is its "
     "prior, or 1.",
 }
+
+_PIECE = re.compile(r"[^./_]*[./_]+|[^./_]+")
 
 _LIMIT_SENTENCES = {
     Limit.MIN_MULTIPLIER: "The multiplier was below `min_multiplier`.",
@@ -116,6 +119,15 @@ def limit_sentence(limit: Limit) -> str:
 def short_name(resource_name: str) -> str:
     """Return the last segment of a resource name."""
     return resource_name.rsplit("/", 1)[-1]
+
+
+def name_pieces(name: str) -> list[str]:
+    """Return the pieces of a parameter's name, after each of which a line may end.
+
+    Args:
+        name: The name, such as ``blocks.3.attn_norm.weight``.
+    """
+    return _PIECE.findall(name)
 
 
 def format_rules(policy: policy_pb2.Policy) -> str:

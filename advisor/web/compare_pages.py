@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import enum
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from advisor.policy.arrays import Floats
+from advisor.report.metrics import metric_rows, metric_series
 from advisor.report.profile_curves import ProfileCurves
 from advisor.report.run_columns import aligned_extremes
 from advisor.report.runs import RunRow
@@ -23,6 +27,7 @@ from advisor.web.run_feed import RunFeed
 from advisor.web.script_texts import script_texts
 
 _BUCKETS = 250
+_MAX_METRICS, _MAX_ROLES = 12, 40
 _FIGURES = (
     *(("loss", "loss"), ("total_rate", "total_rate"), ("learning_rate", "learning_rate")),
     *(("page.min_multiplier", "min_multiplier"), ("page.max_multiplier", "max_multiplier")),
@@ -31,19 +36,28 @@ _FIGURES = (
 _RUN_CURVES = ("total_rate", "loss", "max_multiplier")
 
 
+class Quantity(enum.Enum):
+    """What is compared."""
+
+    FIGURE = "figure"
+    METRIC = "metric"
+    SHARE = "share"
+    UNIT_RATE = "unit rate"
+
+
 @dataclass(frozen=True, slots=True)
 class Compared:
     """A number of both sides.
 
     Attributes:
-        label: What it is: the key of a text, or a role.
-        is_role: Whether ``label`` is a role.
+        quantity: What it is.
+        label: The key of a text for a figure, a role, or a metric's name.
         left: The number of the first side; None: not reported.
         right: That of the second side.
     """
 
+    quantity: Quantity
     label: str
-    is_role: bool
     left: float | None
     right: float | None
 
@@ -65,9 +79,15 @@ async def compare_page(context: Context, request: Request) -> Response:
     left, right, kind = _asked(request)
     rows: list[Compared] = []
     facts: list[dict[str, Any]] = []
+    step: int | None = None
     if left and right and kind == "run":
         feeds = [await context.feeds.get(viewer, project, name) for name in (left, right)]
-        rows = _run_rows(feeds[0], feeds[1])
+        series = [
+            metric_series(await context.backend.metrics(viewer, project, name))
+            for name in (left, right)
+        ]
+        step = _common_step(feeds)
+        rows = [*_figure_rows(feeds, step), *_metric_rows(series), *_share_rows(feeds)]
         facts = [_run_facts(feed) for feed in feeds]
     elif left and right:
         answers = [await context.backend.profile(viewer, project, n) for n in (left, right)]
@@ -86,6 +106,7 @@ async def compare_page(context: Context, request: Request) -> Response:
         kind=kind,
         rows=rows,
         facts=facts,
+        step=step,
         names=[short_name(item.name) for item in (runs if kind == "run" else profiles)],
         script_texts=script_texts(Texts(language_of(request))),
     )
@@ -169,21 +190,60 @@ def _run_facts(feed: RunFeed) -> dict[str, Any]:
     }
 
 
-def _run_rows(left: RunFeed, right: RunFeed) -> list[Compared]:
-    """Return the newest figures of two runs."""
-    figures = [feed.history.figures for feed in (left, right)]
-    last = [f.points[-1] if f.points else None for f in figures]
-    rows = [
-        Compared(label, False, *(getattr(point, name, None) for point in last))
-        for label, name in _FIGURES
+def _common_step(feeds: Sequence[RunFeed]) -> int | None:
+    """Return the last step that both runs have; None: one has no measurement."""
+    points = [feed.history.figures.points for feed in feeds]
+    return min(each[-1].step for each in points) if all(points) else None
+
+
+def _figure_rows(feeds: Sequence[RunFeed], step: int | None) -> list[Compared]:
+    """Return the figures of two runs at a step that both have."""
+    if step is None:
+        return []
+    found = []
+    for feed in feeds:
+        columns = feed.history.columns
+        values = np.stack([columns.column(name) for _, name in _FIGURES], axis=1)
+        found.append(between_points(columns.column("step"), values, np.array([step]))[0])
+    return [
+        Compared(Quantity.FIGURE, label, _known(found[0][i]), _known(found[1][i]))
+        for i, (label, _) in enumerate(_FIGURES)
     ]
-    shares = [{row.part: row.share for row in f.role_contributions() if row.part} for f in figures]
-    roles = dict.fromkeys([*shares[0], *shares[1]])
-    return rows + [Compared(role, True, *(each.get(role) for each in shares)) for role in roles]
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _metric_rows(series: Sequence[Mapping[str, Mapping[int, float]]]) -> list[Compared]:
+    """Return the last values of the metrics of two runs."""
+    last = [{row.metric: row.last for row in metric_rows(each)} for each in series]
+    names = sorted(last[0].keys() | last[1].keys())
+    # Those of both sides are what is compared.
+    names.sort(key=lambda name: not (name in last[0] and name in last[1]))
+    return [
+        Compared(Quantity.METRIC, name, *(each.get(name) for each in last))
+        for name in names[:_MAX_METRICS]
+    ]
+
+
+def _share_rows(feeds: Sequence[RunFeed]) -> list[Compared]:
+    """Return the shares of the roles of two runs, the largest first."""
+    shares = [feed.history.figures.role_shares() for feed in feeds]
+    roles = sorted(
+        dict.fromkeys([*shares[0], *shares[1]]),
+        key=lambda role: -max(abs(each.get(role, 0.0)) for each in shares),
+    )
+    return [
+        Compared(Quantity.SHARE, role, *(each.get(role) for each in shares))
+        for role in roles[:_MAX_ROLES]
+    ]
 
 
 def _profile_rows(left: ProfileCurves, right: ProfileCurves) -> list[Compared]:
     """Return the last unit rates of two profiles by role."""
     last = [dict(zip(c.roles, c.unit_rates[-1].tolist(), strict=True)) for c in (left, right)]
     roles = dict.fromkeys([*last[0], *last[1]])
-    return [Compared(role, True, *(each.get(role) for each in last)) for role in roles]
+    return [
+        Compared(Quantity.UNIT_RATE, role, *(each.get(role) for each in last)) for role in roles
+    ]

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
@@ -15,7 +16,7 @@ from advisor.policy.control_characters import without_controls
 from advisor.report import sentences
 from advisor.report.texts import LANGUAGES, Texts
 from advisor.report.texts.tables import all_texts
-from advisor.report.words import format_number, format_percent, short_name
+from advisor.report.words import format_number, format_percent, name_pieces, short_name
 from advisor.web.sessions import LANGUAGE_COOKIE
 
 _ABSENT = "\N{EN DASH}"
@@ -54,6 +55,7 @@ class Renderer:
             "percent": _percent,
             "short": short_name,
             "cut": _cut,
+            "name": _name,
             "time": _time,
             "iso": _iso,
         }
@@ -126,6 +128,14 @@ def _cut(text: str) -> str:
     text = without_controls(text)
     half = _MAX_NAME // 2
     return text if len(text) <= _MAX_NAME else f"{text[:half]}…{text[-half + 1 :]}"
+
+
+def _name(text: str) -> Markup:
+    """Return a name as :func:`_cut` does, which may be broken after dots, slashes and underscores.
+
+    It is for the content of elements; titles and attributes have no places to break.
+    """
+    return Markup("<wbr>").join(name_pieces(_cut(text)))
 
 
 def _time(moment: datetime) -> str:

@@ -180,6 +180,7 @@ def _values(feed: RunFeed, texts: Texts) -> dict[str, Any]:
             contributions, min(len(figures.points), 10), texts
         ),
         "recommended_text": sentences.recommended_text(figures, texts),
+        "learning_rates_text": sentences.learning_rates_text(figures, texts),
         "recommended": figures.recommended_roles(),
         "cost_text": sentences.cost_text(figures.cost(), texts),
         "changes": figures.changes[-50:],

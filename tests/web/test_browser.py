@@ -367,7 +367,7 @@ def test_japanese_stays_once_it_was_chosen(desk: Page) -> None:
     page.wait_for_selector("html[lang=ja]")
     desk.open(_BASE)
     assert page.locator("#chart-total").text_content() == "ステップごとの出力全体の変化"
-    page.wait_for_selector("#live:has-text('ライブ')")
+    page.wait_for_selector("#live:has-text('自動更新中')")
 
 
 def test_signing_in_shows_one_project_and_no_other(chromium: Any, tmp_path: Path) -> None:

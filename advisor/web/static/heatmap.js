@@ -11,6 +11,7 @@ export class HeatMap {
     this.onChoose = onChoose;
     this.row = 0;
     this.column = 0;
+    this.section = container.closest("section");
     this.canvas = element("canvas", {
       tabindex: "0", role: "group", "aria-label": title, "aria-description": texts["page.heat.keys"],
     });
@@ -36,13 +37,15 @@ export class HeatMap {
 
   setData({ names, steps, values }) {
     Object.assign(this, { names, steps, values });
+    this.section.hidden = steps.length > 0 && values.flat().every((value) => value === null);
     this.draw();
     this.fillTable();
   }
 
   draw() {
     if (!this.isVisible || !this.steps) return;
-    if (!this.steps.length || this.values.every((row) => row.every((value) => value === null))) {
+    if (this.section.hidden) return;
+    if (!this.steps.length) {
       this.status.textContent = this.texts["page.no_points"];
       return;
     }

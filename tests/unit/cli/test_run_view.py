@@ -51,6 +51,9 @@ def test_a_run_that_only_observes_says_what_would_have_been() -> None:
     text = "\n".join(printed(run_view(RunFigures.of(*stored_run(observe_only=True)), NOW)))
     assert "observes only: nothing is applied" in text
     assert "Learning rates that would have been recommended" in text
+    assert "Learning rates would have been 0.00841 to 0.00917." in text
+    assert text.count("(would be)") == 2
+    assert text.count("would be  next") == 1
 
 
 @pytest.mark.parametrize("height", [24, 50])

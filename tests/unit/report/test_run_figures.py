@@ -18,6 +18,7 @@ from advisor.report.sentences import (
     contributions_text,
     cost_text,
     decay_text,
+    learning_rates_text,
     outcome_text,
     reason,
     recommended_text,
@@ -295,3 +296,16 @@ def test_rows_of_groups_are_chosen_by_role_and_block() -> None:
         assert role.groups == len(own)
         assert role.typical in own
         assert role.max_effective == max(row.effective_learning_rate or 0 for row in own)
+
+
+def test_learning_rates_are_the_scheduled_ones_times_the_multipliers() -> None:
+    run, events = stored_run()
+    events[-1].recommendation.multipliers[:] = [0.5, *([1.0] * 8), 2.0]
+    assert learning_rates_text(RunFigures.of(run, events), EN) == (
+        "Learning rates are 0.005 to 0.02."
+    )
+    run.opening.observe_only = True
+    japanese = learning_rates_text(RunFigures.of(run, events), JA)
+    assert japanese == "学習率は0.005から0.02になったはずです。"
+    del events[-1].measurement.learning_rates[:]
+    assert learning_rates_text(RunFigures.of(run, events), EN) == ""

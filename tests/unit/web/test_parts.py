@@ -15,6 +15,7 @@ from advisor.web.errors import STATUSES, status_of
 from advisor.web.event_ids import is_after, places_over
 from advisor.web.limits import LimitExceededError, Limits
 from advisor.web.numbers import rounded, to_json
+from advisor.web.rendering import _name
 from advisor.web.sessions import is_token, safe_target
 from fslr import errors
 from fslr.advisor.v1 import run_service_pb2
@@ -107,3 +108,9 @@ def test_single_events_are_taken_from_the_start_to_the_end_of_a_run() -> None:
     assert [*places_over(run, 5)] == ["", "60000-0", "70000-0", "80000-0", "90000-0"]
     run.update_time.FromMilliseconds(50_400)
     assert [*places_over(run, 3)] == ["", "50000-0", "50000-0"]
+
+
+def test_a_name_may_break_after_its_parts_and_nothing_in_it_is_markup() -> None:
+    assert _name("blocks.0.attn_norm/w") == "blocks.<wbr>0.<wbr>attn_<wbr>norm/<wbr>w"
+    assert "<img" not in _name("<img src=x>.weight")
+    assert len(_name("x" * 1_000_000)) < 100
