@@ -329,19 +329,21 @@ def test_an_optimizer_of_frozen_parameters_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "tensors", "hints"),
+    ("kind", "options", "tensors", "hints"),
     [
-        ({"fused": True}, 64, True),
-        ({"foreach": True}, 200, True),
-        ({"fused": True}, 63, False),
-        ({"foreach": False}, 200, False),
-        ({}, 200, False),  # on the CPU, PyTorch loops by default
+        (torch.optim.SGD, {"fused": True}, 64, True),
+        (torch.optim.NAdam, {"foreach": True}, 200, True),
+        (torch.optim.SGD, {"fused": True}, 63, False),
+        (torch.optim.SGD, {"foreach": False}, 200, False),
+        (torch.optim.SGD, {}, 200, False),  # on the CPU, PyTorch loops by default
+        (torch.optim.AdamW, {"fused": True}, 200, False),  # its parts are stepped together
+        (torch.optim.AdamW, {"fused": True, "lr": torch.tensor(0.1)}, 200, True),
     ],
 )
 def test_a_hint_is_given_for_optimizers_that_step_many_tensors_together(
-    options: dict[str, Any], tensors: int, hints: bool
+    kind: Any, options: dict[str, Any], tensors: int, hints: bool
 ) -> None:
-    optimizer = torch.optim.AdamW(nn.Linear(3, 2).parameters(), lr=0.1, **options)
+    optimizer = kind(nn.Linear(3, 2).parameters(), **{"lr": 0.1, **options})
     hint = splitting_hint([optimizer], tensors)
     assert (f"{tensors} tensors" in hint) == hints
     assert ('scaling="update"' in hint) == hints
@@ -352,9 +354,9 @@ def test_the_hint_is_logged_once_and_no_second_optimizer_is_built(
 ) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(40)))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.001, fused=True)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.001, fused=True)
     built: list[object] = []
-    monkeypatch.setattr(torch.optim.AdamW, "__init__", lambda self, *_, **__: built.append(self))
+    monkeypatch.setattr(torch.optim.SGD, "__init__", lambda self, *_, **__: built.append(self))
     advisor = InProcessAdvisor(content_message([name for name, _ in net.named_parameters()]))
     with (
         caplog.at_level(logging.INFO, "fslr"),

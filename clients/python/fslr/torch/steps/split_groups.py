@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fslr.torch.steps.group_parts import (
     Group,
@@ -26,6 +27,7 @@ from fslr.torch.steps.group_parts import (
     still_true,
 )
 from fslr.torch.steps.group_settings import write_settings
+from fslr.torch.steps.joint_adam import JointAdam, joint_step, steps_as_adam
 from fslr.torch.steps.weight_decay import WeightDecay
 from fslr.training.setting_factors import SettingFactors
 
@@ -47,6 +49,8 @@ class SplitGroups:
         optimizer: The optimizer.
 
     Attributes:
+        is_joint: Whether the step function sees the optimizer's own groups, because their parts are
+            stepped together.
         was_read: Whether the last step read the split groups.
         failure: What went wrong while a step read them, or None; it then got the optimizer's own.
         notes: For each parameter's id, numbers of its part that differ from those of its group.
@@ -65,6 +69,9 @@ class SplitGroups:
         self._known: dict[object, Group] = {}
         self._list: list[Group] = []  # what the step function sees
         self._shown: Shown | None = None  # the same at the start of the step
+        self._joint = JointAdam(optimizer)
+        self.is_joint = False
+        self._has_shown_parts = False
         self._is_scaled = False
         self._is_replaced = False
         self.was_read = False
@@ -107,6 +114,11 @@ class SplitGroups:
         return self._is_scaled or bool(self.settings)
 
     @property
+    def may_step_jointly(self) -> bool:
+        """Whether parts of a group may be stepped together."""
+        return self._joint.is_possible
+
+    @property
     def is_split(self) -> bool:
         """Whether a step is made with split groups at present."""
         return self._is_open
@@ -115,6 +127,7 @@ class SplitGroups:
         """Split the groups as they are now."""
         self.merge()  # a step that raised an exception did not
         self.was_read, self.failure, self._is_replaced = False, None, False
+        self.is_joint = self._has_shown_parts = False
         groups = self._optimizer.param_groups
         split, self._split = self._split, []
         if not self._is_still(split, groups):
@@ -200,14 +213,34 @@ class SplitGroups:
     def groups(self) -> list[Group]:
         """Return the groups that the step function sees; it never raises."""
         self.was_read = True
+        self.is_joint = False
         if self._is_replaced or not self._is_open:
             return self._optimizer.param_groups
         try:
             self.refresh()
+            self.is_joint = not self.notes and self._joint.takes(self._optimizer, self._split)
         except Exception as error:  # noqa: BLE001 - the training's own step is under way
             self.failure = error
             return self._optimizer.param_groups
+        if self.is_joint:
+            return self._optimizer.param_groups
+        self._has_shown_parts = True
         return self._list
+
+    def steps_jointly(self, group: Group) -> bool:
+        """Step the parts of a group together, which the step function does not see.
+
+        Args:
+            group: The group that the step function has come to.
+
+        Returns:
+            Whether it is stepped.
+        """
+        if not self._is_open or not steps_as_adam(self._optimizer):
+            return False
+        (parts,) = [split.parts for split in self._split if split.group is group]
+        joint_step(self._optimizer, [part.values for part in parts])
+        return True
 
     def replace(self, groups: list[Group]) -> None:
         """Let the optimizer have other groups, because the step function sets them."""
@@ -220,7 +253,10 @@ class SplitGroups:
         if not self._is_open:
             return
         self._is_open = False
-        if not self.notes and self._shown is not None and self._shown.is_still(self._list):
+        if not self.notes and (
+            not self._has_shown_parts
+            or (self._shown is not None and self._shown.is_still(self._list))
+        ):
             return
         merged, self._split = self._split, []
         ours = {id(part.values) for split in merged for part in split.parts}
@@ -265,7 +301,7 @@ def _view_of(optimizer: torch.optim.Optimizer, split: SplitGroups) -> torch.opti
     def post_hooks(_: Any) -> OrderedDict[int, Callable[..., Any]]:
         return _for_users(optimizer, view, optimizer._optimizer_step_post_hooks)  # noqa: SLF001
 
-    entries = {
+    entries: dict[str, Any] = {
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
         "__doc__": kind.__doc__,
@@ -273,12 +309,29 @@ def _view_of(optimizer: torch.optim.Optimizer, split: SplitGroups) -> torch.opti
         "_optimizer_step_pre_hooks": property(pre_hooks),
         "_optimizer_step_post_hooks": property(post_hooks),
     }
+    if split.may_step_jointly:
+        entries["_init_group"] = _joint_init_group(kind, split)
     view_kind = types.new_class(
         kind.__name__, (kind,), exec_body=lambda names: names.update(entries)
     )
     view: torch.optim.Optimizer = object.__new__(view_kind)
     object.__setattr__(view, "__dict__", optimizer.__dict__)
     return view
+
+
+def _joint_init_group(kind: type[torch.optim.Optimizer], split: SplitGroups) -> Callable[..., bool]:
+    """Return the method with which Adam's step function begins each group.
+
+    It leaves the lists of tensors empty where the group is stepped already.
+    """
+
+    def init_group(view: torch.optim.Optimizer, group: Group, *lists: list[Tensor]) -> bool:
+        if split.is_joint and split.steps_jointly(group):
+            return False
+        has_complex: bool = kind._init_group(view, group, *lists)  # type: ignore[attr-defined]  # noqa: SLF001
+        return has_complex
+
+    return init_group
 
 
 def _for_users(

@@ -21,6 +21,7 @@ from fslr.torch.steps.inner_optimizer import (
     learning_rate,
     with_closure,
 )
+from fslr.torch.steps.joint_adam import steps_groups_jointly
 from fslr.training.setting_factors import SettingFactors
 
 _T = TypeVar("_T")
@@ -31,13 +32,19 @@ def splitting_hint(optimizers: Sequence[torch.optim.Optimizer], tensors: int) ->
     """Return a hint that splitting these optimizers' groups may be slow; empty if it is not.
 
     A ``foreach`` or ``fused`` step handles all tensors of a group together, so splitting its groups
-    costs it the most. PyTorch uses ``foreach`` by default on CUDA.
+    costs it the most; Adam and AdamW are stepped together in parts, too (:mod:`.joint_adam`).
+    PyTorch uses ``foreach`` by default on CUDA.
 
     Args:
         optimizers: The optimizers.
         tensors: Number of tensors that have their own multiplier.
     """
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    groups = [
+        group
+        for optimizer in optimizers
+        if not steps_groups_jointly(optimizer)
+        for group in optimizer.param_groups
+    ]
     if tensors < _MANY_TENSORS or not any(map(_steps_together, groups)):
         return ""
     return (
