@@ -18,7 +18,6 @@ from benchmarks.rpc.command import rpc
 from benchmarks.scaling import scaling
 from benchmarks.studies.ablations import ablations
 from benchmarks.studies.adapters import adapters
-from benchmarks.studies.alternatives import alternatives
 from benchmarks.studies.ideas import ideas
 from benchmarks.studies.recipes import recipes
 from benchmarks.studies.references import references
@@ -34,7 +33,6 @@ app = typer.Typer(
 )
 app.command()(ablations)
 app.command()(adapters)
-app.command()(alternatives)
 app.command("compare")(compare_stored)
 app.command()(demo)
 app.command()(estimator)

@@ -96,30 +96,6 @@ def transfer(cases: Sequence[dict[str, Any]] | None = None) -> dict[str, Any]:
     return {**document(bases, records, PROVENANCE), "processes": 2}
 
 
-def alternatives() -> dict[str, Any]:
-    """Return the content of ``alternatives.json``."""
-    rows = [
-        {
-            "axis": "width",
-            "model": "res_mlp",
-            "method": method,
-            "shift": shift,
-            "regret": regret,
-            "regret_spread": 0.01,
-            "regrets": [regret + off for off in offs],
-            "extra_cost_percent": cost,
-            "code_changes": changes,
-            "seeds": 3,
-        }
-        for method, shift, regret, cost, changes, offs in (
-            ("standard", -3, 0.7, 0.0, "none", (-0.01, 0.0, 0.01)),
-            ("muP", 0, 0.01, 0.0, "each layer", (0.03, 0.0, -0.03)),
-            ("advised", 0, -0.004, 1.9, "none", (0.0, -0.01, 0.01)),
-        )
-    ]
-    return {"rows": rows, **PROVENANCE}
-
-
 def ablations() -> dict[str, Any]:
     """Return the content of ``ablations.json``."""
     rows = [

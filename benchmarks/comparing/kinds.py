@@ -132,11 +132,6 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("max_difference", Kind(Better.LOWER, absolute=1e-12)),
     ("with_rule", Kind(Better.HIGHER)),
     ("tensors", _NEITHER),  # null for a recipe without rules
-    ("rows/*, standard/*", _NEITHER),
-    ("rows/*, muP/*", _NEITHER),
-    ("rows/*, depth-muP/*", _NEITHER),
-    ("rows/*, muP and depth-muP/*", _NEITHER),
-    ("rows/*, published FLeRM/*", _NEITHER),
     ("rows/*, other/*", _NEITHER),
     ("rows/*, other/cases/*/*", _NEITHER),
     ("kronecker/*", _NEITHER),

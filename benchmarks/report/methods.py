@@ -1,17 +1,19 @@
-"""The section on methods side by side of the results page."""
+"""The tables that compare methods on the results page: over all cases, by axis, case by case."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.markdown import number, table
-from benchmarks.transfer.cases import CHOOSING
-from benchmarks.transfer.methods import METHODS
+from benchmarks.transfer.cases import CASES, Case
+from benchmarks.transfer.comparisons import mean_regret
+from benchmarks.transfer.methods import DEFAULT, HYBRID_RECIPE, METHODS, MethodName, method_of
 from benchmarks.transfer.optimum import Verdict
-from benchmarks.transfer.records import same_case
+from benchmarks.transfer.paired import MeanFigure
+from benchmarks.transfer.records import case_name, identity, is_choosing, same_case
+from benchmarks.transfer.results import summary
 
 _Record = Mapping[str, Any]
 
@@ -24,85 +26,138 @@ SPOKEN = {
     "measured": "measured",
     "hybrid": "hybrid",
 }
-_METHODS = """\
-Each method takes the base's best learning rate to the scaled model. `measured` is the default:
-multipliers from measurements, on an unchanged model. `hybrid` also follows the recipe depth-muP,
-which scales the initial weights and holds until the first measurement. The recipes muP, depth-muP
-and CompleteP need no measurement. Optima are minima of quadratics in log2 of the learning rate,
-fitted to all losses within an octave. Brackets have 90% intervals from a bootstrap over seeds. A
-case cannot tell if the interval of its shift is wider than an octave, unless all of it is beyond
-one. [A decision](../decisions/\
-0023-cases-that-choose-and-cases-that-claim.md) says which cases choose the default method, and
-which make the claim."""
+NOT_MEASURED = "not measured"
+NO_RULE = "no rule"
+_BY_NAME = {case.name: case for case in CASES}
+METHODS_TEXT = f"""\
+Each method takes the base's best learning rate to the scaled model, and `{DEFAULT}` is the default.
+`standard` changes nothing. The recipes muP, depth-muP and CompleteP need no measurement. `measured`
+has multipliers from measurements, on an unchanged model. `hybrid` also follows the recipe
+{HYBRID_RECIPE}, which scales the initial weights and holds until the first measurement. Optima are
+minima of quadratics in log2 of the learning rate, fitted to all losses within an octave. Brackets
+have 90% intervals from a bootstrap over seeds. A case cannot tell if the interval of its shift is
+wider than an octave, unless all of it is beyond one. [A decision](\
+../decisions/0023-cases-that-choose-and-cases-that-claim.md) says which cases choose the default
+method, and which make the claim."""
+_BY_AXIS = """\
+Mean regret by what is scaled, in nats: the loss at the base's best learning rate minus the best
+loss of a full search with the standard method. Negative values are better than that search. The
+intervals have the noise of seeds, for these cases. Parentheses say how many of the cases a mean has
+if it lacks some, and in how many the method diverged, which the mean leaves out. A method without a
+rule for an optimizer or a model has no regret there."""
 _SHIFTS = """\
 Shift of the best learning rate in octaves. Bold: beyond an octave. In italics: cannot be told."""
 _REGRETS = """\
 Loss at the base's best learning rate minus the best loss of the standard method, in nats:"""
 
 
-def methods(figures: Mapping[str, Any]) -> str:
-    """Return the tables that compare methods, over all cases and case by case."""
-    records = figures["cases"]
-    known = _known(records)
-    return "\n\n".join([
-        _METHODS,
-        _overall(records, known),
-        "By what is scaled: cases within an octave of those that can be told, and median regret:",
-        _by_axis(records, known),
-        by_case(records),
-    ])
+def known_methods(records: Sequence[_Record]) -> list[MethodName]:
+    """Return the methods that have a record, in order."""
+    return [method for method in METHODS if any(r["method"] == method for r in records)]
 
 
-def by_case(records: Sequence[_Record]) -> str:
-    """Return the shifts and the regrets of each method, case by case.
+def overall(records: Sequence[_Record]) -> str:
+    """Return the figures of each method over the cases that claim, and over those that choose.
 
     Args:
         records: Records of methods.
     """
-    known = _known(records)
-    return "\n\n".join([
-        _SHIFTS,
-        _by_case(records, known, _shift),
-        _REGRETS,
-        _by_case(records, known, _regret),
-    ])
-
-
-def _known(records: Sequence[_Record]) -> list[str]:
-    return [method for method in METHODS if any(r["method"] == method for r in records)]
-
-
-def _overall(records: Sequence[_Record], known: Sequence[str]) -> str:
     rows = []
-    for method in known:
+    for method in known_methods(records):
         own = [record for record in records if record["method"] == method]
-        claim = [record for record in own if not _is_choosing(record)]
-        chosen = [record for record in own if _is_choosing(record)]
-        rows.append((
-            SPOKEN[method],
-            str(len(own)),
-            str(len(own) - len(_told(own))),
-            *(cell for each in (chosen, claim) for cell in (_within(each), _median(each))),
-        ))
+        claim = [record for record in own if not is_choosing(record)]
+        chosen = [record for record in own if is_choosing(record)]
+        rows.append((SPOKEN[method], *_overall_cells(claim), *_overall_cells(chosen)))
     heads = (
-        *("method", "cases", "cannot tell", "choosing cases: within an octave", "median regret"),
-        *("claiming cases: within an octave", "median regret"),
+        *("method", "claiming cases", "within an octave", "cannot tell", "median regret"),
+        *("choosing cases", "within an octave", "cannot tell", "median regret"),
     )
     return table(heads, rows)
 
 
-def _by_axis(records: Sequence[_Record], known: Sequence[str]) -> str:
+def _overall_cells(records: Sequence[_Record]) -> tuple[str, ...]:
+    if not records:
+        return "0", "-", "-", "-"
+    found = summary([dict(record) for record in records])
+    share = number(found["within_one_octave"], ".0%")
+    within = f"{found['within']} of {found['told']}" + (f" ({share})" if found["told"] else "")
+    median = found["median_regret"]
+    return (
+        str(found["cases"]),
+        within,
+        str(found["cases"] - found["told"]),
+        "diverged" if median is None else number(median, "+.3f"),
+    )
+
+
+def by_axis(records: Sequence[_Record]) -> str:
+    """Return the mean regret of each method on each axis, with its interval.
+
+    Args:
+        records: Records of methods.
+    """
+    known = known_methods(records)
+    axes = list(dict.fromkeys(record["axis"] for record in records))
     rows = []
-    for axis in dict.fromkeys(record["axis"] for record in records):
-        cells = []
-        for method in known:
-            own = [r for r in records if r["axis"] == axis and r["method"] == method]
-            cells.append(f"{_within(own)}, {_median(own)}" if own else "-")
-        rows.append((axis.replace("_", " "), *cells))
-    return table(("scaled", *(SPOKEN[method] for method in known)), rows)
+    for axis in (*axes, None):
+        own = [record for record in records if axis in {None, record["axis"]}]
+        cases = len({case_name(record) for record in own})
+        cells = [_axis_cell(own, method, cases) for method in known]
+        rows.append((f"**{spoken(axis)}**" if axis else "**all**", str(cases), *cells))
+    heads = ("scaled", "cases", *(SPOKEN[method] for method in known))
+    return f"{_BY_AXIS}\n\n{table(heads, rows)}"
 
 
-def _by_case(records: Sequence[_Record], known: Sequence[str], cell: Any) -> str:
+def mean_of_finite(records: Sequence[_Record]) -> tuple[MeanFigure | None, int]:
+    """Return the mean regret where a method does not diverge, and in how many cases it does.
+
+    Args:
+        records: Records of one method.
+    """
+    finite = [dict(record) for record in records if record["regret"] is not None]
+    return mean_regret(finite), len(records) - len(finite)
+
+
+def _axis_cell(records: Sequence[_Record], method: MethodName, cases: int) -> str:
+    own = [record for record in records if record["method"] == method]
+    if not own:
+        names = {case_name(record) for record in records}
+        return NO_RULE if all(_is_silent(method, name) for name in names) else NOT_MEASURED
+    mean, diverged = mean_of_finite(own)
+    if mean is None:
+        return "diverged"
+    figure = number(mean.mean, "+.3f")
+    if mean.interval is not None:
+        low, high = mean.interval
+        figure += f" [{low:+.3f}, {high:+.3f}]"
+    notes = [str(mean.cases)] if mean.cases + diverged < cases else []
+    notes += [f"{diverged} diverged"] if diverged else []
+    return f"{figure} ({', '.join(notes)})" if notes else figure
+
+
+def _is_silent(method: MethodName, name: str) -> bool:
+    """Return whether a method says nothing of a case."""
+    return name in _BY_NAME and method_of(method, _BY_NAME[name]) is None
+
+
+def by_case(records: Sequence[_Record]) -> str:
+    """Return the regrets and the shifts of each method, case by case.
+
+    Args:
+        records: Records of methods.
+    """
+    known = known_methods(records)
+    return "\n\n".join([
+        _REGRETS,
+        _by_case(records, known, _regret),
+        _SHIFTS,
+        _by_case(records, known, _shift),
+    ])
+
+
+def _by_case(
+    records: Sequence[_Record], known: Sequence[MethodName], cell: Callable[[_Record], str]
+) -> str:
     rows = []
     seen: list[_Record] = []
     for record in records:
@@ -110,32 +165,20 @@ def _by_case(records: Sequence[_Record], known: Sequence[str], cell: Any) -> str
             continue
         seen.append(record)
         own = {r["method"]: r for r in records if same_case(r, record)}
+        name = case_name(record)
+        without = {m: NO_RULE if _is_silent(m, name) else NOT_MEASURED for m in known}
         rows.append((
-            f"{record['axis'].replace('_', ' ')}: {record['model']}, {record['optimizer']}",
+            f"{spoken(record['axis'])}: {record['model']}, {record['optimizer']}",
             f"{record['steps']:,}",
             str(len(record["seeds"])),
-            *(cell(own[method]) if method in own else "-" for method in known),
+            *(cell(own[method]) if method in own else without[method] for method in known),
         ))
     return table(("case", "steps", "seeds", *(SPOKEN[method] for method in known)), rows)
 
 
-def _is_choosing(record: _Record) -> bool:
-    return f"{record['axis']} {record['model']} {record['optimizer']}" in CHOOSING
-
-
-def _told(records: Sequence[_Record]) -> list[_Record]:
-    return [record for record in records if record["verdict"] != Verdict.CANNOT_TELL]
-
-
-def _within(records: Sequence[_Record]) -> str:
-    told = _told(records)
-    return f"{sum(record['verdict'] == Verdict.WITHIN for record in told)} of {len(told)}"
-
-
-def _median(records: Sequence[_Record]) -> str:
-    regrets = [math.inf if r["regret"] is None else r["regret"] for r in records]
-    median = statistics.median(regrets) if regrets else math.nan
-    return number(median if math.isfinite(median) else None, "+.3f")
+def spoken(name: str) -> str:
+    """Return an identifier such as ``batch_size`` as words."""
+    return name.replace("_", " ")
 
 
 def _shift(record: _Record) -> str:
@@ -149,12 +192,59 @@ def _regret(record: _Record) -> str:
 
 
 def with_interval(record: _Record, key: str, form: str) -> str:
-    """Return a figure with its 90% interval, if it is known.
+    """Return a figure with its 90% interval, if it is known; ``diverged`` if there is none.
 
     Args:
         record: The record of a method.
         key: ``shift`` or ``regret``.
         form: How to format the numbers.
     """
-    figure, interval = number(record[key], form), record[f"{key}_interval"]
+    interval = record[f"{key}_interval"]
+    figure = "diverged" if record[key] is None else number(record[key], form)
     return figure if interval is None else f"{figure} [{interval[0]:{form}}, {interval[1]:{form}}]"
+
+
+def unmeasured(records: Sequence[_Record]) -> dict[str, list[Case]]:
+    """Return the cases that lack a record in their present form, by method.
+
+    The key "" has the cases without any record. They are left out elsewhere, and so are cases of
+    which a method says nothing.
+
+    Args:
+        records: Records of methods.
+    """
+    known: dict[str, set[str]] = {}
+    for case in CASES:
+        wanted = identity(case)
+        known[case.name] = {str(r["method"]) for r in records if same_case(r, wanted)}
+    found = {"": [case for case in CASES if not known[case.name]]}
+    for method, case in itertools.product(METHODS, CASES):
+        of_case = known[case.name]
+        if of_case and method not in of_case and method_of(method, case) is not None:
+            found.setdefault(method, []).append(case)
+    return {method: cases for method, cases in found.items() if cases}
+
+
+def not_measured(records: Sequence[_Record]) -> str:
+    """Return a list of what is not measured yet; empty if all is.
+
+    Args:
+        records: Records of methods.
+    """
+    found = unmeasured(records)
+    if not found:
+        return ""
+    lines = []
+    for method, cases in found.items():
+        grouped = itertools.groupby(cases, lambda case: case.axis)
+        names = "; ".join(
+            f"{spoken(axis)}: {', '.join(f'{case.model} {case.optimizer}' for case in group)}"
+            for axis, group in grouped
+        )
+        who = SPOKEN[method] if method else "No method"
+        lines.append(f"- **{who}** ({len(cases)} of {len(CASES)} cases): {names}.")
+    return (
+        "Not measured yet in the present form of the cases. These figures are missing, and count "
+        "neither for nor against a method; rows above that have the same name are of an earlier, "
+        "shorter form:\n\n" + "\n".join(lines)
+    )

@@ -23,9 +23,11 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator, NullLocator
 from numpy.typing import NDArray
 
 from benchmarks.palette import ADVISED, BASE, PLAIN, STYLE
+from benchmarks.report.axis_picture import axis_picture
+from benchmarks.report.methods import spoken
 from benchmarks.report.octave_cases import axes_of, octave_cases
 from benchmarks.report.stored import Figures
-from benchmarks.report.transfer import AIM_REGRET, name_of, slug, spoken
+from benchmarks.report.transfer import AIM_REGRET, name_of, slug
 
 _COLUMNS = 3
 _LINES = {
@@ -45,14 +47,14 @@ def draw_pictures(stored: Mapping[str, Figures]) -> dict[str, str]:
     """
     if "transfer" not in stored:
         return {}
-    cases = octave_cases(stored["transfer"])
-    if not cases:
-        return {}
+    records, cases = stored["transfer"]["cases"], octave_cases(stored["transfer"])
     with _picture_style():
-        figures = {
-            "transfer-shift.svg": _shift_picture(cases),
-            "transfer-regret.svg": _regret_picture(cases),
-        }
+        figures = {}
+        if records:
+            figures["transfer-methods.svg"] = axis_picture(records)
+        if cases:
+            figures["transfer-shift.svg"] = _shift_picture(cases)
+            figures["transfer-regret.svg"] = _regret_picture(cases)
         for axis in axes_of(cases):
             of_axis = [case for case in cases if case["axis"] == axis]
             figures[f"transfer-sweeps-{slug(axis)}.svg"] = _sweeps_picture(of_axis)

@@ -248,7 +248,6 @@ _SECTIONS = (
     _Section("transfer-larger", "Transfer to a larger model", transfer.larger),
     _Section("recipes", "Recipes and model code", _recipes),
     _Section("practice", "Recipes that people train with", _practice),
-    _Section("alternatives", "Comparison with alternatives", transfer.alternatives),
     _Section("ablations", "What the defaults rest on", transfer.ablations),
     _Section("ideas", "Beyond the paper", transfer.ideas),
     _Section("estimator", "Accuracy of the estimators", _estimators),

@@ -1,4 +1,4 @@
-"""The sections on transfer of the results page: cases, alternatives, ablations, ideas."""
+"""The sections on transfer of the results page: methods, cases, ablations, ideas."""
 
 from __future__ import annotations
 
@@ -6,32 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.markdown import number, table
-from benchmarks.report.methods import by_case, methods
+from benchmarks.report.methods import (
+    METHODS_TEXT,
+    by_axis,
+    by_case,
+    not_measured,
+    overall,
+    spoken,
+)
 from benchmarks.report.octave_cases import Case, axes_of, octave_cases
+from benchmarks.report.verdicts import choice, verdicts
 from benchmarks.studies import ideas as ideas_study
 from benchmarks.studies.ablations import conclusion_of
-from benchmarks.studies.gains import gain_by_seed
 from benchmarks.transfer.methods import DEFAULT, STANDARD
 from benchmarks.transfer.notes import note_on
 from benchmarks.transfer.optimum import Verdict
 
 AIM_WITHIN = 0.95  # part of the cases that can be told
 AIM_REGRET = 0.01  # nats
-_OURS = "advised"
-_ALTERNATIVES = """\
-The base's best learning rate on the scaled model, with every common way to transfer it. Regret
-is the loss above the best of a full search on the plain model, so a negative regret is better
-than that search; ± is the standard deviation over seeds. The parametrisations know from the
-shapes of the tensors what the other methods measure, so they cost no time, but they need the
-role of every tensor in the code. Added time is what measured steps add to a training of 150
-short steps on a small model, where measuring costs most; [a larger
-model](#what-measuring-adds-to-a-training) pays less. Scaling learning rates also adds a little
-to every step ([how much](#how-the-cost-grows)). For the published procedure, the estimator, the
-number of probes and the intervals are the authors'; the code is ours."""
-_DIFFERENCES = """\
-The regret of each method minus that of `advised`, averaged over its cases, with the standard
-error of the differences by seed. The last columns name the cases in which a t-test at 5% finds a
-difference:"""
 _ABLATIONS = """\
 The setting in bold is the default. A shift is the largest over a question's cases, and at most
 one octave to each side is tried. Regrets are means over cases; ± is their standard error.
@@ -44,6 +36,7 @@ the idea lowers the regret, with its standard error from differences by seed; a 
 significant if a t-test at 5% finds it."""
 _GRID = """\
 The same cases in the grid of whole octaves, without a fit, for the plain and the advised model:"""
+_METHODS_PICTURE = "Regret of each method, by what is scaled, with intervals"
 _SWEEPS = """\
 The pictures below show the sweeps, one picture for each axis that is scaled. Lines are means
 over seeds, and bands reach from the lowest to the highest loss. The dotted vertical line marks
@@ -54,11 +47,6 @@ at which a seed diverged."""
 def name_of(case: Mapping[str, Any]) -> str:
     """Return a case's name as readable text."""
     return f"{spoken(case['axis'])}: {case['model']}, {case['optimizer']}"
-
-
-def spoken(name: str) -> str:
-    """Return an identifier such as ``batch_size`` as words."""
-    return name.replace("_", " ")
 
 
 def slug(text: str) -> str:
@@ -77,9 +65,11 @@ def is_missed(case: Case) -> bool:
 
 def transfer(figures: Mapping[str, Any]) -> str:
     """Return the section on transfer."""
-    cases = octave_cases(figures)
+    records, cases = figures["cases"], octave_cases(figures)
     axes = axes_of(cases)
-    parts = [_summary(figures), methods(figures)]
+    parts = [_summary(figures), *([_picture(_METHODS_PICTURE, "methods")] if records else [])]
+    parts += [METHODS_TEXT, overall(records), verdicts(figures), by_axis(records), choice(figures)]
+    parts += [by_case(records), *filter(None, [not_measured(records)])]
     if cases:
         parts += [_GRID, _cases(cases)]
     if noted := [case for case in cases if is_missed(case) or note_on(case)]:
@@ -117,17 +107,19 @@ def _summary(figures: Mapping[str, Any]) -> str:
     default, standard = (figures["methods"].get(name) for name in (DEFAULT, STANDARD))
     if default is None or standard is None:
         return "No case has been measured with the standard and the default method."
-    unknown = default["cases"] - default["told"]
+    claim, plain = default["claiming"], standard["claiming"]
     return (
-        "Learning rates are swept on a base and on a scaled model, both plain and advised by the "
-        "service. The advised model's best learning rate is within one octave of the base's in "
-        f"**{default['within']} of {default['told']} cases** "
-        f"({number(default['within_one_octave'], '.0%')}; the aim is {AIM_WITHIN:.0%}), the plain "
-        f"model's in {standard['within']} of {standard['told']}. {unknown} more cases cannot tell "
-        "for the advised model: seeds differ too much around its best learning rate. At the base's "
-        "best learning rate, without any search, the advised model's loss is a median of "
-        f"**{number(default['median_regret'])} nats** (the aim is {AIM_REGRET}) above the best of "
-        "a full sweep of the plain model; a negative value is better than that sweep."
+        "Learning rates are swept on a base and on a scaled model, plain and with each method. In "
+        f"the {claim['cases']} cases that make the claim, the best learning rate with the default "
+        f"method, `{DEFAULT}`, is within one octave of the base's in **{claim['within']} of "
+        f"{claim['told']}** ({number(claim['within_one_octave'], '.0%')}; the aim is "
+        f"{AIM_WITHIN:.0%}), and the plain model's in {plain['within']} of {plain['told']}. "
+        f"{claim['cases'] - claim['told']} more cannot tell for `{DEFAULT}`: seeds differ too much "
+        "around its best learning rate. At the base's best learning rate, without any search, its "
+        f"loss is a median of **{number(claim['median_regret'])} nats** (the aim is {AIM_REGRET}) "
+        "above the best of a full sweep of the plain model; a negative value is better than that "
+        f"sweep. Over all {default['cases']} cases, it is within an octave in {default['within']} "
+        f"of {default['told']}, with a median of {number(default['median_regret'])} nats."
     )
 
 
@@ -198,68 +190,6 @@ def _settings(cases: Sequence[Mapping[str, Any]]) -> str:
         for case in cases
     ]
     return table(("case", "base", "scaled", "base's best learning rate"), rows)
-
-
-def alternatives(figures: Mapping[str, Any]) -> str:
-    """Return the section on other ways to transfer a learning rate."""
-    rows = [
-        (
-            f"{spoken(row['axis'])}, {spoken(row['model'])}",
-            row["method"],
-            number(row["shift"], "+.3g"),
-            regret_of(row),
-            number(row["extra_cost_percent"], "+.1f"),
-            str(row["code_changes"]),
-            _seeds(row["seeds"]),
-        )
-        for row in figures["rows"]
-    ]
-    heads = (
-        "scaled", "method", "shift, octaves", "regret, nats", "added time, %",
-        "code changes", "seeds",
-    )  # fmt: skip
-    return "\n\n".join([
-        _ALTERNATIVES,
-        table(heads, rows),
-        _DIFFERENCES,
-        _against_advised(figures["rows"]),
-    ])
-
-
-def _against_advised(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return how far each method's regret is above that of the advised model, and where."""
-    by_case: dict[str, dict[str, Sequence[float]]] = {}
-    for row in rows:
-        case = f"{spoken(row['axis'])} {spoken(row['model'])}"
-        by_case.setdefault(case, {})[row["method"]] = row.get("regrets") or ()
-    methods = dict.fromkeys(row["method"] for row in rows if row["method"] != _OURS)
-    return table(
-        ("method", "cases", "regret above advised, nats", "better in", "worse in"),
-        [_difference(method, by_case) for method in methods],
-    )
-
-
-def _difference(
-    method: str, by_case: Mapping[str, Mapping[str, Sequence[float]]]
-) -> tuple[str, ...]:
-    differences = {
-        case: [its - own for its, own in zip(found[method], found[_OURS], strict=True)]
-        for case, found in by_case.items()
-        if found.get(method) and found.get(_OURS)
-    }
-    if not differences:
-        return method, "0", "-", "", ""
-    by_case_gain = {case: gain_by_seed([by_seed]) for case, by_seed in differences.items()}
-    overall = gain_by_seed(list(differences.values()))
-    error = "" if overall.standard_error is None else f" ± {overall.standard_error:.3f}"
-    significance = "" if overall.is_significant else ", not significant"
-    better, worse = (
-        ", ".join(
-            c for c, one in by_case_gain.items() if one.is_significant and one.mean * sign > 0
-        )
-        for sign in (-1, 1)
-    )
-    return method, str(len(differences)), f"{overall.mean:+.3f}{error}{significance}", better, worse
 
 
 def ablations(figures: Mapping[str, Any]) -> str:

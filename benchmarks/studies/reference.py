@@ -130,21 +130,6 @@ def tried(
     return outcome(reference, found)
 
 
-def searched(bench: Bench, reference: Reference, method: Method) -> Outcome:
-    """Sweep the big model with a method, from the base's best learning rate outward.
-
-    Args:
-        bench: Where to train.
-        reference: The case, with its base's profiles.
-        method: The method. If it records differently from the base's sweep, new profiles are
-            recorded.
-    """
-    # big_sweep records new profiles for an empty base sweep.
-    base = Sweep() if method.recording != PLAIN.recording else reference.base
-    octaves = octaves_around(reference)
-    return outcome(reference, big_sweep(bench, reference.case, method, base, octaves))
-
-
 def octaves_around(reference: Reference) -> list[int]:
     """Return the base's best octave and its two neighbours, the highest first."""
     return [reference.octave + step for step in (1, 0, -1)]

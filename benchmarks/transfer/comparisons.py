@@ -161,7 +161,7 @@ def _on_axis(
 
 
 def mean_regret(records: Sequence[Record]) -> MeanFigure | None:
-    """Return the mean regret of a method over cases, with its interval; None without records.
+    """Return the mean regret of a method over cases, with the noise of seeds; None without records.
 
     Args:
         records: Records of one method.
@@ -170,24 +170,7 @@ def mean_regret(records: Sequence[Record]) -> MeanFigure | None:
         CaseFigure.of_interval(each["regret"], len(each["seeds"]), each["regret_interval"])
         for each in records
     ]
-    return over_cases(regrets) if regrets else None
-
-
-def best_alternatives(
-    comparisons: Sequence[AxisComparison], method: str, cases: CaseSet
-) -> dict[str, AxisComparison]:
-    """Return the comparison with the best alternative of each axis.
-
-    Args:
-        comparisons: The comparisons, as :func:`axis_comparisons` returns them.
-        method: Our method.
-        cases: Which cases.
-    """
-    return {
-        each.axis: each
-        for each in comparisons
-        if each.is_best and (each.method, each.cases) == (method, cases)
-    }
+    return over_seeds(regrets) if regrets else None
 
 
 def as_records(pairs: Sequence[Pair], comparisons: Sequence[AxisComparison]) -> Record:

@@ -66,7 +66,7 @@ def method_record(case: Case, method: MethodName, big: Sweep, run_octave: int | 
 
 
 def with_figures(record: Record, base: Record, standard: Record) -> Record:
-    """Return a method's record with its figures.
+    """Return a method's record with its figures, which replace those it may have.
 
     ``shift`` and ``regret`` are those of the fit, with 90% intervals. ``octaves`` has what the
     sweep in octaves shows.
@@ -81,9 +81,8 @@ def with_figures(record: Record, base: Record, standard: Record) -> Record:
     on_base, on_big, on_standard = map(whole_octaves, sweeps)
     grid = figures(on_base, on_standard, on_big)
     named = (("base", on_base), ("big", on_big), ("standard", on_standard))
-    before = {key: record[key] for key in (*CASE_KEYS, "method")}
-    return {
-        **before,
+    found_figures = {
+        **{key: record[key] for key in (*CASE_KEYS, "method")},
         "base_octave": found.base_octave,
         "base_octave_interval": _as_list(found.base_interval),
         "shift": found.shift,
@@ -103,8 +102,8 @@ def with_figures(record: Record, base: Record, standard: Record) -> Record:
             "seeds": len(record["seeds"]),
         },
         "at_edge": [name for name, sweep in named if at_edge(sweep)],
-        **{key: value for key, value in record.items() if key not in before},
     }
+    return found_figures | {key: record[key] for key in record if key not in found_figures}
 
 
 def _as_list(interval: Interval | None) -> list[float] | None:

@@ -25,7 +25,6 @@ from benchmarks.report.stored import load_figures
 from tests.results import (
     PROVENANCE,
     ablations,
-    alternatives,
     case,
     ideas,
     practice,
@@ -37,7 +36,6 @@ from tests.results import (
 _STORED = Path(__file__).parents[3] / FIGURES
 _MADE_UP = {
     "transfer": transfer(),
-    "alternatives": alternatives(),
     "ablations": ablations(),
     "ideas": ideas(),
     "practice": practice(),
@@ -139,11 +137,6 @@ def _set(*keys: str | int, times: float = 1.0, plus: float = 0.0) -> _Change:
             "cases/width, ResMLP, Adam, measured/octaves/loss",
         ),
         (
-            "alternatives",
-            _set("rows", 2, "regret", plus=0.06),
-            "rows/width, res_mlp, advised/regret",
-        ),
-        (
             "ablations",
             _set("ablations", 0, "rows", 1, "extra_cost_percent", plus=3),
             "ablations/How often?/rows/100, default/extra_cost_percent",
@@ -178,7 +171,7 @@ def test_a_change_within_noise_is_not_reported(name: str, change: _Change) -> No
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("alternatives", _set("rows", 1, "regret", plus=0.5)),  # muP's
+        ("transfer", _set("cases", 0, "regret", plus=0.5)),  # of the standard method
         ("ablations", _set("ablations", 0, "rows", 2, "regret", plus=0.5)),  # not a default
     ],
 )
@@ -190,9 +183,12 @@ def test_changes_of_alternatives_and_of_other_settings_are_not_judged(
 
 def test_the_spread_of_a_figure_is_its_noise() -> None:
     """With three seeds and a deviation of 0.01, 0.03 nats are not significant at 1%."""
-    wide = _set("rows", 2, "regret", plus=0.03)
-    assert _verdicts(compare(*_changed("alternatives", wide))) == {Verdict.WITHIN_NOISE}
-    figure = figures_of(alternatives())["rows", "width, res_mlp, advised", "regret"]
+    noisy = _set("cases", 1, "octaves", "spread", "loss", times=0.0, plus=0.01)
+    _, old = _changed("transfer", noisy)
+    new = copy.deepcopy(old)
+    _set("cases", 1, "octaves", "loss", plus=0.03)(new)
+    assert _verdicts(compare(old, new)) == {Verdict.WITHIN_NOISE}
+    figure = figures_of(old)["cases", "width, char GPT, Adam, measured", "octaves", "loss"]
     assert (figure.deviation, figure.seeds) == (0.01, 3)
 
 

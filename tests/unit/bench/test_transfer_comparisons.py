@@ -19,7 +19,6 @@ from benchmarks.transfer.comparisons import (
     EVERY_AXIS,
     as_records,
     axis_comparisons,
-    best_alternatives,
     mean_regret,
     pairs_of,
 )
@@ -213,7 +212,11 @@ def test_ours_are_compared_with_the_alternative_that_does_best_on_an_axis() -> N
         DEEP: {"standard": 0.2, "mup": 0.2, "measured": 0.0, "hybrid": 0.0},
     })  # fmt: skip
     all_pairs = axis_comparisons(pairs_of(bases, found))
-    best = best_alternatives(all_pairs, "measured", "all")
+    best = {
+        each.axis: each
+        for each in all_pairs
+        if each.is_best and (each.method, each.cases) == ("measured", "all")
+    }
     assert list(best) == ["width", "depth", EVERY_AXIS]
     wide = best["width"]
     # CompleteP is better, but has less than half of the cases.
@@ -243,8 +246,7 @@ def test_the_mean_regret_of_a_method_has_an_interval() -> None:
     assert mean.cases == 2
     assert mean.mean == pytest.approx(0.15, abs=0.003)
     assert mean.interval is not None
-    assert mean.interval[0] < 0.1
-    assert mean.interval[1] > 0.2
+    assert 0.14 < mean.interval[0] < mean.mean < mean.interval[1] < 0.16  # seeds hardly differ
     _, lost = records({WIDE: {"standard": 0.5, "mup": INF}})
     diverged = mean_regret(lost[1:])
     assert diverged is not None

@@ -82,6 +82,12 @@ def test_a_record_has_fitted_figures_and_those_of_the_octave_grid() -> None:
     json.dumps(found, allow_nan=False)
 
 
+def test_the_figures_of_a_changed_sweep_replace_those_of_a_record() -> None:
+    old, new = record("measured", -1.0), record("measured", -2.0)
+    plain = method_record(CASE, "standard", sweep(-3.0), -2)
+    assert with_figures({**old, "sweep": new["sweep"]}, BASE, plain) == new
+
+
 def test_a_record_names_the_sweeps_with_an_optimum_at_an_edge() -> None:
     assert record("measured", 2.0)["at_edge"] == ["big"]
     assert record("measured", -1.0, standard=-7.0)["at_edge"] == ["standard"]

@@ -1,0 +1,100 @@
+"""The verdicts on our methods on the results page: against alternatives, and as the default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.markdown import number, table
+from benchmarks.report.methods import SPOKEN, spoken
+from benchmarks.transfer.comparisons import EVERY_AXIS, OURS
+from benchmarks.transfer.methods import DEFAULT
+from benchmarks.transfer.printing import difference_text
+
+_Record = Mapping[str, Any]
+_ARE_COMPARED = """\
+Ours against the alternative that does best on each axis. The difference is that of the mean
+regrets, in nats, by seed; a negative one is better. `cases like these` judges with an interval from
+a bootstrap of cases and of their seeds. With few cases it is wide, so `these cases` judges with the
+noise of seeds only, and the last column counts single cases."""
+
+
+def verdicts(figures: _Record) -> str:
+    """Return the tables of verdicts of our methods on each axis.
+
+    Args:
+        figures: The content of ``transfer.json``.
+    """
+    parts = [_ARE_COMPARED]
+    for method in OURS:
+        rows = [row for row in figures["axes"] if row["is_best_alternative"]]
+        own = [row for row in rows if ours_of(row) == method]
+        if own:
+            parts.append(_table(method, own))
+    return "\n\n".join(parts)
+
+
+def ours_of(row: _Record) -> str:
+    """Return our method of a row of ``axes``."""
+    return str(row["method"]).partition(" - ")[0]
+
+
+def other_of(row: _Record) -> str:
+    """Return the alternative of a row of ``axes``."""
+    return str(row["method"]).partition(" - ")[2]
+
+
+def _table(method: str, rows: Sequence[_Record]) -> str:
+    heads = (
+        *(f"`{method}`, scaled", "cases", "best alternative", "difference"),
+        *("cases like these", "these cases", "better, worse, cannot tell"),
+    )
+    return table(heads, [_row(row) for row in rows])
+
+
+def _row(row: _Record) -> tuple[str, ...]:
+    by_case = row["by_case"]
+    return (
+        "all" if row["axis"] == EVERY_AXIS else spoken(row["axis"]),
+        f"{row['cases']} {'claiming' if row['case_set'] == 'claiming' else 'in all'}",
+        SPOKEN[other_of(row)],
+        difference_text(dict(row)),
+        _marked(row["verdict"]),
+        _marked(row["in_these_cases"]["verdict"]),
+        ", ".join(str(by_case[word]) for word in ("better", "worse", "cannot tell")),
+    )
+
+
+def _marked(verdict: str) -> str:
+    return f"**{verdict}**" if verdict == "worse" else verdict
+
+
+def choice(figures: _Record) -> str:
+    """Return which default method the rule chooses, and how the candidates compare.
+
+    Args:
+        figures: The content of ``transfer.json``.
+    """
+    found = figures["choice"]
+    known = found["cases"] + len(found["missing"])
+    if found["chosen"] is None:
+        return (
+            f"The default cannot be chosen yet: none of the {known} choosing cases has records of "
+            "the standard method, `measured` and `hybrid`."
+        )
+    words = (
+        f"The rule of the decision chooses **{SPOKEN[found['chosen']]}** on {found['cases']} of "
+        f"{known} choosing cases; the default in use is **{SPOKEN[DEFAULT]}**. The lowest "
+        "mean regret wins, unless a simpler method, further up in the table, is not worse beyond "
+        "the noise of seeds."
+    )
+    rows = [
+        (
+            SPOKEN[each["method"]],
+            "diverged" if each["mean_regret"] is None else number(each["mean_regret"], "+.3f"),
+            "" if each["verdict"] == "best" else difference_text(each),
+            "lowest" if each["verdict"] == "best" else each["verdict"],
+        )
+        for each in found["candidates"]
+    ]
+    return f"{words}\n\n{table(('method', 'mean regret', 'from the lowest', 'verdict'), rows)}"
