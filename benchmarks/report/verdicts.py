@@ -28,10 +28,20 @@ def verdicts(figures: _Record) -> str:
     parts = [_ARE_COMPARED]
     for method in OURS:
         rows = [row for row in figures["axes"] if row["is_best_alternative"]]
-        own = [row for row in rows if ours_of(row) == method]
+        own = [row for row in rows if ours_of(row) == method and not _is_repeated(row, rows)]
         if own:
             parts.append(_table(method, own))
     return "\n\n".join(parts)
+
+
+def _is_repeated(row: _Record, rows: Sequence[_Record]) -> bool:
+    """Return whether a row over all cases has the same cases as the row of those that claim."""
+    return row["case_set"] == "all" and any(
+        other["case_set"] == "claiming"
+        and (other["axis"], ours_of(other), other["cases"])
+        == (row["axis"], ours_of(row), row["cases"])
+        for other in rows
+    )
 
 
 def ours_of(row: _Record) -> str:
