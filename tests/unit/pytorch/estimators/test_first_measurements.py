@@ -75,6 +75,115 @@ def test_the_first_measurement_takes_half_of_the_probes_of_slow_groups() -> None
     assert probes == [4, 8, 8]
 
 
+class LateMixed(nn.Module):
+    """The examples from ``first`` on depend on the whole batch, as a few outputs show."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.first = first
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.inner(x)
+        late = torch.arange(len(x)) >= self.first
+        out: Tensor = self.head(torch.tanh(hidden + late[:, None] * hidden.mean(0)))
+        return out
+
+
+class Noisy(nn.Module):
+    """Adds random numbers that are no dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.tanh(self.inner(x) + torch.rand(len(x), 6)))
+        return out
+
+
+def test_a_first_measurement_of_a_part_needs_one_pass_on_the_whole_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    measured = measurable(gpt(), tokens())
+    estimator = measured.estimator(micro_batches=4)
+    passes = Passes(measured.model, monkeypatch)
+    sums = estimator.measure(measured.batch, measured.update, max_examples=8, repeats=4)
+    assert (sums.examples, estimator.repeats) == (8, 4)
+    # The whole batch, 4 examples of the checks, 4 in the middle, and the 8 that are measured.
+    assert passes.examples == _EXAMPLES + 4 + 4 + 8
+    assert passes.backwards == 2 * 4 + 4 * 8
+
+
+def test_the_pass_of_the_checks_is_measured_where_it_is_a_chunk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    measured = measurable(gpt(), tokens()[:16])
+    estimator = measured.estimator(micro_batches=4)
+    passes = Passes(measured.model, monkeypatch)
+    sums = estimator.measure(measured.batch, measured.update, max_examples=8, repeats=2)
+    assert passes.examples == 16 + 4 + 4  # both chunks are compared with the whole batch
+    # The first of them was traced with all groups followed; the estimate is the same as later.
+    names = measured.names
+    separate = measured.estimator(micro_batches=4)
+    separate._routes.update(estimator._routes)
+    separate._front_is_right.update(estimator._front_is_right)
+    again = separate.measure(measured.batch, measured.update, max_examples=8, repeats=2)
+    assert again.estimate(names).unit_rates == pytest.approx(sums.estimate(names).unit_rates)
+
+
+@pytest.mark.parametrize(
+    ("make", "examples"),
+    [
+        (lambda: LateMixed(2), 16),  # the checks see it in their 4 examples
+        (lambda: LateMixed(6), 16),  # only the second chunk shows it
+        (lambda: LateMixed(6), 32),  # only the last examples of the front show it
+        (lambda: LateMixed(12), 32),  # the front is right
+        (Noisy, 16),
+    ],
+)
+def test_a_front_is_only_measured_if_its_outputs_are_those_of_the_batch(
+    make: Callable[[], nn.Module], examples: int
+) -> None:
+    torch.manual_seed(0)
+    measured = measurable(make(), torch.randn(examples, 4))
+    notices: list[str] = []
+    estimator = measured.estimator(micro_batches=4)
+    estimator.on_notice = notices.append
+    torch.manual_seed(1)
+    sums = estimator.measure(measured.batch, measured.update, max_examples=8)
+    if isinstance(measured.model, LateMixed) and measured.model.first >= 8:
+        assert (sums.examples, notices) == (8, [])
+        return
+    assert sums.examples == examples
+    assert len(notices) == 1
+    assert f"the first 8 of {examples} examples do not give the same outputs" in notices[0]
+    # What was tried leaves nothing behind: probes, and what is known of the groups.
+    whole = measured.estimator(micro_batches=4)
+    torch.manual_seed(1)
+    expected = whole.measure(measured.batch, measured.update)
+    found = sums.estimate(measured.names)
+    assert found.unit_rates == pytest.approx(expected.estimate(measured.names).unit_rates)
+    assert whole.slow_groups == estimator.slow_groups
+
+
+def test_batch_norm_in_training_is_not_called_to_see_whether_it_mixes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    measured = measurable(
+        nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)), torch.randn(32, 5)
+    )
+    estimator = measured.estimator(micro_batches=4)
+    passes = Passes(measured.model, monkeypatch)
+    sums = estimator.measure(measured.batch, measured.update, max_examples=8, repeats=4)
+    assert (sums.examples, estimator.repeats) == (32, 1)
+    # The checks, a half of their examples, and what is measured.
+    assert passes.examples == 4 + 2 + 32
+
+
 def test_rows_of_patches_are_found() -> None:
     # No input has a dimension of the number of patches, and attention flattens its rows.
     torch.manual_seed(0)

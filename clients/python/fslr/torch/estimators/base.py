@@ -1,4 +1,4 @@
-"""The base class of the estimators, and the probes that they draw."""
+"""The base class of the estimators."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from fslr.errors import MeasurementError
-from fslr.torch.estimators.cutting import REFUSALS, CutCheck
+from fslr.torch.estimators.cutting import (
+    REFUSALS,
+    CutCheck,
+    CutRefusedError,
+    mixes_examples,
+)
+from fslr.torch.estimators.probes import Probes
 from fslr.torch.model.batch import Batch
-from fslr.torch.model.complex_numbers import as_real
 from fslr.torch.model.forward import BatchSizeError, Forward, Output, eager_execution, unwrap
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.isolation import isolated
@@ -31,67 +36,6 @@ _MAX_LEFT_OUT = 2  # examples of a limited batch, so that no other dimension has
 
 def _ignore(_message: str) -> None:
     """Take no note of a message."""
-
-
-class Probes:
-    """Draws probes from its own random generators; the global generators are not used.
-
-    Args:
-        seed: The seed of the generators.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._generators: dict[torch.device, torch.Generator] = {}
-
-    def _generator(self, device: torch.device) -> torch.Generator:
-        generator = self._generators.get(device)
-        if generator is None:
-            generator = torch.Generator(device).manual_seed(self._seed)
-            self._generators[device] = generator
-        return generator
-
-    def cotangent(self, outputs: Tensor) -> Tensor:
-        """Return one probe: independent random signs.
-
-        Of all independent entries with mean 0 and variance 1, signs give the estimates with the
-        smallest variance. For complex outputs, the real and the imaginary parts are signs.
-        """
-        if outputs.is_complex():
-            return torch.view_as_complex(self.cotangent(*as_real(outputs.detach())))
-        generator = self._generator(outputs.device)
-        signs = torch.empty(outputs.shape, dtype=outputs.dtype, device=outputs.device)
-        return signs.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
-
-    def states(self) -> dict[str, bytes]:
-        """Return the states of the generators by device.
-
-        They are bytes, because loading a checkpoint may move tensors to a device.
-        """
-        return {
-            str(device): bytes(generator.get_state().tolist())
-            for device, generator in self._generators.items()
-        }
-
-    def load_states(self, states: Mapping[str, bytes]) -> None:
-        """Restore states that :meth:`states` returned; devices that do not exist here are skipped.
-
-        Args:
-            states: The states by device.
-
-        Raises:
-            RuntimeError: A state does not fit the generator of its device.
-        """
-        generators: dict[torch.device, torch.Generator] = {}
-        for name, state in states.items():
-            try:
-                device = torch.device(name)
-                generator = torch.Generator(device)
-            except RuntimeError:
-                continue  # saved on a machine with different devices
-            values = torch.tensor(list(state), dtype=torch.uint8)
-            generators[device] = generator.set_state(values)
-        self._generators = generators
 
 
 class Estimator(ABC):
@@ -140,11 +84,15 @@ class Estimator(ABC):
         self.on_notice: Callable[[str], None] = _ignore
         self._noticed: set[str] = set()
         self._has_left_out = False
+        self._is_sharded = any_rank is not None
         self._any_rank = any_rank or list
         # By pattern of batches: whether the first input counts the examples, and whether the first
         # examples give the same outputs alone.
         self._guesses: dict[tuple[object, ...], bool] = {}
         self._front_is_right: dict[tuple[object, ...], bool] = {}
+        # Has the outputs of the whole batch whose front is measured, if they are known.
+        self._cutting: CutCheck | None = None
+        self._is_tried = False  # whether the front is right turns out while it is measured
 
     def measure(
         self,
@@ -196,15 +144,81 @@ class Estimator(ABC):
         return self.probes * self.repeats
 
     def _sums_of_last(self, batch: Batch, update: Update, room: float) -> ProjectionSums:
-        batch, may_be_limited = self._may_be_limited(batch, room)
-        if not may_be_limited:
-            if self.repeats == 1:
-                self._notice(
-                    f"the first {room} of {batch.examples} examples do not give the same outputs "
-                    f"alone as in their batch, so the whole batch is measured and not only {room}"
-                )
+        if self.repeats > 1 and mixes_examples(self._model):
             room, self.repeats = math.inf, 1
-        return self._fitting_sums(self._limited(batch, room), update)
+        try:
+            batch, cutting = self._counted_for(batch, room)
+            if self._can_be_tried(batch, room, cutting):
+                sums = self._tried(batch, update, room, cutting)
+                if sums is not None:
+                    return sums
+            if not self._may_be_limited(batch, room, cutting):
+                if self.repeats == 1:
+                    self._notice(
+                        f"the first {room} of {batch.examples} examples do not give the same "
+                        "outputs alone as in their batch, so the whole batch is measured and not "
+                        f"only {room}"
+                    )
+                room, self.repeats = math.inf, 1
+            self._cutting = cutting
+            return self._fitting_sums(self._limited(batch, room), update)
+        finally:
+            self._cutting = None
+
+    def _can_be_tried(self, batch: Batch, room: float, cutting: CutCheck) -> bool:
+        """Return whether to measure the front of a batch, and to check the outputs of that.
+
+        It saves the check a pass. Where random numbers are drawn, the outputs of a measurement
+        cannot be compared with those for the whole batch.
+
+        Args:
+            batch: The batch.
+            room: Maximum number of examples.
+            cutting: Compares outputs.
+        """
+        return (
+            not self._is_sharded
+            and room < batch.examples
+            and batch.pattern() not in self._front_is_right
+            and batch.may_be_tried_in_parts_of(int(room))
+            and cutting.accepts_whole
+            and cutting.knows_outputs
+        )
+
+    def _tried(
+        self, batch: Batch, update: Update, room: float, cutting: CutCheck
+    ) -> ProjectionSums | None:
+        """Measure the front of a batch; None if it may not be measured alone."""
+        self._cutting, self._is_tried = cutting, True
+        try:
+            with self._probes.returned_on_failure():
+                sums = self._sums(self._limited(batch, room), update)
+        except torch.OutOfMemoryError:
+            raise
+        except REFUSALS as error:
+            if isinstance(error, CutRefusedError):
+                self._front_is_right[batch.pattern()] = False
+            return None
+        finally:
+            self._is_tried = False
+        self._front_is_right[batch.pattern()] = True
+        return sums
+
+    def _check_outputs(self, start: int, outputs: Tensor) -> None:
+        """Compare the outputs of a measured part with those of the whole batch, if it is tried.
+
+        Args:
+            start: The first example of the part.
+            outputs: The outputs for the part.
+
+        Raises:
+            CutRefusedError: They differ.
+        """
+        if self._is_tried and self._cutting and not self._cutting.agrees(start, outputs):
+            raise CutRefusedError(
+                f"the {len(outputs)} examples from {start} do not give the same outputs alone as "
+                "in their batch; measure the whole batch"
+            )
 
     def _sums_of_earlier(self, batch: Batch, update: Update, room: float) -> ProjectionSums | None:
         """Measure a batch, if there is room for it and the model's result can be measured.
@@ -215,8 +229,8 @@ class Estimator(ABC):
         if room <= 0:
             return None
         try:
-            batch, may_be_limited = self._may_be_limited(batch, room)
-            if may_be_limited:
+            batch, cutting = self._counted_for(batch, room)
+            if self._may_be_limited(batch, room, cutting):
                 return self._fitting_sums(self._limited(batch, room), update)
         except torch.OutOfMemoryError:
             raise
@@ -265,26 +279,34 @@ class Estimator(ABC):
         )
         return replace(batch, examples=examples, is_guess=False)
 
-    def _may_be_limited(self, batch: Batch, room: float) -> tuple[Batch, bool]:
-        """Return a batch with its number of examples, and whether it may be cut to ``room``.
-
-        It may if it has no more, or if its front gives the same outputs alone.
+    def _counted_for(self, batch: Batch, room: float) -> tuple[Batch, CutCheck]:
+        """Return a batch with its number of examples, and a check of its parts.
 
         Args:
             batch: The batch.
             room: Maximum number of examples, at least 1; inf: no limit.
         """
-        cutting = CutCheck(self._forward, batch) if math.isfinite(room) else None
-        counted = self._counted(batch, cutting)
-        if counted is not batch or cutting is None:
-            cutting = CutCheck(self._forward, counted)
-        size, pattern = int(min(room, counted.examples)), counted.pattern()
-        is_cut = size < counted.examples
+        cutting = CutCheck(self._forward, batch)
+        counted = self._counted(batch, cutting if math.isfinite(room) else None)
+        return counted, cutting if counted is batch else CutCheck(self._forward, counted)
+
+    def _may_be_limited(self, batch: Batch, room: float, cutting: CutCheck) -> bool:
+        """Return whether a batch may be cut to ``room``.
+
+        It may if it has no more examples, or if its front gives the same outputs alone.
+
+        Args:
+            batch: The batch with its number of examples.
+            room: Maximum number of examples, at least 1; inf: no limit.
+            cutting: Compares outputs.
+        """
+        size, pattern = int(min(room, batch.examples)), batch.pattern()
+        is_cut = size < batch.examples
         if self._any_rank([is_cut and pattern not in self._front_is_right])[0]:
             with isolated(self._model):
                 is_wrong = not cutting.passes(0, size)
             self._front_is_right[pattern] = not self._any_rank([is_wrong])[0]
-        return counted, not is_cut or self._front_is_right[pattern]
+        return not is_cut or self._front_is_right[pattern]
 
     def _limited(self, batch: Batch, room: float) -> Batch:
         """Return the front of a batch.
@@ -337,4 +359,7 @@ class Estimator(ABC):
 
     @abstractmethod
     def _sums(self, batch: Batch, update: Update) -> ProjectionSums:
-        """Measure all groups; called with the model isolated and gradients enabled."""
+        """Measure all groups; called with the model isolated and gradients enabled.
+
+        It passes the outputs of each part that it measures to :meth:`_check_outputs`.
+        """

@@ -49,6 +49,7 @@ class GradientEstimator(Estimator):
             outputs, weights = self._forward.with_weights(batch)
         if not outputs.requires_grad:
             raise MeasurementError(NO_DEPENDENCE)
+        self._check_outputs(0, outputs)
         edges = [get_gradient_edge(group.parameter) for group in self._groups]
         edges += edges_beside(outputs, edges, [group.parameter for group in self._groups])
         squares_by_probe: list[Tensor] = []

@@ -102,11 +102,27 @@ _DROPOUTS = {
     torch.dropout,
 }
 _RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
-_TRAIN = 6  # position of the argument of recurrent functions that enables dropout
+_TRAIN = 6  # position of the argument of recurrent functions that enables dropout; its probability
+# comes before it
+
+
+def _is_active(
+    _input: Any, p: float = 0.5, training: Any = True, *_: Any, train: Any = True, **__: Any
+) -> bool:
+    """Return whether a dropout function with these arguments has an effect."""
+    return bool(p and training and train)
 
 
 class WithoutDropout(TorchFunctionMode):
-    """Disables dropout: of modules, of functions, and inside other functions."""
+    """Disables dropout: of modules, of functions, and inside other functions.
+
+    Attributes:
+        has_disabled: Whether any dropout would have had an effect.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_disabled = False
 
     def __torch_function__(
         self,
@@ -118,11 +134,14 @@ class WithoutDropout(TorchFunctionMode):
         """Run a function without dropout."""
         kwargs = kwargs or {}
         if func in _DROPOUTS:
+            self.has_disabled |= _is_active(*args, **kwargs)
             return args[0] if args else kwargs["input"]
         if func is functional.scaled_dot_product_attention:
+            self.has_disabled |= any([*args[4:5], kwargs.get("dropout_p", 0.0)])
             positional = [*args[:4], *([0.0] if len(args) > 4 else []), *args[5:]]
             return func(*positional, **{k: v for k, v in kwargs.items() if k != "dropout_p"})
         if func in _RECURRENT and len(args) > _TRAIN:
+            self.has_disabled |= bool(args[_TRAIN] and args[_TRAIN - 1])
             return func(*args[:_TRAIN], False, *args[_TRAIN + 1 :], **kwargs)
         inner = opened(func)
         if inner is not None:

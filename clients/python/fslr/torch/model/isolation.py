@@ -82,6 +82,69 @@ def preserved_generators(parameters: Iterable[Tensor]) -> Iterator[None]:
             np.random.set_state(numpy_state)  # noqa: NPY002
 
 
+class SideEffects:
+    """Shows what a model's calls have changed since it was made.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modules = list(model.modules())
+        self._devices = sorted({p.device for p in model.parameters() if p.is_cuda}, key=str)
+        self._generators = self._generator_states()
+        self._values, self._versions = self._model_state()
+
+    @property
+    def are_random(self) -> bool:
+        """Whether numbers were drawn from the global generators."""
+        for before, after in zip(self._generators, self._generator_states(), strict=True):
+            if isinstance(before, Tensor) and isinstance(after, Tensor):
+                if not torch.equal(before, after):
+                    return True
+            elif before != after:
+                return True
+        return False
+
+    @property
+    def are_in_model(self) -> bool:
+        """Whether an attribute of a module was replaced, or a buffer written to."""
+        values, versions = self._model_state()
+        return (
+            versions != self._versions
+            or len(values) != len(self._values)
+            or not all(map(_is_same, self._values, values))
+        )
+
+    def _generator_states(self) -> list[object]:
+        of_numpy = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 - the global one
+        return [
+            random.getstate(),
+            of_numpy["pos"],
+            of_numpy["key"].tobytes(),
+            torch.get_rng_state(),
+            *map(torch.cuda.get_rng_state, self._devices),
+        ]
+
+    def _model_state(self) -> tuple[list[object], list[int]]:
+        values: list[object] = []
+        versions: list[int] = []
+        for module in self._modules:
+            values += vars(module).values()
+            for buffer in module._buffers.values():  # noqa: SLF001 - faster than buffers()
+                if buffer is not None:
+                    values.append(buffer)
+                    versions.append(buffer._version)  # noqa: SLF001 - there is no public one
+        return values, versions
+
+
+def _is_same(one: object, other: object) -> bool:
+    return one is other or (type(one) is type(other) in _VALUES and one == other)
+
+
+_VALUES = {bool, int, float, str, bytes}
+
+
 @contextmanager
 def preserved_attributes(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Restore the attributes of modules afterwards.

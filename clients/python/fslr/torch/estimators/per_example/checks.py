@@ -15,7 +15,7 @@ activations only, on a few examples.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -23,18 +23,18 @@ import torch
 from torch import Tensor
 
 from fslr.torch.estimators.backward import gradients_visited
-from fslr.torch.estimators.base import AnyRank, Probes
+from fslr.torch.estimators.base import AnyRank
 from fslr.torch.estimators.per_example.output_uses import find_output_uses
 from fslr.torch.estimators.per_example.precision import forward_roundoff, roundoff
 from fslr.torch.estimators.per_example.projector import Trace
 from fslr.torch.estimators.per_example.rows import (
     RowLayout,
-    inner_products,
     possible_layouts,
     scales_by_example,
-    sum_of_squares,
+    sums_of_terms,
 )
 from fslr.torch.estimators.per_example.tracer import UseKey
+from fslr.torch.estimators.probes import Probes
 from fslr.torch.model.batch import Batch
 
 _SCALES = (1.0, -1.0, 0.5, -0.5, 0.25, -0.25, 0.125, -0.125)
@@ -135,20 +135,34 @@ def _whole_backward(
         The cotangent at each use, and the projection of the gradient of each followed group.
     """
     leaves = list(trace.leaves.items())
-    found: dict[int, _Projection] = {}
+    found: dict[int, Tensor] = {}
 
     def project(position: int, gradient: Tensor) -> None:
         index, _ = leaves[position]
         if index in trace.by_gradient:
             return
-        unit = trace.update.unit_update(index)
-        total = float(inner_products(gradient, unit, None, 1))
-        found[index] = _Projection(total, float(sum_of_squares(gradient, unit)) ** 0.5)
+        found[index] = sums_of_terms(gradient, trace.update.unit_update(index))
 
     tensors = [leaf for _, leaf in leaves]
     with gradients_visited(tensors, project):
         at_uses, _ = trace.backward(cotangent, tensors)
-    return at_uses, found
+    sums = _on_host(found.values())
+    projections = (_Projection(total, square**0.5) for total, square in sums)
+    return at_uses, dict(zip(found, projections, strict=True))
+
+
+def _on_host(pairs: Iterable[Tensor]) -> list[list[float]]:
+    """Return tensors of two elements as numbers, with one transfer for each device."""
+    pairs = list(pairs)
+    found: list[list[float]] = [[]] * len(pairs)
+    places: dict[torch.device, list[int]] = {}
+    for place, pair in enumerate(pairs):
+        places.setdefault(pair.device, []).append(place)
+    for on_device in places.values():
+        values = torch.stack([pairs[place] for place in on_device]).tolist()
+        for place, value in zip(on_device, values, strict=True):
+            found[place] = value
+    return found
 
 
 def _compare(
@@ -162,15 +176,18 @@ def _compare(
     """
     totals, squares = [0.0] * trace.groups, [0.0] * trace.groups
     tolerances = {i: _tolerance(leaf, leaf.numel(), leaf) for i, leaf in trace.leaves.items()}
+    parts: list[tuple[int, Tensor]] = []
     for use, at_result in zip(trace.uses, at_uses, strict=True):
         if at_result is None:
             continue
         for index, change in use.parts:
-            scale = float(trace.scales.get(index, 1.0))
-            totals[index] += float(inner_products(at_result, change, None, 1)) * scale
-            squares[index] += float(sum_of_squares(at_result, change)) * scale**2
+            parts.append((index, sums_of_terms(at_result, change)))
             found = _tolerance(at_result, at_result.numel(), trace.leaves[index])
             tolerances[index] = max(tolerances[index], found)
+    for (index, _), (total, square) in zip(parts, _on_host(s for _, s in parts), strict=True):
+        scale = float(trace.scales.get(index, 1.0))
+        totals[index] += total * scale
+        squares[index] += square * scale**2
     missed: set[int] = set()
     without_effect = {index for index in range(trace.groups) if index not in trace.leaves}
     for index in trace.leaves:

@@ -41,13 +41,20 @@ import torch
 from torch import Tensor, nn
 
 from fslr.errors import MeasurementError
-from fslr.torch.estimators.base import AnyRank, Estimator, Probes
+from fslr.torch.estimators.base import AnyRank, Estimator
 from fslr.torch.estimators.gradient import NO_DEPENDENCE
 from fslr.torch.estimators.per_example.output_uses import OutputParts, exact_parts
 from fslr.torch.estimators.per_example.precision import forward_roundoff
 from fslr.torch.estimators.per_example.projector import Projector, Trace
-from fslr.torch.estimators.per_example.route import Route, find_route, max_chunks
+from fslr.torch.estimators.per_example.route import (
+    CheckedPass,
+    Route,
+    find_route,
+    max_chunks,
+    usual_chunks,
+)
 from fslr.torch.estimators.per_example.rows import RowLayout, inner_products
+from fslr.torch.estimators.probes import Probes
 from fslr.torch.model.batch import Batch
 from fslr.torch.model.forward import Output
 from fslr.torch.model.groups import ModelGroups
@@ -143,23 +150,14 @@ class PerExampleEstimator(Estimator):
     def _sums(self, batch: Batch, update: Update) -> ProjectionSums:
         pattern = batch.pattern()
         route = self._routes.get(pattern)
-        count = self._measured[pattern] = self._measured.get(pattern, -1) + 1
+        count = self._measured.get(pattern, -1) + 1
         # Groups without effect so far are checked again, at intervals that double each time.
         needs_check = route is None or (not route.complete and count.bit_count() == 1)
-        is_checked = self._any_rank([needs_check])[0] or route is None
-        if is_checked:
-            # A resumed training repeats the checks, and must still measure with the same dropout.
-            with isolated(self._model):
-                route = find_route(
-                    self._projector,
-                    self._check_probes,
-                    batch,
-                    update,
-                    micro_batches=self._micro_batches,
-                    any_rank=self._any_rank,
-                )
-            self._routes[pattern] = route
-        assert route is not None  # noqa: S101 - it was found above
+        found: Route | None = None
+        checked: CheckedPass | None = None
+        if self._any_rank([needs_check])[0] or route is None:
+            found, checked = self._found_route(batch, update)
+            route = found
         route = route.agreed(
             self._any_rank, groups=len(self._groups), max_chunks=max_chunks(self._micro_batches)
         )
@@ -167,22 +165,53 @@ class PerExampleEstimator(Estimator):
         if count == 0 and not self._is_resumed:
             route = route.of_first_measurement(self._micro_batches)
         sums: ProjectionSums | None = None
+        start = 0
         for chunk in batch.chunks(self._chunks(route, batch)):
+            if checked is not None and checked.examples != chunk.examples:
+                checked = None  # its graph takes memory
             # The linearity error needs no precision, so it is measured on one part only: the first
             # in which anything counts.
             part = self._chunk_sums(
-                chunk, update, route, with_real=sums is None or sums.changes == 0
+                chunk,
+                update,
+                route,
+                start=start,
+                with_real=sums is None or sums.changes == 0,
+                checked=checked,
             )
+            checked = None  # it has the first examples
             sums = part if sums is None else sums + part
+            start += chunk.examples
         if sums is None:
             raise MeasurementError("the batch has no examples; it must have at least 1")
+        # A batch that may not be cut as it was is measured again, and for the first time.
+        self._measured[pattern] = count
+        if found is not None:
+            self._routes[pattern] = found
         return sums
+
+    def _found_route(self, batch: Batch, update: Update) -> tuple[Route, CheckedPass | None]:
+        """Determine by checks how a batch is measured; return the pass of the checks, too."""
+        cutting = None if self._cutting is None else self._cutting.of_front(batch)
+        # A resumed training repeats the checks, and must still measure with the same dropout.
+        with isolated(self._model):
+            route, checked = find_route(
+                self._projector,
+                self._check_probes,
+                batch,
+                update,
+                micro_batches=self._micro_batches,
+                any_rank=self._any_rank,
+                cutting=cutting,
+                check_outputs=self._check_outputs if self._is_tried else None,
+            )
+        # Parameters of a sharded model are gathered for each pass.
+        return route, None if self._is_sharded else checked
 
     def _chunks(self, route: Route, batch: Batch) -> int:
         """Return into how many chunks a batch is cut, at most ``route.chunks``.
 
-        Few examples of a large batch need no chunks to save memory, and slow groups get their
-        degrees of freedom from repeats as well.
+        Slow groups get their degrees of freedom from repeats as well.
 
         Args:
             route: How the batch is measured.
@@ -190,13 +219,36 @@ class PerExampleEstimator(Estimator):
         """
         if route.slow:
             return math.ceil(route.chunks / self.repeats)
-        return min(route.chunks, math.ceil(self._micro_batches * batch.part))
+        return min(route.chunks, usual_chunks(batch, self._micro_batches))
 
     def _chunk_sums(
-        self, chunk: Batch, update: Update, route: Route, *, with_real: bool
+        self,
+        chunk: Batch,
+        update: Update,
+        route: Route,
+        *,
+        start: int,
+        with_real: bool,
+        checked: CheckedPass | None = None,
     ) -> ProjectionSums:
+        """Measure a chunk.
+
+        Args:
+            chunk: The chunk.
+            update: The step to measure.
+            route: How it is measured.
+            start: Its first example in the batch.
+            with_real: Whether the real change of the outputs is compared.
+            checked: The checks' forward pass of the same examples, if there was one.
+
+        Raises:
+            MeasurementError: The output does not depend on any group.
+        """
         after = self._projector.outputs_after(chunk, update) if with_real else None
-        trace = self._projector.trace(chunk, update, by_gradient=route.by_gradient)
+        trace = None if checked is None else checked.projecting(route.by_gradient)
+        if trace is None:
+            trace = self._projector.trace(chunk, update, by_gradient=route.by_gradient)
+            self._check_outputs(start, trace.outputs)
         if not trace.outputs.requires_grad:
             raise MeasurementError(NO_DEPENDENCE)
         layouts, weights = route.layouts_of(trace), trace.weights

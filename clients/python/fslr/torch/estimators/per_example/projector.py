@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,20 @@ class Trace:
         )
         uses = len(self.uses)
         return found[:uses], found[uses : len(edges)]
+
+    def projecting(self, by_gradient: Collection[int]) -> Trace:
+        """Return the same pass with more groups that are projected by their gradients.
+
+        Args:
+            by_gradient: The groups.
+        """
+        uses = [
+            replace(use, parts=parts)
+            for use in self.uses
+            if (parts := [part for part in use.parts if part[0] not in by_gradient])
+        ]
+        groups = sorted({*self.by_gradient, *by_gradient})
+        return replace(self, uses=uses, by_gradient=groups, _beside={})
 
     def examplewise(self, layouts: list[RowLayout | None]) -> Tensor:
         """Return whether each group's rows belong to examples, bool [groups], on the CPU."""
@@ -174,7 +188,8 @@ class Projector:
         def add(index: int, values: Tensor) -> Tensor:
             if index in trace.scales:
                 values = values * trace.scales[index]
-            values = nn.functional.pad(values, (0, examples - len(values)))
+            if (rows := values.shape[0]) < examples:
+                values = nn.functional.pad(values, (0, examples - rows))
             column = columns[index]
             columns[index] = values if column is None else column + values
             return values

@@ -9,25 +9,31 @@ more probes.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from fslr.errors import MeasurementError
-from fslr.torch.estimators.base import AnyRank, Probes
+from fslr.torch.estimators.base import AnyRank
 from fslr.torch.estimators.cutting import REFUSALS, CutCheck
 from fslr.torch.estimators.gradient import NO_DEPENDENCE
 from fslr.torch.estimators.per_example.checks import check
 from fslr.torch.estimators.per_example.projector import Projector, Trace
 from fslr.torch.estimators.per_example.rows import RowLayout
 from fslr.torch.estimators.per_example.tracer import UseKey
+from fslr.torch.estimators.probes import Probes
 from fslr.torch.model.batch import Batch
+from fslr.torch.model.isolation import SideEffects
 from fslr.torch.model.update import Update
 
 _SUMMED_ROWS = 8  # degrees of freedom per probe for groups whose rows are summed
 _MIN_PART_EXAMPLES = 4  # in a part of a batch that is cut to save memory
 _CHECKED_EXAMPLES = 4  # more examples would not show more structure
 _MAX_TRIES = 2  # of a model that does not accept few examples
+_MAX_KEPT_EXAMPLES = 2 * _CHECKED_EXAMPLES  # in a graph that is kept for the measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +108,56 @@ class Route:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class CheckedPass:
+    """The forward pass of the checks, which a measurement of the same examples need not repeat.
+
+    Attributes:
+        examples: Number of examples, from the front of the batch.
+        trace: The pass.
+        versions: The versions of its leaves. They change if a leaf is written to, and then there
+            can be no more backward passes.
+    """
+
+    examples: int
+    trace: Trace
+    versions: list[int]
+
+    @classmethod
+    def of(cls, trace: Trace) -> CheckedPass:
+        """Return a pass that was made right now."""
+        return cls(trace.outputs.shape[0], trace, _versions(trace))
+
+    def projecting(self, by_gradient: Collection[int]) -> Trace | None:
+        """Return the pass with groups that are projected by their gradients, if it is still valid.
+
+        Args:
+            by_gradient: The groups.
+        """
+        if _versions(self.trace) != self.versions:
+            return None
+        return self.trace.projecting(by_gradient)
+
+
+def _versions(trace: Trace) -> list[int]:
+    return [leaf._version for leaf in trace.leaves.values()]  # noqa: SLF001 - the only way
+
+
 def max_chunks(micro_batches: int) -> int:
     """Return the maximum number of chunks that a route cuts a batch into."""
     return max(micro_batches, _SUMMED_ROWS)
+
+
+def usual_chunks(batch: Batch, micro_batches: int) -> int:
+    """Return into how many chunks a batch is cut to save memory, where the model allows it.
+
+    Few examples of a large batch need no chunks.
+
+    Args:
+        batch: The batch.
+        micro_batches: Number of chunks for a whole batch.
+    """
+    return math.ceil(micro_batches * batch.part)
 
 
 def find_route(
@@ -115,7 +168,9 @@ def find_route(
     *,
     micro_batches: int,
     any_rank: AnyRank = list,
-) -> Route:
+    cutting: CutCheck | None = None,
+    check_outputs: Callable[[int, Tensor], None] | None = None,
+) -> tuple[Route, CheckedPass | None]:
     """Determine by checks how batches of the given batch's pattern are measured.
 
     With ``any_rank``, all ranks must have batches of equally many examples, and then make the same
@@ -128,11 +183,18 @@ def find_route(
         update: The step to measure.
         micro_batches: Number of parts that the batch is cut into, if the model allows it.
         any_rank: Returns for each of several flags whether any rank sets it.
+        cutting: Compares outputs for parts of the batch. Default: a new one.
+        check_outputs: Raises an exception if the outputs for a part of the batch, given by its
+            first example, are not those that they should be. It is also called for all chunks that
+            are measured. None: nothing is known of the outputs.
+
+    Returns:
+        The route, and the forward pass of the checks if it may be used again.
 
     Raises:
         MeasurementError: The output does not depend on any group.
     """
-    cutting = CutCheck(projector.forward, batch)
+    cutting = cutting or CutCheck(projector.forward, batch)
 
     def may_be_cut(pieces: int) -> bool:
         size = max(1, batch.examples // pieces)
@@ -140,11 +202,19 @@ def find_route(
         start = (batch.examples - size) // 2
         return not any_rank([not cutting.passes(start, start + size)])[0]
 
+    effects = SideEffects(projector.forward.model)
     part, trace = _trace_few_examples(projector, batch, update)
     if not trace.outputs.requires_grad:
         raise MeasurementError(NO_DEPENDENCE)
+    if check_outputs is not None:
+        check_outputs(0, trace.outputs)
+    known = None if effects.are_random else trace.outputs.detach()
+    is_reusable = part.examples <= _MAX_KEPT_EXAMPLES and not (
+        effects.are_random or effects.are_in_model  # the next chunk starts from what it leaves
+    )
     found = check(trace, probes, part, any_rank)
-    del trace  # its graph is not needed any more, and the next passes need memory
+    kept = CheckedPass.of(trace) if is_reusable else None
+    del trace  # a large graph is not needed any more, and the next passes need memory
     pieces = max(1, min(micro_batches, batch.examples // _MIN_PART_EXAMPLES))
     wanted = max(pieces, min(_SUMMED_ROWS, batch.examples))
     probe_factor = 1
@@ -152,16 +222,19 @@ def find_route(
         # Pairs of examples may interact, for instance. But mostly all do, as in batch norm. Not in
         # the front of a batch, which gives the same outputs alone.
         interacts = any_rank([found.interacts and not batch.whole_examples])[0]
-        never = interacts and not CutCheck(projector.forward, part).passes(0, 2)
+        never = interacts and not CutCheck(projector.forward, part, known).passes(0, 2)
         if any_rank([never])[0]:
             pieces, probe_factor = 1, _SUMMED_ROWS
         elif may_be_cut(wanted):
             pieces = wanted
         elif pieces == 1 or not may_be_cut(pieces):
             pieces, probe_factor = 1, _SUMMED_ROWS
-    elif pieces > 1 and not may_be_cut(pieces):
-        pieces = 1
-    return Route(
+    elif pieces > 1:
+        # The chunks that are measured now are all compared with the whole batch anyway.
+        are_compared = check_outputs is not None and usual_chunks(batch, micro_batches) >= pieces
+        if not (are_compared or may_be_cut(pieces)):
+            pieces = 1
+    route = Route(
         found.layouts,
         found.output_uses,
         found.by_gradient,
@@ -170,6 +243,7 @@ def find_route(
         probe_factor,
         complete=found.is_complete,
     )
+    return route, kept
 
 
 def _trace_few_examples(projector: Projector, batch: Batch, update: Update) -> tuple[Batch, Trace]:

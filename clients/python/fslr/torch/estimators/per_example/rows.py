@@ -112,6 +112,18 @@ def inner_products(
     Returns:
         One value per example, shape [B]. Without a layout the sum over all rows, shape [1].
     """
+    products: Tensor
+    if (
+        layout is not None
+        and (layout.kind, layout.dimension) == ("dimension", 0)
+        and cotangent.shape == change.shape
+        and not (cotangent.is_complex() or change.is_complex())
+    ):
+        # As nearly always. Models have many uses, so each operation counts.
+        rows = cotangent.shape[0], -1
+        left, right = cotangent.float().reshape(rows), change.float().reshape(rows)
+        products = torch.linalg.vecdot(left, right)
+        return products
     change = change.reshape((*[1] * (cotangent.dim() - change.dim()), *change.shape))
     if layout is None:
         cotangent, change, dimension = cotangent.unsqueeze(0), change.unsqueeze(0), 0
@@ -129,12 +141,21 @@ def inner_products(
             left = left.sum(repeated, keepdim=True)
         right = right.expand(left.shape)
     left, right = left.movedim(dimension, 0), right.movedim(dimension, 0)
-    left, right = left.reshape(len(left), -1), right.reshape(len(right), -1)
-    products: Tensor = torch.linalg.vecdot(left, right)
+    left, right = left.reshape(left.shape[0], -1), right.reshape(right.shape[0], -1)
+    products = torch.linalg.vecdot(left, right)
     return products
 
 
-def sum_of_squares(cotangent: Tensor, change: Tensor) -> Tensor:
-    """Return the sum of the squared terms of ``<cotangent, change>``, shape [1], in float32."""
+def sums_of_terms(cotangent: Tensor, change: Tensor) -> Tensor:
+    """Return ``<cotangent, change>`` and the sum of its squared terms, shape [2], in float32.
+
+    Args:
+        cotangent: The cotangent at a function's result.
+        change: A change of the result, of a shape that broadcasts to that of the result.
+    """
+    if cotangent.shape == change.shape and not (cotangent.is_complex() or change.is_complex()):
+        products = cotangent.float() * change.float()
+        return torch.stack([products.sum(), products.square_().sum()])
     left, right = (tensor.float().square() for tensor in as_real(cotangent, change))
-    return inner_products(left, right, None, 1)
+    squares = inner_products(left, right, None, 1)
+    return torch.cat([inner_products(cotangent, change, None, 1), squares])
