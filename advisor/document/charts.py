@@ -17,7 +17,7 @@ from advisor.document.scales import (
 )
 
 WIDTH = 720
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 28, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 28, 42
 _BAR = 10
 _MAX_BESIDE = 210  # width of names beside their bars; longer ones are above
 

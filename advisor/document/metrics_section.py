@@ -48,7 +48,7 @@ def metrics_section(
     found = run_relations(figures, chosen, values) if chosen and figures.points else []
     return {
         "rows": [
-            (row.metric, *map(_number, (row.last, row.lowest, row.highest)))
+            (row.metric, *(_number(each, texts) for each in (row.last, row.lowest, row.highest)))
             for row in rows[:_MAX_METRICS]
         ],
         "more": max(len(rows) - _MAX_METRICS, 0),
@@ -58,5 +58,6 @@ def metrics_section(
     }
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None or not math.isfinite(value) else format_number(value)
+def _number(value: float | None, texts: Texts) -> str:
+    is_known = value is not None and math.isfinite(value)
+    return format_number(value) if value is not None and is_known else texts("no_value")

@@ -217,7 +217,7 @@ def _legend(figures: RunFigures, texts: Texts) -> list[tuple[Markup, str, str]]:
     return [
         (
             svg.swatch(color),
-            row.part or f"{texts('rest')} ({row.groups} {texts('groups')})",
+            row.part or texts("document.rest", count=row.groups),
             f"{row.percent}%",
         )
         for row, color in zip(rows, pictures.role_colors(rows), strict=True)
@@ -226,7 +226,10 @@ def _legend(figures: RunFigures, texts: Texts) -> list[tuple[Markup, str, str]]:
 
 def _role_line(row: RecommendedRoleRow, texts: Texts) -> _RoleLine:
     typical = row.typical
-    outcomes = [f"{count} {outcome_text(outcome, texts)}" for outcome, count in row.outcomes]
+    outcomes = [
+        texts("document.outcome", count=count, outcome=outcome_text(outcome, texts))
+        for outcome, count in row.outcomes
+    ]
     why = [reason(typical, texts)] if not typical.is_outlier else []
     if len(row.outcomes) > 1:
         why.append(texts("outcomes", outcomes=comma(texts).join(outcomes)))

@@ -19,6 +19,13 @@ from fslr.advisor.v1 import advisor_service_pb2 as pb
 
 _PREFIX, _SUBJECT, _UNKNOWN = "warning.", "warning.subject.", "warning.unknown"
 _NESTED: Final = "warning"  # a placeholder for a warning inside of a warning
+_GROWING: Final = "growing"  # a placeholder for what grows from the base to the run
+_GROWTHS = {
+    "depth": "recipe.growing.depth",
+    "fan-in": "recipe.growing.fan_in",
+    "rank": "recipe.growing.rank",
+    "the number of experts": "recipe.growing.experts",
+}
 _DIFFERENCES: Final = "differences"  # a placeholder for roles with two numbers each
 _DIFFERENCE = re.compile(r" \(measured (\S+), recipe (\S+)\)")
 _MORE = re.compile(r"^(?P<names>.*) and (?P<count>\d+) more(?: roles)?$", re.DOTALL)
@@ -47,6 +54,8 @@ def warning_text(message: str, texts: Texts, kind: int = pb.WARNING_KIND_UNSPECI
 def _translated(name: str, value: str, texts: Texts) -> str:
     if name == _NESTED:
         return warning_text(value, texts)
+    if name == _GROWING:
+        return texts(_GROWTHS[value]) if value in _GROWTHS else value
     more = _MORE.match(value)
     names = value if more is None else more["names"]
     if name == _DIFFERENCES:

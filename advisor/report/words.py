@@ -28,7 +28,8 @@ _OUTCOME_SENTENCES = {
     "prior, or 1.",
 }
 
-_PIECE = re.compile(r"[^./_]*[./_]+|[^./_]+")
+_PIECE = re.compile(r"[^./]*[./]+|[^./]+")
+_LONG, _PIECE_OF_LONG = 16, re.compile(r"[^_]*_+|[^_]+")
 
 _LIMIT_SENTENCES = {
     Limit.MIN_MULTIPLIER: "The multiplier was below `min_multiplier`.",
@@ -124,10 +125,16 @@ def short_name(resource_name: str) -> str:
 def name_pieces(name: str) -> list[str]:
     """Return the pieces of a parameter's name, after each of which a line may end.
 
+    They end at dots and slashes, and in long parts also at underscores.
+
     Args:
         name: The name, such as ``blocks.3.attn_norm.weight``.
     """
-    return _PIECE.findall(name)
+    return [
+        piece
+        for part in _PIECE.findall(name)
+        for piece in (_PIECE_OF_LONG.findall(part) if len(part) > _LONG else [part])
+    ]
 
 
 def format_rules(policy: policy_pb2.Policy) -> str:

@@ -17,9 +17,11 @@ from advisor.advising.mismatch_warnings import (
     recording_differences,
     weight_decay_difference,
 )
-from advisor.advising.recipe_warnings import _missing, disagreement
-from advisor.policy import GroupKind, Measurement, RecordingFlaw, recording_flaws
+from advisor.advising.recipe_warnings import _missing, disagreement, growth_without_rule
+from advisor.policy import GroupKind, Layout, Measurement, RecordingFlaw, recording_flaws
+from advisor.recipes import Ratio, shipped_recipe
 from advisor.recipes.apply import NoRule
+from advisor.recipes.check import _CHOOSE, _WITHOUT_RULE
 from advisor.registry.resource_names import RunName
 from advisor.report import warning_texts
 from advisor.report.texts import Texts
@@ -32,6 +34,7 @@ from tests.building import layout_message, profile_of
 from tests.unit.advising import test_initial_weights as initial
 from tests.unit.advising import test_mismatch_warnings as mismatch
 from tests.unit.policy import test_recording_quality as recording
+from tests.unit.recipes.layouts import applied, transformer
 
 ENGLISH, JAPANESE = Texts("en"), Texts("ja")
 
@@ -73,6 +76,18 @@ def recipe_warnings() -> Iterator[str]:
     yield from (d.message for d in disagreement("mup-adam", layout, ratios, priors, errors))
     for reason in NoRule:
         yield from _missing("mup-adam", layout, [reason] * 7)
+    growths = ("depth grows by 3", "the number of experts grows by 2 to 4", "fan-in grows by 8")
+    for growth in growths:
+        remedy = _WITHOUT_RULE[Ratio.EXPERTS] if "experts" in growth else _CHOOSE
+        message = f"the recipe own@2 does not fit the model: {growth}, and own has no rule for it"
+        yield f"{message}; {remedy}"
+        yield f"{message}; {remedy} (a.weight, b.weight and 2 more)"
+    base, deep = transformer(64, 2), transformer(64, 6)
+    plain = Layout.of(dataclasses.replace(g, residual_output=False) for g in deep.groups)
+    for name, run in (("mup-adam", deep), ("completep", plain)):
+        found = growth_without_rule(name, run, applied(shipped_recipe(name), run, base))
+        assert found
+        yield from (d.message for d in found)
 
 
 def flaws() -> list[RecordingFlaw]:

@@ -111,6 +111,7 @@ def test_single_events_are_taken_from_the_start_to_the_end_of_a_run() -> None:
 
 
 def test_a_name_may_break_after_its_parts_and_nothing_in_it_is_markup() -> None:
-    assert _name("blocks.0.attn_norm/w") == "blocks.<wbr>0.<wbr>attn_<wbr>norm/<wbr>w"
+    assert _name("blocks.0.attn_norm/w") == "blocks.<wbr>0.<wbr>attn_norm/<wbr>w"
+    assert _name("query_key_value_projection") == "query_<wbr>key_<wbr>value_<wbr>projection"
     assert "<img" not in _name("<img src=x>.weight")
     assert len(_name("x" * 1_000_000)) < 100
