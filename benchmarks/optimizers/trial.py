@@ -40,7 +40,8 @@ class Outcome(TypedDict):
             None if it was not trained with multipliers.
         measured: Whether unit rates were measured.
         starts_late: Whether multipliers come into force at the second step, because the first
-            answer comes after the first step, and the optimizer would undo a correction of it.
+            answer comes after the first step, and that moves nothing, or the optimizer would undo a
+            correction of it.
         steps: How it was stepped, and with which arguments, where that is not the usual way.
     """
 
