@@ -25,8 +25,8 @@ def optimizers(figures: dict[str, Any]) -> str:
     total = (
         f"Of {len(counted)} classes, {len(tried)} train a small character model on one CPU for "
         f"{figures['steps']} steps. Multipliers act on {len(acting)} of them; steps are at most "
-        f"{largest:.1%} from what they should be. Refused: {len(refused)}. Not right: {len(wrong)}. "
-        f"Take too long to be judged: {len(unjudged)}."
+        f"{largest:.1%} from what they should be. Refused: {len(refused)}. Not right: "
+        f"{len(wrong)}. Take too long to be judged: {len(unjudged)}."
     )
     parts = [
         total,
@@ -38,8 +38,8 @@ def optimizers(figures: dict[str, Any]) -> str:
     ]
     if late:
         parts.append(
-            "Scaled from the second step on, because the first moves nothing, or a correction of it "
-            f"would not last: {_names(list(dict.fromkeys(late)))}."
+            "Scaled from the second step on, because the first moves nothing, or a correction of "
+            f"it would not last: {_names(list(dict.fromkeys(late)))}."
         )
     if unmeasured:
         parts.append(f"Without unit rates: {_names(unmeasured)}.")
