@@ -48,6 +48,7 @@ class Training:
         max_overhead: As in a budget.
         total_steps: As in a budget.
         asked: Steps between measurements that the advisor asks for.
+        hooks: Seconds of the hooks in each step, in equal parts before and after its end.
     """
 
     fixed: float
@@ -57,6 +58,7 @@ class Training:
     max_overhead: float = 0.01
     total_steps: int = 0
     asked: int = 25
+    hooks: float = 0.0
     measured: dict[int, Size] = field(default_factory=dict)  # by step
 
     def __post_init__(self) -> None:
@@ -79,7 +81,11 @@ class Training:
                     self.measure(step, plan)
                     last, due = step, step + self.asked
             self.clock.seconds += 1.0
+            self.stopwatch.begin_hooks()
+            self.clock.seconds += self.hooks / 2
             self.stopwatch.end_step()
+            self.clock.seconds += self.hooks / 2
+            self.stopwatch.end_hooks()
 
     def measure(self, step: int, plan: Plan) -> None:
         size = MeasurementSize(1)
@@ -112,6 +118,7 @@ class Training:
     probe_part=st.floats(0, 1),
     asked=st.integers(25, 100),
     total_steps=st.sampled_from([0, 3_000]),
+    hooks=st.sampled_from([0.0, 0.003, 0.02]),
 )
 def test_measuring_stays_below_its_part_of_the_training(
     fixed: float,
@@ -120,6 +127,7 @@ def test_measuring_stays_below_its_part_of_the_training(
     probe_part: float,
     asked: int,
     total_steps: int,
+    hooks: float,
 ) -> None:
     training = Training(
         fixed,
@@ -128,18 +136,31 @@ def test_measuring_stays_below_its_part_of_the_training(
         first=first,
         asked=asked,
         total_steps=total_steps,
+        hooks=hooks,
     )
     training.train(3_000)
     assert training.stopwatch.overhead is not None
     # The policy wants a measurement every 100 steps, whatever the smallest one costs.
     least = fixed + per_batch / ALL_EXAMPLES * 8
     rarest = (training.seconds_of(training.measured[0]) + first + 29 * least) / 2_999
-    assert training.stopwatch.overhead <= max(0.0105, 1.001 * rarest)
+    assert training.stopwatch.overhead <= max(0.0105, 1.001 * (rarest + hooks))
     steps = list(training.measured)
     assert steps[0] == 0  # the first answer is not delayed
     assert max(b - a for a, b in itertools.pairwise(steps)) <= 100
     assert min(b - a for a, b in itertools.pairwise(steps)) >= asked
     assert min(size.examples for size in training.measured.values()) >= 8
+
+
+def test_hooks_leave_less_for_measurements() -> None:
+    without, with_hooks = (Training(0.2, 1.0 / ALL_EXAMPLES, hooks=hooks) for hooks in (0.0, 0.004))
+    for training in (without, with_hooks):
+        training.train(5_000)
+    spent = without.stopwatch.measuring_seconds - with_hooks.stopwatch.measuring_seconds
+    assert spent == pytest.approx(0.004 * 5_000, rel=0.1)
+    watch = with_hooks.stopwatch
+    assert watch.hook_step_seconds == pytest.approx(0.004)
+    assert watch.hook_seconds == pytest.approx(0.004 * (4_999 - len(with_hooks.measured)), rel=0.01)
+    assert watch.overhead == pytest.approx(0.01, rel=0.05)
 
 
 def test_what_is_cheap_is_measured_as_often_and_on_as_many_examples_as_asked() -> None:
@@ -221,6 +242,10 @@ def test_a_hint_says_that_a_measurement_cannot_be_cheap_enough() -> None:
     assert "measuring takes 3.0% of the training's time, more than max_overhead (1.0%)" in (
         training.budget.hint(2_000)
     )
+    slow_hooks = Training(0.5, 0.0, hooks=0.02)
+    slow_hooks.train(1_100)
+    hint = slow_hooks.budget.hint(2_000)
+    assert "more than max_overhead (1.0%), of which the hooks of each step take 2.0%, al" in hint
     cheap = Training(0.1, 0.0)
     cheap.train(1_100)
     assert cheap.budget.hint(1_100) == ""

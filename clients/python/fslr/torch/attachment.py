@@ -161,9 +161,16 @@ class Attachment(AdvisedTraining):
         self._scaler.on_begin = check.multipliers_changed
         watch = TrainingWatch(model, self.groups, self._scaler.inner, receivers)
         self._hooks = StepHooks(
-            optimizers, cycle, self._scaler, self._meter.calls, watch=watch, check=check
+            optimizers,
+            cycle,
+            self._scaler,
+            self._meter.calls,
+            watch=watch,
+            check=check,
+            timer=run.cadence.stopwatch,
         )
         self._meter.calls.on_call = self._hooks.model_called
+        self._meter.calls.timer = run.cadence.stopwatch
         if not observe_only:
             self._hooks.owned_by(self, self._meter.close)
         self._on_close = on_close
@@ -269,10 +276,11 @@ def attach(
             arrived, which depends on timing. ``"wait"``: the measured step waits for its answer,
             which takes effect at the next step. Two trainings that are bit-identical without
             advice are so with it, as long as no request fails.
-        max_overhead: Largest time of all measurements per time of training, above 0; by default
-            1 %. Where a measurement costs more, fewer examples are measured (at least 8), and less
-            often as far as the policy allows. The first measurement is not limited; what it costs
-            is saved later. None: no limit. It has no effect with ``answers="wait"``.
+        max_overhead: Largest time of all measurements, and of the hooks in each step, per time of
+            training, above 0; by default 1 %. Where a measurement costs more, fewer examples are
+            measured (at least 8), and less often as far as the policy allows. The first measurement
+            is not limited; what it costs is saved later. None: no limit. It has no effect with
+            ``answers="wait"``.
         first_step: Number of steps that the training has made before, >= 0, if it is resumed
             without a state to load, such as a training that gets advice from now on.
         recipe: Recipe to follow instead of the policy's, such as ``completep``, or the resource

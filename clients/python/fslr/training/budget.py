@@ -10,7 +10,7 @@ from fslr.training.measurement_cost import MeasurementCost, Size
 from fslr.training.stopwatch import Stopwatch
 
 DEFAULT_MAX_OVERHEAD = 0.01
-"""Time of all measurements per time of training, at most."""
+"""Time of all measurements and hooks per time of training, at most."""
 
 _MIN_EXAMPLES = 8  # with fewer, little is saved and the relative error grows
 _MAX_REPEATS = 4
@@ -22,6 +22,7 @@ _UNPLANNED_STEPS = 500  # a training of unknown length is taken to go on for a q
 _UNPLANNED_PART = 0.25  # has behind it, and these steps
 _SETTLED_STEPS = 1_000  # before, the first measurement has not paid off
 _EARLY = 1.5  # how much more than an even share an early measurement gets, if the length is known
+_SHOWN = 0.001  # of the training's time, from which the hooks are named
 _URGENT_PART = 0.25  # of what is left, for a small measurement that is asked for early
 
 
@@ -69,14 +70,15 @@ class Plan:
 class Budget:
     """Chooses how many examples are measured, and how often inside the policy's range.
 
-    The time of all measurements together stays below ``max_overhead`` of the training's time,
-    unless the smallest ones, of 8 examples every ``max_steps`` steps, cost more than that. The
+    The time of all measurements, and of the hooks in each step, stays below ``max_overhead`` of the
+    training's time, unless the smallest measurements, of 8 examples every ``max_steps`` steps, cost
+    more than what the hooks leave. The
     first measurement is not limited, except that it takes few examples with more probes each; what
     it costs is saved later.
 
     Args:
-        max_overhead: Largest time of all measurements per time of training, above 0.
-        stopwatch: Times both.
+        max_overhead: Largest time of all measurements and hooks per time of training, above 0.
+        stopwatch: Times them.
         total_steps: Planned number of steps; 0: unknown.
     """
 
@@ -124,8 +126,10 @@ class Budget:
         least = self._least
         least_seconds = self._cost.seconds(least)
         remaining = self._remaining_steps(step)
-        trained = self._stopwatch.training_seconds + remaining * step_seconds
-        left = self._max_overhead * trained - self._stopwatch.measuring_seconds
+        stopwatch = self._stopwatch
+        trained = stopwatch.training_seconds + remaining * step_seconds
+        hooks = stopwatch.hook_seconds + remaining * stopwatch.hook_step_seconds
+        left = self._max_overhead * (trained - hooks) - hooks - stopwatch.measuring_seconds
         per_step = self._seconds_per_step(left / remaining, least_seconds, allowed)
         steps = min(step - measured_step, remaining)  # near the end little is left
         if (seconds := per_step * steps) >= least_seconds:
@@ -169,10 +173,13 @@ class Budget:
             return ""
         if overhead <= self._max_overhead:
             return ""
+        trained = self._stopwatch.training_seconds - self._stopwatch.hook_seconds
+        hooks = self._stopwatch.hook_seconds / trained
+        parts = f", of which the hooks of each step take {hooks:.1%}" if hooks >= _SHOWN else ""
         return (
             f"measuring takes {overhead:.1%} of the training's time, more than max_overhead "
-            f"({self._max_overhead:.1%}), although {least} examples are measured as rarely as the "
-            "policy allows; raise max_interval_steps in the policy, or max_overhead"
+            f"({self._max_overhead:.1%}){parts}, although {least} examples are measured as rarely "
+            "as the policy allows; raise max_interval_steps in the policy, or max_overhead"
         )
 
     def _remaining_steps(self, step: int) -> float:

@@ -56,8 +56,8 @@ class Measured:
         multipliers: The multiplier that each group stepped with.
         groups: The groups' names, in layout order.
         seconds: How long the measurement took.
-        overhead: Time of all measurements before this one per time of training so far; None: not
-            known yet.
+        overhead: Time of all measurements before this one, and of the hooks in each step, per time
+            of training so far; None: not known yet.
     """
 
     step: int

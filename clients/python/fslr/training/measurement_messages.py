@@ -69,7 +69,7 @@ class MeasurementMessages:
             excludes_weight_decay=estimate.excludes_weight_decay,
             mask=estimate.mask,
             measuring_seconds=self._stopwatch.seconds_under_way,
-            measuring_overhead=self._stopwatch.overhead,
+            measuring_overhead=self._stopwatch.measuring_overhead,
         )
 
     def recommended(self, groups: Iterable[bool]) -> None:

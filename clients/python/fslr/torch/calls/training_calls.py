@@ -6,7 +6,7 @@ import logging
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,28 @@ class TrainingCall:
             return ()
 
 
+class Timer(Protocol):
+    """Times what hooks do for each step."""
+
+    def begin_hooks(self) -> None:
+        """Begin to time it."""
+        ...
+
+    def end_hooks(self) -> None:
+        """Pause."""
+        ...
+
+
+class NoTimer:
+    """Times nothing."""
+
+    def begin_hooks(self) -> None:
+        """Do nothing."""
+
+    def end_hooks(self) -> None:
+        """Do nothing."""
+
+
 def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version  # noqa: SLF001 - there is no public one
 
@@ -122,6 +144,7 @@ class TrainingCalls:
     Attributes:
         was_called: Whether the training called the model since this was last set to False.
         on_call: Called before each training call, except in compiled code; it must not raise.
+        timer: Times what is done at each training call.
     """
 
     def __init__(
@@ -129,6 +152,7 @@ class TrainingCalls:
     ) -> None:
         self.was_called = False
         self.on_call: Callable[[], None] = _do_nothing
+        self.timer: Timer = NoTimer()
         self._device_types = device_types
         self._max_examples = examples
         self._batch_dim = batch_dim
@@ -178,8 +202,10 @@ class TrainingCalls:
             if model.training or self._compiled is None:
                 self._compiled = args, kwargs, self._autocasts()
         else:
+            self.timer.begin_hooks()
             self.on_call()
             self._add(args, kwargs, self._known_autocasts(), is_training=model.training)
+            self.timer.end_hooks()
 
     def _known_autocasts(self) -> tuple[AutocastState, ...]:
         """Return the same without new objects, where nothing is compiled."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fslr.errors import AttachError, MeasurementError
+from fslr.torch.calls.training_calls import NoTimer, Timer
 from fslr.torch.optimizers import inner_optimizers, with_held
 from fslr.torch.steps.split_groups import mark_as_own, owner_of
 from fslr.torch.steps.step_scaler import StepScaler
@@ -84,6 +85,7 @@ class StepHooks:
         calls: Knows whether the training has called the model.
         watch: Is told of calls and steps.
         check: Is told of steps that did not follow their multipliers.
+        timer: Times what the hooks do.
     """
 
     def __init__(
@@ -95,8 +97,10 @@ class StepHooks:
         *,
         watch: Watch | None = None,
         check: Check | None = None,
+        timer: Timer | None = None,
     ) -> None:
         self._calls, self._watch, self._check = calls, watch, check
+        self._timer = timer or NoTimer()
         self._cycle = cycle
         self._scaler = scaler
         places = {id(optimizer): place for place, optimizer in enumerate(scaler.inner)}
@@ -179,7 +183,21 @@ class StepHooks:
         running = _running(self._members)
         if running.count(id(optimizer)) > 1:
             return None  # the step function calls that of its base class
-        if len(running) <= 1:
+        self._timer.begin_hooks()
+        try:
+            return self._begin_step(optimizer, args, kwargs, is_outermost=len(running) <= 1)
+        finally:
+            self._timer.end_hooks()
+
+    def _begin_step(
+        self,
+        optimizer: torch.optim.Optimizer,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        is_outermost: bool,
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if is_outermost:
             self._order(self._post_handles, "_optimizer_step_post_hooks", last=False)
             if self._watch is not None:
                 self._attempt(self._watch.stepped)
@@ -191,8 +209,15 @@ class StepHooks:
         running = _running(self._members)
         if running.count(id(optimizer)) > 1:
             return
+        self._timer.begin_hooks()
+        try:
+            self._end_step(optimizer, is_outermost=len(running) <= 1)
+        finally:
+            self._timer.end_hooks()
+
+    def _end_step(self, optimizer: torch.optim.Optimizer, *, is_outermost: bool) -> None:
         self._attempt(self._leave, optimizer)
-        if len(running) <= 1:
+        if is_outermost:
             self._attempt(self._note_other_multipliers)
             if self._calls is not None:
                 self._calls.was_called = False  # within the step
