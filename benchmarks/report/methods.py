@@ -122,7 +122,7 @@ def _axis_cell(records: Sequence[_Record], method: MethodName, cases: int) -> st
     own = [record for record in records if record["method"] == method]
     if not own:
         names = {case_name(record) for record in records}
-        return NO_RULE if all(_is_silent(method, name) for name in names) else NOT_MEASURED
+        return NO_RULE if all(is_silent(method, name) for name in names) else NOT_MEASURED
     mean, diverged = mean_of_finite(own)
     if mean is None:
         return "diverged"
@@ -135,8 +135,13 @@ def _axis_cell(records: Sequence[_Record], method: MethodName, cases: int) -> st
     return f"{figure} ({', '.join(notes)})" if notes else figure
 
 
-def _is_silent(method: MethodName, name: str) -> bool:
-    """Return whether a method says nothing of a case."""
+def is_silent(method: MethodName, name: str) -> bool:
+    """Return whether a method says nothing of a case.
+
+    Args:
+        method: The method.
+        name: The case's name.
+    """
     return name in _BY_NAME and method_of(method, _BY_NAME[name]) is None
 
 
@@ -166,7 +171,7 @@ def _by_case(
         seen.append(record)
         own = {r["method"]: r for r in records if same_case(r, record)}
         name = case_name(record)
-        without = {m: NO_RULE if _is_silent(m, name) else NOT_MEASURED for m in known}
+        without = {m: NO_RULE if is_silent(m, name) else NOT_MEASURED for m in known}
         rows.append((
             f"{spoken(record['axis'])}: {record['model']}, {record['optimizer']}",
             f"{record['steps']:,}",

@@ -15,13 +15,14 @@ POLICY: Final = Path("docs/explanation/policy.md")
 RECORDINGS: Final = Path("docs/explanation/recordings.md")
 PROMOTION: Final = Path("docs/how-to/register-and-promote.md")
 OPTIMIZERS: Final = Path("docs/how-to/which-optimizers-work.md")
+METHOD: Final = Path("docs/how-to/choose-a-method.md")
 LORA: Final = Path("docs/how-to/transfer-lora-across-ranks.md")
 SIZING: Final = Path("docs/how-to/size.md")
 RECIPES: Final = Path("benchmarks/practice/recipes.py")
 RESULTS: Final = Path("docs/explanation/results.md")
 
 PAGES_WITH_BLOCKS: Final = (
-    *(README, MEASUREMENT, POLICY, RECORDINGS, PROMOTION, SIZING, OPTIMIZERS, LORA),
+    *(README, MEASUREMENT, POLICY, RECORDINGS, PROMOTION, SIZING, OPTIMIZERS, LORA, METHOD),
 )
 """The pages that are written by hand but for their blocks of figures."""
 

@@ -1,4 +1,4 @@
-"""The choice of the default method, by the rule of decision 23.
+"""The choice of the default method, and of the method for some cases, by the rule of decision 23.
 
 ``docs/decisions/0023-cases-that-choose-and-cases-that-claim.md`` has the rule: the method with the
 lowest mean regret on the choosing cases, unless a simpler one is not worse beyond noise.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from benchmarks.transfer.cases import CHOOSING
@@ -70,19 +70,37 @@ class Choice:
 
 
 def choose(records: Sequence[Record], pairs: Sequence[Pair]) -> Choice:
-    """Return the default method that the rule chooses.
+    """Return the default method that the rule chooses on the choosing cases.
 
     Args:
         records: The records of cases and methods.
         pairs: The pairs of all cases, as :func:`.pairs_of` returns them.
     """
+    found = _choose(list(filter(is_choosing, records)), pairs, NEEDED)
+    return replace(found, missing=tuple(sorted(CHOOSING - set(found.cases))))
+
+
+def choose_for(records: Sequence[Record], pairs: Sequence[Pair]) -> Choice:
+    """Return the method that the rule chooses on given cases, of the methods that are measured.
+
+    Args:
+        records: The records of these cases. Those of cases without the standard and the measured
+            method are left out.
+        pairs: The pairs of all cases, as :func:`.pairs_of` returns them.
+    """
+    return _choose(records, pairs, (STANDARD, "measured"))
+
+
+def _choose(
+    records: Sequence[Record], pairs: Sequence[Pair], needed: Sequence[MethodName]
+) -> Choice:
+    """Return the method that the rule chooses on the cases with records of the needed methods."""
     by_case: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for record in filter(is_choosing, records):
+    for record in records:
         by_case.setdefault(case_name(record), {})[record["method"]] = record
-    complete = {name: of for name, of in by_case.items() if all(m in of for m in NEEDED)}
-    missing = tuple(sorted(CHOOSING - set(complete)))
+    complete = {name: of for name, of in by_case.items() if all(m in of for m in needed)}
     if not complete:
-        return Choice(None, None, (), (), missing, ())
+        return Choice(None, None, (), (), (), ())
     answers = [set(of) for of in complete.values()]
     names = [name for name in SIMPLEST_FIRST if name in set.intersection(*answers)]
     regrets = {name: [_regret(of[name]) for of in complete.values()] for name in names}
@@ -93,7 +111,7 @@ def choose(records: Sequence[Record], pairs: Sequence[Pair]) -> Choice:
     )
     chosen = next(each.method for each in candidates if not each.is_worse)
     incomplete = tuple(name for name in METHODS if name in set.union(*answers) - set(names))
-    return Choice(chosen, best, candidates, tuple(sorted(complete)), missing, incomplete)
+    return Choice(chosen, best, candidates, tuple(sorted(complete)), (), incomplete)
 
 
 def as_record(choice: Choice) -> Record:
