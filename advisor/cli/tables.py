@@ -87,7 +87,7 @@ def _fit(table: Table, natural: int, width: int) -> int:
             if isinstance(column.header, str):
                 column.header = column.header.replace(" ", "\n")
         else:
-            column.overflow = "fold"
+            column.overflow, column.no_wrap = "fold", False  # what is not folded would be cut
             foldable.append(column)
         column.width = _width(column)
     while sum(column.width or 0 for column in table.columns) + frame > width:

@@ -9,7 +9,7 @@ import sys
 import pytest
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from advisor.cli import tables
 from advisor.cli.tables import print_table
@@ -63,3 +63,17 @@ def test_an_empty_table_and_one_without_headings_are_printed(
     grid.add_row("one", "two\nthree")
     print_table(grid)
     assert "onetwo" in out.getvalue()
+
+
+def test_a_column_that_should_not_wrap_is_folded_rather_than_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    console = Console(emoji=False, width=40, force_terminal=True, color_system=None)
+    monkeypatch.setattr(tables, "console", console)
+    table = Table("run", Column("last measured\n(UTC)", no_wrap=True), box=box.SIMPLE)
+    table.add_row("a-run-with-a-name-that-is-wide", "2026-01-02 03:04:05")
+    print_table(table)
+    assert "2026-01-02" in out.getvalue()
+    assert "03:04:05" in out.getvalue()
