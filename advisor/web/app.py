@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import quote
 
-import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -35,7 +34,7 @@ from advisor.web import (
 )
 from advisor.web.backend import Backend
 from advisor.web.context import Context, Handler
-from advisor.web.errors import PageNotFoundError, status_of
+from advisor.web.errors import PageNotFoundError, message_of, status_of
 from advisor.web.feeds import RunFeeds
 from advisor.web.limits import LimitExceededError, Limits
 from advisor.web.numbers import to_json
@@ -44,8 +43,6 @@ from advisor.web.security import SecurityHeaders
 from advisor.web.static_files import StaticFiles
 
 _JSON = "application/json"
-
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +165,7 @@ async def _failed(context: Context, request: Request, error: Exception) -> Respo
     headers = {}
     if isinstance(error, LimitExceededError):
         headers["retry-after"] = str(max(1, round(error.retry_s)))
-    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-        _log.exception("a page failed", path=request.url.path, exc_info=error)
-        message = ""
-    else:
-        message = str(error)
+    message = message_of(error, request.url.path)
     is_data = request.url.path.endswith((".json", "/events"))
     if is_data:
         return Response(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+import structlog
+
 from advisor.policy import InvalidValueError
 from advisor.web.limits import LimitExceededError
 from fslr import errors
+
+_log = structlog.get_logger()
 
 
 class PageNotFoundError(Exception):
@@ -40,3 +44,16 @@ def status_of(error: Exception) -> HTTPStatus:
         if kind in STATUSES:
             return STATUSES[kind]
     return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def message_of(error: Exception, path: str) -> str:
+    """Return what a page says of an error; a defect is logged, and its page says nothing of it.
+
+    Args:
+        error: The error.
+        path: Path of the request.
+    """
+    if status_of(error) is HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.exception("a page failed", path=path, exc_info=error)
+        return ""
+    return str(error)

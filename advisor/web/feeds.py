@@ -51,7 +51,19 @@ class RunFeeds:
         await asyncio.gather(*(feed.close() for feed in feeds))
 
     async def get(self, viewer: Viewer, project: str, run: str) -> RunFeed:
-        """Return the feed of a run for a viewer; requests for the same one open it once.
+        """Return the feed of a run for a viewer, with as much of its history as takes a moment.
+
+        Raises:
+            ServiceError: The run cannot be read.
+        """
+        feed = await self.begin(viewer, project, run)
+        await feed.opened()
+        return feed
+
+    async def begin(self, viewer: Viewer, project: str, run: str) -> RunFeed:
+        """Return the feed of a run for a viewer, whose history is perhaps still being read.
+
+        Requests for the same one open it once.
 
         Raises:
             ServiceError: The run cannot be read.
@@ -61,16 +73,16 @@ class RunFeeds:
         if feed is None or feed.closed:
             task = self._opening.get(key)
             if task is None:
-                task = asyncio.create_task(self._open(viewer, project, run))
+                task = asyncio.create_task(self._begin(viewer, project, run))
                 self._opening[key] = task
                 task.add_done_callback(lambda _: self._opening.pop(key, None))
             feed = await asyncio.shield(task)
         feed.touch()
         return feed
 
-    async def _open(self, viewer: Viewer, project: str, run: str) -> RunFeed:
+    async def _begin(self, viewer: Viewer, project: str, run: str) -> RunFeed:
         feed = RunFeed(HistoryReader(self._backend, self._groups, viewer, project, run))
-        await feed.open()
+        await feed.begin()
         self._feeds[viewer.key, project, run] = feed
         return feed
 

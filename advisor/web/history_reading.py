@@ -21,6 +21,7 @@ _TURN_S = 5e-3  # of reading, between two chances of other requests
 _OUTLINE_S = 0.1  # to spend on an outline
 _MIN_OUTLINE, _MAX_OUTLINE = 8, 32  # events of an outline, evenly over the time of the run
 _EVENT_S, _GROUP_S = 1e-3, 5e-7  # about how long an event takes to read, and each of its groups
+_PROFILE_GROUP_S = 5e-5  # and the profile, for each group of the run
 
 
 class HistoryReader:
@@ -68,16 +69,30 @@ class HistoryReader:
         return answer.profile.content
 
     def seconds_of(self, run: run_service_pb2.Run) -> float:
-        """Return about how long it takes to read all events of a run, in seconds."""
-        return run.measurements * _event_s(run)
+        """Return about how long it takes to read a run's profile and all events, in seconds."""
+        groups = len(run.opening.layout.groups)
+        return _PROFILE_GROUP_S * groups + run.measurements * _event_s(groups)
 
-    async def outline(self, run: run_service_pb2.Run) -> list[run_service_pb2.RunEvent]:
-        """Return single events, evenly over the time of a run, oldest first.
+    async def outline(self, run: run_service_pb2.Run) -> History:
+        """Read single events, evenly over the time of a run, and not its profile.
 
         Args:
             run: The run.
         """
-        count = min(max(int(_OUTLINE_S / _event_s(run)), _MIN_OUTLINE), _MAX_OUTLINE)
+        groups, events = await asyncio.gather(
+            self._groups.get(run.opening.layout), self._single_events(run)
+        )
+        history = History(run, PointReader(groups))
+        turns = Turns()
+        for event in events:
+            history.add(event)
+            await turns.next()
+        return history
+
+    async def _single_events(self, run: run_service_pb2.Run) -> list[run_service_pb2.RunEvent]:
+        """Return the events of an outline, oldest first."""
+        event_s = _event_s(len(run.opening.layout.groups))
+        count = min(max(int(_OUTLINE_S / event_s), _MIN_OUTLINE), _MAX_OUTLINE)
         answers = await asyncio.gather(
             *(
                 self._backend.history(*self._of, after_id=place, size=1)
@@ -119,6 +134,6 @@ class Turns:
             self._since = time.monotonic()
 
 
-def _event_s(run: run_service_pb2.Run) -> float:
-    """Return about how long it takes to read an event, in seconds."""
-    return _EVENT_S + _GROUP_S * len(run.opening.layout.groups)
+def _event_s(groups: int) -> float:
+    """Return about how long it takes to read an event of so many groups, in seconds."""
+    return _EVENT_S + _GROUP_S * groups

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 from markupsafe import Markup
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from advisor.policy.control_characters import without_controls
 from advisor.report import sentences
 from advisor.report.texts import LANGUAGES, Texts
 from advisor.report.texts.tables import all_texts
 from advisor.report.words import format_number, format_percent, name_pieces, short_name
+from advisor.web.errors import message_of, status_of
 from advisor.web.sessions import LANGUAGE_COOKIE
+from advisor.web.streaming import streamed_page
 
 _ABSENT = "\N{EN DASH}"
+_CONTENT = "<!-- content -->"  # where it stands in a frame, see base.html
 _MAX_NAME = 80  # characters of a name in a page; its title has all of them
+
+Content = Callable[[], Awaitable[Mapping[str, Any]]]
+"""Returns the values of a page's content once they are there."""
+
+Kind = TypeVar("Kind", bound=Response)
 
 
 def language_of(request: Request) -> str:
@@ -90,16 +98,36 @@ class Renderer:
             headers: Further headers.
             **values: Values for the template.
         """
+        text = self.render(template, language_of(request), **_of_request(request), **values)
+        return _keeping_language(request, HTMLResponse(text, status, headers=headers))
+
+    def page_in_parts(
+        self, request: Request, template: str, content: Content, **values: Any
+    ) -> Response:
+        """Return a page whose frame is sent before its content is there.
+
+        The browser loads the scripts meanwhile. If there is no content, the page says why.
+
+        Args:
+            request: The request.
+            template: File name of the template.
+            content: Returns the values of its content.
+            **values: Values for its frame.
+        """
         language = language_of(request)
-        links = [
-            (code, name, f"?{request.url.include_query_params(lang=code).query}")
-            for code, name in LANGUAGES.items()
-        ]
-        text = self.render(template, language, path=request.url.path, languages=links, **values)
-        response = HTMLResponse(text, status, headers=headers)
-        if request.query_params.get("lang") in LANGUAGES:
-            response.set_cookie(LANGUAGE_COOKIE, language, path="/", samesite="strict")
-        return response
+        frame = self.render(template, language, has_content=False, **_of_request(request), **values)
+        before, _, after = frame.partition(_CONTENT)
+
+        async def parts() -> AsyncIterator[str]:
+            yield before
+            try:
+                text = self._content(template, language, **values, **await content())
+            except Exception as error:  # noqa: BLE001 - a page never shows a stack trace
+                kind, message = status_of(error).name.lower(), message_of(error, request.url.path)
+                text = self._content("error.html", language, kind=kind, message=message)
+            yield text + after
+
+        return _keeping_language(request, streamed_page(request, parts()))
 
     def render(self, template: str, language: str, **values: Any) -> str:
         """Return a rendered template.
@@ -109,10 +137,34 @@ class Renderer:
             language: Code of the language.
             **values: Values for the template.
         """
-        values = {"caller": None, "project": "", "path": "", "languages": (), **values}
-        return self._environment.get_template(template).render(
-            t=Texts(language), language=language, **values
-        )
+        return self._environment.get_template(template).render(_with_defaults(language, values))
+
+    def _content(self, template: str, language: str, **values: Any) -> str:
+        """Return the content of a page without its frame."""
+        found = self._environment.get_template(template)
+        return "".join(found.blocks["content"](found.new_context(_with_defaults(language, values))))
+
+
+def _with_defaults(language: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values for a template, with those that every template has."""
+    defaults = {"caller": None, "project": "", "path": "", "languages": (), "has_content": True}
+    return {**defaults, **values, "t": Texts(language), "language": language}
+
+
+def _of_request(request: Request) -> dict[str, Any]:
+    """Return what the frame of a page shows of a request."""
+    links = [
+        (code, name, f"?{request.url.include_query_params(lang=code).query}")
+        for code, name in LANGUAGES.items()
+    ]
+    return {"path": request.url.path, "languages": links}
+
+
+def _keeping_language(request: Request, response: Kind) -> Kind:
+    """Return an answer that keeps the language, if the request has chosen one."""
+    if request.query_params.get("lang") in LANGUAGES:
+        response.set_cookie(LANGUAGE_COOKIE, language_of(request), path="/", samesite="strict")
+    return response
 
 
 def _number(value: float | None) -> str:

@@ -69,6 +69,7 @@ class RunFeed:
 
     def __init__(self, reader: HistoryReader) -> None:
         self._reader = reader
+        self._opening: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._cursor = ""  # the last event that was read in order
@@ -92,28 +93,49 @@ class RunFeed:
         """Note that the feed is used."""
         self._used = time.monotonic()
 
-    async def open(self) -> None:
-        """Read the run, and as much of its history as takes a moment; go on in the background.
+    async def begin(self) -> None:
+        """Read the run, and start to read its history.
 
         Raises:
             ServiceError: The run cannot be read.
         """
         run = await self._reader.summary()
+        self._task = self._opening = asyncio.create_task(self._open(run), name="open a run")
+        # A page that was left before then never asks how it ended.
+        self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def opened(self) -> None:
+        """Wait until as much of the history is read as takes a moment.
+
+        Raises:
+            ServiceError: It cannot be read.
+        """
+        assert self._opening is not None  # noqa: S101 - it has begun
+        await asyncio.shield(self._opening)
+
+    async def _open(self, run: run_service_pb2.Run) -> None:
+        """Read as much of the history as takes a moment; go on in the background."""
+        try:
+            reading = await self._read_first(run)
+        except BaseException:
+            self.closed = True  # the next request opens the run again
+            raise
+        self._task = asyncio.create_task(self._follow(reading), name="run feed")
+
+    async def _read_first(self, run: run_service_pb2.Run) -> History | None:
+        """Read a short history, or an outline of a long one.
+
+        Returns:
+            The history to go on with; None: an outline was read.
+        """
         if self._reader.seconds_of(run) < _FIRST_VIEW_S:
             reading = self.history = await self._reader.new_history(run)
             started = time.monotonic()
             while not self.complete and time.monotonic() - started < _FIRST_VIEW_S:
                 self.complete = not await self._read_page(reading)
-        else:
-            reading, events = await asyncio.gather(
-                self._reader.new_history(run), self._reader.outline(run)
-            )
-            self.history = History(run, reading.figures.reader)
-            turns = Turns()
-            for event in events:
-                self.history.add(event)
-                await turns.next()
-        self._task = asyncio.create_task(self._follow(reading), name="run feed")
+            return reading
+        self.history = await self._reader.outline(run)
+        return None
 
     async def refresh_summary(self) -> None:
         """Read the run again if that was long ago: its end comes without a measurement.
@@ -178,13 +200,19 @@ class RunFeed:
             await turns.next()
         return more
 
-    async def _follow(self, reading: History) -> None:
-        """Read the rest of the history, then each event as it arrives."""
+    async def _follow(self, reading: History | None) -> None:
+        """Read the rest of the history, then each event as it arrives.
+
+        Args:
+            reading: The history to go on with; None: it is to be read from the start.
+        """
         delay_s = _MIN_RETRY_S
         if not self.complete:
             await asyncio.sleep(_FIRST_PAGES_S)
         while not self.closed:
             try:
+                if reading is None:
+                    reading = await self._reader.new_history(self.history.figures.run)
                 await self._read_rest(reading)
                 if await self._follow_events():
                     delay_s = _MIN_RETRY_S

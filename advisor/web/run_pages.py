@@ -34,17 +34,18 @@ _FIGURES_S, _CURVES_S = 3.0, 1.0  # between two versions for all pages of a run
 
 async def run_page(context: Context, request: Request) -> Response:
     """Return the page of a run."""
-    _, caller = await context.signed_in(request)
-    feed = await context.feed(request)
-    await _refresh(feed)
+    viewer, caller = await context.signed_in(request)
+    project, run = request.path_params["project"], request.path_params["run"]
+    feed = await context.feeds.begin(viewer, project, run)
     texts = Texts(language_of(request))
-    return context.renderer.page(
-        request,
-        "run.html",
-        caller=caller,
-        project=request.path_params["project"],
-        script_texts=script_texts(texts),
-        **_values(feed, texts),
+
+    async def content() -> dict[str, Any]:
+        await feed.opened()
+        await _refresh(feed)
+        return {"script_texts": script_texts(texts), **_values(feed, texts)}
+
+    return context.renderer.page_in_parts(
+        request, "run.html", content, caller=caller, project=project, run_id=run
     )
 
 

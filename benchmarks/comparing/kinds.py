@@ -259,7 +259,7 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("list_ratio", _RATIO),
     ("filter_ratio", _RATIO),
     ("bytes", _BYTES),
-    ("first_view_ms", _TIME),
+    ("first_view_*ms", _TIME),
     ("draw_ms_10k_groups", _TIME),
     ("web_mib_without_pages", _NEITHER),
     ("web_mib_*", _BYTES),

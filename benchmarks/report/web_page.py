@@ -14,6 +14,7 @@ def web_page(figures: dict[str, Any]) -> str:
     low, high = figures["rpc_spread"]
     rows = [
         ("first view in a browser, nothing cached", f"{figures['first_view_ms'] / 1000:.2f} s"),
+        *_cpu_times(figures),
         ("sizes of its answers", f"{figures['bytes'] / 1000:.0f} kB"),
         ("time to draw the charts again", f"{figures['draw_ms_10k_groups']:.0f} ms"),
         ("time until the whole history is shown", f"{figures['read_s']:.1f} s"),
@@ -35,3 +36,14 @@ def web_page(figures: dict[str, Any]) -> str:
         "one without a page, on cores that the services, Redis, the callers and the readers "
         f"share.\n\n{table(('the page', 'value'), rows)}"
     )
+
+
+def _cpu_times(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows of what the browser computes; earlier figures do not have them."""
+    if "first_view_script_ms" not in figures:
+        return []
+    script, layout = figures["first_view_script_ms"], figures["first_view_layout_ms"]
+    return [
+        ("CPU time of the page's scripts until then", f"{script:.0f} ms"),
+        ("CPU time of styles and layout until then", f"{layout:.0f} ms"),
+    ]

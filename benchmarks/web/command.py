@@ -17,6 +17,7 @@ from rich.console import Console
 from advisor.local.server import LocalServer
 from advisor.store.redis.embedded import EmbeddedRedis
 from benchmarks.provenance import AsJson, Out, emit
+from benchmarks.rpc.scale import register
 from benchmarks.web.beside_load import beside_load
 from benchmarks.web.first_view import FirstView, first_view
 from benchmarks.web.large_run import store_run
@@ -98,6 +99,8 @@ async def _figures(size: _Size, notes: Console) -> dict[str, Any]:
         "groups": size.groups,
         "points": size.points,
         "first_view_ms": median(lambda view: view.milliseconds),
+        "first_view_script_ms": median(lambda view: view.script_milliseconds),
+        "first_view_layout_ms": median(lambda view: view.layout_milliseconds),
         "bytes": median(lambda view: view.bytes),
         "draw_ms_10k_groups": median(lambda view: view.draw_milliseconds),
         "read_s": median(lambda view: view.read_seconds),
@@ -118,11 +121,13 @@ async def _figures(size: _Size, notes: Console) -> dict[str, Any]:
 
 async def _views(folder: Path, size: _Size, notes: Console) -> list[FirstView]:
     """Return first views of a large run, each of a service that has read nothing before."""
-    views = []
+    views: list[FirstView] = []
     with EmbeddedRedis(folder) as embedded:
         notes.print(f"storing a run of {size.groups} groups and {size.points} measurements")
         await store_run(embedded.url, _RUN, size.groups, size.points)
         for _ in range(size.views):
             with LocalServer(None, "--redis-url", embedded.url, *_ARGUMENTS) as server:
+                if not views:
+                    register(server.address, [size.groups])
                 views.append(await asyncio.to_thread(first_view, server, _RUN, size.points))
     return views

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import typer
 
@@ -14,7 +15,7 @@ from benchmarks.rpc.servers import resident_bytes
 from benchmarks.web.processes import web_process
 
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-_READY = "#page[data-measurements]"
+_CHART_OF_ROLES = '[data-chart="shares"] .uplot canvas'
 _DRAW_AGAIN = "document.dispatchEvent(new Event('visibilitychange'))"
 _DRAWN = "performance.getEntriesByName('draw-charts')"
 _VIEW_S = 60.0
@@ -26,7 +27,10 @@ class FirstView:
     """What a browser needed for the page of a run.
 
     Attributes:
-        milliseconds: From the request until the figures and the data of the charts are there.
+        milliseconds: From the request until the figures are there, and the charts of the first
+            screen are drawn: total output change, and contributions by role.
+        script_milliseconds: CPU time of the page's scripts until then, with drawing the charts.
+        layout_milliseconds: CPU time of styles and layout until then.
         bytes: Size of all answers until then, as they were sent.
         read_seconds: From the request until the charts show the whole history.
         draw_milliseconds: Time to draw the charts of the whole history again.
@@ -34,6 +38,8 @@ class FirstView:
     """
 
     milliseconds: float
+    script_milliseconds: float
+    layout_milliseconds: float
     bytes: float
     read_seconds: float
     draw_milliseconds: float
@@ -64,22 +70,32 @@ def first_view(server: LocalServer, run: str, points: int) -> FirstView:
         sizes: list[float] = []
         session = page.context.new_cdp_session(page)
         session.send("Network.enable")
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
         session.on("Network.loadingFinished", lambda e: sizes.append(e["encodedDataLength"]))
         page.goto(f"{url}/healthz")  # the browser itself is warm
         sizes.clear()
+        before = _cpu_milliseconds(session)
         started = time.perf_counter()
         page.goto(f"{url}/projects/{PROJECT}/runs/{run}")
-        page.wait_for_selector(_READY)
+        page.wait_for_selector(_CHART_OF_ROLES)
         elapsed = time.perf_counter() - started
         total = sum(sizes)
+        after = _cpu_milliseconds(session)
+        script, layout = (now - then for now, then in zip(after, before, strict=True))
         page.wait_for_selector(f'#page[data-measurements="{points}"]')
         read = time.perf_counter() - started
         page.locator('[data-chart="blocks"]').scroll_into_view_if_needed()
-        page.wait_for_selector('[data-chart="shares"] .uplot')
         count = page.evaluate(f"{_DRAWN}.length")
         page.evaluate(_DRAW_AGAIN)
         page.wait_for_function(f"{_DRAWN}.length > {count}")
         drawn = page.evaluate(f"{_DRAWN}.at(-1).duration")
         used = resident_bytes(web_process(server.pid))
         browser.close()
-    return FirstView(1000 * elapsed, total, read, drawn, used)
+    return FirstView(1000 * elapsed, script, layout, total, read, drawn, used)
+
+
+def _cpu_milliseconds(session: Any) -> tuple[float, float]:
+    """Return the CPU time of scripts, and of styles and layout, in a page so far."""
+    found = session.send("Performance.getMetrics")["metrics"]
+    used = {each["name"]: 1000 * float(each["value"]) for each in found}
+    return used["ScriptDuration"], used["LayoutDuration"] + used["RecalcStyleDuration"]

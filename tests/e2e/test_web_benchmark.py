@@ -22,7 +22,13 @@ def test_a_small_run_prints_every_figure() -> None:
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert (found["groups"], found["points"], found["sse_clients"]) == (500, 40, 8)
-    for name in ("first_view_ms", "draw_ms_10k_groups", "sse_events_per_s", "rpc_ratio"):
+    for name in (
+        "first_view_ms",
+        "first_view_script_ms",
+        "draw_ms_10k_groups",
+        "sse_events_per_s",
+        "rpc_ratio",
+    ):
         assert found[name] > 0, name
     assert 10_000 < found["bytes"] < 300_000
     assert found["web_mib_with_pages"] > found["web_mib_without_pages"] > 20

@@ -6,19 +6,22 @@ import asyncio
 import gzip
 from collections.abc import AsyncGenerator, AsyncIterator
 
+import numpy as np
 import pytest
 from starlette.requests import Request
 
 from advisor.report.points import PointReader
 from advisor.web import history as history_module
-from advisor.web import run_feed
+from advisor.web import history_reading, run_feed
+from advisor.web.backend import Backend, Viewer
+from advisor.web.event_ids import is_after
 from advisor.web.fragments import Fragments
 from advisor.web.history import History
 from advisor.web.history_reading import HistoryReader
 from advisor.web.run_feed import RunFeed, Update
 from advisor.web.shared_groups import SharedGroups
-from fslr.advisor.v1 import run_service_pb2
-from fslr.errors import UnavailableError
+from fslr.advisor.v1 import profile_service_pb2, run_service_pb2
+from fslr.errors import NotFoundError, UnavailableError
 from tests.stored_runs import block_names, stored_run
 
 _PAGE = 5
@@ -92,7 +95,8 @@ def test_a_page_misses_nothing_while_the_service_is_unavailable(
     async def follow() -> None:
         reader = _Stored(run, events[:6])
         feed = RunFeed(reader)
-        await feed.open()
+        await feed.begin()
+        await feed.opened()
         updates = feed.updates_after(events[1].id)
         assert await _steps(updates, 4) == steps[2:6]
         reader.is_available = False
@@ -121,10 +125,68 @@ def test_a_page_that_missed_too_much_loads_its_curves_again(
 
     async def follow() -> None:
         feed = RunFeed(_Stored(run, events))
-        await feed.open()
+        await feed.begin()
+        await feed.opened()
         assert (await anext(feed.updates_after(events[6].id))).must_reload
         update = await anext(feed.updates_after(events[7].id))
         assert [event_id for event_id, _ in update.rows] == [event.id for event in events[8:]]
+        await feed.close()
+
+    asyncio.run(asyncio.wait_for(follow(), 20))
+
+
+class _Service(Backend):
+    """Answers from a list of events."""
+
+    def __init__(self, run: run_service_pb2.Run, events: list[run_service_pb2.RunEvent]) -> None:
+        self._run, self._events = run, events
+        self.profiles_read = 0
+
+    async def run(self, *_: object) -> run_service_pb2.Run:
+        return self._run
+
+    async def history(
+        self, *_: object, after_id: str, size: int
+    ) -> run_service_pb2.GetRunHistoryResponse:
+        found = [event for event in self._events if is_after(event.id, after_id)]
+        return run_service_pb2.GetRunHistoryResponse(events=found[:size], more=len(found) > size)
+
+    async def profile(self, *_: object) -> profile_service_pb2.GetProfileResponse:
+        self.profiles_read += 1
+        raise NotFoundError("no such profile")
+
+    async def watch(
+        self, *_: object, after_id: str
+    ) -> AsyncGenerator[run_service_pb2.RunEvent, None]:
+        assert after_id == self._events[-1].id
+        await asyncio.Event().wait()
+        yield self._events[-1]
+
+
+def test_a_long_history_is_an_outline_without_the_profile_until_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(history_reading, "_EVENT_S", 1.0)
+    monkeypatch.setattr(run_feed, "_FIRST_PAGES_S", 0.05)
+    monkeypatch.setattr(run_feed, "_BATCH_S", 0.01)
+    run, events = stored_run(measurements=40)
+    for event in events:
+        event.id = f"{event.time.ToMilliseconds()}-0"  # the first one starts the run
+
+    async def follow() -> None:
+        service = _Service(run, events)
+        feed = RunFeed(HistoryReader(service, SharedGroups(), Viewer(""), "default", "night"))
+        await feed.begin()
+        await feed.opened()
+        steps = feed.history.columns.column("step").tolist()
+        assert (steps[0], steps[-1], len(steps)) == (0, 975, 8)
+        assert np.ptp(np.diff(steps)) <= 25
+        assert (feed.complete, service.profiles_read) == (False, 0)
+        async for update in feed.updates_after(""):
+            if update.rows:
+                break
+        assert feed.history.columns.column("step").tolist() == [25 * i for i in range(40)]
+        assert (feed.complete, service.profiles_read) == (True, 1)
         await feed.close()
 
     asyncio.run(asyncio.wait_for(follow(), 20))
