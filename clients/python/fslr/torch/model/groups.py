@@ -15,10 +15,13 @@ from fslr.torch.model.adapters import adapters_of
 from fslr.torch.model.forward import unwrap
 from fslr.torch.model.initial_weights import rms_of
 from fslr.torch.model.kinds import describe
+from fslr.torch.model.residual_outputs import residual_outputs_of
 from fslr.torch.model.shapes import count_of
 from fslr.torch.model.sharding import refuse_foreign_shards, reshard
 from fslr.torch.optimizers import Optimizers, checked_optimizers, name_of, updated_by
 from fslr.training.adapter_rates import adapter_pairs, all_pairs
+
+_ADAPTERS = frozenset({layout_pb2.GROUP_KIND_ADAPTER_A, layout_pb2.GROUP_KIND_ADAPTER_B})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +121,13 @@ class ModelGroups:
 
         Args:
             residual_outputs: Shell patterns of the names of all tensors whose output is added to a
-                residual stream. Empty: the advisor derives them from the names.
+                residual stream. Empty: what the forward passes of blocks show; where they do not,
+                the advisor goes by names.
 
         Raises:
             AttachError: A pattern matches no group.
         """
-        of_stream = matching([group.name for group in self], residual_outputs)
+        flags = self._residual_outputs(residual_outputs)
         parameters = [group.parameter for group in self._groups]
         descriptions = describe(self._model, parameters)
         is_resumed = any(map(has_stepped, self._optimizers))
@@ -139,13 +143,27 @@ class ModelGroups:
                     kind=description.kind,
                     initial_rms=rms,
                     optimizer="" if group.optimizer == self._optimizer else group.optimizer,
-                    residual_output=group.name in of_stream if residual_outputs else None,
+                    residual_output=None
+                    if description.kind in _ADAPTERS
+                    else flags.get(group.name),
                 )
                 for group, description, rms in zip(self._groups, descriptions, initial, strict=True)
             ],
             frozen_names=self._frozen,
             frozen_parameter_counts=self._frozen.values(),
         )
+
+    def _residual_outputs(self, patterns: Sequence[str]) -> dict[str, bool]:
+        """Return which groups write into a residual stream, by name, as far as it is known.
+
+        Raises:
+            AttachError: A pattern matches no group.
+        """
+        if not patterns:
+            names = {id(group.parameter): group.name for group in self}
+            return residual_outputs_of(self._model, names)
+        of_stream = matching([group.name for group in self], patterns)
+        return {group.name: group.name in of_stream for group in self}
 
 
 def matching(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
