@@ -42,7 +42,7 @@ test-long: $(VENV)/installed ## Tests that prove by long repetition, and twice a
 	$(PYTEST) --dist worksteal -m 'long or hypothesis' --hypothesis-profile long
 
 test-all: $(VENV)/installed ## Every test once, with the examples of properties that test has (10 to 15 min)
-	$(PYTEST)
+	$(PYTEST) -m 'not short'
 
 check: $(VENV)/installed ## Everything that CI checks (15 to 20 min)
 	$(MAKE) --no-print-directory --jobs 2 --output-sync $(BUILT)

@@ -34,7 +34,11 @@ _projects = itertools.count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the mark that docs/generator/compatibility.py collects."""
+    """Register the marks that only this folder uses."""
+    config.addinivalue_line(
+        "markers",
+        "short: a part of what a long test tries, for `make test`; `make test-all` leaves it out",
+    )
     config.addinivalue_line(
         "markers",
         "compatibility(framework, *what, refused=''): shows what works with a framework, for "

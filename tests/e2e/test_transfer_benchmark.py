@@ -81,7 +81,7 @@ from benchmarks.transfer.training import Training
 
 if __name__ == "__main__":
     setting = Setting("res_mlp", width=16)
-    with Bench() as bench:
+    with Bench(processes=1) as bench:
         threading.Thread(
             target=bench.run, args=([Training(setting, setting, "Adam", 0.001, 10**6, 0)],)
         ).start()

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fslr import MeasurementError
+from fslr.integrations.label_masks import label_mask
+from tests.optional_packages import OptionalPackage
 
-transformers = pytest.importorskip("transformers", reason="needs the package transformers")
-peft = pytest.importorskip("peft", reason="needs the package peft")
-
-from fslr.integrations.label_masks import label_mask  # noqa: E402
+transformers, peft = OptionalPackage("transformers"), OptionalPackage("peft")
 
 _TOKENS = torch.randint(4, 30, (2, 9), generator=torch.Generator().manual_seed(0))
 _LABELS = torch.where(

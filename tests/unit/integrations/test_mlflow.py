@@ -9,9 +9,10 @@ import pytest
 
 from fslr import AttachError
 from fslr.integrations.mlflow import MlflowListener
+from tests.optional_packages import OptionalPackage
 from tests.unit.integrations.listened_training import MEASURED, train
 
-mlflow = pytest.importorskip("mlflow", reason="the listener logs to MLflow")
+mlflow = OptionalPackage("mlflow")
 
 
 @pytest.fixture(autouse=True)

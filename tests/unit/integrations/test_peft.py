@@ -10,8 +10,9 @@ import fslr.torch
 from advisor.local.in_process import InProcessAdvisor
 from fslr.advisor.v1 import policy_pb2, profile_pb2
 from tests.hugging_face import examples, gpt2
+from tests.optional_packages import OptionalPackage
 
-peft = pytest.importorskip("peft", reason="needs the package peft")
+peft = OptionalPackage("peft")
 
 # PEFT uses a name that transformers deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

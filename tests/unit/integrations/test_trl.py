@@ -12,18 +12,17 @@ import torch
 import fslr
 from fslr.torch.calls.measured_modules import being_measured
 
-pytest.importorskip("trl", reason="needs the package trl")
+pytest.importorskip("transformers", reason="needs the package transformers")
 
-import trl
-from datasets import Dataset
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 
 from fslr.integrations.transformers import AdviceCallback, RecorderCallback
 from fslr.testing import FakeAdvisor
 from tests.hugging_face import PROMPT, VOCABULARY, examples, gpt2, trainer, weights
+from tests.optional_packages import OptionalPackage
 
-_TRL: Any = trl  # which exports its classes lazily
+trl, datasets = OptionalPackage("trl"), OptionalPackage("datasets")
 
 
 def tuner(folder: Path, *callbacks: TrainerCallback, max_steps: int = 3) -> Any:
@@ -41,7 +40,7 @@ def tuner(folder: Path, *callbacks: TrainerCallback, max_steps: int = 3) -> Any:
         }
         for example in examples()
     ]
-    config = _TRL.SFTConfig(
+    config = trl.SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=4,
         max_steps=max_steps,
@@ -55,10 +54,10 @@ def tuner(folder: Path, *callbacks: TrainerCallback, max_steps: int = 3) -> Any:
         disable_tqdm=True,
     )
     model: Any = gpt2()
-    return _TRL.SFTTrainer(
+    return trl.SFTTrainer(
         model,
         config,
-        train_dataset=Dataset.from_list(data),
+        train_dataset=datasets.Dataset.from_list(data),
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )

@@ -10,10 +10,11 @@ import pytest
 
 from fslr import AttachError
 from fslr.integrations.wandb import WandbListener
+from tests.optional_packages import OptionalPackage
 from tests.unit.integrations.listened_training import MEASURED, STEPS, train
 from tests.wandb_files import rows_of
 
-wandb = pytest.importorskip("wandb", reason="the listener logs to Weights & Biases")
+wandb = OptionalPackage("wandb")
 
 
 @pytest.fixture
@@ -51,5 +52,6 @@ def test_every_event_has_a_row_if_it_is_committed(run: Any) -> None:
 
 
 def test_without_a_run_the_error_says_to_start_one() -> None:
+    assert wandb.run is None
     with pytest.raises(AttachError, match=r"no W&B run; call wandb\.init\(\) before, or pass its"):
         WandbListener()

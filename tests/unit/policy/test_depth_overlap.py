@@ -360,7 +360,10 @@ def test_hybrids_are_ranked_where_their_pattern_repeats(special: Callable[[int],
         assert mapping.references(np.ones(len(base))).sum() == pytest.approx(len(base))
 
 
-@pytest.mark.parametrize("groups", [1_000, pytest.param(5_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "groups",
+    [pytest.param(1_000, marks=pytest.mark.short), pytest.param(5_000, marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize(
     "name",
     [

@@ -100,7 +100,9 @@ class Net(nn.Module):
         return out
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.long), 4])
+@pytest.mark.parametrize(
+    "every", [pytest.param(1, marks=pytest.mark.long), pytest.param(4, marks=pytest.mark.short)]
+)
 @pytest.mark.parametrize(
     ("mode", "scaling"), [(_Functions, "learning_rates"), (_Operators, "update")]
 )
