@@ -82,6 +82,26 @@ class LastOfPacked(Packed):
         return self.second(torch.tanh(self.first(padded)).sum(1) / lengths[:, None])
 
 
+class PackedRow(nn.Module):
+    """Attention over sequences that are joined to one row, each token within its own sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mix = nn.Embedding(9, 8), nn.Linear(8, 24)
+        self.inner, self.head = nn.Linear(8, 8), nn.Linear(8, 9)
+
+    def forward(self, tokens: Tensor, sequences: Tensor) -> Tensor:
+        query, key, value = self.mix(self.embed(tokens)).chunk(3, dim=-1)
+        mask = sequences[:, :, None] == sequences[:, None, :]
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, mask)
+        out: Tensor = self.head(torch.tanh(self.inner(mixed)))
+        return out
+
+
+def packed_row() -> tuple[Any, ...]:
+    return torch.randint(0, 9, (1, 20)), torch.tensor([[0] * 6 + [1] * 9 + [2] * 5])
+
+
 def packed() -> tuple[Any, ...]:
     lengths = torch.tensor([6, 5, 3, 3, 2, 1])
     return (pack_padded_sequence(torch.randn(6, 6, 4), lengths, batch_first=True),)

@@ -27,12 +27,14 @@ from tests.unusual_models import (
     OfWords,
     OneNumber,
     Packed,
+    PackedRow,
     Plain,
     Pooled,
     TimeFirst,
     bags,
     graphs,
     packed,
+    packed_row,
 )
 
 LEARNING_RATE = 1e-3
@@ -131,6 +133,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Call], dict[str, An
     ),
     "packed, an output per element": (Packed, packed, {}, 20),
     "packed, an output per sequence": (LastOfPacked, packed, {}, 6),
+    "packed into one row": (PackedRow, packed_row, {}, 1),
     "forces": (Forces, lambda: (torch.randn(8, 3),), {}, 8),
     "no tensors": (OfWords, lambda: (["a", "sequence", "of", "some", "words"],), {}, 5),
     "one number per example": (OneNumber, lambda: (torch.randn(16, 4),), {}, 16),
@@ -152,6 +155,19 @@ def test_rates_of_unusual_batches_are_right(case: str, estimator: str) -> None:
     recorder, exact = measured(make(), call(), estimator=estimator, probes=probes, **options)
     assert_right(recorder, exact)
     assert examples_of(recorder) == examples
+
+
+def test_a_packed_row_needs_more_probes_for_the_same_error() -> None:
+    torch.manual_seed(0)
+    errors = {}
+    for probes in (1, 8):
+        recorder, _ = measured(PackedRow(), packed_row(), probes=probes)
+        assert recorder.estimate is not None
+        *estimated, of_weight, of_bias = recorder.estimate.relative_errors
+        assert of_weight == of_bias == 0  # of the head: exact
+        errors[probes] = max(estimated)
+    assert errors[1] == pytest.approx(0.5 * math.sqrt(2))
+    assert 0.15 < errors[8] < 0.3  # 0.25 if all probes projected equally much
 
 
 def test_the_log_says_once_that_the_output_counts_the_examples(

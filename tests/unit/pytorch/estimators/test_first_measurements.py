@@ -67,12 +67,12 @@ def test_the_checks_take_few_passes(case: str, monkeypatch: pytest.MonkeyPatch) 
         assert passes.backwards <= backwards * _EXAMPLES
 
 
-def test_the_first_measurement_takes_half_of_the_probes_of_slow_groups() -> None:
+def test_the_first_measurement_takes_fewer_probes_of_slow_groups() -> None:
     torch.manual_seed(0)
     measured = measurable(Normalized(), torch.randn(_EXAMPLES, 4))
     estimator = measured.estimator()
     probes = [estimator.estimate(measured.batch, measured.update).probes for _ in range(3)]
-    assert probes == [4, 8, 8]
+    assert probes == [3, 8, 8]
 
 
 class LateMixed(nn.Module):

@@ -340,5 +340,5 @@ def test_a_measurement_leaves_no_tensors_in_memory() -> None:
     finally:
         gc.enable()
         handle.remove()
-    assert len(inner) > 4
+    assert len(inner) == 4  # of the checks (and first chunk), the whole batch, a part, a chunk
     assert not alive

@@ -30,6 +30,7 @@ from fslr.torch.model.isolation import SideEffects
 from fslr.torch.model.update import Update
 
 _SUMMED_ROWS = 8  # degrees of freedom per probe for groups whose rows are summed
+_FIRST_CHUNKS, _FIRST_PROBES = 4, 3  # instead, in a measurement that also makes the checks
 _MIN_PART_EXAMPLES = 4  # in a part of a batch that is cut to save memory
 _CHECKED_EXAMPLES = 4  # more examples would not show more structure
 _MAX_TRIES = 2  # of a model that does not accept few examples
@@ -95,16 +96,16 @@ class Route:
     def of_first_measurement(self, micro_batches: int) -> Route:
         """Return the route of the measurement that also makes the checks.
 
-        It spends half as much on slow groups, so that their errors are larger, but the checks do
-        not make it much longer than later measurements.
+        It spends less on slow groups, so that their errors are larger, but the checks do not make
+        it much longer than later measurements.
 
         Args:
             micro_batches: As in :func:`find_route`.
         """
         return replace(
             self,
-            chunks=min(self.chunks, max(micro_batches, _SUMMED_ROWS // 2)),
-            probe_factor=max(1, self.probe_factor // 2),
+            chunks=min(self.chunks, max(micro_batches, _FIRST_CHUNKS)),
+            probe_factor=min(self.probe_factor, _FIRST_PROBES),
         )
 
 
