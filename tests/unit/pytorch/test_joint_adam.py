@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ class Trained:
 
     Attributes:
         optimizer: The optimizer.
-        parameters: Its parameters, 8 tensors of two types, one of which never has a gradient.
+        parameters: Its parameters, 8 tensors of three types, one of which never has a gradient.
         calls: How many times its last step called each operation of PyTorch.
     """
 
@@ -77,7 +78,7 @@ class _Calls(TorchDispatchMode):
 
 
 def _dtype(place: int) -> torch.dtype:
-    return torch.float64 if place == 5 else torch.float32
+    return {5: torch.float64, 6: torch.bfloat16}.get(place, torch.float32)
 
 
 def _groups(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
@@ -99,7 +100,7 @@ def _assert_equal(one: Trained, other: Trained) -> None:
     )
 
 
-@pytest.mark.parametrize("kernels", ["foreach", "fused"])
+@pytest.mark.parametrize("kernels", ["foreach", "fused", "default"])
 @pytest.mark.parametrize(
     ("kind", "options", "how"),
     [
@@ -111,16 +112,19 @@ def _assert_equal(one: Trained, other: Trained) -> None:
 def test_a_joint_step_is_bit_identical_to_that_of_the_parts(
     kernels: str, kind: Any, options: Any, how: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    chosen = {} if kernels == "default" else {kernels: True}
+    if kernels == "default":  # foreach on accelerators
+        module = importlib.import_module("torch.optim.optimizer")
+        monkeypatch.setattr(module, "_get_foreach_kernels_supported_devices", lambda: ["cpu"])
+
     def make(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        made: torch.optim.Optimizer = kind(
-            _groups(parameters), lr=0.125, **{kernels: True}, **options
-        )
+        made: torch.optim.Optimizer = kind(_groups(parameters), lr=0.125, **chosen, **options)
         return made
 
     joint = Trained(make, **how)
     apart = _apart(monkeypatch, make, **how)
     _assert_equal(joint, apart)
-    if kernels == "foreach":  # as many calls as without multipliers, for two types
+    if kernels != "fused":  # not more calls than without multipliers
         whole = Trained(make, [1.0] * 8)
         names = [name for name in whole.calls.found if "foreach" in name]
         assert sum(joint.calls.found[name] for name in names) <= sum(
