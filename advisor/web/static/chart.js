@@ -1,12 +1,12 @@
 // A chart of curves over the steps: lines, bands and stacks, with a cursor that keys move too.
 /* global uPlot */
-import { color, element, framed, onTheme, onceVisible } from "./dom.js";
+import { color, element, framed, texts } from "./dom.js";
 import { logTicks, number } from "./format.js";
 
 const COLORS = 8;
 const DASHES = [[], [8, 4], [2, 3]];
 
-export function seriesColor(index) {
+function seriesColor(index) {
   return color(`c${index % COLORS}`);
 }
 
@@ -18,32 +18,26 @@ export function seriesColor(index) {
 // options.stacked: whether the series add up
 // The data are [steps, ...values of the series], all of the same length, null for no value.
 export class Chart {
-  constructor(container, texts, options) {
-    this.texts = texts;
+  constructor(container, options) {
     this.options = options;
     this.data = null;
     this.plot = null;
     this.only = null;
     this.index = null;
-    this.canvasBox = element("div", {
-      class: "plot", tabindex: "0", role: "group", "aria-label": options.title,
-      "aria-description": texts["page.keys"],
+    this.canvasBox = element("div", { class: "plot" });
+    this.frame = framed(container, this.canvasBox, {
+      title: options.title,
+      keys: texts["page.keys"],
+      read: () => ({
+        names: options.series.map((each) => each.label),
+        steps: this.data?.[0] ?? [],
+        cell: (series, index) => this.format(series, index),
+      }),
+      onKey: (event) => this.onKey(event),
+      draw: () => this.redraw(),
+      resize: () => this.resize(),
     });
-    const { values, fill } = framed(container, this.canvasBox, texts, options.title, () => ({
-      names: options.series.map((each) => each.label),
-      steps: this.data?.[0] ?? [],
-      cell: (series, index) => this.format(series, index),
-    }));
-    this.status = values;
-    this.fillTable = fill;
     this.section = container.dataset.chart ? container.closest("section") : container;
-    this.canvasBox.addEventListener("keydown", (event) => this.onKey(event));
-    onceVisible(container, () => {
-      this.isVisible = true;
-      this.draw();
-    });
-    new ResizeObserver(() => this.resize()).observe(this.canvasBox);
-    onTheme(() => this.redraw());
   }
 
   setData(data) {
@@ -51,7 +45,7 @@ export class Chart {
     const [steps, ...series] = data;
     // Nothing was reported: a chart without curves says nothing.
     this.section.hidden = steps.length > 0 && series.flat().every((value) => value === null);
-    if (!this.isVisible) return;
+    if (!this.frame.isVisible) return;
     if (this.plot) {
       const all = this.plot.data[0];
       const { min, max } = this.plot.scales.x;
@@ -60,7 +54,7 @@ export class Chart {
     } else {
       this.draw();
     }
-    this.fillTable();
+    this.frame.fill();
   }
 
   // Shows one series only; null shows all.
@@ -85,10 +79,10 @@ export class Chart {
   draw() {
     if (!this.data) return;
     if (!this.data[0].length) {
-      this.status.textContent = this.texts["page.no_points"];
+      this.frame.values.textContent = texts["page.no_points"];
       return;
     }
-    this.status.textContent = "";
+    this.frame.values.textContent = "";
     this.plot = new uPlot(this.plotOptions(), this.drawn(), this.canvasBox);
     const rows = this.plot.root.querySelectorAll(".u-legend .u-series");
     this.options.series.forEach((each, i) => {
@@ -100,7 +94,7 @@ export class Chart {
   redraw() {
     this.plot?.destroy();
     this.plot = null;
-    if (this.isVisible) this.draw();
+    this.draw();
   }
 
   resize() {
@@ -126,7 +120,7 @@ export class Chart {
         ...(this.options.z ? { z: scale(this.options.z) } : {}),
       },
       axes: [
-        axis({ label: this.texts.step }, "x"),
+        axis({ label: texts.step }, "x"),
         axis(this.options.y, "y"),
         ...(this.options.z ? [{ ...axis(this.options.z, "z"), side: 1, grid: { show: false } }] : []),
       ],
@@ -138,7 +132,7 @@ export class Chart {
       ],
       series: [
         {
-          label: this.texts.step,
+          label: texts.step,
           value: (_plot, _step, _s, index) => String(this.data[0][index ?? this.data[0].length - 1]),
         },
         ...series.map((each, i) => ({
@@ -176,7 +170,7 @@ export class Chart {
     this.index = index; // the cursor may stand on a neighbour that has the same pixel
     const values = this.options.series
       .map((each, i) => (each.isEdge ? "" : `${each.label} ${this.format(i, this.index)}`));
-    this.status.textContent = `${this.texts.step} ${this.data[0][this.index]}: ${values.filter(Boolean).join(", ")}`;
+    this.frame.values.textContent = `${texts.step} ${this.data[0][this.index]}: ${values.filter(Boolean).join(", ")}`;
   }
 }
 

@@ -1,10 +1,8 @@
 // Two runs or profiles in one chart each.
 /* global uPlot */
 import { Chart } from "./chart.js";
-import { box, fetchJson, loadParts, titleOf } from "./dom.js";
+import { box, failed, fetchJson, loadParts, page, texts, titleOf } from "./dom.js";
 
-const page = document.getElementById("page");
-const texts = JSON.parse(page?.dataset.texts ?? "{}");
 const CHARTS = {
   run: [["total_rate", "total_rate.axis", false], ["loss", "page.loss.axis", false],
     ["max_multiplier", "multiplier.axis", true]],
@@ -12,10 +10,10 @@ const CHARTS = {
 };
 
 async function load() {
-  loadParts(texts);
+  loadParts();
   const { kind, names, steps, curves } = await fetchJson(page.dataset.base);
   for (const [name, axis, log] of CHARTS[kind]) {
-    const chart = new Chart(box(`compare-${name}`), texts, {
+    const chart = new Chart(box(`compare-${name}`), {
       title: titleOf(`compare-${name}`),
       y: { label: texts[axis], log },
       series: names.map((label, i) => ({ label, color: i, width: 2, dash: i ? [7, 4] : [] })),
@@ -24,6 +22,4 @@ async function load() {
   }
 }
 
-if (page) {
-  load().catch((error) => page.prepend(texts["page.failed"].replace("{problem}", error.message)));
-}
+if (page) load().catch((error) => page.prepend(failed(error)));

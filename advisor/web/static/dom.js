@@ -1,4 +1,8 @@
-// Small helpers for the page's elements. Text is only ever set as text.
+// The page's elements. Text is only ever set as text.
+
+export const page = document.getElementById("page");
+export const texts = JSON.parse(page?.dataset.texts ?? "{}");
+export const failed = (error) => texts["page.failed"].replace("{problem}", error.message);
 
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -9,11 +13,6 @@ export function element(tag, attributes = {}, ...children) {
 
 export function color(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-}
-
-// Calls back whenever the browser changes between light and dark.
-export function onTheme(callback) {
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", callback);
 }
 
 // Calls back when an element first comes near the visible part of the page.
@@ -28,9 +27,23 @@ export function onceVisible(target, callback) {
 
 // Puts a picture into a container, with its values in words and its data as a table beside it.
 //
-// read() returns the table's data: the names of its columns, the steps, and a cell's text.
-// Returned are the values' element, and what fills the table again if it is open.
-export function framed(container, picture, texts, title, read) {
+// title, keys: what the picture shows, and what its keys do
+// read(): the table's data: the names of its columns, the steps, and a cell's text
+// onKey(event): called when a key is pressed in the picture
+// draw(): called when it first comes near the visible part of the page, and when its colors change
+// resize(): called when its size changes
+// Returned are whether it has come near, the values' element, and what fills the open table again.
+export function framed(container, picture, { title, keys, read, onKey, draw, resize }) {
+  const attributes = { tabindex: "0", role: "group", "aria-label": title, "aria-description": keys };
+  for (const [name, value] of Object.entries(attributes)) picture.setAttribute(name, value);
+  picture.addEventListener("keydown", onKey);
+  const frame = { isVisible: false };
+  onceVisible(container, () => {
+    frame.isVisible = true;
+    draw();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => frame.isVisible && draw());
+  new ResizeObserver(resize).observe(container);
   const values = element("p", { class: "values", "aria-live": "polite" });
   const table = element("details", { class: "table" }, element("summary", {}, texts["page.table"]));
   const fill = () => {
@@ -45,7 +58,7 @@ export function framed(container, picture, texts, title, read) {
   };
   table.addEventListener("toggle", fill);
   container.replaceChildren(picture, values, table);
-  return { values, fill };
+  return Object.assign(frame, { values, fill });
 }
 
 // The chart of a name in the page, and its title.
@@ -75,11 +88,11 @@ export function nodesOf(part, selector = "body") {
 }
 
 // Fetches the parts of a page that are only wanted by those who scroll to them.
-export function loadParts(texts) {
+export function loadParts() {
   for (const target of document.querySelectorAll("[data-part]")) {
     onceVisible(target, () => fetchPart(target.dataset.part).then(
       (part) => target.replaceChildren(...nodesOf(part)),
-      (error) => { target.textContent = texts["page.failed"].replace("{problem}", error.message); },
+      (error) => { target.textContent = failed(error); },
     ));
   }
 }

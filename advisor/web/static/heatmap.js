@@ -1,52 +1,47 @@
 // Shares of layers over the steps: a row for each layer, from input to output.
-import { color, element, framed, onTheme, onceVisible } from "./dom.js";
+import { color, element, framed, texts } from "./dom.js";
 import { percent } from "./format.js";
 
 const LABEL_PX = 130;
 const AXIS_PX = 34;
 
 export class HeatMap {
-  constructor(container, texts, title, onChoose) {
-    this.texts = texts;
+  constructor(container, title, onChoose) {
     this.onChoose = onChoose;
     this.row = 0;
     this.column = 0;
     this.section = container.closest("section");
-    this.canvas = element("canvas", {
-      tabindex: "0", role: "group", "aria-label": title, "aria-description": texts["page.heat.keys"],
-    });
+    this.canvas = element("canvas");
     this.scale = element("p", { class: "scale" });
-    const { values, fill } = framed(container, this.canvas, texts, title, () => ({
-      names: this.names ?? [],
-      steps: this.steps ?? [],
-      cell: (row, column) => percent(this.values[row][column]),
-    }));
-    this.status = values;
-    this.fillTable = fill;
-    values.after(this.scale);
-    this.canvas.addEventListener("keydown", (event) => this.onKey(event));
+    this.frame = framed(container, this.canvas, {
+      title,
+      keys: texts["page.heat.keys"],
+      read: () => ({
+        names: this.names ?? [],
+        steps: this.steps ?? [],
+        cell: (row, column) => percent(this.values[row][column]),
+      }),
+      onKey: (event) => this.onKey(event),
+      draw: () => this.draw(),
+      resize: () => this.draw(),
+    });
+    this.frame.values.after(this.scale);
     this.canvas.addEventListener("pointermove", (event) => this.point(event) && this.describe());
     this.canvas.addEventListener("click", (event) => this.point(event) && this.choose());
-    onceVisible(container, () => {
-      this.isVisible = true;
-      this.draw();
-    });
-    new ResizeObserver(() => this.draw()).observe(container);
-    onTheme(() => this.draw());
   }
 
   setData({ names, steps, values }) {
     Object.assign(this, { names, steps, values });
     this.section.hidden = steps.length > 0 && values.flat().every((value) => value === null);
     this.draw();
-    this.fillTable();
+    this.frame.fill();
   }
 
   draw() {
-    if (!this.isVisible || !this.steps) return;
+    if (!this.frame.isVisible || !this.steps) return;
     if (this.section.hidden) return;
     if (!this.steps.length) {
-      this.status.textContent = this.texts["page.no_points"];
+      this.frame.values.textContent = texts["page.no_points"];
       return;
     }
     const width = this.canvas.parentElement.clientWidth;
@@ -62,7 +57,7 @@ export class HeatMap {
     this.columnPx = (width - this.labelPx - 8) / this.steps.length;
     const known = this.values.flat().filter((value) => value !== null);
     this.top = Math.max(...known.map(Math.abs), 1e-9);
-    this.scale.textContent = `${this.texts.share}: ${percent(Math.min(...known))} – ${percent(Math.max(...known))}`;
+    this.scale.textContent = `${texts.share}: ${percent(Math.min(...known))} – ${percent(Math.max(...known))}`;
     this.drawCells(context, ratio);
     this.drawLabels(context, width, height);
   }
@@ -102,7 +97,7 @@ export class HeatMap {
       const x = Math.min(Math.max(this.labelPx + (c + 0.5) * this.columnPx, this.labelPx + 10), width - 24);
       context.fillText(String(this.steps[c]), x, height - AXIS_PX + 9);
     }
-    context.fillText(this.texts.step, (this.labelPx + width) / 2, height - 7);
+    context.fillText(texts.step, (this.labelPx + width) / 2, height - 7);
   }
 
   point(event) {
@@ -130,7 +125,7 @@ export class HeatMap {
 
   describe() {
     const value = this.values[this.row][this.column];
-    this.status.textContent = `${this.texts.step} ${this.steps[this.column]}, ${this.names[this.row]}: ${percent(value)}`;
+    this.frame.values.textContent = `${texts.step} ${this.steps[this.column]}, ${this.names[this.row]}: ${percent(value)}`;
   }
 
   choose() {

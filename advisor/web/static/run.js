@@ -1,15 +1,15 @@
 // The page of a run.
 import { Chart } from "./chart.js";
-import { box, fetchJson, fetchPart, loadParts, nodesOf, throttled, titleOf } from "./dom.js";
+import {
+  box, failed, fetchJson, fetchPart, loadParts, nodesOf, page, texts, throttled, titleOf,
+} from "./dom.js";
 import { percent } from "./format.js";
 import { HeatMap } from "./heatmap.js";
 import { LiveRun } from "./live.js";
 
 const MAX_POINTS = 4000; // then the server reduces the curves again
 const METRICS_MS = 20000; // they come without an event of the run
-const page = document.getElementById("page");
 const base = page.dataset.base;
-const texts = JSON.parse(page.dataset.texts);
 const liveStatus = document.getElementById("live");
 let data = null;
 let charts = null;
@@ -19,7 +19,7 @@ const inPercent = (values) => values.map((value) => (value === null ? null : 100
 const percentOf = (value) => percent(value === null || value === undefined ? null : value / 100);
 
 function curve(name, options) {
-  return new Chart(box(name), texts, { title: titleOf(name), ...options });
+  return new Chart(box(name), { title: titleOf(name), ...options });
 }
 
 function makeCharts() {
@@ -63,7 +63,7 @@ function makeCharts() {
         { label: texts.learning_rate, color: 1, axis: "z", dash: [6, 4] },
       ],
     }),
-    blocks: new HeatMap(box("blocks"), texts, titleOf("blocks"), (block) => listGroups({ block })),
+    blocks: new HeatMap(box("blocks"), titleOf("blocks"), (block) => listGroups({ block })),
   };
 }
 
@@ -100,7 +100,10 @@ function addMeasurement(point, id) {
 const drawSoon = throttled(() => {
   if (!document.hidden) drawCharts();
 }, 300);
-document.addEventListener("visibilitychange", () => data && drawSoon());
+document.addEventListener("visibilitychange", () => {
+  if (data) drawSoon();
+  refreshFigures();
+});
 
 const refreshFigures = throttled(async () => {
   if (document.hidden) return;
@@ -129,7 +132,7 @@ async function loadMetrics() {
   for (const container of target.querySelectorAll("[data-metric]")) {
     const { name, steps, values } = metrics.find((each) => each.name === container.dataset.metric) ?? {};
     if (!steps) continue;
-    new Chart(container, texts, {
+    new Chart(container, {
       title: name, y: { label: texts["page.metric.axis"] }, height: 200,
       series: [{ label: name, color: 0, width: 2 }],
     }).setData([steps, values]);
@@ -144,13 +147,17 @@ setInterval(() => {
 
 const live = new LiveRun(base, {
   measurement: addMeasurement,
-  reload: () => load(),
+  reload() {
+    load();
+    refreshFigures();
+  },
   state(state, problem) {
+    // The figures say what is wrong; those of a page that was just opened are new.
+    if (state === "lost" || liveStatus.classList.contains("lost")) refreshFigures();
     liveStatus.className = `live ${state}`;
     const reading = data && !data.complete ? texts["page.reading"] : texts["page.live"];
     liveStatus.textContent = state === "live" ? reading : texts["page.lost"];
     liveStatus.title = problem;
-    refreshFigures();
   },
 });
 
@@ -159,7 +166,7 @@ async function load() {
     data = await fetchJson(`${base}/curves.json?pixels=${page.clientWidth}`);
   } catch (error) {
     liveStatus.className = "live lost";
-    liveStatus.textContent = texts["page.failed"].replace("{problem}", error.message);
+    liveStatus.textContent = failed(error);
     setTimeout(load, 5000);
     return;
   }
@@ -170,6 +177,7 @@ async function load() {
   }
   drawCharts();
   live.follow({ lastId: data.last_id, shape: data.shape, complete: data.complete });
+  refreshMetrics(); // below the first charts
 }
 
 async function listGroups(chosen) {
@@ -189,7 +197,7 @@ async function listGroups(chosen) {
     target.replaceChildren(...nodesOf(part), close);
     target.scrollIntoView({ block: "nearest" });
   } catch (error) {
-    target.textContent = texts["page.failed"].replace("{problem}", error.message);
+    target.textContent = failed(error);
   }
 }
 
@@ -201,5 +209,4 @@ document.addEventListener("click", (event) => {
 });
 
 load();
-loadParts(texts);
-refreshMetrics();
+loadParts();
