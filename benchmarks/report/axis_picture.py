@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from benchmarks.palette import ADVISED, PLAIN
-from benchmarks.report.methods import SPOKEN, known_methods, mean_of_finite, spoken
+from benchmarks.report.methods import SPOKEN, axis_name, known_methods, mean_of_finite
 from benchmarks.transfer.records import case_name
 
 _MARKS: Final = {
@@ -47,7 +47,7 @@ def axis_picture(records: Sequence[Mapping[str, Any]]) -> Figure:
     for row, axis in enumerate(axes_names):
         own = [record for record in records if record["axis"] == axis]
         count = len({case_name(record) for record in own})
-        labels.append(f"{spoken(axis)}\n{count} case{'s' if count > 1 else ''}")
+        labels.append(f"{axis_name(axis)}\n{count} case{'s' if count > 1 else ''}")
         if row % 2:
             axes.axhspan(row - 0.5, row + 0.5, color="black", alpha=0.04, linewidth=0)
         for place, method in enumerate(known):

@@ -26,6 +26,11 @@ SPOKEN = {
     "measured": "measured",
     "hybrid": "hybrid",
 }
+_AXIS_NAMES = {
+    "width_depth": "width and depth",
+    "init_scale": "initial weights",
+    "lora_rank": "LoRA rank",
+}
 NOT_MEASURED = "not measured"
 NO_RULE = "no rule"
 _BY_NAME = {case.name: case for case in CASES}
@@ -103,7 +108,7 @@ def by_axis(records: Sequence[_Record]) -> str:
         own = [record for record in records if axis in {None, record["axis"]}]
         cases = len({case_name(record) for record in own})
         cells = [_axis_cell(own, method, cases) for method in known]
-        rows.append((f"**{spoken(axis)}**" if axis else "**all**", str(cases), *cells))
+        rows.append((f"**{axis_name(axis)}**" if axis else "**all**", str(cases), *cells))
     heads = ("scaled", "cases", *(SPOKEN[method] for method in known))
     return f"{_BY_AXIS}\n\n{table(heads, rows)}"
 
@@ -181,6 +186,11 @@ def _by_case(
     return table(("case", "steps", "seeds", *(SPOKEN[method] for method in known)), rows)
 
 
+def axis_name(axis: str) -> str:
+    """Return what is scaled, as readable text."""
+    return _AXIS_NAMES.get(axis, spoken(axis))
+
+
 def spoken(name: str) -> str:
     """Return an identifier such as ``batch_size`` as words."""
     return name.replace("_", " ")
@@ -243,13 +253,13 @@ def not_measured(records: Sequence[_Record]) -> str:
     for method, cases in found.items():
         grouped = itertools.groupby(cases, lambda case: case.axis)
         names = "; ".join(
-            f"{spoken(axis)}: {', '.join(f'{case.model} {case.optimizer}' for case in group)}"
+            f"{axis_name(axis)}: {', '.join(f'{case.model} {case.optimizer}' for case in group)}"
             for axis, group in grouped
         )
         who = SPOKEN[method] if method else "No method"
         lines.append(f"- **{who}** ({len(cases)} of {len(CASES)} cases): {names}.")
     return (
-        "Not measured yet in the present form of the cases. These figures are missing, and count "
+        "Not measured in the present form of the cases. These figures are missing, and count "
         "neither for nor against a method; rows above that have the same name are of an earlier, "
         "shorter form:\n\n" + "\n".join(lines)
     )

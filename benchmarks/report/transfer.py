@@ -68,16 +68,21 @@ def transfer(figures: Mapping[str, Any]) -> str:
     records, cases = figures["cases"], octave_cases(figures)
     axes = axes_of(cases)
     parts = [_summary(figures), *([_picture(_METHODS_PICTURE, "methods")] if records else [])]
-    parts += [METHODS_TEXT, overall(records), verdicts(figures), by_axis(records), choice(figures)]
-    parts += [by_case(records), *filter(None, [not_measured(records)])]
+    parts += [METHODS_TEXT, overall(records)]
+    parts += ["### Against the best alternative", verdicts(figures)]
+    parts += ["### By what is scaled", by_axis(records), "### The default method", choice(figures)]
+    parts += ["### Case by case", by_case(records)]
+    if missing := not_measured(records):
+        parts += ["### Not measured yet", missing]
     if cases:
-        parts += [_GRID, _cases(cases)]
+        parts += ["### In whole octaves", _GRID, _cases(cases)]
     if noted := [case for case in cases if is_missed(case) or note_on(case)]:
         parts += ["Notes on the cases that miss the aim, and on others:", _notes(noted)]
     if cases:
         parts += [
             _picture("How far the best learning rate moved, plain and advised", "shift"),
             _picture("Regret of the base's best learning rate, plain and advised", "regret"),
+            "### The sweeps",
             _SWEEPS,
             *(
                 _picture(f"Learning-rate sweeps, {spoken(axis)}", f"sweeps-{slug(axis)}")

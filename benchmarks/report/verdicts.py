@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.markdown import number, table
-from benchmarks.report.methods import SPOKEN, spoken
+from benchmarks.report.methods import SPOKEN, axis_name
+from benchmarks.transfer.cases import AXES
 from benchmarks.transfer.comparisons import EVERY_AXIS, OURS
 from benchmarks.transfer.methods import DEFAULT
 from benchmarks.transfer.printing import difference_text
@@ -25,13 +26,45 @@ def verdicts(figures: _Record) -> str:
     Args:
         figures: The content of ``transfer.json``.
     """
-    parts = [_ARE_COMPARED]
+    parts = [verdict_sentence(figures), _ARE_COMPARED]
     for method in OURS:
         rows = [row for row in figures["axes"] if row["is_best_alternative"]]
         own = [row for row in rows if ours_of(row) == method and not _is_repeated(row, rows)]
         if own:
             parts.append(_table(method, own))
     return "\n\n".join(parts)
+
+
+def verdict_sentence(figures: _Record) -> str:
+    """Return on which axes the default method is better or worse than the best alternative.
+
+    Args:
+        figures: The content of ``transfer.json``.
+    """
+    rows = [
+        row
+        for row in figures["axes"]
+        if row["is_best_alternative"] and row["axis"] != EVERY_AXIS and ours_of(row) == DEFAULT
+    ]
+    claiming = {row["axis"]: row for row in rows if row["case_set"] == "claiming"}
+    if not claiming:
+        return f"No claiming case has been measured with `{DEFAULT}` and an alternative."
+    named = {
+        verdict: ", ".join(
+            axis_name(axis)
+            for axis, row in claiming.items()
+            if row["in_these_cases"]["verdict"] == verdict
+        )
+        for verdict in ("better", "worse", "cannot tell")
+    }
+    without = ", ".join(axis_name(axis) for axis in AXES if axis not in claiming)
+    return (
+        f"Against the alternative that does best on each axis, `{DEFAULT}` is better beyond the "
+        f"noise of seeds for: {named['better'] or 'none'}. It is worse for: "
+        f"{named['worse'] or 'none'}. The claiming cases cannot tell for: "
+        f"{named['cannot tell'] or 'none'}."
+        + (f" Not measured in claiming cases: {without}." if without else "")
+    )
 
 
 def _is_repeated(row: _Record, rows: Sequence[_Record]) -> bool:
@@ -65,7 +98,7 @@ def _table(method: str, rows: Sequence[_Record]) -> str:
 def _row(row: _Record) -> tuple[str, ...]:
     by_case = row["by_case"]
     return (
-        "all" if row["axis"] == EVERY_AXIS else spoken(row["axis"]),
+        "all" if row["axis"] == EVERY_AXIS else axis_name(row["axis"]),
         f"{row['cases']} {'claiming' if row['case_set'] == 'claiming' else 'in all'}",
         SPOKEN[other_of(row)],
         difference_text(dict(row)),

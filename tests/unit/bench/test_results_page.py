@@ -129,8 +129,13 @@ def test_methods_are_compared_case_by_case_by_axis_and_over_all_cases(tmp_path: 
     assert regrets.endswith(" | +0.033 [+0.018, +0.048] | +0.964 [+0.843, +1.085] |")
     (depth,) = _rows(text, "**depth** |")
     assert depth.startswith("| **depth** | 2 | +0.452 [+0.389, +0.514] |")  # +0.871 and +0.033
-    (both,) = _rows(text, "**width depth** |")
-    assert both.startswith("| **width depth** | 1 | diverged | +0.0")
+    (both,) = _rows(text, "**width and depth** |")
+    assert both.startswith("| **width and depth** | 1 | diverged | +0.0")
+    assert (
+        "`measured` is better beyond the noise of seeds for: width, width and depth. It is worse "
+        "for: none. The claiming cases cannot tell for: depth, LoRA rank. Not measured in claiming "
+        "cases: initial weights, sequence length, batch size, duration, experts."
+    ) in _flat(text)
     (verdict,) = _rows(text, "width | 4 claiming |")
     assert verdict.endswith("| cannot tell | better | 4, 0, 0 |")
 
