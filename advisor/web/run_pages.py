@@ -180,8 +180,13 @@ def _values(feed: RunFeed, texts: Texts) -> dict[str, Any]:
         "contributions_text": sentences.contributions_text(
             contributions, min(len(figures.points), 10), texts
         ),
-        "recommended_text": sentences.recommended_text(figures, texts),
-        "learning_rates_text": sentences.learning_rates_text(figures, texts),
+        "recommended_text": sentences.joined(
+            [
+                sentences.recommended_text(figures, texts),
+                sentences.learning_rates_text(figures, texts),
+            ],
+            texts,
+        ),
         "recommended": figures.recommended_roles(),
         "cost_text": sentences.cost_text(figures.cost(), texts),
         "changes": figures.changes[-50:],
