@@ -216,6 +216,18 @@ def test_a_pytorch_that_steps_differently_is_stepped_in_its_own_way(
             joint_adam.equals_pytorch.cache_clear()
 
 
+def test_groups_that_cannot_be_judged_are_stepped_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Trained(_adamw(foreach=True))
+
+    def failing(_: Any) -> bool:
+        raise RuntimeError("device not ready")
+
+    for name in ("_is_taken", "_has_numbers", "equals_pytorch"):
+        with monkeypatch.context() as patch:
+            patch.setattr(joint_adam, name, failing)
+            _assert_equal(Trained(_adamw(foreach=True)), expected)
+
+
 @pytest.mark.parametrize("kernels", ["foreach", "fused"])
 def test_what_is_written_during_a_joint_step_counts_and_an_error_leaves_groups_whole(
     kernels: str,

@@ -48,16 +48,23 @@ class JointAdam:
         self._is_taken = False
 
     def takes(self, optimizer: torch.optim.Optimizer, split: Sequence[GroupParts]) -> bool:
-        """Return whether the parts of groups can be stepped together, now.
+        """Return whether the parts of groups can be stepped together, now; it never raises.
 
         Args:
             optimizer: The optimizer.
             split: Its groups in parts.
         """
-        if not self.is_possible or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             return False
+        try:
+            return self._takes(optimizer, split)
+        except Exception:  # noqa: BLE001 - groups of an unknown form; PyTorch's own step takes parts
+            return False
+
+    def _takes(self, optimizer: torch.optim.Optimizer, split: Sequence[GroupParts]) -> bool:
         if not are_same(split, self._judged):
             self._judged = list(split)
+            self._is_taken = False
             self._is_taken = any(len(of_group.parts) > 1 for of_group in split) and all(
                 map(_is_taken, split)
             )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from fslr.torch.steps.group_parts import (
     still_true,
 )
 from fslr.torch.steps.group_settings import write_settings
-from fslr.torch.steps.joint_adam import JointAdam, joint_step, steps_as_adam
+from fslr.torch.steps.joint_adam import JointAdam, joint_step
 from fslr.torch.steps.weight_decay import WeightDecay
 from fslr.training.setting_factors import SettingFactors
 
@@ -49,6 +49,7 @@ class SplitGroups:
         optimizer: The optimizer.
 
     Attributes:
+        is_split: Whether a step is made with split groups at present.
         is_joint: Whether the step function sees the optimizer's own groups, because their parts are
             stepped together.
         was_read: Whether the last step read the split groups.
@@ -63,7 +64,7 @@ class SplitGroups:
         self._weight_decay = WeightDecay(optimizer)
         self._factors: dict[int, float] = {}
         self._keeps_decay = False
-        self._is_open = False
+        self.is_split = False
         self._split: list[GroupParts] = []  # kept while neither groups nor multipliers change
         self._settings_of_split: Mapping[int, SettingFactors] = {}
         self._known: dict[object, Group] = {}
@@ -118,14 +119,10 @@ class SplitGroups:
         """Whether parts of a group may be stepped together."""
         return self._joint.is_possible
 
-    @property
-    def is_split(self) -> bool:
-        """Whether a step is made with split groups at present."""
-        return self._is_open
-
     def begin_step(self) -> None:
         """Split the groups as they are now."""
-        self.merge()  # a step that raised an exception did not
+        if self.is_split:  # the step before raised an exception
+            self.merge()
         self.was_read, self.failure, self._is_replaced = False, None, False
         self.is_joint = self._has_shown_parts = False
         groups = self._optimizer.param_groups
@@ -139,13 +136,13 @@ class SplitGroups:
             self._shown = Shown(split)
             self._list[:] = self._shown.groups
         self._split = split
-        self._is_open = True
+        self.is_split = True
 
     def _is_still(self, split: Sequence[GroupParts], groups: Sequence[Group]) -> bool:
         """Return whether the parts of the step before are those of the step that begins."""
         if len(split) != len(groups) or self.notes or self.settings is not self._settings_of_split:
             return False
-        return all(parts.is_still(group) for parts, group in zip(split, groups, strict=True))
+        return all(map(GroupParts.is_still, split, groups))
 
     def _parts_of(self, place: int, group: Group, known: dict[object, Group]) -> GroupParts:
         """Return a group in parts, each with one multiplier and equal notes."""
@@ -196,7 +193,7 @@ class SplitGroups:
 
     def refresh(self) -> None:
         """Follow what was written into the optimizer's groups since the step began."""
-        if not self._is_open:
+        if not self.is_split:
             return
         for split in self._split:
             split.follow()
@@ -214,11 +211,15 @@ class SplitGroups:
         """Return the groups that the step function sees; it never raises."""
         self.was_read = True
         self.is_joint = False
-        if self._is_replaced or not self._is_open:
+        if self._is_replaced or not self.is_split:
             return self._optimizer.param_groups
         try:
             self.refresh()
-            self.is_joint = not self.notes and self._joint.takes(self._optimizer, self._split)
+            self.is_joint = (
+                self._joint.is_possible
+                and not self.notes
+                and self._joint.takes(self._optimizer, self._split)
+            )
         except Exception as error:  # noqa: BLE001 - the training's own step is under way
             self.failure = error
             return self._optimizer.param_groups
@@ -236,10 +237,11 @@ class SplitGroups:
         Returns:
             Whether it is stepped.
         """
-        if not self._is_open or not steps_as_adam(self._optimizer):
+        of_group = next((split for split in self._split if split.group is group), None)
+        if not self.is_split or of_group is None:
             return False
-        (parts,) = [split.parts for split in self._split if split.group is group]
-        joint_step(self._optimizer, [part.values for part in parts])
+        adam = cast("torch.optim.Adam", self._optimizer)
+        joint_step(adam, [part.values for part in of_group.parts])
         return True
 
     def replace(self, groups: list[Group]) -> None:
@@ -250,9 +252,9 @@ class SplitGroups:
 
     def merge(self) -> None:
         """Copy what the step wrote into the parts to the optimizer's groups."""
-        if not self._is_open:
+        if not self.is_split:
             return
-        self._is_open = False
+        self.is_split = False
         if not self.notes and (
             not self._has_shown_parts
             or (self._shown is not None and self._shown.is_still(self._list))

@@ -290,7 +290,8 @@ class StepScaler:
     def restore(self) -> None:
         """Copy what steps wrote into split groups to the optimizers' own."""
         for entry in self._by_id.values():
-            entry.split.merge()
+            if entry.split.is_split:
+                entry.split.merge()
 
     def disarm(self) -> None:
         """Make the steps that follow as scheduled, with the optimizers' own settings."""
@@ -338,7 +339,8 @@ class StepScaler:
         if entry is None:
             return ""
         was_split = entry.split.is_split
-        entry.split.merge()
+        if was_split:
+            entry.split.merge()
         failure, entry.split.failure = entry.split.failure, None
         if failure is not None:
             raise failure

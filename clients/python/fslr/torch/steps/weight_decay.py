@@ -94,7 +94,7 @@ class WeightDecay:
             The part, >= 0; 0 if the decay cannot be kept apart from the rest of the update.
         """
         kind = self.kind(group)
-        if not kind.can_be_kept:
+        if kind is not DecayKind.DECOUPLED and kind is not DecayKind.L2:
             return 0.0
         decay = float(group["lr"]) * float(group["weight_decay"])
         if kind is DecayKind.L2 and group["momentum"]:
