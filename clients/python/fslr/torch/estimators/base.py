@@ -160,6 +160,8 @@ class Estimator(ABC):
                         f"only {room}"
                     )
                 room, self.repeats = math.inf, 1
+            if room < batch.examples:
+                cutting.keep_front(int(room))
             self._cutting = cutting
             return self._fitting_sums(self._limited(batch, room), update)
         finally:
@@ -189,6 +191,7 @@ class Estimator(ABC):
         self, batch: Batch, update: Update, room: float, cutting: CutCheck
     ) -> ProjectionSums | None:
         """Measure the front of a batch; None if it may not be measured alone."""
+        cutting.keep_front(int(room))
         self._cutting, self._is_tried = cutting, True
         try:
             with self._probes.returned_on_failure():

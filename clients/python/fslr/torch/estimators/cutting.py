@@ -86,7 +86,7 @@ class CutCheck:
         Args:
             batch: The front; where this batch may not be cut, it is all of it.
         """
-        if self._whole is None or self._is_random:
+        if self._whole is None or self._is_random or len(self._whole) < batch.examples:
             return CutCheck(self._forward, batch)
         return CutCheck(self._forward, batch, self._whole[: batch.examples])
 
@@ -117,13 +117,26 @@ class CutCheck:
         if self._whole is None or part.shape[1:] != self._whole.shape[1:]:
             return False
         part, whole = _comparable(part.detach()), self._whole[start : start + len(part)]
-        if self._largest_difference is None:
-            tensors = [self._whole, *self._forward.model.parameters()]
-            tolerance = max(_CUT, _CUT_ROUNDOFFS * forward_roundoff(self._batch, tensors))
-            largest = self._whole.abs().masked_fill(~self._whole.isfinite(), 0.0).max()
-            self._largest_difference = tolerance * largest
         difference = (part - whole).abs().masked_fill(part == whole, 0.0).max()  # inf - inf is NaN
-        return bool(difference <= self._largest_difference)
+        return bool(difference <= self._allowed_difference(self._whole))
+
+    def keep_front(self, size: int) -> None:
+        """Release the outputs of the whole batch but for the first examples; no part is later.
+
+        Args:
+            size: Number of examples.
+        """
+        if self._whole is not None and size < len(self._whole):
+            self._allowed_difference(self._whole)
+            self._whole = self._whole[:size].clone()
+
+    def _allowed_difference(self, whole: Tensor) -> Tensor:
+        if self._largest_difference is None:
+            tensors = [whole, *self._forward.model.parameters()]
+            tolerance = max(_CUT, _CUT_ROUNDOFFS * forward_roundoff(self._batch, tensors))
+            largest = whole.abs().masked_fill(~whole.isfinite(), 0.0).max()
+            self._largest_difference = tolerance * largest
+        return self._largest_difference
 
     @torch.no_grad()
     def _outputs(self, batch: Batch, dropout: WithoutDropout) -> Tensor | None:
