@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 
 
@@ -9,9 +10,15 @@ class PolicyError(ValueError):
     """Input that the policy refuses."""
 
 
+_CONTAINERS = reprlib.Repr()
+_CONTAINERS.maxlevel = 3
+_CONTAINERS.maxlist = _CONTAINERS.maxtuple = _CONTAINERS.maxdict = _CONTAINERS.maxset = 20
+
+
 def shown(value: object, limit: int = 80) -> str:
     """Return a caller's value for a message: quoted, and truncated to ``limit`` characters."""
-    text = repr(value)
+    # A container may hold itself, or parts that a YAML file repeats a billion times.
+    text = _CONTAINERS.repr(value) if isinstance(value, (list, tuple, dict, set)) else repr(value)
     return text if len(text) <= limit else f"{text[: limit - 4]}...{text[-1]}"
 
 

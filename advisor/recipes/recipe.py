@@ -178,6 +178,8 @@ def _check_text(path: str, text: str) -> None:
 
 
 def _check_families(path: str, families: Sequence[str]) -> None:
+    if len({*families}) < len(families):
+        raise InvalidValueError(path, "a family is given twice; remove one of the two")
     for i, family in enumerate(families):
         if family not in FAMILIES:
             own = optimizer_family(family)
@@ -187,9 +189,21 @@ def _check_families(path: str, families: Sequence[str]) -> None:
             )
 
 
+def check_row_count(rows: int) -> None:
+    """Refuse a recipe with too many rows, or without any.
+
+    Args:
+        rows: Number of rows.
+
+    Raises:
+        InvalidValueError: It is not from 1 to ``MAX_ROWS``.
+    """
+    if not 1 <= rows <= MAX_ROWS:
+        raise InvalidValueError("groups", f"{rows} rows, but 1 to {MAX_ROWS} are needed")
+
+
 def _check_rows(rows: Sequence[Row], optimizers: Sequence[str]) -> None:
-    if not 1 <= len(rows) <= MAX_ROWS:
-        raise InvalidValueError("groups", f"{len(rows)} rows, but 1 to {MAX_ROWS} are needed")
+    check_row_count(len(rows))
     for i, row in enumerate(rows):
         path = f"groups[{i}]"
         _check_families(f"{path}.optimizers", row.optimizers)

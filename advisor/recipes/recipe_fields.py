@@ -9,9 +9,10 @@ from typing import Any
 
 from advisor.policy import GroupKind, InvalidValueError, shown
 from advisor.policy.ratios import Powers, Ratio
-from advisor.recipes.recipe import Field, Recipe, Row
+from advisor.recipes.recipe import Field, Recipe, Row, check_row_count
 from fslr.profile_files import load_fields
 
+_MAX_FILE_BYTES = 2**20
 _TEXTS = ("name", "description", "source")
 _LISTS = ("optimizers", "covers", "conditions")
 _KEYS = (*_TEXTS, *_LISTS, "groups")
@@ -27,8 +28,16 @@ def load_recipe(path: str | Path) -> Recipe:
 
     Raises:
         ProfileFileError: The file cannot be read, or is not YAML or JSON.
-        InvalidValueError: The file does not contain a valid recipe.
+        InvalidValueError: The file is larger than 1 MiB, or does not contain a valid recipe.
     """
+    file = Path(path)
+    size = file.stat().st_size if file.is_file() else 0
+    if size > _MAX_FILE_BYTES:
+        raise InvalidValueError(
+            "recipe",
+            f"the file has {size} bytes, but at most {_MAX_FILE_BYTES} are allowed; a recipe is a "
+            "short table",
+        )
     return recipe_from_fields(load_fields(path))
 
 
@@ -50,9 +59,9 @@ def recipe_from_fields(fields: Any) -> Recipe:
         _known(f"covers[{i}]", "ratio", word, _RATIOS)
         for i, word in enumerate(_texts("covers", table.get("covers", [])))
     ]
-    rows = [
-        _row(f"groups[{i}]", row) for i, row in enumerate(_list("groups", table.get("groups", [])))
-    ]
+    given = _list("groups", table.get("groups", []))
+    check_row_count(len(given))
+    rows = [_row(f"groups[{i}]", row) for i, row in enumerate(given)]
     return Recipe.of(
         name,
         rows,

@@ -35,7 +35,7 @@ _ORDER = {
 }
 _PURE = {
     *("__future__", "bisect", "collections", "dataclasses", "enum", "functools", "math", "numpy"),
-    *("itertools", "re", "sys", "typing"),
+    *("itertools", "re", "reprlib", "sys", "typing"),
 }
 _FOLDERS = {
     "advisor": Path(advisor.__file__).parent,

@@ -50,7 +50,7 @@ class Attachment(AdvisedTraining):
         recipe: Recipe to follow instead of the policy's; empty: the policy's.
         initialize: Whether to scale the initial weights as the recipe says.
         residual_outputs: Patterns of the tensors whose output is added to a residual stream; empty:
-            derived from the names.
+            found in the forward pass of blocks, or by their names.
         listeners: Called with each event.
         on_close: Called once the attachment is closed.
 
@@ -293,7 +293,8 @@ def attach(
             that it was done.
         residual_outputs: Shell patterns of the names of all tensors whose output is added to a
             residual stream, such as ``["blocks.*.attn.proj.*", "blocks.*.mlp.2.*"]``; recipes for
-            depth have rules of their own for them. Empty: derived from the names.
+            depth have rules of their own for them. Empty: found in the forward pass of blocks, or by
+            their names.
         listeners: Called with each event, such as :class:`fslr.Measured`.
 
     Returns:
