@@ -12,6 +12,7 @@ class PolicyError(ValueError):
 
 _CONTAINERS = reprlib.Repr()
 _CONTAINERS.maxlevel = 3
+_CONTAINERS.maxstring = _CONTAINERS.maxother = 80
 _CONTAINERS.maxlist = _CONTAINERS.maxtuple = _CONTAINERS.maxdict = _CONTAINERS.maxset = 20
 
 

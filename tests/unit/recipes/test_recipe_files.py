@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from importlib import resources
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_shipped_recipes_are_those_of_their_yaml_files() -> None:
         ({"name": "a", "covers": ["width"], "groups": [{}]}, r"covers\[0\]: 'width' is not a rat"),
         (
             {"name": "a", "optimizers": ["Adam"] * 2, "groups": [{}]},
-            "optimizers: a family is given",
+            "optimizers: a family is",
         ),
         (
             {"name": "a", "optimizers": ["AdamW"], "groups": [{}]},
@@ -145,18 +146,16 @@ def test_a_file_with_a_key_twice_is_refused(tmp_path: Path) -> None:
 
 def test_hostile_files_are_refused_at_once(tmp_path: Path) -> None:
     """Parts of parts that are repeated, a file of 10 MB, and too many rows."""
-    levels = "".join(
-        f"- &{name} [{','.join([before] * 10)}]\n"
-        for before, name in zip(
-            ["x", *(f"*{n}" for n in "abcdefghijk")], "abcdefghijkl", strict=True
-        )
+    levels = "- &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"- &{name} [{','.join([f'*{before}'] * 10)}]\n"
+        for before, name in itertools.pairwise("abcdefghijkl")
     )
     start = time.process_time()
     for text, message in (
         (f"groups:\n{levels}name: z\nsource: *l\n", r"source: \[\[\[.* is not text"),
         ("groups: &g [*g]\nname: z\nsource: *g\n", r"source: \[.* is not text"),
         (f"name: z\ndescription: {'x' * 10**7}\ngroups: [{{}}]\n", "has 100000.. bytes, but at m"),
-        (f"name: z\ngroups: [{','.join(['{}'] * 100_000)}]\n", "groups: 100000 rows, but 1 to 64"),
+        (f"name: z\ngroups: [{','.join(['{}'] * 5_000)}]\n", "groups: 5000 rows, but 1 to 64"),
     ):
         path = tmp_path / "recipe.yaml"
         path.write_text(text, "utf-8")

@@ -293,8 +293,8 @@ def attach(
             that it was done.
         residual_outputs: Shell patterns of the names of all tensors whose output is added to a
             residual stream, such as ``["blocks.*.attn.proj.*", "blocks.*.mlp.2.*"]``; recipes for
-            depth have rules of their own for them. Empty: found in the forward pass of blocks, or by
-            their names.
+            depth have rules of their own for them. Empty: found in the forward pass of blocks,
+            or by their names.
         listeners: Called with each event, such as :class:`fslr.Measured`.
 
     Returns:
