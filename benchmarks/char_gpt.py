@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 NormPlacement = Literal["pre", "post", "post_mod"]
-"""Where a block with branch f and layer norm N normalises the residual stream x.
+"""Where a block with branch f and layer norm N normalizes the residual stream x.
 
 ``pre``: x + f(N(x)). ``post``: N(x + f(x)), as in the first transformer. ``post_mod``: x + N(f(x)),
 the third placement of arXiv 2502.17405 ("PreNormPostMod"): after the module, before the sum.
@@ -132,8 +132,8 @@ class Block(nn.Module):
         if self.placement == "post_mod":
             added: Tensor = x + norm(branch(x))
             return added
-        normalised: Tensor = norm(x + branch(x))
-        return normalised
+        normalized: Tensor = norm(x + branch(x))
+        return normalized
 
 
 class CharGPT(nn.Module):
@@ -145,7 +145,7 @@ class CharGPT(nn.Module):
         self.characters = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Embedding(config.context, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
-        # Post-norm blocks already normalise the stream.
+        # Post-norm blocks already normalize the stream.
         self.norm = nn.Identity() if config.norm == "post" else nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, config.vocabulary)
 

@@ -87,8 +87,8 @@ def residual_mlp(params: Mapping[str, Any], x: Array) -> Array:
     x = linear(x, "first")
     for number in range(_BLOCKS):
         block = f"blocks.{number}"
-        centred = x - x.mean(-1, keepdims=True)
-        normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-5)
+        centered = x - x.mean(-1, keepdims=True)
+        normal = centered * jax.lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + 1e-5)
         normal = normal * params[f"{block}.norm.weight"] + params[f"{block}.norm.bias"]
         x = x + linear(jax.nn.gelu(linear(normal, f"{block}.up")), f"{block}.down")
     outputs: Array = linear(x, "head")

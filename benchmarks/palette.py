@@ -1,4 +1,4 @@
-"""Colours and style of all pictures; lines also differ in lightness and marker, not only colour."""
+"""Colors and style of all pictures; lines also differ in lightness and marker, not only color."""
 
 from __future__ import annotations
 

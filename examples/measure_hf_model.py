@@ -3,7 +3,7 @@
     pip install '.[torch]' transformers matplotlib rich
     python examples/measure_hf_model.py
 
-It trains a tiny, randomly initialised GPT-2 on Python's own documentation for a minute at most, and
+It trains a tiny, randomly initialized GPT-2 on Python's own documentation for a minute at most, and
 asks what each tensor's step did to the logits. No advisor is needed to look.
 """
 

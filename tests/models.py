@@ -66,7 +66,7 @@ class Flattened(nn.Module):
 
 
 class PairsMixed(nn.Module):
-    """Neighbouring examples depend on each other, but the two halves of the batch do not."""
+    """Neighboring examples depend on each other, but the two halves of the batch do not."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -35,7 +35,7 @@ from fslr import AdvisorClient
 
 _UNUSABLE = 2  # the status of wrong usage as well
 _TEXTS = Texts("en")
-_COLOURS = {Status.PASS: "green", Status.FAIL: "bold red", Status.NOT_ENOUGH_DATA: "yellow"}
+_COLORS = {Status.PASS: "green", Status.FAIL: "bold red", Status.NOT_ENOUGH_DATA: "yellow"}
 
 
 def check(
@@ -57,7 +57,7 @@ def check(
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Check whether runs scale as they should: a pass/fail sheet for a parametrisation.
+    """Check whether runs scale as they should: a pass/fail sheet for a parametrization.
 
     The status is 0 if no check failed, 1 if one failed, and 2 if the runs cannot be checked.
     """
@@ -97,9 +97,9 @@ def _finish(rows: Sequence[CheckRow], *, strict: bool) -> None:
 
 def _print_sheet(rows: Sequence[CheckRow]) -> None:
     for row in rows:
-        colour = _COLOURS[row.status]
+        color = _COLORS[row.status]
         run = plain(row.run) or "all runs"
-        say(f"[{colour}]{row.status.value:15}[/] [bold]{row.check}[/]  {run}")
+        say(f"[{color}]{row.status.value:15}[/] [bold]{row.check}[/]  {run}")
         for sentence in filter(None, (check_finding(row, _TEXTS), check_remedy(row, _TEXTS))):
             console.print(Padding(plain(sentence), (0, 0, 0, 4)), highlight=False)
     say(check_counts(rows, _TEXTS))

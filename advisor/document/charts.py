@@ -28,7 +28,7 @@ class Line:
 
     Attributes:
         values: A value at each step; None: a gap.
-        color: Its colour.
+        color: Its color.
         dashes: As in :func:`.svg.curve`.
     """
 
@@ -128,7 +128,7 @@ def stacked_chart(
     Args:
         steps: The steps.
         shares: The shares of all parts at each step, ratios.
-        colors: The colour of each part.
+        colors: The color of each part.
         axes: The axes.
     """
     height = 260

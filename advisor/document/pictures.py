@@ -105,13 +105,13 @@ def _single(
 
 
 def shown_roles(figures: RunFigures) -> list[ContributionRow]:
-    """Return the roles that have a colour of their own, and the rest."""
+    """Return the roles that have a color of their own, and the rest."""
     shares = [point.role_shares for point in figures.points]
     return contributions(figures.reader.roles, shares, most=_MAX_ROLES)
 
 
 def role_colors(rows: Sequence[ContributionRow]) -> list[str]:
-    """Return the colour of each row of :func:`shown_roles`."""
+    """Return the color of each row of :func:`shown_roles`."""
     return [svg.COLORS[i] if row.part else svg.REST for i, row in enumerate(rows)]
 
 

@@ -212,7 +212,7 @@ def _cards(
 
 
 def _legend(figures: RunFigures, texts: Texts) -> list[tuple[Markup, str, str]]:
-    """Return the colour, the name and the mean share of each part of the picture of shares."""
+    """Return the color, the name and the mean share of each part of the picture of shares."""
     rows = pictures.shown_roles(figures)
     return [
         (

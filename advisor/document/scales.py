@@ -1,4 +1,4 @@
-"""Axes: where values lie in a picture, and which values are labelled."""
+"""Axes: where values lie in a picture, and which values are labeled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TINY = 1e-9  # of rounding
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A labelled value of an axis.
+    """A labeled value of an axis.
 
     Attributes:
         at: Its place, in units of the picture.
@@ -37,7 +37,7 @@ class Scale:
         start: A place, in units of the picture.
         end: Another place.
         is_log: Whether equal distances are equal ratios.
-        values: The labelled values.
+        values: The labeled values.
     """
 
     low: float
@@ -56,7 +56,7 @@ class Scale:
 
     @property
     def ticks(self) -> list[Tick]:
-        """The labelled values with their places."""
+        """The labeled values with their places."""
         return [Tick(self.at(value), format_tick(value)) for value in self.values]
 
 

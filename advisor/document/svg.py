@@ -14,7 +14,7 @@ COLORS = (
     *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a6d00"),
     "#7a5195",
 )
-"""The palette of Okabe and Ito, which people with colour blindness can tell apart, and a violet."""
+"""The palette of Okabe and Ito, which people with color blindness can tell apart, and a violet."""
 REST = "#9a9a9a"
 TEXT_SIZE = 11
 _CHARACTER_WIDTH = 6.3  # of a usual sans serif at that size
@@ -33,7 +33,7 @@ def text(x: float, y: float, words: str, *, anchor: str = "start", color: str = 
         y: Its base line.
         words: The words.
         anchor: ``start``, ``middle`` or ``end``.
-        color: Its colour.
+        color: Its color.
     """
     return Markup(
         '<text x="{}" y="{}" text-anchor="{}" font-size="{}" fill="{}" '
@@ -69,7 +69,7 @@ def curve(
 
     Args:
         pieces: The points of each piece.
-        color: The colour.
+        color: The color.
         dashes: Lengths of dashes and gaps, such as ``6 4``; empty: a whole line.
     """
     path = " ".join(f"M{_points(piece)}" for piece in pieces if len(piece) > 1)
@@ -165,7 +165,7 @@ def shortened(words: str, width: float) -> str:
 
 
 def swatch(color: str) -> Markup:
-    """Return a small square of a colour, for a legend."""
+    """Return a small square of a color, for a legend."""
     return Markup('<svg class="swatch" viewBox="0 0 10 10" aria-hidden="true">{}</svg>').format(
         rectangle(0, 0, 10, 10, color)
     )

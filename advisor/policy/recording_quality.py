@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from advisor.policy.arrays import Floats
 from advisor.policy.reference import Profile, informative_points
 
-# A unit rate spikes if it is 3 times as large as its neighbours, and the difference of logarithms
+# A unit rate spikes if it is 3 times as large as its neighbors, and the difference of logarithms
 # is 2 standard deviations of the changes between points in its group. A point spikes if half of its
 # groups do.
 _SPIKE_FACTOR = 3.0

@@ -187,7 +187,7 @@ class Reference:
 
     A zero between positive rates of a group counts as not recorded, as it has no logarithm, and is
     interpolated. Zeros before the first positive rate and after the last one are kept: between such
-    a zero and the neighbouring positive point the rate is 0. (A layer before a zero-initialized one
+    a zero and the neighboring positive point the rate is 0. (A layer before a zero-initialized one
     has no rate until that has moved.) A point at learning rate 0, such as the first of a warm-up,
     carries no information and is left out.
 

@@ -1,9 +1,9 @@
 r"""Smooths the logarithms of unit rates over a training, robust against single spikes.
 
-At each point a line is fitted to the logarithms of its neighbours over :math:`u = \log(s + 1)` of
+At each point a line is fitted to the logarithms of its neighbors over :math:`u = \log(s + 1)` of
 their steps s, with weights that fall with the distance (tricube), with the relative error and with
 the distance from the first fit (bisquare): LOWESS. The window is :math:`|u - u_0| < h`. It grows in
-proportion to the step, because rates change fastest at the start. A point without neighbours in the
+proportion to the step, because rates change fastest at the start. A point without neighbors in the
 window keeps its value.
 
 Logarithms that are linear in u are reproduced, whatever the weights. A smoothed logarithm lies
@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 
 from advisor.policy.arrays import Floats
 
-_MAX_NEIGHBOURS = 10  # on each side, which bounds the work for profiles of many points
+_MAX_NEIGHBORS = 10  # on each side, which bounds the work for profiles of many points
 _PASSES = 2
 _BISQUARE = 6.0  # residuals of this many standard deviations and more have no weight
 _NORMAL = 1.4826  # standard deviation over median absolute deviation, of a normal distribution
 _SMALLEST_SCALE = 0.01  # logarithms that differ by this little are not told apart
 _FREE = 0.1  # a point with less freedom than this follows from its own value only
 
-# The index of each point's neighbour at one offset, and its kernel weight: 0 outside the window.
+# The index of each point's neighbor at one offset, and its kernel weight: 0 outside the window.
 _Kernel = tuple[NDArray[np.intp], Floats, Floats]
 
 
@@ -107,25 +107,25 @@ def smooth(
 
 
 def _kernels(places: Floats, half_width: float) -> Sequence[_Kernel]:
-    """Return neighbours, kernel weights and distances at each offset, from below to above."""
+    """Return neighbors, kernel weights and distances at each offset, from below to above."""
     count = len(places)
-    reach = min(_MAX_NEIGHBOURS, count - 1)
+    reach = min(_MAX_NEIGHBORS, count - 1)
     found = []
     for offset in range(-reach, reach + 1):
-        neighbours = np.arange(count) + offset
-        inside = (neighbours >= 0) & (neighbours < count)
-        neighbours = np.clip(neighbours, 0, count - 1)
-        distances = places[neighbours] - places
+        neighbors = np.arange(count) + offset
+        inside = (neighbors >= 0) & (neighbors < count)
+        neighbors = np.clip(neighbors, 0, count - 1)
+        distances = places[neighbors] - places
         with np.errstate(over="ignore"):  # of a very small window
             apart = np.minimum(np.abs(distances) / half_width, 1.0)
         near = (1 - apart**3) ** 3 * inside
         if near.any():
-            found.append((neighbours, near[:, None], distances[:, None]))
+            found.append((neighbors, near[:, None], distances[:, None]))
     return found
 
 
 def _medians(kernels: Sequence[_Kernel], values: Floats, recorded: NDArray[np.bool_]) -> Floats:
-    """Return the medians of each value and its two neighbours, if both are in the window."""
+    """Return the medians of each value and its two neighbors, if both are in the window."""
     by_offset = {int(n[len(n) // 2]) - len(n) // 2: (n, near) for n, near, _ in kernels}
     if not {-1, 1} <= set(by_offset):
         return values
@@ -138,22 +138,22 @@ def _medians(kernels: Sequence[_Kernel], values: Floats, recorded: NDArray[np.bo
 def _fit(kernels: Sequence[_Kernel], values: Floats, weights: Floats, variances: Floats) -> _Lines:
     """Return the lines fitted around each point."""
     w0, w1, w2, t0, t1 = np.zeros((5, *values.shape))
-    for neighbours, near, distances in kernels:
-        w = near * weights[neighbours]
+    for neighbors, near, distances in kernels:
+        w = near * weights[neighbors]
         w0 += w
         w1 += w * distances
         w2 += w * np.square(distances)
-        t0 += w * values[neighbours]
-        t1 += w * distances * values[neighbours]
+        t0 += w * values[neighbors]
+        t1 += w * distances * values[neighbors]
     determinant = w0 * w2 - np.square(w1)
     is_line = determinant > 1e-9 * w0 * w2  # otherwise there is one point
     scale = np.where(is_line, determinant, np.where(w0 > 0, w0, 1.0))
     fitted = np.where(is_line, w2 * t0 - w1 * t1, t0) / scale
     squares, variance, own = np.zeros((3, *values.shape))
-    for neighbours, near, distances in kernels:
-        part = near * weights[neighbours] * np.where(is_line, w2 - w1 * distances, 1.0) / scale
+    for neighbors, near, distances in kernels:
+        part = near * weights[neighbors] * np.where(is_line, w2 - w1 * distances, 1.0) / scale
         squares += np.square(part)
-        variance += np.square(part) * variances[neighbours]
+        variance += np.square(part) * variances[neighbors]
         own += np.where(distances == 0, part, 0.0)
     return _Lines(fitted, variance, np.maximum(1 - 2 * own + squares, 0.0))
 
@@ -174,8 +174,8 @@ def _range(
 ) -> tuple[Floats, Floats]:
     """Return the smallest and the largest recorded value of each window."""
     low, high = np.full(values.shape, np.inf), np.full(values.shape, -np.inf)
-    for neighbours, near, _ in kernels:
-        inside = (near > 0) & recorded[neighbours]
-        np.minimum(low, values[neighbours], out=low, where=inside)
-        np.maximum(high, values[neighbours], out=high, where=inside)
+    for neighbors, near, _ in kernels:
+        inside = (near > 0) & recorded[neighbors]
+        np.minimum(low, values[neighbors], out=low, where=inside)
+        np.maximum(high, values[neighbors], out=high, where=inside)
     return low, high

@@ -1,4 +1,4 @@
-"""Checks of a parametrisation: whether runs scale as they should, as a pass/fail sheet.
+"""Checks of a parametrization: whether runs scale as they should, as a pass/fail sheet.
 
 The sheet replaces coordinate checks by hand: plots of how far outputs move in models of different
 width. Every threshold is a constant with its reason. A check without enough data says so and is
@@ -27,7 +27,7 @@ MAX_RATE_FACTOR = 2.0
 a factor of 2, so a smaller difference cannot be told from tuning."""
 MAX_WIDTH_POWER = 0.25
 """Largest power of the width by which rates may change: 19 % per doubling. Without a
-parametrisation the rates of hidden matrices under Adam grow with the power 1, under muP with 0."""
+parametrization the rates of hidden matrices under Adam grow with the power 1, under muP with 0."""
 MAX_WIDTH_FACTOR = 1.5
 """Change over the whole range of widths that is tolerated: over a small range of widths, the noise
 of seeds and probes looks like a power."""
@@ -52,7 +52,7 @@ MIN_LEARNING_RATE_FACTOR = 2.0
 MIN_SCHEDULE_MEASUREMENTS = 10
 MAX_STEP_CHANGE = 1.05
 """If the size of steps changes by less than this factor while the schedule changes by 2 or more,
-something normalises the step after the learning rate."""
+something normalizes the step after the learning rate."""
 _BILLION = 1e9
 
 
@@ -222,7 +222,7 @@ def decay_time_scales_are_usual(run: CheckedRun) -> CheckRow:
 def schedule_takes_effect(run: CheckedRun) -> CheckRow:
     """Check that steps become smaller when the learning rate does.
 
-    Clipping or normalising the update after the learning rate (rather than the gradient before it)
+    Clipping or normalizing the update after the learning rate (rather than the gradient before it)
     makes all steps equally large, whatever the schedule says.
     """
     check = "schedule-takes-effect"

@@ -1,4 +1,4 @@
-"""The checks of a parametrisation in sentences, for terminal, page and CI alike."""
+"""The checks of a parametrization in sentences, for terminal, page and CI alike."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class LaggedCorrelations:
 
 
 def ranks(series: Array) -> Array:
-    """Return midranks, centred and divided by n; equal values have equal ranks."""
+    """Return midranks, centered and divided by n; equal values have equal ranks."""
     flat = series.reshape(-1, series.shape[-1])
     found = np.empty(flat.shape)
     for row, values in zip(found, flat, strict=True):
@@ -89,8 +89,8 @@ def ranks(series: Array) -> Array:
         ends = np.cumsum(count)
         row[:] = (ends - (count - 1) / 2)[place]
     n = series.shape[-1]
-    centred: Array = ((found - (n + 1) / 2) / n).reshape(series.shape)
-    return centred
+    centered: Array = ((found - (n + 1) / 2) / n).reshape(series.shape)
+    return centered
 
 
 def changes(series: Array, max_order: int = MAX_ORDER) -> Array:
@@ -243,8 +243,8 @@ def _independent_points(first: Array, second: Array) -> Array:
 def _autocorrelations(series: Array) -> Array:
     """Return the autocorrelations at lags 1 to a quarter of the points."""
     points = series.shape[-1]
-    centred = series - series.mean(-1, keepdims=True)
+    centered = series - series.mean(-1, keepdims=True)
     size = 2 ** math.ceil(math.log2(2 * points))
-    power = np.square(np.abs(np.fft.rfft(centred, size)))
+    power = np.square(np.abs(np.fft.rfft(centered, size)))
     raw = np.fft.irfft(power, size)[..., : points // 4 + 1]
     return raw[..., 1:] / np.maximum(raw[..., :1], 1e-300)

@@ -19,7 +19,7 @@ from advisor.report.points import Point, PointReader
 MAX_ROLES = 12
 """Maximum number of roles with a curve of their own; the smaller ones share one."""
 MAX_BLOCKS = 48
-"""Maximum number of rows in a heat map of blocks; neighbours share a row if there are more."""
+"""Maximum number of rows in a heat map of blocks; neighbors share a row if there are more."""
 
 SCALARS = (
     *("step", "loss", "learning_rate", "total_rate", "reference_total_rate"),
@@ -76,7 +76,7 @@ class RunColumns:
 
     def __init__(self, reader: PointReader) -> None:
         self._roles = _largest(reader.roles, reader.roles.sums(reader.groups.sizes))
-        self._blocks = _neighbours(reader.blocks)
+        self._blocks = _neighbors(reader.blocks)
         self._all_blocks = reader.blocks.names
         self.roles = self._roles.names
         self.blocks = self._blocks.names
@@ -242,8 +242,8 @@ def _largest(parts: Parts, sizes: Floats) -> _Merged:
     return _Merged((*(parts.names[i] for i in kept), ""), targets, counts)
 
 
-def _neighbours(parts: Parts) -> _Merged:
-    """Merge neighbours until there are few enough."""
+def _neighbors(parts: Parts) -> _Merged:
+    """Merge neighbors until there are few enough."""
     size = -(-len(parts.names) // MAX_BLOCKS)
     targets = np.arange(len(parts.names)) // size
     members: list[Sequence[str]] = [

@@ -1,4 +1,4 @@
-"""The checks of a parametrisation, for a run and for two runs side by side.
+"""The checks of a parametrization, for a run and for two runs side by side.
 
 The sheet is that of ``advisor check``. It needs whole measurements, which the feed of a run does
 not keep, so it is read on demand: all of a short history, and single events of a long one.

@@ -203,7 +203,7 @@ def numbers(data: bytes, dtype: npt.DTypeLike) -> npt.NDArray[np.float64]:
         data: The encoded array.
         dtype: Type of its numbers on the wire.
     """
-    # A signalling NaN is treated like any other NaN, without a warning.
+    # A signaling NaN is treated like any other NaN, without a warning.
     with np.errstate(invalid="ignore"):
         return np.frombuffer(data, dtype).astype(np.float64)
 

@@ -45,14 +45,14 @@ def _smoothed(losses: list[float]) -> NDArray[np.float64]:
 
 def _losses(result: DemoResult, width: int, path: Path) -> Path:
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for training, label, colour in (
+    for training, label, color in (
         (result.base, "base (where the learning rate was tuned)", BASE),
         (result.plain, f"width {width}, plain", PLAIN),
         (result.advised, f"width {width}, advised", ADVISED),
     ):
         axes.plot(
             _smoothed(training.losses),
-            color=colour,
+            color=color,
             label=f"{label}: validation {training.validation_loss:.2f}",
         )
     top = float(np.percentile(_smoothed(result.plain.losses), 95))
@@ -84,7 +84,7 @@ def _rates(result: DemoResult, path: Path) -> Path:
     names = [group.name for group in result.content.layout.groups]
     rows = np.arange(len(names))
     figure, axes = plt.subplots(figsize=(7, 0.22 * len(names) + 1.3), layout="constrained")
-    for rates, label, colour, marker in (
+    for rates, label, color, marker in (
         (base, "base (reference)", BASE, "|"),
         (plain, "plain", PLAIN, "x"),
         (advised, "advised", ADVISED, "."),
@@ -93,7 +93,7 @@ def _rates(result: DemoResult, path: Path) -> Path:
         axes.scatter(
             np.median(rates, axis=0),
             rows,
-            color=colour,
+            color=color,
             marker=marker,
             s=size,
             label=label,

@@ -12,7 +12,7 @@ _LATER_MULTIPLIERS = (2.0, 0.5, 0.25, 1.0)
 
 
 class ChangingAdvisor:
-    """Gives neighbouring groups clearly different multipliers, and changes them at each answer.
+    """Gives neighboring groups clearly different multipliers, and changes them at each answer.
 
     Multipliers scale weight decay together with the rest of the update, so that a whole step is
     either scaled or not.

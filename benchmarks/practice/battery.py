@@ -54,7 +54,7 @@ def plan_row(recipe: Recipe, seeds: Sequence[int], policy: bytes = b"") -> Plan:
     Args:
         recipe: The recipe.
         seeds: The seeds.
-        policy: The policy of advised trainings, serialised; empty: the default policy.
+        policy: The policy of advised trainings, serialized; empty: the default policy.
 
     Raises:
         RuntimeError: Each learning rate of the base diverged.

@@ -63,7 +63,7 @@ def _chosen(names: list[str] | None, *, is_quick: bool) -> list[Recipe]:
 
 
 def _read_policy(file: Path | None) -> bytes:
-    """Return a policy, serialised; empty without a file.
+    """Return a policy, serialized; empty without a file.
 
     Raises:
         BadParameter: The file does not have the rules of a policy.

@@ -93,8 +93,8 @@ class Block(nn.Module):
         """Add attention and feed-forward, ``[B, T, width] -> [B, T, width]``."""
         if self.is_post_norm:
             x = self.norm1(x + self.attention(x))
-            normalised: Tensor = self.norm2(x + self.feed_forward(x))
-            return normalised
+            normalized: Tensor = self.norm2(x + self.feed_forward(x))
+            return normalized
         x = x + self.attention(self.norm1(x))
         added: Tensor = x + self.feed_forward(self.norm2(x))
         return added
@@ -127,11 +127,11 @@ class PracticeGPT(nn.Module):
         self.blocks = nn.ModuleList(
             Block(architecture, size.width, context) for _ in range(size.blocks)
         )
-        # Post-norm blocks already normalise the stream.
+        # Post-norm blocks already normalize the stream.
         is_post_norm = architecture.placement == "post"
         self.norm = nn.Identity() if is_post_norm else _norm(architecture, size.width)
         self.head = nn.Linear(size.width, vocabulary, bias=False)
-        _initialise(self, architecture, size)
+        _initialize(self, architecture, size)
         with torch.no_grad():
             for parameter in self.blocks.parameters():
                 if parameter.ndim == 2:
@@ -151,7 +151,7 @@ class PracticeGPT(nn.Module):
 
 
 @torch.no_grad()
-def _initialise(model: PracticeGPT, architecture: Architecture, size: Size) -> None:
+def _initialize(model: PracticeGPT, architecture: Architecture, size: Size) -> None:
     """Set the initial weights; PyTorch has already set its own."""
     if architecture.initial == "pytorch":
         return

@@ -25,7 +25,7 @@ class Architecture:
         norm: ``layer``: LayerNorm; ``rms``: RMSNorm.
         feed_forward: ``gelu``: two matrices, 4 times as wide; ``swiglu``: three, 3 times as wide.
         positions: Learned embeddings, or rotary ones.
-        placement: Where a block normalises, before or after its branch; ``post`` as in the first
+        placement: Where a block normalizes, before or after its branch; ``post`` as in the first
             transformer.
         biases: Whether linear layers have biases.
     """

@@ -39,8 +39,8 @@ class Advice:
     """How a training is advised.
 
     Attributes:
-        profile: The profile's content, serialised.
-        policy: The policy, serialised; empty: the profile's, which is the default policy.
+        profile: The profile's content, serialized.
+        policy: The policy, serialized; empty: the profile's, which is the default policy.
     """
 
     profile: bytes
@@ -85,7 +85,7 @@ class Trained:
         loss: Loss on held-out text, in nats per character; infinite if the training diverged.
         seconds: Wall time.
         losses: Training loss of each step, in nats.
-        profile: The recorded profile, serialised; empty if there is none.
+        profile: The recorded profile, serialized; empty if there is none.
         groups: The names of the groups, if the training was advised.
         multipliers: The multipliers that came into force, with their steps.
         failures: Measurements that failed or were not answered.

@@ -71,8 +71,8 @@ def axis_picture(records: Sequence[Mapping[str, Any]]) -> Figure:
             horizontalalignment=side, verticalalignment="bottom",
         )  # fmt: skip
     for method in known:
-        colour, marker = _MARKS[method]
-        axes.plot([], [], color=colour, marker=marker, linestyle="", label=SPOKEN[method])
+        color, marker = _MARKS[method]
+        axes.plot([], [], color=color, marker=marker, linestyle="", label=SPOKEN[method])
     figure.legend(loc="outside upper center", ncols=min(len(known), 7), columnspacing=1.0)
     return figure
 
@@ -81,18 +81,18 @@ def _draw(axes: Axes, own: Sequence[Mapping[str, Any]], method: str, height: flo
     """Draw a method on an axis: its cases, their mean and its interval."""
     if not own:
         return
-    colour, marker = _MARKS[method]
+    color, marker = _MARKS[method]
     mean, diverged = mean_of_finite(own)
     if diverged:
         axes.text(
-            1.005, height, f"{diverged} diverged", color=colour, fontsize=8,
+            1.005, height, f"{diverged} diverged", color=color, fontsize=8,
             transform=axes.get_yaxis_transform(), verticalalignment="center",
         )  # fmt: skip
     if mean is None:
         return
     known = [record["regret"] for record in own if record["regret"] is not None]
     if len(known) > 1:
-        axes.scatter(known, [height] * len(known), color=colour, s=7, alpha=0.45, linewidths=0)
+        axes.scatter(known, [height] * len(known), color=color, s=7, alpha=0.45, linewidths=0)
     if mean.interval is not None:
-        axes.hlines(height, *mean.interval, color=colour, linewidth=2, alpha=0.6, zorder=2)
-    axes.plot([mean.mean], [height], color=colour, marker=marker, markersize=7, zorder=3)
+        axes.hlines(height, *mean.interval, color=color, linewidth=2, alpha=0.6, zorder=2)
+    axes.plot([mean.mean], [height], color=color, marker=marker, markersize=7, zorder=3)

@@ -106,15 +106,15 @@ def _sweeps_picture(cases: Sequence[Mapping[str, Any]]) -> Figure:
 
 def _draw_sweep(axes: Axes, case: Mapping[str, Any]) -> None:
     curves = []
-    for model, (colour, marker, style, label) in _LINES.items():
+    for model, (color, marker, style, label) in _LINES.items():
         octaves, mean, low, high = _curve(case["sweeps"][model])
         if not octaves:
             continue
-        axes.fill_between(octaves, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(octaves, low, high, color=color, alpha=0.15, linewidth=0)
         axes.plot(
             octaves,
             mean,
-            color=colour,
+            color=color,
             marker=marker,
             markersize=5,
             linestyle=style,
@@ -196,7 +196,7 @@ def _draw_pairs(axes: Axes, plain: Sequence[float | None], advised: Sequence[flo
 
 
 def _label_diverged(
-    axes: Axes, values: NDArray[np.float64], label: str, colour: str, side: Literal["left", "right"]
+    axes: Axes, values: NDArray[np.float64], label: str, color: str, side: Literal["left", "right"]
 ) -> None:
     """Label the rows that have no finite figure."""
     for row in np.flatnonzero(~np.isfinite(values)).tolist():
@@ -205,7 +205,7 @@ def _label_diverged(
             row,
             f" {label} diverged ",
             transform=axes.get_yaxis_transform(),
-            color=colour,
+            color=color,
             fontsize=9,
             horizontalalignment=side,
             verticalalignment="center",
@@ -218,8 +218,8 @@ def _shift_picture(cases: Sequence[Mapping[str, Any]]) -> Figure:
     plain, advised = (
         [case["fitted"][model]["shift"] for case in cases] for model in ("plain", "advised")
     )
-    for model, colour, offset in (("plain", PLAIN, 0.16), ("advised", ADVISED, -0.16)):
-        _draw_intervals(axes, [case["fitted"][model] for case in cases], "shift", colour, offset)
+    for model, color, offset in (("plain", PLAIN, 0.16), ("advised", ADVISED, -0.16)):
+        _draw_intervals(axes, [case["fitted"][model] for case in cases], "shift", color, offset)
     _draw_pairs(axes, plain, advised)
     axes.xaxis.set_major_locator(MultipleLocator(1))
     axes.set_xlabel("shift of the best learning rate, octaves; lines: 90% intervals")
@@ -228,13 +228,13 @@ def _shift_picture(cases: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _draw_intervals(
-    axes: Axes, records: Sequence[Mapping[str, Any]], key: str, colour: str, offset: float
+    axes: Axes, records: Sequence[Mapping[str, Any]], key: str, color: str, offset: float
 ) -> None:
     """Draw the interval of each row's figure, a little above or below the row."""
     for row, record in enumerate(records):
         interval = record[f"{key}_interval"]
         if interval is not None:
-            axes.hlines(row + offset, *interval, color=colour, linewidth=1, alpha=0.6, zorder=1)
+            axes.hlines(row + offset, *interval, color=color, linewidth=1, alpha=0.6, zorder=1)
 
 
 def _regret_picture(cases: Sequence[Mapping[str, Any]]) -> Figure:

@@ -236,7 +236,7 @@ def _recipes(figures: Figures) -> str:
         *("losses differ by", "problems that `advisor recipe check` finds"),
     )
     return (
-        "The parametrisations as recipes, applied to the layouts of a base and a larger model, and "
+        "The parametrizations as recipes, applied to the layouts of a base and a larger model, and "
         "as independent code that reads the modules. Both train the larger model in float64 for "
         f"{figures['steps']} steps. Factors differ in {differing} of {len(compared)} rows, and "
         f"losses by at most {number(worst, '.0e')} of their value.\n\n{table(heads, rows)}"

@@ -1,4 +1,4 @@
-"""``python -m benchmarks recipes``: recipes equal the same parametrisations in model code."""
+"""``python -m benchmarks recipes``: recipes equal the same parametrizations in model code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.transfer.models import build_task
 from benchmarks.transfer.optimizers import OptimizerName, build_optimizer
 from benchmarks.transfer.parametrisation import Factors
 from benchmarks.transfer.settings import Setting
-from benchmarks.transfer.shape_rules import ByShape, Family, RuleName, initialise
+from benchmarks.transfer.shape_rules import ByShape, Family, RuleName, initialize
 
 STEPS = 20
 _LEARNING_RATES: dict[Family, float] = {"adam": 2.0**-7, "sgd": 2.0**-4}
@@ -68,11 +68,11 @@ def recipes(
 
 
 def is_known(pair: Pair, key: tuple[RuleName, Family]) -> bool:
-    """Return whether a parametrisation is published for a kind of model.
+    """Return whether a parametrization is published for a kind of model.
 
     Args:
         pair: The models.
-        key: The parametrisation and the optimizer's family.
+        key: The parametrization and the optimizer's family.
     """
     return key[0] != "completep" or pair.big.model != "conv_net"  # CompleteP is for residual blocks
 
@@ -82,7 +82,7 @@ def row(pair: Pair, rule: RuleName, family: Family, *, steps: int = STEPS) -> di
 
     Args:
         pair: The models.
-        rule: The parametrisation.
+        rule: The parametrization.
         family: The optimizer's family.
         steps: Optimizer steps of the two trainings.
 
@@ -139,7 +139,7 @@ def losses(
         torch.manual_seed(0)
         task = build_task(setting)
     model = task.model.double()
-    initialise(model, dict(factors))
+    initialize(model, dict(factors))
     optimizer = build_optimizer(
         _OPTIMIZERS[family],
         model,

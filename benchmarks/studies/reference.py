@@ -103,7 +103,7 @@ def _reference(bench: Bench, case: Case, base_steps: int | None) -> Reference:
 def tried(
     bench: Bench, reference: Reference, method: Method, profiles: Profiles | None = None
 ) -> Outcome:
-    """Train the big model with a method, at the base's best octave and its two neighbours.
+    """Train the big model with a method, at the base's best octave and its two neighbors.
 
     A reported shift of one octave is thus a lower bound. The regret is what counts here.
 
@@ -131,7 +131,7 @@ def tried(
 
 
 def octaves_around(reference: Reference) -> list[int]:
-    """Return the base's best octave and its two neighbours, the highest first."""
+    """Return the base's best octave and its two neighbors, the highest first."""
     return [reference.octave + step for step in (1, 0, -1)]
 
 

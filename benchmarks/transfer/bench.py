@@ -100,7 +100,7 @@ class Bench:
 
         Args:
             profile: Its name.
-            content: A recorded profile, serialised.
+            content: A recorded profile, serialized.
         """
         parsed = profile_pb2.ProfileContent.FromString(content)
         name = self._client.register_profile(profile, parsed).profile.name

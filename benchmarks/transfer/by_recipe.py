@@ -16,7 +16,7 @@ from benchmarks.transfer.models import build_task, residual_outputs
 from benchmarks.transfer.optimizers import OptimizerName, build_optimizer
 from benchmarks.transfer.parametrisation import Factors
 from benchmarks.transfer.settings import Setting
-from benchmarks.transfer.shape_rules import Family, RuleName, initialise
+from benchmarks.transfer.shape_rules import Family, RuleName, initialize
 from fslr.torch import ModelGroups
 
 RECIPES: Final[Mapping[tuple[RuleName, Family], str]] = {
@@ -110,7 +110,7 @@ class ByRecipe:
             base: The setting where the learning rate was tuned.
         """
         found = self.factors(model, base)
-        initialise(model, found)
+        initialize(model, found)
         return found
 
 

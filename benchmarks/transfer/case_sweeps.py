@@ -61,7 +61,7 @@ class CaseSweeps:
         )
 
     def _octaves(self) -> Sequence[int]:
-        """Return the octaves to start with: the base's best one and its neighbours."""
+        """Return the octaves to start with: the base's best one and its neighbors."""
         best = optimum(self.base.losses)
         if best is None:
             return self._case.octaves

@@ -207,20 +207,20 @@ class Fits:
     def losses_at(self, octaves: Array) -> Array:
         """Return the loss of each resample at its octave, shape [resamples].
 
-        In the window it is the fit's. Elsewhere it lies on a line between the neighbours.
+        In the window it is the fit's. Elsewhere it lies on a line between the neighbors.
         """
         found = self._values(octaves)
         for i in np.flatnonzero((octaves < self.lows) | (octaves > self.highs)):
             found[i] = np.interp(octaves[i], self._octaves, self._means[i])
         return found
 
-    def _fit(self, centres: NDArray[np.intp]) -> None:
+    def _fit(self, centers: NDArray[np.intp]) -> None:
         """Fit each resample in the window around the octave with the given index."""
-        for centre in np.unique(centres):
-            window = _near(self._octaves, float(self._octaves[centre]))
+        for center in np.unique(centers):
+            window = _near(self._octaves, float(self._octaves[center]))
             inside = self._octaves[window]
             middle, degree = float(inside.mean()), min(2, len(inside) - 1)
-            rows = np.flatnonzero(centres == centre)
+            rows = np.flatnonzero(centers == center)
             inverse = np.linalg.pinv(np.vander(inside - middle, degree + 1))
             self._coefficients[:, rows] = 0.0
             self._coefficients[2 - degree :, rows] = inverse @ self._means[rows][:, window].T
@@ -242,9 +242,9 @@ class Fits:
         return values
 
 
-def _near(octaves: Array, centre: float) -> NDArray[np.bool_]:
-    """Return the octaves in the window around a centre; at least the three nearest ones."""
-    distances = np.abs(octaves - centre)
+def _near(octaves: Array, center: float) -> NDArray[np.bool_]:
+    """Return the octaves in the window around a center; at least the three nearest ones."""
+    distances = np.abs(octaves - center)
     reach = max(HALF_WINDOW, float(np.sort(distances)[:3][-1]))
     near: NDArray[np.bool_] = distances <= reach + _SLACK
     return near

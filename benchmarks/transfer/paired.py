@@ -3,7 +3,7 @@
 All methods of a case use the same base, seeds and batches, so differences of their losses at the
 base's best learning rate are taken seed by seed, and what seeds have in common cancels. The regrets
 of two methods are relative to the same loss, so the difference of their losses is that of their
-regrets. A negative difference is in favour of the first method.
+regrets. A negative difference is in favor of the first method.
 
 Intervals are 90%. In a case, they come from the bootstrap over seeds of ``curves.py``. Over cases,
 :func:`over_cases` has a hierarchical bootstrap in closed form: cases are drawn, then the seeds of

@@ -40,7 +40,7 @@ class Parametrisation(Protocol):
         """Change a new model in place and return factors on the settings of the optimizer.
 
         Args:
-            model: The model as the standard parametrisation initialises it.
+            model: The model as the standard parametrisation initializes it.
             setting: Its setting.
             base: The setting where the learning rate was tuned.
 

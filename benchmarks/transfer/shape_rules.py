@@ -2,7 +2,7 @@
 
 muP (Yang et al., Tensor Programs V, arXiv 2203.03466, table 8) for width, depth-muP (Yang et al.,
 Tensor Programs VI, arXiv 2310.02244) and CompleteP (Dey et al., arXiv 2505.01618, table 1) for
-depth, written as factors on PyTorch's own initialisation and on the optimizer's settings for each
+depth, written as factors on PyTorch's own initialization and on the optimizer's settings for each
 tensor, relative to a base model. The base itself is unchanged, so that all methods share its sweep.
 No forward pass is changed: a multiplier on a branch is folded into the last layer of the branch.
 
@@ -190,16 +190,16 @@ class ByShape:
             base: The setting where the learning rate was tuned.
         """
         found = self.factors(model, base)
-        initialise(model, found)
+        initialize(model, found)
         return found
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, factors: dict[str, Factors]) -> None:
+def initialize(model: nn.Module, factors: dict[str, Factors]) -> None:
     """Multiply the initial values of a model in place.
 
     Args:
-        model: The big model, as PyTorch initialised it.
+        model: The big model, as PyTorch initialized it.
         factors: The factors of each parameter, by name.
     """
     for name, parameter in model.named_parameters():
@@ -240,7 +240,7 @@ def _module_factors(
     weight = _weight_factors(grown_in, grown_out, family, is_output=is_output)
     if module.bias is None:
         return {"weight": weight}
-    # PyTorch initialises a bias like a row of the weight, so it shrinks with the fan-in; in muP it
+    # PyTorch initializes a bias like a row of the weight, so it shrinks with the fan-in; in muP it
     # must not.
     return {
         "weight": weight,

@@ -189,11 +189,11 @@ def add_finer_steps(found: Sweep, run: Callable[[Sequence[float]], Sweep]) -> No
         best = optimum(found.losses)
         if best is None:
             return
-        centre = round(best / STEP) * STEP
+        center = round(best / STEP) * STEP
         diverged = [o for o, losses in found.losses.items() if not all(map(math.isfinite, losses))]
         ceiling = min((octave for octave in diverged if octave > best), default=math.inf)
         steps = round(HALF_WINDOW / STEP)
-        near = [centre + step * STEP for step in range(-steps, steps + 1)]
+        near = [center + step * STEP for step in range(-steps, steps + 1)]
         missing = [o for o in near if o not in found.losses and o < ceiling]
         if not missing:
             return

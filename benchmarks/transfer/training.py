@@ -122,7 +122,7 @@ class Trained:
         losses: Training loss of each step, nats.
         unevenness: Mean processor time of a step, relative to the median: 1 if all steps take
             equally long. Measured steps raise it; other load on the machine hardly does.
-        content: The recorded profile, serialised; empty if there is none or the training diverged.
+        content: The recorded profile, serialized; empty if there is none or the training diverged.
         totals: The total rates recorded with the profile.
         unanswered: Measurements that failed or were not answered.
         multipliers: The last multiplier of each group, by name; empty without advice.

@@ -46,13 +46,13 @@ def served(store: RedisServer) -> Iterator[AdvisorClient]:
         yield client
 
 
-def labelled(rate: float) -> profile_pb2.ProfileContent:
+def labeled(rate: float) -> profile_pb2.ProfileContent:
     return content_message(rate=rate, labels={"team": "text"})
 
 
 def fill(client: AdvisorClient) -> None:
     for rate in (1.0, 2.0):
-        client.register_profile("gpt", labelled(rate))
+        client.register_profile("gpt", labeled(rate))
     client.set_alias("gpt@1", "prod")
     client.set_policy("team", policy_pb2.Policy(max_multiplier=8))
     opening = opening_message("projects/default/profiles/gpt@prod", run="projects/default/runs/r")
@@ -97,7 +97,7 @@ def test_a_backup_of_a_running_service_restores_everything(tmp_path: Path) -> No
             client.get_profile("gpt@3")
         again = client.register_profile("gpt", content_message(rate=4))
         assert (again.profile.name, again.created) == ("projects/default/profiles/gpt@3", True)
-        assert not client.register_profile("gpt", labelled(2.0)).created
+        assert not client.register_profile("gpt", labeled(2.0)).created
 
 
 def test_a_backup_of_a_stopped_service_restores_everything(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tests.waiting import eventually
 
 DEADLINE_S = 1.0
 SLACK_S = 0.8  # for a busy machine
-_Behaviour = Callable[[int, grpc.ServicerContext], object]
+_Behavior = Callable[[int, grpc.ServicerContext], object]
 
 
 class Advisor(advisor_service_pb2_grpc.AdvisorServiceServicer):
@@ -32,7 +32,7 @@ class Advisor(advisor_service_pb2_grpc.AdvisorServiceServicer):
         retried: Number of those that gRPC opened as a retry.
     """
 
-    def __init__(self, behave: _Behaviour) -> None:
+    def __init__(self, behave: _Behavior) -> None:
         self.streams = self.retried = 0
         self._behave = behave
 
@@ -54,7 +54,7 @@ class Advisor(advisor_service_pb2_grpc.AdvisorServiceServicer):
 
 
 @contextmanager
-def advisor(behave: _Behaviour) -> Iterator[tuple[Advisor, StreamSession]]:
+def advisor(behave: _Behavior) -> Iterator[tuple[Advisor, StreamSession]]:
     servicer = Advisor(behave)
     server = grpc.server(ThreadPoolExecutor(8))
     advisor_service_pb2_grpc.add_AdvisorServiceServicer_to_server(servicer, server)

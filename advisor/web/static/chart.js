@@ -167,7 +167,7 @@ export class Chart {
     const index = Math.min(Math.max(moves[event.key], 0), last);
     const left = this.plot.valToPos(this.data[0][index], "x");
     this.plot.setCursor({ left, top: this.plot.over.clientHeight / 2 });
-    this.index = index; // the cursor may stand on a neighbour that has the same pixel
+    this.index = index; // the cursor may stand on a neighbor that has the same pixel
     const values = this.options.series
       .map((each, i) => (each.isEdge ? "" : `${each.label} ${this.format(i, this.index)}`));
     this.frame.values.textContent = `${texts.step} ${this.data[0][this.index]}: ${values.filter(Boolean).join(", ")}`;

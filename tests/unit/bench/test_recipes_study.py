@@ -1,4 +1,4 @@
-"""Recipes and the same parametrisations in model code give the same trainings."""
+"""Recipes and the same parametrizations in model code give the same trainings."""
 
 from __future__ import annotations
 

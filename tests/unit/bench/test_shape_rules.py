@@ -1,4 +1,4 @@
-"""The parametrisations that FLeRM is compared with pass muP's coordinate check."""
+"""The parametrizations that FLeRM is compared with pass muP's coordinate check."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.transfer.shape_rules import (
     Rule,
     completep,
     depth_mup,
-    initialise,
+    initialize,
     mup,
     standard,
     width_and_depth,
@@ -44,7 +44,7 @@ def change(
     torch.manual_seed(0)
     model = build()
     factors = rule(model, base, family)
-    initialise(model, factors)
+    initialize(model, factors)
     optimizer = (
         build_optimizer("Adam", model, 2.0**-8, factors)
         if family == "adam"

@@ -212,7 +212,7 @@ def test_a_training_is_reproducible_after_any_other_training() -> None:
     assert run_training(replace(TRAINING, recording=Recording(every=5))).losses == first.losses
 
 
-def test_a_parametrisation_prepares_the_model_and_its_learning_rates() -> None:
+def test_a_parametrization_prepares_the_model_and_its_learning_rates() -> None:
     frozen = replace(TRAINING, base=replace(TINY, width=4), parametrisation=FrozenHead())
     assert run_training(frozen).losses == pytest.approx([math.log(10)] * 20)
     assert run_training(TRAINING).losses[-1] < 2.1

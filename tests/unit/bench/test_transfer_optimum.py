@@ -26,8 +26,8 @@ def _noisy(
 ) -> dict[float, list[float]]:
     """Return a sweep with quarter octaves near its optimum, as the benchmark trains it."""
     moved = best + 0.1 * rng.normal(size=len(offsets))  # each seed has an optimum of its own
-    centre = round(4 * best) / 4
-    octaves = {*(float(o) for o in range(-4, 5)), *(centre + k / 4 for k in range(-4, 5))}
+    center = round(4 * best) / 4
+    octaves = {*(float(o) for o in range(-4, 5)), *(center + k / 4 for k in range(-4, 5))}
     return {
         o: list(
             2.0 + 0.05 * (o - moved) ** 2 + 0.05 * cubic * (o - moved).clip(-2, 2) ** 3
@@ -130,7 +130,7 @@ def test_a_model_that_diverges_has_no_regret() -> None:
     assert compare(diverged, base, base) == Transfer()
 
 
-def test_a_regret_far_from_the_optimum_lies_between_the_neighbours() -> None:
+def test_a_regret_far_from_the_optimum_lies_between_the_neighbors() -> None:
     big = curve(3.0, octaves=[float(o) for o in range(-4, 5)])
     found = compare(curve(-0.5), big, big)
     assert found.regret == pytest.approx(0.1 * (3**2 + 4**2) / 2)

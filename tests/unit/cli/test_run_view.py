@@ -16,7 +16,7 @@ NOW = datetime(2026, 1, 2, 3, 20, tzinfo=UTC)
 
 
 def printed(view: object, width: int = 80) -> list[str]:
-    """Return what a terminal shows, without colours."""
+    """Return what a terminal shows, without colors."""
     console = Console(file=io.StringIO(), width=width, height=24, emoji=False)
     console.print(view)
     assert isinstance(console.file, io.StringIO)

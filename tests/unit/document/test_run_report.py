@@ -188,7 +188,7 @@ def test_a_report_of_a_large_and_long_run_stays_small() -> None:
     assert "20 further roles are not shown" in Page(html).text
 
 
-def test_values_are_labelled_and_long_names_are_cut_only_in_pictures() -> None:
+def test_values_are_labeled_and_long_names_are_cut_only_in_pictures() -> None:
     name = "a" * 300 + ".weight"
     run, events = stored_run([name, "b.weight"])
     found = page(RunFigures.of(run, events))

@@ -22,7 +22,7 @@ from advisor.policy.wrappers import clean_names, strip_wrappers
         ("blocks.3.1.weight", "blocks.*.1.weight", (3,)),
         ("stages.2.0.conv1.weight", "stages.*.*.conv1.weight", (2, 0)),
         ("features.5.17.block.0.weight", "features.*.*.block.0.weight", (5, 17)),
-        ("features.4.weight", "features.4.weight", ()),  # its neighbour may be of a different kind
+        ("features.4.weight", "features.4.weight", ()),  # its neighbor may be of a different kind
         ("encoder.3.attn.weight", "encoder.*.attn.weight", (3,)),
         ("layers.4.weight", "layers.*.weight", (4,)),
         ("transformer.h.11.mlp.c_fc.bias", "transformer.h.*.mlp.c_fc.bias", (11,)),

@@ -99,7 +99,7 @@ def test_a_level_that_changes_for_good_is_not_a_spike() -> None:
     assert FlawKind.SPIKES not in flaws(recorded(rates, noise=0.05))
 
 
-def test_zeros_and_points_at_learning_rate_0_are_not_neighbours_of_spikes() -> None:
+def test_zeros_and_points_at_learning_rate_0_are_not_neighbors_of_spikes() -> None:
     learning_rates = np.full(len(STEPS), 0.01)
     learning_rates[0] = 0.0
     rates = np.ones((len(STEPS), len(GROUPS)))
@@ -164,5 +164,5 @@ def test_groups_that_never_moved_are_named() -> None:
         FlawKind.ZERO_RATES: "1 of 6 groups never moved, so runs hold their multipliers: "
         "blocks.1.up.weight; record until they move, or freeze them"
     }
-    rates[3:, 1] = 1.0  # zero only at the start, as a zero-initialised projection's
+    rates[3:, 1] = 1.0  # zero only at the start, as a zero-initialized projection's
     assert recording_flaws(recorded(rates)) == []

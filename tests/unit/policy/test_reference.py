@@ -59,7 +59,7 @@ def test_coherences_are_interpolated_between_points_and_constant_beyond_them() -
     st.lists(st.floats(2.0**-60, 2.0**60, width=32), min_size=2, max_size=8),
     st.floats(-1, 10),
 )
-def test_the_rate_lies_between_the_neighbouring_points(rates: list[float], step: float) -> None:
+def test_the_rate_lies_between_the_neighboring_points(rates: list[float], step: float) -> None:
     reference = Reference(profile_of(["a"], [[rate] for rate in rates]))
     left = int(np.clip(np.floor(step), 0, len(rates) - 1))
     right = int(np.clip(np.ceil(step), 0, len(rates) - 1))

@@ -95,7 +95,7 @@ def test_the_error_of_a_smoothed_rate_is_the_standard_error_of_the_line() -> Non
     real = np.sqrt(np.square(smoothed.logs - truth).mean(axis=1))
     stated = np.sqrt(np.square(smoothed.errors).mean(axis=1))
     assert stated[4:] == pytest.approx(real[4:], rel=0.25)
-    assert stated[:2].tolist() == [0.0, 0.0]  # no neighbours: the recorded values and errors
+    assert stated[:2].tolist() == [0.0, 0.0]  # no neighbors: the recorded values and errors
 
 
 def test_the_first_points_keep_their_rates_while_later_ones_are_smoothed() -> None:
@@ -108,7 +108,7 @@ def test_the_first_points_keep_their_rates_while_later_ones_are_smoothed() -> No
 
 @pytest.mark.parametrize("height", [3.0, -3.0])
 @pytest.mark.parametrize("noise", [0.0, 0.1])
-def test_one_spike_moves_neither_its_own_point_nor_its_neighbours(
+def test_one_spike_moves_neither_its_own_point_nor_its_neighbors(
     height: float, noise: float
 ) -> None:
     random = np.random.default_rng(1)

@@ -102,7 +102,7 @@ class Factors:
 
 @dataclass(frozen=True)
 class Form:
-    """A paper's parametrisation, with factors in the model's code.
+    """A paper's parametrization, with factors in the model's code.
 
     Attributes:
         branch: Factor on the output of residual branches.

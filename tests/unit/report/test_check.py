@@ -1,4 +1,4 @@
-"""The checks of a parametrisation find what is wrong, and pass what is right."""
+"""The checks of a parametrization find what is wrong, and pass what is right."""
 
 from __future__ import annotations
 

@@ -185,11 +185,11 @@ def test_mutated_requests_decode_as_with_the_contract_s_classes(seed: int) -> No
         assert _decoded_packed(data) == _decoded_by_the_contract(data)
 
 
-def test_a_signalling_nan_decodes_without_a_warning() -> None:
-    signalling = (0x7F800001).to_bytes(4, "little")
+def test_a_signaling_nan_decodes_without_a_warning() -> None:
+    signaling = (0x7F800001).to_bytes(4, "little")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = packed.numbers(signalling + np.float32(1).tobytes(), "<f4")
+        found = packed.numbers(signaling + np.float32(1).tobytes(), "<f4")
     assert np.isnan(found[0])
     assert found[1] == 1
 

@@ -1,4 +1,4 @@
-"""What a measurement of some size will take, learnt from those that were made."""
+"""What a measurement of some size will take, learned from those that were made."""
 
 from __future__ import annotations
 

@@ -58,8 +58,8 @@ def normal(seed: int, *shape: int) -> NDArray[np.float32]:
 
 
 def layer_norm(x: Array, scale: Array, shift: Array) -> Any:
-    centred = x - x.mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt(centred.var(-1, keepdims=True) + 1e-5) * scale + shift
+    centered = x - x.mean(-1, keepdims=True)
+    return centered * jax.lax.rsqrt(centered.var(-1, keepdims=True) + 1e-5) * scale + shift
 
 
 def mlp() -> Case:

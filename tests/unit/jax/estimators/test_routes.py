@@ -336,7 +336,7 @@ def test_many_groups_before_a_mixture_of_examples_are_summed_and_take_more_probe
     assert plan.slow[0] == "the rows of a result depend on several examples, so they are summed"
 
 
-def test_neighbouring_examples_that_are_mixed_are_found() -> None:
+def test_neighboring_examples_that_are_mixed_are_found() -> None:
     def apply(p: Params, x: Array) -> Any:
         pairs = (x @ p["a"]).reshape(-1, 2, 6)
         mixed = (pairs.mean(1, keepdims=True) + 0.1 * pairs).reshape(-1, 6)

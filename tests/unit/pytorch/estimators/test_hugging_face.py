@@ -1,4 +1,4 @@
-"""Randomly initialised Hugging Face models, with and without LoRA, against the exact oracle."""
+"""Randomly initialized Hugging Face models, with and without LoRA, against the exact oracle."""
 
 from __future__ import annotations
 

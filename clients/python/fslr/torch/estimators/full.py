@@ -4,7 +4,7 @@ r"""The ``full`` estimator: the probe identity without approximation.
 one degree of freedom per probe: the relative standard error of a rate from K probes is about
 :math:`\frac12 \sqrt{2 / K}`.
 
-Source: Milsom, Anson, Aitchison, arXiv 2502.17405, the estimate before any factorisation.
+Source: Milsom, Anson, Aitchison, arXiv 2502.17405, the estimate before any factorization.
 """
 
 from __future__ import annotations

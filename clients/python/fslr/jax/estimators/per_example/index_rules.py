@@ -125,7 +125,7 @@ def _examples(places: NDArray[Any], inner: int, examples: int) -> NDArray[Any]:
 
 
 def _inner_sizes(size: int, inner: int, examples: int) -> Iterable[int]:
-    """Return which numbers of neighbouring places of an example a dimension may have."""
+    """Return which numbers of neighboring places of an example a dimension may have."""
     if size % examples:
         return ()
     return dict.fromkeys(n for n in (1, inner, size // examples) if size % (examples * n) == 0)

@@ -20,7 +20,7 @@ class Rows:
 
     Attributes:
         axis: The dimension.
-        inner: Number of neighbouring indices that belong to the same example.
+        inner: Number of neighboring indices that belong to the same example.
         direct: Whether each element is a multiple of one entry of the probe, and no two elements
             are multiples of the same one.
     """
@@ -46,7 +46,7 @@ class Iterations:
     The example of iteration ``i`` is ``(i // inner) % B``.
 
     Attributes:
-        inner: Number of neighbouring iterations that belong to the same example.
+        inner: Number of neighboring iterations that belong to the same example.
     """
 
     inner: int = 1
@@ -54,7 +54,7 @@ class Iterations:
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """The examples are divided into chunks of neighbours, as by ``jax.lax.map`` with a batch size.
+    """The examples are divided into chunks of neighbors, as by ``jax.lax.map`` with a batch size.
 
     Attributes:
         axis: The dimension that counts the chunks; its size n divides B.

@@ -28,7 +28,7 @@ class InLoop:
 
     Attributes:
         loop: The loop; the example of its iteration ``i`` is ``(i // inner) % B``.
-        inner: Number of neighbouring iterations that belong to the same example.
+        inner: Number of neighboring iterations that belong to the same example.
     """
 
     loop: Loop
@@ -40,7 +40,7 @@ class InChunk:
     """The result of a use has the examples of a chunk, that of the iteration of a loop around it.
 
     Attributes:
-        loop: The loop, along chunks of neighbouring examples.
+        loop: The loop, along chunks of neighboring examples.
         rows: Where the chunk's examples are in the result.
     """
 
