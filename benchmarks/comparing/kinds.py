@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Final
 
 Path = tuple[str, ...]
@@ -44,6 +45,7 @@ class Kind:
     is_worst_if_missing: bool = False
 
 
+_CACHED_PATHS = 65_536  # more than all stored files have
 _NEITHER = Kind(Better.NEITHER)
 _SETTING = Kind(Better.SETTING)
 _IGNORED = Kind(Better.IGNORED)
@@ -279,6 +281,7 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
 )
 
 
+@lru_cache(_CACHED_PATHS)
 def kind_of(path: Path) -> Kind | None:
     """Return the kind of a figure, or None if it is unknown.
 

@@ -58,6 +58,7 @@ def axis_picture(records: Sequence[Mapping[str, Any]]) -> Figure:
     axes.grid(visible=False, axis="y")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xscale("symlog", linthresh=_LINEAR_NATS)
+    axes.set_xlim(left=min(axes.get_xlim()[0], -_LINEAR_NATS))  # zero is never at the edge
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(
