@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
+from typer.testing import CliRunner
+
+from benchmarks.__main__ import app
 
 
 @pytest.mark.long
 def test_a_small_run_prints_every_figure() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "rpc", "--quick", "--profiles", "20", "--json"],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
+    words = ["rpc", "--quick", "--profiles", "20", "--json"]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0
     found = json.loads(done.stdout)
     for kind in ("stream", "once"):
         figures = found[kind]
