@@ -69,7 +69,10 @@ class _Connection:
     async def get(self, path: str) -> bytes:
         """Return the body of an answer."""
         reader, headers = await self._ask(path)
-        body = await reader.readexactly(int(headers["content-length"]))
+        if headers.get("transfer-encoding") == "chunked":  # a page whose history is read meanwhile
+            body = b"".join([chunk async for chunk in _chunks(reader)])
+        else:
+            body = await reader.readexactly(int(headers["content-length"]))
         return gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body
 
     async def lines(self, path: str) -> AsyncIterator[bytes]:
@@ -78,6 +81,14 @@ class _Connection:
         while line := await reader.readline():
             yield line
         raise PagesError(f"{path} ended")
+
+
+async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """Yield the chunks of a body whose length was not known when it began."""
+    while size := int(await reader.readline(), 16):
+        yield await reader.readexactly(size)
+        await reader.readline()
+    await reader.readline()
 
 
 class _Page:

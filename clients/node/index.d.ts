@@ -61,6 +61,7 @@ export interface RunOpening {
   session?: string;
   trainingRatios?: TrainingRatios;
   recipe?: string;
+  initialWeightsFollowRecipe?: boolean;
 }
 
 /** One step's unit rates; arrays are in layout order. */

@@ -122,7 +122,7 @@ def test_the_table_names_what_is_not_right() -> None:
     page = optimizers_table({"packages": packages, "steps": STEPS})
     assert "Of 5 classes, 4 train" in page
     assert "act on 2 of them" in page
-    assert "1 are not right, and 1 take too long to be judged" in page
+    assert "Not right: 1. Take too long to be judged: 1." in page
     assert "| `p` | E | it takes more than 0 s |" in page
     assert "| `p` | B | multipliers are not applied |" in page
     assert "| `p` | C | it needs a GPU |" in page

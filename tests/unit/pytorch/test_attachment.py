@@ -316,7 +316,7 @@ def test_the_advisor_sets_the_number_of_probes(factor: int) -> None:
     first, second, *_ = advisor.measurements  # with batch norm, one bias waits for its first rate
     # The first measurement takes half of the examples with twice the probes, unless they interact;
     # then the checks cost something, too.
-    assert (first.examples, first.probes) == ((8, 2) if factor == 1 else (16, 4))
+    assert (first.examples, first.probes) == ((8, 2) if factor == 1 else (16, 3))
     assert advisor.answers[0].probes > factor
     assert second.probes == -(-advisor.answers[0].probes // factor) * factor
     assert max(second.relative_errors) < max(first.relative_errors)

@@ -216,6 +216,12 @@ def test_a_pytorch_that_steps_differently_is_stepped_in_its_own_way(
             joint_adam.equals_pytorch.cache_clear()
 
 
+def test_a_compiled_function_leaves_steps_of_adam_joint() -> None:
+    torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1))  # wraps functions of optimizers
+    for kind in (torch.optim.Adam, torch.optim.AdamW):
+        assert joint_adam.steps_as_adam(kind([nn.Parameter(torch.ones(1))]))
+
+
 def test_groups_that_cannot_be_judged_are_stepped_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = Trained(_adamw(foreach=True))
 

@@ -79,12 +79,15 @@ class JointAdam:
 def steps_as_adam(optimizer: torch.optim.Optimizer) -> TypeGuard[torch.optim.Adam]:
     """Return whether an optimizer steps with the step function of PyTorch's Adam and AdamW."""
     adam = torch.optim.Adam
+    if not isinstance(optimizer, adam):
+        return False
     step = inspect.unwrap(optimizer.step)
+    # torch.compile wraps this function of each class of optimizers separately.
+    init_group = inspect.unwrap(optimizer._init_group)  # noqa: SLF001
     return (
-        isinstance(optimizer, adam)
-        and getattr(step, "__func__", step) is inspect.unwrap(adam.step)
+        getattr(step, "__func__", step) is inspect.unwrap(adam.step)
         and step.__module__ == adam.__module__  # else it was replaced in the class
-        and getattr(optimizer._init_group, "__func__", None) is adam._init_group  # noqa: SLF001
+        and getattr(init_group, "__func__", init_group) is inspect.unwrap(adam._init_group)  # noqa: SLF001
     )
 
 
