@@ -12,7 +12,7 @@ from benchmarks.transfer.comparisons import mean_regret
 from benchmarks.transfer.methods import DEFAULT, HYBRID_RECIPE, METHODS, MethodName, method_of
 from benchmarks.transfer.optimum import Verdict
 from benchmarks.transfer.paired import MeanFigure
-from benchmarks.transfer.records import case_name, identity, is_choosing, same_case
+from benchmarks.transfer.records import case_name, identity, is_choosing, same_case, with_interval
 from benchmarks.transfer.results import summary
 
 _Record = Mapping[str, Any]
@@ -204,19 +204,6 @@ def _shift(record: _Record) -> str:
 
 def _regret(record: _Record) -> str:
     return with_interval(record, "regret", "+.3f")
-
-
-def with_interval(record: _Record, key: str, form: str) -> str:
-    """Return a figure with its 90% interval, if it is known; ``diverged`` if there is none.
-
-    Args:
-        record: The record of a method.
-        key: ``shift`` or ``regret``.
-        form: How to format the numbers.
-    """
-    interval = record[f"{key}_interval"]
-    figure = "diverged" if record[key] is None else number(record[key], form)
-    return figure if interval is None else f"{figure} [{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
 def unmeasured(records: Sequence[_Record]) -> dict[str, list[Case]]:

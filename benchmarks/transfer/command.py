@@ -21,9 +21,9 @@ from benchmarks.transfer.duration import expected_s
 from benchmarks.transfer.finished import FinishedTrainings
 from benchmarks.transfer.methods import METHODS, STANDARD, MethodName, method_of
 from benchmarks.transfer.optimizers import OPTIMIZERS
-from benchmarks.transfer.printing import print_document, with_interval
+from benchmarks.transfer.printing import print_document
 from benchmarks.transfer.progress import bench_with_progress
-from benchmarks.transfer.records import Record, case_name, identity, same_case
+from benchmarks.transfer.records import Record, case_name, identity, same_case, with_interval
 from benchmarks.transfer.results import (
     base_record,
     document,

@@ -11,22 +11,9 @@ from rich.table import Table
 
 from benchmarks.markdown import number
 from benchmarks.transfer.methods import DEFAULT
-from benchmarks.transfer.records import Record, case_name
+from benchmarks.transfer.records import Record, case_name, with_interval
 
 _FILE_WIDTH = 120  # characters
-
-
-def with_interval(record: Record, key: str, form: str) -> str:
-    """Return a figure with its 90% interval.
-
-    Args:
-        record: The record of a method.
-        key: ``shift`` or ``regret``.
-        form: How to format the numbers.
-    """
-    interval = record[f"{key}_interval"]
-    figure = "diverged" if record[key] is None else number(record[key], form)
-    return figure if interval is None else f"{figure} [{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
 def print_document(content: Record) -> None:

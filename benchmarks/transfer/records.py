@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.markdown import number
 from benchmarks.transfer.cases import CHOOSING, Case
 from benchmarks.transfer.curves import Losses
 
@@ -92,3 +93,16 @@ def is_choosing(record: Mapping[str, Any]) -> bool:
         record: The record of a base or of a method.
     """
     return case_name(record) in CHOOSING
+
+
+def with_interval(record: Mapping[str, Any], key: str, form: str) -> str:
+    """Return a figure with its 90% interval, if it is known; ``diverged`` if there is none.
+
+    Args:
+        record: The record of a method, or of a difference of two.
+        key: ``shift``, ``regret`` or ``difference``.
+        form: How to format the numbers.
+    """
+    interval = record[f"{key}_interval"]
+    figure = "diverged" if record[key] is None else number(record[key], form)
+    return figure if interval is None else f"{figure} [{interval[0]:{form}}, {interval[1]:{form}}]"

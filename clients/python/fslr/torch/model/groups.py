@@ -154,7 +154,7 @@ class ModelGroups:
         )
 
     def _residual_outputs(self, patterns: Sequence[str]) -> dict[str, bool]:
-        """Return which groups write into a residual stream, by name, as far as it is known.
+        """Return by name whether a group writes into a residual stream; unknown ones are left out.
 
         Raises:
             AttachError: A pattern matches no group.
