@@ -85,7 +85,8 @@ def _noise(ours: dict[str, Any], control: dict[str, Any]) -> str:
     )
     return (
         f"The median step of ours takes {added} more than the plain one, and that of a second "
-        f"plain training {noise}. The latter is the noise of the comparison."
+        f"plain training {noise}. The latter is the noise of the comparison. The client's budget "
+        f"counts {ours['counted_overhead']:.2%} as measuring."
     )
 
 

@@ -25,6 +25,9 @@ function channelOptions(services) {
   return {
     'grpc.keepalive_time_ms': 60_000, // the service permits more, also without calls
     'grpc.keepalive_timeout_ms': 20_000,
+    // Calls fail at once while a channel waits to connect again, by default for up to two minutes.
+    'grpc.initial_reconnect_backoff_ms': 100,
+    'grpc.max_reconnect_backoff_ms': 800,
     'grpc.max_receive_message_length': -1,
     'grpc.service_config': JSON.stringify({
       loadBalancingConfig: [{ round_robin: {} }],

@@ -6,7 +6,8 @@ const { setTimeout: sleep } = require('node:timers/promises');
 const { status } = require('@grpc/grpc-js');
 const { ServiceError, serviceError } = require('./errors');
 
-const MAX_TRIES = 5;
+// Five pauses of 1.2 s or more together: longer than a channel waits before it connects again.
+const MAX_TRIES = 6;
 const FIRST_BACKOFF_MS = 50;
 const END_WAIT_MS = 1000;
 
