@@ -19,7 +19,7 @@ from benchmarks.training import loss_of
 from benchmarks.transfer.by_recipe import RECIPES, ByRecipe, applied, layout_of
 from benchmarks.transfer.models import build_task
 from benchmarks.transfer.optimizers import OptimizerName, build_optimizer
-from benchmarks.transfer.parametrisation import Factors
+from benchmarks.transfer.parametrization import Factors
 from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.shape_rules import ByShape, Family, RuleName, initialize
 

@@ -122,7 +122,7 @@ def tried(
         reference.case,
         reference.case.big,
         octaves,
-        parametrisation=method.parametrisation,
+        parametrization=method.parametrization,
         advice=method.advice,
         profiles=reference.base.profiles if profiles is None else profiles,
         totals=reference.base.totals,

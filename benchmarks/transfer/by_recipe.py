@@ -1,4 +1,4 @@
-"""The parametrisations of recipes, applied to models through their layouts."""
+"""The parametrizations of recipes, applied to models through their layouts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from advisor.recipes import Field, RecipeFactors, apply_recipe, shipped_recipe
 from advisor.wire import layout_from_proto
 from benchmarks.transfer.models import build_task, residual_outputs
 from benchmarks.transfer.optimizers import OptimizerName, build_optimizer
-from benchmarks.transfer.parametrisation import Factors
+from benchmarks.transfer.parametrization import Factors
 from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.shape_rules import Family, RuleName, initialize
 from fslr.torch import ModelGroups
@@ -26,7 +26,7 @@ RECIPES: Final[Mapping[tuple[RuleName, Family], str]] = {
     ("depth_mup", "sgd"): "depth-mup",
     ("completep", "adam"): "completep",
 }
-"""The shipped recipe that is the same parametrisation as a rule in model code."""
+"""The shipped recipe that is the same parametrization as a rule in model code."""
 
 
 def layout_of(model: nn.Module, optimizer: OptimizerName) -> Layout:
@@ -58,7 +58,7 @@ def _mapped(run: Layout, base: Layout) -> LayoutMapping:
 
 @dataclass(frozen=True, slots=True)
 class ByRecipe:
-    """A parametrisation that a recipe gives from the layouts of base and big model.
+    """A parametrization that a recipe gives from the layouts of base and big model.
 
     Attributes:
         recipe: Name of a shipped recipe.

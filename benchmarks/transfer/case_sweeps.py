@@ -53,7 +53,7 @@ class CaseSweeps:
         method = method_of(name, self._case)
         if method is None:
             raise ValueError(f"{name} says nothing of the case {self._case.name}")
-        # Parametrisations leave the base unchanged, so that they share its profiles. A method that
+        # Parametrizations leave the base unchanged, so that they share its profiles. A method that
         # records differently needs profiles of its own, which big_sweep records where needed.
         base = self.base if method.recording == PLAIN.recording else Sweep()
         return big_sweep(

@@ -102,13 +102,14 @@ def _definition_of(training: Training, profiles: Mapping[str, str]) -> dict[str,
     definition = asdict(training) | {
         "address": "",
         "profile": profiles.get(training.profile, training.profile),
-        "parametrisation": [
-            type(training.parametrisation).__name__,
-            repr(training.parametrisation),
+        "parametrisation": [  # as in the results that are stored
+            type(training.parametrization).__name__,
+            repr(training.parametrization),
         ],
         "format": _FORMAT,
         "torch": torch.__version__,
     }
+    del definition["parametrization"]
     if training.advice is not None:
         if training.advice.adjust is not None:
             return None

@@ -10,7 +10,7 @@ from advisor.wire import policy_to_proto
 from benchmarks.transfer.cases import Case
 from benchmarks.transfer.models import build_task
 from benchmarks.transfer.optimizers import OptimizerName
-from benchmarks.transfer.parametrisation import Factors
+from benchmarks.transfer.parametrization import Factors
 from benchmarks.transfer.shape_rules import RULES, ByShape, Family, RuleName
 from benchmarks.transfer.sweeps import ADVISED, PLAIN, Method
 from benchmarks.transfer.training import Advice, Recording
@@ -39,7 +39,7 @@ def method_of(name: MethodName, case: Case) -> Method | None:
     if name in without_shapes:
         return without_shapes[name]
     family = _FAMILIES.get(case.optimizer)
-    if case.model == "lora_gpt":  # parametrisations say nothing of the rank of adapters
+    if case.model == "lora_gpt":  # parametrizations say nothing of the rank of adapters
         return None
     if name == "hybrid":  # its recipe has no rules for other optimizers
         return None if family is None else Method(name, advice=Advice(recipe=HYBRID_RECIPE))
@@ -48,7 +48,7 @@ def method_of(name: MethodName, case: Case) -> Method | None:
         return None
     if rule == "completep" and (family != "adam" or case.model == "conv_net"):
         return None  # published for residual blocks, with Adam
-    return Method(name, parametrisation=ByShape(rule, family))
+    return Method(name, parametrization=ByShape(rule, family))
 
 
 def same_as(name: MethodName, case: Case) -> MethodName | None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, overload
 import torch
 from torch import nn
 
-from benchmarks.transfer.parametrisation import Factors
+from benchmarks.transfer.parametrization import Factors
 
 OptimizerName = Literal["Adam", "AdamW", "SGD", "Adagrad", "Muon"]
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)

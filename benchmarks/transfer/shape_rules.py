@@ -1,4 +1,4 @@
-"""Parametrisations as model code: factors that follow from the shapes of a model and its base.
+"""Parametrizations as model code: factors that follow from the shapes of a model and its base.
 
 muP (Yang et al., Tensor Programs V, arXiv 2203.03466, table 8) for width, depth-muP (Yang et al.,
 Tensor Programs VI, arXiv 2310.02244) and CompleteP (Dey et al., arXiv 2505.01618, table 1) for
@@ -7,7 +7,7 @@ tensor, relative to a base model. The base itself is unchanged, so that all meth
 No forward pass is changed: a multiplier on a branch is folded into the last layer of the branch.
 
 These rules read modules, not layouts, so that they are independent of ``advisor.recipes``, which
-has the same parametrisations as tables.
+has the same parametrizations as tables.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from benchmarks.transfer.models import build_task
-from benchmarks.transfer.parametrisation import Factors
+from benchmarks.transfer.parametrization import Factors
 from benchmarks.transfer.settings import Setting
 
 Family = Literal["adam", "sgd"]
@@ -156,7 +156,7 @@ RULES: dict[RuleName, Rule] = {"mup": mup, "depth_mup": width_and_depth, "comple
 
 @dataclass(frozen=True, slots=True)
 class ByShape:
-    """A parametrisation that follows from the shapes of base and big model.
+    """A parametrization that follows from the shapes of base and big model.
 
     Attributes:
         rule: Its name.

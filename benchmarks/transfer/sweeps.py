@@ -15,7 +15,7 @@ from benchmarks.transfer.cases import Case
 from benchmarks.transfer.curves import HALF_WINDOW
 from benchmarks.transfer.figures import missing_octave
 from benchmarks.transfer.optimum import optimum
-from benchmarks.transfer.parametrisation import Parametrisation, Standard
+from benchmarks.transfer.parametrization import Parametrization, Standard
 from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.training import Advice, Recording, Totals, Trained, Training
 
@@ -33,13 +33,13 @@ class Method:
 
     Attributes:
         name: Name in tables and JSON.
-        parametrisation: How to prepare models of any size.
+        parametrization: How to prepare models of any size.
         recording: How to record the base's profiles.
         advice: How to advise the big model; None to train it plain.
     """
 
     name: str
-    parametrisation: Parametrisation = field(default_factory=Standard)
+    parametrization: Parametrization = field(default_factory=Standard)
     recording: Recording = field(default_factory=Recording)
     advice: Advice | None = None
 
@@ -98,7 +98,7 @@ def sweep(
     setting: Setting,
     octaves: Sequence[float],
     *,
-    parametrisation: Parametrisation | None = None,
+    parametrization: Parametrization | None = None,
     recording: Recording | None = None,
     advice: Advice | None = None,
     profiles: Profiles | None = None,
@@ -112,7 +112,7 @@ def sweep(
         case: The case, with optimizer, steps and seeds.
         setting: The model.
         octaves: log2 of the learning rates.
-        parametrisation: How to prepare the model. Default: standard.
+        parametrization: How to prepare the model. Default: standard.
         recording: How to record profiles, which are then registered; None to record none.
         advice: How to advise the trainings; None for plain ones.
         profiles: The profiles to use. A training without one is not run, since its base diverged.
@@ -129,7 +129,7 @@ def sweep(
             steps or case.steps,
             seed,
             weight_decay=case.weight_decay,
-            parametrisation=parametrisation or Standard(),
+            parametrization=parametrization or Standard(),
             recording=recording,
             advice=advice,
             profile=profiles.get((octave, seed), ""),
@@ -249,7 +249,7 @@ def big_sweep(
             case,
             case.big,
             octaves,
-            parametrisation=method.parametrisation,
+            parametrization=method.parametrization,
             advice=method.advice,
             profiles=base.profiles,
         )
@@ -266,7 +266,7 @@ def _record(bench: Bench, case: Case, method: Method, octaves: Sequence[float]) 
         case,
         case.base,
         octaves,
-        parametrisation=method.parametrisation,
+        parametrization=method.parametrization,
         recording=method.recording,
         steps=case.steps_of_base,
     )

@@ -25,7 +25,7 @@ import fslr.torch
 from benchmarks.training import loss_of
 from benchmarks.transfer.models import build_task, residual_outputs
 from benchmarks.transfer.optimizers import OptimizerName, build_optimizer
-from benchmarks.transfer.parametrisation import Parametrisation, Standard
+from benchmarks.transfer.parametrization import Parametrization, Standard
 from benchmarks.transfer.settings import Setting
 from fslr import Provenance, RunInfo
 from fslr.advisor.v1 import advisor_service_pb2, policy_pb2, profile_service_pb2
@@ -82,13 +82,13 @@ class Training:
 
     Attributes:
         setting: The model.
-        base: The setting where the learning rate was tuned; used by parametrisations.
+        base: The setting where the learning rate was tuned; used by parametrizations.
         optimizer: The optimizer.
         learning_rate: The constant learning rate.
         steps: Optimizer steps.
         seed: Seed of the initial weights and of the batches.
         weight_decay: Coefficient of AdamW's weight decay; None for PyTorch's default.
-        parametrisation: How to prepare the model.
+        parametrization: How to prepare the model.
         recording: How to record a profile; None to record none.
         advice: How to advise the training, which needs ``profile`` and ``address``; None for a
             plain training.
@@ -104,7 +104,7 @@ class Training:
     steps: int
     seed: int
     weight_decay: float | None = None
-    parametrisation: Parametrisation = field(default_factory=Standard)
+    parametrization: Parametrization = field(default_factory=Standard)
     recording: Recording | None = None
     advice: Advice | None = None
     profile: str = ""
@@ -231,7 +231,7 @@ def run_training(training: Training) -> Trained:
     torch.manual_seed(training.seed)
     task = build_task(training.setting)
     model = task.model
-    factors = training.parametrisation.prepare(model, training.setting, training.base)
+    factors = training.parametrization.prepare(model, training.setting, training.base)
     optimizer = build_optimizer(
         training.optimizer, model, training.learning_rate, factors, training.weight_decay
     )

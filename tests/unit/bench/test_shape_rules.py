@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.char_gpt import CharGPT, CharGPTConfig
 from benchmarks.image_models import ResMLP
 from benchmarks.transfer.optimizers import build_optimizer
-from benchmarks.transfer.parametrisation import Factors
+from benchmarks.transfer.parametrization import Factors
 from benchmarks.transfer.shape_rules import (
     Family,
     Rule,

@@ -19,7 +19,7 @@ from benchmarks.transfer.cases import CASES, LARGER, Case, quick
 from benchmarks.transfer.lora import LoRALinear, with_adapters
 from benchmarks.transfer.models import build_task, scale_initial_weights
 from benchmarks.transfer.optimizers import OPTIMIZERS, OptimizerName, build_optimizer
-from benchmarks.transfer.parametrisation import Factors
+from benchmarks.transfer.parametrization import Factors
 from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.training import Recording, Training, run_training
 from fslr.advisor.v1 import profile_pb2
@@ -213,7 +213,7 @@ def test_a_training_is_reproducible_after_any_other_training() -> None:
 
 
 def test_a_parametrization_prepares_the_model_and_its_learning_rates() -> None:
-    frozen = replace(TRAINING, base=replace(TINY, width=4), parametrisation=FrozenHead())
+    frozen = replace(TRAINING, base=replace(TINY, width=4), parametrization=FrozenHead())
     assert run_training(frozen).losses == pytest.approx([math.log(10)] * 20)
     assert run_training(TRAINING).losses[-1] < 2.1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +258,12 @@ def test_finished_trainings_are_known_by_definition_profile_and_code(tmp_path: P
     trained = Trained(math.inf, 2.0, [1.0, 2.0], content=b"\x00\xff", totals=((0, 1.5),))
     assert store.get(plain, {}) is None
     store.put(plain, trained, {})
+    (file,) = (tmp_path / "trainings").iterdir()
+    stored = json.loads(file.read_text("utf-8"))["training"]
+    assert stored.keys() ^ asdict(plain).keys() == {
+        *("format", "torch"),
+        *("parametrization", "parametrisation"),  # a new key would make all results unknown
+    }
     again = FinishedTrainings(tmp_path / "trainings")
     found = again.get(replace(plain, address="localhost:2"), {})
     assert found is not None

@@ -1,4 +1,4 @@
-"""Parametrisations: how initial weights and settings of the optimizer depend on a model's size."""
+"""Parametrizations: how initial weights and settings of the optimizer depend on a model's size."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Factors:
     weight_decay: float = 1.0
 
 
-class Parametrisation(Protocol):
+class Parametrization(Protocol):
     """A rule that prepares a model for training. Instances are pickled for worker processes."""
 
     @property
@@ -40,7 +40,7 @@ class Parametrisation(Protocol):
         """Change a new model in place and return factors on the settings of the optimizer.
 
         Args:
-            model: The model as the standard parametrisation initializes it.
+            model: The model as the standard parametrization initializes it.
             setting: Its setting.
             base: The setting where the learning rate was tuned.
 
