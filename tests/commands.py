@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from typer.testing import CliRunner, Result
@@ -22,7 +23,7 @@ class Cli:
         self._env = {"ADVISOR_ADDRESS": address, "ADVISOR_PROJECT": project, "COLUMNS": "200"}
 
     def run(
-        self, *arguments: str, ok: bool | None = True, env: dict[str, str] | None = None
+        self, *arguments: str, ok: bool | None = True, env: Mapping[str, str | None] | None = None
     ) -> Result:
         """Run a command; ``ok``: whether it must succeed or fail, None for either."""
         result = CliRunner().invoke(app, arguments, env={**self._env, **(env or {})})

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from advisor.cli.common import fail, plain, say
+from advisor.cli.common import fail, note, plain, say
 from advisor.cli.progress import progress
 from advisor.server.settings import Settings
 from advisor.store.backup import BackupError, write_backup
@@ -39,6 +39,8 @@ def backup(
     --data-dir.
     """
     source = data_dir or Settings.model_construct().data_dir
+    if data_dir is None:
+        note(f"reading {source}, the default data directory; --data-dir names a different one")
     try:
         if output == _STDOUT:
             if sys.stdout.isatty():

@@ -41,13 +41,22 @@ Project = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+MAX_INT64 = 2**63 - 1
+LatestVersion = Annotated[
+    int | None, typer.Option(min=1, max=MAX_INT64, help="Fail unless this is the latest version.")
+]
+LatestVersionOrNone = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=MAX_INT64, help="Fail unless this is the latest version; 0: none exists."
+    ),
+]
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 __all__ = ["DEFAULT_ADDRESS", "DEFAULT_PROJECT", "Address", "Json", "Project"]
 
 console = Console(emoji=False)
 _error_console = Console(stderr=True, emoji=False)
 
-MAX_INT64 = 2**63 - 1
 _Response = TypeVar("_Response")
 SHORT_DIGEST_CHARACTERS = 12
 
@@ -74,6 +83,11 @@ def fail(message: str, *, status: int = 1) -> NoReturn:
     """
     _error_console.print(f"[bold red]error:[/] {plain(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(status)
+
+
+def note(message: str) -> None:
+    """Print a line to standard error, beside results that a program may read."""
+    _error_console.print(plain(message), highlight=False, soft_wrap=True)
 
 
 def warn(message: str) -> None:

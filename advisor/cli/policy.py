@@ -13,9 +13,10 @@ from advisor.cli import completion
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
     DEFAULT_PROJECT,
-    MAX_INT64,
     Address,
     Json,
+    LatestVersion,
+    LatestVersionOrNone,
     Project,
     Yes,
     client,
@@ -73,12 +74,7 @@ def set_(
         bool,
         typer.Option("--reset", help="Start from the defaults instead of the latest version."),
     ] = False,
-    expected_version: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=MAX_INT64, help="Fail unless this is the latest version; 0: none exists."
-        ),
-    ] = None,
+    expected_version: LatestVersionOrNone = None,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
@@ -184,10 +180,7 @@ def delete(
             metavar="POLICY", help="A policy, such as team.", autocompletion=completion.policies
         ),
     ],
-    expected_version: Annotated[
-        int | None,
-        typer.Option(min=1, max=MAX_INT64, help="Fail unless this is the latest version."),
-    ] = None,
+    expected_version: LatestVersion = None,
     yes: Yes = False,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,

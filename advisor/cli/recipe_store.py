@@ -13,9 +13,10 @@ from advisor.cli import completion
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
     DEFAULT_PROJECT,
-    MAX_INT64,
     Address,
     Json,
+    LatestVersion,
+    LatestVersionOrNone,
     Project,
     Yes,
     client,
@@ -51,12 +52,7 @@ def set_(
     source: Annotated[
         str, typer.Argument(metavar="FILE", help="YAML or JSON file, or name of a shipped recipe.")
     ],
-    expected_version: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=MAX_INT64, help="Fail unless this is the latest version; 0: none exists."
-        ),
-    ] = None,
+    expected_version: LatestVersionOrNone = None,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
@@ -135,10 +131,7 @@ def stored(
 
 def delete(
     recipe: StoredRecipe,
-    expected_version: Annotated[
-        int | None,
-        typer.Option(min=1, max=MAX_INT64, help="Fail unless this is the latest version."),
-    ] = None,
+    expected_version: LatestVersion = None,
     yes: Yes = False,
     address: Address = DEFAULT_ADDRESS,
     project: Project = DEFAULT_PROJECT,

@@ -250,6 +250,24 @@ def test_an_existing_file_is_replaced_only_if_asked(tmp_path: Path) -> None:
     assert tarfile.is_tarfile(archive)
 
 
+def test_the_default_data_directory_is_named(tmp_path: Path) -> None:
+    data = tmp_path / "fslr-advisor"
+    with EmbeddedRedis(data):
+        pass
+    cli = Cli("127.0.0.1:1", "default")
+    environment = {"XDG_DATA_HOME": str(tmp_path), "ADVISOR_DATA_DIR": None}
+    named = f"reading {data}, the default data directory; --data-dir names a different one"
+    result = cli.run("backup", str(tmp_path / "advisor.tar"), env=environment)
+    assert named in result.stderr
+    assert named not in result.stdout
+    printed = cli.run("backup", "-", env=environment)
+    assert named in printed.stderr
+    assert tarfile.is_tarfile(io.BytesIO(printed.stdout_bytes))
+    arguments = ("--data-dir", str(data), "--overwrite")
+    result = cli.run("backup", str(tmp_path / "advisor.tar"), *arguments)
+    assert "reading" not in result.output
+
+
 @pytest.mark.parametrize("name", [".", "/", ".."])
 def test_a_backup_to_a_directory_is_refused(tmp_path: Path, name: str) -> None:
     with EmbeddedRedis(tmp_path / "data"):
