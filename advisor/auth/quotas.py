@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-
-from cachetools import LRUCache
 
 from advisor.auth.roles import Grant
 from advisor.errors import QuotaExceededError
+from advisor.runtime.token_buckets import TokenBuckets
 
 _BURST_S = 2.0  # the messages of this many seconds may arrive at once
-_MAX_CALLERS = 10_000
-
-
-@dataclass(slots=True)
-class _Bucket:
-    """A token bucket: how many messages are allowed at once; it refills over time."""
-
-    left: float
-    refilled: float  # monotonic clock, seconds
 
 
 class Quotas:
@@ -37,7 +25,7 @@ class Quotas:
         self._max_streams = max_streams
         self._per_s = max_messages_per_s
         self._streams: Counter[Grant] = Counter()
-        self._buckets: LRUCache[Grant, _Bucket] = LRUCache(_MAX_CALLERS)
+        self._messages: TokenBuckets[Grant] = TokenBuckets(max_messages_per_s, burst_s=_BURST_S)
 
     @contextmanager
     def stream(self, caller: Grant) -> Iterator[None]:
@@ -75,18 +63,11 @@ class Quotas:
         Raises:
             QuotaExceededError: The caller sends more messages per second than allowed.
         """
-        now = time.monotonic()
-        capacity = max(self._per_s * _BURST_S, 1.0)
-        bucket = self._buckets.get(caller)
-        if bucket is None:
-            bucket = self._buckets[caller] = _Bucket(capacity, now)
-        bucket.left = min(capacity, bucket.left + (now - bucket.refilled) * self._per_s)
-        bucket.refilled = now
-        if bucket.left < 1:
+        retry_s = self._messages.take(caller)
+        if retry_s:
             raise QuotaExceededError(
                 str(caller),
                 f"sends more than {self._per_s:g} messages per second, which is the maximum",
                 "max_token_messages_per_s",
-                retry_s=(1 - bucket.left) / self._per_s,
+                retry_s=retry_s,
             )
-        bucket.left -= 1

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from cachetools import LRUCache
+from advisor.runtime.token_buckets import TokenBuckets
 
-_MAX_VIEWERS = 10_000
 _FULL_RETRY_S = 5.0
 _BURST_S = 5.0  # opening a page takes a dozen requests at once
 
@@ -28,12 +26,6 @@ class LimitExceededError(Exception):
         self.retry_s = retry_s
 
 
-@dataclass(slots=True)
-class _Bucket:
-    left: float
-    refilled: float  # monotonic clock, seconds
-
-
 class Limits:
     """Counts requests and live connections of one process.
 
@@ -46,7 +38,7 @@ class Limits:
     def __init__(self, *, max_requests_per_s: float, max_live_pages: int) -> None:
         self._per_s = max_requests_per_s
         self._max_live_pages = max_live_pages
-        self._buckets: LRUCache[str, _Bucket] = LRUCache(_MAX_VIEWERS)
+        self._requests: TokenBuckets[str] = TokenBuckets(max_requests_per_s, burst_s=_BURST_S)
         self._live: Counter[str] = Counter()
 
     def request(self, viewer: str, *, cost: float = 1.0) -> None:
@@ -59,20 +51,13 @@ class Limits:
         Raises:
             LimitExceededError: The viewer sends too many.
         """
-        now = time.monotonic()
-        capacity = max(self._per_s * _BURST_S, 1.0)
-        bucket = self._buckets.get(viewer)
-        if bucket is None:
-            bucket = self._buckets[viewer] = _Bucket(capacity, now)
-        bucket.left = min(capacity, bucket.left + (now - bucket.refilled) * self._per_s)
-        bucket.refilled = now
-        if bucket.left < cost:
+        retry_s = self._requests.take(viewer, cost)
+        if retry_s:
             raise LimitExceededError(
                 f"more than {self._per_s:g} requests per second, which is the maximum "
                 "(http_max_requests_per_s); wait a moment",
-                (cost - bucket.left) / self._per_s,
+                retry_s,
             )
-        bucket.left -= cost
 
     def check_live_pages(self, viewer: str) -> None:
         """Raise an error if a viewer may not open another live page.
@@ -81,10 +66,11 @@ class Limits:
             viewer: Identifies the viewer.
 
         Raises:
-            LimitExceededError: The maximum is open, or this viewer has half of it.
+            LimitExceededError: The maximum number of pages is open, or this viewer has half of it.
         """
         total = self._live.total()
-        if total >= self._max_live_pages or self._live[viewer] >= -(-self._max_live_pages // 2):
+        own = self._live[viewer]
+        if total >= self._max_live_pages or own >= math.ceil(self._max_live_pages / 2):
             raise LimitExceededError(
                 f"{total} live pages are open; {self._max_live_pages} is the maximum "
                 "(http_max_live_pages), and half of it for one viewer; close some",

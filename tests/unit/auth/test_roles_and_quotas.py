@@ -209,7 +209,7 @@ def test_a_caller_can_open_at_most_max_streams() -> None:
 
 def test_messages_are_limited_to_their_rate_after_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 100.0
-    monkeypatch.setattr("advisor.auth.quotas.time.monotonic", lambda: clock)
+    monkeypatch.setattr("advisor.runtime.token_buckets.time.monotonic", lambda: clock)
     quotas = Quotas(max_streams=1, max_messages_per_s=10)
     one, other = (Grant("n", f"token {i}", "nlp", Role.TRAINER) for i in "12")
     accepted = 0
