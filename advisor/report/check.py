@@ -26,7 +26,7 @@ MAX_RATE_FACTOR = 2.0
 """Largest factor between a role's rate and the profile's. Sweeps of learning rates usually step by
 a factor of 2, so a smaller difference cannot be told from tuning."""
 MAX_WIDTH_POWER = 0.25
-"""Largest power of the width by which rates may change: 19 % per doubling. Without a
+"""Largest power of the width by which rates may change: 19% per doubling. Without a
 parametrization the rates of hidden matrices under Adam grow with the power 1, under muP with 0."""
 MAX_WIDTH_FACTOR = 1.5
 """Change over the whole range of widths that is tolerated: over a small range of widths, the noise
@@ -160,14 +160,15 @@ def learning_rates_are_usual(run: CheckedRun) -> CheckRow:
         for position, group in enumerate(run.layout.groups)
         if group.kind is not GroupKind.VECTOR and len(group.shape) != 1
     ]
-    known = updates is not None and not np.isnan(updates[:, matrices]).all()
-    if updates is None or not known or len(run.steps) < MIN_MEASUREMENTS:
+    if updates is None or len(run.steps) < MIN_MEASUREMENTS:
         return _short(check, run, least=MIN_MEASUREMENTS)
-    usable = [position for position in matrices if not np.isnan(updates[:, position]).all()]
     medians = {
         run.layout.groups[position].name: float(np.nanmedian(updates[:, position]))
-        for position in usable
+        for position in matrices
+        if not np.isnan(updates[:, position]).all()
     }
+    if not medians:
+        return _short(check, run, least=MIN_MEASUREMENTS)
     low, high = min(medians, key=lambda n: medians[n]), max(medians, key=lambda n: medians[n])
     off = [
         name
@@ -226,14 +227,14 @@ def schedule_takes_effect(run: CheckedRun) -> CheckRow:
     makes all steps equally large, whatever the schedule says.
     """
     check = "schedule-takes-effect"
-    rates, updates = run.learning_rates, run.update_rms
+    learning_rates, updates = run.learning_rates, run.update_rms
     least, factor = MIN_SCHEDULE_MEASUREMENTS, f"{MIN_LEARNING_RATE_FACTOR:g}"
     short = _short(check, run, least=least, factor=factor)
-    if rates is None or updates is None:
+    if learning_rates is None or updates is None:
         return short
     sizes = np.array([group.parameter_count or 1 for group in run.layout.groups], np.float64)
-    scheduled = rates.max(axis=1)
-    steps = np.sqrt(((rates * run.multipliers * updates) ** 2 * sizes).sum(axis=1))
+    scheduled = learning_rates.max(axis=1)
+    steps = np.sqrt(((learning_rates * run.multipliers * updates) ** 2 * sizes).sum(axis=1))
     moving = (scheduled > 0) & (steps > 0)
     if np.count_nonzero(moving) < least:
         return short
@@ -309,19 +310,26 @@ def _common_rates(runs: Sequence[CheckedRun]) -> dict[str, Floats]:
         return {}
     steps = np.linspace(first, last, 20)
     common = set.intersection(*(set(run.roles) for run in runs))
+    # A run without learning rates has only unit rates, so unit rates are compared for all of them.
+    uses_unit_rates = any(run.learning_rates is None for run in runs)
     found: dict[str, Floats] = {}
     for role in (role for role in runs[0].roles if role in common):
-        means = [_mean_logarithm(run, run.roles[role], steps) for run in runs]
+        means = [
+            _mean_logarithm(run, run.roles[role], steps, uses_unit_rates=uses_unit_rates)
+            for run in runs
+        ]
         known = [mean for mean in means if mean is not None]
         if len(known) == len(runs):
             found[role] = np.array(known)
     return found
 
 
-def _mean_logarithm(run: CheckedRun, members: list[int], steps: Floats) -> float | None:
+def _mean_logarithm(
+    run: CheckedRun, members: list[int], steps: Floats, *, uses_unit_rates: bool
+) -> float | None:
     """Return the mean log of the summed rate of some groups; None if it is always zero."""
     rates = run.unit_rates * run.multipliers
-    if run.learning_rates is not None:
+    if run.learning_rates is not None and not uses_unit_rates:
         rates = rates * run.learning_rates
     summed = rates[:, members].sum(axis=1)
     moving = summed > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,12 @@ def test_rates_that_grow_with_the_width_fail() -> None:
     assert across(0.4, (64, 128)).status is Status.PASS  # 32 %, which may be noise
     for widths in ((64, 80), (64,)):
         assert across(1.0, widths).status is Status.NOT_ENOUGH_DATA
+
+
+def test_runs_of_which_one_has_no_learning_rates_are_compared_by_unit_rates() -> None:
+    without = replace(checked("without", width=256), learning_rates=None)
+    row = rates_across_widths([checked(width=64), without])
+    assert (row.status, row.values["power"]) == (Status.PASS, "+0.00")
 
 
 def test_checks_without_enough_data_say_what_they_need() -> None:
