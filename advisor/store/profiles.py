@@ -188,26 +188,10 @@ class ProfileStore:
         """
         name = reference.name
         expected = ["" if v is None else v for v in (expected_version, expected_moves)]
-        profile_keys = keys.ProfileKeys(name)
         request = ("alias", reference, alias, *expected)
-        with store_errors():
-            reply = SetAliasReply.parse(
-                await self._set_alias(
-                    keys=[
-                        profile_keys.index,
-                        profile_keys.aliases,
-                        *write_keys(name.project, origin),
-                    ],
-                    args=[
-                        alias,
-                        0,
-                        reference.suffix,
-                        *expected,
-                        name.profile,
-                        *write_arguments(origin, request),
-                    ],
-                )
-            )
+        reply = await self._change_alias(
+            name, origin, request, [alias, 0, reference.suffix, *expected]
+        )
         await self._raise_refusal(reference, alias, reply, expected_version)
         info = VersionInfo(
             name, reply.version, reply.digest, from_ms(reply.created_ms), reply.aliases
@@ -229,21 +213,38 @@ class ProfileStore:
             VersionNotFoundError: The profile has no such alias.
             AliasMovedError: The alias has not moved the expected number of times.
         """
-        profile_keys = keys.ProfileKeys(name)
         expected = ["", "" if expected_moves is None else expected_moves]
         request = ("delete alias", name, alias, *expected)
+        reply = await self._change_alias(name, origin, request, [alias, 1, "", *expected])
+        await self._raise_refusal(ProfileReference(name, alias), alias, reply, None)
+
+    async def _change_alias(
+        self,
+        name: ProfileName,
+        origin: AuditOrigin,
+        request: tuple[object, ...],
+        arguments: list[str | int],
+    ) -> SetAliasReply:
+        """Run ``set_alias.lua``, which also deletes aliases.
+
+        Args:
+            name: The profile.
+            origin: Where the write comes from.
+            request: What a request id stands for.
+            arguments: The script's own arguments: alias, whether to delete it, version, and what
+                is expected of the alias.
+        """
+        profile_keys = keys.ProfileKeys(name)
         with store_errors():
-            reply = SetAliasReply.parse(
+            return SetAliasReply.parse(
                 await self._set_alias(
                     keys=[
-                        profile_keys.index,
-                        profile_keys.aliases,
+                        *(profile_keys.index, profile_keys.aliases),
                         *write_keys(name.project, origin),
                     ],
-                    args=[alias, 1, "", *expected, name.profile, *write_arguments(origin, request)],
+                    args=[*arguments, name.profile, *write_arguments(origin, request)],
                 )
             )
-        await self._raise_refusal(ProfileReference(name, alias), alias, reply, None)
 
     async def _raise_refusal(
         self,

@@ -1,4 +1,4 @@
-"""``python -m benchmarks warm-ups``: what a reference with another warm-up costs.
+"""``python -m benchmarks warm-ups``: what a reference with a different warm-up costs.
 
 For recipes of the practice benchmark, big models are advised with recordings of bases that warm up
 for longer or shorter than they do. The steps of a recording are compared with equal steps of the
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from itertools import accumulate
 from typing import Literal, TypedDict
@@ -25,7 +26,7 @@ from benchmarks.practice.procedures import schedule_factor
 from benchmarks.practice.recipes import Procedure, Recipe
 from benchmarks.practice.running import SEEDS, Rows, base_at_best, of_recipes, record_all, train_all
 from benchmarks.practice.store import Store
-from benchmarks.practice.training import Advice
+from benchmarks.practice.training import Advice, Training
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.transfer.bench import PROCESSES, THREADS
 
@@ -96,23 +97,7 @@ def _compared(
     }
     big = dataclasses.replace(own, size=recipe.big, hidden_scale=1.0, is_recorded=False)
     losses = {
-        comparison: [
-            each.loss
-            for each in train_all(
-                [
-                    dataclasses.replace(
-                        big,
-                        seed=seed,
-                        advice=Advice(
-                            content_to_proto(content).SerializeToString(deterministic=True)
-                        ),
-                    )
-                    for seed, content in zip(SEEDS, contents, strict=True)
-                ],
-                store,
-                pool,
-            )
-        ]
+        comparison: _advised_losses(big, contents, store, pool)
         for comparison, contents in recordings.items()
     }
     rows = []
@@ -130,6 +115,17 @@ def _compared(
             )
         )
     return rows
+
+
+def _advised_losses(
+    big: Training, contents: Sequence[ProfileContent], store: Store, pool: Executor
+) -> list[float]:
+    """Return the loss of a big model by seed, advised with one recording for each seed."""
+    trainings = []
+    for seed, content in zip(SEEDS, contents, strict=True):
+        advice = Advice(content_to_proto(content).SerializeToString(deterministic=True))
+        trainings.append(dataclasses.replace(big, seed=seed, advice=advice))
+    return [trained.loss for trained in train_all(trainings, store, pool)]
 
 
 def at_equal_exposure(content: ProfileContent, base: Procedure, run: Procedure) -> ProfileContent:
