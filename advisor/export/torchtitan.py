@@ -87,6 +87,7 @@ def _losses(export: Export, settings: Settings) -> tuple[str, ...]:
         return ()
     loss = (
         f"torchtitan's optimizers with settings of this form are {' and '.join(sorted(known))}, "
-        f"and {len(unknown)} parameters are updated by {unknown[0]}; give --optimizer"
+        f"and {len(unknown)} of {len(names)} parameters are updated by "
+        f"{', '.join(sorted(set(unknown)))}; give --optimizer"
     )
     return (loss,)

@@ -98,9 +98,16 @@ def test_a_parameter_group_of_torchtitan_has_all_parameters_with_equal_settings(
 )
 def test_torchtitan_has_no_group_for_other_optimizers() -> None:
     export = export_of(dict.fromkeys(NAMES, 1.0))
-    rows = (replace(export.rows[0], optimizer="Muon"), *export.rows[1:])
-    (loss,) = FORMATS[FormatName.TORCHTITAN].write(replace(export, rows=rows), SETTINGS).losses
-    assert "1 parameters are updated by Muon; give --optimizer" in loss
+    for optimizers in (["Muon"], ["Muon", "Lion"]):
+        own = [
+            replace(row, optimizer=name) for row, name in zip(export.rows, optimizers, strict=False)
+        ]
+        rows = (*own, *export.rows[len(own) :])
+        (loss,) = FORMATS[FormatName.TORCHTITAN].write(replace(export, rows=rows), SETTINGS).losses
+        named = (
+            f"{len(own)} of {len(NAMES)} parameters are updated by {', '.join(sorted(optimizers))}"
+        )
+        assert f"{named}; give --optimizer" in loss
 
 
 @pytest.mark.compatibility("nemo-automodel", "learning rates", "weight decay")

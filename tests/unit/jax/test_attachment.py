@@ -235,7 +235,7 @@ def test_a_state_of_a_different_model_is_refused() -> None:
     state = train(ADAMW, recording(), steps=1).attached.state_dict()
     other = {"a": jnp.ones((3, 2))}
     recorder = recording()(other, ADAMW.init(other))
-    with pytest.raises(AttachError, match="a model with other groups"):
+    with pytest.raises(AttachError, match="a model with different groups"):
         recorder.load_state_dict(state)
     with pytest.raises(AttachError, match="has no entry 'loop'"):
         recorder.load_state_dict({})

@@ -459,11 +459,13 @@ def test_states_of_a_different_training_are_refused() -> None:
     state = recording().state_dict()
     with pytest.raises(AttachError, match="belongs to a recording, not to an advised run"):
         advised(NumbersTraining(WIDE)).load_state_dict(state)
-    other = Recording(
-        layout_pb2.Layout(groups=LAYOUT.groups[:2]),
-        optimizer="SGD",
-        every=1,
-        listeners=Listeners([]),
-    )
-    with pytest.raises(AttachError, match="other groups"):
-        other.load_state_dict(state)
+    first, last = LAYOUT.groups[0].name, LAYOUT.groups[-1].name
+    for groups, difference in (
+        (LAYOUT.groups[:-1], rf"{last!r} there, none here"),
+        (LAYOUT.groups[::-1], rf"{first!r} there, {last!r} here"),
+    ):
+        other = Recording(
+            layout_pb2.Layout(groups=groups), optimizer="SGD", every=1, listeners=Listeners([])
+        )
+        with pytest.raises(AttachError, match=rf"different groups .*: {difference}\); load the"):
+            other.load_state_dict(state)

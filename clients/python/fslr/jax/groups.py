@@ -76,7 +76,7 @@ class ModelGroups:
         """Refuse names that are not unique, and stacked ones that do not exist.
 
         Raises:
-            AttachError: There is one.
+            AttachError: A name occurs twice, or ``stacked`` names none of the leaves.
         """
         seen: set[str] = set()
         for name in self.leaf_names:
@@ -88,8 +88,8 @@ class ModelGroups:
         for prefix in self._stacked:
             if not any(name == prefix or name.startswith(f"{prefix}.") for name in seen):
                 raise AttachError(
-                    f"stacked names {prefix!r}, which is not in the parameters (they have "
-                    f"{', '.join(self.leaf_names[:3])}, ...)"
+                    f"stacked names {prefix!r}, which is not in the parameters; give the name of a "
+                    f"leaf or the beginning of one, such as {', '.join(self.leaf_names[:3])}"
                 )
 
     def _add(
@@ -98,7 +98,7 @@ class ModelGroups:
         """Add the groups of a leaf.
 
         Raises:
-            AttachError: It lacks the axis that counts layers.
+            AttachError: The leaf lacks the axis that counts layers.
         """
         name = self.leaf_names[index]
         axis = depth_axis(name, self._stacked)
@@ -108,7 +108,8 @@ class ModelGroups:
             return
         if not 0 <= axis < len(shape):
             raise AttachError(
-                f"stacked says that axis {axis} of {name!r} counts layers, but its shape is {shape}"
+                f"stacked says that axis {axis} of {name!r} counts layers, but its shape is "
+                f"{shape}; name one of its axes, from 0"
             )
         prefix = next(p for p in self._stacked if name == p or name.startswith(f"{p}."))
         rest = name[len(prefix) :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, Protocol
 
 from fslr.errors import AttachError
@@ -55,13 +56,18 @@ def check_header(state: Mapping[str, Any], kind: str, groups: Sequence[str]) -> 
             f"saved from {kind}"
         )
     names = list(groups)
-    if state["groups"] != names:
-        other = sorted(set(state["groups"]) ^ set(names)) or names
+    if list(state["groups"]) != names:
+        pairs = zip_longest(state["groups"], names)
+        there, here = next((there, here) for there, here in pairs if there != here)
         raise AttachError(
-            f"the checkpoint belongs to a model with other groups ({len(state['groups'])} there, "
-            f"{len(names)} here; first difference: {other[0]!r}); load the one that belongs to "
-            "this model"
+            f"the checkpoint belongs to a model with different groups ({len(state['groups'])} "
+            f"there, {len(names)} here; first difference: {_quoted(there)} there, {_quoted(here)} "
+            "here); load the one that belongs to this model"
         )
+
+
+def _quoted(name: str | None) -> str:
+    return "none" if name is None else repr(name)
 
 
 def load_all(parts: Mapping[str, Stateful], state: Mapping[str, Any]) -> None:
