@@ -27,7 +27,7 @@ from advisor.web.event_ids import latest, places_over
 from advisor.web.rendering import language_of
 from fslr.advisor.v1 import run_service_pb2
 
-_MAX_READ = 500_000  # rates; a longer history is read in single events
+_MAX_READ_RATES = 500_000  # a longer history is read in single events
 _MAX_PAGE_EVENTS = 200
 _PAGE_RATES = 40_000
 _SHARED_S = 30.0
@@ -93,7 +93,7 @@ async def _checked_run(context: Context, viewer: Viewer, project: str, name: str
     run = await context.backend.run(viewer, project, name)
     sample, groups = EventSample(run), max(len(run.opening.layout.groups), 1)
     read = functools.partial(context.backend.history, viewer, project, name)
-    is_long = run.measurements * groups > _MAX_READ
+    is_long = run.measurements * groups > _MAX_READ_RATES
     pages = _single_events(read, run) if is_long else _pages(read, _PAGE_RATES // groups)
     async with contextlib.aclosing(pages):
         async for page in pages:
@@ -103,7 +103,7 @@ async def _checked_run(context: Context, viewer: Viewer, project: str, name: str
 
 
 async def _pages(read: _Read, size: int) -> AsyncGenerator[_Page, None]:
-    """Yield a whole history in pages of about as many events."""
+    """Yield a whole history in pages of ``size`` events, within the bounds of a page."""
     last, more = "", True
     while more:
         page = await read(after_id=last, size=min(max(size, 1), _MAX_PAGE_EVENTS))

@@ -182,8 +182,8 @@ def _demo(figures: Figures) -> str:
     sweeps = table(
         ("learning rate", "loss of the base, nats per character", "loss of the plain model"),
         [
-            (f"{rate:g}", number(_at(base, rate)), number(_at(plain, rate)))
-            for rate in sorted({float(rate) for rate in (*base, *plain)}, reverse=True)
+            (f"{value:g}", number(_at(base, value)), number(_at(plain, value)))
+            for value in sorted({float(key) for key in (*base, *plain)}, reverse=True)
         ],
     )
     gpt2 = figures.get("gpt2")

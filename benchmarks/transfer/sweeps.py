@@ -19,7 +19,7 @@ from benchmarks.transfer.parametrization import Parametrization, Standard
 from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.training import Advice, Recording, Totals, Trained, Training
 
-STEP = 0.25  # octaves between learning rates near an optimum
+_STEP_OCTAVES = 0.25  # octaves between learning rates near an optimum
 _MAX_EXTENSIONS = 5  # octaves beyond the first ones of a case, on either side
 _MAX_REFINEMENTS = 3  # the fitted optimum moves as learning rates are added
 
@@ -71,7 +71,9 @@ class Sweep:
     @property
     def grid(self) -> dict[int, list[float]]:
         """The losses at whole octaves."""
-        return {int(o): losses for o, losses in self.losses.items() if o == int(o)}
+        return {
+            int(octave): losses for octave, losses in self.losses.items() if octave == int(octave)
+        }
 
     @property
     def total_s(self) -> float:
@@ -144,11 +146,13 @@ def sweep(
     done = {key: trained.get(key, diverged) for key in plans}
     by_octave = {octave: [done[octave, seed] for seed in case.seeds] for octave in octaves}
     return Sweep(
-        losses={o: [each.loss for each in results] for o, results in by_octave.items()},
+        losses={octave: [each.loss for each in results] for octave, results in by_octave.items()},
         seconds={
             octave: [each.seconds for each in results] for octave, results in by_octave.items()
         },
-        unevenness={o: [each.unevenness for each in results] for o, results in by_octave.items()},
+        unevenness={
+            octave: [each.unevenness for each in results] for octave, results in by_octave.items()
+        },
         profiles={
             (octave, seed): bench.register(_profile_id(case, octave, seed), result.content)
             for (octave, seed), result in done.items()
@@ -189,11 +193,11 @@ def add_finer_steps(found: Sweep, run: Callable[[Sequence[float]], Sweep]) -> No
         best = optimum(found.losses)
         if best is None:
             return
-        center = round(best / STEP) * STEP
+        center = round(best / _STEP_OCTAVES) * _STEP_OCTAVES
         diverged = [o for o, losses in found.losses.items() if not all(map(math.isfinite, losses))]
         ceiling = min((octave for octave in diverged if octave > best), default=math.inf)
-        steps = round(HALF_WINDOW / STEP)
-        near = [center + step * STEP for step in range(-steps, steps + 1)]
+        steps = round(HALF_WINDOW / _STEP_OCTAVES)
+        near = [center + step * _STEP_OCTAVES for step in range(-steps, steps + 1)]
         missing = [o for o in near if o not in found.losses and o < ceiling]
         if not missing:
             return

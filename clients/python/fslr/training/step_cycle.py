@@ -268,7 +268,7 @@ class StepCycle:
 
     def _measure(self, attempt: Attempt) -> None:
         scheduled = self._scaler.step_learning_rates()
-        in_force = [rate * m for rate, m in zip(scheduled, self._run.factors, strict=True)]
+        in_force = [a * b for a, b in zip(scheduled, self._run.factors, strict=True)]
         self._meter.wait()
         with self._cadence.stopwatch.measuring():
             estimate = self._meter.end_step(in_force, self._uncounted_decays())

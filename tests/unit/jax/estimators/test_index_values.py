@@ -32,8 +32,10 @@ def test_known_elements_have_the_values_that_jax_computes() -> None:
     for variable, expected in zip(traced.jaxpr.outvars, _indices(data, constant), strict=True):
         found = values.of(variable)
         assert found is not None
-        np.testing.assert_array_equal(found.values[found.mask], np.asarray(expected)[found.mask])
-        known.append(found.mask.tolist())
+        np.testing.assert_array_equal(
+            found.values[found.is_known], np.asarray(expected)[found.is_known]
+        )
+        known.append(found.is_known.tolist())
     table, clipped, pairs, some, unequal = known
     assert np.all(table)
     assert np.all(clipped)

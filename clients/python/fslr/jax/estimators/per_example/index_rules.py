@@ -113,7 +113,7 @@ def _column(
         return None
     number = list(dimensions).index(axis)
     column: NDArray[Any] = known.values[..., number]
-    if not known.mask[..., number].all() or not ((column >= 0) & (column < shape[axis])).all():
+    if not known.is_known[..., number].all() or not ((column >= 0) & (column < shape[axis])).all():
         return None
     return column
 

@@ -27,11 +27,11 @@ class KnownIntegers:
 
     Attributes:
         values: The array; its elements have a meaning where they are known.
-        mask: Which elements are known, of the same shape.
+        is_known: Whether each element is known, of the same shape.
     """
 
     values: NDArray[Any]
-    mask: NDArray[np.bool_]
+    is_known: NDArray[np.bool_]
 
 
 class IndexValues:
@@ -112,11 +112,11 @@ class IndexValues:
         if rule is None or not all(_can_be_known(operand.aval) for operand in eqn.invars):
             return None
         operands = [self.of(operand) or _unknown(operand.aval) for operand in eqn.invars]
-        if operands and not any(operand.mask.any() for operand in operands):
+        if operands and not any(operand.is_known.any() for operand in operands):
             return None
         with np.errstate(over="ignore"):  # integers wrap around on devices too
             found = rule(eqn, operands)
-        return found if found.mask.any() else None
+        return found if found.is_known.any() else None
 
 
 def _can_be_known(aval: Any) -> bool:
@@ -147,11 +147,11 @@ _Rule = Callable[[JaxprEqn, list[KnownIntegers]], KnownIntegers]
 def _elementwise(function: Callable[..., Any]) -> _Rule:
     def rule(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers:
         aval: Any = eqn.outvars[0].aval
-        mask = np.logical_and.reduce([
-            np.broadcast_to(operand.mask, aval.shape) for operand in operands
+        is_known = np.logical_and.reduce([
+            np.broadcast_to(operand.is_known, aval.shape) for operand in operands
         ])
         values = np.asarray(function(*(operand.values for operand in operands)))
-        return KnownIntegers(np.broadcast_to(values, aval.shape).astype(aval.dtype), mask)
+        return KnownIntegers(np.broadcast_to(values, aval.shape).astype(aval.dtype), is_known)
 
     return rule
 
@@ -161,7 +161,7 @@ def _moved(move: Callable[[JaxprEqn, NDArray[Any]], NDArray[Any]]) -> _Rule:
 
     def rule(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers:
         (operand,) = operands
-        return KnownIntegers(move(eqn, operand.values), move(eqn, operand.mask))
+        return KnownIntegers(move(eqn, operand.values), move(eqn, operand.is_known))
 
     return rule
 
@@ -180,7 +180,7 @@ def _concatenate(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers:
     axis = eqn.params["dimension"]
     return KnownIntegers(
         np.concatenate([operand.values for operand in operands], axis),
-        np.concatenate([operand.mask for operand in operands], axis),
+        np.concatenate([operand.is_known for operand in operands], axis),
     )
 
 
@@ -188,7 +188,7 @@ def _stack(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers:
     axis = eqn.params["axis"]
     return KnownIntegers(
         np.stack([operand.values for operand in operands], axis),
-        np.stack([operand.mask for operand in operands], axis),
+        np.stack([operand.is_known for operand in operands], axis),
     )
 
 
@@ -196,11 +196,11 @@ def _select(eqn: JaxprEqn, operands: list[KnownIntegers]) -> KnownIntegers:  # n
     which, *cases = operands
     shape = cases[0].values.shape
     chosen = np.broadcast_to(which.values, shape).astype(np.intp)[None]
-    values, mask = (
+    values, is_known = (
         np.take_along_axis(np.stack(parts), chosen, 0)[0]
-        for parts in ([case.values for case in cases], [case.mask for case in cases])
+        for parts in ([case.values for case in cases], [case.is_known for case in cases])
     )
-    return KnownIntegers(values, mask & np.broadcast_to(which.mask, shape))
+    return KnownIntegers(values, is_known & np.broadcast_to(which.is_known, shape))
 
 
 def _broadcast(eqn: JaxprEqn, values: NDArray[Any]) -> NDArray[Any]:
