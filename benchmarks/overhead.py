@@ -127,7 +127,7 @@ class Stepping:
             from the plain training's same step, in unmeasured steps, relative to the time of the
             plain training.
         stepping_ms: The median difference.
-        stepping_ms_low: Lower end of the median's 95 % interval.
+        stepping_ms_low: Lower end of the median's 95% interval.
         stepping_ms_high: Upper end.
     """
 
@@ -439,6 +439,6 @@ def overhead(
 
 def _in_words(stepping: Stepping) -> str:
     return (
-        f"{stepping.stepping_overhead:+.2%} ({stepping.stepping_ms:+.2f} ms, 95 % interval "
+        f"{stepping.stepping_overhead:+.2%} ({stepping.stepping_ms:+.2f} ms, 95% interval "
         f"{stepping.stepping_ms_low:+.2f} to {stepping.stepping_ms_high:+.2f})"
     )

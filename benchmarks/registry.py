@@ -169,7 +169,7 @@ def _large_profile(groups: int, points: int) -> dict[str, float]:
         Group(f"blocks.{i % blocks}.kind{i // blocks}.weight") for i in range(groups)
     ])
     header = ProfileHeader(layout, 0.01, points * 10, provenance=_PROVENANCE)
-    # Like real profiles: rates spread over decades that fall during training, with 10 % noise.
+    # Like real profiles: rates spread over decades that fall during training, with 10% noise.
     decay = -np.linspace(0, 1, points)[:, None] * rng.uniform(0, 2, groups)
     noise = rng.normal(0, 0.1, (points, groups))
     rates = np.exp(rng.normal(-2, 2, groups) + decay + noise).astype(np.float32)

@@ -85,8 +85,10 @@ class CachedProfiles:
         """Return the version that a reference names.
 
         Raises:
-            StoreUnavailableError: The store is unavailable, and the name was not resolved before.
-            NotFoundError: There is no such profile, version or alias.
+            StoreUnavailableError: The store is unavailable, and the name or the profile's policy is
+                not cached.
+            NotFoundError: There is no such profile, version or alias, or the profile's policy does
+                not exist.
         """
         lookup = self._next.get(reference)
         if lookup is None:
@@ -102,8 +104,8 @@ class CachedProfiles:
         Later callers get a new lookup, as this one may miss what was written in the meantime.
 
         Raises:
-            StoreUnavailableError: The store is unavailable, and the name was not resolved before.
-            NotFoundError: There is no such profile, version or alias.
+            StoreUnavailableError: As for :meth:`resolve`.
+            NotFoundError: As for :meth:`resolve`.
         """
         loop = asyncio.get_running_loop()
         wait_s = self._next_at - loop.time()
@@ -164,11 +166,11 @@ class CachedProfiles:
         if stored.policy is None:  # happens only in lists
             return None, False
         found = (stored.policy, str(stored.reference))
-        if self._policies.get(name) != found:
-            self._policies[name] = found
-        return self._policies[
-            name
-        ], False  # the same object for all runs, so that they share a plan
+        known = self._policies.get(name)
+        if known == found:
+            return known, False  # the same object for all runs, so that they share a plan
+        self._policies[name] = found
+        return found, False
 
 
 def _key(info: VersionInfo) -> tuple[str, int, str]:

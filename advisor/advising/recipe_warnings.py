@@ -11,7 +11,7 @@ groups and their standard errors :math:`e_i`, the mean :math:`\bar d` has the st
     \right).
 
 A role disagrees if the whole interval :math:`\bar d \pm z s` lies outside :math:`\pm \log 2`. The
-quantile z is that of a normal distribution for a chance of 1 % that any role of a run is reported
+quantile z is that of a normal distribution for a chance of 1% that any role of a run is reported
 whose true difference is a factor of 2 or less. Smaller differences have other causes, such as
 batches, and cost little.
 """

@@ -56,7 +56,7 @@ class ReplayedMeasurement:
 
     @property
     def changed(self) -> int:
-        """Number of groups whose multiplier differs by more than 1 %."""
+        """Number of groups whose multiplier differs by more than 1%."""
         return int((self._moves() > 0.01).sum())
 
     def _moves(self) -> NDArray[np.float64]:

@@ -32,10 +32,10 @@ class Scale:
     """Maps values to places in a picture.
 
     Attributes:
-        low: The value at ``start``.
-        high: The value at ``end``.
-        start: A place, in units of the picture.
-        end: Another place.
+        low: The smallest value.
+        high: The largest value.
+        start: The place of ``low``, in units of the picture.
+        end: The place of ``high``.
         is_log: Whether equal distances are equal ratios.
         values: The labeled values.
     """

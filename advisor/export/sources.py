@@ -153,7 +153,7 @@ def of_run(
         else f"geometric means of the multipliers over steps {found.first_step} to "
         f"{found.last_step}, {found.measurements} answers"
     )
-    profile = f"{short_name(last.recommendation.profile)}"
+    profile = short_name(last.recommendation.profile)
     origin = (f"From run {short_name(run.name)} (profile {profile}): {how}",)
     notes = list(_unadvised(last.recommendation.outcomes))
     if run.opening.observe_only:

@@ -1,4 +1,4 @@
-"""What each layer contributes to the change of the outputs: shares that sum to 100 %."""
+"""What each layer contributes to the change of the outputs: shares that sum to 100%."""
 
 from __future__ import annotations
 

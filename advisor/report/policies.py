@@ -71,7 +71,7 @@ class ReplayRow:
 
     Attributes:
         step: The measured step.
-        changed: Number of groups whose multiplier changes by more than 1 %.
+        changed: Number of groups whose multiplier changes by more than 1%.
         groups: Number of groups.
         largest_factor: Largest factor between old and new multipliers, at least 1.
         old_median: Median multiplier that was recommended.

@@ -52,7 +52,7 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A correlation with its 95 % interval, in [-1, 1].
+    """A correlation with its 95% interval, in [-1, 1].
 
     Attributes:
         value: Spearman's rank correlation.

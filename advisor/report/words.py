@@ -60,7 +60,7 @@ def format_percent(ratio: float, *, digits: int = 0) -> str:
     """Return a ratio in percent.
 
     Args:
-        ratio: The ratio; 1 is 100 %.
+        ratio: The ratio; 1 is 100%.
         digits: Number of digits after the point.
     """
     text = f"{ratio:.{digits}%}"

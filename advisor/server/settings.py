@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         3600.0,
         ge=1,
         le=_MAX_SECONDS,
-        description="Maximum age of a connection, in seconds, varied by up to 10 % at random. "
+        description="Maximum age of a connection, in seconds, varied by up to 10% at random. "
         "Streams then reconnect and find new replicas.",
     )
     keepalive_s: float = Field(

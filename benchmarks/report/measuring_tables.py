@@ -79,7 +79,7 @@ def overhead(figures: dict[str, Any]) -> str:
 def _noise(ours: dict[str, Any], control: dict[str, Any]) -> str:
     """Return how what is added to each step compares with the noise of the comparison."""
     added, noise = (
-        f"{found['stepping_ms']:+.2f} ms (95 % interval {found['stepping_ms_low']:+.2f} to "
+        f"{found['stepping_ms']:+.2f} ms (95% interval {found['stepping_ms_low']:+.2f} to "
         f"{found['stepping_ms_high']:+.2f})"
         for found in (ours, control)
     )

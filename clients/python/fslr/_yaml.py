@@ -43,7 +43,7 @@ class _Loader(_BaseLoader):  # type: ignore[misc]
         return mapping
 
 
-# Of each type that is not text: its pattern, and the characters that it can start with.
+# For each type that is not text, its pattern and the characters that it can start with.
 _TYPES = {
     "null": (r"null|~|", ["n", "~", ""]),
     "bool": (r"true|false", ["t", "f"]),

@@ -277,7 +277,7 @@ def attach(
             which takes effect at the next step. Two trainings that are bit-identical without
             advice are so with it, as long as no request fails.
         max_overhead: Largest time of all measurements, and of the hooks in each step, per time of
-            training, above 0; by default 1 %. Where a measurement costs more, fewer examples are
+            training, above 0; by default 1%. Where a measurement costs more, fewer examples are
             measured (at least 8), and less often as far as the policy allows. The first measurement
             is not limited; what it costs is saved later. None: no limit. It has no effect with
             ``answers="wait"``.

@@ -359,8 +359,8 @@ class AdvisedRun:
             state: The dictionary that it returned.
 
         Raises:
-            AttachError: The state belongs to something else, to a model with other groups, or to
-                another version of this format.
+            AttachError: The state belongs to something else, to a model with different groups, or
+                to a different version of this format.
         """
         check_header(state, _KIND, self._groups)
         self.cadence.load_state_dict(state["cadence"])

@@ -197,9 +197,8 @@ class AdvisedTraining(MeasuredTraining):
         """Return a table of what multipliers and settings come from, for people to read.
 
         Its columns ``recipe`` and ``measured`` are factors on the learning rate: what the recipe of
-        the run says, and the profile's unit rate divided by the measured one. Groups of
-        one role share a row. Columns of settings that do not change are left
-        out; ``-``: not known.
+        the run says, and the profile's unit rate divided by the measured one. Groups of one role
+        share a row. Columns of settings that do not change are left out; ``-``: not known.
         """
         recipe = self._recipe and self._recipe.recipe
         title = f"{self!r}, {f'recipe {recipe.name}' if recipe else 'no recipe'}"

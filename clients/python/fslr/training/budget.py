@@ -41,7 +41,7 @@ def check_max_overhead(max_overhead: float) -> None:
     if not (math.isfinite(max_overhead) and max_overhead > 0):
         raise AttachError(
             f"max_overhead is {max_overhead}; it is a part of the training's time above 0, such as "
-            "0.01 for 1 %, or None for no limit"
+            "0.01 for 1%, or None for no limit"
         )
 
 

@@ -252,7 +252,7 @@ class Recording:
                 estimate,
                 tuple(learning_rates),
                 tuple(self.factors),
-                tuple(group.name for group in self._layout.groups),
+                tuple(self._groups),
                 seconds=stopwatch.seconds_under_way,
                 overhead=stopwatch.overhead,
             )
@@ -342,8 +342,8 @@ class Recording:
             state: The dictionary that it returned.
 
         Raises:
-            AttachError: The state belongs to something else, to a model with other groups, or to
-                another version of this format.
+            AttachError: The state belongs to something else, to a model with different groups, or
+                to a different version of this format.
         """
         check_header(state, _KIND, self._groups)
         self.cadence.load_state_dict(state["cadence"])
