@@ -17,9 +17,9 @@ from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_pb2
 from fslr.training.exchange import Ranks
 from tests.spy_advisor import SpyAdvisor
+from tests.unit.training.numbers_runs import WIDE, advised, recorded
 from tests.unit.training.numbers_training import NumbersTraining
 from tests.unit.training.test_starts_of_runs import ListeningRank, SpeakingRank
-from tests.unit.training.test_whole_runs import WIDE, advised, recorded
 
 
 @cache

@@ -12,9 +12,9 @@ from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_service_pb2
 from fslr.training.advised_run import AdvisedRun
 from fslr.training.events import LogListener
 from fslr.training.summaries import held_words, outcome_words, range_words
+from tests.unit.training.numbers_runs import LAYOUT, NAMES, WIDE, advised
 from tests.unit.training.numbers_training import NumbersTraining
 from tests.unit.training.test_starts_of_runs import PRIORS, STARTS, StartingAdvisor
-from tests.unit.training.test_whole_runs import LAYOUT, NAMES, WIDE, advised
 
 _OPENING = pb.RunOpening(layout=LAYOUT)
 _MAPPING = profile_service_pb2.ValidateLayoutResponse(

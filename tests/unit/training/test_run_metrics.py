@@ -27,8 +27,8 @@ from fslr.training.advised_run import AdvisedRun
 from fslr.training.events import Listeners
 from fslr.training.exchange import OneProcess
 from fslr.training.metric_queue import MetricQueue
+from tests.unit.training.numbers_runs import LAYOUT, WIDE, recorded
 from tests.unit.training.numbers_training import NumbersTraining
-from tests.unit.training.test_whole_runs import LAYOUT, WIDE, recorded
 from tests.waiting import eventually
 
 

@@ -8,20 +8,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from fslr import (
-    AdviceAdopted,
-    Event,
-    Measured,
-    ServiceError,
-    Started,
-    UnavailableError,
-    Warned,
-)
+from fslr import AdviceAdopted, Event, Measured, ServiceError, Started, UnavailableError, Warned
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, profile_service_pb2
 from tests.spy_advisor import SpyAdvisor
+from tests.unit.training.numbers_runs import BASE, NAMES, WIDE, advised, recorded
 from tests.unit.training.numbers_training import NumbersTraining
-from tests.unit.training.test_whole_runs import BASE, NAMES, WIDE, advised, recorded
 from tests.waiting import eventually
 
 PRIORS = (1.0, 0.5, 0.5, 0.0)

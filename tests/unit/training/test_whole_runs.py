@@ -1,149 +1,21 @@
-"""Complete runs and recordings without a framework; every rate is a given number."""
+"""Complete runs without a framework; every rate is a given number."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytest
 
-from advisor.local.in_process import InProcessAdvisor
-from fslr import (
-    AdviceAdopted,
-    AttachError,
-    Event,
-    Failed,
-    Measured,
-    MeasurementError,
-    Provenance,
-    RunInfo,
-    StepPart,
-    UnavailableError,
-    Warned,
-)
+from fslr import AdviceAdopted, AttachError, Event, Measured, Warned
 from fslr.advisor.v1 import advisor_service_pb2 as pb
-from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2
-from fslr.training.advised_run import AdvisedRun, Answers
-from fslr.training.events import Listener, Listeners, LogListener
-from fslr.training.exchange import OneProcess, Ranks
+from fslr.advisor.v1 import layout_pb2
+from fslr.training.events import Listeners
 from fslr.training.recording import Recording
 from fslr.training.step_cycle import StepCycle
 from tests.spy_advisor import SpyAdvisor
+from tests.unit.training.numbers_runs import BASE, LAYOUT, WIDE, advised, recorded, recording
 from tests.unit.training.numbers_training import NumbersTraining
-
-NAMES = ("embed.weight", "blocks.0.up.weight", "blocks.1.up.weight", "head.weight")
-BASE, WIDE = (1.0, 2.0, 2.0, 0.5), (1.0, 8.0, 8.0, 0.25)
-EVERY_4 = policy_pb2.Policy(min_interval_steps=4, max_interval_steps=4)
-LAYOUT = layout_pb2.Layout(groups=[layout_pb2.Group(name=name) for name in NAMES])
-
-
-def recording(
-    listeners: Sequence[Listener] = (), every: int = 3, dense_start_steps: int = 0
-) -> Recording:
-    return Recording(
-        LAYOUT,
-        optimizer="SGD",
-        every=every,
-        dense_start_steps=dense_start_steps,
-        listeners=Listeners(listeners),
-    )
-
-
-def steps_of(kept: Recording) -> list[int]:
-    return [point.step for point in kept.profile(Provenance("numbers")).points]
-
-
-def recorded(steps: int = 30) -> profile_pb2.ProfileContent:
-    kept = recording()
-    NumbersTraining(BASE).train(kept, steps)
-    return kept.profile(Provenance("numbers", commit="", author="a test"))
-
-
-def advised(
-    training: NumbersTraining,
-    advisor: Any = None,
-    *,
-    listeners: Sequence[Listener] = (),
-    strict: bool = True,
-    observe_only: bool = False,
-    policy: policy_pb2.Policy = EVERY_4,
-    ranks: Ranks | None = None,
-    answers: Answers = "background",
-) -> AdvisedRun:
-    opening = RunInfo(policy=policy).opening(
-        "numbers", LAYOUT, optimizer="SGD", base_learning_rate=0.01, observe_only=observe_only
-    )
-    return AdvisedRun(
-        advisor or InProcessAdvisor(recorded()),
-        opening,
-        size=training.meter.size,
-        ranks=ranks or OneProcess(),
-        listeners=Listeners(listeners),
-        strict=strict,
-        answers=answers,
-    )
-
-
-def test_a_recording_becomes_a_profile() -> None:
-    kept = recording()
-    NumbersTraining(BASE, schedule=lambda step: 0.01 / (1 + step)).train(kept, 10)
-    content = kept.profile(Provenance("numbers", width=4, loss_name="none"))
-    assert [point.step for point in content.points] == [0, 3, 6, 9]
-    for point in content.points:
-        assert list(point.unit_rates) == pytest.approx(BASE)
-        assert point.learning_rate == pytest.approx(0.01 / (1 + point.step))
-    assert (content.total_steps, content.base_learning_rate) == (10, 0.01)
-    assert content.provenance.optimizer == "SGD"
-    assert (content.provenance.width, content.provenance.loss_name) == (4, "none")
-    assert content.layout == LAYOUT
-
-
-def test_a_recording_measures_at_the_steps_of_an_interval_function() -> None:
-    kept = Recording(
-        LAYOUT,
-        optimizer="SGD",
-        every=lambda step: 1 if step < 2 else 5,
-        listeners=Listeners([]),
-    )
-    NumbersTraining(BASE).train(kept, 14)
-    points = kept.profile(Provenance("numbers")).points
-    assert [point.step for point in points] == [0, 1, 2, 7, 12]
-
-
-def test_a_recording_with_a_dense_start_adds_steps_to_the_regular_ones() -> None:
-    kept = recording(every=10, dense_start_steps=16)
-    training = NumbersTraining(BASE)
-    training.train(kept, 7)
-    resumed = recording(every=10, dense_start_steps=16)
-    resumed.load_state_dict(kept.state_dict())
-    training.train(resumed, 34)
-    assert steps_of(resumed) == [0, 1, 2, 4, 8, 10, 20, 30, 40]
-    with pytest.raises(AttachError, match=r"dense_start_steps is -1; use 0 for no dense start"):
-        recording(dense_start_steps=-1)
-
-
-def test_a_recording_measures_densely_while_a_group_that_steps_has_the_rate_zero() -> None:
-    kept, training = recording(every=25), NumbersTraining((1.0, 0.0, 2.0, 0.5))
-    training.train(kept, 3)
-    training.sensitivities = np.array(BASE)
-    training.train(kept, 50)
-    assert steps_of(kept) == [0, 1, 2, 4, 25, 50]
-    # A group that is not trained moves nothing, and is not waited for.
-    kept, training = recording(every=25), NumbersTraining((1.0, 0.0, 2.0, 0.5))
-    training.scaler.learning_rates = lambda: [0.01, 0.0, 0.01, 0.01]  # type: ignore[method-assign]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        training.train(kept, 30)
-    assert steps_of(kept) == [0, 25]
-
-
-def test_a_recording_without_measurements_has_no_profile() -> None:
-    with pytest.raises(MeasurementError, match="no step was measured, so there is no profile"):
-        recording().profile(Provenance("numbers"))
-    with pytest.raises(AttachError, match=r"every is 0; measure every step \(1\) or less often"):
-        recording(every=0)
 
 
 def test_an_advised_run_moves_every_output_as_the_base_run() -> None:
@@ -245,16 +117,6 @@ def test_a_resumed_run_equals_an_uninterrupted_one() -> None:
     assert resumed.cadence.step == 12
 
 
-def test_a_resumed_recording_equals_an_uninterrupted_one() -> None:
-    whole, first, second = recording(), recording(), recording()
-    NumbersTraining(BASE).train(whole, 12)
-    training = NumbersTraining(BASE)
-    training.train(first, 5)
-    second.load_state_dict(first.state_dict())
-    training.train(second, 7)
-    assert second.state_dict() == whole.state_dict()
-
-
 def test_an_optimizer_that_undoes_changes_of_weights_starts_with_advice_at_the_next_step() -> None:
     training = NumbersTraining(WIDE)
     training.scaler.keeps_weights = True
@@ -284,146 +146,6 @@ def test_events_are_emitted_in_order() -> None:
     assert adopted.next_measurement_step == 4
     with pytest.raises(dataclasses.FrozenInstanceError):
         measured.step = 7  # type: ignore[misc]
-
-
-def test_a_failing_listener_is_logged_once_and_does_not_affect_others(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def broken(_event: Event) -> None:
-        raise RuntimeError("no disk")
-
-    training, events = NumbersTraining(WIDE), list[Event]()
-    with caplog.at_level(logging.WARNING, "fslr"):
-        run = advised(training, listeners=[broken, events.append])
-        training.train(run, 6)
-    assert len(events) == 4
-    (record,) = caplog.records
-    assert "broken" in record.getMessage()
-    assert "failed at step 0" in record.getMessage()
-    assert "no disk" in caplog.text
-
-
-def test_failed_measurements_are_tried_again_after_25_steps_then_50_up_to_1000(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    training, events = NumbersTraining(WIDE), list[Event]()
-    run = advised(training, listeners=[LogListener(), events.append], strict=False)
-    training.meter.fails = True
-    with caplog.at_level(logging.WARNING, "fslr"):
-        training.train(run, 4000)
-    failed = [event.step for event in events if isinstance(event, Failed)]
-    assert np.diff(failed).tolist() == [25, 50, 100, 200, 400, 800, 1000, 1000]
-    assert run.cadence.failures == len(failed)
-    assert [r.getMessage() for r in caplog.records] == [
-        "step 0 was not measured, training continues unchanged: MeasurementError: out of luck"
-    ]
-    # After one success, the next failure is retried after 25 steps.
-    training.meter.fails = False
-    run.cadence.next_step = 0
-    training.train(run, 1)
-    training.meter.fails = True
-    training.train(run, 10)
-    last = [event.step for event in events if isinstance(event, Failed)][-1]
-    assert last > failed[-1]
-    assert run.cadence.next_step == last + 25
-
-
-def test_the_start_is_strict_until_a_step_was_measured_and_advised() -> None:
-    training = NumbersTraining(WIDE)
-    run = advised(training)
-    training.meter.fails = True
-    with pytest.raises(MeasurementError, match="out of luck"):
-        training.train(run, 1)
-    training.meter.fails = False
-    training.train(run, 30)
-    assert run.cadence.has_started
-    training.meter.fails = True
-    training.train(run, 20)
-    assert run.cadence.failures == 1
-
-
-def test_a_step_that_is_not_scaled_or_measured_is_one_failure() -> None:
-    training, events = NumbersTraining(WIDE), list[Event]()
-    run = advised(training, listeners=[events.append], strict=False)
-    training.train(run, 4)
-    training.scaler.fails = training.meter.fails = True
-    training.train(run, 1)
-    assert [e.part for e in events if isinstance(e, Failed)] == [
-        StepPart.SCALING,
-        StepPart.MEASUREMENT,
-    ]
-    assert run.cadence.failures == 1
-
-
-def test_learning_rates_are_scaled_instead_of_updates_if_memory_is_short() -> None:
-    training = NumbersTraining(WIDE)
-    run = advised(training, strict=False)
-    training.train(run, 2, scales_updates=True)
-    training.meter.cannot_begin = True
-    training.train(run, 1, scales_updates=True)
-    np.testing.assert_allclose(training.moves[2], training.moves[1])
-    assert run.cadence.failures == 1
-
-
-def test_steps_that_move_nothing_are_measured_again_and_cause_one_warning() -> None:
-    training, events = NumbersTraining((0.0,) * 4), list[Event]()
-    run = advised(training, listeners=[events.append])
-    training.train(run, 100)
-    warnings = [event for event in events if isinstance(event, Warned)]
-    (warning,) = warnings
-    assert warning.step == 7
-    assert "8 steps in a row moved no output" in warning.message
-    assert "the next measurement is at step 32" in warning.message
-    assert not warning.is_hint
-
-
-def test_a_warm_up_from_zero_is_first_measured_at_the_first_step_that_moves() -> None:
-    training, events = NumbersTraining(WIDE, schedule=lambda step: 0.001 * step), list[Event]()
-    training.train(advised(training, listeners=[events.append]), 3)
-    assert [e.step for e in events if isinstance(e, Measured)] == [1]
-
-
-def test_missing_advice_is_logged_again_only_after_an_answer(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    class OnAndOff(SpyAdvisor):
-        def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
-            answer = super().recommend(measurement)
-            if measurement.step in {4, 8, 16}:
-                raise UnavailableError("the advisor is unavailable")
-            return answer
-
-    training = NumbersTraining(WIDE)
-    run = advised(training, OnAndOff(recorded()), listeners=[LogListener()])
-    with caplog.at_level(logging.WARNING, "fslr"):
-        training.train(run, 20)
-    assert [record.getMessage().split(" got")[0] for record in caplog.records] == [
-        "step 4",
-        "step 16",
-    ]
-    assert "got no new advice, training continues unchanged: UnavailableError" in caplog.text
-
-
-class Unreachable(SpyAdvisor):
-    """An advisor that answers only the first measurement."""
-
-    def recommend(self, measurement: pb.Measurement) -> pb.RecommendLRResponse:
-        answer = super().recommend(measurement)
-        if measurement.step:
-            raise UnavailableError("the advisor is unavailable")
-        return answer
-
-
-def test_without_answers_multipliers_stay_and_short_intervals_grow_to_25_steps() -> None:
-    training, events = NumbersTraining(WIDE), list[Event]()
-    advisor = Unreachable(recorded())
-    run = advised(training, advisor, listeners=[events.append])
-    training.train(run, 70)
-    assert run.multipliers == pytest.approx([1.0, 0.25, 0.25, 2.0])
-    assert run.unanswered == len(advisor.measurements) - 1 == 4
-    assert run.cadence.failures == 0
-    failed = [(e.step, e.part) for e in events if isinstance(e, Failed)]
-    assert failed == [(step, StepPart.ADVICE) for step in (4, 12, 28, 53)]
 
 
 def test_each_warning_of_the_advisor_is_reported_once() -> None:
