@@ -195,12 +195,7 @@ class PolicyInUseError(AdvisorError):
     """The policy to delete is in use by profiles."""
 
     def __init__(self, name: str, profiles: Sequence[str]) -> None:
-        listed = ", ".join(profiles[:_MAX_LISTED_USERS])
-        more = len(profiles) - _MAX_LISTED_USERS
-        super().__init__(
-            f"{name} is named by {listed}{f' and {more} more' if more > 0 else ''}; delete these "
-            "versions first"
-        )
+        super().__init__(f"{name} is named by {_listed(profiles)}; delete these versions first")
 
 
 class ProfileDamagedError(AdvisorError):
@@ -364,31 +359,32 @@ class RecipeMovedError(AdvisorError):
     """The recipe's latest version is not the one that the caller expected."""
 
     def __init__(self, name: str, expected: int, actual: int) -> None:
-        super().__init__(
-            f"the latest version of recipe {name!r} is {actual or 'none'}, not "
-            f"{expected or 'none'} as expected; another client changed it: read it again before "
-            "you retry"
-        )
+        super().__init__(_moved("recipe", name, expected, actual))
 
 
 class RecipeInUseError(AdvisorError):
     """The recipe to delete is in use by policies or profiles."""
 
     def __init__(self, name: str, users: Sequence[str]) -> None:
-        listed = ", ".join(users[:_MAX_LISTED_USERS])
-        more = len(users) - _MAX_LISTED_USERS
-        super().__init__(
-            f"{name} is named by {listed}{f' and {more} more' if more > 0 else ''}; delete these "
-            "first"
-        )
+        super().__init__(f"{name} is named by {_listed(users)}; delete these first")
 
 
 class PolicyMovedError(AdvisorError):
     """The policy's latest version is not the one that the caller expected."""
 
     def __init__(self, name: str, expected: int, actual: int) -> None:
-        super().__init__(
-            f"the latest version of policy {name!r} is {actual or 'none'}, not "
-            f"{expected or 'none'} as expected; another client changed it: read it again before "
-            "you retry"
-        )
+        super().__init__(_moved("policy", name, expected, actual))
+
+
+def _listed(users: Sequence[str]) -> str:
+    """Return the first of the resources that use another one, and the number of the rest."""
+    listed = ", ".join(users[:_MAX_LISTED_USERS])
+    more = len(users) - _MAX_LISTED_USERS
+    return f"{listed} and {more} more" if more > 0 else listed
+
+
+def _moved(kind: str, name: str, expected: int, actual: int) -> str:
+    return (
+        f"the latest version of {kind} {name!r} is {actual or 'none'}, not {expected or 'none'} as "
+        "expected; another client changed it: read it again before you retry"
+    )
