@@ -150,10 +150,11 @@ def pairs_of(names: Sequence[str]) -> list[tuple[int, int]]:
 
 def joint_estimate(event: fslr.Measured) -> RateEstimate:
     """Return a measurement in which both factors of an adapter have the joint rate."""
-    rates = [
-        rate * factor for rate, factor in zip(event.learning_rates, event.multipliers, strict=True)
+    learning_rates = [
+        scheduled * factor
+        for scheduled, factor in zip(event.learning_rates, event.multipliers, strict=True)
     ]
-    return with_joint_rates(event.estimate, pairs_of(event.groups), rates)
+    return with_joint_rates(event.estimate, pairs_of(event.groups), learning_rates)
 
 
 class JointAdvisor:

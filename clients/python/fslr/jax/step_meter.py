@@ -157,7 +157,7 @@ class StepMeter:
         updates, has_moved = _unit_updates(
             before.params,
             after.params,
-            self._spread([1 / rate if rate > 0 else 0.0 for rate in learning_rates]),
+            self._spread([1 / used if used > 0 else 0.0 for used in learning_rates]),
             self._spread(uncounted_decays),
         )
         if not has_moved:  # the step was skipped, perhaps because its outputs are not finite

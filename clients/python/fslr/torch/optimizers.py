@@ -205,21 +205,25 @@ def learning_rate_of(group: Mapping[str, Any]) -> float:
             "a group of the optimizer has no learning rate ('lr'); multipliers and rates are per "
             "learning rate, so use an optimizer with one"
         )
-    rate = group["lr"]
-    if isinstance(rate, Tensor) and rate.numel() == 1 and not (rate.is_complex() or rate.is_meta):
-        return float(rate)
-    if rate is None:
+    value = group["lr"]
+    if (
+        isinstance(value, Tensor)
+        and value.numel() == 1
+        and not (value.is_complex() or value.is_meta)
+    ):
+        return float(value)
+    if value is None:
         raise AttachError(
             "the learning rate of a group of the optimizer is None, so it computes its own; "
             "multipliers and rates are per learning rate, so give it one (for Adafactor: "
             "relative_step=False and lr=...)"
         )
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise AttachError(
-            f"the learning rate of a group of the optimizer is a {type(rate).__name__}; it must be "
-            "a number, or a tensor with one element that has a value"
+            f"the learning rate of a group of the optimizer is a {type(value).__name__}; it must "
+            "be a number, or a tensor with one element that has a value"
         )
-    return float(rate)
+    return float(value)
 
 
 def largest_learning_rate(optimizers: Iterable[torch.optim.Optimizer]) -> float:

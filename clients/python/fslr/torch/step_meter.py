@@ -51,8 +51,8 @@ def _with_rms(
         learning_rates: Learning rate of each group, multiplier included.
     """
     weights, changes = (sums[:2] / sums[2].clamp(min=1.0)).sqrt()
-    rates = torch.tensor(learning_rates, dtype=torch.float64, device="cpu")
-    updates = torch.where(rates > 0, changes / rates, 0.0)
+    used = torch.tensor(learning_rates, dtype=torch.float64, device="cpu")
+    updates = torch.where(used > 0, changes / used, 0.0)
     if not bool(((weights <= _MAX_RMS) & (updates <= _MAX_RMS)).all()):
         return estimate
     return replace(estimate, weight_rms=weights.tolist(), update_rms=updates.tolist())
@@ -199,8 +199,8 @@ class StepMeter:
             stack.enter_context(being_measured(self._model))
 
             def unit_update(index: int) -> Tensor:
-                rate = learning_rates[index]
-                return step.change(index).mul_(1 / rate if rate > 0 else 0.0)
+                used = learning_rates[index]
+                return step.change(index).mul_(1 / used if used > 0 else 0.0)
 
             update = Update(
                 unit_update, learning_rates, step.applied if self._options.linearity else None

@@ -245,7 +245,7 @@ class AdvisedRun:
                 advice = self._exchange.news()
                 if advice is not None:
                     self._adopt(advice, cadence.step)
-        can_move = cadence.step >= cadence.next_step and any(rate > 0 for rate in learning_rates())
+        can_move = cadence.step >= cadence.next_step and any(now > 0 for now in learning_rates())
         if cadence.begin_step(can_move=can_move):
             self._schedule.plan()
 

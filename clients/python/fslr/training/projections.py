@@ -142,8 +142,8 @@ class ProjectionSums:
         )
         if gram is None or learning_rates is None:
             return estimate
-        rates = np.array(learning_rates, dtype=np.float64)
-        parts = rates * (gram @ rates)
+        in_force = np.array(learning_rates, dtype=np.float64)
+        parts = in_force * (gram @ in_force)
         total = float(parts.sum())
         if total <= 0:  # nothing moved, or noise outweighs the movement: shares have no meaning
             return replace(estimate, total_rate=0.0)

@@ -123,9 +123,9 @@ class ExactChanges:
         changes = residuals = None
         if gram is not None and learning_rates is not None and self.real_square is not None:
             assert self.real_products is not None  # noqa: S101 - known together
-            rates = np.array(learning_rates)
-            changes = max(0.0, float(rates @ gram @ rates))
-            both = float(rates @ (_on_host(self.real_products) * scales))
+            in_force = np.array(learning_rates)
+            changes = max(0.0, float(in_force @ gram @ in_force))
+            both = float(in_force @ (_on_host(self.real_products) * scales))
             residuals = max(0.0, float(_on_host(self.real_square)) - 2 * both + changes)
         return ProjectionSums(
             squares, np.zeros_like(squares), elements, self.examples, 1, gram, changes, residuals

@@ -82,7 +82,7 @@ class GroupParts:
     Args:
         group: The optimizer's group.
         parts: Its parts.
-        set_rates: Sets the learning rate and the weight decay of a part from those of its group.
+        set_values: Sets the learning rate and the weight decay of a part from those of its group.
 
     Attributes:
         group: The optimizer's group.
@@ -90,15 +90,15 @@ class GroupParts:
     """
 
     __slots__ = (
-        *("_decay", "_has_tensors", "_keys", "_lr", "_names", "_seen", "_set_rates", "_tensors"),
+        *("_decay", "_has_tensors", "_keys", "_lr", "_names", "_seen", "_set_values", "_tensors"),
         *("_values", "group", "parts"),
     )
 
     def __init__(
-        self, group: Group, parts: Sequence[Part], set_rates: Callable[[Part], None]
+        self, group: Group, parts: Sequence[Part], set_values: Callable[[Part], None]
     ) -> None:
         self.group, self.parts = group, parts
-        self._set_rates = set_rates
+        self._set_values = set_values
         self._keys, self._values = list(group), list(group.values())
         self._tensors = list(group["params"])
         self._names = list(group.get("param_names") or ())
@@ -148,7 +148,7 @@ class GroupParts:
         for part in self.parts:
             if "weight_decay" in group:
                 part.values["weight_decay"] = group["weight_decay"]
-            self._set_rates(part)
+            self._set_values(part)
 
     def merge(self) -> None:
         """Copy what a step wrote into the parts to the group."""
@@ -171,7 +171,7 @@ class GroupParts:
             return
         part, now = written[0]
         is_absolute = (
-            len({p.factor for p in self.parts}) > 1 and len({rate for _, rate in written}) == 1
+            len({p.factor for p in self.parts}) > 1 and len({value for _, value in written}) == 1
         )
         value = now if is_absolute or part.factor == 1.0 else now / part.factor
         if isinstance(self.group["lr"], Tensor):
@@ -230,23 +230,23 @@ _VALUES = methodcaller("values")
 _PARAMS = itemgetter("params")
 
 
-def scaled_rate(rate: Any, factor: float, earlier: Any) -> Any:
+def scaled_learning_rate(learning_rate: Any, factor: float, earlier: Any) -> Any:
     """Return a learning rate times a factor; in the tensor of earlier steps if there is one.
 
     A compiled step would be compiled again for a new tensor.
 
     Args:
-        rate: The learning rate of the group.
+        learning_rate: The learning rate of the group.
         factor: The multiplier.
         earlier: The scaled learning rate of the step before; None: there is none.
     """
-    scaled = rate * factor if factor != 1.0 else rate
+    scaled = learning_rate * factor if factor != 1.0 else learning_rate
     if not isinstance(scaled, Tensor):
         return scaled
     scaled = scaled.detach()
     if (
         isinstance(earlier, Tensor)
-        and earlier is not rate
+        and earlier is not learning_rate
         and earlier.shape == scaled.shape
         and earlier.device == scaled.device
         and earlier.dtype == scaled.dtype

@@ -56,9 +56,9 @@ class InnerOptimizer:
     def scheduled(self) -> dict[int, float]:
         """Return the present learning rate of each parameter, by id."""
         return {
-            id(parameter): rate
+            id(parameter): scheduled
             for group in self.optimizer.param_groups
-            for rate in (learning_rate(group),)
+            for scheduled in (learning_rate(group),)
             for parameter in group["params"]
         }
 
@@ -66,22 +66,22 @@ class InnerOptimizer:
         """Return the learning rate and the decay of each parameter in the latest step, by id."""
         if not self.has_stepped:
             return {}
-        return {id(p): (rate, decay) for tensors, rate, decay in self.noted for p in tensors}
+        return {id(p): (used, decay) for tensors, used, decay in self.noted for p in tensors}
 
 
-GroupRates = tuple[list[Tensor], float]
+NotedGroup = tuple[list[Tensor], float]
 """The tensors of a group, and its learning rate."""
 
 
-def is_of(rates: GroupRates, group: dict[str, Any]) -> bool:
+def is_of(noted: NotedGroup, group: dict[str, Any]) -> bool:
     """Return whether a group still has these tensors and this learning rate."""
-    return rates[1] == learning_rate(group) and are_same(rates[0], group["params"])
+    return noted[1] == learning_rate(group) and are_same(noted[0], group["params"])
 
 
 def learning_rate(group: dict[str, Any]) -> float:
     """Return the learning rate of a group; 0 if it has none."""
-    rate = group.get("lr")
-    return 0.0 if rate is None else float(rate)
+    value = group.get("lr")
+    return 0.0 if value is None else float(value)
 
 
 def with_closure(

@@ -285,7 +285,8 @@ def equals_pytorch(fused: bool, amsgrad: bool, maximize: bool, decoupled: bool) 
 
 def _try_out(*, fused: bool, amsgrad: bool, maximize: bool, decoupled: bool) -> bool:
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
-    rates, decays = (0.25, 0.01, 0.25), ((0.125, 0.5, 0.125) if decoupled else (0.125,) * 3)
+    learning_rates = (0.25, 0.01, 0.25)
+    decays = (0.125, 0.5, 0.125) if decoupled else (0.125,) * 3
 
     def tensors() -> list[nn.Parameter]:
         made = torch.arange(1.0, 22.0, dtype=torch.float32, device="cpu").view(3, 7) / 3
@@ -302,7 +303,7 @@ def _try_out(*, fused: bool, amsgrad: bool, maximize: bool, decoupled: bool) -> 
     def groups_of(parameters: list[nn.Parameter]) -> list[Group]:
         return [
             {"params": [p], "lr": r, "weight_decay": d}
-            for p, r, d in zip(parameters, rates, decays, strict=True)
+            for p, r, d in zip(parameters, learning_rates, decays, strict=True)
         ]
 
     expected, optimizer = (kind(groups_of(each), **options) for each in (apart, together))

@@ -73,12 +73,12 @@ def try_out(optimizer: torch.optim.Optimizer, *, is_training: bool = False) -> T
         if not any(bool(move.any()) for moves in plain for move in moves):
             return Trial("it moved nothing when it was tried out", "", was_possible=False)
         try:
-            rates = _follows_learning_rates(optimizer, plain, is_training=is_training)
+            reason = _follows_learning_rates(optimizer, plain, is_training=is_training)
         except Exception as error:  # noqa: BLE001 - it may be any code
-            rates = (
+            reason = (
                 f"its step fails with different learning rates ({type(error).__name__}: {error})"
             )
-        return Trial(rates, _lasting(optimizer))
+        return Trial(reason, _lasting(optimizer))
 
 
 def _follows_learning_rates(

@@ -74,24 +74,28 @@ def choose(optimizer: torch.optim.Optimizer, scaling: Scaling) -> Choice:
         )
     if is_linear(optimizer):
         return Choice(by_update=scaling == "update", is_certain=True)
-    why_not_rates, why_not_updates, was_possible = _findings(optimizer)
+    why_not_learning_rates, why_not_updates, was_possible = _findings(optimizer)
     if scaling == "learning_rates":
-        if why_not_rates and was_possible:
+        if why_not_learning_rates and was_possible:
             raise AttachError(
-                f"multipliers cannot act on the learning rates of {name}: {why_not_rates}; use "
-                'scaling="auto"'
+                f"multipliers cannot act on the learning rates of {name}: "
+                f'{why_not_learning_rates}; use scaling="auto"'
             )
         return Choice(by_update=False, is_correctable=not why_not_updates)
-    if scaling == "auto" and not why_not_rates:
+    if scaling == "auto" and not why_not_learning_rates:
         return Choice(by_update=False, is_correctable=not why_not_updates)
     if why_not_updates:
-        also = "" if scaling == "update" else f"; nor on its learning rates: {why_not_rates}"
-        remedy = "observe_only=True" if also or why_not_rates else 'scaling="learning_rates"'
+        also = (
+            "" if scaling == "update" else f"; nor on its learning rates: {why_not_learning_rates}"
+        )
+        remedy = (
+            "observe_only=True" if also or why_not_learning_rates else 'scaling="learning_rates"'
+        )
         raise AttachError(
             f"multipliers cannot act on the updates of {name}: {why_not_updates}{also}; use "
             f"{remedy}, or a different optimizer"
         )
-    return Choice(by_update=True, reason="" if scaling == "update" else why_not_rates)
+    return Choice(by_update=True, reason="" if scaling == "update" else why_not_learning_rates)
 
 
 def on_updates(optimizer: torch.optim.Optimizer, reason: str) -> str:

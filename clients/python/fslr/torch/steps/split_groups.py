@@ -23,7 +23,7 @@ from fslr.torch.steps.group_parts import (
     Part,
     Shown,
     marks,
-    scaled_rate,
+    scaled_learning_rate,
     still_true,
 )
 from fslr.torch.steps.group_settings import write_settings
@@ -159,27 +159,27 @@ class SplitGroups:
             part = parts.get(key)
             if part is None:
                 values = self._known[key] = known.get(key, {})
-                rate = values.get("lr")
+                earlier = values.get("lr")
                 values.clear()
                 values.update(group, **notes)
-                values["lr"] = rate
+                values["lr"] = earlier
                 values["params"] = []
                 if names is not None:
                     values["param_names"] = []
                 part = parts[key] = Part(group, values, factor, settings)
-                self._set_rates(part)
+                self._set_values(part)
             part.values["params"].append(parameter)
             if names is not None:
                 part.values["param_names"].append(names[index])
         for part in parts.values():
             part.before = dict(part.values)
-        return GroupParts(group, list(parts.values()), self._set_rates)
+        return GroupParts(group, list(parts.values()), self._set_values)
 
-    def _set_rates(self, part: Part) -> None:
+    def _set_values(self, part: Part) -> None:
         """Set the learning rate and the weight decay of a part from those of its group."""
         group, values, factor = part.group, part.values, part.factor
         self._shown = None
-        values["lr"] = scaled_rate(group["lr"], factor, values["lr"])
+        values["lr"] = scaled_learning_rate(group["lr"], factor, values["lr"])
         scale = factor if self._keeps_decay else 1.0
         if part.settings is not None:
             write_settings(part.settings, group, values)

@@ -15,8 +15,8 @@ from torch import nn
 from fslr.torch.optimizers import inner_optimizers, updated_by
 from fslr.torch.steps.group_settings import settings_not_taken
 from fslr.torch.steps.inner_optimizer import (
-    GroupRates,
     InnerOptimizer,
+    NotedGroup,
     is_of,
     learning_rate,
     with_closure,
@@ -98,7 +98,7 @@ class StepScaler:
         self._scales_updates = False  # of any optimizer
         self._in_force: tuple[list[float], bool] | None = None  # None: not known, or by updates
         # The latest learning rates of groups, and of parameters.
-        self._rates: tuple[list[GroupRates], list[float]] = [], []
+        self._scheduled: tuple[list[NotedGroup], list[float]] = [], []
 
     def set_settings(self, factors: Sequence[SettingFactors]) -> list[str]:
         """Multiply settings of the optimizers in the steps that follow, until :meth:`disarm`.
@@ -191,12 +191,12 @@ class StepScaler:
     def learning_rates(self) -> list[float]:
         """Return the scheduled learning rate of each parameter; 0 if no optimizer has it now."""
         groups = [group for entry in self._by_id.values() for group in entry.optimizer.param_groups]
-        noted, rates = self._rates
+        noted, scheduled = self._scheduled
         if len(groups) != len(noted) or not all(map(is_of, noted, groups)):
             noted = [(list(group["params"]), learning_rate(group)) for group in groups]
-            rates = self._of_parameters(InnerOptimizer.scheduled, 0.0)
-            self._rates = noted, rates
-        return list(rates)
+            scheduled = self._of_parameters(InnerOptimizer.scheduled, 0.0)
+            self._scheduled = noted, scheduled
+        return list(scheduled)
 
     def step_learning_rates(self) -> list[float]:
         """Return the learning rates that the training's step was made with, without multipliers.
@@ -206,10 +206,10 @@ class StepScaler:
             Those of different attachments are included: a recorder beside an attachment sees steps
             that are scaled.
         """
-        rates = self._stepped_with()
+        stepped_with = self._stepped_with()
         return [
-            rate * self.other_multipliers.get(id(parameter), 1.0)
-            for parameter, (rate, _) in zip(self.parameters, rates, strict=True)
+            used * self.other_multipliers.get(id(parameter), 1.0)
+            for parameter, (used, _) in zip(self.parameters, stepped_with, strict=True)
         ]
 
     def decays(self) -> list[float]:
