@@ -167,28 +167,27 @@ def measurements(figures: dict[str, Any]) -> str:
     return f"{rows}\n\n{_slow_first_measurements(figures['architectures'])}"
 
 
-_USUAL_STEPS = 4  # of a training, that a first measurement takes at most on most architectures
+_FEW_STEPS = 4  # of a training; architectures on which a first measurement takes more are named
 
 
 def _slow_first_measurements(architectures: dict[str, Any]) -> str:
     """Return which first measurements take long, and why."""
-    above = {name: cost for name, cost in architectures.items() if cost["first"] > _USUAL_STEPS}
-    usual = len(architectures) - len(above)
+    above = {name: cost for name, cost in architectures.items() if cost["first"] > _FEW_STEPS}
     text = (
-        f"The first measurement takes at most {_USUAL_STEPS} training steps on {usual} of "
-        f"{len(architectures)}."
+        f"The first measurement takes at most {_FEW_STEPS} training steps on "
+        f"{len(architectures) - len(above)} of {len(architectures)} architectures."
     )
     slow = [name for name, cost in above.items() if cost["slow"]]
     quick = [name for name, cost in above.items() if not cost["slow"]]
     if slow:
         text += (
-            f" Above that are {_listed(slow)}: groups on the slow route need several chunks or "
-            "probes."
+            f" It takes more on {_listed(slow)}, because groups on the slow route need several "
+            "chunks or probes."
         )
     if quick:
         text += (
-            f" Above that are {_listed(quick)}: the checks call the model several times, and calls "
-            "on a few examples take nearly as long as on many."
+            f" It takes more on {_listed(quick)}, because the checks call the model several times, "
+            "and calls on a few examples take nearly as long as on many."
         )
     return text
 

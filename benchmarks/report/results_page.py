@@ -26,7 +26,6 @@ worse beyond noise."""
 _CLOSING = """\
 For a file whose parts are measured one by one, the table lists the commit of each part. Missing
 entries were not recorded."""
-_FEW_STEPS = 4
 _MEASURED_PARTS = ("cases", "ablations", "ideas")  # lists whose entries may have their own commit
 
 
@@ -85,16 +84,13 @@ def _overhead(figures: Figures) -> str:
 
 
 def _measurements(figures: Figures) -> str:
-    costs = list(figures["architectures"].values())
-    first = sorted(cost["first"] for cost in costs)
-    cheap = sum(cost <= _FEW_STEPS for cost in first)
+    longest = max(cost["first"] for cost in figures["architectures"].values())
     return (
         "The processor time of a measurement with one probe, in training steps of the same small "
         "model; medians of paired steps. A first measurement also finds out how each group is "
-        f"measured. It takes at most {_FEW_STEPS} training steps on {cheap} of {len(costs)} "
-        f"architectures, and {number(first[-1], '.1f')} on the one where it takes most. The last "
-        "column is the variance of the exact squared rate over the examples of a batch, relative "
-        "to the squared mean, median over groups; that of one probe is 2.\n\n"
+        f"measured, and takes up to {number(longest, '.1f')} training steps. The last column is "
+        "the variance of the exact squared rate over the examples of a batch, relative to the "
+        "squared mean, median over groups; that of one probe is 2.\n\n"
         f"{measuring_tables.measurements(figures)}"
     )
 
