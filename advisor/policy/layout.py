@@ -92,9 +92,10 @@ class Layout:
         given_rows = _given_rows(checked)
         filled, places = [], []
         for group, derived_place in zip(checked, derived, strict=True):
-            from_name = _with_place(group, derived_place)
-            filled.append(group if group.role else from_name)
-            is_derived = not group.role or group == from_name
+            positions, counts = _positions(derived_place)
+            stated = derived_place.role, positions, counts
+            is_derived = not group.role or (group.role, group.indices, group.counts) == stated
+            filled.append(group if group.role else _with_place(group, *stated))
             places.append(derived_place if is_derived else _given_place(group, given_rows))
         layout = cls(tuple(filled), templates, frozen, sizes, places=tuple(places))
         _check_given_roles(layout.groups)
@@ -245,18 +246,24 @@ def _fixed_numbers(names: Iterable[ParsedName]) -> dict[str, frozenset[int]]:
     return {prefix: frozenset(numbers) for prefix, numbers in found.items()}
 
 
-def _with_place(group: Group, place: Place) -> Group:
-    """Return a group with the role and the positions of a place."""
+def _positions(place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the positions of a place, and the number of positions along each index."""
     pairs = zip(place.rows, place.numbers, strict=True)
-    positions = [bisect_left(row.members, number) for row, number in pairs]
-    counts = [len(row.members) for row in place.rows]
+    positions = tuple(bisect_left(row.members, number) for row, number in pairs)
+    return positions, tuple(len(row.members) for row in place.rows)
+
+
+def _with_place(
+    group: Group, role: str, positions: tuple[int, ...], counts: tuple[int, ...]
+) -> Group:
+    """Return a group with a role and positions."""
     return replace(
         group,
-        role=place.role,
+        role=role,
         depth_index=positions[0],
         depth_count=counts[0],
-        inner_indices=tuple(positions[1:]),
-        inner_counts=tuple(counts[1:]),
+        inner_indices=positions[1:],
+        inner_counts=counts[1:],
     )
 
 

@@ -23,7 +23,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -231,11 +231,11 @@ def _layout(fields: dict[str, Any]) -> Layout:
 
 def _group(fields: list[Any], tensor: dict[str, Any]) -> Group:
     plain, inner = fields[:5], fields[5:]
-    group = Group(*plain, *(tuple(axis) for axis in inner))
-    if not tensor:
-        return group
-    kind = GroupKind(tensor.get("kind", GroupKind.UNKNOWN))
-    return replace(group, **{**tensor, "kind": kind, "shape": tuple(tensor.get("shape", ()))})
+    if "kind" in tensor:
+        tensor["kind"] = GroupKind(tensor["kind"])
+    if "shape" in tensor:
+        tensor["shape"] = tuple(tensor["shape"])
+    return Group(*plain, *(tuple(axis) for axis in inner), **tensor)
 
 
 def _tensor_columns(layout: Layout) -> dict[str, Any]:
