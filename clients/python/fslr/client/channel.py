@@ -36,8 +36,8 @@ _RETRIED_SERVICES = (
 _ACTOR_KEY = "fslr-actor"
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
-    # A channel is back seconds after the service is, however long that was away. The default is up to
-    # two minutes.
+    # A channel is back seconds after the service is, however long that was away. The default is up
+    # to two minutes.
     ("grpc.max_reconnect_backoff_ms", 5000),
     (
         "grpc.service_config",
